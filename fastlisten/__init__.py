@@ -1,0 +1,1 @@
+"""The listener layer of a mail server."""

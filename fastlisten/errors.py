@@ -1,0 +1,130 @@
+"""Errors, split by whose fault they are: the configuration's author, the operating system, the peer.
+
+Rules of this file: it imports nothing of the package; every error carries, as attributes, what a
+caller needs to act on it without parsing its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "ConfigurationError",
+    "FastlistenError",
+    "PeerError",
+    "Problem",
+    "SocketFailure",
+    "StartError",
+]
+
+
+class FastlistenError(Exception):
+    """Base of every error that the package raises on purpose."""
+
+
+# --- the configuration's author ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake (or warning) of a configuration.
+
+    Attributes:
+        message: what is wrong, in words.
+        file: the file's name as the user gave it, empty for a text without a file.
+        line: 1-based line of the key, 0 where no line can be named.
+        key: the dotted path of the key as TOML writes it, empty for a mistake of the whole file.
+        value: the value as TOML would write it, empty where there is none.
+        allowed: what would be accepted.
+        suggestion: the key or value that was probably meant.
+    """
+
+    message: str
+    file: str = ""
+    line: int = 0
+    key: str = ""
+    value: str = ""
+    allowed: str = ""
+    suggestion: str = ""
+
+    def __str__(self) -> str:
+        """Return ``file:line: key = value: what is wrong; what is allowed; did you mean``."""
+        where = f"{self.file or '<config>'}:{self.line}: " if self.line else f"{self.file or '<config>'}: "
+        subject = f"{self.key} = {self.value}: " if self.value else f"{self.key}: " if self.key else ""
+        text = where + subject + self.message
+        if self.allowed:
+            text += f"; allowed: {self.allowed}"
+        if self.suggestion:
+            text += f"; did you mean {self.suggestion}?"
+        return text
+
+
+class ConfigurationError(FastlistenError):
+    """A configuration that cannot be used; reports all its mistakes at once.
+
+    Attributes:
+        problems: every mistake found, in order of line.
+        warnings: what was noticed besides and would not have stopped the start.
+    """
+
+    def __init__(self, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> None:
+        self.problems = tuple(problems)
+        self.warnings = tuple(warnings)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+# --- the operating system ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SocketFailure:
+    """One system call that failed while sockets were made ready.
+
+    Attributes:
+        listener: id of the listener.
+        address: the address as the configuration wrote it.
+        operation: ``socket``, ``bind``, ``listen``, or the option's configuration key.
+        value: the option's value, empty for other operations.
+        errno: the kernel's error number.
+        text: the kernel's error text, with the holder of the address where it is known.
+    """
+
+    listener: str
+    address: str
+    operation: str
+    value: str
+    errno: int
+    text: str
+
+    def __str__(self) -> str:
+        """Return ``listener "id" on address: operation (value): text``."""
+        what = f"{self.operation} = {self.value}" if self.value else self.operation
+        return f'listener "{self.listener}" on {self.address}: {what}: {self.text}'
+
+
+class StartError(FastlistenError):
+    """Listening could not start; reports the failures of all listeners together.
+
+    Attributes:
+        failures: every failed operation, in order of listener and bind.
+    """
+
+    def __init__(self, failures: Sequence[SocketFailure]) -> None:
+        self.failures = tuple(failures)
+        super().__init__("\n".join(str(failure) for failure in self.failures))
+
+
+# --- the peer ---------------------------------------------------------------------------------
+
+
+class PeerError(FastlistenError):
+    """The peer broke its protocol.
+
+    Attributes:
+        reply: what the protocol says to such a peer, ready to be sent, or empty.
+    """
+
+    def __init__(self, message: str, reply: bytes = b"") -> None:
+        self.reply = reply
+        super().__init__(message)

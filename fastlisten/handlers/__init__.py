@@ -1,0 +1,1 @@
+"""Protocol handlers: what runs on an accepted connection."""

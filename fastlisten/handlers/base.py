@@ -1,0 +1,138 @@
+"""What a handler is: the code that speaks one protocol on the connections of one listener.
+
+Rules of this file: no I/O and no configuration. A handler is made once per listener and worker;
+everything that is fixed for the listener (greeting, refusals, farewells) it gives as bytes, which
+the native core sends without running Python; only `connection` runs once per connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from fastlisten.option import Option
+
+__all__ = ["ConnectionInfo", "Handler", "HandlerSettings", "Reason"]
+
+
+class Reason(enum.Enum):
+    """Why a connection is refused or ended; the handler words it in its protocol."""
+
+    LIMIT = "limit"  # no place left under max-connections
+    OVERLOAD = "overload"  # the process has no descriptor or memory left
+    RATE = "rate"  # this address connects too often
+    ADDRESS = "address"  # this address holds too many connections
+    DENIED = "denied"  # this address is not allowed here
+    FIRST_BYTE = "first-byte"  # said nothing within timeout.first-byte
+    IDLE = "idle"  # said nothing within timeout.idle
+    SHUTDOWN = "shutdown"  # the server drains
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSettings:
+    """What a handler is told of the listener that it serves.
+
+    Attributes:
+        listener: id of the listener.
+        protocol: its `protocol`, in lower case.
+        hostname: `server.hostname`, the name the server greets with.
+        greeting: `server.greeting`, the text after the host name.
+        tls_implicit: the listener speaks TLS from the first byte.
+        tls_available: STARTTLS can be offered.
+        port: the first bound port, 0 for a Unix socket; fixes defaults such as smtp's role.
+        data_directory: where mail and accounts live.
+        options: the handler's own rows, resolved for this listener: key without the protocol's
+            prefix (``relay`` for ``smtp.relay``) to typed value.
+        extra: free for programs that use a handler as a library.
+    """
+
+    listener: str
+    protocol: str
+    hostname: str
+    greeting: str = ""
+    tls_implicit: bool = False
+    tls_available: bool = False
+    port: int = 0
+    data_directory: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionInfo:
+    """What is known of a connection before its first byte is read.
+
+    Attributes:
+        listener: id of the listener.
+        peer: the client's address, an IPv4-mapped address written as IPv4; empty on Unix sockets.
+        port: the client's port, 0 on Unix sockets.
+        local: the server's own address of this connection.
+        local_port: the server's own port of this connection.
+        tls: the connection is encrypted already.
+    """
+
+    listener: str
+    peer: str
+    port: int
+    local: str = ""
+    local_port: int = 0
+    tls: bool = False
+
+
+class Handler:
+    """Base class of handlers.
+
+    One instance serves one listener in one worker process. A subclass sets the class variables
+    and overrides `connection`; the rest has workable defaults.
+
+    Attributes:
+        name: the word for `protocol` in the configuration.
+        default_port: the port of a bind that names none.
+        default_tls_port: the same with `tls.implicit`, 0 where the protocol has no such port.
+        server_speaks_first: the server greets; clients wait for it.
+        lazy: Python objects are made at the client's first byte, not at accept.
+        alpn: protocol names for TLS ALPN (RFC 7301).
+        options: the handler's rows of the option table.
+        greeting: sent natively as soon as the connection is ready (after PROXY and TLS); the
+            protocol object must not send it again. Empty: nothing is sent.
+        settings: as given.
+    """
+
+    name: ClassVar[str] = ""
+    default_port: ClassVar[int] = 0
+    default_tls_port: ClassVar[int] = 0
+    server_speaks_first: ClassVar[bool] = False
+    lazy: ClassVar[bool] = False
+    alpn: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[Option, ...]] = ()
+
+    greeting: bytes = b""
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        self.settings = settings
+
+    def refusal(self, reason: Reason) -> bytes:
+        """Return what a client hears that is not served; empty to close without a word."""
+        return b""
+
+    def farewell(self, reason: Reason) -> bytes:
+        """Return what a served but idle client hears before the server closes."""
+        return b""
+
+    def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
+        """Return the protocol object for one connection.
+
+        The object may have a boolean attribute ``busy``: while it is true, a drain lets the
+        connection finish what it is doing (until the shutdown timeout). Without the attribute a
+        connection counts as idle.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement connection()")
+
+    async def start(self) -> None:
+        """Make ready before the listener accepts; runs on the worker's loop."""
+
+    async def stop(self) -> None:
+        """Release what `start` took; runs after the last connection has ended."""
