@@ -1,0 +1,98 @@
+/*
+ * What the parts of the load generator share: the request, the report, connections.
+ *
+ * Rules of this file: declarations only, each function where its name's prefix says
+ * (net_ in load_net.c, peers_ in load_peers.c, the modes in load_accept.c, load_echo.c,
+ * load_hold.c, everything that reads words or prints in loadgen.c).
+ */
+
+#ifndef FASTLISTEN_LOAD_H
+#define FASTLISTEN_LOAD_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+
+/* Events taken per wake-up. */
+enum { LOAD_EVENTS = 512 };
+
+/* Milliseconds after which a wait looks at the clock, whether or not anything happened. */
+enum { LOAD_TICK = 20 };
+
+/* Latencies are counted in 2^5 = 32 steps per octave of nanoseconds: an error below 3.2 %. */
+enum { LATENCY_BITS = 5, LATENCY_BUCKETS = 64 << LATENCY_BITS };
+
+/* What the command line asked for. Times in nanoseconds. */
+struct request {
+    struct sockaddr_in server;
+    unsigned sources;     /* client addresses 127.0.1.1 and on; 0: the kernel chooses */
+    unsigned in_flight;   /* connections being opened, or messages outstanding, at once */
+    unsigned connections; /* echo, hold: connections kept open */
+    uint64_t count;       /* operations after which the measured part ends; 0: by time alone */
+    uint64_t duration;    /* length of the measured part; of the whole in hold */
+    uint64_t warm_up;     /* time of the same work before it that is not counted */
+    uint64_t grace;       /* wait for what is in flight when the time is over */
+    size_t size;          /* echo, hold: bytes per message */
+    bool greeting;        /* echo, hold: the server speaks first, a line */
+    const char *say;      /* accept: a line to have echoed before closing, or NULL */
+    bool steps;           /* wait for a line before the measured part, for the end of input after */
+};
+
+/* What happened. `unfinished` had not ended when the grace was over. */
+struct report {
+    uint64_t operations;
+    uint64_t bytes; /* received */
+    uint64_t refused, reset, ended, no_address, failed, unfinished;
+    uint64_t begun, finished; /* monotonic clock */
+    uint64_t latency[LATENCY_BUCKETS];
+};
+
+/* One connection that is kept open. */
+struct peer {
+    int fd;
+    uint64_t begun;
+    size_t sent, received; /* of the message under way; both 0 when none is */
+    bool open, busy, writing;
+};
+
+struct peers {
+    struct peer *all;
+    unsigned count, open;
+    int poller;
+    const char *message;
+};
+
+/* The outcome of looking at a peer after an event. */
+enum progress { PROGRESS_MORE, PROGRESS_DONE, PROGRESS_LOST };
+
+uint64_t net_now(void);
+void net_die(const char *what);
+void net_raise_descriptors(void);
+int net_connect(const struct request *request, struct report *report);
+void net_watch(int poller, int operation, int fd, uint32_t events, uint32_t data);
+void net_blame(struct report *report, int error);
+void net_abort(int fd);
+void net_record(struct report *report, uint64_t nanoseconds);
+uint64_t net_percentile(const struct report *report, double fraction);
+
+void peers_open(struct peers *peers, const struct request *request, struct report *report);
+void peers_send(struct peers *peers, unsigned index, const struct request *request);
+enum progress peers_progress(struct peers *peers, unsigned index, uint32_t events,
+                             const struct request *request, struct report *report);
+void peers_lose(struct peers *peers, unsigned index, struct report *report, int error);
+
+/* The modes. Each begins with step_ready() before what is measured. */
+void load_accept(const struct request *request, struct report *report);
+void load_echo(const struct request *request, struct report *report);
+void load_hold(const struct request *request, struct report *report);
+
+/* Say that everything is ready and wait for the word to begin; resets the report. */
+void step_ready(const struct request *request, struct report *report);
+/* Print the report as one line of JSON under the name of the event. */
+void step_report(const char *event, const struct report *report, unsigned open);
+/* Wait until standard input ends, if steps were asked for. */
+void step_end(const struct request *request);
+
+#endif

@@ -1,0 +1,151 @@
+/*
+ * Modes accept and silent: connect, read the greeting, close; as many at once as asked for.
+ *
+ * Rules of this file: a connection that fails is counted and replaced by the next one. The client
+ * closes first, with FIN, having read all that the server sent, so that neither side sees a reset.
+ * `silent` sends no byte; `accept` may say one line and wait until it has come back.
+ */
+
+#include "load.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* One connection under way; fd is -1 where none is. */
+struct attempt {
+    int fd;
+    uint64_t begun;
+    size_t awaited; /* bytes of the echo still to come; 0 while the greeting is read */
+};
+
+struct work {
+    struct attempt *attempts;
+    unsigned active;
+    int poller;
+    size_t say_length;
+    uint64_t begun; /* attempts begun, for `count` */
+};
+
+/* Begin an attempt in this place; the place stays empty when no source has a port left. */
+static void begin(struct work *work, unsigned index, const struct request *request,
+                  struct report *report)
+{
+    struct attempt *attempt = &work->attempts[index];
+    unsigned tries = request->sources != 0 ? request->sources : 1;
+    do
+        attempt->fd = net_connect(request, report);
+    while (attempt->fd < 0 && --tries != 0);
+    if (attempt->fd < 0)
+        return;
+    attempt->begun = net_now();
+    attempt->awaited = 0;
+    work->begun++;
+    work->active++;
+    /* Readable covers it all: greeting, refusal and reset. Nobody needs to know when the
+     * connection was established. */
+    net_watch(work->poller, EPOLL_CTL_ADD, attempt->fd, EPOLLIN, index);
+}
+
+static void end(struct work *work, unsigned index)
+{
+    close(work->attempts[index].fd);
+    work->attempts[index].fd = -1;
+    work->active--;
+}
+
+/* Look at an attempt after an event; true when its place is free again. */
+static bool look(struct work *work, unsigned index, const struct request *request,
+                 struct report *report)
+{
+    struct attempt *attempt = &work->attempts[index];
+    char bytes[2048];
+    ssize_t got = recv(attempt->fd, bytes, sizeof bytes, 0);
+    if (got < 0 && errno == EAGAIN)
+        return false;
+    if (got <= 0) {
+        net_blame(report, got < 0 ? errno : 0);
+        end(work, index);
+        return true;
+    }
+    report->bytes += (uint64_t)got;
+    if (attempt->awaited != 0) {
+        if ((size_t)got < attempt->awaited) {
+            attempt->awaited -= (size_t)got;
+            return false;
+        }
+    } else {
+        if (memchr(bytes, '\n', (size_t)got) == NULL)
+            return false;
+        if (work->say_length != 0) {
+            /* A line always fits into an empty send buffer. */
+            if (send(attempt->fd, request->say, work->say_length, MSG_NOSIGNAL) !=
+                (ssize_t)work->say_length) {
+                net_blame(report, errno);
+                end(work, index);
+                return true;
+            }
+            attempt->awaited = work->say_length;
+            return false;
+        }
+    }
+    net_record(report, net_now() - attempt->begun);
+    end(work, index);
+    return true;
+}
+
+/* Keep all places busy until the time or the count is over, then wait for what is under way. */
+static void run(struct work *work, const struct request *request, struct report *report,
+                uint64_t duration, uint64_t count)
+{
+    static struct epoll_event events[LOAD_EVENTS];
+    uint64_t now = net_now();
+    uint64_t until = now + duration, last = until + request->grace;
+    work->begun = 0;
+    for (unsigned i = 0; i < request->in_flight && (count == 0 || work->begun < count); i++)
+        begin(work, i, request, report);
+    while (work->active != 0) {
+        int ready = epoll_wait(work->poller, events, LOAD_EVENTS, LOAD_TICK);
+        if (ready < 0 && errno != EINTR)
+            net_die("epoll_wait");
+        now = net_now();
+        for (int i = 0; i < ready; i++) {
+            unsigned index = events[i].data.u32;
+            if (look(work, index, request, report) && now < until &&
+                (count == 0 || work->begun < count))
+                begin(work, index, request, report);
+        }
+        if (now >= last)
+            break;
+    }
+    for (unsigned i = 0; i < request->in_flight; i++)
+        if (work->attempts[i].fd >= 0) {
+            report->unfinished++;
+            end(work, i);
+        }
+}
+
+void load_accept(const struct request *request, struct report *report)
+{
+    struct work work = {.poller = epoll_create1(EPOLL_CLOEXEC)};
+    if (work.poller < 0)
+        net_die("epoll_create1");
+    work.attempts = calloc(request->in_flight, sizeof *work.attempts);
+    if (work.attempts == NULL)
+        net_die("calloc");
+    for (unsigned i = 0; i < request->in_flight; i++)
+        work.attempts[i].fd = -1;
+    if (request->say != NULL)
+        work.say_length = strlen(request->say);
+    if (request->warm_up != 0)
+        run(&work, request, report, request->warm_up, 0);
+    step_ready(request, report);
+    run(&work, request, report, request->duration, request->count);
+    report->finished = net_now();
+    step_report("done", report, 0);
+    step_end(request);
+    free(work.attempts);
+    close(work.poller);
+}

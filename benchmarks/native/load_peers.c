@@ -1,0 +1,182 @@
+/*
+ * Many connections kept open, and one message at a time on each.
+ *
+ * Rules of this file: opening is bounded by `in_flight` at once; a message is counted when the
+ * same number of bytes has come back. Bytes are counted, not compared: a load generator that
+ * compared them would measure itself.
+ */
+
+#include "load.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* As large as a reading end can take at once. */
+static char scratch[256 * 1024];
+
+/* Take a peer out after an error (0: the server ended the connection). */
+void peers_lose(struct peers *peers, unsigned index, struct report *report, int error)
+{
+    struct peer *peer = &peers->all[index];
+    net_blame(report, error);
+    close(peer->fd);
+    peer->fd = -1;
+    if (peer->open)
+        peers->open--;
+    peer->open = peer->busy = false;
+}
+
+/* After an event on a peer that is being opened: PROGRESS_DONE when it is open. */
+static enum progress opened(struct peers *peers, unsigned index, const struct request *request,
+                            struct report *report)
+{
+    struct peer *peer = &peers->all[index];
+    int error = 0;
+    if (request->greeting) {
+        ssize_t got = recv(peer->fd, scratch, sizeof scratch, 0);
+        if (got < 0 && errno == EAGAIN)
+            return PROGRESS_MORE;
+        if (got <= 0) {
+            peers_lose(peers, index, report, got < 0 ? errno : 0);
+            return PROGRESS_LOST;
+        }
+        if (memchr(scratch, '\n', (size_t)got) == NULL)
+            return PROGRESS_MORE;
+    } else {
+        socklen_t length = sizeof error;
+        if (getsockopt(peer->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0)
+            error = errno;
+        if (error != 0) {
+            peers_lose(peers, index, report, error);
+            return PROGRESS_LOST;
+        }
+    }
+    net_watch(peers->poller, EPOLL_CTL_MOD, peer->fd, EPOLLIN, index);
+    peer->open = true;
+    peers->open++;
+    return PROGRESS_DONE;
+}
+
+/* Open all connections, or as many as can be within the duration and grace. */
+void peers_open(struct peers *peers, const struct request *request, struct report *report)
+{
+    static struct epoll_event events[LOAD_EVENTS];
+    uint64_t last = net_now() + request->duration + request->grace;
+    unsigned begun = 0, opening = 0;
+    char *message = malloc(request->size);
+    peers->count = request->connections;
+    peers->all = calloc(peers->count, sizeof *peers->all);
+    peers->poller = epoll_create1(EPOLL_CLOEXEC);
+    if (peers->all == NULL || message == NULL || peers->poller < 0)
+        net_die("peers_open");
+    memset(message, 'x', request->size);
+    message[request->size - 1] = '\n';
+    peers->message = message;
+    report->begun = net_now();
+    while ((begun < peers->count || opening != 0) && net_now() < last) {
+        for (; begun < peers->count && opening < request->in_flight; begun++) {
+            struct peer *peer = &peers->all[begun];
+            peer->fd = net_connect(request, report);
+            if (peer->fd < 0)
+                continue;
+            peer->begun = net_now();
+            opening++;
+            net_watch(peers->poller, EPOLL_CTL_ADD, peer->fd,
+                      request->greeting ? EPOLLIN : EPOLLOUT, begun);
+        }
+        int ready = epoll_wait(peers->poller, events, LOAD_EVENTS, LOAD_TICK);
+        if (ready < 0 && errno != EINTR)
+            net_die("epoll_wait");
+        for (int i = 0; i < ready; i++) {
+            unsigned index = events[i].data.u32;
+            if (peers->all[index].open) {
+                /* The server ended, or spoke to, a connection that should rest. */
+                peers_lose(peers, index, report, 0);
+                continue;
+            }
+            enum progress progress = opened(peers, index, request, report);
+            if (progress == PROGRESS_MORE)
+                continue;
+            opening--;
+            if (progress == PROGRESS_DONE)
+                net_record(report, net_now() - peers->all[index].begun);
+        }
+    }
+    for (unsigned i = 0; i < begun; i++)
+        if (peers->all[i].fd >= 0 && !peers->all[i].open) {
+            report->unfinished++;
+            close(peers->all[i].fd);
+            peers->all[i].fd = -1;
+        }
+    for (unsigned i = begun; i < peers->count; i++) {
+        report->unfinished++;
+        peers->all[i].fd = -1;
+    }
+    report->finished = net_now();
+}
+
+/* Send what the socket takes of the message; the error, or 0. */
+static int push(struct peers *peers, unsigned index, const struct request *request)
+{
+    struct peer *peer = &peers->all[index];
+    while (peer->sent < request->size) {
+        ssize_t sent =
+            send(peer->fd, peers->message + peer->sent, request->size - peer->sent, MSG_NOSIGNAL);
+        if (sent < 0) {
+            if (errno != EAGAIN)
+                return errno;
+            break;
+        }
+        peer->sent += (size_t)sent;
+    }
+    bool writing = peer->sent < request->size;
+    if (writing != peer->writing) {
+        peer->writing = writing;
+        net_watch(peers->poller, EPOLL_CTL_MOD, peer->fd, writing ? EPOLLIN | EPOLLOUT : EPOLLIN,
+                  index);
+    }
+    return 0;
+}
+
+/* Begin a message. An error shows at the next event of the peer. */
+void peers_send(struct peers *peers, unsigned index, const struct request *request)
+{
+    struct peer *peer = &peers->all[index];
+    peer->sent = peer->received = 0;
+    peer->busy = true;
+    peer->begun = net_now();
+    push(peers, index, request);
+}
+
+/* Go on after an event; PROGRESS_DONE when the whole message has come back. */
+enum progress peers_progress(struct peers *peers, unsigned index, uint32_t events,
+                             const struct request *request, struct report *report)
+{
+    struct peer *peer = &peers->all[index];
+    if ((events & EPOLLOUT) != 0) {
+        int error = push(peers, index, request);
+        if (error != 0) {
+            peers_lose(peers, index, report, error);
+            return PROGRESS_LOST;
+        }
+    }
+    if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0)
+        return PROGRESS_MORE;
+    ssize_t got = recv(peer->fd, scratch, sizeof scratch, 0);
+    if (got < 0 && errno == EAGAIN)
+        return PROGRESS_MORE;
+    if (got <= 0) {
+        peers_lose(peers, index, report, got < 0 ? errno : 0);
+        return PROGRESS_LOST;
+    }
+    report->bytes += (uint64_t)got;
+    peer->received += (size_t)got;
+    if (!peer->busy || peer->received < request->size)
+        return PROGRESS_MORE;
+    peer->busy = false;
+    net_record(report, net_now() - peer->begun);
+    return PROGRESS_DONE;
+}

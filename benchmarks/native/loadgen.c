@@ -1,0 +1,180 @@
+/*
+ * The load generator: words to a request, a mode, a report as JSON.
+ *
+ * Rules of this file: it alone reads the command line and prints. Every run is bounded in time;
+ * each line of standard output is one JSON object with an "event": "ready" (with --steps: send a
+ * line to begin), "open" and "ping" (mode hold), "done". Exit status: 0 when the mode ran, whatever
+ * the counts of errors say; 1 when this program itself could not; 2 for a wrong command line.
+ */
+
+#include "load.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char USAGE[] =
+    "usage: loadgen MODE --port PORT [OPTION VALUE]... [FLAG]...\n"
+    "modes:\n"
+    "  accept   connect, read the greeting, [say a line and read its echo,] close\n"
+    "  silent   connect, read the greeting, close without having sent a byte\n"
+    "  echo     one message at a time on each connection, answered in the same length\n"
+    "  hold     open connections and keep them; \"ping\" on standard input tries them all\n"
+    "options:\n"
+    "  --host ADDRESS       IPv4 address of the server (127.0.0.1)\n"
+    "  --sources N          client addresses, from 127.0.1.1 on; 0 lets the kernel choose (0)\n"
+    "  --in-flight N        connections, or pings, under way at once (64)\n"
+    "  --connections N      echo, hold: connections kept open (100)\n"
+    "  --size BYTES         echo, hold: length of a message (64)\n"
+    "  --duration SECONDS   length of the measured part, at most 3600 (2)\n"
+    "  --count N            operations after which it ends earlier, 0 for no such end (0)\n"
+    "  --warm-up SECONDS    the same work before it, not counted (0)\n"
+    "  --grace SECONDS      how long to wait for what is under way at the end (5)\n"
+    "  --say TEXT           accept: a line, CR LF is added, that the server echoes\n"
+    "flags:\n"
+    "  --greeting           echo, hold: the server speaks first, one line\n"
+    "  --steps              wait for a line before the measured part, for the end of input after\n";
+
+static void usage(const char *problem)
+{
+    if (problem != NULL)
+        fprintf(stderr, "loadgen: %s\n", problem);
+    fputs(USAGE, stderr);
+    exit(2);
+}
+
+static double number(const char *text, double least, double most)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (*text == '\0' || *end != '\0' || !(value >= least && value <= most)) {
+        fprintf(stderr, "loadgen: %s is not a number from %g to %g\n", text, least, most);
+        exit(2);
+    }
+    return value;
+}
+
+static uint64_t seconds(const char *text)
+{
+    return (uint64_t)(number(text, 0, 3600) * 1e9);
+}
+
+/* Read the line of standard input that says to begin; its end says to give up. */
+static void await_line(void)
+{
+    char byte;
+    do {
+        if (read(STDIN_FILENO, &byte, 1) <= 0)
+            exit(1);
+    } while (byte != '\n');
+}
+
+void step_ready(const struct request *request, struct report *report)
+{
+    if (request->steps) {
+        puts("{\"event\": \"ready\"}");
+        fflush(stdout);
+        await_line();
+    }
+    memset(report, 0, sizeof *report);
+    report->begun = net_now();
+}
+
+void step_end(const struct request *request)
+{
+    char bytes[64];
+    if (request->steps)
+        while (read(STDIN_FILENO, bytes, sizeof bytes) > 0)
+            continue;
+}
+
+void step_report(const char *event, const struct report *report, unsigned open)
+{
+    double elapsed = (double)(report->finished - report->begun) / 1e9;
+    printf("{\"event\": \"%s\", \"operations\": %llu, \"seconds\": %.6f, \"rate\": %.1f, "
+           "\"bytes\": %llu, \"open\": %u, ",
+           event, (unsigned long long)report->operations, elapsed,
+           elapsed > 0 ? (double)report->operations / elapsed : 0.0,
+           (unsigned long long)report->bytes, open);
+    printf("\"errors\": {\"refused\": %llu, \"reset\": %llu, \"ended\": %llu, "
+           "\"no_address\": %llu, \"other\": %llu, \"unfinished\": %llu}, ",
+           (unsigned long long)report->refused, (unsigned long long)report->reset,
+           (unsigned long long)report->ended, (unsigned long long)report->no_address,
+           (unsigned long long)report->failed, (unsigned long long)report->unfinished);
+    printf("\"latency_us\": {\"p50\": %.1f, \"p99\": %.1f, \"max\": %.1f}}\n",
+           (double)net_percentile(report, 0.5) / 1e3, (double)net_percentile(report, 0.99) / 1e3,
+           (double)net_percentile(report, 1.0) / 1e3);
+    fflush(stdout);
+}
+
+/* Read one option; the number of words it took. */
+static int option(struct request *request, char **words, int left)
+{
+    static char line[1024];
+    const char *name = words[0], *value = left > 1 ? words[1] : NULL;
+    if (strcmp(name, "--greeting") == 0 || strcmp(name, "--steps") == 0) {
+        *(name[2] == 'g' ? &request->greeting : &request->steps) = true;
+        return 1;
+    }
+    if (value == NULL)
+        usage(name);
+    if (strcmp(name, "--host") == 0) {
+        if (inet_pton(AF_INET, value, &request->server.sin_addr) != 1)
+            usage("--host takes an IPv4 address");
+    } else if (strcmp(name, "--port") == 0)
+        request->server.sin_port = htons((uint16_t)number(value, 1, 65535));
+    else if (strcmp(name, "--sources") == 0)
+        request->sources = (unsigned)number(value, 0, 65000);
+    else if (strcmp(name, "--in-flight") == 0)
+        request->in_flight = (unsigned)number(value, 1, 1e6);
+    else if (strcmp(name, "--connections") == 0)
+        request->connections = (unsigned)number(value, 1, 1e6);
+    else if (strcmp(name, "--size") == 0)
+        request->size = (size_t)number(value, 1, 1 << 30);
+    else if (strcmp(name, "--duration") == 0)
+        request->duration = seconds(value);
+    else if (strcmp(name, "--count") == 0)
+        request->count = (uint64_t)number(value, 0, 1e15);
+    else if (strcmp(name, "--warm-up") == 0)
+        request->warm_up = seconds(value);
+    else if (strcmp(name, "--grace") == 0)
+        request->grace = seconds(value);
+    else if (strcmp(name, "--say") == 0) {
+        if ((size_t)snprintf(line, sizeof line, "%s\r\n", value) >= sizeof line)
+            usage("--say is too long");
+        request->say = line;
+    } else
+        usage(name);
+    return 2;
+}
+
+int main(int count, char **words)
+{
+    static struct report report;
+    struct request request = {
+        .server = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
+        .in_flight = 64, .connections = 100, .size = 64,
+        .duration = 2000000000u, .grace = 5000000000u,
+    };
+    if (count < 2)
+        usage(NULL);
+    for (int i = 2; i < count;)
+        i += option(&request, words + i, count - i);
+    if (request.server.sin_port == 0)
+        usage("--port is missing");
+    if (request.sources != 0 && ntohl(request.server.sin_addr.s_addr) >> 24 != 127)
+        usage("--sources is for a server on 127.0.0.0/8");
+    bool accept = strcmp(words[1], "accept") == 0, silent = strcmp(words[1], "silent") == 0;
+    bool echo = strcmp(words[1], "echo") == 0, hold = strcmp(words[1], "hold") == 0;
+    if (!accept && !silent && !echo && !hold)
+        usage("no such mode");
+    if (request.say != NULL && !accept)
+        usage("--say is for accept");
+    if (request.greeting && !echo && !hold)
+        usage("--greeting is for echo and hold; the others always read one");
+    net_raise_descriptors();
+    (accept || silent ? load_accept : echo ? load_echo : load_hold)(&request, &report);
+    return 0;
+}
