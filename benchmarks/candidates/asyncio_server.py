@@ -1,0 +1,19 @@
+"""Candidate: the standard library's loop, the control that must look as it always does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from benchmarks.candidates.protocol import greeting_echo
+from benchmarks.candidates.serve import BACKLOG, Served, run, settings
+
+
+async def serve(sock: socket.socket) -> Served:
+    """Return the listening server."""
+    factory = greeting_echo(settings().greeting)
+    return await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=BACKLOG)
+
+
+if __name__ == "__main__":
+    run(serve, asyncio.new_event_loop)

@@ -1,0 +1,38 @@
+"""Candidate: this package's accept path and connections, hosted by uvloop.
+
+Eager: the protocol writes the greeting in `connection_made`, as in the other candidates. Lazy:
+the core sends it and makes the protocol at the first byte. With a limit, what is above it is
+refused with `REFUSAL`.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import uvloop
+
+import fastlisten
+from benchmarks.candidates.protocol import Echo, greeting_echo
+from benchmarks.candidates.serve import BACKLOG, Served, run, settings
+
+#: Words of a refusal as SMTP has them, about as long as the greeting.
+REFUSAL = b"421 4.3.2 too many connections\r\n"
+
+
+async def serve(sock: socket.socket) -> Served:
+    """Return the listening server."""
+    given = settings()
+    server: Served = await fastlisten.create_server(
+        Echo if given.lazy else greeting_echo(given.greeting),
+        sock=sock,
+        backlog=BACKLOG,
+        max_connections=given.limit,
+        refusal=REFUSAL,
+        lazy=given.lazy,
+        greeting=given.greeting if given.lazy else b"",
+    )
+    return server
+
+
+if __name__ == "__main__":
+    run(serve, uvloop.new_event_loop)

@@ -1,0 +1,138 @@
+"""How a Python candidate starts, is watched and ends.
+
+Rules of this file: nothing here runs per connection. The program prints its port as one line,
+answers a line on standard input with the lags of its timer since the line before (the first line
+starts the timer) as one line of JSON, and ends when standard input
+does, so that no server outlives the program that measures it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+__all__ = ["BACKLOG", "Served", "Settings", "run", "settings"]
+
+#: The same for every candidate, and the default of the package: with it a burst of 1,000 clients
+#: finds room. asyncio accepts up to this many connections in one go.
+BACKLOG = 1024
+
+#: Period of the timer whose lag is measured, in seconds.
+TIMER_PERIOD = 0.010
+
+
+class Served(Protocol):
+    """What is needed of a server object: asyncio's, uvloop's and ours all have it."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
+class Settings(argparse.Namespace):
+    """The command line of a candidate.
+
+    Attributes:
+        greeting: what the server says first, with its CR LF; empty for nothing.
+        limit: max_connections, or None (only fastlisten has one).
+        lazy: Python objects at the first byte only (only fastlisten).
+    """
+
+    greeting: bytes
+    limit: int | None
+    lazy: bool
+
+
+def settings() -> Settings:
+    """Return the command line's settings."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--greeting", type=lambda text: text.encode() + b"\r\n", default=b"")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--lazy", action="store_true")
+    return parser.parse_args(namespace=Settings())
+
+
+class TimerLags:
+    """A periodic timer that notes how late it is called.
+
+    Each call is due a period after the one before was due, not after it ran: a loop that was
+    busy for 100 ms is late for ten calls, as its other timers would be. The clock is read anew:
+    uvloop's own time is that of the start of its iteration, which hides the lag.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lags: list[float] = []
+        self._due = time.monotonic() + TIMER_PERIOD
+        loop.call_at(self._due, self._tick)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        while self._due <= now:
+            self._lags.append(now - self._due)
+            self._due += TIMER_PERIOD
+        self._loop.call_at(self._due, self._tick)
+
+    def take(self) -> list[float]:
+        """Return the lags in seconds since the last call of this method."""
+        lags, self._lags = self._lags, []
+        return lags
+
+
+def listening_socket() -> socket.socket:
+    """Return a socket bound to an ephemeral port of 127.0.0.1, TCP_NODELAY set and inherited."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    return sock
+
+
+async def _main(serve: Callable[[socket.socket], Awaitable[Served]]) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    sock = listening_socket()
+    server = await serve(sock)
+    lags: TimerLags | None = None
+
+    def command() -> None:
+        nonlocal lags
+        words = os.read(0, 4096)
+        if not words:
+            loop.remove_reader(0)
+            ended.set()
+            return
+        if lags is None:
+            lags = TimerLags(loop)
+        print(json.dumps(lags.take()), flush=True)
+
+    loop.add_reader(0, command)
+    print(sock.getsockname()[1], flush=True)
+    await ended.wait()
+    server.close()
+
+
+def run(
+    serve: Callable[[socket.socket], Awaitable[Served]],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+) -> None:
+    """Serve on a loop from the factory until standard input ends.
+
+    Args:
+        serve: given a bound socket, returns the listening server.
+        loop_factory: as for asyncio.Runner.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_main(serve))
+        # Connections may still be open: ending them one by one is nobody's measurement.
+        sys.stdout.flush()
+        os._exit(0)

@@ -1,0 +1,21 @@
+"""Candidate: uvloop's own accept path and transports, the figure that others are compared with."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import uvloop
+
+from benchmarks.candidates.protocol import greeting_echo
+from benchmarks.candidates.serve import BACKLOG, Served, run, settings
+
+
+async def serve(sock: socket.socket) -> Served:
+    """Return the listening server."""
+    factory = greeting_echo(settings().greeting)
+    return await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=BACKLOG)
+
+
+if __name__ == "__main__":
+    run(serve, uvloop.new_event_loop)

@@ -1,0 +1,80 @@
+"""What the figures were measured on, and whether it was quiet.
+
+Rules of this file: reading only. A fact that this machine does not tell is left out.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.build import ROOT
+
+__all__ = ["busy_share", "facts"]
+
+
+def _first_line(command: list[str]) -> str:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    except OSError:
+        return ""
+    return result.stdout.partition("\n")[0].strip() if result.returncode == 0 else ""
+
+
+def _field(path: str, name: str) -> str:
+    for line in Path(path).read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def facts() -> dict[str, str]:
+    """Return the machine, the versions and the date, in words."""
+    memory = int(_field("/proc/meminfo", "MemTotal").split()[0])
+    hypervisor = Path("/sys/hypervisor/type")
+    virtual = hypervisor.exists() or "hypervisor" in _field("/proc/cpuinfo", "flags").split()
+    huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    commit = _first_line(["git", "rev-parse", "--short=12", "HEAD"])
+    if commit and _first_line(["git", "status", "--porcelain", "--", "fastlisten"]):
+        commit += ", with uncommitted changes"
+    found = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": _field("/proc/cpuinfo", "model name") or platform.machine(),
+        "cores": str(len(os.sched_getaffinity(0))) + (", virtual machine" if virtual else ""),
+        "memory": f"{memory / 1024 / 1024:.1f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "huge pages": huge.read_text().strip() if huge.exists() else "",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "uvloop": _version("uvloop"),
+        "commit": commit,
+        "compiler": _first_line([os.environ.get("CC", "cc"), "--version"]),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _jiffies() -> tuple[int, int]:
+    """Return (busy, total) clock ticks of all cores since boot."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    return sum(ticks) - idle, sum(ticks)
+
+
+def busy_share(seconds: float = 1.0) -> float:
+    """Return the share of all cores (0 to 1) that others use while we sleep."""
+    busy, total = _jiffies()
+    time.sleep(seconds)
+    busy_after, total_after = _jiffies()
+    return (busy_after - busy) / max(1, total_after - total)

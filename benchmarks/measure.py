@@ -1,0 +1,212 @@
+"""One sample: one candidate doing one workload once.
+
+Rules of this file: a fresh server process for every sample, so that no candidate lives from the
+memory layout or the luck of one process; work of the same kind is done before counting begins;
+what the load generator reports as failed, or an answer of the wrong length, is an error and not a
+fast operation.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import socket
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.process import Load, MeasurementError, Server, Usage
+from benchmarks.rows import CANDIDATES, GREETING, HELD, SOURCES, Workload
+
+__all__ = ["Plan", "Sample", "cores", "measure"]
+
+#: Descriptors that a holding process needs besides its connections.
+SPARE_DESCRIPTORS = 100
+
+#: A server that waited for its core for this share of the time was disturbed by somebody.
+DISTURBED = 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        seconds: length of the measured part of a sample.
+        warm_up: the same work before it, in seconds.
+        held: connections held to weigh one.
+        server_core: the core of the server.
+        client_core: the core of the load generator.
+    """
+
+    seconds: float
+    warm_up: float
+    held: int
+    server_core: int
+    client_core: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The outcome.
+
+    Attributes:
+        value: µs of processor time per operation, bytes per connection, or ms of lag.
+        user: the part of `value` in user mode (of cpu samples).
+        rate: operations per second at the load generator, 0 where there are none.
+        busy: share of the time that the server was on its core.
+        disturbed: somebody else used the server's core.
+        detail: what else was read, for the JSON.
+    """
+
+    value: float
+    user: float = 0.0
+    rate: float = 0.0
+    busy: float = 0.0
+    disturbed: bool = False
+    detail: dict[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def cores() -> tuple[int, int]:
+    """Return the cores of server and load generator.
+
+    Raises:
+        MeasurementError: this process may use only one.
+    """
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        raise MeasurementError("two cores are needed: one for the server, one for the clients")
+    return usable[0], usable[1]
+
+
+def held_connections(wanted: int = HELD) -> int:
+    """Return how many connections this machine's descriptor limit lets a process hold."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard - SPARE_DESCRIPTORS)
+
+
+def measure(workload: Workload, candidate: str, plan: Plan) -> Sample:
+    """Start the candidate, do the workload, return the sample.
+
+    Raises:
+        MeasurementError: it did not serve as it should.
+    """
+    command = list(CANDIDATES[candidate])
+    if workload.greets:
+        command += ["--greeting", GREETING]
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(command, plan.server_core))
+        if "--limit" in command:
+            holder = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+            stack.enter_context(holder)
+            if not holder.recv(1024).startswith(GREETING.encode()):
+                raise MeasurementError(f"{candidate} did not greet the holder of its place")
+        if workload.kind == "memory":
+            return _memory(workload, server, plan)
+        if workload.kind == "lag":
+            return _lag(workload, server, plan)
+        received = workload.refused if "--limit" in command else workload.received
+        return _cpu(workload, server, plan, received)
+
+
+def _options(workload: Workload, seconds: float, warm_up: float) -> list[str]:
+    return [
+        *workload.options,
+        *("--steps", "--sources", str(SOURCES)),
+        *("--duration", str(seconds), "--warm-up", str(warm_up)),
+    ]
+
+
+def _check(result: dict[str, Any], received: int) -> int:
+    """Return the operations of a run whose every operation received so many bytes."""
+    operations = int(result["operations"])
+    if operations == 0:
+        raise MeasurementError("no operation was finished")
+    if received and result["bytes"] != operations * received:
+        raise MeasurementError(
+            f"{result['bytes'] / operations:.2f} bytes were received per operation, not {received}"
+        )
+    return operations
+
+
+def _disturbed(used: Usage) -> bool:
+    return used.delay > DISTURBED * used.cpu
+
+
+def _cpu(workload: Workload, server: Server, plan: Plan, received: int) -> Sample:
+    options = _options(workload, plan.seconds, plan.warm_up)
+    with Load(workload.mode, server.port, plan.client_core, options) as load:
+        load.event("ready")
+        before = server.settled()
+        load.tell("go")
+        result = load.event("done")
+        used = server.settled() - before
+    operations = _check(result, received)
+    value = used.cpu / operations * 1e6
+    # utime and stime come from sampling and are taken for the split only.
+    after_split = used.user / used.cpu if used.cpu else 0.0
+    return Sample(
+        value=value,
+        user=value * min(1.0, after_split),
+        rate=result["rate"],
+        busy=used.cpu / result["seconds"],
+        disturbed=_disturbed(used),
+        detail={"operations": operations, "latency_us": result["latency_us"], "delay": used.delay},
+    )
+
+
+def _memory(workload: Workload, server: Server, plan: Plan) -> Sample:
+    sources = ["--sources", str(SOURCES)]
+    warm_up = ["--in-flight", "64", "--count", "500", *sources]
+    # What the first connections alone cost (imports, arenas, buffers) is not weighed.
+    with Load("silent", server.port, plan.client_core, warm_up) as load:
+        load.event("done")
+    server.settled()
+    before = server.memory()
+    options = [*workload.options, *sources, "--connections", str(plan.held), "--duration", "120"]
+    with Load(workload.mode, server.port, plan.client_core, options) as load:
+        opened = load.event("open")
+        server.settled()
+        after = server.memory()
+        # Held is what answers: every connection sends a line and gets it back.
+        load.tell("ping")
+        answered = load.event("ping")
+    if not opened["open"] == answered["operations"] == plan.held:
+        raise MeasurementError(f"{opened['open']} opened, {answered['operations']} answered")
+    if after["AnonHugePages"] != before["AnonHugePages"]:
+        raise MeasurementError("huge pages came or went: the difference would be theirs")
+    grown = {key: (after[key] - before[key]) / plan.held for key in ("Private_Dirty", "Pss")}
+    return Sample(value=grown["Private_Dirty"], detail={"held": plan.held, **grown})
+
+
+def _lag(workload: Workload, server: Server, plan: Plan) -> Sample:
+    server.tell("lags")
+    server.read_json()
+    # A hundred ticks a second: below some hundred of them a p99 is a matter of luck.
+    options = _options(workload, 2 * plan.seconds, plan.warm_up)
+    with Load(workload.mode, server.port, plan.client_core, options) as load:
+        load.event("ready")
+        before = server.usage()
+        server.tell("lags")
+        server.read_json()
+        load.tell("go")
+        result = load.event("done")
+        server.tell("lags")
+        lags: list[float] = sorted(server.read_json())
+        used = server.usage() - before
+    _check(result, workload.received)
+    if not lags:
+        raise MeasurementError("the timer never ran")
+    p99 = lags[math.ceil(0.99 * len(lags)) - 1]
+    return Sample(
+        value=p99 * 1e3,
+        rate=result["rate"],
+        busy=used.cpu / result["seconds"],
+        disturbed=_disturbed(used),
+        detail={"ticks": len(lags), "median": lags[len(lags) // 2] * 1e3, "max": lags[-1] * 1e3},
+    )

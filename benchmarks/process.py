@@ -1,0 +1,200 @@
+"""The two processes of a measurement: a server on one core, the load generator on another.
+
+Rules of this file: it starts, asks, reads /proc and ends what it started; what the numbers mean
+is decided elsewhere. Both processes end by themselves when this one goes away, because their
+standard input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from benchmarks.build import LOADGEN, ROOT
+
+__all__ = ["Load", "MeasurementError", "Server", "Usage"]
+
+#: Longest wait for a line of a child: far above any run's duration and grace.
+PATIENCE = 120.0
+
+#: A server counts as idle when its CPU time stood still for this long, in seconds.
+QUIET = 0.01
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+class MeasurementError(Exception):
+    """A measurement that would not mean what its row says; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Processor time of a process since it began.
+
+    Attributes:
+        cpu: seconds on a core, user and kernel mode, all threads.
+        user: share of it in user mode (clock ticks, scaled by the kernel), in seconds.
+        delay: seconds it was ready to run but another ran.
+    """
+
+    cpu: float
+    user: float
+    delay: float
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(self.cpu - other.cpu, self.user - other.user, self.delay - other.delay)
+
+
+class Child:
+    """A child process pinned to one core, spoken to by lines."""
+
+    def __init__(self, command: Sequence[str], core: int) -> None:
+        self.command = list(command)
+        # Standard error is inherited: a traceback of a candidate belongs on the screen.
+        self._process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            bufsize=0,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
+        self._rest = b""
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    def _pipe(self, pipe: IO[bytes] | None) -> IO[bytes]:
+        assert pipe is not None
+        return pipe
+
+    def read_line(self) -> str:
+        """Return the next line of its output.
+
+        Raises:
+            MeasurementError: it ended, or said nothing for `PATIENCE` seconds.
+        """
+        output = self._pipe(self._process.stdout)
+        until = time.monotonic() + PATIENCE
+        while b"\n" not in self._rest:
+            ready, _, _ = select.select([output], [], [], max(0.0, until - time.monotonic()))
+            if not ready:
+                raise MeasurementError(f"no answer within {PATIENCE:.0f} s: {self.command}")
+            chunk = os.read(output.fileno(), 65536)
+            if not chunk:
+                raise MeasurementError(f"ended with {self._process.wait()}: {self.command}")
+            self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
+
+    def read_json(self) -> Any:
+        """Return the next line of its output, decoded."""
+        return json.loads(self.read_line())
+
+    def tell(self, word: str) -> None:
+        """Send it a line."""
+        self._pipe(self._process.stdin).write(word.encode() + b"\n")
+
+    def close(self) -> None:
+        """End it: by the end of its input, or else by force."""
+        self._pipe(self._process.stdin).close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._pipe(self._process.stdout).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Server(Child):
+    """A candidate that serves; its port is known once this exists."""
+
+    def __init__(self, command: Sequence[str], core: int) -> None:
+        super().__init__(command, core)
+        try:
+            self.port = int(self.read_line())
+        except MeasurementError:
+            self.close()
+            raise
+
+    def usage(self) -> Usage:
+        """Return its processor time so far.
+
+        From /proc/PID/task/*/schedstat, in nanoseconds; the split between user and kernel mode
+        from /proc/PID/stat, which the kernel keeps by sampling.
+        """
+        cpu = delay = 0
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            on_core, waiting, _ = (task / "schedstat").read_text().split()
+            cpu += int(on_core)
+            delay += int(waiting)
+        # The name in parentheses may hold spaces; utime and stime are fields 14 and 15.
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = int(fields[11]), int(fields[12])
+        if cpu == 0:  # a kernel without schedstat: 10 ms steps, enough for a run of seconds
+            cpu = (user + system) * 1_000_000_000 // TICK
+        return Usage(cpu / 1e9, user / TICK, delay / 1e9)
+
+    def settled(self) -> Usage:
+        """Return its processor time once it has nothing left to do, or after a second."""
+        until = time.monotonic() + 1.0
+        before = self.usage()
+        while time.monotonic() < until:
+            time.sleep(QUIET)
+            now = self.usage()
+            if now.cpu - before.cpu < QUIET / 20:
+                return now
+            before = now
+        return before
+
+    def memory(self) -> dict[str, int]:
+        """Return `Private_Dirty`, `Pss` and `AnonHugePages` in bytes, from smaps_rollup."""
+        wanted = {"Private_Dirty", "Pss", "AnonHugePages"}
+        found: dict[str, int] = {}
+        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key in wanted:
+                found[key] = int(value.split()[0]) * 1024
+        return found
+
+
+class Load(Child):
+    """A run of the load generator; its command line is documented by ``loadgen`` itself."""
+
+    def __init__(self, mode: str, port: int, core: int, options: Sequence[str]) -> None:
+        super().__init__([str(LOADGEN), mode, "--port", str(port), *options], core)
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Return the next line, which must be this event and free of errors.
+
+        Raises:
+            MeasurementError: another event, or connections that failed.
+        """
+        line: dict[str, Any] = self.read_json()
+        if line["event"] != name:
+            raise MeasurementError(f"{name} expected, not {line}")
+        failed = {kind: count for kind, count in line.get("errors", {}).items() if count}
+        if failed:
+            raise MeasurementError(f"connections failed: {failed}: {self.command}")
+        return line

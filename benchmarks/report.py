@@ -1,0 +1,177 @@
+"""The table, as text for the screen and as Markdown for ``docs/performance.md``.
+
+Rules of this file: it prints what `run.py` collected and computes nothing but layout; both forms
+show the same cells. The document's text is written by hand, the part between the two markers by
+this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Samples, describe, pair_ratios, spread, verdict
+from benchmarks.rows import ROWS, WORKLOADS, Row
+
+__all__ = ["markdown", "text", "write_between_markers"]
+
+BEGIN = "<!-- benchmarks: begin (written by python -m benchmarks --markdown) -->"
+END = "<!-- benchmarks: end -->"
+
+#: Columns of the candidates that are not ours.
+OTHERS = ("C epoll", "uvloop", "asyncio")
+
+_UNITS = {"cpu": "µs", "memory": "B", "lag": "ms"}
+_KINDS = {workload.key: workload.kind for workload in WORKLOADS}
+
+Results = Mapping[str, Any]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _cell(samples: Samples | None, kind: str) -> str:
+    """Return a candidate's median, with its part in user mode where there is one."""
+    if not samples:
+        return ""
+    median = _number(spread([sample["value"] for sample in samples]).median)
+    if kind != "cpu":
+        return f"{median} {_UNITS[kind]}"
+    user = spread([sample["user"] for sample in samples]).median
+    return f"{median} µs ({_number(user)})"
+
+
+def _cost_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
+    kind = _KINDS[row.workload]
+    ours, theirs = found.get(row.ours), found.get(row.against)
+    cells = [row.title, *(_cell(found.get(name), kind) for name in OTHERS), _cell(ours, kind)]
+    if not ours or not theirs:
+        return [*cells, "not measured", "", ""]
+    ratio = spread(pair_ratios(theirs, ours))
+    value = spread([sample["value"] for sample in ours])
+    cells.append(f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
+    for bound in (row.goal, row.stretch):
+        wanted = describe(row, bound, _UNITS[kind])
+        cells.append(f"{wanted}: {verdict(bound, value, ratio)}" if bound is not None else "")
+    return cells
+
+
+def _rate_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
+    cells = [row.title]
+    for name in (*OTHERS, row.ours):
+        samples = found.get(name)
+        if not samples:
+            cells.append("")
+            continue
+        rate = spread([sample["rate"] for sample in samples]).median
+        busy = spread([sample["busy"] for sample in samples]).median
+        cells.append(f"{rate:,.0f} ({busy:.0%})")
+    return cells
+
+
+def _tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
+    measured: Mapping[str, Mapping[str, Samples]] = results["workloads"]
+    rows = [row for row in ROWS if row.workload in measured]
+    costs = [_cost_row(row, measured[row.workload]) for row in rows]
+    rates = [
+        _rate_row(row, measured[row.workload]) for row in rows if _KINDS[row.workload] == "cpu"
+    ]
+    tables = [
+        (
+            "Cost on the server, per operation or connection (in brackets: its part in user mode)",
+            ["work", *OTHERS, "fastlisten", "times cheaper (quartiles)", "goal", "stretch"],
+            costs,
+        )
+    ]
+    if rates:
+        tables.append(
+            (
+                "Operations per second at the load generator (in brackets: how busy the server's "
+                "core was; below 100 % the clients' core was the limit and the rate is a floor)",
+                ["work", *OTHERS, "fastlisten"],
+                rates,
+            )
+        )
+    controls = _controls(measured)
+    if controls:
+        tables.append(
+            (
+                "Control: uvloop against itself, which shows the noise",
+                ["workload", "ratio (quartiles)"],
+                controls,
+            )
+        )
+    return tables
+
+
+def _controls(measured: Mapping[str, Mapping[str, Samples]]) -> list[list[str]]:
+    rows = []
+    for key, found in measured.items():
+        if "uvloop again" in found and "uvloop" in found:
+            ratio = spread(pair_ratios(found["uvloop"], found["uvloop again"]))
+            rows.append([key, f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"])
+    return rows
+
+
+def _notes(results: Results) -> list[str]:
+    machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    plan = results["plan"]
+    notes = [
+        f"Measured: {machine}.",
+        f"{results['rounds']} rounds of {plan['seconds']:g} s after {plan['warm_up']:g} s of "
+        f"warm-up; {plan['held']:,} connections held"
+        + ("; a quick run, too short for conclusions." if results["quick"] else "."),
+    ]
+    samples = [
+        sample
+        for found in results["workloads"].values()
+        for taken in found.values()
+        for sample in taken
+    ]
+    disturbed = sum(sample["disturbed"] for sample in samples)
+    notes.append(
+        f"Others used {results['busy_before']:.1%} of the machine just before; in {disturbed} of "
+        f"{len(samples)} samples the server had to wait for its core."
+    )
+    return notes + [f"Left out: {reason}" for reason in results["left_out"]]
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    ]
+
+
+def text(results: Results) -> str:
+    """Return the tables for the screen."""
+    lines: list[str] = []
+    for title, head, rows in _tables(results):
+        lines += [title, "", *_aligned(head, rows), ""]
+    return "\n".join([*lines, *_notes(results)])
+
+
+def markdown(results: Results) -> str:
+    """Return the tables as Markdown."""
+    lines: list[str] = []
+    for title, head, rows in _tables(results):
+        lines += [f"{title}:", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        lines += [f"| {' | '.join(row)} |" for row in rows] + [""]
+    return "\n\n".join(["\n".join(lines).rstrip(), *_notes(results)])
+
+
+def write_between_markers(path: Path, content: str) -> None:
+    """Replace what stands between the markers of a document.
+
+    Raises:
+        ValueError: it does not have the two markers in order.
+    """
+    document = path.read_text()
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} has no place for the table: {BEGIN} ... {END}")
+    path.write_text(f"{before}{BEGIN}\n\n{content}\n\n{END}{after}")

@@ -1,0 +1,179 @@
+"""The run: candidates in turn, round after round, and what becomes of the samples.
+
+Rules of this file: the order of candidates changes from round to round, so that none is always
+measured after the same other; a candidate that cannot be started is named in the report, and the
+others are measured without it.
+
+Usage: ``python -m benchmarks [--quick] [--json FILE] [--markdown [FILE]] [--only KEY,...]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.build import ROOT, BuildError, build
+from benchmarks.machine import busy_share, facts
+from benchmarks.measure import Plan, cores, held_connections, measure
+from benchmarks.process import MeasurementError
+from benchmarks.rows import WORKLOADS, Workload
+
+__all__ = ["main"]
+
+DOCUMENT = ROOT / "docs" / "performance.md"
+
+#: Quartiles of fewer rounds say nothing.
+ROUNDS = 5
+
+#: Above this share of the machine in use by others, figures are worth a warning.
+QUIET_MACHINE = 0.05
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    keys = [workload.key for workload in WORKLOADS]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="short samples, to try things out")
+    parser.add_argument("--rounds", type=int, help=f"rounds ({ROUNDS}; quick: 2)")
+    parser.add_argument("--seconds", type=float, help="length of a sample (2; quick: 0.4)")
+    parser.add_argument("--only", default="", help=f"workloads, of {', '.join(keys)}")
+    parser.add_argument("--candidates", default="", help="only these, by name, comma between")
+    parser.add_argument("--control", action="store_true", help="uvloop against itself as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write samples; - prints them")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        nargs="?",
+        const=DOCUMENT,
+        metavar="FILE",
+        help="write the table between the markers of FILE (docs/performance.md)",
+    )
+    parser.add_argument(
+        "--samples", type=Path, metavar="FILE", help="measure nothing, report what --json wrote"
+    )
+    given = parser.parse_args(words)
+    unknown = sorted({key for key in given.only.split(",") if key} - set(keys))
+    if unknown:
+        parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(keys)}")
+    if given.rounds is not None and given.rounds < 1:
+        parser.error("at least one round")
+    return given
+
+
+def _why_not_importable() -> str:
+    """Return why the package cannot be measured, or nothing."""
+    result = subprocess.run(
+        [sys.executable, "-c", "import fastlisten; fastlisten.create_server"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    return "" if result.returncode == 0 else result.stderr.strip().splitlines()[-1]
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _measure_all(
+    workloads: Sequence[Workload], skip: set[str], plan: Plan, rounds: int, left_out: list[str]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return samples by workload and candidate."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for workload in workloads:
+        names = [name for name in workload.candidates if name not in skip]
+        samples: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for number in range(rounds):
+            turn = number % len(samples) if samples else 0
+            order = [*samples][turn:] + [*samples][:turn]
+            if number % 2:
+                order.reverse()
+            for name in order:
+                try:
+                    sample = measure(workload, name, plan)
+                except MeasurementError as error:
+                    # Pairs need both samples of a round: who fails once is out of this workload.
+                    left_out.append(f"{name} in {workload.key}: {error}")
+                    _say(f"  {name} failed: {error}")
+                    del samples[name]
+                    continue
+                samples[name].append(sample.as_json())
+                _say(
+                    f"  {workload.key} {number + 1}/{rounds} {name}: {sample.value:.2f}"
+                    + (f", {sample.rate:,.0f}/s" if sample.rate else "")
+                    + (", disturbed" if sample.disturbed else "")
+                )
+        found[workload.key] = samples
+    return found
+
+
+def _collect(given: argparse.Namespace) -> dict[str, Any]:
+    build()
+    server_core, client_core = cores()
+    plan = Plan(
+        seconds=given.seconds or (0.4 if given.quick else 2.0),
+        warm_up=0.1 if given.quick else 0.5,
+        held=held_connections(3_000 if given.quick else held_connections()),
+        server_core=server_core,
+        client_core=client_core,
+    )
+    rounds = given.rounds or (2 if given.quick else ROUNDS)
+    only = [key for key in given.only.split(",") if key]
+    workloads = [workload for workload in WORKLOADS if not only or workload.key in only]
+    if given.control:
+        workloads = [_with_control(workload) for workload in workloads]
+    names = {name for workload in workloads for name in workload.candidates}
+    wanted = {name for name in given.candidates.split(",") if name} or names
+    skip = names - wanted
+    left_out = []
+    reason = _why_not_importable()
+    if reason:
+        skip |= {name for name in names if name.startswith("fastlisten")}
+        left_out.append(f"fastlisten, which cannot be imported ({reason})")
+        _say(f"fastlisten cannot be imported and is left out: {reason}")
+    busy = busy_share()
+    if busy > QUIET_MACHINE:
+        _say(f"warning: others use {busy:.0%} of this machine; the figures will show it")
+    machine = facts()
+    measured = _measure_all(workloads, skip, plan, rounds, left_out)
+    return {
+        "format": 1,
+        "machine": machine,
+        "plan": asdict(plan),
+        "rounds": rounds,
+        "quick": given.quick,
+        "busy_before": busy,
+        "left_out": left_out,
+        "workloads": measured,
+    }
+
+
+def _with_control(workload: Workload) -> Workload:
+    values = {name: getattr(workload, name) for name in Workload.__dataclass_fields__}
+    return Workload(**{**values, "candidates": (*workload.candidates, "uvloop again")})
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, report; return the exit status: 0, or 1 when something failed."""
+    given = _arguments(words)
+    try:
+        results = json.loads(given.samples.read_text()) if given.samples else _collect(given)
+        if given.markdown is not None:
+            report.write_between_markers(given.markdown, report.markdown(results))
+    except (BuildError, MeasurementError, OSError, ValueError) as error:
+        _say(str(error))
+        return 1
+    if given.json == Path("-"):
+        print(json.dumps(results))
+        return 0
+    if given.json is not None:
+        given.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(report.text(results))
+    return 0
