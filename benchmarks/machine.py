@@ -41,6 +41,11 @@ def _version(package: str) -> str:
         return ""
 
 
+def _chosen(words: str) -> str:
+    """Return the word in brackets of a sysfs file like ``always [madvise] never``."""
+    return words.partition("[")[2].partition("]")[0]
+
+
 def facts() -> dict[str, str]:
     """Return the machine, the versions and the date, in words."""
     memory = int(_field("/proc/meminfo", "MemTotal").split()[0])
@@ -56,7 +61,7 @@ def facts() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0))) + (", virtual machine" if virtual else ""),
         "memory": f"{memory / 1024 / 1024:.1f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "huge pages": huge.read_text().strip() if huge.exists() else "",
+        "transparent huge pages": _chosen(huge.read_text()) if huge.exists() else "",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "uvloop": _version("uvloop"),
         "commit": commit,

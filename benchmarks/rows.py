@@ -34,7 +34,7 @@ _PYTHON = (sys.executable, "-m")
 
 #: Commands of the candidates. "-full" is one whose only place is taken.
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    "C epoll": (str(SERVER), "echo"),
+    "C epoll": (str(SERVER),),
     "uvloop": (*_PYTHON, "benchmarks.candidates.uvloop_server"),
     "asyncio": (*_PYTHON, "benchmarks.candidates.asyncio_server"),
     "fastlisten": (*_PYTHON, "benchmarks.candidates.fastlisten_server"),

@@ -23,7 +23,7 @@ from benchmarks.build import ROOT, BuildError, build
 from benchmarks.machine import busy_share, facts
 from benchmarks.measure import Plan, cores, held_connections, measure
 from benchmarks.process import MeasurementError
-from benchmarks.rows import WORKLOADS, Workload
+from benchmarks.rows import CANDIDATES, WORKLOADS, Workload
 
 __all__ = ["main"]
 
@@ -61,8 +61,13 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     unknown = sorted({key for key in given.only.split(",") if key} - set(keys))
     if unknown:
         parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(keys)}")
+    unknown = sorted({name for name in given.candidates.split(",") if name} - set(CANDIDATES))
+    if unknown:
+        parser.error(f"no such candidate: {', '.join(unknown)}; there are {', '.join(CANDIDATES)}")
     if given.rounds is not None and given.rounds < 1:
         parser.error("at least one round")
+    if given.seconds is not None and not 0.1 <= given.seconds <= 600:
+        parser.error("a sample takes 0.1 to 600 seconds")
     return given
 
 
@@ -131,11 +136,14 @@ def _collect(given: argparse.Namespace) -> dict[str, Any]:
         workloads = [_with_control(workload) for workload in workloads]
     names = {name for workload in workloads for name in workload.candidates}
     wanted = {name for name in given.candidates.split(",") if name} or names
+    if given.control:
+        wanted = wanted | {"uvloop again"}
     skip = names - wanted
     left_out = []
-    reason = _why_not_importable()
+    ours = {name for name in names & wanted if name.startswith("fastlisten")}
+    reason = _why_not_importable() if ours else ""
     if reason:
-        skip |= {name for name in names if name.startswith("fastlisten")}
+        skip |= ours
         left_out.append(f"fastlisten, which cannot be imported ({reason})")
         _say(f"fastlisten cannot be imported and is left out: {reason}")
     busy = busy_share()
