@@ -118,6 +118,11 @@ class Engine(Framing):
         """The last reply has been given."""
         return self._state is _State.CLOSING or self._state is _State.CLOSED
 
+    @property
+    def waiting(self) -> bool:
+        """An event waits for its answer."""
+        return self._waiting is not None
+
     def replies(self) -> bytes:
         """Return what is to be written to the client, and forget it."""
         if not self._replies:

@@ -1,0 +1,238 @@
+"""Accounts: who has a mailbox here, from one TOML file.
+
+    [account."alice@example.org"]
+    aliases = ["postmaster@example.org", "Alice.Liddell@example.org"]
+
+Rules of this file: blocking reads and writes of small files; no loop. A `Roster` is what one
+version of the file says and never changes; `Accounts` holds the newest that could be read. A file
+that does not load changes nothing and is reported once.
+
+Addresses are looked up exactly first, then without regard to case. The mailbox `postmaster` of
+every local domain, and the one without a domain, exist always (RFC 5321 4.5.1): they are the
+account or alias of that name; failing that, of the first that is called postmaster in another
+domain; failing that, the first account of the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.mail.address import AddressError, Mailbox, parse_mailbox
+
+__all__ = ["Account", "Accounts", "Roster"]
+
+logger = logging.getLogger("fastlisten.mail")
+
+#: NAME_MAX of every filesystem that matters: the longest name of a directory, in octets.
+_NAME_MAX = 255
+
+#: Keys of an account. The password is what AUTH will ask for; delivery needs none.
+_KEYS = ("aliases", "password")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account.
+
+    Attributes:
+        name: its address, in canonical form.
+        aliases: other addresses whose mail it gets, as the file writes them.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def directory(self) -> str:
+        """The name of its directory under mail/: its address, what a path cannot hold escaped."""
+        name = self.name.replace("%", "%25").replace("/", "%2F")
+        return "%2E" + name[1:] if name.startswith(".") else name
+
+
+class Roster:
+    """What one version of the file says.
+
+    Attributes:
+        accounts: in the file's order.
+    """
+
+    __slots__ = ("_domains", "_exact", "_folded", "_postmaster", "accounts")
+
+    def __init__(self, accounts: tuple[Account, ...] = ()) -> None:
+        """Index the accounts; their addresses are valid and differ, as `parse` has seen to."""
+        self.accounts = accounts
+        self._exact: dict[tuple[str, str], Account] = {}
+        self._folded: dict[tuple[str, str], Account] = {}
+        self._postmaster: Account | None = None
+        for account in accounts:
+            for text in (account.name, *account.aliases):
+                mailbox = parse_mailbox(text)
+                folded = mailbox.local.casefold()
+                self._exact[mailbox.local, mailbox.domain] = account
+                self._folded.setdefault((folded, mailbox.domain), account)
+                if folded == "postmaster" and self._postmaster is None:
+                    self._postmaster = account
+        if self._postmaster is None and accounts:
+            self._postmaster = accounts[0]
+        self._domains = frozenset(domain for _, domain in self._exact)
+
+    def find(self, mailbox: Mailbox) -> Account | None:
+        """Return the account that gets mail for a mailbox, or None."""
+        local, domain = mailbox.local, mailbox.domain
+        account = self._exact.get((local, domain))
+        if account is None:
+            local = local.casefold()
+            account = self._folded.get((local, domain))
+            if account is None and local == "postmaster" and (not domain or self.is_local(domain)):
+                account = self._postmaster
+        return account
+
+    def is_local(self, domain: str) -> bool:
+        """Whether some account or alias is in this domain (as `domain_key` gives it)."""
+        return domain in self._domains
+
+    @classmethod
+    def parse(cls, text: str, file: str = "") -> Roster:
+        """Return what the text of an accounts file says.
+
+        Raises:
+            ConfigurationError: with everything that is wrong with it.
+        """
+        try:
+            document = tomli.loads(text)
+        except (tomli.TOMLDecodeError, RecursionError) as error:
+            raise ConfigurationError([Problem(str(error), file)]) from error
+        problems = [
+            Problem("unknown key", file, key=key, allowed="account")
+            for key in document
+            if key != "account"
+        ]
+        table = document.get("account", {})
+        if not isinstance(table, dict):
+            problems.append(Problem('must be tables [account."name@domain"]', file, key="account"))
+            table = {}
+        seen: dict[tuple[str, str], str] = {}
+        accounts = [_account(name, entry, file, problems, seen) for name, entry in table.items()]
+        if problems:
+            raise ConfigurationError(problems)
+        return cls(tuple(account for account in accounts if account is not None))
+
+
+def _account(
+    name: str,
+    entry: Any,
+    file: str,
+    problems: list[Problem],
+    seen: dict[tuple[str, str], str],
+) -> Account | None:
+    """Return one account of the file, or None after adding to `problems`."""
+    key = f'account."{name}"'
+    before = len(problems)
+    mailbox = _address(name, key, file, problems)
+    if not isinstance(entry, Mapping):
+        problems.append(Problem("must be a table", file, key=key))
+        return None
+    for word in entry:
+        if word not in _KEYS:
+            near = difflib.get_close_matches(word, _KEYS, 1)
+            problems.append(
+                Problem(
+                    "unknown key",
+                    file,
+                    key=f"{key}.{word}",
+                    allowed=", ".join(_KEYS),
+                    suggestion=near[0] if near else "",
+                )
+            )
+    if not isinstance(entry.get("password", ""), str):
+        problems.append(Problem("must be a string", file, key=f"{key}.password"))
+    aliases = entry.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+        problems.append(Problem("must be an array of addresses", file, key=f"{key}.aliases"))
+        return None
+    boxes = [mailbox] + [_address(alias, f"{key}.aliases", file, problems) for alias in aliases]
+    for box in boxes:
+        if box is None:
+            continue
+        if owner := seen.get((box.local, box.domain)):
+            problems.append(Problem(f"{box} belongs to {owner} already", file, key=key))
+        seen[box.local, box.domain] = key
+    if mailbox is None or len(problems) > before:
+        return None
+    account = Account(mailbox.canonical, tuple(aliases))
+    if len(account.directory.encode()) > _NAME_MAX:
+        problems.append(Problem("too long for the name of a directory", file, key=key))
+        return None
+    return account
+
+
+def _address(text: str, key: str, file: str, problems: list[Problem]) -> Mailbox | None:
+    """Return the mailbox of an address, or None after adding to `problems`."""
+    try:
+        return parse_mailbox(text)
+    except AddressError as error:
+        problems.append(Problem(str(error), file, key=key, allowed="name@domain"))
+        return None
+
+
+class Accounts:
+    """The newest roster that could be read from a file.
+
+    Attributes:
+        path: the file.
+        roster: what is in force; None as long as no version could be read, in which case nobody
+            is known to be unknown and mail must wait.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.roster: Roster | None = None
+        self._lock = threading.Lock()
+        self._signature: tuple[int, ...] | None = None
+
+    def current(self) -> bool:
+        """Whether the file is the one that was read last. One stat(2)."""
+        return self._signature is not None and self._signature == self._look()
+
+    def reload(self) -> Roster | None:
+        """Read the file if it has changed, and return what is in force now.
+
+        A file that cannot be read or does not load is reported once, and the roster stays.
+        """
+        with self._lock:
+            signature = self._look()
+            if signature == self._signature:
+                return self.roster
+            try:
+                self.roster = Roster.parse(self.path.read_text("utf-8"), str(self.path))
+            except FileNotFoundError:
+                logger.warning(
+                    "%s does not exist; `fastlisten account add` makes an account%s",
+                    self.path,
+                    self._consequence(),
+                )
+            except (OSError, UnicodeDecodeError, ConfigurationError) as error:
+                logger.error("%s cannot be used%s: %s", self.path, self._consequence(), error)
+            self._signature = signature
+            return self.roster
+
+    def _consequence(self) -> str:
+        return "; mail must wait" if self.roster is None else "; what it said before holds"
+
+    def _look(self) -> tuple[int, ...]:
+        """Return what changes whenever the file does, empty while there is none."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return ()
+        return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
