@@ -1,1 +1,31 @@
-"""The listener layer of a mail server."""
+"""The listener layer of a mail server: TOML listeners in, served connections out."""
+
+from __future__ import annotations
+
+from fastlisten.errors import (
+    ConfigurationError,
+    FastlistenError,
+    PeerError,
+    Problem,
+    SocketFailure,
+    StartError,
+)
+from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
+from fastlisten.runtime.loop import ConnectionServer, create_server
+
+__all__ = [
+    "ConfigurationError",
+    "ConnectionInfo",
+    "ConnectionServer",
+    "FastlistenError",
+    "Handler",
+    "HandlerSettings",
+    "PeerError",
+    "Problem",
+    "Reason",
+    "SocketFailure",
+    "StartError",
+    "create_server",
+]
+
+__version__ = "0.1.0"

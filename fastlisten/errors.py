@@ -50,8 +50,14 @@ class Problem:
 
     def __str__(self) -> str:
         """Return ``file:line: key = value: what is wrong; what is allowed; did you mean``."""
-        where = f"{self.file or '<config>'}:{self.line}: " if self.line else f"{self.file or '<config>'}: "
-        subject = f"{self.key} = {self.value}: " if self.value else f"{self.key}: " if self.key else ""
+        where = (
+            f"{self.file or '<config>'}:{self.line}: "
+            if self.line
+            else f"{self.file or '<config>'}: "
+        )
+        subject = (
+            f"{self.key} = {self.value}: " if self.value else f"{self.key}: " if self.key else ""
+        )
         text = where + subject + self.message
         if self.allowed:
             text += f"; allowed: {self.allowed}"

@@ -26,8 +26,8 @@ class SocketOption:
     """One setsockopt call.
 
     Attributes:
-        family: ``inet``, ``inet6``, ``unix`` or ``any``: the sockets it is for. A dual-stack
-            inet6 socket takes the rows of both inet and inet6.
+        family: ``inet``, ``inet6``, ``ip`` (both of these, set once), ``unix`` or ``any``: the
+            sockets it is for. A dual-stack inet6 socket takes the rows of both inet and inet6.
         phase: ``bind`` (before bind), ``listen`` (after bind, before listen) or ``accepted``
             (per connection, because the kernel does not inherit it).
         level: level number for setsockopt(2), e.g. ``socket.IPPROTO_TCP``.
@@ -35,7 +35,7 @@ class SocketOption:
         symbol: its name in C, for errors, e.g. ``TCP_NODELAY``.
     """
 
-    family: Literal["inet", "inet6", "unix", "any"]
+    family: Literal["inet", "inet6", "ip", "unix", "any"]
     phase: Literal["bind", "listen", "accepted"]
     level: int
     name: int
@@ -62,7 +62,9 @@ class Option:
         sockets: the setsockopt calls that carry it out, empty for other options.
         available: False while this version parses the key but cannot carry it out yet.
         inert: values that ask for nothing, so that an unavailable key set to one is no obstacle.
-        extra: anything else a value grammar needs.
+        extra: anything else a value grammar needs: ``optional`` (`false` means not set),
+            ``by-protocol`` (defaults that differ by protocol), ``default-text`` (what the
+            documentation says of a default that the host decides), ``whole`` (whole seconds only).
     """
 
     key: str

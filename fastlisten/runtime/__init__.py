@@ -1,1 +1,1 @@
-"""runtime."""
+"""What runs: sockets, listeners, the server."""

@@ -1,0 +1,67 @@
+# The asyncio transport over a slot: attributes and signatures.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from fastlisten._core cimport Acceptor, AcceptorState, Endpoint, Engine
+
+
+cdef enum ConnectionFlag:
+    CLOSING = 1            # close() or abort() was called, or the connection broke
+    LOST = 2               # connection_lost is scheduled or was called
+    PAUSED = 4             # pause_reading()
+    WRITE_EOF = 8          # write_eof()
+    PEER_EOF = 16          # the peer has shut down its side and the protocol keeps ours open
+    PROTOCOL_PAUSED = 32   # pause_writing() was called
+    BUFFERED = 64          # the protocol is a BufferedProtocol
+    CONNECTED = 128        # connection_made was called
+    LATE_WRITES = 256      # the unit in which writes after the loss are counted, from here up
+
+
+# What most connections never need; made when it is needed.
+cdef class Extras:
+    cdef list chunks       # bytes not sent yet
+    cdef Py_ssize_t first  # index of the first of them
+    cdef Py_ssize_t offset # bytes of the first that are sent
+    cdef Py_ssize_t size   # bytes not sent yet
+    cdef Py_ssize_t high
+    cdef Py_ssize_t low
+    cdef object sock
+    cdef dict known
+    cdef object peername
+
+
+cdef class Connection(Endpoint):
+    cdef object protocol
+    cdef object context
+    cdef Extras extras
+    cdef AcceptorState *state(self)
+    cdef Acceptor acceptor(self)
+    cdef int use_protocol(self, protocol) except -1
+    cdef int complain(self, str message, exc) except -1
+    cdef int fatal(self, exc, str message) except -1
+    cdef int fatal_errno(self, int error, str message) except -1
+    cdef int force_close(self, exc) except -1
+    cdef int lost(self, exc) except -1
+    cdef void give_back(self) noexcept
+    cdef int schedule_lost(self, exc) except -1
+    cdef int listen_to(self) except -2
+    cdef int say_farewell(self, bytes text) except -1
+    cdef bint is_busy(self) except -1
+    cdef int deliver_buffered(self, bytes data) except -1
+    cdef int late_write(self) except -1
+    cdef int remember(self) except -1
+    cdef Extras need_extras(self)
+    cdef int touched(self) except -1
+    cdef int receive(self) except -1
+    cdef int receive_into(self) except -1
+    cdef int deliver(self, bytes data) except -1
+    cdef int end_of_input(self) except -1
+    cdef int flush(self) except -1
+    cdef int keep(self, bytes rest, Py_ssize_t offset) except -1
+    cdef int may_pause(self) except -1
+    cdef int may_resume(self) except -1
+    cdef object socket_view(self)
+
+
+cdef class ConnectionAcceptor(Acceptor):
+    pass

@@ -1,0 +1,719 @@
+# The asyncio transport over a slot: what a protocol sees of an open connection.
+#
+# Rules of this file: asyncio is the specification (selector_events.py and transports.py of
+# CPython); where something looks odd here, it is because it is so there, down to messages. Bytes
+# are received into the engine's one buffer and copied once; they are sent at once, and only what
+# the kernel does not take is kept.
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memset, strerror
+
+from fastlisten._core cimport (
+    FLAG_IN, FLAG_OUT, FLAG_SPOKE, SLOT_OPEN, Acceptor, AcceptorState, Endpoint, Engine, Slot,
+)
+
+from fastlisten._system cimport (
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_NOSIGNAL, SHUT_WR, iovec_t, msghdr_t, recv, send,
+    sendmsg, shutdown,
+)
+
+import asyncio
+import logging
+import socket
+from asyncio.trsock import TransportSocket
+
+cdef enum:
+    # Sent per sendmsg; the kernel takes up to 1,024, but 64 chunks fill any socket buffer that
+    # is worth a system call.
+    CHUNKS = 64
+    # What is received at most at once, asyncio's max_size.
+    RECEIVE = 262144
+    # asyncio's default: pause the protocol above 64 KiB, resume at a quarter of the limit.
+    HIGH_WATER = 65536
+    # asyncio logs from the fifth write after the loss on.
+    LOG_THRESHOLD = 5
+    # After a farewell the peer has this long (ms) to take what it has not read yet.
+    FAREWELL = 10000
+
+cdef object logger = logging.getLogger("asyncio")
+cdef object BufferedProtocol = asyncio.BufferedProtocol
+
+
+cdef class Extras:
+    """What most connections never need: unsent bytes, limits, the socket object."""
+
+    def __cinit__(self):
+        self.high = HIGH_WATER
+        self.low = HIGH_WATER // 4
+
+
+cdef class Connection(Endpoint):
+    """A served connection: an `asyncio.Transport` for TCP and Unix stream sockets.
+
+    Made by the core at accept, or at the first byte where the listener is lazy; not by programs.
+    """
+
+    # What asyncio's own code asks of a transport.
+    _start_tls_compatible = True
+
+    def __init__(self):
+        raise TypeError("connections are made by the accept loop")
+
+    cdef AcceptorState *state(self):
+        return self.engine.acceptors[self.engine.table[self.fd].acceptor]
+
+    cdef Acceptor acceptor(self):
+        return <Acceptor>self.engine.owners[self.engine.table[self.fd].acceptor]
+
+    # -- from the engine
+
+    cdef int made(self, bytes data) except -1:
+        cdef Acceptor acceptor = self.acceptor()
+        cdef AcceptorState *state = self.state()
+        cdef Slot *slot = &self.engine.table[self.fd]
+        # asyncio runs connection_made and data_received in different copies of the server's
+        # context; a copy per call, dropped after it, costs an idle connection nothing.
+        context = PyContext_Copy(acceptor.context)
+        PyContext_Enter(context)
+        try:
+            try:
+                protocol = acceptor.factory(self) if acceptor.with_connection \
+                    else acceptor.factory()
+            except BaseException as exc:
+                self.flags |= CLOSING | LOST
+                self.give_back()
+                self.complain("Error on transport creation for incoming connection", exc)
+                return 0
+            self.use_protocol(protocol)
+            if slot.offset < state.greeting_size:
+                self.keep(acceptor.texts[0], slot.offset)
+            self.flags |= CONNECTED
+            try:
+                protocol.connection_made(self)
+            except BaseException as exc:
+                self.listen_to()
+                self.complain("Exception in callback connection_made()", exc)
+        finally:
+            PyContext_Exit(context)
+        if self.listen_to() < 0:
+            return 0
+        if data is not None:
+            self.touched()
+            if not self.flags & CLOSING:
+                self.context = PyContext_Copy(acceptor.context)
+                PyContext_Enter(self.context)
+                try:
+                    if self.flags & BUFFERED:
+                        self.deliver_buffered(data)
+                    else:
+                        self.deliver(data)
+                finally:
+                    PyContext_Exit(context if self.context is None else self.context)
+        return 0
+
+    cdef int event(self, uint32_t events) except -1:
+        context = self.context
+        if context is None:
+            context = self.context = PyContext_Copy(self.acceptor().context)
+        PyContext_Enter(context)
+        try:
+            if self.engine.table[self.fd].flags & FLAG_OUT \
+                    and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
+                self.flush()
+            if self.fd >= 0 and self.engine.table[self.fd].flags & FLAG_IN \
+                    and events & <uint32_t>(EPOLLIN | EPOLLERR | EPOLLHUP):
+                if self.flags & BUFFERED:
+                    self.receive_into()
+                else:
+                    self.receive()
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+    cdef int expired(self, bint first_byte) except -1:
+        cdef AcceptorState *state = self.state()
+        cdef Acceptor acceptor = self.acceptor()
+        if self.flags & CLOSING:
+            # Closed by us long ago and the peer does not take the rest.
+            return self.force_close(None)
+        if self.is_busy():
+            self.engine.set_deadline(self.fd, state.idle if state.idle else state.first_byte)
+            return 0
+        state.timed_out += 1
+        self.engine.record(3, state, self.fd, 1)
+        return self.say_farewell(acceptor.texts[3 if first_byte else 4])
+
+    cdef int drain(self) except -1:
+        if self.flags & CLOSING:
+            return 1
+        if self.is_busy():
+            return 1
+        self.say_farewell(self.acceptor().texts[5])
+        return 0
+
+    cdef int say_farewell(self, bytes text) except -1:
+        if text and not self.flags & WRITE_EOF:
+            self.write(text)
+        if not self.flags & CLOSING:
+            self.close()
+        if self.fd >= 0 and not self.flags & LOST:
+            self.engine.set_deadline(self.fd, FAREWELL)
+        return 0
+
+    cdef bint is_busy(self) except -1:
+        try:
+            return bool(getattr(self.protocol, "busy", False))
+        except Exception as exc:
+            self.complain("protocol.busy failed", exc)
+            return False
+
+    cdef int abort_now(self) except -1:
+        return self.force_close(None)
+
+    cdef int dropped(self) except -1:
+        """The engine is gone; the protocol is not told, as asyncio does not tell it either."""
+        self.flags |= CLOSING | LOST
+        self.remember()
+        self.fd = -1
+        self.protocol = None
+        self.context = None
+        return 0
+
+    # -- receiving
+
+    cdef int listen_to(self) except -2:
+        """Wait for what this connection waits for now; -1 when the kernel refuses."""
+        cdef int wanted = 0
+        if self.fd < 0 or self.flags & LOST:
+            return 0
+        if not self.flags & (CLOSING | PAUSED | PEER_EOF):
+            wanted = FLAG_IN
+        if self.extras is not None and self.extras.size:
+            wanted |= FLAG_OUT
+        if self.engine.interest(self.fd, wanted) < 0:
+            self.fatal_errno(errno, "Fatal error on registering the connection with epoll")
+            return -1
+        return 0
+
+    cdef int touched(self) except -1:
+        """Input arrived: the first-byte timeout is over, the idle time starts again."""
+        cdef AcceptorState *state = self.state()
+        self.engine.table[self.fd].flags |= FLAG_SPOKE
+        if state.idle:
+            self.engine.set_deadline(self.fd, state.idle)
+        elif state.first_byte:
+            self.engine.table[self.fd].deadline = 0
+        return 0
+
+    cdef int receive(self) except -1:
+        cdef ssize_t got = recv(self.fd, self.engine.buffer, RECEIVE, 0)
+        if got > 0:
+            self.touched()
+            return self.deliver(PyBytes_FromStringAndSize(self.engine.buffer, got))
+        if got == 0:
+            return self.end_of_input()
+        if errno != EAGAIN and errno != EINTR:
+            return self.fatal_errno(errno, "Fatal read error on socket transport")
+        return 0
+
+    cdef int deliver(self, bytes data) except -1:
+        try:
+            self.protocol.data_received(data)
+        except BaseException as exc:
+            return self.fatal(exc, "Fatal error: protocol.data_received() call failed.")
+        return 0
+
+    cdef int receive_into(self) except -1:
+        cdef Py_buffer view
+        cdef ssize_t got
+        cdef int error
+        try:
+            target = self.protocol.get_buffer(-1)
+            if not len(target):
+                raise RuntimeError("get_buffer() returned an empty buffer")
+            PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
+        except BaseException as exc:
+            return self.fatal(exc, "Fatal error: protocol.get_buffer() call failed.")
+        got = recv(self.fd, view.buf, view.len, 0)
+        error = errno
+        PyBuffer_Release(&view)
+        if got == 0:
+            return self.end_of_input()
+        if got < 0:
+            if error != EAGAIN and error != EINTR:
+                return self.fatal_errno(error, "Fatal read error on socket transport")
+            return 0
+        self.touched()
+        try:
+            self.protocol.buffer_updated(got)
+        except BaseException as exc:
+            return self.fatal(exc, "Fatal error: protocol.buffer_updated() call failed.")
+        return 0
+
+    cdef int deliver_buffered(self, bytes data) except -1:
+        """Hand bytes that were received already to a BufferedProtocol."""
+        view = memoryview(data)
+        try:
+            while len(view):
+                target = memoryview(self.protocol.get_buffer(len(view))).cast("B")
+                if not len(target):
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                size = min(len(target), len(view))
+                target[:size] = view[:size]
+                view = view[size:]
+                self.protocol.buffer_updated(size)
+                if self.fd < 0:
+                    break
+        except BaseException as exc:
+            return self.fatal(exc, "Fatal error: protocol.buffer_updated() call failed.")
+        return 0
+
+    cdef int end_of_input(self) except -1:
+        try:
+            keep_open = self.protocol.eof_received()
+        except BaseException as exc:
+            return self.fatal(exc, "Fatal error: protocol.eof_received() call failed.")
+        if self.fd < 0:
+            return 0
+        if keep_open:
+            self.flags |= PEER_EOF
+            self.listen_to()
+        else:
+            self.close()
+        return 0
+
+    def pause_reading(self):
+        """Stop calling data_received until `resume_reading`. May be called repeatedly."""
+        if self.flags & (CLOSING | PAUSED):
+            return
+        self.flags |= PAUSED
+        self.listen_to()
+
+    def resume_reading(self):
+        """Receive again. May be called repeatedly."""
+        if self.flags & CLOSING or not self.flags & PAUSED:
+            return
+        self.flags &= ~PAUSED
+        self.listen_to()
+
+    def is_reading(self):
+        """Return True unless paused or closing."""
+        return not self.flags & (CLOSING | PAUSED)
+
+    # -- sending
+
+    def write(self, data):
+        """Send bytes; what the kernel does not take at once is kept and sent later.
+
+        Raises:
+            TypeError: not bytes, bytearray or memoryview.
+            RuntimeError: after `write_eof`.
+        """
+        cdef ssize_t sent = 0
+        cdef Py_ssize_t size
+        cdef const char *start
+        cdef Py_buffer view
+        cdef bytes rest
+        cdef int error
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data argument must be a bytes-like object, "
+                            f"not {type(data).__name__!r}")
+        if self.flags & WRITE_EOF:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if not data:
+            return
+        if self.flags & LOST:
+            self.late_write()
+            return
+        if type(data) is not bytes:
+            # The caller may change it after the call.
+            if isinstance(data, memoryview) and not data.c_contiguous:
+                data = bytes(data)
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            start = <const char *>view.buf
+            size = view.len
+        else:
+            start = PyBytes_AS_STRING(data)
+            size = PyBytes_GET_SIZE(data)
+        error = 0
+        if self.extras is None or self.extras.size == 0:
+            sent = send(self.fd, start, size, MSG_NOSIGNAL)
+            if sent < 0:
+                error = errno
+                sent = 0
+        if type(data) is not bytes:
+            rest = None
+            if sent < size:
+                rest = PyBytes_FromStringAndSize(start + sent, size - sent)
+            PyBuffer_Release(&view)
+            size -= sent
+            sent = 0
+        else:
+            rest = <bytes>data
+        if error and error != EAGAIN and error != EINTR:
+            self.fatal_errno(error, "Fatal write error on socket transport")
+            return
+        if sent < size:
+            self.keep(rest, sent)
+            self.listen_to()
+            self.may_pause()
+
+    def writelines(self, list_of_data):
+        """Send several pieces with as few system calls as the kernel allows."""
+        cdef Extras extras
+        if self.flags & WRITE_EOF:
+            raise RuntimeError("Cannot call writelines() after write_eof()")
+        pieces = []
+        for data in list_of_data:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise TypeError(f"data argument must be a bytes-like object, "
+                                f"not {type(data).__name__!r}")
+            if data:
+                pieces.append(bytes(data))
+        if not pieces:
+            return
+        if self.flags & LOST:
+            self.late_write()
+            return
+        waiting = self.extras is not None and self.extras.size
+        for piece in pieces:
+            self.keep(piece, 0)
+        if not waiting:
+            self.flush()
+        if self.fd >= 0:
+            self.listen_to()
+            self.may_pause()
+
+    cdef int late_write(self) except -1:
+        if self.flags // LATE_WRITES >= LOG_THRESHOLD:
+            logger.warning("socket.send() raised exception.")
+        else:
+            self.flags += LATE_WRITES
+        return 0
+
+    cdef Extras need_extras(self):
+        if self.extras is None:
+            self.extras = Extras.__new__(Extras)
+        return self.extras
+
+    cdef int keep(self, bytes rest, Py_ssize_t offset) except -1:
+        """Queue what follows `offset`."""
+        cdef Extras extras = self.need_extras()
+        if extras.chunks is None:
+            extras.chunks = []
+        if extras.size == 0:
+            extras.chunks.clear()
+            extras.first = 0
+            extras.offset = offset
+        elif offset:
+            rest = rest[offset:]
+            offset = 0
+        extras.chunks.append(rest)
+        extras.size += len(rest) - offset
+        return 0
+
+    cdef int flush(self) except -1:
+        """Send of the queue what the kernel takes."""
+        cdef Extras extras = self.extras
+        cdef iovec_t parts[CHUNKS]
+        cdef msghdr_t message
+        cdef Py_ssize_t i, count, length
+        cdef ssize_t sent
+        cdef bytes chunk
+        if extras is None or extras.size == 0 or self.flags & LOST:
+            return self.listen_to()
+        count = min(<Py_ssize_t>CHUNKS, len(extras.chunks) - extras.first)
+        for i in range(count):
+            chunk = <bytes>extras.chunks[extras.first + i]
+            parts[i].iov_base = PyBytes_AS_STRING(chunk)
+            parts[i].iov_len = PyBytes_GET_SIZE(chunk)
+        parts[0].iov_base = <char *>parts[0].iov_base + extras.offset
+        parts[0].iov_len -= extras.offset
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = parts
+        message.msg_iovlen = count
+        sent = sendmsg(self.fd, &message, MSG_NOSIGNAL)
+        if sent < 0:
+            if errno == EAGAIN or errno == EINTR:
+                return 0
+            return self.fatal_errno(errno, "Fatal write error on socket transport")
+        extras.size -= sent
+        while sent > 0:
+            length = len(<bytes>extras.chunks[extras.first]) - extras.offset
+            if sent < length:
+                extras.offset += sent
+                break
+            sent -= length
+            extras.chunks[extras.first] = None
+            extras.first += 1
+            extras.offset = 0
+        if extras.size == 0:
+            extras.chunks = None
+            extras.first = 0
+        elif extras.first >= 256 and extras.first * 2 > len(extras.chunks):
+            del extras.chunks[:extras.first]
+            extras.first = 0
+        self.may_resume()
+        if extras.size or self.fd < 0 or self.flags & LOST:
+            return 0
+        self.listen_to()
+        if self.flags & CLOSING:
+            self.flags |= LOST
+            self.lost(None)
+        elif self.flags & WRITE_EOF:
+            shutdown(self.fd, SHUT_WR)
+        return 0
+
+    def write_eof(self):
+        """Shut down the sending side once everything is sent."""
+        if self.flags & (CLOSING | WRITE_EOF):
+            return
+        self.flags |= WRITE_EOF
+        if self.extras is None or self.extras.size == 0:
+            shutdown(self.fd, SHUT_WR)
+
+    def can_write_eof(self):
+        """Return True."""
+        return True
+
+    def get_write_buffer_size(self):
+        """Return the number of bytes that wait to be sent."""
+        return 0 if self.extras is None else self.extras.size
+
+    def get_write_buffer_limits(self):
+        """Return (low, high) in bytes."""
+        if self.extras is None:
+            return (HIGH_WATER // 4, HIGH_WATER)
+        return (self.extras.low, self.extras.high)
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """Set when the protocol is paused and resumed, in bytes (asyncio.WriteTransport)."""
+        cdef Extras extras
+        if high is None:
+            high = HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        extras = self.need_extras()
+        extras.high = high
+        extras.low = low
+        self.may_pause()
+
+    cdef int may_pause(self) except -1:
+        if self.extras is None or self.extras.size <= self.extras.high \
+                or self.flags & PROTOCOL_PAUSED or self.protocol is None:
+            return 0
+        self.flags |= PROTOCOL_PAUSED
+        try:
+            self.protocol.pause_writing()
+        except BaseException as exc:
+            self.complain("protocol.pause_writing() failed", exc)
+        return 0
+
+    cdef int may_resume(self) except -1:
+        if not self.flags & PROTOCOL_PAUSED or self.extras.size > self.extras.low:
+            return 0
+        self.flags &= ~PROTOCOL_PAUSED
+        try:
+            self.protocol.resume_writing()
+        except BaseException as exc:
+            self.complain("protocol.resume_writing() failed", exc)
+        return 0
+
+    # -- ending
+
+    def close(self):
+        """Stop receiving, send what is queued, then call connection_lost(None)."""
+        if self.flags & CLOSING:
+            return
+        self.flags |= CLOSING
+        if self.extras is None or self.extras.size == 0:
+            self.flags |= LOST
+            self.engine.interest(self.fd, 0)
+            self.schedule_lost(None)
+        else:
+            self.listen_to()
+
+    def abort(self):
+        """Drop what is queued and call connection_lost(None)."""
+        self.force_close(None)
+
+    def is_closing(self):
+        """Return True once `close` or `abort` was called or the connection broke."""
+        return bool(self.flags & CLOSING)
+
+    def _force_close(self, exc):
+        """What asyncio.sslproto calls to end a transport with an error."""
+        self.force_close(exc)
+
+    def _fatal_error(self, exc, message="Fatal error on transport"):
+        """What asyncio calls when a transport has failed."""
+        self.fatal(exc, message)
+
+    cdef int fatal_errno(self, int error, str message) except -1:
+        return self.fatal(
+            OSError(error, strerror(error).decode("ascii", "replace")), message)
+
+    cdef int fatal(self, exc, str message) except -1:
+        if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+            self.force_close(exc)
+            raise exc
+        if isinstance(exc, OSError):
+            if self.engine.loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=exc)
+        else:
+            self.complain(message, exc)
+        return self.force_close(exc)
+
+    cdef int complain(self, str message, exc) except -1:
+        """Report to the loop's exception handler; what ends a program passes through."""
+        if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+            raise exc
+        self.engine.loop.call_exception_handler({
+            "message": message, "exception": exc, "transport": self, "protocol": self.protocol,
+        })
+        return 0
+
+    cdef int force_close(self, exc) except -1:
+        if self.flags & LOST:
+            return 0
+        if self.extras is not None:
+            self.extras.chunks = None
+            self.extras.first = self.extras.size = self.extras.offset = 0
+        self.flags |= CLOSING | LOST
+        self.engine.interest(self.fd, 0)
+        return self.schedule_lost(exc)
+
+    cdef int schedule_lost(self, exc) except -1:
+        self.engine.table[self.fd].deadline = 0
+        try:
+            self.engine.loop.call_soon(self._call_connection_lost, exc)
+        except BaseException:
+            # The loop is closed: nobody will ever call back.
+            self.give_back()
+            raise
+        return 0
+
+    def _call_connection_lost(self, exc):
+        """Tell the protocol, then close. Called by the loop."""
+        if self.fd < 0:
+            return
+        try:
+            if self.flags & CONNECTED:
+                self.protocol.connection_lost(exc)
+        finally:
+            self.give_back()
+
+    cdef int lost(self, exc) except -1:
+        """The same, called by the engine, where nobody else would report an exception."""
+        try:
+            self._call_connection_lost(exc)
+        except BaseException as error:
+            self.complain("Exception in callback connection_lost()", error)
+        return 0
+
+    cdef void give_back(self) noexcept:
+        cdef int fd = self.fd
+        if fd < 0:
+            return
+        self.remember()
+        self.fd = -1
+        self.protocol = None
+        self.context = None
+        self.engine.finish(fd)
+        self.engine.reap()
+
+    cdef int remember(self) except -1:
+        """Keep what may still be asked for; let go of the socket object without closing."""
+        cdef Extras extras = self.need_extras()
+        extras.chunks = None
+        extras.size = extras.first = extras.offset = 0
+        if extras.peername is None:
+            extras.peername = self.engine.peername(self.fd)
+        if extras.sock is not None:
+            extras.sock.detach()
+        return 0
+
+    # -- asking
+
+    cdef int use_protocol(self, protocol) except -1:
+        self.protocol = protocol
+        if isinstance(protocol, BufferedProtocol):
+            self.flags |= BUFFERED
+        else:
+            self.flags &= ~BUFFERED
+        return 0
+
+    def set_protocol(self, protocol):
+        """Let another protocol object receive from now on."""
+        self.use_protocol(protocol)
+
+    def get_protocol(self):
+        """Return the protocol object, None after connection_lost."""
+        return self.protocol
+
+    cdef object socket_view(self):
+        """A socket object that does not own the descriptor."""
+        cdef Extras extras = self.need_extras()
+        if extras.sock is None:
+            if self.fd < 0:
+                return None
+            listening = self.acceptor().sock
+            extras.sock = socket.socket(listening.family, listening.type, listening.proto,
+                                        fileno=self.fd)
+        return TransportSocket(extras.sock)
+
+    def get_extra_info(self, name, default=None):
+        """Return what is known of the connection (asyncio.BaseTransport.get_extra_info).
+
+        Args:
+            name: ``peername``, ``sockname``, ``socket``, or ``listener`` (the id of the
+                listener, None for a server made without one).
+            default: returned for everything else.
+        """
+        cdef Extras extras
+        if name == "peername":
+            if self.extras is not None and self.extras.peername is not None:
+                return self.extras.peername
+            return default if self.fd < 0 else self.engine.peername(self.fd)
+        if name == "socket":
+            view = self.socket_view()
+            return default if view is None else view
+        if name == "sockname" or name == "listener":
+            extras = self.need_extras()
+            if extras.known is None:
+                extras.known = {}
+            if name not in extras.known:
+                if self.fd < 0:
+                    return default
+                if name == "listener":
+                    extras.known[name] = self.acceptor().listener
+                else:
+                    view = self.socket_view()
+                    extras.known[name] = extras.sock.getsockname()
+            return extras.known[name]
+        return default
+
+    def __repr__(self):
+        if self.fd < 0:
+            return "<fastlisten.Connection closed>"
+        words = [f"fd={self.fd}"]
+        if self.flags & CLOSING:
+            words.append("closing")
+        elif self.flags & PAUSED:
+            words.append("paused")
+        if self.extras is not None and self.extras.size:
+            words.append(f"bufsize={self.extras.size}")
+        return f"<fastlisten.Connection {' '.join(words)} peer={self.engine.peername(self.fd)!r}>"
+
+
+cdef class ConnectionAcceptor(Acceptor):
+    """An acceptor whose connections are asyncio transports without TLS."""
+
+    cdef Endpoint endpoint(self, int fd):
+        return Connection.__new__(Connection)

@@ -1,0 +1,268 @@
+# The shapes of the native core: what other native modules may build on.
+#
+# Rules of this file: attributes and signatures only. `_core` knows nothing of the modules that
+# cimport it; they subclass Endpoint and Acceptor to say what a connection is.
+
+cimport cython
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+# What a descriptor in the table is. A slot changes its state only by functions of Engine.
+cdef enum SlotState:
+    SLOT_FREE = 0        # not ours
+    SLOT_SYSTEM = 1      # timer or wake-up descriptor of the engine
+    SLOT_LISTENING = 2   # a listening socket
+    SLOT_ACCEPTED = 3    # accepted, its Python objects not made yet
+    SLOT_LAZY = 4        # greeted, silent so far: no Python object exists
+    SLOT_OPEN = 5        # has an Endpoint
+    SLOT_LINGERING = 6   # closed by us, the kernel still sends (socket.linger)
+    SLOT_PARKED = 7      # refused; waits for the peer to read the refusal
+    SLOT_PROXY = 8       # reserved: waits for its PROXY header
+    SLOT_HANDSHAKE = 9   # reserved: TLS handshake without a Python object
+
+
+cdef enum SlotFlag:
+    FLAG_PLACE = 1        # holds a place under max-connections
+    FLAG_REGISTERED = 2   # is in the epoll set
+    FLAG_IN = 4           # ... waiting for input
+    FLAG_OUT = 8          # ... waiting for room to write
+    FLAG_INET = 16        # `address` holds an IPv4 address
+    FLAG_INET6 = 32       # `address` holds an IPv6 address
+    FLAG_SPOKE = 64       # the peer has sent at least one byte
+    FLAG_EXTRA = 128      # the row of the second table is in use
+
+
+# 32 bytes: two slots share a cache line, and a silent connection costs nothing else.
+cdef struct Slot:
+    uint8_t state
+    uint8_t flags
+    uint16_t acceptor     # index of the AcceptorState
+    uint32_t generation   # bumped when the descriptor is given up; stale events do not match
+    uint32_t deadline     # low 32 bits of the engine's milliseconds, 0 for none
+    uint16_t port         # the peer's, host order
+    uint16_t offset       # LAZY, ACCEPTED: bytes of greeting sent; PARKED: bytes read
+    uint8_t address[16]   # the peer's, as accept4 gave it
+
+
+# Rarely needed per connection; its pages are touched only by connections that need them.
+cdef struct SlotExtra:
+    uint32_t scope        # IPv6 scope id of the peer
+    uint32_t cell         # reserved: the per-address counter that this connection holds
+    uint32_t proxy        # reserved: bytes of PROXY header received
+    uint32_t spare
+
+
+# One row of the arena: who holds how many places of one listener.
+cdef struct Row:
+    uint32_t limit        # 0: no limit
+    uint32_t spare[7]
+    uint64_t waiters[4]   # one bit per generation that sleeps until a place is given back
+    # followed by one uint32_t cell per generation
+
+
+# Why a listener does not accept at the moment; it does while no bit is set.
+cdef enum Hold:
+    HOLD_PAUSED = 1       # asked for
+    HOLD_FULL = 2         # limit-action = "wait" and no place left
+    HOLD_BACKOFF = 4      # the process is out of descriptors or memory
+    HOLD_CAPACITY = 8     # the process holds as many connections as it may
+    HOLD_CLOSED = 16      # for good
+
+
+cdef struct AcceptorState:
+    int fd
+    uint16_t index
+    uint8_t hold
+    bint registered
+    bint lazy
+    bint server_first
+    bint wait
+    Row *row
+    uint32_t *cells
+    uint32_t generation
+    uint32_t generations
+    const int *wakeups
+    const char *greeting
+    uint32_t greeting_size
+    const char *refusal
+    uint32_t refusal_size
+    const char *overload
+    uint32_t overload_size
+    const char *farewell_first_byte
+    uint32_t farewell_first_byte_size
+    const char *farewell_shutdown
+    uint32_t farewell_shutdown_size
+    void *options           # OptionBatch's table for accepted sockets
+    uint32_t options_size
+    uint32_t linger         # milliseconds, 0: the kernel's default
+    uint32_t first_byte     # milliseconds, 0: for ever
+    uint32_t idle           # milliseconds, 0: for ever
+    uint32_t active         # slots that name this acceptor, parked refusals included
+    uint32_t connections    # those of them that count as connections
+    uint64_t accepted
+    uint64_t refused_limit
+    uint64_t refused_overload
+    uint64_t accept_errors
+    uint64_t option_errors
+    uint64_t timed_out
+    int last_errno
+
+
+cdef class Arena:
+    cdef readonly int fd
+    cdef readonly uint32_t listeners
+    cdef readonly uint32_t generations
+    cdef readonly tuple wakeups
+    cdef char *base
+    cdef size_t size
+    cdef int *wakeup_fds
+    cdef size_t row_size(self, uint32_t generations)
+    cdef int map(self) except -1
+    cdef int set_wakeups(self, wakeups) except -1
+    cdef Row *row_at(self, uint32_t listener)
+    cdef void *process_at(self, uint32_t generation)
+    cdef int require(self, generation) except -1
+
+
+@cython.final
+cdef class Places:
+    cdef readonly Arena arena
+    cdef readonly uint32_t listener
+    cdef readonly uint32_t generation
+    cdef Row *row
+    cdef uint32_t *cells
+
+
+@cython.final
+cdef class OptionBatch:
+    cdef readonly tuple entries
+    cdef void *table
+    cdef uint32_t size
+
+
+cdef class Engine:
+    cdef readonly object loop
+    cdef readonly int fd
+    cdef readonly bint closed
+    cdef readonly int64_t capacity
+    cdef readonly int64_t open
+    cdef public object sink
+    cdef object __weakref__
+    cdef int timer
+    cdef int reserve
+    cdef bint forked
+    cdef bint rescheduled
+    cdef Slot *table
+    cdef SlotExtra *extra
+    cdef uint32_t table_size
+    cdef uint32_t top
+    cdef list endpoints
+    cdef AcceptorState **acceptors
+    cdef uint32_t acceptors_size
+    cdef list owners
+    cdef dict wakeups
+    cdef char *buffer
+    cdef void *events
+    cdef int position
+    cdef int count
+    cdef int *accepted
+    cdef int accepted_position
+    cdef int accepted_count
+    cdef uint64_t now
+    cdef uint64_t next_sweep
+    cdef uint64_t armed
+    # parked refusals, oldest first
+    cdef uint64_t *parked
+    cdef uint32_t parked_head
+    cdef uint32_t parked_tail
+    cdef uint32_t parked_count
+    # an episode of overload
+    cdef int overload_errno
+    cdef uint64_t overload_since
+    cdef uint64_t overload_last
+    cdef uint64_t overload_until
+    cdef uint32_t overload_pause
+    cdef uint64_t overload_failures
+    cdef uint64_t overload_refused
+    cdef bint overload_told
+    cdef bint at_capacity
+    cdef uint64_t capacity_told
+    # log records
+    cdef void *records
+    cdef uint32_t record_count
+    cdef uint32_t record_mask
+    cdef uint64_t records_dropped
+    cdef uint64_t records_due
+    cdef uint64_t accept_stop
+    cdef uint32_t rotor
+    cdef uint32_t retiring
+
+    cdef size_t mapping_size(self)
+    cdef int watch_system(self, int fd) except -1
+    cdef uint64_t tick(self) noexcept nogil
+    cdef int interest(self, int fd, int flags) noexcept nogil
+    cdef void set_deadline(self, int fd, uint32_t milliseconds) noexcept nogil
+    cdef void arm_timer(self, uint64_t when) noexcept nogil
+    cdef void timer_due(self) noexcept nogil
+    cdef void release(self, int fd) noexcept nogil
+    cdef void finish(self, int fd) noexcept
+    cdef void reset(self, int fd) noexcept nogil
+    cdef void arm(self, AcceptorState *state) noexcept nogil
+    cdef void disarm(self, AcceptorState *state, uint8_t hold) noexcept nogil
+    cdef void rearm(self, int hold) noexcept nogil
+    cdef void hold_all(self, uint8_t hold) noexcept nogil
+    cdef void overloaded(self, AcceptorState *state, int error) noexcept nogil
+    cdef void say_and_close(self, int fd, const char *text, uint32_t size) noexcept nogil
+    cdef void accept_batch(self, AcceptorState *state, int budget) noexcept nogil
+    cdef bint take_or_sleep(self, AcceptorState *state) noexcept nogil
+    cdef bint greet(self, AcceptorState *state, int fd) noexcept nogil
+    cdef void refuse(self, AcceptorState *state, int fd) noexcept nogil
+    cdef void park(self, AcceptorState *state, int fd) noexcept nogil
+    cdef bint is_parked(self, uint64_t entry) noexcept nogil
+    cdef void native_pass(self) noexcept nogil
+    cdef void continue_greeting(self, int fd) noexcept nogil
+    cdef void native_event(self, int fd, uint32_t events) noexcept nogil
+    cdef void wakeup_due(self, int fd) noexcept nogil
+    cdef uint64_t scan(self, int *expired, int *found) noexcept nogil
+    cdef void record(self, uint8_t kind, AcceptorState *state, int fd, int64_t value) noexcept nogil
+    cdef void close_descriptors(self) noexcept
+    cdef int reschedule(self) except -1
+    cdef int admit(self, int fd) except -1
+    cdef int first_byte(self, int fd) except -1
+    cdef int adopt(self, int fd, Endpoint endpoint) except -1
+    cdef int sweep(self) except -1
+    cdef int flush_records(self) except -1
+    cdef object peername(self, int fd)
+    cdef int enlist(self, Acceptor acceptor) except -1
+    cdef int watch_wakeup(self, Places places) except -1
+    cdef int unwatch_wakeup(self, Places places) except -1
+    cdef int reap(self) except -1
+
+
+# What a connection is to the engine; made by Acceptor.endpoint, dropped at Engine.finish.
+cdef class Endpoint:
+    cdef Engine engine
+    cdef int fd
+    cdef uint32_t flags   # the subclass's; here because it fits into the padding
+    cdef int made(self, bytes data) except -1
+    cdef int event(self, uint32_t events) except -1
+    cdef int expired(self, bint first_byte) except -1
+    cdef int drain(self) except -1
+    cdef int abort_now(self) except -1
+    cdef int dropped(self) except -1
+
+
+cdef class Acceptor:
+    cdef readonly Engine engine
+    cdef readonly object sock
+    cdef readonly Places places
+    cdef readonly OptionBatch options
+    cdef readonly tuple texts
+    cdef readonly object server
+    cdef readonly object listener
+    cdef object factory
+    cdef object context
+    cdef bint with_connection
+    cdef bint closing
+    cdef AcceptorState *state
+    cdef Endpoint endpoint(self, int fd)

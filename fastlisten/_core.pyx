@@ -1,0 +1,1806 @@
+# The accept loop and its engine, option batches, and the counters behind max-connections.
+#
+# Rules of this file: everything that happens once per connection before a protocol sees it, and
+# nothing that happens once per start. No import of the package's Python modules. Functions marked
+# nogil touch no Python object; every C call is followed at once by its error path.
+#
+#   listening socket --epoll--> accept_batch --place free?--no--> refuse --> PARKED --> closed
+#                                    | yes
+#                                    v
+#                  lazy: LAZY --first byte--> OPEN <--admit-- ACCEPTED :eager
+#                          | EOF, reset,        |
+#                          | deadline           v close
+#                          v                 LINGERING (socket.linger) --> closed
+#                        closed
+#
+# The slot of a descriptor says which of these it is in. A slot holds its place from accept to
+# close(2), and close(2) is in one function: Engine.release.
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport (
+    EAGAIN, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN,
+    ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPERM, EPROTO,
+    ETIMEDOUT, errno,
+)
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset, strerror
+
+from fastlisten._system cimport (
+    AF_INET, AF_INET6, CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, EPOLLOUT,
+    EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MAP_ANONYMOUS,
+    MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, MFD_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL,
+    O_CLOEXEC, O_RDONLY, PROT_READ, PROT_WRITE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC, SOCK_NONBLOCK,
+    SOL_SOCKET, SO_LINGER, TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1, epoll_ctl,
+    epoll_event, epoll_wait, eventfd, fl_add32, fl_address, fl_and64, fl_cas32, fl_load32,
+    fl_load64, fl_microseconds, fl_or64, fl_pause, fl_set_timer, fl_store32, fl_sub32, fl_swap32,
+    fl_swap64, fl_walltime, ftruncate, getsockopt, inet_ntop, ioctl, linger_t, memfd_create, mmap,
+    munmap, open, read, recv, send, setsockopt, shutdown, sockaddr, sockaddr_storage, socklen_t,
+    timerfd_create, write,
+)
+
+import os
+import resource
+import warnings
+import weakref
+from contextvars import copy_context
+
+# --- errors -----------------------------------------------------------------------------------
+
+cdef int fail(str what) except -1:
+    """Raise OSError for errno, naming what was tried."""
+    cdef int number = errno
+    raise OSError(number, f"{what}: {strerror(number).decode('ascii', 'replace')}")
+
+
+# --- places: who holds how many of max-connections ---------------------------------------------
+
+# The arena begins with this and its layout version; a process of another version must not join.
+cdef uint32_t ARENA_MAGIC = 0x666C3161  # "fl1a"
+cdef uint32_t ARENA_VERSION = 1
+# A cache line: rows start on one, so that two listeners never share.
+cdef size_t LINE = 64
+# One bit per generation in Row.waiters.
+MAX_GENERATIONS = 256
+# Withdrawing and trying again when several race for the last place. Two racers can both see a sum
+# over the limit; the one that withdraws last finds the place free when it looks again. Eight
+# rounds made false refusals unmeasurable with 4 processes racing for 1 place.
+cdef int TAKE_ROUNDS = 8
+
+
+cdef struct ArenaHead:
+    uint32_t magic
+    uint32_t version
+    uint32_t listeners
+    uint32_t generations
+    uint32_t row_size
+    uint32_t spare[11]
+
+
+# One per process generation, 64 bytes.
+cdef struct Process:
+    uint32_t pid          # 0: free
+    uint32_t capacity     # connections that the process may hold
+    uint64_t heartbeat    # CLOCK_MONOTONIC milliseconds of its last sign of life
+    uint32_t spare[12]
+
+
+cdef inline uint32_t places_sum(uint32_t *cells, uint32_t generations) noexcept nogil:
+    cdef uint32_t total = 0
+    cdef uint32_t i
+    for i in range(generations):
+        total += fl_load32(&cells[i])
+    return total
+
+
+cdef bint place_take(Row *row, uint32_t *cells, uint32_t generation,
+                     uint32_t generations) noexcept nogil:
+    """Announce one more, look at the sum, keep it or withdraw.
+
+    The announcements and the sums are sequentially consistent: of all that announce at once the
+    last one sees all the others, so the places kept never exceed the limit.
+    """
+    cdef int attempt
+    cdef uint32_t limit
+    for attempt in range(TAKE_ROUNDS):
+        fl_add32(&cells[generation], 1)
+        limit = fl_load32(&row.limit)
+        if limit == 0 or places_sum(cells, generations) <= limit:
+            return True
+        fl_sub32(&cells[generation], 1)
+        if places_sum(cells, generations) >= limit:
+            return False
+        # Someone else withdrew too. Unequal pauses keep the racers from meeting again.
+        fl_pause((generation + 1) * 32 * (attempt + 1))
+    return False
+
+
+cdef void waiters_ring(Row *row, uint32_t generations, const int *wakeups) noexcept nogil:
+    cdef uint32_t word, bit
+    cdef uint64_t bits, one = 1
+    for word in range((generations + 63) // 64):
+        if fl_load64(&row.waiters[word]) == 0:
+            continue
+        bits = fl_swap64(&row.waiters[word], 0)
+        for bit in range(64):
+            if bits & (one << bit):
+                # An eventfd that is full already has woken its reader: EAGAIN is as good.
+                write(wakeups[word * 64 + bit], &one, 8)
+
+
+cdef inline void place_give(Row *row, uint32_t *cells, uint32_t generation, uint32_t generations,
+                            const int *wakeups) noexcept nogil:
+    fl_sub32(&cells[generation], 1)
+    waiters_ring(row, generations, wakeups)
+
+
+cdef class Arena:
+    """Shared memory with the connection counters of all listeners and processes.
+
+    Lives in a memfd, so that processes that do not descend from its maker can attach to it. Per
+    listener it has a row: the limit and one 32-bit counter per process generation, written only
+    by that process. What a process held is given back by `heal` after its death, whatever
+    instruction it died in.
+
+    Args:
+        listeners: number of rows, at least 1.
+        generations: processes (more exactly: engines) that can take part at the same time,
+            1 to 256.
+
+    Raises:
+        ValueError: a number is out of range.
+        OSError: the kernel gave no memory or descriptor.
+    """
+
+    def __cinit__(self):
+        self.fd = -1
+
+    def __init__(self, uint32_t listeners, uint32_t generations=1):
+        if listeners < 1:
+            raise ValueError("an arena needs at least one listener")
+        if not 1 <= generations <= MAX_GENERATIONS:
+            raise ValueError(f"generations must be 1 to {MAX_GENERATIONS}, not {generations}")
+        cdef int fd
+        cdef ArenaHead *head
+        cdef size_t row = self.row_size(generations)
+        wakeups = []
+        self.size = LINE + generations * sizeof(Process) + listeners * row
+        fd = memfd_create(b"fastlisten-arena", MFD_CLOEXEC)
+        if fd < 0:
+            fail("memfd_create")
+        self.fd = fd
+        if ftruncate(fd, <long>self.size) < 0:
+            fail("ftruncate of the arena")
+        self.map()
+        head = <ArenaHead *>self.base
+        head.magic = ARENA_MAGIC
+        head.version = ARENA_VERSION
+        head.listeners = listeners
+        head.generations = generations
+        head.row_size = <uint32_t>row
+        self.listeners = listeners
+        self.generations = generations
+        try:
+            for _ in range(generations):
+                fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+                if fd < 0:
+                    fail("eventfd")
+                wakeups.append(fd)
+        finally:
+            self.set_wakeups(wakeups)
+
+    @staticmethod
+    def attach(int fd, wakeups):
+        """Return the arena behind a descriptor received from its maker.
+
+        Takes over `fd` and the event descriptors `wakeups` (one per generation, in order).
+
+        Raises:
+            ValueError: not an arena, or one of another version.
+        """
+        cdef Arena self = Arena.__new__(Arena)
+        cdef ArenaHead *head
+        self.size = os.fstat(fd).st_size
+        if self.size < LINE:
+            raise ValueError("not an arena: too small")
+        self.fd = fd
+        self.map()
+        head = <ArenaHead *>self.base
+        if head.magic != ARENA_MAGIC or head.version != ARENA_VERSION:
+            self.fd = -1
+            raise ValueError("not an arena of this version")
+        if len(wakeups) != head.generations:
+            self.fd = -1
+            raise ValueError(f"{head.generations} wake-up descriptors expected")
+        self.listeners = head.listeners
+        self.generations = head.generations
+        self.set_wakeups(wakeups)
+        return self
+
+    cdef size_t row_size(self, uint32_t generations):
+        return (sizeof(Row) + generations * sizeof(uint32_t) + LINE - 1) // LINE * LINE
+
+    cdef int map(self) except -1:
+        cdef void *base = mmap(NULL, self.size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
+        if base == MAP_FAILED:
+            fail("mmap of the arena")
+        self.base = <char *>base
+        return 0
+
+    cdef int set_wakeups(self, wakeups) except -1:
+        self.wakeups = tuple(wakeups)
+        self.wakeup_fds = <int *>calloc(max(1, len(self.wakeups)), sizeof(int))
+        if self.wakeup_fds == NULL:
+            raise MemoryError
+        for i, fd in enumerate(self.wakeups):
+            self.wakeup_fds[i] = fd
+        return 0
+
+    cdef Row *row_at(self, uint32_t listener):
+        cdef ArenaHead *head = <ArenaHead *>self.base
+        return <Row *>(self.base + LINE + self.generations * sizeof(Process)
+                       + listener * head.row_size)
+
+    cdef void *process_at(self, uint32_t generation):
+        return self.base + LINE + generation * sizeof(Process)
+
+    cdef int require(self, generation) except -1:
+        if not 0 <= generation < self.generations:
+            raise ValueError(f"generation must be 0 to {self.generations - 1}, not {generation}")
+        return 0
+
+    def join(self):
+        """Take a free generation for an engine of this process and return its number.
+
+        Raises:
+            RuntimeError: all generations are taken.
+        """
+        cdef uint32_t i
+        for i in range(self.generations):
+            if fl_cas32(&(<Process *>self.process_at(i)).pid, 0, <uint32_t>os.getpid()):
+                return i
+        raise RuntimeError(f"all {self.generations} generations of the arena are taken")
+
+    def heal(self, generation):
+        """Give back all that a generation holds, and free it; return how many places that were.
+
+        Call it only for a process that is gone (after waitpid), or for one's own generation when
+        its engine is closed.
+        """
+        self.require(generation)
+        cdef uint32_t i, own = generation
+        cdef uint64_t found = 0
+        cdef uint32_t held
+        cdef Row *row
+        for i in range(self.listeners):
+            row = self.row_at(i)
+            fl_and64(&row.waiters[own // 64], ~(<uint64_t>1 << (own % 64)))
+            held = fl_swap32(<uint32_t *>(row + 1) + own, 0)
+            found += held
+            if held:
+                waiters_ring(row, self.generations, self.wakeup_fds)
+        memset(<char *>self.process_at(own) + 4, 0, sizeof(Process) - 4)
+        fl_store32(&(<Process *>self.process_at(own)).pid, 0)
+        return found
+
+    def pids(self):
+        """Return the process ids that hold a generation, by generation; 0 for a free one."""
+        return tuple(fl_load32(&(<Process *>self.process_at(i)).pid) for i in range(self.generations))
+
+    def places(self, listener, generation):
+        """Return the counter of one listener as one generation uses it."""
+        self.require(generation)
+        if not 0 <= listener < self.listeners:
+            raise ValueError(f"listener must be 0 to {self.listeners - 1}, not {listener}")
+        cdef Places places = Places.__new__(Places)
+        places.arena = self
+        places.listener = listener
+        places.generation = generation
+        places.row = self.row_at(places.listener)
+        places.cells = <uint32_t *>(places.row + 1)
+        return places
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        if self.base != NULL:
+            munmap(self.base, self.size)
+        if self.fd >= 0:
+            close(self.fd)
+        if self.wakeup_fds != NULL:
+            if self.wakeups is not None:
+                for i in range(len(self.wakeups)):
+                    close(self.wakeup_fds[i])
+            free(self.wakeup_fds)
+
+
+cdef class Places:
+    """The places of one listener, counted for one generation. Made by `Arena.places`."""
+
+    @property
+    def limit(self):
+        """Most places that all generations together may hold; 0 for no limit. Live."""
+        return fl_load32(&self.row.limit)
+
+    @limit.setter
+    def limit(self, uint32_t value):
+        fl_store32(&self.row.limit, value)
+        waiters_ring(self.row, self.arena.generations, self.arena.wakeup_fds)
+
+    @property
+    def count(self):
+        """Places held at the moment by all generations (others may be racing: a snapshot)."""
+        return places_sum(self.cells, self.arena.generations)
+
+    @property
+    def held(self):
+        """Places held by this generation."""
+        return fl_load32(&self.cells[self.generation])
+
+    def take(self):
+        """Take one place; False when the limit is reached."""
+        return place_take(self.row, self.cells, self.generation, self.arena.generations)
+
+    def give(self):
+        """Give one place back and wake whoever waits for it."""
+        if fl_load32(&self.cells[self.generation]) == 0:
+            raise ValueError("this generation holds no place")
+        place_give(self.row, self.cells, self.generation, self.arena.generations,
+                   self.arena.wakeup_fds)
+
+
+# --- option batches ---------------------------------------------------------------------------
+
+cdef struct OptionEntry:
+    int level
+    int name
+    uint32_t size
+    char value[32]
+
+
+cdef uint32_t options_apply(OptionEntry *table, uint32_t size, int fd) noexcept nogil:
+    """Apply all; return how many failed."""
+    cdef uint32_t i, failed = 0
+    for i in range(size):
+        if setsockopt(fd, table[i].level, table[i].name, table[i].value, table[i].size) < 0:
+            failed += 1
+    return failed
+
+
+cdef class OptionBatch:
+    """Socket options compiled once, applied in one call.
+
+    Args:
+        entries: (level, name, value) for setsockopt(2), the value as it is passed to the kernel
+            (at most 32 bytes).
+    """
+
+    def __init__(self, entries):
+        cdef OptionEntry *entry
+        cdef bytes value
+        self.entries = tuple((int(level), int(name), bytes(value)) for level, name, value in entries)
+        self.size = <uint32_t>len(self.entries)
+        self.table = calloc(max(1, self.size), sizeof(OptionEntry))
+        if self.table == NULL:
+            raise MemoryError
+        for i, (level, name, value) in enumerate(self.entries):
+            if len(value) > 32:
+                raise ValueError(f"option value of {len(value)} bytes, at most 32 allowed")
+            entry = <OptionEntry *>self.table + <Py_ssize_t>i
+            entry.level = level
+            entry.name = name
+            entry.size = <uint32_t>len(value)
+            memcpy(entry.value, PyBytes_AS_STRING(value), <size_t>len(value))
+
+    def __len__(self):
+        return self.size
+
+    def apply(self, int fd):
+        """Apply every option to a descriptor, also after one fails.
+
+        Returns:
+            (index of the entry, errno) of each that the kernel rejected; empty when all are set.
+        """
+        cdef OptionEntry *table = <OptionEntry *>self.table
+        cdef uint32_t i
+        failures = []
+        for i in range(self.size):
+            if setsockopt(fd, table[i].level, table[i].name, table[i].value, table[i].size) < 0:
+                failures.append((i, errno))
+        return tuple(failures)
+
+    def read(self, int fd):
+        """Return what the kernel answers for each option, as bytes, None where it cannot say."""
+        cdef OptionEntry *table = <OptionEntry *>self.table
+        cdef uint32_t i
+        cdef char value[64]
+        cdef socklen_t size
+        found = []
+        for i in range(self.size):
+            size = sizeof(value)
+            if getsockopt(fd, table[i].level, table[i].name, value, &size) < 0:
+                found.append(None)
+            else:
+                found.append(PyBytes_FromStringAndSize(value, size))
+        return tuple(found)
+
+    def __dealloc__(self):
+        free(self.table)
+
+
+# --- the engine -------------------------------------------------------------------------------
+
+cdef enum:
+    # One epoll_wait reports at most this many; more are reported by the next (level-triggered).
+    MAX_EVENTS = 512
+    # Accepts per wake-up over all listeners; with 2 ms as a second bound the loop's other work
+    # waits no longer than one slow callback would make it wait.
+    MAX_ACCEPTS = 256
+    # A listener gets at least this many accepts per wake-up, however many others are ready.
+    MIN_ACCEPTS = 8
+    # Microseconds of accepting, and of calling protocols, per wake-up.
+    SLICE = 2000
+    # What asyncio reads at most at once (selectors: 256 KiB).
+    BUFFER = 262144
+    # Refused peers that are waited for at a time, how long, and how much is read from each.
+    MAX_PARKED = 1024
+    PARKED_RING = 4096
+    PARKED_TIME = 2000
+    PARKED_BYTES = 16384
+    # Deadlines are swept at most this often (ms): timeouts are seconds, a sweep is a table scan.
+    SWEEP_PAUSE = 50
+    # Pause after the process ran out of descriptors or memory: first, longest (ms).
+    BACKOFF_FIRST = 5
+    BACKOFF_LAST = 1000
+    # An episode of overload is logged when it ends, or once it has lasted this long (ms).
+    EPISODE = 1000
+    # Connections refused with the reserve descriptor per pause.
+    RESERVE_REFUSALS = 64
+    # Descriptors that are left to handlers below the process's limit.
+    KEPT_FOR_HANDLERS = 256
+    # Largest table: 4 Mi descriptors, 128 MiB of address space, touched as used.
+    MAX_TABLE = 4194304
+    RECORDS = 1024
+    RECORD_PAUSE = 250
+
+
+# Kinds of log records. From RECORD_REFUSED on they are counted together per listener and batch.
+RECORD_OPENED = 0
+RECORD_CLOSED = 1
+RECORD_REFUSED = 2
+RECORD_TIMED_OUT = 3
+RECORD_OVERLOAD = 4
+RECORD_CAPACITY = 5
+RECORD_BROKEN = 6
+cdef enum:
+    R_OPENED = 0
+    R_CLOSED = 1
+    R_REFUSED = 2
+    R_TIMED_OUT = 3
+    R_OVERLOAD = 4
+    R_CAPACITY = 5
+    R_BROKEN = 6
+
+
+cdef struct LogRecord:
+    uint64_t time         # wall clock, milliseconds
+    int64_t value         # a count, or what the kind says
+    int32_t detail        # an errno, or 0
+    uint16_t acceptor
+    uint16_t port
+    uint8_t kind
+    uint8_t flags
+    uint8_t address[16]
+
+
+cdef object engines = weakref.WeakSet()
+
+
+cdef inline int64_t descriptor_limit():
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_TABLE if soft == resource.RLIM_INFINITY else min(soft, MAX_TABLE)
+
+
+cdef str text_of(const uint8_t *address, int flags):
+    cdef char text[64]
+    if flags & FLAG_INET:
+        inet_ntop(AF_INET, address, text, sizeof(text))
+    elif flags & FLAG_INET6:
+        inet_ntop(AF_INET6, address, text, sizeof(text))
+    else:
+        return ""
+    return (<bytes>text).decode("ascii")
+
+
+cdef class Engine:
+    """The native heart of one event loop: an epoll set, the table of slots, the deadlines.
+
+    Made for a running or not yet running loop that has `add_reader` (uvloop's and asyncio's
+    selector loop). Not thread-safe: everything is called in the loop's thread. A forked child
+    inherits a dead copy: its descriptors are closed there, the parent's are untouched.
+
+    Args:
+        loop: the event loop.
+        capacity: connections that this process may hold, parked refusals included; accepting
+            stops there. Default: the soft RLIMIT_NOFILE less 256 for handlers (a fourth of the
+            limit where that is less).
+
+    Attributes:
+        loop: as given.
+        fd: the epoll descriptor.
+        open: descriptors of connections held now.
+        capacity: as above; may be set at any time.
+        sink: called with (records, dropped): log records as tuples (kind, time in seconds,
+            acceptor, address, port, value, errno), and how many were lost since the last call.
+        closed: no more use.
+    """
+
+    def __cinit__(self):
+        self.fd = self.timer = self.reserve = -1
+
+    def __init__(self, loop, capacity=None):
+        cdef void *memory
+        cdef int64_t limit = descriptor_limit()
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.loop = loop
+        self.table_size = MAX_TABLE if hard == resource.RLIM_INFINITY else min(hard, MAX_TABLE)
+        self.capacity = (limit - min(KEPT_FOR_HANDLERS, limit // 4)
+                         if capacity is None else capacity)
+        # One mapping, never moved: slots, the second table, the receive buffer.
+        memory = mmap(NULL, self.mapping_size(), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        if memory == MAP_FAILED:
+            fail("mmap of the table of slots")
+        self.table = <Slot *>memory
+        self.extra = <SlotExtra *>(self.table + self.table_size)
+        self.buffer = <char *>(self.extra + self.table_size)
+        self.events = calloc(MAX_EVENTS, sizeof(epoll_event))
+        self.accepted = <int *>calloc(MAX_ACCEPTS, sizeof(int))
+        self.parked = <uint64_t *>calloc(PARKED_RING, sizeof(uint64_t))
+        self.records = calloc(RECORDS, sizeof(LogRecord))
+        if self.events == NULL or self.accepted == NULL or self.parked == NULL \
+                or self.records == NULL:
+            raise MemoryError
+        self.endpoints = []
+        self.owners = []
+        self.wakeups = {}
+        self.overload_pause = BACKOFF_FIRST
+        self.record_mask = ~(1 << R_OPENED | 1 << R_CLOSED)
+        self.fd = epoll_create1(EPOLL_CLOEXEC)
+        if self.fd < 0:
+            fail("epoll_create1")
+        self.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+        if self.timer < 0:
+            fail("timerfd_create")
+        self.reserve = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
+        if self.reserve < 0:
+            fail("open of /dev/null")
+        self.watch_system(self.timer)
+        self.tick()
+        loop.add_reader(self.fd, self._wake)
+        engines.add(self)
+
+    cdef size_t mapping_size(self):
+        return self.table_size * (sizeof(Slot) + sizeof(SlotExtra)) + BUFFER
+
+    cdef int watch_system(self, int fd) except -1:
+        """Put a descriptor of the engine's own into the epoll set."""
+        if <uint32_t>fd >= self.table_size:
+            raise OSError(EMFILE, "descriptor beyond the table of slots")
+        self.top = max(self.top, <uint32_t>fd + 1)
+        self.table[fd].state = SLOT_SYSTEM
+        if self.interest(fd, FLAG_IN) < 0:
+            self.table[fd].state = SLOT_FREE
+            fail("epoll_ctl")
+        return 0
+
+    # -- time and the epoll set
+
+    cdef uint64_t tick(self) noexcept nogil:
+        """Read the clock; return milliseconds that never are 0."""
+        self.now = fl_microseconds() // 1000 + 1
+        return self.now
+
+    cdef int interest(self, int fd, int flags) noexcept nogil:
+        """Wait for FLAG_IN, FLAG_OUT, both, or (0) not at all: a hang-up cannot be masked, so
+        that a descriptor nobody wants to read must leave the set. Return -1 with errno set."""
+        cdef Slot *slot = &self.table[fd]
+        cdef epoll_event event
+        cdef int operation
+        if flags == 0:
+            if slot.flags & FLAG_REGISTERED:
+                slot.flags &= ~(FLAG_REGISTERED | FLAG_IN | FLAG_OUT)
+                epoll_ctl(self.fd, EPOLL_CTL_DEL, fd, &event)
+            return 0
+        if slot.flags & FLAG_REGISTERED:
+            if slot.flags & (FLAG_IN | FLAG_OUT) == flags:
+                return 0
+            operation = EPOLL_CTL_MOD
+        else:
+            operation = EPOLL_CTL_ADD
+        event.events = (EPOLLIN if flags & FLAG_IN else 0) | (EPOLLOUT if flags & FLAG_OUT else 0)
+        event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>fd
+        if epoll_ctl(self.fd, operation, fd, &event) < 0:
+            return -1
+        slot.flags = (slot.flags & ~(FLAG_IN | FLAG_OUT)) | FLAG_REGISTERED | flags
+        return 0
+
+    cdef void set_deadline(self, int fd, uint32_t milliseconds) noexcept nogil:
+        """Let the slot expire in so many milliseconds; 0 for never."""
+        cdef uint64_t when
+        cdef uint32_t low
+        if milliseconds == 0:
+            self.table[fd].deadline = 0
+            return
+        when = self.now + milliseconds
+        low = <uint32_t>when
+        self.table[fd].deadline = low if low else 1
+        if self.next_sweep == 0 or when < self.next_sweep:
+            self.next_sweep = when
+            self.arm_timer(when)
+
+    cdef void arm_timer(self, uint64_t when) noexcept nogil:
+        """Make the timer fire at `when` (or earlier, if it is set so already)."""
+        if self.armed and self.armed <= when:
+            return
+        self.armed = when
+        fl_set_timer(self.timer, when - self.now if when > self.now else 1)
+
+    cdef void timer_due(self) noexcept nogil:
+        cdef uint64_t fired, ends
+        read(self.timer, &fired, 8)
+        self.armed = 0
+        if self.overload_since:
+            if self.overload_until and self.now >= self.overload_until:
+                self.overload_until = 0
+                if self.reserve < 0:
+                    self.reserve = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
+                self.rearm(HOLD_BACKOFF)
+            ends = self.overload_last + self.overload_pause + EPISODE
+            if not self.overload_told and (
+                    self.now >= ends or self.now >= self.overload_since + EPISODE):
+                self.overload_told = True
+                self.record(R_OVERLOAD, NULL, -1, <int64_t>self.overload_failures)
+            if self.now >= ends:
+                self.overload_since = 0
+                self.overload_pause = BACKOFF_FIRST
+            else:
+                if self.overload_until:
+                    self.arm_timer(self.overload_until)
+                self.arm_timer(ends)
+                if not self.overload_told:
+                    self.arm_timer(self.overload_since + EPISODE)
+        if self.next_sweep and self.next_sweep > self.now:
+            self.arm_timer(self.next_sweep)
+        if self.records_due and self.records_due > self.now:
+            self.arm_timer(self.records_due)
+
+    # -- giving back
+
+    cdef void release(self, int fd) noexcept nogil:
+        """Close a connection's descriptor and give back all that it held."""
+        cdef Slot *slot = &self.table[fd]
+        cdef AcceptorState *state
+        cdef uint8_t was = slot.state, flags = slot.flags
+        cdef epoll_event event
+        if was < SLOT_ACCEPTED:
+            return
+        state = self.acceptors[slot.acceptor]
+        if was != SLOT_PARKED:
+            self.record(R_CLOSED, state, fd, 0)
+        # Before close: a forked child may hold the descriptor, and only the last close of all
+        # takes it out of the set.
+        if flags & FLAG_REGISTERED:
+            epoll_ctl(self.fd, EPOLL_CTL_DEL, fd, &event)
+        if flags & FLAG_EXTRA:
+            memset(&self.extra[fd], 0, sizeof(SlotExtra))
+        slot.state = SLOT_FREE
+        slot.flags = 0
+        slot.deadline = 0
+        slot.offset = 0
+        slot.generation += 1
+        close(fd)
+        self.open -= 1
+        state.active -= 1
+        if was == SLOT_PARKED:
+            self.parked_count -= 1
+        else:
+            state.connections -= 1
+        if flags & FLAG_PLACE:
+            place_give(state.row, state.cells, state.generation, state.generations, state.wakeups)
+        if self.at_capacity and self.open < self.capacity - self.capacity // 64:
+            # A little room first: arming all listeners for one connection each is dear.
+            self.at_capacity = False
+            self.rearm(HOLD_CAPACITY)
+
+    cdef void finish(self, int fd) noexcept:
+        """Close an open connection whose endpoint is done with it, lingering if asked for."""
+        cdef Slot *slot = &self.table[fd]
+        cdef AcceptorState *state
+        cdef int unsent = 0
+        cdef epoll_event event
+        if slot.state != SLOT_OPEN:
+            return
+        if <Py_ssize_t>fd < len(self.endpoints):
+            self.endpoints[fd] = None
+        state = self.acceptors[slot.acceptor]
+        if state.linger and slot.flags & (FLAG_INET | FLAG_INET6):
+            # The acknowledgement of our FIN is an edge (sk_state_change), the level would be
+            # "writable" at once and for ever: hence edge-triggered.
+            if shutdown(fd, SHUT_WR) == 0 and ioctl(fd, SIOCOUTQ, &unsent) == 0 and unsent > 0:
+                self.tick()
+                slot.state = SLOT_LINGERING
+                event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+                event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>fd
+                if epoll_ctl(self.fd, EPOLL_CTL_MOD if slot.flags & FLAG_REGISTERED
+                             else EPOLL_CTL_ADD, fd, &event) == 0:
+                    slot.flags |= FLAG_REGISTERED
+                    self.set_deadline(fd, state.linger)
+                    return
+        self.release(fd)
+
+    cdef void reset(self, int fd) noexcept nogil:
+        """Close with a reset: what the kernel still holds is dropped."""
+        cdef linger_t now
+        now.l_onoff = 1
+        now.l_linger = 0
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now))
+        self.release(fd)
+
+    # -- listeners
+
+    cdef void arm(self, AcceptorState *state) noexcept nogil:
+        cdef epoll_event event
+        if state.hold or state.registered:
+            return
+        event.events = EPOLLIN
+        event.data.u64 = (<uint64_t>self.table[state.fd].generation << 32) | <uint32_t>state.fd
+        if epoll_ctl(self.fd, EPOLL_CTL_ADD, state.fd, &event) == 0:
+            state.registered = True
+        else:
+            # Out of kernel memory or watches: like an accept that failed for the process.
+            self.overloaded(state, errno)
+
+    cdef void disarm(self, AcceptorState *state, uint8_t hold) noexcept nogil:
+        cdef epoll_event event
+        state.hold |= hold
+        if state.registered:
+            state.registered = False
+            epoll_ctl(self.fd, EPOLL_CTL_DEL, state.fd, &event)
+
+    cdef void rearm(self, int hold) noexcept nogil:
+        """Lift one kind of hold from every listener."""
+        cdef uint32_t i
+        for i in range(self.acceptors_size):
+            if self.acceptors[i] != NULL and self.acceptors[i].hold & hold:
+                self.acceptors[i].hold &= ~hold
+                self.arm(self.acceptors[i])
+
+    cdef void hold_all(self, uint8_t hold) noexcept nogil:
+        cdef uint32_t i
+        for i in range(self.acceptors_size):
+            if self.acceptors[i] != NULL and not self.acceptors[i].hold & HOLD_CLOSED:
+                self.disarm(self.acceptors[i], hold)
+
+    cdef void overloaded(self, AcceptorState *state, int error) noexcept nogil:
+        """The process is out of descriptors or memory: pause all listeners, be polite to some."""
+        cdef int i, fd
+        if not self.overload_since:
+            self.overload_since = self.now
+            self.overload_failures = 0
+            self.overload_refused = 0
+            self.overload_told = False
+            self.overload_pause = BACKOFF_FIRST
+        elif self.overload_until == 0:
+            self.overload_pause = min(self.overload_pause * 2, BACKOFF_LAST)
+        self.overload_errno = error
+        self.overload_last = self.now
+        self.overload_failures += 1
+        if state.registered and (error == EMFILE or error == ENFILE) and self.reserve >= 0:
+            close(self.reserve)
+            for i in range(RESERVE_REFUSALS):
+                fd = accept4(state.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+                if fd < 0:
+                    break
+                self.overload_refused += 1
+                state.refused_overload += 1
+                self.say_and_close(fd, state.overload, state.overload_size)
+            self.reserve = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
+        self.hold_all(HOLD_BACKOFF)
+        self.overload_until = self.now + self.overload_pause
+        self.arm_timer(self.overload_until)
+        self.arm_timer(self.overload_since + EPISODE)
+
+    cdef void say_and_close(self, int fd, const char *text, uint32_t size) noexcept nogil:
+        """Last words on a descriptor without a slot, which must be free again at once."""
+        if size:
+            send(fd, text, size, MSG_NOSIGNAL | MSG_DONTWAIT)
+            # Unread bytes would turn the close into a reset that overtakes the text.
+            recv(fd, self.buffer, BUFFER, MSG_DONTWAIT)
+        close(fd)
+
+    # -- accepting
+
+    cdef void accept_batch(self, AcceptorState *state, int budget) noexcept nogil:
+        """Accept until the queue is empty, the budget is spent, or a limit holds."""
+        cdef sockaddr_storage peer
+        cdef socklen_t size
+        cdef Slot *slot
+        cdef int fd, error, length
+        cdef int left = budget
+        cdef uint32_t scope
+        cdef bint held
+        while left > 0:
+            if left & 15 == 0 and fl_microseconds() > self.accept_stop:
+                return
+            left -= 1
+            if self.open >= self.capacity:
+                self.at_capacity = True
+                self.hold_all(HOLD_CAPACITY)
+                # Capacity may be held for hours: said at most once a minute.
+                if self.capacity_told == 0 or self.now - self.capacity_told >= 60000:
+                    self.capacity_told = self.now
+                    self.record(R_CAPACITY, state, -1, self.capacity)
+                return
+            held = False
+            if state.wait and state.row != NULL:
+                if not self.take_or_sleep(state):
+                    return
+                held = True
+            size = sizeof(peer)
+            fd = accept4(state.fd, <sockaddr *>&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                error = errno
+                if held:
+                    place_give(state.row, state.cells, state.generation, state.generations,
+                               state.wakeups)
+                if error == EAGAIN:
+                    return
+                if error == EINTR or error == ECONNABORTED:
+                    continue
+                state.accept_errors += 1
+                state.last_errno = error
+                if error == EMFILE or error == ENFILE or error == ENOBUFS or error == ENOMEM:
+                    self.overloaded(state, error)
+                    return
+                if concerns_one_connection(error):
+                    continue
+                # Not a listening socket any more (someone shut it down): no retry can help.
+                self.disarm(state, HOLD_CLOSED)
+                self.record(R_BROKEN, state, -1, error)
+                return
+            if <uint32_t>fd >= self.table_size:
+                if held:
+                    place_give(state.row, state.cells, state.generation, state.generations,
+                               state.wakeups)
+                state.refused_overload += 1
+                self.say_and_close(fd, state.overload, state.overload_size)
+                continue
+            slot = &self.table[fd]
+            slot.flags = 0
+            slot.offset = 0
+            slot.deadline = 0
+            slot.acceptor = state.index
+            length = fl_address(&peer, slot.address, &slot.port, &scope)
+            if length == 4:
+                slot.flags = FLAG_INET
+            elif length == 16:
+                slot.flags = FLAG_INET6
+            if scope:
+                self.extra[fd].scope = scope
+                slot.flags |= FLAG_EXTRA
+            if not held and state.row != NULL:
+                if not place_take(state.row, state.cells, state.generation, state.generations):
+                    self.refuse(state, fd)
+                    continue
+                held = True
+            if held:
+                slot.flags |= FLAG_PLACE
+            slot.state = SLOT_ACCEPTED
+            if fd >= <int>self.top:
+                self.top = fd + 1
+            self.open += 1
+            state.active += 1
+            state.connections += 1
+            state.accepted += 1
+            self.record(R_OPENED, state, fd, 0)
+            if state.options_size:
+                state.option_errors += options_apply(
+                    <OptionEntry *>state.options, state.options_size, fd)
+            if state.greeting_size and not self.greet(state, fd):
+                self.release(fd)
+                continue
+            if state.first_byte:
+                self.set_deadline(fd, state.first_byte)
+            if state.lazy:
+                slot.state = SLOT_LAZY
+                if self.interest(fd, FLAG_IN if slot.offset == state.greeting_size
+                                 else FLAG_IN | FLAG_OUT) < 0:
+                    error = errno
+                    self.release(fd)
+                    self.overloaded(state, error)
+                    return
+            else:
+                self.accepted[self.accepted_count] = fd
+                self.accepted_count += 1
+
+    cdef bint take_or_sleep(self, AcceptorState *state) noexcept nogil:
+        """Take a place before accepting, or leave the clients in the backlog until one is free.
+
+        Sleeping is: set the bit, look again, then stop listening. Whoever gives a place back
+        after the bit was set sees it; whoever did so before is seen by the second look.
+        """
+        cdef int attempt
+        cdef uint64_t bit = <uint64_t>1 << (state.generation % 64)
+        cdef uint64_t *word = &state.row.waiters[state.generation // 64]
+        for attempt in range(TAKE_ROUNDS):
+            if place_take(state.row, state.cells, state.generation, state.generations):
+                return True
+            fl_or64(word, bit)
+            if places_sum(state.cells, state.generations) >= fl_load32(&state.row.limit):
+                break
+            fl_and64(word, ~bit)
+        else:
+            fl_or64(word, bit)
+        self.disarm(state, HOLD_FULL)
+        return False
+
+    cdef bint greet(self, AcceptorState *state, int fd) noexcept nogil:
+        """Send what is left of the greeting; False when the connection is dead."""
+        cdef Slot *slot = &self.table[fd]
+        cdef ssize_t sent
+        while slot.offset < state.greeting_size:
+            sent = send(fd, state.greeting + slot.offset, state.greeting_size - slot.offset,
+                        MSG_NOSIGNAL)
+            if sent < 0:
+                return errno == EAGAIN or errno == EINTR
+            slot.offset += <uint16_t>sent
+        return True
+
+    # -- refusing
+
+    cdef void refuse(self, AcceptorState *state, int fd) noexcept nogil:
+        """Say it in the protocol and close, so that the text arrives. Counts as no place."""
+        cdef ssize_t got
+        state.refused_limit += 1
+        self.record(R_REFUSED, state, fd, 1)
+        if state.refusal_size == 0:
+            close(fd)
+            return
+        if send(fd, state.refusal, state.refusal_size, MSG_NOSIGNAL) < 0:
+            close(fd)
+            return
+        if state.server_first:
+            got = recv(fd, self.buffer, BUFFER, 0)
+            if got < 0 and errno == EAGAIN:
+                # Nothing unread: close sends the text and a FIN, never a reset.
+                close(fd)
+                return
+            if got <= 0:
+                close(fd)
+                return
+        self.park(state, fd)
+
+    cdef void park(self, AcceptorState *state, int fd) noexcept nogil:
+        """Wait for the peer to read its refusal: a close with unread data would reset it away."""
+        cdef Slot *slot = &self.table[fd]
+        cdef uint32_t i, kept
+        cdef uint64_t entry
+        shutdown(fd, SHUT_WR)
+        if self.parked_tail - self.parked_head >= PARKED_RING:
+            # Full of entries that are gone: close the ranks.
+            kept = self.parked_head
+            for i in range(self.parked_tail - self.parked_head):
+                entry = self.parked[(self.parked_head + i) % PARKED_RING]
+                if self.is_parked(entry):
+                    self.parked[kept % PARKED_RING] = entry
+                    kept += 1
+            self.parked_tail = kept
+        while self.parked_count >= MAX_PARKED and self.parked_head != self.parked_tail:
+            entry = self.parked[self.parked_head % PARKED_RING]
+            self.parked_head += 1
+            if self.is_parked(entry):
+                self.release(<int><uint32_t>entry)
+        slot.state = SLOT_PARKED
+        slot.offset = 0
+        if fd >= <int>self.top:
+            self.top = fd + 1
+        self.open += 1
+        state.active += 1
+        self.parked_count += 1
+        if self.interest(fd, FLAG_IN) < 0:
+            self.release(fd)
+            return
+        self.set_deadline(fd, PARKED_TIME)
+        self.parked[self.parked_tail % PARKED_RING] = \
+            (<uint64_t>slot.generation << 32) | <uint32_t>fd
+        self.parked_tail += 1
+
+    cdef bint is_parked(self, uint64_t entry) noexcept nogil:
+        cdef Slot *slot = &self.table[<uint32_t>entry]
+        return slot.state == SLOT_PARKED and slot.generation == <uint32_t>(entry >> 32)
+
+    # -- one wake-up
+
+    cdef void native_pass(self) noexcept nogil:
+        """One epoll_wait, and all of its events that need no Python."""
+        cdef epoll_event *events = <epoll_event *>self.events
+        cdef int i, fd, turn, listening = 0, budget
+        cdef Slot *slot
+        self.position = 0
+        self.accepted_position = self.accepted_count = 0
+        self.count = epoll_wait(self.fd, events, MAX_EVENTS, 0)
+        if self.count < 0:
+            self.count = 0
+            return
+        for i in range(self.count):
+            fd = <int><uint32_t>events[i].data.u64
+            slot = &self.table[fd]
+            if slot.generation == <uint32_t>(events[i].data.u64 >> 32) \
+                    and slot.state == SLOT_LISTENING:
+                listening += 1
+        # What is cheap and gives places back comes before what takes them.
+        for i in range(self.count):
+            fd = <int><uint32_t>events[i].data.u64
+            slot = &self.table[fd]
+            if slot.generation != <uint32_t>(events[i].data.u64 >> 32):
+                events[i].events = 0
+            elif slot.state != SLOT_OPEN and slot.state != SLOT_LISTENING:
+                if slot.state != SLOT_LAZY:
+                    self.native_event(fd, events[i].events)
+                    events[i].events = 0
+                elif events[i].events == <uint32_t>EPOLLOUT:
+                    events[i].events = 0
+                    self.continue_greeting(fd)
+        if not listening:
+            return
+        budget = max(MIN_ACCEPTS, MAX_ACCEPTS // listening)
+        # Another listener is first each time: whatever is cut off by time, nobody starves.
+        self.rotor += 1
+        self.accept_stop = fl_microseconds() + SLICE
+        for turn in range(self.count):
+            i = (turn + self.rotor) % self.count
+            if events[i].events == 0:
+                continue
+            fd = <int><uint32_t>events[i].data.u64
+            slot = &self.table[fd]
+            if slot.generation != <uint32_t>(events[i].data.u64 >> 32) \
+                    or slot.state != SLOT_LISTENING:
+                continue
+            events[i].events = 0
+            if self.acceptors[slot.acceptor].hold == 0 and self.accepted_count < MAX_ACCEPTS:
+                self.accept_batch(self.acceptors[slot.acceptor],
+                                  min(budget, MAX_ACCEPTS - self.accepted_count))
+
+    cdef void continue_greeting(self, int fd) noexcept nogil:
+        cdef AcceptorState *state = self.acceptors[self.table[fd].acceptor]
+        if not self.greet(state, fd):
+            self.release(fd)
+        elif self.table[fd].offset == state.greeting_size and self.interest(fd, FLAG_IN) < 0:
+            self.release(fd)
+
+    cdef void native_event(self, int fd, uint32_t events) noexcept nogil:
+        cdef Slot *slot = &self.table[fd]
+        cdef ssize_t got
+        cdef int unsent = 0
+        if slot.state == SLOT_SYSTEM:
+            if fd == self.timer:
+                self.timer_due()
+            else:
+                self.wakeup_due(fd)
+        elif slot.state == SLOT_PARKED:
+            got = recv(fd, self.buffer, PARKED_BYTES, 0)
+            if got < 0 and (errno == EAGAIN or errno == EINTR):
+                return
+            if got <= 0 or slot.offset + got >= PARKED_BYTES:
+                self.release(fd)
+            else:
+                slot.offset += <uint16_t>got
+        elif slot.state == SLOT_LINGERING:
+            got = 1
+            while got > 0:
+                got = recv(fd, self.buffer, BUFFER, 0)
+            if got < 0 and errno != EAGAIN and errno != EINTR:
+                self.release(fd)
+            elif ioctl(fd, SIOCOUTQ, &unsent) < 0 or unsent == 0:
+                self.release(fd)
+
+    cdef void wakeup_due(self, int fd) noexcept nogil:
+        """Someone gave a place back."""
+        cdef uint64_t value
+        read(fd, &value, 8)
+        self.rearm(HOLD_FULL)
+
+    def _wake(self):
+        """Serve what is ready. Called by the loop; nothing else calls it."""
+        cdef epoll_event *events = <epoll_event *>self.events
+        cdef uint64_t stop, data
+        cdef uint32_t happened
+        cdef int fd
+        cdef Slot *slot
+        self.rescheduled = False
+        if self.closed:
+            return
+        self.tick()
+        try:
+            if self.position >= self.count and self.accepted_position >= self.accepted_count:
+                with nogil:
+                    self.native_pass()
+            stop = fl_microseconds() + SLICE
+            while self.accepted_position < self.accepted_count:
+                fd = self.accepted[self.accepted_position]
+                self.accepted_position += 1
+                if self.table[fd].state == SLOT_ACCEPTED:
+                    self.admit(fd)
+                    if self.closed or fl_microseconds() > stop:
+                        break
+            while self.position < self.count:
+                data = events[self.position].data.u64
+                happened = events[self.position].events
+                self.position += 1
+                if happened == 0:
+                    continue
+                fd = <int><uint32_t>data
+                slot = &self.table[fd]
+                if slot.generation != <uint32_t>(data >> 32):
+                    continue
+                if slot.state == SLOT_OPEN:
+                    (<Endpoint>self.endpoints[fd]).event(happened)
+                elif slot.state == SLOT_LAZY:
+                    self.first_byte(fd)
+                else:
+                    continue
+                if self.closed or fl_microseconds() > stop:
+                    break
+            if self.closed:
+                return
+            if self.next_sweep and self.now >= self.next_sweep:
+                self.sweep()
+            if self.record_count and (self.now >= self.records_due
+                                      or self.record_count > RECORDS // 2):
+                self.flush_records()
+        finally:
+            # Accepted connections are not in the epoll set yet; nothing else would wake us.
+            # Ready events that are left keep the epoll descriptor readable by themselves.
+            if not self.closed and self.accepted_position < self.accepted_count:
+                self.reschedule()
+        self.reap()
+
+    cdef int reschedule(self) except -1:
+        if not self.rescheduled:
+            self.rescheduled = True
+            self.loop.call_soon(self._wake)
+        return 0
+
+    cdef int admit(self, int fd) except -1:
+        """Make the Python side of an accepted connection."""
+        cdef Acceptor acceptor = <Acceptor>self.owners[self.table[fd].acceptor]
+        cdef Endpoint endpoint
+        try:
+            endpoint = acceptor.endpoint(fd)
+            self.adopt(fd, endpoint)
+        except BaseException:
+            self.release(fd)
+            raise
+        return endpoint.made(None)
+
+    cdef int first_byte(self, int fd) except -1:
+        """A silent connection became readable: make its Python side, or close it without one."""
+        cdef Acceptor acceptor
+        cdef Endpoint endpoint
+        cdef ssize_t got = recv(fd, self.buffer, BUFFER, 0)
+        cdef bytes data
+        if got < 0 and (errno == EAGAIN or errno == EINTR):
+            return 0
+        if got <= 0:
+            self.release(fd)
+            return 0
+        acceptor = <Acceptor>self.owners[self.table[fd].acceptor]
+        try:
+            data = PyBytes_FromStringAndSize(self.buffer, got)
+            endpoint = acceptor.endpoint(fd)
+            self.adopt(fd, endpoint)
+        except BaseException:
+            self.release(fd)
+            raise
+        self.table[fd].flags |= FLAG_SPOKE
+        return endpoint.made(data)
+
+    cdef int adopt(self, int fd, Endpoint endpoint) except -1:
+        cdef Py_ssize_t size = len(self.endpoints)
+        if fd >= size:
+            self.endpoints.extend([None] * (fd + 256 - size))
+        endpoint.engine = self
+        endpoint.fd = fd
+        self.endpoints[fd] = endpoint
+        self.table[fd].state = SLOT_OPEN
+        return 0
+
+    # -- deadlines
+
+    cdef int sweep(self) except -1:
+        """End what has expired. One scan of the table; most scans find little to do."""
+        cdef int expired[256]
+        cdef int found = 0, i, fd
+        cdef uint64_t next_one = 0
+        cdef Endpoint endpoint
+        cdef Slot *slot
+        with nogil:
+            next_one = self.scan(expired, &found)
+            self.next_sweep = next_one
+            if next_one:
+                self.arm_timer(next_one)
+        for i in range(found):
+            fd = expired[i]
+            slot = &self.table[fd]
+            if slot.state == SLOT_OPEN:
+                endpoint = <Endpoint>self.endpoints[fd]
+                endpoint.expired(not slot.flags & FLAG_SPOKE)
+                if self.closed:
+                    break
+        return 0
+
+    cdef uint64_t scan(self, int *expired, int *found) noexcept nogil:
+        cdef uint32_t fd, now = <uint32_t>self.now
+        cdef int32_t left
+        cdef uint64_t next_one = 0, when
+        cdef Slot *slot
+        cdef AcceptorState *state
+        for fd in range(self.top):
+            slot = &self.table[fd]
+            if slot.deadline == 0:
+                continue
+            left = <int32_t>(slot.deadline - now)
+            if left <= 0:
+                if slot.state == SLOT_OPEN:
+                    if found[0] == 256:
+                        next_one = self.now + 1
+                        continue
+                    slot.deadline = 0
+                    expired[found[0]] = <int>fd
+                    found[0] += 1
+                elif slot.state == SLOT_LINGERING:
+                    self.reset(<int>fd)
+                elif slot.state == SLOT_LAZY:
+                    state = self.acceptors[slot.acceptor]
+                    state.timed_out += 1
+                    self.record(R_TIMED_OUT, state, <int>fd, 1)
+                    if slot.offset == state.greeting_size and state.farewell_first_byte_size:
+                        send(<int>fd, state.farewell_first_byte, state.farewell_first_byte_size,
+                             MSG_NOSIGNAL)
+                    self.release(<int>fd)
+                elif slot.state == SLOT_PARKED:
+                    self.release(<int>fd)
+                # ACCEPTED: its turn comes in this very wake-up or the next.
+            else:
+                when = max(self.now + <uint32_t>left, self.now + SWEEP_PAUSE)
+                if next_one == 0 or when < next_one:
+                    next_one = when
+        return next_one
+
+    # -- log records
+
+    cdef void record(self, uint8_t kind, AcceptorState *state, int fd,
+                     int64_t value) noexcept nogil:
+        cdef LogRecord *records = <LogRecord *>self.records
+        cdef LogRecord *one
+        cdef uint32_t i
+        if not self.record_mask & (1 << kind):
+            return
+        if kind >= R_REFUSED and state != NULL:
+            # Newest first: in a flood the wanted one is the last.
+            for i in range(self.record_count, 0, -1):
+                one = &records[i - 1]
+                if one.kind == kind and one.acceptor == state.index:
+                    one.value += value
+                    return
+                if self.record_count - i > 16:
+                    break
+        if self.record_count == RECORDS:
+            self.records_dropped += 1
+            return
+        one = &records[self.record_count]
+        self.record_count += 1
+        one.kind = kind
+        one.time = fl_walltime()
+        one.value = value
+        one.detail = self.overload_errno if kind == R_OVERLOAD else \
+            state.last_errno if kind == R_BROKEN else 0
+        one.acceptor = state.index if state != NULL else 0xFFFF
+        one.flags = 0
+        if fd >= 0:
+            one.flags = self.table[fd].flags
+            one.port = self.table[fd].port
+            memcpy(one.address, self.table[fd].address, 16)
+        if self.records_due == 0 or self.record_count == 1:
+            self.records_due = self.now + RECORD_PAUSE
+            self.arm_timer(self.records_due)
+
+    cdef int flush_records(self) except -1:
+        cdef LogRecord *records = <LogRecord *>self.records
+        cdef LogRecord *one
+        cdef uint32_t i
+        batch = []
+        for i in range(self.record_count):
+            one = &records[i]
+            owner = self.owners[one.acceptor] if one.acceptor < self.acceptors_size else None
+            batch.append((one.kind, one.time / 1000.0, owner,
+                          text_of(one.address, one.flags), one.port if one.flags else 0,
+                          one.value, one.detail))
+        dropped = self.records_dropped
+        self.record_count = 0
+        self.records_due = 0
+        self.records_dropped = 0
+        if self.sink is not None:
+            try:
+                self.sink(batch, dropped)
+            except Exception as exc:
+                self.loop.call_exception_handler({
+                    "message": "the sink of log records failed", "exception": exc})
+        return 0
+
+    # -- what Python asks
+
+    cdef object peername(self, int fd):
+        """The peer's address in the form of the socket module; '' for a Unix socket."""
+        cdef Slot *slot = &self.table[fd]
+        if slot.flags & FLAG_INET:
+            return (text_of(slot.address, slot.flags), slot.port)
+        if slot.flags & FLAG_INET6:
+            return (text_of(slot.address, slot.flags), slot.port, 0,
+                    self.extra[fd].scope if slot.flags & FLAG_EXTRA else 0)
+        return ""
+
+    @property
+    def idle(self):
+        """True when it serves no listening socket and no connection."""
+        return self.open == 0 and all(owner is None for owner in self.owners)
+
+    def log_connections(self, bint wanted):
+        """Record every connection opened and closed (default: only refusals and errors)."""
+        cdef uint32_t both = 1 << R_OPENED | 1 << R_CLOSED
+        self.record_mask = self.record_mask | both if wanted else self.record_mask & ~both
+
+    def set_capacity(self, int64_t value):
+        """Set how many connections this process may hold, at least 1."""
+        if value < 1:
+            raise ValueError(f"capacity must be at least 1, not {value}")
+        self.capacity = value
+        if self.at_capacity and self.open < self.capacity:
+            self.at_capacity = False
+            self.rearm(HOLD_CAPACITY)
+
+    def census(self):
+        """Count the slots by state, and compare the counts with the running totals.
+
+        For tests and for operators who suspect a leak: it scans the table.
+
+        Returns:
+            state name to number; plus ``open`` and ``parked`` as the engine counts them.
+        """
+        names = {SLOT_ACCEPTED: "accepted", SLOT_LAZY: "lazy", SLOT_OPEN: "served",
+                 SLOT_LINGERING: "lingering", SLOT_PARKED: "parked_slots",
+                 SLOT_LISTENING: "listening", SLOT_SYSTEM: "system"}
+        counts = dict.fromkeys(names.values(), 0)
+        cdef uint32_t fd
+        for fd in range(self.top):
+            if self.table[fd].state in names:
+                counts[names[self.table[fd].state]] += 1
+        counts["endpoints"] = sum(1 for endpoint in self.endpoints if endpoint is not None)
+        counts["open"] = self.open
+        counts["parked"] = self.parked_count
+        counts["listeners"] = sum(1 for owner in self.owners if owner is not None)
+        return counts
+
+    # -- listeners come and go
+
+    cdef int enlist(self, Acceptor acceptor) except -1:
+        """Give an acceptor its index; the wake-up descriptor of its arena is watched from now."""
+        cdef uint32_t index
+        cdef AcceptorState **larger
+        self.reap()
+        for index in range(self.acceptors_size):
+            if self.acceptors[index] == NULL:
+                break
+        else:
+            index = self.acceptors_size
+            if index >= 0xFFFF:
+                raise ValueError("an engine serves at most 65,535 listening sockets")
+            larger = <AcceptorState **>calloc(index * 2 + 8, sizeof(void *))
+            if larger == NULL:
+                raise MemoryError
+            if self.acceptors != NULL:
+                memcpy(larger, self.acceptors, index * sizeof(void *))
+                free(self.acceptors)
+            self.acceptors = larger
+            self.acceptors_size = index * 2 + 8
+            self.owners.extend([None] * (self.acceptors_size - len(self.owners)))
+        if acceptor.places is not None and acceptor.state.wait:
+            self.watch_wakeup(acceptor.places)
+        acceptor.state.index = <uint16_t>index
+        self.acceptors[index] = acceptor.state
+        self.owners[index] = acceptor
+        return 0
+
+    cdef int watch_wakeup(self, Places places) except -1:
+        cdef int fd = places.arena.wakeup_fds[places.generation]
+        if fd not in self.wakeups:
+            self.watch_system(fd)
+            self.wakeups[fd] = 0
+        self.wakeups[fd] += 1
+        return 0
+
+    cdef int unwatch_wakeup(self, Places places) except -1:
+        cdef int fd = places.arena.wakeup_fds[places.generation]
+        self.wakeups[fd] -= 1
+        if self.wakeups[fd] == 0:
+            del self.wakeups[fd]
+            self.interest(fd, 0)
+            self.table[fd].state = SLOT_FREE
+            self.table[fd].generation += 1
+        return 0
+
+    cdef int reap(self) except -1:
+        """Let go of closed acceptors whose last connection has ended."""
+        cdef uint32_t i
+        cdef Acceptor acceptor
+        if not self.retiring:
+            return 0
+        for i in range(self.acceptors_size):
+            if self.acceptors[i] != NULL and self.acceptors[i].hold & HOLD_CLOSED \
+                    and self.acceptors[i].active == 0:
+                acceptor = <Acceptor>self.owners[i]
+                if not acceptor.closing:
+                    continue
+                self.retiring -= 1
+                self.acceptors[i] = NULL
+                self.owners[i] = None
+                if acceptor.places is not None and acceptor.state.wait:
+                    self.unwatch_wakeup(acceptor.places)
+                if acceptor.server is not None:
+                    acceptor.server._retired(acceptor)
+        return 0
+
+    def close(self):
+        """Close every connection at once, without a word, and the engine with them.
+
+        Listening sockets belong to their owners and stay open. Protocols are not told: a loop
+        that still runs should have ended its connections before.
+        """
+        cdef uint32_t fd
+        cdef Endpoint endpoint
+        if self.closed:
+            return
+        self.closed = True
+        if not self.forked and self.loop is not None and not self.loop.is_closed():
+            self.loop.remove_reader(self.fd)
+        if self.record_count and not self.forked:
+            self.flush_records()
+        for fd in range(self.top):
+            if fd < <uint32_t>len(self.endpoints) and self.endpoints[fd] is not None:
+                endpoint = <Endpoint>self.endpoints[fd]
+                self.endpoints[fd] = None
+                endpoint.dropped()
+            if self.table[fd].state >= SLOT_ACCEPTED:
+                if self.forked:
+                    # The parent's epoll set and places are not ours to touch.
+                    self.table[fd].state = SLOT_FREE
+                    close(<int>fd)
+                else:
+                    self.release(<int>fd)
+        self.position = self.count = self.accepted_position = self.accepted_count = 0
+        self.close_descriptors()
+
+    cdef void close_descriptors(self) noexcept:
+        # The epoll set first: with it go all registrations, also those of listening sockets.
+        if self.fd >= 0:
+            close(self.fd)
+        if self.timer >= 0:
+            close(self.timer)
+        if self.reserve >= 0:
+            close(self.reserve)
+        self.fd = self.timer = self.reserve = -1
+
+    def _after_fork(self):
+        """In a forked child: close the copies of all descriptors, touch nothing shared."""
+        self.forked = True
+        self.close()
+
+    def __del__(self):
+        if not self.closed and self.open and not self.forked:
+            warnings.warn(f"event loop gone with {self.open} connections open",
+                          ResourceWarning, source=self)
+        self.close()
+
+    def __dealloc__(self):
+        self.close_descriptors()
+        if self.table != NULL:
+            munmap(self.table, self.mapping_size())
+        free(self.events)
+        free(self.accepted)
+        free(self.parked)
+        free(self.records)
+        free(self.acceptors)
+
+
+cdef bint concerns_one_connection(int error) noexcept nogil:
+    """accept(2): errors of the new connection, which are to be treated like EAGAIN by retrying."""
+    return (error == EPROTO or error == EPERM or error == ENETDOWN or error == ENOPROTOOPT
+            or error == EHOSTDOWN or error == ENONET or error == EHOSTUNREACH
+            or error == EOPNOTSUPP or error == ENETUNREACH or error == ETIMEDOUT
+            or error == ECONNRESET)
+
+
+def _close_after_fork():
+    for engine in list(engines):
+        engine._after_fork()
+
+
+os.register_at_fork(after_in_child=_close_after_fork)
+
+
+# --- endpoints and acceptors ------------------------------------------------------------------
+
+cdef class Endpoint:
+    """A connection as the engine sees it. Subclassed natively; of no use by itself."""
+
+    cdef int made(self, bytes data) except -1:
+        """The connection is ready; `data` is its first input, or None if it was not waited for."""
+        return 0
+
+    cdef int event(self, uint32_t events) except -1:
+        """epoll reported something."""
+        return 0
+
+    cdef int expired(self, bint first_byte) except -1:
+        """The deadline has passed."""
+        return 0
+
+    cdef int drain(self) except -1:
+        """The server ends: say farewell and close if idle. True while it is still needed."""
+        return False
+
+    cdef int abort_now(self) except -1:
+        """Close at once."""
+        return 0
+
+    cdef int dropped(self) except -1:
+        """The engine closes the descriptor; forget it."""
+        self.fd = -1
+        return 0
+
+
+cdef class Acceptor:
+    """One listening socket, its limit, and what is said to whom.
+
+    Args:
+        engine: where it is served.
+        sock: a bound and listening, non-blocking socket. It stays the caller's, and must be
+            closed only after `close`.
+        factory: makes the protocol of a connection; called without arguments, or with the
+            connection if `with_connection` is true.
+        server: told by ``_retired(acceptor)`` when the last connection after `close` has ended.
+        listener: what `get_extra_info("listener")` of its connections returns.
+        places: the limit that its connections count under; None for no limit.
+        options: set on every accepted socket: what the kernel does not let it inherit.
+        lazy: Python objects are made at the first byte instead of at accept.
+        server_first: the server speaks first, so that a client has nothing unread in flight.
+        wait: take a place before accepting and leave clients in the backlog when there is none,
+            instead of refusing them.
+        greeting: sent at accept, at most 65,535 bytes.
+        refusal: sent to a connection for which there is no place.
+        overload: sent to a connection for which there is no descriptor.
+        farewell_first_byte: sent when `first_byte` has passed.
+        farewell_idle: sent when `idle` has passed.
+        farewell_shutdown: sent by `drain`.
+        linger: seconds to go on sending after close, then reset; 0 leaves it to the kernel.
+        first_byte: seconds that a client may be silent after accept; 0 for ever.
+        idle: seconds between two inputs; 0 for ever.
+    """
+
+    def __cinit__(self):
+        self.state = <AcceptorState *>calloc(1, sizeof(AcceptorState))
+        if self.state == NULL:
+            raise MemoryError
+        self.state.fd = -1
+        self.state.hold = HOLD_PAUSED
+
+    def __init__(self, Engine engine not None, sock, factory, *, server=None, listener=None,
+                 bint with_connection=False, Places places=None, OptionBatch options=None,
+                 bint lazy=False, bint server_first=False, bint wait=False,
+                 bytes greeting=b"", bytes refusal=b"", bytes overload=b"",
+                 bytes farewell_first_byte=b"", bytes farewell_idle=b"",
+                 bytes farewell_shutdown=b"",
+                 double linger=0.0, double first_byte=0.0, double idle=0.0):
+        cdef AcceptorState *state = self.state
+        cdef int fd = sock.fileno()
+        if engine.closed:
+            raise RuntimeError("the engine is closed")
+        if len(greeting) > 0xFFFF:
+            raise ValueError(f"greeting of {len(greeting)} bytes, at most 65,535 allowed")
+        if fd < 0 or <uint32_t>fd >= engine.table_size:
+            raise ValueError(f"descriptor {fd} of the listening socket is out of range")
+        if engine.table[fd].state != SLOT_FREE:
+            raise ValueError(f"descriptor {fd} is served already")
+        self.engine = engine
+        self.sock = sock
+        self.factory = factory
+        self.server = server
+        self.listener = listener
+        self.with_connection = with_connection
+        self.places = places
+        self.options = options
+        self.context = copy_context()
+        self.texts = (greeting, refusal, overload, farewell_first_byte, farewell_idle,
+                      farewell_shutdown)
+        state.fd = fd
+        state.lazy = lazy
+        state.server_first = server_first
+        state.wait = wait
+        state.greeting = PyBytes_AS_STRING(greeting)
+        state.greeting_size = <uint32_t>len(greeting)
+        state.refusal = PyBytes_AS_STRING(refusal)
+        state.refusal_size = <uint32_t>len(refusal)
+        state.overload = PyBytes_AS_STRING(overload)
+        state.overload_size = <uint32_t>len(overload)
+        state.farewell_first_byte = PyBytes_AS_STRING(farewell_first_byte)
+        state.farewell_first_byte_size = <uint32_t>len(farewell_first_byte)
+        state.farewell_shutdown = PyBytes_AS_STRING(farewell_shutdown)
+        state.farewell_shutdown_size = <uint32_t>len(farewell_shutdown)
+        state.linger = milliseconds(linger)
+        state.first_byte = milliseconds(first_byte)
+        state.idle = milliseconds(idle)
+        if places is not None:
+            state.row = places.row
+            state.cells = places.cells
+            state.generation = places.generation
+            state.generations = places.arena.generations
+            state.wakeups = places.arena.wakeup_fds
+        if options is not None:
+            state.options = options.table
+            state.options_size = options.size
+        engine.enlist(self)
+        engine.top = max(engine.top, <uint32_t>fd + 1)
+        engine.table[fd].state = SLOT_LISTENING
+        engine.table[fd].flags = 0
+        engine.table[fd].acceptor = state.index
+        if engine.at_capacity:
+            state.hold |= HOLD_CAPACITY
+        if engine.overload_until:
+            state.hold |= HOLD_BACKOFF
+
+    cdef Endpoint endpoint(self, int fd):
+        raise NotImplementedError
+
+    def resume(self):
+        """Accept, from now on or again. A new acceptor is paused until this is called.
+
+        Raises:
+            RuntimeError: the acceptor is closed.
+        """
+        if self.state.hold & HOLD_CLOSED or self.engine.closed:
+            raise RuntimeError("the acceptor is closed")
+        self.state.hold &= ~HOLD_PAUSED
+        self.engine.tick()
+        self.engine.arm(self.state)
+
+    def pause(self):
+        """Stop accepting; clients wait in the backlog, connections go on."""
+        if not self.engine.closed:
+            self.engine.disarm(self.state, HOLD_PAUSED)
+
+    def close(self):
+        """Stop accepting for good and let go of the listening socket; connections go on."""
+        cdef Engine engine = self.engine
+        if self.closing:
+            return
+        self.closing = True
+        if not engine.closed:
+            engine.disarm(self.state, HOLD_CLOSED)
+            engine.table[self.state.fd].state = SLOT_FREE
+            engine.table[self.state.fd].generation += 1
+            engine.retiring += 1
+            engine.reap()
+        elif self.server is not None:
+            self.server._retired(self)
+
+    def drain(self):
+        """Say farewell to all idle connections and close them; return how many are still open.
+
+        To be called again until it returns 0: a connection whose protocol is `busy` is let be,
+        and looked at again by the next call.
+        """
+        cdef Engine engine = self.engine
+        cdef uint32_t fd
+        cdef Slot *slot
+        engine.tick()
+        for fd in range(engine.top):
+            slot = &engine.table[fd]
+            if slot.state < SLOT_ACCEPTED or slot.acceptor != self.state.index:
+                continue
+            if slot.state == SLOT_LAZY:
+                if slot.offset == self.state.greeting_size and self.state.farewell_shutdown_size:
+                    send(<int>fd, self.state.farewell_shutdown,
+                         self.state.farewell_shutdown_size, MSG_NOSIGNAL)
+                engine.release(<int>fd)
+            elif slot.state == SLOT_OPEN:
+                (<Endpoint>engine.endpoints[fd]).drain()
+        engine.reap()
+        return self.state.active
+
+    def abort(self):
+        """Close all connections at once; their protocols are told. Return how many there were."""
+        cdef Engine engine = self.engine
+        cdef uint32_t fd
+        cdef Slot *slot
+        found = 0
+        for fd in range(engine.top):
+            slot = &engine.table[fd]
+            if slot.state < SLOT_ACCEPTED or slot.acceptor != self.state.index:
+                continue
+            found += 1
+            if slot.state == SLOT_OPEN:
+                (<Endpoint>engine.endpoints[fd]).abort_now()
+            else:
+                engine.release(<int>fd)
+        engine.reap()
+        return found
+
+    def endpoints(self):
+        """Return the connections that have Python objects, in order of descriptor."""
+        cdef uint32_t fd
+        cdef Engine engine = self.engine
+        return [engine.endpoints[fd] for fd in range(min(engine.top, <uint32_t>len(engine.endpoints)))
+                if engine.endpoints[fd] is not None
+                and engine.table[fd].acceptor == self.state.index]
+
+    @property
+    def accepting(self):
+        """True while it is in the epoll set."""
+        return self.state.registered
+
+    @property
+    def full(self):
+        """True while clients wait in the backlog for a place (`wait`)."""
+        return bool(self.state.hold & HOLD_FULL)
+
+    @property
+    def paused(self):
+        """True between `pause` and `resume`."""
+        return bool(self.state.hold & HOLD_PAUSED)
+
+    @property
+    def closed(self):
+        """True after `close`, or after the kernel said that the socket does not listen."""
+        return bool(self.state.hold & HOLD_CLOSED)
+
+    @property
+    def connections(self):
+        """Connections in flight, from accept to close; parked refusals are none."""
+        return self.state.connections
+
+    @property
+    def held(self):
+        """Descriptors in use: connections and parked refusals."""
+        return self.state.active
+
+    def statistics(self):
+        """Return the counters since the start, by name."""
+        return {
+            "accepted": self.state.accepted,
+            "refused_limit": self.state.refused_limit,
+            "refused_overload": self.state.refused_overload,
+            "accept_errors": self.state.accept_errors,
+            "option_errors": self.state.option_errors,
+            "timed_out": self.state.timed_out,
+        }
+
+    def __dealloc__(self):
+        free(self.state)
+
+
+cdef uint32_t milliseconds(double seconds) except? 0xFFFFFFFF:
+    """Seconds as the table keeps them; more than 14 days would wrap around its 32 bits."""
+    if not 0 <= seconds:
+        raise ValueError(f"a time must not be negative: {seconds}")
+    return <uint32_t>(min(seconds, 1209600.0) * 1000 + 0.999)
