@@ -1,1 +1,30 @@
-"""config."""
+"""The configuration: from a TOML text to typed, resolved, frozen settings of every listener.
+
+Rules of this package: it imports neither native modules nor a loop, and what it learns of the
+machine comes in through `Host`. Data goes one way: text, document, drafts, `Config`.
+
+    load(path) / loads(text)  ->  Config  ->  ListenerSettings  ->  socket_options(...)
+"""
+
+from fastlisten.config.host import Host
+from fastlisten.config.load import default_config, load, loads
+from fastlisten.config.settings import Bind, Certificate, Config, ListenerSettings
+from fastlisten.config.sockets import SocketSetting, socket_options
+from fastlisten.config.values_network import Endpoint, Rate
+from fastlisten.config.values_tls import ServerName
+
+__all__ = [
+    "Bind",
+    "Certificate",
+    "Config",
+    "Endpoint",
+    "Host",
+    "ListenerSettings",
+    "Rate",
+    "ServerName",
+    "SocketSetting",
+    "default_config",
+    "load",
+    "loads",
+    "socket_options",
+]

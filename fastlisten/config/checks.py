@@ -1,0 +1,226 @@
+"""What must hold between values: of one listener, and between listeners.
+
+Rules of this file: each function is one rule of the format. It reports on the document and may
+put an adjusted value into a draft; it never changes what is written. A value that failed to parse
+has been reported and gives rise to nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fastlisten.config.binds import (
+    find_overlaps,
+    is_loopback,
+    looks_like_port,
+    parse_bind,
+    set_v6only,
+)
+from fastlisten.config.document import Document
+from fastlisten.config.drafts import Draft
+from fastlisten.config.host import Host
+from fastlisten.config.text import Path, quote
+from fastlisten.config.values import BadValueError
+from fastlisten.config.values_tls import TLS13_SUITES
+
+__all__ = ["check_binds", "check_listener", "check_values", "read_binds"]
+
+# RFC 2033 5: LMTP must not be offered on the port of SMTP.
+_SMTP_PORT = 25
+
+_BINDS = '"address:port", "[address]:port", "address", "unix:/path", "fd:number" or "systemd:name"'
+
+
+def check_values(
+    document: Document,
+    host: Host,
+    values: Mapping[str, Any],
+    at: Callable[[str], Path],
+    certificates: Mapping[str, Any],
+) -> None:
+    """Check what is written in one place, `[server]` or a listener.
+
+    Args:
+        document: receives the reports.
+        host: the machine.
+        values: typed, by key.
+        at: the path of a key in this place.
+        certificates: by id.
+    """
+    if values.get("tls.implicit") and values.get("tls.enable") is False:
+        document.error(at("tls.enable"), "this contradicts tls.implicit = true beside it", False)
+    if (tos := values.get("socket.tos")) and tos & 3:
+        message = f"the low two bits belong to the kernel, {tos & ~3} is what packets will carry"
+        document.warning(at("socket.tos"), message, tos)
+    if values.get("socket.linger") == 0:
+        message = "every close is a reset and loses what was not yet sent"
+        document.warning(at("socket.linger"), message, 0)
+    if (backlog := values.get("socket.backlog", 0)) > (host.somaxconn or backlog):
+        message = f"the kernel clamps this to net.core.somaxconn = {host.somaxconn}"
+        document.warning(at("socket.backlog"), message, backlog)
+    suites = set(values.get("tls.ciphers", ())) & set(TLS13_SUITES)
+    if suites and len(suites) < len(TLS13_SUITES) and not host.tls13_choice:
+        message = "this Python cannot choose between TLS 1.3 suites"
+        allowed = "all three of TLS 1.3 or none of them (Python 3.15 can choose)"
+        document.error(at("tls.ciphers"), message, list(values["tls.ciphers"]), allowed)
+    _check_certificates(document, values, at, certificates)
+
+
+def _check_certificates(
+    document: Document,
+    values: Mapping[str, Any],
+    at: Callable[[str], Path],
+    certificates: Mapping[str, Any],
+) -> None:
+    named = [("tls.certificate", values.get("tls.certificate"))]
+    named += [("tls.sni", name.certificate) for name in values.get("tls.sni", ())]
+    for key, certificate in named:
+        if certificate is not None and certificate not in certificates:
+            known = ", ".join(map(quote, certificates)) or "no certificate is configured"
+            document.error(
+                at(key), f"there is no [certificate.{quote(certificate)}]", certificate, known
+            )
+
+
+def check_listener(document: Document, draft: Draft, certificates: Mapping[str, Any]) -> None:
+    """Settle TLS, what serves the listener, and values that its protocol rules out."""
+    _settle_tls(draft, certificates)
+    _check_handler(document, draft)
+    _settle_defer_accept(document, draft)
+    if draft["tls.protocols"] == ("TLSv1.3",) and draft["tls.ciphers"]:
+        _check_suites_left(document, draft)
+    typed = draft.values.typed
+    if typed.get("tls.enable") and draft.base.protocol.name == "http" and not draft["tls.implicit"]:
+        message = "http has no STARTTLS, this means nothing without tls.implicit"
+        document.warning(draft.at("tls.enable"), message, True)
+
+
+def _check_suites_left(document: Document, draft: Draft) -> None:
+    if not set(draft["tls.ciphers"]) & set(TLS13_SUITES):
+        document.error(draft.at("tls.ciphers"), "no suite is left that tls.protocols can speak")
+
+
+def _settle_tls(draft: Draft, certificates: Mapping[str, Any]) -> None:
+    typed = draft.values.typed
+    if typed.get("tls.implicit"):
+        # Its own wish for TLS wins over an inherited refusal: never plaintext by accident.
+        if not draft["tls.enable"]:
+            draft.adjusted["tls.enable"] = (True, "listener")
+    elif typed.get("tls.enable") is False and draft["tls.implicit"]:
+        draft.adjusted["tls.implicit"] = (False, "listener")
+    if draft["tls.enable"] and draft["tls.certificate"] is None:
+        if "default" in certificates:
+            draft.adjusted["tls.certificate"] = ("default", "default")
+        elif len(certificates) == 1:
+            draft.adjusted["tls.certificate"] = (next(iter(certificates)), "default")
+
+
+def _check_handler(document: Document, draft: Draft) -> None:
+    typed = draft.values.typed
+    named = [key for key in ("handler", "forward", "app") if key in typed]
+    for key in named[1:]:
+        document.error(draft.at(key), f"only one of {named[0]} and {key} can serve a listener")
+    protocol = draft.base.protocol.name
+    if "app" in named and protocol not in ("", "http"):
+        document.error(draft.at("app"), f"an application serves http, not {protocol}")
+
+
+def server_speaks_first(draft: Draft) -> bool:
+    """Tell whether clients wait for the server; with implicit TLS they never do."""
+    return draft.base.protocol.server_speaks_first and not draft["tls.implicit"]
+
+
+def _settle_defer_accept(document: Document, draft: Draft) -> None:
+    if draft["socket.defer-accept"] is None or not server_speaks_first(draft):
+        return
+    if "socket.defer-accept" in draft.values.typed:
+        document.error(
+            draft.at("socket.defer-accept"),
+            f"in {draft.base.protocol.name} the client waits for the server, so both would wait",
+        )
+    else:
+        draft.adjusted["socket.defer-accept"] = (None, "server")
+
+
+def read_binds(document: Document, draft: Draft) -> None:
+    """Read the addresses of a listener, and check what its protocol says of them."""
+    texts = draft.values.typed.get("bind")
+    if texts is None:
+        return
+    protocol = draft.base.protocol
+    # An unknown protocol has been reported; any port will do to read the rest.
+    port = protocol.standard_port(draft["tls.implicit"]) if protocol.name else _SMTP_PORT
+    path = draft.at("bind")
+    single = isinstance(_raw(document, path), str)
+    for index, text in enumerate(texts):
+        here = path if single else (*path, index)
+        try:
+            bind = parse_bind(text, port)
+        except BadValueError as error:
+            draft.values.failed.add("bind")
+            allowed = _BINDS if error.allowed is None else error.allowed
+            document.error(here, error.message, text, allowed, error.suggestion)
+            continue
+        draft.binds.append(bind)
+        draft.bind_paths.append(here)
+        if tail := looks_like_port(bind):
+            address = bind.text.strip().removesuffix(f":{tail}")
+            document.warning(
+                here,
+                f"{tail} is read as the end of the address, the port is {bind.port}",
+                text,
+                quote(f"[{address}]:{tail}"),
+            )
+        if protocol.name == "lmtp" and bind.port == _SMTP_PORT:
+            document.error(here, "LMTP must not be on port 25 (RFC 2033)", text)
+    if protocol.name == "jmap":
+        _check_jmap(document, draft)
+    _check_unix(document, draft)
+
+
+def _raw(document: Document, path: Path) -> Any:
+    value: Any = document.data
+    for part in path:
+        value = value[part]
+    return value
+
+
+def _check_jmap(document: Document, draft: Draft) -> None:
+    if draft["tls.implicit"] or draft["proxy.trusted-networks"]:
+        return
+    for bind, path in zip(draft.binds, draft.bind_paths, strict=True):
+        if not is_loopback(bind):
+            document.error(
+                path,
+                "JMAP needs TLS (RFC 8620)",
+                bind.text,
+                "tls.implicit = true, a loopback address, or proxy.trusted-networks",
+            )
+
+
+def _check_unix(document: Document, draft: Draft) -> None:
+    if any(bind.family == "unix" for bind in draft.binds) or "bind" in draft.values.failed:
+        return
+    for key in ("socket.mode", "socket.user", "socket.group"):
+        if key in draft.values.typed:
+            document.warning(draft.at(key), "this means nothing, no bind is a unix: socket")
+
+
+def check_binds(document: Document, drafts: Sequence[Draft]) -> None:
+    """Report addresses that are claimed twice, and settle IPV6_V6ONLY of all listeners."""
+    claims = [(draft.id, bind) for draft in drafts for bind in draft.binds]
+    paths = [path for draft in drafts for path in draft.bind_paths]
+    for index, other in find_overlaps(claims):
+        (id, bind), (other_id, other_bind) = claims[index], claims[other]
+        verb = "claims" if bind.address == other_bind.address else "covers"
+        whose = "this listener itself" if id == other_id else f"listener {quote(other_id)}"
+        message = f"listener {quote(id)} cannot have it, {whose} {verb} it"
+        if verb == "covers":
+            message += f" by {quote(other_bind.text)}"
+        document.error(paths[index], message, bind.text)
+    ipv4_wildcards = frozenset(
+        bind.port for _, bind in claims if bind.family == "inet" and bind.wildcard and bind.port
+    )
+    for draft in drafts:
+        draft.binds = list(set_v6only(draft.binds, ipv4_wildcards))

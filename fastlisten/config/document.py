@@ -1,0 +1,202 @@
+"""A TOML text, its lines, and everything that is found wrong with it.
+
+Rules of this file: it knows TOML and nothing of our keys. Mistakes are collected, not raised, so
+that one report names them all; only a text that is no TOML at all is refused at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import tomli
+
+from fastlisten.config.lines import Lines
+from fastlisten.config.text import Path, dotted, show_value
+from fastlisten.errors import ConfigurationError, Problem
+
+__all__ = ["NOTHING", "Document", "parse", "read_file"]
+
+# 10,000 listeners are about 1 MiB; more than this is not a configuration but a wrong file.
+_LARGEST_FILE = 64 << 20
+
+_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+class _Nothing:
+    """The value of a problem that concerns no value."""
+
+
+#: Says that a problem concerns no value, because every TOML value could be the one.
+NOTHING: Final = _Nothing()
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    path: Path
+    message: str
+    value: Any
+    allowed: str
+    suggestion: str
+
+
+class Document:
+    """One configuration text, and the list of its mistakes.
+
+    Attributes:
+        data: what tomli made of it.
+        file: the file's name as the user gave it, or empty.
+        directory: what relative paths in it are relative to.
+    """
+
+    def __init__(self, text: str, data: dict[str, Any], file: str) -> None:
+        self.data = data
+        self.file = file
+        self.directory = _directory(file)
+        self._text = text
+        self._errors: list[_Note] = []
+        self._warnings: list[_Note] = []
+
+    @cached_property
+    def _lines(self) -> Lines:
+        return Lines(self._text)
+
+    def line(self, path: Path) -> int:
+        """Return the line of a key, or of the nearest table around it; 0 if there is none."""
+        return self._lines[path]
+
+    def error(
+        self,
+        path: Path,
+        message: str,
+        value: Any = NOTHING,
+        allowed: str = "",
+        suggestion: str = "",
+    ) -> None:
+        """Add a mistake, which will stop the load.
+
+        Args:
+            path: the key.
+            message: what is wrong.
+            value: the value as TOML gave it.
+            allowed: what would be accepted.
+            suggestion: what was probably meant.
+        """
+        self._errors.append(_Note(path, message, value, allowed, suggestion))
+
+    def warning(self, path: Path, message: str, value: Any = NOTHING, suggestion: str = "") -> None:
+        """Add something that deserves notice and stops nothing; arguments as for `error`."""
+        self._warnings.append(_Note(path, message, value, "", suggestion))
+
+    def problem(
+        self, path: Path, message: str, value: str = "", allowed: str = "", suggestion: str = ""
+    ) -> Problem:
+        """Return a problem with this document's file and line; `value` is TOML text."""
+        return Problem(
+            message=message,
+            file=self.file,
+            line=self.line(path) if path else 0,
+            key=dotted(path),
+            value=value,
+            allowed=allowed,
+            suggestion=suggestion,
+        )
+
+    def warnings(self) -> tuple[Problem, ...]:
+        """Return the warnings in order of line."""
+        return self._report(self._warnings)
+
+    def check(self) -> None:
+        """Raise ConfigurationError if there are mistakes, with all of them in order of line."""
+        if self._errors:
+            raise ConfigurationError(self._report(self._errors), self.warnings())
+
+    def _report(self, notes: list[_Note]) -> tuple[Problem, ...]:
+        problems = (
+            self.problem(
+                note.path,
+                note.message,
+                "" if note.value is NOTHING else show_value(note.value),
+                note.allowed,
+                note.suggestion,
+            )
+            for note in notes
+        )
+        return tuple(sorted(problems, key=lambda problem: problem.line))
+
+
+def _directory(file: str) -> str:
+    try:
+        return os.path.dirname(os.path.abspath(file)) if file else os.getcwd()
+    except OSError:
+        # The working directory has been removed: relative paths lead nowhere, and say so later.
+        return ""
+
+
+def parse(text: str | bytes, file: str = "") -> Document:
+    """Return the document of a TOML text.
+
+    Args:
+        text: TOML, in UTF-8 if it is bytes.
+        file: name for messages, and the place that relative paths are relative to.
+
+    Raises:
+        ConfigurationError: with the one mistake that makes the text unreadable.
+    """
+    if isinstance(text, bytes):
+        text = _decode(text, file)
+    # Editors on Windows put a byte order mark before a text, which TOML does not know.
+    text = text.removeprefix("\ufeff")
+    try:
+        text.encode()
+        data = tomli.loads(text)
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise _refusal(file, line, "a lone surrogate is not Unicode text") from None
+    except RecursionError:
+        raise _refusal(file, 0, "arrays or tables are nested too deeply") from None
+    except ValueError as error:
+        # TOMLDecodeError is one; a number of thousands of digits is refused by int() itself.
+        message = str(error)
+        position = _POSITION.search(message)
+        line = int(position[1] or 0) if position else 0
+        if position:
+            column = f" (column {position[2]})" if position[2] else " at the end of the text"
+            message = message[: position.start()] + column
+            line = line or text.count("\n") + 1
+        raise _refusal(file, line, f"not valid TOML: {message}") from None
+    return Document(text, data, file)
+
+
+def _decode(content: bytes, file: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _refusal(file, line, f"byte {content[error.start]:#04x} is not UTF-8") from None
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        ConfigurationError: if it cannot be read, or is too large to be a configuration.
+    """
+    name = os.fsdecode(path)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise _refusal(name, 0, f"cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise _refusal(name, 0, f"cannot be read: {error}") from None
+    if len(content) > _LARGEST_FILE:
+        raise _refusal(name, 0, "is larger than 64 MiB and hardly a configuration")
+    return content
+
+
+def _refusal(file: str, line: int, message: str) -> ConfigurationError:
+    return ConfigurationError([Problem(message=message, file=file, line=line)])

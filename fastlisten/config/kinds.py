@@ -1,0 +1,32 @@
+"""All value grammars in one table, by the name that a row's `kind` gives.
+
+Rules of this file: nothing but the table and its three uses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastlisten.config.values import SCALARS, Kind
+from fastlisten.config.values_network import NETWORK_KINDS
+from fastlisten.config.values_tls import TLS_KINDS
+from fastlisten.option import Option
+
+__all__ = ["KINDS", "describe", "plain", "write"]
+
+KINDS: dict[str, Kind] = {**SCALARS, **NETWORK_KINDS, **TLS_KINDS}
+
+
+def write(option: Option, value: Any) -> str:
+    """Return a typed value as TOML text; None is `false`, which optional rows read as not set."""
+    return "false" if value is None else KINDS[option.kind].write(value)
+
+
+def plain(option: Option, value: Any) -> Any:
+    """Return a typed value as what JSON can hold; None where nothing is set."""
+    return None if value is None else KINDS[option.kind].plain(value)
+
+
+def describe(option: Option) -> str:
+    """Return what a row accepts, in words."""
+    return KINDS[option.kind].describe(option)

@@ -1,0 +1,177 @@
+"""Which line a key stands in: a scanner over TOML text that has already been parsed.
+
+Rules of this file: tomli has accepted the text before, so the scanner need not find mistakes; it
+only has to walk the same grammar (TOML 1.1, which includes 1.0). It keeps no values. It is run
+when the first message needs a line, so that a file without mistakes does not pay for it.
+
+A key path is a tuple: names of tables and keys, and indices of arrays' elements, so that
+``("server", "tls", "sni", 0, "subject")`` names one string.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+
+import tomli
+
+from fastlisten.config.text import Path
+
+__all__ = ["Lines"]
+
+# Blank space, line ends and comments, all that may stand between two tokens.
+_GAP = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")
+_BLANK = re.compile(r"[ \t]*+")
+_KEY = re.compile(r"""([A-Za-z0-9_-]++)|"((?:[^"\\\n]++|\\.)*+)"|'([^'\n]*+)'""")
+# One scalar. A closing delimiter of a multi-line string takes up to two more quotes, which then
+# belong to the text. A date with a space before its time is one scalar, so blanks are included.
+_SCALAR = re.compile(
+    r'''"""(?:[^"\\]++|\\.|""?(?!"))*+""""{0,2}'''
+    r"""|\'\'\'(?:[^']++|''?(?!'))*+\'\'\''{0,2}"""
+    r'''|"(?:[^"\\\n]++|\\.)*+"'''
+    r"""|'[^'\n]*+'"""
+    r"""|[^,\]}#\n"'\[{]++""",
+    re.DOTALL,
+)
+
+
+class Lines:
+    """The lines of all key paths of a document.
+
+    Args:
+        text: a document that tomli accepts.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._ends = [match.start() for match in re.finditer("\n", text)]
+        self._found: dict[Path, int] = {}
+        # Index of the newest table of each array of tables.
+        self._newest: dict[Path, int] = {}
+        self._scan()
+
+    def __getitem__(self, path: Path) -> int:
+        """Return the 1-based line of a path, of its nearest parent that has one, or 0."""
+        while path:
+            if (line := self._found.get(path)) is not None:
+                return line
+            path = path[:-1]
+        return 0
+
+    def paths(self) -> dict[Path, int]:
+        """Return every path of the document with its line."""
+        return dict(self._found)
+
+    def _line(self, position: int) -> int:
+        return bisect_left(self._ends, position) + 1
+
+    def _scan(self) -> None:
+        text, size = self._text, len(self._text)
+        table: Path = ()
+        position = self._skip(0)
+        while position < size:
+            if text.startswith("[[", position):
+                keys, end = self._keys(position + 2)
+                table = self._array_table(keys, self._line(position))
+                position = end + 2
+            elif text[position] == "[":
+                keys, end = self._keys(position + 1)
+                table = self._table(keys, self._line(position))
+                position = end + 1
+            else:
+                position = self._entry(table, position)
+            position = self._skip(position)
+
+    def _skip(self, position: int) -> int:
+        match = _GAP.match(self._text, position)
+        return match.end() if match else position
+
+    def _keys(self, position: int) -> tuple[list[str], int]:
+        """Return a dotted key's parts and the position of what follows it and its blanks."""
+        keys = []
+        while True:
+            position = self._blank(position)
+            match = _KEY.match(self._text, position)
+            if match is None:
+                raise ValueError(f"no key at {position}: the text was not checked by tomli")
+            bare, basic, literal = match.groups()
+            if basic is not None:
+                keys.append(tomli.loads(f'k = "{basic}"')["k"] if "\\" in basic else basic)
+            else:
+                keys.append(bare if bare is not None else literal)
+            position = self._blank(match.end())
+            if not self._text.startswith(".", position):
+                return keys, position
+            position += 1
+
+    def _blank(self, position: int) -> int:
+        match = _BLANK.match(self._text, position)
+        return match.end() if match else position
+
+    def _parents(self, keys: list[str], line: int) -> Path:
+        """Return the path of a header's last table but one, through the newest of each array."""
+        path: Path = ()
+        for key in keys[:-1]:
+            path = (*path, key)
+            self._found.setdefault(path, line)
+            if path in self._newest:
+                path = (*path, self._newest[path])
+        return path
+
+    def _table(self, keys: list[str], line: int) -> Path:
+        path = (*self._parents(keys, line), keys[-1])
+        # Its own header names a table better than an earlier header of a table within it.
+        self._found[path] = line
+        return path
+
+    def _array_table(self, keys: list[str], line: int) -> Path:
+        path = (*self._parents(keys, line), keys[-1])
+        self._found.setdefault(path, line)
+        self._newest[path] = self._newest.get(path, -1) + 1
+        path = (*path, self._newest[path])
+        self._found[path] = line
+        return path
+
+    def _entry(self, table: Path, position: int) -> int:
+        """Record ``key = value`` and everything in the value; return the position after it."""
+        # Open arrays and inline tables: their path, and the next index, or -1 for a table.
+        open_values: list[tuple[Path, int]] = [(table, -1)]
+        text = self._text
+        while True:
+            # Here a key of a table or an element of an array begins.
+            path, index = open_values[-1]
+            if index < 0:
+                keys, end = self._keys(position)
+                line = self._line(position)
+                for key in keys[:-1]:
+                    path = (*path, key)
+                    self._found.setdefault(path, line)
+                path = (*path, keys[-1])
+                position = self._blank(end + 1)
+            else:
+                line = self._line(position)
+                open_values[-1] = (path, index + 1)
+                path = (*path, index)
+            self._found[path] = line
+            if text[position] in "[{":
+                open_values.append((path, 0 if text[position] == "[" else -1))
+                position = self._skip(position + 1)
+            else:
+                match = _SCALAR.match(text, position)
+                if match is None:
+                    raise ValueError(f"no value at {position}: the text was not checked by tomli")
+                position = match.end()
+                if len(open_values) == 1:
+                    return position
+                position = self._skip(position)
+            # What was begun may end here, and so may what it stands in.
+            while True:
+                if text[position] == ",":
+                    position = self._skip(position + 1)
+                if text[position] not in "]}":
+                    break
+                open_values.pop()
+                position += 1
+                if len(open_values) == 1:
+                    return position
+                position = self._skip(position)

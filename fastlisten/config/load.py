@@ -1,0 +1,60 @@
+"""The three ways to a `Config`: a file, a text, and the embedded default.
+
+Rules of this file: only the ways in; they all end in `resolve`.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+
+from fastlisten.config.document import parse, read_file
+from fastlisten.config.host import Host
+from fastlisten.config.resolve import resolve
+from fastlisten.config.settings import Config
+
+__all__ = ["default_config", "default_text", "load", "loads"]
+
+
+def load(path: str | os.PathLike[str], *, host: Host | None = None) -> Config:
+    """Return the configuration in a file.
+
+    Args:
+        path: the file; relative paths in it are relative to its directory.
+        host: what the machine contributes; None for this one.
+
+    Raises:
+        ConfigurationError: with all mistakes, or with the reason why it cannot be read.
+    """
+    text = read_file(path)
+    return resolve(parse(text, os.fsdecode(path)), host or Host.current())
+
+
+def loads(text: str | bytes, *, file: str = "", host: Host | None = None) -> Config:
+    """Return the configuration in a text.
+
+    Args:
+        text: TOML; bytes are UTF-8.
+        file: the name that messages use; relative paths are relative to its directory.
+        host: what the machine contributes; None for this one.
+
+    Raises:
+        ConfigurationError: with all mistakes.
+    """
+    return resolve(parse(text, file), host or Host.current())
+
+
+def default_text() -> str:
+    """Return the text of the embedded default."""
+    return files("fastlisten.config").joinpath("default.toml").read_text(encoding="utf-8")
+
+
+def default_config(data_directory: str | None = None, *, host: Host | None = None) -> Config:
+    """Return the embedded default: every protocol, on loopback, on ports that need no privilege.
+
+    Args:
+        data_directory: where data lives; None for the host's usual place.
+        host: what the machine contributes; None for this one.
+    """
+    document = parse(default_text())
+    return resolve(document, host or Host.current(), data_directory or "")

@@ -1,0 +1,196 @@
+"""From TOML tables to typed values by row, collecting what is wrong.
+
+Rules of this file: one value or one key at a time. What values mean together is in `checks.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastlisten.config.document import Document
+from fastlisten.config.host import Host
+from fastlisten.config.kinds import KINDS, describe
+from fastlisten.config.macros import expand
+from fastlisten.config.suggest import likely, near
+from fastlisten.config.text import Path, dotted
+from fastlisten.config.values import BadValueError
+from fastlisten.option import Option
+
+__all__ = ["Reader", "Schema", "Values"]
+
+#: Keys of one table: a row, or the keys of a table within it.
+Tree = dict[str, "Option | Tree"]
+
+_PARSERS: dict[str, Callable[[Option, Any], Any]] = {
+    name: kind.parse for name, kind in KINDS.items()
+}
+
+
+class Schema:
+    """What may stand in one table.
+
+    Args:
+        rows: its rows and their keys in it: ``("hostname", row)`` for `server.hostname`.
+        elsewhere: keys that do not belong here, and what to say of each.
+
+    Attributes:
+        tree: rows by key, nested as tables are.
+        keys: all dotted keys, then the names of the tables within.
+    """
+
+    def __init__(
+        self, rows: Iterable[tuple[str, Option]], elsewhere: Mapping[str, str] | None = None
+    ) -> None:
+        self.tree: Tree = {}
+        keys = []
+        for key, row in rows:
+            keys.append(key)
+            *groups, last = key.split(".")
+            tree = self.tree
+            for group in groups:
+                inner = tree.setdefault(group, {})
+                if not isinstance(inner, dict):
+                    raise AssertionError(f"{group} is both a key and a table")
+                tree = inner
+            tree[last] = row
+        groups = [name for name, node in self.tree.items() if isinstance(node, dict)]
+        self.keys = (*keys, *groups)
+        self.elsewhere = elsewhere or {}
+
+
+@dataclass(slots=True)
+class Values:
+    """The typed values of one table.
+
+    Attributes:
+        typed: by the key of the row.
+        failed: keys of rows that are written but wrong, so that nothing follows from them.
+    """
+
+    typed: dict[str, Any] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+
+
+class Reader:
+    """Reads the tables of one document.
+
+    Attributes:
+        foreign: paths of tables and keys that belong to another program's configuration.
+    """
+
+    def __init__(self, document: Document, host: Host) -> None:
+        self.document = document
+        self.foreign: list[Path] = []
+        self._environ = host.environ
+
+    def table(self, data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """Return the table at the last part of a path within its parent, empty if there is none.
+
+        Reports anything but a table.
+        """
+        value = data.get(str(path[-1]), {})
+        if isinstance(value, dict):
+            return value
+        self._not_a_table(value, path)
+        return {}
+
+    def _not_a_table(self, value: Any, path: Path) -> None:
+        message = "this is a table, not a value"
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            message = "this is one table, not an array of tables"
+        self.document.error(path, message, value, allowed=f"[{dotted(path)}]")
+
+    def read(
+        self,
+        data: dict[str, Any],
+        schema: Schema,
+        path: Path,
+        into: Values,
+        strict: bool = True,
+    ) -> None:
+        """Read one table.
+
+        Args:
+            data: as tomli gave it.
+            schema: what may stand in it.
+            path: where it is.
+            into: receives the values.
+            strict: unknown keys at its top are errors; else those that look like none of ours
+                are foreign.
+        """
+        self._read(data, schema.tree, path, into, schema, "" if strict else None)
+
+    def _read(
+        self,
+        data: dict[str, Any],
+        tree: Tree,
+        path: Path,
+        into: Values,
+        schema: Schema,
+        prefix: str | None,
+    ) -> None:
+        for key, raw in data.items():
+            node = tree.get(key)
+            if node is None:
+                self._unknown(key, raw, path, schema, prefix)
+            elif isinstance(node, dict):
+                if isinstance(raw, dict):
+                    self._read(raw, node, (*path, key), into, schema, f"{prefix or ''}{key}.")
+                else:
+                    self._not_a_table(raw, (*path, key))
+            else:
+                self._value(node, raw, (*path, key), into)
+
+    def _value(self, row: Option, raw: Any, path: Path, into: Values) -> None:
+        try:
+            value = _PARSERS[row.kind](row, self.expanded(raw))
+        except BadValueError as error:
+            into.failed.add(row.key)
+            allowed = describe(row) if error.allowed is None else error.allowed
+            self.document.error(path, error.message, raw, allowed, error.suggestion)
+            return
+        if row.kind == "path":
+            value = os.path.join(self.document.directory, value)
+        elif row.kind == "pem" and value.startswith("file://"):
+            value = "file://" + os.path.join(self.document.directory, value[len("file://") :])
+        into.typed[row.key] = value
+
+    def expanded(self, raw: Any) -> Any:
+        """Return a value with the macros in its strings replaced."""
+        if isinstance(raw, str):
+            if "%{" in raw:
+                return expand(raw, self._environ, self.document.directory)
+        elif isinstance(raw, list):
+            return [self.expanded(item) for item in raw]
+        elif isinstance(raw, dict):
+            return {key: self.expanded(item) for key, item in raw.items()}
+        return raw
+
+    def _unknown(self, key: str, raw: Any, path: Path, schema: Schema, prefix: str | None) -> None:
+        """Report a key that no row has.
+
+        Args:
+            prefix: dotted name of the table within the schema's, empty at its top, None at the
+                top of a table that other programs share.
+        """
+        here = (*path, key)
+        name = f"{prefix or ''}{key}"
+        if key == "override":
+            self.document.warning(here, "no server reads this flag, it is ignored", raw)
+        elif name in schema.elsewhere or key == "acme":
+            message = schema.elsewhere.get(name, _ACME)
+            self.document.error(here, message, raw)
+        elif prefix is None:
+            if slip := near(key, schema.keys):
+                self.document.error(here, "there is no such key", raw, suggestion=slip)
+            else:
+                self.foreign.append(here)
+        else:
+            slip = likely(name, schema.keys) or likely(key, schema.keys)
+            self.document.error(here, "there is no such key", raw, suggestion=slip)
+
+
+_ACME = "certificates are not fetched by ACME; name files that an ACME client keeps"

@@ -1,0 +1,253 @@
+"""From a document to a `Config`: the whole way, with one report of all mistakes.
+
+Rules of this file: the order of steps. Each step is in a file of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from fastlisten.config.checks import (
+    check_binds,
+    check_listener,
+    check_values,
+    read_binds,
+    server_speaks_first,
+)
+from fastlisten.config.document import Document
+from fastlisten.config.drafts import Draft, Drafts
+from fastlisten.config.host import Host
+from fastlisten.config.options import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
+from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.reader import Reader, Schema, Values
+from fastlisten.config.settings import (
+    Certificate,
+    Config,
+    ListenerSettings,
+    data_directory,
+    server_path,
+)
+from fastlisten.config.suggest import near
+from fastlisten.config.text import dotted, quote
+
+__all__ = ["resolve"]
+
+_SERVER_SCHEMA = Schema(
+    (
+        *(
+            (row.key.removeprefix("server."), row)
+            for row in PROCESS_OPTIONS
+            if row.key.startswith("server.")
+        ),
+        *((row.key, row) for row in LISTENER_OPTIONS if "server" in row.scopes),
+    ),
+    elsewhere={
+        **{
+            row.key: f'this belongs to a listener: server.listener."ID".{row.key}'
+            for row in LISTENER_OPTIONS
+            if "server" not in row.scopes
+        },
+        "blocked-ip": "addresses are not blocked by this key, which would let them in: "
+        "write limits.deny",
+    },
+)
+_LOG_SCHEMA = Schema(
+    (row.key.removeprefix("log."), row) for row in PROCESS_OPTIONS if row.key.startswith("log.")
+)
+_CERTIFICATE_SCHEMA = Schema((row.key, row) for row in CERTIFICATE_OPTIONS)
+
+# Keys of [server], which some write at the top of the file.
+_KEYS_OF_SERVER = (*_SERVER_SCHEMA.tree, "listener")
+_KEYS_OF_LISTENER = frozenset(row.key for row in LISTENER_OPTIONS)
+_TOP_LEVEL = ("server", "certificate", "log")
+
+
+def resolve(document: Document, host: Host, default_directory: str = "") -> Config:
+    """Return what a document means on a host.
+
+    Args:
+        document: parsed, without notes yet.
+        host: the machine.
+        default_directory: of data, where the document names none; empty for the host's.
+
+    Raises:
+        ConfigurationError: with all mistakes.
+    """
+    reader = Reader(document, host)
+    process = Values()
+    server_table = reader.table(document.data, ("server",))
+    listeners = reader.table(server_table, ("server", "listener"))
+    rest = {key: value for key, value in server_table.items() if key != "listener"}
+    reader.read(rest, _SERVER_SCHEMA, ("server",), process, strict=False)
+    reader.read(reader.table(document.data, ("log",)), _LOG_SCHEMA, ("log",), process)
+    certificates = _certificates(reader)
+    server = {
+        row.key: process.typed.pop(row.key) for row in LISTENER_OPTIONS if row.key in process.typed
+    }
+    check_values(document, host, server, server_path, certificates)
+
+    reading = Drafts(reader, server)
+    reading.base(PROTOCOLS["smtp"])
+    drafts = _drafts(reading, reader, listeners)
+    for draft in drafts:
+        if draft.values.typed:
+            check_values(document, host, draft.values.typed, draft.at, certificates)
+        check_listener(document, draft, certificates)
+        read_binds(document, draft)
+    check_binds(document, drafts)
+    _check_default_backlog(document, host, drafts)
+    _check_self_signed(document, drafts, certificates)
+    _report_foreign(document, reader, reading)
+    document.check()
+    return Config(
+        listeners=tuple(_listener(draft, document) for draft in drafts),
+        process=MappingProxyType(_process(process.typed, host, default_directory)),
+        server=MappingProxyType({**server, **reading.handlers}),
+        certificates=MappingProxyType(certificates),
+        warnings=document.warnings(),
+        file=document.file,
+        _written=frozenset(process.typed),
+        _processors=host.processors,
+        _document=document,
+    )
+
+
+def _drafts(reading: Drafts, reader: Reader, listeners: Mapping[str, Any]) -> list[Draft]:
+    drafts = []
+    for id in sorted(listeners):
+        path = ("server", "listener", id)
+        if isinstance(listeners[id], dict):
+            drafts.append(reading.read(id, listeners[id]))
+        elif id in _KEYS_OF_LISTENER:
+            reader.document.error(
+                path,
+                "a listener needs a name",
+                listeners[id],
+                allowed=f'{id} in a table [server.listener."ID"]',
+            )
+        else:
+            reader.table(listeners, path)
+    if not listeners:
+        reader.document.error(
+            (), "there is no listener", allowed='a table [server.listener."ID"] for each'
+        )
+    return drafts
+
+
+def _certificates(reader: Reader) -> dict[str, Certificate]:
+    found = {}
+    tables = reader.table(reader.document.data, ("certificate",))
+    for id in tables:
+        path = ("certificate", id)
+        values = Values()
+        table = reader.table(tables, path)
+        reader.read(table, _CERTIFICATE_SCHEMA, path, values, strict=False)
+        for row in CERTIFICATE_OPTIONS:
+            if isinstance(tables[id], dict) and row.key not in table:
+                reader.document.error(path, f"the key {row.key} is missing")
+        texts = values.typed
+        found[id] = Certificate(id, texts.get("cert", ""), texts.get("private-key", ""))
+    return found
+
+
+def _process(written: Mapping[str, Any], host: Host, directory: str) -> dict[str, Any]:
+    """Return the values of the whole process, with the defaults that the host decides."""
+    values = {row.key: written.get(row.key, row.default) for row in PROCESS_OPTIONS}
+    if values["server.hostname"] is None:
+        values["server.hostname"] = host.hostname
+    if values["server.data-directory"] is None:
+        values["server.data-directory"] = directory or data_directory(host.environ)
+    if values["server.accounts"] is None:
+        values["server.accounts"] = os.path.join(values["server.data-directory"], "accounts.toml")
+    return values
+
+
+def _check_default_backlog(document: Document, host: Host, drafts: list[Draft]) -> None:
+    """Warn once where the default, which nobody wrote, is more than the kernel gives."""
+    if host.somaxconn is None:
+        return
+    for draft in drafts:
+        key, base = "socket.backlog", draft.base
+        if key not in draft.values.typed and key not in base.from_server:
+            if base.inherited[key] > host.somaxconn:
+                document.warning(
+                    (),
+                    f"the kernel clamps the default {key} = {base.inherited[key]} to "
+                    f"net.core.somaxconn = {host.somaxconn}",
+                )
+            return
+
+
+def _check_self_signed(
+    document: Document, drafts: list[Draft], certificates: Mapping[str, Certificate]
+) -> None:
+    """Warn once of listeners that TLS was asked for and that have no certificate."""
+    concerned = [
+        draft
+        for draft in drafts
+        if draft["tls.certificate"] is None
+        and "tls.certificate" not in draft.values.failed
+        and _wants_tls(draft)
+    ]
+    if concerned:
+        ids = ", ".join(quote(draft.id) for draft in concerned[:3])
+        more = f" and {len(concerned) - 3:,} more" if len(concerned) > 3 else ""
+        why = "none is called default" if certificates else "none is configured"
+        document.warning(
+            concerned[0].path,
+            f"a self-signed certificate is made for {ids}{more}, because {why}",
+        )
+
+
+def _wants_tls(draft: Draft) -> bool:
+    """Tell whether a listener will use a certificate: at once, or for a STARTTLS that exists."""
+    if draft["tls.implicit"] or not draft["tls.enable"]:
+        return bool(draft["tls.implicit"])
+    row = next(row for row in LISTENER_OPTIONS if row.key == "tls.enable")
+    return row.available or "tls.enable" in draft.values.typed.keys() | draft.base.from_server
+
+
+def _report_foreign(document: Document, reader: Reader, reading: Drafts) -> None:
+    """Report tables and keys that are another program's, once; a slip of ours is an error."""
+    foreign = list(reader.foreign)
+    for name in document.data:
+        if name in _TOP_LEVEL or reading.is_table_of_handler(name):
+            continue
+        path = (name,)
+        if name == "acme":
+            document.error(
+                path, "certificates are not fetched by ACME; name files in [certificate]"
+            )
+        elif name in _KEYS_OF_SERVER:
+            document.error(path, "this belongs into [server]", suggestion=f"server.{name}")
+        elif name not in PROTOCOLS and (slip := near(name, (*_TOP_LEVEL, *PROTOCOLS))):
+            document.error(path, "there is no such table", suggestion=slip)
+        elif name == "listeners":
+            document.error(path, "there is no such table", suggestion="server.listener")
+        else:
+            foreign.append(path)
+    if foreign:
+        names = ", ".join(dotted(path) for path in foreign[:20])
+        more = f" and {len(foreign) - 20:,} more" if len(foreign) > 20 else ""
+        document.warning((), f"not part of this server's configuration, ignored: {names}{more}")
+
+
+def _listener(draft: Draft, document: Document) -> ListenerSettings:
+    base, typed = draft.base, draft.values.typed
+    typed.pop("bind", None)
+    typed.pop("protocol", None)
+    return ListenerSettings(
+        id=draft.id,
+        protocol=base.protocol.name,
+        bind=tuple(draft.binds),
+        server_speaks_first=server_speaks_first(draft),
+        options=base.options,
+        written=typed,
+        adjusted=draft.adjusted,
+        _inherited=base.inherited,
+        _from_server=base.from_server,
+        _document=document,
+    )

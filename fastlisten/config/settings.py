@@ -1,0 +1,209 @@
+"""What a loaded configuration is: `Config`, `ListenerSettings` and `Bind`, all frozen.
+
+Rules of this file: data and look-ups. Values are typed: durations are seconds (float), sizes are
+bytes (int), what is not set is None.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from fastlisten.config.document import Document
+from fastlisten.config.options import PROCESS_OPTIONS
+from fastlisten.config.text import Path
+from fastlisten.config.unavailable import find_unavailable
+from fastlisten.errors import Problem
+from fastlisten.option import Option, Origin
+
+__all__ = ["Bind", "Certificate", "Config", "Family", "ListenerSettings", "server_path"]
+
+Family = Literal["inet", "inet6", "unix", "fd", "systemd"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """One address to listen on.
+
+    Attributes:
+        text: as the configuration wrote it.
+        family: kind of socket; ``fd`` and ``systemd`` are inherited and ask the socket itself.
+        address: canonical IP text, or a path, or the name of a systemd socket.
+        port: TCP port, 0 for one that the kernel chooses, and for other families.
+        scope: name or number of the interface of a scoped IPv6 address, or empty.
+        wildcard: all addresses of the host.
+        v6only: the value of IPV6_V6ONLY, None where the family is not inet6.
+        fd: number of an inherited descriptor, None for other families.
+    """
+
+    text: str
+    family: Family
+    address: str
+    port: int = 0
+    scope: str = ""
+    wildcard: bool = False
+    v6only: bool | None = None
+    fd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One `[certificate."ID"]` table.
+
+    Attributes:
+        id: its name.
+        cert: PEM text, or ``file://`` and a path.
+        private_key: the same for the key.
+    """
+
+    id: str
+    cert: str
+    private_key: str = field(repr=False)
+
+
+def server_path(key: str) -> Path:
+    """Return where the default of a listener's key stands: in `[server]` or a handler's table."""
+    parts = tuple(key.split("."))
+    return ("server", *parts) if parts[0] in _SERVER_GROUPS else parts
+
+
+# First parts of the keys of LISTENER_OPTIONS; others belong to a handler's own table.
+_SERVER_GROUPS = frozenset(
+    ("max-connections", "limit-action", "socket", "tls", "proxy", "timeout", "limits")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """One listener with everything that holds for it; index it by dotted key.
+
+    Attributes:
+        id: the name of its table.
+        protocol: in lower case.
+        bind: its addresses, in the order written.
+        server_speaks_first: the server greets before the client has said anything.
+        options: the rows that apply, in the table's order, those of its handler last.
+        written: the typed values that stand in the listener's own table.
+        adjusted: values that a rule changed, and the origin each counts as: TLS switched on by
+            the listener's own `tls.implicit`, the certificate that is found without being named.
+    """
+
+    id: str
+    protocol: str
+    bind: tuple[Bind, ...]
+    server_speaks_first: bool
+    options: tuple[Option, ...] = field(repr=False)
+    written: Mapping[str, Any]
+    adjusted: Mapping[str, tuple[Any, Origin]]
+    # Shared by all listeners of a protocol: defaults with the server's values over them.
+    _inherited: Mapping[str, Any] = field(repr=False)
+    _from_server: frozenset[str] = field(repr=False)
+    _document: Document = field(repr=False, compare=False)
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the typed value of a dotted key; KeyError for a key that is no option."""
+        if key in self.adjusted:
+            return self.adjusted[key][0]
+        if key in self.written:
+            return self.written[key]
+        return self._inherited[key]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All keys and values, made anew at each use; index the listener itself for one value."""
+        values = {**self._inherited, **self.written}
+        values.update((key, value) for key, (value, _) in self.adjusted.items())
+        return MappingProxyType(values)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the keys in the table's order."""
+        return tuple(option.key for option in self.options)
+
+    def origin(self, key: str) -> Origin:
+        """Return where the value of a key comes from."""
+        if key in self.adjusted:
+            return self.adjusted[key][1]
+        if key in self.written:
+            return "listener"
+        if key in self._from_server:
+            return "server"
+        self._inherited[key]  # raises KeyError for a key that is no option
+        return "default"
+
+    def path(self, key: str) -> Path:
+        """Return the key path of the value: on the listener, or where its default is written."""
+        if key not in self.written and key in self._from_server:
+            return server_path(key)
+        return ("server", "listener", self.id, *key.split("."))
+
+    def line(self, key: str) -> int:
+        """Return the line that sets a key, else that of the listener's table."""
+        return self._document.line(self.path(key))
+
+    @property
+    def handler_options(self) -> Mapping[str, Any]:
+        """The rows of the protocol's own table, resolved, by their keys without the prefix."""
+        prefix = self.protocol + "."
+        keys = (option.key for option in self.options if option.key.startswith(prefix))
+        return {key.removeprefix(prefix): self[key] for key in keys}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One loaded configuration.
+
+    Attributes:
+        listeners: in order of id.
+        process: the typed value of each key of the whole process, by its full key.
+        server: the defaults that are written for all listeners, by the key they have on one.
+        certificates: by id.
+        warnings: what deserves notice, in order of line.
+        file: as given, empty for a text without a file.
+    """
+
+    listeners: tuple[ListenerSettings, ...]
+    process: Mapping[str, Any]
+    server: Mapping[str, Any]
+    certificates: Mapping[str, Certificate]
+    warnings: tuple[Problem, ...]
+    file: str
+    _written: frozenset[str] = field(repr=False)
+    _processors: int = field(repr=False)
+    _document: Document = field(repr=False, compare=False)
+
+    @property
+    def workers(self) -> int:
+        """The number of worker processes, `auto` resolved."""
+        workers: int | str = self.process["server.workers"]
+        return self._processors if isinstance(workers, str) else workers
+
+    def origin(self, key: str) -> Origin:
+        """Return where the value of a process-wide key comes from: ``server`` or ``default``."""
+        self.process[key]  # raises KeyError for a key that is no option
+        return "server" if key in self._written else "default"
+
+    def line(self, key: str) -> int:
+        """Return the line that sets a process-wide key, 0 where none does."""
+        return self._document.line(tuple(key.split("."))) if key in self._written else 0
+
+    def unavailable(self) -> tuple[Problem, ...]:
+        """Return what this version of the server cannot carry out, in order of line."""
+        return find_unavailable(self, self._document)
+
+    @property
+    def process_options(self) -> tuple[Option, ...]:
+        """The rows of the process-wide keys."""
+        return PROCESS_OPTIONS
+
+
+def data_directory(environ: Mapping[str, str]) -> str:
+    """Return where data lives when nobody says so: systemd's directory, else the XDG data home."""
+    if state := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return state
+    home = environ.get("XDG_DATA_HOME", "")
+    if not os.path.isabs(home):  # the XDG specification: relative paths are ignored
+        home = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "share")
+    return os.path.join(home, "fastlisten")

@@ -1,0 +1,80 @@
+"""How keys and values are written in TOML text: for messages and for `show`.
+
+Rules of this file: whatever the value, writing it succeeds, and messages stay short.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["dotted", "quote", "show_value"]
+
+#: A key path: table and key names, and indices of arrays.
+Path = tuple[str | int, ...]
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+# What a TOML basic string cannot hold as it is; line separators are escaped for the reader's sake.
+_ESCAPED = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+# Values longer than this are cut in messages: enough to recognise, too little to flood a log.
+_LONGEST = 60
+# Deeper tables and arrays are shown as "...", which also bounds the recursion.
+_DEEPEST = 3
+# Longer integers cannot be printed in decimal: CPython refuses above 4,300 digits by default.
+_LARGEST_PRINTED = 10**30
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    # A lone surrogate cannot be in TOML; U+FFFD stands for it.
+    if "\ud800" <= character <= "\udfff":
+        return "\ufffd"
+    return _SHORT.get(character) or f"\\u{ord(character):04x}"
+
+
+def quote(text: str) -> str:
+    """Return a TOML basic string."""
+    return f'"{_ESCAPED.sub(_escape, text)}"'
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """Return a key path as TOML writes it, array indices in brackets: ``a."b.c"[0].d``."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if _BARE.fullmatch(part) else quote(part))
+    return text
+
+
+def show_value(value: Any) -> str:
+    """Return a value of a TOML document for a message, cut to a readable length."""
+    text = _show(value, 0)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _show(value: Any, depth: int) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return quote(value if len(value) <= _LONGEST else value[:_LONGEST])
+    if isinstance(value, int):
+        return str(value) if abs(value) < _LARGEST_PRINTED else "a very long number"
+    if isinstance(value, (list, tuple)):
+        if depth >= _DEEPEST and value:
+            return "[...]"
+        return "[" + ", ".join(_show(item, depth + 1) for item in value[:_LONGEST]) + "]"
+    if isinstance(value, dict):
+        if depth >= _DEEPEST and value:
+            return "{...}"
+        items = list(value.items())[:_LONGEST]
+        inner = ", ".join(
+            f"{dotted((str(key),))} = {_show(item, depth + 1)}" for key, item in items
+        )
+        return f"{{ {inner} }}" if inner else "{}"
+    # Floats, dates and times: Python's text is TOML's.
+    return str(value)

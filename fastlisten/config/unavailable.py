@@ -1,0 +1,88 @@
+"""What a configuration asks for that this version of the server does not have yet.
+
+Rules of this file: reading `available` and `inert` of the rows, never a list of its own, except
+for what is not a row's value: protocols without a handler and kinds of bind.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastlisten.config.kinds import write
+from fastlisten.config.protocols import is_served
+from fastlisten.config.text import Path, quote
+from fastlisten.errors import Problem
+from fastlisten.option import Option
+
+if TYPE_CHECKING:
+    from fastlisten.config.document import Document
+    from fastlisten.config.settings import Config, ListenerSettings
+
+__all__ = ["find_unavailable"]
+
+_MESSAGE = "this version does not have it yet"
+
+# So many listeners are named where one default concerns more of them.
+_NAMED = 3
+
+
+def find_unavailable(config: Config, document: Document) -> tuple[Problem, ...]:
+    """Return one problem for each value that cannot be carried out, in order of line.
+
+    A server-wide default is reported once, with the listeners that it concerns, and not at all if
+    it concerns none.
+    """
+    found: dict[tuple[Path, str], list[str]] = {}
+    for option in config.process_options:
+        value = config.process[option.key]
+        if option.kind == "workers":
+            value = config.workers
+        if not option.available and config.origin(option.key) != "default":
+            if value in option.inert:
+                continue
+            shown = write(option, config.process[option.key])
+            found.setdefault((tuple(option.key.split(".")), shown), [])
+    for listener in config.listeners:
+        for path, shown in _of_listener(listener):
+            found.setdefault((path, shown), []).append(listener.id)
+    problems = [
+        document.problem(path, _MESSAGE + _needed_by(path, ids), shown)
+        for (path, shown), ids in found.items()
+    ]
+    return tuple(sorted(problems, key=lambda problem: problem.line))
+
+
+def _needed_by(path: Path, ids: list[str]) -> str:
+    """Name the listeners that need a server-wide value; its own path names any other."""
+    if not ids or path[:2] == ("server", "listener"):
+        return ""
+    names = ", ".join(quote(name) for name in ids[:_NAMED])
+    more = f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else ""
+    return f" (listener{'s' if len(ids) > 1 else ''} {names}{more})"
+
+
+def _of_listener(listener: ListenerSettings) -> list[tuple[Path, str]]:
+    here: Path = ("server", "listener", listener.id)
+    found = []
+    if not listener["handler"] and not is_served(listener.protocol):
+        found.append(((*here, "protocol"), quote(listener.protocol)))
+    found += [
+        ((*here, "bind"), quote(bind.text)) for bind in listener.bind if bind.family == "systemd"
+    ]
+    for option in listener.options:
+        if not option.available and _needs(listener, option):
+            found.append((listener.path(option.key), write(option, listener[option.key])))
+    return found
+
+
+def _needs(listener: ListenerSettings, option: Option) -> bool:
+    """Tell whether a listener really needs what an unavailable row asks for."""
+    key = option.key
+    if key in listener.adjusted or listener.origin(key) == "default":
+        return False
+    if listener[key] in option.inert:
+        return False
+    # Settings of TLS mean nothing where TLS is off, those of PROXY where nobody may send it.
+    if key.startswith("tls.") and not listener["tls.enable"]:
+        return False
+    return not (key == "proxy.timeout" and not listener["proxy.trusted-networks"])

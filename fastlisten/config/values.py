@@ -1,0 +1,376 @@
+"""The grammar of a value: from what TOML gave to a typed value, and back to text.
+
+Rules of this file: a parser looks at one value and its row and at nothing else; it returns the
+typed value or raises `BadValueError`, never anything else. Writers turn a typed value back into
+TOML that parses to the same value. Grammars of addresses and of TLS are in `values_network.py`
+and `values_tls.py`; `kinds.py` joins all.
+
+Booleans and integers may be strings, because macros only make strings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastlisten.config.text import quote, show_value
+from fastlisten.option import Option
+
+__all__ = [
+    "SCALARS",
+    "BadValueError",
+    "Kind",
+    "format_duration",
+    "integer_range",
+    "parse_duration",
+    "strings",
+    "text_of",
+]
+
+_UNITS_OF_TIME = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))? ?(ms|s|m|h|d)")
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
+_SIZE = re.compile(r"([0-9]{1,15}) ?([kKmMgG]i?)?([bB])?")
+_FACTORS = {
+    "": 1,
+    "k": 1000,
+    "m": 1000**2,
+    "g": 1000**3,
+    "ki": 1024,
+    "mi": 1024**2,
+    "gi": 1024**3,
+}
+_OBJECT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+# TCP_CA_NAME_MAX of linux/tcp.h is 16 with the final NUL.
+_CONGESTION = re.compile(r"[A-Za-z0-9_-]{1,15}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class BadValueError(Exception):
+    """A value that its grammar does not accept.
+
+    Attributes:
+        message: what is wrong.
+        allowed: what would be accepted; None for the kind's own description.
+        suggestion: the value that was probably meant.
+    """
+
+    def __init__(self, message: str, allowed: str | None = None, suggestion: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.allowed = allowed
+        self.suggestion = suggestion
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One grammar.
+
+    Attributes:
+        parse: from TOML's value to the typed one; raises BadValueError.
+        write: from the typed value to TOML text.
+        plain: from the typed value to what JSON can hold.
+        describe: what a row of this kind accepts, in words.
+    """
+
+    parse: Callable[[Option, Any], Any]
+    write: Callable[[Any], str]
+    plain: Callable[[Any], Any]
+    describe: Callable[[Option], str]
+
+
+def text_of(raw: Any) -> str:
+    """Return a string value, or raise BadValueError for another type and for control characters."""
+    if not isinstance(raw, str):
+        raise BadValueError("this is not a string")
+    if _CONTROL.search(raw):
+        raise BadValueError("a control character (CR and LF among them) cannot stand here")
+    return raw
+
+
+def strings(raw: Any) -> list[str]:
+    """Return a string or an array of strings as a list; a scalar and an array mean the same."""
+    if isinstance(raw, list):
+        for item in raw:
+            if not isinstance(item, str):
+                raise BadValueError(f"{show_value(item)} in this array is not a string")
+        return [text_of(item) for item in raw]
+    return [text_of(raw)]
+
+
+def integer_range(option: Option) -> str:
+    """Describe the range of a row's numbers."""
+    low, high = option.minimum, option.maximum
+    if low is not None and high is not None and high < 2**31 - 1:
+        return f"{low:.15g} to {high:.15g}"
+    return f"{low:.15g} or more" if low is not None else "any"
+
+
+def _optional(option: Option, description: str) -> str:
+    return description + (", or false" if option.extra.get("optional") else "")
+
+
+def _in_range(option: Option, value: float, write: Callable[[Any], str]) -> None:
+    if option.minimum is not None and value < option.minimum:
+        raise BadValueError(f"this is too small, {write(option.minimum)} is the least")
+    if option.maximum is not None and value > option.maximum:
+        raise BadValueError(f"this is too large, {write(option.maximum)} is the most")
+
+
+def _boolean(option: Option, raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.strip().lower() in ("true", "false"):
+        return raw.strip().lower() == "true"
+    raise BadValueError("this is neither true nor false")
+
+
+def _is_off(option: Option, raw: Any) -> bool:
+    """Tell whether an optional row is written as `false`, that is, as not set."""
+    if not option.extra.get("optional"):
+        return False
+    return raw is False or (isinstance(raw, str) and raw.strip().lower() == "false")
+
+
+def _whole(option: Option, raw: Any) -> int:
+    """Return an integer within the row's range."""
+    if isinstance(raw, str) and _INTEGER.fullmatch(raw.strip()):
+        raw = int(raw.strip())
+    if not isinstance(raw, int) or isinstance(raw, bool):
+        raise BadValueError("this is not a whole number")
+    if raw == 0 and option.minimum == 1:
+        raise BadValueError("0 is not allowed here, and does not mean unlimited")
+    _in_range(option, raw, lambda number: f"{number:.15g}")
+    return raw
+
+
+def _integer(option: Option, raw: Any) -> int | None:
+    return None if _is_off(option, raw) else _whole(option, raw)
+
+
+def parse_duration(raw: Any) -> float:
+    """Return seconds; the grammar knows whole milliseconds, no finer.
+
+    Raises:
+        BadValueError: for anything but a number with its unit.
+    """
+    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+        raise BadValueError("this is not a duration")
+    if not isinstance(raw, str) or _NUMBER.fullmatch(raw.strip()):
+        raise BadValueError("a duration needs its unit", suggestion=_with_unit(raw))
+    match = _DURATION.fullmatch(raw.strip())
+    if match is None:
+        raise BadValueError("this is not a duration")
+    whole, fraction, unit = match.groups()
+    scale: int = 10 ** len(fraction or "")
+    units = int(whole) * scale + int(fraction or 0)
+    milliseconds, rest = divmod(units * _UNITS_OF_TIME[unit], scale)
+    if rest:
+        raise BadValueError("a duration is a whole number of milliseconds")
+    return milliseconds / 1000
+
+
+def _with_unit(raw: Any) -> str:
+    """Suggest seconds for a small bare number; a large one was milliseconds in older files."""
+    if isinstance(raw, str) or not 0 < raw < 10**9 or raw != int(raw):
+        return ""
+    return f'"{raw:.0f}s"' if raw < 1000 else f'"{raw:.0f}ms"'
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as short as the grammar can say it, without quotes."""
+    milliseconds = round(seconds * 1000)
+    for unit in ("d", "h", "m", "s"):
+        if milliseconds and milliseconds % _UNITS_OF_TIME[unit] == 0:
+            return f"{milliseconds // _UNITS_OF_TIME[unit]}{unit}"
+    return f"{milliseconds}ms" if milliseconds else "0s"
+
+
+def _duration(option: Option, raw: Any) -> float | None:
+    if _is_off(option, raw):
+        return None
+    seconds = parse_duration(raw)
+    _in_range(option, seconds, format_duration)
+    if option.extra.get("whole") and seconds != int(seconds):
+        raise BadValueError("the kernel counts this in whole seconds")
+    return seconds
+
+
+def _linger(option: Option, raw: Any) -> float | None:
+    if _is_off(option, raw):
+        return None
+    if isinstance(raw, str) and _NUMBER.fullmatch(raw.strip()):
+        raw = float(raw)
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        # Written this way round, a NaN is refused too.
+        if not (option.minimum or 0) <= raw <= (option.maximum or 0):
+            raise BadValueError("this is not a number of seconds from 0 to 3600")
+        # 1.001 * 1000 is not 1001 in binary, so a thousandth of a millisecond is forgiven.
+        if abs(raw * 1000 - round(raw * 1000)) > 0.001:
+            raise BadValueError("a duration is a whole number of milliseconds")
+        return round(raw * 1000) / 1000
+    seconds: float | None = _duration(option, raw)
+    return seconds
+
+
+def _size(option: Option, raw: Any) -> int | None:
+    if _is_off(option, raw):
+        return None
+    if isinstance(raw, str) and (match := _SIZE.fullmatch(raw.strip())):
+        raw = int(match[1]) * _FACTORS[(match[2] or "").lower()]
+    if not isinstance(raw, int) or isinstance(raw, bool):
+        raise BadValueError("this is not a size")
+    _in_range(option, raw, lambda number: f"{number:.0f}")
+    return raw
+
+
+def _string(option: Option, raw: Any) -> str:
+    if not (text := text_of(raw)):
+        raise BadValueError("this is empty")
+    return text
+
+
+def _name(option: Option, raw: Any) -> str:
+    # An id is any TOML key, control characters included; it is only ever compared.
+    if not isinstance(raw, str):
+        raise BadValueError("this is not a string")
+    return raw
+
+
+def _line(option: Option, raw: Any) -> str:
+    text = text_of(raw)
+    if option.maximum is not None and len(text.encode()) > option.maximum:
+        raise BadValueError(f"this is longer than {option.maximum:.0f} bytes")
+    return text
+
+
+def _choice(option: Option, raw: Any) -> str:
+    if isinstance(raw, str) and raw.strip().lower() in option.choices:
+        return raw.strip().lower()
+    raise BadValueError("this is none of the words that are known here")
+
+
+def _workers(option: Option, raw: Any) -> int | str:
+    if isinstance(raw, str) and raw.strip().lower() == "auto":
+        return "auto"
+    return _whole(option, raw)
+
+
+def _mode(option: Option, raw: Any) -> int | None:
+    if _is_off(option, raw):
+        return None
+    # TOML's 0o660 arrives as 432, and a decimal 660 is something else: only the text is certain.
+    if not isinstance(raw, str) or not re.fullmatch(r"(?:0o)?[0-7]{3,4}", raw.strip()):
+        raise BadValueError("this is not a mode")
+    if (mode := int(raw.strip().removeprefix("0o"), 8)) > 0o777:
+        raise BadValueError("only permission bits can be set on a socket")
+    return mode
+
+
+def _object(option: Option, raw: Any) -> str:
+    text = text_of(raw)
+    if not _OBJECT.fullmatch(text):
+        raise BadValueError("this does not name an object of a Python module")
+    return text
+
+
+def _congestion(option: Option, raw: Any) -> str | None:
+    if _is_off(option, raw):
+        return None
+    text = text_of(raw)
+    if not _CONGESTION.fullmatch(text):
+        raise BadValueError("this is not the name of a congestion control algorithm")
+    return text
+
+
+def _path(option: Option, raw: Any) -> str:
+    if not (text := text_of(raw)):
+        raise BadValueError("this is empty")
+    return text
+
+
+def _text_or_false(value: str | None) -> str:
+    return "false" if value is None else quote(value)
+
+
+def _number_or_false(value: float | None) -> str:
+    return "false" if value is None else str(value)
+
+
+def _duration_or_false(value: float | None) -> str:
+    return "false" if value is None else quote(format_duration(value))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _words(text: str) -> Callable[[Option], str]:
+    return lambda option: _optional(option, text)
+
+
+def _describe_duration(option: Option) -> str:
+    text = 'a number with ms, s, m, h or d, as "30s"'
+    if option.minimum is not None and option.maximum is not None:
+        low, high = format_duration(option.minimum), format_duration(option.maximum)
+        text += f", from {low} to {high}"
+    return _optional(option, text)
+
+
+def _describe_size(option: Option) -> str:
+    text = 'bytes, or text as "256KiB"'
+    if option.minimum is not None and option.maximum is not None:
+        text += f", from {option.minimum:.0f} to {option.maximum:.0f}"
+    return _optional(option, text)
+
+
+def _describe_integer(option: Option) -> str:
+    return _optional(option, f"a whole number, {integer_range(option)}")
+
+
+def _describe_workers(option: Option) -> str:
+    return f'{integer_range(option)}, or "auto"'
+
+
+def _describe_choice(option: Option) -> str:
+    return " or ".join(quote(choice) for choice in option.choices)
+
+
+def _describe_line(option: Option) -> str:
+    return f"one line of at most {option.maximum:.0f} bytes" if option.maximum else "one line"
+
+
+_OBJECT_WORDS = 'text as "package.module:Name"'
+_MODE_WORDS = 'octal digits as text, as "0660"'
+_LINGER_WORDS = 'seconds, or a duration as "2s", from 0 to 3600 seconds'
+_CONGESTION_WORDS = 'a name as "bbr"'
+
+SCALARS: dict[str, Kind] = {
+    "boolean": Kind(_boolean, lambda value: str(value).lower(), _same, _words("true or false")),
+    "integer": Kind(_integer, _number_or_false, _same, _describe_integer),
+    "duration": Kind(_duration, _duration_or_false, _same, _describe_duration),
+    "linger": Kind(_linger, _duration_or_false, _same, _words(_LINGER_WORDS)),
+    "size": Kind(_size, _number_or_false, _same, _describe_size),
+    "string": Kind(_string, _text_or_false, _same, _words("text that is not empty")),
+    "name": Kind(_name, _text_or_false, _same, _words("an id")),
+    "line": Kind(_line, _text_or_false, _same, _describe_line),
+    "choice": Kind(_choice, _text_or_false, _same, _describe_choice),
+    "workers": Kind(
+        _workers,
+        lambda value: quote(value) if isinstance(value, str) else str(value),
+        _same,
+        _describe_workers,
+    ),
+    "mode": Kind(
+        _mode,
+        lambda value: "false" if value is None else quote(f"{value:04o}"),
+        lambda value: None if value is None else f"{value:04o}",
+        _words(_MODE_WORDS),
+    ),
+    "object": Kind(_object, _text_or_false, _same, _words(_OBJECT_WORDS)),
+    "path": Kind(_path, _text_or_false, _same, _words("a path")),
+    "congestion": Kind(_congestion, _text_or_false, _same, _words(_CONGESTION_WORDS)),
+}

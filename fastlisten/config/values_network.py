@@ -1,0 +1,236 @@
+"""The grammar of values that name addresses, networks and names of the net.
+
+Rules of this file: those of `values.py`. Nothing is looked up: no DNS, no interface list.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fastlisten.config.text import quote, show_value
+from fastlisten.config.values import (
+    BadValueError,
+    Kind,
+    format_duration,
+    parse_duration,
+    strings,
+    text_of,
+)
+from fastlisten.option import Option
+
+__all__ = ["DSCP", "NETWORK_KINDS", "Endpoint", "Network", "Rate", "is_hostname"]
+
+#: A network, or the word ``unix`` for peers on Unix sockets.
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network | str
+
+#: DSCP classes and their code points: RFC 2474 (CS), 2597 (AF), 3246 (EF), 5865 (VA), 8622 (LE).
+DSCP: dict[str, int] = {
+    **{f"cs{number}": number * 8 for number in range(8)},
+    **{f"af{row}{drop}": row * 8 + drop * 2 for row in range(1, 5) for drop in range(1, 4)},
+    "ef": 46,
+    "va": 44,
+    "le": 1,
+}
+
+_INTEGER = re.compile(r"[0-9]{1,4}|0x[0-9a-fA-F]{1,4}")
+_PORT = re.compile(r"[0-9]{1,5}")
+# RFC 1123 2.1: letters, digits and hyphens, 63 octets a label; an underscore is seen in practice.
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_LARGEST_RATE = 2**31 - 1
+# A rate over more than a day would be kept for longer than servers run between updates.
+_LONGEST_RATE = 86400.0
+
+
+class Rate(NamedTuple):
+    """So many events in a time.
+
+    Attributes:
+        events: how many.
+        seconds: the time they may happen in.
+    """
+
+    events: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.events} / {format_duration(self.seconds)}"
+
+
+class Endpoint(NamedTuple):
+    """Where another server listens.
+
+    Attributes:
+        host: an IP address in canonical form, a host name, or the path of a Unix socket.
+        port: its port, 0 for a Unix socket.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        if not self.port:
+            return f"unix:{self.host}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_hostname(text: str) -> bool:
+    """Tell whether a text is a host name in ASCII (RFC 1123 2.1); a final dot is allowed."""
+    name = text.removesuffix(".")
+    return 0 < len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split("."))
+
+
+def _network(option: Option, text: str) -> Network:
+    if option.extra.get("unix") and text.strip().lower() == "unix":
+        return "unix"
+    try:
+        network = ipaddress.ip_network(text.strip())
+    except ValueError:
+        try:
+            loose = ipaddress.ip_network(text.strip(), strict=False)
+        except ValueError:
+            raise BadValueError(f"{show_value(text)} is not a network") from None
+        raise BadValueError(
+            f"{show_value(text)} has address bits beyond its prefix", suggestion=quote(str(loose))
+        ) from None
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        # Clients of a dual-stack socket are compared by their IPv4 address.
+        address = int(network.network_address) & 0xFFFFFFFF
+        return ipaddress.IPv4Network((address, network.prefixlen - 96))
+    return network
+
+
+def _networks(option: Option, raw: Any) -> tuple[Network, ...]:
+    return tuple(dict.fromkeys(_network(option, text) for text in strings(raw)))
+
+
+def _describe_networks(option: Option) -> str:
+    return 'networks as "10.0.0.0/8"' + (', or "unix"' if option.extra.get("unix") else "")
+
+
+def _write_networks(value: tuple[Network, ...]) -> str:
+    return "[" + ", ".join(quote(str(network)) for network in value) + "]"
+
+
+def _rate(option: Option, raw: Any) -> Rate | None:
+    if raw is False or raw == "false":
+        return None
+    count, slash, time = text_of(raw).partition("/")
+    if not slash or not re.fullmatch(r"[0-9]{1,12}", count.strip()):
+        raise BadValueError("this is not a rate")
+    rate = Rate(int(count), parse_duration(time.strip()))
+    if not 1 <= rate.events <= _LARGEST_RATE:
+        raise BadValueError("the number before the slash is out of range")
+    if not 1 <= rate.seconds <= _LONGEST_RATE:
+        raise BadValueError("the time after the slash is out of range")
+    return rate
+
+
+def _tos(option: Option, raw: Any) -> int | None:
+    if raw is False or raw == "false":
+        return None
+    if isinstance(raw, str):
+        word = raw.strip().lower()
+        if word in DSCP:
+            return DSCP[word] << 2
+        if _INTEGER.fullmatch(word):
+            raw = int(word, 0 if word.startswith("0x") else 10)
+    if not isinstance(raw, int) or isinstance(raw, bool):
+        raise BadValueError("this is neither a number nor a DSCP class")
+    if not 0 <= raw <= 255:
+        raise BadValueError("this is out of range")
+    return raw
+
+
+def _hostname(option: Option, raw: Any) -> str:
+    text = text_of(raw)
+    literal = text.startswith("[") and text.endswith("]") and " " not in text
+    if not literal and not is_hostname(text):
+        raise BadValueError("this is not a host name")
+    return text.removesuffix(".")
+
+
+def _endpoint(names: bool) -> Callable[[Option, Any], Endpoint]:
+    def parse(option: Option, raw: Any) -> Endpoint:
+        text = text_of(raw).strip()
+        if text.startswith("unix:"):
+            if not text.startswith("unix:/"):
+                raise BadValueError("the path after unix: must begin with /")
+            return Endpoint(text.removeprefix("unix:"), 0)
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
+            raise BadValueError("this is not an address with its port")
+        if host.startswith("[") and host.endswith("]"):
+            version: type[ipaddress.IPv4Address | ipaddress.IPv6Address] = ipaddress.IPv6Address
+            host = host[1:-1]
+        else:
+            version = ipaddress.IPv4Address
+        try:
+            return Endpoint(str(version(host)), int(port))
+        except ValueError:
+            if names and version is ipaddress.IPv4Address and is_hostname(host):
+                return Endpoint(host, int(port))
+            raise BadValueError("this is not an address with its port") from None
+
+    return parse
+
+
+def _bind(option: Option, raw: Any) -> tuple[str, ...]:
+    """Check the outer form only; `binds.py` reads the addresses, which need the protocol."""
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        raise BadValueError("a port alone is not an address", suggestion=f'"[::]:{raw:.0f}"')
+    texts = tuple(strings(raw))
+    if not texts:
+        raise BadValueError("this is empty")
+    return texts
+
+
+def _write_text(value: object) -> str:
+    return "false" if value is None else quote(str(value))
+
+
+def _plain_text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+NETWORK_KINDS: dict[str, Kind] = {
+    "networks": Kind(
+        _networks,
+        _write_networks,
+        lambda value: [str(network) for network in value],
+        _describe_networks,
+    ),
+    "rate": Kind(
+        _rate, _write_text, _plain_text, lambda _: 'a number and a time as "20 / 5m", or false'
+    ),
+    "tos": Kind(
+        _tos,
+        lambda value: "false" if value is None else str(value),
+        lambda value: value,
+        lambda _: '0 to 255, or a DSCP class as "CS1" or "AF21", or false',
+    ),
+    "hostname": Kind(
+        _hostname, _write_text, _plain_text, lambda _: 'a host name as "mx.example.org"'
+    ),
+    "hostport": Kind(
+        _endpoint(names=True),
+        _write_text,
+        _plain_text,
+        lambda _: '"name:port", "address:port", "[address]:port" or "unix:/path"',
+    ),
+    "endpoint": Kind(
+        _endpoint(names=False),
+        _write_text,
+        _plain_text,
+        lambda _: '"address:port", "[address]:port" or "unix:/path"',
+    ),
+    "bind": Kind(
+        _bind,
+        lambda value: "[" + ", ".join(quote(text) for text in value) + "]",
+        list,
+        lambda _: '"address:port", "[address]:port", "unix:/path", "fd:number" or "systemd:name"',
+    ),
+}
