@@ -7,6 +7,8 @@ refused with `REFUSAL`.
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
 
 import uvloop
@@ -30,9 +32,13 @@ async def serve(sock: socket.socket) -> Served:
         refusal=REFUSAL,
         lazy=given.lazy,
         greeting=given.greeting if given.lazy else b"",
+        # Who is refused has sent nothing yet, as with SMTP: nobody has to wait for his end.
+        server_first=bool(given.greeting),
     )
     return server
 
 
 if __name__ == "__main__":
+    # Written in full, as in service, but not over the table.
+    logging.basicConfig(filename=os.devnull, level=logging.INFO)
     run(serve, uvloop.new_event_loop)
