@@ -5,7 +5,7 @@ Rules of this file: reading and inheriting; what must hold between values is in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,6 +130,11 @@ class Drafts:
     def is_table_of_handler(self, name: str) -> bool:
         """Tell whether a top-level table has been read as a handler's own."""
         return name in self._bases and bool(self._bases[name].protocol.options)
+
+    def rows(self, keys: Iterable[str]) -> dict[str, Option]:
+        """Return the row of each key that stands in `[server]` or in a handler's table."""
+        rows = {row.key: row for base in self._bases.values() for row in base.options}
+        return {key: rows[key] for key in keys}
 
     def _handler_table(self, protocol: Protocol) -> dict[str, Any]:
         if not protocol.options:

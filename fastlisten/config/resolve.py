@@ -102,10 +102,12 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     _check_self_signed(document, drafts, certificates)
     _report_foreign(document, reader, reading)
     document.check()
+    defaults = {**server, **reading.handlers}
     return Config(
         listeners=tuple(_listener(draft, document) for draft in drafts),
         process=MappingProxyType(_process(process.typed, host, default_directory)),
-        server=MappingProxyType({**server, **reading.handlers}),
+        server=MappingProxyType(defaults),
+        server_options=MappingProxyType(reading.rows(defaults)),
         certificates=MappingProxyType(certificates),
         warnings=document.warnings(),
         file=document.file,

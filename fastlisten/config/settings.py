@@ -159,6 +159,7 @@ class Config:
         listeners: in order of id.
         process: the typed value of each key of the whole process, by its full key.
         server: the defaults that are written for all listeners, by the key they have on one.
+        server_options: the row of each of them.
         certificates: by id.
         warnings: what deserves notice, in order of line.
         file: as given, empty for a text without a file.
@@ -167,6 +168,7 @@ class Config:
     listeners: tuple[ListenerSettings, ...]
     process: Mapping[str, Any]
     server: Mapping[str, Any]
+    server_options: Mapping[str, Option] = field(repr=False)
     certificates: Mapping[str, Certificate]
     warnings: tuple[Problem, ...]
     file: str
@@ -192,6 +194,11 @@ class Config:
     def unavailable(self) -> tuple[Problem, ...]:
         """Return what this version of the server cannot carry out, in order of line."""
         return find_unavailable(self, self._document)
+
+    @property
+    def handler_tables(self) -> frozenset[str]:
+        """The names of handlers' own tables among the keys of `server`."""
+        return frozenset(key.partition(".")[0] for key in self.server) - _SERVER_GROUPS
 
     @property
     def process_options(self) -> tuple[Option, ...]:

@@ -1,0 +1,61 @@
+"""`fastlisten check [FILE]`: say whether a configuration can be used, with all its mistakes.
+
+Rules of this file: it reads and prints; nothing is bound or changed.
+"""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from fastlisten.config import Config, default_config, load
+from fastlisten.errors import ConfigurationError, Problem
+
+__all__ = ["open_config", "run"]
+
+#: Exit code for a configuration that cannot be used.
+CONFIGURATION_ERROR = 2
+
+
+def open_config(file: str | None, err: TextIO) -> Config | None:
+    """Return a configuration, or None after all its mistakes have been printed.
+
+    Args:
+        file: its path; None for the embedded default.
+        err: receives mistakes and warnings.
+    """
+    try:
+        config = default_config() if file is None else load(file)
+    except ConfigurationError as error:
+        _print("warning", error.warnings, err)
+        _print("error", error.problems, err)
+        count = len(error.problems)
+        print(f"{count:,} {'error' if count == 1 else 'errors'}", file=err)
+        return None
+    _print("warning", config.warnings, err)
+    return config
+
+
+def run(file: str | None, out: TextIO, err: TextIO) -> int:
+    """Check a configuration.
+
+    Args:
+        file: its path; None for the embedded default.
+        out: receives the verdict.
+        err: receives mistakes and warnings, and what this version does not have yet.
+
+    Returns:
+        0 if it can be used, 2 if not.
+    """
+    config = open_config(file, err)
+    if config is None:
+        return CONFIGURATION_ERROR
+    _print("note", config.unavailable(), err)
+    count = len(config.listeners)
+    name = file or "the embedded default"
+    print(f"{name}: {count:,} {'listener' if count == 1 else 'listeners'}, no errors", file=out)
+    return 0
+
+
+def _print(severity: str, problems: tuple[Problem, ...], err: TextIO) -> None:
+    for problem in problems:
+        print(f"{severity}: {problem}", file=err)

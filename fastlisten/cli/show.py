@@ -1,0 +1,116 @@
+"""`fastlisten show [FILE]`: every listener resolved, and what will be reachable.
+
+Rules of this file: the text forms. The form for programs and the one that loads again are in
+`config/write.py`; what the kernel makes of socket options is in `cli/effective.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Literal, TextIO
+
+from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
+from fastlisten.cli.effective import print_effective
+from fastlisten.config import Bind, Config, ListenerSettings
+from fastlisten.config.kinds import write
+from fastlisten.config.options import LISTENER_OPTIONS
+from fastlisten.config.text import quote
+from fastlisten.config.write import to_plain, to_toml
+
+__all__ = ["run"]
+
+Mode = Literal["text", "json", "toml", "effective"]
+
+_STARTTLS = next(option for option in LISTENER_OPTIONS if option.key == "tls.enable").available
+
+
+def run(file: str | None, mode: Mode, out: TextIO, err: TextIO) -> int:
+    """Show a configuration.
+
+    Args:
+        file: its path; None for the embedded default.
+        mode: ``text`` for people, ``json`` for programs, ``toml`` to load again, ``effective``
+            for what the kernel makes of the socket options.
+        out: receives what was asked for.
+        err: receives mistakes and warnings.
+
+    Returns:
+        0, or 2 if the configuration cannot be used.
+    """
+    config = open_config(file, err)
+    if config is None:
+        return CONFIGURATION_ERROR
+    if mode == "json":
+        json.dump(to_plain(config), out, indent=2)
+        out.write("\n")
+    elif mode == "toml":
+        out.write(to_toml(config))
+    elif mode == "effective":
+        print_effective(config, out)
+    else:
+        for line in _text(config):
+            print(line, file=out)
+    return 0
+
+
+def _text(config: Config) -> Iterator[str]:
+    yield "the whole process"
+    for option in config.process_options:
+        value = config.process[option.key]
+        shown = "not set" if value is None else write(option, value)
+        origin = config.origin(option.key)
+        yield _row(option.key, shown, _where(origin, config.line(option.key)))
+    for listener in config.listeners:
+        yield ""
+        yield from _listener(listener)
+    if unavailable := config.unavailable():
+        yield ""
+        yield "what this version does not have yet"
+        for problem in unavailable:
+            yield f"  {problem}"
+
+
+def _listener(listener: ListenerSettings) -> Iterator[str]:
+    yield f"listener {quote(listener.id)}: {listener.protocol}, {_encryption(listener)}"
+    for bind in listener.bind:
+        yield f"  {bind.text}: {reachable(bind)}"
+    for option in listener.options:
+        key = option.key
+        value = listener[key]
+        shown = "not set" if value is None else write(option, value)
+        origin = listener.origin(key)
+        yield _row(key, shown, _where(origin, 0 if origin == "default" else listener.line(key)))
+
+
+def _row(key: str, value: str, where: str) -> str:
+    return f"  {key:<26} {value:<24} {where}"
+
+
+def _where(origin: str, line: int) -> str:
+    return f"{origin}, line {line}" if line else origin
+
+
+def _encryption(listener: ListenerSettings) -> str:
+    if listener["tls.implicit"]:
+        return "TLS from the first byte"
+    starttls = listener["tls.enable"] and listener.protocol not in ("http", "jmap")
+    if starttls and (_STARTTLS or listener.origin("tls.enable") != "default"):
+        return "plain text until STARTTLS"
+    return "plain text"
+
+
+def reachable(bind: Bind) -> str:
+    """Return who can reach an address, in words."""
+    if bind.family == "unix":
+        return "processes of this host that may open the file"
+    if bind.family in ("fd", "systemd"):
+        return "whoever can reach the inherited socket"
+    port = f"port {bind.port}" if bind.port else "a port that the kernel chooses"
+    if bind.wildcard:
+        families = "IPv4" if bind.family == "inet" else "IPv6" if bind.v6only else "IPv4 and IPv6"
+        return f"all {families} addresses of this host, {port}"
+    if bind.address.startswith("127.") or bind.address == "::1":
+        return f"this host only, {port}"
+    on = f" on interface {bind.scope}" if bind.scope else ""
+    return f"whoever can reach {bind.address}{on}, {port}"
