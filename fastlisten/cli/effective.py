@@ -61,8 +61,8 @@ def _options(made: socket.socket, listener: ListenerSettings, bind: Bind) -> Ite
     failed: dict[SocketOption, str] = {}
     if bind.v6only is not None:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bind.v6only))
-        got = made.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-        yield _row("", "IPV6_V6ONLY", str(int(bind.v6only)), str(got))
+        kept = made.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        yield _row("", "IPV6_V6ONLY", str(int(bind.v6only)), str(kept))
     for phase in ("bind", "listen"):
         for setting in settings:
             if setting.call.phase == phase:
@@ -78,8 +78,8 @@ def _options(made: socket.socket, listener: ListenerSettings, bind: Bind) -> Ite
                 yield f"bind: {error.strerror}"
     for setting in settings:
         call = setting.call
-        got_text = failed.get(call) or _got(made, setting)
-        yield _row(setting.option.key, call.symbol, _number(setting.packed), got_text)
+        got = failed.get(call) or _got(made, setting)
+        yield _row(setting.option.key, call.symbol, _shown(setting, setting.packed), got)
 
 
 def _address(bind: Bind) -> tuple[str, int] | tuple[str, int, int, int]:
@@ -98,19 +98,19 @@ def _address(bind: Bind) -> tuple[str, int] | tuple[str, int, int, int]:
 def _got(made: socket.socket, setting: SocketSetting) -> str:
     size = 16 if setting.option.kind == "congestion" else len(setting.packed)
     try:
-        return _number(made.getsockopt(setting.call.level, setting.call.name, size))
+        return _shown(setting, made.getsockopt(setting.call.level, setting.call.name, size))
     except OSError as error:
         return str(error.strerror)
 
 
-def _number(packed: bytes) -> str:
-    """Return an option's value as text: a number, the two of SO_LINGER, or a name."""
-    if len(packed) == 4:
-        return str(struct.unpack("=i", packed)[0])
-    if len(packed) == 8:
+def _shown(setting: SocketSetting, packed: bytes) -> str:
+    """Return an option's value as text: a name, the two of SO_LINGER, or a number."""
+    if setting.option.kind == "congestion":
+        return packed.rstrip(b"\0").decode("ascii", "replace")
+    if setting.option.kind == "linger":
         on, seconds = struct.unpack("=ii", packed)
-        return f"on {seconds} s" if on else "off"
-    return packed.rstrip(b"\0").decode("ascii", "replace")
+        return f"on, {seconds} s" if on else "off"
+    return str(struct.unpack("=i", packed)[0])
 
 
 def _row(key: str, symbol: str, asked: str, got: str) -> str:

