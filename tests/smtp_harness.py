@@ -1,0 +1,286 @@
+"""What the tests of SMTP share: an engine driven by hand, and a handler served by stock asyncio.
+
+asyncio is the oracle here: what holds on its transports must hold on the native ones, whose own
+tests repeat the essential parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
+from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.handlers.smtp_engine import Engine, Limits
+from fastlisten.handlers.smtp_events import Content, Flush, Goodbye, Mail, Recipient, Reset
+from fastlisten.handlers.smtp_replies import reply
+
+HOSTNAME = "mx.example.org"
+
+ACCOUNTS = """
+[account."alice@example.org"]
+aliases = ["al@example.org"]
+
+[account."bob@example.org"]
+"""
+
+HELLO = b"EHLO client.example.com\r\n"
+MAIL = b"MAIL FROM:<sender@example.com>\r\n"
+RCPT = b"RCPT TO:<alice@example.org>\r\n"
+ENVELOPE = HELLO + MAIL + RCPT
+
+NOBODY = reply(550, "5.1.1", "No such mailbox here")
+
+
+class Driven:
+    """An engine whose events are answered at once: addresses that begin with "no" are unknown.
+
+    Attributes:
+        events: what happened, pieces of messages merged, content before a Reset dropped.
+        replies: everything said.
+    """
+
+    def __init__(self, **limits: Any) -> None:
+        self.engine = Engine(Limits(HOSTNAME, **limits))
+        self.events: list[tuple[Any, ...]] = []
+        self.replies = b""
+        self._content = b""
+
+    def feed(self, *chunks: bytes) -> bytes:
+        """Feed octets; return what was said to them."""
+        before = len(self.replies)
+        for chunk in chunks:
+            self.engine.receive(chunk)
+            while (event := self.engine.next_event()) is not None:
+                self._take(event)
+            self.replies += self.engine.replies()
+        return self.replies[before:]
+
+    def _take(self, event: Any) -> None:
+        if isinstance(event, Mail):
+            transaction = event.transaction
+            self.events.append(
+                (
+                    "mail",
+                    transaction.sender,
+                    transaction.size,
+                    transaction.body,
+                    transaction.smtputf8,
+                )
+            )
+            self.engine.accept()
+        elif isinstance(event, Recipient):
+            known = not event.mailbox.local.startswith("no")
+            self.events.append(("rcpt", event.mailbox, known))
+            if known:
+                self.engine.accept()
+            else:
+                self.engine.reject(NOBODY)
+        elif isinstance(event, Content):
+            self._content += event.data
+            if event.final:
+                self.events.append(("message", self._content))
+                self._content = b""
+                self.engine.accept()
+        elif isinstance(event, Reset):
+            self._content = b""
+            self.events.append(("reset",))
+        elif isinstance(event, Goodbye):
+            self.events.append(("goodbye",))
+        else:
+            assert isinstance(event, Flush)
+            self.replies += self.engine.replies()
+
+    @property
+    def messages(self) -> list[bytes]:
+        """The messages that were completed."""
+        return [event[1] for event in self.events if event[0] == "message"]
+
+
+def codes(replies: bytes) -> list[int]:
+    """Return the code of every reply, continuation lines left out."""
+    assert replies == b"" or replies.endswith(b"\r\n")
+    return [int(line[:3]) for line in replies.split(b"\r\n") if line and line[3:4] == b" "]
+
+
+class Served:
+    """A handler that is being served.
+
+    Attributes:
+        port: where, on 127.0.0.1.
+        handler: the handler.
+        directory: its data directory.
+        protocols: the protocol objects of the connections that are open.
+        faults: what the loop's exception handler was told.
+    """
+
+    def __init__(self, handler: SmtpHandler, directory: Path) -> None:
+        self.port = 0
+        self.handler = handler
+        self.directory = directory
+        self.protocols: list[Any] = []
+        self.faults: list[dict[str, Any]] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def connect(self) -> socket.socket:
+        """Connect and read the greeting."""
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        greeting = self.handler.greeting
+        received = b""
+        while len(received) < len(greeting):
+            received += client.recv(len(greeting) - len(received))
+        assert received == greeting
+        return client
+
+    def say(self, *chunks: bytes) -> bytes:
+        """Send everything, close the sending half, and return everything that is said."""
+        with self.connect() as client:
+            for chunk in chunks:
+                client.sendall(chunk)
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_WR)
+            return read_all(client)
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Call something on the server's loop and return what it gives."""
+        assert self.loop is not None
+
+        async def run() -> Any:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(20)
+
+    def delivered(self, account: str = "alice@example.org") -> list[bytes]:
+        """Return an account's messages in the order of their arrival."""
+        new = self.directory / "mail" / account / "new"
+        return [path.read_bytes() for path in sorted(new.glob("*"), key=arrival)]
+
+    def left_over(self) -> list[Path]:
+        """Return the files in tmp/ directories."""
+        return list((self.directory / "mail").glob("*/tmp/*"))
+
+
+def arrival(path: Path) -> tuple[int, int]:
+    """Return the sort key of a maildir name: seconds, then the process's counter."""
+    seconds, unique, *_ = path.name.split(".")
+    return int(seconds), int(unique.partition("Q")[2].partition("R")[0])
+
+
+def body_of(stored: bytes) -> bytes:
+    """Return a stored message without the two header fields that delivery put on top."""
+    assert stored.startswith(b"Return-Path: <")
+    end = stored.index(b"\r\n", stored.index(b";\r\n\t") + 4) + 2
+    assert stored[:end].count(b"Received:") == 1
+    return stored[end:]
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Return what comes until the end."""
+    received = b""
+    while data := client.recv(65536):
+        received += data
+    return received
+
+
+def read_until(client: socket.socket, end: bytes) -> bytes:
+    """Return what comes until (and with) some octets."""
+    received = b""
+    while not received.endswith(end):
+        data = client.recv(65536)
+        assert data, received
+        received += data
+    return received
+
+
+@contextlib.contextmanager
+def serve(
+    directory: Path,
+    accounts: str | None = ACCOUNTS,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    handler_class: type[SmtpHandler] = SmtpHandler,
+    **options: Any,
+) -> Iterator[Served]:
+    """Serve an SmtpHandler in a thread; options' underscores stand for hyphens."""
+    if accounts is not None:
+        (directory / "accounts.toml").write_text(accounts)
+    settings = HandlerSettings(
+        "smtp",
+        "smtp",
+        HOSTNAME,
+        data_directory=str(directory),
+        options={key.replace("_", "-"): value for key, value in options.items()},
+    )
+    served = Served(handler_class(settings), directory)
+    ready, failures = threading.Event(), list[BaseException]()
+    stop: list[Callable[[], None]] = []
+
+    class Greeter(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            peer = transport.get_extra_info("peername")
+            protocol: Any = served.handler.connection(ConnectionInfo("smtp", peer[0], peer[1]))
+            served.protocols.append(protocol)
+            lost = protocol.connection_lost
+
+            class Watched(type(protocol)):  # type: ignore[misc]
+                __slots__ = ()
+
+                def connection_lost(self, exc: Exception | None) -> None:
+                    served.protocols.remove(self)
+                    lost(exc)
+
+            protocol.__class__ = Watched
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
+            transport.write(served.handler.greeting)
+
+    async def main() -> None:
+        served.loop = loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: served.faults.append(context))
+        finished = asyncio.Event()
+        stop.append(lambda: loop.call_soon_threadsafe(finished.set))
+        await served.handler.start()
+        server = await loop.create_server(Greeter, "127.0.0.1", 0)
+        served.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await finished.wait()
+        server.close()
+        for protocol in served.protocols:
+            if protocol._transport is not None:
+                protocol._transport.abort()
+        while served.protocols:
+            await asyncio.sleep(0.001)
+        await server.wait_closed()
+        await served.handler.stop()
+
+    def run() -> None:
+        try:
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                runner.run(main())
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(20)
+        if not failures:
+            yield served
+    finally:
+        for function in stop:
+            function()
+        thread.join(30)
+    assert not failures, failures
+    assert not thread.is_alive()
+    assert served.faults == []
+
+
+def cut(data: bytes, size: int) -> Iterable[bytes]:
+    """Cut octets into pieces of one size."""
+    return (data[start : start + size] for start in range(0, len(data), size))
