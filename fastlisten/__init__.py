@@ -11,7 +11,9 @@ from fastlisten.errors import (
     StartError,
 )
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
+from fastlisten.runtime.listener import Listener, State
 from fastlisten.runtime.loop import ConnectionServer, create_server
+from fastlisten.runtime.server import Server
 
 __all__ = [
     "ConfigurationError",
@@ -20,11 +22,14 @@ __all__ = [
     "FastlistenError",
     "Handler",
     "HandlerSettings",
+    "Listener",
     "PeerError",
     "Problem",
     "Reason",
+    "Server",
     "SocketFailure",
     "StartError",
+    "State",
     "create_server",
 ]
 

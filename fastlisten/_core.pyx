@@ -1446,6 +1446,9 @@ cdef class Engine:
         cdef Acceptor acceptor
         if not self.retiring:
             return 0
+        if self.record_count:
+            # While the records' listeners still have their names.
+            self.flush_records()
         for i in range(self.acceptors_size):
             if self.acceptors[i] != NULL and self.acceptors[i].hold & HOLD_CLOSED \
                     and self.acceptors[i].active == 0:

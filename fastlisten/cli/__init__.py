@@ -1,1 +1,1 @@
-"""cli."""
+"""The command `fastlisten`: one module per subcommand."""

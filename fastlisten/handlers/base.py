@@ -69,16 +69,12 @@ class ConnectionInfo:
         listener: id of the listener.
         peer: the client's address, an IPv4-mapped address written as IPv4; empty on Unix sockets.
         port: the client's port, 0 on Unix sockets.
-        local: the server's own address of this connection.
-        local_port: the server's own port of this connection.
         tls: the connection is encrypted already.
     """
 
     listener: str
     peer: str
     port: int
-    local: str = ""
-    local_port: int = 0
     tls: bool = False
 
 
@@ -121,6 +117,10 @@ class Handler:
     def farewell(self, reason: Reason) -> bytes:
         """Return what a served but idle client hears before the server closes."""
         return b""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what an administrator should know at start, a sentence each."""
+        return ()
 
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
         """Return the protocol object for one connection.

@@ -1,0 +1,61 @@
+"""How the program logs: one line of text or one JSON object per record, to standard error.
+
+Rules of this file: the library logs to loggers below ``fastlisten`` and sets nothing up; only the
+program does, here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Literal, TextIO
+
+__all__ = ["JsonFormatter", "set_up_logging"]
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per record: time (seconds since the epoch), level, logger, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        line = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class _TextFormatter(logging.Formatter):
+    """One line per record: control characters in it are escaped, so that no peer writes lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.exc_info:
+            return text
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def set_up_logging(level: str, form: Literal["text", "json"], stream: TextIO) -> None:
+    """Send the package's and asyncio's records to a stream.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        form: as `log.format`.
+        stream: usually standard error.
+    """
+    handler = logging.StreamHandler(stream)
+    if form == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(
+            _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
+        )
+    for name in ("fastlisten", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(level.upper())

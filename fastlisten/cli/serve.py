@@ -1,0 +1,125 @@
+"""`fastlisten serve [FILE]`: the program.
+
+Rules of this file: configuration, logging, the loop, exit codes; serving is runtime.server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import logging
+import os
+from typing import TextIO
+
+from fastlisten.cli import account
+from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
+from fastlisten.cli.logs import set_up_logging
+from fastlisten.config import Config, default_config
+from fastlisten.errors import ConfigurationError, Problem, StartError
+from fastlisten.runtime.server import Server, raise_descriptor_limit
+
+__all__ = ["run"]
+
+logger = logging.getLogger("fastlisten")
+
+FAILURE_WHILE_RUNNING = 1
+CANNOT_START = 3
+
+#: The account of the embedded default, made when there is none yet.
+DEFAULT_ACCOUNT = "user@localhost"
+
+
+def run(file: str | None, out: TextIO, err: TextIO) -> int:
+    """Serve a configuration until SIGTERM or SIGINT.
+
+    Args:
+        file: its path; None for the embedded default.
+        out: receives the list of listeners.
+        err: receives mistakes, warnings and the log.
+
+    Returns:
+        0 drained, 1 failed while running, 2 configuration, 3 cannot start.
+    """
+    if file is None and "INVOCATION_ID" in os.environ and "NOTIFY_SOCKET" in os.environ:
+        print("error: under systemd a configuration file must be named", file=err)
+        return CONFIGURATION_ERROR
+    if file is None:
+        config = _what_can_be_served(default_config(), out)
+    else:
+        found = open_config(file, err)
+        if found is None:
+            return CONFIGURATION_ERROR
+        config = found
+    try:
+        server = Server(config)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=err)
+        return CONFIGURATION_ERROR
+    set_up_logging(config.process["log.level"], config.process["log.format"], err)
+    try:
+        if file is None:
+            _make_default_account(config, out)
+        warning = raise_descriptor_limit(config)
+    except OSError as error:
+        print(f"error: {error}", file=err)
+        return CANNOT_START
+    if warning:
+        logger.warning("%s", warning)
+    return _run_loop(server, out, err)
+
+
+def _run_loop(server: Server, out: TextIO, err: TextIO) -> int:
+    import uvloop
+
+    async def serve() -> None:
+        with server.signals():
+            await server.startup()
+            try:
+                for line in server.describe():
+                    print(line, file=out, flush=True)
+                await server.main_loop()
+            finally:
+                await server.shutdown()
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+    except StartError as error:
+        for failure in error.failures:
+            print(f"error: {failure}", file=err)
+        return CANNOT_START
+    except Exception:
+        logger.exception("failed" if server.started else "cannot start")
+        return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
+    return 0
+
+
+def _what_can_be_served(config: Config, out: TextIO) -> Config:
+    """Return the embedded default without the listeners that this version cannot serve."""
+    able = []
+    for listener in config.listeners:
+        missing = dataclasses.replace(config, listeners=(listener,)).unavailable()
+        if missing:
+            what = ", ".join(dict.fromkeys(_short(problem) for problem in missing))
+            print(f'listener "{listener.id}": not served: this version has no {what}', file=out)
+        else:
+            able.append(listener)
+    return dataclasses.replace(config, listeners=tuple(able))
+
+
+def _short(problem: Problem) -> str:
+    return f"{problem.key.rpartition('.')[2]} = {problem.value}" if problem.value else problem.key
+
+
+def _make_default_account(config: Config, out: TextIO) -> None:
+    """Make the embedded default's one account if there is no accounts file yet."""
+    directory = config.process["server.data-directory"]
+    file = config.process["server.accounts"] or os.path.join(directory, "accounts.toml")
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    if not os.path.exists(file):
+        problem = io.StringIO()
+        if account.add(DEFAULT_ACCOUNT, file, out, problem):
+            raise OSError(problem.getvalue().strip())
+    print(f"mail is kept in {directory}; accounts in {file}", file=out)

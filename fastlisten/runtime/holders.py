@@ -1,0 +1,63 @@
+"""Who holds an address that is in use: the question behind EADDRINUSE.
+
+Rules of this file: only /proc is read, only after a failure; what cannot be read is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+__all__ = ["describe_holder"]
+
+#: proc_pid_net(5): the state of a listening TCP socket.
+_LISTENING = "0A"
+
+
+def describe_holder(name: object) -> str:
+    """Return `` (held by PID 12, smtpd)`` for an address that is in use, or an empty text.
+
+    Args:
+        name: the address as bind(2) was given it: a tuple with the port second, or a path.
+    """
+    inodes = _unix_inodes(name) if isinstance(name, str) else _tcp_inodes(name)
+    holders = sorted(set(_processes(inodes))) if inodes else []
+    return f" (held by {', '.join(holders)})" if holders else ""
+
+
+def _lines(path: str) -> Iterator[list[str]]:
+    with contextlib.suppress(OSError), open(path, encoding="ascii", errors="replace") as file:
+        next(file, None)
+        for line in file:
+            yield line.split()
+
+
+def _tcp_inodes(name: object) -> set[str]:
+    if not isinstance(name, tuple) or not name[1]:
+        return set()
+    suffix = f":{name[1]:04X}"
+    return {
+        fields[9]
+        for path in ("/proc/net/tcp", "/proc/net/tcp6")
+        for fields in _lines(path)
+        if len(fields) > 9 and fields[1].endswith(suffix) and fields[3] == _LISTENING
+    }
+
+
+def _unix_inodes(path: str) -> set[str]:
+    return {
+        fields[6] for fields in _lines("/proc/net/unix") if len(fields) > 7 and fields[7] == path
+    }
+
+
+def _processes(inodes: set[str]) -> Iterator[str]:
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{pid}/fd/{fd}") in wanted:
+                        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+                            yield f"PID {pid}, {comm.read().strip()}"
+                        break

@@ -1,0 +1,241 @@
+"""One listener: its sockets, its handler, its limit, and the states it goes through.
+
+    BOUND --listen()--> LISTENING <--resume()/pause()--> PAUSED
+                         |    ^                            |
+          limit reached  |    | a place is given back      |
+          (wait)         v    |                            |
+                         FULL-+                            |
+                          |                                |
+                          +-------------drain()------------+---> DRAINING --last one gone--> CLOSED
+
+    BOUND      sockets are bound; nothing listens yet, so that a start that fails was never seen
+    LISTENING  accepting
+    FULL       limit-action = "wait" and no place left: clients wait in the backlog
+    PAUSED     not accepting by request; connections go on
+    DRAINING   not accepting any more; busy connections finish, idle ones have been told
+    CLOSED     nothing is left
+
+Rules of this file: a listener never looks at another one; what concerns the process is in
+server.py. FULL is the core's own doing and is read from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Sequence
+
+from fastlisten._connection import Connection, ConnectionAcceptor
+from fastlisten._core import Acceptor, Engine, Places
+from fastlisten.handlers.base import ConnectionInfo, Handler
+from fastlisten.runtime.refusal import Words
+from fastlisten.runtime.sockets import BoundSocket, close_all
+
+__all__ = ["Limits", "Listener", "State"]
+
+
+class State(enum.Enum):
+    """Where a listener is; the drawing at the head of the module shows the ways between."""
+
+    BOUND = "bound"
+    LISTENING = "listening"
+    FULL = "full"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Limits:
+    """What holds for every connection of a listener.
+
+    Attributes:
+        wait: leave clients in the backlog when no place is left, instead of refusing them.
+        linger: seconds to go on sending after close, then reset; 0 leaves it to the kernel.
+        first_byte: seconds that a client may be silent after accept; 0 for ever.
+        idle: seconds between two inputs of a client; 0 for ever.
+    """
+
+    __slots__ = ("first_byte", "idle", "linger", "wait")
+
+    def __init__(
+        self,
+        *,
+        wait: bool = False,
+        linger: float = 0.0,
+        first_byte: float = 0.0,
+        idle: float = 0.0,
+    ) -> None:
+        self.wait = wait
+        self.linger = linger
+        self.first_byte = first_byte
+        self.idle = idle
+
+
+class Listener:
+    """A listener of the configuration in one process.
+
+    Args:
+        name: its id.
+        handler: serves its connections; made for this listener.
+        sockets: bound, one per bind; closed with the listener.
+        limits: what holds for each connection.
+
+    Attributes:
+        name: as given.
+        handler: as given.
+        sockets: as given.
+    """
+
+    def __init__(
+        self, name: str, handler: Handler, sockets: Sequence[BoundSocket], limits: Limits
+    ) -> None:
+        self.name = name
+        self.handler = handler
+        self.sockets = tuple(sockets)
+        self._limits = limits
+        self._acceptors: list[Acceptor] = []
+        self._places: Places | None = None
+        self._state = State.BOUND
+        self._drained: asyncio.Event = asyncio.Event()
+
+    @property
+    def state(self) -> State:
+        """The state at this moment."""
+        if self._state is State.LISTENING and any(one.full for one in self._acceptors):
+            return State.FULL
+        return self._state
+
+    @property
+    def connections(self) -> int:
+        """Connections of this process in flight, from accept to close."""
+        return sum(acceptor.connections for acceptor in self._acceptors)
+
+    @property
+    def places(self) -> Places | None:
+        """The counter behind `max-connections`, None before `listen`."""
+        return self._places
+
+    def statistics(self) -> dict[str, int]:
+        """Return the counters of this process since the start, by name."""
+        total: dict[str, int] = {}
+        for acceptor in self._acceptors:
+            for name, value in acceptor.statistics().items():
+                total[name] = total.get(name, 0) + value
+        return total
+
+    def listen(self, engine: Engine, places: Places | None) -> None:
+        """Hand the sockets, which listen already, to the core; accept from now on.
+
+        Args:
+            engine: of the loop that serves.
+            places: counts this listener's connections over all processes; None for no limit.
+        """
+        if self._state is not State.BOUND:
+            raise RuntimeError(f'listener "{self.name}" is {self._state.value}, not bound')
+        words = Words.of(self.handler)
+        handler = self.handler
+        self._places = places
+        for bound in self.sockets:
+            self._acceptors.append(
+                ConnectionAcceptor(
+                    engine,
+                    bound.sock,
+                    _factory(self.name, handler),
+                    server=self,
+                    listener=self.name,
+                    with_connection=True,
+                    places=places,
+                    options=bound.accepted if len(bound.accepted) else None,
+                    lazy=handler.lazy,
+                    server_first=handler.server_speaks_first,
+                    wait=self._limits.wait,
+                    greeting=words.greeting,
+                    refusal=words.refusal,
+                    overload=words.overload,
+                    farewell_first_byte=words.farewell_first_byte,
+                    farewell_idle=words.farewell_idle,
+                    farewell_shutdown=words.farewell_shutdown,
+                    linger=self._limits.linger,
+                    first_byte=self._limits.first_byte,
+                    idle=self._limits.idle,
+                )
+            )
+        self._state = State.LISTENING
+        for acceptor in self._acceptors:
+            acceptor.resume()
+
+    def pause(self) -> None:
+        """Stop accepting; clients wait in the backlog, connections go on."""
+        if self._state is State.LISTENING:
+            for acceptor in self._acceptors:
+                acceptor.pause()
+            self._state = State.PAUSED
+
+    def resume(self) -> None:
+        """Accept again after `pause`."""
+        if self._state is State.PAUSED:
+            for acceptor in self._acceptors:
+                acceptor.resume()
+            self._state = State.LISTENING
+
+    def drain(self) -> int:
+        """Stop accepting for good, say farewell to idle connections, let busy ones finish.
+
+        To be called again until it returns 0; each call looks again at who has become idle.
+
+        Returns:
+            How many descriptors are still in use.
+        """
+        if self._state is State.CLOSED:
+            return 0
+        if self._state is not State.DRAINING:
+            self._state = State.DRAINING
+            acceptors = tuple(self._acceptors)
+            if not acceptors:
+                self._finish()
+                return 0
+            for acceptor in acceptors:
+                acceptor.close()
+            close_all(self.sockets)
+        return sum(acceptor.drain() for acceptor in tuple(self._acceptors))
+
+    def abort(self) -> int:
+        """Close all connections at once; return how many there were."""
+        return sum(acceptor.abort() for acceptor in tuple(self._acceptors))
+
+    async def closed(self) -> None:
+        """Wait until the state is CLOSED."""
+        await self._drained.wait()
+
+    def _retired(self, acceptor: Acceptor) -> None:
+        """Note that the last connection of a closed acceptor has ended. Called by the core."""
+        self._acceptors.remove(acceptor)
+        if not self._acceptors:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._state = State.CLOSED
+        close_all(self.sockets)
+        self._drained.set()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Listener {self.name!r} {self.state.value} {[one.bind.text for one in self.sockets]}>"
+        )
+
+
+def _factory(listener: str, handler: Handler) -> Callable[[Connection], asyncio.BaseProtocol]:
+    """Return what the core calls to make a protocol; runs once per connection."""
+
+    def make(connection: Connection) -> asyncio.BaseProtocol:
+        peer = connection.get_extra_info("peername")
+        if not peer:
+            return handler.connection(ConnectionInfo(listener, "", 0))
+        address = peer[0]
+        if address.startswith("::ffff:") and "." in address:
+            address = address[7:]
+        elif len(peer) == 4 and peer[3]:
+            address = f"{address}%{peer[3]}"
+        return handler.connection(ConnectionInfo(listener, address, peer[1]))
+
+    return make

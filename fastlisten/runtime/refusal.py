@@ -1,0 +1,61 @@
+"""What is said to clients that are not served, as bytes for the native core.
+
+Rules of this file: words come from the handler; how they go over the wire is decided here. Where
+TLS begins with the first byte nothing may be said in clear text: a fatal alert takes its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastlisten.handlers.base import Handler, Reason
+
+__all__ = ["TLS_ALERT", "Words"]
+
+#: A TLS record (RFC 8446 5.1, 6): alert, version 3.3, length 2, fatal, internal_error(80). Clients
+#: report it as a server-side failure and may retry, unlike handshake_failure.
+TLS_ALERT = bytes((21, 3, 3, 0, 2, 2, 80))
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Everything that the core says by itself on a listener's connections.
+
+    Attributes:
+        greeting: at accept.
+        refusal: when max-connections is reached.
+        overload: when the process has no descriptor left.
+        farewell_first_byte: when a client never spoke.
+        farewell_idle: when a client fell silent.
+        farewell_shutdown: when the server drains.
+    """
+
+    greeting: bytes
+    refusal: bytes
+    overload: bytes
+    farewell_first_byte: bytes
+    farewell_idle: bytes
+    farewell_shutdown: bytes
+
+    @classmethod
+    def of(cls, handler: Handler) -> Words:
+        """Ask a handler for its words.
+
+        Raises:
+            TypeError: the handler gave something else than bytes.
+        """
+        clear = not handler.settings.tls_implicit
+        words = {
+            "greeting": handler.greeting if clear else b"",
+            "refusal": handler.refusal(Reason.LIMIT) if clear else TLS_ALERT,
+            "overload": handler.refusal(Reason.OVERLOAD) if clear else TLS_ALERT,
+            "farewell_first_byte": handler.farewell(Reason.FIRST_BYTE) if clear else b"",
+            "farewell_idle": handler.farewell(Reason.IDLE) if clear else b"",
+            "farewell_shutdown": handler.farewell(Reason.SHUTDOWN) if clear else b"",
+        }
+        for name, text in words.items():
+            if not isinstance(text, bytes):
+                raise TypeError(
+                    f"{type(handler).__name__}: {name} must be bytes, not {type(text).__name__}"
+                )
+        return cls(**words)

@@ -1,0 +1,298 @@
+"""The server: a configuration's listeners in one process, from start to drained.
+
+Three methods in the order in which they run: `startup`, `main_loop`, `shutdown`. Rules of this
+file: it decides when, the listeners how; it neither parses arguments nor sets up logging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import resource
+import signal
+from collections.abc import Iterator, Sequence
+
+from fastlisten._core import Arena, Engine
+from fastlisten.config import Config, ListenerSettings
+from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.handlers.base import Handler, HandlerSettings
+from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler
+from fastlisten.runtime.listener import Limits, Listener, State
+from fastlisten.runtime.loop import engine_for
+from fastlisten.runtime.sockets import BoundSocket, close_all, listen_all, open_all
+
+__all__ = ["Server", "make_handler", "raise_descriptor_limit"]
+
+logger = logging.getLogger("fastlisten")
+
+#: How often a drain looks again whether a busy connection has become idle, in seconds. Short
+#: beside a transaction, long beside a look (a scan of the table of slots).
+_DRAIN_PAUSE = 0.05
+
+#: Descriptors that a process needs beside connections and listening sockets: its files, pipes,
+#: threads' databases, what handlers open while they deliver.
+_KEPT_FOR_HANDLERS = 256
+
+
+class Server:
+    """Serves a configuration on the running loop.
+
+    Use `serve` for all of it, or `startup`, `main_loop` and `shutdown` one after the other, or
+    ``async with Server(config) as server`` in a program that has its own main loop.
+
+    Args:
+        config: loaded; every listener must be one that this version can serve.
+
+    Attributes:
+        config: as given.
+        listeners: in order of id, from `startup` on.
+        notes: what the administrator should know about the sockets, a sentence each.
+        started: `startup` has succeeded.
+
+    Raises:
+        ConfigurationError: something in it is not available in this version, or a handler
+            cannot be found.
+    """
+
+    def __init__(self, config: Config) -> None:
+        problems = list(config.unavailable())
+        if problems:
+            raise ConfigurationError(problems, config.warnings)
+        self.config = config
+        self.listeners: tuple[Listener, ...] = ()
+        self.notes: list[str] = []
+        self.started = False
+        self._handlers = [
+            (settings, make_handler(config, settings)) for settings in config.listeners
+        ]
+        self._arena: Arena | None = None
+        self._generation = 0
+        self._engine: Engine | None = None
+        self._stopping: asyncio.Event | None = None
+        self._at_once: asyncio.Event | None = None
+
+    # -- the three steps
+
+    async def startup(self) -> None:
+        """Bind everything, listen on everything, then accept.
+
+        Raises:
+            StartError: with all failures; nothing is open then.
+        """
+        self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
+        sockets = open_all(self.config.listeners)
+        self.notes += [note for bound in sockets for note in bound.notes]
+        started: list[Handler] = []
+        try:
+            ports = {bound.listener: bound.port for bound in reversed(sockets) if bound.port}
+            for settings, handler in self._handlers:
+                # A bind with port 0 has its port only now.
+                port = handler.settings.port or ports.get(settings.id, 0)
+                handler.settings = dataclasses.replace(handler.settings, port=port)
+                await handler.start()
+                started.append(handler)
+            listen_all(sockets)
+            self._open_listeners(sockets)
+            self.started = True
+        except BaseException:
+            close_all(sockets)
+            for handler in reversed(started):
+                await handler.stop()
+            raise
+
+    def _open_listeners(self, sockets: Sequence[BoundSocket]) -> None:
+        engine = self._engine = engine_for(asyncio.get_running_loop())
+        engine.log_connections(logger.isEnabledFor(logging.DEBUG))
+        arena = self._arena = Arena(max(1, len(self._handlers)), 1)
+        self._generation = arena.join()
+        own: dict[str, list[BoundSocket]] = {settings.id: [] for settings, _ in self._handlers}
+        for bound in sockets:
+            own[bound.listener].append(bound)
+        self.listeners = tuple(
+            Listener(settings.id, handler, own[settings.id], _limits(settings))
+            for settings, handler in self._handlers
+        )
+        for row, ((settings, _), listener) in enumerate(
+            zip(self._handlers, self.listeners, strict=True)
+        ):
+            places = arena.places(row, self._generation)
+            places.limit = settings["max-connections"]
+            listener.listen(engine, places)
+
+    async def main_loop(self) -> None:
+        """Serve until `stop` is called."""
+        assert self._stopping is not None
+        await self._stopping.wait()
+
+    async def shutdown(self) -> None:
+        """Drain: stop accepting, say farewell, wait for transactions, then close what is left."""
+        assert self._at_once is not None
+        timeout = self.config.process["server.shutdown-timeout"]
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + timeout
+        left = sum(listener.drain() for listener in self.listeners)
+        if left:
+            logger.info("draining: %d connections still busy, at most %g s", left, timeout)
+        while left and loop.time() < ends and not self._at_once.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._at_once.wait(), _DRAIN_PAUSE)
+            left = sum(listener.drain() for listener in self.listeners)
+        if left:
+            aborted = sum(listener.abort() for listener in self.listeners)
+            logger.warning("closed %d connections that had not finished", aborted)
+        for listener in self.listeners:
+            await listener.closed()
+        for _, handler in reversed(self._handlers):
+            await handler.stop()
+        if self._engine is not None and self._engine.idle:
+            self._engine.close()
+        if self._arena is not None:
+            self._arena.heal(self._generation)
+
+    # -- around them
+
+    async def serve(self) -> None:
+        """Start, serve until `stop` or SIGTERM or SIGINT, drain.
+
+        The first signal drains; a second one closes at once.
+
+        Raises:
+            StartError: with all failures; nothing is open then.
+        """
+        with self.signals():
+            await self.startup()
+            try:
+                await self.main_loop()
+            finally:
+                await self.shutdown()
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Let `main_loop` return; with `at_once`, or when called again, let `shutdown` not wait."""
+        if self._stopping is None or self._at_once is None:
+            return
+        if self._stopping.is_set() or at_once:
+            self._at_once.set()
+        self._stopping.set()
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT call `stop` while the block runs."""
+        loop = asyncio.get_running_loop()
+
+        def received(number: signal.Signals) -> None:
+            again = self._stopping is not None and self._stopping.is_set()
+            logger.info("%s: %s", number.name, "closing at once" if again else "draining")
+            self.stop()
+
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
+            loop.add_signal_handler(number, received, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    async def __aenter__(self) -> Server:
+        await self.startup()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.stop()
+        await self.shutdown()
+
+    def describe(self) -> list[str]:
+        """Return what is served: a line per listener, and one for each thing to know about it."""
+        lines = []
+        for (settings, handler), listener in zip(self._handlers, self.listeners, strict=True):
+            addresses = ", ".join(bound.address for bound in listener.sockets) or "nothing"
+            limit, action = settings["max-connections"], settings["limit-action"]
+            lines.append(
+                f'listener "{settings.id}": {settings.protocol} on {addresses}; '
+                f"max-connections {limit}, then {action}; "
+                f"needs up to {limit + len(listener.sockets)} descriptors"
+            )
+            lines += [f'listener "{settings.id}": {note}' for note in handler.notes()]
+        return lines + self.notes
+
+    @property
+    def accepting(self) -> bool:
+        """True while every listener accepts, or would if it had a place."""
+        return bool(self.listeners) and all(
+            listener.state in (State.LISTENING, State.FULL) for listener in self.listeners
+        )
+
+
+def make_handler(config: Config, settings: ListenerSettings) -> Handler:
+    """Make the handler of a listener.
+
+    Raises:
+        ConfigurationError: it cannot be found or does not accept its settings.
+    """
+    name = settings["handler"]
+    try:
+        kind = named_handler(name) if name else registered_handler(settings.protocol)
+    except HandlerNotFoundError as error:
+        key = "handler" if name else "protocol"
+        problem = Problem(
+            str(error),
+            config.file,
+            settings.line(key),
+            f"server.listener.{settings.id}.{key}",
+            f'"{name or settings.protocol}"',
+        )
+        raise ConfigurationError([problem], config.warnings) from error
+    return kind(
+        HandlerSettings(
+            listener=settings.id,
+            protocol=settings.protocol,
+            hostname=config.process["server.hostname"],
+            greeting=config.process["server.greeting"],
+            tls_implicit=settings["tls.implicit"],
+            tls_available=False,
+            port=next((bind.port for bind in settings.bind if bind.port), 0),
+            data_directory=config.process["server.data-directory"],
+            options=settings.handler_options,
+            extra={"accounts": config.process["server.accounts"] or ""},
+        )
+    )
+
+
+def _limits(settings: ListenerSettings) -> Limits:
+    linger = settings["socket.linger"]
+    return Limits(
+        wait=settings["limit-action"] == "wait",
+        linger=linger if linger else 0.0,
+        first_byte=settings["timeout.first-byte"] or 0.0,
+        idle=settings["timeout.idle"] or 0.0,
+    )
+
+
+def raise_descriptor_limit(config: Config) -> str:
+    """Raise the soft limit of open files to the hard one, for what the configuration may need.
+
+    Returns:
+        A warning if limits that the configuration writes out cannot be met, else an empty text.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return ""
+    binds = sum(len(settings.bind) for settings in config.listeners)
+    written = sum(
+        settings["max-connections"]
+        for settings in config.listeners
+        if settings.origin("max-connections") != "default"
+    )
+    kept = binds + _KEPT_FOR_HANDLERS + len(os.listdir("/proc/self/fd"))
+    if written + kept <= hard:
+        return ""
+    return (
+        f"max-connections add up to {written}, but this process may open {hard} files "
+        f"(RLIMIT_NOFILE) and keeps {kept} of them: accepting stops at {max(1, hard - kept)} "
+        "connections"
+    )

@@ -1,0 +1,367 @@
+"""Sockets from binds: create, options, bind for all; then listen for all.
+
+Rules of this file: nothing is served here. A phase goes through all sockets and collects every
+failure before it raises, so that an administrator sees them together; what was opened is closed
+on every failure. No socket listens unless all are bound.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from fastlisten._core import OptionBatch
+from fastlisten.config import Bind, ListenerSettings, SocketSetting, socket_options
+from fastlisten.errors import SocketFailure, StartError
+from fastlisten.runtime.holders import describe_holder
+from fastlisten.runtime.inheritance import not_inherited
+
+__all__ = ["BoundSocket", "listen_all", "open_all"]
+
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
+_WORDS = {int(number): word for word, number in _FAMILIES.items()}
+
+#: What a host without IPv6 answers to socket(2) or bind(2).
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
+
+
+@dataclass(slots=True)
+class BoundSocket:
+    """One bound socket of a listener.
+
+    Attributes:
+        listener: id of the listener.
+        bind: what the configuration asked for.
+        sock: the socket, non-blocking.
+        backlog: for listen(2).
+        accepted: options to set on each accepted socket, because the kernel does not let it
+            inherit them; usually empty.
+        unlink: path of a Unix socket that was made here, to be removed at the end.
+        notes: what the administrator should know, a sentence each.
+    """
+
+    listener: str
+    bind: Bind
+    sock: socket.socket
+    backlog: int
+    accepted: OptionBatch
+    unlink: tuple[str, int, int] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        """The address as it really is bound: ``[::]:25``, with the port that the kernel chose."""
+        return format_address(self.sock)
+
+    @property
+    def port(self) -> int:
+        """The bound port, 0 for a Unix socket."""
+        name = self.sock.getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 0
+
+    def close(self) -> None:
+        """Close the socket, and remove its file if it is still the one that was made here."""
+        self.sock.close()
+        if self.unlink is None:
+            return
+        path, device, inode = self.unlink
+        self.unlink = None
+        try:
+            found = os.stat(path)
+            if (found.st_dev, found.st_ino) == (device, inode):
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+
+def format_address(sock: socket.socket) -> str:
+    """Return the socket's own address as the configuration would write it."""
+    name = sock.getsockname()
+    if isinstance(name, tuple):
+        if sock.family == socket.AF_INET6:
+            scope = f"%{socket.if_indextoname(name[3])}" if name[3] else ""
+            return f"[{name[0].partition('%')[0]}{scope}]:{name[1]}"
+        return f"{name[0]}:{name[1]}"
+    return f"unix:{os.fsdecode(name)}"
+
+
+def open_all(listeners: Iterable[ListenerSettings]) -> list[BoundSocket]:
+    """Create, set and bind the sockets of all listeners; none of them listens yet.
+
+    Returns:
+        The sockets in order of listener and bind.
+
+    Raises:
+        StartError: with every failure; all sockets are closed again.
+    """
+    opened: list[BoundSocket] = []
+    failures: list[SocketFailure] = []
+    listeners = tuple(listeners)
+    ipv4_wildcards = {
+        bind.port
+        for settings in listeners
+        for bind in settings.bind
+        if bind.family == "inet" and bind.wildcard
+    }
+    try:
+        for settings in listeners:
+            for bind in settings.bind:
+                attempt = _Attempt(settings, bind, ipv4_wildcards)
+                bound = attempt.open()
+                failures += attempt.failures
+                if bound is not None:
+                    opened.append(bound)
+        # Every option's inheritance is looked at before anything listens.
+        if failures:
+            raise StartError(failures)
+    except BaseException:
+        close_all(opened)
+        raise
+    return opened
+
+
+def listen_all(sockets: Sequence[BoundSocket]) -> None:
+    """Call listen(2) on all sockets.
+
+    Raises:
+        StartError: with every failure; all sockets are closed.
+    """
+    failures = []
+    for bound in sockets:
+        try:
+            bound.sock.listen(bound.backlog)
+        except OSError as error:
+            failures.append(
+                _failure(bound.listener, bound.bind, "listen", error, bound.sock.getsockname())
+            )
+    if failures:
+        close_all(sockets)
+        raise StartError(failures)
+
+
+def close_all(sockets: Iterable[BoundSocket]) -> None:
+    """Close sockets and remove the files of Unix sockets made here."""
+    for bound in sockets:
+        bound.close()
+
+
+def _failure(
+    listener: str, bind: Bind, operation: str, error: OSError, name: object = None
+) -> SocketFailure:
+    text = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno == errno.EADDRINUSE:
+        text += describe_holder(name)
+    if error.errno == errno.EACCES and operation == "bind" and 0 < bind.port < 1024:
+        text += " (ports below 1024 need CAP_NET_BIND_SERVICE)"
+    return SocketFailure(listener, bind.text, operation, "", error.errno or 0, text)
+
+
+class _Attempt:
+    """One bind on its way to a socket; `failures` says what went wrong."""
+
+    def __init__(self, settings: ListenerSettings, bind: Bind, ipv4_wildcards: set[int]) -> None:
+        self.settings = settings
+        self.bind = bind
+        self.ipv4_wildcards = ipv4_wildcards
+        self.failures: list[SocketFailure] = []
+        self.notes: list[str] = []
+
+    def open(self) -> BoundSocket | None:
+        """Return the bound socket, or None with `failures` or (skipped) without."""
+        sock = self._inherited() if self.bind.family == "fd" else self._create()
+        if sock is None:
+            return None
+        unlink: tuple[str, int, int] | None = None
+        try:
+            sock.setblocking(False)
+            family = _WORDS.get(int(sock.family), "unix")
+            dual_stack = family == "inet6" and not sock.getsockopt(
+                socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+            )
+            options = socket_options(self.settings, family, dual_stack)  # type: ignore[arg-type]
+            if self.bind.family != "fd":
+                self._apply(sock, [one for one in options if one.call.phase == "bind"])
+                if not self.failures:
+                    unlink = self._bind(sock)
+            inherited = [one for one in options if one.call.phase == "listen"]
+            self._apply(sock, inherited)
+            accepted = [one for one in options if one.call.phase == "accepted"]
+            if not self.failures and family != "unix":
+                accepted += not_inherited(family, dual_stack, inherited)
+        except BaseException:
+            sock.close()
+            raise
+        bound = BoundSocket(
+            self.settings.id,
+            self.bind,
+            sock,
+            self.settings["socket.backlog"],
+            OptionBatch([(one.call.level, one.call.name, one.packed) for one in accepted]),
+            unlink,
+            self.notes,
+        )
+        if self.failures:
+            bound.close()
+            return None
+        return bound
+
+    def _fail(self, operation: str, error: OSError, name: object = None) -> None:
+        self.failures.append(_failure(self.settings.id, self.bind, operation, error, name))
+
+    def _create(self) -> socket.socket | None:
+        bind = self.bind
+        try:
+            sock = socket.socket(_FAMILIES[bind.family], socket.SOCK_STREAM)
+            if bind.family != "inet6":
+                return sock
+            try:
+                # Always written: the default is a sysctl (net.ipv6.bindv6only).
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(bind.v6only)))
+                if bind.wildcard:
+                    # A host with IPv6 switched off may have the sockets but no addresses.
+                    probe = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+                    with probe:
+                        probe.bind(("::", 0))
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        except OSError as error:
+            if bind.wildcard and bind.family == "inet6" and error.errno in _NO_IPV6:
+                return self._fall_back()
+            self._fail("socket", error)
+            return None
+
+    def _fall_back(self) -> socket.socket | None:
+        """Serve the IPv4 half of ``[::]`` on a host without IPv6."""
+        bind = self.bind
+        if bind.port in self.ipv4_wildcards:
+            self.notes.append(f"{bind.text}: this host has no IPv6; 0.0.0.0 is bound already")
+            return None
+        self.notes.append(f"{bind.text}: this host has no IPv6; bound to 0.0.0.0 instead")
+        self.bind = Bind(bind.text, "inet", "0.0.0.0", bind.port, wildcard=True)  # noqa: S104
+        return self._create()
+
+    def _inherited(self) -> socket.socket | None:
+        """Take an inherited descriptor after asking it what it is."""
+        number = self.bind.fd
+        assert number is not None
+        try:
+            sock = socket.socket(fileno=number)
+        except OSError as error:
+            self._fail("fd", error)
+            return None
+        if sock.type != socket.SOCK_STREAM or int(sock.family) not in _WORDS:
+            sock.detach()
+            what = OSError(errno.EPROTOTYPE, "not a TCP or Unix stream socket")
+            self._fail("fd", what)
+            return None
+        os.set_inheritable(number, False)
+        return sock
+
+    def _apply(self, sock: socket.socket, options: Sequence[SocketSetting]) -> None:
+        batch = OptionBatch([(one.call.level, one.call.name, one.packed) for one in options])
+        for index, number in batch.apply(sock.fileno()):
+            setting = options[index]
+            self.failures.append(
+                SocketFailure(
+                    self.settings.id,
+                    self.bind.text,
+                    f"{setting.option.key} ({setting.call.symbol})",
+                    str(setting.value),
+                    number,
+                    os.strerror(number),
+                )
+            )
+
+    def _bind(self, sock: socket.socket) -> tuple[str, int, int] | None:
+        bind = self.bind
+        name: object
+        if bind.family == "unix":
+            return self._bind_unix(sock)
+        if bind.family == "inet":
+            name = (bind.address, bind.port)
+        else:
+            try:
+                scope = _scope_id(bind.scope)
+            except OSError as error:
+                self._fail(f"interface {bind.scope}", error)
+                return None
+            name = (bind.address, bind.port, 0, scope)
+        try:
+            sock.bind(name)
+        except OSError as error:
+            self._fail("bind", error, name)
+        return None
+
+    def _bind_unix(self, sock: socket.socket) -> tuple[str, int, int] | None:
+        path = self.bind.address
+        mode, owner = self.settings["socket.mode"], -1
+        group = -1
+        try:
+            if self.settings["socket.user"]:
+                owner = _user_id(self.settings["socket.user"])
+            if self.settings["socket.group"]:
+                group = _group_id(self.settings["socket.group"])
+        except KeyError as error:
+            self._fail("socket.user/group", OSError(errno.ENOENT, f"unknown: {error.args[0]}"))
+            return None
+        try:
+            if mode is not None:
+                # The file never has more permissions than asked for, not even for a moment:
+                # bind(2) takes the mode of the socket's inode, less the umask.
+                os.fchmod(sock.fileno(), mode)
+            _remove_stale(path)
+            sock.bind(path)
+        except OSError as error:
+            self._fail("bind", error, path)
+            return None
+        found = os.stat(path)
+        made = (path, found.st_dev, found.st_ino)
+        try:
+            if mode is not None:
+                os.chmod(path, mode)
+            if owner != -1 or group != -1:
+                os.chown(path, owner, group)
+        except OSError as error:
+            self._fail("socket.mode/user/group", error)
+        return made
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a Unix socket that nobody serves any more; a live one makes bind fail."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError:
+            # Alive but busy (EAGAIN), or not ours to ask (EACCES): bind will say so.
+            pass
+
+
+def _scope_id(scope: str) -> int:
+    """Return the index of an interface given by name or number; 0 for none."""
+    if not scope:
+        return 0
+    return int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
+
+
+def _user_id(name: str) -> int:
+    return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+
+
+def _group_id(name: str) -> int:
+    return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
