@@ -25,6 +25,7 @@ cdef class Extras:
     cdef Py_ssize_t size   # bytes not sent yet
     cdef Py_ssize_t high
     cdef Py_ssize_t low
+    cdef bytes held       # received, but reading is paused
     cdef object sock
     cdef dict known
     cdef object peername

@@ -103,7 +103,11 @@ cdef class Connection(Endpoint):
             return 0
         if data is not None:
             self.touched()
-            if not self.flags & CLOSING:
+            if self.flags & PAUSED and not self.flags & CLOSING:
+                # Received before anyone could pause; kept until reading is resumed.
+                self.need_extras().held = data
+                self.listen_to()
+            elif not self.flags & CLOSING:
                 self.context = PyContext_Copy(acceptor.context)
                 PyContext_Enter(self.context)
                 try:
@@ -190,7 +194,8 @@ cdef class Connection(Endpoint):
         cdef int wanted = 0
         if self.fd < 0 or self.flags & LOST:
             return 0
-        if not self.flags & (CLOSING | PAUSED | PEER_EOF):
+        if not self.flags & (CLOSING | PAUSED | PEER_EOF) \
+                and (self.extras is None or self.extras.held is None):
             wanted = FLAG_IN
         if self.extras is not None and self.extras.size:
             wanted |= FLAG_OUT
@@ -298,6 +303,20 @@ cdef class Connection(Endpoint):
         if self.flags & CLOSING or not self.flags & PAUSED:
             return
         self.flags &= ~PAUSED
+        if self.extras is not None and self.extras.held is not None:
+            self.engine.loop.call_soon(self._deliver_held)
+        self.listen_to()
+
+    def _deliver_held(self):
+        """Deliver the first bytes of a lazy connection that was paused in connection_made."""
+        cdef bytes data
+        if self.flags & (CLOSING | PAUSED) or self.extras is None or self.extras.held is None:
+            return
+        data, self.extras.held = self.extras.held, None
+        if self.flags & BUFFERED:
+            self.deliver_buffered(data)
+        else:
+            self.deliver(data)
         self.listen_to()
 
     def is_reading(self):
@@ -442,6 +461,10 @@ cdef class Connection(Endpoint):
                 return 0
             return self.fatal_errno(errno, "Fatal write error on socket transport")
         extras.size -= sent
+        if self.state().idle:
+            # A peer that takes what we send is not idle.
+            self.engine.tick()
+            self.engine.set_deadline(self.fd, self.state().idle)
         while sent > 0:
             length = len(<bytes>extras.chunks[extras.first]) - extras.offset
             if sent < length:
@@ -621,6 +644,7 @@ cdef class Connection(Endpoint):
         cdef int fd = self.fd
         if fd < 0:
             return
+        self.flags |= CLOSING | LOST
         self.remember()
         self.fd = -1
         self.protocol = None
@@ -631,7 +655,7 @@ cdef class Connection(Endpoint):
     cdef int remember(self) except -1:
         """Keep what may still be asked for; let go of the socket object without closing."""
         cdef Extras extras = self.need_extras()
-        extras.chunks = None
+        extras.chunks = extras.held = None
         extras.size = extras.first = extras.offset = 0
         if extras.peername is None:
             extras.peername = self.engine.peername(self.fd)
