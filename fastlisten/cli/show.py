@@ -15,6 +15,7 @@ from fastlisten.cli.effective import print_effective
 from fastlisten.config import Bind, Config, ListenerSettings
 from fastlisten.config.kinds import write
 from fastlisten.config.options import LISTENER_OPTIONS
+from fastlisten.config.protocols import WITHOUT_STARTTLS
 from fastlisten.config.text import quote
 from fastlisten.config.write import to_plain, to_toml
 
@@ -94,7 +95,7 @@ def _where(origin: str, line: int) -> str:
 def _encryption(listener: ListenerSettings) -> str:
     if listener["tls.implicit"]:
         return "TLS from the first byte"
-    starttls = listener["tls.enable"] and listener.protocol not in ("http", "jmap")
+    starttls = listener["tls.enable"] and listener.protocol not in WITHOUT_STARTTLS
     if starttls and (_STARTTLS or listener.origin("tls.enable") != "default"):
         return "plain text until STARTTLS"
     return "plain text"

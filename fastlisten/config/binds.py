@@ -11,9 +11,9 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from fastlisten.config.grammar import BadValueError
 from fastlisten.config.settings import Bind
 from fastlisten.config.text import quote
-from fastlisten.config.values import BadValueError
 from fastlisten.config.values_network import is_hostname
 
 __all__ = ["find_overlaps", "is_loopback", "looks_like_port", "parse_bind", "set_v6only"]
@@ -135,6 +135,8 @@ def _not_an_address(word: str, host: str, port: str) -> BadValueError:
             "the address is missing: [::] stands for all interfaces",
             suggestion=quote(f"[::]:{shown}" if shown else "[::]"),
         )
+    if "/" in word:
+        return BadValueError("this is not an address")
     if re.fullmatch(r"[0-9.]+", host):
         return BadValueError(f"{quote(host)} is not an IPv4 address")
     if host.lower() == "localhost":

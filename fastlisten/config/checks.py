@@ -19,9 +19,10 @@ from fastlisten.config.binds import (
 )
 from fastlisten.config.document import Document
 from fastlisten.config.drafts import Draft
+from fastlisten.config.grammar import BadValueError
 from fastlisten.config.host import Host
+from fastlisten.config.protocols import WITHOUT_STARTTLS
 from fastlisten.config.text import Path, quote
-from fastlisten.config.values import BadValueError
 from fastlisten.config.values_tls import TLS13_SUITES
 
 __all__ = ["check_binds", "check_listener", "check_values", "read_binds"]
@@ -90,9 +91,10 @@ def check_listener(document: Document, draft: Draft, certificates: Mapping[str, 
     _settle_defer_accept(document, draft)
     if draft["tls.protocols"] == ("TLSv1.3",) and draft["tls.ciphers"]:
         _check_suites_left(document, draft)
-    typed = draft.values.typed
-    if typed.get("tls.enable") and draft.base.protocol.name == "http" and not draft["tls.implicit"]:
-        message = "http has no STARTTLS, this means nothing without tls.implicit"
+    protocol = draft.base.protocol.name
+    plain = protocol in WITHOUT_STARTTLS and not draft["tls.implicit"]
+    if plain and draft.values.typed.get("tls.enable"):
+        message = f"{protocol} has no STARTTLS, this means nothing without tls.implicit"
         document.warning(draft.at("tls.enable"), message, True)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastlisten.config.grammar import BadValueError, text_of
 from fastlisten.config.options import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.protocols import (
     PROTOCOLS,
@@ -21,7 +22,6 @@ from fastlisten.config.reader import Reader, Schema, Values
 from fastlisten.config.settings import Bind
 from fastlisten.config.suggest import likely, near
 from fastlisten.config.text import Path, quote
-from fastlisten.config.values import BadValueError, text_of
 from fastlisten.option import Option, Origin
 
 __all__ = ["Base", "Draft", "Drafts"]

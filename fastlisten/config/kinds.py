@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastlisten.config.values import SCALARS, Kind
+from fastlisten.config.grammar import Kind
+from fastlisten.config.values import SCALARS
 from fastlisten.config.values_network import NETWORK_KINDS
 from fastlisten.config.values_tls import TLS_KINDS
 from fastlisten.option import Option

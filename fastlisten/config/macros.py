@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from fastlisten.config.values import BadValueError
+from fastlisten.config.grammar import BadValueError
 
 __all__ = ["expand", "read_text"]
 

@@ -16,7 +16,15 @@ from fastlisten.config.options import LISTENER_OPTIONS
 from fastlisten.handlers.smtp_options import OPTIONS as SMTP_OPTIONS
 from fastlisten.option import Option
 
-__all__ = ["PROTOCOLS", "Protocol", "ProtocolError", "is_served", "load_registered", "registered"]
+__all__ = [
+    "PROTOCOLS",
+    "WITHOUT_STARTTLS",
+    "Protocol",
+    "ProtocolError",
+    "is_served",
+    "load_registered",
+    "registered",
+]
 
 #: The entry-point group that handlers register in.
 GROUP = "fastlisten.handlers"
@@ -66,6 +74,9 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Protocol("http", 80, 443, False),
     )
 }
+
+#: Protocols that cannot go from plain text to TLS within a connection.
+WITHOUT_STARTTLS = frozenset(("http", "jmap"))
 
 # Names of tables and keys that a handler's own table would collide with.
 _RESERVED = frozenset(option.key.partition(".")[0] for option in LISTENER_OPTIONS) | {

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastlisten.config.document import Document
+from fastlisten.config.grammar import BadValueError
 from fastlisten.config.host import Host
 from fastlisten.config.kinds import KINDS, describe
 from fastlisten.config.macros import expand
 from fastlisten.config.suggest import likely, near
 from fastlisten.config.text import Path, dotted
-from fastlisten.config.values import BadValueError
 from fastlisten.option import Option
 
 __all__ = ["Reader", "Schema", "Values"]

@@ -21,7 +21,7 @@ from fastlisten.config.document import Document
 from fastlisten.config.drafts import Draft, Drafts
 from fastlisten.config.host import Host
 from fastlisten.config.options import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
-from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.protocols import PROTOCOLS, WITHOUT_STARTTLS
 from fastlisten.config.reader import Reader, Schema, Values
 from fastlisten.config.settings import (
     Certificate,
@@ -206,8 +206,10 @@ def _check_self_signed(
 
 def _wants_tls(draft: Draft) -> bool:
     """Tell whether a listener will use a certificate: at once, or for a STARTTLS that exists."""
-    if draft["tls.implicit"] or not draft["tls.enable"]:
-        return bool(draft["tls.implicit"])
+    if draft["tls.implicit"]:
+        return True
+    if not draft["tls.enable"] or draft.base.protocol.name in WITHOUT_STARTTLS:
+        return False
     row = next(row for row in LISTENER_OPTIONS if row.key == "tls.enable")
     return row.available or "tls.enable" in draft.values.typed.keys() | draft.base.from_server
 

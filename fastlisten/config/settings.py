@@ -141,7 +141,10 @@ class ListenerSettings:
 
     def line(self, key: str) -> int:
         """Return the line that sets a key, else that of the listener's table."""
-        return self._document.line(self.path(key))
+        path = self.path(key)
+        if key not in self.written and key not in self._from_server:
+            path = path[: len(("server", "listener", "id"))]
+        return self._document.line(path)
 
     @property
     def handler_options(self) -> Mapping[str, Any]:

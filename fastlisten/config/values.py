@@ -1,4 +1,4 @@
-"""The grammar of a value: from what TOML gave to a typed value, and back to text.
+"""The grammar of numbers, words, durations and paths: from TOML to a typed value, and back.
 
 Rules of this file: a parser looks at one value and its row and at nothing else; it returns the
 typed value or raises `BadValueError`, never anything else. Writers turn a typed value back into
@@ -12,26 +12,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from fastlisten.config.text import quote, show_value
+from fastlisten.config.grammar import (
+    NUMBER,
+    BadValueError,
+    Kind,
+    format_duration,
+    parse_duration,
+    text_of,
+)
+from fastlisten.config.text import quote
 from fastlisten.option import Option
 
-__all__ = [
-    "SCALARS",
-    "BadValueError",
-    "Kind",
-    "format_duration",
-    "integer_range",
-    "parse_duration",
-    "strings",
-    "text_of",
-]
+__all__ = ["SCALARS"]
 
-_UNITS_OF_TIME = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))? ?(ms|s|m|h|d)")
-_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _SIZE = re.compile(r"([0-9]{1,15}) ?([kKmMgG]i?)?([bB])?")
 _FACTORS = {
@@ -46,62 +41,9 @@ _FACTORS = {
 _OBJECT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 # TCP_CA_NAME_MAX of linux/tcp.h is 16 with the final NUL.
 _CONGESTION = re.compile(r"[A-Za-z0-9_-]{1,15}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-class BadValueError(Exception):
-    """A value that its grammar does not accept.
-
-    Attributes:
-        message: what is wrong.
-        allowed: what would be accepted; None for the kind's own description.
-        suggestion: the value that was probably meant.
-    """
-
-    def __init__(self, message: str, allowed: str | None = None, suggestion: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.allowed = allowed
-        self.suggestion = suggestion
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One grammar.
-
-    Attributes:
-        parse: from TOML's value to the typed one; raises BadValueError.
-        write: from the typed value to TOML text.
-        plain: from the typed value to what JSON can hold.
-        describe: what a row of this kind accepts, in words.
-    """
-
-    parse: Callable[[Option, Any], Any]
-    write: Callable[[Any], str]
-    plain: Callable[[Any], Any]
-    describe: Callable[[Option], str]
-
-
-def text_of(raw: Any) -> str:
-    """Return a string value, or raise BadValueError for another type and for control characters."""
-    if not isinstance(raw, str):
-        raise BadValueError("this is not a string")
-    if _CONTROL.search(raw):
-        raise BadValueError("a control character (CR and LF among them) cannot stand here")
-    return raw
-
-
-def strings(raw: Any) -> list[str]:
-    """Return a string or an array of strings as a list; a scalar and an array mean the same."""
-    if isinstance(raw, list):
-        for item in raw:
-            if not isinstance(item, str):
-                raise BadValueError(f"{show_value(item)} in this array is not a string")
-        return [text_of(item) for item in raw]
-    return [text_of(raw)]
-
-
-def integer_range(option: Option) -> str:
+def _range(option: Option) -> str:
     """Describe the range of a row's numbers."""
     low, high = option.minimum, option.maximum
     if low is not None and high is not None and high < 2**31 - 1:
@@ -151,44 +93,6 @@ def _integer(option: Option, raw: Any) -> int | None:
     return None if _is_off(option, raw) else _whole(option, raw)
 
 
-def parse_duration(raw: Any) -> float:
-    """Return seconds; the grammar knows whole milliseconds, no finer.
-
-    Raises:
-        BadValueError: for anything but a number with its unit.
-    """
-    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
-        raise BadValueError("this is not a duration")
-    if not isinstance(raw, str) or _NUMBER.fullmatch(raw.strip()):
-        raise BadValueError("a duration needs its unit", suggestion=_with_unit(raw))
-    match = _DURATION.fullmatch(raw.strip())
-    if match is None:
-        raise BadValueError("this is not a duration")
-    whole, fraction, unit = match.groups()
-    scale: int = 10 ** len(fraction or "")
-    units = int(whole) * scale + int(fraction or 0)
-    milliseconds, rest = divmod(units * _UNITS_OF_TIME[unit], scale)
-    if rest:
-        raise BadValueError("a duration is a whole number of milliseconds")
-    return milliseconds / 1000
-
-
-def _with_unit(raw: Any) -> str:
-    """Suggest seconds for a small bare number; a large one was milliseconds in older files."""
-    if isinstance(raw, str) or not 0 < raw < 10**9 or raw != int(raw):
-        return ""
-    return f'"{raw:.0f}s"' if raw < 1000 else f'"{raw:.0f}ms"'
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration as short as the grammar can say it, without quotes."""
-    milliseconds = round(seconds * 1000)
-    for unit in ("d", "h", "m", "s"):
-        if milliseconds and milliseconds % _UNITS_OF_TIME[unit] == 0:
-            return f"{milliseconds // _UNITS_OF_TIME[unit]}{unit}"
-    return f"{milliseconds}ms" if milliseconds else "0s"
-
-
 def _duration(option: Option, raw: Any) -> float | None:
     if _is_off(option, raw):
         return None
@@ -202,7 +106,7 @@ def _duration(option: Option, raw: Any) -> float | None:
 def _linger(option: Option, raw: Any) -> float | None:
     if _is_off(option, raw):
         return None
-    if isinstance(raw, str) and _NUMBER.fullmatch(raw.strip()):
+    if isinstance(raw, str) and NUMBER.fullmatch(raw.strip()):
         raw = float(raw)
     if isinstance(raw, (int, float)) and not isinstance(raw, bool):
         # Written this way round, a NaN is refused too.
@@ -328,11 +232,11 @@ def _describe_size(option: Option) -> str:
 
 
 def _describe_integer(option: Option) -> str:
-    return _optional(option, f"a whole number, {integer_range(option)}")
+    return _optional(option, f"a whole number, {_range(option)}")
 
 
 def _describe_workers(option: Option) -> str:
-    return f'{integer_range(option)}, or "auto"'
+    return f'{_range(option)}, or "auto"'
 
 
 def _describe_choice(option: Option) -> str:

@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastlisten.config.text import quote, show_value
-from fastlisten.config.values import (
+from fastlisten.config.grammar import (
     BadValueError,
     Kind,
     format_duration,
@@ -19,6 +18,7 @@ from fastlisten.config.values import (
     strings,
     text_of,
 )
+from fastlisten.config.text import quote, show_value
 from fastlisten.option import Option
 
 __all__ = ["DSCP", "NETWORK_KINDS", "Endpoint", "Network", "Rate", "is_hostname"]
