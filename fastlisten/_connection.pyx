@@ -304,7 +304,9 @@ cdef class Connection(Endpoint):
             return
         self.flags &= ~PAUSED
         if self.extras is not None and self.extras.held is not None:
-            self.engine.loop.call_soon(self._deliver_held)
+            if self.context is None:
+                self.context = PyContext_Copy(self.acceptor().context)
+            self.engine.loop.call_soon(self._deliver_held, context=self.context)
         self.listen_to()
 
     def _deliver_held(self):
