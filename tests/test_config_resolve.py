@@ -69,7 +69,7 @@ def test_the_listener_wins_over_the_server_and_that_over_the_default() -> None:
     assert (it["socket.tos"], it.origin("socket.tos")) == (None, "default")
     assert it.line("socket.ttl") == 3
     assert it.line("socket.backlog") == 8
-    assert it.line("socket.tos") == 6  # nobody wrote it: the listener's table
+    assert it.line("socket.tos") == 5  # nobody wrote it: the listener's table
     assert it.settings["socket.backlog"] == 2048
     assert tuple(it.settings) == it.keys()
     assert "bind" not in it.settings

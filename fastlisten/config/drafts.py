@@ -150,10 +150,13 @@ class Drafts:
         """Return the protocol of a listener, an unknown one if it has none or a wrong one."""
         raw = data.get("protocol")
         try:
-            name = text_of(self._reader.expanded(raw)).strip().lower()
+            text = text_of(self._reader.expanded(raw))
         except BadValueError:
-            # The reader reports the value with its row, or its absence is reported.
+            # As with an empty text, the reader reports it with its row, and its absence too.
+            text = ""
+        if not text:
             return _UNKNOWN
+        name = text.strip().lower()
         if name in PROTOCOLS:
             return PROTOCOLS[name]
         at = (*path, "protocol")

@@ -35,6 +35,7 @@ class Schema:
     Args:
         rows: its rows and their keys in it: ``("hostname", row)`` for `server.hostname`.
         elsewhere: keys that do not belong here, and what to say of each.
+        others: keys that may stand here and are read by others.
 
     Attributes:
         tree: rows by key, nested as tables are.
@@ -42,7 +43,10 @@ class Schema:
     """
 
     def __init__(
-        self, rows: Iterable[tuple[str, Option]], elsewhere: Mapping[str, str] | None = None
+        self,
+        rows: Iterable[tuple[str, Option]],
+        elsewhere: Mapping[str, str] | None = None,
+        others: tuple[str, ...] = (),
     ) -> None:
         self.tree: Tree = {}
         keys = []
@@ -57,7 +61,7 @@ class Schema:
                 tree = inner
             tree[last] = row
         groups = [name for name, node in self.tree.items() if isinstance(node, dict)]
-        self.keys = (*keys, *groups)
+        self.keys = (*keys, *groups, *others)
         self.elsewhere = elsewhere or {}
 
 

@@ -53,6 +53,7 @@ _SERVER_SCHEMA = Schema(
         "blocked-ip": "addresses are not blocked by this key, which would let them in: "
         "write limits.deny",
     },
+    others=("listener",),
 )
 _LOG_SCHEMA = Schema(
     (row.key.removeprefix("log."), row) for row in PROCESS_OPTIONS if row.key.startswith("log.")
