@@ -181,10 +181,10 @@ def body_of(stored: bytes) -> bytes:
 
 def read_all(client: socket.socket) -> bytes:
     """Return what comes until the end."""
-    received = b""
+    received = bytearray()
     while data := client.recv(65536):
         received += data
-    return received
+    return bytes(received)
 
 
 def read_until(client: socket.socket, end: bytes) -> bytes:
