@@ -16,18 +16,21 @@ if sys.platform != "linux":
 debug = os.environ.get("FASTLISTEN_DEBUG", "") not in ("", "0")
 sanitize = os.environ.get("FASTLISTEN_SANITIZE", "")
 flags = ["-O0", "-g3", "-UNDEBUG", "-DFASTLISTEN_DEBUG=1"] if debug else ["-O2", "-g1"]
-link = []
+link = [f"-fsanitize={sanitize}"] if sanitize else []
 if sanitize:
-    flags += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
-    link += [f"-fsanitize={sanitize}"]
+    # No function of a sanitized build may go on after undefined behaviour: a test must fail.
+    flags += [*link, "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
+names = ("_core", "_connection")
 modules = [
-    Extension(f"fastlisten.{name}", [f"fastlisten/{name}.pyx"],
-              extra_compile_args=flags, extra_link_args=link)
-    for name in ("_core", "_connection")
-]
+    Extension(f"fastlisten.{name}", [f"fastlisten/{name}.pyx"], extra_compile_args=flags,
+              extra_link_args=link)
+    for name in names
+]  # fmt: skip
 directives = {
     "language_level": 3, "boundscheck": debug, "wraparound": False, "initializedcheck": debug,
     "cdivision": True, "nonecheck": debug, "binding": True, "embedsignature": False,
-}
+    # No state of the kernel's can be pickled, and no docstring here is a doctest.
+    "auto_pickle": False, "autotestdict": False,
+}  # fmt: skip
 setup(ext_modules=cythonize(modules, compiler_directives=directives))

@@ -21,7 +21,7 @@ cdef enum ConnectionFlag:
 cdef class Extras:
     cdef list chunks       # bytes not sent yet
     cdef Py_ssize_t first  # index of the first of them
-    cdef Py_ssize_t offset # bytes of the first that are sent
+    cdef Py_ssize_t offset  # bytes of the first that are sent
     cdef Py_ssize_t size   # bytes not sent yet
     cdef Py_ssize_t high
     cdef Py_ssize_t low

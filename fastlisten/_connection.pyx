@@ -9,11 +9,11 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memset, strerror
 
 from fastlisten._core cimport (
-    FLAG_IN, FLAG_OUT, FLAG_SPOKE, SLOT_OPEN, Acceptor, AcceptorState, Endpoint, Engine, Slot,
+    FLAG_IN, FLAG_OUT, FLAG_SPOKE, Acceptor, AcceptorState, Endpoint, Slot,
 )
 
 from fastlisten._system cimport (
@@ -385,7 +385,6 @@ cdef class Connection(Endpoint):
 
     def writelines(self, list_of_data):
         """Send several pieces with as few system calls as the kernel allows."""
-        cdef Extras extras
         if self.flags & WRITE_EOF:
             raise RuntimeError("Cannot call writelines() after write_eof()")
         pieces = []

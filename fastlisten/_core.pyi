@@ -3,7 +3,9 @@
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, final
+
+from typing_extensions import disjoint_base
 
 MAX_GENERATIONS: Final[int]
 RECORD_OPENED: Final[int]
@@ -20,6 +22,7 @@ _Record: TypeAlias = tuple[int, float, Acceptor | None, str, int, int, int]
 class _AcceptorOwner(Protocol):
     def _retired(self, acceptor: Acceptor) -> None: ...
 
+@disjoint_base
 class Arena:
     @property
     def fd(self) -> int: ...
@@ -37,6 +40,7 @@ class Arena:
     def pids(self) -> tuple[int, ...]: ...
     def places(self, listener: int, generation: int) -> Places: ...
 
+@final
 class Places:
     limit: int
     @property
@@ -52,6 +56,7 @@ class Places:
     def take(self) -> bool: ...
     def give(self) -> None: ...
 
+@final
 class OptionBatch:
     @property
     def entries(self) -> tuple[tuple[int, int, bytes], ...]: ...
@@ -60,6 +65,7 @@ class OptionBatch:
     def apply(self, fd: int) -> tuple[tuple[int, int], ...]: ...
     def read(self, fd: int) -> tuple[bytes | None, ...]: ...
 
+@disjoint_base
 class Engine:
     sink: Callable[[list[_Record], int], None] | None
     @property
@@ -82,8 +88,10 @@ class Engine:
     def census(self) -> dict[str, int]: ...
     def close(self) -> None: ...
 
+@disjoint_base
 class Endpoint: ...
 
+@disjoint_base
 class Acceptor:
     @property
     def engine(self) -> Engine: ...
