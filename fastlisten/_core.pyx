@@ -194,10 +194,12 @@ cdef class Arena:
     def attach(int fd, wakeups):
         """Return the arena behind a descriptor received from its maker.
 
-        Takes over `fd` and the event descriptors `wakeups` (one per generation, in order).
+        Takes over `fd` and the event descriptors `wakeups` (one per generation, in order), unless
+        it raises.
 
         Raises:
             ValueError: not an arena, or one of another version.
+            OSError: the descriptor cannot be mapped.
         """
         cdef Arena self = Arena.__new__(Arena)
         cdef ArenaHead *head
@@ -205,14 +207,22 @@ cdef class Arena:
         if self.size < LINE:
             raise ValueError("not an arena: too small")
         self.fd = fd
-        self.map()
-        head = <ArenaHead *>self.base
-        if head.magic != ARENA_MAGIC or head.version != ARENA_VERSION:
+        try:
+            self.map()
+            head = <ArenaHead *>self.base
+            if head.magic != ARENA_MAGIC or head.version != ARENA_VERSION:
+                raise ValueError("not an arena of this version")
+            # What lies beyond the end of the file would be SIGBUS at the first touch.
+            if not 1 <= head.generations <= MAX_GENERATIONS \
+                    or head.row_size != self.row_size(head.generations) \
+                    or self.size != LINE + head.generations * sizeof(Process) \
+                    + <size_t>head.listeners * head.row_size:
+                raise ValueError("not an arena: its size does not fit its head")
+            if len(wakeups) != head.generations:
+                raise ValueError(f"{head.generations} wake-up descriptors expected")
+        except BaseException:
             self.fd = -1
-            raise ValueError("not an arena of this version")
-        if len(wakeups) != head.generations:
-            self.fd = -1
-            raise ValueError(f"{head.generations} wake-up descriptors expected")
+            raise
         self.listeners = head.listeners
         self.generations = head.generations
         self.set_wakeups(wakeups)
@@ -270,7 +280,7 @@ cdef class Arena:
         """
         self.require(generation)
         cdef uint32_t i, own = generation
-        cdef uint64_t found = 0
+        cdef uint64_t found = 0, one = 1
         cdef uint32_t held
         cdef Row *row
         for i in range(self.listeners):
@@ -278,8 +288,10 @@ cdef class Arena:
             fl_and64(&row.waiters[own // 64], ~(<uint64_t>1 << (own % 64)))
             held = fl_swap32(<uint32_t *>(row + 1) + own, 0)
             found += held
-            if held:
-                waiters_ring(row, self.generations, self.wakeup_fds)
+        # All, not only those that say they wait: the dead may have taken note of the waiters, or
+        # given a place back, and not have come to ring.
+        for i in range(self.generations):
+            write(self.wakeup_fds[i], &one, sizeof(one))
         memset(<char *>self.process_at(own) + 4, 0, sizeof(Process) - 4)
         fl_store32(&(<Process *>self.process_at(own)).pid, 0)
         return found
@@ -1276,7 +1288,9 @@ cdef class Engine:
                     self.release(<int>fd)
                 elif slot.state == SLOT_PARKED:
                     self.release(<int>fd)
-                # ACCEPTED: its turn comes in this very wake-up or the next.
+                else:
+                    # ACCEPTED: looked at again when it has its protocol.
+                    next_one = self.now + 1
             else:
                 when = max(self.now + <uint32_t>left, self.now + SWEEP_PAUSE)
                 if next_one == 0 or when < next_one:
@@ -1460,6 +1474,11 @@ cdef class Engine:
                 acceptor = <Acceptor>self.owners[i]
                 if not acceptor.closing:
                     continue
+                if self.record_count:
+                    # They name their listener by the index that is about to be free.
+                    self.flush_records()
+                    if self.acceptors[i] == NULL:
+                        continue
                 self.retiring -= 1
                 self.acceptors[i] = NULL
                 self.owners[i] = None
@@ -1486,8 +1505,6 @@ cdef class Engine:
             return
         if not self.forked and self.loop is not None and not self.loop.is_closed():
             self.loop.remove_reader(self.fd)
-        if self.record_count and not self.forked:
-            self.flush_records()
         for fd in range(self.top):
             if fd < <uint32_t>len(self.endpoints) and self.endpoints[fd] is not None:
                 endpoint = <Endpoint>self.endpoints[fd]
@@ -1501,6 +1518,8 @@ cdef class Engine:
                 else:
                     self.release(<int>fd)
         self.position = self.count = self.accepted_position = self.accepted_count = 0
+        if self.record_count and not self.forked:
+            self.flush_records()
         self.close_descriptors()
 
     cdef void close_descriptors(self) noexcept:
