@@ -1,0 +1,251 @@
+"""What the tests of the native core share inside one process: a listener with every text and
+limit of the core, raw clients, and waiting for a condition.
+
+Rules of this file: nothing here judges by the core's own counters; clients are plain sockets.
+Whatever is awaited is bounded by `PATIENCE`, which is reached only by a bug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastlisten._connection import ConnectionAcceptor
+from fastlisten._core import Acceptor, Arena, Engine, Places
+from fastlisten.runtime.loop import engine_for
+
+T = TypeVar("T")
+Loop = asyncio.AbstractEventLoop
+LoopFactory = Callable[[], Loop]
+
+#: Seconds that anything awaited may take before the test fails.
+PATIENCE = 20.0
+#: SO_LINGER with time 0: close(2) sends a reset.
+RESET = struct.pack("ii", 1, 0)
+
+
+def run(loop_factory: LoopFactory, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run an async function on a new loop, bounded in time."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(PATIENCE * 2):
+            return await main()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(bounded())
+
+
+async def until(condition: Callable[[], object], what: str = "the condition") -> None:
+    """Wait until the condition holds."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"waited {PATIENCE} s for {what}"
+        await asyncio.sleep(0.002)
+
+
+def cpu_time(pid: int) -> float:
+    """Return the seconds of CPU that a process has used, in all its threads.
+
+    By the kernel's word: the clock id of a process is made as in clock_getcpuclockid(3).
+    """
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def bound_socket(
+    family: int = socket.AF_INET, address: Any = None, backlog: int = 4096
+) -> socket.socket:
+    """Return a listening socket on loopback; `address` for a Unix socket's path."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    if address is None:
+        address = ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0)
+    sock.bind(address)
+    sock.listen(backlog)
+    sock.setblocking(False)
+    return sock
+
+
+class Echo(asyncio.Protocol):
+    """Sends back what it gets, with the transport where a test can reach it."""
+
+    transport: Any = None
+    busy = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class Client:
+    """A raw client socket, driven by the running loop."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    @classmethod
+    async def connect(cls, address: Any, *, receive_buffer: int = 0, first: bytes = b"") -> Client:
+        """Connect; `receive_buffer` bytes of SO_RCVBUF, `first` sent at once."""
+        family = (
+            socket.AF_UNIX
+            if isinstance(address, str | bytes)
+            else socket.AF_INET6
+            if ":" in address[0]
+            else socket.AF_INET
+        )
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setblocking(False)
+        try:
+            await cls._bounded(asyncio.get_running_loop().sock_connect(sock, address))
+        except BaseException:
+            sock.close()
+            raise
+        client = cls(sock)
+        if first:
+            await client.send(first)
+        return client
+
+    @staticmethod
+    async def _bounded(what: Awaitable[T]) -> T:
+        async with asyncio.timeout(PATIENCE):
+            return await what
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+        await self._bounded(asyncio.get_running_loop().sock_sendall(self.sock, data))
+
+    async def receive(self, size: int = 65536) -> bytes:
+        """Return what comes next, b"" at the end of input."""
+        return await self._bounded(asyncio.get_running_loop().sock_recv(self.sock, size))
+
+    async def exactly(self, size: int) -> bytes:
+        """Return so many bytes, fewer only at the end of input."""
+        found = b""
+        while len(found) < size and (data := await self.receive(size - len(found))):
+            found += data
+        return found
+
+    async def everything(self) -> bytes:
+        """Return all input up to its end; a reset is an error."""
+        found = bytearray()
+        while data := await self.receive():
+            found += data
+        return bytes(found)
+
+    def at_hand(self) -> bytes | None:
+        """Return what has arrived without waiting, None for nothing."""
+        try:
+            return self.sock.recv(65536)
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Close with a reset."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.sock.close()
+
+
+class Listener:
+    """A listening socket served by the core, with the parts that `create_server` hides.
+
+    Attributes:
+        engine: the engine of the running loop.
+        acceptor: the native acceptor.
+        address: where clients connect.
+        places: its limit, None without one.
+        protocols: every protocol object made, in order.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        *,
+        limit: int = 0,
+        places: Places | None = None,
+        **settings: Any,
+    ) -> None:
+        if limit:
+            arena = Arena(1)
+            places = arena.places(0, arena.join())
+            places.limit = limit
+        self.protocols: list[Any] = []
+        self.places = places
+        self.sock = sock
+        self.address = sock.getsockname()
+        self.engine: Engine = engine_for(asyncio.get_running_loop())
+        self.retired = asyncio.Event()
+        self.factory = factory
+        self.acceptor = ConnectionAcceptor(
+            self.engine, sock, self._make, server=self, places=places, **settings
+        )
+
+    def _make(self) -> asyncio.BaseProtocol:
+        protocol = self.factory()
+        self.protocols.append(protocol)
+        return protocol
+
+    def _retired(self, acceptor: Acceptor) -> None:
+        self.retired.set()
+
+    async def connect(self, **settings: Any) -> Client:
+        """Return a new client of this listener."""
+        return await Client.connect(self.address, **settings)
+
+    async def close(self) -> None:
+        """Abort what is left; close the engine if it serves nothing else."""
+        self.acceptor.close()
+        self.acceptor.abort()
+        async with asyncio.timeout(PATIENCE):
+            await self.retired.wait()
+        self.sock.close()
+        if self.engine.idle:
+            self.engine.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    factory: Callable[[], asyncio.BaseProtocol] = Echo,
+    sock: socket.socket | None = None,
+    *,
+    start: bool = True,
+    **settings: Any,
+) -> AsyncIterator[Listener]:
+    """Serve a socket (default: a new one on 127.0.0.1) for the time of the block.
+
+    Args:
+        factory: makes the protocols.
+        sock: bound and listening.
+        start: accept at once, else after ``acceptor.resume()``.
+        settings: of `Listener` and of the core's Acceptor.
+    """
+    listener = Listener(factory, sock if sock is not None else bound_socket(), **settings)
+    try:
+        if start:
+            listener.acceptor.resume()
+        yield listener
+    finally:
+        await listener.close()
+
+
+@contextlib.asynccontextmanager
+async def crowd_of(listener: Listener, size: int, **settings: Any) -> AsyncIterator[list[Client]]:
+    """Connect so many clients, one after the other; close them at the end."""
+    clients: list[Client] = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(size):
+            client = await listener.connect(**settings)
+            stack.callback(client.close)
+            clients.append(client)
+        yield clients

@@ -1,0 +1,267 @@
+"""Places in the shared arena, as one process sees them: layout, counting, waking, healing.
+
+Rules of this file: no event loop and no other process. What only a death in the wrong instruction
+would leave behind is written into the arena's memory by hand.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+
+import pytest
+
+from fastlisten._core import MAX_GENERATIONS, Arena, Places
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+#: Layout, version 1: a head and one record per generation of a cache line each, then the rows.
+LINE = 64
+WAITERS = 32
+CELLS = 64
+
+
+def small_arena() -> Arena:
+    """Return an arena of three listeners and four generations; listener 1 has five places."""
+    arena = Arena(3, 4)
+    arena.places(1, 0).limit = 5
+    return arena
+
+
+def memory(arena: Arena) -> mmap.mmap:
+    """Return the arena's memory, as another program would see it."""
+    return mmap.mmap(arena.fd, os.fstat(arena.fd).st_size)
+
+
+def row_at(arena: Arena, view: mmap.mmap, listener: int) -> int:
+    row_size = struct.unpack_from("5I", view)[4]
+    return LINE + arena.generations * LINE + listener * int(row_size)
+
+
+def takes(places: Places) -> int:
+    """Take all places that there are; return how many."""
+    count = 0
+    while places.take():
+        count += 1
+    return count
+
+
+def gives(places: Places) -> None:
+    while places.held:
+        places.give()
+
+
+def is_rung(fd: int) -> bool:
+    """Return whether an event descriptor was written to, and reset it."""
+    try:
+        os.eventfd_read(fd)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# --- layout -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("listeners", "generations"), [(1, 1), (3, 4), (2, 16), (2, 17), (7, 256)])
+def test_layout(listeners: int, generations: int) -> None:
+    arena = Arena(listeners, generations)
+    with memory(arena) as view:
+        magic, version, rows, columns, row_size = struct.unpack_from("5I", view)
+        assert struct.pack(">I", magic) == b"fl1a"
+        assert (version, rows, columns) == (1, listeners, generations)
+        assert row_size % LINE == 0
+        assert CELLS + 4 * generations <= row_size < CELLS + 4 * generations + LINE
+        assert len(view) == LINE + generations * LINE + listeners * row_size
+        assert len(arena.wakeups) == generations == len(set(arena.wakeups))
+        for listener in range(listeners):
+            places = arena.places(listener, generations - 1)
+            places.limit = 1000 + listener
+            for _ in range(listener + 1):
+                assert places.take()
+        for listener in range(listeners):
+            row = row_at(arena, view, listener)
+            assert struct.unpack_from("I", view, row) == (1000 + listener,)
+            cells = struct.unpack_from(f"{generations}I", view, row + CELLS)
+            assert cells == (0,) * (generations - 1) + (listener + 1,)
+
+
+def test_join_writes_the_process_into_its_record() -> None:
+    arena = small_arena()
+    assert [arena.join(), arena.join()] == [0, 1]
+    assert arena.pids() == (os.getpid(), os.getpid(), 0, 0)
+    with memory(arena) as view:
+        assert struct.unpack_from("I", view, LINE + LINE) == (os.getpid(),)
+
+
+def test_numbers_out_of_range() -> None:
+    arena = small_arena()
+    with pytest.raises(ValueError, match="at least one listener"):
+        Arena(0)
+    for generations in (0, MAX_GENERATIONS + 1):
+        with pytest.raises(ValueError, match=f"1 to 256, not {generations}"):
+            Arena(1, generations)
+    for listener in (-1, 3):
+        with pytest.raises(ValueError, match=f"listener must be 0 to 2, not {listener}"):
+            arena.places(listener, 0)
+    for generation in (-1, 4):
+        with pytest.raises(ValueError, match=f"generation must be 0 to 3, not {generation}"):
+            arena.places(0, generation)
+        with pytest.raises(ValueError, match=f"generation must be 0 to 3, not {generation}"):
+            arena.heal(generation)
+
+
+def test_join_ends_when_all_generations_are_taken() -> None:
+    arena = small_arena()
+    assert [arena.join() for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(RuntimeError, match="all 4 generations"):
+        arena.join()
+    arena.heal(2)
+    assert arena.pids()[2] == 0
+    assert arena.join() == 2
+
+
+# --- one process ------------------------------------------------------------------------------
+
+
+def test_take_and_give() -> None:
+    arena = small_arena()
+    mine, other = arena.places(1, 0), arena.places(1, 3)
+    assert [other.take(), other.take()] == [True, True]
+    assert takes(mine) == 3
+    assert not other.take()
+    assert (mine.held, other.held, mine.count, other.count) == (3, 2, 5, 5)
+    mine.give()
+    assert other.take()
+    assert not mine.take()
+    gives(mine)
+    gives(other)
+    assert mine.count == 0
+    assert takes(other) == 5
+
+
+def test_a_place_that_is_not_held_cannot_be_given() -> None:
+    arena = small_arena()
+    mine, other = arena.places(1, 0), arena.places(1, 1)
+    assert other.take()
+    with pytest.raises(ValueError, match="holds no place"):
+        mine.give()
+    assert mine.count == 1
+
+
+def test_no_limit() -> None:
+    arena = small_arena()
+    places = arena.places(0, 0)
+    assert places.limit == 0
+    assert all(places.take() for _ in range(10_000))
+    assert places.count == 10_000
+
+
+def test_the_limit_may_change_while_places_are_held() -> None:
+    arena = small_arena()
+    mine, other = arena.places(1, 0), arena.places(1, 1)
+    assert takes(mine) == 5
+    other.limit = 7
+    assert mine.limit == 7
+    assert takes(other) == 2
+    mine.limit = 3
+    gives(other)
+    assert not other.take()
+    for _ in range(3):
+        mine.give()
+    assert [other.take(), other.take()] == [True, False]
+
+
+def test_listeners_do_not_share() -> None:
+    arena = small_arena()
+    first, second = arena.places(1, 0), arena.places(2, 0)
+    second.limit = 1
+    assert (takes(first), takes(second)) == (5, 1)
+    gives(first)
+    assert (first.count, second.count) == (0, 1)
+
+
+def test_heal_gives_back_what_one_generation_holds_of_all_listeners() -> None:
+    arena = small_arena()
+    for listener in range(3):
+        for generation in (0, 1):
+            places = arena.places(listener, generation)
+            for _ in range(listener):
+                assert places.take()
+    assert arena.heal(1) == 3
+    assert arena.heal(1) == 0
+    assert [arena.places(n, 1).held for n in range(3)] == [0, 0, 0]
+    assert [arena.places(n, 0).held for n in range(3)] == [0, 1, 2]
+
+
+# --- waking whoever waits ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sleeper", [0, 63, 64, 255])
+@pytest.mark.parametrize("how", ["give", "limit"])
+def test_giving_back_wakes_only_who_waits(sleeper: int, how: str) -> None:
+    arena = Arena(2, 256)
+    places = arena.places(1, 7)
+    places.limit = 1
+    assert places.take()
+    with memory(arena) as view:
+        word = row_at(arena, view, 1) + WAITERS + sleeper // 64 * 8
+        struct.pack_into("Q", view, word, 1 << sleeper % 64)
+        if how == "give":
+            places.give()
+        else:
+            places.limit = 2
+        assert struct.unpack_from("4Q", view, row_at(arena, view, 1) + WAITERS) == (0, 0, 0, 0)
+    assert [n for n, fd in enumerate(arena.wakeups) if is_rung(fd)] == [sleeper]
+
+
+def test_a_process_that_died_while_it_gave_back_leaves_nobody_asleep() -> None:
+    # Killed after its counter was lowered: in one case before it had taken note of who waits,
+    # in the other before it had rung all of them.
+    for noted in (False, True):
+        arena = Arena(2, 4)
+        dead, waiter = arena.join(), arena.join()
+        with memory(arena) as view:
+            if not noted:
+                struct.pack_into("Q", view, row_at(arena, view, 1) + WAITERS, 1 << waiter)
+        assert arena.heal(dead) == 0
+        assert is_rung(arena.wakeups[waiter]), noted
+
+
+def test_heal_lets_the_dead_wait_no_longer() -> None:
+    arena = small_arena()
+    dead = arena.join()
+    places = arena.places(1, 1)
+    assert places.take()
+    with memory(arena) as view:
+        word = row_at(arena, view, 1) + WAITERS
+        struct.pack_into("Q", view, word, 1 << dead)
+        arena.heal(dead)
+        is_rung(arena.wakeups[dead])
+        assert struct.unpack_from("Q", view, word) == (0,)
+    places.give()
+    assert not is_rung(arena.wakeups[dead])
+
+
+# --- attaching --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (b"", "too small"),
+        (b"\0" * 4096, "not an arena of this version"),
+        (struct.pack("<5I", 0x666C3161, 2, 1, 1, 128).ljust(256, b"\0"), "of this version"),
+        (struct.pack("<5I", 0x666C3161, 1, 1, 1, 128).ljust(128, b"\0"), "size"),
+        (struct.pack("<5I", 0x666C3161, 1, 9, 1, 64).ljust(4096, b"\0"), "size"),
+        (struct.pack("<5I", 0x666C3161, 1, 1, 2, 128).ljust(320, b"\0"), "2 wake-up descriptors"),
+    ],
+)
+def test_attach_refuses_what_is_no_arena(text: bytes, complaint: str) -> None:
+    fd, wakeup = os.memfd_create("no-arena"), os.eventfd(0)
+    os.write(fd, text)
+    with pytest.raises(ValueError, match=complaint):
+        Arena.attach(fd, (wakeup,))
+    os.close(fd)  # still the caller's
+    os.close(wakeup)
