@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import sys
 from collections.abc import Iterator
 
 __all__ = ["describe_holder"]
 
 #: proc_pid_net(5): the state of a listening TCP socket.
 _LISTENING = "0A"
+
+_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 def describe_holder(name: object) -> str:
@@ -37,12 +41,32 @@ def _tcp_inodes(name: object) -> set[str]:
     if not isinstance(name, tuple) or not name[1]:
         return set()
     suffix = f":{name[1]:04X}"
+    host = name[0].partition("%")[0]
+    wanted = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
     return {
         fields[9]
         for path in ("/proc/net/tcp", "/proc/net/tcp6")
         for fields in _lines(path)
-        if len(fields) > 9 and fields[1].endswith(suffix) and fields[3] == _LISTENING
+        if len(fields) > 9
+        and fields[1].endswith(suffix)
+        and fields[3] == _LISTENING
+        and _overlap(wanted, _address(fields[1].removesuffix(suffix)))
     }
+
+
+def _address(text: str) -> bytes:
+    """Return the 4 or 16 bytes of an address, which /proc prints as words of this machine."""
+    packed = bytes.fromhex(text)
+    if sys.byteorder == "little":
+        packed = b"".join(packed[i : i + 4][::-1] for i in range(0, len(packed), 4))
+    return packed.removeprefix(_MAPPED)
+
+
+def _overlap(one: bytes, other: bytes) -> bool:
+    """Tell whether two addresses are the same or one is a wildcard that covers the other."""
+    if len(one) == len(other):
+        return one == other or not any(one) or not any(other)
+    return not any(one if len(one) == 16 else other)
 
 
 def _unix_inodes(path: str) -> set[str]:
