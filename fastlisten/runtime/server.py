@@ -98,9 +98,12 @@ class Server:
             self._open_listeners(sockets)
             self.started = True
         except BaseException:
+            for listener in self.listeners:
+                listener.drain()
             close_all(sockets)
             for handler in reversed(started):
                 await handler.stop()
+            self._let_go()
             raise
 
     def _open_listeners(self, sockets: Sequence[BoundSocket]) -> None:
@@ -147,6 +150,10 @@ class Server:
             await listener.closed()
         for _, handler in reversed(self._handlers):
             await handler.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the engine, unless other servers of the loop use it, and leave the arena."""
         if self._engine is not None and self._engine.idle:
             self._engine.close()
         if self._arena is not None:
