@@ -107,7 +107,7 @@ def open_all(listeners: Iterable[ListenerSettings]) -> list[BoundSocket]:
         bind.port
         for settings in listeners
         for bind in settings.bind
-        if bind.family == "inet" and bind.wildcard
+        if bind.family == "inet" and bind.wildcard and bind.port
     }
     try:
         for settings in listeners:
@@ -290,8 +290,9 @@ class _Attempt:
         else:
             try:
                 scope = _scope_id(bind.scope)
-            except OSError as error:
-                self._fail(f"interface {bind.scope}", error)
+            except OSError:
+                # Not every Python says which errno it was.
+                self._fail(f"interface {bind.scope}", OSError(errno.ENODEV, "no such interface"))
                 return None
             name = (bind.address, bind.port, 0, scope)
         try:
