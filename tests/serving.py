@@ -1,0 +1,238 @@
+"""What the tests of sockets and serving share: a served configuration, in this process or another.
+
+Rules of this file: no test in it. Nothing waits for a fixed time; what is waited for has a name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+import fastlisten
+from fastlisten.config import loads
+from fastlisten.runtime.server import Server
+
+#: Longer than anything here takes on a busy machine; only failures wait for it.
+PATIENCE = 30.0
+
+ACCOUNTS = '[account."alice@example.org"]\n'
+
+_PACKAGE = Path(fastlisten.__file__).parent.parent
+_TESTS = Path(__file__).parent
+
+
+def external(program: str) -> list[pytest.MarkDecorator]:
+    """Return the marks of tests that need a program of another project; for `pytestmark`."""
+    missing = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") is None
+    return [
+        pytest.mark.external(program),
+        pytest.mark.skipif(missing, reason=f"needs the program {program}"),
+    ]
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition, or fail naming it."""
+    ends = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < ends, f"waited in vain for {what}"
+        time.sleep(0.005)
+
+
+async def soon(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition while the loop runs, or fail naming it."""
+    ends = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < ends, f"waited in vain for {what}"
+        await asyncio.sleep(0.002)
+
+
+@contextlib.asynccontextmanager
+async def served(text: str) -> AsyncIterator[Server]:
+    """Serve a configuration on the running loop."""
+    async with Server(loads(text)) as server:
+        yield server
+
+
+async def connect(host: str, port: int) -> socket.socket:
+    """Return a connected, non-blocking socket."""
+    loop = asyncio.get_running_loop()
+    client = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    client.setblocking(False)
+    try:
+        await asyncio.wait_for(loop.sock_connect(client, (host, port)), PATIENCE)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+async def read_all(client: socket.socket) -> bytes:
+    """Return what comes until the end."""
+    loop = asyncio.get_running_loop()
+    received = b""
+    while data := await asyncio.wait_for(loop.sock_recv(client, 65536), PATIENCE):
+        received += data
+    return received
+
+
+async def read_some(client: socket.socket, size: int) -> bytes:
+    """Return so many octets, fewer at the end."""
+    loop = asyncio.get_running_loop()
+    received = b""
+    while len(received) < size:
+        data = await asyncio.wait_for(loop.sock_recv(client, size - len(received)), PATIENCE)
+        if not data:
+            break
+        received += data
+    return received
+
+
+def clean_environment(**changes: str) -> dict[str, str]:
+    """Return an environment in which this package and the tests' handlers are found."""
+    environ = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("INVOCATION_ID", "NOTIFY_SOCKET", "STATE_DIRECTORY")
+    }
+    environ["PYTHONPATH"] = os.pathsep.join(map(str, (_PACKAGE, _TESTS)))
+    return environ | changes
+
+
+def run(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `fastlisten` until it ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "fastlisten", *map(str, arguments)],
+        env=clean_environment(**environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+class Program:
+    """A running `fastlisten serve`.
+
+    Attributes:
+        process: the process.
+        directory: where its files are; mail is kept in ``data``.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path) -> None:
+        self.process = process
+        self.directory = directory
+
+    @property
+    def out(self) -> str:
+        """Standard output so far."""
+        return (self.directory / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        """Standard error so far."""
+        return (self.directory / "err").read_text()
+
+    @property
+    def addresses(self) -> dict[str, list[str]]:
+        """The bound addresses of each listener that has been listed."""
+        lines = re.findall(r'^listener "(.*)": \S+ on (.*?);', self.out, re.MULTILINE)
+        return {name: addresses.split(", ") for name, addresses in lines}
+
+    def port(self, listener: str = "it", index: int = 0) -> int:
+        """Return the port of a listener's bind."""
+        return int(self.addresses[listener][index].rpartition(":")[2])
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal to it, not to what runs it."""
+        os.kill(self.pid, number)
+
+    @property
+    def pid(self) -> int:
+        """The process of the program itself: the last of a chain such as strace's child."""
+        pid = self.process.pid
+        while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            pid = int(children[0])
+        return pid
+
+    def ended(self) -> int:
+        """Wait for its end; return its exit code."""
+        return self.process.wait(PATIENCE)
+
+    def stop(self) -> int:
+        """Send SIGTERM and wait for the end; return the exit code."""
+        self.signal()
+        return self.ended()
+
+    def messages(self, account: str = "alice@example.org") -> list[bytes]:
+        """Return the messages that were delivered to an account."""
+        new = self.directory / "data" / "mail" / account / "new"
+        return [path.read_bytes() for path in sorted(new.glob("*"))]
+
+
+@contextlib.contextmanager
+def program(
+    directory: Path,
+    text: str | None,
+    *,
+    listeners: int = 1,
+    wrapper: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Program]:
+    """Run `fastlisten serve` until the end of the block, at the latest.
+
+    Args:
+        directory: for its files; the mail of alice@example.org goes to ``data`` in it.
+        text: the configuration without data directory and host name; None for the embedded one.
+        listeners: how many must be listed before the block begins; 0 to wait for its end.
+        wrapper: a command that runs it, with its arguments.
+        environ: changes of the environment.
+        pass_fds: descriptors that it inherits.
+    """
+    arguments = [*wrapper, sys.executable, "-m", "fastlisten", "serve"]
+    if text is not None:
+        (directory / "data").mkdir(exist_ok=True)
+        (directory / "data" / "accounts.toml").write_text(ACCOUNTS)
+        head = '[server]\nhostname = "mx.example.org"\n'
+        head += f'data-directory = "{directory / "data"}"\n'
+        (directory / "mail.toml").write_text(head + text)
+        arguments.append(str(directory / "mail.toml"))
+    with (directory / "out").open("wb") as out, (directory / "err").open("wb") as err:
+        process = subprocess.Popen(
+            arguments,
+            env=clean_environment(**(environ or {})),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            pass_fds=pass_fds,
+        )
+    started = Program(process, directory)
+    try:
+        if listeners == 0:
+            process.wait(PATIENCE)
+        else:
+            until(
+                lambda: len(started.addresses) >= listeners or process.poll() is not None,
+                f"{listeners} listeners",
+            )
+            assert process.poll() is None, started.err
+        yield started
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                started.signal(signal.SIGKILL)
+            process.kill()
+            process.wait()
