@@ -181,7 +181,8 @@ def _endpoint(names: bool) -> Callable[[Option, Any], Endpoint]:
 def _bind(option: Option, raw: Any) -> tuple[str, ...]:
     """Check the outer form only; `binds.py` reads the addresses, which need the protocol."""
     if isinstance(raw, int) and not isinstance(raw, bool):
-        raise BadValueError("a port alone is not an address", suggestion=f'"[::]:{raw:.0f}"')
+        near = f'"[::]:{raw}"' if 0 <= raw <= 65535 else ""
+        raise BadValueError("a port alone is not an address", suggestion=near)
     texts = tuple(strings(raw))
     if not texts:
         raise BadValueError("this is empty")
