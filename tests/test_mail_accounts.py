@@ -1,0 +1,188 @@
+"""The accounts file: what it says, who gets whose mail, and what happens when it changes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.mail.accounts import Account, Accounts, Roster
+from fastlisten.mail.address import Mailbox, parse_mailbox
+
+TEXT = """
+# who is who
+[account."alice@example.org"]
+password = "$argon2id$..."
+aliases = ["Al@Example.ORG", "sales@example.com"]
+
+[account."Bob@example.org"]
+[account."bob@example.org"]
+[account.'"x y"@example.org']
+"""
+
+POSTMASTER = Mailbox("postmaster", "postmaster", "")
+
+
+def found(roster: Roster, text: str) -> str | None:
+    account = roster.find(parse_mailbox(text))
+    return account and account.name
+
+
+@pytest.mark.parametrize(
+    ("address", "account"),
+    [
+        ("alice@example.org", "alice@example.org"),
+        ("ALICE@EXAMPLE.ORG", "alice@example.org"),
+        ("al@example.org", "alice@example.org"),
+        ("Sales@EXAMPLE.com", "alice@example.org"),
+        ("bob@example.org", "bob@example.org"),
+        ("Bob@example.org", "Bob@example.org"),
+        ("BOB@example.org", "Bob@example.org"),
+        ('"alice"@example.org', "alice@example.org"),
+        ('"X Y"@example.org', '"x y"@example.org'),
+        ("alice@example.com", None),
+        ("nobody@example.org", None),
+        ("alice@sub.example.org", None),
+    ],
+)
+def test_look_up(address: str, account: str | None) -> None:
+    assert found(Roster.parse(TEXT), address) == account
+
+
+def test_postmaster_is_the_first_account_unless_there_is_one() -> None:
+    roster = Roster.parse(TEXT)
+    first = Account("alice@example.org", ("Al@Example.ORG", "sales@example.com"))
+    assert roster.find(POSTMASTER) == first
+    assert found(roster, "Postmaster@example.com") == "alice@example.org"
+    assert found(roster, "postmaster@elsewhere.example") is None
+
+
+def test_postmaster_may_be_an_alias() -> None:
+    roster = Roster.parse(
+        '[account."a@one.example"]\n[account."b@two.example"]\naliases=["Postmaster@two.example"]'
+    )
+    assert roster.find(POSTMASTER) == roster.accounts[1]
+    assert found(roster, "postmaster@two.example") == "b@two.example"
+    assert found(roster, "postmaster@one.example") == "b@two.example"
+
+
+def test_an_empty_file_has_no_accounts() -> None:
+    roster = Roster.parse("")
+    assert roster.accounts == ()
+    assert roster.find(POSTMASTER) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("account = 3", "must be tables"),
+        ("[account", "Expected"),
+        ("[acount]", "unknown key"),
+        ("[account]\nx = {}", "not an address"),
+        ('[account]\n"a@b" = 3', "must be a table"),
+        ('[account."a@b"]\nalias = []', "did you mean aliases?"),
+        ('[account."a@b"]\naliases = "c@d"', "array of addresses"),
+        ('[account."a@b"]\naliases = [3]', "array of addresses"),
+        ('[account."a@b"]\naliases = ["c"]', "not an address"),
+        ('[account."a@b"]\naliases = ["a@B"]', "belongs to"),
+        ('[account."a@b"]\naliases = ["c@d", "c@D"]', "belongs to"),
+        ('[account."a@b"]\naliases = ["c@d"]\n[account."c@d"]', 'belongs to account."a@b"'),
+        ('[account."a@b"]\n[account."a@B"]', "belongs to"),
+        ('[account."a@b"]\npassword = 3', "must be a string"),
+        ('[account."' + "/" * 120 + '@b"]', "too long for the name of a directory"),
+        ("x = " + "[" * 100_000, ""),
+    ],
+)
+def test_mistakes(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match="(?s)" + message.replace("?", "\\?")):
+        Roster.parse(text, "accounts.toml")
+
+
+def test_all_mistakes_are_reported_together() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Roster.parse('top = 1\n[account.x]\n[account."a@b"]\nalias = 1\npassword = 1\n', "f")
+    assert len(caught.value.problems) == 4
+    assert all(str(problem).startswith("f: ") for problem in caught.value.problems)
+
+
+@given(st.text(max_size=80) | st.text("[account.\"]=\n'a@b{},", max_size=60))
+def test_any_text_is_a_roster_or_a_configuration_error(text: str) -> None:
+    problems: tuple[Problem, ...] | None = None
+    try:
+        Roster.parse(text)
+    except ConfigurationError as error:
+        problems = error.problems
+    assert problems != ()
+
+
+@pytest.mark.parametrize(
+    ("name", "directory"),
+    [
+        ("alice@example.org", "alice@example.org"),
+        ("a/b@c", "a%2Fb@c"),
+        ("a%2Fb@c", "a%252Fb@c"),
+        ('"../.."@c', '"..%2F.."@c'),
+    ],
+)
+def test_directories_cannot_lead_elsewhere(name: str, directory: str) -> None:
+    assert Account(name).directory == directory
+    assert Account(".x").directory == "%2Ex"
+
+
+def test_reloading(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    path = tmp_path / "accounts.toml"
+    accounts = Accounts(path)
+    assert not accounts.current()
+    assert accounts.reload() is None
+    assert accounts.current()
+    assert "mail must wait" in caplog.text
+
+    path.write_text('[account."a@b"]')
+    assert not accounts.current()
+    first = accounts.reload()
+    assert first is not None
+    assert accounts.current()
+    assert accounts.reload() is first
+
+    caplog.clear()
+    path.write_text("[account")
+    assert accounts.reload() is first
+    assert accounts.reload() is first
+    assert accounts.current()
+    assert len(caplog.records) == 1
+    assert "what it said before holds" in caplog.text
+
+    os.replace(tmp_path / "accounts.toml", tmp_path / "elsewhere")
+    assert accounts.reload() is first
+    path.write_bytes(b"\xff\xfe")
+    assert accounts.reload() is first
+    path.unlink()
+    path.mkdir()
+    assert accounts.reload() is first
+    path.rmdir()
+
+    path.write_text('[account."c@d"]')
+    second = accounts.reload()
+    assert second is not None
+    assert found(second, "c@d") == "c@d"
+
+
+def test_a_replacement_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> None:
+    path, other = tmp_path / "accounts.toml", tmp_path / "other"
+    path.write_text('[account."a@b"]')
+    other.write_text('[account."c@d"]')
+    for file in (path, other):
+        os.utime(file, (1, 1))
+    accounts = Accounts(path)
+    accounts.reload()
+    os.replace(other, path)
+    assert not accounts.current()
+    roster = accounts.reload()
+    assert roster is not None
+    assert found(roster, "c@d") == "c@d"

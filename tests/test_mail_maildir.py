@@ -1,0 +1,237 @@
+"""Maildirs: names, drafts, what is left after failures, and what crashes have left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fastlisten.mail import maildir
+from fastlisten.mail.maildir import STALE_AFTER, Draft, Maildir, unique_name
+
+
+def always() -> bool:
+    return True
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def boxes(tmp_path: Path) -> list[Maildir]:
+    return [Maildir(tmp_path / name) for name in ("a", "b", "c")]
+
+
+def test_names_are_unique_and_of_the_format() -> None:
+    names = [unique_name() for _ in range(1000)]
+    assert len(set(names)) == 1000
+    for name in names:
+        assert re.fullmatch(r"[0-9]+\.M[0-9]+P[0-9]+Q[0-9]+R[0-9a-f]{8}\.[^/:]+", name)
+
+
+def test_names_of_forked_processes_differ() -> None:
+    program = (
+        "import os\nfrom fastlisten.mail.maildir import unique_name\n"
+        "unique_name()\nchild = os.fork()\n"
+        "os.write(1, (unique_name() + '\\n').encode())\n"
+        "if child: os.waitpid(child, 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+    )
+    assert len(set(done.stdout.split())) == 2
+
+
+def test_a_host_name_cannot_lead_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maildir.socket, "gethostname", lambda: "a/b:c")
+    assert unique_name().endswith(".a\\057b\\072c")
+
+
+def test_one_message_for_several_is_one_file(tmp_path: Path, boxes: list[Maildir]) -> None:
+    draft = Draft(boxes, "name")
+    draft.write([b"one\r\n", b"two\r\n"])
+    draft.write([b"three\r\n"])
+    assert files(tmp_path) == ["a/tmp/name"]
+    assert draft.commit(always)
+    assert not draft.opened
+    assert files(tmp_path) == ["a/new/name", "b/new/name", "c/new/name"]
+    inodes = {(box.new / "name").stat().st_ino for box in boxes}
+    assert len(inodes) == 1
+    assert (boxes[2].new / "name").read_bytes() == b"one\r\ntwo\r\nthree\r\n"
+    status = (boxes[0].new / "name").stat()
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    for part in ("", "cur", "new", "tmp"):
+        assert stat.S_IMODE((tmp_path / "b" / part).stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EMLINK])
+def test_where_links_cannot_be_files_are_copied(
+    tmp_path: Path, boxes: list[Maildir], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    content = os.urandom(3_000_000)
+    draft = Draft(boxes, "name")
+    draft.write([content])
+    assert draft.commit(always)
+    assert files(tmp_path) == ["a/new/name", "b/new/name", "c/new/name"]
+    for box in boxes:
+        assert (box.new / "name").read_bytes() == content
+        assert (box.new / "name").stat().st_nlink == 1
+
+
+def test_everything_is_synced_before_the_first_rename(
+    boxes: list[Maildir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for box in boxes:
+        box.prepare()
+    for name in ("fsync", "link", "rename"):
+        real = getattr(os, name)
+
+        def noted(*arguments: object, name: str = name, real: object = real) -> object:
+            what = os.readlink(f"/proc/self/fd/{arguments[0]}") if name == "fsync" else ""
+            calls.append(name + (":" + "/".join(what.split("/")[-2:]) if what else ""))
+            return real(*arguments)  # type: ignore[operator]
+
+        monkeypatch.setattr(os, name, noted)
+    draft = Draft(boxes, "name")
+    draft.write([b"x"])
+    draft.commit(always)
+    assert calls == [
+        "fsync:tmp/name",
+        "link",
+        "link",
+        "rename",
+        "rename",
+        "rename",
+        "fsync:a/new",
+        "fsync:b/new",
+        "fsync:c/new",
+    ]
+
+
+def test_what_is_not_wanted_any_more_is_discarded(tmp_path: Path, boxes: list[Maildir]) -> None:
+    draft = Draft(boxes, "name")
+    draft.write([b"x"])
+    asked: list[list[str]] = []
+
+    def wanted() -> bool:
+        asked.append(files(tmp_path))
+        return False
+
+    assert not draft.commit(wanted)
+    assert asked == [["a/tmp/name", "b/tmp/name", "c/tmp/name"]]
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("call", ["fsync", "link", "rename", "close"])
+@pytest.mark.parametrize("at", range(1, 7))
+def test_whatever_fails_nobody_has_the_message(
+    tmp_path: Path, boxes: list[Maildir], monkeypatch: pytest.MonkeyPatch, call: str, at: int
+) -> None:
+    for box in boxes:
+        box.prepare()
+    real = getattr(os, call)
+    count = 0
+
+    def failing(*arguments: object) -> object:
+        nonlocal count
+        count += 1
+        if count == at:
+            if call == "close":
+                real(*arguments)
+            raise OSError(errno.EIO, "Input/output error")
+        return real(*arguments)
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    draft = Draft(boxes, "name")
+    draft.write([b"x"])
+    failed = False
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        try:
+            draft.commit(always)
+        except OSError as error:
+            failed = error.errno == errno.EIO
+    assert failed is (count >= at)
+    if failed:
+        assert files(tmp_path) == []
+        assert not draft.opened
+        # The client comes again, and everybody gets it once.
+        draft = Draft(boxes, "again")
+        draft.write([b"x"])
+        draft.commit(always)
+    assert [len(list(box.new.iterdir())) for box in boxes] == [1, 1, 1]
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_discard_that_fails_is_logged(
+    boxes: list[Maildir], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    draft = Draft(boxes, "name")
+    draft.write([b"x"])
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        draft.discard()
+    assert "cannot remove" in caplog.text
+    assert not draft.opened
+
+
+def test_a_maildir_that_disappears_is_made_again(tmp_path: Path, boxes: list[Maildir]) -> None:
+    for name in ("one", "two"):
+        draft = Draft(boxes, name)
+        draft.write([b"x"])
+        draft.commit(always)
+        for box in boxes[1:]:
+            for path in sorted(box.path.rglob("*"), reverse=True):
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
+            box.path.rmdir()
+    assert files(tmp_path) == ["a/new/one", "a/new/two"]
+
+
+def test_short_writes_are_continued(boxes: list[Maildir], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data[:1000])))
+    content = os.urandom(10_500)
+    draft = Draft(boxes, "name")
+    draft.write([content])
+    draft.commit(always)
+    assert (boxes[1].new / "name").read_bytes() == content
+
+
+def test_cleaning_takes_what_is_older_than_36_hours(boxes: list[Maildir]) -> None:
+    box = boxes[0]
+    assert box.clean() == 0
+    box.prepare()
+    now = time.time()
+    for name, age in (("old", STALE_AFTER + 60), ("young", STALE_AFTER - 60), ("new", 0)):
+        (box.tmp / name).write_bytes(b"x")
+        os.utime(box.tmp / name, (now - age, now - age))
+    (box.tmp / "read").write_bytes(b"x")
+    os.utime(box.tmp / "read", (now, now - STALE_AFTER - 60))
+    (box.tmp / "directory").mkdir()
+    os.utime(box.tmp / "directory", (1, 1))
+    assert box.clean() == 1
+    assert sorted(path.name for path in box.tmp.iterdir()) == ["directory", "new", "read", "young"]
+    assert box.clean(now + 2 * STALE_AFTER) == 3
