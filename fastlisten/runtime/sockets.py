@@ -193,7 +193,12 @@ class _Attempt:
             self._apply(sock, inherited)
             accepted = [one for one in options if one.call.phase == "accepted"]
             if not self.failures and family != "unix":
-                accepted += not_inherited(family, dual_stack, inherited)
+                named = {(one.call.level, one.call.name) for one in accepted}
+                accepted += [
+                    one
+                    for one in not_inherited(family, dual_stack, inherited)
+                    if (one.call.level, one.call.name) not in named
+                ]
         except BaseException:
             sock.close()
             raise
