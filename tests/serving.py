@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -29,17 +30,17 @@ PATIENCE = 30.0
 
 ACCOUNTS = '[account."alice@example.org"]\n'
 
+_Test = TypeVar("_Test", bound=Callable[..., None])
+
 _PACKAGE = Path(fastlisten.__file__).parent.parent
 _TESTS = Path(__file__).parent
 
 
-def external(program: str) -> list[pytest.MarkDecorator]:
-    """Return the marks of tests that need a program of another project; for `pytestmark`."""
+def external(program: str) -> Callable[[_Test], _Test]:
+    """Return the decorator of tests that need a program of another project."""
     missing = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") is None
-    return [
-        pytest.mark.external(program),
-        pytest.mark.skipif(missing, reason=f"needs the program {program}"),
-    ]
+    skip = pytest.mark.skipif(missing, reason=f"needs the program {program}")
+    return lambda test: pytest.mark.external(program)(skip(test))
 
 
 def until(condition: Callable[[], object], what: str) -> None:

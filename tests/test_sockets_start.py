@@ -321,8 +321,8 @@ def test_the_program_says_all_and_exits_3(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("strace", [pytest.param(True, marks=external("strace"))])
-def test_the_kernel_sees_the_phases(tmp_path: Path, strace: bool) -> None:
+@external("strace")
+def test_the_kernel_sees_the_phases(tmp_path: Path) -> None:
     """Every bind comes before every listen, and every listen before the first accept."""
     trace = tmp_path / "trace"
     wrapper = ["strace", "-f", "-o", str(trace), "-e", "trace=bind,listen,accept4"]
@@ -339,8 +339,8 @@ def test_the_kernel_sees_the_phases(tmp_path: Path, strace: bool) -> None:
     assert re.search(r"bl{20}a+$", kinds), kinds
 
 
-@pytest.mark.parametrize("strace", [pytest.param(True, marks=external("strace"))])
-def test_nothing_listens_when_a_bind_fails(tmp_path: Path, strace: bool) -> None:
+@external("strace")
+def test_nothing_listens_when_a_bind_fails(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     wrapper = ["strace", "-f", "-o", str(trace), "-e", "trace=listen,accept4"]
     # Without options there is nothing to look at on a loopback pair.
