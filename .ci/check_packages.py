@@ -1,0 +1,59 @@
+"""Says what is wrong with a sdist and a wheel.
+
+    git ls-files -z | python .ci/check_packages.py SDIST WHEEL
+
+Rules of this file: it reads archives and asserts nothing about how they were made. The sdist
+holds every tracked file but those of the repository itself (.ci, .github, .gitignore), so that
+whoever has it can build, test and document; the wheel holds what is used, and no C.
+"""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+import zipfile
+
+#: Modules that exist only as native code in a wheel.
+NATIVE = ("_connection", "_core")
+
+
+def sdist_problems(names: set[str], tracked: set[str]) -> list[str]:
+    """Compare what a sdist holds with what is tracked, both without the leading directory."""
+    expected = {name for name in tracked if not name.startswith((".ci/", ".git"))}
+    made = {name for name in names if name in ("PKG-INFO", "setup.cfg") or ".egg-info" in name}
+    return [f"sdist lacks {name}" for name in sorted(expected - names)] + [
+        f"sdist holds {name}" for name in sorted(names - expected - made)
+    ]
+
+
+def wheel_problems(names: set[str], tracked: set[str]) -> list[str]:
+    """Say what a wheel lacks of the package, and what it holds beside it."""
+    expected = {name for name in tracked if name.startswith("fastlisten/")}
+    found = {name for name in names if ".dist-info/" not in name}
+    native = {
+        name
+        for name in found
+        if name.endswith(".so") and name.split("/")[-1].split(".")[0] in NATIVE
+    }
+    problems = [f"wheel lacks {name}" for name in sorted(expected - found)]
+    problems += [f"wheel holds {name}" for name in sorted(found - expected - native)]
+    if len(native) != len(NATIVE):
+        problems.append(f"wheel has the native modules {sorted(native)}")
+    return problems
+
+
+def main() -> int:
+    """Check both; return 1 if anything is wrong."""
+    sdist, wheel = sys.argv[1:]
+    tracked = set(filter(None, sys.stdin.read().split("\0")))
+    with tarfile.open(sdist) as archive:
+        files = [member.name.partition("/")[2] for member in archive if member.isfile()]
+    problems = sdist_problems(set(files), tracked)
+    with zipfile.ZipFile(wheel) as archive:
+        problems += wheel_problems(set(archive.namelist()), tracked)
+    print("\n".join(problems) or f"sdist of {len(files)} files, wheel: as they should be")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""A pytest plugin: what would be skipped because something is not installed fails instead.
+
+Rules of this file: only tests marked `external` (they need a program of another project), and, for
+root, those marked `netns`. Everybody else's skip remains a skip. Used as ``-p nothing_missing``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn the report of such a skip into one of a failure."""
+    report = yield
+    needed = item.get_closest_marker("external") or (
+        os.geteuid() == 0 and item.get_closest_marker("netns")
+    )
+    if needed and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"must not be skipped here: {reason}"
+    return report

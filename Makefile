@@ -1,0 +1,56 @@
+# What one types, each command complete by itself on a machine with Python (3.11 or newer, with its
+# headers and its venv module), a C compiler and make. Everything is installed into $(VENV); the
+# package is installed in place, and again only if something that is compiled has changed.
+#
+#   make serve [CONFIG=mail.toml]   set up and serve; without a file, the embedded default
+#   make test [ARGS="-k smtp"]      set up and run the tests
+#   make lint                       style and types
+#   make docs                       write what is generated of docs/
+#   make bench [ARGS=--quick]       measure, and write the table of docs/performance.md
+#   make clean                      remove everything that was built or installed here
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: serve test lint docs bench clean
+.DELETE_ON_ERROR:
+
+serve: $(VENV)/installed
+	$(BIN)/fastlisten serve $(CONFIG)
+
+test: $(VENV)/installed $(VENV)/installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed $(VENV)/installed-lint $(VENV)/installed-build
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/cython-lint fastlisten/*.pyx fastlisten/*.pxd
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest fastlisten._core fastlisten._connection
+
+docs: $(VENV)/installed
+	$(BIN)/python -m fastlisten.config.document_options
+
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks --markdown $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist fastlisten.egg-info .coverage htmlcov .hypothesis .benchmarks
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	rm -f fastlisten/*.so $(patsubst %.pyx,%.c,$(wildcard fastlisten/*.pyx))
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/environment:
+	$(PYTHON) -m venv $(VENV) || (echo 'on Debian: apt install python3-venv python3-dev gcc'; false)
+	$(PIP) install --upgrade 'pip>=25.1'
+	touch $@
+
+$(VENV)/installed: $(VENV)/environment pyproject.toml setup.py $(wildcard fastlisten/*.p[yx][xd])
+	$(PIP) install --editable .
+	touch $@
+
+$(VENV)/installed-%: $(VENV)/environment pyproject.toml
+	$(PIP) install --group $*
+	touch $@
