@@ -1,4 +1,4 @@
-"""Errors, split by whose fault they are: the configuration's author, the operating system, the peer.
+"""Errors, split by whose fault they are: the configuration author's, the system's, the peer's.
 
 Rules of this file: it imports nothing of the package; every error carries, as attributes, what a
 caller needs to act on it without parsing its text.
