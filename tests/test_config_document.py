@@ -181,6 +181,20 @@ def test_wrong_types_are_errors(text: str, key: str) -> None:
     assert key in {problem.key for problem in problems(text)}
 
 
+def test_wrong_types_around_listeners_are_reported_alone() -> None:
+    assert only_problem("server = 3").key == "server"
+    assert only_problem("server.listener = 3").key == "server.listener"
+
+
+def test_keys_are_not_repeated_in_messages() -> None:
+    found = problems(
+        "[certificate.x]\nprivate-key = 'MIIEsecret'\nprivate_key = '-----BEGIN secret'\n"
+        "cert = ['secret']" + LISTENER
+    )
+    assert len(found) == 3
+    assert "secret" not in "".join(map(str, found))
+
+
 def test_a_listener_needs_bind_and_protocol() -> None:
     found = problems("[server.listener.x]")
     assert [problem.message for problem in found] == [

@@ -94,6 +94,10 @@ class Document:
         """Add something that deserves notice and stops nothing; arguments as for `error`."""
         self._warnings.append(_Note(path, message, value, "", suggestion))
 
+    def has_errors_at(self, *paths: Path) -> bool:
+        """Tell whether one of some keys has a mistake of its own."""
+        return any(note.path in paths for note in self._errors)
+
     def problem(
         self, path: Path, message: str, value: str = "", allowed: str = "", suggestion: str = ""
     ) -> Problem:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastlisten.config.document import Document
+from fastlisten.config.document import NOTHING, Document
 from fastlisten.config.grammar import BadValueError
 from fastlisten.config.host import Host
 from fastlisten.config.kinds import KINDS, describe
@@ -36,6 +36,7 @@ class Schema:
         rows: its rows and their keys in it: ``("hostname", row)`` for `server.hostname`.
         elsewhere: keys that do not belong here, and what to say of each.
         others: keys that may stand here and are read by others.
+        secret: values are not repeated in messages.
 
     Attributes:
         tree: rows by key, nested as tables are.
@@ -47,6 +48,7 @@ class Schema:
         rows: Iterable[tuple[str, Option]],
         elsewhere: Mapping[str, str] | None = None,
         others: tuple[str, ...] = (),
+        secret: bool = False,
     ) -> None:
         self.tree: Tree = {}
         keys = []
@@ -63,6 +65,7 @@ class Schema:
         groups = [name for name, node in self.tree.items() if isinstance(node, dict)]
         self.keys = (*keys, *groups, *others)
         self.elsewhere = elsewhere or {}
+        self.secret = secret
 
 
 @dataclass(slots=True)
@@ -146,15 +149,16 @@ class Reader:
                 else:
                     self._not_a_table(raw, (*path, key))
             else:
-                self._value(node, raw, (*path, key), into)
+                self._value(node, raw, (*path, key), into, schema.secret)
 
-    def _value(self, row: Option, raw: Any, path: Path, into: Values) -> None:
+    def _value(self, row: Option, raw: Any, path: Path, into: Values, secret: bool) -> None:
         try:
             value = _PARSERS[row.kind](row, self.expanded(raw))
         except BadValueError as error:
             into.failed.add(row.key)
             allowed = describe(row) if error.allowed is None else error.allowed
-            self.document.error(path, error.message, raw, allowed, error.suggestion)
+            shown = NOTHING if secret else raw
+            self.document.error(path, error.message, shown, allowed, error.suggestion)
             return
         if row.kind == "path":
             value = os.path.join(self.document.directory, value)
@@ -183,6 +187,7 @@ class Reader:
                 top of a table that other programs share.
         """
         here = (*path, key)
+        raw = NOTHING if schema.secret else raw
         name = f"{prefix or ''}{key}"
         if key == "override":
             self.document.warning(here, "no server reads this flag, it is ignored", raw)

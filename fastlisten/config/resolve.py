@@ -58,7 +58,7 @@ _SERVER_SCHEMA = Schema(
 _LOG_SCHEMA = Schema(
     (row.key.removeprefix("log."), row) for row in PROCESS_OPTIONS if row.key.startswith("log.")
 )
-_CERTIFICATE_SCHEMA = Schema((row.key, row) for row in CERTIFICATE_OPTIONS)
+_CERTIFICATE_SCHEMA = Schema(((row.key, row) for row in CERTIFICATE_OPTIONS), secret=True)
 
 # Keys of [server], which some write at the top of the file.
 _KEYS_OF_SERVER = (*_SERVER_SCHEMA.tree, "listener")
@@ -133,7 +133,7 @@ def _drafts(reading: Drafts, reader: Reader, listeners: Mapping[str, Any]) -> li
             )
         else:
             reader.table(listeners, path)
-    if not listeners:
+    if not listeners and not reader.document.has_errors_at(("server",), ("server", "listener")):
         reader.document.error(
             (), "there is no listener", allowed='a table [server.listener."ID"] for each'
         )
@@ -250,8 +250,8 @@ def _listener(draft: Draft, document: Document) -> ListenerSettings:
         bind=tuple(draft.binds),
         server_speaks_first=server_speaks_first(draft),
         options=base.options,
-        written=typed,
-        adjusted=draft.adjusted,
+        written=MappingProxyType(typed),
+        adjusted=MappingProxyType(draft.adjusted),
         _inherited=base.inherited,
         _from_server=base.from_server,
         _document=document,

@@ -83,7 +83,8 @@ def _whole(option: Option, raw: Any) -> int:
         raw = int(raw.strip())
     if not isinstance(raw, int) or isinstance(raw, bool):
         raise BadValueError("this is not a whole number")
-    if raw == 0 and option.minimum == 1:
+    if raw == 0 and option.unit == "connections" and option.minimum == 1:
+        # Elsewhere it often means so, and a limit that is not one must not be silent.
         raise BadValueError("0 is not allowed here, and does not mean unlimited")
     _in_range(option, raw, lambda number: f"{number:.15g}")
     return raw
