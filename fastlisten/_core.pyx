@@ -135,6 +135,8 @@ cdef inline void place_give(Row *row, uint32_t *cells, uint32_t generation, uint
     waiters_ring(row, generations, wakeups)
 
 
+# Without tp_clear: __dealloc__ closes what `wakeups` lists, also when a cycle of garbage ends.
+@cython.no_gc_clear
 cdef class Arena:
     """Shared memory with the connection counters of all listeners and processes.
 
