@@ -203,6 +203,8 @@ class Crowd:
             sock = self._socket(guest)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             sock.detach()
+        # Before close: a server that was just forked may still hold a copy.
+        self.epoll.unregister(guest.fd)
         del self.guests[guest.fd]
         os.close(guest.fd)
         self._later(self.pause, None)

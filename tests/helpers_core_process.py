@@ -12,9 +12,11 @@ import contextlib
 import faulthandler
 import gc
 import json
+import logging
 import os
 import signal
 import socket
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -106,6 +108,9 @@ def _be_child(body: Body, channel: socket.socket, keep: Iterable[int]) -> NoRetu
             os.closerange(last + 1, fd)
             last = fd
         os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
+        # So do those behind the test runner's streams and log handlers.
+        sys.stdout = sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        logging.getLogger().handlers[:] = [logging.NullHandler()]
         body(channel)
         status = 0
     except BaseException:
