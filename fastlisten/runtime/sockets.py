@@ -13,7 +13,7 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fastlisten._core import OptionBatch
@@ -308,15 +308,10 @@ class _Attempt:
 
     def _bind_unix(self, sock: socket.socket) -> tuple[str, int, int] | None:
         path = self.bind.address
-        mode, owner = self.settings["socket.mode"], -1
-        group = -1
-        try:
-            if self.settings["socket.user"]:
-                owner = _user_id(self.settings["socket.user"])
-            if self.settings["socket.group"]:
-                group = _group_id(self.settings["socket.group"])
-        except KeyError as error:
-            self._fail("socket.user/group", OSError(errno.ENOENT, f"unknown: {error.args[0]}"))
+        mode = self.settings["socket.mode"]
+        owner = self._identifier("socket.user", _user_id)
+        group = self._identifier("socket.group", _group_id)
+        if self.failures:
             return None
         try:
             if mode is not None:
@@ -338,6 +333,21 @@ class _Attempt:
         except OSError as error:
             self._fail("socket.mode/user/group", error)
         return made
+
+    def _identifier(self, key: str, find: Callable[[str], int]) -> int:
+        """Return the number of a user or group, -1 (chown: leave it) if none is asked for."""
+        name = self.settings[key]
+        if not name:
+            return -1
+        try:
+            return find(name)
+        except KeyError:
+            self.failures.append(
+                SocketFailure(
+                    self.settings.id, self.bind.text, key, name, 0, "unknown to this system"
+                )
+            )
+            return -1
 
 
 def _remove_stale(path: str) -> None:
