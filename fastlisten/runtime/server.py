@@ -73,6 +73,7 @@ class Server:
         self._engine: Engine | None = None
         self._stopping: asyncio.Event | None = None
         self._at_once: asyncio.Event | None = None
+        self._ended = False
 
     # -- the three steps
 
@@ -131,8 +132,13 @@ class Server:
         await self._stopping.wait()
 
     async def shutdown(self) -> None:
-        """Drain: stop accepting, say farewell, wait for transactions, then close what is left."""
+        """Drain: stop accepting, say farewell, wait for transactions, then close what is left.
+
+        A server ends once; calling it again does nothing.
+        """
         assert self._at_once is not None
+        if self._ended:
+            return
         timeout = self.config.process["server.shutdown-timeout"]
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout
@@ -151,6 +157,7 @@ class Server:
         for _, handler in reversed(self._handlers):
             await handler.stop()
         self._let_go()
+        self._ended = True
 
     def _let_go(self) -> None:
         """Close the engine, unless other servers of the loop use it, and leave the arena."""
