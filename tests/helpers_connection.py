@@ -1,0 +1,303 @@
+"""One script, played on asyncio's own server and on ours: asyncio is the oracle.
+
+Rules of this file: a script is an async function of a `World`; it serves, connects raw sockets
+and steps from one observed event to the next, never by time. What happens is noted in
+`World.log`, in words that do not name the implementation, so that the logs of two worlds can be
+compared with ``==``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+import tempfile
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import fastlisten
+
+#: How long an awaited event may take before the test fails; reached only by a bug.
+PATIENCE = 10.0
+#: Turns of the loop after which whatever was going to happen has happened: loopback delivers at
+#: once, and asyncio's longest chain (accept, task, connection_made, reader) has four links.
+TURNS = 25
+
+Note = tuple[Any, ...]
+Hook = Callable[..., Any]
+Script = Callable[["World"], Awaitable[None]]
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def describe(exc: BaseException | None) -> str:
+    """Return class and arguments of an exception, equal for equal errors."""
+    return "none" if exc is None else f"{type(exc).__name__}{exc.args}"
+
+
+class Recorder(asyncio.Protocol):
+    """Notes each callback, then runs the hook of that name and returns its result.
+
+    Args:
+        world: where to note.
+        hooks: callback name to function of (protocol, *arguments of the callback).
+        name: stands before each note, to tell several protocols apart.
+    """
+
+    transport: Any = None
+
+    def __init__(self, world: World, hooks: dict[str, Hook] | None = None, name: str = "") -> None:
+        self.world = world
+        self.hooks = hooks or {}
+        self.name = name
+
+    def _happened(self, callback: str, *arguments: Any, noted: tuple[Any, ...] = ()) -> Any:
+        self.world.note(self.name + callback, *noted)
+        hook = self.hooks.get(callback)
+        return None if hook is None else hook(self, *arguments)
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.world.transports.append(transport)
+        self._happened("connection_made", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._happened("data_received", data, noted=(type(data).__name__, bytes(data)))
+
+    def eof_received(self) -> bool | None:
+        result: bool | None = self._happened("eof_received")
+        return result
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._happened("connection_lost", exc, noted=(describe(exc),))
+
+    def pause_writing(self) -> None:
+        self._happened("pause_writing")
+
+    def resume_writing(self) -> None:
+        self._happened("resume_writing")
+
+
+class Buffered(Recorder, asyncio.BufferedProtocol):
+    """The same with a buffer of its own, of `size` bytes."""
+
+    def __init__(
+        self, world: World, hooks: dict[str, Hook] | None = None, name: str = "", size: int = 4096
+    ) -> None:
+        super().__init__(world, hooks, name)
+        self.buffer = bytearray(size)
+
+    def get_buffer(self, sizehint: int) -> Any:
+        hook = self.hooks.get("get_buffer")
+        return self.buffer if hook is None else hook(self, sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._happened("buffer_updated", nbytes, noted=(nbytes, bytes(self.buffer[:nbytes])))
+
+
+class Client:
+    """A raw non-blocking client socket."""
+
+    def __init__(self, world: World, sock: socket.socket) -> None:
+        self.world = world
+        self.sock = sock
+
+    async def send(self, data: bytes) -> None:
+        """Send all."""
+        await self.world.patience(self.world.loop.sock_sendall(self.sock, data))
+
+    async def receive(self, size: int) -> bytes:
+        """Return exactly `size` bytes, fewer if the stream ends before."""
+        parts = bytearray()
+        while len(parts) < size:
+            data = await self.world.patience(
+                self.world.loop.sock_recv(self.sock, min(size - len(parts), 1 << 18))
+            )
+            if not data:
+                break
+            parts += data
+        return bytes(parts)
+
+    async def rest(self) -> tuple[bytes, str]:
+        """Read to the end; return what came, and "eof" or the error that ended it."""
+        parts = bytearray()
+        try:
+            while True:
+                data = await self.world.patience(self.world.loop.sock_recv(self.sock, 1 << 18))
+                if not data:
+                    return bytes(parts), "eof"
+                parts += data
+        except OSError as exc:
+            return bytes(parts), describe(exc)
+
+    def ended(self) -> str:
+        """Return "open", "eof", "data" or the error, without waiting."""
+        try:
+            return "data" if self.sock.recv(1, socket.MSG_PEEK) else "eof"
+        except BlockingIOError:
+            return "open"
+        except OSError as exc:
+            return describe(exc)
+
+    def finish(self) -> None:
+        """Shut down the sending side; nothing to do if the server has closed already."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Close with a reset."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def close(self) -> None:
+        """Close; a reset if something is unread."""
+        self.sock.close()
+
+
+class World:
+    """One running loop with one way of serving, and the log of what happened.
+
+    Attributes:
+        log: notes in order.
+        native: served by us, not by asyncio.
+        transports: of every `Recorder`, in order of connection_made.
+    """
+
+    def __init__(self, native: bool) -> None:
+        self.native = native
+        self.log: list[Note] = []
+        self.transports: list[Any] = []
+        self.loop = asyncio.get_running_loop()
+        self.loop.set_exception_handler(self._handle)
+        self._open = contextlib.AsyncExitStack()
+
+    # -- the log
+
+    def note(self, *what: Any) -> None:
+        """Append to the log."""
+        self.log.append(what)
+
+    def count(self, what: str) -> int:
+        """Return how many notes begin with `what`."""
+        return sum(1 for note in self.log if note[0] == what)
+
+    def _handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message = context["message"]
+        exception = describe(context.get("exception"))
+        if message.startswith("Exception in callback "):
+            # Names the callback object and has its handle: those are the implementation's.
+            self.note("handler", "Exception in callback", exception)
+        else:
+            keys = sorted(context.keys() - {"source_traceback", "handle_traceback"})
+            self.note("handler", message, exception, *keys)
+
+    def attempt(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call and note what it returned or raised."""
+        try:
+            result = function(*arguments)
+        except Exception as exc:
+            self.note(what, describe(exc))
+        else:
+            self.note(what, result)
+            return result
+
+    # -- stepping
+
+    async def patience(self, awaitable: Awaitable[Any]) -> Any:
+        """Await with an end to it."""
+        async with asyncio.timeout(PATIENCE):
+            return await awaitable
+
+    async def until(self, what: str | Callable[[], Any], count: int = 1) -> None:
+        """Wait until so many notes begin with `what`, or until the function says yes."""
+        end = self.loop.time() + PATIENCE
+        while not (what() if callable(what) else self.count(what) >= count):
+            if self.loop.time() > end:
+                raise AssertionError(f"waited in vain for {what!r}; log: {self.log}")
+            await asyncio.sleep(0.0005)
+
+    async def settle(self) -> None:
+        """Let happen what is going to happen by itself."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    # -- serving and connecting
+
+    async def serve(
+        self,
+        factory: Callable[[], Any],
+        *,
+        unix: bool = False,
+        family: int = socket.AF_INET,
+        send_buffer: int = 0,
+        receive_buffer: int = 0,
+        **options: Any,
+    ) -> Any:
+        """Serve on a fresh socket; buffer sizes are inherited by the connections."""
+        if unix:
+            folder = self._open.enter_context(tempfile.TemporaryDirectory())
+            sock = socket.socket(socket.AF_UNIX)
+            sock.bind(os.path.join(folder, "s"))
+        else:
+            sock = socket.socket(family)
+            sock.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        if send_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        create: Any = fastlisten.create_server if self.native else self.loop.create_server
+        self.address = sock.getsockname()
+        self.family = sock.family
+        server = await create(factory, sock=sock, **options)
+        self._open.callback(server.close)
+        return server
+
+    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> Client:
+        """Return a client connected to the server made last."""
+        sock = socket.socket(self.family)
+        self._open.callback(sock.close)
+        sock.setblocking(False)
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if send_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        await self.patience(self.loop.sock_connect(sock, self.address))
+        return Client(self, sock)
+
+    async def close(self) -> None:
+        """Close everything that the script opened."""
+        for transport in self.transports:
+            # asyncio's fail on abort() if they were lost by sending the last byte after close().
+            if transport.get_protocol() is not None:
+                transport.abort()
+        await self._open.aclose()
+        await self.settle()
+
+
+def play(
+    script: Script, loop_factory: LoopFactory, *, native: bool = True, debug: bool | None = None
+) -> list[Note]:
+    """Run a script and return the log up to its end."""
+
+    async def main() -> list[Note]:
+        world = World(native)
+        try:
+            await script(world)
+            return list(world.log)
+        finally:
+            await world.close()
+
+    with asyncio.Runner(loop_factory=loop_factory, debug=debug) as runner:
+        return runner.run(main())
+
+
+def same_as_asyncio(
+    script: Script, loop_factory: LoopFactory, *, debug: bool | None = None
+) -> list[Note]:
+    """Play a script on asyncio's server and on ours; the logs must agree. Return the log."""
+    expected = play(script, asyncio.SelectorEventLoop, native=False, debug=debug)
+    assert expected, "a script that notes nothing proves nothing"
+    found = play(script, loop_factory, native=True, debug=debug)
+    assert found == expected
+    return found
