@@ -8,19 +8,18 @@ on every failure. No socket listens unless all are bound.
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
 import socket
-import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting, socket_options
 from fastlisten.errors import SocketFailure, StartError
+from fastlisten.runtime.descriptors import take_descriptor
 from fastlisten.runtime.holders import describe_holder
 from fastlisten.runtime.inheritance import not_inherited
+from fastlisten.runtime.unix_files import bind_file, group_id, remove_file, user_id
 
 __all__ = ["BoundSocket", "listen_all", "open_all"]
 
@@ -68,16 +67,9 @@ class BoundSocket:
     def close(self) -> None:
         """Close the socket, and remove its file if it is still the one that was made here."""
         self.sock.close()
-        if self.unlink is None:
-            return
-        path, device, inode = self.unlink
-        self.unlink = None
-        try:
-            found = os.stat(path)
-            if (found.st_dev, found.st_ino) == (device, inode):
-                os.unlink(path)
-        except FileNotFoundError:
-            pass
+        if self.unlink is not None:
+            made, self.unlink = self.unlink, None
+            remove_file(made)
 
 
 def format_address(sock: socket.socket) -> str:
@@ -154,7 +146,7 @@ def close_all(sockets: Iterable[BoundSocket]) -> None:
 def _failure(
     listener: str, bind: Bind, operation: str, error: OSError, name: object = None
 ) -> SocketFailure:
-    text = os.strerror(error.errno) if error.errno else str(error)
+    text = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
         text += describe_holder(name)
     if error.errno == errno.EACCES and operation == "bind" and 0 < bind.port < 1024:
@@ -254,21 +246,12 @@ class _Attempt:
         return self._create()
 
     def _inherited(self) -> socket.socket | None:
-        """Take an inherited descriptor after asking it what it is."""
-        number = self.bind.fd
-        assert number is not None
+        assert self.bind.fd is not None
         try:
-            sock = socket.socket(fileno=number)
+            return take_descriptor(self.bind.fd)
         except OSError as error:
             self._fail("fd", error)
             return None
-        if sock.type != socket.SOCK_STREAM or int(sock.family) not in _WORDS:
-            sock.detach()
-            what = OSError(errno.EPROTOTYPE, "not a TCP or Unix stream socket")
-            self._fail("fd", what)
-            return None
-        os.set_inheritable(number, False)
-        return sock
 
     def _apply(self, sock: socket.socket, options: Sequence[SocketSetting]) -> None:
         batch = OptionBatch([(one.call.level, one.call.name, one.packed) for one in options])
@@ -297,7 +280,9 @@ class _Attempt:
                 scope = _scope_id(bind.scope)
             except OSError:
                 # Not every Python says which errno it was.
-                self._fail(f"interface {bind.scope}", OSError(errno.ENODEV, "no such interface"))
+                self._fail(
+                    f"interface {bind.scope}", OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+                )
                 return None
             name = (bind.address, bind.port, 0, scope)
         try:
@@ -307,31 +292,21 @@ class _Attempt:
         return None
 
     def _bind_unix(self, sock: socket.socket) -> tuple[str, int, int] | None:
-        path = self.bind.address
-        mode = self.settings["socket.mode"]
-        owner = self._identifier("socket.user", _user_id)
-        group = self._identifier("socket.group", _group_id)
+        path, mode = self.bind.address, self.settings["socket.mode"]
+        owner = self._identifier("socket.user", user_id)
+        group = self._identifier("socket.group", group_id)
         if self.failures:
             return None
         try:
-            if mode is not None:
-                # The file never has more permissions than asked for, not even for a moment:
-                # bind(2) takes the mode of the socket's inode, less the umask.
-                os.fchmod(sock.fileno(), mode)
-            _remove_stale(path)
-            sock.bind(path)
+            made = bind_file(sock, path, mode)
         except OSError as error:
             self._fail("bind", error, path)
             return None
-        found = os.stat(path)
-        made = (path, found.st_dev, found.st_ino)
         try:
-            if mode is not None:
-                os.chmod(path, mode)
             if owner != -1 or group != -1:
                 os.chown(path, owner, group)
         except OSError as error:
-            self._fail("socket.mode/user/group", error)
+            self._fail("socket.user/group", error)
         return made
 
     def _identifier(self, key: str, find: Callable[[str], int]) -> int:
@@ -350,34 +325,8 @@ class _Attempt:
             return -1
 
 
-def _remove_stale(path: str) -> None:
-    """Remove a Unix socket that nobody serves any more; a live one makes bind fail."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        except OSError:
-            # Alive but busy (EAGAIN), or not ours to ask (EACCES): bind will say so.
-            pass
-
-
 def _scope_id(scope: str) -> int:
     """Return the index of an interface given by name or number; 0 for none."""
     if not scope:
         return 0
     return int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
-
-
-def _user_id(name: str) -> int:
-    return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
-
-
-def _group_id(name: str) -> int:
-    return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
