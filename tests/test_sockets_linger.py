@@ -107,11 +107,10 @@ def test_what_is_unsent_after_the_time_is_reset(loop_factory: LoopFactory, bind:
 
 def test_a_linger_of_0_resets_at_once(loop_factory: LoopFactory) -> None:
     async def main() -> None:
-        async with served(text("socket.linger = 0")) as server:
-            async with slow_client(server) as client:
-                await closed(server)
-                await soon(lambda: server.listeners[0].connections == 0, "the close")
-                assert await read_until_reset(client) < Flood.size
+        async with served(text("socket.linger = 0")) as server, slow_client(server) as client:
+            await closed(server)
+            await soon(lambda: server.listeners[0].connections == 0, "the close")
+            assert await read_until_reset(client) < Flood.size
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())

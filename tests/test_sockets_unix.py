@@ -124,7 +124,7 @@ def test_an_owner_that_may_not_be_given_is_a_failure(
     monkeypatch.setattr(os, "chown", refuse)
     found = failure(tmp_path / "s", 'socket.user = "0"')
     assert found.errno == errno.EPERM
-    assert "socket.mode/user/group" in str(found)
+    assert found.operation == "socket.user/group"
     assert not (tmp_path / "s").exists()
 
 
