@@ -1,7 +1,7 @@
-"""What the tests of SMTP share: an engine driven by hand, and a handler served by stock asyncio.
+"""What the tests of SMTP share: an engine driven by hand, and a handler that is served.
 
-asyncio is the oracle here: what holds on its transports must hold on the native ones, whose own
-tests repeat the essential parts.
+It is served by the loop's own transports or by the native ones: what holds on the former must hold
+on the latter.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
-from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.handlers.smtp import SmtpConnection, SmtpHandler
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import Content, Flush, Goodbye, Mail, Recipient, Reset
 from fastlisten.handlers.smtp_replies import reply
@@ -119,11 +121,11 @@ class Served:
         faults: what the loop's exception handler was told.
     """
 
-    def __init__(self, handler: SmtpHandler, directory: Path) -> None:
+    def __init__(self, handler: WatchedHandler, directory: Path) -> None:
         self.port = 0
         self.handler = handler
         self.directory = directory
-        self.protocols: list[Any] = []
+        self.protocols = handler.open
         self.faults: list[dict[str, Any]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -136,6 +138,13 @@ class Served:
             received += client.recv(len(greeting) - len(received))
         assert received == greeting
         return client
+
+    def protocol(self) -> Any:
+        """Return the only connection's protocol object, once it has been made."""
+        while not self.protocols:
+            time.sleep(0.001)
+        (protocol,) = self.protocols
+        return protocol
 
     def say(self, *chunks: bytes) -> bytes:
         """Send everything, close the sending half, and return everything that is said."""
@@ -197,65 +206,102 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
     return received
 
 
+class Watched(SmtpConnection):
+    """A connection that is on a list as long as it is open."""
+
+    __slots__ = ("open",)
+    open: list[Any]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.open = self._handler.open  # type: ignore[attr-defined]
+        self.open.append(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open.remove(self)
+        super().connection_lost(exc)
+
+
+class WatchedHandler(SmtpHandler):
+    def __init__(self, settings: HandlerSettings) -> None:
+        super().__init__(settings)
+        self.open: list[Any] = []
+
+    def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
+        return Watched(self, info)
+
+
+class Greeter(asyncio.Protocol):
+    """Does on a loop's own transport what the native core does before the protocol object."""
+
+    def __init__(self, handler: SmtpHandler) -> None:
+        self.handler = handler
+
+    def connection_made(self, transport: Any) -> None:
+        peer = transport.get_extra_info("peername")
+        protocol: Any = self.handler.connection(ConnectionInfo("smtp", peer[0], peer[1]))
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        transport.write(self.handler.greeting)
+
+
+@contextlib.asynccontextmanager
+async def on_the_loop(handler: WatchedHandler) -> AsyncIterator[int]:
+    """Serve on the running loop's own transports; gives the port."""
+    await handler.start()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Greeter(handler), "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for protocol in handler.open:
+            protocol._transport.abort()
+        while handler.open:
+            await asyncio.sleep(0.001)
+        await server.wait_closed()
+        await handler.stop()
+
+
+@contextlib.asynccontextmanager
+async def on_the_core(handler: WatchedHandler) -> AsyncIterator[int]:
+    """Serve on the native transports; gives the port."""
+    async with testing.serve(handler, drain_timeout=0.01) as served:
+        yield served.port
+
+
 @contextlib.contextmanager
 def serve(
     directory: Path,
     accounts: str | None = ACCOUNTS,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
-    handler_class: type[SmtpHandler] = SmtpHandler,
+    native: bool = True,
     **options: Any,
 ) -> Iterator[Served]:
-    """Serve an SmtpHandler in a thread; options' underscores stand for hyphens."""
+    """Serve the smtp handler in a thread; options' underscores stand for hyphens."""
     if accounts is not None:
         (directory / "accounts.toml").write_text(accounts)
-    settings = HandlerSettings(
-        "smtp",
-        "smtp",
-        HOSTNAME,
-        data_directory=str(directory),
-        options={key.replace("_", "-"): value for key, value in options.items()},
+    handler = WatchedHandler(
+        HandlerSettings(
+            "smtp",
+            "smtp",
+            HOSTNAME,
+            data_directory=str(directory),
+            options={key.replace("_", "-"): value for key, value in options.items()},
+        )
     )
-    served = Served(handler_class(settings), directory)
+    served = Served(handler, directory)
     ready, failures = threading.Event(), list[BaseException]()
     stop: list[Callable[[], None]] = []
-
-    class Greeter(asyncio.Protocol):
-        def connection_made(self, transport: Any) -> None:
-            peer = transport.get_extra_info("peername")
-            protocol: Any = served.handler.connection(ConnectionInfo("smtp", peer[0], peer[1]))
-            served.protocols.append(protocol)
-            lost = protocol.connection_lost
-
-            class Watched(type(protocol)):  # type: ignore[misc]
-                __slots__ = ()
-
-                def connection_lost(self, exc: Exception | None) -> None:
-                    served.protocols.remove(self)
-                    lost(exc)
-
-            protocol.__class__ = Watched
-            transport.set_protocol(protocol)
-            protocol.connection_made(transport)
-            transport.write(served.handler.greeting)
 
     async def main() -> None:
         served.loop = loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: served.faults.append(context))
         finished = asyncio.Event()
         stop.append(lambda: loop.call_soon_threadsafe(finished.set))
-        await served.handler.start()
-        server = await loop.create_server(Greeter, "127.0.0.1", 0)
-        served.port = server.sockets[0].getsockname()[1]
-        ready.set()
-        await finished.wait()
-        server.close()
-        for protocol in served.protocols:
-            if protocol._transport is not None:
-                protocol._transport.abort()
-        while served.protocols:
-            await asyncio.sleep(0.001)
-        await server.wait_closed()
-        await served.handler.stop()
+        async with (on_the_core if native else on_the_loop)(handler) as served.port:
+            ready.set()
+            await finished.wait()
 
     def run() -> None:
         try:

@@ -194,6 +194,11 @@ class SmtpConnection(asyncio.Protocol):
         """A transaction is in progress: from MAIL accepted until the reply to its end is given."""
         return self._engine.transaction is not None
 
+    @property
+    def working(self) -> bool:
+        """The server is at work for the client: its silence is not the client's fault."""
+        return self._engine.waiting or self._scheduled or self._crammed()
+
     # --- called by the transport --------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -279,7 +284,7 @@ class SmtpConnection(asyncio.Protocol):
 
     def _at_work(self) -> bool:
         """Whether something will call `_run` again without the client's doing."""
-        return self._write_paused or self._scheduled or self._engine.waiting or self._crammed()
+        return self._write_paused or self.working
 
     def _forget(self) -> None:
         """Drop what is kept of a transaction."""
