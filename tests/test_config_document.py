@@ -270,6 +270,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         assert "cannot be read" in problem.message
 
 
+def test_a_file_that_is_too_large_to_be_a_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(ConfigurationError, match="larger than 64 MiB"):
+        load(path)
+
+
 def test_a_file_and_its_relative_paths(tmp_path: Path) -> None:
     file = tmp_path / "mail.toml"
     file.write_text("[server]\ndata-directory = 'data'\ngreeting = '%{file:hello}%'" + LISTENER)
@@ -319,6 +327,13 @@ def test_macros_in_binds_and_protocols() -> None:
 )
 def test_macros_that_fail(value: str, says: str) -> None:
     assert says in only_problem(listener_table("x", f'socket.user = "{value}"')).message
+
+
+def test_a_file_of_a_macro_must_be_text(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff")
+    value = f"%{{file:{tmp_path}/binary}}%"
+    problem = only_problem(listener_table("x", f"socket.user = '{value}'"))
+    assert "binary is not UTF-8" in problem.message
 
 
 def test_what_a_macro_yields_is_not_expanded_again() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import tomli
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -193,3 +194,9 @@ def test_deep_nesting_does_not_recurse() -> None:
     depth = 390  # tomli's own bound is 400
     text = "k = " + "[" * depth + "]" * depth
     assert len(Lines(text).paths()) == depth
+
+
+@pytest.mark.parametrize("text", ["= 1", "k = "])
+def test_text_that_tomli_has_not_seen_is_refused(text: str) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        Lines(text)
