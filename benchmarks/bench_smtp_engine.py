@@ -1,0 +1,206 @@
+"""Benchmarks of SMTP without sockets and disks: the engine alone, and the handler around it.
+
+Rules of this file: sessions of one message of 1 KiB, cut as clients cut them; a transport that
+counts and a letter that forgets, so that what is left is the protocol's cost. Fixed rounds. Not
+part of the test suite:
+
+    python -m pytest benchmarks/bench_smtp_engine.py --benchmark-enable
+    python -m benchmarks.bench_smtp_engine                              # medians alone
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastlisten.handlers import smtp
+from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
+from fastlisten.handlers.smtp_engine import Engine, Limits
+from fastlisten.handlers.smtp_events import Content, Mail, Recipient
+from fastlisten.mail.delivery import PostOffice
+
+ROUNDS = 15
+SESSIONS = 500
+
+#: Microseconds that engine and handler may take for a session of one message.
+BUDGET = 60
+
+HELLO = b"EHLO client.example.org\r\n"
+ENVELOPE = (
+    b"MAIL FROM:<sender@example.com> SIZE=1000\r\n",
+    b"RCPT TO:<alice@example.org>\r\n",
+    b"DATA\r\n",
+)
+MESSAGE = (
+    b"From: <sender@example.com>\r\nTo: <alice@example.org>\r\nSubject: hello\r\n\r\n"
+    + b"some text of a line of usual length, well about seventy characters\r\n" * 14
+    + b".\r\n"
+)
+QUIT = b"QUIT\r\n"
+
+#: One piece for each time that the client waits for replies.
+STEPWISE = (HELLO, *ENVELOPE, MESSAGE, QUIT)
+PIPELINED = (HELLO, b"".join(ENVELOPE), MESSAGE, QUIT)
+AT_ONCE = (b"".join(STEPWISE),)
+
+LIMITS = Limits("mx.example.org", max_message_size=2**31 - 1)
+PIECE = (b"x" * 70 + b"\r\n") * 910  # 64 KiB, as sockets give it
+
+
+def converse(pieces: tuple[bytes, ...]) -> int:
+    """Run a session of the engine alone; return the octets of its replies."""
+    engine, said = Engine(LIMITS), 0
+    for piece in pieces:
+        engine.receive(piece)
+        while (event := engine.next_event()) is not None:
+            kind = type(event)
+            if kind is Mail or kind is Recipient or (kind is Content and event.final):  # type: ignore[union-attr]
+                engine.accept()
+        said += len(engine.replies())
+    return said
+
+
+def swallow() -> int:
+    """Read 16 MiB of a message."""
+    engine = Engine(LIMITS)
+    for piece in (HELLO, *ENVELOPE):
+        engine.receive(piece)
+        while engine.next_event() is not None:
+            engine.accept()
+    for _ in range(256):
+        engine.receive(PIECE)
+        while engine.next_event() is not None:
+            pass
+    return 256 * len(PIECE)
+
+
+class Transport(asyncio.Transport):
+    """Counts what is written."""
+
+    said = 0
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        self.said += len(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+class Sink:
+    """A letter that is delivered at once, to nobody."""
+
+    error = None
+    full = False
+    done = True
+
+    def __init__(self, *_: object) -> None:
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+
+    def finish(self) -> None:
+        pass
+
+
+class Sessions:
+    """Sessions of the whole handler, without sockets and disks."""
+
+    def __init__(self) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        path = Path(self.directory.name)
+        (path / "accounts.toml").write_text('[account."alice@example.org"]\n')
+        self.handler = smtp.SmtpHandler(
+            HandlerSettings("bench", "smtp", "mx.example.org", data_directory=str(path))
+        )
+        self.office = PostOffice.enter(str(path))
+        self.office.accounts.reload()
+        self.handler._office = self.office
+        self.info = ConnectionInfo("bench", "192.0.2.1", 40_000)
+
+    def run(self, pieces: tuple[bytes, ...], count: int) -> int:
+        """Run sessions one after another; return the octets of their replies."""
+
+        async def main() -> int:
+            said = 0
+            for _ in range(count):
+                protocol: Any = self.handler.connection(self.info)
+                transport = Transport()
+                protocol.connection_made(transport)
+                for piece in pieces:
+                    protocol.data_received(piece)
+                protocol.connection_lost(None)
+                said += transport.said
+            return said
+
+        real, smtp.Letter = smtp.Letter, Sink  # type: ignore[assignment,misc]
+        try:
+            return asyncio.run(main())
+        finally:
+            smtp.Letter = real  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Release the post office and the directory."""
+        self.office.leave()
+        self.directory.cleanup()
+
+
+CUTTINGS = {"stepwise": STEPWISE, "pipelined": PIPELINED, "at once": AT_ONCE}
+
+
+@pytest.mark.parametrize("cutting", CUTTINGS)
+def test_engine(benchmark: Any, cutting: str) -> None:
+    assert benchmark.pedantic(converse, (CUTTINGS[cutting],), rounds=ROUNDS, iterations=SESSIONS)
+
+
+def test_content(benchmark: Any) -> None:
+    assert benchmark.pedantic(swallow, rounds=ROUNDS) == 256 * len(PIECE)
+
+
+@pytest.mark.parametrize("cutting", CUTTINGS)
+def test_handler(benchmark: Any, cutting: str) -> None:
+    sessions = Sessions()
+    try:
+        assert benchmark.pedantic(sessions.run, (CUTTINGS[cutting], SESSIONS), rounds=ROUNDS)
+    finally:
+        sessions.close()
+
+
+def median(function: Callable[[], object]) -> float:
+    """Return the median of the rounds' times, in seconds."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Print the medians."""
+    sessions = Sessions()
+    try:
+        for name, pieces in CUTTINGS.items():
+            engine = median(lambda pieces=pieces: [converse(pieces) for _ in range(SESSIONS)])  # type: ignore[misc]
+            handler = median(lambda pieces=pieces: sessions.run(pieces, SESSIONS))  # type: ignore[misc]
+            print(
+                f"session {name:10} engine {engine / SESSIONS * 1e6:5.1f} us, "
+                f"with handler {handler / SESSIONS * 1e6:5.1f} us (budget {BUDGET})"
+            )
+        print(f"content {256 * len(PIECE) / median(swallow) / 1e6:.0f} MB/s")
+    finally:
+        sessions.close()
+
+
+if __name__ == "__main__":
+    main()
