@@ -84,8 +84,7 @@ class Server:
             StartError: with all failures; nothing is open then.
         """
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
-        sockets = open_all(self.config.listeners)
-        self.notes += [note for bound in sockets for note in bound.notes]
+        sockets = open_all(self.config.listeners, self.notes)
         started: list[Handler] = []
         try:
             ports = {bound.listener: bound.port for bound in reversed(sockets) if bound.port}
@@ -98,6 +97,8 @@ class Server:
             listen_all(sockets)
             self._open_listeners(sockets)
             self.started = True
+            for note in self.notes:
+                logger.warning("%s", note)
         except BaseException:
             for listener in self.listeners:
                 listener.drain()
@@ -230,7 +231,7 @@ class Server:
                 f"needs up to {limit + len(listener.sockets)} descriptors"
             )
             lines += [f'listener "{settings.id}": {note}' for note in handler.notes()]
-        return lines + self.notes
+        return lines
 
     @property
     def accepting(self) -> bool:

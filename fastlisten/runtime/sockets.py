@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting, socket_options
@@ -42,7 +42,6 @@ class BoundSocket:
         accepted: options to set on each accepted socket, because the kernel does not let it
             inherit them; usually empty.
         unlink: path of a Unix socket that was made here, to be removed at the end.
-        notes: what the administrator should know, a sentence each.
     """
 
     listener: str
@@ -51,7 +50,6 @@ class BoundSocket:
     backlog: int
     accepted: OptionBatch
     unlink: tuple[str, int, int] | None = None
-    notes: list[str] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -83,8 +81,14 @@ def format_address(sock: socket.socket) -> str:
     return f"unix:{os.fsdecode(name)}"
 
 
-def open_all(listeners: Iterable[ListenerSettings]) -> list[BoundSocket]:
+def open_all(
+    listeners: Iterable[ListenerSettings], notes: list[str] | None = None
+) -> list[BoundSocket]:
     """Create, set and bind the sockets of all listeners; none of them listens yet.
+
+    Args:
+        listeners: resolved.
+        notes: receives what the administrator should know, a sentence each.
 
     Returns:
         The sockets in order of listener and bind.
@@ -107,6 +111,8 @@ def open_all(listeners: Iterable[ListenerSettings]) -> list[BoundSocket]:
                 attempt = _Attempt(settings, bind, ipv4_wildcards)
                 bound = attempt.open()
                 failures += attempt.failures
+                if notes is not None:
+                    notes += attempt.notes
                 if bound is not None:
                     opened.append(bound)
         # Every option's inheritance is looked at before anything listens.
@@ -201,7 +207,6 @@ class _Attempt:
             self.settings["socket.backlog"],
             OptionBatch([(one.call.level, one.call.name, one.packed) for one in accepted]),
             unlink,
-            self.notes,
         )
         if self.failures:
             bound.close()
@@ -239,11 +244,17 @@ class _Attempt:
         """Serve the IPv4 half of ``[::]`` on a host without IPv6."""
         bind = self.bind
         if bind.port in self.ipv4_wildcards:
-            self.notes.append(f"{bind.text}: this host has no IPv6; 0.0.0.0 is bound already")
+            self._note("0.0.0.0 is bound already")
             return None
-        self.notes.append(f"{bind.text}: this host has no IPv6; bound to 0.0.0.0 instead")
+        self._note("bound to 0.0.0.0 instead")
         self.bind = Bind(bind.text, "inet", "0.0.0.0", bind.port, wildcard=True)  # noqa: S104
         return self._create()
+
+    def _note(self, consequence: str) -> None:
+        self.notes.append(
+            f'listener "{self.settings.id}" on {self.bind.text}: this host has no IPv6; '
+            f"{consequence}"
+        )
 
     def _inherited(self) -> socket.socket | None:
         assert self.bind.fd is not None
