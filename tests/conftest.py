@@ -11,6 +11,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 
+import hypothesis_profiles  # noqa: F401  (sets the profile of property-based tests)
 import pytest
 import uvloop
 
