@@ -25,10 +25,11 @@ cdef class Extras:
     cdef Py_ssize_t size   # bytes not sent yet
     cdef Py_ssize_t high
     cdef Py_ssize_t low
-    cdef bytes held       # received, but reading is paused
+    cdef object context   # in which they are sent on
     cdef object sock
     cdef dict known
     cdef object peername
+    cdef object sockname
 
 
 cdef class Connection(Endpoint):
@@ -48,7 +49,6 @@ cdef class Connection(Endpoint):
     cdef int listen_to(self) except -2
     cdef int say_farewell(self, bytes text) except -1
     cdef bint is_busy(self) except -1
-    cdef int deliver_buffered(self, bytes data) except -1
     cdef int late_write(self) except -1
     cdef int remember(self) except -1
     cdef Extras need_extras(self)
@@ -62,6 +62,7 @@ cdef class Connection(Endpoint):
     cdef int may_pause(self) except -1
     cdef int may_resume(self) except -1
     cdef object socket_view(self)
+    cdef object ask_peername(self)
 
 
 cdef class ConnectionAcceptor(Acceptor):

@@ -7,22 +7,26 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
+from cpython.contextvars cimport (
+    PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
+)
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport uint32_t
-from libc.string cimport memset, strerror
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy, memset, strerror
 
 from fastlisten._core cimport (
     FLAG_IN, FLAG_OUT, FLAG_SPOKE, Acceptor, AcceptorState, Endpoint, Slot,
 )
 
 from fastlisten._system cimport (
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_NOSIGNAL, SHUT_WR, iovec_t, msghdr_t, recv, send,
-    sendmsg, shutdown,
+    AF_INET, AF_INET6, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_NOSIGNAL, SHUT_WR, fl_address,
+    getpeername, getsockname, inet_ntop, iovec_t, msghdr_t, recv, send, sendmsg, shutdown, sockaddr,
+    sockaddr_storage, socklen_t,
 )
 
 import asyncio
 import logging
+import os
 import socket
 from asyncio.trsock import TransportSocket
 
@@ -41,6 +45,44 @@ cdef enum:
 
 cdef object logger = logging.getLogger("asyncio")
 cdef object BufferedProtocol = asyncio.BufferedProtocol
+
+
+# Families by the length of a peer's name.
+cdef dict FAMILIES = {2: socket.AF_INET, 4: socket.AF_INET6, 0: socket.AF_UNIX}
+
+
+cdef bytes own_address(int fd, bint peer):
+    """Our own address of a connection, or the peer's, as the kernel writes it; empty if it cannot.
+    """
+    cdef sockaddr_storage address
+    cdef socklen_t size = sizeof(address)
+    if (getpeername if peer else getsockname)(fd, <sockaddr *>&address, &size) < 0:
+        return b""
+    return PyBytes_FromStringAndSize(<char *>&address, min(size, <socklen_t>sizeof(address)))
+
+
+cdef object name_of(bytes kernels):
+    """An address of the kernel in the form of the socket module; None if there is none."""
+    cdef sockaddr_storage address
+    cdef uint8_t numbers[16]
+    cdef uint16_t port
+    cdef uint32_t scope
+    cdef char text[64]
+    cdef int length
+    if len(kernels) < <Py_ssize_t>sizeof(address.ss_family):
+        return None
+    memset(&address, 0, sizeof(address))
+    memcpy(&address, PyBytes_AS_STRING(kernels), len(kernels))
+    length = fl_address(&address, numbers, &port, &scope)
+    if length == 4:
+        inet_ntop(AF_INET, numbers, text, sizeof(text))
+        return ((<bytes>text).decode("ascii"), port)
+    if length == 16:
+        inet_ntop(AF_INET6, numbers, text, sizeof(text))
+        return ((<bytes>text).decode("ascii"), port, 0, scope)
+    path = kernels[sizeof(address.ss_family):]
+    # An abstract name begins with NUL and is no text.
+    return path if path[:1] == b"\0" else os.fsdecode(path.partition(b"\0")[0])
 
 
 cdef class Extras:
@@ -71,23 +113,37 @@ cdef class Connection(Endpoint):
 
     # -- from the engine
 
-    cdef int made(self, bytes data) except -1:
+    cdef int made(self) except -1:
         cdef Acceptor acceptor = self.acceptor()
         cdef AcceptorState *state = self.state()
         cdef Slot *slot = &self.engine.table[self.fd]
-        # asyncio runs connection_made and data_received in different copies of the server's
-        # context; a copy per call, dropped after it, costs an idle connection nothing.
+        # asyncio copies the server's context for the factory, and what the factory left in it
+        # again for connection_made and for data_received. The last one is kept only if the factory
+        # changed something: else it is the server's, and costs an idle connection nothing.
         context = PyContext_Copy(acceptor.context)
         PyContext_Enter(context)
         try:
-            try:
-                protocol = acceptor.factory(self) if acceptor.with_connection \
-                    else acceptor.factory()
-            except BaseException as exc:
-                self.flags |= CLOSING | LOST
-                self.give_back()
-                self.complain("Error on transport creation for incoming connection", exc)
-                return 0
+            protocol = acceptor.factory(self) if acceptor.with_connection else acceptor.factory()
+        except BaseException as exc:
+            self.flags |= CLOSING | LOST
+            self.give_back()
+            if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                raise
+            self.engine.loop.call_exception_handler({
+                "message": "Error on transport creation for incoming connection",
+                "exception": exc,
+            })
+            return 0
+        finally:
+            PyContext_Exit(context)
+        if self.fd < 0:
+            # The factory closed the engine.
+            return 0
+        if context != acceptor.context:
+            self.context = context
+            context = PyContext_Copy(context)
+        PyContext_Enter(context)
+        try:
             self.use_protocol(protocol)
             if slot.offset < state.greeting_size:
                 self.keep(acceptor.texts[0], slot.offset)
@@ -99,43 +155,34 @@ cdef class Connection(Endpoint):
                 self.complain("Exception in callback connection_made()", exc)
         finally:
             PyContext_Exit(context)
-        if self.listen_to() < 0:
-            return 0
-        if data is not None:
-            self.touched()
-            if self.flags & PAUSED and not self.flags & CLOSING:
-                # Received before anyone could pause; kept until reading is resumed.
-                self.need_extras().held = data
-                self.listen_to()
-            elif not self.flags & CLOSING:
-                self.context = PyContext_Copy(acceptor.context)
-                PyContext_Enter(self.context)
-                try:
-                    if self.flags & BUFFERED:
-                        self.deliver_buffered(data)
-                    else:
-                        self.deliver(data)
-                finally:
-                    PyContext_Exit(context if self.context is None else self.context)
+        self.listen_to()
         return 0
 
     cdef int event(self, uint32_t events) except -1:
-        context = self.context
-        if context is None:
-            context = self.context = PyContext_Copy(self.acceptor().context)
-        PyContext_Enter(context)
-        try:
-            if self.engine.table[self.fd].flags & FLAG_OUT \
-                    and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
+        if self.engine.table[self.fd].flags & FLAG_OUT \
+                and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
+            # As in asyncio: in the context of who wrote what had to wait.
+            context = self.extras.context
+            if context is None:
+                context = PyContext_CopyCurrent()
+            PyContext_Enter(context)
+            try:
                 self.flush()
-            if self.fd >= 0 and self.engine.table[self.fd].flags & FLAG_IN \
-                    and events & <uint32_t>(EPOLLIN | EPOLLERR | EPOLLHUP):
+            finally:
+                PyContext_Exit(context)
+        if self.fd >= 0 and self.engine.table[self.fd].flags & FLAG_IN \
+                and events & <uint32_t>(EPOLLIN | EPOLLERR | EPOLLHUP):
+            context = self.context
+            if context is None:
+                context = self.context = PyContext_Copy(self.acceptor().context)
+            PyContext_Enter(context)
+            try:
                 if self.flags & BUFFERED:
                     self.receive_into()
                 else:
                     self.receive()
-        finally:
-            PyContext_Exit(context)
+            finally:
+                PyContext_Exit(context)
         return 0
 
     cdef int expired(self, bint first_byte) except -1:
@@ -194,8 +241,7 @@ cdef class Connection(Endpoint):
         cdef int wanted = 0
         if self.fd < 0 or self.flags & LOST:
             return 0
-        if not self.flags & (CLOSING | PAUSED | PEER_EOF) \
-                and (self.extras is None or self.extras.held is None):
+        if not self.flags & (CLOSING | PAUSED | PEER_EOF):
             wanted = FLAG_IN
         if self.extras is not None and self.extras.size:
             wanted |= FLAG_OUT
@@ -240,9 +286,16 @@ cdef class Connection(Endpoint):
             target = self.protocol.get_buffer(-1)
             if not len(target):
                 raise RuntimeError("get_buffer() returned an empty buffer")
-            PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
         except BaseException as exc:
             return self.fatal(exc, "Fatal error: protocol.get_buffer() call failed.")
+        try:
+            PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
+        except (BufferError, TypeError):
+            # In the words of socket.recv_into, which asyncio calls.
+            return self.fatal(
+                TypeError("recv_into() argument 1 must be read-write bytes-like object, "
+                          f"not {type(target).__name__}"),
+                "Fatal read error on socket transport")
         got = recv(self.fd, view.buf, view.len, 0)
         error = errno
         PyBuffer_Release(&view)
@@ -255,24 +308,6 @@ cdef class Connection(Endpoint):
         self.touched()
         try:
             self.protocol.buffer_updated(got)
-        except BaseException as exc:
-            return self.fatal(exc, "Fatal error: protocol.buffer_updated() call failed.")
-        return 0
-
-    cdef int deliver_buffered(self, bytes data) except -1:
-        """Hand bytes that were received already to a BufferedProtocol."""
-        view = memoryview(data)
-        try:
-            while len(view):
-                target = memoryview(self.protocol.get_buffer(len(view))).cast("B")
-                if not len(target):
-                    raise RuntimeError("get_buffer() returned an empty buffer")
-                size = min(len(target), len(view))
-                target[:size] = view[:size]
-                view = view[size:]
-                self.protocol.buffer_updated(size)
-                if self.fd < 0:
-                    break
         except BaseException as exc:
             return self.fatal(exc, "Fatal error: protocol.buffer_updated() call failed.")
         return 0
@@ -303,22 +338,10 @@ cdef class Connection(Endpoint):
         if self.flags & CLOSING or not self.flags & PAUSED:
             return
         self.flags &= ~PAUSED
-        if self.extras is not None and self.extras.held is not None:
-            if self.context is None:
-                self.context = PyContext_Copy(self.acceptor().context)
-            self.engine.loop.call_soon(self._deliver_held, context=self.context)
-        self.listen_to()
-
-    def _deliver_held(self):
-        """Deliver the first bytes of a lazy connection that was paused in connection_made."""
-        cdef bytes data
-        if self.flags & (CLOSING | PAUSED) or self.extras is None or self.extras.held is None:
-            return
-        data, self.extras.held = self.extras.held, None
-        if self.flags & BUFFERED:
-            self.deliver_buffered(data)
-        else:
-            self.deliver(data)
+        # asyncio adds its reader again: in the caller's context, and also after the end of input,
+        # which eof_received is then told once more.
+        self.flags &= ~PEER_EOF
+        self.context = PyContext_CopyCurrent()
         self.listen_to()
 
     def is_reading(self):
@@ -389,11 +412,10 @@ cdef class Connection(Endpoint):
             raise RuntimeError("Cannot call writelines() after write_eof()")
         pieces = []
         for data in list_of_data:
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise TypeError(f"data argument must be a bytes-like object, "
-                                f"not {type(data).__name__!r}")
+            if type(data) is not bytes:
+                data = bytes(memoryview(data))
             if data:
-                pieces.append(bytes(data))
+                pieces.append(data)
         if not pieces:
             return
         if self.flags & LOST:
@@ -409,7 +431,8 @@ cdef class Connection(Endpoint):
             self.may_pause()
 
     cdef int late_write(self) except -1:
-        if self.flags // LATE_WRITES >= LOG_THRESHOLD:
+        # The loss itself is the first of them.
+        if self.flags // LATE_WRITES + 1 >= LOG_THRESHOLD:
             logger.warning("socket.send() raised exception.")
         else:
             self.flags += LATE_WRITES
@@ -426,6 +449,7 @@ cdef class Connection(Endpoint):
         if extras.chunks is None:
             extras.chunks = []
         if extras.size == 0:
+            extras.context = PyContext_CopyCurrent()
             extras.chunks.clear()
             extras.first = 0
             extras.offset = offset
@@ -476,7 +500,7 @@ cdef class Connection(Endpoint):
             extras.first += 1
             extras.offset = 0
         if extras.size == 0:
-            extras.chunks = None
+            extras.chunks = extras.context = None
             extras.first = 0
         elif extras.first >= 256 and extras.first * 2 > len(extras.chunks):
             del extras.chunks[:extras.first]
@@ -489,16 +513,23 @@ cdef class Connection(Endpoint):
             self.flags |= LOST
             self.lost(None)
         elif self.flags & WRITE_EOF:
+            # A failure means a reset, of which the next event tells.
             shutdown(self.fd, SHUT_WR)
         return 0
 
     def write_eof(self):
-        """Shut down the sending side once everything is sent."""
+        """Shut down the sending side once everything is sent.
+
+        Raises:
+            OSError: the peer has reset the connection.
+        """
+        cdef int error
         if self.flags & (CLOSING | WRITE_EOF):
             return
         self.flags |= WRITE_EOF
-        if self.extras is None or self.extras.size == 0:
-            shutdown(self.fd, SHUT_WR)
+        if (self.extras is None or self.extras.size == 0) and shutdown(self.fd, SHUT_WR) < 0:
+            error = errno
+            raise OSError(error, strerror(error).decode("ascii", "replace"))
 
     def can_write_eof(self):
         """Return True."""
@@ -585,7 +616,6 @@ cdef class Connection(Endpoint):
 
     cdef int fatal(self, exc, str message) except -1:
         if isinstance(exc, (SystemExit, KeyboardInterrupt)):
-            self.force_close(exc)
             raise exc
         if isinstance(exc, OSError):
             if self.engine.loop.get_debug():
@@ -607,7 +637,7 @@ cdef class Connection(Endpoint):
         if self.flags & LOST:
             return 0
         if self.extras is not None:
-            self.extras.chunks = None
+            self.extras.chunks = self.extras.context = None
             self.extras.first = self.extras.size = self.extras.offset = 0
         self.flags |= CLOSING | LOST
         self.engine.interest(self.fd, 0)
@@ -656,10 +686,10 @@ cdef class Connection(Endpoint):
     cdef int remember(self) except -1:
         """Keep what may still be asked for; let go of the socket object without closing."""
         cdef Extras extras = self.need_extras()
-        extras.chunks = extras.held = None
+        extras.chunks = extras.context = None
         extras.size = extras.first = extras.offset = 0
-        if extras.peername is None:
-            extras.peername = self.engine.peername(self.fd)
+        extras.peername = self.ask_peername()
+        extras.sockname = own_address(self.fd, False)
         if extras.sock is not None:
             extras.sock.detach()
         return 0
@@ -682,45 +712,55 @@ cdef class Connection(Endpoint):
         """Return the protocol object, None after connection_lost."""
         return self.protocol
 
+    cdef object ask_peername(self):
+        """The peer's address as accept gave it; a Unix socket's has no room in the slot."""
+        name = self.engine.peername(self.fd)
+        return name_of(own_address(self.fd, True)) if name == "" else name
+
     cdef object socket_view(self):
         """A socket object that does not own the descriptor."""
         cdef Extras extras = self.need_extras()
-        if extras.sock is None:
-            if self.fd < 0:
-                return None
+        if extras.known is None:
+            extras.known = {}
+        view = extras.known.get("socket")
+        if view is not None:
+            return view
+        if self.fd >= 0:
             listening = self.acceptor().sock
             extras.sock = socket.socket(listening.family, listening.type, listening.proto,
                                         fileno=self.fd)
-        return TransportSocket(extras.sock)
+        else:
+            # Nobody asked in time: a closed socket of the same family, as asyncio has it.
+            extras.sock = socket.socket(FAMILIES[len(extras.peername)
+                                                 if isinstance(extras.peername, tuple) else 0])
+            extras.sock.close()
+        view = extras.known["socket"] = TransportSocket(extras.sock)
+        return view
 
     def get_extra_info(self, name, default=None):
         """Return what is known of the connection (asyncio.BaseTransport.get_extra_info).
 
         Args:
             name: ``peername``, ``sockname``, ``socket``, or ``listener`` (the id of the
-                listener, None for a server made without one).
+                listener, None for a server made without one; known while the connection is open,
+                and later if it was asked for).
             default: returned for everything else.
         """
         cdef Extras extras
         if name == "peername":
-            if self.extras is not None and self.extras.peername is not None:
-                return self.extras.peername
-            return default if self.fd < 0 else self.engine.peername(self.fd)
+            return self.extras.peername if self.fd < 0 else self.ask_peername()
+        if name == "sockname":
+            return name_of(self.extras.sockname if self.fd < 0 else own_address(self.fd, False))
         if name == "socket":
-            view = self.socket_view()
-            return default if view is None else view
-        if name == "sockname" or name == "listener":
+            return self.socket_view()
+        if name == "listener":
             extras = self.need_extras()
             if extras.known is None:
                 extras.known = {}
             if name not in extras.known:
                 if self.fd < 0:
                     return default
-                if name == "listener":
-                    extras.known[name] = self.acceptor().listener
-                else:
-                    view = self.socket_view()
-                    extras.known[name] = extras.sock.getsockname()
+                extras.known[name] = self.acceptor().listener
             return extras.known[name]
         return default
 

@@ -228,7 +228,7 @@ cdef class Engine:
     cdef void close_descriptors(self) noexcept
     cdef int reschedule(self) except -1
     cdef int admit(self, int fd) except -1
-    cdef int first_byte(self, int fd) except -1
+    cdef int first_byte(self, int fd, uint32_t events) except -1
     cdef int adopt(self, int fd, Endpoint endpoint) except -1
     cdef int sweep(self) except -1
     cdef int flush_records(self) except -1
@@ -244,7 +244,7 @@ cdef class Endpoint:
     cdef Engine engine
     cdef int fd
     cdef uint32_t flags   # the subclass's; here because it fits into the padding
-    cdef int made(self, bytes data) except -1
+    cdef int made(self) except -1
     cdef int event(self, uint32_t events) except -1
     cdef int expired(self, bint first_byte) except -1
     cdef int drain(self) except -1

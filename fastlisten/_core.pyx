@@ -30,7 +30,7 @@ from libc.string cimport memcpy, memset, strerror
 from fastlisten._system cimport (
     AF_INET, AF_INET6, CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, EPOLLOUT,
     EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MAP_ANONYMOUS,
-    MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, MFD_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL,
+    MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, MFD_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK,
     O_CLOEXEC, O_RDONLY, PROT_READ, PROT_WRITE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC, SOCK_NONBLOCK,
     SOL_SOCKET, SO_LINGER, TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1, epoll_ctl,
     epoll_event, epoll_wait, eventfd, fl_add32, fl_address, fl_and64, fl_cas32, fl_load32,
@@ -638,6 +638,9 @@ cdef class Engine:
         else:
             operation = EPOLL_CTL_ADD
         event.events = (EPOLLIN if flags & FLAG_IN else 0) | (EPOLLOUT if flags & FLAG_OUT else 0)
+        if slot.state == SLOT_LAZY:
+            # Tells a first byte from the end of input without asking.
+            event.events |= EPOLLRDHUP
         event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>fd
         if epoll_ctl(self.fd, operation, fd, &event) < 0:
             return -1
@@ -1166,7 +1169,7 @@ cdef class Engine:
                 if slot.state == SLOT_OPEN:
                     (<Endpoint>self.endpoints[fd]).event(happened)
                 elif slot.state == SLOT_LAZY:
-                    self.first_byte(fd)
+                    self.first_byte(fd, happened)
                 else:
                     continue
                 if self.closed or fl_microseconds() > stop:
@@ -1201,29 +1204,34 @@ cdef class Engine:
         except BaseException:
             self.release(fd)
             raise
-        return endpoint.made(None)
+        return endpoint.made()
 
-    cdef int first_byte(self, int fd) except -1:
+    cdef int first_byte(self, int fd, uint32_t events) except -1:
         """A silent connection became readable: make its Python side, or close it without one."""
         cdef Acceptor acceptor
         cdef Endpoint endpoint
-        cdef ssize_t got = recv(fd, self.buffer, BUFFER, 0)
-        cdef bytes data
-        if got < 0 and (errno == EAGAIN or errno == EINTR):
-            return 0
-        if got <= 0:
-            self.release(fd)
-            return 0
+        cdef ssize_t got
+        cdef char byte
+        if events != <uint32_t>EPOLLIN:
+            # The end of input, or an error, perhaps behind the first bytes.
+            got = recv(fd, &byte, 1, MSG_PEEK)
+            if got < 0 and (errno == EAGAIN or errno == EINTR):
+                return 0
+            if got <= 0:
+                self.release(fd)
+                return 0
         acceptor = <Acceptor>self.owners[self.table[fd].acceptor]
         try:
-            data = PyBytes_FromStringAndSize(self.buffer, got)
             endpoint = acceptor.endpoint(fd)
             self.adopt(fd, endpoint)
         except BaseException:
             self.release(fd)
             raise
         self.table[fd].flags |= FLAG_SPOKE
-        return endpoint.made(data)
+        self.set_deadline(fd, acceptor.state.idle)
+        endpoint.made()
+        # Received like all that follows: if the protocol has not paused, closed or changed.
+        return endpoint.event(events) if endpoint.fd >= 0 else 0
 
     cdef int adopt(self, int fd, Endpoint endpoint) except -1:
         cdef Py_ssize_t size = len(self.endpoints)
@@ -1577,8 +1585,8 @@ os.register_at_fork(after_in_child=_close_after_fork)
 cdef class Endpoint:
     """A connection as the engine sees it. Subclassed natively; of no use by itself."""
 
-    cdef int made(self, bytes data) except -1:
-        """The connection is ready; `data` is its first input, or None if it was not waited for."""
+    cdef int made(self) except -1:
+        """The connection is ready."""
         return 0
 
     cdef int event(self, uint32_t events) except -1:

@@ -139,7 +139,7 @@ cdef extern from * nogil:
     int EFD_NONBLOCK, EFD_CLOEXEC, TFD_NONBLOCK, TFD_CLOEXEC, CLOCK_MONOTONIC
     int eventfd(unsigned int, int)
     int timerfd_create(int, int)
-    int SOCK_NONBLOCK, SOCK_CLOEXEC, SHUT_WR, MSG_NOSIGNAL, MSG_DONTWAIT
+    int SOCK_NONBLOCK, SOCK_CLOEXEC, SHUT_WR, MSG_NOSIGNAL, MSG_DONTWAIT, MSG_PEEK
     int SOL_SOCKET, SO_LINGER, AF_INET, AF_INET6, INET6_ADDRSTRLEN
     int accept4(int, sockaddr *, socklen_t *, int)
     ssize_t send(int, const void *, size_t, int)
@@ -147,6 +147,8 @@ cdef extern from * nogil:
     ssize_t sendmsg(int, const msghdr_t *, int)
     int shutdown(int, int)
     int setsockopt(int, int, int, const void *, socklen_t)
+    int getsockname(int, sockaddr *, socklen_t *)
+    int getpeername(int, sockaddr *, socklen_t *)
     int getsockopt(int, int, int, void *, socklen_t *)
     const char *inet_ntop(int, const void *, char *, socklen_t)
     int SIOCOUTQ
