@@ -25,9 +25,6 @@ from helpers_connection import (
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-NAMES = ("peername", "sockname", "socket", "sslcontext", "compression", "no such thing")
-
-
 @pytest.mark.parametrize("asked", [True, False], ids=["asked-before", "asked-after"])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
 def test_extra_info(loop_factory: LoopFactory, family: int, asked: bool) -> None:
@@ -104,7 +101,7 @@ def test_the_peer_of_a_reset_connection(loop_factory: LoopFactory) -> None:
 
 
 def test_options_of_the_socket(loop_factory: LoopFactory) -> None:
-    """asyncio switches Nagle's algorithm off; the view reads and sets options."""
+    """The view reads and sets options, and keeps its descriptor to itself."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
@@ -125,8 +122,7 @@ def test_options_of_the_socket(loop_factory: LoopFactory) -> None:
         world.note("closable", hasattr(view, "close"))
         world.note("inheritable", view.get_inheritable(), os.get_blocking(view.fileno()))
 
-    log = same_as_asyncio(script, loop_factory)
-    assert ("option", socket.IPPROTO_TCP, socket.TCP_NODELAY, True) in log
+    same_as_asyncio(script, loop_factory)
 
 
 def test_the_view_outlives_the_connection(loop_factory: LoopFactory) -> None:
@@ -199,7 +195,7 @@ def test_repr_in_every_state(loop_factory: LoopFactory) -> None:
         await world.until("connection_lost")
         world.note("closed", repr(transport))
 
-    log = play(script, loop_factory)
+    log = [note for note in play(script, loop_factory) if note[0] != "pause_writing"]
     assert log[1][1].startswith("<fastlisten.Connection fd=")
     assert log[1][1].endswith("peer=('127.0.0.1', PORT)>")
     assert log[2:5] == [("paused", True), ("size", True), ("closing", True)]
