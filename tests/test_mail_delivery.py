@@ -72,8 +72,8 @@ def test_a_disk_without_inodes_loses_and_leaves_nothing(volume: Callable[[str], 
     # Root, accounts, mail, two maildirs of four: eleven. On tmpfs a link counts as an inode too,
     # so that a message for two fails at the link, one for one has room, and the next has none.
     with serve(root) as server:
-        Maildir(root / "mail" / ALICE.directory).prepare()
-        Maildir(root / "mail" / BOB.directory).prepare()
+        Maildir(str(root / "mail" / ALICE.directory)).prepare()
+        Maildir(str(root / "mail" / BOB.directory)).prepare()
         for envelope, code in ((BOTH, 452), (ONE, 250), (ONE, 452)):
             said = server.say(envelope + str(code).encode() + b"\r\n.\r\nQUIT\r\n")
             assert codes(said)[-2:] == [code, 221]
@@ -140,16 +140,16 @@ def test_listeners_share_a_post_office(tmp_path: Path) -> None:
 def test_what_crashes_left_is_removed_at_the_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    box = Maildir(tmp_path / "mail" / "gone@example.org")
+    box = Maildir(str(tmp_path / "mail" / "gone@example.org"))
     box.prepare()
-    (box.tmp / "old").write_bytes(b"x")
-    os.utime(box.tmp / "old", (time.time() - STALE_AFTER - 1,) * 2)
-    (box.tmp / "new").write_bytes(b"x")
+    (Path(box.tmp) / "old").write_bytes(b"x")
+    os.utime(Path(box.tmp) / "old", (time.time() - STALE_AFTER - 1,) * 2)
+    (Path(box.tmp) / "new").write_bytes(b"x")
     (tmp_path / "mail" / "a file").write_bytes(b"x")
     office = PostOffice.enter(str(tmp_path))
     assert office.cleaned.result(20) == 1
     office.leave()
-    assert [path.name for path in box.tmp.iterdir()] == ["new"]
+    assert [path.name for path in Path(box.tmp).iterdir()] == ["new"]
     assert "cannot clean" in caplog.text  # the file that is no maildir
 
 
@@ -190,7 +190,7 @@ def test_letters_of_every_size(tmp_path: Path) -> None:
                 assert watched.letter.error is None
                 assert watched.letter.size == size
                 for account in (ALICE, BOB):
-                    (path,) = office.maildir(account).new.iterdir()
+                    (path,) = Path(office.maildir(account).new).iterdir()
                     assert path.read_bytes() == content
                     path.unlink()
 

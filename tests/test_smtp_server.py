@@ -319,7 +319,7 @@ class Gate:
 @pytest.fixture
 def gate(served: Served) -> Iterator[Gate]:
     """A gate, opened at the end at the latest, over a maildir that is there already."""
-    maildir.Maildir(served.directory / "mail" / "alice@example.org").prepare()
+    maildir.Maildir(str(served.directory / "mail" / "alice@example.org")).prepare()
     gate = Gate()
     yield gate
     gate.opened.set()
@@ -477,7 +477,7 @@ def test_a_failing_disk_is_a_temporary_failure(
 
 def unsynced_prepare(self: maildir.Maildir) -> None:
     for part in ("cur", "new", "tmp"):
-        (self.path / part).mkdir(parents=True, exist_ok=True)
+        (Path(self.path) / part).mkdir(parents=True, exist_ok=True)
 
 
 def test_a_fault_of_the_code_is_a_temporary_failure(

@@ -85,7 +85,7 @@ class PostOffice:
 
     def maildir(self, account: Account) -> Maildir:
         """Return the maildir of an account."""
-        return Maildir(self.mail / account.directory)
+        return Maildir(f"{self.mail}/{account.directory}")
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run something in the pool; at once if the last user has left already.
@@ -123,7 +123,7 @@ class PostOffice:
         try:
             for entry in os.scandir(self.mail):
                 try:
-                    removed += Maildir(Path(entry.path)).clean()
+                    removed += Maildir(entry.path).clean()
                 except OSError as error:
                     logger.warning("cannot clean %s: %s", entry.path, error)
         except FileNotFoundError:
