@@ -547,6 +547,27 @@ def test_a_handler_must_be_started() -> None:
         _ = handler.office
 
 
+def test_a_handler_needs_a_place_for_mail() -> None:
+    handler = SmtpHandler(HandlerSettings("smtp", "smtp", HOSTNAME))
+    with pytest.raises(ValueError, match="data directory"):
+        asyncio.run(handler.start())
+
+
+@pytest.mark.parametrize(
+    ("accounts", "notes"),
+    [
+        (None, "{} cannot be read or does not exist: all mail must wait"),
+        ("[account.", "{} cannot be read or does not exist: all mail must wait"),
+        ("", "{} has no accounts: all mail will be rejected"),
+        ('[account."a@b"]', ""),
+    ],
+)
+def test_notes_for_the_administrator(tmp_path: Path, accounts: str | None, notes: str) -> None:
+    with serve(tmp_path, accounts=accounts) as server:
+        expected = notes.format(tmp_path / "accounts.toml")
+        assert server.handler.notes() == ((expected,) if expected else ())
+
+
 def test_deliveries_are_logged_with_the_listener(
     plain: Served, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -95,12 +95,27 @@ class SmtpHandler(Handler):
         }.get(reason, ("4.3.2", "Shutting down; try again later"))
         return reply(421, status, f"{self.settings.hostname} {text}")
 
+    def notes(self) -> tuple[str, ...]:
+        """Return why no mail can be delivered yet, if so."""
+        accounts = self.office.accounts
+        if accounts.roster is None:
+            return (f"{accounts.path} cannot be read or does not exist: all mail must wait",)
+        if not accounts.roster.accounts:
+            return (f"{accounts.path} has no accounts: all mail will be rejected",)
+        return ()
+
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
         """Return the protocol object for one connection."""
         return SmtpConnection(self, info)
 
     async def start(self) -> None:
-        """Open the post office and read the accounts."""
+        """Open the post office and read the accounts.
+
+        Raises:
+            ValueError: there is no data directory to deliver to.
+        """
+        if not self.settings.data_directory:
+            raise ValueError("the smtp handler needs a data directory")
         office = PostOffice.enter(
             self.settings.data_directory, self.settings.extra.get("accounts", "")
         )
