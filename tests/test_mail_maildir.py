@@ -125,6 +125,18 @@ def test_everything_is_synced_before_the_first_rename(
     ]
 
 
+def test_a_suspended_draft_holds_no_descriptor(boxes: list[Maildir]) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    draft = Draft(boxes, "name")
+    for number in range(3):
+        draft.write([b"%d\r\n" % number])
+        draft.suspend()
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+    draft.write([])
+    assert draft.commit(always)
+    assert (Path(boxes[2].new) / "name").read_bytes() == b"0\r\n1\r\n2\r\n"
+
+
 def test_what_is_not_wanted_any_more_is_discarded(tmp_path: Path, boxes: list[Maildir]) -> None:
     draft = Draft(boxes, "name")
     draft.write([b"x"])

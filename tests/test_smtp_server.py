@@ -280,6 +280,18 @@ def test_an_early_end_of_a_spooled_message_leaves_nothing(served: Served) -> Non
     assert served.delivered() == []
 
 
+def test_unfinished_messages_hold_no_descriptors(plain: Served) -> None:
+    clients = [plain.connect() for _ in range(20)]
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for client in clients:
+        client.sendall(ENVELOPE + b"DATA\r\n" + b"x" * 300_000)
+    settle(lambda: len(plain.left_over()) == 20)
+    settle(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+    for client in clients:
+        client.close()
+    settle(lambda: plain.left_over() == [])
+
+
 @pytest.mark.parametrize("command", [b"RSET\r\n", HELLO])
 def test_a_transaction_that_is_reset_leaves_nothing(served: Served, command: bytes) -> None:
     assert codes(served.say(ENVELOPE + command + b"DATA\r\nQUIT\r\n")) == [250] * 4 + [503, 221]

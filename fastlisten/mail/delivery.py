@@ -3,6 +3,8 @@
 Rules of this file: the loop never waits for a disk. A `Letter` lives on the loop and is used by
 one connection; each has at most one job in the pool at any time, and holds at most about twice
 `SPOOL_SIZE` octets: what is more goes to the draft in tmp/ while the message is still coming in.
+Descriptors are held by jobs alone, two for each thread at most, never by a letter that waits for
+its client.
 A `PostOffice` is shared by all listeners of a process that deliver to the same place, so that
 thousands of listeners have one pool and one copy of the accounts.
 """
@@ -273,6 +275,8 @@ class Letter:
                 draft.write(pieces)
                 if last:
                     draft.commit(lambda: not self._abandoned)
+                else:
+                    draft.suspend()
         except OSError as error:
             failure = error
             draft.discard()

@@ -160,10 +160,16 @@ class Draft:
         if not self.opened:
             self._fd = self._create(self._maildirs[0])
             self.opened = True
+        elif self._fd < 0:
+            self._fd = os.open(self._written[0], os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         write_all(self._fd, b"".join(pieces))
 
+    def suspend(self) -> None:
+        """Close the file until the next `write`, so that slow clients hold no descriptors."""
+        self._close()
+
     def commit(self, wanted: Callable[[], bool]) -> bool:
-        """Deliver to every maildir.
+        """Deliver to every maildir; follows a `write`.
 
         Args:
             wanted: asked last before the first recipient sees the message.
