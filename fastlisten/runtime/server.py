@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from fastlisten._core import Arena, Engine
 from fastlisten.config import Config, ListenerSettings
+from fastlisten.config.text import dotted, quote
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler
@@ -65,9 +66,14 @@ class Server:
         self.listeners: tuple[Listener, ...] = ()
         self.notes: list[str] = []
         self.started = False
-        self._handlers = [
-            (settings, make_handler(config, settings)) for settings in config.listeners
-        ]
+        self._handlers: list[tuple[ListenerSettings, Handler]] = []
+        for settings in config.listeners:
+            try:
+                self._handlers.append((settings, make_handler(config, settings)))
+            except ConfigurationError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigurationError(problems, config.warnings)
         self._arena: Arena | None = None
         self._generation = 0
         self._engine: Engine | None = None
@@ -155,10 +161,18 @@ class Server:
             logger.warning("closed %d connections that had not finished", aborted)
         for listener in self.listeners:
             await listener.closed()
-        for _, handler in reversed(self._handlers):
-            await handler.stop()
+        failed: Exception | None = None
+        for settings, handler in reversed(self._handlers):
+            try:
+                await handler.stop()
+            except Exception as error:
+                # The other handlers still have data to bring home.
+                logger.error('listener "%s": its handler did not stop: %r', settings.id, error)
+                failed = error
         self._let_go()
         self._ended = True
+        if failed is not None:
+            raise failed
 
     def _let_go(self) -> None:
         """Close the engine, unless other servers of the loop use it, and leave the arena."""
@@ -251,28 +265,38 @@ def make_handler(config: Config, settings: ListenerSettings) -> Handler:
     try:
         kind = named_handler(name) if name else registered_handler(settings.protocol)
     except HandlerNotFoundError as error:
-        key = "handler" if name else "protocol"
-        problem = Problem(
-            str(error),
-            config.file,
-            settings.line(key),
-            f"server.listener.{settings.id}.{key}",
-            f'"{name or settings.protocol}"',
-        )
+        problem = _unusable(config, settings, str(error))
         raise ConfigurationError([problem], config.warnings) from error
-    return kind(
-        HandlerSettings(
-            listener=settings.id,
-            protocol=settings.protocol,
-            hostname=config.process["server.hostname"],
-            greeting=config.process["server.greeting"],
-            tls_implicit=settings["tls.implicit"],
-            tls_available=False,
-            port=next((bind.port for bind in settings.bind if bind.port), 0),
-            data_directory=config.process["server.data-directory"],
-            options=settings.handler_options,
-            extra={"accounts": config.process["server.accounts"] or ""},
-        )
+    given = HandlerSettings(
+        listener=settings.id,
+        protocol=settings.protocol,
+        hostname=config.process["server.hostname"],
+        greeting=config.process["server.greeting"],
+        tls_implicit=settings["tls.implicit"],
+        tls_available=False,
+        port=next((bind.port for bind in settings.bind if bind.port), 0),
+        data_directory=config.process["server.data-directory"],
+        options=settings.handler_options,
+        extra={"accounts": config.process["server.accounts"] or ""},
+    )
+    try:
+        return kind(given)
+    except Exception as error:
+        # Foreign code; what it says of its settings is the administrator's business.
+        text = f"{kind.__name__} does not take its settings: {type(error).__name__}: {error}"
+        problem = _unusable(config, settings, text)
+        raise ConfigurationError([problem], config.warnings) from error
+
+
+def _unusable(config: Config, settings: ListenerSettings, message: str) -> Problem:
+    """Return the report of a handler that cannot be used, at the line that names it."""
+    key = "handler" if settings["handler"] else "protocol"
+    return Problem(
+        message,
+        config.file,
+        settings.line(key),
+        dotted(settings.path(key)),
+        quote(settings["handler"] or settings.protocol),
     )
 
 
