@@ -6,7 +6,6 @@ Rules of this file: small and without surprises; what a test wants to see is kep
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any, ClassVar, cast
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
@@ -118,19 +117,11 @@ class WrongWords(Echo):
         return "go away"
 
 
-class Killer(Echo):
-    """Ends the loop with an exception when it is asked for a connection."""
+class NeverEnds(Echo):
+    """Fails when it is stopped."""
 
-    def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
-        raise KeyboardInterrupt
-
-
-class Report(Echo):
-    """Tells the first thing about the process: its limit and its open descriptors."""
-
-    def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
-        self.events.append(str(len(os.listdir("/proc/self/fd"))))
-        return super().connection(info)
+    async def stop(self) -> None:
+        raise RuntimeError("the store is gone")
 
 
 async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
