@@ -1769,6 +1769,29 @@ cdef class Acceptor:
         engine.reap()
         return self.state.active
 
+    def close_clients(self):
+        """Close all connections that have a protocol once their bytes are sent, silent ones now.
+
+        Returns:
+            How many there were.
+        """
+        cdef Engine engine = self.engine
+        cdef uint32_t fd
+        cdef Slot *slot
+        found = 0
+        for fd in range(engine.top):
+            slot = &engine.table[fd]
+            if slot.acceptor != self.state.index:
+                continue
+            if slot.state == SLOT_OPEN:
+                found += 1
+                engine.endpoints[fd].close()
+            elif slot.state == SLOT_LAZY or slot.state == SLOT_ACCEPTED:
+                found += 1
+                engine.release(<int>fd)
+        engine.reap()
+        return found
+
     def abort(self):
         """Close all connections at once; their protocols are told. Return how many there were."""
         cdef Engine engine = self.engine

@@ -7,11 +7,13 @@ One engine per loop, made with its first server and closed with its last.
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import socket
 import sys
 import weakref
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -52,9 +54,14 @@ class ConnectionServer(asyncio.AbstractServer):
         sockets: the listening sockets; empty once closed.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sockets: Sequence[socket.socket], backlog: int
+    ) -> None:
         self._loop = loop
         self._sockets: list[socket.socket] = list(sockets)
+        self._backlog = backlog
+        self._listening = False
+        self._retired_statistics: dict[str, int] = {}
         self._acceptors: list[Acceptor] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._serving_forever: asyncio.Future[None] | None = None
@@ -63,13 +70,11 @@ class ConnectionServer(asyncio.AbstractServer):
     def _open(
         self,
         factory: Callable[..., asyncio.BaseProtocol],
-        backlog: int,
         places: Places | None,
         options: dict[str, Any],
     ) -> None:
         engine = engine_for(self._loop)
         for sock in self._sockets:
-            sock.listen(backlog)
             sock.setblocking(False)
             self._acceptors.append(
                 ConnectionAcceptor(engine, sock, factory, server=self, places=places, **options)
@@ -77,6 +82,7 @@ class ConnectionServer(asyncio.AbstractServer):
 
     def _retired(self, acceptor: Acceptor) -> None:
         """Note that the last connection of a closed acceptor has ended. Called by the core."""
+        _add(self._retired_statistics, acceptor.statistics())
         self._acceptors.remove(acceptor)
         if self._acceptors:
             return
@@ -88,9 +94,9 @@ class ConnectionServer(asyncio.AbstractServer):
             acceptor.engine.close()
 
     @property
-    def sockets(self) -> tuple[socket.socket, ...]:
+    def sockets(self) -> tuple[TransportSocket, ...]:
         """The listening sockets; empty once closed."""
-        return tuple(self._sockets)
+        return tuple(TransportSocket(sock) for sock in self._sockets)
 
     @property
     def connections(self) -> int:
@@ -99,10 +105,9 @@ class ConnectionServer(asyncio.AbstractServer):
 
     def statistics(self) -> dict[str, int]:
         """Return the counters since the start: accepted, refused_limit, refused_overload, ..."""
-        total: dict[str, int] = {}
+        total = dict(self._retired_statistics)
         for acceptor in self._acceptors:
-            for name, value in acceptor.statistics().items():
-                total[name] = total.get(name, 0) + value
+            _add(total, acceptor.statistics())
         return total
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
@@ -114,7 +119,7 @@ class ConnectionServer(asyncio.AbstractServer):
         return not self._closed and any(not acceptor.paused for acceptor in self._acceptors)
 
     async def start_serving(self) -> None:
-        """Accept connections; may be called repeatedly."""
+        """Listen and accept; may be called repeatedly."""
         self.resume_accepting()
         await asyncio.sleep(0)
 
@@ -124,9 +129,14 @@ class ConnectionServer(asyncio.AbstractServer):
             acceptor.pause()
 
     def resume_accepting(self) -> None:
-        """Accept again after `pause_accepting`."""
+        """Accept again after `pause_accepting`, or for the first time."""
         if self._closed:
             raise RuntimeError(f"server {self!r} is closed")
+        if not self._listening:
+            # As in asyncio not before: a client of a server that is not started is refused.
+            for sock in self._sockets:
+                sock.listen(self._backlog)
+            self._listening = True
         for acceptor in self._acceptors:
             acceptor.resume()
 
@@ -165,8 +175,7 @@ class ConnectionServer(asyncio.AbstractServer):
     def close_clients(self) -> None:
         """Close all connections once their write buffers are sent (asyncio, Python 3.13)."""
         for acceptor in tuple(self._acceptors):
-            for connection in acceptor.endpoints():
-                connection.close()
+            acceptor.close_clients()
 
     def abort_clients(self) -> None:
         """Close all connections at once; their protocols are told (asyncio, Python 3.13)."""
@@ -182,7 +191,12 @@ class ConnectionServer(asyncio.AbstractServer):
         await waiter
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} sockets={self._sockets!r}>"
+        return f"<{type(self).__name__} sockets={self.sockets!r}>"
+
+
+def _add(total: dict[str, int], more: dict[str, int]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0) + value
 
 
 async def create_server(
@@ -270,8 +284,12 @@ async def create_server(
         raise ValueError("Neither host/port nor sock were specified")
     else:
         sockets = await _bind_all(loop, host, port, family, flags, reuse_address, reuse_port)
-    server = ConnectionServer(loop, sockets)
+    server = ConnectionServer(loop, sockets, backlog)
     try:
+        for one in sockets:
+            if one.proto == socket.IPPROTO_TCP:
+                # asyncio sets it on every connection; on Linux they inherit it.
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         entries = [
             (
                 level,
@@ -292,7 +310,6 @@ async def create_server(
             places.limit = max_connections
         server._open(
             protocol_factory,
-            backlog,
             places,
             {
                 "lazy": lazy,
@@ -306,11 +323,12 @@ async def create_server(
                 "idle": idle_timeout,
             },
         )
+        if start_serving:
+            server.resume_accepting()
     except BaseException:
         server.close()
         raise
     if start_serving:
-        server.resume_accepting()
         # As asyncio does: a task that connects right after this finds the server accepting.
         await asyncio.sleep(0)
     return server
@@ -342,6 +360,9 @@ async def _bind_all(
     reuse_port: bool | None,
 ) -> list[socket.socket]:
     """Resolve and bind as `loop.create_server` does; all or none."""
+    if isinstance(port, int) and not 0 <= port <= 65535:
+        # getaddrinfo would take it modulo 65,536.
+        raise OverflowError("bind(): port must be 0-65535.")
     hosts: Sequence[str | None]
     hosts = [None] if host in (None, "") else [host] if isinstance(host, str) else list(host or ())
     found = await asyncio.gather(
@@ -351,6 +372,7 @@ async def _bind_all(
         )
     )
     sockets: list[socket.socket] = []
+    unavailable: OSError | None = None
     try:
         for info in dict.fromkeys(itertools.chain.from_iterable(found)):
             address_family, kind, protocol, _, address = info
@@ -369,11 +391,18 @@ async def _bind_all(
             try:
                 sock.bind(address)
             except OSError as error:
-                raise OSError(
+                failure = OSError(
                     error.errno,
                     f"error while attempting to bind on address {address!r}: "
                     f"{(error.strerror or '').lower()}",
-                ) from None
+                )
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise failure from None
+                # As above: ::1 of a host that has IPv6 only in name (asyncio since 3.12).
+                sockets.pop().close()
+                unavailable = unavailable or failure
+        if not sockets and unavailable is not None:
+            raise unavailable
         if not sockets:
             tried = [info[4] for one in found for info in one]
             raise OSError(f"could not bind on any address out of {tried!r}")
