@@ -12,12 +12,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
 import pytest
 
-__all__ = ["Namespace", "needs_netns"]
+__all__ = ["Namespace", "needs_netns", "why_not"]
 
 # sched.h; os.unshare and os.setns exist from Python 3.12 on only.
 _CLONE_NEWNET = 0x40000000
@@ -32,7 +33,8 @@ def _check(result: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _reason() -> str:
+@cache
+def why_not() -> str:
     """Say why this process cannot make network namespaces; empty if it can."""
     if shutil.which("ip") is None:
         return "needs the program ip (iproute2)"
@@ -51,7 +53,7 @@ def _reason() -> str:
 
 def needs_netns() -> list[pytest.MarkDecorator]:
     """Return the marks of tests that need a namespace; for `pytestmark`."""
-    reason = _reason()
+    reason = why_not()
     return [pytest.mark.netns, pytest.mark.skipif(bool(reason), reason=reason)]
 
 
