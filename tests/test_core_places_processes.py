@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from helpers_core_process import children
 
+import fastlisten
 from fastlisten._core import Arena, Places
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
@@ -40,6 +41,7 @@ def gives(places: Places) -> None:
 
 ATTACHING = """
 import os, socket, sys
+import fastlisten
 from fastlisten._core import Arena
 channel = socket.socket(fileno=int(sys.argv[1]))
 _, fds, _, _ = socket.recv_fds(channel, 1, 16)
@@ -63,7 +65,7 @@ def test_attach_from_a_process_that_inherited_nothing() -> None:
     mine = arena.places(1, arena.join())
     assert mine.take()
     command = [sys.executable, "-c", ATTACHING, str(theirs.fileno())]
-    root = Path(__file__).parent.parent
+    root = Path(fastlisten.__file__).parent.parent
     with ours, theirs, subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=root) as process:
         try:
             ours.settimeout(20)
