@@ -44,8 +44,15 @@ def open_descriptors() -> dict[int, str]:
     return found
 
 
+@pytest.fixture(scope="session")
+def frozen_heap() -> None:
+    """Take what is imported out of the collector's sight: a collection then costs 1 ms, not 30."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
-def descriptors_back() -> Iterator[None]:
+def descriptors_back(frozen_heap: None) -> Iterator[None]:
     """Fail a test that leaves more, fewer or other descriptors open than it found.
 
     Garbage is collected first: what only a cycle keeps is not leaked.

@@ -313,4 +313,3 @@ def test_an_exception_of_a_buffered_protocol(loop_factory: LoopFactory, callback
         await world.until("connection_lost")
 
     same_as_asyncio(script, loop_factory)
-

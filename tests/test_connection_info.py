@@ -25,6 +25,7 @@ from helpers_connection import (
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
+
 @pytest.mark.parametrize("asked", [True, False], ids=["asked-before", "asked-after"])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
 def test_extra_info(loop_factory: LoopFactory, family: int, asked: bool) -> None:
@@ -170,7 +171,7 @@ def test_identity(loop_factory: LoopFactory) -> None:
         first, second, _ = world.transports
         kept = {transport: i for i, transport in enumerate(world.transports)}
         world.note("kept", kept[first], kept[second], len(set(world.transports)))
-        world.note("equal", first == first, first == second)  # noqa: PLR0124
+        world.note("equal", first == first, first == second)
 
     same_as_asyncio(script, loop_factory)
 
@@ -321,8 +322,9 @@ def test_tasks_of_a_protocol_have_its_context(loop_factory: LoopFactory) -> None
 
         def factory() -> Recorder:
             variable.set("factory")
-            return Recorder(world, {"data_received": lambda p, d: tasks.append(
-                world.loop.create_task(work()))})
+            return Recorder(
+                world, {"data_received": lambda p, d: tasks.append(world.loop.create_task(work()))}
+            )
 
         await world.serve(factory)
         client = await world.connect()

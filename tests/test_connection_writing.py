@@ -483,7 +483,7 @@ def test_flow_control(loop_factory: LoopFactory, limits: dict[str, int]) -> None
     async def script(world: World) -> None:
         def resumed(protocol: Recorder) -> None:
             transport = protocol.transport
-            low, high = transport.get_write_buffer_limits()
+            low, _ = transport.get_write_buffer_limits()
             world.note("resumed at or below low", transport.get_write_buffer_size() <= low)
 
         await world.serve(lambda: Recorder(world, {"resume_writing": resumed}), send_buffer=8192)
@@ -539,7 +539,7 @@ def test_writing_inside_resume_writing(loop_factory: LoopFactory) -> None:
             if rounds == 4:
                 protocol.transport.close()
 
-        client, transport = await stuffed(world, {"resume_writing": resumed})
+        client, _ = await stuffed(world, {"resume_writing": resumed})
         data, end = await client.rest()
         expected = numbers(MUCH) + b"".join(b"%d" % i + bytes(100_000) for i in range(1, 5))
         world.note("client", data == expected, end)
