@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from fastlisten.handlers import smtp
+from fastlisten.handlers import smtp, smtp_connection
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import Content, Mail, Recipient
@@ -143,11 +143,11 @@ class Sessions:
                 said += transport.said
             return said
 
-        real, smtp.Letter = smtp.Letter, Sink  # type: ignore[assignment,misc]
+        real, smtp_connection.Letter = smtp_connection.Letter, Sink  # type: ignore[assignment,misc]
         try:
             return asyncio.run(main())
         finally:
-            smtp.Letter = real  # type: ignore[misc]
+            smtp_connection.Letter = real  # type: ignore[misc]
 
     def close(self) -> None:
         """Release the post office and the directory."""

@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
-from fastlisten.handlers.smtp import SmtpConnection, SmtpHandler
+from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.handlers.smtp_connection import SmtpConnection
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import Content, Flush, Goodbye, Mail, Recipient, Reset
 from fastlisten.handlers.smtp_replies import reply
@@ -35,6 +39,18 @@ HELLO = b"EHLO client.example.com\r\n"
 MAIL = b"MAIL FROM:<sender@example.com>\r\n"
 RCPT = b"RCPT TO:<alice@example.org>\r\n"
 ENVELOPE = HELLO + MAIL + RCPT
+
+MESSAGE = b"Subject: x\r\n\r\n.dot\r\ntext \x00\xff\r\n"
+DIALOGUE = ENVELOPE + b"DATA\r\n" + MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\nQUIT\r\n"
+DONE = [250, 250, 250, 354, 250, 221]
+
+#: What a handler is served by: a loop's own transports, or the native ones on that loop.
+SERVERS: dict[str, tuple[Callable[[], asyncio.AbstractEventLoop], bool]] = {
+    "asyncio": (asyncio.new_event_loop, False),
+    "uvloop": (uvloop.new_event_loop, False),
+    "native-asyncio": (asyncio.new_event_loop, True),
+    "native-uvloop": (uvloop.new_event_loop, True),
+}
 
 NOBODY = reply(550, "5.1.1", "No such mailbox here")
 
@@ -325,6 +341,18 @@ def serve(
     assert not failures, failures
     assert not thread.is_alive()
     assert served.faults == []
+
+
+def reset(client: socket.socket) -> None:
+    """Close with a reset."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def settle(condition: Callable[[], bool]) -> None:
+    """Wait until something holds; the test's own timeout is the limit."""
+    while not condition():
+        time.sleep(0.002)
 
 
 def cut(data: bytes, size: int) -> Iterable[bytes]:

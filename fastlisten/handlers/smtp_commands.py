@@ -1,4 +1,4 @@
-"""The grammar of SMTP command lines: the arguments of MAIL, RCPT, EHLO and HELO.
+"""The grammar of SMTP command lines: foreign verbs, the arguments of MAIL, RCPT, EHLO and HELO.
 
 Rules of this file: text in, values out, no state and no I/O. What is wrong with an argument is
 said by raising `Refused` with the whole reply (RFC 5321 4.2.4: 501 for syntax, 555 for parameters
@@ -16,12 +16,21 @@ from fastlisten.mail.address import MAX_PATH, AddressError, Mailbox, mailbox_of,
 
 __all__ = [
     "CLIENT_NAME",
+    "HTTP_VERBS",
+    "NOT_HERE",
     "Refused",
     "parse_client_name",
     "parse_mail",
     "parse_recipient",
     "split_parameters",
 ]
+
+#: Commands of RFC 5321 and its extensions that exist, but not here (502 instead of 500).
+NOT_HERE = frozenset(b"AUTH BDAT ETRN EXPN SAML SEND SOML STARTTLS TURN XCLIENT XFORWARD".split())
+
+#: First words of HTTP requests: a browser was led here to have its request's body executed as
+#: commands. Nothing good follows.
+HTTP_VERBS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT TRACE".split())
 
 
 class Refused(PeerError):  # noqa: N818 - a verdict on the peer's command, not a fault of ours

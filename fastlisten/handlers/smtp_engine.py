@@ -25,6 +25,8 @@ from collections.abc import Callable
 
 from fastlisten.handlers import smtp_replies as replies
 from fastlisten.handlers.smtp_commands import (
+    HTTP_VERBS,
+    NOT_HERE,
     Refused,
     parse_client_name,
     parse_mail,
@@ -48,13 +50,6 @@ __all__ = ["Engine", "Limits"]
 #: Replies that gather before they are to be written: bounds the memory that a client's endless
 #: pipeline of the cheapest commands takes (the longest reply, to HELP, has about 150 octets).
 FLUSH_AT = 64
-
-#: Commands of RFC 5321 and its extensions that exist, but not here (502 instead of 500).
-_NOT_HERE = frozenset(b"AUTH BDAT ETRN EXPN SAML SEND SOML STARTTLS TURN XCLIENT XFORWARD".split())
-
-#: First words of HTTP requests: a browser was led here to have its request's body executed as
-#: commands. Nothing good follows.
-_HTTP = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT TRACE".split())
 
 _FLUSH = Flush()
 _RESET = Reset()
@@ -348,10 +343,10 @@ class Engine(Framing):
         return None
 
     def _unknown(self, verb: bytes, argument: bytes) -> Event | None:
-        if verb in _HTTP:
+        if verb in HTTP_VERBS:
             self._hang_up(self._limits.other_protocol)
         else:
-            self._refuse(replies.NOT_IMPLEMENTED if verb in _NOT_HERE else replies.UNKNOWN)
+            self._refuse(replies.NOT_IMPLEMENTED if verb in NOT_HERE else replies.UNKNOWN)
         return None
 
     def _no_argument(self, verb: bytes, argument: bytes) -> None:
