@@ -14,7 +14,8 @@ cdef enum ConnectionFlag:
     PROTOCOL_PAUSED = 32   # pause_writing() was called
     BUFFERED = 64          # the protocol is a BufferedProtocol
     CONNECTED = 128        # connection_made was called
-    LATE_WRITES = 256      # the unit in which writes after the loss are counted, from here up
+    ABORTED = 256          # what is unsent is not waited for
+    LATE_WRITES = 512      # the unit in which writes after the loss are counted, from here up
 
 
 # What most connections never need; made when it is needed.
@@ -48,7 +49,7 @@ cdef class Connection(Endpoint):
     cdef int schedule_lost(self, exc) except -1
     cdef int listen_to(self) except -2
     cdef int say_farewell(self, bytes text) except -1
-    cdef bint is_busy(self) except -1
+    cdef bint says(self, str attribute, bint default) except -1
     cdef int late_write(self) except -1
     cdef int remember(self) except -1
     cdef Extras need_extras(self)

@@ -191,7 +191,8 @@ cdef class Connection(Endpoint):
         if self.flags & CLOSING:
             # Closed by us long ago and the peer does not take the rest.
             return self.force_close(None)
-        if self.is_busy():
+        if self.says("working", self.says("busy", False)):
+            # The client waits for us.
             self.engine.set_deadline(self.fd, state.idle if state.idle else state.first_byte)
             return 0
         state.timed_out += 1
@@ -201,7 +202,7 @@ cdef class Connection(Endpoint):
     cdef int drain(self) except -1:
         if self.flags & CLOSING:
             return 1
-        if self.is_busy():
+        if self.says("busy", False):
             return 1
         self.say_farewell(self.acceptor().texts[5])
         return 0
@@ -215,11 +216,12 @@ cdef class Connection(Endpoint):
             self.engine.set_deadline(self.fd, FAREWELL)
         return 0
 
-    cdef bint is_busy(self) except -1:
+    cdef bint says(self, str attribute, bint default) except -1:
+        """Ask the protocol for `busy` or `working` (see Handler.connection)."""
         try:
-            return bool(getattr(self.protocol, "busy", False))
+            return bool(getattr(self.protocol, attribute, default))
         except Exception as exc:
-            self.complain("protocol.busy failed", exc)
+            self.complain(f"protocol.{attribute} failed", exc)
             return False
 
     cdef int abort_now(self) except -1:
@@ -639,7 +641,7 @@ cdef class Connection(Endpoint):
         if self.extras is not None:
             self.extras.chunks = self.extras.context = None
             self.extras.first = self.extras.size = self.extras.offset = 0
-        self.flags |= CLOSING | LOST
+        self.flags |= CLOSING | LOST | ABORTED
         self.engine.interest(self.fd, 0)
         return self.schedule_lost(exc)
 
@@ -680,7 +682,7 @@ cdef class Connection(Endpoint):
         self.fd = -1
         self.protocol = None
         self.context = None
-        self.engine.finish(fd)
+        self.engine.finish(fd, not self.flags & ABORTED)
         self.engine.reap()
 
     cdef int remember(self) except -1:

@@ -92,6 +92,20 @@ class Gate:
         monkeypatch.setattr(os, "fsync", held)
 
 
+def test_a_client_silent_within_a_transaction_hears_of_the_timeout(
+    loop_factory: LoopFactory, directory: str
+) -> None:
+    async def main() -> None:
+        async with testing.serve("smtp", data_directory=directory, idle_timeout=1) as served:
+            reader, writer = await asyncio.open_connection(served.host, served.port)
+            writer.write(b"EHLO client.example\r\nMAIL FROM:<sender@client.example>\r\n")
+            said = await rest(reader, writer)
+            assert codes(said)[-2:] == [250, 421]
+            assert b"4.4.2" in said
+
+    run(loop_factory, main)
+
+
 def test_a_drain_waits_for_the_message_that_is_being_delivered(
     loop_factory: LoopFactory, directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,9 +125,10 @@ class Handler:
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
         """Return the protocol object for one connection.
 
-        The object may have a boolean attribute ``busy``: while it is true, a drain lets the
-        connection finish what it is doing (until the shutdown timeout). Without the attribute a
-        connection counts as idle.
+        The object may have two boolean attributes. While ``busy`` is true, a drain lets the
+        connection finish what it is doing (until the shutdown timeout); without it a connection
+        counts as idle. While ``working`` is true, the client waits for the server, and
+        `timeout.idle` does not run out; without it ``busy`` is asked.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement connection()")
 
