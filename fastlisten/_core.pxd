@@ -205,7 +205,8 @@ cdef class Engine:
     cdef void arm_timer(self, uint64_t when) noexcept nogil
     cdef void timer_due(self) noexcept nogil
     cdef void release(self, int fd) noexcept nogil
-    cdef void finish(self, int fd) noexcept
+    cdef void finish(self, int fd, bint linger) noexcept
+    cdef int watch_edges(self, int fd, int operation) noexcept nogil
     cdef void reset(self, int fd) noexcept nogil
     cdef void arm(self, AcceptorState *state) noexcept nogil
     cdef void disarm(self, AcceptorState *state, uint8_t hold) noexcept nogil

@@ -28,8 +28,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strerror
 
 from fastlisten._system cimport (
-    AF_INET, AF_INET6, CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, EPOLLOUT,
-    EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MAP_ANONYMOUS,
+    AF_INET, AF_INET6, CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLET, EPOLLIN,
+    EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MAP_ANONYMOUS,
     MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, MFD_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK,
     O_CLOEXEC, O_RDONLY, PROT_READ, PROT_WRITE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC, SOCK_NONBLOCK,
     SOL_SOCKET, SO_LINGER, TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1, epoll_ctl,
@@ -735,31 +735,38 @@ cdef class Engine:
             self.at_capacity = False
             self.rearm(HOLD_CAPACITY)
 
-    cdef void finish(self, int fd) noexcept:
-        """Close an open connection whose endpoint is done with it, lingering if asked for."""
+    cdef void finish(self, int fd, bint linger) noexcept:
+        """Close an open connection whose endpoint is done with it, lingering if asked for.
+
+        `linger` is false when the connection was aborted: then `socket.linger` does not matter.
+        """
         cdef Slot *slot = &self.table[fd]
         cdef AcceptorState *state
         cdef int unsent = 0
-        cdef epoll_event event
         if slot.state != SLOT_OPEN:
             return
         if <Py_ssize_t>fd < len(self.endpoints):
             self.endpoints[fd] = None
         state = self.acceptors[slot.acceptor]
-        if state.linger and slot.flags & (FLAG_INET | FLAG_INET6):
+        if linger and state.linger and slot.flags & (FLAG_INET | FLAG_INET6):
             # The acknowledgement of our FIN is an edge (sk_state_change), the level would be
             # "writable" at once and for ever: hence edge-triggered.
             if shutdown(fd, SHUT_WR) == 0 and ioctl(fd, SIOCOUTQ, &unsent) == 0 and unsent > 0:
                 self.tick()
                 slot.state = SLOT_LINGERING
-                event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
-                event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>fd
-                if epoll_ctl(self.fd, EPOLL_CTL_MOD if slot.flags & FLAG_REGISTERED
-                             else EPOLL_CTL_ADD, fd, &event) == 0:
+                if self.watch_edges(fd, EPOLL_CTL_MOD if slot.flags & FLAG_REGISTERED
+                                    else EPOLL_CTL_ADD) == 0:
                     slot.flags |= FLAG_REGISTERED
                     self.set_deadline(fd, state.linger)
                     return
         self.release(fd)
+
+    cdef int watch_edges(self, int fd, int operation) noexcept nogil:
+        """Let epoll report every change of a lingering connection; return -1 on failure."""
+        cdef epoll_event event
+        event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+        event.data.u64 = (<uint64_t>self.table[fd].generation << 32) | <uint32_t>fd
+        return epoll_ctl(self.fd, operation, fd, &event)
 
     cdef void reset(self, int fd) noexcept nogil:
         """Close with a reset: what the kernel still holds is dropped."""
@@ -1119,13 +1126,15 @@ cdef class Engine:
             else:
                 slot.offset += <uint16_t>got
         elif slot.state == SLOT_LINGERING:
-            got = 1
-            while got > 0:
-                got = recv(fd, self.buffer, BUFFER, 0)
-            if got < 0 and errno != EAGAIN and errno != EINTR:
+            # One receive only: a peer that talks without end must not keep the loop.
+            got = recv(fd, self.buffer, BUFFER, 0)
+            if events & <uint32_t>EPOLLERR or (got < 0 and errno != EAGAIN and errno != EINTR):
                 self.release(fd)
             elif ioctl(fd, SIOCOUTQ, &unsent) < 0 or unsent == 0:
                 self.release(fd)
+            elif got == BUFFER:
+                # There is more, and no edge will tell; setting the same events again does.
+                self.watch_edges(fd, EPOLL_CTL_MOD)
 
     cdef void wakeup_due(self, int fd) noexcept nogil:
         """Someone gave a place back."""
