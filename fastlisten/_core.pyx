@@ -16,8 +16,7 @@
 # The slot of a descriptor says which of these it is in. A slot holds its place from accept to
 # close(2), and close(2) is in one function: Engine.release.
 
-cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport (
     EAGAIN, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN,
     ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPERM, EPROTO,
@@ -300,7 +299,9 @@ cdef class Arena:
 
     def pids(self):
         """Return the process ids that hold a generation, by generation; 0 for a free one."""
-        return tuple(fl_load32(&(<Process *>self.process_at(i)).pid) for i in range(self.generations))
+        return tuple(
+            fl_load32(&(<Process *>self.process_at(i)).pid) for i in range(self.generations)
+        )
 
     def places(self, listener, generation):
         """Return the counter of one listener as one generation uses it."""
@@ -392,7 +393,9 @@ cdef class OptionBatch:
     def __init__(self, entries):
         cdef OptionEntry *entry
         cdef bytes value
-        self.entries = tuple((int(level), int(name), bytes(value)) for level, name, value in entries)
+        self.entries = tuple(
+            (int(level), int(name), bytes(value)) for level, name, value in entries
+        )
         self.size = <uint32_t>len(self.entries)
         self.table = calloc(max(1, self.size), sizeof(OptionEntry))
         if self.table == NULL:
@@ -813,7 +816,7 @@ cdef class Engine:
 
     cdef void overloaded(self, AcceptorState *state, int error) noexcept nogil:
         """The process is out of descriptors or memory: pause all listeners, be polite to some."""
-        cdef int i, fd
+        cdef int _turn, fd
         if not self.overload_since:
             self.overload_since = self.now
             self.overload_failures = 0
@@ -827,7 +830,7 @@ cdef class Engine:
         self.overload_failures += 1
         if state.registered and (error == EMFILE or error == ENFILE) and self.reserve >= 0:
             close(self.reserve)
-            for i in range(RESERVE_REFUSALS):
+            for _turn in range(RESERVE_REFUSALS):
                 fd = accept4(state.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
                 if fd < 0:
                     break
@@ -959,10 +962,10 @@ cdef class Engine:
         Sleeping is: set the bit, look again, then stop listening. Whoever gives a place back
         after the bit was set sees it; whoever did so before is seen by the second look.
         """
-        cdef int attempt
+        cdef int _attempt
         cdef uint64_t bit = <uint64_t>1 << (state.generation % 64)
         cdef uint64_t *word = &state.row.waiters[state.generation // 64]
-        for attempt in range(TAKE_ROUNDS):
+        for _attempt in range(TAKE_ROUNDS):
             if place_take(state.row, state.cells, state.generation, state.generations):
                 return True
             fl_or64(word, bit)
@@ -1823,7 +1826,8 @@ cdef class Acceptor:
         """Return the connections that have Python objects, in order of descriptor."""
         cdef uint32_t fd
         cdef Engine engine = self.engine
-        return [engine.endpoints[fd] for fd in range(min(engine.top, <uint32_t>len(engine.endpoints)))
+        cdef uint32_t top = min(engine.top, <uint32_t>len(engine.endpoints))
+        return [engine.endpoints[fd] for fd in range(top)
                 if engine.endpoints[fd] is not None
                 and engine.table[fd].acceptor == self.state.index]
 
