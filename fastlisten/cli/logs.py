@@ -26,17 +26,32 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        text = json.dumps(line, ensure_ascii=False)
+        # JSON lets U+0085 and U+2028 stand as they are, and readers of lines split there.
+        return text if text.isprintable() else json.dumps(line)
 
 
 class _TextFormatter(logging.Formatter):
-    """One line per record: control characters in it are escaped, so that no peer writes lines."""
+    """One line per record: control characters in it are escaped, so that no peer writes lines.
+
+    The lines of a traceback, which may quote a peer too, are indented.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record, self.datefmt)
+        lines = [self.formatMessage(record)]
         if record.exc_info:
-            return text
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+            trace = self.formatException(record.exc_info)
+            lines += [f"  {line}" for line in trace.split("\n")]
+        return "\n".join(_escape(line) for line in lines)
+
+
+def _escape(text: str) -> str:
+    """Return a text without characters that move a cursor or end a line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def set_up_logging(level: str, form: Literal["text", "json"], stream: TextIO) -> None:
