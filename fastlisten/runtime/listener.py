@@ -11,7 +11,7 @@
     BOUND      sockets are bound; nothing listens yet, so that a start that fails was never seen
     LISTENING  accepting
     FULL       limit-action = "wait" and no place left: clients wait in the backlog
-    PAUSED     not accepting by request; connections go on
+    PAUSED     not accepting by request, also from FULL; connections go on
     DRAINING   not accepting any more; busy connections finish, idle ones have been told
     CLOSED     nothing is left
 
