@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import os
 import re
 import shutil
@@ -15,9 +17,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -41,6 +43,21 @@ def external(program: str) -> Callable[[_Test], _Test]:
     missing = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") is None
     skip = pytest.mark.skipif(missing, reason=f"needs the program {program}")
     return lambda test: pytest.mark.external(program)(skip(test))
+
+
+def on_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Let an async test run on every event loop of the fixture `loop_factory`."""
+
+    @functools.wraps(test)
+    def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], **arguments: object) -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(test(**arguments))
+
+    # What pytest reads to know the fixtures.
+    own = inspect.Parameter("loop_factory", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = inspect.signature(test).parameters.values()
+    run.__signature__ = inspect.Signature([own, *wanted])  # type: ignore[attr-defined]
+    return run
 
 
 def until(condition: Callable[[], object], what: str) -> None:
