@@ -16,6 +16,7 @@
 # The slot of a descriptor says which of these it is in. A slot holds its place from accept to
 # close(2), and close(2) is in one function: Engine.release.
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport (
     EAGAIN, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN,
@@ -29,9 +30,9 @@ from libc.string cimport memcpy, memset, strerror
 from fastlisten._system cimport (
     AF_INET, AF_INET6, CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLET, EPOLLIN,
     EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MAP_ANONYMOUS,
-    MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, MFD_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK,
-    O_CLOEXEC, O_RDONLY, PROT_READ, PROT_WRITE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC, SOCK_NONBLOCK,
-    SOL_SOCKET, SO_LINGER, TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1, epoll_ctl,
+    MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, MFD_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL,
+    MSG_PEEK, O_CLOEXEC, O_RDONLY, PROT_READ, PROT_WRITE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC,
+    SOCK_NONBLOCK, SOL_SOCKET, SO_LINGER, TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1, epoll_ctl,
     epoll_event, epoll_wait, eventfd, fl_add32, fl_address, fl_and64, fl_cas32, fl_load32,
     fl_load64, fl_microseconds, fl_or64, fl_pause, fl_set_timer, fl_store32, fl_sub32, fl_swap32,
     fl_swap64, fl_walltime, ftruncate, getsockopt, inet_ntop, ioctl, linger_t, memfd_create, mmap,
