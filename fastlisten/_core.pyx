@@ -32,12 +32,12 @@ from fastlisten._system cimport (
     EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MAP_ANONYMOUS,
     MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, MFD_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL,
     MSG_PEEK, O_CLOEXEC, O_RDONLY, PROT_READ, PROT_WRITE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC,
-    SOCK_NONBLOCK, SOL_SOCKET, SO_LINGER, TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1, epoll_ctl,
-    epoll_event, epoll_wait, eventfd, fl_add32, fl_address, fl_and64, fl_cas32, fl_load32,
-    fl_load64, fl_microseconds, fl_or64, fl_pause, fl_set_timer, fl_store32, fl_sub32, fl_swap32,
-    fl_swap64, fl_walltime, ftruncate, getsockopt, inet_ntop, ioctl, linger_t, memfd_create, mmap,
-    munmap, open, read, recv, send, setsockopt, shutdown, sockaddr, sockaddr_storage, socklen_t,
-    timerfd_create, write,
+    SOCK_NONBLOCK, SOL_SOCKET, SO_LINGER, TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1,
+    epoll_ctl, epoll_event, epoll_wait, eventfd, fl_add32, fl_address, fl_and64, fl_cas32,
+    fl_load32, fl_load64, fl_microseconds, fl_or64, fl_pause, fl_set_timer, fl_store32, fl_sub32,
+    fl_swap32, fl_swap64, fl_walltime, ftruncate, getsockopt, inet_ntop, ioctl, linger_t,
+    memfd_create, mmap, munmap, open, read, recv, send, setsockopt, shutdown, sockaddr,
+    sockaddr_storage, socklen_t, timerfd_create, write,
 )
 
 import os
@@ -1518,6 +1518,7 @@ cdef class Engine:
         that still runs should have ended its connections before.
         """
         cdef uint32_t fd
+        cdef AcceptorState *state
         cdef Endpoint endpoint
         if self.closed:
             return
@@ -1536,6 +1537,13 @@ cdef class Engine:
             if self.table[fd].state >= SLOT_ACCEPTED:
                 if self.forked:
                     # The parent's epoll set and places are not ours to touch.
+                    state = self.acceptors[self.table[fd].acceptor]
+                    state.active -= 1
+                    if self.table[fd].state == SLOT_PARKED:
+                        self.parked_count -= 1
+                    else:
+                        state.connections -= 1
+                    self.open -= 1
                     self.table[fd].state = SLOT_FREE
                     close(<int>fd)
                 else:
