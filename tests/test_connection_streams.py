@@ -45,8 +45,7 @@ async def serve(world: World, program: Program, limit: int = 65536, **options: A
         return asyncio.StreamReaderProtocol(reader, noted, loop=world.loop)
 
     await world.serve(factory, **options)
-    client = await world.connect(receive_buffer=4096 if options else 0)
-    return client
+    return await world.connect(receive_buffer=4096 if options else 0)
 
 
 def test_lines(loop_factory: LoopFactory) -> None:
