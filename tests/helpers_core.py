@@ -82,6 +82,16 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
+class Witness(Echo):
+    """Notes its end."""
+
+    def __init__(self) -> None:
+        self.ends: list[BaseException | None] = []
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.ends.append(exc)
+
+
 class Client:
     """A raw client socket, driven by the running loop."""
 
@@ -237,6 +247,13 @@ async def listening(
         yield listener
     finally:
         await listener.close()
+
+
+def small_sender() -> socket.socket:
+    """Return a listening socket whose connections have the least send buffer."""
+    sock = bound_socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+    return sock
 
 
 @contextlib.asynccontextmanager
