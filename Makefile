@@ -7,6 +7,7 @@
 #   make lint                       style and types
 #   make docs                       write what is generated of docs/
 #   make bench [ARGS=--quick]       measure, and write the table of docs/performance.md
+#   make environment                the package in place, and all tools
 #   make clean                      remove everything that was built or installed here
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: serve test lint docs bench clean
+.PHONY: serve test lint docs bench environment clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/installed
@@ -23,7 +24,7 @@ serve: $(VENV)/installed
 test: $(VENV)/installed $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/installed $(VENV)/installed-lint $(VENV)/installed-build
+lint: $(VENV)/installed $(VENV)/installed-lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/cython-lint fastlisten/*.pyx fastlisten/*.pxd
@@ -35,6 +36,9 @@ docs: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks --markdown $(ARGS)
+
+# For building by hand: setup.py needs what pip would bring only for itself.
+environment: $(VENV)/installed $(VENV)/installed-dev
 
 clean:
 	rm -rf $(VENV) build dist fastlisten.egg-info .coverage htmlcov .hypothesis .benchmarks
