@@ -1527,7 +1527,7 @@ cdef class Engine:
             # __init__ failed half-way.
             self.close_descriptors()
             return
-        if not self.forked and self.loop is not None and not self.loop.is_closed():
+        if self.fd >= 0 and not self.forked and not self.loop.is_closed():
             self.loop.remove_reader(self.fd)
         for fd in range(self.top):
             if fd < <uint32_t>len(self.endpoints) and self.endpoints[fd] is not None:
