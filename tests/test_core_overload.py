@@ -33,6 +33,7 @@ from helpers_core import (
 from helpers_core_process import Child, serving
 
 from fastlisten import ConnectionServer, create_server
+from fastlisten._core import Arena, Places
 from fastlisten.runtime.loop import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
@@ -40,8 +41,9 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 GREETING = b"220 hi\r\n"
 OVERLOAD = b"421 4.3.2 out of resources\r\n"
 
-#: Held by the child that exhausts its descriptors, and its log lines.
+#: Of a child: what exhausts its descriptors, the places of its second server, its log lines.
 files: list[int] = []
+places: list[Places] = []
 lines: list[str] = []
 
 
@@ -80,6 +82,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "limit": lambda server, value: soft_limit(value),
     "capacity": lambda server: engine_for(server.get_loop()).capacity,
     "open": lambda server: engine_for(server.get_loop()).open,
+    "places": lambda server: places[0].count,
     "lines": lambda server: lines,
 }
 
@@ -105,8 +108,17 @@ class Hall:
             server = await create_server(
                 Echo, sock=first, backlog=4096, greeting=GREETING, refusal=OVERLOAD
             )
+            # Takes a place before it accepts: not one may be lost when accept fails.
+            places.append(Arena(1).places(0, 0))
+            places[0].limit = 1000
             self.second = await create_server(
-                Echo, sock=second, backlog=4096, greeting=GREETING, refusal=OVERLOAD
+                Echo,
+                sock=second,
+                backlog=4096,
+                greeting=GREETING,
+                refusal=OVERLOAD,
+                max_connections=places[0],
+                limit_action="wait",
             )
             return server
 
@@ -189,6 +201,7 @@ def test_out_of_descriptors(halls: Callable[[int], list[Hall]]) -> None:
         for hall in both:
             assert len(hall.lines(episode)) == episode
             assert hall.child.ask("statistics")["refused_overload"] == 115 * episode
+            assert hall.child.ask("places") == 5
 
 
 def test_no_descriptor_even_for_refusals(halls: Callable[[int], list[Hall]]) -> None:
@@ -198,7 +211,7 @@ def test_no_descriptor_even_for_refusals(halls: Callable[[int], list[Hall]]) -> 
     for hall in both:
         # Below what it holds already: the reserve cannot be used nor taken back.
         hall.child.ask("limit", 3)
-        queues[hall] = [hall.connect() for _ in range(20)]
+        queues[hall] = [hall.connect(n % 2) for n in range(20)]
     time.sleep(0.2)
     before = [cpu_time(hall.child.pid) for hall in both]
     time.sleep(1)
@@ -211,6 +224,7 @@ def test_no_descriptor_even_for_refusals(halls: Callable[[int], list[Hall]]) -> 
             assert client.recv(100) == GREETING
         echoes(queues[hall])
         assert len(hall.lines(1)) == 1
+        assert hall.child.ask("places") == 10
         # The reserve is there again.
         hall.child.ask("fill")
         hall.refused(10)
