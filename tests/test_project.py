@@ -115,7 +115,7 @@ def test_the_library_example_of_the_readme_serves(monkeypatch: pytest.MonkeyPatc
     made: asyncio.Future[fastlisten.ConnectionServer]
 
     async def create_server(*args: Any, **options: Any) -> fastlisten.ConnectionServer:
-        server = await original(*args, **options)
+        server: fastlisten.ConnectionServer = await original(*args, **options)
         made.set_result(server)
         return server
 
