@@ -910,6 +910,11 @@ cdef class Engine:
                 self.say_and_close(fd, state.overload, state.overload_size)
                 continue
             slot = &self.table[fd]
+            if slot.state == SLOT_LISTENING:
+                # Its owner closed that socket without closing the acceptor first.
+                self.acceptors[slot.acceptor].registered = False
+                self.acceptors[slot.acceptor].hold |= HOLD_CLOSED
+                slot.generation += 1
             slot.flags = 0
             slot.offset = 0
             slot.deadline = 0
@@ -961,21 +966,19 @@ cdef class Engine:
         """Take a place before accepting, or leave the clients in the backlog until one is free.
 
         Sleeping is: set the bit, look again, then stop listening. Whoever gives a place back
-        after the bit was set sees it; whoever did so before is seen by the second look.
+        after the bit was set sees it; whoever did so before is seen by the second look. The bit is
+        cleared by who rings, never here: another socket of the same listener may sleep by it.
         """
         cdef int _attempt
         cdef uint64_t bit = <uint64_t>1 << (state.generation % 64)
-        cdef uint64_t *word = &state.row.waiters[state.generation // 64]
         for _attempt in range(TAKE_ROUNDS):
             if place_take(state.row, state.cells, state.generation, state.generations):
                 return True
-            fl_or64(word, bit)
+            fl_or64(&state.row.waiters[state.generation // 64], bit)
             if places_sum(state.cells, state.generations) >= fl_load32(&state.row.limit):
-                break
-            fl_and64(word, ~bit)
-        else:
-            fl_or64(word, bit)
-        self.disarm(state, HOLD_FULL)
+                self.disarm(state, HOLD_FULL)
+                return False
+        # Places are free, but others race for them: the next wake-up tries again.
         return False
 
     cdef bint greet(self, AcceptorState *state, int fd) noexcept nogil:
@@ -1754,13 +1757,17 @@ cdef class Acceptor:
     def close(self):
         """Stop accepting for good and let go of the listening socket; connections go on."""
         cdef Engine engine = self.engine
+        cdef Slot *slot
         if self.closing:
             return
         self.closing = True
         if not engine.closed:
             engine.disarm(self.state, HOLD_CLOSED)
-            engine.table[self.state.fd].state = SLOT_FREE
-            engine.table[self.state.fd].generation += 1
+            slot = &engine.table[self.state.fd]
+            # Else the socket was closed first, and its number is another's already.
+            if slot.state == SLOT_LISTENING and slot.acceptor == self.state.index:
+                slot.state = SLOT_FREE
+                slot.generation += 1
             engine.retiring += 1
             engine.reap()
         elif self.server is not None:

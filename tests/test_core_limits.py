@@ -359,3 +359,40 @@ def test_a_full_house_does_not_keep_the_process_busy() -> None:
         for client in queued:
             assert client.recv(100) == GREETING
             client.close()
+
+
+def test_two_sockets_of_a_listener_sleep_by_one_bit(loop_factory: LoopFactory) -> None:
+    """The one that finds no client gives its place back; the other must hear of it."""
+
+    async def main() -> None:
+        arena = Arena(1, 1)
+        places = arena.places(0, arena.join())
+        places.limit = 1
+        servers = [
+            await create_server(
+                asyncio.Protocol,
+                "127.0.0.1",
+                0,
+                max_connections=places,
+                limit_action="wait",
+                greeting=b"hello\r\n",
+                lazy=True,
+            )
+            for _ in range(2)
+        ]
+        addresses = [server.sockets[0].getsockname() for server in servers]
+        for turn in range(40):
+            first = await asyncio.open_connection(*addresses[turn % 2])
+            assert await first[0].readline() == b"hello\r\n"
+            waiting = await asyncio.open_connection(*addresses[(turn + 1) % 2])
+            await asyncio.sleep(0.002)
+            first[1].close()
+            assert await asyncio.wait_for(waiting[0].readline(), 5) == b"hello\r\n"
+            waiting[1].close()
+        for server in servers:
+            server.close()
+        for server in servers:
+            await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
