@@ -45,6 +45,20 @@ def external(program: str) -> Callable[[_Test], _Test]:
     return lambda test: pytest.mark.external(program)(skip(test))
 
 
+def _has_ipv6() -> bool:
+    """Tell whether the loopback interface has IPv6, which it lacks in many containers."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+#: Mark of tests whose clients or servers have IPv6 addresses.
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 loopback address")
+
+
 def on_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Let an async test run on every event loop of the fixture `loop_factory`."""
 

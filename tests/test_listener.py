@@ -21,9 +21,12 @@ from fastlisten.runtime.listener import Limits, Listener, State
 from fastlisten.runtime.loop import engine_for
 from fastlisten.runtime.sockets import listen_all, open_all
 
-TEXT = (
-    '[server.listener.it]\nprotocol = "http"\nhandler = "x:y"\nbind = ["127.0.0.1:0", "[::1]:0"]\n'
-)
+TEXT = """
+[server.listener.it]
+protocol = "http"
+handler = "x:y"
+bind = ["127.0.0.1:0", "127.0.0.2:0"]
+"""
 
 
 class Bench:
@@ -48,7 +51,7 @@ class Bench:
 
     async def client(self, index: int = 0) -> socket.socket:
         """Connect to one of the two sockets."""
-        return await connect(("127.0.0.1", "::1")[index], self.ports[index])
+        return await connect(("127.0.0.1", "127.0.0.2")[index], self.ports[index])
 
     async def fill(self) -> tuple[socket.socket, socket.socket]:
         """Take both places."""
@@ -291,7 +294,7 @@ async def test_abort_alone_leaves_it_listening() -> None:
 @on_loops
 async def test_it_says_what_it_is() -> None:
     async with bench() as made:
-        text = "['127.0.0.1:0', '[::1]:0']"
+        text = "['127.0.0.1:0', '127.0.0.2:0']"
         assert repr(made.listener) == f"<Listener 'it' bound {text}>"
         made.listen()
         assert repr(made.listener) == f"<Listener 'it' listening {text}>"

@@ -16,9 +16,9 @@ from fastlisten.runtime.listener import State
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-#: IPv4, IPv6 and both: one limit over all of them.
-THREE = '["127.0.0.1:0", "[::1]:0", "[::]:0"]'
-CLIENTS = ("127.0.0.1", "::1", "127.0.0.1")
+#: One limit over all of them.
+THREE = '["127.0.0.1:0", "127.0.0.2:0", "0.0.0.0:0"]'
+CLIENTS = ("127.0.0.1", "127.0.0.2", "127.0.0.1")
 
 
 def table(name: str, *lines: str, bind: str = '"127.0.0.1:0"', handler: str = "Echo") -> str:

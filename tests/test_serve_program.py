@@ -74,7 +74,7 @@ def test_a_signal_ends_it_with_0(tmp_path: Path, number: signal.Signals) -> None
 
 def test_it_lists_what_it_serves(tmp_path: Path) -> None:
     text = echo(name="b") + 'max-connections = 5\nlimit-action = "wait"\n'
-    text += SMTP.replace('"127.0.0.1:0"', '["127.0.0.1:0", "[::1]:0"]')
+    text += SMTP.replace('"127.0.0.1:0"', '["127.0.0.1:0", "127.0.0.2:0"]')
     with program(tmp_path, text, listeners=2) as started:
         lines = [re.sub(r":[0-9]+([,;])", r":PORT\1", line) for line in started.out.splitlines()]
         assert started.stop() == 0
@@ -82,7 +82,7 @@ def test_it_lists_what_it_serves(tmp_path: Path) -> None:
         'listener "b": http on 127.0.0.1:PORT; max-connections 5, then wait; '
         "needs up to 6 descriptors",
         'listener "b": it echoes',
-        'listener "it": smtp on 127.0.0.1:PORT, [::1]:PORT; max-connections 8192, then refuse; '
+        'listener "it": smtp on 127.0.0.1:PORT, 127.0.0.2:PORT; max-connections 8192, then refuse; '
         "needs up to 8194 descriptors",
     ]
 

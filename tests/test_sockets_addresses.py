@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import without_ipv6
-from serving import connect, program, read_some, run, served, soon
+from serving import connect, needs_ipv6, program, read_some, run, served, soon
 
 from fastlisten.config import loads
 from fastlisten.runtime.sockets import close_all, open_all
@@ -48,6 +48,7 @@ def v6only(text: str) -> dict[str, bool]:
 # --- IPV6_V6ONLY ------------------------------------------------------------------------------
 
 
+@needs_ipv6
 def test_the_wildcard_takes_both_families_and_an_address_one() -> None:
     assert v6only(table("a", '["[::]:0", "[::1]:0"]')) == {"[::]:0": False, "[::1]:0": True}
 
@@ -67,6 +68,7 @@ def test_wildcards_of_different_ports_are_strangers() -> None:
     assert v6only(text) == {"[::]:0": False}
 
 
+@needs_ipv6
 def test_both_wildcards_of_a_port_serve_their_own_family() -> None:
     port = free_port()
 
@@ -87,6 +89,7 @@ def test_both_wildcards_of_a_port_serve_their_own_family() -> None:
     asyncio.run(main())
 
 
+@needs_ipv6
 def test_ipv4_clients_of_the_wildcard_have_ipv4_addresses() -> None:
     """For handlers; the transport tells what the kernel tells (asyncio does the same)."""
 
@@ -110,6 +113,7 @@ def test_ipv4_clients_of_the_wildcard_have_ipv4_addresses() -> None:
 # --- port 0 -----------------------------------------------------------------------------------
 
 
+@needs_ipv6
 def test_ports_that_the_kernel_chooses_are_reported_and_differ() -> None:
     async def main() -> None:
         text = table("a", '["127.0.0.1:0", "[::1]:0", "[::]:0", "0.0.0.0:0"]')
@@ -207,6 +211,7 @@ def test_without_ipv6_an_ipv6_address_is_a_failure(tmp_path: Path) -> None:
         )
 
 
+@needs_ipv6
 def test_effective_options_are_those_of_the_sockets(tmp_path: Path) -> None:
     """`show --effective` says the same as the kernel says of the served sockets."""
     file = tmp_path / "mail.toml"

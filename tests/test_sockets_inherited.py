@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import connect, program, read_some, served, soon
+from serving import connect, needs_ipv6, program, read_some, served, soon
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError
@@ -45,7 +45,10 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("listening", [True, False], ids=["listening", "bound"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    ["inet", pytest.param("inet6", marks=needs_ipv6), pytest.param("dual", marks=needs_ipv6)],
+)
 def test_tcp_sockets_are_served(family: str, listening: bool, descriptors_back: None) -> None:
     number, address = FAMILIES[family]
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from serving import PATIENCE, read_all, served, soon
+from serving import PATIENCE, needs_ipv6, read_all, served, soon
 from serving_handlers import Flood
 
 from fastlisten.runtime.listener import State
@@ -71,7 +71,7 @@ async def read_until_reset(client: socket.socket) -> int:
         received += len(data)
 
 
-@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0"])
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", pytest.param("[::1]:0", marks=needs_ipv6)])
 def test_unsent_data_is_sent_within_the_time(loop_factory: LoopFactory, bind: str) -> None:
     async def main() -> None:
         async with served(text('socket.linger = "1m"', bind)) as server:
@@ -90,7 +90,7 @@ def test_unsent_data_is_sent_within_the_time(loop_factory: LoopFactory, bind: st
         runner.run(main())
 
 
-@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0"])
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", pytest.param("[::1]:0", marks=needs_ipv6)])
 def test_what_is_unsent_after_the_time_is_reset(loop_factory: LoopFactory, bind: str) -> None:
     async def main() -> None:
         async with served(text("socket.linger = 1", bind)) as server:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from serving import connect, external, served, soon
+from serving import connect, external, needs_ipv6, served, soon
 
 from fastlisten.config import loads
 from fastlisten.runtime.sockets import close_all, listen_all, open_all
@@ -31,6 +31,7 @@ BINDS = {
     "inet6": ("[::1]:0", ("::1",)),
     "dual": ("[::]:0", ("127.0.0.1", "::1")),
 }
+KINDS = [pytest.param(kind, marks=() if kind == "inet" else needs_ipv6, id=kind) for kind in BINDS]
 
 
 class Row(NamedTuple):
@@ -119,7 +120,7 @@ def look(bind: str, clients: tuple[str, ...], lines: str, read: Look) -> list[An
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("kind", BINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("one", ROWS, ids=lambda one: one.line or f"default {one.four[1]}")
 def test_option_holds_on_listening_and_accepted_sockets(one: Row, kind: str) -> None:
     bind, clients = BINDS[kind]
@@ -133,7 +134,7 @@ def test_option_holds_on_listening_and_accepted_sockets(one: Row, kind: str) -> 
     assert look(bind, clients, one.line, read) == wanted
 
 
-@pytest.mark.parametrize("kind", BINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_linger_0_means_reset_and_no_other_linger_is_the_kernels(kind: str) -> None:
     bind, clients = BINDS[kind]
 
@@ -145,7 +146,7 @@ def test_linger_0_means_reset_and_no_other_linger_is_the_kernels(kind: str) -> N
     assert {on for on, _ in look(bind, clients, "", read)} == {0}
 
 
-@pytest.mark.parametrize("kind", BINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_congestion_control_is_inherited(kind: str) -> None:
     path = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
     available = path.read_text().split()
@@ -160,7 +161,7 @@ def test_congestion_control_is_inherited(kind: str) -> None:
     assert set(look(bind, clients, 'socket.congestion = "reno"', read)) == {b"reno"}
 
 
-@pytest.mark.parametrize("kind", BINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("key", "name", "most"),
     [
@@ -185,6 +186,7 @@ def test_buffers_are_what_the_kernel_gives(kind: str, key: str, name: int, most:
         assert given == 2 * min(asked, largest) or asked == 1
 
 
+@needs_ipv6
 def test_the_low_bits_of_tos_are_the_kernels() -> None:
     def read(sock: Any, six: bool) -> int:
         value: int = sock.getsockopt(*(CLASS if six else TOS))
@@ -196,6 +198,7 @@ def test_the_low_bits_of_tos_are_the_kernels() -> None:
     assert any("the low two bits belong to the kernel" in one.message for one in warnings)
 
 
+@needs_ipv6
 def test_all_options_at_once() -> None:
     """What one option does must not undo another."""
     chosen = [
@@ -215,6 +218,7 @@ def test_all_options_at_once() -> None:
     assert look(bind, clients, lines, read) == [wanted] * 4
 
 
+@needs_ipv6
 def test_free_bind_takes_an_address_that_no_interface_has() -> None:
     # RFC 5737, RFC 3849: addresses for documentation.
     text = table('", "', "socket.free-bind = true").replace(
@@ -228,7 +232,7 @@ def test_free_bind_takes_an_address_that_no_interface_has() -> None:
         close_all(sockets)
 
 
-@pytest.mark.parametrize("kind", BINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_deferred_clients_wait_until_they_speak(kind: str) -> None:
     """A silent client that came first is accepted after one that has sent something."""
     bind, clients = BINDS[kind]
@@ -283,6 +287,7 @@ def test_the_backlog_is_the_kernels_queue() -> None:
     assert [one.key for one in warnings] == ["server.listener.l4.socket.backlog"]
 
 
+@needs_ipv6
 def test_only_what_is_not_inherited_is_set_per_connection() -> None:
     """All options of the format but the priority, and that once."""
     lines = "\n".join(

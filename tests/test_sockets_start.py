@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import external, program, run, served
+from serving import external, needs_ipv6, program, run, served
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError
@@ -56,6 +56,7 @@ def held_port(family: int = socket.AF_INET) -> socket.socket:
 # --- phases -----------------------------------------------------------------------------------
 
 
+@needs_ipv6
 def test_no_socket_listens_before_all_are_bound() -> None:
     text = "".join(table(f"l{i}", '["127.0.0.1:0", "[::1]:0"]') for i in range(5))
     sockets = open_all(loads(text).listeners)
@@ -74,6 +75,7 @@ def test_no_socket_listens_before_all_are_bound() -> None:
         close_all(sockets)
 
 
+@needs_ipv6
 def test_sockets_come_in_order_of_id_and_bind() -> None:
     text = table("b", '["[::1]:0", "127.0.0.1:0"]') + table("a", '"127.0.0.1:0"')
     sockets = open_all(loads(text).listeners)
@@ -172,6 +174,7 @@ def test_a_handler_that_cannot_be_served_leaves_nothing(
 # --- failures ---------------------------------------------------------------------------------
 
 
+@needs_ipv6
 def test_every_failure_is_reported(descriptors_back: None) -> None:
     """Of binds and of options, of several listeners, each with what an administrator needs."""
     with held_port() as holder, held_port(socket.AF_INET6) as holder6:
@@ -351,6 +354,7 @@ def test_nothing_listens_when_a_bind_fails(tmp_path: Path) -> None:
     assert "(" not in trace.read_text().replace("exited", "").replace("+++", "")
 
 
+@needs_ipv6
 def test_a_served_configuration_says_where_it_listens() -> None:
     async def main() -> None:
         async with served(table("a", '["127.0.0.1:0", "[::1]:0"]')) as server:

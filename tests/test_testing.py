@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytest
-from serving import connect, on_loops, read_all, read_some, soon
+from serving import connect, needs_ipv6, on_loops, read_all, read_some, soon
 from serving_handlers import Echo, LazyEcho, NotReady, shout
 
 import fastlisten
@@ -112,7 +112,7 @@ async def test_smtp(tmp_path: Path) -> None:
     assert message.read_bytes().endswith(b"Subject: x\r\n\r\nbody\r\n")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
 @on_loops
 async def test_both_loopback_addresses(host: Literal["127.0.0.1", "::1"]) -> None:
     async with serve(Echo, host=host) as served:
