@@ -15,7 +15,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset, strerror
 
 from fastlisten._core cimport (
-    FLAG_IN, FLAG_OUT, FLAG_SPOKE, Acceptor, AcceptorState, Endpoint, Slot,
+    FLAG_IN, FLAG_OUT, FLAG_SPOKE, R_TIMED_OUT, Acceptor, AcceptorState, Endpoint, Slot,
 )
 
 from fastlisten._system cimport (
@@ -191,12 +191,16 @@ cdef class Connection(Endpoint):
         if self.flags & CLOSING:
             # Closed by us long ago and the peer does not take the rest.
             return self.force_close(None)
-        if self.says("working", self.says("busy", False)):
+        working = self.says("working", self.says("busy", False))
+        if self.fd < 0:
+            # The protocol closed the engine when it was asked.
+            return 0
+        if working:
             # The client waits for us.
             self.engine.set_deadline(self.fd, state.idle if state.idle else state.first_byte)
             return 0
         state.timed_out += 1
-        self.engine.record(3, state, self.fd, 1)
+        self.engine.record(R_TIMED_OUT, state, self.fd, 1)
         return self.say_farewell(acceptor.texts[3 if first_byte else 4])
 
     cdef int drain(self) except -1:
@@ -204,6 +208,8 @@ cdef class Connection(Endpoint):
             return 1
         if self.says("busy", False):
             return 1
+        if self.fd < 0 or self.flags & CLOSING:
+            return 0
         self.say_farewell(self.acceptor().texts[5])
         return 0
 

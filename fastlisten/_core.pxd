@@ -32,6 +32,17 @@ cdef enum SlotFlag:
     FLAG_EXTRA = 128      # the row of the second table is in use
 
 
+# What a log record tells. From R_REFUSED on they are counted together per listener and batch.
+cdef enum RecordKind:
+    R_OPENED = 0
+    R_CLOSED = 1
+    R_REFUSED = 2
+    R_TIMED_OUT = 3
+    R_OVERLOAD = 4
+    R_CAPACITY = 5
+    R_BROKEN = 6
+
+
 # 32 bytes: two slots share a cache line, and a silent connection costs nothing else.
 cdef struct Slot:
     uint8_t state

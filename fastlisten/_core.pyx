@@ -491,14 +491,6 @@ RECORD_TIMED_OUT = 3
 RECORD_OVERLOAD = 4
 RECORD_CAPACITY = 5
 RECORD_BROKEN = 6
-cdef enum:
-    R_OPENED = 0
-    R_CLOSED = 1
-    R_REFUSED = 2
-    R_TIMED_OUT = 3
-    R_OVERLOAD = 4
-    R_CAPACITY = 5
-    R_BROKEN = 6
 
 
 cdef struct LogRecord:
