@@ -192,8 +192,8 @@ cdef class Connection(Endpoint):
             # Closed by us long ago and the peer does not take the rest.
             return self.force_close(None)
         working = self.says("working", self.says("busy", False))
-        if self.fd < 0:
-            # The protocol closed the engine when it was asked.
+        if self.fd < 0 or self.flags & CLOSING:
+            # When it was asked, the protocol closed the connection, or the whole engine.
             return 0
         if working:
             # The client waits for us.

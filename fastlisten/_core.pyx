@@ -650,7 +650,8 @@ cdef class Engine:
         if milliseconds == 0:
             self.table[fd].deadline = 0
             return
-        when = self.now + milliseconds
+        # One more: the millisecond that the clock shows is partly over.
+        when = self.now + milliseconds + 1
         low = <uint32_t>when
         self.table[fd].deadline = low if low else 1
         if self.next_sweep == 0 or when < self.next_sweep:
