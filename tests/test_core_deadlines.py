@@ -212,19 +212,28 @@ def test_one_deadline_ends_others_that_are_due(loop_factory: LoopFactory) -> Non
     run(loop_factory, main)
 
 
-def test_a_deadline_that_ends_the_engine(loop_factory: LoopFactory) -> None:
+@pytest.mark.parametrize("busy", [True, False])
+@pytest.mark.parametrize("by", ["deadline", "drain"])
+def test_a_protocol_that_ends_the_engine_when_it_is_asked(
+    loop_factory: LoopFactory, by: str, busy: bool
+) -> None:
     async def main() -> None:
         class Final(Witness):
             @property
             def busy(self) -> bool:  # type: ignore[override]
                 listener.engine.close()
-                return True
+                return busy
 
-        async with listening(Final, first_byte=0.1, start=False, **TEXTS) as listener:
+        first_byte = 0.1 if by == "deadline" else 0.0
+        async with listening(Final, first_byte=first_byte, start=False, **TEXTS) as listener:
             async with crowd_of(listener, 10) as clients:
                 listener.acceptor.resume()
                 for client in clients:
-                    assert await client.everything() == GREETING
+                    assert await client.receive() == GREETING
+                if by == "drain":
+                    listener.acceptor.drain()
+                for client in clients:
+                    assert await client.everything() == b""
             assert listener.engine.closed
 
     run(loop_factory, main)
