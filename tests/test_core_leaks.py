@@ -339,7 +339,12 @@ def check(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "total", [20_000, pytest.param(100_000, marks=pytest.mark.soak)], ids=["normal", "long"]
+    "total",
+    [
+        20_000,
+        pytest.param(100_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)]),
+    ],
+    ids=["normal", "long"],
 )
 def test_connections_of_every_ending(
     loop_factory: LoopFactory, total: int, caplog: pytest.LogCaptureFixture
