@@ -21,6 +21,7 @@ from helpers_core import Echo, LoopFactory, bound_socket
 from helpers_core_process import Child
 
 from fastlisten import create_server
+from fastlisten._connection import ConnectionAcceptor
 from fastlisten._core import Arena, Engine
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
@@ -127,6 +128,44 @@ def test_a_server(loop_factory: LoopFactory) -> None:
 
     # The socket, the engine's three, the arena's two.
     assert heard(loop_factory, make) == (6, [])
+
+
+def test_descriptors_beyond_the_table_of_slots(loop_factory: LoopFactory) -> None:
+    # The table is as long as the hard limit is; what was opened before it was lowered may have
+    # a higher number.
+    async def main() -> list[str]:
+        files = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
+        arena = Arena(1)
+        complaints = []
+        with bound_socket() as high:
+            for fd in files:
+                os.close(fd)
+            with bound_socket() as low:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+                engine = Engine(asyncio.get_running_loop())
+                try:
+                    ConnectionAcceptor(engine, high, Echo)
+                except ValueError as error:
+                    complaints.append(str(error))
+                try:
+                    ConnectionAcceptor(engine, low, Echo, places=arena.places(0, 0), wait=True)
+                except OSError as error:
+                    complaints.append(str(error))
+                # Neither of them is half there.
+                assert engine.idle
+                assert engine.census()["listening"] == 0
+                ConnectionAcceptor(engine, low, Echo).close()
+                engine.close()
+        return complaints
+
+    def body(channel: socket.socket) -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            channel.send(json.dumps(runner.run(main())).encode())
+
+    with Child(body) as child:
+        out_of_range, no_slot = child.hear()
+    assert "of the listening socket is out of range" in out_of_range
+    assert "beyond the table of slots" in no_slot
 
 
 def test_a_server_that_cannot_be_takes_its_socket_with_it(loop_factory: LoopFactory) -> None:
