@@ -102,7 +102,7 @@ def test_a_sliced_view_is_written_in_its_order(loop_factory: LoopFactory) -> Non
 
 @pytest.mark.parametrize("kind", [bytearray, lambda data: memoryview(bytearray(data))])
 def test_data_changed_after_the_call(loop_factory: LoopFactory, kind: Any) -> None:
-    """The bytes of the moment of the call are sent."""
+    """The bytes of the moment of the call are sent. (asyncio, since 3.12, sends the later ones.)"""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world), send_buffer=8192)
@@ -122,7 +122,7 @@ def test_data_changed_after_the_call(loop_factory: LoopFactory, kind: Any) -> No
         received = await client.receive(MUCH + 12)
         world.note("client", received == numbers(MUCH) + b"moresomemore")
 
-    assert ("client", True) in same_as_asyncio(script, loop_factory)
+    assert ("client", True) in play(script, loop_factory)
 
 
 def test_a_released_view(loop_factory: LoopFactory) -> None:

@@ -76,7 +76,7 @@ def occupied() -> Iterator[int]:
     ids=str,
 )
 def test_errors(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
-    """The same class and errno as asyncio's; nothing stays open."""
+    """The same class, errno and text as asyncio's; nothing stays open."""
 
     async def script(world: World) -> None:
         with contextlib.ExitStack() as stack:
@@ -90,9 +90,9 @@ def test_errors(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
                 server = await make(world)(asyncio.Protocol, **mine)
             except Exception as exc:
                 text = "" if isinstance(exc, TypeError) or "sock" in mine else str(exc)
-                port = str(mine.get("port"))
-                world.note("error", type(exc).__name__, getattr(exc, "errno", None),
-                           text.replace(port, "PORT"))
+                # 3.13 writes the number twice.
+                text = text.replace(str(mine.get("port")), "PORT").replace("[errno 98] ", "")
+                world.note("error", type(exc).__name__, getattr(exc, "errno", None), text)
             else:
                 server.close()
                 world.note("no error")
@@ -115,7 +115,7 @@ def test_errors(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
         ({"first_byte_timeout": float("nan")}, "must not be negative"),
         ({"options": [(socket.SOL_SOCKET, socket.SO_SNDBUF, bytes(33))]}, "at most 32"),
     ],
-    ids=str,
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_errors_of_our_own_arguments(
     loop_factory: LoopFactory, arguments: dict[str, Any], message: str
@@ -608,9 +608,7 @@ def test_the_limit_counts_until_connection_lost(loop_factory: LoopFactory) -> No
     """A place is free once connection_lost was called, not before."""
 
     async def script(world: World) -> None:
-        server = await world.serve(
-            lambda: Recorder(world), max_connections=1, limit_action="wait"
-        )
+        server = await world.serve(lambda: Recorder(world), max_connections=1, limit_action="wait")
         first = await world.connect()
         await world.until("connection_made")
         second = await world.connect()
