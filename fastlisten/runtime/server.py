@@ -220,14 +220,17 @@ class Server:
             logger.info("%s: %s", number.name, "closing at once" if again else "draining")
             self.stop()
 
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        for number in numbers:
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
             loop.add_signal_handler(number, received, number)
         try:
             yield
         finally:
-            for number in numbers:
+            for number, handler in before.items():
                 loop.remove_signal_handler(number)
+                # The loop puts Python's default there, not what it found. None: not Python's.
+                if handler is not None:
+                    signal.signal(number, handler)
 
     async def __aenter__(self) -> Server:
         await self.startup()
