@@ -1,7 +1,7 @@
 """`fastlisten serve FILE` as a program: what it prints, and its exit codes.
 
 0 drained, 1 failed while running, 2 configuration, 3 cannot start. The failures of sockets (3)
-are in test_sockets_start.py.
+are in test_sockets_failures.py.
 """
 
 from __future__ import annotations
