@@ -1148,6 +1148,7 @@ cdef class Engine:
         cdef uint64_t stop, data
         cdef uint32_t happened
         cdef int fd
+        cdef Endpoint endpoint
         cdef Slot *slot
         self.rescheduled = False
         if self.closed:
@@ -1176,7 +1177,9 @@ cdef class Engine:
                 if slot.generation != <uint32_t>(data >> 32):
                     continue
                 if slot.state == SLOT_OPEN:
-                    (<Endpoint>self.endpoints[fd]).event(happened)
+                    # The list may be the only one to hold it, and lets go of it when it ends.
+                    endpoint = <Endpoint>self.endpoints[fd]
+                    endpoint.event(happened)
                 elif slot.state == SLOT_LAZY:
                     self.first_byte(fd, happened)
                 else:
@@ -1775,6 +1778,7 @@ cdef class Acceptor:
         cdef Engine engine = self.engine
         cdef uint32_t fd
         cdef Slot *slot
+        cdef Endpoint endpoint
         engine.tick()
         for fd in range(engine.top):
             slot = &engine.table[fd]
@@ -1786,7 +1790,8 @@ cdef class Acceptor:
                          self.state.farewell_shutdown_size, MSG_NOSIGNAL)
                 engine.release(<int>fd)
             elif slot.state == SLOT_OPEN:
-                (<Endpoint>engine.endpoints[fd]).drain()
+                endpoint = <Endpoint>engine.endpoints[fd]
+                endpoint.drain()
         engine.reap()
         return self.state.active
 
@@ -1818,6 +1823,7 @@ cdef class Acceptor:
         cdef Engine engine = self.engine
         cdef uint32_t fd
         cdef Slot *slot
+        cdef Endpoint endpoint
         found = 0
         for fd in range(engine.top):
             slot = &engine.table[fd]
@@ -1825,7 +1831,8 @@ cdef class Acceptor:
                 continue
             found += 1
             if slot.state == SLOT_OPEN:
-                (<Endpoint>engine.endpoints[fd]).abort_now()
+                endpoint = <Endpoint>engine.endpoints[fd]
+                endpoint.abort_now()
             else:
                 engine.release(<int>fd)
         engine.reap()

@@ -7,6 +7,7 @@ for. Where asyncio defines the outcome it is compared.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -189,6 +190,23 @@ def test_a_descriptor_accepted_again_within_a_turn(loop_factory: LoopFactory) ->
         world.note("numbers", len(numbers) < 64)
 
     assert play(script, loop_factory)[-1] == ("numbers", True)
+
+
+def test_a_connection_that_only_the_core_keeps(loop_factory: LoopFactory) -> None:
+    """A transport without a reference of the program's lives until its last byte is sent."""
+
+    async def script(world: World) -> None:
+        class Forgetful(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                transport.write(bytes(100_000))
+                transport.close()
+
+        await world.serve(Forgetful, send_buffer=8192)
+        for _ in range(10):
+            client = await world.connect(receive_buffer=4096)
+            world.note("client", await client.rest() == (bytes(100_000), "eof"))
+
+    assert play(script, loop_factory) == [("client", True)] * 10
 
 
 def test_connecting_inside_a_callback(loop_factory: LoopFactory) -> None:
