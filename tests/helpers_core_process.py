@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import traceback
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -43,7 +44,11 @@ class Child:
     def __init__(self, body: Body, keep: Iterable[int] = ()) -> None:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channel.settimeout(PATIENCE)
-        self.pid = os.fork()
+        with warnings.catch_warnings():
+            # Python 3.12 warns where another test has left a thread (of an executor, say); the
+            # child takes no lock that a thread could hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
         if self.pid == 0:
             _be_child(body, theirs, keep)
         theirs.close()
