@@ -24,11 +24,12 @@ serve: $(VENV)/installed
 test: $(VENV)/installed $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/installed $(VENV)/installed-lint
+lint: $(VENV)/installed $(VENV)/installed-lint $(VENV)/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/cython-lint fastlisten/*.pyx fastlisten/*.pxd
 	$(BIN)/mypy
+	$(BIN)/mypy tests
 	$(BIN)/python -m mypy.stubtest fastlisten._core fastlisten._connection
 
 docs: $(VENV)/installed

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -143,11 +144,8 @@ class Sessions:
                 said += transport.said
             return said
 
-        real, smtp_connection.Letter = smtp_connection.Letter, Sink  # type: ignore[assignment,misc]
-        try:
+        with mock.patch.object(smtp_connection, "Letter", Sink):
             return asyncio.run(main())
-        finally:
-            smtp_connection.Letter = real  # type: ignore[misc]
 
     def close(self) -> None:
         """Release the post office and the directory."""

@@ -308,7 +308,7 @@ def serve(
     )
     served = Served(handler, directory)
     ready, failures = threading.Event(), list[BaseException]()
-    stop: list[Callable[[], None]] = []
+    stop: list[Callable[[], object]] = []
 
     async def main() -> None:
         served.loop = loop = asyncio.get_running_loop()

@@ -177,7 +177,7 @@ def test_toml_loads_again_to_the_same_listeners(file: str) -> None:
 
 def test_private_keys_are_not_shown(file: str) -> None:
     for mode in ("text", "json", "toml"):
-        assert "secret" not in shown(file, mode)  # type: ignore[arg-type]
+        assert "secret" not in shown(file, mode)
 
 
 def test_effective(tmp_path: Path) -> None:

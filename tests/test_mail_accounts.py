@@ -30,7 +30,7 @@ POSTMASTER = Mailbox("postmaster", "postmaster", "")
 
 def found(roster: Roster, text: str) -> str | None:
     account = roster.find(parse_mailbox(text))
-    return account and account.name
+    return account.name if account else None
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def test_names_of_forked_processes_differ() -> None:
 
 
 def test_a_host_name_cannot_lead_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maildir.socket, "gethostname", lambda: "a/b:c")
+    monkeypatch.setattr(socket, "gethostname", lambda: "a/b:c")
     monkeypatch.setattr(maildir, "_process", (0, ""))
     assert unique_name().endswith(".a\\057b\\072c")
 

@@ -115,7 +115,7 @@ def test_a_failing_disk_is_a_temporary_failure(
         raise OSError(error, os.strerror(error))
 
     with monkeypatch.context() as patch:
-        patch.setattr(maildir.os, "fsync", fail)
+        patch.setattr(os, "fsync", fail)
         patch.setattr(maildir.Maildir, "prepare", unsynced_prepare)
         said = plain.say(DIALOGUE)
     assert codes(said) == [250, 250, 250, 354, int(code[:3]), 221]
