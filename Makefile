@@ -13,7 +13,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .PHONY: serve test lint docs bench environment clean
 .DELETE_ON_ERROR:
