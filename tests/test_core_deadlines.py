@@ -75,14 +75,14 @@ def test_silent_clients_hear_the_farewell(loop_factory: LoopFactory, lazy: bool)
 def test_one_byte_is_enough(loop_factory: LoopFactory, lazy: bool) -> None:
     async def main() -> None:
         async with (
-            listening(lazy=lazy, first_byte=0.2, **TEXTS) as listener,
+            listening(lazy=lazy, first_byte=0.5, **TEXTS) as listener,
             crowd_of(listener, 2) as clients,
         ):
             talker, silent = clients
             await talker.send(b"x")
             assert await silent.everything() == GREETING + TOO_SILENT
             assert await talker.exactly(len(GREETING) + 1) == GREETING + b"x"
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.7)
             await talker.send(b"y")
             assert await talker.receive() == b"y"
             assert listener.acceptor.statistics()["timed_out"] == 1
