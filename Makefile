@@ -27,7 +27,7 @@ test: $(VENV)/installed $(VENV)/installed-test
 lint: $(VENV)/installed $(VENV)/installed-lint $(VENV)/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/cython-lint fastlisten/*.pyx fastlisten/*.pxd
+	PATH=$(abspath $(BIN)):$$PATH cython-lint fastlisten/*.pyx fastlisten/*.pxd # runs pycodestyle
 	$(BIN)/mypy
 	$(BIN)/mypy tests
 	$(BIN)/python -m mypy.stubtest fastlisten._core fastlisten._connection
