@@ -18,6 +18,14 @@ cdef enum ConnectionFlag:
     LATE_WRITES = 512      # the unit in which writes after the loss are counted, from here up
 
 
+# One end of an IP connection, in numbers: most are never spelled out.
+cdef struct Name:
+    int length            # 4, 16, or 0 for none or a Unix socket's
+    uint32_t scope
+    uint16_t port
+    uint8_t numbers[16]
+
+
 # What most connections never need; made when it is needed.
 cdef class Extras:
     cdef list chunks       # bytes not sent yet
@@ -29,8 +37,10 @@ cdef class Extras:
     cdef object context   # in which they are sent on
     cdef object sock
     cdef dict known
-    cdef object peername
-    cdef object sockname
+    cdef Name peer
+    cdef bytes peer_path  # of a Unix socket; None without a name
+    cdef Name own
+    cdef bytes own_path
 
 
 cdef class Connection(Endpoint):
@@ -63,7 +73,7 @@ cdef class Connection(Endpoint):
     cdef int may_pause(self) except -1
     cdef int may_resume(self) except -1
     cdef object socket_view(self)
-    cdef object ask_peername(self)
+    cdef bytes take_peername(self, Name *name)
 
 
 cdef class ConnectionAcceptor(Acceptor):

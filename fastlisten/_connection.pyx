@@ -11,11 +11,12 @@ from cpython.contextvars cimport (
     PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
 )
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset, strerror
 
 from fastlisten._core cimport (
-    FLAG_IN, FLAG_OUT, FLAG_SPOKE, R_TIMED_OUT, Acceptor, AcceptorState, Endpoint, Slot,
+    FLAG_EXTRA, FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, FLAG_SPOKE, R_TIMED_OUT, Acceptor,
+    AcceptorState, Endpoint, Slot,
 )
 
 from fastlisten._system cimport (
@@ -47,42 +48,37 @@ cdef object logger = logging.getLogger("asyncio")
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 
 
-# Families by the length of a peer's name.
-cdef dict FAMILIES = {2: socket.AF_INET, 4: socket.AF_INET6, 0: socket.AF_UNIX}
+# Families by the bytes of an address.
+cdef dict FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6, 0: socket.AF_UNIX}
 
 
-cdef bytes own_address(int fd, bint peer):
-    """Our own address of a connection, or the peer's, as the kernel writes it; empty if it cannot.
-    """
+cdef bytes take_name(int fd, bint peer, Name *name):
+    """Write the kernel's name of one end of a connection to `name`; return a Unix socket's path."""
     cdef sockaddr_storage address
     cdef socklen_t size = sizeof(address)
+    cdef Py_ssize_t family = sizeof(address.ss_family)
+    name.length = 0
     if (getpeername if peer else getsockname)(fd, <sockaddr *>&address, &size) < 0:
-        return b""
-    return PyBytes_FromStringAndSize(<char *>&address, min(size, <socklen_t>sizeof(address)))
-
-
-cdef object name_of(bytes kernels):
-    """An address of the kernel in the form of the socket module; None if there is none."""
-    cdef sockaddr_storage address
-    cdef uint8_t numbers[16]
-    cdef uint16_t port
-    cdef uint32_t scope
-    cdef char text[64]
-    cdef int length
-    if len(kernels) < <Py_ssize_t>sizeof(address.ss_family):
         return None
-    memset(&address, 0, sizeof(address))
-    memcpy(&address, PyBytes_AS_STRING(kernels), len(kernels))
-    length = fl_address(&address, numbers, &port, &scope)
-    if length == 4:
-        inet_ntop(AF_INET, numbers, text, sizeof(text))
-        return ((<bytes>text).decode("ascii"), port)
-    if length == 16:
-        inet_ntop(AF_INET6, numbers, text, sizeof(text))
-        return ((<bytes>text).decode("ascii"), port, 0, scope)
-    path = kernels[sizeof(address.ss_family):]
+    name.length = fl_address(&address, name.numbers, &name.port, &name.scope)
+    if name.length or <Py_ssize_t>size <= family:
+        return None
+    return PyBytes_FromStringAndSize(<char *>&address + family, size - family)
+
+
+cdef object spelled(const Name *name, bytes path):
+    """A name in the form of the socket module."""
+    cdef char text[64]
+    if name.length == 4:
+        inet_ntop(AF_INET, name.numbers, text, sizeof(text))
+        return ((<bytes>text).decode("ascii"), name.port)
+    if name.length == 16:
+        inet_ntop(AF_INET6, name.numbers, text, sizeof(text))
+        return ((<bytes>text).decode("ascii"), name.port, 0, name.scope)
+    if path is None:
+        return ""
     # An abstract name begins with NUL and is no text.
-    return path if path[:1] == b"\0" else os.fsdecode(path.partition(b"\0")[0])
+    return path if path[0] == 0 else os.fsdecode(path.partition(b"\0")[0])
 
 
 cdef class Extras:
@@ -696,8 +692,8 @@ cdef class Connection(Endpoint):
         cdef Extras extras = self.need_extras()
         extras.chunks = extras.context = None
         extras.size = extras.first = extras.offset = 0
-        extras.peername = self.ask_peername()
-        extras.sockname = own_address(self.fd, False)
+        extras.peer_path = self.take_peername(&extras.peer)
+        extras.own_path = take_name(self.fd, False, &extras.own)
         if extras.sock is not None:
             extras.sock.detach()
         return 0
@@ -720,10 +716,17 @@ cdef class Connection(Endpoint):
         """Return the protocol object, None after connection_lost."""
         return self.protocol
 
-    cdef object ask_peername(self):
-        """The peer's address as accept gave it; a Unix socket's has no room in the slot."""
-        name = self.engine.peername(self.fd)
-        return name_of(own_address(self.fd, True)) if name == "" else name
+    cdef bytes take_peername(self, Name *name):
+        """Like `take_name`, but as accept gave it: the kernel forgets the peer after a reset. A
+        Unix socket's path has no room in the slot."""
+        cdef Slot *slot = &self.engine.table[self.fd]
+        if not slot.flags & (FLAG_INET | FLAG_INET6):
+            return take_name(self.fd, True, name)
+        name.length = 4 if slot.flags & FLAG_INET else 16
+        name.port = slot.port
+        name.scope = self.engine.extra[self.fd].scope if slot.flags & FLAG_EXTRA else 0
+        memcpy(name.numbers, slot.address, sizeof(name.numbers))
+        return None
 
     cdef object socket_view(self):
         """A socket object that does not own the descriptor."""
@@ -739,8 +742,7 @@ cdef class Connection(Endpoint):
                                         fileno=self.fd)
         else:
             # Nobody asked in time: a closed socket of the same family, as asyncio has it.
-            extras.sock = socket.socket(FAMILIES[len(extras.peername)
-                                                 if isinstance(extras.peername, tuple) else 0])
+            extras.sock = socket.socket(FAMILIES[extras.peer.length])
             extras.sock.close()
         view = extras.known["socket"] = TransportSocket(extras.sock)
         return view
@@ -755,10 +757,18 @@ cdef class Connection(Endpoint):
             default: returned for everything else.
         """
         cdef Extras extras
+        cdef Name address
+        cdef bytes path
         if name == "peername":
-            return self.extras.peername if self.fd < 0 else self.ask_peername()
+            if self.fd < 0:
+                return spelled(&self.extras.peer, self.extras.peer_path)
+            path = self.take_peername(&address)
+            return spelled(&address, path)
         if name == "sockname":
-            return name_of(self.extras.sockname if self.fd < 0 else own_address(self.fd, False))
+            if self.fd < 0:
+                return spelled(&self.extras.own, self.extras.own_path)
+            path = take_name(self.fd, False, &address)
+            return spelled(&address, path)
         if name == "socket":
             return self.socket_view()
         if name == "listener":
