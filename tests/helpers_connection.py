@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import socket
 import struct
 import tempfile
@@ -162,6 +163,7 @@ class World:
         log: notes in order.
         native: served by us, not by asyncio.
         transports: of every `Recorder`, in order of connection_made.
+        create: the `create_server` of this world.
     """
 
     def __init__(self, native: bool) -> None:
@@ -170,6 +172,7 @@ class World:
         self.transports: list[Any] = []
         self.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(self._handle)
+        self.create: Any = fastlisten.create_server if native else self.loop.create_server
         self._open = contextlib.AsyncExitStack()
 
     # -- the log
@@ -246,10 +249,9 @@ class World:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        create: Any = fastlisten.create_server if self.native else self.loop.create_server
         self.address = sock.getsockname()
         self.family = sock.family
-        server = await create(factory, sock=sock, **options)
+        server = await self.create(factory, sock=sock, **options)
         self._open.callback(server.close)
         return server
 
@@ -265,6 +267,18 @@ class World:
         await self.patience(self.loop.sock_connect(sock, self.address))
         return Client(self, sock)
 
+    async def reachable(self, address: Any, family: int = socket.AF_INET) -> str:
+        """Connect and close, let the server notice both, and say how it went."""
+        with socket.socket(family) as sock:
+            sock.setblocking(False)
+            try:
+                await self.patience(self.loop.sock_connect(sock, address))
+            except OSError as exc:
+                return type(exc).__name__
+            await self.settle()
+        await self.settle()
+        return "connected"
+
     async def close(self) -> None:
         """Close everything that the script opened."""
         for transport in self.transports:
@@ -273,6 +287,27 @@ class World:
                 transport.abort()
         await self._open.aclose()
         await self.settle()
+
+
+def numbers(size: int, seed: int = 1) -> bytes:
+    """Return bytes in which a missing or repeated part shows."""
+    return random.Random(seed).randbytes(size)
+
+
+#: More than the kernel takes from a server with `send_buffer=8192` for a client that does not
+#: read and has a receive buffer of 4096, and more than the default high-water mark.
+MUCH = 300_000
+
+
+async def stuffed(world: World, hooks: dict[str, Hook] | None = None) -> tuple[Client, Any]:
+    """Return (client, transport) of which the transport holds `MUCH` bytes, mostly unsent."""
+    await world.serve(lambda: Recorder(world, hooks), send_buffer=8192)
+    client = await world.connect(receive_buffer=4096)
+    await world.until("connection_made")
+    transport = world.transports[0]
+    transport.write(numbers(MUCH))
+    assert transport.get_write_buffer_size() > 65536
+    return client, transport
 
 
 def play(

@@ -19,6 +19,8 @@ from helpers_connection import (
     same_as_asyncio,
 )
 
+from fastlisten.runtime.loop import engine_for
+
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
@@ -218,7 +220,7 @@ def test_paused_connections_do_not_spin(loop_factory: LoopFactory) -> None:
             nonlocal turns
             turns += 1
 
-        engine = __import__("fastlisten.runtime.loop", fromlist=["x"]).engine_for(world.loop)
+        engine = engine_for(world.loop)
         world.loop.remove_reader(engine.fd)
         world.loop.add_reader(engine.fd, turn)
         await asyncio.sleep(0.02)
