@@ -1,6 +1,6 @@
 """The native modules; everything else about the build is in pyproject.toml.
 
-FASTLISTEN_DEBUG=1       no optimisation; indices, None and uninitialised views are checked
+FASTLISTEN_DEBUG=1       no optimisation; indices and uninitialised views are checked
 FASTLISTEN_SANITIZE=...  passed to -fsanitize=, e.g. "address,undefined"
 """
 
@@ -29,8 +29,10 @@ modules = [
 ]  # fmt: skip
 directives = {
     "language_level": 3, "boundscheck": debug, "wraparound": False, "initializedcheck": debug,
-    "cdivision": True, "nonecheck": debug, "binding": True, "embedsignature": False,
+    "cdivision": True, "binding": True, "embedsignature": False,
     # No state of the kernel's can be pickled, and no docstring here is a doctest.
     "auto_pickle": False, "autotestdict": False,
 }  # fmt: skip
-setup(ext_modules=cythonize(modules, compiler_directives=directives))
+# Cython compares times and would keep what it made with other directives.
+force = "--force" in sys.argv
+setup(ext_modules=cythonize(modules, compiler_directives=directives, force=force))
