@@ -103,6 +103,9 @@ PROGRAM = """
 import asyncio, os, signal, socket, sys
 import fastlisten, uvloop
 
+# A shell that runs the tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 make = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}[sys.argv[1]]
 native = sys.argv[2] == "native"
 

@@ -181,7 +181,8 @@ def test_the_program_says_all_and_exits_3(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stdout == ""
     name = Path("/proc/self/comm").read_text().strip()
-    assert done.stderr.splitlines() == [
+    # In development mode asyncio may have something to say of a slow start, too.
+    assert [line for line in done.stderr.splitlines() if line.startswith("error")] == [
         f'error: listener "a" on 127.0.0.1:{port}: bind: Address already in use '
         f"(held by PID {os.getpid()}, {name})",
         f'error: listener "b" on {NOWHERE4}:2525: bind: Cannot assign requested address',
