@@ -456,8 +456,8 @@ cdef enum:
     # A listener gets at least this many accepts per wake-up, however many others are ready.
     MIN_ACCEPTS = 8
     # Microseconds of accepting, and again of calling protocols, per wake-up. The loop's timers wait
-    # for both: 2,000 gave a p99 lag of 6.4 ms under an accept flood, and 500 costs one more
-    # epoll_wait (1 us) per 500 us of work.
+    # for both: 2,000 gave a p99 lag of 6.4 ms under an accept flood, 500 gives 4.0 ms and costs one
+    # more epoll_wait (1 us) per 500 us of work (python -m benchmarks --only lag).
     SLICE = 500
     # What asyncio reads at most at once (selectors: 256 KiB).
     BUFFER = 262144
