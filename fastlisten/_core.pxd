@@ -194,7 +194,6 @@ cdef class Engine:
     cdef uint64_t overload_until
     cdef uint32_t overload_pause
     cdef uint64_t overload_failures
-    cdef uint64_t overload_refused
     cdef bint overload_told
     cdef bint at_capacity
     cdef uint64_t capacity_told

@@ -814,7 +814,6 @@ cdef class Engine:
         if not self.overload_since:
             self.overload_since = self.now
             self.overload_failures = 0
-            self.overload_refused = 0
             self.overload_told = False
             self.overload_pause = BACKOFF_FIRST
         elif self.overload_until == 0:
@@ -828,7 +827,6 @@ cdef class Engine:
                 fd = accept4(state.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
                 if fd < 0:
                     break
-                self.overload_refused += 1
                 state.refused_overload += 1
                 self.say_and_close(fd, state.overload, state.overload_size)
             self.reserve = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
@@ -1487,9 +1485,6 @@ cdef class Engine:
         cdef Acceptor acceptor
         if not self.retiring:
             return 0
-        if self.record_count:
-            # While the records' listeners still have their names.
-            self.flush_records()
         for i in range(self.acceptors_size):
             if self.acceptors[i] != NULL and self.acceptors[i].hold & HOLD_CLOSED \
                     and self.acceptors[i].active == 0:
