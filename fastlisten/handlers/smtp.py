@@ -36,11 +36,13 @@ class SmtpHandler(Handler):
     def __init__(self, settings: HandlerSettings) -> None:
         super().__init__(settings)
         values = {row.key: row.default for row in OPTIONS} | dict(settings.options)
+        self.tls = getattr(settings, "tls", None)
         self.limits = Limits(
             hostname=settings.hostname,
             max_message_size=values["max-message-size"],
             max_recipients=values["max-recipients"],
             max_errors=values["max-errors"],
+            starttls=self.tls is not None and not settings.tls_implicit,
         )
         self.greeting = f"220 {settings.hostname} ESMTP {settings.greeting}".rstrip().encode()
         self.greeting += b"\r\n"
@@ -110,13 +112,14 @@ class SmtpHandler(Handler):
             raise RuntimeError("the handler has not been started")
         return self._office
 
-    def trace(self, info: ConnectionInfo, engine: Engine, name: str) -> bytes:
+    def trace(self, info: ConnectionInfo, engine: Engine, name: str, cipher: str = "") -> bytes:
         """Return the header fields that a message gets on top of it (RFC 5321 4.4).
 
         Args:
             info: where it comes from.
             engine: the session, with its transaction.
             name: the identifier of the message.
+            cipher: TLS version and cipher in words, empty where there is none or it is not known.
         """
         transaction = engine.transaction
         assert transaction is not None
@@ -124,10 +127,12 @@ class SmtpHandler(Handler):
         if info.peer:
             peer = info.peer.partition("%")[0]
             client += f" ([IPv6:{peer}])" if ":" in peer else f" ([{peer}])"
-        # RFC 3848 and RFC 6531 4.3 name the kinds.
+        # RFC 3848 and RFC 6531 4.3 name the kinds; there is none for TLS without EHLO.
         kind = "UTF8SMTP" if transaction.smtputf8 else "ESMTP" if engine.extended else "SMTP"
-        if info.tls and kind != "SMTP":
+        if engine.encrypted and engine.extended:
             kind += "S"
+        if cipher:
+            client += f"\r\n\t(using {cipher})"
         recipients = transaction.recipients
         receiver = f"\r\n\tfor <{recipients[0]}>" if len(recipients) == 1 else ""
         return (

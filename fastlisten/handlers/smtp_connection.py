@@ -9,8 +9,11 @@ What stops a connection's engine for a while, each ended by a callback that call
     the accounts file has changed and is read again           PostOffice.refresh -> _looked_up
     the client does not read its replies                      pause_writing / resume_writing
     it has had its share of the loop                          call_soon -> _take_turn
+    TLS begins                                                start_tls -> _secured
 
-Meanwhile input is kept by the engine up to `READ_AHEAD`; then reading stops.
+Meanwhile input is kept by the engine up to `READ_AHEAD`; then reading stops. Before the go-ahead
+for TLS it stops at once: what the client sends then is in the kernel still when the transport is
+exchanged, and meets nobody but the handshake.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from typing import TYPE_CHECKING, cast
 
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp_engine import Engine
-from fastlisten.handlers.smtp_events import Content, Goodbye, Mail, Recipient, Reset
-from fastlisten.handlers.smtp_replies import reply
+from fastlisten.handlers.smtp_events import Content, Goodbye, Mail, Recipient, Reset, StartTls
+from fastlisten.handlers.smtp_replies import NO_TLS_NOW, reply
 from fastlisten.mail.accounts import Account
 from fastlisten.mail.address import Mailbox
 from fastlisten.mail.delivery import Letter
@@ -71,7 +74,7 @@ class SmtpConnection(asyncio.Protocol):
     def __init__(self, handler: SmtpHandler, info: ConnectionInfo) -> None:
         self._handler = handler
         self._info = info
-        self._engine = Engine(handler.limits)
+        self._engine = Engine(handler.limits, info.tls)
         self._transport: asyncio.Transport | None = None
         self._accounts: dict[str, Account] = {}
         self._letter: Letter | None = None
@@ -83,13 +86,17 @@ class SmtpConnection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """A transaction is in progress: from MAIL accepted until the reply to its end is given."""
-        return self._engine.transaction is not None
+        """A transaction is in progress: from MAIL accepted until the reply to its end is given.
+
+        Or TLS is beginning: a farewell would be taken for a part of it.
+        """
+        return self._engine.transaction is not None or self._engine.securing
 
     @property
     def working(self) -> bool:
         """The server is at work for the client: its silence is not the client's fault."""
-        return self._engine.waiting or self._scheduled or self._crammed()
+        engine = self._engine
+        return engine.waiting or engine.securing or self._scheduled or self._crammed()
 
     # --- called by the transport --------------------------------------------------------------
 
@@ -103,9 +110,10 @@ class SmtpConnection(asyncio.Protocol):
         self._run()
 
     def eof_received(self) -> bool:
-        """Keep the connection for what the client still waits for."""
+        """Keep the connection for what the client still waits for, where its half can end."""
         self._eof = True
-        return self._at_work()
+        transport = self._transport
+        return self._at_work() and transport is not None and transport.can_write_eof()
 
     def pause_writing(self) -> None:
         """Execute nothing more: the client does not read its replies."""
@@ -142,6 +150,9 @@ class SmtpConnection(asyncio.Protocol):
                 engine.accept()
             elif isinstance(event, Reset):
                 self._forget()
+            elif isinstance(event, StartTls):
+                if self._start_tls(transport):
+                    return
             elif isinstance(event, Goodbye):
                 self._forget()
                 transport.write(engine.replies())
@@ -185,6 +196,47 @@ class SmtpConnection(asyncio.Protocol):
             self._letter.abandon()
             self._letter = None
 
+    # --- TLS ----------------------------------------------------------------------------------
+
+    def _start_tls(self, transport: asyncio.Transport) -> bool:
+        """Give the go-ahead and begin the handshake; whether that was possible."""
+        settings = self._handler.tls
+        begin = getattr(transport, "start_tls", None)
+        if settings is None or begin is None or self._eof:
+            self._engine.reject(NO_TLS_NOW)
+            return False
+        transport.pause_reading()
+        self._engine.accept()
+        self._forget()
+        transport.write(self._engine.replies())
+        self._reading = True  # as it will be afterwards, whatever it was before
+        if not transport.is_closing():  # it is, if the client has gone already
+            begin(settings).add_done_callback(self._secured)
+        return True
+
+    def _secured(self, done: asyncio.Future[asyncio.Transport]) -> None:
+        """Go on over the new transport; a handshake that failed ends in connection_lost."""
+        if done.cancelled() or done.exception() is not None:
+            logger.debug(
+                "%s: no TLS with [%s]: %s",
+                self._info.listener,
+                self._info.peer,
+                "cancelled" if done.cancelled() else done.exception(),
+            )
+        elif self._transport is not None and self._engine.securing:
+            self._transport = done.result()
+            self._write_paused = False
+            self._engine.tls_started()
+
+    def _cipher(self) -> str:
+        """Return protocol version and cipher as Postfix words them, empty without TLS."""
+        transport = self._transport
+        tls = None if transport is None else transport.get_extra_info("ssl_object")
+        if tls is None or tls.cipher() is None:
+            return ""
+        name, _, bits = tls.cipher()
+        return f"{tls.version()} with cipher {name} ({bits} bits)"
+
     # --- recipients ---------------------------------------------------------------------------
 
     def _look_up(self, mailbox: Mailbox) -> None:
@@ -226,7 +278,8 @@ class SmtpConnection(asyncio.Protocol):
                 asyncio.get_running_loop(),
                 self._progress,
             )
-            letter.add(self._handler.trace(self._info, self._engine, self._name))
+            cipher = self._cipher() if self._engine.encrypted else ""
+            letter.add(self._handler.trace(self._info, self._engine, self._name, cipher))
         if event.data:
             letter.add(event.data)
         if event.final:

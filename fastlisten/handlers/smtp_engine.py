@@ -2,11 +2,14 @@
 
 Rules of this file: no sockets, no loop, no clock, no look-ups. The engine never raises for what a
 client sends, holds a bounded amount of it, and gives the same events and replies however the
-stream is cut into pieces (pieces of a message apart).
+stream is cut into pieces (pieces of a message apart, and input behind STARTTLS: it is refused as
+far as it has come, and the rest makes the handshake fail). What the commands do is in
+smtp_session.py, where they end in smtp_framing.py.
 
     receive(data)      what came from the client
     next_event()       the next thing its user must know, or None: more input or an answer needed
-    accept(), reject() the answer to a Mail, a Recipient or a final Content
+    accept(), reject() the answer to a StartTls, a Mail, a Recipient or a final Content
+    tls_started()      the handshake is done; what is received from now on came by TLS
     replies()          what is to be written to the client now
 
 While an event waits for its answer nothing further is executed, and input is only kept, so that
@@ -16,22 +19,21 @@ the user must stop reading when `buffered` grows.
                          | too large, bare CR or LF: Reset
                          v
                       DISCARD --CRLF.CRLF--> COMMAND (the refusal is given here)
+
+    COMMAND --STARTTLS, accepted--> SECURING --tls_started()--> COMMAND
+                                       | input: nothing is said
+                                       v
+                                    CLOSING --> CLOSED
+
+From STARTTLS on nothing is kept of what was said in plaintext (RFC 3207 4.2): no name, no
+transaction, not an octet of input. Only the counts of errors go on, which the client did not give
+but earn.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable
-
 from fastlisten.handlers import smtp_replies as replies
-from fastlisten.handlers.smtp_commands import (
-    HTTP_VERBS,
-    NOT_HERE,
-    Refused,
-    parse_client_name,
-    parse_mail,
-    parse_recipient,
-)
+from fastlisten.handlers.smtp_commands import Refused
 from fastlisten.handlers.smtp_events import (
     Content,
     Event,
@@ -39,11 +41,10 @@ from fastlisten.handlers.smtp_events import (
     Goodbye,
     Mail,
     Recipient,
-    Reset,
-    Transaction,
+    StartTls,
 )
-from fastlisten.handlers.smtp_framing import Framing
 from fastlisten.handlers.smtp_replies import Limits
+from fastlisten.handlers.smtp_session import RESET, Session, State
 
 __all__ = ["Engine", "Limits"]
 
@@ -52,69 +53,33 @@ __all__ = ["Engine", "Limits"]
 FLUSH_AT = 64
 
 _FLUSH = Flush()
-_RESET = Reset()
 _GOODBYE = Goodbye()
 
-
-class _State(enum.Enum):
-    COMMAND = enum.auto()
-    CONTENT = enum.auto()
-    DISCARD = enum.auto()  # inside a message that will be refused at its end
-    CLOSING = enum.auto()  # the last reply has been given, the user has not been told yet
-    CLOSED = enum.auto()
-
-
 # CPython 3.11 takes 40 ns to look up a member of an Enum, and every event asks several times.
-_COMMAND = _State.COMMAND
-_CONTENT = _State.CONTENT
-_DISCARD = _State.DISCARD
-_CLOSING = _State.CLOSING
-_CLOSED = _State.CLOSED
+_COMMAND = State.COMMAND
+_CONTENT = State.CONTENT
+_DISCARD = State.DISCARD
+_SECURING = State.SECURING
+_CLOSING = State.CLOSING
+_CLOSED = State.CLOSED
 
 
-class Engine(Framing):
-    """One connection's SMTP session, from the server's side, after the greeting.
+class Engine(Session):
+    """One connection's SMTP session, from the server's side, after the greeting."""
 
-    Attributes:
-        client_name: what the client called itself by EHLO or HELO, empty before.
-        extended: it said EHLO.
-        transaction: the one in progress, or None.
-    """
-
-    __slots__ = (
-        "_errors",
-        "_limits",
-        "_refusal",
-        "_rejected",
-        "_replies",
-        "_size",
-        "_state",
-        "_waiting",
-        "client_name",
-        "extended",
-        "transaction",
-    )
-
-    def __init__(self, limits: Limits) -> None:
-        super().__init__()
-        self._limits = limits
-        self._state: _State = _COMMAND
-        self._waiting: Event | None = None
-        self._replies: list[bytes] = []
-        self._errors = 0
-        self._rejected = 0
-        self._size = 0
-        self._refusal = b""  # what is said at the end of a message that is being discarded
-        self.client_name = ""
-        self.extended = False
-        self.transaction: Transaction | None = None
+    __slots__ = ()
 
     # --- what the user calls ------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
         """Take what the client sent."""
-        if self._state is not _CLOSING and self._state is not _CLOSED:
+        state = self._state
+        if state is _COMMAND or state is _CONTENT or state is _DISCARD:
             super().receive(data)
+        elif state is _SECURING and data:
+            # Plaintext after the go-ahead. Nothing may be said any more: the client takes what
+            # comes now for TLS.
+            self._state = _CLOSING
 
     @property
     def closed(self) -> bool:
@@ -125,6 +90,11 @@ class Engine(Framing):
     def waiting(self) -> bool:
         """An event waits for its answer."""
         return self._waiting is not None
+
+    @property
+    def securing(self) -> bool:
+        """The go-ahead for TLS has been given; nothing may be received but its handshake."""
+        return self._state is _SECURING
 
     def replies(self) -> bytes:
         """Return what is to be written to the client, and forget it."""
@@ -160,6 +130,9 @@ class Engine(Framing):
     def accept(self, answer: bytes = b"") -> None:
         """Answer the waiting event with yes.
 
+        After the answer to a StartTls the transaction is over, and `securing` is true, unless
+        more was received meanwhile; then the session is over.
+
         Args:
             answer: the complete reply, empty for the usual words.
 
@@ -178,6 +151,13 @@ class Engine(Framing):
             self.transaction = None
             self._rejected = 0
             self._replies.append(answer or replies.OK)
+        elif isinstance(event, StartTls):
+            if self.buffered:
+                self._hang_up(self._limits.too_early)
+                return
+            self._replies.append(answer or replies.GO_AHEAD)
+            self._state = _SECURING
+            self._forget()
         else:
             raise RuntimeError("no event waits for an answer")
 
@@ -206,6 +186,24 @@ class Engine(Framing):
         else:
             self._refuse(answer)
 
+    def tls_started(self) -> None:
+        """Begin anew, over TLS.
+
+        Raises:
+            RuntimeError: the engine did not give the go-ahead, or plaintext came after it.
+        """
+        if self._state is not _SECURING:
+            raise RuntimeError("not waiting for a handshake")
+        self._state = _COMMAND
+        self.encrypted = True
+
+    def _forget(self) -> None:
+        """Forget what the client said, as if it had just been greeted."""
+        self.client_name = ""
+        self.extended = False
+        self.transaction = None
+        self.discard()
+
     # --- what follows from the input ----------------------------------------------------------
 
     def _next_command(self) -> Event | None:
@@ -216,10 +214,7 @@ class Engine(Framing):
                 line = self.next_line()
                 if line is None:
                     return None
-                # Spaces at the end are tolerated (RFC 5321 4.1.1).
-                verb, _, argument = line.rstrip(b" ").partition(b" ")
-                verb = verb.upper()
-                event = _EXECUTE.get(verb, Engine._unknown)(self, verb, argument)
+                event = self._execute(line)
             except Refused as error:
                 self._refuse(error.reply)
             if event is not None or self._state is not _COMMAND:
@@ -248,121 +243,9 @@ class Engine(Framing):
                     self._waiting = event
                 return event
             self._state = _DISCARD
-            event = _RESET
+            event = RESET
         if self.ended:
             self._state = _COMMAND
             self.transaction = None
             self._refuse(self._refusal)
         return event
-
-    def _refuse(self, answer: bytes) -> None:
-        """Reply to a command that is not carried out; hang up after too many 5xx."""
-        if answer.startswith(b"5"):
-            self._errors += 1
-            if self._errors > self._limits.max_errors:
-                self._hang_up(self._limits.too_many_errors)
-                return
-        self._replies.append(answer)
-
-    def _hang_up(self, answer: bytes) -> None:
-        """Give the last reply."""
-        self._replies.append(answer)
-        self._state = _CLOSING
-        self.transaction = None
-        self.discard()
-
-    # --- commands -----------------------------------------------------------------------------
-
-    def _reset(self) -> Event | None:
-        """End the transaction, if there is one."""
-        if self.transaction is None:
-            return None
-        self.transaction = None
-        return _RESET
-
-    def _hello(self, verb: bytes, argument: bytes) -> Event | None:
-        self.client_name = parse_client_name(argument)
-        self.extended = verb == b"EHLO"
-        self._replies.append(self._limits.ehlo if self.extended else self._limits.helo)
-        return self._reset()
-
-    def _mail(self, verb: bytes, argument: bytes) -> Event | None:
-        if not self.client_name:
-            raise Refused(503, "5.5.1", "Say EHLO first")
-        if self.transaction is not None:
-            raise Refused(503, "5.5.1", "A transaction is in progress")
-        event = self._waiting = Mail(
-            parse_mail(argument, self.extended, self._limits.max_message_size)
-        )
-        return event
-
-    def _rcpt(self, verb: bytes, argument: bytes) -> Event | None:
-        if self.transaction is None:
-            raise Refused(503, "5.5.1", "Say MAIL first")
-        mailbox = parse_recipient(argument, self.transaction.smtputf8)
-        if len(self.transaction.recipients) >= self._limits.max_recipients:
-            self._replies.append(replies.TOO_MANY)
-            return None
-        event = self._waiting = Recipient(mailbox)
-        return event
-
-    def _data(self, verb: bytes, argument: bytes) -> Event | None:
-        self._no_argument(verb, argument)
-        if self.transaction is None:
-            raise Refused(503, "5.5.1", "Say MAIL first")
-        if not self.transaction.recipients:
-            raise Refused(554, "5.5.1", "No valid recipients")
-        self._replies.append(replies.START)
-        self._state = _CONTENT
-        self._size = 0
-        self.begin_content()
-        return None
-
-    def _rset(self, verb: bytes, argument: bytes) -> Event | None:
-        self._no_argument(verb, argument)
-        self._replies.append(replies.OK)
-        return self._reset()
-
-    def _noop(self, verb: bytes, argument: bytes) -> Event | None:
-        self._replies.append(replies.OK)
-        return None
-
-    def _vrfy(self, verb: bytes, argument: bytes) -> Event | None:
-        if not argument:
-            raise Refused(501, "5.5.4", "Syntax: VRFY address")
-        self._replies.append(replies.NOT_VERIFIED)
-        return None
-
-    def _help(self, verb: bytes, argument: bytes) -> Event | None:
-        self._replies.append(replies.HELP)
-        return None
-
-    def _quit(self, verb: bytes, argument: bytes) -> Event | None:
-        self._no_argument(verb, argument)
-        self._hang_up(self._limits.goodbye)
-        return None
-
-    def _unknown(self, verb: bytes, argument: bytes) -> Event | None:
-        if verb in HTTP_VERBS:
-            self._hang_up(self._limits.other_protocol)
-        else:
-            self._refuse(replies.NOT_IMPLEMENTED if verb in NOT_HERE else replies.UNKNOWN)
-        return None
-
-    def _no_argument(self, verb: bytes, argument: bytes) -> None:
-        if argument:
-            raise Refused(501, "5.5.4", f"{verb.decode()} has no argument")
-
-
-_EXECUTE: dict[bytes, Callable[[Engine, bytes, bytes], Event | None]] = {
-    b"EHLO": Engine._hello,
-    b"HELO": Engine._hello,
-    b"MAIL": Engine._mail,
-    b"RCPT": Engine._rcpt,
-    b"DATA": Engine._data,
-    b"RSET": Engine._rset,
-    b"NOOP": Engine._noop,
-    b"VRFY": Engine._vrfy,
-    b"HELP": Engine._help,
-    b"QUIT": Engine._quit,
-}

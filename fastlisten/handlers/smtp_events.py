@@ -17,6 +17,7 @@ __all__ = [
     "Mail",
     "Recipient",
     "Reset",
+    "StartTls",
     "Transaction",
 ]
 
@@ -38,6 +39,14 @@ class Transaction:
     body: str = ""
     smtputf8: bool = False
     recipients: list[Mailbox] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class StartTls:
+    """STARTTLS, in order. To be answered; if accepted, write the replies and begin the handshake.
+
+    A transaction in progress is over if it is accepted, without a Reset.
+    """
 
 
 @dataclass(slots=True)
@@ -82,4 +91,4 @@ class Goodbye:
     """The last reply has been given: write it and close. Nothing follows."""
 
 
-Event = Mail | Recipient | Content | Reset | Flush | Goodbye
+Event = StartTls | Mail | Recipient | Content | Reset | Flush | Goodbye

@@ -36,12 +36,13 @@ BARE = reply(550, "5.6.0", "The message holds a bare CR or LF; lines end with CR
 TOO_MANY = reply(452, "4.5.3", "Too many recipients; send to the others in another transaction")
 UNKNOWN = reply(500, "5.5.1", "No such command")
 NOT_IMPLEMENTED = reply(502, "5.5.1", "This command is not available here")
-HELP = reply(
-    214,
-    "2.0.0",
-    "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT",
-    "See RFC 5321, RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8)",
-)
+GO_AHEAD = reply(220, "2.0.0", "Begin TLS now")
+NO_TLS_NOW = reply(454, "4.7.0", "TLS is not available at the moment")
+
+_COMMANDS = "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"
+_SOURCES = "See RFC 5321, RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8)"
+HELP = reply(214, "2.0.0", f"Commands: {_COMMANDS}", _SOURCES)
+HELP_STARTTLS = reply(214, "2.0.0", f"Commands: {_COMMANDS} STARTTLS", _SOURCES)
 
 
 @dataclass(frozen=True)
@@ -55,40 +56,46 @@ class Limits:
             a message accepted between them, end the connection.
         max_errors: refused commands (5xx; rejected recipients not counted); one more ends the
             connection.
+        starttls: clients may begin TLS by STARTTLS (RFC 3207).
     """
 
     hostname: str
     max_message_size: int = 50 * 1024 * 1024
     max_recipients: int = 100
     max_errors: int = 20
+    starttls: bool = False
     ehlo: bytes = field(init=False, repr=False)
+    ehlo_encrypted: bytes = field(init=False, repr=False)
     helo: bytes = field(init=False, repr=False)
     goodbye: bytes = field(init=False, repr=False)
     too_large: bytes = field(init=False, repr=False)
     too_many_errors: bytes = field(init=False, repr=False)
     too_many_rejected: bytes = field(init=False, repr=False)
     other_protocol: bytes = field(init=False, repr=False)
+    too_early: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         name, size = self.hostname, self.max_message_size
+        extensions = (
+            "PIPELINING",
+            f"SIZE {size}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+            "HELP",
+        )
+        offer = ("STARTTLS",) if self.starttls else ()
         fixed = {
-            "ehlo": reply(
-                250,
-                "",
-                name,
-                "PIPELINING",
-                f"SIZE {size}",
-                "8BITMIME",
-                "SMTPUTF8",
-                "ENHANCEDSTATUSCODES",
-                "HELP",
-            ),
+            "ehlo": reply(250, "", name, *offer, *extensions),
+            # RFC 3207 4.2: not to be offered again.
+            "ehlo_encrypted": reply(250, "", name, *extensions),
             "helo": reply(250, "", name),
             "goodbye": reply(221, "2.0.0", f"{name} Goodbye"),
             "too_large": reply(552, "5.3.4", f"A message has at most {size} octets here"),
             "too_many_errors": reply(421, "4.7.0", f"{name} Too many errors"),
             "too_many_rejected": reply(421, "4.7.0", f"{name} Too many recipients were rejected"),
             "other_protocol": reply(421, "4.7.0", f"{name} This is SMTP, not HTTP"),
+            "too_early": reply(554, "5.5.0", f"{name} Nothing may follow STARTTLS but TLS"),
         }
         for attribute, value in fixed.items():
             object.__setattr__(self, attribute, value)
