@@ -11,8 +11,10 @@ from fastlisten.errors import (
     StartError,
 )
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
+from fastlisten.runtime.connection_server import ConnectionServer
+from fastlisten.runtime.event_loop import new_event_loop, run
 from fastlisten.runtime.listener import Listener, State
-from fastlisten.runtime.loop import ConnectionServer, create_server
+from fastlisten.runtime.loop import create_server
 from fastlisten.runtime.server import Server
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "StartError",
     "State",
     "create_server",
+    "new_event_loop",
+    "run",
 ]
 
 __version__ = "0.1.0"

@@ -1,0 +1,191 @@
+"""The server object: listening sockets with their acceptors, as asyncio shows them.
+
+Rules of this file: all of `asyncio.Server`, in the words and with the semantics of the running
+Python version where versions differ; what goes beyond it has names of its own. Sockets come bound
+from `binding`; connections are the core's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from asyncio.trsock import TransportSocket
+from collections.abc import Callable, Iterable, Sequence
+
+from fastlisten._core import Acceptor
+from fastlisten.runtime.binding import remove_unix, set_options
+
+__all__ = ["ConnectionServer"]
+
+#: Before 3.12 asyncio's wait_closed returned at once from a closed server, whatever was open.
+WAITS_FOR_CONNECTIONS = sys.version_info >= (3, 12)
+
+
+class ConnectionServer(asyncio.AbstractServer):
+    """Listening sockets served by the native core; made by `create_server`.
+
+    Has all of `asyncio.Server`, and on top of it pausing, the number of connections, counters.
+
+    Attributes:
+        sockets: the listening sockets; empty once closed.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sockets: Sequence[socket.socket],
+        backlog: int,
+        *,
+        waits: bool = True,
+        file: tuple[str, int] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._sockets: list[socket.socket] = list(sockets)
+        self._backlog = backlog
+        self._waits = waits
+        self._file = file
+        self._listening = False
+        self._retired_statistics: dict[str, int] = {}
+        self._acceptors: list[Acceptor] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._serving_forever: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def prepare(self, options: Iterable[tuple[int, int, int | bytes]]) -> None:
+        """Set up the sockets, before anything listens; `options` come last. Called once."""
+        for sock in self._sockets:
+            sock.setblocking(False)
+            if sock.proto == socket.IPPROTO_TCP:
+                # asyncio sets it on every connection; on Linux they inherit it.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        set_options(self._sockets, options)
+
+    def open(self, make: Callable[[socket.socket, ConnectionServer], Acceptor]) -> None:
+        """Make an acceptor for each socket. Called once."""
+        for sock in self._sockets:
+            self._acceptors.append(make(sock, self))
+
+    def _retired(self, acceptor: Acceptor) -> None:
+        """Note that the last connection of a closed acceptor has ended. Called by the core."""
+        _add(self._retired_statistics, acceptor.statistics())
+        self._acceptors.remove(acceptor)
+        if self._acceptors:
+            return
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+        if acceptor.engine.idle:
+            acceptor.engine.close()
+
+    @property
+    def sockets(self) -> tuple[TransportSocket, ...]:
+        """The listening sockets; empty once closed."""
+        return tuple(TransportSocket(sock) for sock in self._sockets)
+
+    @property
+    def connections(self) -> int:
+        """Connections in flight, from accept to close."""
+        return sum(acceptor.connections for acceptor in self._acceptors)
+
+    def statistics(self) -> dict[str, int]:
+        """Return the counters since the start: accepted, refused_limit, refused_overload, ..."""
+        total = dict(self._retired_statistics)
+        for acceptor in self._acceptors:
+            _add(total, acceptor.statistics())
+        return total
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop that serves."""
+        return self._loop
+
+    def is_serving(self) -> bool:
+        """Return True while new connections are accepted."""
+        return not self._closed and any(not acceptor.paused for acceptor in self._acceptors)
+
+    async def start_serving(self) -> None:
+        """Listen and accept; may be called repeatedly."""
+        self.resume_accepting()
+        await asyncio.sleep(0)
+
+    def pause_accepting(self) -> None:
+        """Stop accepting; new clients wait in the backlog, connections go on."""
+        for acceptor in self._acceptors:
+            acceptor.pause()
+
+    def resume_accepting(self) -> None:
+        """Accept again after `pause_accepting`, or for the first time."""
+        if self._closed:
+            raise RuntimeError(f"server {self!r} is closed")
+        if not self._listening:
+            # As in asyncio not before: a client of a server that is not started is refused.
+            for sock in self._sockets:
+                sock.listen(self._backlog)
+            self._listening = True
+        for acceptor in self._acceptors:
+            acceptor.resume()
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled, then close and wait as `wait_closed` does."""
+        if self._serving_forever is not None:
+            raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
+        if self._closed:
+            raise RuntimeError(f"server {self!r} is closed")
+        self.resume_accepting()
+        self._serving_forever = self._loop.create_future()
+        try:
+            await self._serving_forever
+        except asyncio.CancelledError:
+            try:
+                self.close()
+                await self.wait_closed()
+            finally:
+                raise
+        finally:
+            self._serving_forever = None
+
+    def close(self) -> None:
+        """Stop accepting for good and close the listening sockets; connections go on."""
+        if self._closed:
+            return
+        self._closed = True
+        sockets, self._sockets = self._sockets, []
+        for acceptor in tuple(self._acceptors):
+            acceptor.close()
+        for sock in sockets:
+            sock.close()
+        if self._file is not None:
+            remove_unix(self._file)
+        if self._serving_forever is not None and not self._serving_forever.done():
+            self._serving_forever.cancel()
+
+    def close_clients(self) -> None:
+        """Close all connections once their write buffers are sent (asyncio, Python 3.13)."""
+        for acceptor in tuple(self._acceptors):
+            acceptor.close_clients()
+
+    def abort_clients(self) -> None:
+        """Close all connections at once; their protocols are told (asyncio, Python 3.13)."""
+        for acceptor in tuple(self._acceptors):
+            acceptor.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the server is closed and its last connection has ended.
+
+        A server made by the loop's own `create_server` returns under Python 3.11 at once if it is
+        closed already, as asyncio's does there.
+        """
+        if not self._acceptors or (self._closed and not self._waits):
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} sockets={self.sockets!r}>"
+
+
+def _add(total: dict[str, int], more: dict[str, int]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0) + value

@@ -1,0 +1,256 @@
+"""The drop-in loop: uvloop's or asyncio's, with server-side connections on the core.
+
+Rules of this file: the methods of the loop that make or take server-side connections, with the
+signatures of the newest Python, and nothing else; the rest is the base loop's. What is served is
+`loop`'s, what is bound is `binding`'s.
+
+A loop belongs to the process and the thread that made it. A forked child holds a dead copy: its
+copies of connections are closed in the child and live on in the parent; it may make a new loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from ssl import SSLContext, SSLSocket
+from typing import Any, TypeVar
+
+from fastlisten._connection import ConnectionAcceptor
+from fastlisten.runtime import start_tls
+from fastlisten.runtime.binding import bind_unix, inode_of
+from fastlisten.runtime.connection_server import WAITS_FOR_CONNECTIONS, ConnectionServer
+from fastlisten.runtime.loop import engine_for, existing_engine, serve, take_sockets
+from fastlisten.runtime.tls_arguments import (
+    check_context,
+    check_timeouts,
+    make_settings,
+    shared_settings,
+)
+
+__all__ = ["AsyncioLoop", "ServerMethods", "new_event_loop", "run"]
+
+logger = logging.getLogger("asyncio")
+
+_T = TypeVar("_T")
+_Factory = Callable[[], asyncio.BaseProtocol]
+
+#: asyncio's default of `cleanup_socket`.
+CLEANS_UP = sys.version_info >= (3, 13)
+
+
+class ServerMethods(asyncio.AbstractEventLoop):
+    """What the two loops have in common: the methods that replace those of their base."""
+
+    #: Takes over connected sockets; made with the first.
+    _taker: ConnectionAcceptor | None = None
+
+    async def create_server(  # type: ignore[override]
+        self,
+        protocol_factory: _Factory,
+        host: str | Sequence[str] | None = None,
+        port: int | None = None,
+        *,
+        family: int = socket.AF_UNSPEC,
+        flags: int = socket.AI_PASSIVE,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: SSLContext | None = None,
+        reuse_address: bool | None = None,
+        reuse_port: bool | None = None,
+        keep_alive: bool | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+    ) -> ConnectionServer:
+        """Create a TCP server on the core (asyncio's `loop.create_server`)."""
+        check_context(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        sockets = await take_sockets(
+            self, host, port, family, flags, sock, reuse_address, reuse_port
+        )
+        return await self._serve(
+            ConnectionServer(self, sockets, backlog, waits=WAITS_FOR_CONNECTIONS),
+            protocol_factory,
+            ssl,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            keep_alive=keep_alive,
+            start=start_serving,
+        )
+
+    async def create_unix_server(  # type: ignore[override]
+        self,
+        protocol_factory: _Factory,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
+        *,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: SSLContext | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        cleanup_socket: bool = CLEANS_UP,
+    ) -> ConnectionServer:
+        """Create a Unix stream server on the core (asyncio's `loop.create_unix_server`)."""
+        check_context(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if path is not None:
+            if sock is not None:
+                raise ValueError("path and sock can not be specified at the same time")
+            sock = bind_unix(path)
+        elif sock is None:
+            raise ValueError("path was not specified, and no sock specified")
+        elif sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+            raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
+        return await self._serve(
+            ConnectionServer(
+                self,
+                [sock],
+                backlog,
+                waits=WAITS_FOR_CONNECTIONS,
+                file=inode_of(sock) if cleanup_socket else None,
+            ),
+            protocol_factory,
+            ssl,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            start=start_serving,
+        )
+
+    async def _serve(
+        self,
+        server: ConnectionServer,
+        factory: _Factory,
+        ssl: SSLContext | None,
+        handshake_timeout: float | None,
+        shutdown_timeout: float | None,
+        *,
+        keep_alive: bool | None = None,
+        start: bool,
+    ) -> ConnectionServer:
+        tls = None if ssl is None else make_settings(ssl, handshake_timeout, shutdown_timeout)
+        await serve(server, factory, tls, {}, keep_alive=keep_alive or None, start=start)
+        if self.get_debug():
+            logger.info("%r is serving", server)
+        return server
+
+    async def connect_accepted_socket(
+        self,
+        protocol_factory: _Factory,
+        sock: socket.socket,
+        *,
+        ssl: SSLContext | bool | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[Any, Any]:
+        """Serve a connection that was accepted elsewhere (`loop.connect_accepted_socket`)."""
+        if sock.type != socket.SOCK_STREAM:
+            raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+        if ssl_handshake_timeout is not None and not ssl:
+            raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+        if ssl_shutdown_timeout is not None and not ssl:
+            raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+        if isinstance(sock, SSLSocket):
+            raise TypeError("Socket cannot be of type SSLSocket")
+        check_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+        sock.setblocking(False)
+        protocol = protocol_factory()
+        if ssl is True:
+            raise ValueError("Server side SSL needs a valid SSLContext")
+        if self._taker is None or self._taker.engine.closed:
+            self._taker = ConnectionAcceptor(engine_for(self), None, None)
+        transport: Any
+        if ssl:
+            settings = shared_settings(
+                self._taker.engine, ssl, ssl_handshake_timeout, ssl_shutdown_timeout
+            )
+            transport = await settings.attach(self._taker, sock, protocol)
+        else:
+            transport = self._taker.attach(sock, protocol)
+        if self.get_debug():
+            view = transport.get_extra_info("socket")
+            logger.debug("%r handled: (%r, %r)", view, transport, protocol)
+        return transport, protocol
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        """Upgrade a connection to TLS (asyncio's `loop.start_tls`)."""
+        ours = start_tls.is_ours(transport)
+        function: Any = start_tls.start_tls if ours else super().start_tls
+        return await function(
+            transport,
+            protocol,
+            sslcontext,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+
+    def close(self) -> None:
+        """Close the loop; connections that are still open are dropped, their protocols not told."""
+        engine = existing_engine(self)
+        # A running loop cannot be closed: the base loop says so.
+        if engine is not None and not self.is_running():
+            engine.close()
+        super().close()
+
+
+class AsyncioLoop(ServerMethods, asyncio.SelectorEventLoop):  # type: ignore[misc]
+    """asyncio's selector loop with server-side connections on the core."""
+
+
+def new_event_loop(use_uvloop: bool | None = None) -> asyncio.AbstractEventLoop:
+    """Return a new event loop whose servers run on the native core.
+
+    It is what a `loop_factory` of asyncio.Runner or the loop setting of a server wants; any asyncio
+    program runs on it unchanged.
+
+    Args:
+        use_uvloop: build on uvloop (True) or on asyncio's selector loop (False). None: uvloop if
+            it is installed.
+
+    Raises:
+        ImportError: uvloop is asked for and not installed.
+        OSError: no descriptor or memory for a loop.
+    """
+    if use_uvloop is False:
+        return AsyncioLoop()
+    try:
+        from fastlisten.runtime.uvloop_loop import UvloopLoop
+    except ImportError:
+        if use_uvloop:
+            raise
+        return AsyncioLoop()
+    return UvloopLoop()
+
+
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+    """Run a coroutine on a new loop of ours, as asyncio.run does on its own.
+
+    Args:
+        main: the program.
+        debug: the loop's debug mode; None: as the environment says (PYTHONASYNCIODEBUG).
+
+    Returns:
+        What `main` returns.
+
+    Raises:
+        RuntimeError: this thread runs a loop already.
+        ValueError: not a coroutine.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("fastlisten.run() cannot be called from a running event loop")
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)
