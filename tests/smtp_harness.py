@@ -23,7 +23,15 @@ from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import SmtpHandler
 from fastlisten.handlers.smtp_connection import SmtpConnection
 from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import Content, Flush, Goodbye, Mail, Recipient, Reset
+from fastlisten.handlers.smtp_events import (
+    Content,
+    Flush,
+    Goodbye,
+    Mail,
+    Recipient,
+    Reset,
+    StartTls,
+)
 from fastlisten.handlers.smtp_replies import reply
 
 HOSTNAME = "mx.example.org"
@@ -63,8 +71,8 @@ class Driven:
         replies: everything said.
     """
 
-    def __init__(self, **limits: Any) -> None:
-        self.engine = Engine(Limits(HOSTNAME, **limits))
+    def __init__(self, encrypted: bool = False, **limits: Any) -> None:
+        self.engine = Engine(Limits(HOSTNAME, **limits), encrypted)
         self.events: list[tuple[Any, ...]] = []
         self.replies = b""
         self._content = b""
@@ -105,6 +113,9 @@ class Driven:
                 self.events.append(("message", self._content))
                 self._content = b""
                 self.engine.accept()
+        elif isinstance(event, StartTls):
+            self.events.append(("starttls",))
+            self.engine.accept()
         elif isinstance(event, Reset):
             self._content = b""
             self.events.append(("reset",))
