@@ -185,10 +185,10 @@ def test_nothing_is_kept_and_nothing_is_said_after_the_go_ahead() -> None:
     assert not engine.waiting
     engine.receive(b"")
     assert engine.next_event() is None
-    assert engine.securing
+    assert (engine.securing, engine.closed) == (True, False)
     engine.receive(b"x" * 100_000)
     assert engine.buffered == 0
-    assert not engine.securing
+    assert (engine.securing, engine.closed) == (False, True)
     assert isinstance(engine.next_event(), Goodbye)
     assert engine.replies() == b""
     assert engine.next_event() is None

@@ -36,13 +36,12 @@ class SmtpHandler(Handler):
     def __init__(self, settings: HandlerSettings) -> None:
         super().__init__(settings)
         values = {row.key: row.default for row in OPTIONS} | dict(settings.options)
-        self.tls = getattr(settings, "tls", None)
         self.limits = Limits(
             hostname=settings.hostname,
             max_message_size=values["max-message-size"],
             max_recipients=values["max-recipients"],
             max_errors=values["max-errors"],
-            starttls=self.tls is not None and not settings.tls_implicit,
+            starttls=settings.tls is not None and not settings.tls_implicit,
         )
         self.greeting = f"220 {settings.hostname} ESMTP {settings.greeting}".rstrip().encode()
         self.greeting += b"\r\n"

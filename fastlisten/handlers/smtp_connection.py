@@ -155,7 +155,8 @@ class SmtpConnection(asyncio.Protocol):
                     return
             elif isinstance(event, Goodbye):
                 self._forget()
-                transport.write(engine.replies())
+                if replies := engine.replies():
+                    transport.write(replies)
                 transport.close()
                 return
             else:  # Flush
@@ -200,7 +201,7 @@ class SmtpConnection(asyncio.Protocol):
 
     def _start_tls(self, transport: asyncio.Transport) -> bool:
         """Give the go-ahead and begin the handshake; whether that was possible."""
-        settings = self._handler.tls
+        settings = self._handler.settings.tls
         begin = getattr(transport, "start_tls", None)
         if settings is None or begin is None or self._eof:
             self._engine.reject(NO_TLS_NOW)
