@@ -15,7 +15,8 @@ cdef enum ConnectionFlag:
     BUFFERED = 64          # the protocol is a BufferedProtocol
     CONNECTED = 128        # connection_made was called
     ABORTED = 256          # what is unsent is not waited for
-    LATE_WRITES = 512      # the unit in which writes after the loss are counted, from here up
+    UPGRADING = 512        # start_tls() waits for what is unsent
+    LATE_WRITES = 1024     # the unit in which writes after the loss are counted, from here up
 
 
 # One end of an IP connection, in numbers: most are never spelled out.
@@ -24,6 +25,11 @@ cdef struct Name:
     uint32_t scope
     uint16_t port
     uint8_t numbers[16]
+
+
+# What start_tls() takes; implemented above this module.
+cdef class Security:
+    cdef int take_over(self, Connection connection, waiter) except -1
 
 
 # What most connections never need; made when it is needed.
@@ -41,6 +47,9 @@ cdef class Extras:
     cdef bytes peer_path  # of a Unix socket; None without a name
     cdef Name own
     cdef bytes own_path
+    cdef Security security  # start_tls() was called
+    cdef object waiter     # ... and this future tells how it ended
+    cdef Connection successor  # ... and this transport has the descriptor now
 
 
 cdef class Connection(Endpoint):
@@ -49,6 +58,10 @@ cdef class Connection(Endpoint):
     cdef Extras extras
     cdef AcceptorState *state(self)
     cdef Acceptor acceptor(self)
+    cdef bint call_factory(self) except -1
+    cdef int connect(self) except -1
+    cdef int hand_over(self) except -1
+    cdef int keep_names(self) except -1
     cdef int use_protocol(self, protocol) except -1
     cdef int complain(self, str message, exc) except -1
     cdef int fatal(self, exc, str message) except -1
@@ -77,4 +90,4 @@ cdef class Connection(Endpoint):
 
 
 cdef class ConnectionAcceptor(Acceptor):
-    pass
+    cdef int take(self, Connection connection, sock, protocol) except -1

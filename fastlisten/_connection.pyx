@@ -81,6 +81,14 @@ cdef object spelled(const Name *name, bytes path):
     return path if path[0] == 0 else os.fsdecode(path.partition(b"\0")[0])
 
 
+cdef class Security:
+    """How a connection goes on encrypted; subclassed natively (see `TlsSettings`)."""
+
+    cdef int take_over(self, Connection connection, waiter) except -1:
+        """Take the descriptor; set the new transport as the result of `waiter` when it is ready."""
+        raise NotImplementedError
+
+
 cdef class Extras:
     """What most connections never need: unsent bytes, limits, the socket object."""
 
@@ -110,9 +118,13 @@ cdef class Connection(Endpoint):
     # -- from the engine
 
     cdef int made(self) except -1:
+        if self.call_factory():
+            self.connect()
+        return 0
+
+    cdef bint call_factory(self) except -1:
+        """Make the protocol object; False when there is none and the connection is gone."""
         cdef Acceptor acceptor = self.acceptor()
-        cdef AcceptorState *state = self.state()
-        cdef Slot *slot = &self.engine.table[self.fd]
         # asyncio copies the server's context for the factory, and what the factory left in it
         # again for connection_made and for data_received. The last one is kept only if the factory
         # changed something: else it is the server's, and costs an idle connection nothing.
@@ -129,23 +141,30 @@ cdef class Connection(Endpoint):
                 "message": "Error on transport creation for incoming connection",
                 "exception": exc,
             })
-            return 0
+            return False
         finally:
             PyContext_Exit(context)
         if self.fd < 0:
             # The factory closed the engine.
-            return 0
+            return False
+        self.use_protocol(protocol)
         if context != acceptor.context:
             self.context = context
-            context = PyContext_Copy(context)
+        return True
+
+    cdef int connect(self) except -1:
+        """Call connection_made; receive from now on."""
+        cdef Acceptor acceptor = self.acceptor()
+        cdef AcceptorState *state = self.state()
+        cdef Slot *slot = &self.engine.table[self.fd]
+        context = PyContext_Copy(acceptor.context if self.context is None else self.context)
         PyContext_Enter(context)
         try:
-            self.use_protocol(protocol)
             if slot.offset < state.greeting_size:
                 self.keep(acceptor.texts[0], slot.offset)
             self.flags |= CONNECTED
             try:
-                protocol.connection_made(self)
+                self.protocol.connection_made(self)
             except BaseException as exc:
                 self.listen_to()
                 self.complain("Exception in callback connection_made()", exc)
@@ -210,7 +229,7 @@ cdef class Connection(Endpoint):
         return 0
 
     cdef int say_farewell(self, bytes text) except -1:
-        if text and not self.flags & WRITE_EOF:
+        if text and not self.flags & (WRITE_EOF | UPGRADING):
             self.write(text)
         if not self.flags & CLOSING:
             self.close()
@@ -245,7 +264,7 @@ cdef class Connection(Endpoint):
         cdef int wanted = 0
         if self.fd < 0 or self.flags & LOST:
             return 0
-        if not self.flags & (CLOSING | PAUSED | PEER_EOF):
+        if not self.flags & (CLOSING | PAUSED | PEER_EOF | UPGRADING):
             wanted = FLAG_IN
         if self.extras is not None and self.extras.size:
             wanted |= FLAG_OUT
@@ -370,8 +389,9 @@ cdef class Connection(Endpoint):
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, "
                             f"not {type(data).__name__!r}")
-        if self.flags & WRITE_EOF:
-            raise RuntimeError("Cannot call write() after write_eof()")
+        if self.flags & (WRITE_EOF | UPGRADING):
+            raise RuntimeError("Cannot call write() after write_eof()" if self.flags & WRITE_EOF
+                               else "Cannot call write() after start_tls()")
         if not data:
             return
         if self.flags & LOST:
@@ -412,8 +432,10 @@ cdef class Connection(Endpoint):
 
     def writelines(self, list_of_data):
         """Send several pieces with as few system calls as the kernel allows."""
-        if self.flags & WRITE_EOF:
-            raise RuntimeError("Cannot call writelines() after write_eof()")
+        if self.flags & (WRITE_EOF | UPGRADING):
+            raise RuntimeError("Cannot call writelines() after write_eof()"
+                               if self.flags & WRITE_EOF
+                               else "Cannot call writelines() after start_tls()")
         pieces = []
         for data in list_of_data:
             if type(data) is not bytes:
@@ -516,6 +538,8 @@ cdef class Connection(Endpoint):
         if self.flags & CLOSING:
             self.flags |= LOST
             self.lost(None)
+        elif self.flags & UPGRADING:
+            self.hand_over()
         elif self.flags & WRITE_EOF:
             # A failure means a reset, of which the next event tells.
             shutdown(self.fd, SHUT_WR)
@@ -584,11 +608,60 @@ cdef class Connection(Endpoint):
             self.complain("protocol.resume_writing() failed", exc)
         return 0
 
+    # -- becoming encrypted
+
+    def start_tls(self, Security settings not None):
+        """Speak TLS from now on, as the server.
+
+        Nothing more is received in clear text after this call, so that what a client has sent
+        behind its STARTTLS command is taken for a handshake, and fails (RFC 3207 section 4.2 and
+        CVE-2011-0411). The handshake begins when all that was written is sent.
+
+        Args:
+            settings: certificate, versions, timeouts.
+
+        Returns:
+            A future: the `TlsConnection` that has the same protocol object. The protocol's
+            connection_made is not called again; data_received is called for the first time in the
+            loop's iteration after the callbacks of the future. It fails with what ended the
+            handshake (`ssl.SSLError`, `ConnectionError`), of which connection_lost tells too.
+
+        Raises:
+            RuntimeError: after write_eof(), or called a second time.
+            ConnectionError: the connection is closing.
+        """
+        cdef Extras extras
+        if self.flags & (WRITE_EOF | UPGRADING) \
+                or self.extras is not None and self.extras.successor is not None:
+            raise RuntimeError("Cannot call start_tls() after write_eof()"
+                               if self.flags & WRITE_EOF
+                               else "start_tls() was called already")
+        if self.flags & CLOSING:
+            raise ConnectionAbortedError("Cannot start TLS: the connection is closing")
+        extras = self.need_extras()
+        extras.security = settings
+        waiter = extras.waiter = self.engine.loop.create_future()
+        self.flags |= UPGRADING
+        if extras.size:
+            self.listen_to()
+        else:
+            self.hand_over()
+        return waiter
+
+    cdef int hand_over(self) except -1:
+        cdef Extras extras = self.extras
+        waiter = extras.waiter
+        extras.waiter = None
+        extras.security.take_over(self, waiter)
+        return 0
+
     # -- ending
 
     def close(self):
         """Stop receiving, send what is queued, then call connection_lost(None)."""
         if self.flags & CLOSING:
+            if self.extras is not None and self.extras.successor is not None:
+                self.extras.successor.close()
             return
         self.flags |= CLOSING
         if self.extras is None or self.extras.size == 0:
@@ -600,7 +673,10 @@ cdef class Connection(Endpoint):
 
     def abort(self):
         """Drop what is queued and call connection_lost(None)."""
-        self.force_close(None)
+        if self.extras is not None and self.extras.successor is not None:
+            self.extras.successor.abort()
+        else:
+            self.force_close(None)
 
     def is_closing(self):
         """Return True once `close` or `abort` was called or the connection broke."""
@@ -692,10 +768,20 @@ cdef class Connection(Endpoint):
         cdef Extras extras = self.need_extras()
         extras.chunks = extras.context = None
         extras.size = extras.first = extras.offset = 0
-        extras.peer_path = self.take_peername(&extras.peer)
-        extras.own_path = take_name(self.fd, False, &extras.own)
+        self.keep_names()
         if extras.sock is not None:
             extras.sock.detach()
+        if extras.waiter is not None:
+            waiter = extras.waiter
+            extras.waiter = None
+            if not waiter.done():
+                waiter.set_exception(ConnectionAbortedError("closed before TLS had started"))
+        return 0
+
+    cdef int keep_names(self) except -1:
+        cdef Extras extras = self.need_extras()
+        extras.peer_path = self.take_peername(&extras.peer)
+        extras.own_path = take_name(self.fd, False, &extras.own)
         return 0
 
     # -- asking
@@ -800,3 +886,34 @@ cdef class ConnectionAcceptor(Acceptor):
 
     cdef Endpoint endpoint(self, int fd):
         return Connection.__new__(Connection)
+
+    def attach(self, sock, protocol):
+        """Serve a connection that somebody else has accepted.
+
+        Args:
+            sock: a connected, non-blocking stream socket; closed with the connection.
+            protocol: its connection_made is called before this returns.
+
+        Returns:
+            The `Connection`.
+
+        Raises:
+            ValueError: the descriptor is out of range or served already.
+            RuntimeError: the acceptor is closed.
+        """
+        cdef Connection connection = Connection.__new__(Connection)
+        self.take(connection, sock, protocol)
+        connection.connect()
+        return connection
+
+    cdef int take(self, Connection connection, sock, protocol) except -1:
+        cdef int fd = sock.fileno()
+        cdef Extras extras
+        self.engine.enroll(self, fd)
+        self.engine.adopt(fd, connection)
+        connection.context = PyContext_CopyCurrent()
+        connection.use_protocol(protocol)
+        extras = connection.need_extras()
+        extras.sock = sock
+        extras.known = {"socket": TransportSocket(sock)}
+        return 0

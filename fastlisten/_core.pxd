@@ -18,7 +18,6 @@ cdef enum SlotState:
     SLOT_LINGERING = 6   # closed by us, the kernel still sends (socket.linger)
     SLOT_PARKED = 7      # refused; waits for the peer to read the refusal
     SLOT_PROXY = 8       # reserved: waits for its PROXY header
-    SLOT_HANDSHAKE = 9   # reserved: TLS handshake without a Python object
 
 
 cdef enum SlotFlag:
@@ -41,6 +40,7 @@ cdef enum RecordKind:
     R_OVERLOAD = 4
     R_CAPACITY = 5
     R_BROKEN = 6
+    R_HANDSHAKE = 7
 
 
 # 32 bytes: two slots share a cache line, and a silent connection costs nothing else.
@@ -88,6 +88,8 @@ cdef struct AcceptorState:
     bint lazy
     bint server_first
     bint wait
+    bint tls                # the first bytes begin a handshake, `first_byte` is its deadline
+    bint passive            # without a listening socket: its connections are handed to it
     Row *row
     uint32_t *cells
     uint32_t generation
@@ -116,6 +118,8 @@ cdef struct AcceptorState:
     uint64_t accept_errors
     uint64_t option_errors
     uint64_t timed_out
+    uint64_t handshake_failures
+    uint64_t truncated
     int last_errno
 
 
@@ -173,6 +177,7 @@ cdef class Engine:
     cdef list owners
     cdef dict wakeups
     cdef char *buffer
+    cdef object view        # of `buffer`
     cdef void *events
     cdef int position
     cdef int count
@@ -241,6 +246,7 @@ cdef class Engine:
     cdef int admit(self, int fd) except -1
     cdef int first_byte(self, int fd, uint32_t events) except -1
     cdef int adopt(self, int fd, Endpoint endpoint) except -1
+    cdef int enroll(self, Acceptor acceptor, int fd) except -1
     cdef int sweep(self) except -1
     cdef int flush_records(self) except -1
     cdef object peername(self, int fd)

@@ -15,6 +15,7 @@ RECORD_TIMED_OUT: Final[int]
 RECORD_OVERLOAD: Final[int]
 RECORD_CAPACITY: Final[int]
 RECORD_BROKEN: Final[int]
+RECORD_HANDSHAKE: Final[int]
 
 # kind, wall clock in seconds, acceptor (None: the whole engine), address, port, value, errno
 _Record: TypeAlias = tuple[int, float, Acceptor | None, str, int, int, int]
@@ -96,7 +97,7 @@ class Acceptor:
     @property
     def engine(self) -> Engine: ...
     @property
-    def sock(self) -> socket.socket: ...
+    def sock(self) -> socket.socket | None: ...
     @property
     def places(self) -> Places | None: ...
     @property
@@ -110,8 +111,8 @@ class Acceptor:
     def __init__(
         self,
         engine: Engine,
-        sock: socket.socket,
-        factory: Callable[..., asyncio.BaseProtocol],
+        sock: socket.socket | None,
+        factory: Callable[..., asyncio.BaseProtocol] | None,
         *,
         server: _AcceptorOwner | None = None,
         listener: Any = None,

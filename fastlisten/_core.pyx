@@ -17,7 +17,9 @@
 # close(2), and close(2) is in one function: Engine.release.
 
 cimport cython
+from cpython.buffer cimport PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport (
     EAGAIN, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN,
     ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPERM, EPROTO,
@@ -35,8 +37,8 @@ from fastlisten._system cimport (
     SOCK_NONBLOCK, SOL_SOCKET, SO_LINGER, TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1,
     epoll_ctl, epoll_event, epoll_wait, eventfd, fl_add32, fl_address, fl_and64, fl_cas32,
     fl_load32, fl_load64, fl_microseconds, fl_or64, fl_pause, fl_set_timer, fl_store32, fl_sub32,
-    fl_swap32, fl_swap64, fl_walltime, ftruncate, getsockopt, inet_ntop, ioctl, linger_t,
-    memfd_create, mmap, munmap, open, read, recv, send, setsockopt, shutdown, sockaddr,
+    fl_swap32, fl_swap64, fl_walltime, ftruncate, getpeername, getsockopt, inet_ntop, ioctl,
+    linger_t, memfd_create, mmap, munmap, open, read, recv, send, setsockopt, shutdown, sockaddr,
     sockaddr_storage, socklen_t, timerfd_create, write,
 )
 
@@ -491,6 +493,7 @@ RECORD_TIMED_OUT = R_TIMED_OUT
 RECORD_OVERLOAD = R_OVERLOAD
 RECORD_CAPACITY = R_CAPACITY
 RECORD_BROKEN = R_BROKEN
+RECORD_HANDSHAKE = R_HANDSHAKE
 
 
 cdef struct LogRecord:
@@ -569,6 +572,7 @@ cdef class Engine:
         self.table = <Slot *>memory
         self.extra = <SlotExtra *>(self.table + self.table_size)
         self.buffer = <char *>(self.extra + self.table_size)
+        self.view = PyMemoryView_FromMemory(self.buffer, BUFFER, PyBUF_WRITE)
         self.events = calloc(MAX_EVENTS, sizeof(epoll_event))
         self.accepted = <int *>calloc(MAX_ACCEPTS, sizeof(int))
         self.parked = <uint64_t *>calloc(PARKED_RING, sizeof(uint64_t))
@@ -1237,8 +1241,9 @@ cdef class Engine:
         except BaseException:
             self.release(fd)
             raise
-        self.table[fd].flags |= FLAG_SPOKE
-        self.set_deadline(fd, acceptor.state.idle)
+        if not acceptor.state.tls:
+            self.table[fd].flags |= FLAG_SPOKE
+            self.set_deadline(fd, acceptor.state.idle)
         endpoint.made()
         # Received like all that follows: if the protocol has not paused, closed or changed.
         return endpoint.event(events) if endpoint.fd >= 0 else 0
@@ -1251,6 +1256,47 @@ cdef class Engine:
         endpoint.fd = fd
         self.endpoints[fd] = endpoint
         self.table[fd].state = SLOT_OPEN
+        return 0
+
+    cdef int enroll(self, Acceptor acceptor, int fd) except -1:
+        """Give a slot to a connection that somebody else has accepted. It counts as no place."""
+        cdef AcceptorState *state = acceptor.state
+        cdef sockaddr_storage peer
+        cdef socklen_t size = sizeof(peer)
+        cdef Slot *slot
+        cdef uint32_t scope
+        cdef int length
+        if self.closed or acceptor.closing:
+            raise RuntimeError("the acceptor is closed")
+        if fd < 0 or <uint32_t>fd >= self.table_size:
+            raise ValueError(f"descriptor {fd} is out of range")
+        slot = &self.table[fd]
+        if slot.state != SLOT_FREE:
+            raise ValueError(f"descriptor {fd} is served already")
+        memset(&peer, 0, sizeof(peer))
+        if getpeername(fd, <sockaddr *>&peer, &size) < 0:
+            # Reset meanwhile: nobody can say any more who it was, and the first receive will tell.
+            peer.ss_family = 0
+        self.tick()
+        slot.flags = 0
+        slot.offset = 0
+        slot.deadline = 0
+        slot.acceptor = state.index
+        length = fl_address(&peer, slot.address, &slot.port, &scope)
+        if length == 4:
+            slot.flags = FLAG_INET
+        elif length == 16:
+            slot.flags = FLAG_INET6
+        if scope:
+            self.extra[fd].scope = scope
+            slot.flags |= FLAG_EXTRA
+        slot.state = SLOT_ACCEPTED
+        self.top = max(self.top, <uint32_t>fd + 1)
+        self.open += 1
+        state.active += 1
+        state.connections += 1
+        state.accepted += 1
+        self.record(R_OPENED, state, fd, 0)
         return 0
 
     # -- deadlines
@@ -1300,8 +1346,12 @@ cdef class Engine:
                     self.reset(<int>fd)
                 elif slot.state == SLOT_LAZY:
                     state = self.acceptors[slot.acceptor]
-                    state.timed_out += 1
-                    self.record(R_TIMED_OUT, state, <int>fd, 1)
+                    if state.tls:
+                        state.handshake_failures += 1
+                        self.record(R_HANDSHAKE, state, <int>fd, 1)
+                    else:
+                        state.timed_out += 1
+                        self.record(R_TIMED_OUT, state, <int>fd, 1)
                     if slot.offset == state.greeting_size and state.farewell_first_byte_size:
                         send(<int>fd, state.farewell_first_byte, state.farewell_first_byte_size,
                              MSG_NOSIGNAL)
@@ -1393,7 +1443,13 @@ cdef class Engine:
     @property
     def idle(self):
         """True when it serves no listening socket and no connection."""
-        return self.open == 0 and all(owner is None for owner in self.owners)
+        cdef uint32_t i
+        if self.open:
+            return False
+        for i in range(self.acceptors_size):
+            if self.acceptors[i] != NULL and not self.acceptors[i].passive:
+                return False
+        return True
 
     def log_connections(self, bint wanted):
         """Record every connection opened and closed (default: only refusals and errors)."""
@@ -1632,7 +1688,7 @@ cdef class Acceptor:
     Args:
         engine: where it is served.
         sock: a bound and listening, non-blocking socket. It stays the caller's, and must be
-            closed only after `close`.
+            closed only after `close`. None: connections are only handed to it.
         factory: makes the protocol of a connection; called without arguments, or with the
             connection if `with_connection` is true.
         server: told by ``_retired(acceptor)`` when the last connection after `close` has ended.
@@ -1669,14 +1725,14 @@ cdef class Acceptor:
                  bytes farewell_shutdown=b"",
                  double linger=0.0, double first_byte=0.0, double idle=0.0):
         cdef AcceptorState *state = self.state
-        cdef int fd = sock.fileno()
+        cdef int fd = sock.fileno() if sock is not None else -1
         if engine.closed:
             raise RuntimeError("the engine is closed")
         if len(greeting) > 0xFFFF:
             raise ValueError(f"greeting of {len(greeting)} bytes, at most 65,535 allowed")
-        if fd < 0 or <uint32_t>fd >= engine.table_size:
+        if sock is not None and (fd < 0 or <uint32_t>fd >= engine.table_size):
             raise ValueError(f"descriptor {fd} of the listening socket is out of range")
-        if engine.table[fd].state != SLOT_FREE:
+        if sock is not None and engine.table[fd].state != SLOT_FREE:
             raise ValueError(f"descriptor {fd} is served already")
         self.engine = engine
         self.sock = sock
@@ -1716,6 +1772,10 @@ cdef class Acceptor:
             state.options = options.table
             state.options_size = options.size
         engine.enlist(self)
+        if sock is None:
+            state.passive = True
+            state.hold |= HOLD_CLOSED
+            return
         engine.top = max(engine.top, <uint32_t>fd + 1)
         engine.table[fd].state = SLOT_LISTENING
         engine.table[fd].flags = 0
@@ -1754,11 +1814,12 @@ cdef class Acceptor:
         self.closing = True
         if not engine.closed:
             engine.disarm(self.state, HOLD_CLOSED)
-            slot = &engine.table[self.state.fd]
-            # Else the socket was closed first, and its number is another's already.
-            if slot.state == SLOT_LISTENING and slot.acceptor == self.state.index:
-                slot.state = SLOT_FREE
-                slot.generation += 1
+            if not self.state.passive:
+                slot = &engine.table[self.state.fd]
+                # Else the socket was closed first, and its number is another's already.
+                if slot.state == SLOT_LISTENING and slot.acceptor == self.state.index:
+                    slot.state = SLOT_FREE
+                    slot.generation += 1
             engine.retiring += 1
             engine.reap()
         elif self.server is not None:
@@ -1881,6 +1942,8 @@ cdef class Acceptor:
             "accept_errors": self.state.accept_errors,
             "option_errors": self.state.option_errors,
             "timed_out": self.state.timed_out,
+            "handshake_failures": self.state.handshake_failures,
+            "truncated": self.state.truncated,
         }
 
     def __dealloc__(self):

@@ -1,0 +1,60 @@
+# TLS on the descriptor: attributes and signatures.
+
+from libc.stdint cimport uint32_t
+
+from fastlisten._connection cimport Connection, ConnectionAcceptor, Security
+
+
+cdef enum TlsFlag:
+    HANDSHAKE = 1           # not finished, perhaps not begun
+    STARTED = 2             # by start_tls(): the protocol is connected already
+    ATTACHED = 4            # by attach(): somebody waits for connection_made
+    HELD = 8                # nothing is delivered before the code that waits has run
+    SILENT = 16             # lazy: greeted, no protocol object yet
+    SHUTTING = 32           # close() was called
+    WANTS_WRITE = 64        # the handshake or the shutdown waits for room to write
+    READ_WANTS_WRITE = 128  # ... or a read does
+    WRITE_WANTS_READ = 256  # a write waits for input
+    RETRY = 512             # OpenSSL holds a record that waits for room: the same bytes go on
+    EOF_TOLD = 1024         # eof_received was called
+    RAW_EOF = 2048          # the peer has ended TCP
+    TRUNCATED = 4096        # ... without close_notify
+
+
+cdef class TlsSettings(Security):
+    cdef readonly object context
+    cdef readonly double handshake_timeout
+    cdef readonly double shutdown_timeout
+    cdef readonly Py_ssize_t handshakes
+    cdef uint32_t handshake_time   # milliseconds
+    cdef uint32_t shutdown_time
+    cdef object progress           # OrderedDict of TlsConnection, oldest first
+
+
+cdef class TlsConnection(Connection):
+    cdef TlsSettings settings
+    cdef object holder     # the socket object that OpenSSL's side looks at
+    cdef object session    # _ssl._SSLSocket, or an SSLSocket
+    cdef object owner      # an SSLObject, for the server-name callback
+    cdef bytes early       # decrypted, but not delivered yet
+    cdef uint32_t tls
+    cdef int begin(self) except -1
+    cdef int wrap(self) except -1
+    cdef int handshake(self) except -1
+    cdef int ready(self) except -1
+    cdef int handshake_failed(self, exc) except -1
+    cdef int happened(self, uint32_t events) except -1
+    cdef int took(self, Py_ssize_t got) except -1
+    cdef int introduce(self, bytes data) except -1
+    cdef int read_failed(self, exc) except -1
+    cdef int tell_eof(self) except -1
+    cdef int shutdown_step(self) except -1
+    cdef int gather(self) except -1
+    cdef Py_ssize_t encrypt(self, data) except -2
+    cdef int let_go(self) except -1
+    cdef object ssl_object(self)
+
+
+cdef class TlsAcceptor(ConnectionAcceptor):
+    cdef readonly TlsSettings tls
+    cdef uint32_t first_byte

@@ -1,0 +1,859 @@
+# TLS on the descriptor: a transport that encrypts with OpenSSL reading and writing the socket.
+#
+# Rules of this file: asyncio is the specification (sslproto.py of CPython), down to messages.
+# OpenSSL's own buffers are the only ones beside the queue of what is unsent. The private
+# SSLContext._wrap_socket is used in `wrap` alone; where a Python has none, the public SSLSocket
+# takes its place.
+#
+#   HANDSHAKE --ready--> [SILENT --first byte-->] open --close()--> SHUTTING --> lost
+#        | handshake_failed                        | close_notify      | the peer's close_notify,
+#        v                                         | of the peer       | its end, or the timeout
+#       lost                                       +-------------------+
+
+import collections
+import logging
+import os
+import socket
+import ssl
+from ssl import (
+    SSLContext, SSLEOFError, SSLObject, SSLWantReadError, SSLWantWriteError,
+    SSLZeroReturnError,
+)
+
+import _socket
+
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.contextvars cimport PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, \
+    PyContext_Exit
+from libc.errno cimport errno
+from libc.stdint cimport uint32_t, uint64_t
+
+from fastlisten._connection cimport (
+    BUFFERED, CLOSING, CONNECTED, LATE_WRITES, LOST, PAUSED, UPGRADING, Connection,
+    ConnectionAcceptor, Extras, Security,
+)
+from fastlisten._core cimport (
+    FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, R_HANDSHAKE, AcceptorState,
+    Endpoint, Slot,
+)
+from fastlisten._system cimport (
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, fl_microseconds, recv,
+)
+
+cdef enum:
+    # The most plain text in a record (RFC 8446 5.1).
+    RECORD = 16384
+    # A read takes one record; the engine's buffer has room for many.
+    RECEIVE = 262144
+    # asyncio's defaults for TLS: pause the protocol from 512 KiB on, resume at a quarter.
+    HIGH_WATER = 524288
+    # asyncio logs from the sixth write after the end on.
+    LOG_THRESHOLD = 5
+    # Microseconds in which one connection may go on with what OpenSSL has decrypted already.
+    SLICE = 500
+
+cdef object logger = logging.getLogger("asyncio")
+cdef object Disconnected = (SSLEOFError, SSLZeroReturnError)
+cdef int NONBLOCKING_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+# How sessions are made: by SSLContext._wrap_socket, or by the public API.
+cdef bint public_api = not hasattr(SSLContext, "_wrap_socket")
+
+
+def use_public_api(bint wanted):
+    """Make sessions by the public `SSLContext.wrap_socket`; for tests. Return what held before.
+
+    It costs a second descriptor and some kilobytes for each connection.
+    """
+    global public_api
+    before = public_api
+    public_api = wanted or not hasattr(SSLContext, "_wrap_socket")
+    return before
+
+
+class _Descriptor(_socket.socket):
+    """What OpenSSL's side of a connection knows of its socket: the number, and not to block."""
+
+    __slots__ = ("__weakref__",)
+
+
+cdef uint32_t positive(str name, double seconds) except 0:
+    if not seconds > 0:
+        raise ValueError(f"{name} should be a positive number, got {seconds:g}")
+    # More than 14 days would wrap around the table's 32 bits.
+    return <uint32_t>(min(seconds, 1209600.0) * 1000 + 0.999)
+
+
+cdef class TlsSettings(Security):
+    """How a server speaks TLS; made once for many connections.
+
+    Args:
+        context: certificate, versions, ciphers. The object stays live: certificates loaded into
+            it later are used by new handshakes.
+        handshake_timeout: seconds from accept (or `start_tls`) to the end of the handshake.
+        shutdown_timeout: seconds from close() until the peer must have answered close_notify.
+        handshakes: most handshakes in progress at a time. When another begins, the oldest is
+            ended: a flood of half-open ones cannot keep others out. A client that has not sent
+            its first byte is none of them.
+
+    Raises:
+        TypeError: the context is not an `ssl.SSLContext`.
+        ValueError: a number is not positive.
+    """
+
+    def __init__(self, context, *, double handshake_timeout=60.0, double shutdown_timeout=30.0,
+                 Py_ssize_t handshakes=1024):
+        if not isinstance(context, SSLContext):
+            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, "
+                            f"got {context!r}")
+        if handshakes < 1:
+            raise ValueError(f"handshakes should be at least 1, got {handshakes}")
+        self.handshake_time = positive("ssl_handshake_timeout", handshake_timeout)
+        self.shutdown_time = positive("ssl_shutdown_timeout", shutdown_timeout)
+        self.context = context
+        self.handshake_timeout = handshake_timeout
+        self.shutdown_timeout = shutdown_timeout
+        self.handshakes = handshakes
+        self.progress = collections.OrderedDict()
+
+    @property
+    def in_progress(self):
+        """Handshakes in progress now."""
+        return len(self.progress)
+
+    cdef int take_over(self, Connection connection, waiter) except -1:
+        cdef TlsConnection successor = TlsConnection.__new__(TlsConnection)
+        cdef Extras old = connection.extras, new
+        cdef int fd = connection.fd
+        connection.keep_names()
+        successor.settings = self
+        successor.tls = HANDSHAKE | STARTED
+        successor.flags = connection.flags & (BUFFERED | CONNECTED)
+        successor.protocol = connection.protocol
+        successor.context = connection.context
+        new = successor.need_extras()
+        new.sock = old.sock
+        new.known = old.known
+        new.waiter = waiter
+        old.sock = None
+        old.successor = successor
+        connection.engine.adopt(fd, successor)
+        connection.flags = (connection.flags | CLOSING | LOST) & ~UPGRADING
+        connection.fd = -1
+        connection.protocol = connection.context = None
+        successor.engine.tick()
+        successor.engine.set_deadline(fd, self.handshake_time)
+        successor.listen_to()
+        return 0
+
+    def attach(self, ConnectionAcceptor acceptor not None, sock, protocol):
+        """Serve a connection that somebody else has accepted; the handshake comes first.
+
+        Args:
+            acceptor: counts it.
+            sock: a connected, non-blocking stream socket; closed with the connection.
+            protocol: its connection_made is called after the handshake.
+
+        Returns:
+            A future: the `TlsConnection`. It fails with what ended the handshake.
+
+        Raises:
+            ValueError: the descriptor is out of range or served already.
+            RuntimeError: the acceptor is closed.
+        """
+        cdef TlsConnection connection = TlsConnection.__new__(TlsConnection)
+        connection.settings = self
+        connection.tls = HANDSHAKE | ATTACHED
+        acceptor.take(connection, sock, protocol)
+        waiter = connection.extras.waiter = acceptor.engine.loop.create_future()
+        connection.engine.set_deadline(connection.fd, self.handshake_time)
+        connection.listen_to()
+        return waiter
+
+
+cdef class TlsConnection(Connection):
+    """A served connection under TLS: an `asyncio.Transport` as asyncio's own for TLS.
+
+    Made by the core, or by `Connection.start_tls`; not by programs. Beside asyncio's names,
+    ``get_extra_info("truncated")`` says whether the peer has ended TCP without close_notify:
+    somebody on the way may have cut off the end of what it sent (RFC 8446 6.1).
+    """
+
+    # -- from the engine
+
+    cdef int made(self) except -1:
+        cdef TlsAcceptor acceptor = <TlsAcceptor>self.acceptor()
+        self.settings = acceptor.tls
+        self.tls = HANDSHAKE
+        if acceptor.state.lazy:
+            self.tls |= SILENT
+        elif not self.call_factory():
+            return 0
+        return self.listen_to()
+
+    cdef int event(self, uint32_t events) except -1:
+        context = self.context
+        if context is None:
+            context = self.context = PyContext_Copy(self.acceptor().context)
+        PyContext_Enter(context)
+        try:
+            self.happened(events)
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+    cdef int happened(self, uint32_t events) except -1:
+        cdef uint32_t interest = self.engine.table[self.fd].flags
+        cdef bint readable = events & <uint32_t>(EPOLLIN | EPOLLERR | EPOLLHUP)
+        if self.flags & LOST:
+            return 0
+        if self.tls & HANDSHAKE:
+            return self.handshake()
+        if interest & FLAG_OUT and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
+            if self.tls & (READ_WANTS_WRITE | WANTS_WRITE):
+                self.tls &= ~(READ_WANTS_WRITE | WANTS_WRITE)
+                readable = True
+            if self.extras is not None and self.extras.size:
+                self.flush()
+        elif self.tls & WRITE_WANTS_READ:
+            self.flush()
+        if self.fd < 0 or self.flags & LOST or not readable:
+            return 0
+        if self.flags & CLOSING:
+            return self.shutdown_step()
+        if self.flags & PAUSED or self.tls & HELD:
+            return 0
+        if self.flags & BUFFERED and not self.tls & SILENT:
+            return self.receive_into()
+        return self.receive()
+
+    cdef int expired(self, bint first_byte) except -1:
+        if self.tls & HANDSHAKE:
+            return self.handshake_failed(ConnectionAbortedError(
+                f"SSL handshake is taking longer than {self.settings.handshake_timeout} seconds: "
+                "aborting the connection"))
+        if self.flags & CLOSING:
+            return self.force_close(TimeoutError("SSL shutdown timed out"))
+        return Connection.expired(self, first_byte)
+
+    cdef int drain(self) except -1:
+        if self.tls & HANDSHAKE:
+            # There is no way to say anything.
+            return self.force_close(None)
+        return Connection.drain(self)
+
+    cdef int dropped(self) except -1:
+        self.let_go()
+        return Connection.dropped(self)
+
+    cdef int listen_to(self) except -2:
+        cdef int wanted = 0
+        if self.fd < 0 or self.flags & LOST:
+            return 0
+        if self.tls & HANDSHAKE:
+            wanted = FLAG_OUT if self.tls & WANTS_WRITE else FLAG_IN
+        elif self.extras is not None and self.extras.size:
+            wanted = FLAG_IN if self.tls & WRITE_WANTS_READ else FLAG_OUT
+        elif self.tls & SHUTTING:
+            wanted = FLAG_OUT if self.tls & WANTS_WRITE else FLAG_IN
+        if not self.flags & (CLOSING | PAUSED) and not self.tls & HELD:
+            wanted |= FLAG_OUT if self.tls & READ_WANTS_WRITE else FLAG_IN
+        if self.engine.interest(self.fd, wanted) < 0:
+            self.fatal_errno(errno, "Fatal error on registering the connection with epoll")
+            return -1
+        return 0
+
+    # -- the handshake
+
+    cdef int begin(self) except -1:
+        """The first bytes are there: make OpenSSL's side."""
+        cdef TlsConnection oldest
+        cdef TlsSettings settings = self.settings
+        while len(settings.progress) >= settings.handshakes:
+            oldest = <TlsConnection>next(iter(settings.progress))
+            del settings.progress[oldest]
+            oldest.handshake_failed(ConnectionAbortedError("too many handshakes in progress"))
+        self.wrap()
+        settings.progress[self] = None
+        return 0
+
+    cdef int wrap(self) except -1:
+        cdef Slot *slot = &self.engine.table[self.fd]
+        cdef int family = socket.AF_UNIX
+        if slot.flags & FLAG_INET:
+            family = socket.AF_INET
+        elif slot.flags & FLAG_INET6:
+            family = socket.AF_INET6
+        if public_api:
+            # A copy of the descriptor: whatever fails, the socket object closes its own.
+            sock = socket.socket(family, socket.SOCK_STREAM, fileno=os.dup(self.fd))
+            sock.setblocking(False)
+            self.session = self.holder = self.settings.context.wrap_socket(
+                sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
+            return 0
+        # With SOCK_NONBLOCK in its type it is non-blocking without asking the kernel.
+        self.holder = _Descriptor(family, NONBLOCKING_STREAM, 0, fileno=self.fd)
+        self.owner = SSLObject.__new__(SSLObject)
+        self.session = self.settings.context._wrap_socket(
+            self.holder, True, None, owner=self.owner)
+        self.owner._sslobj = self.session
+        return 0
+
+    cdef int handshake(self) except -1:
+        try:
+            if self.session is None:
+                self.begin()
+            self.session.do_handshake()
+        except SSLWantReadError:
+            self.tls &= ~WANTS_WRITE
+            return self.listen_to()
+        except SSLWantWriteError:
+            self.tls |= WANTS_WRITE
+            return self.listen_to()
+        except BaseException as exc:
+            return self.handshake_failed(
+                ConnectionResetError() if isinstance(exc, Disconnected) else exc)
+        if self.fd < 0 or self.flags & LOST:
+            # The server-name callback closed it.
+            return 0
+        return self.ready()
+
+    cdef int ready(self) except -1:
+        """The handshake is done."""
+        cdef TlsAcceptor acceptor
+        cdef Slot *slot = &self.engine.table[self.fd]
+        self.settings.progress.pop(self, None)
+        self.owner = None
+        self.tls &= ~(HANDSHAKE | WANTS_WRITE)
+        slot.deadline = 0
+        if self.tls & STARTED:
+            self.touched()
+            waiter = self.extras.waiter
+            self.extras.waiter = None
+            if not waiter.done():
+                waiter.set_result(self)
+            self.tls |= HELD
+            self.listen_to()
+            self.engine.loop.call_soon(self._deliver)
+            return 0
+        if self.tls & ATTACHED:
+            waiter = self.extras.waiter
+            self.extras.waiter = None
+            self.connect()
+            if not waiter.done():
+                waiter.set_result(self)
+            return 0
+        acceptor = <TlsAcceptor>self.acceptor()
+        if acceptor.first_byte:
+            self.engine.set_deadline(self.fd, acceptor.first_byte)
+        if acceptor.texts[0]:
+            self.write(acceptor.texts[0])
+        if self.fd < 0 or self.flags & LOST:
+            return 0
+        return self.listen_to() if self.tls & SILENT else self.connect()
+
+    cdef int connect(self) except -1:
+        """Call connection_made, in the connection's context, which is entered already."""
+        self.flags |= CONNECTED
+        try:
+            self.protocol.connection_made(self)
+        except BaseException as exc:
+            # asyncio calls it from there.
+            return self.fatal(exc, "Fatal error: protocol.buffer_updated() call failed.")
+        if self.extras is not None and self.extras.size:
+            # Written by a factory that knows its connection.
+            self.flush()
+        return self.listen_to()
+
+    cdef int handshake_failed(self, exc) except -1:
+        cdef AcceptorState *state = self.state()
+        if self.flags & LOST:
+            return 0
+        state.handshake_failures += 1
+        self.engine.record(R_HANDSHAKE, state, self.fd, 1)
+        # OpenSSL has sent its alert. Unread bytes would turn the close into a reset that
+        # overtakes it.
+        recv(self.fd, self.engine.buffer, RECEIVE, MSG_DONTWAIT)
+        if self.extras is not None and self.extras.waiter is not None:
+            waiter = self.extras.waiter
+            self.extras.waiter = None
+            if not waiter.done():
+                waiter.set_exception(exc)
+        return self.fatal(exc, "SSL handshake failed on verifying the certificate"
+                          if isinstance(exc, ssl.CertificateError) else "SSL handshake failed")
+
+    def _deliver(self):
+        """Go on receiving, with what is decrypted already first. Called by the loop."""
+        cdef bytes data
+        if self.fd < 0 or self.flags & LOST:
+            return
+        self.tls &= ~HELD
+        if self.flags & (CLOSING | PAUSED) or self.tls & HANDSHAKE:
+            return
+        if self.early is not None:
+            data = self.early
+            self.early = None
+            self.deliver(data)
+        elif self.session.pending():
+            if self.flags & BUFFERED:
+                self.receive_into()
+            else:
+                self.receive()
+        self.listen_to()
+
+    # -- receiving
+
+    cdef int receive(self) except -1:
+        cdef Py_ssize_t got
+        try:
+            got = self.session.read(RECEIVE, self.engine.view)
+        except BaseException as exc:
+            return self.read_failed(exc)
+        if got == 0:
+            self.tell_eof()
+            self.close()
+            return 0
+        return self.took(got)
+
+    cdef int took(self, Py_ssize_t got) except -1:
+        cdef bytes data = PyBytes_FromStringAndSize(self.engine.buffer, got)
+        self.touched()
+        if not self.tls & SILENT:
+            return self.deliver(data)
+        self.tls &= ~SILENT
+        before = self.context
+        if not self.call_factory():
+            return 0
+        if self.context is before:
+            return self.introduce(data)
+        # The factory has set context variables.
+        context = self.context
+        PyContext_Enter(context)
+        try:
+            return self.introduce(data)
+        finally:
+            PyContext_Exit(context)
+
+    cdef int introduce(self, bytes data) except -1:
+        """Make a protocol that was not there before the first bytes known to them."""
+        self.connect()
+        if self.fd < 0 or self.flags & (LOST | CLOSING):
+            return 0
+        if self.flags & PAUSED:
+            self.early = data
+            return 0
+        return self.deliver(data)
+
+    cdef int deliver(self, bytes data) except -1:
+        cdef Py_ssize_t offset = 0, room
+        try:
+            if not self.flags & BUFFERED:
+                self.protocol.data_received(data)
+                return 0
+            # Decrypted before the protocol was known to bring its own buffer.
+            while offset < len(data) and self.fd >= 0 and not self.flags & (LOST | CLOSING):
+                target = memoryview(self.protocol.get_buffer(-1)).cast("B")
+                room = min(len(target), len(data) - offset)
+                if not room:
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                target[:room] = memoryview(data)[offset:offset + room]
+                offset += room
+                self.protocol.buffer_updated(room)
+        except BaseException as exc:
+            return self.fatal(exc, "Fatal error on SSL protocol")
+        return 0
+
+    cdef int receive_into(self) except -1:
+        cdef Py_ssize_t got, room
+        cdef uint64_t stop = 0
+        while True:
+            try:
+                target = self.protocol.get_buffer(-1)
+                room = len(target)
+                if not room:
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                got = self.session.read(room, target)
+            except BaseException as exc:
+                return self.read_failed(exc)
+            if got == 0:
+                self.tell_eof()
+                self.close()
+                return 0
+            self.touched()
+            try:
+                self.protocol.buffer_updated(got)
+            except BaseException as exc:
+                return self.fatal(exc, "Fatal error on SSL protocol")
+            if self.fd < 0 or self.flags & (LOST | CLOSING | PAUSED) or got < room \
+                    or not self.session.pending():
+                return 0
+            # Of what OpenSSL has decrypted already epoll does not tell.
+            if stop == 0:
+                stop = fl_microseconds() + SLICE
+            elif fl_microseconds() > stop:
+                self.engine.loop.call_soon(self._deliver)
+                return 0
+            if not self.flags & BUFFERED:
+                return self.receive()
+
+    cdef int read_failed(self, exc) except -1:
+        if isinstance(exc, SSLWantReadError):
+            return 0
+        if isinstance(exc, SSLWantWriteError):
+            self.tls |= READ_WANTS_WRITE
+            return self.listen_to()
+        if isinstance(exc, Disconnected):
+            self.tls |= RAW_EOF | TRUNCATED
+            self.state().truncated += 1
+            self.tell_eof()
+            self.close()
+            return 0
+        if isinstance(exc, (ConnectionResetError, BrokenPipeError)):
+            self.tls |= RAW_EOF | TRUNCATED
+            self.state().truncated += 1
+        return self.fatal(exc, "Fatal error on SSL protocol")
+
+    cdef int tell_eof(self) except -1:
+        """Call eof_received, once; as in asyncio its result does not matter under TLS."""
+        if self.tls & EOF_TOLD or not self.flags & CONNECTED or self.flags & LOST:
+            return 0
+        self.tls |= EOF_TOLD
+        try:
+            if self.protocol.eof_received():
+                logger.warning(
+                    "returning true from eof_received() has no effect when using ssl")
+        except BaseException as exc:
+            return self.fatal(exc, "Error calling eof_received()")
+        return 0
+
+    def pause_reading(self):
+        """Stop calling data_received until `resume_reading`. May be called repeatedly."""
+        if not self.flags & (CLOSING | PAUSED):
+            self.flags |= PAUSED
+            self.listen_to()
+
+    def resume_reading(self):
+        """Receive again, first what is decrypted already. May be called repeatedly."""
+        if self.flags & CLOSING or not self.flags & PAUSED:
+            return
+        self.flags &= ~PAUSED
+        self.context = PyContext_CopyCurrent()
+        if self.early is not None or not self.tls & (HANDSHAKE | HELD) and self.session.pending():
+            self.engine.loop.call_soon(self._deliver)
+        else:
+            self.listen_to()
+
+    # -- sending
+
+    def write(self, data):
+        """Encrypt and send; what the kernel does not take at once is kept and sent later.
+
+        After close() it is dropped.
+
+        Raises:
+            TypeError: not bytes, bytearray or memoryview.
+        """
+        cdef Py_ssize_t sent = 0
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
+        if not data:
+            return
+        if self.flags & CLOSING:
+            self.late_write()
+            return
+        if type(data) is not bytes:
+            data = bytes(data)
+        if not self.tls & HANDSHAKE and (self.extras is None or self.extras.size == 0):
+            sent = self.encrypt(data)
+            if sent < 0 or sent == PyBytes_GET_SIZE(data):
+                return
+        self.keep(data, sent)
+        self.listen_to()
+        self.may_pause()
+
+    def writelines(self, list_of_data):
+        """Send several pieces in as few records as they fit into."""
+        pieces = [data if type(data) is bytes else bytes(memoryview(data))
+                  for data in list_of_data]
+        if self.flags & CLOSING:
+            self.late_write()
+            return
+        waiting = self.tls & HANDSHAKE or self.extras is not None and self.extras.size
+        for piece in pieces:
+            if piece:
+                self.keep(piece, 0)
+        if self.extras is None or not self.extras.size:
+            return
+        if not waiting:
+            self.flush()
+        if self.fd >= 0 and not self.flags & LOST:
+            self.listen_to()
+            self.may_pause()
+
+    cdef int late_write(self) except -1:
+        if self.flags // LATE_WRITES >= LOG_THRESHOLD:
+            logger.warning("SSL connection is closed")
+        else:
+            self.flags += LATE_WRITES
+        return 0
+
+    cdef Py_ssize_t encrypt(self, data) except -2:
+        """Send of `data` what the kernel takes; return how many bytes, -1 when it is broken."""
+        cdef Py_ssize_t sent = 0, size = len(data)
+        rest = data
+        # A record that OpenSSL could not send must be offered again as it was: the caller keeps
+        # all that is not sent.
+        while True:
+            try:
+                sent += self.session.write(rest)
+            except SSLWantWriteError:
+                self.tls = (self.tls | RETRY) & ~WRITE_WANTS_READ
+                return sent
+            except SSLWantReadError:
+                self.tls |= RETRY | WRITE_WANTS_READ
+                return sent
+            except BaseException as exc:
+                self.fatal(exc, "Fatal error on SSL protocol")
+                return -1
+            self.tls &= ~(RETRY | WRITE_WANTS_READ)
+            if sent >= size:
+                return sent
+            rest = memoryview(data)[sent:]
+
+    cdef int gather(self) except -1:
+        """Join small pieces at the head of the queue: each would be a record of its own."""
+        cdef Extras extras = self.extras
+        cdef Py_ssize_t size = len(<bytes>extras.chunks[extras.first]) - extras.offset
+        cdef Py_ssize_t last = extras.first + 1, more
+        while last < len(extras.chunks):
+            more = len(<bytes>extras.chunks[last])
+            if size + more > RECORD:
+                break
+            size += more
+            last += 1
+        if last - extras.first > 1:
+            extras.chunks[extras.first] = (<bytes>extras.chunks[extras.first])[extras.offset:]
+            extras.chunks[extras.first:last] = [b"".join(extras.chunks[extras.first:last])]
+            extras.offset = 0
+        return 0
+
+    cdef int flush(self) except -1:
+        cdef Extras extras = self.extras
+        cdef Py_ssize_t sent, length
+        cdef bint moved = False
+        if extras is None or extras.size == 0 or self.flags & LOST:
+            return self.listen_to()
+        while extras.size:
+            if not self.tls & RETRY:
+                self.gather()
+            chunk = extras.chunks[extras.first]
+            sent = self.encrypt(memoryview(chunk)[extras.offset:] if extras.offset else chunk)
+            if sent < 0:
+                return 0
+            moved = moved or sent > 0
+            length = len(<bytes>chunk) - extras.offset
+            extras.size -= sent
+            if sent < length:
+                extras.offset += sent
+                break
+            extras.chunks[extras.first] = None
+            extras.first += 1
+            extras.offset = 0
+            if extras.first >= 256 and extras.first * 2 > len(extras.chunks):
+                del extras.chunks[:extras.first]
+                extras.first = 0
+        if extras.size == 0:
+            extras.chunks = extras.context = None
+            extras.first = 0
+        if moved and self.state().idle and not self.flags & CLOSING:
+            # A peer that takes what we send is not idle.
+            self.engine.tick()
+            self.engine.set_deadline(self.fd, self.state().idle)
+        self.may_resume()
+        if self.fd < 0 or self.flags & LOST:
+            return 0
+        if extras.size == 0 and self.tls & SHUTTING:
+            return self.shutdown_step()
+        return self.listen_to()
+
+    def write_eof(self):
+        """Raise NotImplementedError, as asyncio does for TLS."""
+        raise NotImplementedError
+
+    def can_write_eof(self):
+        """Return False."""
+        return False
+
+    cdef Extras need_extras(self):
+        if self.extras is None:
+            self.extras = Extras.__new__(Extras)
+            self.extras.high = HIGH_WATER
+            self.extras.low = HIGH_WATER // 4
+        return self.extras
+
+    def get_write_buffer_limits(self):
+        """Return (low, high) in bytes."""
+        cdef Extras extras = self.need_extras()
+        return (extras.low, extras.high)
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """Set when the protocol is paused and resumed, in bytes (asyncio.WriteTransport)."""
+        if high is None and low is None:
+            high = HIGH_WATER
+        Connection.set_write_buffer_limits(self, high, low)
+
+    cdef int may_pause(self) except -1:
+        # As asyncio's TLS: at the limit, not above it.
+        if self.extras is not None and self.extras.size and self.extras.size == self.extras.high:
+            self.extras.high -= 1
+            try:
+                Connection.may_pause(self)
+            finally:
+                self.extras.high += 1
+            return 0
+        return Connection.may_pause(self)
+
+    # -- ending
+
+    def start_tls(self, settings):
+        """Raise RuntimeError: it is encrypted already."""
+        raise RuntimeError("the connection is encrypted already")
+
+    def close(self):
+        """Send what is queued and close_notify, wait for the peer's, call connection_lost(None).
+
+        Nothing that is written or received later matters. The peer has `shutdown_timeout` for it,
+        then connection_lost is told a TimeoutError.
+        """
+        if self.flags & CLOSING:
+            return
+        if self.tls & HANDSHAKE:
+            self.force_close(None)
+            return
+        self.flags |= CLOSING
+        self.tls |= SHUTTING
+        self.engine.tick()
+        self.engine.set_deadline(self.fd, self.settings.shutdown_time)
+        if self.extras is None or self.extras.size == 0:
+            self.shutdown_step()
+        else:
+            self.listen_to()
+
+    cdef int shutdown_step(self) except -1:
+        """Send close_notify, wait for the peer's."""
+        if self.flags & LOST or self.extras is not None and self.extras.size:
+            return 0
+        if not self.tls & RAW_EOF:
+            self.tls &= ~WANTS_WRITE
+            try:
+                if self.session is self.holder:
+                    self.session.unwrap()
+                else:
+                    self.session.shutdown()
+            except SSLWantReadError:
+                return self.listen_to()
+            except SSLWantWriteError:
+                self.tls |= WANTS_WRITE
+                return self.listen_to()
+            except Disconnected:
+                pass
+            except BaseException as exc:
+                return self.fatal(exc, "Fatal error on transport")
+        self.tell_eof()
+        if self.fd >= 0 and not self.flags & LOST:
+            self.flags |= LOST
+            self.engine.interest(self.fd, 0)
+            self.schedule_lost(None)
+        return 0
+
+    cdef int remember(self) except -1:
+        self.let_go()
+        return Connection.remember(self)
+
+    cdef int let_go(self) except -1:
+        """Take the descriptor from OpenSSL's side, which would close it, or use it as a reused
+        number."""
+        holder = self.holder
+        self.holder = self.owner = self.early = None
+        if self.settings is not None:
+            self.settings.progress.pop(self, None)
+        if holder is None:
+            return 0
+        if holder is self.session:
+            # It owns a copy.
+            holder.close()
+        else:
+            holder.detach()
+        return 0
+
+    # -- asking
+
+    cdef object ssl_object(self):
+        """The session as Python programs know it; None before the handshake is done."""
+        cdef Extras extras
+        if self.tls & HANDSHAKE or self.session is None:
+            return None
+        if isinstance(self.session, ssl.SSLSocket):
+            return self.session
+        extras = self.need_extras()
+        if extras.known is None:
+            extras.known = {}
+        found = extras.known.get("ssl_object")
+        if found is None:
+            found = extras.known["ssl_object"] = SSLObject.__new__(SSLObject)
+            found._sslobj = self.session
+            self.session.owner = found
+        return found
+
+    def get_extra_info(self, name, default=None):
+        """Return what is known of the connection (asyncio.BaseTransport.get_extra_info).
+
+        Args:
+            name: ``sslcontext``, ``ssl_object`` (an `ssl.SSLObject`), ``peercert``, ``cipher``,
+                ``compression``, ``truncated``, or a name that `Connection` knows.
+            default: returned for everything else, and for what is not known yet.
+        """
+        if name == "sslcontext":
+            return self.settings.context
+        if name == "truncated":
+            return bool(self.tls & TRUNCATED)
+        if name in ("ssl_object", "peercert", "cipher", "compression"):
+            found = self.ssl_object()
+            if found is None:
+                return default
+            if name == "ssl_object":
+                return found
+            if name == "peercert":
+                return found.getpeercert()
+            return found.cipher() if name == "cipher" else found.compression()
+        return Connection.get_extra_info(self, name, default)
+
+    def __repr__(self):
+        return Connection.__repr__(self).replace("Connection", "TlsConnection", 1)
+
+
+cdef class TlsAcceptor(ConnectionAcceptor):
+    """An acceptor whose connections begin with a TLS handshake.
+
+    The arguments are those of `Acceptor`, and:
+
+    Args:
+        tls: how TLS is spoken.
+        lazy: the protocol object is made at the first byte after the handshake.
+        greeting: sent encrypted after the handshake; farewells likewise. What a client hears that
+            is not accepted (`refusal`, `overload`) goes out as it is: a TLS alert, or nothing.
+        first_byte: seconds that a client may be silent after the handshake; 0 for ever.
+    """
+
+    def __init__(self, engine, sock, factory, *, TlsSettings tls not None, bytes greeting=b"",
+                 double first_byte=0.0, bint lazy=False, **options):
+        ConnectionAcceptor.__init__(self, engine, sock, factory, first_byte=tls.handshake_timeout,
+                                    lazy=lazy, **options)
+        self.tls = tls
+        self.first_byte = positive("first_byte", first_byte) if first_byte else 0
+        self.texts = (greeting, *self.texts[1:])
+        self.state.tls = True
+        # The core must not say these itself, in clear text.
+        self.state.farewell_first_byte_size = self.state.farewell_shutdown_size = 0
+
+    cdef Endpoint endpoint(self, int fd):
+        return TlsConnection.__new__(TlsConnection)
