@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from benchmarks.rows import Bound, Row
 
@@ -52,35 +52,29 @@ def pair_ratios(theirs: Samples, ours: Samples) -> list[float]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a bound was reached.
-
-    Attributes:
-        reached: by the medians.
-        clear: no quartile lies on the other side of the bound.
-    """
-
-    reached: bool
-    clear: bool
-
-    def __str__(self) -> str:
-        """Return it in a word or two."""
-        return ("yes" if self.reached else "no") + ("" if self.clear else ", within the spread")
+Verdict: TypeAlias = Literal["reached", "within spread", "missed"]
 
 
 def verdict(bound: Bound, value: Spread, ratio: Spread) -> Verdict:
-    """Compare figures with a bound."""
-    reached, clear = True, True
+    """Compare figures with a bound, of which every part that is given must hold.
+
+    Returns:
+        ``within spread`` where the median lies on one side of the bound and a quartile on the
+        other.
+    """
+    # As (quartile on the better side, median, quartile on the worse side, bound), less is better.
+    parts = []
     if bound.ratio is not None:
-        part = ratio.median >= bound.ratio
-        reached = reached and part
-        clear = clear and (ratio.low >= bound.ratio if part else ratio.high < bound.ratio)
+        parts.append((-ratio.high, -ratio.median, -ratio.low, -bound.ratio))
     if bound.value is not None:
-        part = value.median <= bound.value
-        reached = reached and part
-        clear = clear and (value.high <= bound.value if part else value.low > bound.value)
-    return Verdict(reached, clear)
+        parts.append((value.low, value.median, value.high, bound.value))
+    found: Verdict = "reached"
+    for best, median, worst, limit in parts:
+        if min(best, median) > limit:
+            return "missed"
+        if max(median, worst) > limit:
+            found = "within spread"
+    return found
 
 
 def describe(row: Row, bound: Bound | None, unit: str) -> str:
@@ -89,7 +83,7 @@ def describe(row: Row, bound: Bound | None, unit: str) -> str:
         return ""
     parts = []
     if bound.value is not None:
-        parts.append(f"{bound.value:g} {unit}")
+        parts.append(f"{bound.value:,g} {unit}".strip())
     if bound.ratio is not None:
         parts.append(f"{row.against} / {bound.ratio:.2f}")
     return ", ".join(parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import ssl
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -64,6 +65,7 @@ def facts() -> dict[str, str]:
         "transparent huge pages": _chosen(huge.read_text()) if huge.exists() else "",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "uvloop": _version("uvloop"),
+        "openssl of python": ssl.OPENSSL_VERSION.removeprefix("OpenSSL "),
         "commit": commit,
         "compiler": _first_line([os.environ.get("CC", "cc"), "--version"]),
     }

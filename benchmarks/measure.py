@@ -12,14 +12,17 @@ import math
 import os
 import resource
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.certificates import Certificate
 from benchmarks.process import Load, MeasurementError, Server, Usage
-from benchmarks.rows import CANDIDATES, GREETING, HELD, SOURCES, Workload
+from benchmarks.syscalls import count_options
+from benchmarks.workloads import CANDIDATES, GREETING, HELD, SOURCES, TLS_CANDIDATES, Workload
 
-__all__ = ["Plan", "Sample", "cores", "measure"]
+__all__ = ["Plan", "Sample", "cores", "held_connections", "measure"]
 
 #: Descriptors that a holding process needs besides its connections.
 SPARE_DESCRIPTORS = 100
@@ -52,12 +55,14 @@ class Sample:
     """The outcome.
 
     Attributes:
-        value: µs of processor time per operation, bytes per connection, or ms of lag.
+        value: µs of processor time per operation, bytes per connection, ms of lag, or calls per
+            connection.
         user: the part of `value` in user mode (of cpu samples).
         rate: operations per second at the load generator, 0 where there are none.
         busy: share of the time that the server was on its core.
         disturbed: somebody else used the server's core.
-        detail: what else was read, for the JSON.
+        detail: what else was read, for the JSON; "p50" and "max" of lags and what TLS negotiated
+            ("tls") stand in the report too.
     """
 
     value: float
@@ -90,15 +95,29 @@ def held_connections(wanted: int = HELD) -> int:
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard - SPARE_DESCRIPTORS)
 
 
-def measure(workload: Workload, candidate: str, plan: Plan) -> Sample:
+def measure(
+    workload: Workload, candidate: str, plan: Plan, certificates: Mapping[str, Certificate]
+) -> Sample:
     """Start the candidate, do the workload, return the sample.
+
+    Args:
+        workload: what is done.
+        candidate: who does it.
+        plan: for how long, and where.
+        certificates: by kind; that of the workload must be there.
 
     Raises:
         MeasurementError: it did not serve as it should.
     """
     command = list(CANDIDATES[candidate])
+    if workload.tls:
+        command = list(TLS_CANDIDATES.get(candidate, command)) + certificates[workload.tls].words
+    command += workload.serve
     if workload.greets:
         command += ["--greeting", GREETING]
+    if workload.kind == "count":
+        calls = count_options(command, workload, plan.server_core, plan.client_core)
+        return Sample(value=calls.options, detail={"calls": calls.all})
     with ExitStack() as stack:
         server = stack.enter_context(Server(command, plan.server_core))
         if "--limit" in command:
@@ -117,9 +136,24 @@ def measure(workload: Workload, candidate: str, plan: Plan) -> Sample:
 def _options(workload: Workload, seconds: float, warm_up: float) -> list[str]:
     return [
         *workload.options,
+        *_tls(workload),
         *("--steps", "--sources", str(SOURCES)),
         *("--duration", str(seconds), "--warm-up", str(warm_up)),
     ]
+
+
+def _tls(workload: Workload) -> list[str]:
+    return ["--tls"] if workload.tls else []
+
+
+def _negotiated(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what TLS negotiated, for the detail; nothing of plain connections."""
+    tls = result.get("tls")
+    if tls is None:
+        return {}
+    if tls["resumed"]:
+        raise MeasurementError(f"{tls['resumed']} of {tls['handshakes']} sessions were resumed")
+    return {"tls": tls["negotiated"], "tls library": tls["library"]}
 
 
 def _check(result: dict[str, Any], received: int) -> int:
@@ -156,19 +190,26 @@ def _cpu(workload: Workload, server: Server, plan: Plan, received: int) -> Sampl
         rate=result["rate"],
         busy=used.cpu / result["seconds"],
         disturbed=_disturbed(used),
-        detail={"operations": operations, "latency_us": result["latency_us"], "delay": used.delay},
+        detail={
+            "operations": operations,
+            "latency_us": result["latency_us"],
+            "delay": used.delay,
+            **_negotiated(result),
+        },
     )
 
 
 def _memory(workload: Workload, server: Server, plan: Plan) -> Sample:
-    sources = ["--sources", str(SOURCES)]
-    warm_up = ["--in-flight", "64", "--count", "500", *sources]
+    sources = [*_tls(workload), "--sources", str(SOURCES)]
+    # Few at once, so that no heap is left behind that the held connections would fill.
+    warm_up = ["--in-flight", "8", "--count", "500", *sources]
     # What the first connections alone cost (imports, arenas, buffers) is not weighed.
     with Load("silent", server.port, plan.client_core, warm_up) as load:
         load.event("done")
     server.settled()
     before = server.memory()
-    options = [*workload.options, *sources, "--connections", str(plan.held), "--duration", "120"]
+    options = [*workload.options, *sources, "--connections", str(plan.held)]
+    options += ["--duration", "150", "--grace", "20"]
     with Load(workload.mode, server.port, plan.client_core, options) as load:
         opened = load.event("open")
         server.settled()
@@ -181,7 +222,10 @@ def _memory(workload: Workload, server: Server, plan: Plan) -> Sample:
     if after["AnonHugePages"] != before["AnonHugePages"]:
         raise MeasurementError("huge pages came or went: the difference would be theirs")
     grown = {key: (after[key] - before[key]) / plan.held for key in ("Private_Dirty", "Pss")}
-    return Sample(value=grown["Private_Dirty"], detail={"held": plan.held, **grown})
+    return Sample(
+        value=grown["Private_Dirty"],
+        detail={"held": plan.held, **grown, **_negotiated(answered)},
+    )
 
 
 def _lag(workload: Workload, server: Server, plan: Plan) -> Sample:
@@ -208,5 +252,5 @@ def _lag(workload: Workload, server: Server, plan: Plan) -> Sample:
         rate=result["rate"],
         busy=used.cpu / result["seconds"],
         disturbed=_disturbed(used),
-        detail={"ticks": len(lags), "median": lags[len(lags) // 2] * 1e3, "max": lags[-1] * 1e3},
+        detail={"ticks": len(lags), "p50": lags[len(lags) // 2] * 1e3, "max": lags[-1] * 1e3},
     )

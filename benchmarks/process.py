@@ -23,7 +23,7 @@ from benchmarks.build import LOADGEN, ROOT
 __all__ = ["Load", "MeasurementError", "Server", "Usage"]
 
 #: Longest wait for a line of a child: far above any run's duration and grace.
-PATIENCE = 120.0
+PATIENCE = 180.0
 
 #: A server counts as idle when its CPU time stood still for this long, in seconds.
 QUIET = 0.01
@@ -54,9 +54,9 @@ class Usage:
 
 
 class Child:
-    """A child process pinned to one core, spoken to by lines."""
+    """A child process, pinned to one core or to none, spoken to by lines."""
 
-    def __init__(self, command: Sequence[str], core: int) -> None:
+    def __init__(self, command: Sequence[str], core: int | None) -> None:
         self.command = list(command)
         # Standard error is inherited: a traceback of a candidate belongs on the screen.
         self._process = subprocess.Popen(
@@ -65,7 +65,7 @@ class Child:
             stdout=subprocess.PIPE,
             cwd=ROOT,
             bufsize=0,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
         )
         self._rest = b""
 
@@ -130,7 +130,7 @@ class Child:
 class Server(Child):
     """A candidate that serves; its port is known once this exists."""
 
-    def __init__(self, command: Sequence[str], core: int) -> None:
+    def __init__(self, command: Sequence[str], core: int | None) -> None:
         super().__init__(command, core)
         try:
             self.port = int(self.read_line())
@@ -182,7 +182,7 @@ class Server(Child):
 class Load(Child):
     """A run of the load generator; its command line is documented by ``loadgen`` itself."""
 
-    def __init__(self, mode: str, port: int, core: int, options: Sequence[str]) -> None:
+    def __init__(self, mode: str, port: int, core: int | None, options: Sequence[str]) -> None:
         super().__init__([str(LOADGEN), mode, "--port", str(port), *options], core)
 
     def event(self, name: str) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Samples, describe, pair_ratios, spread, verdict
-from benchmarks.rows import ROWS, WORKLOADS, Row
+from benchmarks.figures import Samples, Spread, describe, pair_ratios, spread, verdict
+from benchmarks.rows import ROWS, Row
+from benchmarks.workloads import WORKLOADS
 
 __all__ = ["markdown", "text", "write_between_markers"]
 
@@ -22,14 +23,16 @@ END = "<!-- benchmarks: end -->"
 #: Columns of the candidates that are not ours.
 OTHERS = ("C epoll", "uvloop", "asyncio")
 
-_UNITS = {"cpu": "µs", "memory": "B", "lag": "ms"}
+_UNITS = {"cpu": "µs", "memory": "B", "lag": "ms", "count": ""}
 _KINDS = {workload.key: workload.kind for workload in WORKLOADS}
 
 Results = Mapping[str, Any]
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+    if value == 0 or value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def _cell(samples: Samples | None, kind: str) -> str:
@@ -38,9 +41,13 @@ def _cell(samples: Samples | None, kind: str) -> str:
         return ""
     median = _number(spread([sample["value"] for sample in samples]).median)
     if kind != "cpu":
-        return f"{median} {_UNITS[kind]}"
+        return f"{median} {_UNITS[kind]}".strip()
     user = spread([sample["user"] for sample in samples]).median
     return f"{median} µs ({_number(user)})"
+
+
+def _ratio(ratio: Spread) -> str:
+    return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def _cost_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
@@ -51,7 +58,9 @@ def _cost_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
         return [*cells, "not measured", "", ""]
     ratio = spread(pair_ratios(theirs, ours))
     value = spread([sample["value"] for sample in ours])
-    cells.append(f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
+    # Of counts, and of memory that did not grow, a difference means something and a ratio nothing.
+    meaningless = kind == "count" or ratio.median > 1e6
+    cells.append("" if meaningless else _ratio(ratio))
     for bound in (row.goal, row.stretch):
         wanted = describe(row, bound, _UNITS[kind])
         cells.append(f"{wanted}: {verdict(bound, value, ratio)}" if bound is not None else "")
@@ -71,9 +80,24 @@ def _rate_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
     return cells
 
 
+def _lag_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
+    cells = [row.title.removeprefix("p99 lag of a 10 ms timer, ")]
+    for name in (*OTHERS, row.ours):
+        samples = found.get(name)
+        if not samples:
+            cells.append("")
+            continue
+        middle = spread([sample["detail"]["p50"] for sample in samples]).median
+        late = spread([sample["value"] for sample in samples]).median
+        longest = max(sample["detail"]["max"] for sample in samples)
+        cells.append(f"{_number(middle)} / {_number(late)} / {_number(longest)} ms")
+    return cells
+
+
 def _tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
     measured: Mapping[str, Mapping[str, Samples]] = results["workloads"]
-    rows = [row for row in ROWS if row.workload in measured]
+    wanted = results.get("rows") or [row.key for row in ROWS]
+    rows = [row for row in ROWS if row.workload in measured and row.key in wanted]
     costs = [_cost_row(row, measured[row.workload]) for row in rows]
     rates = [
         _rate_row(row, measured[row.workload]) for row in rows if _KINDS[row.workload] == "cpu"
@@ -94,6 +118,16 @@ def _tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
                 rates,
             )
         )
+    lags = [_lag_row(row, measured[row.workload]) for row in rows if _KINDS[row.workload] == "lag"]
+    if lags:
+        tables.append(
+            (
+                "Lag of a 10 ms timer (p50 / p99 / longest; medians of the rounds, the longest of "
+                "all rounds)",
+                ["work", *OTHERS, "fastlisten"],
+                lags,
+            )
+        )
     controls = _controls(measured)
     if controls:
         tables.append(
@@ -111,7 +145,7 @@ def _controls(measured: Mapping[str, Mapping[str, Samples]]) -> list[list[str]]:
     for key, found in measured.items():
         if "uvloop again" in found and "uvloop" in found:
             ratio = spread(pair_ratios(found["uvloop"], found["uvloop again"]))
-            rows.append([key, f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"])
+            rows.append([key, _ratio(ratio)])
     return rows
 
 
@@ -130,12 +164,35 @@ def _notes(results: Results) -> list[str]:
         for taken in found.values()
         for sample in taken
     ]
+    notes += _negotiated(results["workloads"])
     disturbed = sum(sample["disturbed"] for sample in samples)
     notes.append(
         f"Others used {results['busy_before']:.1%} of the machine just before; in {disturbed} of "
         f"{len(samples)} samples the server had to wait for its core."
     )
     return notes + [f"Left out: {reason}" for reason in results["left_out"]]
+
+
+def _negotiated(measured: Mapping[str, Mapping[str, Samples]]) -> list[str]:
+    """Return a line per kind of TLS that was spoken, with who spoke it."""
+    spoken: dict[str, list[str]] = {}
+    libraries: set[str] = set()
+    for key, found in measured.items():
+        for name, samples in found.items():
+            for sample in samples:
+                detail = sample.get("detail") or {}
+                if "tls" in detail:
+                    spoken.setdefault(detail["tls"], []).append(f"{name} in {key}")
+                    libraries.add(detail["tls library"])
+    lines = []
+    for words, who in sorted(spoken.items()):
+        workloads = sorted({one.partition(" in ")[2] for one in who})
+        candidates = sorted({one.partition(" in ")[0] for one in who})
+        lines.append(
+            f"Negotiated in {', '.join(workloads)}: {words}, no session resumed "
+            f"({', '.join(candidates)}; clients: {', '.join(sorted(libraries))})."
+        )
+    return lines
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

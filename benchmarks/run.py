@@ -4,7 +4,7 @@ Rules of this file: the order of candidates changes from round to round, so that
 measured after the same other; a candidate that cannot be started is named in the report, and the
 others are measured without it.
 
-Usage: ``python -m benchmarks [--quick] [--json FILE] [--markdown [FILE]] [--only KEY,...]``
+Usage: ``python -m benchmarks [--quick] [--rows KEY,...] [--json FILE] [--markdown [FILE]]``
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
 from benchmarks.build import ROOT, BuildError, build
+from benchmarks.certificates import Certificate, CertificateError, make_certificates
 from benchmarks.machine import busy_share, facts
 from benchmarks.measure import Plan, cores, held_connections, measure
 from benchmarks.process import MeasurementError
-from benchmarks.rows import CANDIDATES, WORKLOADS, Workload
+from benchmarks.rows import ROWS
+from benchmarks.workloads import CANDIDATES, WORKLOADS, Workload
 
 __all__ = ["main"]
 
@@ -38,11 +41,13 @@ QUIET_MACHINE = 0.05
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     keys = [workload.key for workload in WORKLOADS]
+    rows = [row.key for row in ROWS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short samples, to try things out")
     parser.add_argument("--rounds", type=int, help=f"rounds ({ROUNDS}; quick: 2)")
     parser.add_argument("--seconds", type=float, help="length of a sample (2; quick: 0.4)")
-    parser.add_argument("--only", default="", help=f"workloads, of {', '.join(keys)}")
+    parser.add_argument("--rows", default="", help=f"only these rows, of {', '.join(rows)}")
+    parser.add_argument("--only", default="", help=f"only these workloads, of {', '.join(keys)}")
     parser.add_argument("--candidates", default="", help="only these, by name, comma between")
     parser.add_argument("--control", action="store_true", help="uvloop against itself as well")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples; - prints them")
@@ -58,12 +63,12 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         "--samples", type=Path, metavar="FILE", help="measure nothing, report what --json wrote"
     )
     given = parser.parse_args(words)
-    unknown = sorted({key for key in given.only.split(",") if key} - set(keys))
-    if unknown:
-        parser.error(f"no such workload: {', '.join(unknown)}; there are {', '.join(keys)}")
-    unknown = sorted({name for name in given.candidates.split(",") if name} - set(CANDIDATES))
-    if unknown:
-        parser.error(f"no such candidate: {', '.join(unknown)}; there are {', '.join(CANDIDATES)}")
+    for what, known in (("rows", rows), ("only", keys), ("candidates", [*CANDIDATES])):
+        listed = [word.strip() for word in getattr(given, what).split(",") if word.strip()]
+        setattr(given, what, listed)
+        unknown = sorted(set(listed) - set(known))
+        if unknown:
+            parser.error(f"--{what}: no such name: {', '.join(unknown)}; known: {', '.join(known)}")
     if given.rounds is not None and given.rounds < 1:
         parser.error("at least one round")
     if given.seconds is not None and not 0.1 <= given.seconds <= 600:
@@ -88,21 +93,27 @@ def _say(words: str) -> None:
 
 
 def _measure_all(
-    workloads: Sequence[Workload], skip: set[str], plan: Plan, rounds: int, left_out: list[str]
+    workloads: Sequence[Workload],
+    skip: set[str],
+    plan: Plan,
+    rounds: int,
+    certificates: Mapping[str, Certificate],
+    left_out: list[str],
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Return samples by workload and candidate."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for workload in workloads:
         names = [name for name in workload.candidates if name not in skip]
         samples: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-        for number in range(rounds):
+        wanted = min(rounds, workload.rounds)
+        for number in range(wanted):
             turn = number % len(samples) if samples else 0
             order = [*samples][turn:] + [*samples][:turn]
             if number % 2:
                 order.reverse()
             for name in order:
                 try:
-                    sample = measure(workload, name, plan)
+                    sample = measure(workload, name, plan, certificates)
                 except MeasurementError as error:
                     # Pairs need both samples of a round: who fails once is out of this workload.
                     left_out.append(f"{name} in {workload.key}: {error}")
@@ -111,7 +122,7 @@ def _measure_all(
                     continue
                 samples[name].append(sample.as_json())
                 _say(
-                    f"  {workload.key} {number + 1}/{rounds} {name}: {sample.value:.2f}"
+                    f"  {workload.key} {number + 1}/{wanted} {name}: {sample.value:.2f}"
                     + (f", {sample.rate:,.0f}/s" if sample.rate else "")
                     + (", disturbed" if sample.disturbed else "")
                 )
@@ -119,8 +130,24 @@ def _measure_all(
     return found
 
 
-def _collect(given: argparse.Namespace) -> dict[str, Any]:
-    build()
+def _workloads(given: argparse.Namespace) -> list[Workload]:
+    """Return what the command line chose."""
+    of_rows = {row.workload for row in ROWS if not given.rows or row.key in given.rows}
+    workloads = [
+        workload
+        for workload in WORKLOADS
+        if workload.key in of_rows and (not given.only or workload.key in given.only)
+    ]
+    if given.control:
+        workloads = [
+            replace(workload, candidates=(*workload.candidates, "uvloop again"))
+            for workload in workloads
+        ]
+    return workloads
+
+
+def _collect(given: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    no_tls = build()
     server_core, client_core = cores()
     plan = Plan(
         seconds=given.seconds or (0.4 if given.quick else 2.0),
@@ -130,16 +157,25 @@ def _collect(given: argparse.Namespace) -> dict[str, Any]:
         client_core=client_core,
     )
     rounds = given.rounds or (2 if given.quick else ROUNDS)
-    only = [key for key in given.only.split(",") if key]
-    workloads = [workload for workload in WORKLOADS if not only or workload.key in only]
-    if given.control:
-        workloads = [_with_control(workload) for workload in workloads]
+    workloads = _workloads(given)
+    left_out = []
+    certificates: Mapping[str, Certificate] = {}
+    if any(workload.tls for workload in workloads) and not no_tls:
+        try:
+            certificates = make_certificates(directory)
+        except CertificateError as error:
+            no_tls = str(error)
+    if no_tls:
+        without = [workload for workload in workloads if not workload.tls]
+        if len(without) < len(workloads):
+            left_out.append(f"TLS, because {no_tls}")
+            _say(f"TLS is left out: {no_tls}")
+        workloads = without
     names = {name for workload in workloads for name in workload.candidates}
-    wanted = {name for name in given.candidates.split(",") if name} or names
+    wanted = set(given.candidates) or names
     if given.control:
         wanted = wanted | {"uvloop again"}
     skip = names - wanted
-    left_out = []
     ours = {name for name in names & wanted if name.startswith("fastlisten")}
     reason = _why_not_importable() if ours else ""
     if reason:
@@ -150,12 +186,13 @@ def _collect(given: argparse.Namespace) -> dict[str, Any]:
     if busy > QUIET_MACHINE:
         _say(f"warning: others use {busy:.0%} of this machine; the figures will show it")
     machine = facts()
-    measured = _measure_all(workloads, skip, plan, rounds, left_out)
+    measured = _measure_all(workloads, skip, plan, rounds, certificates, left_out)
     return {
         "format": 1,
         "machine": machine,
         "plan": asdict(plan),
         "rounds": rounds,
+        "rows": given.rows,
         "quick": given.quick,
         "busy_before": busy,
         "left_out": left_out,
@@ -163,16 +200,15 @@ def _collect(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _with_control(workload: Workload) -> Workload:
-    values = {name: getattr(workload, name) for name in Workload.__dataclass_fields__}
-    return Workload(**{**values, "candidates": (*workload.candidates, "uvloop again")})
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, report; return the exit status: 0, or 1 when something failed."""
     given = _arguments(words)
     try:
-        results = json.loads(given.samples.read_text()) if given.samples else _collect(given)
+        if given.samples:
+            results = json.loads(given.samples.read_text())
+        else:
+            with tempfile.TemporaryDirectory(prefix="fastlisten-benchmarks-") as directory:
+                results = _collect(given, Path(directory))
         if given.markdown is not None:
             report.write_between_markers(given.markdown, report.markdown(results))
     except (BuildError, MeasurementError, OSError, ValueError) as error:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from benchmarks.candidates.protocol import greeting_echo
 from benchmarks.candidates.serve import BACKLOG, Served, run, settings
 
 
 async def serve(sock: socket.socket) -> Served:
     """Return the listening server."""
-    factory = greeting_echo(settings().greeting)
-    return await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=BACKLOG)
+    given = settings()
+    return await asyncio.get_running_loop().create_server(
+        given.factory(), sock=sock, backlog=BACKLOG, ssl=given.context()
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Eager: the protocol writes the greeting in `connection_made`, as in the other candidates. Lazy:
 the core sends it and makes the protocol at the first byte. With a limit, what is above it is
-refused with `REFUSAL`.
+refused with `REFUSAL`. With a certificate every connection is TLS, which is the core's too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import socket
 import uvloop
 
 import fastlisten
-from benchmarks.candidates.protocol import Echo, greeting_echo
 from benchmarks.candidates.serve import BACKLOG, Served, run, settings
 
 #: Words of a refusal as SMTP has them, about as long as the greeting.
@@ -25,9 +24,10 @@ async def serve(sock: socket.socket) -> Served:
     """Return the listening server."""
     given = settings()
     server: Served = await fastlisten.create_server(
-        Echo if given.lazy else greeting_echo(given.greeting),
+        given.factory(),
         sock=sock,
         backlog=BACKLOG,
+        ssl=given.context(),
         max_connections=given.limit,
         refusal=REFUSAL,
         lazy=given.lazy,

@@ -6,9 +6,12 @@ Rules of this file: the least that a protocol can be. Its cost is in every Pytho
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
+from collections.abc import Callable
 from typing import ClassVar, cast
 
-__all__ = ["Echo", "greeting_echo"]
+__all__ = ["Echo", "greeting_echo", "slow_every"]
 
 
 class Echo(asyncio.Protocol):
@@ -46,3 +49,28 @@ def greeting_echo(greeting: bytes) -> type[Echo]:
 
     GreetingEcho.greeting = greeting
     return GreetingEcho
+
+
+def slow_every(every: int, seconds: float, kind: type[Echo]) -> Callable[[], Echo]:
+    """Return a factory of `kind` that makes one of `every` protocols slow.
+
+    Args:
+        every: one of so many connections.
+        seconds: how long it works, on the processor, before it answers what it received.
+        kind: the protocol class.
+    """
+
+    class SlowEcho(kind):  # type: ignore[misc, valid-type]
+        """Works first."""
+
+        __slots__ = ()
+
+        def data_received(self, data: bytes) -> None:
+            """Work, then send it back."""
+            until = time.perf_counter() + seconds
+            while time.perf_counter() < until:
+                pass
+            self.transport.write(data)
+
+    made = itertools.count(1)
+    return lambda: SlowEcho() if next(made) % every == 0 else kind()

@@ -14,10 +14,13 @@ import json
 import os
 import resource
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+from benchmarks.candidates.protocol import greeting_echo, slow_every
 
 __all__ = ["BACKLOG", "Served", "Settings", "run", "settings"]
 
@@ -43,11 +46,32 @@ class Settings(argparse.Namespace):
         greeting: what the server says first, with its CR LF; empty for nothing.
         limit: max_connections, or None (only fastlisten has one).
         lazy: Python objects at the first byte only (only fastlisten).
+        certificate: file in PEM; with it every connection is TLS from its first byte.
+        key: its key's file.
+        slow_every: every so many connections one works for `slow` per message; 0 for none.
+        slow: seconds.
     """
 
     greeting: bytes
     limit: int | None
     lazy: bool
+    certificate: str | None
+    key: str | None
+    slow_every: int
+    slow: float
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return the context of TLS, left as Python makes it, or None."""
+        if self.certificate is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+    def factory(self) -> Callable[[], asyncio.Protocol]:
+        """Return what makes the protocol of a connection; lazy servers greet by themselves."""
+        kind = greeting_echo(b"" if self.lazy else self.greeting)
+        return slow_every(self.slow_every, self.slow, kind) if self.slow_every else kind
 
 
 def settings() -> Settings:
@@ -56,6 +80,10 @@ def settings() -> Settings:
     parser.add_argument("--greeting", type=lambda text: text.encode() + b"\r\n", default=b"")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--lazy", action="store_true")
+    parser.add_argument("--certificate")
+    parser.add_argument("--key")
+    parser.add_argument("--slow-every", type=int, default=0)
+    parser.add_argument("--slow", type=float, default=0.001)
     return parser.parse_args(namespace=Settings())
 
 
@@ -87,8 +115,12 @@ class TimerLags:
 
 
 def listening_socket() -> socket.socket:
-    """Return a socket bound to an ephemeral port of 127.0.0.1, TCP_NODELAY set and inherited."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    """Return a socket bound to an ephemeral port of 127.0.0.1, TCP_NODELAY set and inherited.
+
+    Its protocol is named, as getaddrinfo would: only then asyncio knows its connections for TCP and
+    sets TCP_NODELAY on each of them, as it does in any server with host and port.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.bind(("127.0.0.1", 0))
     sock.setblocking(False)

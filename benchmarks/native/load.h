@@ -2,8 +2,8 @@
  * What the parts of the load generator share: the request, the report, connections.
  *
  * Rules of this file: declarations only, each function where its name's prefix says
- * (net_ in load_net.c, peers_ in load_peers.c, the modes in load_accept.c, load_echo.c,
- * load_hold.c, everything that reads words or prints in loadgen.c).
+ * (net_ in load_net.c, tls_ and stream_ in load_tls.c, peers_ in load_peers.c, the modes in
+ * load_accept.c, load_echo.c, load_hold.c, everything that reads words or prints in loadgen.c).
  */
 
 #ifndef FASTLISTEN_LOAD_H
@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/types.h>
 
 /* Events taken per wake-up. */
 enum { LOAD_EVENTS = 512 };
@@ -23,6 +24,9 @@ enum { LOAD_TICK = 20 };
 
 /* Latencies are counted in 2^5 = 32 steps per octave of nanoseconds: an error below 3.2 %. */
 enum { LATENCY_BITS = 5, LATENCY_BUCKETS = 64 << LATENCY_BITS };
+
+/* OpenSSL's SSL; NULL stands for a plain connection. */
+struct ssl_st;
 
 /* What the command line asked for. Times in nanoseconds. */
 struct request {
@@ -37,6 +41,7 @@ struct request {
     size_t size;          /* echo, hold: bytes per message */
     bool greeting;        /* echo, hold: the server speaks first, a line */
     const char *say;      /* accept: a line to have echoed before closing, or NULL */
+    bool tls;             /* TLS from the first byte */
     bool steps;           /* wait for a line before the measured part, for the end of input after */
 };
 
@@ -44,7 +49,7 @@ struct request {
 struct report {
     uint64_t operations;
     uint64_t bytes; /* received */
-    uint64_t refused, reset, ended, no_address, failed, unfinished;
+    uint64_t refused, reset, ended, no_address, tls, failed, unfinished;
     uint64_t begun, finished; /* monotonic clock */
     uint64_t latency[LATENCY_BUCKETS];
 };
@@ -52,9 +57,10 @@ struct report {
 /* One connection that is kept open. */
 struct peer {
     int fd;
+    bool shaking, open, busy, writing;
+    struct ssl_st *tls;
     uint64_t begun;
     size_t sent, received; /* of the message under way; both 0 when none is */
-    bool open, busy, writing;
 };
 
 struct peers {
@@ -76,6 +82,19 @@ void net_blame(struct report *report, int error);
 void net_abort(int fd);
 void net_record(struct report *report, uint64_t nanoseconds);
 uint64_t net_percentile(const struct report *report, double fraction);
+
+extern const bool tls_built; /* this program speaks TLS */
+void tls_prepare(void);
+struct ssl_st *tls_new(int fd);
+void tls_free(struct ssl_st *tls);
+/* Go on with a handshake: 1 when it is done, 0 to wait for the events, -1 and errno. */
+int tls_shake(struct ssl_st *tls, uint32_t *events);
+/* Send close_notify; the connection can still be read. */
+void tls_say_goodbye(struct ssl_st *tls);
+/* Print what was negotiated, as another member of a JSON object. */
+void tls_report(void);
+ssize_t stream_send(int fd, struct ssl_st *tls, const char *bytes, size_t length);
+ssize_t stream_recv(int fd, struct ssl_st *tls, char *bytes, size_t length);
 
 void peers_open(struct peers *peers, const struct request *request, struct report *report);
 void peers_send(struct peers *peers, unsigned index, const struct request *request);

@@ -3,7 +3,9 @@
  *
  * Rules of this file: a connection that fails is counted and replaced by the next one. The client
  * closes first, with FIN, having read all that the server sent, so that neither side sees a reset.
- * `silent` sends no byte; `accept` may say one line and wait until it has come back.
+ * `silent` sends no byte; `accept` may say one line and wait until it has come back. With TLS the
+ * greeting shows that the server has finished the handshake; the client ends with close_notify and
+ * waits until the server has ended too.
  */
 
 #include "load.h"
@@ -11,12 +13,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 /* One connection under way; fd is -1 where none is. */
 struct attempt {
     int fd;
+    bool shaking, leaving;
+    struct ssl_st *tls;
     uint64_t begun;
     size_t awaited; /* bytes of the echo still to come; 0 while the greeting is read */
 };
@@ -42,18 +45,58 @@ static void begin(struct work *work, unsigned index, const struct request *reque
         return;
     attempt->begun = net_now();
     attempt->awaited = 0;
+    attempt->leaving = false;
+    attempt->shaking = request->tls;
+    attempt->tls = request->tls ? tls_new(attempt->fd) : NULL;
     work->begun++;
     work->active++;
     /* Readable covers it all: greeting, refusal and reset. Nobody needs to know when the
-     * connection was established. */
-    net_watch(work->poller, EPOLL_CTL_ADD, attempt->fd, EPOLLIN, index);
+     * connection was established, except TLS, where the client speaks first. */
+    net_watch(work->poller, EPOLL_CTL_ADD, attempt->fd, request->tls ? EPOLLOUT : EPOLLIN, index);
 }
 
 static void end(struct work *work, unsigned index)
 {
-    close(work->attempts[index].fd);
-    work->attempts[index].fd = -1;
+    struct attempt *attempt = &work->attempts[index];
+    tls_free(attempt->tls);
+    close(attempt->fd);
+    attempt->tls = NULL;
+    attempt->fd = -1;
     work->active--;
+}
+
+static bool lose(struct work *work, unsigned index, struct report *report, int error)
+{
+    net_blame(report, error);
+    end(work, index);
+    return true;
+}
+
+/* All is said: close, or say goodbye first; true when the place is free. */
+static bool leave(struct work *work, unsigned index, struct report *report)
+{
+    struct attempt *attempt = &work->attempts[index];
+    if (attempt->tls != NULL && !attempt->leaving) {
+        attempt->leaving = true;
+        tls_say_goodbye(attempt->tls);
+        return false;
+    }
+    net_record(report, net_now() - attempt->begun);
+    end(work, index);
+    return true;
+}
+
+/* Go on with the handshake; 1 when it is done, 0 when not, -1 when it failed. */
+static int shake(struct work *work, unsigned index)
+{
+    struct attempt *attempt = &work->attempts[index];
+    uint32_t events;
+    int done = tls_shake(attempt->tls, &events);
+    if (done < 0)
+        return -1;
+    net_watch(work->poller, EPOLL_CTL_MOD, attempt->fd, done ? EPOLLIN : events, index);
+    attempt->shaking = !done;
+    return done;
 }
 
 /* Look at an attempt after an event; true when its place is free again. */
@@ -62,13 +105,18 @@ static bool look(struct work *work, unsigned index, const struct request *reques
 {
     struct attempt *attempt = &work->attempts[index];
     char bytes[2048];
-    ssize_t got = recv(attempt->fd, bytes, sizeof bytes, 0);
+    if (attempt->shaking) {
+        int done = shake(work, index);
+        if (done <= 0)
+            return done < 0 && lose(work, index, report, errno);
+    }
+    ssize_t got = stream_recv(attempt->fd, attempt->tls, bytes, sizeof bytes);
     if (got < 0 && errno == EAGAIN)
         return false;
     if (got <= 0) {
-        net_blame(report, got < 0 ? errno : 0);
-        end(work, index);
-        return true;
+        if (attempt->leaving && got == 0)
+            return leave(work, index, report);
+        return lose(work, index, report, got < 0 ? errno : 0);
     }
     report->bytes += (uint64_t)got;
     if (attempt->awaited != 0) {
@@ -76,24 +124,18 @@ static bool look(struct work *work, unsigned index, const struct request *reques
             attempt->awaited -= (size_t)got;
             return false;
         }
-    } else {
-        if (memchr(bytes, '\n', (size_t)got) == NULL)
-            return false;
-        if (work->say_length != 0) {
-            /* A line always fits into an empty send buffer. */
-            if (send(attempt->fd, request->say, work->say_length, MSG_NOSIGNAL) !=
-                (ssize_t)work->say_length) {
-                net_blame(report, errno);
-                end(work, index);
-                return true;
-            }
-            attempt->awaited = work->say_length;
-            return false;
-        }
+        return leave(work, index, report);
     }
-    net_record(report, net_now() - attempt->begun);
-    end(work, index);
-    return true;
+    if (memchr(bytes, '\n', (size_t)got) == NULL)
+        return false;
+    if (work->say_length == 0)
+        return leave(work, index, report);
+    /* A line always fits into an empty send buffer. */
+    if (stream_send(attempt->fd, attempt->tls, request->say, work->say_length) !=
+        (ssize_t)work->say_length)
+        return lose(work, index, report, errno);
+    attempt->awaited = work->say_length;
+    return false;
 }
 
 /* Keep all places busy until the time or the count is over, then wait for what is under way. */

@@ -2,9 +2,9 @@
  * Mode hold: open connections, keep them, and answer for them when told to.
  *
  * Rules of this file: it obeys lines on standard input ("ping": one message on every connection,
- * all must come back; the end of input: the end) and ends by itself when the duration is over.
- * The connections are ended with a reset: nothing is measured then, and 15,000 of them would
- * occupy as many address pairs for a minute.
+ * all must come back within the grace; the end of input: the end) and ends by itself when the
+ * duration is over. The connections are ended with a reset: nothing is measured then, and 15,000
+ * of them would occupy as many address pairs for a minute.
  */
 
 #include "load.h"

@@ -62,6 +62,8 @@ void net_blame(struct report *report, int error)
         report->reset++;
     else if (error == EADDRNOTAVAIL)
         report->no_address++;
+    else if (error == EPROTO)
+        report->tls++;
     else
         report->failed++;
 }

@@ -22,8 +22,10 @@ void peers_lose(struct peers *peers, unsigned index, struct report *report, int 
 {
     struct peer *peer = &peers->all[index];
     net_blame(report, error);
+    tls_free(peer->tls);
     close(peer->fd);
     peer->fd = -1;
+    peer->tls = NULL;
     if (peer->open)
         peers->open--;
     peer->open = peer->busy = false;
@@ -35,8 +37,20 @@ static enum progress opened(struct peers *peers, unsigned index, const struct re
 {
     struct peer *peer = &peers->all[index];
     int error = 0;
+    if (peer->shaking) {
+        uint32_t events;
+        int done = tls_shake(peer->tls, &events);
+        if (done < 0) {
+            peers_lose(peers, index, report, errno);
+            return PROGRESS_LOST;
+        }
+        net_watch(peers->poller, EPOLL_CTL_MOD, peer->fd, done ? EPOLLIN : events, index);
+        if (!done)
+            return PROGRESS_MORE;
+        peer->shaking = false;
+    }
     if (request->greeting) {
-        ssize_t got = recv(peer->fd, scratch, sizeof scratch, 0);
+        ssize_t got = stream_recv(peer->fd, peer->tls, scratch, sizeof scratch);
         if (got < 0 && errno == EAGAIN)
             return PROGRESS_MORE;
         if (got <= 0) {
@@ -84,8 +98,12 @@ void peers_open(struct peers *peers, const struct request *request, struct repor
                 continue;
             peer->begun = net_now();
             opening++;
+            if (request->tls) {
+                peer->tls = tls_new(peer->fd);
+                peer->shaking = true;
+            }
             net_watch(peers->poller, EPOLL_CTL_ADD, peer->fd,
-                      request->greeting ? EPOLLIN : EPOLLOUT, begun);
+                      request->greeting && !request->tls ? EPOLLIN : EPOLLOUT, begun);
         }
         int ready = epoll_wait(peers->poller, events, LOAD_EVENTS, LOAD_TICK);
         if (ready < 0 && errno != EINTR)
@@ -93,8 +111,12 @@ void peers_open(struct peers *peers, const struct request *request, struct repor
         for (int i = 0; i < ready; i++) {
             unsigned index = events[i].data.u32;
             if (peers->all[index].open) {
-                /* The server ended, or spoke to, a connection that should rest. */
-                peers_lose(peers, index, report, 0);
+                /* The server ended, or spoke to, a connection that should rest, or OpenSSL sent
+                 * its session tickets. */
+                if (peers->all[index].tls == NULL ||
+                    stream_recv(-1, peers->all[index].tls, scratch, sizeof scratch) >= 0 ||
+                    errno != EAGAIN)
+                    peers_lose(peers, index, report, 0);
                 continue;
             }
             enum progress progress = opened(peers, index, request, report);
@@ -108,7 +130,9 @@ void peers_open(struct peers *peers, const struct request *request, struct repor
     for (unsigned i = 0; i < begun; i++)
         if (peers->all[i].fd >= 0 && !peers->all[i].open) {
             report->unfinished++;
+            tls_free(peers->all[i].tls);
             close(peers->all[i].fd);
+            peers->all[i].tls = NULL;
             peers->all[i].fd = -1;
         }
     for (unsigned i = begun; i < peers->count; i++) {
@@ -123,8 +147,8 @@ static int push(struct peers *peers, unsigned index, const struct request *reque
 {
     struct peer *peer = &peers->all[index];
     while (peer->sent < request->size) {
-        ssize_t sent =
-            send(peer->fd, peers->message + peer->sent, request->size - peer->sent, MSG_NOSIGNAL);
+        ssize_t sent = stream_send(peer->fd, peer->tls, peers->message + peer->sent,
+                                   request->size - peer->sent);
         if (sent < 0) {
             if (errno != EAGAIN)
                 return errno;
@@ -165,15 +189,18 @@ enum progress peers_progress(struct peers *peers, unsigned index, uint32_t event
     }
     if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0)
         return PROGRESS_MORE;
-    ssize_t got = recv(peer->fd, scratch, sizeof scratch, 0);
-    if (got < 0 && errno == EAGAIN)
-        return PROGRESS_MORE;
-    if (got <= 0) {
-        peers_lose(peers, index, report, got < 0 ? errno : 0);
-        return PROGRESS_LOST;
-    }
-    report->bytes += (uint64_t)got;
-    peer->received += (size_t)got;
+    /* Of TLS one call gives one record, and the next may be in OpenSSL's buffer already. */
+    do {
+        ssize_t got = stream_recv(peer->fd, peer->tls, scratch, sizeof scratch);
+        if (got < 0 && errno == EAGAIN)
+            return PROGRESS_MORE;
+        if (got <= 0) {
+            peers_lose(peers, index, report, got < 0 ? errno : 0);
+            return PROGRESS_LOST;
+        }
+        report->bytes += (uint64_t)got;
+        peer->received += (size_t)got;
+    } while (peer->tls != NULL && peer->busy && peer->received < request->size);
     if (!peer->busy || peer->received < request->size)
         return PROGRESS_MORE;
     peer->busy = false;

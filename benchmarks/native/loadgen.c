@@ -3,8 +3,7 @@
  *
  * Rules of this file: it alone reads the command line and prints. Every run is bounded in time;
  * each line of standard output is one JSON object with an "event": "ready" (with --steps: send a
- * line to begin), "open" and "ping" (mode hold), "done". Exit status: 0 when the mode ran, whatever
- * the counts of errors say; 1 when this program itself could not; 2 for a wrong command line.
+ * line to begin), "open" and "ping" (mode hold), "done". What the words mean says --help.
  */
 
 #include "load.h"
@@ -17,25 +16,42 @@
 
 static const char USAGE[] =
     "usage: loadgen MODE --port PORT [OPTION VALUE]... [FLAG]...\n"
+    "\n"
+    "Put load on a TCP server and report what happened, one JSON object per line.\n"
+    "\n"
     "modes:\n"
     "  accept   connect, read the greeting, [say a line and read its echo,] close\n"
     "  silent   connect, read the greeting, close without having sent a byte\n"
     "  echo     one message at a time on each connection, answered in the same length\n"
-    "  hold     open connections and keep them; \"ping\" on standard input tries them all\n"
+    "  hold     open connections and keep them; the line \"ping\" on standard input sends a\n"
+    "           message on each and waits for the answers; the end of input ends it\n"
+    "\n"
     "options:\n"
+    "  --port PORT          port of the server\n"
     "  --host ADDRESS       IPv4 address of the server (127.0.0.1)\n"
     "  --sources N          client addresses, from 127.0.1.1 on; 0 lets the kernel choose (0)\n"
     "  --in-flight N        connections, or pings, under way at once (64)\n"
     "  --connections N      echo, hold: connections kept open (100)\n"
     "  --size BYTES         echo, hold: length of a message (64)\n"
-    "  --duration SECONDS   length of the measured part, at most 3600 (2)\n"
+    "  --duration SECONDS   length of the measured part, of the whole in hold, at most 3600 (2)\n"
     "  --count N            operations after which it ends earlier, 0 for no such end (0)\n"
     "  --warm-up SECONDS    the same work before it, not counted (0)\n"
     "  --grace SECONDS      how long to wait for what is under way at the end (5)\n"
     "  --say TEXT           accept: a line, CR LF is added, that the server echoes\n"
+    "\n"
     "flags:\n"
+    "  --tls                TLS from the first byte: a full handshake, the certificate is not\n"
+    "                       verified; accept and silent end with close_notify on both sides\n"
     "  --greeting           echo, hold: the server speaks first, one line\n"
-    "  --steps              wait for a line before the measured part, for the end of input after\n";
+    "  --steps              print \"ready\", wait for a line before the measured part, and for\n"
+    "                       the end of input after it\n"
+    "  --help               this text\n"
+    "\n"
+    "output: \"event\" is ready, open, ping or done; \"operations\" are connections (accept,\n"
+    "silent, open) or answered messages (echo, ping), counted when finished; \"errors\" by kind:\n"
+    "refused, reset, ended (by the server), no_address (ports used up), tls, other, unfinished.\n"
+    "exit status: 0 when the mode ran, whatever the errors; 1 when it could not; 2 for a wrong\n"
+    "command line.\n";
 
 static void usage(const char *problem)
 {
@@ -99,13 +115,16 @@ void step_report(const char *event, const struct report *report, unsigned open)
            elapsed > 0 ? (double)report->operations / elapsed : 0.0,
            (unsigned long long)report->bytes, open);
     printf("\"errors\": {\"refused\": %llu, \"reset\": %llu, \"ended\": %llu, "
-           "\"no_address\": %llu, \"other\": %llu, \"unfinished\": %llu}, ",
+           "\"no_address\": %llu, \"tls\": %llu, \"other\": %llu, \"unfinished\": %llu}, ",
            (unsigned long long)report->refused, (unsigned long long)report->reset,
            (unsigned long long)report->ended, (unsigned long long)report->no_address,
-           (unsigned long long)report->failed, (unsigned long long)report->unfinished);
-    printf("\"latency_us\": {\"p50\": %.1f, \"p99\": %.1f, \"max\": %.1f}}\n",
+           (unsigned long long)report->tls, (unsigned long long)report->failed,
+           (unsigned long long)report->unfinished);
+    printf("\"latency_us\": {\"p50\": %.1f, \"p99\": %.1f, \"max\": %.1f}",
            (double)net_percentile(report, 0.5) / 1e3, (double)net_percentile(report, 0.99) / 1e3,
            (double)net_percentile(report, 1.0) / 1e3);
+    tls_report();
+    puts("}");
     fflush(stdout);
 }
 
@@ -114,8 +133,12 @@ static int option(struct request *request, char **words, int left)
 {
     static char line[1024];
     const char *name = words[0], *value = left > 1 ? words[1] : NULL;
-    if (strcmp(name, "--greeting") == 0 || strcmp(name, "--steps") == 0) {
-        *(name[2] == 'g' ? &request->greeting : &request->steps) = true;
+    bool *flag = strcmp(name, "--greeting") == 0 ? &request->greeting
+                 : strcmp(name, "--steps") == 0  ? &request->steps
+                 : strcmp(name, "--tls") == 0    ? &request->tls
+                                                 : NULL;
+    if (flag != NULL) {
+        *flag = true;
         return 1;
     }
     if (value == NULL)
@@ -158,6 +181,11 @@ int main(int count, char **words)
         .in_flight = 64, .connections = 100, .size = 64,
         .duration = 2000000000u, .grace = 5000000000u,
     };
+    for (int i = 1; i < count; i++)
+        if (strcmp(words[i], "--help") == 0) {
+            fputs(USAGE, stdout);
+            return 0;
+        }
     if (count < 2)
         usage(NULL);
     for (int i = 2; i < count;)
@@ -174,6 +202,10 @@ int main(int count, char **words)
         usage("--say is for accept");
     if (request.greeting && !echo && !hold)
         usage("--greeting is for echo and hold; the others always read one");
+    if (request.tls && !tls_built)
+        usage("this loadgen was compiled without OpenSSL");
+    if (request.tls)
+        tls_prepare();
     net_raise_descriptors();
     (accept || silent ? load_accept : echo ? load_echo : load_hold)(&request, &report);
     return 0;
