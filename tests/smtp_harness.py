@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvloop
 
@@ -35,6 +36,8 @@ from fastlisten.handlers.smtp_events import (
 from fastlisten.handlers.smtp_replies import reply
 
 HOSTNAME = "mx.example.org"
+
+Tls = Literal["implicit", "starttls"] | None
 
 ACCOUNTS = """
 [account."alice@example.org"]
@@ -146,6 +149,7 @@ class Served:
         directory: its data directory.
         protocols: the protocol objects of the connections that are open.
         faults: what the loop's exception handler was told.
+        client_context: for clients, None without TLS.
     """
 
     def __init__(self, handler: WatchedHandler, directory: Path) -> None:
@@ -154,17 +158,34 @@ class Served:
         self.directory = directory
         self.protocols = handler.open
         self.faults: list[dict[str, Any]] = []
+        self.client_context: ssl.SSLContext | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def connect(self) -> socket.socket:
         """Connect and read the greeting."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        if self.handler.settings.tls_implicit:
+            client = self.encrypt(client)
         greeting = self.handler.greeting
         received = b""
         while len(received) < len(greeting):
             received += client.recv(len(greeting) - len(received))
         assert received == greeting
         return client
+
+    def encrypt(self, client: socket.socket) -> ssl.SSLSocket:
+        """Shake hands."""
+        assert self.client_context is not None
+        return self.client_context.wrap_socket(client, server_hostname="127.0.0.1")
+
+    def secured(self) -> ssl.SSLSocket:
+        """Connect, and have the server begin TLS."""
+        client = self.connect()
+        client.sendall(HELLO)
+        assert b"250-STARTTLS\r\n" in read_until(client, b"250 HELP\r\n")
+        client.sendall(b"STARTTLS\r\n")
+        assert read_until(client, b"\r\n").startswith(b"220 ")
+        return self.encrypt(client)
 
     def protocol(self) -> Any:
         """Return the only connection's protocol object, once it has been made."""
@@ -273,13 +294,14 @@ class Greeter(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def on_the_loop(handler: WatchedHandler) -> AsyncIterator[int]:
-    """Serve on the running loop's own transports; gives the port."""
+async def on_the_loop(handler: WatchedHandler, served: Served) -> AsyncIterator[None]:
+    """Serve on the running loop's own transports."""
     await handler.start()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Greeter(handler), "127.0.0.1", 0)
     try:
-        yield server.sockets[0].getsockname()[1]
+        served.port = server.sockets[0].getsockname()[1]
+        yield
     finally:
         server.close()
         for protocol in handler.open:
@@ -291,10 +313,12 @@ async def on_the_loop(handler: WatchedHandler) -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def on_the_core(handler: WatchedHandler) -> AsyncIterator[int]:
-    """Serve on the native transports; gives the port."""
-    async with testing.serve(handler, drain_timeout=0.01) as served:
-        yield served.port
+async def on_the_core(handler: WatchedHandler, served: Served, tls: Tls) -> AsyncIterator[None]:
+    """Serve on the native transports."""
+    async with testing.serve(handler, drain_timeout=0.01, tls=tls) as at:
+        served.port = at.port
+        served.client_context = at.client_context
+        yield
 
 
 @contextlib.contextmanager
@@ -303,9 +327,20 @@ def serve(
     accounts: str | None = ACCOUNTS,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     native: bool = True,
+    tls: Tls = None,
     **options: Any,
 ) -> Iterator[Served]:
-    """Serve the smtp handler in a thread; options' underscores stand for hyphens."""
+    """Serve the smtp handler in a thread.
+
+    Args:
+        directory: its data directory.
+        accounts: what the accounts file holds, None for no file.
+        loop_factory: makes the loop.
+        native: on the native transports, not on the loop's own.
+        tls: as in `testing.serve`; on native transports only.
+        options: the handler's, with underscores for hyphens.
+    """
+    assert native or tls is None
     if accounts is not None:
         (directory / "accounts.toml").write_text(accounts)
     handler = WatchedHandler(
@@ -326,7 +361,8 @@ def serve(
         loop.set_exception_handler(lambda _, context: served.faults.append(context))
         finished = asyncio.Event()
         stop.append(lambda: loop.call_soon_threadsafe(finished.set))
-        async with (on_the_core if native else on_the_loop)(handler) as served.port:
+        server = on_the_core(handler, served, tls) if native else on_the_loop(handler, served)
+        async with server:
             ready.set()
             await finished.wait()
 

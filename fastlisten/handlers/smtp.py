@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import email.utils
+import functools
 import time
 from typing import ClassVar
 
@@ -35,18 +36,23 @@ class SmtpHandler(Handler):
 
     def __init__(self, settings: HandlerSettings) -> None:
         super().__init__(settings)
+        self.greeting = f"220 {settings.hostname} ESMTP {settings.greeting}".rstrip().encode()
+        self.greeting += b"\r\n"
+        self._office: PostOffice | None = None
+        self._date = (0, "")
+
+    @functools.cached_property
+    def limits(self) -> Limits:
+        """What holds for every connection of the listener; made for the first one."""
+        settings = self.settings
         values = {row.key: row.default for row in OPTIONS} | dict(settings.options)
-        self.limits = Limits(
+        return Limits(
             hostname=settings.hostname,
             max_message_size=values["max-message-size"],
             max_recipients=values["max-recipients"],
             max_errors=values["max-errors"],
             starttls=settings.tls is not None and not settings.tls_implicit,
         )
-        self.greeting = f"220 {settings.hostname} ESMTP {settings.greeting}".rstrip().encode()
-        self.greeting += b"\r\n"
-        self._office: PostOffice | None = None
-        self._date = (0, "")
 
     def refusal(self, reason: Reason) -> bytes:
         """Return what a client hears that is not served (RFC 5321 3.1, RFC 3463)."""
