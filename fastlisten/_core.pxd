@@ -242,6 +242,7 @@ cdef class Engine:
     cdef uint64_t scan(self, int *expired, int *found) noexcept nogil
     cdef void record(self, uint8_t kind, AcceptorState *state, int fd, int64_t value) noexcept nogil
     cdef void close_descriptors(self) noexcept
+    cdef int turn(self) except -1
     cdef int reschedule(self) except -1
     cdef int admit(self, int fd) except -1
     cdef int first_byte(self, int fd, uint32_t events) except -1

@@ -1145,16 +1145,26 @@ cdef class Engine:
         self.rearm(HOLD_FULL)
 
     def _wake(self):
-        """Serve what is ready. Called by the loop; nothing else calls it."""
+        """The epoll descriptor is readable. Called by the loop; nothing else calls it."""
+        # What is left over is scheduled; two turns in one iteration would make timers wait twice.
+        if not self.rescheduled:
+            self.turn()
+
+    def _continue(self):
+        """Go on with what was left over. Called by the loop; nothing else calls it."""
+        self.rescheduled = False
+        self.turn()
+
+    cdef int turn(self) except -1:
+        """Serve what is ready, for as long as a turn may last."""
         cdef epoll_event *events = <epoll_event *>self.events
         cdef uint64_t stop, data
         cdef uint32_t happened
         cdef int fd
         cdef Endpoint endpoint
         cdef Slot *slot
-        self.rescheduled = False
         if self.closed:
-            return
+            return 0
         self.tick()
         try:
             if self.position >= self.count and self.accepted_position >= self.accepted_count:
@@ -1189,7 +1199,7 @@ cdef class Engine:
                 if self.closed or fl_microseconds() > stop:
                     break
             if self.closed:
-                return
+                return 0
             if self.next_sweep and self.now >= self.next_sweep:
                 self.sweep()
             if self.record_count and (self.now >= self.records_due
@@ -1200,12 +1210,12 @@ cdef class Engine:
             # Ready events that are left keep the epoll descriptor readable by themselves.
             if not self.closed and self.accepted_position < self.accepted_count:
                 self.reschedule()
-        self.reap()
+        return self.reap()
 
     cdef int reschedule(self) except -1:
         if not self.rescheduled:
             self.rescheduled = True
-            self.loop.call_soon(self._wake)
+            self.loop.call_soon(self._continue)
         return 0
 
     cdef int admit(self, int fd) except -1:
