@@ -56,8 +56,9 @@ class ConnectionServer(asyncio.AbstractServer):
         """Set up the sockets, before anything listens; `options` come last. Called once."""
         for sock in self._sockets:
             sock.setblocking(False)
-            if sock.proto == socket.IPPROTO_TCP:
-                # asyncio sets it on every connection; on Linux they inherit it.
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                # asyncio sets it on every connection whose socket says IPPROTO_TCP, uvloop on all:
+                # most programs make their sockets without saying so. Connections inherit it.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         set_options(self._sockets, options)
 
