@@ -599,12 +599,13 @@ cdef class TlsConnection(Connection):
     cdef Py_ssize_t encrypt(self, data) except -2:
         """Send of `data` what the kernel takes; return how many bytes, -1 when it is broken."""
         cdef Py_ssize_t sent = 0, size = len(data)
-        rest = data
-        # A record that OpenSSL could not send must be offered again as it was: the caller keeps
-        # all that is not sent.
+        # One record at a time: a longer write is done for OpenSSL only when all of it is sent. A
+        # record that could not be sent must be offered again as it was: the caller keeps all
+        # that is not sent, and offers it from the same byte on.
         while True:
             try:
-                sent += self.session.write(rest)
+                sent += self.session.write(
+                    data if size <= RECORD else memoryview(data)[sent:sent + RECORD])
             except SSLWantWriteError:
                 self.tls = (self.tls | RETRY) & ~WRITE_WANTS_READ
                 return sent
@@ -617,7 +618,6 @@ cdef class TlsConnection(Connection):
             self.tls &= ~(RETRY | WRITE_WANTS_READ)
             if sent >= size:
                 return sent
-            rest = memoryview(data)[sent:]
 
     cdef int gather(self) except -1:
         """Join small pieces at the head of the queue: each would be a record of its own."""
@@ -773,6 +773,14 @@ cdef class TlsConnection(Connection):
         """Take the descriptor from OpenSSL's side, which would close it, or use it as a reused
         number."""
         holder = self.holder
+        if holder is not None and holder is self.session and not self.tls & HANDSHAKE:
+            # A closed SSLSocket has forgotten them.
+            known = self.need_extras().known
+            if known is None:
+                known = self.extras.known = {}
+            for name in ("peercert", "cipher", "compression"):
+                if name not in known:
+                    known[name] = self.get_extra_info(name)
         self.holder = self.owner = self.early = None
         if self.settings is not None:
             self.settings.progress.pop(self, None)
@@ -817,6 +825,9 @@ cdef class TlsConnection(Connection):
         if name == "truncated":
             return bool(self.tls & TRUNCATED)
         if name in ("ssl_object", "peercert", "cipher", "compression"):
+            if self.extras is not None and self.extras.known is not None \
+                    and name in self.extras.known:
+                return self.extras.known[name]
             found = self.ssl_object()
             if found is None:
                 return default
