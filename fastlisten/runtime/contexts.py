@@ -1,0 +1,145 @@
+"""TLS contexts: what a listener's settings make of Python's ssl, and which certificate is shown.
+
+Rules of this file: contexts and names, no files and no configuration's lines. The context that
+connections are made with stays the same for the life of its listener, because it holds the keys
+of session tickets: a client that comes back is known again, in every process that was forked
+after the context was made, and after any number of renewals. What is renewed is put behind it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fastlisten.config import ListenerSettings
+from fastlisten.config.values_tls import TLS12_SUITES, TLS13_SUITES
+from fastlisten.runtime.pem import Pair
+
+__all__ = ["Front", "Recipe"]
+
+_VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+
+#: Suites of TLS 1.2 where none are configured: forward secrecy and AEAD, strongest first.
+_DEFAULT_SUITES = tuple(TLS12_SUITES.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How contexts of a listener are made; the same for each of its certificates.
+
+    Attributes:
+        protocols: the TLS versions, as `tls.protocols`.
+        ciphers: OpenSSL's names in order of preference, empty for the default.
+        client_order: the client's order of preference counts.
+        alpn: protocol names (RFC 7301), empty to answer no such question.
+    """
+
+    protocols: tuple[str, ...] = ("TLSv1.2", "TLSv1.3")
+    ciphers: tuple[str, ...] = ()
+    client_order: bool = False
+    alpn: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: ListenerSettings, alpn: tuple[str, ...]) -> Recipe:
+        """Return the recipe of a listener's settings."""
+        return cls(
+            settings["tls.protocols"],
+            settings["tls.ciphers"],
+            not settings["tls.ignore-client-order"],
+            alpn,
+        )
+
+    def context(self, pair: Pair, authorities: str = "") -> ssl.SSLContext:
+        """Return a context for the server's side of connections.
+
+        Args:
+            pair: the certificate that it shows.
+            authorities: PEM of those whose certificates clients must have; empty to ask for none.
+
+        Raises:
+            PemError: the pair cannot be used.
+            ssl.SSLError: OpenSSL knows none of the cipher suites, or no such authorities.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        spoken = self._spoken()
+        context.minimum_version, context.maximum_version = spoken[0], spoken[-1]
+        self._choose_ciphers(context)
+        # A client could otherwise keep the server computing handshakes on one connection.
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+        if self.client_order:
+            context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+        else:
+            context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+        if self.alpn:
+            context.set_alpn_protocols(list(self.alpn))
+        if authorities:
+            context.load_verify_locations(cadata=authorities)
+            context.verify_mode = ssl.CERT_REQUIRED
+            # Whoever is named is trusted, be it a root or an authority below one.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        pair.load_into(context)
+        return context
+
+    def _spoken(self) -> list[ssl.TLSVersion]:
+        """Return the versions for which there is a suite, oldest first."""
+        chosen = set(self.ciphers)
+        without = {
+            "TLSv1.2": bool(chosen) and not chosen - set(TLS13_SUITES),
+            "TLSv1.3": bool(chosen) and not chosen & set(TLS13_SUITES),
+        }
+        return [_VERSIONS[name] for name in self.protocols if not without[name]]
+
+    def _choose_ciphers(self, context: ssl.SSLContext) -> None:
+        older = [name for name in self.ciphers if name not in TLS13_SUITES]
+        # The list must never be empty; without TLS 1.2 nobody asks for what is on it.
+        context.set_ciphers(":".join(older or _DEFAULT_SUITES))
+        newer = [name for name in self.ciphers if name in TLS13_SUITES]
+        # Before Python 3.15 there is no choice, and the configuration has not asked for one.
+        if newer and hasattr(context, "set_ciphersuites"):
+            context.set_ciphersuites(":".join(newer))
+
+
+class Front:
+    """The context that connections of some listeners are made with, and the ones behind it.
+
+    Args:
+        default: the context of the certificate that is shown where no name fits.
+        names: contexts by host name in lower case; ``*.`` before one stands for one label.
+
+    Attributes:
+        context: for all connections; never another one.
+    """
+
+    def __init__(self, default: ssl.SSLContext, names: Mapping[str, ssl.SSLContext]) -> None:
+        self.context = default
+        self._default = default
+        self._names: Mapping[str, ssl.SSLContext] = {}
+        self.replace(default, names)
+
+    def replace(self, default: ssl.SSLContext, names: Mapping[str, ssl.SSLContext]) -> None:
+        """Show other certificates in new handshakes; connections that are open do not notice.
+
+        Loading into the context itself would not do: it keeps one certificate for each kind of
+        key, so that the old RSA one would go on being shown beside a new one of ECDSA, and an
+        authority of clients that it knows can never be taken away again.
+        """
+        self._default, self._names = default, dict(names)
+        if self._names or self._default is not self.context:
+            # mypy: typeshed wants an SSLObject where each kind of TLS object comes.
+            self.context.sni_callback = self._choose
+
+    def choose(self, name: str | None) -> ssl.SSLContext:
+        """Return the context for a name that a client asks for: exact, wildcard, default."""
+        if not name:
+            return self._default
+        name = name.lower().removesuffix(".")
+        if (exact := self._names.get(name)) is not None:
+            return exact
+        return self._names.get(f"*.{name.partition('.')[2]}", self._default)
+
+    def _choose(self, tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """Called by OpenSSL with the client's first message, with a name or without one."""
+        chosen = self.choose(name)
+        if chosen is not self.context:
+            tls.context = chosen

@@ -1,0 +1,197 @@
+"""The certificate of a server that has been given none: made once, kept, and signed by itself.
+
+Rules of this file: one file holds the key and the certificate, so that no moment shows one
+without the other. It is written under another name and then linked to its own, which the kernel
+does for one process only: of several that start together, all serve what the first one linked.
+The package `cryptography` is imported when a certificate has to be made and only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.util
+import ipaddress
+import os
+import secrets
+from dataclasses import dataclass
+
+from fastlisten.runtime.pem import Pair, PemError, read_source
+
+__all__ = [
+    "FILE_NAME",
+    "MissingLibraryError",
+    "SelfSigned",
+    "check_possible",
+    "generate",
+    "keep",
+]
+
+#: Name of the file in the data directory.
+FILE_NAME = "self-signed.pem"
+
+#: How long it is valid. Nobody can check who made it; its whole worth is that it stays the same
+#: for clients that remember it, so that it should outlive the server rather than be renewed.
+_DAYS = 3650
+
+#: A clock that is behind, as that of a client may be, must not find it not yet valid.
+_DAYS_BEFORE = 1
+
+#: X.520's upper bound of a common name, in characters. Longer host names stand in the
+#: alternative names alone, which is where clients look (RFC 6125 6.4.4).
+_LONGEST_NAME = 64
+
+
+class MissingLibraryError(Exception):
+    """The package that makes certificates is not installed; the text says how to get it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "making a self-signed certificate needs the package cryptography: "
+            "pip install 'fastlisten[tls]'"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SelfSigned:
+    """A certificate that is kept in a file.
+
+    Attributes:
+        path: the file, which holds the key too.
+        pair: what is in it.
+        made: it was made just now.
+    """
+
+    path: str
+    pair: Pair
+    made: bool
+
+
+def keep(directory: str, hostname: str) -> SelfSigned:
+    """Return the self-signed certificate of a data directory, made now if there is none.
+
+    Args:
+        directory: made if it does not exist.
+        hostname: whom a new one is for; one that exists stays as it is.
+
+    Raises:
+        MissingLibraryError: one would have to be made, and cannot.
+        PemError: the file cannot be read.
+        OSError: it cannot be written.
+    """
+    path = os.path.join(directory, FILE_NAME)
+    if os.path.lexists(path):
+        return SelfSigned(path, _read(path), False)
+    pair = generate(hostname)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    if _link(directory, path, pair.key + pair.cert):
+        return SelfSigned(path, pair, True)
+    return SelfSigned(path, _read(path), False)
+
+
+def check_possible(directory: str) -> None:
+    """Say whether `keep` would do, without making anything.
+
+    Raises:
+        MissingLibraryError: there is no certificate in the directory and none can be made.
+    """
+    kept = os.path.lexists(os.path.join(directory, FILE_NAME))
+    if not kept and importlib.util.find_spec("cryptography") is None:
+        raise MissingLibraryError
+
+
+def _read(path: str) -> Pair:
+    content = read_source(f"file://{path}")
+    if not content:
+        raise PemError("is empty")
+    return Pair(content, content)
+
+
+def _link(directory: str, path: str, content: bytes) -> bool:
+    """Write a file that only its owner can read, whole or not at all.
+
+    Returns:
+        False if another process was faster.
+    """
+    temporary = f"{path}.{os.getpid()}.{secrets.token_hex(4)}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+    return True
+
+
+def generate(hostname: str) -> Pair:
+    """Return a new certificate for a host, this machine's loopback names, and its key.
+
+    Raises:
+        MissingLibraryError: the package `cryptography` is not installed.
+    """
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    except ImportError:
+        raise MissingLibraryError from None
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    common = hostname if len(hostname) <= _LONGEST_NAME else "localhost"
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+    hosts = dict.fromkeys((hostname.removesuffix("."), "localhost"))
+    names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
+    names += [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")]
+    now = datetime.datetime.now(datetime.UTC)
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=_DAYS_BEFORE))
+        .not_valid_after(now + datetime.timedelta(days=_DAYS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(identifier, critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    return Pair(
+        certificate.public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
