@@ -1,23 +1,31 @@
-"""A served handler for tests: a port on loopback for as long as a block runs.
+"""A served handler for tests: a port on loopback, and a certificate, while a block runs.
 
-Rules of this file: what it serves goes through the same listener code as `fastlisten serve`.
+Rules of this file: what it serves goes through the same listener code as `fastlisten serve`, and
+its contexts are made as those of a configuration that says nothing of TLS but that there is some.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastlisten._core import Arena
+from fastlisten._tls import TlsSettings
 from fastlisten.config import loads
 from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.registry import handler_class
+from fastlisten.runtime.contexts import Recipe
 from fastlisten.runtime.listener import Limits, Listener
 from fastlisten.runtime.loop import engine_for
+from fastlisten.runtime.pem import Pair
+from fastlisten.runtime.self_signed import generate
 from fastlisten.runtime.sockets import listen_all, open_all
 
 __all__ = ["Served", "serve"]
@@ -32,18 +40,32 @@ class Served:
         port: the port to connect to.
         listener: the listener, with its state and counters.
         handler: the handler instance.
+        client_context: for clients: it trusts the server's certificate, which is good for `host`
+            and for ``localhost``; None without TLS.
     """
 
     host: str
     port: int
     listener: Listener
     handler: Handler
+    client_context: ssl.SSLContext | None = None
+
+
+@functools.cache
+def _pair() -> Pair:
+    """Return the certificate of all that this process serves for tests, and its key."""
+    return generate("test.example")
+
+
+def _client_context() -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=_pair().cert.decode())
 
 
 @contextlib.asynccontextmanager
 async def serve(
     handler: type[Handler] | Handler | str | Callable[..., Awaitable[None]],
     *,
+    tls: Literal["implicit", "starttls"] | None = None,
     host: Literal["127.0.0.1", "::1"] = "127.0.0.1",
     max_connections: int = 100,
     limit_action: Literal["refuse", "wait"] = "refuse",
@@ -59,6 +81,9 @@ async def serve(
     Args:
         handler: a handler class, an instance, an async function of (reader, writer), a protocol
             name, or ``"package.module:Class"``.
+        tls: ``implicit``: TLS from the first byte; ``starttls``: the handler's settings have what
+            `Connection.start_tls` takes (of a handler instance they are replaced). Either needs
+            the extra ``tls``.
         host: loopback address.
         max_connections: as in the configuration.
         limit_action: as in the configuration.
@@ -68,6 +93,9 @@ async def serve(
         drain_timeout: seconds that busy connections may take at the end of the block.
         data_directory: where the handler keeps its data; a temporary directory if empty.
         options: the handler's own rows, by key without the protocol's prefix.
+
+    Raises:
+        MissingLibraryError: TLS is wanted and the package `cryptography` is not installed.
     """
     bind = f"[{host}]:0" if ":" in host else f"{host}:0"
     config = loads(f'[server.listener.test]\nprotocol = "smtp"\nbind = "{bind}"\n')
@@ -75,13 +103,29 @@ async def serve(
         directory = data_directory or stack.enter_context(tempfile.TemporaryDirectory())
         sockets = open_all(config.listeners)
         stack.callback(sockets[0].close)
-        if not isinstance(handler, Handler):
-            kind = handler_class(handler)
-            handler = kind(
+        settings = None
+        given = handler if isinstance(handler, Handler) else handler_class(handler)
+        if tls is not None:
+            settings = TlsSettings(Recipe(alpn=given.alpn).context(_pair()))
+        starttls = settings if tls == "starttls" else None
+        if isinstance(given, Handler):
+            handler = given
+            if tls is not None:
+                handler.settings = dataclasses.replace(
+                    handler.settings,
+                    tls_implicit=tls == "implicit",
+                    tls_available=starttls is not None,
+                    tls=starttls,
+                )
+        else:
+            handler = given(
                 HandlerSettings(
                     listener="test",
-                    protocol=kind.name,
+                    protocol=given.name,
                     hostname="test.example",
+                    tls_implicit=tls == "implicit",
+                    tls_available=starttls is not None,
+                    tls=starttls,
                     port=sockets[0].port,
                     data_directory=directory,
                     options=dict(options or {}),
@@ -94,7 +138,9 @@ async def serve(
             first_byte=first_byte_timeout,
             idle=idle_timeout,
         )
-        listener = Listener("test", handler, sockets, limits)
+        listener = Listener(
+            "test", handler, sockets, limits, settings if tls == "implicit" else None
+        )
         arena = Arena(1, 1)
         places = arena.places(0, arena.join())
         places.limit = max_connections
@@ -103,7 +149,7 @@ async def serve(
         try:
             listen_all(sockets)
             listener.listen(engine, places)
-            yield Served(host, port, listener, handler)
+            yield Served(host, port, listener, handler, _client_context() if tls else None)
         finally:
             # Looked at again every 10 ms: nothing tells when a protocol stops being busy.
             for _ in range(max(1, round(drain_timeout / 0.01))):

@@ -203,6 +203,6 @@ def test_the_whole_example() -> None:
     assert "self-signed" in warning.message
     assert '"submissions"' in warning.message
     assert [(each.line, each.key) for each in config.unavailable()] == [
-        (12, "server.listener.submissions.tls.implicit"),
         (16, "server.listener.management.protocol"),
     ]
+    assert [each.starttls for each in config.listeners] == [False, True, True, False]

@@ -80,7 +80,7 @@ def test_check_passes_what_this_version_cannot_serve(file: str) -> None:
     assert check.run(file, out, err) == 0
     assert out.getvalue() == f"{file}: 2 listeners, no errors\n"
     assert "note:" in err.getvalue()
-    assert "tls.implicit = true: this version does not have it yet" in err.getvalue()
+    assert 'limits.rate = "20 / 5m": this version does not have it yet' in err.getvalue()
 
 
 def test_check_and_show_without_a_file() -> None:
@@ -101,7 +101,7 @@ def test_show_of_a_file_with_errors(tmp_path: Path) -> None:
 def test_text(file: str) -> None:
     text = shown(file, "text")
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert 'listener "in.smtp": smtp, plain text' in lines
+    assert 'listener "in.smtp": smtp, plain text until STARTTLS' in lines
     assert 'listener "imap": imap, TLS from the first byte' in lines
     reach = "all IPv4 and IPv6 addresses of this host, a port that the kernel chooses"
     assert f"[::]:0: {reach}" in lines

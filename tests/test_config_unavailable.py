@@ -20,11 +20,9 @@ def unavailable(text: str) -> list[str]:
     "body",
     [
         "",
-        "tls.implicit = false",
-        "tls.enable = false",
-        "tls.enable = false\ntls.timeout = '5s'\ntls.ignore-client-order = false",
-        "tls.sni = []",
-        "tls.ciphers = []",
+        "tls.implicit = true\ntls.timeout = '5s'\ntls.ignore-client-order = false",
+        "tls.certificate = 'x'\ntls.sni = [{subject = 'a', certificate = 'x'}]",
+        "tls.protocols = ['TLSv1.2', 'TLSv1.3']\ntls.client-ca = '/x'",
         "proxy.trusted-networks = []",
         "proxy.timeout = '7s'",
         "limits.per-address = false\nlimits.rate = false",
@@ -40,21 +38,12 @@ def unavailable(text: str) -> list[str]:
     ],
 )
 def test_what_this_version_has(body: str) -> None:
-    assert unavailable(listener_table("it", body)) == []
+    assert unavailable(CERTIFICATE + listener_table("it", body)) == []
 
 
 @pytest.mark.parametrize(
     ("body", "key"),
     [
-        ("tls.implicit = true", "tls.implicit"),
-        ("tls.enable = true", "tls.enable"),
-        ("tls.certificate = 'x'", "tls.certificate"),
-        ("tls.sni = [{subject = 'a', certificate = 'x'}]", "tls.sni"),
-        ("tls.protocols = ['TLSv1.2', 'TLSv1.3']", "tls.protocols"),
-        ("tls.ciphers = 'ECDHE-RSA-AES128-GCM-SHA256'", "tls.ciphers"),
-        ("tls.ignore-client-order = true", "tls.ignore-client-order"),
-        ("tls.client-ca = '/x'", "tls.client-ca"),
-        ("tls.timeout = '5s'", "tls.timeout"),
         ("proxy.trusted-networks = 'unix'", "proxy.trusted-networks"),
         ("limits.per-address = 5", "limits.per-address"),
         ("limits.rate = '5 / 1m'", "limits.rate"),
@@ -100,39 +89,35 @@ def test_one_worker_however_it_is_written() -> None:
 
 
 def test_a_default_is_reported_once_with_the_listeners_that_it_concerns() -> None:
-    text = "[server.tls]\nimplicit = true\n" + "".join(
+    text = "[server.limits]\nper-address = 9\n" + "".join(
         listener_table(str(port), f"bind = '127.0.0.1:{port}'") for port in range(1, 6)
     )
     (problem,) = load_text(text).unavailable()
-    assert (problem.key, problem.line) == ("server.tls.implicit", 2)
+    assert (problem.key, problem.line) == ("server.limits.per-address", 2)
     assert problem.message.endswith('(listeners "1", "2", "3" and 2 more)')
 
 
 @pytest.mark.parametrize(
     ("default", "body"),
     [
-        ("tls.certificate = 'x'", "tls.enable = false"),
-        ("tls.implicit = true", "tls.enable = false"),
-        ("tls.enable = true", "tls.enable = false"),
-        ("tls.enable = false\ntls.timeout = '5s'", ""),
         ("limits.rate = '5 / 1m'", "limits.rate = false"),
         ("proxy.trusted-networks = 'unix'\nproxy.timeout = '5s'", "proxy.trusted-networks = []"),
     ],
 )
 def test_a_default_that_concerns_nobody_is_no_obstacle(default: str, body: str) -> None:
-    text = f"[server]\n{default}\n{CERTIFICATE}" + listener_table("it", body)
+    text = f"[server]\n{default}\n" + listener_table("it", body)
     assert unavailable(text) == []
 
 
 def test_an_inherited_default_is() -> None:
-    text = f"[server]\ntls.certificate = 'x'\n{CERTIFICATE}" + listener_table("it", "")
-    assert unavailable(text) == ["server.tls.certificate"]
+    text = "[server]\nlimits.rate = '5 / 1m'\n" + listener_table("it", "")
+    assert unavailable(text) == ["server.limits.rate"]
     assert unavailable("[smtp]\nrelay = 'a:25'" + listener_table("it", "")) == ["smtp.relay"]
 
 
 def test_of_the_embedded_default() -> None:
     blocked = {problem.key.split(".")[2] for problem in default_config().unavailable()}
-    assert blocked == {"submissions", "lmtp", "imap", "imaps", "managesieve", "jmap", "http"}
+    assert blocked == {"lmtp", "imap", "imaps", "managesieve", "jmap", "http"}
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def smtp(log: str, *lines: str) -> str:
     """Return a configuration for `program`, which writes the table [server] itself."""
     return (
         f'[log]\n{log}\n[server.listener."in.coming"]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'
-        + "".join(f"{line}\n" for line in lines)
+        "tls.enable = false\n" + "".join(f"{line}\n" for line in lines)
     )
 
 

@@ -18,16 +18,15 @@ import pytest
 from netns import Namespace, why_not
 from serving import Program, program
 
-PORTS = {"smtp": 2525, "submission": 2587}
+PORTS = {"smtp": 2525, "submission": 2587, "submissions": 2465}
 
 NOT_SERVED = [
     'listener "http": not served: this version has no protocol = "http"',
     'listener "imap": not served: this version has no protocol = "imap"',
-    'listener "imaps": not served: this version has no protocol = "imap", implicit = true',
-    'listener "jmap": not served: this version has no protocol = "jmap", implicit = true',
+    'listener "imaps": not served: this version has no protocol = "imap"',
+    'listener "jmap": not served: this version has no protocol = "jmap"',
     'listener "lmtp": not served: this version has no protocol = "lmtp"',
     'listener "managesieve": not served: this version has no protocol = "managesieve"',
-    'listener "submissions": not served: this version has no implicit = true',
 ]
 
 
@@ -53,12 +52,13 @@ def free_ports() -> Iterator[None]:
 
 @contextlib.contextmanager
 def default(directory: Path, **environ: str) -> Iterator[Program]:
-    with program(directory, None, listeners=2, environ=environ) as started:
+    with program(directory, None, listeners=3, environ=environ) as started:
         yield started
 
 
 def deliver(port: int, recipient: str, body: bytes) -> None:
-    with smtplib.SMTP("127.0.0.1", port, "client.example.com", timeout=20) as session:
+    kind = smtplib.SMTP_SSL if port == PORTS["submissions"] else smtplib.SMTP
+    with kind("127.0.0.1", port, "client.example.com", timeout=20) as session:
         assert session.sendmail("sender@example.com", [recipient], body) == {}
 
 
@@ -81,6 +81,7 @@ def test_it_makes_an_account_and_delivers_mail(tmp_path: Path, variable: str) ->
             f"mail is kept in {data}; accounts in {accounts}",
             served_line("smtp"),
             served_line("submission"),
+            served_line("submissions"),
         ]
         assert stat.S_IMODE(accounts.stat().st_mode) == 0o600
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
@@ -88,11 +89,13 @@ def test_it_makes_an_account_and_delivers_mail(tmp_path: Path, variable: str) ->
             deliver(port, "user@localhost", b"Subject: hello\r\n\r\nbody\r\n")
         assert started.stop() == 0
         assert "ERROR" not in started.err
-        assert "WARNING" not in started.err
+        # One, of the certificate that was made.
+        assert started.err.count("WARNING") == 1
+        assert f"kept in {data}/self-signed.pem; SHA-256 " in started.err
     messages = [path.read_bytes() for path in (data / "mail/user@localhost/new").iterdir()]
     assert [message.endswith(b"Subject: hello\r\n\r\nbody\r\n") for message in messages] == [
         True
-    ] * 2
+    ] * 3
 
 
 def test_it_keeps_accounts_and_mail(tmp_path: Path) -> None:
@@ -124,6 +127,7 @@ def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
         own = [line.split() for line in table if f"socket:[{line.split()[9]}]" in inodes]
         # 127.0.0.1 in words of this machine, ports in hexadecimal; 0A is listening.
         assert sorted((row[1], row[3]) for row in own) == [
+            (f"{socket.htonl(0x7F000001):08X}:{2465:04X}", "0A"),
             (f"{socket.htonl(0x7F000001):08X}:{2525:04X}", "0A"),
             (f"{socket.htonl(0x7F000001):08X}:{2587:04X}", "0A"),
         ]

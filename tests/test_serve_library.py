@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 from typing import Any
@@ -170,12 +171,12 @@ async def test_two_servers_on_one_loop() -> None:
 
 
 def test_what_is_not_available_is_refused_before_anything_is_made() -> None:
-    text = TEXT + "tls.implicit = true\nlimits.per-address = 3\n"
+    text = TEXT + "limits.per-address = 3\nlimits.rate = '3 / 1m'\n"
     with pytest.raises(ConfigurationError) as caught:
         Server(loads(text))
     assert [problem.key for problem in caught.value.problems] == [
-        "server.listener.it.tls.implicit",
         "server.listener.it.limits.per-address",
+        "server.listener.it.limits.rate",
     ]
 
 
@@ -197,7 +198,7 @@ async def test_a_failed_start_can_be_followed_by_another() -> None:
 
 
 def test_nothing_is_said_in_clear_text_where_tls_comes_first() -> None:
-    """A greeting or a refusal there would be taken for a broken handshake, or be read by others."""
+    """A refusal comes before any handshake; the rest is said through TLS, by the core too."""
     clear = Words.of(LazyEcho(HandlerSettings("it", "echo", "host")))
     assert clear.greeting == b"hello\n"
     assert clear.refusal == b"refused: limit\n"
@@ -206,7 +207,7 @@ def test_nothing_is_said_in_clear_text_where_tls_comes_first() -> None:
     assert clear.farewell_idle == b"farewell: idle\n"
     assert clear.farewell_shutdown == b"farewell: shutdown\n"
     secret = Words.of(LazyEcho(HandlerSettings("it", "echo", "host", tls_implicit=True)))
-    assert secret == Words(b"", TLS_ALERT, TLS_ALERT, b"", b"", b"")
+    assert secret == dataclasses.replace(clear, refusal=TLS_ALERT, overload=TLS_ALERT)
     # A TLS record: alert, version, two bytes long, fatal.
     assert TLS_ALERT[:6] == bytes((21, 3, 3, 0, 2, 2))
 

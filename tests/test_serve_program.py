@@ -140,7 +140,6 @@ def test_a_failure_while_running_ends_it_with_1(tmp_path: Path) -> None:
 def test_the_full_sample_needs_what_is_not_there_yet(tmp_path: Path) -> None:
     yet = "this version does not have it yet"
     assert refused(tmp_path, FULL) == [
-        f"error: mail.toml:13: server.listener.submissions.tls.implicit = true: {yet}",
         f'error: mail.toml:17: server.listener.management.protocol = "http": {yet}',
     ]
 
@@ -171,7 +170,6 @@ def test_a_file_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "key"),
     [
-        ("tls.enable = true", "server.listener.it.tls.enable"),
         ("proxy.trusted-networks = ['10.0.0.0/8']", "server.listener.it.proxy.trusted-networks"),
         ("limits.per-address = 3", "server.listener.it.limits.per-address"),
         ("limits.rate = '20 / 5m'", "server.listener.it.limits.rate"),

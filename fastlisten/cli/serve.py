@@ -17,7 +17,9 @@ from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 from fastlisten.cli.logs import set_up_logging
 from fastlisten.config import Config, default_config
 from fastlisten.errors import ConfigurationError, Problem, StartError
-from fastlisten.runtime.server import Server, raise_descriptor_limit
+from fastlisten.runtime.open_files import raise_descriptor_limit
+from fastlisten.runtime.self_signed import MissingLibraryError, check_possible
+from fastlisten.runtime.server import Server
 
 __all__ = ["run"]
 
@@ -52,26 +54,24 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
             return CONFIGURATION_ERROR
         config = found
     try:
+        if file is None:
+            _make_default_account(config, out)
         server = Server(config)
+    except OSError as error:
+        print(f"error: {error}", file=err)
+        return CANNOT_START
     except ConfigurationError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=err)
         return CONFIGURATION_ERROR
     set_up_logging(config.process["log.level"], config.process["log.format"], err)
-    try:
-        if file is None:
-            _make_default_account(config, out)
-        warning = raise_descriptor_limit(config)
-    except OSError as error:
-        print(f"error: {error}", file=err)
-        return CANNOT_START
-    if warning:
+    if warning := raise_descriptor_limit(config):
         logger.warning("%s", warning)
     return _run_loop(server, out, err)
 
 
 def _run_loop(server: Server, out: TextIO, err: TextIO) -> int:
-    import uvloop
+    from fastlisten.runtime.event_loop import new_event_loop
 
     async def serve() -> None:
         with server.signals():
@@ -84,7 +84,7 @@ def _run_loop(server: Server, out: TextIO, err: TextIO) -> int:
                 await server.shutdown()
 
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(serve())
     except StartError as error:
         for failure in error.failures:
@@ -97,13 +97,20 @@ def _run_loop(server: Server, out: TextIO, err: TextIO) -> int:
 
 
 def _what_can_be_served(config: Config, out: TextIO) -> Config:
-    """Return the embedded default without the listeners that this version cannot serve."""
+    """Return the embedded default without the listeners that this installation cannot serve."""
     able = []
     for listener in config.listeners:
         missing = dataclasses.replace(config, listeners=(listener,)).unavailable()
-        if missing:
-            what = ", ".join(dict.fromkeys(_short(problem) for problem in missing))
-            print(f'listener "{listener.id}": not served: this version has no {what}', file=out)
+        why = ", ".join(dict.fromkeys(_short(problem) for problem in missing))
+        if why:
+            why = f"this version has no {why}"
+        elif listener["tls.implicit"]:
+            try:
+                check_possible(config.process["server.data-directory"])
+            except MissingLibraryError as error:
+                why = str(error)
+        if why:
+            print(f'listener "{listener.id}": not served: {why}', file=out)
         else:
             able.append(listener)
     return dataclasses.replace(config, listeners=tuple(able))

@@ -14,16 +14,12 @@ from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 from fastlisten.cli.effective import print_effective
 from fastlisten.config import Bind, Config, ListenerSettings
 from fastlisten.config.kinds import write
-from fastlisten.config.options import LISTENER_OPTIONS
-from fastlisten.config.protocols import WITHOUT_STARTTLS
 from fastlisten.config.text import quote
 from fastlisten.config.write import to_plain, to_toml
 
 __all__ = ["run"]
 
 Mode = Literal["text", "json", "toml", "effective"]
-
-_STARTTLS = next(option for option in LISTENER_OPTIONS if option.key == "tls.enable").available
 
 
 def run(file: str | None, mode: Mode, out: TextIO, err: TextIO) -> int:
@@ -95,8 +91,7 @@ def _where(origin: str, line: int) -> str:
 def _encryption(listener: ListenerSettings) -> str:
     if listener["tls.implicit"]:
         return "TLS from the first byte"
-    starttls = listener["tls.enable"] and listener.protocol not in WITHOUT_STARTTLS
-    if starttls and (_STARTTLS or listener.origin("tls.enable") != "default"):
+    if listener.starttls:
         return "plain text until STARTTLS"
     return "plain text"
 

@@ -25,7 +25,14 @@ from fastlisten.config.protocols import WITHOUT_STARTTLS
 from fastlisten.config.text import Path, quote
 from fastlisten.config.values_tls import TLS13_SUITES
 
-__all__ = ["check_binds", "check_listener", "check_values", "read_binds"]
+__all__ = [
+    "check_binds",
+    "check_listener",
+    "check_values",
+    "has_starttls",
+    "read_binds",
+    "server_speaks_first",
+]
 
 # RFC 2033 5: LMTP must not be offered on the port of SMTP.
 _SMTP_PORT = 25
@@ -60,12 +67,21 @@ def check_values(
     if (backlog := values.get("socket.backlog", 0)) > (host.somaxconn or backlog):
         message = f"the kernel clamps this to net.core.somaxconn = {host.somaxconn}"
         document.warning(at("socket.backlog"), message, backlog)
-    suites = set(values.get("tls.ciphers", ())) & set(TLS13_SUITES)
-    if suites and len(suites) < len(TLS13_SUITES) and not host.tls13_choice:
+    if not host.tls13_choice:
+        _check_tls13_suites(document, values.get("tls.ciphers", ()), at("tls.ciphers"))
+    _check_certificates(document, values, at, certificates)
+
+
+def _check_tls13_suites(document: Document, ciphers: tuple[str, ...], path: Path) -> None:
+    """Report what a Python without a choice of TLS 1.3 suites cannot carry out."""
+    suites = tuple(name for name in ciphers if name in TLS13_SUITES)
+    if suites and len(suites) < len(TLS13_SUITES):
         message = "this Python cannot choose between TLS 1.3 suites"
         allowed = "all three of TLS 1.3 or none of them (Python 3.15 can choose)"
-        document.error(at("tls.ciphers"), message, list(values["tls.ciphers"]), allowed)
-    _check_certificates(document, values, at, certificates)
+        document.error(path, message, list(ciphers), allowed)
+    elif suites and suites != TLS13_SUITES:
+        message = f"this Python cannot order TLS 1.3 suites, they go as {', '.join(TLS13_SUITES)}"
+        document.warning(path, message, list(ciphers))
 
 
 def _check_certificates(
@@ -89,7 +105,7 @@ def check_listener(document: Document, draft: Draft, certificates: Mapping[str, 
     _settle_tls(draft, certificates)
     _check_handler(document, draft)
     _settle_defer_accept(document, draft)
-    if draft["tls.protocols"] == ("TLSv1.3",) and draft["tls.ciphers"]:
+    if draft["tls.enable"] and draft["tls.ciphers"]:
         _check_suites_left(document, draft)
     protocol = draft.base.protocol.name
     plain = protocol in WITHOUT_STARTTLS and not draft["tls.implicit"]
@@ -99,8 +115,32 @@ def check_listener(document: Document, draft: Draft, certificates: Mapping[str, 
 
 
 def _check_suites_left(document: Document, draft: Draft) -> None:
-    if not set(draft["tls.ciphers"]) & set(TLS13_SUITES):
+    newer = set(draft["tls.ciphers"]) & set(TLS13_SUITES)
+    older = set(draft["tls.ciphers"]) - newer
+    spoken = {"TLSv1.2": older, "TLSv1.3": newer}
+    silent = [version for version in draft["tls.protocols"] if not spoken[version]]
+    if len(silent) == len(draft["tls.protocols"]):
         document.error(draft.at("tls.ciphers"), "no suite is left that tls.protocols can speak")
+    elif silent:
+        written = draft.written_at("tls.ciphers")
+        # Said once where several listeners inherit it.
+        if not document.has_warning_at(written):
+            message = f"none of these is a suite of {silent[0]}, which is not spoken"
+            document.warning(written, message, list(draft["tls.ciphers"]))
+
+
+def has_starttls(draft: Draft) -> bool:
+    """Tell whether connections may go over to TLS, for which the listener needs a certificate.
+
+    Of protocols that are not known it is not known whether they can; they get TLS where something
+    in the configuration is meant for it.
+    """
+    protocol = draft.base.protocol
+    if not draft["tls.enable"] or draft["tls.implicit"] or protocol.name in WITHOUT_STARTTLS:
+        return False
+    if protocol.starttls or draft["tls.certificate"] is not None:
+        return True
+    return draft.is_written("tls.enable")
 
 
 def _settle_tls(draft: Draft, certificates: Mapping[str, Any]) -> None:

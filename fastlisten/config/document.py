@@ -98,6 +98,10 @@ class Document:
         """Tell whether one of some keys has a mistake of its own."""
         return any(note.path in paths for note in self._errors)
 
+    def has_warning_at(self, path: Path) -> bool:
+        """Tell whether a key has a warning already."""
+        return any(note.path == path for note in self._warnings)
+
     def problem(
         self, path: Path, message: str, value: str = "", allowed: str = "", suggestion: str = ""
     ) -> Problem:

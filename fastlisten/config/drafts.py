@@ -19,7 +19,7 @@ from fastlisten.config.protocols import (
     registered,
 )
 from fastlisten.config.reader import Reader, Schema, Values
-from fastlisten.config.settings import Bind
+from fastlisten.config.settings import Bind, server_path
 from fastlisten.config.suggest import likely, near
 from fastlisten.config.text import Path, quote
 from fastlisten.option import Option, Origin
@@ -81,6 +81,15 @@ class Draft:
     def at(self, key: str) -> Path:
         """Return the path of a key in this listener's table."""
         return (*self.path, *key.split("."))
+
+    def is_written(self, key: str) -> bool:
+        """Tell whether a value is written anywhere, or the table's default holds."""
+        return key in self.values.typed or key in self.base.from_server
+
+    def written_at(self, key: str) -> Path:
+        """Return the path where the value that holds for a key is written."""
+        own = key in self.values.typed or key not in self.base.from_server
+        return self.at(key) if own else server_path(key)
 
 
 class Drafts:

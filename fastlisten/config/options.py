@@ -91,8 +91,6 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         default=True,
         text="TLS is available: STARTTLS where the protocol has it.",
         reload="rebind",
-        available=False,
-        inert=(False,),
     ),
     Option(
         key="tls.implicit",
@@ -101,15 +99,12 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         text="TLS from the first byte; written on a listener it wins over an inherited "
         "`tls.enable = false`.",
         reload="rebind",
-        available=False,
-        inert=(False,),
     ),
     Option(
         key="tls.certificate",
         kind="name",
         default=None,
         text='Id of a `[certificate."ID"]` table.',
-        available=False,
         extra={"default-text": "the one called `default`, or the only one, or a self-signed one"},
     ),
     Option(
@@ -118,38 +113,31 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         default=(),
         text="Certificates for host names that a client asks for: an array of tables with "
         "`subject` and `certificate`; `*.` stands for one label.",
-        available=False,
-        inert=((),),
     ),
     Option(
         key="tls.protocols",
         kind="tls-protocols",
         default=("TLSv1.2", "TLSv1.3"),
         text="The TLS versions that are spoken.",
-        available=False,
     ),
     Option(
         key="tls.ciphers",
         kind="tls-ciphers",
         default=(),
-        text="The cipher suites that are spoken, in order of preference; empty: those of the TLS "
-        "library that authenticate and encrypt in one (AEAD).",
-        available=False,
-        inert=((),),
+        text="The cipher suites that are spoken, in order of preference; empty: all with forward "
+        "secrecy that encrypt and authenticate in one (AEAD).",
     ),
     Option(
         key="tls.ignore-client-order",
         kind="boolean",
         default=True,
         text="Choose the cipher suite by the server's order, not by the client's.",
-        available=False,
     ),
     Option(
         key="tls.client-ca",
         kind="path",
         default=None,
-        text="PEM file of the authorities whose client certificates are asked for and accepted.",
-        available=False,
+        text="PEM file of authorities; clients must then show a certificate of one of them.",
     ),
     Option(
         key="tls.timeout",
@@ -158,8 +146,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=3600,
         unit="seconds",
-        text="Time for a TLS handshake.",
-        available=False,
+        text="Time for a TLS handshake, from accept or STARTTLS on.",
     ),
     Option(
         key="proxy.trusted-networks",

@@ -43,6 +43,7 @@ class Protocol:
         port: its standard port, 0 if it has none.
         tls_port: the same with TLS from the first byte, 0 if it has none of its own.
         server_speaks_first: the server greets; clients wait for it.
+        starttls: going over to TLS within a connection is a part of it.
         options: the rows of its own table, keys with the protocol's name before them.
     """
 
@@ -50,6 +51,7 @@ class Protocol:
     port: int = 0
     tls_port: int = 0
     server_speaks_first: bool = False
+    starttls: bool = False
     options: tuple[Option, ...] = ()
 
     def standard_port(self, implicit_tls: bool) -> int:
@@ -66,10 +68,10 @@ def _prefixed(name: str, options: tuple[Option, ...]) -> tuple[Option, ...]:
 PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol("smtp", 25, 465, True, _prefixed("smtp", SMTP_OPTIONS)),
-        Protocol("lmtp", 24, 0, True),
-        Protocol("imap", 143, 993, True),
-        Protocol("managesieve", 4190, 0, True),
+        Protocol("smtp", 25, 465, True, True, _prefixed("smtp", SMTP_OPTIONS)),
+        Protocol("lmtp", 24, 0, True, True),
+        Protocol("imap", 143, 993, True, True),
+        Protocol("managesieve", 4190, 0, True, True),
         Protocol("jmap", 443, 443, False),
         Protocol("http", 80, 443, False),
     )
@@ -118,6 +120,7 @@ def load_registered(name: str) -> Protocol:
             handler.default_port,
             handler.default_tls_port,
             handler.server_speaks_first,
+            getattr(handler, "starttls", False),
             _prefixed(name, options),
         )
     except (AttributeError, TypeError) as error:

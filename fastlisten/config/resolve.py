@@ -14,6 +14,7 @@ from fastlisten.config.checks import (
     check_binds,
     check_listener,
     check_values,
+    has_starttls,
     read_binds,
     server_speaks_first,
 )
@@ -21,7 +22,7 @@ from fastlisten.config.document import Document
 from fastlisten.config.drafts import Draft, Drafts
 from fastlisten.config.host import Host
 from fastlisten.config.options import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
-from fastlisten.config.protocols import PROTOCOLS, WITHOUT_STARTTLS
+from fastlisten.config.protocols import PROTOCOLS
 from fastlisten.config.reader import Reader, Schema, Values
 from fastlisten.config.settings import (
     Certificate,
@@ -193,7 +194,7 @@ def _check_self_signed(
         for draft in drafts
         if draft["tls.certificate"] is None
         and "tls.certificate" not in draft.values.failed
-        and _wants_tls(draft)
+        and (draft["tls.implicit"] or (has_starttls(draft) and draft.is_written("tls.enable")))
     ]
     if concerned:
         ids = ", ".join(quote(draft.id) for draft in concerned[:3])
@@ -203,16 +204,6 @@ def _check_self_signed(
             concerned[0].path,
             f"a self-signed certificate is made for {ids}{more}, because {why}",
         )
-
-
-def _wants_tls(draft: Draft) -> bool:
-    """Tell whether a listener will use a certificate: at once, or for a STARTTLS that exists."""
-    if draft["tls.implicit"]:
-        return True
-    if not draft["tls.enable"] or draft.base.protocol.name in WITHOUT_STARTTLS:
-        return False
-    row = next(row for row in LISTENER_OPTIONS if row.key == "tls.enable")
-    return row.available or "tls.enable" in draft.values.typed.keys() | draft.base.from_server
 
 
 def _report_foreign(document: Document, reader: Reader, reading: Drafts) -> None:
@@ -249,6 +240,7 @@ def _listener(draft: Draft, document: Document) -> ListenerSettings:
         protocol=base.protocol.name,
         bind=tuple(draft.binds),
         server_speaks_first=server_speaks_first(draft),
+        starttls=has_starttls(draft),
         options=base.options,
         written=MappingProxyType(typed),
         adjusted=MappingProxyType(draft.adjusted),

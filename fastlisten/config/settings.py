@@ -85,6 +85,7 @@ class ListenerSettings:
         protocol: in lower case.
         bind: its addresses, in the order written.
         server_speaks_first: the server greets before the client has said anything.
+        starttls: connections begin in plain text and may go over to TLS.
         options: the rows that apply, in the table's order, those of its handler last.
         written: the typed values that stand in the listener's own table.
         adjusted: values that a rule changed, and the origin each counts as: TLS switched on by
@@ -95,6 +96,7 @@ class ListenerSettings:
     protocol: str
     bind: tuple[Bind, ...]
     server_speaks_first: bool
+    starttls: bool
     options: tuple[Option, ...] = field(repr=False)
     written: Mapping[str, Any]
     adjusted: Mapping[str, tuple[Any, Origin]]
@@ -193,6 +195,17 @@ class Config:
     def line(self, key: str) -> int:
         """Return the line that sets a process-wide key, 0 where none does."""
         return self._document.line(tuple(key.split("."))) if key in self._written else 0
+
+    def problem(self, path: Path, message: str, value: str = "", allowed: str = "") -> Problem:
+        """Return the report of something that is found wrong with a loaded value.
+
+        Args:
+            path: the key.
+            message: what is wrong.
+            value: the value as TOML text, empty where it is not shown.
+            allowed: what would be accepted.
+        """
+        return self._document.problem(path, message, value, allowed)
 
     def unavailable(self) -> tuple[Problem, ...]:
         """Return what this version of the server cannot carry out, in order of line."""

@@ -82,7 +82,5 @@ def _needs(listener: ListenerSettings, option: Option) -> bool:
         return False
     if listener[key] in option.inert:
         return False
-    # Settings of TLS mean nothing where TLS is off, those of PROXY where nobody may send it.
-    if key.startswith("tls.") and not listener["tls.enable"]:
-        return False
+    # It means nothing where nobody may send a PROXY header.
     return not (key == "proxy.timeout" and not listener["proxy.trusted-networks"])

@@ -50,7 +50,8 @@ class ServerName(NamedTuple):
     """A certificate for a name that clients ask for.
 
     Attributes:
-        subject: host name in lower case; ``*.`` before it stands for one label.
+        subject: host name in lower case, in ASCII as clients send it; ``*.`` before it stands for
+            one label.
         certificate: id of the `[certificate]` table.
     """
 
@@ -100,11 +101,22 @@ def _sni(option: Option, raw: Any) -> tuple[ServerName, ...]:
             raise BadValueError(f"in {show_value(entry)} both values must be strings")
         subject = subject.strip().lower().removesuffix(".")
         if not is_hostname(subject.removeprefix("*.")):
-            raise BadValueError(f"{show_value(subject)} is not a host name")
+            raise BadValueError(
+                f"{show_value(subject)} is not a host name", suggestion=_in_ascii(subject)
+            )
         if subject in names:
             raise BadValueError(f"{show_value(subject)} stands here twice")
         names[subject] = ServerName(subject, certificate)
     return tuple(names.values())
+
+
+def _in_ascii(subject: str) -> str:
+    """Return how clients write a name with letters beyond ASCII, empty if it is none."""
+    try:
+        name = subject.encode("idna").decode("ascii")
+    except UnicodeError:
+        return ""
+    return quote(name) if is_hostname(name.removeprefix("*.")) else ""
 
 
 def _pem(option: Option, raw: Any) -> str:

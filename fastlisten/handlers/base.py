@@ -11,9 +11,12 @@ import asyncio
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastlisten.option import Option
+
+if TYPE_CHECKING:
+    from fastlisten._tls import TlsSettings
 
 __all__ = ["ConnectionInfo", "Handler", "HandlerSettings", "Reason"]
 
@@ -40,8 +43,9 @@ class HandlerSettings:
         protocol: its `protocol`, in lower case.
         hostname: `server.hostname`, the name the server greets with.
         greeting: `server.greeting`, the text after the host name.
-        tls_implicit: the listener speaks TLS from the first byte.
+        tls_implicit: the listener speaks TLS from the first byte; STARTTLS is not offered then.
         tls_available: STARTTLS can be offered.
+        tls: what `Connection.start_tls` takes to carry it out, None where it is not available.
         port: the first bound port, 0 for a Unix socket; fixes defaults such as smtp's role.
         data_directory: where mail and accounts live.
         options: the handler's own rows, resolved for this listener: key without the protocol's
@@ -55,6 +59,7 @@ class HandlerSettings:
     greeting: str = ""
     tls_implicit: bool = False
     tls_available: bool = False
+    tls: TlsSettings | None = None
     port: int = 0
     data_directory: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -90,6 +95,8 @@ class Handler:
         default_tls_port: the same with `tls.implicit`, 0 where the protocol has no such port.
         server_speaks_first: the server greets; clients wait for it.
         lazy: Python objects are made at the client's first byte, not at accept.
+        starttls: going over to TLS within a connection is a part of the protocol, so that a
+            certificate is needed although TLS does not begin with the first byte.
         alpn: protocol names for TLS ALPN (RFC 7301).
         options: the handler's rows of the option table.
         greeting: sent natively as soon as the connection is ready (after PROXY and TLS); the
@@ -102,6 +109,7 @@ class Handler:
     default_tls_port: ClassVar[int] = 0
     server_speaks_first: ClassVar[bool] = False
     lazy: ClassVar[bool] = False
+    starttls: ClassVar[bool] = False
     alpn: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[tuple[Option, ...]] = ()
 
@@ -111,7 +119,10 @@ class Handler:
         self.settings = settings
 
     def refusal(self, reason: Reason) -> bytes:
-        """Return what a client hears that is not served; empty to close without a word."""
+        """Return what a client hears that is not served; empty to close without a word.
+
+        Where TLS begins with the first byte it is not sent: there has been no handshake yet.
+        """
         return b""
 
     def farewell(self, reason: Reason) -> bytes:

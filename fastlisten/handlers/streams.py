@@ -1,13 +1,16 @@
 """An async function of (reader, writer) as a handler: ten lines for a protocol of one's own.
 
-Rules of this file: asyncio's streams as they are; one task per connection, ended with it.
+Rules of this file: asyncio's streams as they are; one task per connection, ended with it. On a
+loop that does not know the core's connections, `StreamWriter.start_tls` finds its way to them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 from fastlisten.handlers.base import ConnectionInfo, Handler
 
@@ -21,6 +24,32 @@ StreamFunction = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitabl
 _LIMIT = 65536
 
 
+class _LoopForStreams:
+    """A loop as the streams of one connection see it: the running one, but for `start_tls`.
+
+    StreamWriter.start_tls asks its loop. uvloop's and asyncio's own refuse every transport that
+    they did not make themselves.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def start_tls(
+        self,
+        transport: asyncio.WriteTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        **options: Any,
+    ) -> asyncio.Transport:
+        # A handler's module needs no native one to be imported.
+        from fastlisten.runtime.start_tls import start_tls
+
+        return cast(asyncio.Transport, await start_tls(transport, protocol, sslcontext, **options))
+
+
 class StreamHandler(Handler):
     """Runs `function` in a task for each connection; the client may speak first."""
 
@@ -32,7 +61,7 @@ class StreamHandler(Handler):
 
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
         """Return a stream protocol whose callback starts the task."""
-        loop = asyncio.get_running_loop()
+        loop = cast(asyncio.AbstractEventLoop, _LoopForStreams(asyncio.get_running_loop()))
         reader = asyncio.StreamReader(limit=_LIMIT, loop=loop)
         return asyncio.StreamReaderProtocol(reader, self._start, loop=loop)
 

@@ -24,9 +24,11 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastlisten._connection import Connection, ConnectionAcceptor
 from fastlisten._core import Acceptor, Engine, Places
+from fastlisten._tls import TlsAcceptor, TlsSettings
 from fastlisten.handlers.base import ConnectionInfo, Handler
 from fastlisten.runtime.refusal import Words
 from fastlisten.runtime.sockets import BoundSocket, close_all
@@ -51,7 +53,8 @@ class Limits:
     Attributes:
         wait: leave clients in the backlog when no place is left, instead of refusing them.
         linger: seconds to go on sending after close, then reset; 0 leaves it to the kernel.
-        first_byte: seconds that a client may be silent after accept; 0 for ever.
+        first_byte: seconds that a client may be silent after accept, or after the handshake where
+            TLS is implicit; 0 for ever.
         idle: seconds between two inputs of a client; 0 for ever.
     """
 
@@ -79,6 +82,7 @@ class Listener:
         handler: serves its connections; made for this listener.
         sockets: bound, one per bind; closed with the listener.
         limits: what holds for each connection.
+        tls: how TLS is spoken from the first byte; None where it is not.
 
     Attributes:
         name: as given.
@@ -87,12 +91,18 @@ class Listener:
     """
 
     def __init__(
-        self, name: str, handler: Handler, sockets: Sequence[BoundSocket], limits: Limits
+        self,
+        name: str,
+        handler: Handler,
+        sockets: Sequence[BoundSocket],
+        limits: Limits,
+        tls: TlsSettings | None = None,
     ) -> None:
         self.name = name
         self.handler = handler
         self.sockets = tuple(sockets)
         self._limits = limits
+        self._tls = tls
         self._acceptors: list[Acceptor] = []
         self._places: Places | None = None
         self._state = State.BOUND
@@ -135,12 +145,16 @@ class Listener:
         words = Words.of(self.handler)
         handler = self.handler
         self._places = places
+        kind: type[ConnectionAcceptor] = ConnectionAcceptor
+        more: dict[str, Any] = {}
+        if self._tls is not None:
+            kind, more = TlsAcceptor, {"tls": self._tls}
         for bound in self.sockets:
             self._acceptors.append(
-                ConnectionAcceptor(
+                kind(
                     engine,
                     bound.sock,
-                    _factory(self.name, handler),
+                    _factory(self.name, handler, self._tls is not None),
                     server=self,
                     listener=self.name,
                     with_connection=True,
@@ -158,6 +172,7 @@ class Listener:
                     linger=self._limits.linger,
                     first_byte=self._limits.first_byte,
                     idle=self._limits.idle,
+                    **more,
                 )
             )
         self._state = State.LISTENING
@@ -224,18 +239,20 @@ class Listener:
         )
 
 
-def _factory(listener: str, handler: Handler) -> Callable[[Connection], asyncio.BaseProtocol]:
+def _factory(
+    listener: str, handler: Handler, tls: bool
+) -> Callable[[Connection], asyncio.BaseProtocol]:
     """Return what the core calls to make a protocol; runs once per connection."""
 
     def make(connection: Connection) -> asyncio.BaseProtocol:
         peer = connection.get_extra_info("peername")
         if not peer:
-            return handler.connection(ConnectionInfo(listener, "", 0))
+            return handler.connection(ConnectionInfo(listener, "", 0, tls))
         address = peer[0]
         if address.startswith("::ffff:") and "." in address:
             address = address[7:]
         elif len(peer) == 4 and peer[3]:
             address = f"{address}%{peer[3]}"
-        return handler.connection(ConnectionInfo(listener, address, peer[1]))
+        return handler.connection(ConnectionInfo(listener, address, peer[1], tls))
 
     return make

@@ -1,7 +1,8 @@
-"""Log lines for what the native core noticed: refusals, timeouts, overload, connections.
+"""Log lines for what the native core noticed: refusals, timeouts, handshakes, connections.
 
 Rules of this file: one call per batch of records, one line per record; the core has already
-counted refusals together per listener, so that a flood makes a few lines a second.
+counted refusals, timeouts and failed handshakes together per listener, so that a flood makes a
+few lines a second.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fastlisten._core import (
     RECORD_BROKEN,
     RECORD_CAPACITY,
     RECORD_CLOSED,
+    RECORD_HANDSHAKE,
     RECORD_OPENED,
     RECORD_OVERLOAD,
     RECORD_REFUSED,
@@ -71,6 +73,14 @@ _LINES: dict[int, tuple[int, Callable[[str, str, Acceptor | None, int, int], str
         lambda name, peer, acceptor, value, number: (
             f"{name}: closed {value} connection{'' if value == 1 else 's'} for silence, "
             f"the first from {peer}"
+        ),
+    ),
+    # Whoever scans the net fails at them all day long: worth a line, no cause for alarm.
+    RECORD_HANDSHAKE: (
+        logging.INFO,
+        lambda name, peer, acceptor, value, number: (
+            f"{name}: {value} TLS handshake{'' if value == 1 else 's'} failed, "
+            f"the first with {peer}"
         ),
     ),
     RECORD_OVERLOAD: (

@@ -1,7 +1,8 @@
-"""What is said to clients that are not served, as bytes for the native core.
+"""What the native core says to clients by itself, as bytes.
 
 Rules of this file: words come from the handler; how they go over the wire is decided here. Where
-TLS begins with the first byte nothing may be said in clear text: a fatal alert takes its place.
+TLS begins with the first byte, greeting and farewells go through it. A refusal comes before any
+handshake, and nothing may be said in clear text: a fatal alert takes its place.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ class Words:
         """
         clear = not handler.settings.tls_implicit
         words = {
-            "greeting": handler.greeting if clear else b"",
+            "greeting": handler.greeting,
             "refusal": handler.refusal(Reason.LIMIT) if clear else TLS_ALERT,
             "overload": handler.refusal(Reason.OVERLOAD) if clear else TLS_ALERT,
-            "farewell_first_byte": handler.farewell(Reason.FIRST_BYTE) if clear else b"",
-            "farewell_idle": handler.farewell(Reason.IDLE) if clear else b"",
-            "farewell_shutdown": handler.farewell(Reason.SHUTDOWN) if clear else b"",
+            "farewell_first_byte": handler.farewell(Reason.FIRST_BYTE),
+            "farewell_idle": handler.farewell(Reason.IDLE),
+            "farewell_shutdown": handler.farewell(Reason.SHUTDOWN),
         }
         for name, text in words.items():
             if not isinstance(text, bytes):

@@ -10,32 +10,27 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import os
-import resource
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fastlisten._core import Arena, Engine
+from fastlisten._tls import TlsSettings
 from fastlisten.config import Config, ListenerSettings
-from fastlisten.config.text import dotted, quote
 from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.handlers.base import Handler, HandlerSettings
-from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler
+from fastlisten.handlers.base import Handler
+from fastlisten.runtime.certificates import Certificates
 from fastlisten.runtime.listener import Limits, Listener, State
 from fastlisten.runtime.loop import engine_for
+from fastlisten.runtime.make_handler import handler_kind, make_handler
 from fastlisten.runtime.sockets import BoundSocket, close_all, listen_all, open_all
 
-__all__ = ["Server", "make_handler", "raise_descriptor_limit"]
+__all__ = ["Server"]
 
 logger = logging.getLogger("fastlisten")
 
 #: How often a drain looks again whether a busy connection has become idle, in seconds. Short
 #: beside a transaction, long beside a look (a scan of the table of slots).
 _DRAIN_PAUSE = 0.05
-
-#: Descriptors that a process needs beside connections and listening sockets: its files, pipes,
-#: threads' databases, what handlers open while they deliver.
-_KEPT_FOR_HANDLERS = 256
 
 
 class Server:
@@ -50,12 +45,13 @@ class Server:
     Attributes:
         config: as given.
         listeners: in order of id, from `startup` on.
-        notes: what the administrator should know about the sockets, a sentence each.
+        certificates: the contexts of the listeners that have TLS.
+        notes: what the administrator should know about certificates and sockets, a sentence each.
         started: `startup` has succeeded.
 
     Raises:
-        ConfigurationError: something in it is not available in this version, or a handler
-            cannot be found.
+        ConfigurationError: something in it is not available in this version, a handler cannot be
+            found, a certificate cannot be used.
     """
 
     def __init__(self, config: Config) -> None:
@@ -67,19 +63,47 @@ class Server:
         self.notes: list[str] = []
         self.started = False
         self._handlers: list[tuple[ListenerSettings, Handler]] = []
-        for settings in config.listeners:
-            try:
-                self._handlers.append((settings, make_handler(config, settings)))
-            except ConfigurationError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigurationError(problems, config.warnings)
+        self._tls: dict[str, TlsSettings] = {}
+        self.certificates = self._make(problems)
+        self.notes += self.certificates.notes
         self._arena: Arena | None = None
         self._generation = 0
         self._engine: Engine | None = None
         self._stopping: asyncio.Event | None = None
         self._at_once: asyncio.Event | None = None
         self._ended = False
+
+    def _make(self, problems: list[Problem]) -> Certificates:
+        """Make handlers and contexts; return the latter, or raise with all that is wrong."""
+        config = self.config
+        kinds: dict[str, type[Handler]] = {}
+        for settings in config.listeners:
+            try:
+                kinds[settings.id] = handler_kind(config, settings)
+            except ConfigurationError as error:
+                problems += error.problems
+        try:
+            certificates = Certificates(config, {id: kind.alpn for id, kind in kinds.items()})
+        except ConfigurationError as error:
+            found = _in_order((*problems, *error.problems))
+            raise ConfigurationError(found, config.warnings) from None
+        for settings in config.listeners:
+            if settings.id not in kinds:
+                continue
+            context = certificates.context(settings.id)
+            if context is not None:
+                self._tls[settings.id] = TlsSettings(
+                    context, handshake_timeout=settings["tls.timeout"]
+                )
+            starttls = None if settings["tls.implicit"] else self._tls.get(settings.id)
+            try:
+                handler = make_handler(config, settings, kinds[settings.id], starttls)
+                self._handlers.append((settings, handler))
+            except ConfigurationError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigurationError(_in_order(problems), config.warnings)
+        return certificates
 
     # -- the three steps
 
@@ -123,7 +147,13 @@ class Server:
         for bound in sockets:
             own[bound.listener].append(bound)
         self.listeners = tuple(
-            Listener(settings.id, handler, own[settings.id], _limits(settings))
+            Listener(
+                settings.id,
+                handler,
+                own[settings.id],
+                _limits(settings),
+                self._tls[settings.id] if settings["tls.implicit"] else None,
+            )
             for settings, handler in self._handlers
         )
         for row, ((settings, _), listener) in enumerate(
@@ -210,9 +240,22 @@ class Server:
             self._at_once.set()
         self._stopping.set()
 
+    def reload(self) -> None:
+        """Read certificates and client authorities again, and log what came of it."""
+        found = self.certificates.reload()
+        for problem in found.problems:
+            logger.error("%s; what was in use before stays in use", problem)
+        for line in found.changed:
+            logger.info("%s", line)
+        for line in found.warnings:
+            logger.warning("%s", line)
+        if not (found.changed or found.problems):
+            files = "1 file" if found.files == 1 else f"{found.files} files"
+            logger.info("nothing has changed in %s of certificates", files)
+
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT call `stop` while the block runs."""
+        """Let SIGTERM and SIGINT call `stop`, and SIGHUP `reload`, while the block runs."""
         loop = asyncio.get_running_loop()
 
         def received(number: signal.Signals) -> None:
@@ -220,9 +263,18 @@ class Server:
             logger.info("%s: %s", number.name, "closing at once" if again else "draining")
             self.stop()
 
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in before:
+        def hung_up() -> None:
+            logger.info(
+                "SIGHUP: reading certificates again; other changes of the configuration need a "
+                "restart"
+            )
+            self.reload()
+
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers[:2]:
             loop.add_signal_handler(number, received, number)
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
         try:
             yield
         finally:
@@ -262,49 +314,8 @@ class Server:
         )
 
 
-def make_handler(config: Config, settings: ListenerSettings) -> Handler:
-    """Make the handler of a listener.
-
-    Raises:
-        ConfigurationError: it cannot be found or does not accept its settings.
-    """
-    name = settings["handler"]
-    try:
-        kind = named_handler(name) if name else registered_handler(settings.protocol)
-    except HandlerNotFoundError as error:
-        problem = _unusable(config, settings, str(error))
-        raise ConfigurationError([problem], config.warnings) from error
-    given = HandlerSettings(
-        listener=settings.id,
-        protocol=settings.protocol,
-        hostname=config.process["server.hostname"],
-        greeting=config.process["server.greeting"],
-        tls_implicit=settings["tls.implicit"],
-        tls_available=False,
-        port=next((bind.port for bind in settings.bind if bind.port), 0),
-        data_directory=config.process["server.data-directory"],
-        options=settings.handler_options,
-        extra={"accounts": config.process["server.accounts"] or ""},
-    )
-    try:
-        return kind(given)
-    except Exception as error:
-        # Foreign code; what it says of its settings is the administrator's business.
-        text = f"{kind.__name__} does not take its settings: {type(error).__name__}: {error}"
-        problem = _unusable(config, settings, text)
-        raise ConfigurationError([problem], config.warnings) from error
-
-
-def _unusable(config: Config, settings: ListenerSettings, message: str) -> Problem:
-    """Return the report of a handler that cannot be used, at the line that names it."""
-    key = "handler" if settings["handler"] else "protocol"
-    return Problem(
-        message,
-        config.file,
-        settings.line(key),
-        dotted(settings.path(key)),
-        quote(settings["handler"] or settings.protocol),
-    )
+def _in_order(problems: Iterable[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: problem.line)
 
 
 def _connections(count: int) -> str:
@@ -318,31 +329,4 @@ def _limits(settings: ListenerSettings) -> Limits:
         linger=linger if linger else 0.0,
         first_byte=settings["timeout.first-byte"] or 0.0,
         idle=settings["timeout.idle"] or 0.0,
-    )
-
-
-def raise_descriptor_limit(config: Config) -> str:
-    """Raise the soft limit of open files to the hard one, for what the configuration may need.
-
-    Returns:
-        A warning if limits that the configuration writes out cannot be met, else an empty text.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard == resource.RLIM_INFINITY:
-        return ""
-    binds = sum(len(settings.bind) for settings in config.listeners)
-    written = sum(
-        settings["max-connections"]
-        for settings in config.listeners
-        if settings.origin("max-connections") != "default"
-    )
-    kept = binds + _KEPT_FOR_HANDLERS + len(os.listdir("/proc/self/fd"))
-    if written + kept <= hard:
-        return ""
-    return (
-        f"max-connections add up to {written}, but this process may open {hard} files "
-        f"(RLIMIT_NOFILE) and keeps {kept} of them: accepting stops at {max(1, hard - kept)} "
-        "connections"
     )

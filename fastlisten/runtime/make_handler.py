@@ -1,0 +1,83 @@
+"""From a listener's settings to the handler that serves it.
+
+Rules of this file: a handler that cannot be had is the configuration's fault and is reported at
+the line that names it. Nothing is started here.
+"""
+
+from __future__ import annotations
+
+from fastlisten._tls import TlsSettings
+from fastlisten.config import Config, ListenerSettings
+from fastlisten.config.text import dotted, quote
+from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.handlers.base import Handler, HandlerSettings
+from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler
+
+__all__ = ["handler_kind", "make_handler"]
+
+
+def handler_kind(config: Config, settings: ListenerSettings) -> type[Handler]:
+    """Return the class of a listener's handler.
+
+    Raises:
+        ConfigurationError: it cannot be found.
+    """
+    name = settings["handler"]
+    try:
+        return named_handler(name) if name else registered_handler(settings.protocol)
+    except HandlerNotFoundError as error:
+        problem = _unusable(config, settings, str(error))
+        raise ConfigurationError([problem], config.warnings) from error
+
+
+def make_handler(
+    config: Config,
+    settings: ListenerSettings,
+    kind: type[Handler] | None = None,
+    starttls: TlsSettings | None = None,
+) -> Handler:
+    """Make the handler of a listener.
+
+    Args:
+        config: the whole.
+        settings: of the listener.
+        kind: its class; None to look for it.
+        starttls: how a connection goes over to TLS, None where it cannot.
+
+    Raises:
+        ConfigurationError: it cannot be found or does not accept its settings.
+    """
+    if kind is None:
+        kind = handler_kind(config, settings)
+    given = HandlerSettings(
+        listener=settings.id,
+        protocol=settings.protocol,
+        hostname=config.process["server.hostname"],
+        greeting=config.process["server.greeting"],
+        tls_implicit=settings["tls.implicit"],
+        tls_available=starttls is not None,
+        tls=starttls,
+        port=next((bind.port for bind in settings.bind if bind.port), 0),
+        data_directory=config.process["server.data-directory"],
+        options=settings.handler_options,
+        extra={"accounts": config.process["server.accounts"] or ""},
+    )
+    try:
+        return kind(given)
+    except Exception as error:
+        # Foreign code; what it says of its settings is the administrator's business.
+        text = f"{kind.__name__} does not take its settings: {type(error).__name__}: {error}"
+        problem = _unusable(config, settings, text)
+        raise ConfigurationError([problem], config.warnings) from error
+
+
+def _unusable(config: Config, settings: ListenerSettings, message: str) -> Problem:
+    """Return the report of a handler that cannot be used, at the line that names it."""
+    key = "handler" if settings["handler"] else "protocol"
+    return Problem(
+        message,
+        config.file,
+        settings.line(key),
+        dotted(settings.path(key)),
+        quote(settings["handler"] or settings.protocol),
+    )

@@ -1,0 +1,44 @@
+"""How many files the process may open, and whether that is enough for its configuration.
+
+Rules of this file: it raises the soft limit as far as it may, and never the hard one.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from fastlisten.config import Config
+
+__all__ = ["raise_descriptor_limit"]
+
+#: Descriptors that a process needs beside connections and listening sockets: its files, pipes,
+#: threads' databases, what handlers open while they deliver.
+_KEPT_FOR_HANDLERS = 256
+
+
+def raise_descriptor_limit(config: Config) -> str:
+    """Raise the soft limit of open files to the hard one, for what the configuration may need.
+
+    Returns:
+        A warning if limits that the configuration writes out cannot be met, else an empty text.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return ""
+    binds = sum(len(settings.bind) for settings in config.listeners)
+    written = sum(
+        settings["max-connections"]
+        for settings in config.listeners
+        if settings.origin("max-connections") != "default"
+    )
+    kept = binds + _KEPT_FOR_HANDLERS + len(os.listdir("/proc/self/fd"))
+    if written + kept <= hard:
+        return ""
+    return (
+        f"max-connections add up to {written}, but this process may open {hard} files "
+        f"(RLIMIT_NOFILE) and keeps {kept} of them: accepting stops at {max(1, hard - kept)} "
+        "connections"
+    )
