@@ -1,0 +1,426 @@
+"""Servers of other projects in a loop of their own, for tests that talk to them from outside.
+
+Rules of this file: no test in it, and nothing that knows a particular server. A server runs in a
+thread with its loop, so that its clients may be ordinary programs and blocking libraries. What it
+leaves behind (connections in the engine's table, tasks, descriptors, reports to the exception
+handler) fails the test that used it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import itertools
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import uvloop
+from conftest import open_descriptors
+
+import fastlisten
+from fastlisten.runtime.loop import engine_for
+
+#: Longer than anything here takes on a busy machine; only failures wait for it.
+PATIENCE = 30.0
+
+#: So many clients at the same time have to be served by every server.
+CROWD = 200
+
+#: Both of ours, then what they are compared with.
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "fastlisten": fastlisten.new_event_loop,
+    "fastlisten-asyncio": lambda: fastlisten.new_event_loop(use_uvloop=False),
+    "uvloop": uvloop.new_event_loop,
+    "asyncio": asyncio.SelectorEventLoop,
+}
+OURS = tuple(name for name in LOOPS if name.startswith("fastlisten"))
+
+#: How clients reach a server.
+WAYS = ("tcp", "tls", "unix")
+
+#: Loops and ways on which everything is tried: ours in full, and the controls where they matter.
+PAIRS = (*itertools.product(OURS, WAYS), ("uvloop", "tls"), ("asyncio", "tcp"))
+
+#: More bytes than the kernel and every buffer between a server and its client hold.
+MUCH = 16 << 20
+
+_T = TypeVar("_T")
+
+Opener = Callable[["Address"], AbstractAsyncContextManager[Any]]
+
+
+def foreign(*libraries: str) -> tuple[Any, ...]:
+    """Import libraries of other projects, for the module of tests that needs them.
+
+    Args:
+        libraries: names of modules; the distribution is named like the first part.
+
+    Returns:
+        The modules (None instead of a missing one), and last the marks for `pytestmark`.
+    """
+    modules: list[Any] = []
+    marks: list[pytest.MarkDecorator] = []
+    for library in libraries:
+        name = library.partition(".")[0]
+        try:
+            modules.append(importlib.import_module(library))
+        except ModuleNotFoundError as exc:
+            if exc.name != name:
+                raise
+            modules.append(None)
+            marks.append(pytest.mark.skip(reason=f"needs the library {name}"))
+        marks.append(pytest.mark.external(name))
+    return (*modules, marks)
+
+
+def needs_program(program: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the decorator of tests that run a program of another project."""
+    missing = shutil.which(program) is None
+    skip = pytest.mark.skipif(missing, reason=f"needs the program {program}")
+    return lambda test: pytest.mark.external(program)(skip(test))
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition, or fail naming it."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for: {what}"
+        time.sleep(0.002)
+
+
+# -- TLS
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A self-signed certificate for localhost and 127.0.0.1, which is its own authority.
+
+    Attributes:
+        certificate: file of the certificate.
+        key: file of its private key.
+    """
+
+    certificate: Path
+    key: Path
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return a context for a server that shows the certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return a context for a client that trusts the certificate and nothing else."""
+        return ssl.create_default_context(cafile=self.certificate)
+
+
+def make_certificate(folder: Path) -> Certificate:
+    """Let the `openssl` program make a key and a certificate in a folder."""
+    made = Certificate(folder / "certificate.pem", folder / "key.pem")
+    words = "req -x509 -nodes -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    # Python 3.13 verifies strictly: what signs certificates must say so.
+    usage = ["-addext", "keyUsage=digitalSignature,keyCertSign", "-subj", "/CN=localhost"]
+    files = ["-keyout", str(made.key), "-out", str(made.certificate)]
+    command = ["openssl", *words.split(), *names, *usage, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
+# -- where a server listens
+
+
+@dataclass
+class Address:
+    """Where a server listens, and how a client gets there.
+
+    Attributes:
+        way: one of `WAYS`.
+        path: of the Unix socket.
+        certificate: for TLS.
+        port: 0 until the server has said which.
+    """
+
+    way: str
+    path: str
+    certificate: Certificate
+    port: int = 0
+
+    @property
+    def server_context(self) -> ssl.SSLContext | None:
+        """What the server is to be given as `ssl`."""
+        return self.certificate.server_context() if self.way == "tls" else None
+
+    def url(self, scheme: str, path: str = "/") -> str:
+        """Return a URL; `scheme` is the one without TLS, which appends an "s"."""
+        host = "localhost" if self.way == "unix" else f"127.0.0.1:{self.port}"
+        return f"{scheme}{'s' if self.way == 'tls' else ''}://{host}{path}"
+
+    def connect(self, receive_buffer: int = 0) -> socket.socket:
+        """Return a connected blocking socket, TLS already done."""
+        family = socket.AF_UNIX if self.way == "unix" else socket.AF_INET
+        sock = socket.socket(family)
+        try:
+            sock.settimeout(PATIENCE)
+            if receive_buffer:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.connect(self.path if self.way == "unix" else ("127.0.0.1", self.port))
+            if self.way == "tls":
+                context = self.certificate.client_context()
+                return context.wrap_socket(sock, server_hostname="localhost")
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def bind(self) -> socket.socket:
+        """Return a bound socket that does not listen yet, and note the port."""
+        if self.way == "unix":
+            Path(self.path).unlink(missing_ok=True)
+            sock = socket.socket(socket.AF_UNIX)
+            sock.bind(self.path)
+            return sock
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        self.port = sock.getsockname()[1]
+        return sock
+
+
+# -- a loop in a thread
+
+
+def census() -> dict[str, int]:
+    """Return what the running loop's engine holds, without what belongs to an idle engine.
+
+    Empty for a stock loop, which has no engine until it is asked for one.
+    """
+    loop = asyncio.get_running_loop()
+    if type(loop).__module__.partition(".")[0] != "fastlisten":
+        return {}
+    counts = engine_for(loop).census()
+    counts.pop("system")
+    return counts
+
+
+class Serving:
+    """A loop in a thread of its own, and in it one server for as long as this is entered.
+
+    Args:
+        name: one of `LOOPS`.
+        opener: makes the server for an address, in the loop; leaving it shuts the server down.
+        address: where; the opener notes the port in it.
+
+    Attributes:
+        complaints: what the loop's exception handler was told.
+        result: what the opener gave.
+    """
+
+    def __init__(self, name: str, opener: Opener, address: Address) -> None:
+        self.name = name
+        self.native = name in OURS
+        self.address = address
+        self.complaints: list[str] = []
+        self.result: Any = None
+        self._opener = opener
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name=f"serving on {name}")
+
+    def __enter__(self) -> Serving:
+        gc.collect()
+        self._before = open_descriptors()
+        self._thread.start()
+        self._ready.result(PATIENCE)
+        return self
+
+    def end(self) -> None:
+        """Shut the server down and close the loop."""
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self._end.set)
+            self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), "the server does not end"
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.end()
+        if exc_info[0] is not None:
+            return
+        assert self.failure is None, self.failure
+        assert not self.complaints
+        assert not self.tasks, "tasks left behind"
+        gc.collect()
+        after = open_descriptors()
+        leaked = {fd: name for fd, name in after.items() if self._before.get(fd) != name}
+        assert not leaked, f"descriptors left open: {leaked}"
+
+    def _run(self) -> None:
+        self.failure: BaseException | None = None
+        try:
+            with asyncio.Runner(loop_factory=LOOPS[self.name]) as runner:
+                runner.run(self._serve())
+        except BaseException as exc:
+            self.failure = exc
+            if not self._ready.done():
+                self._ready.set_exception(exc)
+
+    async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.loop.set_exception_handler(self._complain)
+        self._end = asyncio.Event()
+        async with self._opener(self.address) as self.result:
+            self._ready.set_result(None)
+            await self._end.wait()
+        async with asyncio.timeout(PATIENCE):
+            while any(census().values()):
+                await asyncio.sleep(0.002)
+        self.tasks = asyncio.all_tasks() - {asyncio.current_task()}
+
+    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.complaints.append(f"{context['message']}: {context.get('exception')!r}")
+
+    def call(self, function: Callable[[], _T]) -> _T:
+        """Return what a function returns when it is called in the loop."""
+
+        async def called() -> _T:
+            return function()
+
+        return self.run(called())
+
+    def run(self, awaitable: Awaitable[_T]) -> _T:
+        """Await something in the loop and return its result."""
+
+        async def awaited() -> _T:
+            return await awaitable
+
+        return asyncio.run_coroutine_threadsafe(awaited(), self.loop).result(PATIENCE)
+
+    def census(self) -> dict[str, int]:
+        """See the function of this name."""
+        return self.call(census)
+
+    def check_native(self) -> None:
+        """Fail unless a connection is open now, and is served by the core where it should be."""
+        assert self.census().get("served", 0) == (1 if self.native else 0)
+
+    def check_quiet(self) -> None:
+        """Wait until no connection is left; fail if the exception handler was told anything."""
+        until(lambda: not any(map(self.census().get, ("open", "endpoints", "parked"))), "the end")
+        assert not self.complaints
+
+
+def fixtures(opener: Opener) -> tuple[Any, Any, Any, Any]:
+    """Return what a module of tests binds to `certificate`, `start`, `shared` and `serving`.
+
+    ``start(name, way)`` makes a server for one test; `shared` is one for all tests of the module,
+    on each of `PAIRS`; `serving` is the same, but fails a test that leaves something in it.
+    """
+
+    @pytest.fixture(scope="module")
+    def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+        return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+    @pytest.fixture
+    def start(
+        tmp_path: Path, certificate: Certificate, frozen_heap: None
+    ) -> Callable[[str, str], Serving]:
+        address = Address("", str(tmp_path / "socket"), certificate)
+        return lambda name, way: Serving(name, opener, replace(address, way=way))
+
+    @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+    def shared(
+        request: pytest.FixtureRequest,
+        tmp_path_factory: pytest.TempPathFactory,
+        certificate: Certificate,
+        frozen_heap: None,
+    ) -> Iterator[Serving]:
+        name, way = request.param
+        path = str(tmp_path_factory.mktemp("serving") / "socket")
+        with Serving(name, opener, Address(way, path, certificate)) as serving:
+            yield serving
+
+    @pytest.fixture
+    def serving(shared: Serving) -> Iterator[Serving]:
+        yield shared
+        shared.check_quiet()
+
+    return certificate, start, shared, serving
+
+
+# -- clients of all protocols
+
+
+async def crowd(visit: Callable[[int], Awaitable[_T]], count: int = CROWD) -> list[_T]:
+    """Let so many clients come at the same time; return what each found."""
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+
+        async def one(number: int) -> _T:
+            return await visit(number)
+
+        tasks = [group.create_task(one(number)) for number in range(count)]
+    return [task.result() for task in tasks]
+
+
+class Together:
+    """Lets tasks of a server go on once so many of them have come: proof that all were served."""
+
+    def __init__(self, count: int = CROWD) -> None:
+        self._missing = count
+        self._count = count
+        self._event = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait for the others."""
+        event = self._event
+        self._missing -= 1
+        if self._missing == 0:
+            self._missing, self._event = self._count, asyncio.Event()
+            event.set()
+        await event.wait()
+
+
+def stalled(progress: Callable[[], int]) -> int:
+    """Return a number that has stopped growing, after it has begun to."""
+    until(progress, "the first byte")
+    last, since = 0, time.monotonic()
+    while time.monotonic() - since < 0.1:
+        now = progress()
+        if now != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.005)
+    return last
+
+
+def pour(sock: socket.socket, data: bytes) -> int:
+    """Send until the other side takes no more for a while; return how much went."""
+    view = memoryview(data)
+    sent = 0
+    sock.settimeout(0.1)
+    with contextlib.suppress(TimeoutError):
+        while sent < len(view):
+            # A TLS record at a time: what has timed out is repeated as it was.
+            sent += sock.send(view[sent : sent + 16384])
+    sock.settimeout(PATIENCE)
+    return sent
+
+
+def receive_all(sock: socket.socket, size: int) -> bytes:
+    """Receive exactly so many bytes, fewer if the stream ends before."""
+    parts = bytearray()
+    while len(parts) < size:
+        data = sock.recv(min(size - len(parts), 1 << 18))
+        if not data:
+            break
+        parts += data
+    return bytes(parts)
