@@ -65,6 +65,8 @@ class Child:
             stdout=subprocess.PIPE,
             cwd=ROOT,
             bufsize=0,
+            # An interrupt from the keyboard is this process's business; it ends its children.
+            start_new_session=True,
             preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
         )
         self._rest = b""
@@ -78,18 +80,18 @@ class Child:
         assert pipe is not None
         return pipe
 
-    def read_line(self) -> str:
+    def read_line(self, patience: float = PATIENCE) -> str:
         """Return the next line of its output.
 
         Raises:
-            MeasurementError: it ended, or said nothing for `PATIENCE` seconds.
+            MeasurementError: it ended, or said nothing for `patience` seconds.
         """
         output = self._pipe(self._process.stdout)
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience
         while b"\n" not in self._rest:
             ready, _, _ = select.select([output], [], [], max(0.0, until - time.monotonic()))
             if not ready:
-                raise MeasurementError(f"no answer within {PATIENCE:.0f} s: {self.command}")
+                raise MeasurementError(f"no answer within {patience:.0f} s: {self.command}")
             chunk = os.read(output.fileno(), 65536)
             if not chunk:
                 raise MeasurementError(f"ended with {self._process.wait()}: {self.command}")
@@ -97,9 +99,9 @@ class Child:
         line, _, self._rest = self._rest.partition(b"\n")
         return line.decode()
 
-    def read_json(self) -> Any:
+    def read_json(self, patience: float = PATIENCE) -> Any:
         """Return the next line of its output, decoded."""
-        return json.loads(self.read_line())
+        return json.loads(self.read_line(patience))
 
     def tell(self, word: str) -> None:
         """Send it a line."""
@@ -169,10 +171,18 @@ class Server(Child):
         return before
 
     def memory(self) -> dict[str, int]:
-        """Return `Private_Dirty`, `Pss` and `AnonHugePages` in bytes, from smaps_rollup."""
+        """Return `Private_Dirty`, `Pss` and `AnonHugePages` in bytes, from smaps_rollup.
+
+        Raises:
+            MeasurementError: it has ended.
+        """
         wanted = {"Private_Dirty", "Pss", "AnonHugePages"}
         found: dict[str, int] = {}
-        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
+        try:
+            lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            raise MeasurementError(f"ended while it should serve: {self.command}") from None
+        for line in lines:
             key, _, value = line.partition(":")
             if key in wanted:
                 found[key] = int(value.split()[0]) * 1024
@@ -185,13 +195,13 @@ class Load(Child):
     def __init__(self, mode: str, port: int, core: int | None, options: Sequence[str]) -> None:
         super().__init__([str(LOADGEN), mode, "--port", str(port), *options], core)
 
-    def event(self, name: str) -> dict[str, Any]:
+    def event(self, name: str, patience: float = PATIENCE) -> dict[str, Any]:
         """Return the next line, which must be this event and free of errors.
 
         Raises:
             MeasurementError: another event, or connections that failed.
         """
-        line: dict[str, Any] = self.read_json()
+        line: dict[str, Any] = self.read_json(patience)
         if line["event"] != name:
             raise MeasurementError(f"{name} expected, not {line}")
         failed = {kind: count for kind, count in line.get("errors", {}).items() if count}

@@ -94,6 +94,15 @@ def _lag_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
     return cells
 
 
+def _call_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
+    cells = ["accept, greeting, close"]
+    for name in (*OTHERS, row.ours):
+        samples = found.get(name)
+        calls = samples[0]["detail"]["calls"] if samples else {}
+        cells.append(", ".join(f"{call} {count:.2g}" for call, count in calls.items()))
+    return cells
+
+
 def _tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
     measured: Mapping[str, Mapping[str, Samples]] = results["workloads"]
     wanted = results.get("rows") or [row.key for row in ROWS]
@@ -126,6 +135,16 @@ def _tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
                 "all rounds)",
                 ["work", *OTHERS, "fastlisten"],
                 lags,
+            )
+        )
+    calls = [_call_row(row, measured[row.workload]) for row in rows if row.workload == "options"]
+    if calls:
+        tables.append(
+            (
+                "System calls per accepted connection (greeting, the client's end, close; under "
+                "strace, where events come singly, so that waits are overstated)",
+                ["work", *OTHERS, "fastlisten"],
+                calls,
             )
         )
     controls = _controls(measured)

@@ -1,13 +1,10 @@
-"""The benchmarks' own arithmetic, and that a run of the real programs counts what happened.
+"""The benchmarks' own arithmetic, their table and their command line.
 
-Nothing here looks at a speed.
+Their programs are run in test_benchmarks_programs.py. Nothing here looks at a speed.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +104,8 @@ def test_rows_name_workloads_and_candidates_that_exist() -> None:
 
     workloads = {workload.key: workload for workload in WORKLOADS}
     assert len(workloads) == len(WORKLOADS)
+    assert len({row.key for row in ROWS}) == len(ROWS)
+    assert {row.workload for row in ROWS} == set(workloads)
     for workload in WORKLOADS:
         assert set(workload.candidates) <= set(CANDIDATES)
     for row in ROWS:
@@ -142,6 +141,79 @@ def test_the_table_shows_rows_and_what_was_left_out() -> None:
     assert table[:4] == [9, 9, 9, 9]
 
 
+def test_the_table_shows_lags_calls_and_what_tls_negotiated() -> None:
+    from benchmarks import report
+
+    def detailed(value: float, **detail: Any) -> dict[str, Any]:
+        return {**sample(value), "detail": detail}
+
+    results = {
+        "machine": {},
+        "plan": {"seconds": 2.0, "warm_up": 0.5, "held": 10},
+        "rounds": 2,
+        "rows": ["lag", "options", "tls-echo-64", "memory"],
+        "quick": False,
+        "busy_before": 0.0,
+        "left_out": [],
+        "workloads": {
+            "lag": {
+                "uvloop": [detailed(4, p50=0.5, max=9), detailed(6, p50=0.7, max=20)],
+                "fastlisten": [detailed(2, p50=0.1, max=3), detailed(2, p50=0.1, max=4)],
+            },
+            "options": {
+                "uvloop": [detailed(1, calls={"accept4": 1, "setsockopt": 1})],
+                "fastlisten": [detailed(0, calls={"accept4": 1.005})],
+            },
+            "tls-echo-64": {
+                "uvloop": [detailed(20, **{"tls": "TLSv1.3", "tls library": "OpenSSL 3"})],
+                "fastlisten": [detailed(10, **{"tls": "TLSv1.2", "tls library": "OpenSSL 3"})],
+            },
+            "memory": {"uvloop": [sample(1000)], "fastlisten lazy": [sample(0)]},
+        },
+    }
+    for shown in (report.text(results), report.markdown(results)):
+        assert "0.60 / 5.0 / 20.0 ms" in shown
+        assert "0.10 / 2.0 / 4.0 ms" in shown
+        assert "accept4 1, setsockopt 1" in shown
+        assert "0: reached" in shown
+        assert "Negotiated in tls-echo-64: TLSv1.3, no session resumed (uvloop; " in shown
+        assert "Negotiated in tls-echo-64: TLSv1.2, no session resumed (fastlisten; " in shown
+        assert "idle connection, eager" in shown
+        assert "idle connection, lazy" not in shown
+
+
+def test_calls_are_counted_once_and_per_connection() -> None:
+    from benchmarks.syscalls import parse
+
+    trace = """
+101 accept4(5, NULL, NULL, SOCK_CLOEXEC <unfinished ...>
+102 setsockopt(7, SOL_TCP, TCP_NODELAY, [1], 4) = 0
+101 <... accept4 resumed>) = 9
+accept4(5, 0x7ffe, [16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8
+101 getsockopt(9, SOL_SOCKET, SO_ERROR, [0], [4]) = 0
+--- SIGCHLD {si_signo=SIGCHLD} ---
+"""
+    calls = parse(trace, 2)
+    assert calls.all == {"accept4": 1.0, "getsockopt": 0.5, "setsockopt": 0.5}
+    assert calls.options == 1.0
+
+
+def test_every_so_manieth_protocol_is_slow_and_answers() -> None:
+    from unittest.mock import Mock
+
+    from benchmarks.candidates.protocol import Echo, greeting_echo, slow_every
+
+    kind = greeting_echo(b"hello")
+    factory = slow_every(3, 0.0001, kind)
+    made = [factory() for _ in range(6)]
+    assert [type(one) is kind for one in made] == [True, True, False, True, True, False]
+    assert all(isinstance(one, Echo) for one in made)
+    transport = Mock()
+    made[2].connection_made(transport)
+    made[2].data_received(b"data")
+    assert [call.args for call in transport.write.call_args_list] == [(b"hello",), (b"data",)]
+
+
 def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
     from benchmarks import report
 
@@ -163,91 +235,9 @@ def test_the_document_has_a_place_for_the_table() -> None:
     assert document.count(report.BEGIN) == document.count(report.END) == 1
 
 
-@pytest.fixture(scope="module")
-def programs() -> tuple[str, str]:
-    """Return the C server and the load generator, compiled."""
-    if shutil.which(os.environ.get("CC", "cc")) is None:
-        pytest.skip("no C compiler")
-    command = (
-        "from benchmarks.build import *; build(); import json; "
-        "print(json.dumps([str(SERVER), str(LOADGEN)]))"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", command], cwd=ROOT, check=True, capture_output=True
-    )
-    server, loadgen = json.loads(found.stdout)
-    return server, loadgen
-
-
 @pytest.mark.parametrize(
-    ("words", "operations", "received"),
-    [
-        (["silent", "--count", "300", "--in-flight", "20"], 300, 300 * 7),
-        (["accept", "--count", "200", "--say", "NOOP"], 200, 200 * (7 + 6)),
-        (
-            ["echo", "--greeting", "--connections", "10", "--count", "100", "--size", "100000"],
-            100,
-            100 * 100_000,
-        ),
-    ],
-)
-def test_the_load_generator_counts_what_the_server_did(
-    programs: tuple[str, str], words: list[str], operations: int, received: int
-) -> None:
-    server = subprocess.Popen(
-        [programs[0], "--greeting", "hello"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with server:
-        assert server.stdout is not None
-        port = server.stdout.readline().decode().strip()
-        result = subprocess.run(
-            [programs[1], *words, "--port", port, "--sources", "3", "--duration", "20"],
-            capture_output=True,
-            check=True,
-            timeout=60,
-        )
-    assert server.returncode == 0
-    done = json.loads(result.stdout)
-    assert done["event"] == "done"
-    assert (done["operations"], done["bytes"]) == (operations, received)
-    assert not any(done["errors"].values())
-
-
-def test_held_connections_answer_and_their_loss_is_seen(programs: tuple[str, str]) -> None:
-    server = subprocess.Popen([programs[0]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert server.stdin is not None
-    assert server.stdout is not None
-    port = server.stdout.readline().decode().strip()
-    command = [programs[1], "hold", "--port", port, "--connections", "50", "--duration", "20"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as load:
-        assert load.stdin is not None
-        assert load.stdout is not None
-        assert json.loads(load.stdout.readline())["open"] == 50
-        load.stdin.write(b"ping\n")
-        load.stdin.flush()
-        assert json.loads(load.stdout.readline())["operations"] == 50
-        server.stdin.close()
-        assert server.wait(10) == 0
-        server.stdout.close()
-        load.stdin.write(b"ping\n")
-        load.stdin.flush()
-        assert json.loads(load.stdout.readline())["operations"] == 0
-        load.stdin.close()
-        done = json.loads(load.stdout.readline())
-    assert done["open"] == 0
-
-
-def test_nobody_listening_is_an_error_and_not_an_operation(programs: tuple[str, str]) -> None:
-    # Port 1 of loopback: nobody listens there, and no test could take it.
-    command = [programs[1], "silent", "--port", "1", "--count", "5", "--duration", "5"]
-    result = subprocess.run(command, capture_output=True, check=True, timeout=30)
-    done = json.loads(result.stdout)
-    assert done["operations"] == 0
-    assert done["errors"]["refused"] == 5
-
-
-@pytest.mark.parametrize(
-    "words", [["--only", "acept"], ["--candidates", "nginx"], ["--rounds", "0"]]
+    "words",
+    [["--only", "acept"], ["--rows", "acept"], ["--candidates", "nginx"], ["--rounds", "0"]],
 )
 def test_a_wrong_command_line_is_refused(words: list[str]) -> None:
     result = subprocess.run(
