@@ -1,0 +1,456 @@
+"""Handshakes that fail or do not end: garbage, alerts, timeouts; what is told and counted.
+
+Rules of this file: clients are raw sockets or OpenSSL between buffers. A failed handshake concerns
+nobody but the client and the statistics: no callback of a protocol, no log line, no call of the
+loop's exception handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from helpers_connection import LoopFactory
+from helpers_core import Client, Echo, run, until
+from helpers_tls import TlsClient, TlsRecorder, TlsWorld, play_tls, same_tls
+from helpers_tls_certificates import CLIENT, client_context, server_context
+from helpers_tls_core import TlsListener, client_hello, talk, tls_listening
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+#: A handshake timeout for tests that wait for it.
+SHORTLY = 0.15
+
+#: What is no TLS: each must end the connection at once, whatever OpenSSL makes of it.
+GARBAGE = {
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "smtp": b"EHLO client.test\r\n",
+    "zeros": bytes(64),
+    "ones": b"\xff" * 64,
+    "random": bytes(range(7, 250, 3)),
+    "sslv2": bytes.fromhex("802e0100020015000000100100800700c003008006004002008004008000")
+    + bytes(20),
+    "oversized": b"\x16\x03\x01\xff\xff\x01" + bytes(70_000),
+    "empty-records": b"\x16\x03\x01\x00\x00" * 100,
+    "alert": b"\x15\x03\x01\x00\x02\x02\x28",
+    "data": b"\x17\x03\x03\x00\x05hello",
+    "ssl3": b"\x16\x03\x00\x00\x2d\x01\x00\x00\x29\x03\x00" + bytes(39),
+    "hello-of-lies": b"\x16\x03\x01\x00\x10\x01\xff\xff\xff" + bytes(12),
+}
+
+
+async def everything(client: Client) -> bytes:
+    """Return what the server says up to the end, which may be a reset."""
+    found = b""
+    try:
+        while data := await client.receive():
+            found += data
+    except ConnectionResetError:
+        pass
+    return found
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage(loop_factory: LoopFactory, garbage: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        reported: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
+        async with tls_listening() as listener:
+            client = await listener.connect()
+            try:
+                await client.send(GARBAGE[garbage])
+            except (ConnectionResetError, BrokenPipeError):
+                assert garbage == "oversized"
+            answer = await everything(client)
+            # Nothing, or one alert in the clear; never a plaintext word.
+            assert answer == b"" or answer[:2] == b"\x15\x03"
+            client.close()
+            await listener.empty()
+            assert listener.count("handshake_failures") == 1
+            assert listener.transports() == 0
+            await talk(listener.address)
+        assert reported == []
+
+    run(loop_factory, main)
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+def test_a_crowd_of_failures_is_silent(
+    loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """200 of them: counted, and told to nobody but the engine's sink, in few records."""
+
+    async def main() -> None:
+        from fastlisten._core import RECORD_HANDSHAKE
+
+        reported: list[Any] = []
+        records: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
+        async with tls_listening() as listener:
+            listener.engine.sink = lambda batch, dropped: records.extend(batch)
+            clients = [await listener.connect(first=b"no TLS here\r\n") for _ in range(200)]
+            for client in clients:
+                await everything(client)
+                client.close()
+            await listener.empty()
+            await until(lambda: sum(r[5] for r in records if r[0] == RECORD_HANDSHAKE) == 200)
+            assert len([r for r in records if r[0] == RECORD_HANDSHAKE]) <= 100
+            assert listener.count("handshake_failures") == 200
+            listener.engine.sink = None
+        assert reported == []
+
+    run(loop_factory, main)
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+def test_asyncio_says_as_much(loop_factory: LoopFactory) -> None:
+    """Out of debug mode asyncio is as silent, and its protocols hear as little."""
+
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: TlsRecorder(world))
+        for data in (b"", b"GET / HTTP/1.0\r\n\r\n", client_hello()[:50]):
+            client = await world.connect()
+            await client.send(data)
+            client.finish()
+            world.note("client", (await client.rest())[1])
+        await world.settle()
+
+    log = same_tls(script, loop_factory)
+    assert {note[0] for note in log} == {"client"}
+
+
+# -- what the client hears
+
+
+def versions_apart() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    server = server_context()
+    server.minimum_version = ssl.TLSVersion.TLSv1_3
+    return server, client_context(version=ssl.TLSVersion.TLSv1_2)
+
+
+def ciphers_apart() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    server, client = (
+        server_context(newest=ssl.TLSVersion.TLSv1_2),
+        client_context(version=ssl.TLSVersion.TLSv1_2),
+    )
+    server.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
+    client.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
+    return server, client
+
+
+def unwanted_name() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    server = server_context()
+    server.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME  # type: ignore[assignment]
+    return server, client_context()
+
+
+def certificates(
+    which: str, version: ssl.TLSVersion
+) -> Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]]:
+    return lambda: (
+        server_context(ask_client=True),
+        client_context(certificate=which, version=version),
+    )
+
+
+@pytest.mark.parametrize(
+    ("contexts", "alert"),
+    [
+        (versions_apart, "TLSV1_ALERT_PROTOCOL_VERSION"),
+        (ciphers_apart, "SSLV3_ALERT_HANDSHAKE_FAILURE"),
+        (unwanted_name, "TLSV1_UNRECOGNIZED_NAME"),
+        (certificates("", ssl.TLSVersion.TLSv1_2), "SSLV3_ALERT_HANDSHAKE_FAILURE"),
+        (certificates("", ssl.TLSVersion.TLSv1_3), "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+        (certificates("stranger", ssl.TLSVersion.TLSv1_2), "TLSV1_ALERT_UNKNOWN_CA"),
+        (certificates("stranger", ssl.TLSVersion.TLSv1_3), "TLSV1_ALERT_UNKNOWN_CA"),
+    ],
+    ids=["version", "cipher", "name", "none-1.2", "none-1.3", "stranger-1.2", "stranger-1.3"],
+)
+@pytest.mark.parametrize("surplus", [False, True], ids=["alone", "surplus"])
+def test_alerts_reach_the_client(
+    loop_factory: LoopFactory,
+    contexts: Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]],
+    alert: str,
+    surplus: bool,
+) -> None:
+    """Also past bytes that the server will never read, which must not make the end a reset."""
+    server, own = contexts()
+
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: TlsRecorder(world), context=server)
+        client = TlsClient(await world.connect(), own)
+        try:
+            if surplus:
+                record = b"\x17\x03\x03\x40\x00" + bytes(16_384)
+                if server.verify_mode == ssl.CERT_REQUIRED:
+                    await client.raw.send(await client.last_flight() + record)
+                else:
+                    with pytest.raises(ssl.SSLWantReadError):
+                        client.tls.do_handshake()
+                    await client.raw.send(client.flight() + record)
+            await client.handshake()
+            # Under 1.3 the client is done before the server has seen its certificate.
+            world.note("client", (await client.rest())[1])
+        except ssl.SSLError as exc:
+            world.note("client", exc.reason)
+        world.note("failures", world.server.statistics()["handshake_failures"])
+        await world.nothing_left()
+
+    log = play_tls(script, loop_factory)
+    assert alert in log[0][1]
+    assert log[1:] == [("failures", 1)]
+
+
+def test_a_client_that_does_not_trust_us(loop_factory: LoopFactory) -> None:
+    """Its alert ends the handshake on our side."""
+
+    async def main() -> None:
+        trusting_nobody = ssl.create_default_context()
+        async with tls_listening() as listener:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await talk(listener.address, trusting_nobody)
+            await until(lambda: listener.count("handshake_failures") == 1)
+            await listener.empty()
+
+    run(loop_factory, main)
+
+
+# -- names
+
+
+def test_the_name_that_a_client_asks_for(loop_factory: LoopFactory) -> None:
+    """The server's callback gets an object whose context it can change, as in asyncio."""
+
+    async def script(world: TlsWorld) -> None:
+        first, second = server_context(key="p256"), server_context(key="rsa")
+
+        def choose(tls: Any, name: str | None, context: ssl.SSLContext) -> None:
+            world.note("asked", type(tls).__name__, name, context is first, tls.context is first)
+            tls.context = second
+
+        first.sni_callback = choose
+        await world.serve(lambda: TlsRecorder(world), context=first)
+        client, transport = await world.made(context=client_context(version=ssl.TLSVersion.TLSv1_2))
+        world.note("cipher", client.tls.cipher()[0].split("-")[1])
+        world.note("context", transport.get_extra_info("sslcontext") is first)
+
+    log = same_tls(script, loop_factory)
+    assert log[0] == ("asked", "SSLObject", "localhost", True, True)
+    assert ("cipher", "RSA") in log
+
+
+def test_the_certificate_of_a_client(loop_factory: LoopFactory) -> None:
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: TlsRecorder(world), context=server_context(ask_client=True))
+        _, transport = await world.made(context=client_context(certificate="client"))
+        world.note("name", transport.get_extra_info("peercert")["subject"][0][0][1])
+
+    assert same_tls(script, loop_factory)[-1] == ("name", CLIENT)
+
+
+def test_a_certificate_loaded_into_the_live_context(loop_factory: LoopFactory) -> None:
+    """New handshakes show it, open connections do not care."""
+
+    async def script(world: TlsWorld) -> None:
+        context = server_context(key="p256")
+        hooks: Any = {"data_received": lambda p, data: p.transport.write(data)}
+        await world.serve(lambda: TlsRecorder(world, hooks), context=context)
+        old, _ = await world.made()
+        from helpers_tls_certificates import certificates as made
+
+        context.load_cert_chain(made().rsa)
+        # OpenSSL holds one certificate of each type, and the client chooses.
+        rsa = client_context(version=ssl.TLSVersion.TLSv1_2)
+        rsa.set_ciphers("ECDHE-RSA-AES256-GCM-SHA384")
+        new, _ = await world.made(context=rsa)
+        for client in (old, new):
+            await client.send(b"hello")
+            world.note("client", await client.receive(5))
+
+    assert [note[1] for note in same_tls(script, loop_factory) if note[0] == "client"] == [
+        b"hello",
+        b"hello",
+    ]
+
+
+# -- timeouts
+
+
+@pytest.mark.parametrize("said", ["nothing", "half", "hello", "drops"])
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_the_handshake_timeout(loop_factory: LoopFactory, said: str, lazy: bool) -> None:
+    """From accept to the end of the handshake, whatever the client says meanwhile."""
+
+    async def main() -> None:
+        hello = client_hello()
+        async with tls_listening(handshake_timeout=SHORTLY, lazy=lazy) as listener:
+            begin = asyncio.get_running_loop().time()
+            client = await listener.connect()
+            if said == "half":
+                await client.send(hello[: len(hello) // 2])
+            elif said == "hello":
+                await client.send(hello)
+                assert await client.receive()
+            elif said == "drops":
+                with_care = asyncio.create_task(drip(client, hello[:-1]))
+            answer = await everything(client)
+            assert asyncio.get_running_loop().time() - begin >= SHORTLY * 0.9
+            assert said == "hello" or answer[:1] in (b"", b"\x15")
+            if said == "drops":
+                with_care.cancel()
+                await asyncio.gather(with_care, return_exceptions=True)
+            client.close()
+            await listener.empty()
+            assert listener.count("handshake_failures") == 1
+            # The timeout is the handshake's alone.
+            await talk(listener.address)
+
+    async def drip(client: Client, data: bytes) -> None:
+        for i in range(len(data)):
+            await client.send(data[i : i + 1])
+            await asyncio.sleep(0.01)
+
+    run(loop_factory, main)
+
+
+def test_the_first_byte_counts_from_the_end_of_the_handshake(loop_factory: LoopFactory) -> None:
+    """And its farewell is encrypted."""
+
+    async def main() -> None:
+        async with tls_listening(
+            first_byte=0.3, lazy=True, farewell_first_byte=b"too slow\r\n", greeting=b"hello\r\n"
+        ) as listener:
+            reader, writer = await asyncio.open_connection(
+                *listener.address, ssl=client_context(), server_hostname="localhost"
+            )
+            assert await reader.readline() == b"hello\r\n"
+            assert listener.protocols == []
+            assert await reader.read() == b"too slow\r\n"
+            assert listener.protocols == []
+            writer.close()
+            await writer.wait_closed()
+            await listener.empty()
+            assert listener.count("handshake_failures") == 0
+
+    run(loop_factory, main)
+
+
+def test_lazy_and_greeting(loop_factory: LoopFactory) -> None:
+    """The greeting comes after the handshake, the protocol at the first decrypted byte."""
+
+    async def main() -> None:
+        async with tls_listening(lazy=True, greeting=b"hello\r\n") as listener:
+            reader, writer = await asyncio.open_connection(
+                *listener.address, ssl=client_context(), server_hostname="localhost"
+            )
+            assert await reader.readline() == b"hello\r\n"
+            assert listener.protocols == []
+            writer.write(b"word")
+            assert await reader.readexactly(4) == b"word"
+            assert len(listener.protocols) == 1
+            writer.close()
+            await writer.wait_closed()
+            await listener.empty()
+
+    run(loop_factory, main)
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_refusal_goes_out_as_it_is(loop_factory: LoopFactory, lazy: bool) -> None:
+    """A fatal alert in the clear, before any handshake."""
+    alert = b"\x15\x03\x01\x00\x02\x02\x50"
+
+    async def main() -> None:
+        async with tls_listening(limit=1, refusal=alert, lazy=lazy) as listener:
+            first = await listener.connect()
+            await until(lambda: listener.acceptor.connections == 1)
+            with pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"):
+                await talk(listener.address)
+            first.close()
+            await until(lambda: listener.acceptor.connections == 0)
+            await talk(listener.address)
+
+    run(loop_factory, main)
+
+
+# -- clients of Python's own
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_blocking_client(loop_factory: LoopFactory, version: ssl.TLSVersion) -> None:
+    """Python's ssl in a thread, and a session that is resumed."""
+    found: list[Any] = []
+
+    def client(address: Any) -> None:
+        context = client_context(version=version)
+        session = None
+        for _ in range(2):
+            with (
+                socket.create_connection(address, timeout=20) as raw,
+                context.wrap_socket(raw, server_hostname="localhost", session=session) as tls,
+            ):
+                tls.sendall(os.urandom(100_000))
+                total = 0
+                while total < 100_000:
+                    total += len(tls.recv(65536))
+                session = tls.session
+                found.append((total, tls.session_reused))
+                tls.unwrap()
+
+    async def main() -> None:
+        async with tls_listening(Echo) as listener:
+            thread = threading.Thread(target=client, args=(listener.address,))
+            thread.start()
+            while thread.is_alive():
+                await asyncio.sleep(0.005)
+            thread.join()
+            await listener.empty()
+            assert listener.count("truncated") == 0
+
+    run(loop_factory, main)
+    assert found == [(100_000, False), (100_000, True)]
+
+
+# -- settings
+
+
+def test_settings(loop_factory: LoopFactory) -> None:
+    from fastlisten._tls import TlsSettings
+
+    context = server_context()
+    settings = TlsSettings(context)
+    assert settings.context is context
+    assert (settings.handshake_timeout, settings.shutdown_timeout) == (60.0, 30.0)
+    assert (settings.handshakes, settings.in_progress) == (1024, 0)
+    for wrong in (0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="ssl_handshake_timeout should be a positive number"):
+            TlsSettings(context, handshake_timeout=wrong)
+        with pytest.raises(ValueError, match="ssl_shutdown_timeout should be a positive number"):
+            TlsSettings(context, shutdown_timeout=wrong)
+    with pytest.raises(ValueError, match="handshakes"):
+        TlsSettings(context, handshakes=0)
+    with pytest.raises(TypeError):
+        TlsSettings(None)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        settings.handshakes = 5  # type: ignore[misc]
+
+
+def test_one_settings_for_several_listeners(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with tls_listening() as listener:
+            other = TlsListener(Echo, listener.settings)
+            other.acceptor.resume()
+            await talk(listener.address)
+            await talk(other.address)
+            assert (listener.count("accepted"), other.count("accepted")) == (1, 1)
+            await listener.empty()
+            await other.close()
+
+    run(loop_factory, main)
