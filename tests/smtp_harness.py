@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -174,9 +175,11 @@ class Served:
         return client
 
     def encrypt(self, client: socket.socket) -> ssl.SSLSocket:
-        """Shake hands."""
+        """Shake hands. An end without close_notify is an error to the socket that is returned."""
         assert self.client_context is not None
-        return self.client_context.wrap_socket(client, server_hostname="127.0.0.1")
+        return self.client_context.wrap_socket(
+            client, server_hostname="127.0.0.1", suppress_ragged_eofs=False
+        )
 
     def secured(self) -> ssl.SSLSocket:
         """Connect, and have the server begin TLS."""
@@ -252,6 +255,24 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
         assert data, received
         received += data
     return received
+
+
+def exchange(client: ssl.SSLSocket, data: bytes) -> bytes:
+    """Send everything and read until the end, at the same time.
+
+    Two threads must not share one TLS session, so that this is done by turns.
+    """
+    client.setblocking(False)
+    unsent, received = memoryview(data), bytearray()
+    while True:
+        select.select([client], [client] if unsent else [], [], 20)
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            while unsent:
+                unsent = unsent[client.send(unsent[:65536]) :]
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            while piece := client.recv(65536):
+                received += piece
+            return bytes(received)
 
 
 class Watched(SmtpConnection):
