@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +26,9 @@ from helpers_connection import (
 import fastlisten
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+#: A context without a certificate: enough for arguments that are rejected.
+TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 
 @contextlib.contextmanager
@@ -50,6 +54,14 @@ def occupied() -> Iterator[int]:
         {"host": ["127.0.0.1", 5], "port": 0},
         {"host": "127.0.0.1", "port": "occupied"},
         {"host": ["127.0.0.1", "::1"], "port": "occupied"},
+        {"host": "127.0.0.1", "port": 0, "ssl": True},
+        {"host": "127.0.0.1", "port": 0, "ssl": False},
+        {"host": "127.0.0.1", "port": 0, "ssl_handshake_timeout": 5},
+        {"host": "127.0.0.1", "port": 0, "ssl_shutdown_timeout": 5},
+        {"host": "127.0.0.1", "port": 0, "ssl_handshake_timeout": 0},
+        {"ssl": True, "ssl_handshake_timeout": 5},
+        {"sock": "tls"},
+        {"port": 0, "sock": "tls"},
     ],
     ids=str,
 )
@@ -62,12 +74,19 @@ def test_errors(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
             if "sock" in mine:
                 kind = socket.SOCK_DGRAM if mine["sock"] == "datagram" else socket.SOCK_STREAM
                 mine["sock"] = stack.enter_context(socket.socket(socket.AF_INET, kind))
+                if arguments["sock"] == "tls":
+                    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                    mine["sock"] = stack.enter_context(
+                        context.wrap_socket(mine["sock"], server_side=True)
+                    )
             if mine.get("port") == "occupied":
                 mine["port"] = stack.enter_context(occupied())
             try:
                 server = await world.create(asyncio.Protocol, **mine)
             except Exception as exc:
-                text = "" if isinstance(exc, TypeError) or "sock" in mine else str(exc)
+                # Words that are nobody's choice: a call with a wrong name or type, a socket's repr.
+                accident = isinstance(exc, TypeError) and "ssl" not in mine
+                text = "" if accident or "sock" in mine else str(exc)
                 # 3.13 writes the number twice.
                 text = text.replace(str(mine.get("port")), "PORT").replace("[errno 98] ", "")
                 world.note("error", type(exc).__name__, getattr(exc, "errno", None), text)
@@ -82,9 +101,14 @@ def test_errors(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"ssl": True}, "plain connections only"),
-        ({"ssl_handshake_timeout": 5}, "plain connections only"),
-        ({"ssl_shutdown_timeout": 5}, "plain connections only"),
+        (
+            {"ssl": TLS, "ssl_handshake_timeout": 0},
+            "ssl_handshake_timeout should be a positive number, got 0",
+        ),
+        (
+            {"ssl": TLS, "ssl_shutdown_timeout": -1},
+            "ssl_shutdown_timeout should be a positive number, got -1",
+        ),
         ({"max_connections": 0}, "max_connections must be at least 1"),
         ({"max_connections": -1}, "max_connections must be at least 1"),
         ({"limit_action": "queue"}, "limit_action must be 'refuse' or 'wait', not 'queue'"),

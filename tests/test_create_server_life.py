@@ -256,6 +256,8 @@ def test_statistics(loop_factory: LoopFactory) -> None:
         "accept_errors",
         "option_errors",
         "timed_out",
+        "handshake_failures",
+        "truncated",
     }
     assert log[0] == ("start", dict.fromkeys(names, 0))
     assert [note[1] for note in log if note[0] == "connections"] == [0, 2, 0]

@@ -41,30 +41,30 @@ class ConnectionServer(asyncio.AbstractServer):
         file: tuple[str, int] | None = None,
     ) -> None:
         self._loop = loop
-        self._sockets: list[socket.socket] = list(sockets)
+        # Like asyncio's: None once closed, None once nobody has to wait any more.
+        self._sockets: list[socket.socket] | None = list(sockets)
+        self._waiters: list[asyncio.Future[None]] | None = []
         self._backlog = backlog
         self._waits = waits
         self._file = file
         self._listening = False
         self._retired_statistics: dict[str, int] = {}
         self._acceptors: list[Acceptor] = []
-        self._waiters: list[asyncio.Future[None]] = []
         self._serving_forever: asyncio.Future[None] | None = None
-        self._closed = False
 
     def prepare(self, options: Iterable[tuple[int, int, int | bytes]]) -> None:
         """Set up the sockets, before anything listens; `options` come last. Called once."""
-        for sock in self._sockets:
+        for sock in self._sockets or ():
             sock.setblocking(False)
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 # asyncio sets it on every connection whose socket says IPPROTO_TCP, uvloop on all:
                 # most programs make their sockets without saying so. Connections inherit it.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        set_options(self._sockets, options)
+        set_options(self._sockets or (), options)
 
     def open(self, make: Callable[[socket.socket, ConnectionServer], Acceptor]) -> None:
         """Make an acceptor for each socket. Called once."""
-        for sock in self._sockets:
+        for sock in self._sockets or ():
             self._acceptors.append(make(sock, self))
 
     def _retired(self, acceptor: Acceptor) -> None:
@@ -73,17 +73,20 @@ class ConnectionServer(asyncio.AbstractServer):
         self._acceptors.remove(acceptor)
         if self._acceptors:
             return
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        self._wake_up()
         if acceptor.engine.idle:
             acceptor.engine.close()
+
+    def _wake_up(self) -> None:
+        waiters, self._waiters = self._waiters or (), None
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     @property
     def sockets(self) -> tuple[TransportSocket, ...]:
         """The listening sockets; empty once closed."""
-        return tuple(TransportSocket(sock) for sock in self._sockets)
+        return tuple(TransportSocket(sock) for sock in self._sockets or ())
 
     @property
     def connections(self) -> int:
@@ -103,7 +106,9 @@ class ConnectionServer(asyncio.AbstractServer):
 
     def is_serving(self) -> bool:
         """Return True while new connections are accepted."""
-        return not self._closed and any(not acceptor.paused for acceptor in self._acceptors)
+        if self._sockets is None:
+            return False
+        return any(not acceptor.paused for acceptor in self._acceptors)
 
     async def start_serving(self) -> None:
         """Listen and accept; may be called repeatedly."""
@@ -117,7 +122,7 @@ class ConnectionServer(asyncio.AbstractServer):
 
     def resume_accepting(self) -> None:
         """Accept again after `pause_accepting`, or for the first time."""
-        if self._closed:
+        if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
         if not self._listening:
             # As in asyncio not before: a client of a server that is not started is refused.
@@ -131,7 +136,7 @@ class ConnectionServer(asyncio.AbstractServer):
         """Serve until cancelled, then close and wait as `wait_closed` does."""
         if self._serving_forever is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
-        if self._closed:
+        if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
         self.resume_accepting()
         self._serving_forever = self._loop.create_future()
@@ -148,10 +153,9 @@ class ConnectionServer(asyncio.AbstractServer):
 
     def close(self) -> None:
         """Stop accepting for good and close the listening sockets; connections go on."""
-        if self._closed:
+        sockets, self._sockets = self._sockets, None
+        if sockets is None:
             return
-        self._closed = True
-        sockets, self._sockets = self._sockets, []
         for acceptor in tuple(self._acceptors):
             acceptor.close()
         for sock in sockets:
@@ -160,6 +164,9 @@ class ConnectionServer(asyncio.AbstractServer):
             remove_unix(self._file)
         if self._serving_forever is not None and not self._serving_forever.done():
             self._serving_forever.cancel()
+        if not self._acceptors:
+            # It never came to accepting; else the core tells when the last one is done.
+            self._wake_up()
 
     def close_clients(self) -> None:
         """Close all connections once their write buffers are sent (asyncio, Python 3.13)."""
@@ -177,7 +184,7 @@ class ConnectionServer(asyncio.AbstractServer):
         A server made by the loop's own `create_server` returns under Python 3.11 at once if it is
         closed already, as asyncio's does there.
         """
-        if not self._acceptors or (self._closed and not self._waits):
+        if self._waiters is None or (self._sockets is None and not self._waits):
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)
