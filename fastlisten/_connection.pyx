@@ -756,12 +756,15 @@ cdef class Connection(Endpoint):
         if fd < 0:
             return
         self.flags |= CLOSING | LOST
-        self.remember()
-        self.fd = -1
-        self.protocol = None
-        self.context = None
-        self.engine.finish(fd, not self.flags & ABORTED)
-        self.engine.reap()
+        try:
+            self.remember()
+        finally:
+            # Whatever fails, the descriptor and its place are given back.
+            self.fd = -1
+            self.protocol = None
+            self.context = None
+            self.engine.finish(fd, not self.flags & ABORTED)
+            self.engine.reap()
 
     cdef int remember(self) except -1:
         """Keep what may still be asked for; let go of the socket object without closing."""

@@ -324,6 +324,12 @@ cdef class TlsConnection(Connection):
         self.settings.progress.pop(self, None)
         self.owner = None
         self.tls &= ~(HANDSHAKE | WANTS_WRITE)
+        if self.session is self.holder:
+            # A closed SSLSocket has forgotten them.
+            known = {} if self.extras is None or self.extras.known is None else self.extras.known
+            for name in ("peercert", "cipher", "compression"):
+                known[name] = self.get_extra_info(name)
+            self.need_extras().known = known
         slot.deadline = 0
         if self.tls & STARTED:
             self.touched()
@@ -773,14 +779,6 @@ cdef class TlsConnection(Connection):
         """Take the descriptor from OpenSSL's side, which would close it, or use it as a reused
         number."""
         holder = self.holder
-        if holder is not None and holder is self.session and not self.tls & HANDSHAKE:
-            # A closed SSLSocket has forgotten them.
-            known = self.need_extras().known
-            if known is None:
-                known = self.extras.known = {}
-            for name in ("peercert", "cipher", "compression"):
-                if name not in known:
-                    known[name] = self.get_extra_info(name)
         self.holder = self.owner = self.early = None
         if self.settings is not None:
             self.settings.progress.pop(self, None)
