@@ -6,6 +6,7 @@ import asyncio
 import smtplib
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from smtp_harness import (
     serve,
     settle,
 )
+
+from fastlisten._tls import use_public_api
 
 KINDS: list[Tls] = ["implicit", "starttls"]
 
@@ -125,6 +128,22 @@ def test_two_messages_and_a_plain_one_beside(starttls: Served) -> None:
     assert b" with ESMTPS id " in secure
 
 
+def test_the_handshake_waits_until_the_replies_before_it_are_read(starttls: Served) -> None:
+    helps = 30_000  # 5 MB of replies: more than the kernel keeps for both ends
+    with starttls.connect() as plain:
+        commands = HELLO + b"HELP\r\n" * helps + b"STARTTLS\r\n"
+        sender = threading.Thread(target=plain.sendall, args=(commands,))
+        sender.start()
+        protocol = starttls.protocol()
+        settle(lambda: protocol._write_paused)
+        said = read_until(plain, b"TLS now\r\n")
+        sender.join()
+        assert codes(said) == [250, *[214] * helps, 220]
+        with starttls.encrypt(plain) as client:
+            client.sendall(DIALOGUE)
+            assert codes(read_all(client)) == DONE
+
+
 # --- what is forgotten ----------------------------------------------------------------------------
 
 
@@ -162,8 +181,18 @@ def trace(served: Served) -> bytes:
     return stored.partition(b"Subject:")[0]
 
 
+@pytest.fixture(params=[False, True], ids=["private", "public"])
+def interface(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways in which transports use Python's ssl."""
+    before = use_public_api(request.param)
+    yield
+    use_public_api(before)
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_the_trace_names_version_and_cipher(served: Served, version: ssl.TLSVersion) -> None:
+def test_the_trace_names_version_and_cipher(
+    interface: None, served: Served, version: ssl.TLSVersion
+) -> None:
     assert served.client_context is not None
     served.client_context.minimum_version = served.client_context.maximum_version = version
     with encrypted(served) as client:
