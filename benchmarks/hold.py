@@ -8,6 +8,7 @@ connections a matter of 11 processes and not of luck. They share nothing else ei
 processes share a limit is not measured here.
 
 Every process that is started ends with its standard input: also when this program is killed.
+(What a kill leaves is a directory with a key that nobody trusts.)
 
 Usage: ``python -m benchmarks.hold [--connections N] [--processes N] [--candidate NAME]``
 """
@@ -28,7 +29,7 @@ from benchmarks.build import BuildError, build
 from benchmarks.certificates import ALGORITHMS, CertificateError, make_certificates
 from benchmarks.machine import facts
 from benchmarks.measure import held_connections
-from benchmarks.process import Load, MeasurementError, Server
+from benchmarks.process import Load, MeasurementError, Server, end_when_told
 from benchmarks.workloads import CANDIDATES, GREETING, SOURCES, TLS_CANDIDATES
 
 __all__ = ["hold", "main"]
@@ -223,4 +224,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_when_told()
     sys.exit(main())

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from typing import IO, Any, Self
 
 from benchmarks.build import LOADGEN, ROOT
 
-__all__ = ["Load", "MeasurementError", "Server", "Usage"]
+__all__ = ["Load", "MeasurementError", "Server", "Usage", "end_when_told"]
 
 #: Longest wait for a line of a child: far above any run's duration and grace.
 PATIENCE = 180.0
@@ -29,6 +31,11 @@ PATIENCE = 180.0
 QUIET = 0.01
 
 TICK = os.sysconf("SC_CLK_TCK")
+
+
+def end_when_told() -> None:
+    """Let SIGTERM end this program as an exception does, so that nothing it made is left."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 class MeasurementError(Exception):

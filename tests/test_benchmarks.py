@@ -214,6 +214,26 @@ def test_every_so_manieth_protocol_is_slow_and_answers() -> None:
     assert [call.args for call in transport.write.call_args_list] == [(b"hello",), (b"data",)]
 
 
+def test_rows_choose_workloads_and_the_candidates_they_compare() -> None:
+    from benchmarks import run
+    from benchmarks.workloads import WORKLOADS
+
+    def chosen(*words: str) -> dict[str, tuple[str, ...]]:
+        given = run._arguments(words)
+        return {found.key: found.candidates for found in run._workloads(given)}
+
+    assert chosen("--rows", "accept-lazy, options") == {
+        "accept": ("fastlisten lazy", "uvloop", "asyncio", "C epoll"),
+        "options": ("fastlisten", "uvloop", "asyncio", "C epoll"),
+    }
+    assert chosen("--rows", "refusal") == {"refusal": ("fastlisten full", "fastlisten", "uvloop")}
+    assert chosen("--only", "accept") == {
+        "accept": ("fastlisten", "fastlisten lazy", "uvloop", "asyncio", "C epoll")
+    }
+    assert chosen("--only", "lag", "--control")["lag"][-1] == "uvloop again"
+    assert len(chosen()) == len(WORKLOADS)
+
+
 def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
     from benchmarks import report
 

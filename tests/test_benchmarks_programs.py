@@ -306,23 +306,40 @@ def test_every_held_connection_answers(programs: tuple[str, str]) -> None:
     await_ends(found["pids"])
 
 
-@pytest.mark.parametrize("how", ["a server is killed", "the program is killed"])
-def test_nothing_is_left_of_a_run_that_fails(programs: tuple[str, str], how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("a server is killed", 1), ("it is terminated", 143), ("it is killed", -signal.SIGKILL)],
+)
+def test_nothing_is_left_of_a_run_that_fails(
+    programs: tuple[str, str], tmp_path: Path, how: str, status: int
+) -> None:
     command = [sys.executable, *HOLD, "--connections", "2000", "--candidate", "C epoll"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as run:
         assert run.stderr is not None
         servers = [int(word) for word in run.stderr.readline().removeprefix("servers:").split()]
         assert len(servers) == 2
         if how == "a server is killed":
             os.kill(servers[0], signal.SIGKILL)
+        elif how == "it is terminated":
+            run.terminate()
         else:
             run.kill()
         said = run.stderr.read()
-    assert run.returncode == (1 if how == "a server is killed" else -signal.SIGKILL)
-    assert how != "a server is killed" or ("ended" in said and "Traceback" not in said)
+    assert run.returncode == status
+    assert "Traceback" not in said
     await_ends(servers)
+    if how == "a server is killed":
+        assert "ended" in said
+    if how != "it is killed":
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_more_connections_than_descriptors_are_refused() -> None:
