@@ -125,7 +125,8 @@ async def aiohttp_server(address: Address) -> AsyncIterator[Service]:
     service.runner = web.AppRunner(service.application(), handler_cancellation=True)
     await service.runner.setup()
     if address.way == "unix":
-        site = web.UnixSite(service.runner, address.path)
+        # A Unix socket's backlog is no queue: it fails the client that comes next.
+        site = web.UnixSite(service.runner, address.path, backlog=CROWD)
     else:
         site = web.TCPSite(service.runner, "127.0.0.1", 0, ssl_context=address.server_context)
     await site.start()

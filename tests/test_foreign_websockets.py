@@ -94,7 +94,9 @@ class Service:
 async def websockets_server(address: Address) -> AsyncIterator[Service]:
     """Serve a `Service`; leaving it says "going away" to the clients."""
     service = Service()
-    options: dict[str, Any] = {"max_size": None, "ssl": address.server_context}
+    # A Unix socket's backlog is no queue: it fails the client that comes next.
+    options: dict[str, Any] = {"max_size": None, "backlog": CROWD}
+    options["ssl"] = address.server_context
     if address.way == "unix":
         opened = server.unix_serve(service, address.path, **options)
     else:
