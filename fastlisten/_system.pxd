@@ -140,7 +140,7 @@ cdef extern from * nogil:
     int eventfd(unsigned int, int)
     int timerfd_create(int, int)
     int SOCK_NONBLOCK, SOCK_CLOEXEC, SHUT_WR, MSG_NOSIGNAL, MSG_DONTWAIT, MSG_PEEK
-    int SOL_SOCKET, SO_LINGER, AF_INET, AF_INET6, INET6_ADDRSTRLEN
+    int SOL_SOCKET, SO_ERROR, SO_LINGER, AF_INET, AF_INET6, INET6_ADDRSTRLEN
     int accept4(int, sockaddr *, socklen_t *, int)
     ssize_t send(int, const void *, size_t, int)
     ssize_t recv(int, void *, size_t, int)

@@ -38,6 +38,9 @@ cdef class TlsConnection(Connection):
     cdef object owner      # an SSLObject, for the server-name callback
     cdef bytes early       # decrypted, but not delivered yet
     cdef uint32_t tls
+    cdef int error         # what the kernel says broke the connection; 0 for nothing
+    cdef int note_error(self) except -1
+    cdef object broken(self)
     cdef int begin(self) except -1
     cdef int wrap(self) except -1
     cdef int handshake(self) except -1

@@ -25,8 +25,9 @@ import _socket
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, \
     PyContext_Exit
-from libc.errno cimport errno
+from libc.errno cimport EPIPE, errno
 from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport strerror
 
 from fastlisten._connection cimport (
     BUFFERED, CLOSING, CONNECTED, LATE_WRITES, LOST, PAUSED, UPGRADING, Connection,
@@ -37,7 +38,8 @@ from fastlisten._core cimport (
     Endpoint, Slot,
 )
 from fastlisten._system cimport (
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, fl_microseconds, recv,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, SOL_SOCKET, SO_ERROR, fl_microseconds, getsockopt,
+    recv, socklen_t,
 )
 
 cdef enum:
@@ -208,6 +210,8 @@ cdef class TlsConnection(Connection):
             return 0
         if self.tls & HANDSHAKE:
             return self.handshake()
+        if events & <uint32_t>EPOLLERR:
+            self.note_error()
         if interest & FLAG_OUT and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
             if self.tls & (READ_WANTS_WRITE | WANTS_WRITE):
                 self.tls &= ~(READ_WANTS_WRITE | WANTS_WRITE)
@@ -225,6 +229,17 @@ cdef class TlsConnection(Connection):
         if self.flags & BUFFERED and not self.tls & SILENT:
             return self.receive_into()
         return self.receive()
+
+    cdef int note_error(self) except -1:
+        """Ask before OpenSSL does: CPython 3.11 calls every error of its socket an end of file."""
+        cdef int error = 0
+        cdef socklen_t size = sizeof(error)
+        if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 and error:
+            self.error = error
+        return 0
+
+    cdef object broken(self):
+        return OSError(self.error, strerror(self.error).decode("ascii", "replace"))
 
     cdef int expired(self, bint first_byte) except -1:
         if self.tls & HANDSHAKE:
@@ -510,6 +525,8 @@ cdef class TlsConnection(Connection):
         if isinstance(exc, Disconnected):
             self.tls |= RAW_EOF | TRUNCATED
             self.state().truncated += 1
+            if self.error:
+                return self.fatal(self.broken(), "Fatal read error on socket transport")
             self.tell_eof()
             self.close()
             return 0
@@ -619,7 +636,12 @@ cdef class TlsConnection(Connection):
                 self.tls |= RETRY | WRITE_WANTS_READ
                 return sent
             except BaseException as exc:
-                self.fatal(exc, "Fatal error on SSL protocol")
+                if isinstance(exc, Disconnected):
+                    self.note_error()
+                    self.error = self.error or EPIPE
+                    self.fatal(self.broken(), "Fatal write error on socket transport")
+                else:
+                    self.fatal(exc, "Fatal error on SSL protocol")
                 return -1
             self.tls &= ~(RETRY | WRITE_WANTS_READ)
             if sent >= size:
@@ -761,7 +783,8 @@ cdef class TlsConnection(Connection):
                 self.tls |= WANTS_WRITE
                 return self.listen_to()
             except Disconnected:
-                pass
+                if self.error:
+                    return self.fatal(self.broken(), "Fatal read error on socket transport")
             except BaseException as exc:
                 return self.fatal(exc, "Fatal error on transport")
         self.tell_eof()
