@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from typing import Literal, TextIO
 
-__all__ = ["JsonFormatter", "set_up_logging"]
+__all__ = ["JsonFormatter", "log_unraisable", "set_up_logging"]
 
 
 class JsonFormatter(logging.Formatter):
@@ -52,6 +53,28 @@ def _escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Log an exception that nobody could catch; for `sys.unraisablehook`, which would print it.
+
+    Python's ssl raises one whenever a client asks for a host name that is not ASCII, on a listener
+    with `tls.sni`. The handshake has failed by then and is counted with others: clients shall not
+    fill the log with tracebacks.
+    """
+    if isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(
+        unraisable.object, bytes
+    ):
+        logging.getLogger("fastlisten").debug(
+            "a client asked for the host name %r, which is not ASCII", unraisable.object
+        )
+        return
+    logging.getLogger("fastlisten").error(
+        "%s: %r",
+        unraisable.err_msg or "exception ignored in",
+        unraisable.object,
+        exc_info=unraisable.exc_value,
+    )
 
 
 def set_up_logging(level: str, form: Literal["text", "json"], stream: TextIO) -> None:

@@ -10,11 +10,12 @@ import dataclasses
 import io
 import logging
 import os
+import sys
 from typing import TextIO
 
 from fastlisten.cli import account
 from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
-from fastlisten.cli.logs import set_up_logging
+from fastlisten.cli.logs import log_unraisable, set_up_logging
 from fastlisten.config import Config, default_config
 from fastlisten.errors import ConfigurationError, Problem, StartError
 from fastlisten.runtime.open_files import raise_descriptor_limit
@@ -64,6 +65,7 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
         for problem in error.problems:
             print(f"error: {problem}", file=err)
         return CONFIGURATION_ERROR
+    sys.unraisablehook = log_unraisable
     set_up_logging(config.process["log.level"], config.process["log.format"], err)
     if warning := raise_descriptor_limit(config):
         logger.warning("%s", warning)

@@ -16,7 +16,7 @@ from fastlisten.config import ListenerSettings
 from fastlisten.config.values_tls import TLS12_SUITES, TLS13_SUITES
 from fastlisten.runtime.pem import Pair
 
-__all__ = ["Front", "Recipe"]
+__all__ = ["Front", "Recipe", "speaks"]
 
 _VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -81,6 +81,13 @@ class Recipe:
         pair.load_into(context)
         return context
 
+    @property
+    def older_suites(self) -> tuple[str, ...]:
+        """The suites that are configured for TLS 1.2, empty where that is the default's affair."""
+        if "TLSv1.2" not in self.protocols:
+            return ()
+        return tuple(name for name in self.ciphers if name not in TLS13_SUITES)
+
     def _spoken(self) -> list[ssl.TLSVersion]:
         """Return the versions for which there is a suite, oldest first."""
         chosen = set(self.ciphers)
@@ -98,6 +105,32 @@ class Recipe:
         # Before Python 3.15 there is no choice, and the configuration has not asked for one.
         if newer and hasattr(context, "set_ciphersuites"):
             context.set_ciphersuites(":".join(newer))
+
+
+def speaks(context: ssl.SSLContext, version: ssl.TLSVersion) -> bool:
+    """Tell whether a client of one version, which can do everything, gets to see the certificate.
+
+    It does not where no cipher suite fits the certificate's kind of key.
+
+    Args:
+        context: of the server; clients are asked for no certificate.
+        version: what the client speaks.
+    """
+    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client_context.check_hostname, client_context.verify_mode = False, ssl.CERT_NONE
+    client_context.minimum_version = client_context.maximum_version = version
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server)
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    # Its hello, the server's answer, its reading of it.
+    for side in (client, server, client):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLError:
+            return False
+    return True
 
 
 class Front:

@@ -148,7 +148,8 @@ def _no_password() -> str:
 def _explained(error: ssl.SSLError) -> PemError:
     """Return what a context has against a pair, in words."""
     reason = error.reason or ""
-    if reason == "KEY_VALUES_MISMATCH" or reason == "KEY_TYPE_MISMATCH":
+    # The last one: there is none for this kind of key.
+    if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
         return PemError("the private key does not belong to the certificate", of_key=True)
     if reason == "EE_KEY_TOO_SMALL":
         return PemError("the certificate's key is too short to be safe")

@@ -83,7 +83,8 @@ def keep(directory: str, hostname: str) -> SelfSigned:
     if os.path.lexists(path):
         return SelfSigned(path, _read(path), False)
     pair = generate(hostname)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    if not os.path.exists(directory):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
     if _link(directory, path, pair.key + pair.cert):
         return SelfSigned(path, pair, True)
     return SelfSigned(path, _read(path), False)

@@ -1,0 +1,99 @@
+"""What is said of certificates: mistakes at the line of the configuration that names them.
+
+Rules of this file: words only. Inline PEM text is never repeated, being long or secret.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+
+from fastlisten.config import Config, ListenerSettings
+from fastlisten.config.text import quote
+from fastlisten.errors import Problem
+from fastlisten.runtime.pem import Pair, source_file
+
+__all__ = ["SELF_SIGNED", "BrokenError", "Id", "Reports", "name_of", "needed_by"]
+
+#: Stands for the self-signed certificate where others have the id of their table, which no
+#: table's name can be: ids are text.
+SELF_SIGNED = None
+
+Id = str | None
+
+
+class BrokenError(Exception):
+    """Something that cannot be used; carries the report."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(str(problem))
+
+
+class Reports:
+    """Makes the reports of one configuration.
+
+    Attributes:
+        config: loaded.
+        users: the listeners that use each certificate.
+        self_signed_file: where the self-signed certificate is kept, empty if there is none.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.users: dict[Id, list[ListenerSettings]] = {}
+        self.self_signed_file = ""
+
+    def sources(self, id: Id) -> tuple[str, str]:
+        """Return what the configuration has for certificate and key: PEM, or the name of a file."""
+        if id is SELF_SIGNED:
+            return (f"file://{self.self_signed_file}",) * 2
+        certificate = self.config.certificates[id]
+        return certificate.cert, certificate.private_key
+
+    def of_certificate(self, id: Id, of_key: bool, message: str) -> Problem:
+        """Return the report of what is wrong with a certificate, or with its key."""
+        message += needed_by(self.users[id])
+        if id is SELF_SIGNED:
+            return self.at_data_directory(
+                f"the self-signed certificate in {self.self_signed_file}: {message}"
+            )
+        source = self.sources(id)[of_key]
+        key = "private-key" if of_key else "cert"
+        shown = quote(source) if source_file(source) else ""
+        return self.config.problem(("certificate", id, key), message, shown)
+
+    def at_data_directory(self, message: str) -> Problem:
+        """Return the report of what is wrong with the place of the self-signed certificate."""
+        directory = self.config.process["server.data-directory"]
+        return self.config.problem(("server", "data-directory"), message, quote(directory))
+
+    def at_listener(
+        self, users: Sequence[ListenerSettings], key: str, message: str, value: str = ""
+    ) -> Problem:
+        """Return the report of what is wrong with a key that some listeners have in common."""
+        return self.config.problem(users[0].path(key), message + needed_by(users), value)
+
+    def dates(self, id: Id, pair: Pair) -> list[str]:
+        """Return a warning if a certificate is not valid now."""
+        first, last = pair.valid()
+        now = datetime.datetime.now(datetime.UTC)
+        if last < now:
+            trouble = f"expired on {last:%Y-%m-%d}"
+        elif first > now:
+            trouble = f"is not valid before {first:%Y-%m-%d}"
+        else:
+            return []
+        return [str(self.of_certificate(id, False, f"the certificate {trouble}"))]
+
+
+def name_of(id: Id) -> str:
+    """Return how a certificate is called in the midst of a sentence."""
+    return "the self-signed certificate" if id is SELF_SIGNED else f"certificate {quote(id)}"
+
+
+def needed_by(listeners: Sequence[ListenerSettings]) -> str:
+    """Name the listeners that something is for, the first three of them."""
+    names = ", ".join(quote(listener.id) for listener in listeners[:3])
+    more = f" and {len(listeners) - 3:,} more" if len(listeners) > 3 else ""
+    return f" (listener{'s' if len(listeners) > 1 else ''} {names}{more})"
