@@ -270,10 +270,13 @@ class TlsWorld(World):
         factory: Callable[[], Any],
         *,
         context: ssl.SSLContext | None = None,
+        plain: bool = False,
         **options: Any,
     ) -> Any:
-        """Serve TLS on a fresh socket; the rest as `World.serve`."""
-        self.server = await super().serve(factory, ssl=context or server_context(), **options)
+        """Serve TLS (or `plain`) on a fresh socket; the rest as `World.serve`."""
+        if not plain:
+            options["ssl"] = context or server_context()
+        self.server = await super().serve(factory, **options)
         return self.server
 
     async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> Client:

@@ -201,7 +201,8 @@ def test_methods_inside_connection_lost(loop_factory: LoopFactory, kind: str) ->
             world.attempt("close", transport.close)
             world.attempt("abort", transport.abort)
             world.note("cipher", transport.get_extra_info("cipher") is not None)
-            world.note("version", transport.get_extra_info("ssl_object").version())
+            if kind == "private":
+                world.note("version", transport.get_extra_info("ssl_object").version())
             world.note("protocol", transport.get_protocol() is protocol)
 
         await world.serve(lambda: TlsRecorder(world, {"connection_lost": lost}))
@@ -218,7 +219,8 @@ def test_methods_inside_connection_lost(loop_factory: LoopFactory, kind: str) ->
         ("close", None),
         ("abort", None),
         ("cipher", True),
-        ("version", "TLSv1.3"),
+        # A closed SSLSocket knows nothing any more.
+        *([("version", "TLSv1.3")] if kind == "private" else []),
         ("protocol", True),
         ("client", (b"", "close_notify")),
     ]
@@ -283,7 +285,7 @@ def test_extra_info_after_the_end(loop_factory: LoopFactory, kind: str) -> None:
         world.note("cipher", info("cipher") == client.tls.cipher(), info("compression", 5))
         world.note("peercert", info("peercert")["subject"])
         world.note("names", info("peername") == peer, info("sockname") == own)
-        world.note("object", info("ssl_object").version(), info("truncated"))
+        world.note("object", info("ssl_object") is not None, info("truncated"))
         world.note("socket", info("socket").fileno())
 
     assert play_tls(script, loop_factory, kind=kind)[3:] == [
@@ -291,7 +293,7 @@ def test_extra_info_after_the_end(loop_factory: LoopFactory, kind: str) -> None:
         ("cipher", True, None),
         ("peercert", ((("commonName", "client.test"),),)),
         ("names", True, True),
-        ("object", "TLSv1.3", False),
+        ("object", True, False),
         ("socket", -1),
     ]
 
