@@ -66,6 +66,16 @@ def test_a_registered_protocol(register: Register) -> None:
     assert config.listeners[0]["timeout.idle"] == 300.0
 
 
+def test_it_may_say_that_it_has_starttls(register: Register) -> None:
+    class Secret(Echo):
+        starttls = True
+
+    register("echo", Echo)
+    register("secret", Secret)
+    assert not listener("protocol = 'echo'\nbind = '[::1]:9'").starttls
+    assert listener("protocol = 'secret'\nbind = '[::1]:9'").starttls
+
+
 def test_its_table_is_another_programs_where_nobody_speaks_it(register: Register) -> None:
     register("echo", Echo)
     config = load_text("[echo]\nnonsense = 1" + listener_table("it", ""))

@@ -176,19 +176,6 @@ def test_certificates_are_files_or_pem() -> None:
     assert keys == ["certificate.x", "certificate.x.cert", "certificate.y"]
 
 
-def test_choosing_among_tls13_suites_needs_a_python_that_can() -> None:
-    body = "tls.ciphers = ['TLS13_CHACHA20_POLY1305_SHA256']"
-    assert "cannot choose" in listener_problem(body).message
-    assert listener(body, host=host_with(tls13_choice=True))["tls.ciphers"]
-    every = ["TLS13_AES_256_GCM_SHA384", "TLS13_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"]
-    assert len(listener(f"tls.ciphers = {every}")["tls.ciphers"]) == 3
-
-
-def test_suites_and_versions_must_fit() -> None:
-    body = "tls.protocols = 'TLSv1.3'\ntls.ciphers = 'ECDHE-RSA-AES128-GCM-SHA256'"
-    assert "no suite is left" in listener_problem(body).message
-
-
 def test_tls_that_means_nothing_gets_a_warning() -> None:
     config = load_text(listener_table("it", "protocol = 'http'\ntls.enable = true"))
     (warning,) = config.warnings

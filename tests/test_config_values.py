@@ -277,3 +277,20 @@ def test_rows_are_complete(row: Option) -> None:
     assert row.scopes
     if row.default is not None and not row.extra.get("default-text"):
         assert parse(row.key, tomli.loads(f"k = {write(row, row.default)}")["k"]) == row.default
+
+
+@pytest.mark.parametrize(
+    ("subject", "suggestion"),
+    [
+        ("bücher.example", '"xn--bcher-kva.example"'),
+        ("*.Bücher.example", '"*.xn--bcher-kva.example"'),
+        ("b cher.example", ""),
+        ("bü cher.example", ""),
+        ("..ü", ""),
+    ],
+)
+def test_names_are_written_as_clients_send_them(subject: str, suggestion: str) -> None:
+    with pytest.raises(BadValueError) as caught:
+        parse("tls.sni", [{"subject": subject, "certificate": "x"}])
+    assert "is not a host name" in caught.value.message
+    assert caught.value.suggestion == suggestion
