@@ -44,6 +44,7 @@ __all__ = [
     "TlsWorld",
     "joined",
     "kind_of_api",
+    "no_transport_left",
     "openssl_state",
     "play_tls",
     "same_tls",
@@ -338,6 +339,14 @@ def tls_connections() -> int:
     """Return how many transports over TLS exist, after a collection of garbage."""
     gc.collect()
     return sum(1 for thing in gc.get_objects() if type(thing) is native_tls.TlsConnection)
+
+
+@contextlib.contextmanager
+def no_transport_left() -> Iterator[None]:
+    """Assert that the block leaves no transport behind that was not there before."""
+    before = tls_connections()
+    yield
+    assert tls_connections() <= before
 
 
 @contextlib.contextmanager
