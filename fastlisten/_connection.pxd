@@ -90,4 +90,6 @@ cdef class Connection(Endpoint):
 
 
 cdef class ConnectionAcceptor(Acceptor):
+    cdef Name own          # of the listening socket
+    cdef bint fixed        # ... and so of its connections
     cdef int take(self, Connection connection, sock, protocol) except -1

@@ -41,6 +41,9 @@ cdef enum:
     HIGH_WATER = 65536
     # asyncio logs from the fifth write after the loss on.
     LOG_THRESHOLD = 5
+    # linux/in.h and linux/in6.h; Python's socket module does not name the second.
+    IP_TRANSPARENT = 19
+    IPV6_TRANSPARENT = 75
     # After a farewell the peer has this long (ms) to take what it has not read yet.
     FAREWELL = 10000
 
@@ -64,6 +67,13 @@ cdef bytes take_name(int fd, bint peer, Name *name):
     if name.length or <Py_ssize_t>size <= family:
         return None
     return PyBytes_FromStringAndSize(<char *>&address + family, size - family)
+
+
+cdef bint transparent(sock) except -1:
+    """Whether a socket may be given connections to other addresses (IP_TRANSPARENT, TPROXY)."""
+    level, option = (socket.IPPROTO_IP, IP_TRANSPARENT) if sock.family == socket.AF_INET \
+        else (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
+    return sock.getsockopt(level, option) != 0
 
 
 cdef object spelled(const Name *name, bytes path):
@@ -587,6 +597,11 @@ cdef class Connection(Endpoint):
         extras.low = low
         self.may_pause()
 
+    @property
+    def _protocol_paused(self):
+        """What asyncio asks of a transport: pause_writing() was called last."""
+        return bool(self.flags & PROTOCOL_PAUSED)
+
     cdef int may_pause(self) except -1:
         if self.extras is None or self.extras.size <= self.extras.high \
                 or self.flags & PROTOCOL_PAUSED or self.protocol is None:
@@ -783,8 +798,12 @@ cdef class Connection(Endpoint):
 
     cdef int keep_names(self) except -1:
         cdef Extras extras = self.need_extras()
+        cdef ConnectionAcceptor acceptor = <ConnectionAcceptor>self.acceptor()
         extras.peer_path = self.take_peername(&extras.peer)
-        extras.own_path = take_name(self.fd, False, &extras.own)
+        if acceptor.fixed:
+            extras.own = acceptor.own
+        else:
+            extras.own_path = take_name(self.fd, False, &extras.own)
         return 0
 
     # -- asking
@@ -886,6 +905,18 @@ cdef class Connection(Endpoint):
 
 cdef class ConnectionAcceptor(Acceptor):
     """An acceptor whose connections are asyncio transports without TLS."""
+
+    def __init__(self, engine, sock, factory, **options):
+        Acceptor.__init__(self, engine, sock, factory, **options)
+        cdef int i
+        if sock is None:
+            return
+        take_name(sock.fileno(), False, &self.own)
+        # All connections of a socket that is bound to one address have its name: the kernel need
+        # not be asked. Wildcards end in four zeros, ::ffff:0.0.0.0 too.
+        for i in range(self.own.length - 4, self.own.length):
+            if self.own.length and self.own.numbers[i]:
+                self.fixed = not transparent(sock)
 
     cdef Endpoint endpoint(self, int fd):
         return Connection.__new__(Connection)

@@ -38,8 +38,8 @@ from fastlisten._core cimport (
     Endpoint, Slot,
 )
 from fastlisten._system cimport (
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, SOL_SOCKET, SO_ERROR, fl_microseconds, getsockopt,
-    recv, socklen_t,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, SOL_SOCKET, SO_ERROR, fl_microseconds,
+    getsockopt, recv, socklen_t,
 )
 
 cdef enum:
@@ -251,10 +251,12 @@ cdef class TlsConnection(Connection):
         return Connection.expired(self, first_byte)
 
     cdef int drain(self) except -1:
-        if self.tls & HANDSHAKE:
-            # There is no way to say anything.
-            return self.force_close(None)
-        return Connection.drain(self)
+        if not self.tls & HANDSHAKE:
+            return Connection.drain(self)
+        if self.flags & CONNECTED and self.says("busy", False):
+            return 1
+        # There is no way to say anything.
+        return self.force_close(None)
 
     cdef int dropped(self) except -1:
         self.let_go()

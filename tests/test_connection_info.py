@@ -28,6 +28,8 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 @pytest.mark.parametrize("asked", [True, False], ids=["asked-before", "asked-after"])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+import fastlisten
+
 def test_extra_info(loop_factory: LoopFactory, family: int, asked: bool) -> None:
     """Names are the same before, inside and after connection_lost."""
 
@@ -110,7 +112,6 @@ def test_options_of_the_socket(loop_factory: LoopFactory) -> None:
         await world.until("connection_made")
         view = world.transports[0].get_extra_info("socket")
         for level, name in (
-            (socket.IPPROTO_TCP, socket.TCP_NODELAY),
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
             (socket.SOL_SOCKET, socket.SO_LINGER),
             (socket.SOL_SOCKET, socket.SO_TYPE),
@@ -124,6 +125,31 @@ def test_options_of_the_socket(loop_factory: LoopFactory) -> None:
         world.note("inheritable", view.get_inheritable(), os.get_blocking(view.fileno()))
 
     same_as_asyncio(script, loop_factory)
+
+
+def test_nodelay_whoever_made_the_socket(loop_factory: LoopFactory) -> None:
+    """asyncio leaves it off where the socket's maker named no protocol; uvloop does not."""
+
+    async def main() -> None:
+        for protocol in (0, socket.IPPROTO_TCP):
+            made = asyncio.get_running_loop().create_future()
+
+            class Noting(asyncio.Protocol):
+                def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                    view = transport.get_extra_info("socket")
+                    made.set_result(view.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+            sock.bind(("127.0.0.1", 0))
+            server = await fastlisten.create_server(Noting, sock=sock)
+            with socket.create_connection(sock.getsockname()):
+                assert await made
+            server.abort_clients()
+            server.close()
+            await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
 
 
 def test_the_view_outlives_the_connection(loop_factory: LoopFactory) -> None:

@@ -24,6 +24,7 @@ from fastlisten.runtime import start_tls
 from fastlisten.runtime.binding import bind_unix, inode_of
 from fastlisten.runtime.connection_server import WAITS_FOR_CONNECTIONS, ConnectionServer
 from fastlisten.runtime.loop import engine_for, existing_engine, serve, take_sockets
+from fastlisten.runtime.sendfile import sendfile
 from fastlisten.runtime.tls_arguments import (
     check_context,
     check_timeouts,
@@ -197,6 +198,20 @@ class ServerMethods(asyncio.AbstractEventLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
+
+    async def sendfile(
+        self,
+        transport: Any,
+        file: Any,
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool = True,
+    ) -> int:
+        """Send a file over a transport (asyncio's `loop.sendfile`)."""
+        if start_tls.is_ours(transport):
+            return await sendfile(self, transport, file, offset, count, fallback=fallback)
+        return await super().sendfile(transport, file, offset, count, fallback=fallback)
 
     def close(self) -> None:
         """Close the loop; connections that are still open are dropped, their protocols not told."""
