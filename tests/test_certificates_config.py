@@ -223,6 +223,9 @@ def test_without_any_certificate(tmp_path: Path) -> None:
     second = made(tmp_path, text)
     assert second.notes == first.notes
     assert shown(first) == shown(second)
+    for it in (first, second):
+        found = it.reload()
+        assert (found.changed, found.problems, found.files) == ([], [], 1)
 
 
 def test_several_of_which_none_is_the_default(tmp_path: Path) -> None:

@@ -82,11 +82,13 @@ def keep(directory: str, hostname: str) -> SelfSigned:
     path = os.path.join(directory, FILE_NAME)
     if os.path.lexists(path):
         return SelfSigned(path, _read(path), False)
-    pair = generate(hostname)
+    made = generate(hostname)
+    content = made.key + made.cert
     if not os.path.exists(directory):
         os.makedirs(directory, mode=0o700, exist_ok=True)
-    if _link(directory, path, pair.key + pair.cert):
-        return SelfSigned(path, pair, True)
+    if _link(directory, path, content):
+        # As it would be read from the file, so that reading it again finds nothing new.
+        return SelfSigned(path, Pair(content, content), True)
     return SelfSigned(path, _read(path), False)
 
 
