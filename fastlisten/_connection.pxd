@@ -29,6 +29,7 @@ cdef struct Name:
 
 # What start_tls() takes; implemented above this module.
 cdef class Security:
+    cdef uint32_t handshake_time   # milliseconds from start_tls() on
     cdef int take_over(self, Connection connection, waiter) except -1
 
 
@@ -61,6 +62,7 @@ cdef class Connection(Endpoint):
     cdef bint call_factory(self) except -1
     cdef int connect(self) except -1
     cdef int hand_over(self) except -1
+    cdef int late_for_tls(self, AcceptorState *state) except -1
     cdef int keep_names(self) except -1
     cdef int use_protocol(self, protocol) except -1
     cdef int complain(self, str message, exc) except -1

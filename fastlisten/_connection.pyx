@@ -15,8 +15,8 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset, strerror
 
 from fastlisten._core cimport (
-    FLAG_EXTRA, FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, FLAG_SPOKE, R_TIMED_OUT, Acceptor,
-    AcceptorState, Endpoint, Slot,
+    FLAG_EXTRA, FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, FLAG_SPOKE, R_HANDSHAKE, R_TIMED_OUT,
+    Acceptor, AcceptorState, Endpoint, Slot,
 )
 
 from fastlisten._system cimport (
@@ -216,6 +216,8 @@ cdef class Connection(Endpoint):
         if self.flags & CLOSING:
             # Closed by us long ago and the peer does not take the rest.
             return self.force_close(None)
+        if self.flags & UPGRADING:
+            return self.late_for_tls(state)
         working = self.says("working", self.says("busy", False))
         if self.fd < 0 or self.flags & CLOSING:
             # When it was asked, the protocol closed the connection, or the whole engine.
@@ -227,6 +229,20 @@ cdef class Connection(Endpoint):
         state.timed_out += 1
         self.engine.record(R_TIMED_OUT, state, self.fd, 1)
         return self.say_farewell(acceptor.texts[3 if first_byte else 4])
+
+    cdef int late_for_tls(self, AcceptorState *state) except -1:
+        """The peer has not taken in time what was to be sent before the handshake."""
+        cdef Extras extras = self.extras
+        exc = ConnectionAbortedError(
+            f"SSL handshake is taking longer than {extras.security.handshake_time / 1000.0:g} seconds: "
+            "aborting the connection")
+        state.handshake_failures += 1
+        self.engine.record(R_HANDSHAKE, state, self.fd, 1)
+        waiter = extras.waiter
+        extras.waiter = None
+        if not waiter.done():
+            waiter.set_exception(exc)
+        return self.fatal(exc, "SSL handshake failed")
 
     cdef int drain(self) except -1:
         if self.flags & CLOSING:
@@ -522,7 +538,7 @@ cdef class Connection(Endpoint):
                 return 0
             return self.fatal_errno(errno, "Fatal write error on socket transport")
         extras.size -= sent
-        if self.state().idle:
+        if self.state().idle and not self.flags & UPGRADING:
             # A peer that takes what we send is not idle.
             self.engine.tick()
             self.engine.set_deadline(self.fd, self.state().idle)
@@ -657,6 +673,8 @@ cdef class Connection(Endpoint):
         extras.security = settings
         waiter = extras.waiter = self.engine.loop.create_future()
         self.flags |= UPGRADING
+        self.engine.tick()
+        self.engine.set_deadline(self.fd, settings.handshake_time)
         if extras.size:
             self.listen_to()
         else:

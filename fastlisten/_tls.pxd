@@ -26,8 +26,7 @@ cdef class TlsSettings(Security):
     cdef readonly double handshake_timeout
     cdef readonly double shutdown_timeout
     cdef readonly Py_ssize_t handshakes
-    cdef uint32_t handshake_time   # milliseconds
-    cdef uint32_t shutdown_time
+    cdef uint32_t shutdown_time    # milliseconds
     cdef object progress           # OrderedDict of TlsConnection, oldest first
 
 

@@ -142,8 +142,7 @@ cdef class TlsSettings(Security):
         connection.flags = (connection.flags | CLOSING | LOST) & ~UPGRADING
         connection.fd = -1
         connection.protocol = connection.context = None
-        successor.engine.tick()
-        successor.engine.set_deadline(fd, self.handshake_time)
+        # The deadline that start_tls() has set goes on.
         successor.listen_to()
         return 0
 
@@ -301,6 +300,10 @@ cdef class TlsConnection(Connection):
         elif slot.flags & FLAG_INET6:
             family = socket.AF_INET6
         if public_api:
+            self.note_error()
+            if self.error:
+                # wrap_socket would notice, and forget to close the object that it has made.
+                raise self.broken()
             # A copy of the descriptor: whatever fails, the socket object closes its own.
             sock = socket.socket(family, socket.SOCK_STREAM, fileno=os.dup(self.fd))
             sock.setblocking(False)

@@ -23,13 +23,13 @@ from helpers_connection import (
     same_as_asyncio,
 )
 
+import fastlisten
+
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["asked-before", "asked-after"])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
-import fastlisten
-
 def test_extra_info(loop_factory: LoopFactory, family: int, asked: bool) -> None:
     """Names are the same before, inside and after connection_lost."""
 

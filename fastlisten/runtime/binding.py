@@ -62,12 +62,13 @@ async def _resolve(
     loop: asyncio.AbstractEventLoop, host: str | None, port: int | None, family: int, flags: int
 ) -> Sequence[_Info]:
     """Resolve one host; a numeric address needs neither a thread nor a resolver."""
-    try:
-        return socket.getaddrinfo(
-            host, port, family, socket.SOCK_STREAM, 0, flags | socket.AI_NUMERICHOST
-        )
-    except (OSError, UnicodeError):
-        pass  # a name, or a mistake that the loop's own resolver words
+    if host is not None:
+        try:
+            return socket.getaddrinfo(
+                host, port, family, socket.SOCK_STREAM, 0, flags | socket.AI_NUMERICHOST
+            )
+        except (OSError, UnicodeError):
+            pass  # a name, or a mistake that the loop's own resolver words
     found: Sequence[_Info] = await loop.getaddrinfo(
         host, port, family=family, type=socket.SOCK_STREAM, flags=flags
     )
