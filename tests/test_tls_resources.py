@@ -1,0 +1,464 @@
+"""What connections over TLS leave behind: nothing; neither here nor in a forked process.
+
+Rules of this file: as in test_core_leaks and test_core_fork. What is counted is counted after two
+rounds of every ending, and again after many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from helpers_connection import Hook, LoopFactory
+from helpers_core import Client, run, until
+from helpers_core_process import children, serving
+from helpers_tls import (
+    KINDS,
+    WAYS,
+    TlsClient,
+    TlsRecorder,
+    TlsWorld,
+    kind_of_api,
+    no_transport_left,
+    play_tls,
+    tls_connections,
+)
+from helpers_tls_certificates import HOST, client_context, server_context
+from helpers_tls_core import BUSY, TlsListener, client_hello, tls_listening
+
+import fastlisten
+from fastlisten.runtime.loop import engine_for
+
+pytestmark = [
+    pytest.mark.usefixtures("descriptors_back"),
+    # CPython 3.12 counts the threads of libuv's pool, which hold no lock that children need.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
+
+#: Clients at the same time.
+BATCH = 8
+#: Rounds of all endings, with 136 connections each.
+ROUNDS = 6
+#: Blocks that may differ by chance: far below one per connection.
+SLACK_BLOCKS = 300
+#: Bytes of resident memory that may differ; a session is 15,000.
+SLACK_RSS = 4 << 20
+
+
+class Oops(Exception):
+    """Raised by the protocol on purpose."""
+
+
+class Victim(asyncio.Protocol):
+    """Does what the first byte says."""
+
+    transport: Any
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        order = data[:1]
+        if order == b"C":
+            self.transport.close()
+        elif order == b"A":
+            self.transport.abort()
+        elif order == b"X":
+            raise Oops
+        elif order == b"W":
+            self.transport.write(bytes(200_000))
+            self.transport.close()
+        elif order == b"I":
+            for name in ("ssl_object", "peercert", "cipher", "socket", "sockname"):
+                self.transport.get_extra_info(name)
+            self.transport.write(b"ok")
+
+
+class Talker:
+    """One client in a batch."""
+
+    def __init__(self, client: Client, context: ssl.SSLContext) -> None:
+        self.client = client
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)
+
+    async def handshake(self) -> None:
+        while True:
+            try:
+                self.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self.flush()
+                self.incoming.write(await self.client.receive())
+        await self.flush()
+
+    async def flush(self) -> None:
+        if self.outgoing.pending:
+            await self.client.send(self.outgoing.read())
+
+    async def say(self, data: bytes) -> None:
+        self.tls.write(data)
+        await self.flush()
+
+    async def notify(self) -> None:
+        with contextlib.suppress(ssl.SSLError):
+            self.tls.unwrap()
+        await self.flush()
+
+    async def hear(self) -> None:
+        """Read to the end of TCP, whatever it is."""
+        with contextlib.suppress(OSError):
+            await self.client.everything()
+
+
+Ending = Callable[[TlsListener, ssl.SSLContext], Awaitable[None]]
+
+
+def ordered(order: bytes) -> Ending:
+    """The server ends it."""
+
+    async def ending(listener: TlsListener, context: ssl.SSLContext) -> None:
+        talker = Talker(await listener.connect(), context)
+        await talker.handshake()
+        await talker.say(order)
+        if order == b"C":
+            await talker.client.receive()
+            await talker.notify()
+        elif order != b"W":
+            await talker.hear()
+        talker.client.close()
+
+    return ending
+
+
+def left(how: str, order: bytes = b"") -> Ending:
+    """The client ends it."""
+
+    async def ending(listener: TlsListener, context: ssl.SSLContext) -> None:
+        talker = Talker(await listener.connect(), context)
+        await talker.handshake()
+        if order:
+            await talker.say(order)
+        if how == "notify":
+            await talker.notify()
+            await talker.hear()
+        if how == "reset":
+            talker.client.reset()
+        talker.client.close()
+
+    return ending
+
+
+def said(words: bytes, *, reset: bool = False) -> Ending:
+    """The handshake does not come far."""
+
+    async def ending(listener: TlsListener, context: ssl.SSLContext) -> None:
+        client = await listener.connect(first=words)
+        if reset:
+            client.reset()
+        else:
+            client.sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                await client.everything()
+        client.close()
+
+    return ending
+
+
+HELLO_HEAD = 200
+
+
+def endings() -> list[Ending]:
+    hello = client_hello()
+    return [
+        *(ordered(letter) for letter in (b"C", b"A", b"X", b"W")),
+        *(left(how, order) for how in ("notify", "close", "reset") for order in (b"", b"I")),
+        *(said(words) for words in (b"", b"GET /\r\n", hello[:HELLO_HEAD], hello)),
+        *(said(words, reset=True) for words in (b"", hello[:HELLO_HEAD], hello)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("way", "lazy"),
+    [(WAYS[0], True), (WAYS[1], False), (WAYS[2], False)],
+    ids=["asyncio-lazy", "uvloop-eager", "asyncio-public"],
+)
+def test_connections_of_every_ending(
+    way: tuple[LoopFactory, str], lazy: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop_factory, kind = way
+    every = endings()
+    context = client_context()
+
+    async def main() -> dict[str, tuple[int, int]]:
+        errors = 0
+
+        def failed(loop: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
+            nonlocal errors
+            assert isinstance(what["exception"], Oops), what
+            errors += 1
+
+        asyncio.get_running_loop().set_exception_handler(failed)
+        async with tls_listening(Victim, limit=3 * BATCH, lazy=lazy) as listener:
+
+            async def round_of_all() -> None:
+                for ending in every:
+                    await asyncio.gather(*(ending(listener, context) for _ in range(BATCH)))
+                    await listener.empty()
+                listener.protocols.clear()
+
+            def measure() -> dict[str, int]:
+                gc.collect()
+                with open("/proc/self/statm") as file:
+                    rss = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                return {
+                    "descriptors": len(os.listdir("/proc/self/fd")),
+                    "transports": tls_connections(),
+                    "tasks": len(asyncio.all_tasks()),
+                    "blocks": sys.getallocatedblocks(),
+                    "rss": rss,
+                }
+
+            for _ in range(2):
+                await round_of_all()
+            before = measure()
+            for _ in range(ROUNDS):
+                await round_of_all()
+            after = measure()
+            assert errors == (2 + ROUNDS) * BATCH
+            assert listener.count("accepted") == (2 + ROUNDS) * BATCH * len(every)
+            return {name: (before[name], after[name]) for name in before}
+
+    caplog.set_level("CRITICAL")
+    with kind_of_api(kind):
+        found = run(loop_factory, main)
+    for name in ("descriptors", "transports", "tasks"):
+        before, after = found[name]
+        assert after == before, name
+    before, after = found["blocks"]
+    assert after - before < SLACK_BLOCKS
+    if not os.environ.get("FASTLISTEN_SANITIZE"):
+        before, after = found["rss"]
+        assert after - before < SLACK_RSS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_engine_that_is_closed(loop_factory: LoopFactory, kind: str) -> None:
+    """With connections in every state; nobody is told, and nothing stays open."""
+
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: TlsRecorder(world), send_buffer=4096)
+        silent = await world.connect()
+        half = await world.connect()
+        await half.send(client_hello()[:HELLO_HEAD])
+        opened, transport = await world.made()
+        unsent, writer = await world.made(receive_buffer=4096)
+        writer.write(bytes(1_000_000))
+        shutting, closer = await world.made()
+        closer.close()
+        await world.settle()
+        engine = engine_for(world.loop)
+        # Looked at, so that objects exist which could hold the descriptor.
+        numbers = [t.get_extra_info("socket").fileno() for t in (transport, writer, closer)]
+        assert all(t.get_extra_info("ssl_object") for t in (transport, writer, closer))
+        engine.close()
+        world.note("closed", all(not alive(number) for number in numbers))
+        world.note("ends", [(await c.rest())[1] for c in (silent, half)])
+        for client in (opened, unsent, shutting):
+            await client.rest()
+        for late in (transport, writer, closer):
+            late.write(b"late")
+            late.close()
+            late.abort()
+        world.note("told", world.count("connection_lost"))
+        world.server.close()
+
+    with no_transport_left():
+        log = [n for n in play_tls(script, loop_factory, kind=kind) if "writing" not in n[0]]
+        log = [note for note in log if note[0] != "connection_made"]
+    assert log[0] == ("closed", True)
+    assert log[-1] == ("told", 0)
+
+
+# -- fork
+
+
+def alive(fd: int) -> bool:
+    """Return whether a descriptor is open."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def child(work: Callable[[], bool]) -> int:
+    """Fork; return the child's exit status: 0 if `work` returned True, 1 if not, 2 if it raised."""
+    pid = os.fork()
+    if pid == 0:
+        status = 2
+        try:
+            status = 0 if work() else 1
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_child_has_no_connection(loop_factory: LoopFactory, kind: str) -> None:
+    """Its copies are closed, and nothing that it does with them reaches a client: neither a word
+    nor close_notify, though it knows the keys."""
+
+    async def script(world: TlsWorld) -> None:
+        hooks: dict[str, Hook] = {"data_received": lambda p, data: p.transport.write(data)}
+        await world.serve(lambda: TlsRecorder(world, hooks))
+        client, transport = await world.made()
+        # With the first word come the tickets of TLS 1.3.
+        await client.send(b"before")
+        world.note("answer", await client.receive(6))
+        half = TlsClient(await world.connect())
+        with pytest.raises(ssl.SSLWantReadError):
+            half.tls.do_handshake()
+        await half.flush()
+        await world.settle()
+        number = transport.get_extra_info("socket").fileno()
+        session = transport.get_extra_info("ssl_object")
+
+        def destroy() -> bool:
+            dead = not alive(number) and transport.is_closing()
+            transport.write(b"from the child")
+            transport.close()
+            transport.abort()
+            known = transport.get_extra_info("peername") is not None
+            world.transports.clear()
+            gc.collect()
+            with contextlib.suppress(OSError, ValueError):
+                session.write(b"and this")
+            return dead and known
+
+        world.note("child", child(destroy))
+        await world.settle()
+        world.note("client", client.raw.ended())
+        await client.send(b"still there?")
+        world.note("answer", await client.receive(12))
+        await half.handshake()
+        await half.send(b"and you?")
+        world.note("answer", await half.receive(8))
+        for each in (client, half):
+            await each.notify()
+        await world.until("connection_lost", 2)
+
+    log = [n for n in play_tls(script, loop_factory, kind=kind) if "_" not in n[0]]
+    assert log == [
+        ("answer", b"before"),
+        ("child", 0),
+        ("client", "open"),
+        ("answer", b"still there?"),
+        ("answer", b"and you?"),
+    ]
+
+
+def test_a_child_that_lives_on_keeps_nothing_open(loop_factory: LoopFactory) -> None:
+    """The client sees the end when the parent closes."""
+
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: TlsRecorder(world))
+        client, transport = await world.made()
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+        os.close(read)
+        try:
+            transport.abort()
+            world.note("client", (await client.rest())[1])
+        finally:
+            os.close(write)
+            os.waitpid(pid, 0)
+
+    assert ("client", "truncated") in play_tls(script, loop_factory)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_resumption_across_processes(loop_factory: LoopFactory, version: ssl.TLSVersion) -> None:
+    """Two workers that share a context made before they were forked take each other's tickets."""
+    context = server_context()
+    own = client_context(version=version)
+    sockets = []
+    for _ in range(2):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        sockets.append(sock)
+    addresses = [sock.getsockname() for sock in sockets]
+
+    class Pid(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(b"%d" % os.getpid())
+
+    def ask(address: Any, session: ssl.SSLSession | None) -> tuple[bytes, bool, Any]:
+        with (
+            socket.create_connection(address, timeout=20) as raw,
+            own.wrap_socket(raw, server_hostname=HOST, session=session) as tls,
+        ):
+            tls.sendall(b"who are you?")
+            answer = tls.recv(100)
+            found = (answer, bool(tls.session_reused), tls.session)
+            tls.unwrap()
+            return found
+
+    waiting = list(sockets)
+
+    async def start() -> fastlisten.ConnectionServer:
+        # The second child is forked after the first: each takes the socket of its turn.
+        return await fastlisten.create_server(Pid, sock=waiting[0], ssl=context)
+
+    numbers = []
+    with contextlib.ExitStack() as stack:
+        for sock in sockets:
+            stack.callback(sock.close)
+        for _ in range(2):
+            body = serving(loop_factory, start)
+            stack.enter_context(children(1, body, [waiting[0].fileno()]))
+            waiting.pop(0)
+        session = None
+        for address, expected in (
+            (addresses[0], False),
+            (addresses[1], True),
+            (addresses[0], True),
+        ):
+            answer, reused, session = ask(addresses[which], session)
+            assert reused is expected
+            numbers.append(int(answer))
+    assert len(set(numbers)) == 2
+    assert numbers[0] == numbers[2]
+
+
+def test_census_counts_what_is_there(loop_factory: LoopFactory) -> None:
+    """So that its zeros elsewhere mean something."""
+
+    async def main() -> None:
+        async with tls_listening() as listener:
+            client = await listener.connect(first=client_hello()[:HELLO_HEAD])
+            await until(lambda: listener.settings.in_progress == 1)
+            census = listener.engine.census()
+            assert any(census[name] for name in BUSY)
+            assert listener.transports() == 1
+            assert tls_connections() >= 1
+            client.close()
+            await listener.empty()
+
+    run(loop_factory, main)
