@@ -234,8 +234,8 @@ cdef class Connection(Endpoint):
         """The peer has not taken in time what was to be sent before the handshake."""
         cdef Extras extras = self.extras
         exc = ConnectionAbortedError(
-            f"SSL handshake is taking longer than {extras.security.handshake_time / 1000.0:g} seconds: "
-            "aborting the connection")
+            f"SSL handshake is taking longer than {extras.security.handshake_time / 1000.0:g} "
+            "seconds: aborting the connection")
         state.handshake_failures += 1
         self.engine.record(R_HANDSHAKE, state, self.fd, 1)
         waiter = extras.waiter

@@ -130,20 +130,20 @@ def test_options_of_the_socket(loop_factory: LoopFactory) -> None:
 def test_nodelay_whoever_made_the_socket(loop_factory: LoopFactory) -> None:
     """asyncio leaves it off where the socket's maker named no protocol; uvloop does not."""
 
+    made: asyncio.Queue[int] = asyncio.Queue()
+
+    class Noting(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            view = transport.get_extra_info("socket")
+            made.put_nowait(view.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
     async def main() -> None:
         for protocol in (0, socket.IPPROTO_TCP):
-            made = asyncio.get_running_loop().create_future()
-
-            class Noting(asyncio.Protocol):
-                def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                    view = transport.get_extra_info("socket")
-                    made.set_result(view.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
             sock.bind(("127.0.0.1", 0))
             server = await fastlisten.create_server(Noting, sock=sock)
             with socket.create_connection(sock.getsockname()):
-                assert await made
+                assert await made.get()
             server.abort_clients()
             server.close()
             await server.wait_closed()
