@@ -128,7 +128,7 @@ def test_sighup_where_nothing_has_changed(tmp_path: Path, body: str) -> None:
         assert started.stop() == 0
         files = "0 files" if body else "1 file"
         answer = f"INFO fastlisten: nothing has changed in {files} of certificates"
-        assert lines(started, "nothing") == [answer] * 2
+        assert lines(started, "nothing has changed") == [answer] * 2
 
 
 # --- the self-signed one ----------------------------------------------------------------------

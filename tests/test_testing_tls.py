@@ -1,0 +1,166 @@
+"""`fastlisten.testing.serve` with TLS, and stream functions that go over to it themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import smtplib
+import ssl
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from certificate_files import authority, write
+from helpers_serve_tls import context
+from serving import connect, needs_ipv6, on_loops, read_all, soon
+from serving_handlers import Echo, LazyEcho
+from test_certificates_self_signed import no_library  # noqa: F401  (a fixture)
+from tls_handlers import Greet, Tell, upgrade
+
+from fastlisten import HandlerSettings
+from fastlisten._tls import TlsSettings
+from fastlisten.runtime.self_signed import MissingLibraryError
+from fastlisten.testing import Served, serve
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(descriptors_back: None) -> None:
+    """Every test leaves the descriptors as it found them."""
+
+
+async def open_tls(
+    served: Served, name: str | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(
+        served.host,
+        served.port,
+        ssl=served.client_context,
+        server_hostname=name or served.host,
+    )
+
+
+async def end(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    await writer.wait_closed()
+
+
+@on_loops
+async def test_implicit() -> None:
+    async with serve(Greet, tls="implicit") as served:
+        for name in ("127.0.0.1", "localhost", "test.example"):
+            reader, writer = await open_tls(served, name)
+            assert await reader.readline() == b"hello\n"
+            writer.write(b"tell")
+            assert json.loads(await reader.readline())["tls"] is True
+            await end(writer)
+        settings = served.handler.settings
+        assert (settings.tls_implicit, settings.tls_available, settings.tls) == (True, False, None)
+        with await connect(served.host, served.port) as plain:
+            plain.send(b"GET / HTTP/1.0\r\n\r\n")
+            assert await read_all(plain) == b""
+        await soon(lambda: served.listener.connections == 0, "the end")
+        statistics = served.listener.statistics()
+        assert (statistics["accepted"], statistics["handshake_failures"]) == (4, 1)
+
+
+@needs_ipv6
+@on_loops
+async def test_implicit_on_ipv6() -> None:
+    async with serve(Tell, tls="implicit", host="::1") as served:
+        reader, writer = await open_tls(served)
+        writer.write(b"tell")
+        assert json.loads(await reader.readline())["peer"] == "::1"
+        await end(writer)
+
+
+@on_loops
+async def test_alpn() -> None:
+    async with serve(Tell, tls="implicit") as served:
+        assert served.client_context is not None
+        served.client_context.set_alpn_protocols(["tell/1"])
+        reader, writer = await open_tls(served)
+        writer.write(b"tell")
+        assert json.loads(await reader.readline())["alpn"] == "tell/1"
+        await end(writer)
+
+
+@on_loops
+async def test_starttls(tmp_path: Path) -> None:
+    (tmp_path / "accounts.toml").write_text('[account."alice@example.org"]\n')
+
+    def talk(served: Served) -> None:
+        with smtplib.SMTP("localhost", served.port, "c.example.com", timeout=20) as session:
+            session.starttls(context=served.client_context)
+            session.sendmail("s@example.com", ["alice@example.org"], b"Subject: x\r\n\r\nx\r\n")
+
+    async with serve("smtp", tls="starttls", data_directory=str(tmp_path)) as served:
+        settings = served.handler.settings
+        assert (settings.tls_implicit, settings.tls_available) == (False, True)
+        assert isinstance(settings.tls, TlsSettings)
+        await asyncio.to_thread(talk, served)
+    (message,) = (tmp_path / "mail" / "alice@example.org" / "new").iterdir()
+    assert b"with ESMTPS id" in message.read_bytes()
+
+
+@on_loops
+async def test_without_tls() -> None:
+    async with serve(Echo) as served:
+        assert served.client_context is None
+        settings = served.handler.settings
+        assert (settings.tls_implicit, settings.tls_available, settings.tls) == (False, False, None)
+
+
+@pytest.mark.parametrize("way", ["implicit", "starttls"])
+@on_loops
+async def test_an_instance_learns_of_it(way: Literal["implicit", "starttls"]) -> None:
+    handler = LazyEcho(HandlerSettings("mine", "echo", "host"))
+    async with serve(handler, tls=way) as served:
+        assert served.handler is handler
+        assert handler.settings.listener == "mine"
+        assert handler.settings.tls_implicit is (way == "implicit")
+        assert handler.settings.tls_available is (way == "starttls")
+        assert (handler.settings.tls is None) is (way == "implicit")
+
+
+@pytest.mark.usefixtures("no_library")
+@on_loops
+async def test_it_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastlisten import testing
+
+    testing._pair.cache_clear()
+    with pytest.raises(MissingLibraryError, match="fastlisten"):
+        async with serve(Echo, tls="implicit"):
+            raise AssertionError("it is served")
+
+
+# --- functions --------------------------------------------------------------------------------
+
+
+@on_loops
+async def test_a_function_goes_over_to_tls(tmp_path: Path) -> None:
+    """On loops that do not know the core's connections."""
+    cert, key = write(tmp_path, authority().sign("mx.example.org"))
+    async with serve(upgrade) as served:
+        reader, writer = await asyncio.open_connection(served.host, served.port)
+        writer.write(f"{cert}\n{key}\n".encode())
+        assert await reader.readline() == b"go\n"
+        await writer.start_tls(context(), server_hostname="mx.example.org")
+        for _ in range(3):
+            writer.write(b"hello\n")
+            assert await reader.readline() == b"HELLO\n"
+        assert isinstance(writer.get_extra_info("ssl_object"), ssl.SSLObject)
+        await end(writer)
+
+
+@on_loops
+async def test_what_a_client_slips_in_before_the_handshake_is_not_obeyed(tmp_path: Path) -> None:
+    """CVE-2011-0411: a line behind the request in clear text must not be read after it."""
+    cert, key = write(tmp_path, authority().sign("mx.example.org"))
+    async with serve(upgrade) as served:
+        reader, writer = await asyncio.open_connection(served.host, served.port)
+        writer.write(f"{cert}\n{key}\ninjected\n".encode())
+        assert await reader.readline() == b"go\n"
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await writer.start_tls(context(), server_hostname="mx.example.org")
+        writer.close()
+        await soon(lambda: served.listener.connections == 0, "the end")
