@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import smtplib
 import ssl
@@ -12,8 +13,8 @@ from typing import Literal
 import pytest
 from certificate_files import authority, write
 from helpers_serve_tls import context
-from serving import connect, needs_ipv6, on_loops, read_all, soon
-from serving_handlers import Echo, LazyEcho
+from serving import connect, needs_ipv6, on_loops, read_all, read_some, soon
+from serving_handlers import Echo, LazyEcho, shout
 from test_certificates_self_signed import no_library  # noqa: F401  (a fixture)
 from tls_handlers import Greet, Tell, upgrade
 
@@ -153,7 +154,9 @@ async def test_a_function_goes_over_to_tls(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_what_a_client_slips_in_before_the_handshake_is_not_obeyed(tmp_path: Path) -> None:
+async def test_what_a_client_slips_in_before_the_handshake_is_not_obeyed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """CVE-2011-0411: a line behind the request in clear text must not be read after it."""
     cert, key = write(tmp_path, authority().sign("mx.example.org"))
     async with serve(upgrade) as served:
@@ -164,3 +167,55 @@ async def test_what_a_client_slips_in_before_the_handshake_is_not_obeyed(tmp_pat
             await writer.start_tls(context(), server_hostname="mx.example.org")
         writer.close()
         await soon(lambda: served.listener.connections == 0, "the end")
+    # It is the client's fault, and no error of the function.
+    assert "failed" not in caplog.text
+
+
+@on_loops
+async def test_a_client_that_breaks_tls_is_no_error_of_the_function(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither in the handshake nor behind it."""
+    cert, key = write(tmp_path, authority().sign("mx.example.org"))
+    async with serve(upgrade) as served:
+        with await connect(served.host, served.port) as client:
+            client.send(f"{cert}\n{key}\n".encode())
+            assert await read_some(client, 3) == b"go\n"
+            client.send(b"HELO\r\n" * 9)
+            await read_all(client)
+    async with serve(shout, tls="implicit") as served:
+        with await connect(served.host, served.port) as client:
+            to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+            assert served.client_context is not None
+            session = served.client_context.wrap_bio(
+                to_client, to_server, server_hostname="localhost"
+            )
+            with pytest.raises(ssl.SSLWantReadError):
+                session.do_handshake()
+            client.send(to_server.read())
+            while session.version() is None or to_server.pending == 0:
+                to_client.write(await read_some(client, 1))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    session.do_handshake()
+            client.send(to_server.read())
+            # A record that was made with no key of theirs.
+            client.send(bytes((23, 3, 3, 0, 40)) + bytes(40))
+            await read_all(client)
+            await soon(lambda: served.listener.connections == 0, "the end")
+    assert "failed" not in caplog.text
+
+
+@on_loops
+async def test_an_error_of_the_function_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Also one of ssl's, as that of a certificate which the function itself cannot load."""
+
+    async def careless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers("nonsense")
+
+    async with serve(careless) as served:
+        with await connect(served.host, served.port) as client:
+            client.send(b"x\n")
+            assert await read_all(client) == b""
+    assert "careless failed" in caplog.text
+    assert "No cipher can be selected" in caplog.text

@@ -7,6 +7,7 @@ loop that does not know the core's connections, `StreamWriter.start_tls` finds i
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
@@ -29,10 +30,14 @@ class _LoopForStreams:
 
     StreamWriter.start_tls asks its loop. uvloop's and asyncio's own refuse every transport that
     they did not make themselves.
+
+    Attributes:
+        failure: what ended a handshake that failed, None if none did.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.failure: Exception | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -47,7 +52,12 @@ class _LoopForStreams:
         # A handler's module needs no native one to be imported.
         from fastlisten.runtime.start_tls import start_tls
 
-        return cast(asyncio.Transport, await start_tls(transport, protocol, sslcontext, **options))
+        try:
+            new = await start_tls(transport, protocol, sslcontext, **options)
+        except Exception as error:
+            self.failure = error
+            raise
+        return cast(asyncio.Transport, new)
 
 
 class StreamHandler(Handler):
@@ -61,25 +71,31 @@ class StreamHandler(Handler):
 
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
         """Return a stream protocol whose callback starts the task."""
-        loop = cast(asyncio.AbstractEventLoop, _LoopForStreams(asyncio.get_running_loop()))
+        streams_loop = _LoopForStreams(asyncio.get_running_loop())
+        loop = cast(asyncio.AbstractEventLoop, streams_loop)
         reader = asyncio.StreamReader(limit=_LIMIT, loop=loop)
-        return asyncio.StreamReaderProtocol(reader, self._start, loop=loop)
+        start = functools.partial(self._start, streams_loop)
+        return asyncio.StreamReaderProtocol(reader, start, loop=loop)
 
-    def _start(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(reader, writer))
+    def _start(
+        self, loop: _LoopForStreams, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(loop, reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _run(
+        self, loop: _LoopForStreams, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
             await type(self).function(reader, writer)
-        except ConnectionError:
-            # The peer is gone; that is no fault of the function.
-            pass
-        except Exception:
-            logger.exception(
-                'listener "%s": %s failed', self.settings.listener, type(self).__name__
-            )
+        except Exception as error:
+            # The peer that went away, or broke TLS, is no fault of the function.
+            peers = isinstance(error, ConnectionError) or error is loop.failure
+            if not peers and error is not reader.exception():
+                logger.exception(
+                    'listener "%s": %s failed', self.settings.listener, type(self).__name__
+                )
         finally:
             writer.close()
 
