@@ -39,7 +39,7 @@ from hypothesis import strategies as st
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 #: The least that the kernel gives; it doubles what is asked for.
-SMALL = {"send_buffer": 4096, "receive_buffer": 4096}
+SMALL: dict[str, Any] = {"send_buffer": 4096, "receive_buffer": 4096}
 #: More than all buffers between the two sides hold, and than the high-water mark of 512 KiB.
 MUCH = 1_500_000
 

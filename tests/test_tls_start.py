@@ -119,7 +119,7 @@ def test_start_tls(loop_factory: LoopFactory, kind: str, version: ssl.TLSVersion
     async def script(world: TlsWorld) -> None:
         protocol: Any = None
 
-        def factory() -> Starter:
+        def factory() -> Any:
             nonlocal protocol
             protocol = Starter(world, {"data_received": lambda p, d: p.transport.write(d.upper())})
             return protocol
@@ -197,7 +197,7 @@ def test_data_with_the_last_flight(loop_factory: LoopFactory, kind: str) -> None
 
 def test_a_buffered_protocol(loop_factory: LoopFactory, kind: str) -> None:
     async def script(world: TlsWorld) -> None:
-        started = []
+        started: list[asyncio.Future[Any]] = []
 
         class BufferedStarter(TlsBuffered):
             def buffer_updated(self, nbytes: int) -> None:
@@ -514,7 +514,7 @@ def test_a_future_that_is_cancelled(loop_factory: LoopFactory, kind: str, when: 
     async def script(world: TlsWorld) -> None:
         protocol: Any = None
 
-        def factory() -> Starter:
+        def factory() -> Any:
             nonlocal protocol
             protocol = Starter(world)
             return protocol
