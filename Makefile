@@ -53,7 +53,7 @@ $(VENV)/environment:
 	touch $@
 
 $(VENV)/installed: $(VENV)/environment pyproject.toml setup.py $(wildcard fastlisten/*.p[yx][xd])
-	$(PIP) install --editable .
+	$(PIP) install --editable '.[tls]'
 	touch $@
 
 $(VENV)/installed-%: $(VENV)/environment pyproject.toml

@@ -93,6 +93,7 @@ def test_the_configuration_of_the_readme_can_be_served() -> None:
     assert [(one.id, one["max-connections"]) for one in config.listeners] == [
         ("smtp", 5000),
         ("submission", 100),
+        ("submissions", 5000),
     ]
 
 
@@ -147,12 +148,10 @@ def test_the_handler_example_of_the_readme_answers(capsys: pytest.CaptureFixture
 def test_make_serve_serves_what_the_readme_says() -> None:
     config = default_config()
     missing = {problem.key.split(".")[2] for problem in config.unavailable()}
-    # `make serve` installs no extras, without which there is no certificate for implicit TLS.
-    missing |= {one.id for one in config.listeners if one["tls.implicit"]}
     served = [bind.text for one in config.listeners if one.id not in missing for bind in one.bind]
-    said = re.search(r"serves on (127\.0\.0\.1:\d+) and (:\d+)$", README, re.MULTILINE)
+    said = re.search(r"serves on (127\.0\.0\.1:\d+), (:\d+) and (:\d+)$", README, re.MULTILINE)
     assert said is not None
-    assert served == [said[1], "127.0.0.1" + said[2]]
+    assert served == [said[1], "127.0.0.1" + said[2], "127.0.0.1" + said[3]]
 
 
 def test_the_message_of_the_readme_arrives(tmp_path: Path) -> None:
