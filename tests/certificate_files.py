@@ -57,7 +57,10 @@ class Authority:
         key = ec_key()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = above or cls(subject, key, b"")
-        extensions: list[x509.ExtensionType] = [x509.BasicConstraints(ca=True, path_length=None)]
+        extensions: list[x509.ExtensionType] = [
+            x509.BasicConstraints(ca=True, path_length=None),
+            _key_usage(),
+        ]
         return cls(subject, key, _sign(subject, issuer, key, extensions))
 
     def sign(
@@ -81,9 +84,26 @@ class Authority:
     def client_context(self, pair: Pair | None = None) -> ssl.SSLContext:
         """Return a context for clients that trust this authority, perhaps with a certificate."""
         context = ssl.create_default_context(cadata=self.pem.decode())
+        # As new Pythons do by themselves.
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
         if pair is not None:
             pair.load_into(context)
         return context
+
+
+def _key_usage() -> x509.KeyUsage:
+    """Return what an authority's key is for."""
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _general(name: str) -> x509.GeneralName:
@@ -116,7 +136,9 @@ def _sign(
         )
     )
     for extension in extensions:
-        builder = builder.add_extension(extension, isinstance(extension, x509.BasicConstraints))
+        builder = builder.add_extension(
+            extension, isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
+        )
     certificate = builder.sign(issuer.key, hashes.SHA256())
     return certificate.public_bytes(serialization.Encoding.PEM)
 

@@ -76,11 +76,39 @@ def test_check_says_what_is_wrong_and_where(tmp_path: Path) -> None:
 
 
 def test_check_passes_what_this_version_cannot_serve(file: str) -> None:
+    text = Path(file).read_text()
+    text = text.replace("[server]\n", "[server]\ntls.enable = false\n", 1)
+    Path(file).write_text(text.replace("tls.implicit = true\n", ""))
     out, err = io.StringIO(), io.StringIO()
     assert check.run(file, out, err) == 0
     assert out.getvalue() == f"{file}: 2 listeners, no errors\n"
     assert "note:" in err.getvalue()
     assert 'limits.rate = "20 / 5m": this version does not have it yet' in err.getvalue()
+
+
+def test_check_tries_certificates(file: str) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    assert check.run(file, out, err) == 2
+    assert out.getvalue() == ""
+    *_, line, count = err.getvalue().splitlines()
+    assert line.startswith(f'error: {file}:10: certificate."a.b".cert = "file:///x.pem": cannot')
+    assert line.endswith('No such file or directory (listeners "imap", "in.smtp")')
+    assert count == "1 error"
+
+
+def test_check_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mail.toml"
+    path.write_text(
+        f"[server]\ndata-directory = '{tmp_path}/data'"
+        + listener_table("it", "tls.implicit = true")
+    )
+    out, err = io.StringIO(), io.StringIO()
+    assert check.run(str(path), out, err) == 0
+    assert err.getvalue() == (
+        'warning: no certificate is configured (listener "it"): clients are shown a self-signed '
+        "one, which none of them trusts, and which is made at the start\n"
+    )
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_check_and_show_without_a_file() -> None:

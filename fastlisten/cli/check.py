@@ -1,6 +1,6 @@
 """`fastlisten check [FILE]`: say whether a configuration can be used, with all its mistakes.
 
-Rules of this file: it reads and prints; nothing is bound or changed.
+Rules of this file: it reads and prints, certificates too; nothing is bound or changed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ def open_config(file: str | None, err: TextIO) -> Config | None:
         config = default_config() if file is None else load(file)
     except ConfigurationError as error:
         _print("warning", error.warnings, err)
-        _print("error", error.problems, err)
-        count = len(error.problems)
-        print(f"{count:,} {'error' if count == 1 else 'errors'}", file=err)
+        _refused(error, err)
         return None
     _print("warning", config.warnings, err)
     return config
@@ -50,10 +48,25 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     if config is None:
         return CONFIGURATION_ERROR
     _print("note", config.unavailable(), err)
+    from fastlisten.runtime.certificates import Certificates
+
+    try:
+        notes = Certificates(config, trial=True).notes
+    except ConfigurationError as error:
+        return _refused(error, err)
+    for note in notes:
+        print(f"warning: {note}", file=err)
     count = len(config.listeners)
     name = file or "the embedded default"
     print(f"{name}: {count:,} {'listener' if count == 1 else 'listeners'}, no errors", file=out)
     return 0
+
+
+def _refused(error: ConfigurationError, err: TextIO) -> int:
+    _print("error", error.problems, err)
+    count = len(error.problems)
+    print(f"{count:,} {'error' if count == 1 else 'errors'}", file=err)
+    return CONFIGURATION_ERROR
 
 
 def _print(severity: str, problems: tuple[Problem, ...], err: TextIO) -> None:

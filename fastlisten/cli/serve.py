@@ -58,6 +58,7 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
         if file is None:
             _make_default_account(config, out)
         server = Server(config)
+        warning = raise_descriptor_limit(config)
     except OSError as error:
         print(f"error: {error}", file=err)
         return CANNOT_START
@@ -67,7 +68,7 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
         return CONFIGURATION_ERROR
     sys.unraisablehook = log_unraisable
     set_up_logging(config.process["log.level"], config.process["log.format"], err)
-    if warning := raise_descriptor_limit(config):
+    if warning:
         logger.warning("%s", warning)
     return _run_loop(server, out, err)
 

@@ -32,7 +32,7 @@ from fastlisten.config.settings import (
     server_path,
 )
 from fastlisten.config.suggest import near
-from fastlisten.config.text import dotted, quote
+from fastlisten.config.text import dotted
 
 __all__ = ["resolve"]
 
@@ -101,7 +101,6 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
         read_binds(document, draft)
     check_binds(document, drafts)
     _check_default_backlog(document, host, drafts)
-    _check_self_signed(document, drafts, certificates)
     _report_foreign(document, reader, reading)
     document.check()
     defaults = {**server, **reading.handlers}
@@ -183,27 +182,6 @@ def _check_default_backlog(document: Document, host: Host, drafts: list[Draft]) 
                     f"net.core.somaxconn = {host.somaxconn}",
                 )
             return
-
-
-def _check_self_signed(
-    document: Document, drafts: list[Draft], certificates: Mapping[str, Certificate]
-) -> None:
-    """Warn once of listeners that TLS was asked for and that have no certificate."""
-    concerned = [
-        draft
-        for draft in drafts
-        if draft["tls.certificate"] is None
-        and "tls.certificate" not in draft.values.failed
-        and (draft["tls.implicit"] or (has_starttls(draft) and draft.is_written("tls.enable")))
-    ]
-    if concerned:
-        ids = ", ".join(quote(draft.id) for draft in concerned[:3])
-        more = f" and {len(concerned) - 3:,} more" if len(concerned) > 3 else ""
-        why = "none is called default" if certificates else "none is configured"
-        document.warning(
-            concerned[0].path,
-            f"a self-signed certificate is made for {ids}{more}, because {why}",
-        )
 
 
 def _report_foreign(document: Document, reader: Reader, reading: Drafts) -> None:

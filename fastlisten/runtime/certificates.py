@@ -30,7 +30,7 @@ from fastlisten.runtime.pem import (
     read_source,
     source_file,
 )
-from fastlisten.runtime.self_signed import MissingLibraryError, keep
+from fastlisten.runtime.self_signed import MissingLibraryError, keep, try_to_keep
 
 __all__ = ["Certificates", "Reread"]
 
@@ -73,6 +73,7 @@ class Certificates:
     Args:
         config: loaded.
         alpn: what the handler of each listener speaks by ALPN, by id of the listener.
+        trial: nothing is written: a self-signed certificate that would have to be made is not kept.
 
     Attributes:
         notes: what the administrator should know: expiry, the self-signed one.
@@ -81,7 +82,15 @@ class Certificates:
         ConfigurationError: with everything that cannot be used.
     """
 
-    def __init__(self, config: Config, alpn: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        alpn: Mapping[str, tuple[str, ...]] | None = None,
+        *,
+        trial: bool = False,
+    ) -> None:
+        self._trial = trial
+        self._only_tried = False
         self.notes: list[str] = []
         self._config = config
         self._reports = Reports(config)
@@ -146,8 +155,9 @@ class Certificates:
         """
         at_data_directory = self._reports.at_data_directory
         directory = self._config.process["server.data-directory"]
+        hostname = self._config.process["server.hostname"]
         try:
-            kept = keep(directory, self._config.process["server.hostname"])
+            kept = try_to_keep(directory, hostname) if self._trial else keep(directory, hostname)
         except MissingLibraryError as error:
             self._do_without(str(error))
             return None
@@ -158,6 +168,7 @@ class Certificates:
             message = f"the self-signed certificate in it cannot be used: {error}"
             raise BrokenError(at_data_directory(message)) from None
         self._reports.self_signed_file = kept.path
+        self._only_tried = self._trial and kept.made
         return kept.pair
 
     def _do_without(self, why: str) -> None:
@@ -300,10 +311,12 @@ class Certificates:
             return dates
         text = (
             f"{self._none()}{needed_by(self._reports.users[id])}: clients are shown a self-signed "
-            f"one, which none of them trusts, kept in {self._reports.self_signed_file}; "
-            f"SHA-256 {fingerprint(pair.cert)}"
+            "one, which none of them trusts, "
         )
-        return [text, *dates]
+        if self._only_tried:
+            return [f"{text}and which is made at the start"]
+        where = f"kept in {self._reports.self_signed_file}"
+        return [f"{text}{where}; SHA-256 {fingerprint(pair.cert)}", *dates]
 
     def _none(self) -> str:
         if self._config.certificates:

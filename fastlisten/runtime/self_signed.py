@@ -25,6 +25,7 @@ __all__ = [
     "check_possible",
     "generate",
     "keep",
+    "try_to_keep",
 ]
 
 #: Name of the file in the data directory.
@@ -90,6 +91,14 @@ def keep(directory: str, hostname: str) -> SelfSigned:
         # As it would be read from the file, so that reading it again finds nothing new.
         return SelfSigned(path, Pair(content, content), True)
     return SelfSigned(path, _read(path), False)
+
+
+def try_to_keep(directory: str, hostname: str) -> SelfSigned:
+    """Return what `keep` would, without writing anything; arguments and errors as there."""
+    path = os.path.join(directory, FILE_NAME)
+    if os.path.lexists(path):
+        return SelfSigned(path, _read(path), False)
+    return SelfSigned(path, generate(hostname), True)
 
 
 def check_possible(directory: str) -> None:
