@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import Any
 
 import pytest
 from certificate_files import Authority, authority, ec_key, rsa_key, shake, trusting_all
 from config_helpers import listener
+from serving import on_loops
 
+import fastlisten
+from fastlisten._tls import use_public_api
 from fastlisten.config.values_tls import TLS12_SUITES
 from fastlisten.runtime.contexts import Front, Recipe, speaks
 from fastlisten.runtime.pem import Pair
@@ -261,3 +265,36 @@ def test_sessions_survive_a_renewal(asked: ssl.TLSVersion) -> None:
         again = shake(it.context, one, name, session)
         assert again.client.session_reused
         assert again.server.session_reused
+
+
+@pytest.mark.parametrize("public", [False, True], ids=["private", "public"])
+@on_loops
+async def test_names_on_the_cores_connections(public: bool) -> None:
+    """Both ways to OpenSSL let the callback choose a context, before a renewal and after it."""
+    it = front("mx.example.org")
+    renewed = Recipe().context(authority().sign("new.example"))
+    contexts = {"mx.example.org": Recipe().context(pair("mx.example.org"))}
+
+    async def seen(port: int, name: str | None) -> str:
+        asked = authority().client_context()
+        asked.check_hostname = False
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=asked, server_hostname=name or ""
+        )
+        found = writer.get_extra_info("peercert")
+        writer.close()
+        await writer.wait_closed()
+        return str(found["subjectAltName"][0][1])
+
+    before = use_public_api(public)
+    try:
+        server = await fastlisten.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=it.context)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            for default in ("default.example", "new.example"):
+                assert await seen(port, "mx.example.org") == "mx.example.org"
+                assert await seen(port, "other.example") == default
+                assert await seen(port, None) == default
+                it.replace(renewed, contexts)
+    finally:
+        use_public_api(before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime
 import os
 import ssl
@@ -12,6 +14,8 @@ import pytest
 from certificate_files import Authority, Key, authority, ec_key, key_pem, rsa_key, shake
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from hypothesis import given
+from hypothesis import strategies as st
 from serving import external
 
 from fastlisten.runtime.pem import (
@@ -134,6 +138,25 @@ def test_a_key_that_is_too_short() -> None:
     short = rsa_key(1024)
     said, of_key = refusal(pair(short).cert, key_pem(short))
     assert (said, of_key) == ("the certificate's key is too short to be safe", False)
+
+
+_GOOD = pair()
+
+
+@given(
+    which=st.sampled_from(["cert", "key"]),
+    at=st.integers(0, 2000),
+    change=st.binary(max_size=40),
+    length=st.integers(0, 200),
+)
+def test_no_damage_makes_another_error(which: str, at: int, change: bytes, length: int) -> None:
+    text = getattr(_GOOD, which)
+    at %= len(text)
+    damaged = dataclasses.replace(_GOOD, **{which: text[:at] + change + text[at + length :]})
+    with contextlib.suppress(PemError):
+        damaged.load_into(server_context())
+        damaged.valid()
+        fingerprint(damaged.cert)
 
 
 # --- sources ----------------------------------------------------------------------------------

@@ -7,13 +7,15 @@ import json
 import logging
 import re
 import socket
+import ssl
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from serving import PATIENCE, program, until
 
-from fastlisten.cli.logs import set_up_logging
+from fastlisten.cli.logs import log_unraisable, set_up_logging
 from fastlisten.runtime.records import log_records
 
 LINE = re.compile(
@@ -182,6 +184,52 @@ def test_peers_cannot_forge_lines_of_the_program(tmp_path: Path, form: str) -> N
         assert all(LINE.fullmatch(line) or line.startswith("  ") for line in records)
     # Nobody but the formatter begins a line.
     assert not any(line.startswith(("2026-01-01", FORGED)) for line in records)
+
+
+# --- exceptions that nobody could catch -------------------------------------------------------
+
+
+class _Fails:
+    def __del__(self) -> None:
+        raise ValueError("too late")
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = io.StringIO()
+    set_up_logging("info", "text", stream)
+    monkeypatch.setattr(sys, "unraisablehook", log_unraisable)
+    return stream
+
+
+def test_they_are_logged(hook: io.StringIO) -> None:
+    _Fails()
+    first, *rest = hook.getvalue().splitlines()
+    assert "ERROR fastlisten: exception ignored in: <function _Fails.__del__" in first
+    assert rest[-1] == "  ValueError: too late"
+
+
+def test_what_clients_can_cause_is_not(hook: io.StringIO) -> None:
+    """A host name in a TLS handshake that is not ASCII."""
+    server, client = (
+        ssl.SSLContext(kind) for kind in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
+    )
+    server.sni_callback = lambda *_: None
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    bios = [ssl.MemoryBIO() for _ in range(2)]
+    with pytest.raises(ssl.SSLWantReadError):
+        client.wrap_bio(bios[1], bios[0], server_hostname="name.example").do_handshake()
+    hello = bios[0].read()
+    bios[0].write(hello.replace(b"name.example", b"n\xff\xff\xff.example"))
+    with pytest.raises(ssl.SSLError):
+        server.wrap_bio(bios[0], bios[1], server_side=True).do_handshake()
+    assert hook.getvalue() == ""
+    logging.getLogger("fastlisten").setLevel("DEBUG")
+    bios[0].write(hello.replace(b"name.example", b"n\xff\xff\xff.example"))
+    with pytest.raises(ssl.SSLError):
+        server.wrap_bio(bios[0], bios[1], server_side=True).do_handshake()
+    assert "DEBUG fastlisten: a client asked for the host name" in hook.getvalue()
+    assert "which is not ASCII" in hook.getvalue()
 
 
 # --- names ------------------------------------------------------------------------------------

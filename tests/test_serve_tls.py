@@ -5,8 +5,10 @@ from __future__ import annotations
 import smtplib
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from certificate_files import Authority, authority, rsa_key, table, write
@@ -263,3 +265,42 @@ def test_starttls_with_openssl(served: Program) -> None:
     seen = s_client(served.port("mail"), "-starttls", "smtp")
     assert seen.code == 0
     assert seen.cipher == "TLS_AES_256_GCM_SHA384"
+
+
+# --- what a scanner says ----------------------------------------------------------------------
+
+#: Findings of sslscan that it does not show in green or plain: none of them is allowed.
+_KNOWN_SUITES = {
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_AES_128_GCM_SHA256",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+}
+
+
+@external("sslscan")
+@pytest.mark.parametrize(
+    ("listener", "argument"), [("plain", "--tlsall"), ("mail", "--starttls-smtp")]
+)
+def test_a_scanner_finds_nothing(served: Program, listener: str, argument: str) -> None:
+    """With the defaults, and an RSA certificate."""
+    done = subprocess.run(
+        ["sslscan", "--xml=-", "--no-failed", argument, f"{HOST}:{served.port(listener)}"],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    scan = ElementTree.fromstring(done.stdout)
+    enabled = {
+        one.attrib["type"] + one.attrib["version"]
+        for one in scan.iter("protocol")
+        if one.attrib["enabled"] == "1"
+    }
+    assert enabled == {"tls1.2", "tls1.3"}
+    assert {one.attrib["cipher"] for one in scan.iter("cipher")} == _KNOWN_SUITES
+    assert [one.attrib["supported"] for one in scan.iter("renegotiation")] == ["0"]
+    assert {one.attrib["vulnerable"] for one in scan.iter("heartbleed")} == {"0"}
+    assert [one.text for one in scan.iter("expired")] == ["false"]
+    assert min(int(one.attrib["bits"]) for one in scan.iter("group")) >= 112
