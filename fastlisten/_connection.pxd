@@ -1,5 +1,6 @@
 # The asyncio transport over a slot: attributes and signatures.
 
+cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from fastlisten._core cimport Acceptor, AcceptorState, Endpoint, Engine
@@ -53,11 +54,13 @@ cdef class Extras:
     cdef Connection successor  # ... and this transport has the descriptor now
 
 
+@cython.no_gc
 cdef class Connection(Endpoint):
     cdef object protocol
     cdef object context
     cdef Extras extras
-    cdef AcceptorState *state(self)
+    cdef object loop(self)
+    cdef AcceptorState *state(self) except NULL
     cdef Acceptor acceptor(self)
     cdef bint call_factory(self) except -1
     cdef int connect(self) except -1

@@ -5,6 +5,7 @@
 # are received into the engine's one buffer and copied once; they are sent at once, and only what
 # the kernel does not take is kept.
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport (
@@ -16,7 +17,7 @@ from libc.string cimport memcpy, memset, strerror
 
 from fastlisten._core cimport (
     FLAG_EXTRA, FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, FLAG_SPOKE, R_HANDSHAKE, R_TIMED_OUT,
-    Acceptor, AcceptorState, Endpoint, Slot,
+    Acceptor, AcceptorState, Endpoint, Engine, Slot,
 )
 
 from fastlisten._system cimport (
@@ -107,6 +108,7 @@ cdef class Extras:
         self.low = HIGH_WATER // 4
 
 
+@cython.no_gc
 cdef class Connection(Endpoint):
     """A served connection: an `asyncio.Transport` for TCP and Unix stream sockets.
 
@@ -119,11 +121,15 @@ cdef class Connection(Endpoint):
     def __init__(self):
         raise TypeError("connections are made by the accept loop")
 
-    cdef AcceptorState *state(self):
-        return self.engine.acceptors[self.engine.table[self.fd].acceptor]
+    cdef object loop(self):
+        """The loop that serves it; after the end the one that runs, for it is called back by it."""
+        return asyncio.get_running_loop() if self.owner == NULL else (<Engine>self.owner).loop
+
+    cdef AcceptorState *state(self) except NULL:
+        return self.engine().acceptors[self.slot().acceptor]
 
     cdef Acceptor acceptor(self):
-        return <Acceptor>self.engine.owners[self.engine.table[self.fd].acceptor]
+        return <Acceptor>self.engine().owners[self.slot().acceptor]
 
     # -- from the engine
 
@@ -147,7 +153,7 @@ cdef class Connection(Endpoint):
             self.give_back()
             if isinstance(exc, (SystemExit, KeyboardInterrupt)):
                 raise
-            self.engine.loop.call_exception_handler({
+            self.loop().call_exception_handler({
                 "message": "Error on transport creation for incoming connection",
                 "exception": exc,
             })
@@ -166,7 +172,7 @@ cdef class Connection(Endpoint):
         """Call connection_made; receive from now on."""
         cdef Acceptor acceptor = self.acceptor()
         cdef AcceptorState *state = self.state()
-        cdef Slot *slot = &self.engine.table[self.fd]
+        cdef Slot *slot = self.slot()
         context = PyContext_Copy(acceptor.context if self.context is None else self.context)
         PyContext_Enter(context)
         try:
@@ -184,7 +190,7 @@ cdef class Connection(Endpoint):
         return 0
 
     cdef int event(self, uint32_t events) except -1:
-        if self.engine.table[self.fd].flags & FLAG_OUT \
+        if self.slot().flags & FLAG_OUT \
                 and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
             # As in asyncio: in the context of who wrote what had to wait.
             context = self.extras.context
@@ -195,7 +201,7 @@ cdef class Connection(Endpoint):
                 self.flush()
             finally:
                 PyContext_Exit(context)
-        if self.fd >= 0 and self.engine.table[self.fd].flags & FLAG_IN \
+        if self.fd >= 0 and self.slot().flags & FLAG_IN \
                 and events & <uint32_t>(EPOLLIN | EPOLLERR | EPOLLHUP):
             context = self.context
             if context is None:
@@ -224,10 +230,10 @@ cdef class Connection(Endpoint):
             return 0
         if working:
             # The client waits for us.
-            self.engine.set_deadline(self.fd, state.idle if state.idle else state.first_byte)
+            self.engine().set_deadline(self.fd, state.idle if state.idle else state.first_byte)
             return 0
         state.timed_out += 1
-        self.engine.record(R_TIMED_OUT, state, self.fd, 1)
+        self.engine().record(R_TIMED_OUT, state, self.fd, 1)
         return self.say_farewell(acceptor.texts[3 if first_byte else 4])
 
     cdef int late_for_tls(self, AcceptorState *state) except -1:
@@ -237,7 +243,7 @@ cdef class Connection(Endpoint):
             f"SSL handshake is taking longer than {extras.security.handshake_time / 1000.0:g} "
             "seconds: aborting the connection")
         state.handshake_failures += 1
-        self.engine.record(R_HANDSHAKE, state, self.fd, 1)
+        self.engine().record(R_HANDSHAKE, state, self.fd, 1)
         waiter = extras.waiter
         extras.waiter = None
         if not waiter.done():
@@ -260,7 +266,7 @@ cdef class Connection(Endpoint):
         if not self.flags & CLOSING:
             self.close()
         if self.fd >= 0 and not self.flags & LOST:
-            self.engine.set_deadline(self.fd, FAREWELL)
+            self.engine().set_deadline(self.fd, FAREWELL)
         return 0
 
     cdef bint says(self, str attribute, bint default) except -1:
@@ -277,10 +283,13 @@ cdef class Connection(Endpoint):
     cdef int dropped(self) except -1:
         """The engine is gone; the protocol is not told, as asyncio does not tell it either."""
         self.flags |= CLOSING | LOST
-        self.remember()
-        self.fd = -1
-        self.protocol = None
-        self.context = None
+        try:
+            self.remember()
+        finally:
+            self.fd = -1
+            self.owner = NULL
+            self.protocol = None
+            self.context = None
         return 0
 
     # -- receiving
@@ -294,7 +303,7 @@ cdef class Connection(Endpoint):
             wanted = FLAG_IN
         if self.extras is not None and self.extras.size:
             wanted |= FLAG_OUT
-        if self.engine.interest(self.fd, wanted) < 0:
+        if self.engine().interest(self.fd, wanted) < 0:
             self.fatal_errno(errno, "Fatal error on registering the connection with epoll")
             return -1
         return 0
@@ -302,18 +311,18 @@ cdef class Connection(Endpoint):
     cdef int touched(self) except -1:
         """Input arrived: the first-byte timeout is over, the idle time starts again."""
         cdef AcceptorState *state = self.state()
-        self.engine.table[self.fd].flags |= FLAG_SPOKE
+        self.slot().flags |= FLAG_SPOKE
         if state.idle:
-            self.engine.set_deadline(self.fd, state.idle)
+            self.engine().set_deadline(self.fd, state.idle)
         elif state.first_byte:
-            self.engine.table[self.fd].deadline = 0
+            self.slot().deadline = 0
         return 0
 
     cdef int receive(self) except -1:
-        cdef ssize_t got = recv(self.fd, self.engine.buffer, RECEIVE, 0)
+        cdef ssize_t got = recv(self.fd, self.engine().buffer, RECEIVE, 0)
         if got > 0:
             self.touched()
-            return self.deliver(PyBytes_FromStringAndSize(self.engine.buffer, got))
+            return self.deliver(PyBytes_FromStringAndSize(self.engine().buffer, got))
         if got == 0:
             return self.end_of_input()
         if errno != EAGAIN and errno != EINTR:
@@ -540,8 +549,8 @@ cdef class Connection(Endpoint):
         extras.size -= sent
         if self.state().idle and not self.flags & UPGRADING:
             # A peer that takes what we send is not idle.
-            self.engine.tick()
-            self.engine.set_deadline(self.fd, self.state().idle)
+            self.engine().tick()
+            self.engine().set_deadline(self.fd, self.state().idle)
         while sent > 0:
             length = len(<bytes>extras.chunks[extras.first]) - extras.offset
             if sent < length:
@@ -671,10 +680,10 @@ cdef class Connection(Endpoint):
             raise ConnectionAbortedError("Cannot start TLS: the connection is closing")
         extras = self.need_extras()
         extras.security = settings
-        waiter = extras.waiter = self.engine.loop.create_future()
+        waiter = extras.waiter = self.loop().create_future()
         self.flags |= UPGRADING
-        self.engine.tick()
-        self.engine.set_deadline(self.fd, settings.handshake_time)
+        self.engine().tick()
+        self.engine().set_deadline(self.fd, settings.handshake_time)
         if extras.size:
             self.listen_to()
         else:
@@ -699,7 +708,7 @@ cdef class Connection(Endpoint):
         self.flags |= CLOSING
         if self.extras is None or self.extras.size == 0:
             self.flags |= LOST
-            self.engine.interest(self.fd, 0)
+            self.engine().interest(self.fd, 0)
             self.schedule_lost(None)
         else:
             self.listen_to()
@@ -731,7 +740,7 @@ cdef class Connection(Endpoint):
         if isinstance(exc, (SystemExit, KeyboardInterrupt)):
             raise exc
         if isinstance(exc, OSError):
-            if self.engine.loop.get_debug():
+            if self.loop().get_debug():
                 logger.debug("%r: %s", self, message, exc_info=exc)
         else:
             self.complain(message, exc)
@@ -741,7 +750,7 @@ cdef class Connection(Endpoint):
         """Report to the loop's exception handler; what ends a program passes through."""
         if isinstance(exc, (SystemExit, KeyboardInterrupt)):
             raise exc
-        self.engine.loop.call_exception_handler({
+        self.loop().call_exception_handler({
             "message": message, "exception": exc, "transport": self, "protocol": self.protocol,
         })
         return 0
@@ -753,13 +762,13 @@ cdef class Connection(Endpoint):
             self.extras.chunks = self.extras.context = None
             self.extras.first = self.extras.size = self.extras.offset = 0
         self.flags |= CLOSING | LOST | ABORTED
-        self.engine.interest(self.fd, 0)
+        self.engine().interest(self.fd, 0)
         return self.schedule_lost(exc)
 
     cdef int schedule_lost(self, exc) except -1:
-        self.engine.table[self.fd].deadline = 0
+        self.slot().deadline = 0
         try:
-            self.engine.loop.call_soon(self._call_connection_lost, exc)
+            self.loop().call_soon(self._call_connection_lost, exc)
         except BaseException:
             # The loop is closed: nobody will ever call back.
             self.give_back()
@@ -786,18 +795,21 @@ cdef class Connection(Endpoint):
 
     cdef void give_back(self) noexcept:
         cdef int fd = self.fd
+        cdef Engine engine
         if fd < 0:
             return
+        engine = <Engine>self.owner
         self.flags |= CLOSING | LOST
         try:
             self.remember()
         finally:
             # Whatever fails, the descriptor and its place are given back.
             self.fd = -1
+            self.owner = NULL
             self.protocol = None
             self.context = None
-            self.engine.finish(fd, not self.flags & ABORTED)
-            self.engine.reap()
+            engine.finish(fd, not self.flags & ABORTED)
+            engine.reap()
 
     cdef int remember(self) except -1:
         """Keep what may still be asked for; let go of the socket object without closing."""
@@ -810,7 +822,7 @@ cdef class Connection(Endpoint):
         if extras.waiter is not None:
             waiter = extras.waiter
             extras.waiter = None
-            if not waiter.done():
+            if not waiter.done() and not self.loop().is_closed():
                 waiter.set_exception(ConnectionAbortedError("closed before TLS had started"))
         return 0
 
@@ -845,12 +857,12 @@ cdef class Connection(Endpoint):
     cdef bytes take_peername(self, Name *name):
         """Like `take_name`, but as accept gave it: the kernel forgets the peer after a reset. A
         Unix socket's path has no room in the slot."""
-        cdef Slot *slot = &self.engine.table[self.fd]
+        cdef Slot *slot = self.slot()
         if not slot.flags & (FLAG_INET | FLAG_INET6):
             return take_name(self.fd, True, name)
         name.length = 4 if slot.flags & FLAG_INET else 16
         name.port = slot.port
-        name.scope = self.engine.extra[self.fd].scope if slot.flags & FLAG_EXTRA else 0
+        name.scope = self.engine().extra[self.fd].scope if slot.flags & FLAG_EXTRA else 0
         memcpy(name.numbers, slot.address, sizeof(name.numbers))
         return None
 
@@ -918,7 +930,7 @@ cdef class Connection(Endpoint):
             words.append("paused")
         if self.extras is not None and self.extras.size:
             words.append(f"bufsize={self.extras.size}")
-        return f"<fastlisten.Connection {' '.join(words)} peer={self.engine.peername(self.fd)!r}>"
+        return f"<fastlisten.Connection {' '.join(words)} peer={self.engine().peername(self.fd)!r}>"
 
 
 cdef class ConnectionAcceptor(Acceptor):

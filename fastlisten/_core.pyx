@@ -1262,7 +1262,7 @@ cdef class Engine:
         cdef Py_ssize_t size = len(self.endpoints)
         if fd >= size:
             self.endpoints.extend([None] * (fd + 256 - size))
-        endpoint.engine = self
+        endpoint.owner = <void *>self
         endpoint.fd = fd
         self.endpoints[fd] = endpoint
         self.table[fd].state = SLOT_OPEN
@@ -1663,6 +1663,7 @@ os.register_at_fork(after_in_child=_close_after_fork)
 
 # --- endpoints and acceptors ------------------------------------------------------------------
 
+@cython.no_gc
 cdef class Endpoint:
     """A connection as the engine sees it. Subclassed natively; of no use by itself."""
 
@@ -1689,6 +1690,7 @@ cdef class Endpoint:
     cdef int dropped(self) except -1:
         """The engine closes the descriptor; forget it."""
         self.fd = -1
+        self.owner = NULL
         return 0
 
 

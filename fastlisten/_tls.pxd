@@ -1,5 +1,6 @@
 # TLS on the descriptor: attributes and signatures.
 
+cimport cython
 from libc.stdint cimport uint32_t
 
 from fastlisten._connection cimport Connection, ConnectionAcceptor, Security
@@ -30,6 +31,7 @@ cdef class TlsSettings(Security):
     cdef object progress           # OrderedDict of TlsConnection, oldest first
 
 
+@cython.no_gc
 cdef class TlsConnection(Connection):
     cdef TlsSettings settings
     cdef object holder     # the socket object that OpenSSL's side looks at

@@ -10,6 +10,8 @@
 #        v                                         | of the peer       | its end, or the timeout
 #       lost                                       +-------------------+
 
+cimport cython
+
 import collections
 import logging
 import os
@@ -138,9 +140,10 @@ cdef class TlsSettings(Security):
         new.waiter = waiter
         old.sock = None
         old.successor = successor
-        connection.engine.adopt(fd, successor)
+        connection.engine().adopt(fd, successor)
         connection.flags = (connection.flags | CLOSING | LOST) & ~UPGRADING
         connection.fd = -1
+        connection.owner = NULL
         connection.protocol = connection.context = None
         # The deadline that start_tls() has set goes on.
         successor.listen_to()
@@ -166,11 +169,12 @@ cdef class TlsSettings(Security):
         connection.tls = HANDSHAKE | ATTACHED
         acceptor.take(connection, sock, protocol)
         waiter = connection.extras.waiter = acceptor.engine.loop.create_future()
-        connection.engine.set_deadline(connection.fd, self.handshake_time)
+        connection.engine().set_deadline(connection.fd, self.handshake_time)
         connection.listen_to()
         return waiter
 
 
+@cython.no_gc
 cdef class TlsConnection(Connection):
     """A served connection under TLS: an `asyncio.Transport` as asyncio's own for TLS.
 
@@ -203,7 +207,7 @@ cdef class TlsConnection(Connection):
         return 0
 
     cdef int happened(self, uint32_t events) except -1:
-        cdef uint32_t interest = self.engine.table[self.fd].flags
+        cdef uint32_t interest = self.slot().flags
         cdef bint readable = events & <uint32_t>(EPOLLIN | EPOLLERR | EPOLLHUP)
         if self.flags & LOST:
             return 0
@@ -273,7 +277,7 @@ cdef class TlsConnection(Connection):
             wanted = FLAG_OUT if self.tls & WANTS_WRITE else FLAG_IN
         if not self.flags & (CLOSING | PAUSED) and not self.tls & HELD:
             wanted |= FLAG_OUT if self.tls & READ_WANTS_WRITE else FLAG_IN
-        if self.engine.interest(self.fd, wanted) < 0:
+        if self.engine().interest(self.fd, wanted) < 0:
             self.fatal_errno(errno, "Fatal error on registering the connection with epoll")
             return -1
         return 0
@@ -293,7 +297,7 @@ cdef class TlsConnection(Connection):
         return 0
 
     cdef int wrap(self) except -1:
-        cdef Slot *slot = &self.engine.table[self.fd]
+        cdef Slot *slot = self.slot()
         cdef int family = socket.AF_UNIX
         if slot.flags & FLAG_INET:
             family = socket.AF_INET
@@ -340,7 +344,7 @@ cdef class TlsConnection(Connection):
     cdef int ready(self) except -1:
         """The handshake is done."""
         cdef TlsAcceptor acceptor
-        cdef Slot *slot = &self.engine.table[self.fd]
+        cdef Slot *slot = self.slot()
         self.settings.progress.pop(self, None)
         self.owner = None
         self.tls &= ~(HANDSHAKE | WANTS_WRITE)
@@ -359,7 +363,7 @@ cdef class TlsConnection(Connection):
                 waiter.set_result(self)
             self.tls |= HELD
             self.listen_to()
-            self.engine.loop.call_soon(self._deliver)
+            self.loop().call_soon(self._deliver)
             return 0
         if self.tls & ATTACHED:
             waiter = self.extras.waiter
@@ -370,7 +374,7 @@ cdef class TlsConnection(Connection):
             return 0
         acceptor = <TlsAcceptor>self.acceptor()
         if acceptor.first_byte:
-            self.engine.set_deadline(self.fd, acceptor.first_byte)
+            self.engine().set_deadline(self.fd, acceptor.first_byte)
         if acceptor.texts[0]:
             self.write(acceptor.texts[0])
         if self.fd < 0 or self.flags & LOST:
@@ -395,10 +399,10 @@ cdef class TlsConnection(Connection):
         if self.flags & LOST:
             return 0
         state.handshake_failures += 1
-        self.engine.record(R_HANDSHAKE, state, self.fd, 1)
+        self.engine().record(R_HANDSHAKE, state, self.fd, 1)
         # OpenSSL has sent its alert. Unread bytes would turn the close into a reset that
         # overtakes it.
-        recv(self.fd, self.engine.buffer, RECEIVE, MSG_DONTWAIT)
+        recv(self.fd, self.engine().buffer, RECEIVE, MSG_DONTWAIT)
         if self.extras is not None and self.extras.waiter is not None:
             waiter = self.extras.waiter
             self.extras.waiter = None
@@ -431,7 +435,7 @@ cdef class TlsConnection(Connection):
     cdef int receive(self) except -1:
         cdef Py_ssize_t got
         try:
-            got = self.session.read(RECEIVE, self.engine.view)
+            got = self.session.read(RECEIVE, self.engine().view)
         except BaseException as exc:
             return self.read_failed(exc)
         if got == 0:
@@ -441,7 +445,7 @@ cdef class TlsConnection(Connection):
         return self.took(got)
 
     cdef int took(self, Py_ssize_t got) except -1:
-        cdef bytes data = PyBytes_FromStringAndSize(self.engine.buffer, got)
+        cdef bytes data = PyBytes_FromStringAndSize(self.engine().buffer, got)
         self.touched()
         if not self.tls & SILENT:
             return self.deliver(data)
@@ -516,7 +520,7 @@ cdef class TlsConnection(Connection):
             if stop == 0:
                 stop = fl_microseconds() + SLICE
             elif fl_microseconds() > stop:
-                self.engine.loop.call_soon(self._deliver)
+                self.loop().call_soon(self._deliver)
                 return 0
             if not self.flags & BUFFERED:
                 return self.receive()
@@ -566,7 +570,7 @@ cdef class TlsConnection(Connection):
         self.flags &= ~PAUSED
         self.context = PyContext_CopyCurrent()
         if self.early is not None or not self.tls & (HANDSHAKE | HELD) and self.session.pending():
-            self.engine.loop.call_soon(self._deliver)
+            self.loop().call_soon(self._deliver)
         else:
             self.listen_to()
 
@@ -699,8 +703,8 @@ cdef class TlsConnection(Connection):
             extras.first = 0
         if moved and self.state().idle and not self.flags & CLOSING:
             # A peer that takes what we send is not idle.
-            self.engine.tick()
-            self.engine.set_deadline(self.fd, self.state().idle)
+            self.engine().tick()
+            self.engine().set_deadline(self.fd, self.state().idle)
         self.may_resume()
         if self.fd < 0 or self.flags & LOST:
             return 0
@@ -764,8 +768,8 @@ cdef class TlsConnection(Connection):
             return
         self.flags |= CLOSING
         self.tls |= SHUTTING
-        self.engine.tick()
-        self.engine.set_deadline(self.fd, self.settings.shutdown_time)
+        self.engine().tick()
+        self.engine().set_deadline(self.fd, self.settings.shutdown_time)
         if self.extras is None or self.extras.size == 0:
             self.shutdown_step()
         else:
@@ -795,7 +799,7 @@ cdef class TlsConnection(Connection):
         self.tell_eof()
         if self.fd >= 0 and not self.flags & LOST:
             self.flags |= LOST
-            self.engine.interest(self.fd, 0)
+            self.engine().interest(self.fd, 0)
             self.schedule_lost(None)
         return 0
 
