@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import smtplib
+import socket
 import ssl
 from pathlib import Path
 from typing import Literal
@@ -132,6 +133,39 @@ async def test_it_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingLibraryError, match="fastlisten"):
         async with serve(Echo, tls="implicit"):
             raise AssertionError("it is served")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("way", ["idle", "busy"])
+@on_loops
+async def test_a_client_that_does_not_answer_does_not_hold_up_the_end(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has got its farewell and the server's close_notify; its own may never come."""
+    monkeypatch.setattr("fastlisten.runtime.listener._CLOSE_PATIENCE", 0.05)
+
+    def talk(served: Served) -> ssl.SSLSocket:
+        assert served.client_context is not None
+        plain = socket.create_connection((served.host, served.port))
+        made = served.client_context.wrap_socket(plain, server_hostname="localhost")
+        made.sendall(b"begin" if way == "busy" else b"x")
+        made.recv(5)
+        return made
+
+    async with serve(Echo, tls="implicit", drain_timeout=60) as served:
+        client = await asyncio.to_thread(talk, served)
+        if way == "busy":
+            # What is busy is not concerned, for however long.
+            for _ in range(20):
+                assert served.listener.drain() == 1
+                await asyncio.sleep(0.01)
+            client.sendall(b"end")
+    with client:
+        assert await asyncio.to_thread(client.recv, 3) == (b"end" if way == "busy" else b"far")
+        received = b""
+        while data := await asyncio.to_thread(client.recv, 100):
+            received += data
+        assert received.endswith(b"ewell: shutdown\n")
 
 
 # --- functions --------------------------------------------------------------------------------

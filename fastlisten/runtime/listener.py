@@ -23,17 +23,23 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastlisten._connection import Connection, ConnectionAcceptor
 from fastlisten._core import Acceptor, Engine, Places
-from fastlisten._tls import TlsAcceptor, TlsSettings
+from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.handlers.base import ConnectionInfo, Handler
 from fastlisten.runtime.refusal import Words
 from fastlisten.runtime.sockets import BoundSocket, close_all
 
 __all__ = ["Limits", "Listener", "State"]
+
+#: How long a drain waits for clients to answer the end of TLS (close_notify), in seconds: as long
+#: as the core waits for those that it refuses. All has been sent by then; a client that is gone
+#: or hangs would hold up the stop of the server for the whole time that it has otherwise.
+_CLOSE_PATIENCE = 2.0
 
 
 class State(enum.Enum):
@@ -107,6 +113,7 @@ class Listener:
         self._places: Places | None = None
         self._state = State.BOUND
         self._drained: asyncio.Event = asyncio.Event()
+        self._drain_began = 0.0
 
     @property
     def state(self) -> State:
@@ -205,6 +212,7 @@ class Listener:
             return 0
         if self._state is not State.DRAINING:
             self._state = State.DRAINING
+            self._drain_began = time.monotonic()
             acceptors = tuple(self._acceptors)
             if not acceptors:
                 self._finish()
@@ -212,7 +220,18 @@ class Listener:
             for acceptor in acceptors:
                 acceptor.close()
             close_all(self.sockets)
-        return sum(acceptor.drain() for acceptor in tuple(self._acceptors))
+        left = sum(acceptor.drain() for acceptor in tuple(self._acceptors))
+        if left and time.monotonic() - self._drain_began > _CLOSE_PATIENCE:
+            self._end_unanswered()
+        return left
+
+    def _end_unanswered(self) -> None:
+        """End connections that wait for nothing but their client's close_notify."""
+        for acceptor in tuple(self._acceptors):
+            for one in acceptor.endpoints():
+                closing = isinstance(one, TlsConnection) and one.is_closing()
+                if closing and not one.get_write_buffer_size():
+                    one.abort()
 
     def abort(self) -> int:
         """Close all connections at once; return how many there were."""

@@ -39,6 +39,8 @@ class Server:
     Use `serve` for all of it, or `startup`, `main_loop` and `shutdown` one after the other, or
     ``async with Server(config) as server`` in a program that has its own main loop.
 
+    Certificates are read when it is made, and the self-signed one is made then where it is needed.
+
     Args:
         config: loaded; every listener must be one that this version can serve.
 
