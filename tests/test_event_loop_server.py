@@ -134,8 +134,9 @@ def test_everything_of_asyncios_server(ours: LoopFactory) -> None:
     assert names - set(dir(fastlisten.ConnectionServer)) == set()
 
     async def script(world: World) -> None:
-        server = await world.serve(lambda: Recorder(world))
-        assert isinstance(server, asyncio.AbstractServer)
+        served = await world.serve(lambda: Recorder(world))
+        assert isinstance(served, asyncio.AbstractServer)
+        server: Any = served
         world.note("loop", server.get_loop() is world.loop)
         world.note("before", server._sockets is None, server._waiters is None)
         server.close()
