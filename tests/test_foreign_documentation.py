@@ -1,0 +1,236 @@
+"""Every program of docs/asyncio.md runs as it stands, and answers; only its port is replaced.
+
+Rules of this file: programs are started and ended (by an interrupt) as a user would. A program that
+is added to the page needs a conversation here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers_foreign import PATIENCE, Certificate, foreign, make_certificate
+
+PAGE = Path(__file__).parent.parent / "docs" / "asyncio.md"
+
+_, _, _, client, httpx, pytestmark = foreign(
+    "uvicorn", "aiohttp", "aiosmtpd", "websockets.sync.client", "httpx"
+)
+pytestmark += [
+    pytest.mark.skipif(not PAGE.exists(), reason="docs/ is not beside these tests"),
+    pytest.mark.external("openssl"),
+    pytest.mark.usefixtures("descriptors_back"),
+]
+
+#: Interrupted programs end with it: as CPython does, by the signal, or by their own choice.
+INTERRUPTED = (0, 1, -signal.SIGINT)
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of the page in a language."""
+    if not PAGE.exists():
+        return []
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def programs() -> dict[str, str]:
+    """Return the programs by the name in their first line."""
+    return {block.splitlines()[0].removeprefix("# "): block for block in blocks("python")}
+
+
+class Ports:
+    """A free port for each port of a program, kept until the program, with SO_REUSEADDR, has it."""
+
+    def __init__(self) -> None:
+        self.sockets: dict[int, socket.socket] = {}
+
+    def __call__(self, written: re.Match[str]) -> str:
+        return str(self[int(written[0])])
+
+    def __getitem__(self, port: int) -> int:
+        """Return the port that stands for the one that is written."""
+        if port not in self.sockets:
+            sock = self.sockets[port] = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", 0))
+        number: int = self.sockets[port].getsockname()[1]
+        return number
+
+    def replace(self, text: str) -> str:
+        """Return a text with free ports."""
+        return re.sub(r"\b8\d\d\d\b", self, text)
+
+    def close(self) -> None:
+        """Give all back."""
+        for sock in self.sockets.values():
+            sock.close()
+
+
+Talk = Callable[[Ports, Path], None]
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), PATIENCE)
+
+
+def trust(folder: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=folder / "certificate.pem")
+
+
+def talk_to_echo(ports: Ports, folder: Path) -> None:
+    with connect(ports[8007]) as sock, sock.makefile("rwb") as stream:
+        stream.write(b"hello\n")
+        stream.flush()
+        assert stream.readline() == b"hello\n"
+
+
+def get_hello(port: int) -> None:
+    assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).text == "hello"
+
+
+def talk_to_chat(ports: Ports, folder: Path) -> None:
+    with client.connect(f"ws://127.0.0.1:{ports[8765]}", proxy=None) as connection:
+        connection.send("hello")
+        assert connection.recv() == "hello"
+
+
+def talk_to_mail(ports: Ports, folder: Path) -> None:
+    with smtplib.SMTP("localhost", ports[8025], timeout=PATIENCE) as connection:
+        connection.starttls(context=trust(folder))
+        assert not connection.sendmail("a@example.org", ["b@example.org"], b"Subject: x\r\n\r\nx")
+
+
+def talk_to_counted(ports: Ports, folder: Path) -> None:
+    # The waiting for the start was a visit too.
+    for number in (2, 3):
+        with connect(ports[8017]) as sock, sock.makefile("rb") as stream:
+            assert stream.read() == b"You are number %d.\n" % number
+
+
+def talk_to_secure(ports: Ports, folder: Path) -> None:
+    context = trust(folder)
+    with (
+        connect(ports[8465]) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as secure,
+    ):
+        secure.sendall(b"NOOP\r\n")
+        assert secure.recv(100) == b"250 TLSv1.3\r\n"
+    with connect(ports[8587]) as sock:
+        sock.sendall(b"NOOP\r\n")
+        assert sock.recv(100) == b"250 plaintext\r\n"
+        sock.sendall(b"STARTTLS\r\n")
+        assert sock.recv(100) == b"220 go ahead\r\n"
+        with context.wrap_socket(sock, server_hostname="localhost") as secure:
+            secure.sendall(b"NOOP\r\n")
+            assert secure.recv(100) == b"250 TLSv1.3\r\n"
+    # A command that is injected in plaintext is not answered: it breaks the handshake.
+    with connect(ports[8587]) as sock, sock.makefile("rb") as stream:
+        sock.sendall(b"STARTTLS\r\nNOOP\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert b"250" not in stream.read()
+
+
+TALKS: dict[str, Talk] = {
+    "echo.py": talk_to_echo,
+    "web.py": lambda ports, folder: get_hello(ports[8000]),
+    "site.py": lambda ports, folder: get_hello(ports[8080]),
+    "chat.py": talk_to_chat,
+    "mail.py": talk_to_mail,
+    "counted.py": talk_to_counted,
+    "secure.py": talk_to_secure,
+}
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until somebody listens."""
+    end = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            connect(port).close()
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+        else:
+            return
+    raise AssertionError(f"it does not listen: {log.read_text()}")
+
+
+def run(command: list[str], folder: Path, ports: Ports, talk: Talk) -> None:
+    """Start a program, talk to it, interrupt it; it may have complained of nothing."""
+    make_certificate(folder)
+    log = folder / "log"
+    environment = os.environ | {"PYTHONPATH": str(PAGE.parent.parent)}
+    with log.open("wb") as output:
+        # Where a shell started the tests in the background, interrupts are ignored and inherited.
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    try:
+        for port in ports.sockets:
+            wait_for(ports[port], process, log)
+        talk(ports, folder)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) in INTERRUPTED, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+        ports.close()
+    said = log.read_text()
+    assert "Warning" not in said
+    assert "never retrieved" not in said
+    assert set(re.findall(r"^(\w*(?:Error|Exception))\b", said, re.MULTILINE)) == set(), said
+
+
+def test_every_program_of_the_page_is_talked_to() -> None:
+    assert list(programs()) == list(TALKS)
+
+
+@pytest.mark.parametrize("name", TALKS)
+def test_a_program_of_the_page_runs(name: str, tmp_path: Path) -> None:
+    ports = Ports()
+    (tmp_path / name).write_text(ports.replace(programs()[name]))
+    # In development mode: what is left open warns.
+    run([sys.executable, "-X", "dev", name], tmp_path, ports, TALKS[name])
+
+
+def test_the_command_of_the_page_runs(tmp_path: Path) -> None:
+    (command,) = blocks("console")
+    ports = Ports()
+    program, *options = ports.replace(command).split()
+    assert program == "uvicorn"
+    shutil.copy(_written(tmp_path), tmp_path / "application.py")
+    run(
+        [sys.executable, "-m", program, *options],
+        tmp_path,
+        ports,
+        lambda ports, folder: get_hello(ports[8000]),
+    )
+
+
+def _written(folder: Path) -> Path:
+    """Write the application of the page's program, without what starts it."""
+    path = folder / "web.py"
+    path.write_text(programs()["web.py"].partition("uvicorn.run(")[0])
+    return path
+
+
+def test_the_certificate_of_the_page_is_what_tests_make(tmp_path: Path) -> None:
+    made: Certificate = make_certificate(tmp_path)
+    names = (made.certificate.name, made.key.name)
+    assert f"load_cert_chain{names}".replace("'", '"') in programs()["secure.py"]
