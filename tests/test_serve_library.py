@@ -132,6 +132,24 @@ async def test_signals_stop_it(number: signal.Signals) -> None:
 
 
 @on_loops
+async def test_sighup_reads_certificates_again(caplog: pytest.LogCaptureFixture) -> None:
+    """And ends nothing, where there are none too."""
+    caplog.set_level("INFO", "fastlisten")
+    before = signal.getsignal(signal.SIGHUP)
+    server = Server(loads(TEXT))
+    running = asyncio.create_task(server.serve())
+    await soon(lambda: server.started, "the start")
+    with await connect("127.0.0.1", port_of(server)) as client:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await soon(lambda: "nothing has changed in 0 files" in caplog.text, "the answer")
+        client.send(b"x")
+        assert await read_some(client, 1) == b"x"
+        server.stop()
+        await running
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+@on_loops
 async def test_a_cancelled_serve_drains() -> None:
     server = Server(loads(TEXT))
     running = asyncio.create_task(server.serve())
