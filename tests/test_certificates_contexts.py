@@ -176,6 +176,20 @@ def test_an_authority_below_another_is_enough() -> None:
         shake(context, beside)
 
 
+def test_what_a_client_proved_cannot_be_prolonged() -> None:
+    """A session of TLS 1.3 would get a new term with each return."""
+    one = client(V13)
+    authority().sign("alice", client=True).load_into(one)
+    strict = Recipe().context(pair(), authority().pem.decode())
+    first = shake(strict, one)
+    again = shake(strict, one, session=first.client.session)
+    assert not again.client.session_reused
+    assert again.server.getpeercert()
+    lenient = Recipe().context(pair())
+    session = shake(lenient, one).client.session
+    assert shake(lenient, one, session=session).client.session_reused
+
+
 # --- names ------------------------------------------------------------------------------------
 
 
