@@ -11,6 +11,7 @@ copies of connections are closed in the child and live on in the parent; it may 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -167,7 +168,17 @@ class ServerMethods(asyncio.AbstractEventLoop):
             settings = shared_settings(
                 self._taker.engine, ssl, ssl_handshake_timeout, ssl_shutdown_timeout
             )
-            transport = await settings.attach(self._taker, sock, protocol)
+            handshake = settings.attach(self._taker, sock, protocol)
+            try:
+                transport = await handshake
+            except asyncio.CancelledError:
+                if handshake.cancelled():
+                    # Ends it: the descriptor is the transport's, which nobody knows yet.
+                    with contextlib.suppress(OSError):
+                        sock.shutdown(socket.SHUT_RDWR)
+                elif handshake.exception() is None:
+                    handshake.result().abort()
+                raise
         else:
             transport = self._taker.attach(sock, protocol)
         if self.get_debug():
