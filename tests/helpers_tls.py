@@ -8,6 +8,7 @@ class and reason: their texts name lines of CPython's source.
 
 from __future__ import annotations
 
+import _ssl
 import asyncio
 import contextlib
 import ctypes
@@ -15,9 +16,11 @@ import difflib
 import gc
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import pytest
 import uvloop
 from helpers_connection import (
     Buffered,
@@ -45,7 +48,7 @@ __all__ = [
     "joined",
     "kind_of_api",
     "no_transport_left",
-    "openssl_state",
+    "openssl_function",
     "play_tls",
     "same_tls",
     "spelled",
@@ -325,14 +328,32 @@ class TlsWorld(World):
         await self.until(lambda: not any(engine.census()[name] for name in names))
 
 
-def openssl_state(client: TlsClient) -> int:
+def openssl_state(tls: ssl.SSLObject) -> int:
     """Return the address of OpenSSL's SSL structure, for calls by ctypes."""
     # The object's head, its socket, then the pointer (CPython 3.7 to 3.14).
-    inner: Any = client.tls._sslobj  # type: ignore[attr-defined]
+    inner: Any = tls._sslobj  # type: ignore[attr-defined]
     place = id(inner) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
     address = ctypes.c_void_p.from_address(place).value
     assert address is not None
     return address
+
+
+def openssl_function(name: str, *arguments: Any) -> Callable[..., int]:
+    """Return a function of the OpenSSL that Python's ssl uses; skip the test where there is none.
+
+    Args:
+        name: of a function that takes an SSL structure.
+        arguments: the types of the arguments behind it.
+    """
+    if sys.version_info >= (3, 15):
+        pytest.skip("where this Python keeps OpenSSL's state is not known here")
+    try:
+        function: Any = getattr(ctypes.CDLL(_ssl.__file__), name)
+    except (AttributeError, OSError):
+        pytest.skip("the OpenSSL of this Python cannot be called by ctypes")
+    function.argtypes = [ctypes.c_void_p, *arguments]
+    function.restype = ctypes.c_int
+    return lambda tls, *values: int(function(openssl_state(tls), *values))
 
 
 def tls_connections() -> int:

@@ -7,15 +7,12 @@ read while it writes, is brought about by the least socket buffers and by key up
 
 from __future__ import annotations
 
-import _ssl
 import asyncio
 import contextlib
 import ctypes
 import hashlib
 import random
 import ssl
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,11 +25,11 @@ from helpers_tls import (
     TlsClient,
     TlsRecorder,
     TlsWorld,
-    openssl_state,
+    openssl_function,
     play_tls,
     same_tls,
 )
-from helpers_tls_certificates import client_context
+from helpers_tls_certificates import client_context, server_context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,35 +60,9 @@ def kind(way: tuple[LoopFactory, str]) -> str:
     return way[1]
 
 
-def find_key_update() -> Callable[[TlsClient, bool], None] | None:
-    """Return what queues a key update of a client, None where OpenSSL cannot be reached."""
-    try:
-        library = ctypes.CDLL(_ssl.__file__)
-        function = library.SSL_key_update
-    except (AttributeError, OSError):
-        # OpenSSL is linked into the interpreter, or hides its names.
-        return None
-    function.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    function.restype = ctypes.c_int
-
-    def update(client: TlsClient, answer: bool) -> None:
-        assert function(openssl_state(client), int(answer)) == 1
-
-    return update
-
-
-_key_update = find_key_update()
-
-needs_key_update = pytest.mark.skipif(
-    _key_update is None or sys.version_info >= (3, 15),
-    reason="the OpenSSL of this Python cannot be called by ctypes",
-)
-
-
 def key_update(client: TlsClient, *, answer: bool) -> bytes:
     """Return the record of a key update that does or does not ask for one in return."""
-    assert _key_update is not None
-    _key_update(client, answer)
+    assert openssl_function("SSL_key_update", ctypes.c_int)(client.tls, int(answer)) == 1
     # OpenSSL sends it with the next write; an empty one makes a record of no bytes behind it.
     client.tls.write(b"")
     return client.flight()
@@ -320,7 +291,6 @@ def test_both_sides_flood(loop_factory: LoopFactory, kind: str, version: ssl.TLS
     assert ("client", True) in play_tls(script, loop_factory, kind=kind)
 
 
-@needs_key_update
 @pytest.mark.parametrize("answer", [False, True], ids=["told", "asked"])
 def test_key_updates_between_records(loop_factory: LoopFactory, kind: str, answer: bool) -> None:
     async def script(world: TlsWorld) -> None:
@@ -338,7 +308,6 @@ def test_key_updates_between_records(loop_factory: LoopFactory, kind: str, answe
     assert ("client", b"  4") in log
 
 
-@needs_key_update
 def test_a_key_update_while_our_queue_is_full(loop_factory: LoopFactory, kind: str) -> None:
     """The answer waits behind what is unsent; reading and writing go on."""
 
@@ -373,7 +342,6 @@ def test_a_key_update_while_our_queue_is_full(loop_factory: LoopFactory, kind: s
     ]
 
 
-@needs_key_update
 def test_a_flood_of_key_updates_that_nobody_reads(loop_factory: LoopFactory, kind: str) -> None:
     """A client that asks and asks and does not read: memory is bounded and nothing is left.
 
@@ -400,3 +368,52 @@ def test_a_flood_of_key_updates_that_nobody_reads(loop_factory: LoopFactory, kin
     log = play_tls(script, loop_factory, kind=kind)
     assert log[-1] == ("sent", True)
     assert log[-2][1].startswith(("SSLError(BAD_LENGTH", "ConnectionResetError", "BrokenPipe"))
+
+
+def test_writing_that_wants_to_read(loop_factory: LoopFactory, kind: str) -> None:
+    """While a handshake is renewed, which under TLS 1.2 a server may ask for, OpenSSL sends no data
+    before it has read the client's part of it."""
+
+    async def script(world: TlsWorld) -> None:
+        context = server_context(newest=ssl.TLSVersion.TLSv1_2)
+        context.options &= ~ssl.OP_NO_RENEGOTIATION
+        received = bytearray()
+        hooks: dict[str, Hook] = {"data_received": lambda p, data: received.extend(data)}
+        await world.serve(lambda: TlsRecorder(world, hooks), context=context)
+        client, transport = await world.made()
+        renew = openssl_function("SSL_renegotiate")
+        expected = b""
+        for i in range(3):
+            assert renew(transport.get_extra_info("ssl_object")) == 1
+            transport.write(b"%d" % i)
+            # The client meets the request and answers with a ClientHello.
+            got = hello = b""
+            while not (got and hello):
+                try:
+                    got += client.tls.read(1)
+                except ssl.SSLWantReadError:
+                    hello += client.flight()
+                    if not (got and hello):
+                        await client.feed()
+            assert got == b"%d" % i
+            assert len(hello) > 100
+            await client.raw.send(hello)
+            await world.settle()
+            transport.write(numbers(200_000, i))
+            await world.settle()
+            # Nothing of it goes out before the client has done its part.
+            world.note("waiting", transport.get_write_buffer_size())
+            world.note("client", await client.receive(200_000) == numbers(200_000, i))
+            await client.send(b"and back")
+            expected += b"and back"
+            await world.until(lambda: len(received) == len(expected))  # noqa: B023
+        world.note("server", bytes(received) == expected)
+        await client.notify()
+        await world.until("connection_lost")
+
+    log = play_tls(script, loop_factory, kind=kind)
+    assert [note for note in log if note[0] in ("waiting", "client", "server")] == [
+        *[("waiting", 200_000), ("client", True)] * 3,
+        ("server", True),
+    ]
+    assert log[-2:] == [("eof_received",), ("connection_lost", "none")]

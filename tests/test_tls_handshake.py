@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from helpers_connection import LoopFactory
 from helpers_core import Client, Echo, run, until
 from helpers_tls import TlsClient, TlsRecorder, TlsWorld, play_tls, same_tls
 from helpers_tls_certificates import CLIENT, client_context, server_context
+from helpers_tls_certificates import certificates as made
 from helpers_tls_core import TlsListener, client_hello, talk, tls_listening
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
@@ -263,8 +265,6 @@ def test_a_certificate_loaded_into_the_live_context(loop_factory: LoopFactory) -
         hooks: Any = {"data_received": lambda p, data: p.transport.write(data)}
         await world.serve(lambda: TlsRecorder(world, hooks), context=context)
         old, _ = await world.made()
-        from helpers_tls_certificates import certificates as made
-
         context.load_cert_chain(made().rsa)
         # OpenSSL holds one certificate of each type, and the client chooses.
         rsa = client_context(version=ssl.TLSVersion.TLSv1_2)
@@ -278,6 +278,43 @@ def test_a_certificate_loaded_into_the_live_context(loop_factory: LoopFactory) -
         b"hello",
         b"hello",
     ]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_flight_larger_than_the_send_buffer(
+    loop_factory: LoopFactory, version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    """The handshake wants to write and has to wait for a client that reads slowly."""
+    chain = tmp_path / "chain.pem"
+    chain.write_text(Path(made().p256).read_text() + Path(made().authority).read_text() * 60)
+    context = server_context()
+    context.load_cert_chain(chain)
+
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: TlsRecorder(world), context=context, send_buffer=2048)
+        raw = await world.connect(receive_buffer=2048)
+        client = TlsClient(raw, client_context(version=version))
+        with pytest.raises(ssl.SSLWantReadError):
+            client.tls.do_handshake()
+        await client.flush()
+        await world.settle()
+        size = 0
+        while True:
+            data = await world.patience(world.loop.sock_recv(raw.sock, 700))
+            client.incoming.write(data)
+            size += len(data)
+            try:
+                client.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await client.flush()
+        await client.flush()
+        await client.send(b"hello")
+        await world.until("data_received")
+        world.note("large", size > 20_000)
+
+    log = play_tls(script, loop_factory)
+    assert log == [("connection_made",), ("data_received", "bytes", b"hello"), ("large", True)]
 
 
 # -- timeouts
