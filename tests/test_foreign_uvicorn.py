@@ -35,7 +35,7 @@ from helpers_foreign import (
 )
 
 uvicorn, httpx, aiohttp, websockets, pytestmark = foreign(
-    "uvicorn", "httpx", "aiohttp", "websockets.sync.client"
+    "uvicorn", "httpx", "aiohttp", "websockets.asyncio.client"
 )
 pytestmark += [pytest.mark.external("openssl")]
 
@@ -236,15 +236,19 @@ def test_a_websocket(serving: Serving) -> None:
     options: dict[str, Any] = {"max_size": None, "proxy": None}
     if address.way == "tls":
         options["ssl"] = address.certificate.client_context()
-    if address.way == "unix":
-        opened = websockets.unix_connect(address.path, "ws://localhost/", **options)
-    else:
-        opened = websockets.connect(address.url("ws"), **options)
-    with opened as client:
-        serving.check_native()
-        for message in ("text", b"bytes", b"x" * (2 << 20)):
-            client.send(message)
-            assert client.recv() == message
+
+    async def talk() -> None:
+        if address.way == "unix":
+            opened = websockets.unix_connect(address.path, "ws://localhost/", **options)
+        else:
+            opened = websockets.connect(address.url("ws"), **options)
+        async with opened as client:
+            serving.check_native()
+            for message in ("text", b"bytes", b"x" * (2 << 20)):
+                await client.send(message)
+                assert await client.recv() == message
+
+    asyncio.run(talk())
 
 
 @needs_program("curl")

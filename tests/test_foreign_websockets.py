@@ -1,7 +1,8 @@
-"""The websockets library's server on our loops, answering the library's own clients.
+"""The websockets library's server on our loops, answering the library's own client.
 
-Rules of this file: as in the tests of uvicorn. The blocking client is used where one connection
-does, the asyncio one for crowds.
+Rules of this file: as in the tests of uvicorn. The client is the asyncio one: the blocking one
+reads and writes one SSLSocket from two threads, and then waits for ever now and then, whoever
+serves.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -30,11 +30,8 @@ from helpers_foreign import (
     until,
 )
 
-server, client, sync, exceptions, pytestmark = foreign(
-    "websockets.asyncio.server",
-    "websockets.asyncio.client",
-    "websockets.sync.client",
-    "websockets.exceptions",
+server, client, exceptions, pytestmark = foreign(
+    "websockets.asyncio.server", "websockets.asyncio.client", "websockets.exceptions"
 )
 pytestmark += [pytest.mark.external("openssl")]
 
@@ -110,90 +107,104 @@ async def websockets_server(address: Address) -> AsyncIterator[Service]:
 certificate, start, shared, serving = fixtures(websockets_server)
 
 
-def connect(serving: Serving, path: str, library: Any = None, **options: Any) -> Any:
-    """Return the library's blocking client, or another one, for a path."""
-    address, library = serving.address, library or sync
-    options |= {"max_size": None, "proxy": None, "compression": None}
+def connect(serving: Serving, path: str, **options: Any) -> Any:
+    """Return the library's client for a path."""
+    address = serving.address
+    options |= {"max_size": None, "proxy": None, "compression": None, "open_timeout": 30}
     if address.way == "tls":
         options["ssl"] = address.certificate.client_context()
     if address.way == "unix":
-        return library.unix_connect(address.path, f"ws://localhost{path}", **options)
-    return library.connect(address.url("ws", path), **options)
+        return client.unix_connect(address.path, f"ws://localhost{path}", **options)
+    return client.connect(address.url("ws", path), **options)
 
 
 # -- one server for several tests
 
 
 def test_messages_of_all_sizes(serving: Serving) -> None:
-    with connect(serving, "/echo") as connection:
-        serving.check_native()
-        for size in (0, 1, 125, 126, 65535, 65536, 4 << 20):
-            for message in ("é" * (size // 2), bytes(range(256)) * (size // 256) + b"!"):
-                connection.send(message)
-                assert connection.recv() == message
+    async def talk() -> None:
+        async with connect(serving, "/echo") as connection:
+            serving.check_native()
+            for size in (0, 1, 125, 126, 65535, 65536, 4 << 20):
+                for message in ("é" * (size // 2), bytes(range(256)) * (size // 256) + b"!"):
+                    await connection.send(message)
+                    assert await connection.recv() == message
+
+    asyncio.run(talk())
 
 
 def test_fragments_and_pings(serving: Serving) -> None:
-    with connect(serving, "/echo") as connection:
-        connection.send(b"x" * size for size in range(1000))
-        assert connection.ping().wait(30)
-        assert connection.recv() == b"x" * sum(range(1000))
+    async def talk() -> None:
+        async with connect(serving, "/echo") as connection:
+            await connection.send(b"x" * size for size in range(1000))
+            await (await connection.ping())
+            assert await connection.recv() == b"x" * sum(range(1000))
+
+    asyncio.run(talk())
 
 
 def test_a_client_that_reads_slowly_slows_the_server(serving: Serving) -> None:
     service: Service = serving.result
     service.sent = 0
-    with connect(serving, "/flood", max_queue=2) as connection:
-        assert stalled(lambda: service.sent) < MUCH
-        received = [connection.recv() for _ in range(MUCH >> 16)]
-    assert received == [bytes([number % 251]) * 65536 for number in range(MUCH >> 16)]
+
+    async def talk() -> list[bytes]:
+        async with connect(serving, "/flood", max_queue=2) as connection:
+            # The client's loop stands still meanwhile.
+            assert stalled(lambda: service.sent) < MUCH
+            return [await connection.recv() for _ in range(MUCH >> 16)]
+
+    assert asyncio.run(talk()) == [bytes([n % 251]) * 65536 for n in range(MUCH >> 16)]
 
 
 def test_a_server_that_reads_slowly_slows_the_client(serving: Serving) -> None:
     messages = [bytes([number % 251]) * 65536 for number in range(MUCH >> 16)]
     sent = 0
 
-    def send_all() -> None:
-        nonlocal sent
-        for message in messages:
-            connection.send(message)
-            sent += len(message)
+    async def talk() -> bytes:
+        async def send_all() -> None:
+            nonlocal sent
+            for message in messages:
+                await connection.send(message)
+                sent += len(message)
 
-    with connect(serving, "/held") as connection:
-        sending = threading.Thread(target=send_all)
-        sending.start()
-        assert stalled(lambda: sent) < MUCH
-        serving.call(serving.result.go.set)
-        sending.join()
-        assert connection.recv() == hashlib.sha256(b"".join(messages)).digest()
+        async with connect(serving, "/held") as connection:
+            sending = asyncio.create_task(send_all())
+            assert await asyncio.to_thread(stalled, lambda: sent) < MUCH
+            serving.call(serving.result.go.set)
+            await sending
+            digest: bytes = await connection.recv()
+            return digest
+
+    assert asyncio.run(talk()) == hashlib.sha256(b"".join(messages)).digest()
 
 
 def test_two_hundred_clients_hear_a_broadcast(serving: Serving) -> None:
-    async def visit_all() -> list[str]:
-        async def visit(number: int) -> str:
-            async with connect(serving, "/all", client, open_timeout=30) as connection:
-                assert await connection.recv() == "all are here"
-                if number == 0:
-                    assert serving.census().get("served", CROWD) == CROWD
-                    await connection.send("to all")
-                message: str = await connection.recv()
-                return message
+    async def visit(number: int) -> str:
+        async with connect(serving, "/all") as connection:
+            assert await connection.recv() == "all are here"
+            if number == 0:
+                assert serving.census().get("served", CROWD) == CROWD
+                await connection.send("to all")
+            message: str = await connection.recv()
+            return message
 
-        return await crowd(visit)
-
-    assert asyncio.run(visit_all()) == ["to all"] * CROWD
+    assert asyncio.run(crowd(visit)) == ["to all"] * CROWD
 
 
 def test_ends_by_the_client(serving: Serving) -> None:
     service: Service = serving.result
     service.ended.clear()
-    with connect(serving, "/echo") as connection:
-        connection.close(1000, "done")
-    until(lambda: service.ended == ["returned"], "the end by a closing handshake")
-    with connect(serving, "/echo") as connection:
-        # No close frame: the connection is cut.
-        connection.socket.shutdown(2)
-    until(lambda: service.ended == ["returned", "ConnectionClosedError"], "the end by a cut")
+
+    async def talk() -> None:
+        async with connect(serving, "/echo") as connection:
+            await connection.close(1000, "done")
+        until(lambda: service.ended == ["returned"], "the end by a closing handshake")
+        async with connect(serving, "/echo") as connection:
+            # No close frame: the connection is cut.
+            connection.transport.abort()
+        until(lambda: service.ended == ["returned", "ConnectionClosedError"], "the end by a cut")
+
+    asyncio.run(talk())
 
 
 def test_what_is_no_handshake_is_ended(serving: Serving) -> None:
@@ -213,37 +224,36 @@ def test_what_is_no_handshake_is_ended(serving: Serving) -> None:
 def test_a_graceful_shutdown_says_going_away(
     name: str, way: str, start: Callable[[str, str], Serving]
 ) -> None:
-    heard: list[Any] = []
-
-    def listen() -> None:
-        with connect(serving, "/echo") as connection:
-            connection.send("here")
-            heard.append(connection.recv())
+    async def listen() -> int:
+        async with connect(serving, "/echo") as connection:
+            await connection.send("here")
+            assert await connection.recv() == "here"
+            ending = asyncio.create_task(asyncio.to_thread(serving.end))
             with pytest.raises(exceptions.ConnectionClosedOK) as caught:
-                connection.recv()
-            heard.append(caught.value.rcvd.code)
+                await connection.recv()
+            await ending
+            code: int = caught.value.rcvd.code
+            return code
 
     with start(name, way) as serving:
-        listening = threading.Thread(target=listen)
-        listening.start()
-        until(lambda: heard, "the first message")
-        serving.end()
-        listening.join()
-    assert heard == ["here", 1001]
+        assert asyncio.run(listen()) == 1001
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_handlers_that_do_not_end_are_waited_for(
     name: str, start: Callable[[str, str], Serving]
 ) -> None:
-    with start(name, "tcp") as serving:
-        service: Service = serving.result
-        with connect(serving, "/held") as connection:
+    async def talk() -> None:
+        async with connect(serving, "/held") as connection:
             serving.check_native()
             serving.call(service.server.close)
             with pytest.raises(exceptions.ConnectionClosedOK):
-                connection.recv()
+                await connection.recv()
             assert not serving.run(_done(service.server))
+
+    with start(name, "tcp") as serving:
+        service: Service = serving.result
+        asyncio.run(talk())
         serving.call(service.go.set)
         serving.run(service.server.wait_closed())
     assert service.ended == ["ConnectionClosedOK"]
