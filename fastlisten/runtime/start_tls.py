@@ -22,9 +22,12 @@ from fastlisten.runtime.tls_arguments import check_timeouts, shared_settings
 __all__ = ["is_ours", "start_tls"]
 
 
-def is_ours(transport: object) -> bool:
+def is_ours(transport: Any) -> bool:
     """Return True for what `start_tls` can upgrade: a `Connection`, or TLS that runs over one."""
-    return isinstance(transport, Connection | sslproto._SSLProtocolTransport)
+    while isinstance(transport, sslproto._SSLProtocolTransport):
+        protocol = cast(Any, transport)._ssl_protocol
+        transport = None if protocol is None else protocol._transport
+    return isinstance(transport, Connection)
 
 
 async def start_tls(
@@ -57,7 +60,7 @@ async def start_tls(
     Raises:
         TypeError: not a context, or not such a transport.
         ValueError: a timeout is not positive.
-        ConnectionError: the connection ended meanwhile, or the handshake took too long.
+        ConnectionError: the connection is closing, ended meanwhile, or the handshake took too long.
         ssl.SSLError: the handshake failed.
     """
     if not isinstance(context, ssl.SSLContext):
@@ -67,6 +70,8 @@ async def start_tls(
     if not is_ours(transport):
         raise TypeError(f"transport {transport!r} is not supported by start_tls()")
     check_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+    if transport.is_closing():
+        raise ConnectionAbortedError("Cannot start TLS: the connection is closing")
     held = _take_held(protocol)
     if server_side and not held and type(transport) is Connection:
         return await _hand_over(
@@ -113,10 +118,15 @@ async def _hand_over(
     """Let a native TLS connection take the descriptor over."""
     engine = engine_for(asyncio.get_running_loop())
     settings = shared_settings(engine, context, handshake_timeout, shutdown_timeout)
-    if transport.get_protocol() is not protocol:
-        transport.set_protocol(protocol)
+    before = transport.get_protocol()
+    transport.set_protocol(protocol)
     try:
-        new = await transport.start_tls(settings)
+        upgraded = transport.start_tls(settings)
+    except BaseException:
+        transport.set_protocol(before)
+        raise
+    try:
+        new = await upgraded
     except BaseException:
         transport.abort()
         raise
@@ -162,6 +172,9 @@ async def _run_protocol(
     resumed = loop.call_soon(transport.resume_reading)
     try:
         await waiter
+        if upper._app_transport is None:
+            # Closed by this side meanwhile, which SSLProtocol takes for success.
+            raise ConnectionAbortedError("Connection closed during the TLS handshake")
     except BaseException:
         transport.close()
         made.cancel()
