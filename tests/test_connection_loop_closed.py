@@ -72,7 +72,7 @@ def test_forgotten_with_its_loop(loop_factory: LoopFactory, lazy: bool) -> None:
         server, engine = abandoned(loop_factory, keepers, clients, lazy=lazy)
         for client in clients:
             stack.enter_context(client)
-        for listening in server._sockets:
+        for listening in server._sockets or ():
             listening.close()
         heard = [keeper.heard for keeper in keepers]
         keepers.clear()
@@ -94,7 +94,7 @@ def test_transports_kept_beyond_the_loop(loop_factory: LoopFactory) -> None:
     server, _ = abandoned(loop_factory, keepers, clients)
     transports = [keeper.transport for keeper in keepers]
     views = [transport.get_extra_info("socket") for transport in transports]
-    for listening in server._sockets:
+    for listening in server._sockets or ():
         listening.close()
     engine = engine_of(server)
     engine.close()
