@@ -14,7 +14,7 @@ import sys
 import pytest
 from helpers_connection import LoopFactory
 from helpers_core import Client, crowd_of, run, until
-from helpers_tls import no_transport_left
+from helpers_tls import no_session_left
 from helpers_tls_core import client_hello, talk, tls_listening
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
@@ -52,7 +52,7 @@ def test_a_thousand_clients_that_say_nothing(loop_factory: LoopFactory, first: b
                 await asyncio.gather(*(talk(listener.address) for _ in range(5)))
             await listener.empty()
 
-    with no_transport_left():
+    with no_session_left():
         run(loop_factory, main)
 
 
@@ -71,7 +71,7 @@ def test_eager_silent_clients_have_no_session(loop_factory: LoopFactory) -> None
             await listener.empty()
             assert all(protocol.transport is None for protocol in listener.protocols[1:])
 
-    with no_transport_left():
+    with no_session_left():
         run(loop_factory, main)
 
 
@@ -102,7 +102,7 @@ def test_the_bound_on_handshakes(loop_factory: LoopFactory, said: str, lazy: boo
                     assert listener.acceptor.connections <= 10 + 1
             await listener.empty()
 
-    with no_transport_left():
+    with no_session_left():
         run(loop_factory, main)
 
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 import pytest
 from helpers_connection import LoopFactory
 from helpers_core import Client, run
-from helpers_tls import kind_of_api, no_transport_left
+from helpers_tls import kind_of_api, no_session_left
 from helpers_tls_certificates import HOST, client_context
 from helpers_tls_core import TlsListener, tls_listening
 
@@ -162,7 +162,7 @@ def test_byte_by_byte(loop_factory: LoopFactory, version: ssl.TLSVersion) -> Non
             assert protocol.received == WORD
             assert listener.count("handshake_failures") == listener.count("truncated") == 0
 
-    with no_transport_left():
+    with no_session_left():
         run(loop_factory, main)
 
 
@@ -182,7 +182,7 @@ def test_in_two_parts(version: ssl.TLSVersion, kind: str) -> None:
                 assert protocol.received == WORD
             assert listener.count("handshake_failures") == listener.count("truncated") == 0
 
-    with no_transport_left(), kind_of_api(kind):
+    with no_session_left(), kind_of_api(kind):
         run(asyncio.SelectorEventLoop, main)
 
 
@@ -216,5 +216,5 @@ def test_cut_off(
                 assert len(positions) <= shaken + failed <= len(positions) + 1
             assert failed > len(positions) // 4
 
-    with no_transport_left():
+    with no_session_left():
         run(loop_factory, main)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from helpers_connection import LoopFactory
-from helpers_tls import WAY_NAMES, WAYS, kind_of_api, no_transport_left
+from helpers_tls import WAY_NAMES, WAYS, kind_of_api, no_session_left
 from helpers_tls_certificates import HOST, client_context, server_context
 from test_connection_fuzz import stream
 
@@ -357,7 +357,7 @@ def test_random_operations(way: tuple[LoopFactory, str], seeds: range) -> None:
     loop_factory, kind = way
     for seed in seeds:
         with (
-            no_transport_left(),
+            no_session_left(),
             kind_of_api(kind),
             asyncio.Runner(loop_factory=loop_factory) as runner,
         ):

@@ -27,9 +27,9 @@ from helpers_tls import (
     TlsRecorder,
     TlsWorld,
     kind_of_api,
-    no_transport_left,
+    no_session_left,
     play_tls,
-    tls_connections,
+    tls_sessions,
 )
 from helpers_tls_certificates import HOST, client_context, server_context
 from helpers_tls_core import BUSY, TlsListener, client_hello, tls_listening
@@ -221,7 +221,7 @@ def test_connections_of_every_ending(
                     rss = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
                 return {
                     "descriptors": len(os.listdir("/proc/self/fd")),
-                    "transports": tls_connections(),
+                    "sessions": tls_sessions(),
                     "tasks": len(asyncio.all_tasks()),
                     "blocks": sys.getallocatedblocks(),
                     "rss": rss,
@@ -240,7 +240,7 @@ def test_connections_of_every_ending(
     caplog.set_level("CRITICAL")
     with kind_of_api(kind):
         found = run(loop_factory, main)
-    for name in ("descriptors", "transports", "tasks"):
+    for name in ("descriptors", "sessions", "tasks"):
         before, after = found[name]
         assert after == before, name
     before, after = found["blocks"]
@@ -281,7 +281,7 @@ def test_an_engine_that_is_closed(loop_factory: LoopFactory, kind: str) -> None:
         world.note("told", world.count("connection_lost"))
         world.server.close()
 
-    with no_transport_left():
+    with no_session_left():
         log = [n for n in play_tls(script, loop_factory, kind=kind) if "writing" not in n[0]]
         log = [note for note in log if note[0] != "connection_made"]
     assert log[0] == ("closed", True)
@@ -453,7 +453,7 @@ def test_census_counts_what_is_there(loop_factory: LoopFactory) -> None:
             census = listener.engine.census()
             assert any(census[name] for name in BUSY)
             assert listener.transports() == 1
-            assert tls_connections() >= 1
+            assert tls_sessions() >= 1
             client.close()
             await listener.empty()
 

@@ -20,7 +20,7 @@ from helpers_tls import (
     TlsClient,
     TlsRecorder,
     TlsWorld,
-    no_transport_left,
+    no_session_left,
     play_tls,
     spelled,
 )
@@ -144,7 +144,7 @@ def test_start_tls(loop_factory: LoopFactory, kind: str, version: ssl.TLSVersion
         found = server.statistics()
         world.note("statistics", found["handshake_failures"], found["truncated"])
 
-    with no_transport_left():
+    with no_session_left():
         log = play_tls(script, loop_factory, kind=kind)
     assert log == [
         ("connection_made",),
@@ -421,7 +421,7 @@ def test_the_client_goes_away(loop_factory: LoopFactory, kind: str, when: str, e
         await world.settle()
         await world.nothing_left()
 
-    with no_transport_left():
+    with no_session_left():
         log = play_tls(script, loop_factory, kind=kind)
     names = [note[0] for note in log]
     assert names.count("failed") == names.count("connection_lost") == 1
@@ -490,7 +490,7 @@ def test_ending_the_old_transport(
         old.abort()
         await world.nothing_left()
 
-    with no_transport_left():
+    with no_session_left():
         log = play_tls(script, loop_factory, kind=kind)
     log = [note for note in log if "writing" not in note[0]]
     names = [note[0] for note in log]
