@@ -227,6 +227,19 @@ def test_nagle_is_off_where_asyncio_switches_it_off(loop_factory: LoopFactory) -
     assert ("nodelay", True) in same_as_asyncio(script, loop_factory)
 
 
+def test_nagle_is_off_on_a_socket_of_ones_own(loop_factory: LoopFactory) -> None:
+    """Also where it was made without naming TCP, which asyncio then does not see."""
+
+    async def script(world: World) -> None:
+        await world.serve(lambda: Recorder(world))
+        await world.connect()
+        await world.until("connection_made")
+        view = world.transports[0].get_extra_info("socket")
+        world.note("nodelay", view.proto, view.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    assert ("nodelay", 0, 1) in play(script, loop_factory)
+
+
 def test_options_are_inherited(loop_factory: LoopFactory) -> None:
     """`options` and `keep_alive` are set on the listening socket; a connection has them too."""
 

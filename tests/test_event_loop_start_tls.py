@@ -326,6 +326,7 @@ def test_the_clients_side(ours: LoopFactory) -> None:
             transport.write(b"from the client of TLS")
             world.note("read", await reader.read())
             transport.close()
+            writer.close()
 
         async with serving(handler) as address:
             with socket.create_connection(address) as sock:

@@ -7,6 +7,7 @@ CPython); all sockets or none; nothing listens yet.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import logging
@@ -19,12 +20,31 @@ from typing import Any
 
 from fastlisten._core import OptionBatch
 
-__all__ = ["bind_all", "bind_unix", "inode_of", "remove_unix", "set_options"]
+__all__ = [
+    "bind_all",
+    "bind_unix",
+    "inode_of",
+    "remove_unix",
+    "set_nodelay",
+    "set_options",
+]
 
 logger = logging.getLogger("asyncio")
 
 #: What getaddrinfo(3) returns of one address.
 _Info = tuple[Any, ...]
+
+
+def set_nodelay(sock: socket.socket) -> None:
+    """Switch Nagle's algorithm off on a TCP socket, and so on what is accepted from it.
+
+    asyncio and uvloop do so on every connection. (asyncio does not where the socket was made
+    without naming the protocol, and pays 40 ms for every answer in two pieces.)
+    """
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        # Other stream protocols (SCTP) have no such option.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def set_options(

@@ -14,7 +14,7 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterable, Sequence
 
 from fastlisten._core import Acceptor
-from fastlisten.runtime.binding import remove_unix, set_options
+from fastlisten.runtime.binding import remove_unix, set_nodelay, set_options
 
 __all__ = ["ConnectionServer"]
 
@@ -56,10 +56,7 @@ class ConnectionServer(asyncio.AbstractServer):
         """Set up the sockets, before anything listens; `options` come last. Called once."""
         for sock in self._sockets or ():
             sock.setblocking(False)
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                # asyncio sets it on every connection whose socket says IPPROTO_TCP, uvloop on all:
-                # most programs make their sockets without saying so. Connections inherit it.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_nodelay(sock)
         set_options(self._sockets or (), options)
 
     def open(self, make: Callable[[socket.socket, ConnectionServer], Acceptor]) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from fastlisten._connection import ConnectionAcceptor
 from fastlisten.runtime import start_tls
-from fastlisten.runtime.binding import bind_unix, inode_of
+from fastlisten.runtime.binding import bind_unix, inode_of, set_nodelay
 from fastlisten.runtime.connection_server import WAITS_FOR_CONNECTIONS, ConnectionServer
 from fastlisten.runtime.loop import engine_for, existing_engine, serve, take_sockets
 from fastlisten.runtime.sendfile import sendfile
@@ -158,6 +158,7 @@ class ServerMethods(asyncio.AbstractEventLoop):
             raise TypeError("Socket cannot be of type SSLSocket")
         check_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
         sock.setblocking(False)
+        set_nodelay(sock)
         protocol = protocol_factory()
         if ssl is True:
             raise ValueError("Server side SSL needs a valid SSLContext")
