@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 #: Connections at a time, and operations per run: about a second.
 CROWD = 40
-OPERATIONS = 4000
+OPERATIONS = 2500
 #: What a client keeps unsent at most before it stops speaking.
 BACKLOG = 300_000
 

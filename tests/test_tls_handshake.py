@@ -28,7 +28,7 @@ from helpers_tls_core import TlsListener, client_hello, talk, tls_listening
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 #: A handshake timeout for tests that wait for it.
-SHORTLY = 0.15
+SHORTLY = 0.1
 
 #: What is no TLS: each must end the connection at once, whatever OpenSSL makes of it.
 GARBAGE = {

@@ -46,7 +46,7 @@ pytestmark = [
 #: Clients at the same time.
 BATCH = 8
 #: Rounds of all endings, with 136 connections each.
-ROUNDS = 6
+ROUNDS = 4
 #: Blocks that may differ by chance: far below one per connection.
 SLACK_BLOCKS = 400
 #: Bytes of resident memory that may differ; a session is 15,000.
