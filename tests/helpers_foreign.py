@@ -13,6 +13,7 @@ import contextlib
 import gc
 import importlib
 import itertools
+import os
 import shutil
 import socket
 import ssl
@@ -91,6 +92,13 @@ def needs_program(program: str) -> Callable[[Callable[..., None]], Callable[...,
     missing = shutil.which(program) is None
     skip = pytest.mark.skipif(missing, reason=f"needs the program {program}")
     return lambda test: pytest.mark.external(program)(skip(test))
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a program that is to import the same fastlisten as the tests."""
+    package = str(Path(fastlisten.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -371,6 +379,12 @@ async def crowd(visit: Callable[[int], Awaitable[_T]], count: int = CROWD) -> li
 
         tasks = [group.create_task(one(number)) for number in range(count)]
     return [task.result() for task in tasks]
+
+
+async def settle() -> None:
+    """Let the loop close the descriptors of transports that a client's library has aborted."""
+    for _ in range(25):
+        await asyncio.sleep(0)
 
 
 class Together:

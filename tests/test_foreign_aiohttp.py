@@ -28,6 +28,7 @@ from helpers_foreign import (
     foreign,
     pour,
     receive_all,
+    settle,
     stalled,
     until,
 )
@@ -155,7 +156,9 @@ def visit(serving: Serving, use: Callable[[Any], Awaitable[Any]]) -> Any:
         )
         url = address.url("http")
         async with aiohttp.ClientSession(url, connector=connector) as client:
-            return await use(client)
+            found = await use(client)
+        await settle()
+        return found
 
     return asyncio.run(used())
 

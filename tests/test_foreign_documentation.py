@@ -7,7 +7,6 @@ is added to the page needs a conversation here.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import signal
@@ -21,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers_foreign import PATIENCE, Certificate, foreign, make_certificate
+from helpers_foreign import PATIENCE, Certificate, environment, foreign, make_certificate
 
 PAGE = Path(__file__).parent.parent / "docs" / "asyncio.md"
 
@@ -170,13 +169,12 @@ def run(command: list[str], folder: Path, ports: Ports, talk: Talk) -> None:
     """Start a program, talk to it, interrupt it; it may have complained of nothing."""
     make_certificate(folder)
     log = folder / "log"
-    environment = os.environ | {"PYTHONPATH": str(PAGE.parent.parent)}
     with log.open("wb") as output:
         # Where a shell started the tests in the background, interrupts are ignored and inherited.
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=environment,
+            env=environment(),
             stdout=output,
             stderr=output,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

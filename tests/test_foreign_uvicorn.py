@@ -30,6 +30,7 @@ from helpers_foreign import (
     needs_program,
     pour,
     receive_all,
+    settle,
     stalled,
     until,
 )
@@ -213,7 +214,8 @@ def test_two_hundred_clients_at_once(serving: Serving) -> None:
 
             answers = await crowd(visit)
             assert serving.census().get("served", CROWD) == CROWD
-            return answers
+        await settle()
+        return answers
 
     assert asyncio.run(visit_all()) == [str(number) for number in range(CROWD)]
 

@@ -6,7 +6,6 @@ Rules of this file: the program is started as its users start it, and ends by a 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import socket
@@ -22,6 +21,7 @@ from helpers_foreign import (
     PATIENCE,
     Address,
     Certificate,
+    environment,
     foreign,
     make_certificate,
     until,
@@ -59,12 +59,10 @@ def certificate(tmp_path: Path) -> Certificate:
 def program(folder: Path, *options: str, pass_fds: tuple[int, ...] = ()) -> Iterator[Any]:
     """Run uvicorn in a folder with the application; yield the process, its log in `log`."""
     (folder / "application.py").write_text(APPLICATION)
-    root = Path(__file__).parent.parent
-    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "uvicorn", "application:app", "--lifespan", "off", *options]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stderr=log, stdout=log, pass_fds=pass_fds
+            command, cwd=folder, env=environment(), stderr=log, stdout=log, pass_fds=pass_fds
         )
     try:
         started = "Uvicorn running on"
