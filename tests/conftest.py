@@ -15,7 +15,9 @@ import hypothesis_profiles  # noqa: F401  (sets the profile of property-based te
 import pytest
 import uvloop
 
-pytest.register_assert_rewrite("helpers_connection", "helpers_tls", "helpers_tls_core")
+pytest.register_assert_rewrite(
+    "helpers_connection", "helpers_tls", "helpers_tls_client", "helpers_tls_core"
+)
 
 #: Every test of the native core runs on each: the core nests in the loop, and loops differ.
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from helpers_core import Echo, Listener, bound_socket, until
+from helpers_core import Client, Echo, Listener, bound_socket, until
 from helpers_tls_certificates import HOST, client_context, server_context
 
 from fastlisten._core import Arena
@@ -127,3 +127,14 @@ async def talk(address: Any, context: ssl.SSLContext | None = None, word: bytes 
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+async def everything(client: Client) -> bytes:
+    """Return what the server says up to the end, which may be a reset."""
+    found = b""
+    try:
+        while data := await client.receive():
+            found += data
+    except ConnectionResetError:
+        pass
+    return found

@@ -1,4 +1,4 @@
-"""Handshakes that fail or do not end: garbage, alerts, timeouts; what is told and counted.
+"""Handshakes: garbage instead of them, what they are told of, flights that are large; settings.
 
 Rules of this file: clients are raw sockets or OpenSSL between buffers. A failed handshake concerns
 nobody but the client and the statistics: no callback of a protocol, no log line, no call of the
@@ -13,22 +13,18 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers_connection import LoopFactory
-from helpers_core import Client, Echo, run, until
+from helpers_core import Echo, run, until
 from helpers_tls import TlsClient, TlsRecorder, TlsWorld, play_tls, same_tls
 from helpers_tls_certificates import CLIENT, client_context, server_context
 from helpers_tls_certificates import certificates as made
-from helpers_tls_core import TlsListener, client_hello, talk, tls_listening
+from helpers_tls_core import TlsListener, client_hello, everything, talk, tls_listening
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
-
-#: A handshake timeout for tests that wait for it.
-SHORTLY = 0.1
 
 #: What is no TLS: each must end the connection at once, whatever OpenSSL makes of it.
 GARBAGE = {
@@ -46,17 +42,6 @@ GARBAGE = {
     "ssl3": b"\x16\x03\x00\x00\x2d\x01\x00\x00\x29\x03\x00" + bytes(39),
     "hello-of-lies": b"\x16\x03\x01\x00\x10\x01\xff\xff\xff" + bytes(12),
 }
-
-
-async def everything(client: Client) -> bytes:
-    """Return what the server says up to the end, which may be a reset."""
-    found = b""
-    try:
-        while data := await client.receive():
-            found += data
-    except ConnectionResetError:
-        pass
-    return found
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
@@ -126,105 +111,6 @@ def test_asyncio_says_as_much(loop_factory: LoopFactory) -> None:
 
     log = same_tls(script, loop_factory)
     assert {note[0] for note in log} == {"client"}
-
-
-# -- what the client hears
-
-
-def versions_apart() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    server = server_context()
-    server.minimum_version = ssl.TLSVersion.TLSv1_3
-    return server, client_context(version=ssl.TLSVersion.TLSv1_2)
-
-
-def ciphers_apart() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    server, client = (
-        server_context(newest=ssl.TLSVersion.TLSv1_2),
-        client_context(version=ssl.TLSVersion.TLSv1_2),
-    )
-    server.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
-    client.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
-    return server, client
-
-
-def unwanted_name() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    server = server_context()
-    server.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-    return server, client_context()
-
-
-def certificates(
-    which: str, version: ssl.TLSVersion
-) -> Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]]:
-    return lambda: (
-        server_context(ask_client=True),
-        client_context(certificate=which, version=version),
-    )
-
-
-@pytest.mark.parametrize(
-    ("contexts", "alert"),
-    [
-        (versions_apart, "TLSV1_ALERT_PROTOCOL_VERSION"),
-        (ciphers_apart, "SSLV3_ALERT_HANDSHAKE_FAILURE"),
-        (unwanted_name, "TLSV1_UNRECOGNIZED_NAME"),
-        (certificates("", ssl.TLSVersion.TLSv1_2), "SSLV3_ALERT_HANDSHAKE_FAILURE"),
-        (certificates("", ssl.TLSVersion.TLSv1_3), "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
-        (certificates("stranger", ssl.TLSVersion.TLSv1_2), "TLSV1_ALERT_UNKNOWN_CA"),
-        (certificates("stranger", ssl.TLSVersion.TLSv1_3), "TLSV1_ALERT_UNKNOWN_CA"),
-    ],
-    ids=["version", "cipher", "name", "none-1.2", "none-1.3", "stranger-1.2", "stranger-1.3"],
-)
-@pytest.mark.parametrize("surplus", [False, True], ids=["alone", "surplus"])
-def test_alerts_reach_the_client(
-    loop_factory: LoopFactory,
-    contexts: Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]],
-    alert: str,
-    surplus: bool,
-) -> None:
-    """Also past bytes that the server will never read, which must not make the end a reset."""
-    server, own = contexts()
-
-    async def script(world: TlsWorld) -> None:
-        await world.serve(lambda: TlsRecorder(world), context=server)
-        client = TlsClient(await world.connect(), own)
-        try:
-            if surplus:
-                record = b"\x17\x03\x03\x40\x00" + bytes(16_384)
-                if server.verify_mode == ssl.CERT_REQUIRED:
-                    await client.raw.send(await client.last_flight() + record)
-                else:
-                    with pytest.raises(ssl.SSLWantReadError):
-                        client.tls.do_handshake()
-                    await client.raw.send(client.flight() + record)
-            await client.handshake()
-            # Under 1.3 the client is done before the server has seen its certificate.
-            world.note("client", (await client.rest())[1])
-        except ssl.SSLError as exc:
-            world.note("client", exc.reason)
-        world.note("failures", world.server.statistics()["handshake_failures"])
-        await world.nothing_left()
-
-    log = play_tls(script, loop_factory)
-    assert alert in log[0][1]
-    assert log[1:] == [("failures", 1)]
-
-
-def test_a_client_that_does_not_trust_us(loop_factory: LoopFactory) -> None:
-    """Its alert ends the handshake on our side."""
-
-    async def main() -> None:
-        trusting_nobody = ssl.create_default_context()
-        async with tls_listening() as listener:
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await talk(listener.address, trusting_nobody)
-            await until(lambda: listener.count("handshake_failures") == 1)
-            await listener.empty()
-
-    run(loop_factory, main)
-
-
-# -- names
 
 
 def test_the_name_that_a_client_asks_for(loop_factory: LoopFactory) -> None:
@@ -317,109 +203,6 @@ def test_a_flight_larger_than_the_send_buffer(
     assert log == [("connection_made",), ("data_received", "bytes", b"hello"), ("large", True)]
 
 
-# -- timeouts
-
-
-@pytest.mark.parametrize("said", ["nothing", "half", "hello", "drops"])
-@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_the_handshake_timeout(loop_factory: LoopFactory, said: str, lazy: bool) -> None:
-    """From accept to the end of the handshake, whatever the client says meanwhile."""
-
-    async def main() -> None:
-        hello = client_hello()
-        async with tls_listening(handshake_timeout=SHORTLY, lazy=lazy) as listener:
-            begin = asyncio.get_running_loop().time()
-            client = await listener.connect()
-            if said == "half":
-                await client.send(hello[: len(hello) // 2])
-            elif said == "hello":
-                await client.send(hello)
-                assert await client.receive()
-            elif said == "drops":
-                with_care = asyncio.create_task(drip(client, hello[:-1]))
-            answer = await everything(client)
-            assert asyncio.get_running_loop().time() - begin >= SHORTLY * 0.9
-            assert said == "hello" or answer[:1] in (b"", b"\x15")
-            if said == "drops":
-                with_care.cancel()
-                await asyncio.gather(with_care, return_exceptions=True)
-            client.close()
-            await listener.empty()
-            assert listener.count("handshake_failures") == 1
-            # The timeout is the handshake's alone.
-            await talk(listener.address)
-
-    async def drip(client: Client, data: bytes) -> None:
-        for i in range(len(data)):
-            await client.send(data[i : i + 1])
-            await asyncio.sleep(0.01)
-
-    run(loop_factory, main)
-
-
-def test_the_first_byte_counts_from_the_end_of_the_handshake(loop_factory: LoopFactory) -> None:
-    """And its farewell is encrypted."""
-
-    async def main() -> None:
-        async with tls_listening(
-            first_byte=0.3, lazy=True, farewell_first_byte=b"too slow\r\n", greeting=b"hello\r\n"
-        ) as listener:
-            reader, writer = await asyncio.open_connection(
-                *listener.address, ssl=client_context(), server_hostname="localhost"
-            )
-            assert await reader.readline() == b"hello\r\n"
-            assert listener.protocols == []
-            assert await reader.read() == b"too slow\r\n"
-            assert listener.protocols == []
-            writer.close()
-            await writer.wait_closed()
-            await listener.empty()
-            assert listener.count("handshake_failures") == 0
-
-    run(loop_factory, main)
-
-
-def test_lazy_and_greeting(loop_factory: LoopFactory) -> None:
-    """The greeting comes after the handshake, the protocol at the first decrypted byte."""
-
-    async def main() -> None:
-        async with tls_listening(lazy=True, greeting=b"hello\r\n") as listener:
-            reader, writer = await asyncio.open_connection(
-                *listener.address, ssl=client_context(), server_hostname="localhost"
-            )
-            assert await reader.readline() == b"hello\r\n"
-            assert listener.protocols == []
-            writer.write(b"word")
-            assert await reader.readexactly(4) == b"word"
-            assert len(listener.protocols) == 1
-            writer.close()
-            await writer.wait_closed()
-            await listener.empty()
-
-    run(loop_factory, main)
-
-
-@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_refusal_goes_out_as_it_is(loop_factory: LoopFactory, lazy: bool) -> None:
-    """A fatal alert in the clear, before any handshake."""
-    alert = b"\x15\x03\x01\x00\x02\x02\x50"
-
-    async def main() -> None:
-        async with tls_listening(limit=1, refusal=alert, lazy=lazy) as listener:
-            first = await listener.connect()
-            await until(lambda: listener.acceptor.connections == 1)
-            with pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"):
-                await talk(listener.address)
-            first.close()
-            await until(lambda: listener.acceptor.connections == 0)
-            await talk(listener.address)
-
-    run(loop_factory, main)
-
-
-# -- clients of Python's own
-
-
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_blocking_client(loop_factory: LoopFactory, version: ssl.TLSVersion) -> None:
     """Python's ssl in a thread, and a session that is resumed."""
@@ -453,9 +236,6 @@ def test_a_blocking_client(loop_factory: LoopFactory, version: ssl.TLSVersion) -
 
     run(loop_factory, main)
     assert found == [(100_000, False), (100_000, True)]
-
-
-# -- settings
 
 
 def test_settings(loop_factory: LoopFactory) -> None:
