@@ -28,8 +28,6 @@ pytestmark = [
 
 #: Seconds that asyncio's and our servers give for the answer to close_notify, where a test waits.
 SHORTLY = 0.15
-
-
 #: More than buffers hold; see test_tls_flow.
 MUCH = 1_500_000
 

@@ -31,8 +31,6 @@ pytestmark = [
 
 #: The least that the kernel gives; it doubles what is asked for.
 SMALL: dict[str, Any] = {"send_buffer": 4096, "receive_buffer": 4096}
-
-
 #: More than all buffers between the two sides hold, and than the high-water mark of 512 KiB.
 MUCH = 1_500_000
 

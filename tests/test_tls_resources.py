@@ -52,16 +52,12 @@ def alive(fd: int) -> bool:
 
 #: Clients at the same time.
 BATCH = 8
-
-
 #: Rounds of all endings, with 136 connections each.
 ROUNDS = 4
 
 
 #: Blocks that may differ by chance: far below one per connection.
 SLACK_BLOCKS = 400
-
-
 #: Bytes of resident memory that may differ; a session is 15,000.
 SLACK_RSS = 4 << 20
 
