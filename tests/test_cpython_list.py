@@ -84,6 +84,13 @@ def test_what_is_listed_must_be_there(runner: Any) -> None:
     ]
 
 
+def test_what_only_some_releases_have(runner: Any) -> None:
+    text = '[[not-applicable]]\ntests = ["a.B.c"]\nreason = "x."\nnot_everywhere = true\n'
+    for outcomes in ({}, {"a.B.c": runner.Outcome("failed")}):
+        _, wrong = runner.judge("ours on uvloop", "3.14", runner.read_list(text), outcomes)
+        assert wrong == []
+
+
 def test_a_skipped_test_is_neither(runner: Any) -> None:
     outcomes = {"test_ssl.A.test_no": "skipped", "test_ssl.B.test_x": "skipped"}
     counts, wrong = judged(runner, "ours on uvloop", "3.12", outcomes)

@@ -17,6 +17,7 @@ from helpers_connection import LoopFactory, Recorder, World
 from helpers_event_loop import OURS, play_on, same_on_asyncio
 
 import fastlisten
+from fastlisten.runtime import connection_server
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -105,6 +106,31 @@ def test_serve_forever_cancelled(ours: LoopFactory, client: bool) -> None:
             await world.patience(serving)
 
     same_on_asyncio(script, ours)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_serve_forever_may_close_clients(
+    ours: LoopFactory, closes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As asyncio's does in some releases; what the library makes never does."""
+    monkeypatch.setattr(connection_server, "CLOSES_CLIENTS", closes)
+    monkeypatch.setattr(connection_server, "WAITS_FOR_CONNECTIONS", True)
+
+    async def script(world: World) -> None:
+        for create in (world.loop.create_server, fastlisten.create_server):
+            make: Any = create
+            server = await make(lambda: Recorder(world), *ADDRESS)
+            serving = asyncio.ensure_future(server.serve_forever())
+            with socket.create_connection(server.sockets[0].getsockname()):
+                made = world.count("connection_made")
+                await world.until("connection_made", made + 1)
+                serving.cancel()
+                world.note("done", await turns(serving, world))
+            with pytest.raises(asyncio.CancelledError):
+                await world.patience(serving)
+
+    log = play_on(script, ours)
+    assert [note[1] for note in log if note[0] == "done"] == [closes, False]
 
 
 @pytest.mark.parametrize("method", ["close_clients", "abort_clients"])

@@ -20,6 +20,9 @@ __all__ = ["ConnectionServer"]
 
 #: Before 3.12 asyncio's wait_closed returned at once from a closed server, whatever was open.
 WAITS_FOR_CONNECTIONS = sys.version_info >= (3, 12)
+#: Some releases close the clients when serve_forever is cancelled (CPython issue 123720), so that
+#: it cannot wait for ever; no version number tells which.
+CLOSES_CLIENTS = "close_clients" in asyncio.Server.serve_forever.__code__.co_names
 
 
 class ConnectionServer(asyncio.AbstractServer):
@@ -27,8 +30,13 @@ class ConnectionServer(asyncio.AbstractServer):
 
     Has all of `asyncio.Server`, and on top of it pausing, the number of connections, counters.
 
-    Attributes:
-        sockets: the listening sockets; empty once closed.
+    Args:
+        loop: that serves.
+        sockets: bound; closed with the server.
+        backlog: for listen(2).
+        as_asyncio: wait for connections, or close them, only where asyncio's server does so in
+            this version of Python.
+        file: path and inode of a Unix socket's file that goes with the server.
     """
 
     def __init__(
@@ -37,7 +45,7 @@ class ConnectionServer(asyncio.AbstractServer):
         sockets: Sequence[socket.socket],
         backlog: int,
         *,
-        waits: bool = True,
+        as_asyncio: bool = False,
         file: tuple[str, int] | None = None,
     ) -> None:
         self._loop = loop
@@ -45,7 +53,8 @@ class ConnectionServer(asyncio.AbstractServer):
         self._sockets: list[socket.socket] | None = list(sockets)
         self._waiters: list[asyncio.Future[None]] | None = []
         self._backlog = backlog
-        self._waits = waits
+        self._waits = WAITS_FOR_CONNECTIONS or not as_asyncio
+        self._closes_clients = CLOSES_CLIENTS and as_asyncio
         self._file = file
         self._listening = False
         self._retired_statistics: dict[str, int] = {}
@@ -130,7 +139,11 @@ class ConnectionServer(asyncio.AbstractServer):
             acceptor.resume()
 
     async def serve_forever(self) -> None:
-        """Serve until cancelled, then close and wait as `wait_closed` does."""
+        """Serve until cancelled, then close and wait as `wait_closed` does.
+
+        A server made by the loop's own `create_server` closes its clients first where asyncio's
+        does so.
+        """
         if self._serving_forever is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
         if self._sockets is None:
@@ -142,6 +155,8 @@ class ConnectionServer(asyncio.AbstractServer):
         except asyncio.CancelledError:
             try:
                 self.close()
+                if self._closes_clients:
+                    self.close_clients()
                 await self.wait_closed()
             finally:
                 raise

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from fastlisten._connection import ConnectionAcceptor
 from fastlisten.runtime import start_tls
 from fastlisten.runtime.binding import bind_unix, inode_of, set_nodelay
-from fastlisten.runtime.connection_server import WAITS_FOR_CONNECTIONS, ConnectionServer
+from fastlisten.runtime.connection_server import ConnectionServer
 from fastlisten.runtime.loop import engine_for, existing_engine, serve, take_sockets
 from fastlisten.runtime.sendfile import sendfile
 from fastlisten.runtime.tls_arguments import (
@@ -74,7 +74,7 @@ class ServerMethods(asyncio.AbstractEventLoop):
             self, host, port, family, flags, sock, reuse_address, reuse_port
         )
         return await self._serve(
-            ConnectionServer(self, sockets, backlog, waits=WAITS_FOR_CONNECTIONS),
+            ConnectionServer(self, sockets, backlog, as_asyncio=True),
             protocol_factory,
             ssl,
             ssl_handshake_timeout,
@@ -111,7 +111,7 @@ class ServerMethods(asyncio.AbstractEventLoop):
                 self,
                 [sock],
                 backlog,
-                waits=WAITS_FOR_CONNECTIONS,
+                as_asyncio=True,
                 file=inode_of(sock) if cleanup_socket else None,
             ),
             protocol_factory,

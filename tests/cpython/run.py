@@ -64,6 +64,7 @@ class Entry:
         on: the bases of our loops that it is true of.
         python: the versions that it is true of; empty for all.
         hangs: they are not even begun.
+        not_everywhere: not every release of these versions has them.
     """
 
     tests: list[str]
@@ -71,6 +72,7 @@ class Entry:
     on: list[str] = field(default_factory=lambda: ["asyncio", "uvloop"])
     python: list[str] = field(default_factory=list)
     hangs: bool = False
+    not_everywhere: bool = False
 
     def holds(self, column: str, version: str) -> bool:
         """Whether it says something of this column on this Python."""
@@ -127,7 +129,8 @@ def judge(
         wrong += [
             f"{column}: {pattern} is listed, but this Python has no such test"
             for pattern in entry.tests
-            if not any(fnmatch.fnmatchcase(test, pattern) for test in outcomes)
+            if not entry.not_everywhere
+            and not any(fnmatch.fnmatchcase(test, pattern) for test in outcomes)
         ]
     return counts, wrong
 
