@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_foreign import (
+from helpers_foreign import OURS, Serving, fixtures, foreign
+from helpers_foreign_clients import (
     CROWD,
     MUCH,
-    OURS,
     WAYS,
     Address,
-    Serving,
     Together,
     crowd,
-    fixtures,
-    foreign,
     pour,
     receive_all,
     settle,

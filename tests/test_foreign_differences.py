@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_foreign import LOOPS, OURS, Certificate, make_certificate
+from helpers_foreign import LOOPS, OURS
+from helpers_foreign_clients import Certificate, make_certificate
 
 pytestmark = [pytest.mark.usefixtures("descriptors_back"), pytest.mark.external("openssl")]
 

@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers_foreign import PATIENCE, Certificate, environment, foreign, make_certificate
+from helpers_foreign import environment, foreign
+from helpers_foreign_clients import PATIENCE, Certificate, make_certificate
 
 PAGE = Path(__file__).parent.parent / "docs" / "asyncio.md"
 

@@ -16,18 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_foreign import (
+from helpers_foreign import OURS, Serving, fixtures, foreign, needs_program
+from helpers_foreign_clients import (
     CROWD,
     MUCH,
-    OURS,
     WAYS,
     Address,
-    Serving,
     Together,
     crowd,
-    fixtures,
-    foreign,
-    needs_program,
     pour,
     receive_all,
     settle,

@@ -17,15 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_foreign import (
-    PATIENCE,
-    Address,
-    Certificate,
-    environment,
-    foreign,
-    make_certificate,
-    until,
-)
+from helpers_foreign import environment, foreign
+from helpers_foreign_clients import PATIENCE, Address, Certificate, make_certificate, until
 
 uvicorn, httpx, pytestmark = foreign("uvicorn", "httpx")
 pytestmark += [pytest.mark.external("openssl"), pytest.mark.usefixtures("descriptors_back")]
@@ -93,8 +86,10 @@ def end(process: Any, folder: Path, number: int = signal.SIGTERM) -> int:
     return status
 
 
-@pytest.mark.parametrize("way", ["tcp", "tls", "unix", "descriptor"])
-@pytest.mark.parametrize("protocol", ["h11", "httptools"])
+@pytest.mark.parametrize(
+    ("way", "protocol"),
+    [("tcp", "h11"), ("tls", "httptools"), ("unix", "h11"), ("descriptor", "httptools")],
+)
 def test_the_program_serves_on_our_loop(
     way: str, protocol: str, tmp_path: Path, certificate: Certificate
 ) -> None:
@@ -129,8 +124,15 @@ def test_the_program_serves_on_our_loop(
     assert "Finished server process" in text(tmp_path)
 
 
-@pytest.mark.parametrize("loop", ["fastlisten:new_event_loop", "uvloop", "asyncio"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("loop", "number"),
+    [
+        ("fastlisten:new_event_loop", signal.SIGTERM),
+        ("fastlisten:new_event_loop", signal.SIGINT),
+        ("uvloop", signal.SIGTERM),
+        ("asyncio", signal.SIGINT),
+    ],
+)
 def test_a_signal_lets_requests_finish(loop: str, number: int, tmp_path: Path) -> None:
     answers: list[Any] = []
     with program(tmp_path, "--loop", loop, "--port", "0") as process:

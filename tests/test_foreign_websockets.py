@@ -14,17 +14,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from helpers_foreign import (
+from helpers_foreign import OURS, Serving, fixtures, foreign
+from helpers_foreign_clients import (
     CROWD,
     MUCH,
-    OURS,
     WAYS,
     Address,
-    Serving,
     Together,
     crowd,
-    fixtures,
-    foreign,
     receive_all,
     stalled,
     until,
