@@ -77,6 +77,7 @@ cdef class Connection(Endpoint):
     cdef int schedule_lost(self, exc) except -1
     cdef int listen_to(self) except -2
     cdef int say_farewell(self, bytes text) except -1
+    cdef int limit_farewell(self) except -1
     cdef bint says(self, str attribute, bint default) except -1
     cdef int late_write(self) except -1
     cdef int remember(self) except -1

@@ -266,7 +266,11 @@ cdef class Connection(Endpoint):
         if not self.flags & CLOSING:
             self.close()
         if self.fd >= 0 and not self.flags & LOST:
-            self.engine().set_deadline(self.fd, FAREWELL)
+            self.limit_farewell()
+        return 0
+
+    cdef int limit_farewell(self) except -1:
+        self.engine().set_deadline(self.fd, FAREWELL)
         return 0
 
     cdef bint says(self, str attribute, bint default) except -1:
@@ -283,6 +287,9 @@ cdef class Connection(Endpoint):
     cdef int dropped(self) except -1:
         """The engine is gone; the protocol is not told, as asyncio does not tell it either."""
         self.flags |= CLOSING | LOST
+        if self.extras is not None:
+            # Nor is who waits for TLS.
+            self.extras.waiter = None
         try:
             self.remember()
         finally:
@@ -822,7 +829,7 @@ cdef class Connection(Endpoint):
         if extras.waiter is not None:
             waiter = extras.waiter
             extras.waiter = None
-            if not waiter.done() and not self.loop().is_closed():
+            if not waiter.done():
                 waiter.set_exception(ConnectionAbortedError("closed before TLS had started"))
         return 0
 

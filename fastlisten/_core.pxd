@@ -123,6 +123,9 @@ cdef struct AcceptorState:
     int last_errno
 
 
+cdef uint32_t milliseconds(double seconds) except? 0xFFFFFFFF
+
+
 cdef class Arena:
     cdef readonly int fd
     cdef readonly uint32_t listeners

@@ -560,6 +560,7 @@ cdef class Engine:
 
     def __init__(self, loop, capacity=None):
         cdef void *memory
+        close_abandoned()
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.loop = loop
         self.table_size = MAX_TABLE if hard == resource.RLIM_INFINITY else min(hard, MAX_TABLE)
@@ -1593,7 +1594,12 @@ cdef class Engine:
             if fd < <uint32_t>len(self.endpoints) and self.endpoints[fd] is not None:
                 endpoint = <Endpoint>self.endpoints[fd]
                 self.endpoints[fd] = None
-                endpoint.dropped()
+                try:
+                    endpoint.dropped()
+                except Exception as exc:
+                    # The other descriptors are to be closed all the same.
+                    self.loop.call_exception_handler({
+                        "message": "Error on dropping a connection", "exception": exc})
             if self.table[fd].state >= SLOT_ACCEPTED:
                 if self.forked:
                     # The parent's epoll set and places are not ours to touch.
@@ -1628,11 +1634,15 @@ cdef class Engine:
         self.forked = True
         self.close()
 
-    def __del__(self):
+    def _abandoned(self):
+        """Close what a loop that is closed, or forgotten, has left behind."""
         if not self.closed and self.open and not self.forked:
             warnings.warn(f"event loop gone with {self.open} connections open",
                           ResourceWarning, source=self)
         self.close()
+
+    def __del__(self):
+        self._abandoned()
 
     def __dealloc__(self):
         self.close_descriptors()
@@ -1651,6 +1661,15 @@ cdef bint concerns_one_connection(int error) noexcept nogil:
             or error == EHOSTDOWN or error == ENONET or error == EHOSTUNREACH
             or error == EOPNOTSUPP or error == ENETUNREACH or error == ETIMEDOUT
             or error == ECONNRESET)
+
+
+cdef int close_abandoned() except -1:
+    """Close the engines of closed loops: a protocol that refers to its server keeps them from the
+    garbage collector, which does not see through connections."""
+    for engine in list(engines):
+        if not engine.closed and engine.loop.is_closed():
+            engine._abandoned()
+    return 0
 
 
 def _close_after_fork():

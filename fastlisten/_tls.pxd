@@ -28,7 +28,9 @@ cdef class TlsSettings(Security):
     cdef readonly double shutdown_timeout
     cdef readonly Py_ssize_t handshakes
     cdef uint32_t shutdown_time    # milliseconds
-    cdef object progress           # OrderedDict of TlsConnection, oldest first
+    # OrderedDict by address of TlsConnection, oldest first. Borrowed: each is in its engine's list,
+    # and gone from here before it ends.
+    cdef object progress
 
 
 @cython.no_gc

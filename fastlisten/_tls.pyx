@@ -17,14 +17,18 @@ import logging
 import os
 import socket
 import ssl
+import sys
+import sysconfig
 from ssl import (
     SSLContext, SSLEOFError, SSLObject, SSLWantReadError, SSLWantWriteError,
     SSLZeroReturnError,
 )
 
 import _socket
+import _ssl
 
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.contextvars cimport PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, \
     PyContext_Exit
 from libc.errno cimport EPIPE, errno
@@ -37,20 +41,30 @@ from fastlisten._connection cimport (
 )
 from fastlisten._core cimport (
     FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, R_HANDSHAKE, AcceptorState,
-    Endpoint, Slot,
+    Endpoint, Slot, milliseconds,
 )
 from fastlisten._system cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, SOL_SOCKET, SO_ERROR, fl_microseconds,
     getsockopt, recv, socklen_t,
 )
 
+cdef extern from "<dlfcn.h>" nogil:
+    void *dlopen(const char *, int)
+    void *dlsym(void *, const char *)
+    int RTLD_LAZY
+
 cdef enum:
+    # openssl/ssl.h; part of its binary interface.
+    SSL_CTRL_CLEAR_MODE = 78
+    SSL_MODE_AUTO_RETRY = 4
     # The most plain text in a record (RFC 8446 5.1).
     RECORD = 16384
     # A read takes one record; the engine's buffer has room for many.
     RECEIVE = 262144
     # asyncio's defaults for TLS: pause the protocol from 512 KiB on, resume at a quarter.
     HIGH_WATER = 524288
+    # After a farewell the peer has this long (ms), as without TLS.
+    FAREWELL = 10000
     # asyncio logs from the sixth write after the end on.
     LOG_THRESHOLD = 5
     # Microseconds in which one connection may go on with what OpenSSL has decrypted already.
@@ -74,6 +88,59 @@ def use_public_api(bint wanted):
     return before
 
 
+# SSL_ctrl() of the OpenSSL that Python's ssl uses; NULL where it cannot be had.
+ctypedef long (*Control)(void *, int, long, void *) noexcept nogil
+cdef Control control = NULL
+
+
+cdef void *session_pointer(session):
+    """The SSL behind a `_ssl._SSLSocket`: the second of its fields in CPython 3.11 to 3.13."""
+    return (<void **>(<char *><void *>session + sizeof(PyObject)))[1]
+
+
+cdef int find_control() except -1:
+    """Find SSL_ctrl, if this is an interpreter whose session objects are known.
+
+    OpenSSL's default is to go on reading as long as records without data follow each other (TLS 1.3
+    key updates). It reads the socket itself here, so one client that never stops sending them would
+    keep the loop in one call. With SSL_MODE_AUTO_RETRY cleared, which the ssl module cannot do, the
+    call returns after each of them, and other connections get their turn.
+    """
+    global control
+    cdef void *library
+    cdef void *found
+    cdef void *get_fd
+    cdef bytes path
+    known = (3, 11) <= sys.version_info < (3, 14) and sys.implementation.name == "cpython" \
+        and not sysconfig.get_config_var("Py_TRACE_REFS") \
+        and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    if not known or not hasattr(SSLContext, "_wrap_socket"):
+        return 0
+    if hasattr(_ssl, "__file__"):
+        path = os.fsencode(_ssl.__file__)
+        library = dlopen(PyBytes_AS_STRING(path), RTLD_LAZY)
+    else:
+        # Built into the interpreter.
+        library = dlopen(NULL, RTLD_LAZY)
+    if library == NULL:
+        return 0
+    found = dlsym(library, b"SSL_ctrl")
+    get_fd = dlsym(library, b"SSL_get_fd")
+    if found == NULL or get_fd == NULL:
+        return 0
+    # The pointer is believed only if OpenSSL agrees about the descriptor behind it.
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        holder = _Descriptor(socket.AF_UNIX, NONBLOCKING_STREAM, 0, fileno=os.dup(ours.fileno()))
+        try:
+            session = SSLContext(ssl.PROTOCOL_TLS_SERVER)._wrap_socket(holder, True, None)
+            if (<int (*)(void *) noexcept>get_fd)(session_pointer(session)) == holder.fileno():
+                control = <Control>found
+        finally:
+            holder.close()
+    return 0
+
+
 class _Descriptor(_socket.socket):
     """What OpenSSL's side of a connection knows of its socket: the number, and not to block."""
 
@@ -83,8 +150,7 @@ class _Descriptor(_socket.socket):
 cdef uint32_t positive(str name, double seconds) except 0:
     if not seconds > 0:
         raise ValueError(f"{name} should be a positive number, got {seconds:g}")
-    # More than 14 days would wrap around the table's 32 bits.
-    return <uint32_t>(min(seconds, 1209600.0) * 1000 + 0.999)
+    return milliseconds(seconds)
 
 
 cdef class TlsSettings(Security):
@@ -209,6 +275,7 @@ cdef class TlsConnection(Connection):
     cdef int happened(self, uint32_t events) except -1:
         cdef uint32_t interest = self.slot().flags
         cdef bint readable = events & <uint32_t>(EPOLLIN | EPOLLERR | EPOLLHUP)
+        cdef bint waited = False
         if self.flags & LOST:
             return 0
         if self.tls & HANDSHAKE:
@@ -218,7 +285,7 @@ cdef class TlsConnection(Connection):
         if interest & FLAG_OUT and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
             if self.tls & (READ_WANTS_WRITE | WANTS_WRITE):
                 self.tls &= ~(READ_WANTS_WRITE | WANTS_WRITE)
-                readable = True
+                readable = waited = True
             if self.extras is not None and self.extras.size:
                 self.flush()
         elif self.tls & WRITE_WANTS_READ:
@@ -226,12 +293,16 @@ cdef class TlsConnection(Connection):
         if self.fd < 0 or self.flags & LOST or not readable:
             return 0
         if self.flags & CLOSING:
-            return self.shutdown_step()
-        if self.flags & PAUSED or self.tls & HELD:
-            return 0
-        if self.flags & BUFFERED and not self.tls & SILENT:
-            return self.receive_into()
-        return self.receive()
+            self.shutdown_step()
+        elif not self.flags & PAUSED and not self.tls & HELD:
+            if self.flags & BUFFERED and not self.tls & SILENT:
+                self.receive_into()
+            else:
+                self.receive()
+        if waited and self.fd >= 0:
+            # It was left waiting for room only.
+            self.listen_to()
+        return 0
 
     cdef int note_error(self) except -1:
         """Ask before OpenSSL does: CPython 3.11 calls every error of its socket an end of file."""
@@ -261,6 +332,11 @@ cdef class TlsConnection(Connection):
         # There is no way to say anything.
         return self.force_close(None)
 
+    cdef int limit_farewell(self) except -1:
+        """The peer has the time of a farewell, or of a shutdown, whichever is shorter."""
+        self.engine().set_deadline(self.fd, min(<uint32_t>FAREWELL, self.settings.shutdown_time))
+        return 0
+
     cdef int dropped(self) except -1:
         self.let_go()
         return Connection.dropped(self)
@@ -270,13 +346,15 @@ cdef class TlsConnection(Connection):
         if self.fd < 0 or self.flags & LOST:
             return 0
         if self.tls & HANDSHAKE:
+            # Nothing but what it waits for: who keeps sending and does not read must not wake us.
             wanted = FLAG_OUT if self.tls & WANTS_WRITE else FLAG_IN
-        elif self.extras is not None and self.extras.size:
-            wanted = FLAG_IN if self.tls & WRITE_WANTS_READ else FLAG_OUT
-        elif self.tls & SHUTTING:
-            wanted = FLAG_OUT if self.tls & WANTS_WRITE else FLAG_IN
-        if not self.flags & (CLOSING | PAUSED) and not self.tls & HELD:
-            wanted |= FLAG_OUT if self.tls & READ_WANTS_WRITE else FLAG_IN
+        else:
+            if self.extras is not None and self.extras.size:
+                wanted = FLAG_IN if self.tls & WRITE_WANTS_READ else FLAG_OUT
+            elif self.tls & SHUTTING:
+                wanted = FLAG_OUT if self.tls & WANTS_WRITE else FLAG_IN
+            if not self.flags & (CLOSING | PAUSED) and not self.tls & HELD:
+                wanted |= FLAG_OUT if self.tls & READ_WANTS_WRITE else FLAG_IN
         if self.engine().interest(self.fd, wanted) < 0:
             self.fatal_errno(errno, "Fatal error on registering the connection with epoll")
             return -1
@@ -289,11 +367,11 @@ cdef class TlsConnection(Connection):
         cdef TlsConnection oldest
         cdef TlsSettings settings = self.settings
         while len(settings.progress) >= settings.handshakes:
-            oldest = <TlsConnection>next(iter(settings.progress))
-            del settings.progress[oldest]
+            oldest = <TlsConnection><void *><size_t>next(iter(settings.progress))
+            del settings.progress[<size_t><void *>oldest]
             oldest.handshake_failed(ConnectionAbortedError("too many handshakes in progress"))
         self.wrap()
-        settings.progress[self] = None
+        settings.progress[<size_t><void *>self] = None
         return 0
 
     cdef int wrap(self) except -1:
@@ -320,6 +398,8 @@ cdef class TlsConnection(Connection):
         self.session = self.settings.context._wrap_socket(
             self.holder, True, None, owner=self.owner)
         self.owner._sslobj = self.session
+        if control != NULL:
+            control(session_pointer(self.session), SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY, NULL)
         return 0
 
     cdef int handshake(self) except -1:
@@ -345,7 +425,7 @@ cdef class TlsConnection(Connection):
         """The handshake is done."""
         cdef TlsAcceptor acceptor
         cdef Slot *slot = self.slot()
-        self.settings.progress.pop(self, None)
+        self.settings.progress.pop(<size_t><void *>self, None)
         self.owner = None
         self.tls &= ~(HANDSHAKE | WANTS_WRITE)
         if self.session is self.holder:
@@ -481,7 +561,15 @@ cdef class TlsConnection(Connection):
                 return 0
             # Decrypted before the protocol was known to bring its own buffer.
             while offset < len(data) and self.fd >= 0 and not self.flags & (LOST | CLOSING):
+                if self.flags & PAUSED:
+                    self.early = data[offset:]
+                    return 0
+                if not self.flags & BUFFERED:
+                    self.protocol.data_received(data[offset:])
+                    return 0
                 target = memoryview(self.protocol.get_buffer(-1)).cast("B")
+                if self.fd < 0:
+                    return 0
                 room = min(len(target), len(data) - offset)
                 if not room:
                     raise RuntimeError("get_buffer() returned an empty buffer")
@@ -813,7 +901,7 @@ cdef class TlsConnection(Connection):
         holder = self.holder
         self.holder = self.owner = self.early = None
         if self.settings is not None:
-            self.settings.progress.pop(self, None)
+            self.settings.progress.pop(<size_t><void *>self, None)
         if holder is None:
             return 0
         if holder is self.session:
@@ -887,10 +975,13 @@ cdef class TlsAcceptor(ConnectionAcceptor):
 
     def __init__(self, engine, sock, factory, *, TlsSettings tls not None, bytes greeting=b"",
                  double first_byte=0.0, bint lazy=False, **options):
+        # All that can be wrong comes before the engine knows the socket.
+        self.first_byte = milliseconds(first_byte)
+        if len(greeting) > 0xFFFF:
+            raise ValueError(f"greeting of {len(greeting)} bytes, at most 65,535 allowed")
         ConnectionAcceptor.__init__(self, engine, sock, factory, first_byte=tls.handshake_timeout,
                                     lazy=lazy, **options)
         self.tls = tls
-        self.first_byte = positive("first_byte", first_byte) if first_byte else 0
         self.texts = (greeting, *self.texts[1:])
         self.state.tls = True
         # The core must not say these itself, in clear text.
@@ -898,3 +989,6 @@ cdef class TlsAcceptor(ConnectionAcceptor):
 
     cdef Endpoint endpoint(self, int fd):
         return TlsConnection.__new__(TlsConnection)
+
+
+find_control()

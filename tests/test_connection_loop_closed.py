@@ -87,6 +87,52 @@ def test_forgotten_with_its_loop(loop_factory: LoopFactory, lazy: bool) -> None:
     assert heard == ([] if lazy else [["made"]] * 3)
 
 
+def test_forgotten_in_a_circle(loop_factory: LoopFactory) -> None:
+    """The collector does not see through connections: the next engine closes what is left."""
+
+    class Holder(asyncio.Protocol):
+        server: Any
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+    async def main(client: socket.socket) -> list[socket.socket]:
+        made: list[Holder] = []
+
+        def factory() -> Holder:
+            made.append(Holder())
+            return made[-1]
+
+        server = await fastlisten.create_server(factory, "127.0.0.1", 0)
+        client.connect(server.sockets[0].getsockname())
+        while not made:
+            await asyncio.sleep(0.001)
+        made[0].server = server
+        return list(server._sockets)
+
+    async def again() -> None:
+        server = await fastlisten.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        server.close()
+        await server.wait_closed()
+
+    def afterwards() -> None:
+        gc.collect()
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(again())
+        gc.collect()
+
+    with socket.socket() as client:
+        client.settimeout(5)
+        loop = loop_factory()
+        for listening in loop.run_until_complete(main(client)):
+            listening.close()
+        loop.close()
+        del loop
+        with pytest.warns(ResourceWarning, match="event loop gone with 1 connections open"):
+            afterwards()
+        assert client.recv(1) == b""
+
+
 def test_transports_kept_beyond_the_loop(loop_factory: LoopFactory) -> None:
     """They are closed with the engine; their methods do no harm."""
     keepers: list[Keeper] = []
