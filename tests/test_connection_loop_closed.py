@@ -108,7 +108,7 @@ def test_forgotten_in_a_circle(loop_factory: LoopFactory) -> None:
         while not made:
             await asyncio.sleep(0.001)
         made[0].server = server
-        return list(server._sockets)
+        return list(server._sockets or ())
 
     async def again() -> None:
         server = await fastlisten.create_server(asyncio.Protocol, "127.0.0.1", 0)
