@@ -191,9 +191,12 @@ def play_tls(
     *,
     native: bool = True,
     kind: str = "private",
-    debug: bool | None = None,
+    debug: bool = False,
 ) -> list[Note]:
-    """Run a script and return the log up to its end."""
+    """Run a script and return the log up to its end.
+
+    Not in debug mode unless asked for, whatever mode Python is in: asyncio says more there.
+    """
 
     async def main() -> list[Note]:
         world = TlsWorld(native)
@@ -223,7 +226,7 @@ def same_tls(
     loop_factory: LoopFactory,
     *,
     kind: str = "private",
-    debug: bool | None = None,
+    debug: bool = False,
 ) -> list[Note]:
     """Play a script on asyncio's server and on ours; the logs must agree. Return the log."""
     expected = joined(play_tls(script, asyncio.SelectorEventLoop, native=False, debug=debug))

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 WORD = b"the word"
 #: Clients at the same time.
 BATCH = 40
+#: Places: those of clients that are gone come back some time later.
+LIMIT = 2000
 #: Turns of the loop in which the server takes what was sent.
 TURNS = 4
 
@@ -194,7 +196,7 @@ def test_cut_off(
 ) -> None:
     async def main() -> None:
         context = client_context(version=version)
-        async with tls_listening(Witness, limit=2 * BATCH, lazy=lazy) as listener:
+        async with tls_listening(Witness, limit=LIMIT, lazy=lazy) as listener:
             total = await length(listener, context)
             await listener.empty()
             made = len(listener.protocols)
