@@ -20,7 +20,7 @@ import pytest
 from helpers_foreign import environment, foreign
 from helpers_foreign_clients import PATIENCE, Address, Certificate, make_certificate, until
 
-uvicorn, httpx, pytestmark = foreign("uvicorn", "httpx")
+uvicorn, _, httpx, pytestmark = foreign("uvicorn", "httptools", "httpx")
 pytestmark += [pytest.mark.external("openssl"), pytest.mark.usefixtures("descriptors_back")]
 
 APPLICATION = """
