@@ -97,6 +97,11 @@ def test_uvloop_is_imported_only_where_it_is_used() -> None:
 # --- run --------------------------------------------------------------------------------------
 
 
+async def main_of_asyncio() -> bool:
+    """Return what asyncio makes of the environment's debug mode."""
+    return asyncio.get_running_loop().get_debug()
+
+
 def test_run() -> None:
     async def main() -> tuple[str, bool]:
         loop = asyncio.get_running_loop()
@@ -105,7 +110,8 @@ def test_run() -> None:
             assert await ask(server.sockets[0].getsockname()) == b"hello"
         return type(loop).__name__, loop.get_debug()
 
-    assert fastlisten.run(main()) == ("UvloopLoop", False)
+    assert fastlisten.run(main(), debug=False) == ("UvloopLoop", False)
+    assert fastlisten.run(main())[1] == asyncio.run(main_of_asyncio())
     assert fastlisten.run(main(), debug=True) == ("UvloopLoop", True)
 
 

@@ -7,6 +7,7 @@ side is the loop's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import socket
@@ -280,3 +281,47 @@ def test_a_handshake_that_fails(ours: LoopFactory, way: str) -> None:
     assert ("closed", -1) in log
     theirs = play_on(script, asyncio.SelectorEventLoop)
     assert next(note for note in theirs if note[0] == "told")[1] == told[1]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in connection_made", "right after it"])
+def test_cancelled_when_it_is_done(ours: LoopFactory, late: bool) -> None:
+    """Nobody learns of the transport any more: the connection ends."""
+
+    async def script(world: World) -> None:
+        task: asyncio.Task[Any]
+
+        def made(*_: Any) -> None:
+            if late:
+                world.loop.call_soon(task.cancel)
+            else:
+                task.cancel()
+
+        mine, theirs = accepted()
+        client = asyncio.ensure_future(in_thread(world, speak, theirs))
+        task = asyncio.ensure_future(
+            world.loop.connect_accepted_socket(
+                lambda: Recorder(world, {"connection_made": made}), mine, ssl=server_context()
+            )
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await world.patience(task)
+        await world.until("connection_lost")
+        with contextlib.suppress(OSError):  # a reset or an end, whichever comes first
+            assert await client == b""
+        world.note("closed", mine.fileno())
+
+    assert ("closed", -1) in play_on(script, ours)
+
+
+def test_debug_says_that_it_is_served(ours: LoopFactory, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "asyncio")
+
+    async def script(world: World) -> None:
+        mine, theirs = accepted()
+        with theirs:
+            await world.loop.connect_accepted_socket(lambda: echoing(world), mine)
+        await world.until("connection_lost")
+
+    same_on_asyncio(script, ours, debug=True)
+    said = [one.getMessage() for one in caplog.records if " handled: (" in one.getMessage()]
+    assert len(said) == 2

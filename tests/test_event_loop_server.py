@@ -258,3 +258,18 @@ def test_nobody_resolves(ours: LoopFactory) -> None:
             world.note("error", str(exc))
 
     same_on_asyncio(script, ours)
+
+
+def test_no_address_can_be_used(ours: LoopFactory) -> None:
+    """A family that the kernel does not know is passed over; if no other is left, it is said."""
+
+    async def script(world: World) -> None:
+        async def getaddrinfo(name: Any, port: Any, **options: Any) -> Any:
+            return [(9999, socket.SOCK_STREAM, 0, "", ("address", port))]
+
+        loop: Any = world.loop
+        loop.getaddrinfo = getaddrinfo
+        with pytest.raises(OSError, match="could not bind on any address out of"):
+            await world.create(lambda: Recorder(world), "mail.example.org", 0)
+
+    play_on(script, ours)

@@ -545,6 +545,27 @@ def test_twice(ours: LoopFactory) -> None:
     assert ("answer", b"hello\n") in play_on(script, ours)
 
 
+def test_after_write_eof(ours: LoopFactory) -> None:
+    """Refused; the protocol stays what it was."""
+
+    async def script(world: World) -> None:
+        await world.serve(lambda: Recorder(world))
+        client = await world.connect()
+        await world.until("connection_made")
+        transport = world.transports[0]
+        before = transport.get_protocol()
+        transport.write_eof()
+        with pytest.raises(RuntimeError, match="after write_eof"):
+            await world.loop.start_tls(
+                transport, asyncio.Protocol(), server_context(), server_side=True
+            )
+        world.note("same", transport.get_protocol() is before)
+        await client.send(b"still heard")
+        await world.until("data_received")
+
+    assert ("same", True) in play_on(script, ours)
+
+
 # --- beside our loops -------------------------------------------------------------------------
 
 

@@ -239,6 +239,23 @@ def test_cleanup_socket(ours: LoopFactory, wanted: bool, meanwhile: str, folder:
     assert log == [("left", [] if wanted and meanwhile == "nothing" else left)]
 
 
+@pytest.mark.parametrize("what", ["abstract", "gone"])
+def test_nothing_to_clean_up(ours: LoopFactory, what: str, folder: str) -> None:
+    async def script(world: World) -> None:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(f"\0{folder}" if what == "abstract" else f"{folder}/s")
+        if what == "gone":
+            os.unlink(f"{folder}/s")
+        create: Any = world.loop.create_unix_server
+        server = await create(lambda: echoing(world), sock=sock, cleanup_socket=True)
+        server.close()
+        await world.patience(server.wait_closed())
+        world.note("left", os.listdir(folder))
+
+    log = same_on_asyncio(script, ours) if HAS_CLEANUP else play_on(script, ours)
+    assert log == [("left", [])]
+
+
 def test_a_file_that_cannot_be_cleaned_up(
     ours: LoopFactory, folder: str, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:

@@ -184,13 +184,10 @@ def bind_unix(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> sock
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(name)
-    except OSError as error:
+    except BaseException as error:
         sock.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise OSError(errno.EADDRINUSE, f"Address {name!r} is already in use") from None
-    except BaseException:
-        sock.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise OSError(errno.EADDRINUSE, f"Address {name!r} is already in use") from None
         raise
     return sock
 
