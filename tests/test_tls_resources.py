@@ -53,11 +53,11 @@ def alive(fd: int) -> bool:
 #: Clients at the same time.
 BATCH = 8
 #: Rounds of all endings, with 136 connections each.
-ROUNDS = 4
+ROUNDS = 6
 
 
 #: Blocks that may differ by chance: far below one per connection.
-SLACK_BLOCKS = 400
+SLACK_BLOCKS = 600
 #: Bytes of resident memory that may differ; a session is 15,000.
 SLACK_RSS = 4 << 20
 
