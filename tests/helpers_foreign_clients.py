@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 #: Longer than anything here takes on a busy machine; only failures wait for it.
 PATIENCE = 30.0
@@ -153,9 +153,14 @@ async def crowd(visit: Callable[[int], Awaitable[_T]], count: int = CROWD) -> li
 
 
 async def settle() -> None:
-    """Let the loop close the descriptors of transports that a client's library has aborted."""
-    for _ in range(25):
-        await asyncio.sleep(0)
+    """Wait for the end of transports that a client's library has closed and no longer minds.
+
+    Under TLS they wait for the server's farewell; asyncio.run() would leave them open.
+    """
+    loop: Any = asyncio.get_running_loop()
+    async with asyncio.timeout(PATIENCE):
+        while any(transport._sock is not None for transport in tuple(loop._transports.values())):
+            await asyncio.sleep(0.002)
 
 
 class Together:
