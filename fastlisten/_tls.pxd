@@ -38,6 +38,7 @@ cdef class TlsConnection(Connection):
     cdef TlsSettings settings
     cdef object holder     # the socket object that OpenSSL's side looks at
     cdef object session    # _ssl._SSLSocket, or an SSLSocket
+    cdef void *ssl         # OpenSSL's side of it, where it can be called without Python
     cdef object owner      # an SSLObject, for the server-name callback
     cdef bytes early       # decrypted, but not delivered yet
     cdef uint32_t tls
@@ -56,7 +57,9 @@ cdef class TlsConnection(Connection):
     cdef int tell_eof(self) except -1
     cdef int shutdown_step(self) except -1
     cdef int gather(self) except -1
-    cdef Py_ssize_t encrypt(self, data) except -2
+    cdef Py_ssize_t decrypt(self, char *target, size_t room) except -2
+    cdef Py_ssize_t encrypt(self, bytes data, Py_ssize_t offset) except -2
+    cdef int write_failed(self, exc) except -1
     cdef int let_go(self) except -1
     cdef object ssl_object(self)
 

@@ -27,6 +27,7 @@ from ssl import (
 import _socket
 import _ssl
 
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.contextvars cimport PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, \
@@ -57,6 +58,10 @@ cdef enum:
     # openssl/ssl.h; part of its binary interface.
     SSL_CTRL_CLEAR_MODE = 78
     SSL_MODE_AUTO_RETRY = 4
+    SSL_ERROR_WANT_READ = 2
+    SSL_ERROR_WANT_WRITE = 3
+    SSL_ERROR_SYSCALL = 5
+    SSL_ERROR_ZERO_RETURN = 6
     # The most plain text in a record (RFC 8446 5.1).
     RECORD = 16384
     # A read takes one record; the engine's buffer has room for many.
@@ -88,9 +93,19 @@ def use_public_api(bint wanted):
     return before
 
 
-# SSL_ctrl() of the OpenSSL that Python's ssl uses; NULL where it cannot be had.
+# What is called of the OpenSSL that Python's ssl uses. All of it is there, or `direct` is false and
+# the methods of the session object are called.
 ctypedef long (*Control)(void *, int, long, void *) noexcept nogil
-cdef Control control = NULL
+ctypedef int (*Read)(void *, void *, size_t, size_t *) noexcept nogil
+ctypedef int (*Write)(void *, const void *, size_t, size_t *) noexcept nogil
+ctypedef int (*GetError)(void *, int) noexcept nogil
+ctypedef void (*ClearError)() noexcept nogil
+cdef Control ssl_ctrl = NULL
+cdef Read ssl_read = NULL
+cdef Write ssl_write = NULL
+cdef GetError ssl_get_error = NULL
+cdef ClearError clear_error = NULL
+cdef bint direct = False
 
 
 cdef void *session_pointer(session):
@@ -98,17 +113,17 @@ cdef void *session_pointer(session):
     return (<void **>(<char *><void *>session + sizeof(PyObject)))[1]
 
 
-cdef int find_control() except -1:
-    """Find SSL_ctrl, if this is an interpreter whose session objects are known.
+cdef int find_openssl() except -1:
+    """Find OpenSSL's functions, if this is an interpreter whose session objects are known.
 
-    OpenSSL's default is to go on reading as long as records without data follow each other (TLS 1.3
-    key updates). It reads the socket itself here, so one client that never stops sending them would
-    keep the loop in one call. With SSL_MODE_AUTO_RETRY cleared, which the ssl module cannot do, the
-    call returns after each of them, and other connections get their turn.
+    It saves a tenth of the instructions of a small message. And it closes a hole: OpenSSL's default
+    is to go on reading as long as records without data follow each other (TLS 1.3 key updates). It
+    reads the socket itself here, so one client that never stops sending them would keep the loop in
+    one call. With SSL_MODE_AUTO_RETRY cleared, which the ssl module cannot do, the call returns
+    after each of them, and other connections get their turn.
     """
-    global control
+    global direct, ssl_ctrl, ssl_read, ssl_write, ssl_get_error, clear_error
     cdef void *library
-    cdef void *found
     cdef void *get_fd
     cdef bytes path
     known = (3, 11) <= sys.version_info < (3, 14) and sys.implementation.name == "cpython" \
@@ -124,9 +139,14 @@ cdef int find_control() except -1:
         library = dlopen(NULL, RTLD_LAZY)
     if library == NULL:
         return 0
-    found = dlsym(library, b"SSL_ctrl")
+    ssl_ctrl = <Control>dlsym(library, b"SSL_ctrl")
+    ssl_read = <Read>dlsym(library, b"SSL_read_ex")
+    ssl_write = <Write>dlsym(library, b"SSL_write_ex")
+    ssl_get_error = <GetError>dlsym(library, b"SSL_get_error")
+    clear_error = <ClearError>dlsym(library, b"ERR_clear_error")
     get_fd = dlsym(library, b"SSL_get_fd")
-    if found == NULL or get_fd == NULL:
+    if ssl_ctrl == NULL or ssl_read == NULL or ssl_write == NULL or ssl_get_error == NULL \
+            or clear_error == NULL or get_fd == NULL:
         return 0
     # The pointer is believed only if OpenSSL agrees about the descriptor behind it.
     ours, peer = socket.socketpair()
@@ -134,8 +154,8 @@ cdef int find_control() except -1:
         holder = _Descriptor(socket.AF_UNIX, NONBLOCKING_STREAM, 0, fileno=os.dup(ours.fileno()))
         try:
             session = SSLContext(ssl.PROTOCOL_TLS_SERVER)._wrap_socket(holder, True, None)
-            if (<int (*)(void *) noexcept>get_fd)(session_pointer(session)) == holder.fileno():
-                control = <Control>found
+            direct = (<int (*)(void *) noexcept>get_fd)(session_pointer(session)) \
+                == holder.fileno()
         finally:
             holder.close()
     return 0
@@ -398,8 +418,9 @@ cdef class TlsConnection(Connection):
         self.session = self.settings.context._wrap_socket(
             self.holder, True, None, owner=self.owner)
         self.owner._sslobj = self.session
-        if control != NULL:
-            control(session_pointer(self.session), SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY, NULL)
+        if direct:
+            self.ssl = session_pointer(self.session)
+            ssl_ctrl(self.ssl, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY, NULL)
         return 0
 
     cdef int handshake(self) except -1:
@@ -514,15 +535,51 @@ cdef class TlsConnection(Connection):
 
     cdef int receive(self) except -1:
         cdef Py_ssize_t got
-        try:
-            got = self.session.read(RECEIVE, self.engine().view)
-        except BaseException as exc:
-            return self.read_failed(exc)
+        if self.ssl != NULL:
+            got = self.decrypt(self.engine().buffer, RECEIVE)
+            if got < 0:
+                return 0
+        else:
+            try:
+                got = self.session.read(RECEIVE, self.engine().view)
+            except BaseException as exc:
+                return self.read_failed(exc)
         if got == 0:
             self.tell_eof()
             self.close()
             return 0
         return self.took(got)
+
+    cdef Py_ssize_t decrypt(self, char *target, size_t room) except -2:
+        """Call SSL_read; return 0 at close_notify, -1 if there is nothing and it is seen to."""
+        cdef size_t got = 0
+        cdef int done, error, code
+        clear_error()
+        done = ssl_read(self.ssl, target, room, &got)
+        if done == 1:
+            return <Py_ssize_t>got
+        error = errno
+        code = ssl_get_error(self.ssl, done)
+        if code == SSL_ERROR_WANT_READ:
+            return -1
+        if code == SSL_ERROR_ZERO_RETURN:
+            return 0
+        if code == SSL_ERROR_WANT_WRITE:
+            self.tls |= READ_WANTS_WRITE
+            self.listen_to()
+        elif code == SSL_ERROR_SYSCALL and error:
+            self.error = error
+            self.tls |= RAW_EOF | TRUNCATED
+            self.state().truncated += 1
+            self.fatal(self.broken(), "Fatal read error on socket transport")
+        else:
+            # The reason is in OpenSSL's queue of errors; Python's ssl words it.
+            try:
+                self.session.read(1, bytearray(1))
+                raise SSLEOFError(8, "EOF occurred in violation of protocol")
+            except BaseException as exc:
+                self.read_failed(exc)
+        return -1
 
     cdef int took(self, Py_ssize_t got) except -1:
         cdef bytes data = PyBytes_FromStringAndSize(self.engine().buffer, got)
@@ -581,17 +638,29 @@ cdef class TlsConnection(Connection):
         return 0
 
     cdef int receive_into(self) except -1:
-        cdef Py_ssize_t got, room
+        cdef Py_ssize_t got = 0, room
         cdef uint64_t stop = 0
+        cdef Py_buffer view
         while True:
             try:
                 target = self.protocol.get_buffer(-1)
                 room = len(target)
                 if not room:
                     raise RuntimeError("get_buffer() returned an empty buffer")
-                got = self.session.read(room, target)
+                if self.ssl == NULL:
+                    got = self.session.read(room, target)
+                else:
+                    PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
+                    room = view.len
             except BaseException as exc:
                 return self.read_failed(exc)
+            if self.ssl != NULL:
+                try:
+                    got = -1 if self.fd < 0 else self.decrypt(<char *>view.buf, room)
+                finally:
+                    PyBuffer_Release(&view)
+                if got < 0:
+                    return 0
             if got == 0:
                 self.tell_eof()
                 self.close()
@@ -683,7 +752,7 @@ cdef class TlsConnection(Connection):
         if type(data) is not bytes:
             data = bytes(data)
         if not self.tls & HANDSHAKE and (self.extras is None or self.extras.size == 0):
-            sent = self.encrypt(data)
+            sent = self.encrypt(data, 0)
             if sent < 0 or sent == PyBytes_GET_SIZE(data):
                 return
         self.keep(data, sent)
@@ -716,16 +785,46 @@ cdef class TlsConnection(Connection):
             self.flags += LATE_WRITES
         return 0
 
-    cdef Py_ssize_t encrypt(self, data) except -2:
-        """Send of `data` what the kernel takes; return how many bytes, -1 when it is broken."""
-        cdef Py_ssize_t sent = 0, size = len(data)
-        # One record at a time: a longer write is done for OpenSSL only when all of it is sent. A
-        # record that could not be sent must be offered again as it was: the caller keeps all
-        # that is not sent, and offers it from the same byte on.
-        while True:
+    cdef Py_ssize_t encrypt(self, bytes data, Py_ssize_t offset) except -2:
+        """Send of `data` what the kernel takes; return how many bytes, -1 when it is broken.
+
+        One record at a time: a longer write is done for OpenSSL only when all of it is sent. A
+        record that could not be sent must be offered again as it was: the caller keeps all that is
+        not sent, and offers it from the same byte on.
+        """
+        cdef Py_ssize_t sent = 0, size = PyBytes_GET_SIZE(data) - offset, more
+        cdef const char *start = PyBytes_AS_STRING(data) + offset
+        cdef size_t done
+        cdef int result, error, code
+        while sent < size:
+            more = min(<Py_ssize_t>RECORD, size - sent)
             try:
-                sent += self.session.write(
-                    data if size <= RECORD else memoryview(data)[sent:sent + RECORD])
+                if self.ssl == NULL:
+                    sent += self.session.write(
+                        data if more == PyBytes_GET_SIZE(data)
+                        else memoryview(data)[offset + sent:offset + sent + more])
+                    self.tls &= ~(RETRY | WRITE_WANTS_READ)
+                    continue
+                clear_error()
+                result = ssl_write(self.ssl, start + sent, more, &done)
+                if result == 1:
+                    sent += <Py_ssize_t>done
+                    self.tls &= ~(RETRY | WRITE_WANTS_READ)
+                    continue
+                error = errno
+                code = ssl_get_error(self.ssl, result)
+                if code == SSL_ERROR_WANT_WRITE:
+                    self.tls = (self.tls | RETRY) & ~WRITE_WANTS_READ
+                    return sent
+                if code == SSL_ERROR_WANT_READ:
+                    self.tls |= RETRY | WRITE_WANTS_READ
+                    return sent
+                if code == SSL_ERROR_SYSCALL and error:
+                    self.error = error
+                else:
+                    # The reason is in OpenSSL's queue of errors; Python's ssl words it.
+                    self.session.write(memoryview(data)[offset + sent:offset + sent + more])
+                raise SSLEOFError(8, "EOF occurred in violation of protocol")
             except SSLWantWriteError:
                 self.tls = (self.tls | RETRY) & ~WRITE_WANTS_READ
                 return sent
@@ -733,16 +832,17 @@ cdef class TlsConnection(Connection):
                 self.tls |= RETRY | WRITE_WANTS_READ
                 return sent
             except BaseException as exc:
-                if isinstance(exc, Disconnected):
-                    self.note_error()
-                    self.error = self.error or EPIPE
-                    self.fatal(self.broken(), "Fatal write error on socket transport")
-                else:
-                    self.fatal(exc, "Fatal error on SSL protocol")
+                self.write_failed(exc)
                 return -1
-            self.tls &= ~(RETRY | WRITE_WANTS_READ)
-            if sent >= size:
-                return sent
+        return sent
+
+    cdef int write_failed(self, exc) except -1:
+        if not isinstance(exc, Disconnected):
+            return self.fatal(exc, "Fatal error on SSL protocol")
+        if not self.error:
+            self.note_error()
+        self.error = self.error or EPIPE
+        return self.fatal(self.broken(), "Fatal write error on socket transport")
 
     cdef int gather(self) except -1:
         """Join small pieces at the head of the queue: each would be a record of its own."""
@@ -771,7 +871,7 @@ cdef class TlsConnection(Connection):
             if not self.tls & RETRY:
                 self.gather()
             chunk = extras.chunks[extras.first]
-            sent = self.encrypt(memoryview(chunk)[extras.offset:] if extras.offset else chunk)
+            sent = self.encrypt(<bytes>chunk, extras.offset)
             if sent < 0:
                 return 0
             moved = moved or sent > 0
@@ -991,4 +1091,4 @@ cdef class TlsAcceptor(ConnectionAcceptor):
         return TlsConnection.__new__(TlsConnection)
 
 
-find_control()
+find_openssl()
