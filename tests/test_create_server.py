@@ -109,6 +109,7 @@ def test_errors(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
             {"ssl": TLS, "ssl_shutdown_timeout": -1},
             "ssl_shutdown_timeout should be a positive number, got -1",
         ),
+        ({"ssl": TLS, "ssl_handshake_timeout": float("nan")}, "should be a positive number"),
         ({"max_connections": 0}, "max_connections must be at least 1"),
         ({"max_connections": -1}, "max_connections must be at least 1"),
         ({"limit_action": "queue"}, "limit_action must be 'refuse' or 'wait', not 'queue'"),

@@ -21,17 +21,13 @@ from ssl import SSLContext, SSLSocket
 from typing import Any, TypeVar
 
 from fastlisten._connection import ConnectionAcceptor
+from fastlisten._tls import TlsSettings
 from fastlisten.runtime import start_tls
 from fastlisten.runtime.binding import bind_unix, inode_of, set_nodelay
 from fastlisten.runtime.connection_server import ConnectionServer
 from fastlisten.runtime.loop import engine_for, existing_engine, serve, take_sockets
 from fastlisten.runtime.sendfile import sendfile
-from fastlisten.runtime.tls_arguments import (
-    check_context,
-    check_timeouts,
-    make_settings,
-    shared_settings,
-)
+from fastlisten.runtime.tls_arguments import check_timeouts, shared_settings, tls_of
 
 __all__ = ["AsyncioLoop", "ServerMethods", "new_event_loop", "run"]
 
@@ -69,16 +65,14 @@ class ServerMethods(asyncio.AbstractEventLoop):
         start_serving: bool = True,
     ) -> ConnectionServer:
         """Create a TCP server on the core (asyncio's `loop.create_server`)."""
-        check_context(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        tls = tls_of(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         sockets = await take_sockets(
             self, host, port, family, flags, sock, reuse_address, reuse_port
         )
         return await self._serve(
             ConnectionServer(self, sockets, backlog, as_asyncio=True),
             protocol_factory,
-            ssl,
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
+            tls,
             keep_alive=keep_alive,
             start=start_serving,
         )
@@ -97,7 +91,7 @@ class ServerMethods(asyncio.AbstractEventLoop):
         cleanup_socket: bool = CLEANS_UP,
     ) -> ConnectionServer:
         """Create a Unix stream server on the core (asyncio's `loop.create_unix_server`)."""
-        check_context(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        tls = tls_of(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
@@ -115,9 +109,7 @@ class ServerMethods(asyncio.AbstractEventLoop):
                 file=inode_of(sock) if cleanup_socket else None,
             ),
             protocol_factory,
-            ssl,
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
+            tls,
             start=start_serving,
         )
 
@@ -125,14 +117,11 @@ class ServerMethods(asyncio.AbstractEventLoop):
         self,
         server: ConnectionServer,
         factory: _Factory,
-        ssl: SSLContext | None,
-        handshake_timeout: float | None,
-        shutdown_timeout: float | None,
+        tls: TlsSettings | None,
         *,
         keep_alive: bool | None = None,
         start: bool,
     ) -> ConnectionServer:
-        tls = None if ssl is None else make_settings(ssl, handshake_timeout, shutdown_timeout)
         await serve(server, factory, tls, {}, keep_alive=keep_alive or None, start=start)
         if self.get_debug():
             logger.info("%r is serving", server)

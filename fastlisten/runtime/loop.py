@@ -19,7 +19,7 @@ from fastlisten._tls import TlsAcceptor, TlsSettings
 from fastlisten.runtime.binding import bind_all
 from fastlisten.runtime.connection_server import ConnectionServer
 from fastlisten.runtime.records import log_records
-from fastlisten.runtime.tls_arguments import check_context, make_settings
+from fastlisten.runtime.tls_arguments import tls_of
 
 __all__ = [
     "create_server",
@@ -131,26 +131,19 @@ async def create_server(
         ValueError: contradictory or unusable arguments.
         OSError: a socket could not be made, bound or set; names option, value and address.
     """
-    check_context(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+    # Whatever is wrong is found before a socket is made, which would have to be closed again.
+    tls = tls_of(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
     if limit_action not in ("refuse", "wait"):
         raise ValueError(f"limit_action must be 'refuse' or 'wait', not {limit_action!r}")
     if isinstance(max_connections, int) and max_connections < 1:
         raise ValueError(f"max_connections must be at least 1 or None, not {max_connections}")
     loop = asyncio.get_running_loop()
     sockets = await take_sockets(loop, host, port, family, flags, sock, reuse_address, reuse_port)
-    places: Places | None = None
-    if isinstance(max_connections, Places):
-        places = max_connections
-    elif max_connections is not None:
-        arena = Arena(1, 1)
-        places = arena.places(0, arena.join())
-        places.limit = max_connections
     return await serve(
         ConnectionServer(loop, sockets, backlog),
         protocol_factory,
-        make_settings(ssl, ssl_handshake_timeout, ssl_shutdown_timeout) if ssl else None,
+        tls,
         {
-            "places": places,
             "lazy": lazy,
             "server_first": bool(greeting) if server_first is None else server_first,
             "wait": limit_action == "wait",
@@ -161,6 +154,7 @@ async def create_server(
             "first_byte": first_byte_timeout,
             "idle": idle_timeout,
         },
+        limit=max_connections,
         options=options,
         keep_alive=keep_alive,
         start=start_serving,
@@ -197,6 +191,7 @@ async def serve(
     tls: TlsSettings | None,
     settings: Mapping[str, Any],
     *,
+    limit: int | Places | None = None,
     options: Iterable[tuple[int, int, int | bytes]] = (),
     keep_alive: bool | None = None,
     start: bool,
@@ -208,6 +203,7 @@ async def serve(
         factory: makes a protocol for each connection.
         tls: serve TLS with these settings; None: plain.
         settings: keyword arguments of `Acceptor`.
+        limit: `max_connections` of `create_server`.
         options: (level, name, value) for setsockopt(2).
         keep_alive: SO_KEEPALIVE; None leaves it as it is.
         start: accept at once.
@@ -216,21 +212,27 @@ async def serve(
         The server.
 
     Raises:
-        OSError: an option was rejected, or listen(2) failed.
+        OSError: an option was rejected, listen(2) failed, or there is no descriptor left.
         ValueError: of the acceptor.
     """
-    engine = engine_for(server.get_loop())
-
-    def acceptor(sock: socket.socket, server: ConnectionServer) -> Acceptor:
-        if tls is None:
-            return ConnectionAcceptor(engine, sock, factory, server=server, **settings)
-        return TlsAcceptor(engine, sock, factory, tls=tls, server=server, **settings)
-
     try:
         entries = list(options)
         if keep_alive is not None:
             entries.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(keep_alive)))
         server.prepare(entries)
+        places = limit if isinstance(limit, Places) else _own_places(limit)
+        # Last, since it stays if something fails after it.
+        engine = engine_for(server.get_loop())
+
+        def acceptor(sock: socket.socket, server: ConnectionServer) -> Acceptor:
+            if tls is None:
+                return ConnectionAcceptor(
+                    engine, sock, factory, server=server, places=places, **settings
+                )
+            return TlsAcceptor(
+                engine, sock, factory, tls=tls, server=server, places=places, **settings
+            )
+
         server.open(acceptor)
         if start:
             server.resume_accepting()
@@ -241,3 +243,13 @@ async def serve(
         # As asyncio does: a task that connects right after this finds the server accepting.
         await asyncio.sleep(0)
     return server
+
+
+def _own_places(limit: int | None) -> Places | None:
+    """Return the places of a limit that only this server counts under."""
+    if limit is None:
+        return None
+    arena = Arena(1, 1)
+    places = arena.places(0, arena.join())
+    places.limit = limit
+    return places

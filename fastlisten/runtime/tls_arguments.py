@@ -12,7 +12,7 @@ import weakref
 from fastlisten._core import Engine
 from fastlisten._tls import TlsSettings
 
-__all__ = ["check_context", "check_timeouts", "make_settings", "shared_settings"]
+__all__ = ["check_timeouts", "shared_settings", "tls_of"]
 
 #: Seconds; asyncio.constants.SSL_HANDSHAKE_TIMEOUT and SSL_SHUTDOWN_TIMEOUT.
 HANDSHAKE_TIMEOUT = 60.0
@@ -26,10 +26,10 @@ _Key = tuple[ssl.SSLContext, float | None, float | None]
 _shared: weakref.WeakKeyDictionary[Engine, dict[_Key, TlsSettings]] = weakref.WeakKeyDictionary()
 
 
-def check_context(
-    context: object, handshake_timeout: float | None, shutdown_timeout: float | None
-) -> None:
-    """Raise what `loop.create_server` raises for its three arguments.
+def tls_of(
+    context: ssl.SSLContext | None, handshake_timeout: float | None, shutdown_timeout: float | None
+) -> TlsSettings | None:
+    """Return what the three arguments of `loop.create_server` mean; None: no TLS.
 
     Raises:
         TypeError: `ssl` is neither a context nor None.
@@ -44,6 +44,7 @@ def check_context(
     if context is not None and not isinstance(context, ssl.SSLContext):
         raise TypeError("ssl argument must be an SSLContext or None")
     check_timeouts(handshake_timeout, shutdown_timeout)
+    return None if context is None else _make(context, handshake_timeout, shutdown_timeout)
 
 
 def check_timeouts(handshake_timeout: float | None, shutdown_timeout: float | None) -> None:
@@ -53,10 +54,10 @@ def check_timeouts(handshake_timeout: float | None, shutdown_timeout: float | No
             raise ValueError(f"ssl_{name}_timeout should be a positive number, got {value}")
 
 
-def make_settings(
+def _make(
     context: ssl.SSLContext, handshake_timeout: float | None, shutdown_timeout: float | None
 ) -> TlsSettings:
-    """Return settings for checked arguments; None stands for asyncio's default."""
+    """Return settings for checked arguments; a timeout of None stands for asyncio's default."""
     return TlsSettings(
         context,
         handshake_timeout=HANDSHAKE_TIMEOUT if handshake_timeout is None else handshake_timeout,
@@ -74,7 +75,7 @@ def shared_settings(
     together."""
     kept = _shared.setdefault(engine, {})
     key = (context, handshake_timeout, shutdown_timeout)
-    settings = kept.pop(key, None) or make_settings(*key)
+    settings = kept.pop(key, None) or _make(*key)
     kept[key] = settings  # the latest used is the last
     if len(kept) > KEPT:
         del kept[next(iter(kept))]
