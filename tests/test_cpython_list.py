@@ -91,6 +91,14 @@ def test_what_only_some_releases_have(runner: Any) -> None:
         assert wrong == []
 
 
+def test_a_part_of_the_modules(runner: Any) -> None:
+    """What the list says of the others is left aside, also within an entry."""
+    text = '[[not-applicable]]\ntests = ["a.B.c", "d.E.f"]\nreason = "x."\n'
+    entries = runner.about(runner.read_list(text), ["a"])
+    _, wrong = runner.judge("ours on uvloop", "3.12", entries, {"a.B.c": runner.Outcome("failed")})
+    assert wrong == []
+
+
 def test_a_skipped_test_is_neither(runner: Any) -> None:
     outcomes = {"test_ssl.A.test_no": "skipped", "test_ssl.B.test_x": "skipped"}
     counts, wrong = judged(runner, "ours on uvloop", "3.12", outcomes)
