@@ -7,9 +7,13 @@ and which loop that is makes the difference.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from typing import Any
 
 from helpers_connection import LoopFactory, Note, Script, World, play
+from helpers_tls_certificates import server_context
 
 import fastlisten
 from fastlisten.runtime.loop import existing_engine
@@ -44,3 +48,22 @@ def same_on_asyncio(
     found = play_on(script, loop_factory, debug=debug)
     assert found == expected
     return found
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler, **options: Any) -> AsyncIterator[Any]:
+    """Serve a stream function; yield the address."""
+    server = await asyncio.start_server(handler, "127.0.0.1", 0, **options)
+    try:
+        yield server.sockets[0].getsockname()
+    finally:
+        server.close()
+
+
+async def upgrade(writer: asyncio.StreamWriter) -> None:
+    """What a server does after STARTTLS."""
+    writer.write(b"220 go ahead\r\n")
+    await writer.start_tls(server_context(), ssl_handshake_timeout=5)
