@@ -16,7 +16,11 @@ import pytest
 import uvloop
 
 pytest.register_assert_rewrite(
-    "helpers_connection", "helpers_tls", "helpers_tls_client", "helpers_tls_core"
+    "helpers_connection",
+    "helpers_event_loop",
+    "helpers_tls",
+    "helpers_tls_client",
+    "helpers_tls_core",
 )
 
 #: Every test of the native core runs on each: the core nests in the loop, and loops differ.
