@@ -12,6 +12,7 @@ from fastlisten._tls import TlsConnection
 
 @disjoint_base
 class Security: ...
+
 @disjoint_base
 class Extras: ...
 

@@ -123,7 +123,11 @@ cdef struct AcceptorState:
     int last_errno
 
 
-cdef uint32_t milliseconds(double seconds) except? 0xFFFFFFFF
+cdef inline uint32_t milliseconds(double seconds) except? 0xFFFFFFFF:
+    """Seconds as the table keeps them; more than 14 days would wrap around its 32 bits."""
+    if not 0 <= seconds:
+        raise ValueError(f"a time must not be negative: {seconds}")
+    return <uint32_t>(min(seconds, 1209600.0) * 1000 + 0.999)
 
 
 cdef class Arena:

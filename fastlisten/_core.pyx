@@ -1596,8 +1596,10 @@ cdef class Engine:
                 self.endpoints[fd] = None
                 try:
                     endpoint.dropped()
-                except Exception as exc:
+                except BaseException as exc:
                     # The other descriptors are to be closed all the same.
+                    endpoint.fd = -1
+                    endpoint.owner = NULL
                     self.loop.call_exception_handler({
                         "message": "Error on dropping a connection", "exception": exc})
             if self.table[fd].state >= SLOT_ACCEPTED:
@@ -1979,10 +1981,3 @@ cdef class Acceptor:
 
     def __dealloc__(self):
         free(self.state)
-
-
-cdef uint32_t milliseconds(double seconds) except? 0xFFFFFFFF:
-    """Seconds as the table keeps them; more than 14 days would wrap around its 32 bits."""
-    if not 0 <= seconds:
-        raise ValueError(f"a time must not be negative: {seconds}")
-    return <uint32_t>(min(seconds, 1209600.0) * 1000 + 0.999)

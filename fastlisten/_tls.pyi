@@ -11,7 +11,9 @@ from typing_extensions import disjoint_base
 from fastlisten._connection import Connection, ConnectionAcceptor, Security
 from fastlisten._core import Engine, OptionBatch, Places, _AcceptorOwner
 
+def calls_openssl() -> bool: ...
 def use_public_api(wanted: bool) -> bool: ...
+
 @disjoint_base
 class TlsSettings(Security):
     @property

@@ -135,8 +135,8 @@ cdef int find_openssl() except -1:
         path = os.fsencode(_ssl.__file__)
         library = dlopen(PyBytes_AS_STRING(path), RTLD_LAZY)
     else:
-        # Built into the interpreter.
-        library = dlopen(NULL, RTLD_LAZY)
+        # Built into the interpreter: whose functions a search finds there is anybody's guess.
+        return 0
     if library == NULL:
         return 0
     ssl_ctrl = <Control>dlsym(library, b"SSL_ctrl")
@@ -149,16 +149,26 @@ cdef int find_openssl() except -1:
             or clear_error == NULL or get_fd == NULL:
         return 0
     # The pointer is believed only if OpenSSL agrees about the descriptor behind it.
-    ours, peer = socket.socketpair()
-    with ours, peer:
-        holder = _Descriptor(socket.AF_UNIX, NONBLOCKING_STREAM, 0, fileno=os.dup(ours.fileno()))
-        try:
-            session = SSLContext(ssl.PROTOCOL_TLS_SERVER)._wrap_socket(holder, True, None)
-            direct = (<int (*)(void *) noexcept>get_fd)(session_pointer(session)) \
-                == holder.fileno()
-        finally:
-            holder.close()
+    try:
+        ours, peer = socket.socketpair()
+        with ours, peer:
+            holder = _Descriptor(socket.AF_UNIX, NONBLOCKING_STREAM, 0,
+                                 fileno=os.dup(ours.fileno()))
+            try:
+                session = SSLContext(ssl.PROTOCOL_TLS_SERVER)._wrap_socket(holder, True, None)
+                direct = (<int (*)(void *) noexcept>get_fd)(session_pointer(session)) \
+                    == holder.fileno()
+            finally:
+                holder.close()
+    except OSError:
+        # No descriptor, or an OpenSSL that does not want to: the package works without.
+        direct = False
     return 0
+
+
+def calls_openssl():
+    """Return True if records are read and written without Python's ssl, and reads are bounded."""
+    return bool(direct)
 
 
 class _Descriptor(_socket.socket):
@@ -358,8 +368,11 @@ cdef class TlsConnection(Connection):
         return 0
 
     cdef int dropped(self) except -1:
-        self.let_go()
-        return Connection.dropped(self)
+        try:
+            self.let_go()
+        finally:
+            Connection.dropped(self)
+        return 0
 
     cdef int listen_to(self) except -2:
         cdef int wanted = 0
@@ -496,9 +509,11 @@ cdef class TlsConnection(Connection):
         return self.listen_to()
 
     cdef int handshake_failed(self, exc) except -1:
-        cdef AcceptorState *state = self.state()
-        if self.flags & LOST:
+        cdef AcceptorState *state
+        if self.fd < 0 or self.flags & LOST:
+            # The server-name callback has closed it, or the whole engine.
             return 0
+        state = self.state()
         state.handshake_failures += 1
         self.engine().record(R_HANDSHAKE, state, self.fd, 1)
         # OpenSSL has sent its alert. Unread bytes would turn the close into a reset that
@@ -644,23 +659,28 @@ cdef class TlsConnection(Connection):
         while True:
             try:
                 target = self.protocol.get_buffer(-1)
-                room = len(target)
-                if not room:
+                if not len(target):
                     raise RuntimeError("get_buffer() returned an empty buffer")
-                if self.ssl == NULL:
-                    got = self.session.read(room, target)
-                else:
-                    PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
-                    room = view.len
+                PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
             except BaseException as exc:
-                return self.read_failed(exc)
-            if self.ssl != NULL:
-                try:
-                    got = -1 if self.fd < 0 else self.decrypt(<char *>view.buf, room)
-                finally:
-                    PyBuffer_Release(&view)
-                if got < 0:
-                    return 0
+                return self.fatal(exc, "Fatal error on SSL protocol")
+            room = view.len
+            try:
+                if self.fd < 0 or self.flags & (LOST | CLOSING):
+                    # get_buffer() has closed it.
+                    got = -1
+                elif self.ssl != NULL:
+                    got = self.decrypt(<char *>view.buf, room)
+                else:
+                    try:
+                        got = self.session.read(room, target)
+                    except BaseException as exc:
+                        self.read_failed(exc)
+                        got = -1
+            finally:
+                PyBuffer_Release(&view)
+            if got < 0:
+                return 0
             if got == 0:
                 self.tell_eof()
                 self.close()

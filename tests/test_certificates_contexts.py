@@ -190,6 +190,23 @@ def test_what_a_client_proved_cannot_be_prolonged() -> None:
     assert shake(lenient, one, session=session).client.session_reused
 
 
+@pytest.mark.parametrize("asked", [V12, V13])
+def test_what_a_client_proved_ends_with_its_authority(asked: ssl.TLSVersion) -> None:
+    """It does not get in by a session from before, which would show no certificate again."""
+    old, new = Authority.make("old"), Authority.make("new")
+    it = Front(Recipe().context(pair(), old.pem.decode()), {})
+    one = client(asked)
+    old.sign("alice", client=True).load_into(one)
+    session = shake(it.context, one).client.session
+    it.replace(Recipe().context(pair(), new.pem.decode()), {})
+    for offered in (None, session):
+        with pytest.raises(ssl.SSLError):
+            shake(it.context, one, session=offered)
+    other = client(asked)
+    new.sign("bob", client=True).load_into(other)
+    assert shake(it.context, other).server.getpeercert()
+
+
 # --- names ------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ after the context was made, and after any number of renewals. What is renewed is
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -161,6 +162,7 @@ class Front:
         authority of clients that it knows can never be taken away again.
         """
         self._default, self._names = default, dict(names)
+        self._replaced = time.time() if default is not self.context else 0.0
         if self._names or self._default is not self.context:
             # mypy: typeshed wants an SSLObject where each kind of TLS object comes.
             self.context.sni_callback = self._choose
@@ -174,8 +176,17 @@ class Front:
             return exact
         return self._names.get(f"*.{name.partition('.')[2]}", self._default)
 
-    def _choose(self, tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    def _choose(
+        self, tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext
+    ) -> ssl.AlertDescription | None:
         """Called by OpenSSL with the client's first message, with a name or without one."""
         chosen = self.choose(name)
+        if tls.session_reused and chosen.verify_mode is not ssl.CERT_NONE:
+            # What the client has proved was proved to the authorities of that time. (TLS 1.3 has
+            # no sessions here. Seconds are all that a session remembers.)
+            session = tls.session
+            if session is None or session.time <= self._replaced:
+                return ssl.AlertDescription.ALERT_DESCRIPTION_CERTIFICATE_UNKNOWN
         if chosen is not self.context:
             tls.context = chosen
+        return None
