@@ -394,6 +394,8 @@ cdef class Connection(Endpoint):
     def pause_reading(self):
         """Stop calling data_received until `resume_reading`. May be called repeatedly."""
         if self.flags & (CLOSING | PAUSED):
+            if self.extras is not None and self.extras.successor is not None:
+                self.extras.successor.pause_reading()
             return
         self.flags |= PAUSED
         self.listen_to()
@@ -401,6 +403,8 @@ cdef class Connection(Endpoint):
     def resume_reading(self):
         """Receive again. May be called repeatedly."""
         if self.flags & CLOSING or not self.flags & PAUSED:
+            if self.extras is not None and self.extras.successor is not None:
+                self.extras.successor.resume_reading()
             return
         self.flags &= ~PAUSED
         # asyncio adds its reader again: in the caller's context, and also after the end of input,
