@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -195,7 +196,7 @@ SNIPPETS = st.sampled_from(
 )
 STREAMS = st.lists(SNIPPETS | st.binary(max_size=12), max_size=25).map(b"".join)
 DIALOGUES = STREAMS | STREAMS.map(lambda stream: START + stream)
-LIMITS = {"max_message_size": 300, "max_errors": 8, "max_recipients": 3}
+LIMITS: dict[str, Any] = {"max_message_size": 300, "max_errors": 8, "max_recipients": 3}
 
 
 @settings(max_examples=400, deadline=None)
