@@ -458,9 +458,10 @@ cdef enum:
     # A listener gets at least this many accepts per wake-up, however many others are ready.
     MIN_ACCEPTS = 8
     # Microseconds of accepting, and again of calling protocols, per wake-up. The loop's timers wait
-    # for both: 2,000 gave a p99 lag of 6.4 ms under an accept flood, 500 gives 4.0 ms and costs one
-    # more epoll_wait (1 us) per 500 us of work (python -m benchmarks --only lag).
-    SLICE = 500
+    # for both, and for the connection_lost of all that ended meanwhile. A turn costs 3 us or so
+    # (an epoll_wait, the host loop's iteration): shorter slices would buy little more
+    # (python -m benchmarks --only lag).
+    SLICE = 200
     # What asyncio reads at most at once (selectors: 256 KiB).
     BUFFER = 262144
     # Refused peers that are waited for at a time, how long, and how much is read from each.
@@ -860,7 +861,7 @@ cdef class Engine:
         cdef uint32_t scope
         cdef bint held
         while left > 0:
-            if left & 15 == 0 and fl_microseconds() > self.accept_stop:
+            if left & 3 == 0 and fl_microseconds() > self.accept_stop:
                 return
             left -= 1
             if self.open >= self.capacity:
