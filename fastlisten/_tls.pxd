@@ -39,7 +39,7 @@ cdef class TlsConnection(Connection):
     cdef object holder     # the socket object that OpenSSL's side looks at
     cdef object session    # _ssl._SSLSocket, or an SSLSocket
     cdef void *ssl         # OpenSSL's side of it, where it can be called without Python
-    cdef object owner      # an SSLObject, for the server-name callback
+    cdef object ssl_owner  # an SSLObject, for the server-name callback
     cdef bytes early       # decrypted, but not delivered yet
     cdef uint32_t tls
     cdef int error         # what the kernel says broke the connection; 0 for nothing

@@ -427,10 +427,10 @@ cdef class TlsConnection(Connection):
             return 0
         # With SOCK_NONBLOCK in its type it is non-blocking without asking the kernel.
         self.holder = _Descriptor(family, NONBLOCKING_STREAM, 0, fileno=self.fd)
-        self.owner = SSLObject.__new__(SSLObject)
+        self.ssl_owner = SSLObject.__new__(SSLObject)
         self.session = self.settings.context._wrap_socket(
-            self.holder, True, None, owner=self.owner)
-        self.owner._sslobj = self.session
+            self.holder, True, None, owner=self.ssl_owner)
+        self.ssl_owner._sslobj = self.session
         if direct:
             self.ssl = session_pointer(self.session)
             ssl_ctrl(self.ssl, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY, NULL)
@@ -460,7 +460,7 @@ cdef class TlsConnection(Connection):
         cdef TlsAcceptor acceptor
         cdef Slot *slot = self.slot()
         self.settings.progress.pop(<size_t><void *>self, None)
-        self.owner = None
+        self.ssl_owner = None
         self.tls &= ~(HANDSHAKE | WANTS_WRITE)
         if self.session is self.holder:
             # A closed SSLSocket has forgotten them.
@@ -1019,7 +1019,7 @@ cdef class TlsConnection(Connection):
         """Take the descriptor from OpenSSL's side, which would close it, or use it as a reused
         number."""
         holder = self.holder
-        self.holder = self.owner = self.early = None
+        self.holder = self.ssl_owner = self.early = None
         if self.settings is not None:
             self.settings.progress.pop(<size_t><void *>self, None)
         if holder is None:
