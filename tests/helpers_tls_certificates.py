@@ -11,6 +11,7 @@ import datetime
 import functools
 import ipaddress
 import os
+import shutil
 import ssl
 import tempfile
 from dataclasses import dataclass
@@ -126,12 +127,12 @@ class _Issuer:
 @functools.cache
 def certificates() -> Certificates:
     """Return this process's certificates, made at the first call."""
-    folder = tempfile.TemporaryDirectory(prefix="tls-tests-")
+    # Not a TemporaryDirectory, which a forked child that ends would remove under its parent.
+    folder = tempfile.mkdtemp(prefix="tls-tests-")
     owner = os.getpid()
-    # Not in a forked child: the files are its parent's.
-    atexit.register(lambda: folder.cleanup() if os.getpid() == owner else None)
-    ours = _Issuer(folder.name, "authority of the tests")
-    theirs = _Issuer(folder.name, "nobody")
+    atexit.register(lambda: shutil.rmtree(folder) if os.getpid() == owner else None)
+    ours = _Issuer(folder, "authority of the tests")
+    theirs = _Issuer(folder, "nobody")
     return Certificates(
         authority=ours.write_own(),
         rsa=ours.write("rsa.pem", rsa.generate_private_key(65537, 2048)),
