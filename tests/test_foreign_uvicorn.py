@@ -30,6 +30,7 @@ from helpers_foreign_clients import (
     stalled,
     until,
 )
+from helpers_programs import own_environment
 
 uvicorn, httpx, aiohttp, websockets, pytestmark = foreign(
     "uvicorn", "httpx", "aiohttp", "websockets.asyncio.client"
@@ -261,6 +262,7 @@ def test_curl_sends_and_receives(serving: Serving, tmp_path: Path) -> None:
     expect = ["--header", "Expect: 100-continue"]
     done = subprocess.run(
         [*command, *expect, address.url("http", "/echo"), address.url("http", "/echo")],
+        env=own_environment(),
         capture_output=True,
         timeout=30,
         check=False,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers_programs import own_environment
 from smtp_harness import HELLO, MAIL, MESSAGE, RCPT, Served, Tls, body_of, codes, serve
 
 SWAKS = shutil.which("swaks")
@@ -48,6 +49,7 @@ def run(*command: str | None, text: bytes = b"") -> subprocess.CompletedProcess[
     return subprocess.run(
         [word for word in command if word is not None],
         input=text,
+        env=own_environment(),
         capture_output=True,
         timeout=60,
         check=False,

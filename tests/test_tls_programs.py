@@ -16,6 +16,7 @@ from typing import Any, Literal
 import pytest
 from helpers_connection import LoopFactory
 from helpers_core import PATIENCE, Echo, run, until
+from helpers_programs import own_environment
 from helpers_tls_certificates import certificates, server_context
 from helpers_tls_core import TlsListener, tls_listening
 from serving import external
@@ -99,6 +100,7 @@ async def start(*command: str) -> Program:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            env=own_environment(),
         )
     )
 
