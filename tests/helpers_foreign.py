@@ -79,10 +79,13 @@ def needs_program(program: str) -> Callable[[Callable[..., None]], Callable[...,
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a program that is to import the same fastlisten as the tests."""
+    """Return the environment of a program that is to import the same fastlisten as the tests.
+
+    Not in development mode: what it would warn about is the program's own business.
+    """
     package = str(Path(fastlisten.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONDEVMODE": ""}
 
 
 # -- a loop in a thread

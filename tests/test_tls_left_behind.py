@@ -161,7 +161,8 @@ def test_the_loop_is_closed_while_tls_begins(
         assert_all_ended(clients)
         gc.collect()
     assert told == []
-    assert caplog.messages == []
+    # In debug mode asyncio's loop says that it closes.
+    assert [text for text in caplog.messages if not text.startswith("Close <")] == []
 
 
 @pytest.mark.parametrize("awaited", [False, True], ids=["alone", "awaited"])
@@ -184,4 +185,5 @@ def test_the_engine_is_closed_while_tls_begins(
         del server
         gc.collect()
     assert told == []
-    assert caplog.messages == []
+    # In debug mode asyncio's loop says that it closes.
+    assert [text for text in caplog.messages if not text.startswith("Close <")] == []
