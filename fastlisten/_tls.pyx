@@ -106,6 +106,7 @@ cdef Write ssl_write = NULL
 cdef GetError ssl_get_error = NULL
 cdef ClearError clear_error = NULL
 cdef bint direct = False
+cdef bint looked = False
 
 
 cdef void *session_pointer(session):
@@ -122,10 +123,13 @@ cdef int find_openssl() except -1:
     one call. With SSL_MODE_AUTO_RETRY cleared, which the ssl module cannot do, the call returns
     after each of them, and other connections get their turn.
     """
-    global direct, ssl_ctrl, ssl_read, ssl_write, ssl_get_error, clear_error
+    global looked, direct, ssl_ctrl, ssl_read, ssl_write, ssl_get_error, clear_error
     cdef void *library
     cdef void *get_fd
     cdef bytes path
+    if looked:
+        return 0
+    looked = True
     known = (3, 11) <= sys.version_info < (3, 14) and sys.implementation.name == "cpython" \
         and not sysconfig.get_config_var("Py_TRACE_REFS") \
         and not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -168,6 +172,7 @@ cdef int find_openssl() except -1:
 
 def calls_openssl():
     """Return True if records are read and written without Python's ssl, and reads are bounded."""
+    find_openssl()
     return bool(direct)
 
 
@@ -209,6 +214,7 @@ cdef class TlsSettings(Security):
             raise ValueError(f"handshakes should be at least 1, got {handshakes}")
         self.handshake_time = positive("ssl_handshake_timeout", handshake_timeout)
         self.shutdown_time = positive("ssl_shutdown_timeout", shutdown_timeout)
+        find_openssl()
         self.context = context
         self.handshake_timeout = handshake_timeout
         self.shutdown_timeout = shutdown_timeout
@@ -254,7 +260,8 @@ cdef class TlsSettings(Security):
             protocol: its connection_made is called after the handshake.
 
         Returns:
-            A future: the `TlsConnection`. It fails with what ended the handshake.
+            A future: the `TlsConnection`. It fails with what ended the handshake. Cancelling it
+            ends the connection, of which the protocol has not been told yet.
 
         Raises:
             ValueError: the descriptor is out of range or served already.
@@ -267,6 +274,7 @@ cdef class TlsSettings(Security):
         waiter = connection.extras.waiter = acceptor.engine.loop.create_future()
         connection.engine().set_deadline(connection.fd, self.handshake_time)
         connection.listen_to()
+        waiter.add_done_callback(connection._waited)
         return waiter
 
 
@@ -482,6 +490,9 @@ cdef class TlsConnection(Connection):
         if self.tls & ATTACHED:
             waiter = self.extras.waiter
             self.extras.waiter = None
+            if waiter.cancelled():
+                # ... in this iteration of the loop; its callback comes too late.
+                return self.force_close(None)
             self.connect()
             if not waiter.done():
                 waiter.set_result(self)
@@ -526,6 +537,11 @@ cdef class TlsConnection(Connection):
                 waiter.set_exception(exc)
         return self.fatal(exc, "SSL handshake failed on verifying the certificate"
                           if isinstance(exc, ssl.CertificateError) else "SSL handshake failed")
+
+    def _waited(self, waiter):
+        """Nobody waits any more for a connection that was handed over. Called by the loop."""
+        if waiter.cancelled():
+            self.force_close(None)
 
     def _deliver(self):
         """Go on receiving, with what is decrypted already first. Called by the loop."""
@@ -1109,6 +1125,3 @@ cdef class TlsAcceptor(ConnectionAcceptor):
 
     cdef Endpoint endpoint(self, int fd):
         return TlsConnection.__new__(TlsConnection)
-
-
-find_openssl()

@@ -313,6 +313,52 @@ def test_cancelled_when_it_is_done(ours: LoopFactory, late: bool) -> None:
     assert ("closed", -1) in play_on(script, ours)
 
 
+def test_cancelled_before_its_last_bytes_are_read(ours: LoopFactory) -> None:
+    """What the client needed for the handshake has arrived; nobody is served all the same."""
+
+    async def main() -> list[str]:
+        told: list[str] = []
+
+        class Telling(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                told.append("made")
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                told.append("lost")
+
+        loop = asyncio.get_running_loop()
+        server, client = accepted()
+        with client:
+            client.setblocking(False)
+            task = asyncio.ensure_future(
+                loop.connect_accepted_socket(Telling, server, ssl=server_context())
+            )
+            inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
+            end = client_context().wrap_bio(inward, outward, server_hostname=HOST)
+            with pytest.raises(ssl.SSLWantReadError):
+                end.do_handshake()
+            client.send(outward.read())
+            while outward.pending == 0:
+                await asyncio.sleep(0.001)
+                with contextlib.suppress(BlockingIOError):
+                    inward.write(client.recv(65536))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+            end.write(b"hello")
+            client.send(outward.read())
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.sleep(0.05)
+            engine = existing_engine(loop)
+            assert engine is not None
+            assert engine.open == 0
+        return told
+
+    with asyncio.Runner(loop_factory=ours) as runner:
+        assert runner.run(main()) == []
+
+
 def test_debug_says_that_it_is_served(ours: LoopFactory, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "asyncio")
 

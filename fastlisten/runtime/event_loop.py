@@ -11,7 +11,6 @@ copies of connections are closed in the child and live on in the parent; it may 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -162,11 +161,8 @@ class ServerMethods(asyncio.AbstractEventLoop):
             try:
                 transport = await handshake
             except asyncio.CancelledError:
-                if handshake.cancelled():
-                    # Ends it: the descriptor is the transport's, which nobody knows yet.
-                    with contextlib.suppress(OSError):
-                        sock.shutdown(socket.SHUT_RDWR)
-                elif handshake.exception() is None:
+                # Cancelling the handshake ends it; here it was done already.
+                if not handshake.cancelled() and handshake.exception() is None:
                     handshake.result().abort()
                 raise
         else:
