@@ -53,7 +53,7 @@ $(VENV)/environment:
 	touch $@
 
 $(VENV)/installed: $(VENV)/environment pyproject.toml setup.py $(wildcard fastlisten/*.p[yx][xd])
-	$(PIP) install --editable '.[tls]'
+	$(PIP) install --editable '.[serve]'
 	touch $@
 
 $(VENV)/installed-%: $(VENV)/environment pyproject.toml
