@@ -71,6 +71,12 @@ cdef struct Row:
     # followed by one uint32_t cell per generation
 
 
+# How many different errors of accept4 a listener counts by number: the four of the process, and the
+# ones of single connections that occur; what comes after them is counted without its number.
+cdef enum:
+    ERROR_KINDS = 8
+
+
 # Why a listener does not accept at the moment; it does while no bit is set.
 cdef enum Hold:
     HOLD_PAUSED = 1       # asked for
@@ -116,6 +122,8 @@ cdef struct AcceptorState:
     uint64_t refused_limit
     uint64_t refused_overload
     uint64_t accept_errors
+    uint32_t error_counts[ERROR_KINDS]
+    uint8_t error_numbers[ERROR_KINDS]  # the errno of each count, 0 where none has been seen
     uint64_t option_errors
     uint64_t timed_out
     uint64_t handshake_failures

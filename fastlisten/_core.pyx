@@ -888,8 +888,7 @@ cdef class Engine:
                     return
                 if error == EINTR or error == ECONNABORTED:
                     continue
-                state.accept_errors += 1
-                state.last_errno = error
+                count_error(state, error)
                 if error == EMFILE or error == ENFILE or error == ENOBUFS or error == ENOMEM:
                     self.overloaded(state, error)
                     return
@@ -1658,6 +1657,20 @@ cdef class Engine:
         free(self.acceptors)
 
 
+cdef void count_error(AcceptorState *state, int error) noexcept nogil:
+    """Count a failure of accept4, also by its number; those there is no room for as number 0."""
+    cdef int i, last = ERROR_KINDS - 1
+    state.accept_errors += 1
+    state.last_errno = error
+    for i in range(last):
+        if state.error_counts[i] == 0:
+            state.error_numbers[i] = <uint8_t>error
+        if state.error_numbers[i] == error:
+            state.error_counts[i] += 1
+            return
+    state.error_counts[last] += 1
+
+
 cdef bint concerns_one_connection(int error) noexcept nogil:
     """accept(2): errors of the new connection, which are to be treated like EAGAIN by retrying."""
     return (error == EPROTO or error == EPERM or error == ENETDOWN or error == ENOPROTOOPT
@@ -1978,6 +1991,14 @@ cdef class Acceptor:
             "timed_out": self.state.timed_out,
             "handshake_failures": self.state.handshake_failures,
             "truncated": self.state.truncated,
+        }
+
+    def accept_errors(self):
+        """Return how often accept4 failed since the start, by errno; 0 stands for others."""
+        cdef int i
+        return {
+            self.state.error_numbers[i]: self.state.error_counts[i]
+            for i in range(ERROR_KINDS) if self.state.error_counts[i]
         }
 
     def __dealloc__(self):

@@ -60,7 +60,9 @@ async def serve(arguments: dict[str, Any]) -> None:
         print(json.dumps([listener.address for listener in listeners]), flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
         statistics = [listener.acceptor.statistics() for listener in listeners]
-    print(json.dumps({"lines": log.lines, "statistics": statistics}), flush=True)
+        errors = [listener.acceptor.accept_errors() for listener in listeners]
+    told = {"lines": log.lines, "statistics": statistics, "accept_errors": errors}
+    print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

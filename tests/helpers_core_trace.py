@@ -7,6 +7,7 @@ also where the kernel forbids tracing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -42,12 +43,14 @@ class Traced:
         addresses: where its listeners listen.
         lines: its log, once it has ended.
         statistics: the counters of its listeners, once it has ended.
+        errors: their accept errors, by the name of the errno, once it has ended.
         calls: strace's lines, once it has ended.
     """
 
     addresses: list[tuple[str, int]]
     lines: list[str]
     statistics: list[dict[str, int]]
+    errors: list[dict[str, int]]
     calls: list[str]
 
 
@@ -87,4 +90,8 @@ def traced(output: Path, strace: list[str], **arguments: Any) -> Iterator[Traced
         finally:
             process.kill()
     program.lines, program.statistics = answer["lines"], answer["statistics"]
+    program.errors = [
+        {errno.errorcode[int(number)]: count for number, count in counts.items()}
+        for counts in answer["accept_errors"]
+    ]
     program.calls = output.read_text().splitlines()
