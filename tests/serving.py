@@ -219,6 +219,7 @@ def program(
     directory: Path,
     text: str | None,
     *,
+    accounts: str = ACCOUNTS,
     listeners: int = 1,
     wrapper: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
@@ -229,6 +230,7 @@ def program(
     Args:
         directory: for its files; the mail of alice@example.org goes to ``data`` in it.
         text: the configuration without data directory and host name; None for the embedded one.
+        accounts: what the accounts file holds, unless the configuration is the embedded one.
         listeners: how many must be listed before the block begins; 0 to wait for its end.
         wrapper: a command that runs it, with its arguments.
         environ: changes of the environment.
@@ -237,7 +239,7 @@ def program(
     arguments = [*wrapper, sys.executable, "-m", "fastlisten", "serve"]
     if text is not None:
         (directory / "data").mkdir(exist_ok=True)
-        (directory / "data" / "accounts.toml").write_text(ACCOUNTS)
+        (directory / "data" / "accounts.toml").write_text(accounts, "utf-8")
         head = '[server]\nhostname = "mx.example.org"\n'
         head += f'data-directory = "{directory / "data"}"\n'
         (directory / "mail.toml").write_text(head + text)
