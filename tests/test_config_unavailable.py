@@ -35,6 +35,8 @@ def unavailable(text: str) -> list[str]:
         "handler = 'package.module:Class'",
         "handler = 'package.module:Class'\nprotocol = 'imap'",
         "smtp.max-recipients = 500",
+        "smtp.role = 'mx'\nsmtp.relay = 'a:25'\nsmtp.relay-tls = 'verify'",
+        "smtp.max-received = 50\nsmtp.greeting-delay = '2s'",
     ],
 )
 def test_what_this_version_has(body: str) -> None:
@@ -56,8 +58,6 @@ def test_what_this_version_has(body: str) -> None:
         ("protocol = 'imap'", "protocol"),
         ("protocol = 'managesieve'", "protocol"),
         ("protocol = 'http'", "protocol"),
-        ("smtp.relay = 'a:25'", "smtp.relay"),
-        ("smtp.role = 'mx'", "smtp.role"),
     ],
 )
 def test_what_it_does_not_have(body: str, key: str) -> None:
@@ -112,7 +112,6 @@ def test_a_default_that_concerns_nobody_is_no_obstacle(default: str, body: str) 
 def test_an_inherited_default_is() -> None:
     text = "[server]\nlimits.rate = '5 / 1m'\n" + listener_table("it", "")
     assert unavailable(text) == ["server.limits.rate"]
-    assert unavailable("[smtp]\nrelay = 'a:25'" + listener_table("it", "")) == ["smtp.relay"]
 
 
 def test_of_the_embedded_default() -> None:

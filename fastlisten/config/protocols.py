@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from fastlisten.config.kinds import KINDS
 from fastlisten.config.options import LISTENER_OPTIONS
+from fastlisten.handlers.smtp_options import LMTP_OPTIONS
 from fastlisten.handlers.smtp_options import OPTIONS as SMTP_OPTIONS
 from fastlisten.option import Option
 
@@ -69,7 +70,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol("smtp", 25, 465, True, True, _prefixed("smtp", SMTP_OPTIONS)),
-        Protocol("lmtp", 24, 0, True, True),
+        Protocol("lmtp", 24, 0, True, True, _prefixed("lmtp", LMTP_OPTIONS)),
         Protocol("imap", 143, 993, True, True),
         Protocol("managesieve", 4190, 0, True, True),
         Protocol("jmap", 443, 443, False),

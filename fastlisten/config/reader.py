@@ -157,7 +157,7 @@ class Reader:
         except BadValueError as error:
             into.failed.add(row.key)
             allowed = describe(row) if error.allowed is None else error.allowed
-            shown = NOTHING if secret else raw
+            shown = NOTHING if secret or row.kind == "secret" else raw
             self.document.error(path, error.message, shown, allowed, error.suggestion)
             return
         if row.kind == "path":

@@ -18,6 +18,7 @@ from fastlisten.config.checks import (
     read_binds,
     server_speaks_first,
 )
+from fastlisten.config.checks_smtp import check_relays, check_smtp
 from fastlisten.config.document import Document
 from fastlisten.config.drafts import Draft, Drafts
 from fastlisten.config.host import Host
@@ -92,14 +93,18 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     check_values(document, host, server, server_path, certificates)
 
     reading = Drafts(reader, server)
-    reading.base(PROTOCOLS["smtp"])
+    for protocol in PROTOCOLS.values():
+        if protocol.options:
+            reading.base(protocol)
     drafts = _drafts(reading, reader, listeners)
     for draft in drafts:
         if draft.values.typed:
             check_values(document, host, draft.values.typed, draft.at, certificates)
         check_listener(document, draft, certificates)
         read_binds(document, draft)
+        check_smtp(document, draft)
     check_binds(document, drafts)
+    check_relays(document, drafts, reading.handlers)
     _check_default_backlog(document, host, drafts)
     _report_foreign(document, reader, reading)
     document.check()

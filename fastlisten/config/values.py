@@ -25,7 +25,7 @@ from fastlisten.config.grammar import (
 from fastlisten.config.text import quote
 from fastlisten.option import Option
 
-__all__ = ["SCALARS"]
+__all__ = ["SCALARS", "Secret"]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _SIZE = re.compile(r"([0-9]{1,15}) ?([kKmMgG]i?)?([bB])?")
@@ -41,6 +41,15 @@ _FACTORS = {
 _OBJECT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 # TCP_CA_NAME_MAX of linux/tcp.h is 16 with the final NUL.
 _CONGESTION = re.compile(r"[A-Za-z0-9_-]{1,15}")
+
+
+class Secret(str):
+    """A text that is not repeated in messages, in logs, or by `show`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "(not shown)"
 
 
 def _range(option: Option) -> str:
@@ -136,6 +145,14 @@ def _string(option: Option, raw: Any) -> str:
     if not (text := text_of(raw)):
         raise BadValueError("this is empty")
     return text
+
+
+def _secret(option: Option, raw: Any) -> Secret:
+    return Secret(_string(option, raw))
+
+
+def _hidden(value: str | None) -> str | None:
+    return None if value is None else repr(Secret(value))
 
 
 def _name(option: Option, raw: Any) -> str:
@@ -260,6 +277,12 @@ SCALARS: dict[str, Kind] = {
     "linger": Kind(_linger, _duration_or_false, _same, _words(_LINGER_WORDS)),
     "size": Kind(_size, _number_or_false, _same, _describe_size),
     "string": Kind(_string, _text_or_false, _same, _words("text that is not empty")),
+    "secret": Kind(
+        _secret,
+        lambda value: _text_or_false(_hidden(value)),
+        _hidden,
+        _words("text that is not empty"),
+    ),
     "name": Kind(_name, _text_or_false, _same, _words("an id")),
     "line": Kind(_line, _text_or_false, _same, _describe_line),
     "choice": Kind(_choice, _text_or_false, _same, _describe_choice),

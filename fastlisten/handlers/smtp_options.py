@@ -1,47 +1,21 @@
-"""The rows that the smtp handler adds to the option table: the table `[smtp]` and its overrides.
+"""The rows that the smtp and lmtp handlers add to the option table: `[smtp]`, `[lmtp]`.
 
 Rules of this file: data only, so that the configuration can read it without a loop. Keys are
 relative to the handler's table: ``max-recipients`` is written ``smtp.max-recipients`` on a
-listener.
+listener. What must hold between rows is in config/checks_smtp.py.
 """
 
 from __future__ import annotations
 
 from fastlisten.option import Option
 
-__all__ = ["OPTIONS"]
+__all__ = ["LMTP_OPTIONS", "OPTIONS", "SUBMISSION_PORTS"]
 
-OPTIONS: tuple[Option, ...] = (
-    Option(
-        key="role",
-        kind="choice",
-        default=None,
-        choices=("mx", "submission"),
-        available=False,
-        text="Whether strangers may bring mail here (mx) or users must authenticate first "
-        "(submission, RFC 6409).",
-    ),
-    Option(
-        key="relay",
-        kind="hostport",
-        default=None,
-        available=False,
-        text="The server that takes mail for addresses that have no account here.",
-    ),
-    Option(
-        key="aiosmtpd-handler",
-        kind="string",
-        default=None,
-        available=False,
-        text='A handler class written for aiosmtpd, as "package.module:Class".',
-    ),
-    Option(
-        key="aiosmtpd-args",
-        kind="string",
-        default=None,
-        available=False,
-        text="What the aiosmtpd handler class is made with, written as on aiosmtpd's command line.",
-    ),
+#: The ports of submission: RFC 6409, RFC 8314, and the ones beside them that need no privilege.
+SUBMISSION_PORTS = frozenset((587, 465, 2587, 2465))
+
+# What a server is asked for whoever brings the mail.
+_COMMON: tuple[Option, ...] = (
     Option(
         key="max-message-size",
         kind="size",
@@ -61,7 +35,19 @@ OPTIONS: tuple[Option, ...] = (
         minimum=100,
         maximum=50_000,
         unit="recipients",
-        text="How many recipients one message may have; further ones are told to come again (452).",
+        text="How many recipients one message may have, announced by LIMITS (RFC 9422); further "
+        "ones are told to come again (452).",
+    ),
+    Option(
+        key="max-received",
+        kind="integer",
+        default=100,
+        # RFC 5321 6.3: "normally at least 100"; a smaller number is for closed systems.
+        minimum=10,
+        maximum=10_000,
+        unit="fields",
+        text="A message whose header has more Received fields than this goes in circles and is "
+        "refused (554 5.4.6).",
     ),
     Option(
         key="max-errors",
@@ -73,3 +59,98 @@ OPTIONS: tuple[Option, ...] = (
         text="After this many refused commands the client hears 421 and the connection is closed.",
     ),
 )
+
+_AIOSMTPD: tuple[Option, ...] = (
+    Option(
+        key="aiosmtpd-handler",
+        kind="string",
+        default=None,
+        available=False,
+        text='A handler class written for aiosmtpd, as "package.module:Class".',
+    ),
+    Option(
+        key="aiosmtpd-args",
+        kind="string",
+        default=None,
+        available=False,
+        text="What the aiosmtpd handler class is made with, written as on aiosmtpd's command line.",
+    ),
+)
+
+_RELAY: tuple[Option, ...] = (
+    Option(
+        key="relay",
+        kind="hostport",
+        default=None,
+        text="The server that takes mail for addresses outside of the accounts' domains, from "
+        "authenticated users only; without it nobody's is taken (550 5.7.1). Needs the extra "
+        "`relay`.",
+    ),
+    Option(
+        key="relay-tls",
+        kind="choice",
+        default=None,
+        choices=("may", "verify", "implicit", "none"),
+        text="How the relay is spoken to: `verify` by STARTTLS, its certificate must be good for "
+        "its name; `implicit` the same with TLS from the first byte; `may` by STARTTLS if it "
+        "offers that, whatever its certificate, else in plain text; `none` in plain text.",
+        extra={"default-text": "`verify` with `relay-user`, else `may`"},
+    ),
+    Option(
+        key="relay-user",
+        kind="string",
+        default=None,
+        text="The name to log in with at the relay; over TLS only, unless the relay is on "
+        "loopback or a Unix socket.",
+    ),
+    Option(
+        key="relay-password",
+        kind="secret",
+        default=None,
+        text="The password that goes with `relay-user`; `%{file:PATH}%` keeps it in another file.",
+    ),
+    Option(
+        key="relay-ca",
+        kind="path",
+        default=None,
+        text="A PEM file of the authorities that the relay's certificate is checked against, "
+        "instead of the host's.",
+    ),
+    Option(
+        key="relay-timeout",
+        kind="duration",
+        default=60.0,
+        minimum=1.0,
+        maximum=600.0,
+        text="How long to wait for the relay: to connect, for each reply, for each piece that it "
+        "takes; ten times as long for the reply to a whole message (RFC 5321 4.5.3.2.6).",
+    ),
+)
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        key="role",
+        kind="choice",
+        default=None,
+        choices=("mx", "submission"),
+        text="Whether strangers may bring mail here (mx) or users must authenticate first "
+        "(submission, RFC 6409), which needs the extra `auth`.",
+        extra={"default-text": "`submission` on ports 587, 465, 2587 and 2465, else `mx`"},
+    ),
+    *_RELAY,
+    *_AIOSMTPD,
+    *_COMMON,
+    Option(
+        key="greeting-delay",
+        kind="duration",
+        default=None,
+        minimum=0.1,
+        # RFC 5321 4.5.3.2.1: clients wait five minutes for the greeting; real ones less.
+        maximum=60.0,
+        extra={"optional": True},
+        text="Clients are greeted only after this time, and one that speaks before it, as most "
+        "programs that send spam do, is refused (554). Costs Python objects at accept.",
+    ),
+)
+
+LMTP_OPTIONS: tuple[Option, ...] = (*_AIOSMTPD, *_COMMON)

@@ -1,0 +1,111 @@
+"""What must hold between the values of an smtp listener: its role, its relay, its TLS.
+
+Rules of this file: as of checks.py. A password that could travel in plain text, or a submission
+service that nobody could log in to, is a mistake; what merely means nothing is a warning.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any
+
+from fastlisten.config.checks import has_starttls
+from fastlisten.config.document import NOTHING, Document
+from fastlisten.config.drafts import Draft
+from fastlisten.config.values_network import Endpoint
+from fastlisten.handlers.smtp_options import SUBMISSION_PORTS
+
+__all__ = ["check_relays", "check_smtp"]
+
+#: The rows that say how the relay is spoken to; they mean nothing without one.
+_OF_RELAY = ("relay-tls", "relay-user", "relay-password", "relay-ca", "relay-timeout")
+
+
+def check_smtp(document: Document, draft: Draft) -> None:
+    """Check one listener; its addresses have been read."""
+    if draft.base.protocol.name != "smtp":
+        return
+    _check_role(document, draft)
+    if any(f"smtp.{key}" in draft.values.failed for key in ("relay", *_OF_RELAY)):
+        return
+    relay = draft["smtp.relay"]
+    if relay is None:
+        for key in _OF_RELAY:
+            if f"smtp.{key}" in draft.values.typed:
+                message = f"this means nothing without smtp.relay: there is no relay to use {key}"
+                document.error(draft.at(f"smtp.{key}"), message)
+        return
+    user, password = draft["smtp.relay-user"], draft["smtp.relay-password"]
+    for one, other in (("user", "password"), ("password", "user")):
+        key = f"smtp.relay-{one}"
+        if draft[key] is not None and draft[f"smtp.relay-{other}"] is None:
+            _error(document, draft, key, f"relay-{one} goes with relay-{other}, which is not set")
+    _check_relay_tls(document, draft, relay, user is not None and password is not None)
+
+
+def _check_role(document: Document, draft: Draft) -> None:
+    """Report a submission service without TLS: passwords are taken over TLS only."""
+    role = draft["smtp.role"]
+    if role is None:
+        port = next((bind.port for bind in draft.binds if bind.port), 0)
+        role = "submission" if port in SUBMISSION_PORTS else "mx"
+    if role == "submission" and not (draft["tls.implicit"] or has_starttls(draft)):
+        key = "smtp.role" if draft.is_written("smtp.role") else "tls.enable"
+        message = "nobody could authenticate here: submission takes passwords over TLS only"
+        _error(document, draft, key, message, draft[key])
+
+
+def _check_relay_tls(document: Document, draft: Draft, relay: Endpoint, login: bool) -> None:
+    mode = draft["smtp.relay-tls"]
+    if relay.port == 0 and mode in ("verify", "implicit"):
+        message = "a Unix socket has no name that a certificate could be checked against"
+        _error(document, draft, "smtp.relay-tls", message, mode)
+    if login and mode in ("may", "none") and not is_near(relay):
+        message = "the password could be sent in plain text"
+        _error(document, draft, "smtp.relay-tls", message, mode, '"verify" or "implicit"')
+    if draft["smtp.relay-ca"] is not None and (
+        mode in ("may", "none") or (mode is None and not login) or relay.port == 0
+    ):
+        message = "the certificate is not checked unless relay-tls is verify or implicit"
+        _error(document, draft, "smtp.relay-ca", message, draft["smtp.relay-ca"])
+
+
+def is_near(relay: Endpoint) -> bool:
+    """Tell whether what is sent to a relay stays on this host."""
+    if relay.port == 0 or relay.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(relay.host).is_loopback
+    except ValueError:
+        return False
+
+
+def _error(
+    document: Document,
+    draft: Draft,
+    key: str,
+    message: str,
+    value: Any = NOTHING,
+    allowed: str = "",
+) -> None:
+    """Report a mistake where the value is written, once for all listeners that inherit it."""
+    path = draft.written_at(key)
+    if not document.has_errors_at(path):
+        document.error(path, message, value, allowed)
+
+
+def check_relays(document: Document, drafts: Sequence[Draft], table: dict[str, Any]) -> None:
+    """Warn of what `[smtp]` says of a relay that no listener has.
+
+    Args:
+        document: receives the reports.
+        drafts: all listeners.
+        table: the values of handlers' own tables, by full key.
+    """
+    served = [draft for draft in drafts if draft.base.protocol.name == "smtp"]
+    if any(draft["smtp.relay"] is not None for draft in served):
+        return
+    for key in _OF_RELAY:
+        if f"smtp.{key}" in table:
+            document.warning(("smtp", key), "this means nothing, no listener has smtp.relay")

@@ -1,0 +1,107 @@
+"""What the configuration checks of an smtp listener's role and relay, and that passwords are hidden."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from config_helpers import listener_problem, listener_table, load_text
+
+from fastlisten.config.write import to_plain, to_toml
+from fastlisten.errors import ConfigurationError
+
+RELAY = 'smtp.relay = "relay.example.org:25"\n'
+LOGIN = 'smtp.relay-user = "u"\nsmtp.relay-password = "p4ss"\n'
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "words"),
+    [
+        ('smtp.relay-user = "u"', "smtp.relay-user", "without smtp.relay"),
+        ('smtp.relay-timeout = "5s"', "smtp.relay-timeout", "without smtp.relay"),
+        (RELAY + 'smtp.relay-user = "u"', "smtp.relay-user", "relay-password, which is not set"),
+        (RELAY + 'smtp.relay-password = "p"', "smtp.relay-password", "relay-user, which is not"),
+        (RELAY + LOGIN + 'smtp.relay-tls = "may"', "smtp.relay-tls", "in plain text"),
+        (RELAY + LOGIN + 'smtp.relay-tls = "none"', "smtp.relay-tls", "in plain text"),
+        (RELAY + 'smtp.relay-ca = "/ca.pem"', "smtp.relay-ca", "is not checked unless"),
+        (
+            RELAY + 'smtp.relay-tls = "none"\nsmtp.relay-ca = "/ca.pem"',
+            "smtp.relay-ca",
+            "is not checked unless",
+        ),
+        ('smtp.relay = "unix:/x"\nsmtp.relay-tls = "verify"', "smtp.relay-tls", "Unix socket"),
+        ('smtp.role = "submission"\ntls.enable = false', "smtp.role", "over TLS only"),
+        ('bind = "127.0.0.1:587"\ntls.enable = false', "tls.enable", "over TLS only"),
+    ],
+)
+def test_mistakes(body: str, key: str, words: str) -> None:
+    problem = listener_problem(body)
+    assert problem.key == f"server.listener.it.{key}"
+    assert words in problem.message
+    assert problem.line
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        RELAY + LOGIN,
+        RELAY + LOGIN + 'smtp.relay-tls = "implicit"\nsmtp.relay-ca = "/ca.pem"',
+        'smtp.relay = "127.0.0.1:25"\nsmtp.relay-tls = "none"\n' + LOGIN,
+        'smtp.relay = "[::1]:25"\nsmtp.relay-tls = "may"\n' + LOGIN,
+        'smtp.relay = "localhost:25"\nsmtp.relay-tls = "none"\n' + LOGIN,
+        'smtp.relay = "unix:/run/relay"\n' + LOGIN,
+        RELAY + 'smtp.relay-timeout = "30s"',
+        'bind = "127.0.0.1:465"\ntls.implicit = true',
+        'bind = "127.0.0.1:587"\ntls.enable = false\nsmtp.role = "mx"',
+    ],
+)
+def test_what_may_be_written(body: str) -> None:
+    assert load_text(listener_table("it", body)).warnings == ()
+
+
+def test_a_mistake_that_listeners_inherit_is_reported_once() -> None:
+    text = '[smtp]\nrelay = "a.example:25"\nrelay-user = "u"\n' + "".join(
+        listener_table(str(port), f"bind = '127.0.0.1:{port}'") for port in (2, 3)
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load_text(text)
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.line) == ("smtp.relay-user", 3)
+
+
+def test_a_default_for_a_relay_that_nobody_has_is_warned_of() -> None:
+    config = load_text('[smtp]\nrelay-tls = "may"\n' + listener_table("it", ""))
+    assert [problem.key for problem in config.warnings] == ["smtp.relay-tls"]
+    config = load_text('[smtp]\nrelay-tls = "may"\n' + listener_table("it", RELAY))
+    assert config.warnings == ()
+
+
+def test_the_password_is_shown_nowhere() -> None:
+    config = load_text(listener_table("it", RELAY + LOGIN))
+    (listener,) = config.listeners
+    assert listener["smtp.relay-password"] == "p4ss"
+    for text in (to_toml(config), json.dumps(to_plain(config)), repr(config), repr(listener)):
+        assert "p4ss" not in text
+        assert "(not shown)" in text
+    problem = listener_problem(RELAY + 'smtp.relay-user = "u"\nsmtp.relay-password = 12345')
+    assert "12345" not in str(problem)
+
+
+def test_the_password_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("s3cret\n")
+    body = RELAY + f'smtp.relay-user = "u"\nsmtp.relay-password = "%{{file:{file}}}%"'
+    (listener,) = load_text(listener_table("it", body)).listeners
+    assert listener["smtp.relay-password"] == "s3cret"
+
+
+def test_lmtp_has_a_table_of_its_own() -> None:
+    text = "[lmtp]\nmax-recipients = 500\n" + listener_table(
+        "it", 'protocol = "lmtp"\nlmtp.max-message-size = "1MiB"'
+    )
+    (listener,) = load_text(text).listeners
+    assert listener.handler_options["max-recipients"] == 500
+    assert listener.handler_options["max-message-size"] == 1 << 20
+    problem = listener_problem('protocol = "lmtp"\nlmtp.relay = "a:25"')
+    assert problem.key == "server.listener.it.lmtp.relay"
