@@ -118,6 +118,17 @@ class Certificates:
         shape = self._shapes.get(listener)
         return None if shape is None else self._fronts[shape].context
 
+    def expiry(self) -> dict[str, dict[str, float]]:
+        """Return until when certificates are valid, in Unix time, by listener and certificate.
+
+        The self-signed certificate has the empty name. Listeners without TLS are left out.
+        """
+        ends = {id: pair.valid()[1].timestamp() for id, pair in self._pairs.items()}
+        return {
+            listener: {"" if id is SELF_SIGNED else id: ends[id] for id in shape.ids}
+            for listener, shape in self._shapes.items()
+        }
+
     # -- the first time
 
     def _load(self) -> None:

@@ -25,7 +25,7 @@ import asyncio
 import enum
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastlisten._connection import Connection, ConnectionAcceptor
 from fastlisten._core import Acceptor, Engine, Places
@@ -94,6 +94,7 @@ class Listener:
         name: as given.
         handler: as given.
         sockets: as given.
+        addresses: what the sockets are bound to, from `listen` on, also after they are closed.
     """
 
     def __init__(
@@ -107,9 +108,13 @@ class Listener:
         self.name = name
         self.handler = handler
         self.sockets = tuple(sockets)
+        self.addresses: tuple[str, ...] = ()
         self._limits = limits
         self._tls = tls
         self._acceptors: list[Acceptor] = []
+        # What acceptors have counted that are gone: counters never go back.
+        self._retired_statistics: dict[str, int] = {}
+        self._retired_errors: dict[int, int] = {}
         self._places: Places | None = None
         self._state = State.BOUND
         self._drained: asyncio.Event = asyncio.Event()
@@ -123,6 +128,20 @@ class Listener:
         return self._state
 
     @property
+    def accepting(self) -> bool:
+        """True while every address accepts, or would if there were a place.
+
+        False too for a socket that the kernel says listens no more (another process may have
+        shut it down), which is no state: nobody asked for it.
+        """
+        return self._state is State.LISTENING and not any(one.closed for one in self._acceptors)
+
+    @property
+    def waits(self) -> bool:
+        """True if clients beyond the limit wait in the backlog, False if they are refused."""
+        return self._limits.wait
+
+    @property
     def connections(self) -> int:
         """Connections of this process in flight, from accept to close."""
         return sum(acceptor.connections for acceptor in self._acceptors)
@@ -134,10 +153,16 @@ class Listener:
 
     def statistics(self) -> dict[str, int]:
         """Return the counters of this process since the start, by name."""
-        total: dict[str, int] = {}
+        total = dict(self._retired_statistics)
         for acceptor in self._acceptors:
-            for name, value in acceptor.statistics().items():
-                total[name] = total.get(name, 0) + value
+            _add(total, acceptor.statistics())
+        return total
+
+    def accept_errors(self) -> dict[int, int]:
+        """Return how often accept(2) failed in this process, by errno; 0 stands for others."""
+        total = dict(self._retired_errors)
+        for acceptor in self._acceptors:
+            _add(total, acceptor.accept_errors())
         return total
 
     def listen(self, engine: Engine, places: Places | None) -> None:
@@ -151,6 +176,7 @@ class Listener:
             raise RuntimeError(f'listener "{self.name}" is {self._state.value}, not bound')
         words = Words.of(self.handler)
         handler = self.handler
+        self.addresses = tuple(bound.address for bound in self.sockets)
         self._places = places
         kind: type[ConnectionAcceptor] = ConnectionAcceptor
         more: dict[str, Any] = {}
@@ -243,6 +269,8 @@ class Listener:
 
     def _retired(self, acceptor: Acceptor) -> None:
         """Note that the last connection of a closed acceptor has ended. Called by the core."""
+        _add(self._retired_statistics, acceptor.statistics())
+        _add(self._retired_errors, acceptor.accept_errors())
         self._acceptors.remove(acceptor)
         if not self._acceptors:
             self._finish()
@@ -256,6 +284,14 @@ class Listener:
         return (
             f"<Listener {self.name!r} {self.state.value} {[one.bind.text for one in self.sockets]}>"
         )
+
+
+_Name = TypeVar("_Name", str, int)
+
+
+def _add(total: dict[_Name, int], more: dict[_Name, int]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0) + value
 
 
 def _factory(

@@ -12,6 +12,7 @@ from fastlisten.config.text import dotted, quote
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler
+from fastlisten.runtime.control import Control
 
 __all__ = ["handler_kind", "make_handler"]
 
@@ -35,6 +36,7 @@ def make_handler(
     settings: ListenerSettings,
     kind: type[Handler] | None = None,
     starttls: TlsSettings | None = None,
+    control: Control | None = None,
 ) -> Handler:
     """Make the handler of a listener.
 
@@ -43,6 +45,7 @@ def make_handler(
         settings: of the listener.
         kind: its class; None to look for it.
         starttls: how a connection goes over to TLS, None where it cannot.
+        control: of the server that the listener belongs to, for handlers that manage it.
 
     Raises:
         ConfigurationError: it cannot be found or does not accept its settings.
@@ -60,7 +63,7 @@ def make_handler(
         port=next((bind.port for bind in settings.bind if bind.port), 0),
         data_directory=config.process["server.data-directory"],
         options=settings.handler_options,
-        extra={"accounts": config.process["server.accounts"] or ""},
+        extra={"accounts": config.process["server.accounts"] or "", "control": control},
     )
     try:
         return kind(given)

@@ -19,7 +19,8 @@ from fastlisten.config import Config, ListenerSettings
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import Handler
 from fastlisten.runtime.certificates import Certificates
-from fastlisten.runtime.listener import Limits, Listener, State
+from fastlisten.runtime.control import Control
+from fastlisten.runtime.listener import Limits, Listener
 from fastlisten.runtime.loop import engine_for
 from fastlisten.runtime.make_handler import handler_kind, make_handler
 from fastlisten.runtime.sockets import BoundSocket, close_all, listen_all, open_all
@@ -50,6 +51,8 @@ class Server:
         certificates: the contexts of the listeners that have TLS.
         notes: what the administrator should know about certificates and sockets, a sentence each.
         started: `startup` has succeeded.
+        control: what may be asked of it while it runs, and done to it.
+        reload_succeeded: false if something read at the last reload could not be used.
 
     Raises:
         ConfigurationError: something in it is not available in this version, a handler cannot be
@@ -64,6 +67,8 @@ class Server:
         self.listeners: tuple[Listener, ...] = ()
         self.notes: list[str] = []
         self.started = False
+        self.control = Control(self)
+        self.reload_succeeded = True
         self._handlers: list[tuple[ListenerSettings, Handler]] = []
         self._tls: dict[str, TlsSettings] = {}
         self.certificates = self._make(problems)
@@ -99,7 +104,7 @@ class Server:
                 )
             starttls = None if settings["tls.implicit"] else self._tls.get(settings.id)
             try:
-                handler = make_handler(config, settings, kinds[settings.id], starttls)
+                handler = make_handler(config, settings, kinds[settings.id], starttls, self.control)
                 self._handlers.append((settings, handler))
             except ConfigurationError as error:
                 problems += error.problems
@@ -178,6 +183,7 @@ class Server:
         assert self._at_once is not None
         if self._ended:
             return
+        await self.control.close()
         timeout = self.config.process["server.shutdown-timeout"]
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout
@@ -245,6 +251,7 @@ class Server:
     def reload(self) -> None:
         """Read certificates and client authorities again, and log what came of it."""
         found = self.certificates.reload()
+        self.reload_succeeded = not found.problems
         for problem in found.problems:
             logger.error("%s; what was in use before stays in use", problem)
         for line in found.changed:
@@ -311,9 +318,7 @@ class Server:
     @property
     def accepting(self) -> bool:
         """True while every listener accepts, or would if it had a place."""
-        return bool(self.listeners) and all(
-            listener.state in (State.LISTENING, State.FULL) for listener in self.listeners
-        )
+        return bool(self.listeners) and all(listener.accepting for listener in self.listeners)
 
 
 def _in_order(problems: Iterable[Problem]) -> list[Problem]:
