@@ -15,7 +15,8 @@ import pytest
 from smtp_harness import ENVELOPE, body_of, codes, serve
 
 from fastlisten.mail.accounts import Account
-from fastlisten.mail.delivery import SPOOL_SIZE, Letter, PostOffice
+from fastlisten.mail.delivery import Letter, PostOffice
+from fastlisten.mail.letter import SPOOL_SIZE
 from fastlisten.mail.maildir import STALE_AFTER, Maildir, unique_name
 
 ALICE, BOB = Account("alice@example.org"), Account("bob@example.org")

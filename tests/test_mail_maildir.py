@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from fastlisten.mail import maildir
-from fastlisten.mail.maildir import STALE_AFTER, Draft, Maildir, unique_name
+from fastlisten.mail.draft import Draft
+from fastlisten.mail.maildir import STALE_AFTER, Maildir, unique_name
 
 
 def always() -> bool:

@@ -25,7 +25,7 @@ from smtp_harness import (
 )
 
 from fastlisten.handlers.smtp_connection import SmtpConnection
-from fastlisten.mail import maildir
+from fastlisten.mail import draft, maildir
 
 
 @pytest.fixture(params=SERVERS)
@@ -137,7 +137,7 @@ def test_a_fault_of_the_code_is_a_temporary_failure(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(maildir.Draft, "commit", fail)
+        patch.setattr(draft.Draft, "commit", fail)
         assert codes(plain.say(DIALOGUE)) == [250, 250, 250, 354, 451, 221]
     assert plain.left_over() == []
     assert "ZeroDivisionError" in caplog.text
@@ -146,7 +146,7 @@ def test_a_fault_of_the_code_is_a_temporary_failure(
 def test_a_spooling_failure_is_told_at_the_end(
     plain: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = maildir.write_all
+    real = draft.write_all
     calls = []
 
     def fail(fd: int, data: bytes) -> None:
@@ -155,7 +155,7 @@ def test_a_spooling_failure_is_told_at_the_end(
             raise OSError(28, "No space left on device")
         real(fd, data)
 
-    monkeypatch.setattr(maildir, "write_all", fail)
+    monkeypatch.setattr(draft, "write_all", fail)
     with plain.connect() as client:
         client.sendall(ENVELOPE + b"DATA\r\n")
         for _ in range(40):
