@@ -12,13 +12,23 @@ import shutil
 import subprocess
 from pathlib import Path
 
-__all__ = ["LOADGEN", "ROOT", "SERVER", "TLS_SERVER", "BuildError", "build"]
+__all__ = [
+    "LOADGEN",
+    "OUTPUT",
+    "ROOT",
+    "SERVER",
+    "SMTP_SERVER",
+    "TLS_SERVER",
+    "BuildError",
+    "build",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "benchmarks" / "native"
 OUTPUT = ROOT / "build" / "benchmarks"
 
 SERVER = OUTPUT / "epoll_server"
+SMTP_SERVER = OUTPUT / "epoll_smtp_server"
 TLS_SERVER = OUTPUT / "epoll_tls_server"
 LOADGEN = OUTPUT / "loadgen"
 #: The load generator of a machine without OpenSSL's headers, so that a later build is not taken
@@ -58,6 +68,7 @@ def build() -> str:
     headers = [SOURCES / "server.h"]
     load = sorted(SOURCES.glob("load*.c"))
     _compile(compiler, SERVER, [SOURCES / "epoll_server.c", *common], headers)
+    _compile(compiler, SMTP_SERVER, [SOURCES / "epoll_smtp_server.c", *common], headers)
     if not _has_openssl(compiler):
         _compile(compiler, PLAIN_LOADGEN, load, [SOURCES / "load.h"])
         LOADGEN.unlink(missing_ok=True)

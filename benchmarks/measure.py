@@ -14,11 +14,13 @@ import resource
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.certificates import Certificate
+from benchmarks.deliveries import count_files, data_directory
 from benchmarks.process import Load, MeasurementError, Server, Usage
+from benchmarks.smtp_source import send
 from benchmarks.syscalls import count_options
 from benchmarks.workloads import CANDIDATES, GREETING, HELD, SOURCES, TLS_CANDIDATES, Workload
 
@@ -29,6 +31,9 @@ SPARE_DESCRIPTORS = 100
 
 #: What an echo server does before it is measured: few connections, few messages.
 AGEING = ("--connections", "20", "--count", "200", "--duration", "10")
+
+#: Messages that smtp-source sends first; how long they take says how many are measured.
+SOURCE_WARM_UP = 500
 
 #: A server that waited for its core for this share of the time was disturbed by somebody.
 DISTURBED = 0.10
@@ -73,7 +78,7 @@ class Sample:
     rate: float = 0.0
     busy: float = 0.0
     disturbed: bool = False
-    detail: dict[str, Any] | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -122,6 +127,10 @@ def measure(
         calls = count_options(command, workload, plan.server_core, plan.client_core)
         return Sample(value=calls.options, detail={"calls": calls.all})
     with ExitStack() as stack:
+        directory = ""
+        if workload.data:
+            directory = stack.enter_context(data_directory(workload.data))
+            command += ["--data", directory]
         server = stack.enter_context(Server(command, plan.server_core))
         if "--limit" in command:
             holder = socket.create_connection(("127.0.0.1", server.port), timeout=10)
@@ -132,8 +141,13 @@ def measure(
             return _memory(workload, server, plan)
         if workload.kind == "lag":
             return _lag(workload, server, plan)
+        if workload.mode == "smtp-source":
+            return _source(workload, server, plan)
         received = workload.refused if "--limit" in command else workload.received
-        return _cpu(workload, server, plan, received)
+        sample = _cpu(workload, server, plan, received)
+        if directory and (stored := count_files(directory)) < sample.detail["operations"]:
+            raise MeasurementError(f"only {stored} messages have been stored")
+        return sample
 
 
 def _options(workload: Workload, seconds: float, warm_up: float) -> list[str]:
@@ -214,6 +228,25 @@ def _cpu(workload: Workload, server: Server, plan: Plan, received: int) -> Sampl
             "delay": used.delay,
             **_negotiated(result),
         },
+    )
+
+
+def _source(workload: Workload, server: Server, plan: Plan) -> Sample:
+    """Measure what smtp-source sends: it takes a number of messages, not a time."""
+    core, options = plan.client_core, workload.options
+    took = send(server.port, core, SOURCE_WARM_UP, options)
+    messages = max(SOURCE_WARM_UP, round(SOURCE_WARM_UP * plan.seconds / took))
+    before = server.settled()
+    took = send(server.port, core, messages, options)
+    used = server.settled() - before
+    value = used.cpu / messages * 1e6
+    return Sample(
+        value=value,
+        user=value * min(1.0, used.user / used.cpu),
+        rate=messages / took,
+        busy=used.cpu / took,
+        disturbed=_disturbed(used),
+        detail={"operations": messages, "delay": used.delay},
     )
 
 

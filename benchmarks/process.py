@@ -137,12 +137,17 @@ class Child:
 
 
 class Server(Child):
-    """A candidate that serves; its port is known once this exists."""
+    """A candidate that serves; its port is known once this exists.
+
+    Its first line is the port, and the number of the process that serves if it is another one.
+    """
 
     def __init__(self, command: Sequence[str], core: int | None) -> None:
         super().__init__(command, core)
         try:
-            self.port = int(self.read_line())
+            port, *pid = self.read_line().split()
+            self.port = int(port)
+            self._serving = int(pid[0]) if pid else self.pid
         except MeasurementError:
             self.close()
             raise
@@ -154,12 +159,12 @@ class Server(Child):
         from /proc/PID/stat, which the kernel keeps by sampling.
         """
         cpu = delay = 0
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
+        for task in Path(f"/proc/{self._serving}/task").iterdir():
             on_core, waiting, _ = (task / "schedstat").read_text().split()
             cpu += int(on_core)
             delay += int(waiting)
         # The name in parentheses may hold spaces; utime and stime are fields 14 and 15.
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self._serving}/stat").read_text().rpartition(")")[2].split()
         user, system = int(fields[11]), int(fields[12])
         if cpu == 0:  # a kernel without schedstat: 10 ms steps, enough for a run of seconds
             cpu = (user + system) * 1_000_000_000 // TICK
@@ -186,7 +191,7 @@ class Server(Child):
         wanted = {"Private_Dirty", "Pss", "AnonHugePages"}
         found: dict[str, int] = {}
         try:
-            lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+            lines = Path(f"/proc/{self._serving}/smaps_rollup").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
             raise MeasurementError(f"ended while it should serve: {self.command}") from None
         for line in lines:

@@ -13,18 +13,25 @@ from typing import Any
 
 from benchmarks.figures import Samples, Spread, describe, pair_ratios, spread, verdict
 from benchmarks.rows import ROWS, Row
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import CONTROLS, WORKLOADS, Family
 
 __all__ = ["markdown", "text", "write_between_markers"]
 
 BEGIN = "<!-- benchmarks: begin (written by python -m benchmarks --markdown) -->"
 END = "<!-- benchmarks: end -->"
 
-#: Columns of the candidates that are not ours.
-OTHERS = ("C epoll", "uvloop", "asyncio")
+#: Columns of the candidates that are not ours, by table.
+OTHERS: Mapping[Family, tuple[str, ...]] = {
+    "connections": ("C epoll", "uvloop", "asyncio"),
+    "smtp": ("C SMTP", "smtp-sink", "aiosmtpd", "aiosmtpd on asyncio"),
+}
+
+#: What the tables are about, in their titles.
+ABOUT: Mapping[Family, str] = {"connections": "", "smtp": "SMTP and LMTP, messages of 1 KiB: "}
 
 _UNITS = {"cpu": "µs", "memory": "B", "lag": "ms", "count": ""}
 _KINDS = {workload.key: workload.kind for workload in WORKLOADS}
+_FAMILIES = {workload.key: workload.family for workload in WORKLOADS}
 
 Results = Mapping[str, Any]
 
@@ -53,7 +60,8 @@ def _ratio(ratio: Spread) -> str:
 def _cost_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
     kind = _KINDS[row.workload]
     ours, theirs = found.get(row.ours), found.get(row.against)
-    cells = [row.title, *(_cell(found.get(name), kind) for name in OTHERS), _cell(ours, kind)]
+    others = OTHERS[_FAMILIES[row.workload]]
+    cells = [row.title, *(_cell(found.get(name), kind) for name in others), _cell(ours, kind)]
     if not ours or not theirs:
         return [*cells, "not measured", "", ""]
     ratio = spread(pair_ratios(theirs, ours))
@@ -69,7 +77,7 @@ def _cost_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
 
 def _rate_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
     cells = [row.title]
-    for name in (*OTHERS, row.ours):
+    for name in (*OTHERS[_FAMILIES[row.workload]], row.ours):
         samples = found.get(name)
         if not samples:
             cells.append("")
@@ -82,7 +90,7 @@ def _rate_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
 
 def _lag_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
     cells = [row.title.removeprefix("p99 lag of a 10 ms timer, ")]
-    for name in (*OTHERS, row.ours):
+    for name in (*OTHERS["connections"], row.ours):
         samples = found.get(name)
         if not samples:
             cells.append("")
@@ -96,44 +104,63 @@ def _lag_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
 
 def _call_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
     cells = ["accept, greeting, close"]
-    for name in (*OTHERS, row.ours):
+    for name in (*OTHERS["connections"], row.ours):
         samples = found.get(name)
         calls = samples[0]["detail"]["calls"] if samples else {}
         cells.append(", ".join(f"{call} {count:.2g}" for call, count in calls.items()))
     return cells
 
 
-def _tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
-    measured: Mapping[str, Mapping[str, Samples]] = results["workloads"]
-    wanted = results.get("rows") or [row.key for row in ROWS]
-    rows = [row for row in ROWS if row.workload in measured and row.key in wanted]
+def _family_tables(
+    family: Family,
+    others: Sequence[str],
+    rows: Sequence[Row],
+    measured: Mapping[str, Mapping[str, Samples]],
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return the table of costs, and that of rates, of rows that have the same columns."""
+    rows = [row for row in rows if _FAMILIES[row.workload] == family]
+    if not rows:
+        return []
     costs = [_cost_row(row, measured[row.workload]) for row in rows]
     rates = [
         _rate_row(row, measured[row.workload]) for row in rows if _KINDS[row.workload] == "cpu"
     ]
     tables = [
         (
-            "Cost on the server, per operation or connection (in brackets: its part in user mode)",
-            ["work", *OTHERS, "fastlisten", "times cheaper (quartiles)", "goal", "stretch"],
+            f"{ABOUT[family]}Cost on the server, per operation or connection (in brackets: its "
+            "part in user mode)",
+            ["work", *others, "fastlisten", "times cheaper (quartiles)", "goal", "stretch"],
             costs,
         )
     ]
     if rates:
         tables.append(
             (
-                "Operations per second at the load generator (in brackets: how busy the server's "
-                "core was; below 100 % the clients' core was the limit and the rate is a floor)",
-                ["work", *OTHERS, "fastlisten"],
+                f"{ABOUT[family]}Operations per second at the load generator (in brackets: how "
+                "busy the server's core was; below 100 % the clients' core was the limit and the "
+                "rate is a floor)",
+                ["work", *others, "fastlisten"],
                 rates,
             )
         )
+    return tables
+
+
+def _tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
+    measured: Mapping[str, Mapping[str, Samples]] = results["workloads"]
+    wanted = results.get("rows") or [row.key for row in ROWS]
+    rows = [row for row in ROWS if row.workload in measured and row.key in wanted]
+    tables: list[tuple[str, list[str], list[list[str]]]] = []
+    for family, others in OTHERS.items():
+        tables += _family_tables(family, others, rows, measured)
+    others = OTHERS["connections"]
     lags = [_lag_row(row, measured[row.workload]) for row in rows if _KINDS[row.workload] == "lag"]
     if lags:
         tables.append(
             (
                 "Lag of a 10 ms timer (p50 / p99 / longest; medians of the rounds, the longest of "
                 "all rounds)",
-                ["work", *OTHERS, "fastlisten"],
+                ["work", *others, "fastlisten"],
                 lags,
             )
         )
@@ -143,7 +170,7 @@ def _tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
             (
                 "System calls per accepted connection (greeting, the client's end, close; under "
                 "strace, where events come singly, so that waits are overstated)",
-                ["work", *OTHERS, "fastlisten"],
+                ["work", *others, "fastlisten"],
                 calls,
             )
         )
@@ -151,8 +178,8 @@ def _tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
     if controls:
         tables.append(
             (
-                "Control: uvloop against itself, which shows the noise",
-                ["workload", "ratio (quartiles)"],
+                "Control: the same against itself, which shows the noise",
+                ["workload", "candidate", "ratio (quartiles)"],
                 controls,
             )
         )
@@ -162,9 +189,10 @@ def _tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
 def _controls(measured: Mapping[str, Mapping[str, Samples]]) -> list[list[str]]:
     rows = []
     for key, found in measured.items():
-        if "uvloop again" in found and "uvloop" in found:
-            ratio = spread(pair_ratios(found["uvloop"], found["uvloop again"]))
-            rows.append([key, _ratio(ratio)])
+        name, double = CONTROLS[_FAMILIES[key]]
+        if name in found and double in found:
+            ratio = spread(pair_ratios(found[name], found[double]))
+            rows.append([key, name, _ratio(ratio)])
     return rows
 
 

@@ -26,7 +26,7 @@ from benchmarks.machine import busy_share, facts
 from benchmarks.measure import Plan, cores, held_connections, measure
 from benchmarks.process import MeasurementError
 from benchmarks.rows import ROWS
-from benchmarks.workloads import CANDIDATES, WORKLOADS, Workload
+from benchmarks.workloads import CANDIDATES, CONTROLS, WORKLOADS, Workload
 
 __all__ = ["main"]
 
@@ -49,7 +49,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", default="", help=f"only these rows, of {', '.join(rows)}")
     parser.add_argument("--only", default="", help=f"only these workloads, of {', '.join(keys)}")
     parser.add_argument("--candidates", default="", help="only these, by name, comma between")
-    parser.add_argument("--control", action="store_true", help="uvloop against itself as well")
+    parser.add_argument(
+        "--control", action="store_true", help="uvloop (of SMTP: aiosmtpd) against itself"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples; - prints them")
     parser.add_argument(
         "--markdown",
@@ -150,7 +152,7 @@ def _workloads(given: argparse.Namespace) -> list[Workload]:
     ]
     if given.control:
         workloads = [
-            replace(workload, candidates=(*workload.candidates, "uvloop again"))
+            replace(workload, candidates=(*workload.candidates, CONTROLS[workload.family][1]))
             for workload in workloads
         ]
     return workloads
@@ -184,7 +186,7 @@ def _collect(given: argparse.Namespace, directory: Path) -> dict[str, Any]:
     names = {name for workload in workloads for name in workload.candidates}
     wanted = set(given.candidates) or names
     if given.control:
-        wanted = wanted | {"uvloop again"}
+        wanted = wanted | {double for _, double in CONTROLS.values()}
     skip = names - wanted
     ours = {name for name in names & wanted if name.startswith("fastlisten")}
     reason = _why_not_importable() if ours else ""

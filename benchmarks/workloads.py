@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchmarks.build import SERVER, TLS_SERVER
+from benchmarks.build import SERVER, SMTP_SERVER, TLS_SERVER
 
-__all__ = ["CANDIDATES", "GREETING", "TLS_CANDIDATES", "WORKLOADS", "Kind", "Workload"]
+__all__ = [
+    "CANDIDATES",
+    "CONTROLS",
+    "GREETING",
+    "TLS_CANDIDATES",
+    "WORKLOADS",
+    "Family",
+    "Kind",
+    "Workload",
+]
 
 #: What every server says first where it greets; CR LF is added.
 GREETING = "220 mail.example.org ESMTP ready"
@@ -43,6 +52,14 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "fastlisten full": (*_PYTHON, "benchmarks.candidates.fastlisten_server", "--limit", "1"),
     # The same program again: what differs between the two is noise.
     "uvloop again": (*_PYTHON, "benchmarks.candidates.uvloop_server"),
+    # Those that speak SMTP. Where there is a data directory they deliver to it.
+    "C SMTP": (str(SMTP_SERVER),),
+    "smtp-sink": (*_PYTHON, "benchmarks.candidates.smtp_sink"),
+    "aiosmtpd": (*_PYTHON, "benchmarks.candidates.smtp_aiosmtpd"),
+    "aiosmtpd on asyncio": (*_PYTHON, "benchmarks.candidates.smtp_aiosmtpd", "--loop", "asyncio"),
+    "aiosmtpd again": (*_PYTHON, "benchmarks.candidates.smtp_aiosmtpd"),
+    "fastlisten SMTP": (*_PYTHON, "benchmarks.candidates.smtp_fastlisten"),
+    "fastlisten Sink": (*_PYTHON, "benchmarks.candidates.smtp_fastlisten", "--aiosmtpd"),
 }
 
 #: Those that are another program where TLS is spoken.
@@ -51,6 +68,16 @@ TLS_CANDIDATES: Mapping[str, tuple[str, ...]] = {"C epoll": (str(TLS_SERVER),)}
 _ALL = ("fastlisten", "fastlisten lazy", "uvloop", "asyncio", "C epoll")
 _EAGER = ("fastlisten", "uvloop", "asyncio", "C epoll")
 _PYTHONS = ("fastlisten", "uvloop", "asyncio")
+_SMTP = ("fastlisten SMTP", "aiosmtpd", "aiosmtpd on asyncio", "smtp-sink", "C SMTP")
+
+#: A table of its own: rows whose candidates are the same.
+Family = Literal["connections", "smtp"]
+
+#: Who is measured against himself with --control, by family: the candidate and his double.
+CONTROLS: Mapping[Family, tuple[str, str]] = {
+    "connections": ("uvloop", "uvloop again"),
+    "smtp": ("aiosmtpd", "aiosmtpd again"),
+}
 
 #: What is read of the server: processor time per operation in µs, memory per held connection in
 #: bytes, the lag of a timer in ms, or system calls per connection.
@@ -65,8 +92,10 @@ class Workload:
         key: name for ``--only`` and in the JSON.
         kind: what is read of the server.
         candidates: who does it.
-        mode: of the load generator.
+        mode: of the load generator; ``smtp-source`` is the program of Postfix instead.
         options: of the load generator, without address, time and sources.
+        family: the table that it belongs to.
+        data: the servers deliver, to a directory in memory or on disk.
         serve: further words of the servers' command line.
         greets: the servers greet.
         tls: kind of the certificate (see `certificates.py`), empty for plain connections.
@@ -80,6 +109,8 @@ class Workload:
     candidates: tuple[str, ...]
     mode: str
     options: tuple[str, ...] = ()
+    family: Family = "connections"
+    data: Literal["", "memory", "disk"] = ""
     serve: tuple[str, ...] = ()
     greets: bool = True
     tls: Literal["", "rsa-2048", "p-256"] = ""
@@ -89,6 +120,20 @@ class Workload:
 
 
 _GREETED = len(GREETING) + 2
+
+
+def _smtp(
+    key: str,
+    candidates: tuple[str, ...],
+    *options: str,
+    mode: str = "smtp",
+    data: Literal["", "memory", "disk"] = "",
+) -> Workload:
+    """Return sessions, 100 at a time, of one message of 1 KiB unless the options say more."""
+    sizes = {"smtp": ("--in-flight", "100"), "smtp-source": ("-s", "100", "-l", "1024")}
+    given = (*sizes[mode], *options)
+    return Workload(key, "cpu", candidates, mode, given, "smtp", data, greets=False)
+
 
 WORKLOADS: tuple[Workload, ...] = (
     Workload("accept", "cpu", _ALL, "silent", ("--in-flight", "100"), received=_GREETED),
@@ -177,4 +222,12 @@ WORKLOADS: tuple[Workload, ...] = (
         greets=False,
     ),
     Workload("options", "count", _EAGER, "silent", ("--in-flight", "20"), rounds=1),
+    _smtp("smtp", ("fastlisten SMTP", "fastlisten Sink", *_SMTP[1:])),
+    _smtp("smtp-pipelined", _SMTP, "--pipelining"),
+    _smtp("smtp-10", _SMTP, "--messages", "10"),
+    _smtp("smtp-source", _SMTP, mode="smtp-source"),
+    # The floor is that of SMTP.
+    replace(_smtp("lmtp", _SMTP[:-1], "--lmtp"), serve=("--lmtp",)),
+    _smtp("maildir", _SMTP[:-1], data="disk"),
+    _smtp("maildir-memory", _SMTP[:-1], data="memory"),
 )

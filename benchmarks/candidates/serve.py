@@ -17,12 +17,12 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 from benchmarks.candidates.protocol import greeting_echo, slow_every
 
-__all__ = ["BACKLOG", "Served", "Settings", "run", "settings"]
+__all__ = ["BACKLOG", "Served", "Settings", "run", "run_until_told", "settings", "until_told"]
 
 #: The same for every candidate, and the default of the package: with it a burst of 1,000 clients
 #: finds room. asyncio accepts up to this many connections in one go.
@@ -127,11 +127,10 @@ def listening_socket() -> socket.socket:
     return sock
 
 
-async def _main(serve: Callable[[socket.socket], Awaitable[Served]]) -> None:
+async def until_told(port: int) -> None:
+    """Say that the port is being served, and answer for the timer until standard input ends."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    sock = listening_socket()
-    server = await serve(sock)
     lags: TimerLags | None = None
 
     def command() -> None:
@@ -146,9 +145,8 @@ async def _main(serve: Callable[[socket.socket], Awaitable[Served]]) -> None:
         print(json.dumps(lags.take()), flush=True)
 
     loop.add_reader(0, command)
-    print(sock.getsockname()[1], flush=True)
+    print(port, flush=True)
     await ended.wait()
-    server.close()
 
 
 def run(
@@ -161,10 +159,30 @@ def run(
         serve: given a bound socket, returns the listening server.
         loop_factory: as for asyncio.Runner.
     """
+
+    async def main() -> None:
+        sock = listening_socket()
+        server = await serve(sock)
+        await until_told(sock.getsockname()[1])
+        server.close()
+
+    run_until_told(main, loop_factory)
+
+
+def run_until_told(
+    main: Callable[[], Coroutine[Any, Any, None]],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+) -> None:
+    """Run a program that serves and waits in `until_told`; does not return.
+
+    Args:
+        main: the program.
+        loop_factory: as for asyncio.Runner.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_main(serve))
+        runner.run(main())
         # Connections may still be open: ending them one by one is nobody's measurement.
         sys.stdout.flush()
         os._exit(0)

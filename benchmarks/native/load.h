@@ -3,7 +3,7 @@
  *
  * Rules of this file: declarations only, each function where its name's prefix says
  * (net_ in load_net.c, tls_ and stream_ in load_tls.c, peers_ in load_peers.c, the modes in
- * load_accept.c, load_echo.c, load_hold.c, everything that reads words or prints in loadgen.c).
+ * load_accept.c, load_echo.c, load_hold.c, load_smtp.c, everything that reads words or prints in loadgen.c).
  */
 
 #ifndef FASTLISTEN_LOAD_H
@@ -38,9 +38,13 @@ struct request {
     uint64_t duration;    /* length of the measured part; of the whole in hold */
     uint64_t warm_up;     /* time of the same work before it that is not counted */
     uint64_t grace;       /* wait for what is in flight when the time is over */
-    size_t size;          /* echo, hold: bytes per message */
+    size_t size;          /* echo, hold, smtp: bytes per message */
     bool greeting;        /* echo, hold: the server speaks first, a line */
     const char *say;      /* accept: a line to have echoed before closing, or NULL */
+    const char *recipient; /* smtp: of every message */
+    unsigned messages;    /* smtp: per session */
+    bool lmtp;            /* smtp: LMTP instead */
+    bool pipelining;      /* smtp: MAIL, RCPT and DATA in one piece */
     bool tls;             /* TLS from the first byte */
     bool steps;           /* wait for a line before the measured part, for the end of input after */
 };
@@ -49,7 +53,7 @@ struct request {
 struct report {
     uint64_t operations;
     uint64_t bytes; /* received */
-    uint64_t refused, reset, ended, no_address, tls, failed, unfinished;
+    uint64_t refused, reset, ended, no_address, tls, replies, failed, unfinished;
     uint64_t begun, finished; /* monotonic clock */
     uint64_t latency[LATENCY_BUCKETS];
 };
@@ -106,6 +110,7 @@ void peers_lose(struct peers *peers, unsigned index, struct report *report, int 
 void load_accept(const struct request *request, struct report *report);
 void load_echo(const struct request *request, struct report *report);
 void load_hold(const struct request *request, struct report *report);
+void load_smtp(const struct request *request, struct report *report);
 
 /* Say that everything is ready and wait for the word to begin; resets the report. */
 void step_ready(const struct request *request, struct report *report);

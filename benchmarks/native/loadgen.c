@@ -25,31 +25,37 @@ static const char USAGE[] =
     "  echo     one message at a time on each connection, answered in the same length\n"
     "  hold     open connections and keep them; the line \"ping\" on standard input sends a\n"
     "           message on each and waits for the answers; the end of input ends it\n"
+    "  smtp     sessions: greeting, EHLO, then per message MAIL, RCPT, DATA and its text, QUIT\n"
     "\n"
     "options:\n"
     "  --port PORT          port of the server\n"
     "  --host ADDRESS       IPv4 address of the server (127.0.0.1)\n"
     "  --sources N          client addresses, from 127.0.1.1 on; 0 lets the kernel choose (0)\n"
-    "  --in-flight N        connections, or pings, under way at once (64)\n"
+    "  --in-flight N        connections, sessions or pings under way at once (64)\n"
     "  --connections N      echo, hold: connections kept open (100)\n"
-    "  --size BYTES         echo, hold: length of a message (64)\n"
+    "  --size BYTES         length of a message (64; smtp: 1024, its header included)\n"
     "  --duration SECONDS   length of the measured part, of the whole in hold, at most 3600 (2)\n"
     "  --count N            operations after which it ends earlier, 0 for no such end (0)\n"
     "  --warm-up SECONDS    the same work before it, not counted (0)\n"
     "  --grace SECONDS      how long to wait for what is under way at the end (5)\n"
     "  --say TEXT           accept: a line, CR LF is added, that the server echoes\n"
+    "  --messages N         smtp: messages per session (1)\n"
+    "  --recipient ADDRESS  smtp: of every message (alice@example.org)\n"
     "\n"
     "flags:\n"
     "  --tls                TLS from the first byte: a full handshake, the certificate is not\n"
     "                       verified; accept and silent end with close_notify on both sides\n"
     "  --greeting           echo, hold: the server speaks first, one line\n"
+    "  --lmtp               smtp: LMTP instead (LHLO)\n"
+    "  --pipelining         smtp: MAIL, RCPT and DATA are sent in one piece\n"
     "  --steps              print \"ready\", wait for a line before the measured part, and for\n"
     "                       the end of input after it\n"
     "  --help               this text\n"
     "\n"
     "output: \"event\" is ready, open, ping or done; \"operations\" are connections (accept,\n"
-    "silent, open) or answered messages (echo, ping), counted when finished; \"errors\" by kind:\n"
-    "refused, reset, ended (by the server), no_address (ports used up), tls, other, unfinished.\n"
+    "silent, open) or answered messages (echo, ping, smtp), counted when finished; \"errors\" by\n"
+    "kind: refused, reset, ended (by the server), no_address (ports used up), tls, reply (another\n"
+    "code than the one due), other, unfinished.\n"
     "exit status: 0 when the mode ran, whatever the errors; 1 when it could not; 2 for a wrong\n"
     "command line.\n";
 
@@ -115,10 +121,11 @@ void step_report(const char *event, const struct report *report, unsigned open)
            elapsed > 0 ? (double)report->operations / elapsed : 0.0,
            (unsigned long long)report->bytes, open);
     printf("\"errors\": {\"refused\": %llu, \"reset\": %llu, \"ended\": %llu, "
-           "\"no_address\": %llu, \"tls\": %llu, \"other\": %llu, \"unfinished\": %llu}, ",
+           "\"no_address\": %llu, \"tls\": %llu, \"reply\": %llu, \"other\": %llu, "
+           "\"unfinished\": %llu}, ",
            (unsigned long long)report->refused, (unsigned long long)report->reset,
            (unsigned long long)report->ended, (unsigned long long)report->no_address,
-           (unsigned long long)report->tls, (unsigned long long)report->failed,
+           (unsigned long long)report->tls, (unsigned long long)report->replies, (unsigned long long)report->failed,
            (unsigned long long)report->unfinished);
     printf("\"latency_us\": {\"p50\": %.1f, \"p99\": %.1f, \"max\": %.1f}",
            (double)net_percentile(report, 0.5) / 1e3, (double)net_percentile(report, 0.99) / 1e3,
@@ -133,10 +140,12 @@ static int option(struct request *request, char **words, int left)
 {
     static char line[1024];
     const char *name = words[0], *value = left > 1 ? words[1] : NULL;
-    bool *flag = strcmp(name, "--greeting") == 0 ? &request->greeting
-                 : strcmp(name, "--steps") == 0  ? &request->steps
-                 : strcmp(name, "--tls") == 0    ? &request->tls
-                                                 : NULL;
+    bool *flag = strcmp(name, "--greeting") == 0     ? &request->greeting
+                 : strcmp(name, "--steps") == 0      ? &request->steps
+                 : strcmp(name, "--tls") == 0        ? &request->tls
+                 : strcmp(name, "--lmtp") == 0       ? &request->lmtp
+                 : strcmp(name, "--pipelining") == 0 ? &request->pipelining
+                                                     : NULL;
     if (flag != NULL) {
         *flag = true;
         return 1;
@@ -168,6 +177,12 @@ static int option(struct request *request, char **words, int left)
         if ((size_t)snprintf(line, sizeof line, "%s\r\n", value) >= sizeof line)
             usage("--say is too long");
         request->say = line;
+    } else if (strcmp(name, "--messages") == 0)
+        request->messages = (unsigned)number(value, 1, 1e6);
+    else if (strcmp(name, "--recipient") == 0) {
+        if (*value == '\0' || strpbrk(value, "<>\r\n") != NULL)
+            usage("--recipient takes an address");
+        request->recipient = value;
     } else
         usage(name);
     return 2;
@@ -178,7 +193,7 @@ int main(int count, char **words)
     static struct report report;
     struct request request = {
         .server = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
-        .in_flight = 64, .connections = 100, .size = 64,
+        .in_flight = 64, .connections = 100, .messages = 1, .recipient = "alice@example.org",
         .duration = 2000000000u, .grace = 5000000000u,
     };
     for (int i = 1; i < count; i++)
@@ -196,17 +211,27 @@ int main(int count, char **words)
         usage("--sources is for a server on 127.0.0.0/8");
     bool accept = strcmp(words[1], "accept") == 0, silent = strcmp(words[1], "silent") == 0;
     bool echo = strcmp(words[1], "echo") == 0, hold = strcmp(words[1], "hold") == 0;
-    if (!accept && !silent && !echo && !hold)
+    bool smtp = strcmp(words[1], "smtp") == 0;
+    if (!accept && !silent && !echo && !hold && !smtp)
         usage("no such mode");
     if (request.say != NULL && !accept)
         usage("--say is for accept");
     if (request.greeting && !echo && !hold)
         usage("--greeting is for echo and hold; the others always read one");
+    if ((request.lmtp || request.pipelining) && !smtp)
+        usage("--lmtp and --pipelining are for smtp");
+    if (request.tls && smtp)
+        usage("--tls is for the other modes");
+    if (request.size == 0)
+        request.size = smtp ? 1024 : 64;
     if (request.tls && !tls_built)
         usage("this loadgen was compiled without OpenSSL");
     if (request.tls)
         tls_prepare();
     net_raise_descriptors();
-    (accept || silent ? load_accept : echo ? load_echo : load_hold)(&request, &report);
+    (accept || silent ? load_accept
+     : echo           ? load_echo
+     : hold           ? load_hold
+                      : load_smtp)(&request, &report);
     return 0;
 }

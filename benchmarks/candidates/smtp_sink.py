@@ -1,0 +1,88 @@
+"""Candidate: smtp-sink, the C program of Postfix that takes messages and drops them.
+
+It has no way to tell the port that the kernel chose, and does not end with its standard input.
+This program does both for it: it looks the port up under /proc, prints it with the number of
+smtp-sink's process, and ends smtp-sink when its own input ends or when it goes away itself.
+With a data directory smtp-sink writes every message into a file of its own there; it never syncs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+#: Where distributions put the programs of a server's administrator.
+PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
+
+#: Who it becomes when root starts it.
+USER = "nobody"
+
+#: Seconds until it listens, at most.
+PATIENCE = 10.0
+
+#: prctl(2): the signal to get when the parent ends.
+PR_SET_PDEATHSIG = 1
+
+#: State of a listening socket in /proc/net/tcp.
+LISTENING = "0A"
+
+
+def _command() -> list[str]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", help="directory that gets a file per message")
+    parser.add_argument("--lmtp", action="store_true")
+    given = parser.parse_args()
+    program = shutil.which("smtp-sink", path=PATH)
+    if program is None:
+        sys.exit("smtp-sink (of Postfix) is not installed")
+    options = ["-L"] if given.lmtp else []
+    if os.geteuid() == 0:
+        # It refuses to serve as root.
+        options += ["-u", USER]
+        if given.data:
+            shutil.chown(given.data, USER)
+    if given.data:
+        options += ["-d", f"{given.data}/%M."]
+    return [program, *options, "-h", "mail.example.org", "inet:127.0.0.1:0", "1024"]
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _listening_port(pid: int) -> int:
+    """Return the port that a process listens on, 0 as long as there is none."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        inodes.add(os.readlink(descriptor))
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
+        if state == LISTENING and f"socket:[{inode}]" in inodes:
+            return int(local.rpartition(":")[2], 16)
+    return 0
+
+
+def main() -> None:
+    """Run smtp-sink until standard input ends."""
+    with subprocess.Popen(_command(), preexec_fn=_end_with_parent) as sink:
+        try:
+            until = time.monotonic() + PATIENCE
+            while (port := _listening_port(sink.pid)) == 0:
+                if sink.poll() is not None or time.monotonic() > until:
+                    sys.exit("smtp-sink does not listen")
+                time.sleep(0.01)
+            print(port, sink.pid, flush=True)
+            sys.stdin.read()
+        finally:
+            sink.kill()
+
+
+if __name__ == "__main__":
+    main()

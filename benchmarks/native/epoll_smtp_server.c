@@ -1,0 +1,172 @@
+/*
+ * The floor of SMTP: the least work with which one Linux thread can answer sessions.
+ *
+ * Rules of this file: as in epoll_server.c, nothing that a measurement does not need. It finds the
+ * lines, knows the verbs by their first letters, answers all that one read brought with one send,
+ * and drops the messages. It checks no address, no order and no syntax, limits nothing, and ends
+ * a connection whose client does not read its replies. LMTP gets one reply per message, which is
+ * right for one recipient.
+ *
+ * Usage: epoll_smtp_server [--greeting TEXT] [--backlog N]; like epoll_server it prints its port
+ * and ends when standard input ends.
+ */
+
+#define _GNU_SOURCE
+#include "server.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* A command line may be so long (RFC 5321 4.5.3.1.4). Of a longer line the rest is not kept. */
+enum { LINE = 512 };
+
+/* What is known of a connection: a message is coming, and the beginning of an unfinished line. */
+struct talk {
+    bool content;
+    unsigned short used;
+    char line[LINE];
+};
+
+/* Replies to what one read brought. */
+struct replies {
+    size_t used;
+    bool over;
+    char bytes[64 * 1024];
+};
+
+static struct server server;
+static struct talk *talks; /* by descriptor */
+static struct replies replies;
+static char buffer[SERVER_BUFFER];
+
+static const char HELLO[] = "250-mail.example.org\r\n250-PIPELINING\r\n250-SIZE 104857600\r\n"
+                            "250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n";
+static const char DONE[] = "250 2.0.0 Ok\r\n";
+static const char GO_ON[] = "354 End data with <CR><LF>.<CR><LF>\r\n";
+static const char BYE[] = "221 2.0.0 Bye\r\n";
+static const char UNKNOWN[] = "500 5.5.2 Unknown command\r\n";
+
+static void answer(const char *reply, size_t length)
+{
+    /* More than that cannot be sent at once to somebody who pipelines without end. */
+    if (replies.used + length > sizeof replies.bytes) {
+        replies.over = true;
+        return;
+    }
+    memcpy(replies.bytes + replies.used, reply, length);
+    replies.used += length;
+}
+
+#define ANSWER(reply) answer(reply, sizeof(reply) - 1)
+
+static bool is(const char *line, const char *verb)
+{
+    return strncasecmp(line, verb, 4) == 0;
+}
+
+static void command(struct talk *talk, const char *line, size_t length)
+{
+    if (length < 6)
+        ANSWER(UNKNOWN);
+    else if (is(line, "MAIL") || is(line, "RCPT") || is(line, "RSET") || is(line, "NOOP"))
+        ANSWER(DONE);
+    else if (is(line, "DATA")) {
+        talk->content = true;
+        ANSWER(GO_ON);
+    } else if (is(line, "EHLO") || is(line, "LHLO") || is(line, "HELO"))
+        ANSWER(HELLO);
+    else if (is(line, "QUIT")) {
+        ANSWER(BYE);
+        replies.over = true;
+    } else
+        ANSWER(UNKNOWN);
+}
+
+static void take(struct talk *talk, const char *bytes, size_t length)
+{
+    const char *end = bytes + length;
+    while (bytes < end && !replies.over) {
+        const char *newline = memchr(bytes, '\n', (size_t)(end - bytes));
+        const char *line = bytes, *next = newline != NULL ? newline + 1 : end;
+        size_t found = (size_t)(next - bytes);
+        bytes = next;
+        if (newline == NULL || talk->used != 0) {
+            size_t room = sizeof talk->line - talk->used, kept = found < room ? found : room;
+            memcpy(talk->line + talk->used, line, kept);
+            talk->used = (unsigned short)(talk->used + kept);
+            if (newline == NULL)
+                return;
+            line = talk->line;
+            found = talk->used;
+            talk->used = 0;
+        }
+        if (!talk->content)
+            command(talk, line, found);
+        else if (found == 3 && line[0] == '.') {
+            talk->content = false;
+            ANSWER(DONE);
+        }
+    }
+}
+
+static void receive(int fd)
+{
+    ssize_t got = recv(fd, buffer, sizeof buffer, 0);
+    if (got < 0 && errno == EAGAIN)
+        return;
+    if (got <= 0) {
+        close(fd);
+        return;
+    }
+    replies.used = 0;
+    replies.over = false;
+    take(&talks[fd], buffer, (size_t)got);
+    bool sent = replies.used == 0 ||
+                send(fd, replies.bytes, replies.used, MSG_NOSIGNAL) == (ssize_t)replies.used;
+    if (!sent || replies.over)
+        close(fd);
+}
+
+static void accept_some(void)
+{
+    for (int count = 0; count < SERVER_ACCEPTS; count++) {
+        int fd = server_accept(&server);
+        if (fd < 0)
+            return;
+        talks[fd].content = false;
+        talks[fd].used = 0;
+        server_interest(&server, fd, EPOLL_CTL_ADD, EPOLLIN);
+        if (send(fd, server.greeting, server.greeting_length, MSG_NOSIGNAL) < 0)
+            close(fd);
+    }
+}
+
+int main(int count, char **words)
+{
+    static struct epoll_event events[SERVER_EVENTS];
+    static const char GREETING[] = "220 mail.example.org ESMTP\r\n";
+    memcpy(server.greeting, GREETING, sizeof GREETING);
+    server.greeting_length = sizeof GREETING - 1;
+    server_arguments(&server, count, words, 0);
+    talks = server_table(sizeof *talks);
+    server_listen(&server);
+    for (;;) {
+        int ready = epoll_wait(server.poller, events, SERVER_EVENTS, -1);
+        if (ready < 0 && errno != EINTR)
+            server_die("epoll_wait");
+        for (int i = 0; i < ready; i++) {
+            int fd = events[i].data.fd;
+            if (fd == server.listener)
+                accept_some();
+            else if (fd == STDIN_FILENO)
+                server_input();
+            else
+                receive(fd);
+        }
+    }
+}
