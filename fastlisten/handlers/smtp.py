@@ -139,7 +139,7 @@ class SmtpHandler(Handler):
         if cipher:
             client += f"\r\n\t(using {cipher})"
         recipients = transaction.recipients
-        receiver = f"\r\n\tfor <{recipients[0]}>" if len(recipients) == 1 else ""
+        receiver = f"\r\n\tfor <{recipients[0].mailbox}>" if len(recipients) == 1 else ""
         return (
             f"Return-Path: <{transaction.sender}>\r\n"
             f"Received: from {client}\r\n\tby {self.settings.hostname} with {kind} id {name}"

@@ -1,4 +1,4 @@
-"""The grammar of SMTP command lines: foreign verbs, the arguments of MAIL, RCPT, EHLO and HELO.
+"""The grammar of SMTP command lines: foreign verbs, the arguments of MAIL, RCPT, EHLO, BDAT, AUTH.
 
 Rules of this file: text in, values out, no state and no I/O. What is wrong with an argument is
 said by raising `Refused` with the whole reply (RFC 5321 4.2.4: 501 for syntax, 555 for parameters
@@ -7,37 +7,33 @@ that are not recognised, 553 for an address that is not allowed here).
 
 from __future__ import annotations
 
+import binascii
 import re
 
-from fastlisten.errors import PeerError
-from fastlisten.handlers.smtp_events import Transaction
-from fastlisten.handlers.smtp_replies import reply
+from fastlisten.handlers.smtp_events import Recipient, Transaction
+from fastlisten.handlers.smtp_parameters import apply_mail_parameters, apply_recipient_parameters
+from fastlisten.handlers.smtp_refusal import Refused
+from fastlisten.handlers.smtp_replies import Limits
 from fastlisten.mail.address import MAX_PATH, AddressError, Mailbox, mailbox_of, mailbox_pattern
 
 __all__ = [
     "CLIENT_NAME",
     "HTTP_VERBS",
     "NOT_HERE",
-    "Refused",
+    "decode_response",
+    "parse_auth",
+    "parse_chunk",
     "parse_client_name",
     "parse_mail",
     "parse_recipient",
-    "split_parameters",
 ]
 
 #: Commands of RFC 5321 and its extensions that exist, but not here (502 instead of 500).
-NOT_HERE = frozenset(b"AUTH BDAT ETRN EXPN SAML SEND SOML STARTTLS TURN XCLIENT XFORWARD".split())
+NOT_HERE = frozenset(b"AUTH ETRN EXPN SAML SEND SOML STARTTLS TURN XCLIENT XFORWARD".split())
 
 #: First words of HTTP requests: a browser was led here to have its request's body executed as
 #: commands. Nothing good follows.
 HTTP_VERBS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT TRACE".split())
-
-
-class Refused(PeerError):  # noqa: N818 - a verdict on the peer's command, not a fault of ours
-    """A command that is not carried out; `reply` says why to the client."""
-
-    def __init__(self, code: int, status: str, text: str) -> None:
-        super().__init__(text, reply(code, status, text))
 
 
 # RFC 5321 4.1.1.2 and 4.1.1.3 allow no space after the colon, but so many programs write one that
@@ -48,9 +44,8 @@ _SENDER = re.compile(rf"(?ai:FROM): *<(?:{_ROUTE}{mailbox_pattern})?>")
 _RECIPIENT = re.compile(
     rf"(?ai:TO): *<(?:{_ROUTE}{mailbox_pattern}|(?P<postmaster>(?ai:postmaster)))>"
 )
-# No keyword of any extension is longer than 12; the bound keeps replies that name one short.
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,31})(?:=([!-<>-~\u0080-\U0010ffff]+))?")
-_SIZE = re.compile(r"[0-9]{1,20}\Z")
+#: What follows BDAT: a size in decimal digits, and perhaps more.
+_CHUNK = re.compile(rb" *([0-9]+)(?: +(.+))?\Z", re.DOTALL)
 
 #: What a client may call itself: a domain or an address literal (RFC 5321 4.1.1.1), and besides
 #: what real clients send (underscores, bare IP addresses), as long as it can stand in a Received
@@ -85,29 +80,6 @@ def _decode(argument: bytes, status: str) -> str:
         raise Refused(501, status, "The address is not UTF-8") from error
 
 
-def split_parameters(text: str) -> dict[str, str | None]:
-    """Return the ESMTP parameters of MAIL or RCPT by their keywords in upper case.
-
-    Args:
-        text: what follows the path, empty or beginning with a space.
-
-    Raises:
-        Refused: bad syntax, or a keyword given twice.
-    """
-    if text and text[0] != " ":
-        raise Refused(501, "5.5.4", "A space belongs between the path and its parameters")
-    parameters: dict[str, str | None] = {}
-    for word in filter(None, text.split(" ")):
-        match = _PARAMETER.fullmatch(word)
-        if match is None:
-            raise Refused(501, "5.5.4", "Bad syntax of a parameter")
-        keyword = match.group(1).upper()
-        if keyword in parameters:
-            raise Refused(501, "5.5.4", f"{keyword} is given twice")
-        parameters[keyword] = match.group(2)
-    return parameters
-
-
 def _mailbox(match: re.Match[str], status: str) -> Mailbox:
     """Make the mailbox of a matched path, or refuse it with the given enhanced status code."""
     path = match.group().partition("<")[2]
@@ -119,13 +91,14 @@ def _mailbox(match: re.Match[str], status: str) -> Mailbox:
         raise Refused(501, status, "The address is not well-formed") from error
 
 
-def parse_mail(argument: bytes, extended: bool, max_size: int) -> Transaction:
+def parse_mail(argument: bytes, extended: bool, limits: Limits, encrypted: bool) -> Transaction:
     """Return the transaction that a MAIL command begins.
 
     Args:
         argument: what follows ``MAIL ``.
         extended: the client said EHLO, so that parameters are allowed.
-        max_size: the largest message that is accepted, in octets.
+        limits: what holds for the listener.
+        encrypted: the session runs over TLS.
 
     Raises:
         Refused: with the reply to be given.
@@ -137,41 +110,18 @@ def parse_mail(argument: bytes, extended: bool, max_size: int) -> Transaction:
     sender = _mailbox(match, "5.1.7").text if match.group("local") else ""
     transaction = Transaction(sender)
     if match.end() < len(text):
-        _apply_mail_parameters(transaction, text[match.end() :], extended, max_size)
+        apply_mail_parameters(transaction, text[match.end() :], extended, limits, encrypted)
     if not sender.isascii() and not transaction.smtputf8:
         raise Refused(553, "5.6.7", "Such an address needs SMTPUTF8")
     return transaction
 
 
-def _apply_mail_parameters(
-    transaction: Transaction, text: str, extended: bool, max_size: int
-) -> None:
-    """Read the parameters of MAIL: SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531)."""
-    for keyword, value in split_parameters(text).items():
-        if not extended or keyword not in ("SIZE", "BODY", "SMTPUTF8"):
-            raise Refused(555, "5.5.4", f"{keyword} is not a parameter of MAIL here")
-        if keyword == "SIZE":
-            if value is None or _SIZE.match(value) is None:
-                raise Refused(501, "5.5.4", "SIZE needs a number of octets")
-            transaction.size = int(value)
-            if transaction.size > max_size:
-                raise Refused(552, "5.3.4", f"A message has at most {max_size} octets here")
-        elif keyword == "BODY":
-            body = (value or "").upper()
-            if body not in ("7BIT", "8BITMIME"):
-                raise Refused(501, "5.5.4", "BODY is 7BIT or 8BITMIME")
-            transaction.body = body
-        else:
-            if value is not None:
-                raise Refused(501, "5.5.4", "SMTPUTF8 has no value")
-            transaction.smtputf8 = True
-
-
-def parse_recipient(argument: bytes, smtputf8: bool) -> Mailbox:
-    """Return the mailbox that a RCPT command names.
+def parse_recipient(argument: bytes, extended: bool, smtputf8: bool) -> Recipient:
+    """Return the recipient that a RCPT command names.
 
     Args:
         argument: what follows ``RCPT ``.
+        extended: the client said EHLO, so that parameters are allowed.
         smtputf8: the transaction was begun with SMTPUTF8.
 
     Raises:
@@ -183,9 +133,63 @@ def parse_recipient(argument: bytes, smtputf8: bool) -> Mailbox:
         raise Refused(501, "5.1.3", "Syntax: RCPT TO:<address>")
     name = match.group("postmaster")
     mailbox = Mailbox(name, "postmaster", "") if name else _mailbox(match, "5.1.3")
+    recipient = Recipient(mailbox)
     if match.end() < len(text):
-        for keyword in split_parameters(text[match.end() :]):
-            raise Refused(555, "5.5.4", f"{keyword} is not a parameter of RCPT here")
+        apply_recipient_parameters(recipient, text[match.end() :], extended, smtputf8)
     if not smtputf8 and not mailbox.text.isascii():
         raise Refused(553, "5.6.7", "Such an address needs SMTPUTF8")
-    return mailbox
+    return recipient
+
+
+def parse_chunk(argument: bytes) -> tuple[int, bool | None] | None:
+    """Return what a BDAT command says (RFC 3030 2).
+
+    Args:
+        argument: what follows ``BDAT ``.
+
+    Returns:
+        The octets of its chunk, and whether it is the last one, None if that is not said rightly;
+        or None if nobody can know where the chunk ends.
+    """
+    match = _CHUNK.match(argument)
+    if match is None:
+        return None
+    size, word = match.groups()
+    return int(size), False if word is None else True if word.upper() == b"LAST" else None
+
+
+def decode_response(line: bytes) -> bytes:
+    """Return what a client says in a dialogue of AUTH, or with AUTH itself (RFC 4954 4).
+
+    Args:
+        line: base64, possibly empty.
+
+    Raises:
+        Refused: it is no base64.
+    """
+    try:
+        return binascii.a2b_base64(line, strict_mode=True)
+    except binascii.Error as error:
+        raise Refused(501, "5.5.2", "This is no base64") from error
+
+
+def parse_auth(argument: bytes, mechanisms: tuple[str, ...]) -> tuple[str, bytes | None]:
+    """Return the mechanism that an AUTH command names, in upper case, and the initial response.
+
+    Args:
+        argument: what follows ``AUTH ``.
+        mechanisms: those that are offered.
+
+    Raises:
+        Refused: with the reply to be given.
+    """
+    words = [word for word in argument.split(b" ") if word]
+    if not 1 <= len(words) <= 2:
+        raise Refused(501, "5.5.4", "Syntax: AUTH mechanism [response]")
+    mechanism = words[0].upper().decode("ascii", "replace")
+    if mechanism not in mechanisms:
+        raise Refused(504, "5.5.4", "This mechanism is not available here")
+    if len(words) == 1:
+        return mechanism, None
+    # One equals sign is a response without octets.
+    return mechanism, b"" if words[1] == b"=" else decode_response(words[1])

@@ -32,19 +32,27 @@ but earn.
 
 from __future__ import annotations
 
+import binascii
+from collections.abc import Sequence
+
 from fastlisten.handlers import smtp_replies as replies
-from fastlisten.handlers.smtp_commands import Refused
+from fastlisten.handlers.smtp_commands import decode_response
 from fastlisten.handlers.smtp_events import (
+    Auth,
+    Command,
     Content,
     Event,
     Flush,
     Goodbye,
     Mail,
     Recipient,
+    Response,
     StartTls,
 )
+from fastlisten.handlers.smtp_extensions import Extensions
+from fastlisten.handlers.smtp_refusal import Refused
 from fastlisten.handlers.smtp_replies import Limits
-from fastlisten.handlers.smtp_session import RESET, Session, State
+from fastlisten.handlers.smtp_session import RESET, State
 
 __all__ = ["Engine", "Limits"]
 
@@ -59,12 +67,15 @@ _GOODBYE = Goodbye()
 _COMMAND = State.COMMAND
 _CONTENT = State.CONTENT
 _DISCARD = State.DISCARD
+_CHUNK = State.CHUNK
+_SWALLOW = State.SWALLOW
+_DIALOGUE = State.DIALOGUE
 _SECURING = State.SECURING
 _CLOSING = State.CLOSING
 _CLOSED = State.CLOSED
 
 
-class Engine(Session):
+class Engine(Extensions):
     """One connection's SMTP session, from the server's side, after the greeting."""
 
     __slots__ = ()
@@ -74,12 +85,13 @@ class Engine(Session):
     def receive(self, data: bytes) -> None:
         """Take what the client sent."""
         state = self._state
-        if state is _COMMAND or state is _CONTENT or state is _DISCARD:
+        if state is _SECURING:
+            if data:
+                # Plaintext after the go-ahead. Nothing may be said any more: the client takes
+                # what comes now for TLS.
+                self._state = _CLOSING
+        elif state is not _CLOSING and state is not _CLOSED:
             super().receive(data)
-        elif state is _SECURING and data:
-            # Plaintext after the go-ahead. Nothing may be said any more: the client takes what
-            # comes now for TLS.
-            self._state = _CLOSING
 
     @property
     def closed(self) -> bool:
@@ -116,6 +128,10 @@ class Engine(Session):
                 event = self._next_command()
             elif state is _CONTENT or state is _DISCARD:
                 event = self._next_content()
+            elif state is _CHUNK or state is _SWALLOW:
+                event = self._next_chunk()
+            elif state is _DIALOGUE:
+                event = self._next_response()
             elif state is _CLOSING:
                 self._state = _CLOSED
                 return _GOODBYE
@@ -142,15 +158,16 @@ class Engine(Session):
         event, self._waiting = self._waiting, None
         if isinstance(event, Recipient):
             assert self.transaction is not None
-            self.transaction.recipients.append(event.mailbox)
+            self.transaction.recipients.append(event)
             self._replies.append(answer or replies.RECIPIENT_OK)
         elif isinstance(event, Mail):
             self.transaction = event.transaction
+            self.chunked = False
             self._replies.append(answer or replies.SENDER_OK)
         elif isinstance(event, Content):
+            self._replies.append(self._for_each(answer or replies.OK))
             self.transaction = None
             self._rejected = 0
-            self._replies.append(answer or replies.OK)
         elif isinstance(event, StartTls):
             if self.buffered:
                 self._hang_up(self._limits.too_early)
@@ -158,6 +175,13 @@ class Engine(Session):
             self._replies.append(answer or replies.GO_AHEAD)
             self._state = _SECURING
             self._forget()
+        elif isinstance(event, Command):
+            self._carry_out(event, answer)
+        elif event is not None:  # Auth or Response
+            self._replies.append(answer or replies.AUTHENTICATED)
+            self._state = _COMMAND
+            self.authenticated = True
+            self._locked = False
         else:
             raise RuntimeError("no event waits for an answer")
 
@@ -174,7 +198,10 @@ class Engine(Session):
         if event is None:
             raise RuntimeError("no event waits for an answer")
         if isinstance(event, Content):
+            answer = self._for_each(answer)
             self.transaction = None
+        elif isinstance(event, Response):
+            self._state = _COMMAND
         if answer.startswith(b"421"):
             self._hang_up(answer)
         elif isinstance(event, Recipient) and answer.startswith(b"5"):
@@ -185,6 +212,48 @@ class Engine(Session):
                 self._replies.append(answer)
         else:
             self._refuse(answer)
+
+    def challenge(self, data: bytes) -> None:
+        """Answer the waiting Auth or Response with a question; a Response will follow.
+
+        Args:
+            data: what the client is asked, not encoded yet.
+
+        Raises:
+            RuntimeError: no Auth and no Response waits for an answer.
+        """
+        if not isinstance(self._waiting, Auth | Response):
+            raise RuntimeError("no step of an AUTH dialogue waits for an answer")
+        self._waiting = None
+        self._replies.append(b"334 " + binascii.b2a_base64(data, newline=False) + b"\r\n")
+        self._state = _DIALOGUE
+
+    def answer(self, answers: Sequence[bytes]) -> None:
+        """Answer the waiting final Content, in LMTP for each recipient by itself.
+
+        Args:
+            answers: one complete reply for each of the transaction's recipients, in their order;
+                in SMTP one for all. If one is 421 the connection is to be closed.
+
+        Raises:
+            RuntimeError: no final Content waits for an answer.
+            ValueError: there are not as many replies as needed.
+        """
+        transaction = self.transaction
+        if not isinstance(self._waiting, Content) or transaction is None:
+            raise RuntimeError("no message waits for an answer")
+        if len(answers) != (len(transaction.recipients) if self._lmtp else 1):
+            raise ValueError("in LMTP each recipient needs a reply, in SMTP the message needs one")
+        self._waiting = None
+        self.transaction = None
+        self._replies.extend(answers)
+        kinds = {answer[:1] for answer in answers}
+        if b"2" in kinds:
+            self._rejected = 0
+        elif kinds == {b"5"}:
+            self._refuse(self._replies.pop())
+        if any(answer.startswith(b"421") for answer in answers):
+            self._hang_up(self._replies.pop())
 
     def tls_started(self) -> None:
         """Begin anew, over TLS.
@@ -201,6 +270,8 @@ class Engine(Session):
         """Forget what the client said, as if it had just been greeted."""
         self.client_name = ""
         self.extended = False
+        self.authenticated = False
+        self._locked = self._limits.auth_required
         self.transaction = None
         self.discard()
 
@@ -246,6 +317,50 @@ class Engine(Session):
             event = RESET
         if self.ended:
             self._state = _COMMAND
+            refusal = self._for_each(self._refusal)
             self.transaction = None
-            self._refuse(self._refusal)
+            self._refuse(refusal)
+        return event
+
+    def _next_chunk(self) -> Event | None:
+        """Give what has been received of the chunk, or in SWALLOW drop it."""
+        if self._state is _SWALLOW:
+            self.skip_octets()
+            if not self._left:
+                self._state = _COMMAND
+                self._refuse(self._refusal)
+            return None
+        piece = self.next_octets()
+        if self._left and not piece:
+            return None
+        transaction = self.transaction
+        assert transaction is not None
+        if transaction.body != "BINARYMIME":
+            self.judge(piece)
+            if self.bare:
+                return self._refuse_chunk(self._for_each_if_final(replies.BARE))
+        if self._left:
+            return Content(piece, False)
+        self._state = _COMMAND
+        if self._final:
+            event = self._waiting = Content(piece, True)
+            return event
+        self._replies.append(replies.OK)
+        return Content(piece, False) if piece else None
+
+    def _next_response(self) -> Event | None:
+        """Give what the client says to a challenge."""
+        if len(self._replies) >= FLUSH_AT:
+            return _FLUSH
+        try:
+            line = self.next_response()
+            if line is None:
+                return None
+            if line == b"*":
+                raise Refused(501, "5.7.0", "Cancelled")
+            event = self._waiting = Response(decode_response(line))
+        except Refused as error:
+            self._state = _COMMAND
+            self._refuse(error.reply)
+            return Response(None)
         return event

@@ -1,52 +1,35 @@
-"""What each SMTP command does to a session: which reply, in which order, with which effect.
+"""What the commands of RFC 5321 do to a session: which reply, in which order, with which effect.
 
 Rules of this file: one method per command, called with a whole line; no octets of the stream, no
-events but those that a command gives, no answers to them (smtp_engine.py). RFC 5321 is meant where
-nothing else is named.
-
-STARTTLS (RFC 3207), where it leaves room:
-
-    without EHLO         503, as Exim does: it is an extension, and extensions need EHLO. (Postfix
-                         takes it.)
-    in a transaction     taken, and the transaction is over, as in Postfix and Exim: the RFC does
-                         not forbid it, and everything is forgotten anyway
-    while TLS is active  503: it was not offered (Exim; Postfix says 554)
-    input behind it      554 5.5.0 and the end. The client must wait for the 220; what has come
-                         before is a plaintext command, put there to be executed as if it had come
-                         by TLS (CVE-2011-0411). Exim does the same (a synchronisation error);
-                         Postfix drops such input, but has this reply for other commands behind
-                         which nothing may be pipelined, and hangs up after it.
+events but those that a command gives, no answers to them (smtp_engine.py). What came after RFC
+5321 is in smtp_extensions.py.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 from fastlisten.handlers import smtp_replies as replies
+from fastlisten.handlers.smtp_chunks import Chunks
 from fastlisten.handlers.smtp_commands import (
     HTTP_VERBS,
     NOT_HERE,
-    Refused,
     parse_client_name,
     parse_mail,
     parse_recipient,
 )
-from fastlisten.handlers.smtp_events import (
-    Event,
-    Mail,
-    Recipient,
-    Reset,
-    StartTls,
-    Transaction,
-)
-from fastlisten.handlers.smtp_framing import Framing
+from fastlisten.handlers.smtp_events import Event, Mail, Reset, Transaction
+from fastlisten.handlers.smtp_refusal import Refused
 from fastlisten.handlers.smtp_replies import Limits
 
-__all__ = ["RESET", "Session", "State"]
+__all__ = ["RESET", "Method", "Session", "State"]
 
 RESET = Reset()
-_START_TLS = StartTls()
+
+#: What carries a command out: a method, called with the verb in upper case and what follows it.
+Method = Callable[[Any, bytes, bytes], Event | None]
 
 
 class State(enum.Enum):
@@ -55,15 +38,19 @@ class State(enum.Enum):
     COMMAND = enum.auto()
     CONTENT = enum.auto()
     DISCARD = enum.auto()  # inside a message that will be refused at its end
+    CHUNK = enum.auto()  # inside a chunk of a message
+    SWALLOW = enum.auto()  # inside a chunk that will be refused at its end
+    DIALOGUE = enum.auto()  # the client is to say something to a challenge
     SECURING = enum.auto()  # the go-ahead for TLS has been given, the handshake is not done
     CLOSING = enum.auto()  # the last reply has been given, the user has not been told yet
     CLOSED = enum.auto()
 
 
-class Session(Framing):
+class Session(Chunks):
     """What is known of a session, and the commands that change it.
 
     Attributes:
+        authenticated: AUTH has succeeded.
         client_name: what the client called itself by EHLO or HELO, empty before.
         encrypted: the session runs over TLS.
         extended: it said EHLO.
@@ -71,30 +58,38 @@ class Session(Framing):
     """
 
     __slots__ = (
+        "_commands",
         "_errors",
         "_limits",
+        "_lmtp",
+        "_locked",
         "_refusal",
         "_rejected",
         "_replies",
         "_size",
         "_state",
         "_waiting",
+        "authenticated",
         "client_name",
         "encrypted",
         "extended",
         "transaction",
     )
 
-    def __init__(self, limits: Limits, encrypted: bool = False) -> None:
+    def __init__(self, limits: Limits, encrypted: bool, commands: Mapping[bytes, Method]) -> None:
         super().__init__()
         self._limits = limits
+        self._commands = commands
+        self._lmtp = limits.protocol == "lmtp"
+        self._locked = limits.auth_required  # nothing can be sent before AUTH
         self._state: State = State.COMMAND
         self._waiting: Event | None = None
         self._replies: list[bytes] = []
         self._errors = 0
         self._rejected = 0
         self._size = 0
-        self._refusal = b""  # what is said at the end of a message that is being discarded
+        self._refusal = b""  # what is said at the end of a message or chunk that is dropped
+        self.authenticated = False
         self.client_name = ""
         self.encrypted = encrypted
         self.extended = False
@@ -109,7 +104,7 @@ class Session(Framing):
         # Spaces at the end are tolerated (4.1.1).
         verb, _, argument = line.rstrip(b" ").partition(b" ")
         verb = verb.upper()
-        return _COMMANDS.get(verb, Session._unknown)(self, verb, argument)
+        return self._commands.get(verb, _unknown)(self, verb, argument)
 
     def _refuse(self, answer: bytes) -> None:
         """Reply to a command that is not carried out; hang up after too many 5xx."""
@@ -134,90 +129,122 @@ class Session(Framing):
         self.transaction = None
         return RESET
 
-    @property
-    def _offers_tls(self) -> bool:
-        return self._limits.starttls and not self.encrypted
+    def _for_each(self, answer: bytes) -> bytes:
+        """Return the reply to a whole message: in LMTP it is given for each recipient."""
+        if self._lmtp and self.transaction is not None:
+            return answer * len(self.transaction.recipients)
+        return answer
+
+    def _out_of_order(self, first: str) -> Refused:
+        """Return the verdict on a command that another must precede."""
+        if self._locked:
+            if self._limits.offers_tls(self.encrypted):
+                return Refused(530, "5.7.0", "Say STARTTLS and AUTH first")
+            return Refused(530, "5.7.0", "Say AUTH first")
+        return Refused(503, "5.5.1", f"Say {first} first")
+
+    def _no_recipients(self) -> Refused:
+        """Return the verdict on a message to nobody (RFC 2033 4.2 leaves LMTP no choice)."""
+        return Refused(503 if self._lmtp else 554, "5.5.1", "No valid recipients")
 
     # --- commands -----------------------------------------------------------------------------
 
-    def _hello(self, verb: bytes, argument: bytes) -> Event | None:
-        self.client_name = parse_client_name(argument)
-        self.extended = verb == b"EHLO"
+    def _hello_reply(self, verb: bytes, argument: bytes) -> bytes:
+        parse_client_name(argument)
         limits = self._limits
-        if not self.extended:
-            self._replies.append(limits.helo)
-        else:
-            self._replies.append(limits.ehlo_encrypted if self.encrypted else limits.ehlo)
-        return self._reset()
+        if verb == b"HELO":
+            return limits.helo
+        return limits.ehlo_encrypted if self.encrypted else limits.ehlo
 
-    def _starttls(self, verb: bytes, argument: bytes) -> Event | None:
-        if self.encrypted:
-            raise Refused(503, "5.5.1", "TLS is active already")
-        if not self._limits.starttls:
-            return self._unknown(verb, argument)
-        self._no_argument(verb, argument)
-        if not self.extended:
-            raise Refused(503, "5.5.1", "Say EHLO first")
-        if self.buffered:
-            self._hang_up(self._limits.too_early)
-            return None
-        self._waiting = _START_TLS
-        return _START_TLS
+    def _hello(self, verb: bytes, argument: bytes) -> Event | None:
+        self._replies.append(self._hello_reply(verb, argument))
+        self.client_name = argument.decode("ascii")
+        self.extended = verb != b"HELO"
+        return self._reset()
 
     def _mail(self, verb: bytes, argument: bytes) -> Event | None:
         if not self.client_name:
-            raise Refused(503, "5.5.1", "Say EHLO first")
+            raise Refused(503, "5.5.1", f"Say {'LHLO' if self._lmtp else 'EHLO'} first")
+        if self._locked:
+            raise self._out_of_order("")
         if self.transaction is not None:
             raise Refused(503, "5.5.1", "A transaction is in progress")
         event = self._waiting = Mail(
-            parse_mail(argument, self.extended, self._limits.max_message_size)
+            parse_mail(argument, self.extended, self._limits, self.encrypted)
         )
         return event
 
     def _rcpt(self, verb: bytes, argument: bytes) -> Event | None:
-        if self.transaction is None:
-            raise Refused(503, "5.5.1", "Say MAIL first")
-        mailbox = parse_recipient(argument, self.transaction.smtputf8)
-        if len(self.transaction.recipients) >= self._limits.max_recipients:
+        transaction = self.transaction
+        if transaction is None:
+            raise self._out_of_order("MAIL")
+        if self.chunked:
+            raise Refused(503, "5.5.1", "The message has been begun")
+        event = parse_recipient(argument, self.extended, transaction.smtputf8)
+        if len(transaction.recipients) >= self._limits.max_recipients:
             self._replies.append(replies.TOO_MANY)
             return None
-        event = self._waiting = Recipient(mailbox)
+        self._waiting = event
         return event
 
     def _data(self, verb: bytes, argument: bytes) -> Event | None:
-        self._no_argument(verb, argument)
-        if self.transaction is None:
-            raise Refused(503, "5.5.1", "Say MAIL first")
-        if not self.transaction.recipients:
-            raise Refused(554, "5.5.1", "No valid recipients")
+        if argument:
+            self._no_argument(verb)
+        transaction = self.transaction
+        if transaction is None:
+            raise self._out_of_order("MAIL")
+        if not transaction.recipients:
+            raise self._no_recipients()
+        if self.chunked or transaction.body == "BINARYMIME":
+            # RFC 3030 2 and 3. The transaction goes on.
+            raise Refused(503, "5.5.1", "This message comes by BDAT")
         self._replies.append(replies.START)
         self._state = State.CONTENT
         self._size = 0
         self.begin_content()
         return None
 
+    def _rset_reply(self, verb: bytes, argument: bytes) -> bytes:
+        if argument:
+            self._no_argument(verb)
+        return replies.OK
+
     def _rset(self, verb: bytes, argument: bytes) -> Event | None:
-        self._no_argument(verb, argument)
-        self._replies.append(replies.OK)
+        self._replies.append(self._rset_reply(verb, argument))
         return self._reset()
+
+    def _noop_reply(self, verb: bytes, argument: bytes) -> bytes:
+        return replies.OK
 
     def _noop(self, verb: bytes, argument: bytes) -> Event | None:
         self._replies.append(replies.OK)
         return None
 
-    def _vrfy(self, verb: bytes, argument: bytes) -> Event | None:
+    def _vrfy_reply(self, verb: bytes, argument: bytes) -> bytes:
         if not argument:
             raise Refused(501, "5.5.4", "Syntax: VRFY address")
-        self._replies.append(replies.NOT_VERIFIED)
+        if self._locked:
+            raise self._out_of_order("")
+        return replies.NOT_VERIFIED
+
+    def _vrfy(self, verb: bytes, argument: bytes) -> Event | None:
+        self._replies.append(self._vrfy_reply(verb, argument))
         return None
+
+    def _help_reply(self, verb: bytes, argument: bytes) -> bytes:
+        return self._limits.help_encrypted if self.encrypted else self._limits.help
 
     def _help(self, verb: bytes, argument: bytes) -> Event | None:
-        self._replies.append(replies.HELP_STARTTLS if self._offers_tls else replies.HELP)
+        self._replies.append(self._help_reply(verb, argument))
         return None
 
+    def _quit_reply(self, verb: bytes, argument: bytes) -> bytes:
+        if argument:
+            self._no_argument(verb)
+        return self._limits.goodbye
+
     def _quit(self, verb: bytes, argument: bytes) -> Event | None:
-        self._no_argument(verb, argument)
-        self._hang_up(self._limits.goodbye)
+        self._hang_up(self._quit_reply(verb, argument))
         return None
 
     def _unknown(self, verb: bytes, argument: bytes) -> Event | None:
@@ -227,21 +254,8 @@ class Session(Framing):
             self._refuse(replies.NOT_IMPLEMENTED if verb in NOT_HERE else replies.UNKNOWN)
         return None
 
-    def _no_argument(self, verb: bytes, argument: bytes) -> None:
-        if argument:
-            raise Refused(501, "5.5.4", f"{verb.decode()} has no argument")
+    def _no_argument(self, verb: bytes) -> NoReturn:
+        raise Refused(501, "5.5.4", f"{verb.decode()} has no argument")
 
 
-_COMMANDS: dict[bytes, Callable[[Session, bytes, bytes], Event | None]] = {
-    b"EHLO": Session._hello,
-    b"HELO": Session._hello,
-    b"STARTTLS": Session._starttls,
-    b"MAIL": Session._mail,
-    b"RCPT": Session._rcpt,
-    b"DATA": Session._data,
-    b"RSET": Session._rset,
-    b"NOOP": Session._noop,
-    b"VRFY": Session._vrfy,
-    b"HELP": Session._help,
-    b"QUIT": Session._quit,
-}
+_unknown = Session._unknown
