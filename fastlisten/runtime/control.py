@@ -145,9 +145,9 @@ class Control:
         """
         return self._server.certificates.expiry()
 
-    # -- doing
+    # -- doing: `by` is who asked for it, in words for the log
 
-    def pause(self, id: str) -> None:
+    def pause(self, id: str, by: str) -> None:
         """Let a listener accept no more until `resume`: clients wait, connections go on.
 
         Raises:
@@ -157,9 +157,9 @@ class Control:
         listener = self._living(id, "paused")
         if listener.state is not State.PAUSED:
             listener.pause()
-            logger.info('listener "%s": paused', id)
+            logger.info('listener "%s": paused by %s', id, by)
 
-    def resume(self, id: str) -> None:
+    def resume(self, id: str, by: str) -> None:
         """Let a listener accept again after `pause`.
 
         Raises:
@@ -169,9 +169,9 @@ class Control:
         listener = self._living(id, "resumed")
         if listener.state is State.PAUSED:
             listener.resume()
-            logger.info('listener "%s": resumed', id)
+            logger.info('listener "%s": resumed by %s', id, by)
 
-    def drain(self, id: str) -> None:
+    def drain(self, id: str, by: str) -> None:
         """Close a listener for good: idle clients hear a farewell, busy ones may finish.
 
         They have `server.shutdown-timeout`, as when the server ends. Returns at once.
@@ -182,14 +182,14 @@ class Control:
         listener = self._listener(id)
         if listener.state in (State.DRAINING, State.CLOSED):
             return
-        logger.info('listener "%s": draining by request', id)
+        logger.info('listener "%s": draining, asked for by %s', id, by)
         left = listener.drain()
         if left:
             task = asyncio.get_running_loop().create_task(self._finish(listener))
             self._drains[id] = task
             task.add_done_callback(lambda _: self._drains.pop(id, None))
 
-    def set_limit(self, id: str, limit: int) -> None:
+    def set_limit(self, id: str, limit: int, by: str) -> None:
         """Change the `max-connections` of a listener until the next start.
 
         Connections beyond a smaller limit go on; new ones are accepted when they have ended.
@@ -197,6 +197,7 @@ class Control:
         Args:
             id: of the listener.
             limit: from 1 to `MAX_LIMIT`.
+            by: who asked for it.
 
         Raises:
             UnknownListenerError: there is none of that id.
@@ -210,7 +211,9 @@ class Control:
         assert places is not None
         before, places.limit = places.limit, limit
         if before != limit:
-            logger.info('listener "%s": max-connections is %d, was %d', id, limit, before)
+            logger.info(
+                'listener "%s": max-connections set to %d by %s, was %d', id, limit, by, before
+            )
 
     async def close(self) -> None:
         """Leave drains that are under way to the server, which ends."""

@@ -1,0 +1,1 @@
+"""The management application: health, metrics and control of a running server over HTTP."""

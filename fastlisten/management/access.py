@@ -1,0 +1,206 @@
+"""Who may do what: loopback or token, and nothing on behalf of another site's page.
+
+    asked for       from loopback or a Unix socket      from anywhere else
+    reading         free                                token
+    a change        token                               token
+
+Rules of this file: it decides from the scope and the headers of a request alone, and says no by
+raising `RefusedError`. There are no cookies and no CORS: a page of another site can neither use
+what a browser has stored for us nor read an answer.
+
+A browser on this machine is on loopback too, and shows pages of strangers. Three things keep them
+out. **Host**: a page whose name an attacker has pointed at 127.0.0.1 (DNS rebinding) still says
+its own name there. **Origin** and **Sec-Fetch-Site**, which pages cannot set: what another site's
+page asks for is refused, but for following a link to a page of ours. The **token**: what a
+change needs is known to no page.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from fastlisten.management.answers import RefusedError
+
+__all__ = ["Access"]
+
+#: RFC 9110 7.2: uri-host [":" port]. The first group is an IPv6 literal, the second anything else.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~%!$&'()*+,;=-]+))(?::([0-9]{0,5}))?")
+
+#: Requests with one of these came through a proxy: that it is on loopback says nothing of whom it
+#: asks for.
+_PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+_PORTS = {"http": 80, "https": 443}
+
+_CHALLENGE = 'Bearer realm="fastlisten"'
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Access:
+    """Decides about requests.
+
+    Args:
+        names: host names under which the server is asked, beside ``localhost``, loopback
+            addresses and the address that a request came in at.
+
+    Attributes:
+        token: what allows changes; empty as long as it is not known, when nothing does.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.token = ""
+        self._names = {_canonical(name) for name in ("localhost", *names) if name}
+
+    def check(self, scope: Mapping[str, Any], headers: Headers) -> bool:
+        """Decide whether a request may be heard and may read.
+
+        Args:
+            scope: of ASGI.
+            headers: of the request.
+
+        Returns:
+            True if it carries the token.
+
+        Raises:
+            RefusedError: 400 or 403 for its Host or origin, 401 if it needs the token and has none.
+        """
+        host = self._check_host(scope, headers)
+        _check_origin(scope, headers, host)
+        authorized = self._check_token(headers)
+        if not authorized and not _is_local(scope, headers):
+            raise RefusedError(
+                401,
+                "from another machine, or through a proxy, reading needs the token too",
+                {"www-authenticate": _CHALLENGE},
+            )
+        return authorized
+
+    @staticmethod
+    def check_change(authorized: bool) -> None:
+        """Decide whether a request, of which `check` has said whether it has the token, may change.
+
+        Raises:
+            RefusedError: 401.
+        """
+        if not authorized:
+            raise RefusedError(
+                401,
+                "a change needs the header Authorization: Bearer with the token, which is in "
+                "management.token in the server's data directory",
+                {"www-authenticate": _CHALLENGE},
+            )
+
+    def _check_host(self, scope: Mapping[str, Any], headers: Headers) -> tuple[str, int | None]:
+        """Return host and port that a request is for.
+
+        Raises:
+            RefusedError: 400 for no or a malformed Host, 403 for one that we are not.
+        """
+        given = headers.getlist("host")
+        match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
+        if match is None:
+            raise RefusedError(400, "exactly one well-formed Host is needed (RFC 9110 7.2)")
+        host = _canonical(match[1] or match[2])
+        address = _address(host)
+        server = scope.get("server") or ("", None)
+        if not (
+            host in self._names
+            or (address is not None and (address.is_loopback or address == _address(server[0])))
+        ):
+            raise RefusedError(403, "this server is not called by the name in the header Host")
+        return host, int(match[3]) if match[3] else None
+
+    def _check_token(self, headers: Headers) -> bool:
+        """Tell whether a request carries the token.
+
+        Raises:
+            RefusedError: 401 for a wrong one, also where none is needed: its sender meant to have
+                it.
+        """
+        given = headers.getlist("authorization")
+        if not given:
+            return False
+        scheme, _, value = given[0].partition(" ")
+        # In constant time; the header may hold any octet, which compare_digest takes as bytes only.
+        same = hmac.compare_digest(value.strip(" ").encode("latin-1"), self.token.encode("ascii"))
+        if len(given) == 1 and scheme.lower() == "bearer" and same and self.token:
+            return True
+        raise RefusedError(
+            401,
+            "the header Authorization does not hold the token",
+            {"www-authenticate": f'{_CHALLENGE}, error="invalid_token"'},
+        )
+
+
+def _check_origin(scope: Mapping[str, Any], headers: Headers, host: tuple[str, int | None]) -> None:
+    """Refuse what a page of another site asks for.
+
+    Raises:
+        RefusedError: 403.
+    """
+    for origin in headers.getlist("origin"):
+        if not _is_same(origin, host):
+            raise RefusedError(403, "the header Origin names another site")
+    sites = headers.getlist("sec-fetch-site")
+    if all(site in ("same-origin", "none") for site in sites):
+        return
+    # A link that somebody followed: the answer is shown to the person and to no script.
+    followed = (
+        scope["method"] in ("GET", "HEAD")
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+    )
+    if not followed:
+        raise RefusedError(403, "the header Sec-Fetch-Site says that another site asks")
+
+
+def _is_same(origin: str, host: tuple[str, int | None]) -> bool:
+    """Tell whether an Origin (RFC 6454 7) names the host that the request is for.
+
+    The scheme is not compared: TLS may have ended at a proxy.
+    """
+    try:
+        parts = urlsplit(origin)
+        port = parts.port or _PORTS.get(parts.scheme)
+        name = _canonical(parts.hostname or "")
+    except ValueError:
+        return False
+    return (name, port) == (host[0], host[1] or _PORTS.get(parts.scheme))
+
+
+def _is_local(scope: Mapping[str, Any], headers: Headers) -> bool:
+    """Tell whether a request comes from this machine, and not through a proxy on it."""
+    if any(name in headers for name in _PROXIED):
+        return False
+    if client := scope.get("client"):
+        address = _address(client[0])
+        return address is not None and address.is_loopback
+    # On Unix sockets the server is a path, without a port, and clients have no address. A client
+    # without address on another socket is one that has gone; nobody knows where it was.
+    server = scope.get("server")
+    return server is not None and server[1] is None
+
+
+def _address(text: str) -> _Address | None:
+    """Return the address that a text is, an IPv4-mapped one as IPv4; None if it is a name."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def _canonical(host: str) -> str:
+    """Return a host name or an address in the one form in which it is compared."""
+    address = _address(host)
+    return host.lower().removesuffix(".") if address is None else str(address)

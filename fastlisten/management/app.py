@@ -1,0 +1,303 @@
+"""The management application: an ASGI app over the control of a running server.
+
+    request -> Access (who) -> operation (what) -> body (with what) -> Control -> answer
+
+Rules of this file: the order above. Who may not read is told so and nothing else, not even
+whether a path exists; nothing of a body is read for those who may not change. Every refusal is an
+exception and is worded where its reason is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import fastlisten
+from fastlisten.errors import FastlistenError
+from fastlisten.handlers.base import HandlerSettings
+from fastlisten.management.access import Access
+from fastlisten.management.answers import (
+    JSON,
+    RefusedError,
+    answer,
+    json_answer,
+    problem_answer,
+)
+from fastlisten.management.metrics import OPENMETRICS, TEXT, Metrics, wants_openmetrics
+from fastlisten.management.operations import OPERATIONS, Operation, openapi
+from fastlisten.management.page import CSP, page
+from fastlisten.management.representation import listener_json
+from fastlisten.management.token_file import FILE_NAME, keep_token
+from fastlisten.runtime.control import (
+    MAX_LIMIT,
+    Control,
+    ImpossibleError,
+    UnknownListenerError,
+)
+
+__all__ = ["application"]
+
+logger = logging.getLogger("fastlisten.http")
+
+#: The longest body that is read, in octets; the only one there is has some 20.
+_MAX_BODY = 4096
+
+
+def application(settings: HandlerSettings) -> ASGIApp:
+    """Return the management application of the server that a listener belongs to.
+
+    Its lifespan makes or reads the token; before, and without it, nothing can be changed.
+
+    Args:
+        settings: of the listener. `extra["control"]` is the server's `Control`; the option
+            ``allowed-hosts``, if there is one, names hosts beside `hostname`.
+
+    Raises:
+        ValueError: there is no server to manage.
+    """
+    control = settings.extra.get("control")
+    if not isinstance(control, Control):
+        raise ValueError('there is no server to manage: settings.extra["control"] is missing')
+    return Application(control, settings)
+
+
+class Application:
+    """The ASGI app; see `application`."""
+
+    def __init__(self, control: Control, settings: HandlerSettings) -> None:
+        self._control = control
+        self._settings = settings
+        names = settings.options.get("allowed-hosts") or ()
+        self._access = Access((settings.hostname, *names))
+        self._document = openapi(fastlisten.__version__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            # Before it is accepted, so that the client gets 403.
+            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+
+    # -- from start to end
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._start()
+        except (FastlistenError, OSError) as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._access.token = ""
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        directory = self._settings.data_directory
+        if not directory:
+            raise FastlistenError("the token for changes needs a data directory to be kept in")
+        token, made = await asyncio.to_thread(keep_token, directory)
+        self._access.token = token
+        if made:
+            logger.info("the token for changes has been made: %s/%s", directory, FILE_NAME)
+
+    # -- a request
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._answer(scope, receive)
+        except RefusedError as refusal:
+            response = problem_answer(refusal)
+        except _GoneError:
+            return
+        if scope["method"] == "HEAD":
+            send = _without_body(send)
+        await response(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        headers = Headers(scope=scope)
+        authorized = self._access.check(scope, headers)
+        operation, id = _find(scope)
+        if operation.changes:
+            self._access.check_change(authorized)
+        try:
+            if operation.takes:
+                self._set_limit(id, await _json_body(receive, headers), _client(scope))
+                return await self._listener(headers, id)
+            if operation.changes:
+                if await _body(receive, headers):
+                    raise RefusedError(400, "a body is not taken here")
+                self._change(operation, id, _client(scope))
+                return await self._listener(headers, id)
+            reading: Callable[[Headers, str], Awaitable[Response]]
+            reading = getattr(self, f"_{operation.name}")
+            return await reading(headers, id)
+        except UnknownListenerError as error:
+            raise RefusedError(404, str(error)) from None
+        except ImpossibleError as error:
+            raise RefusedError(409, str(error)) from None
+
+    # -- reading: each takes the headers and the id in the path
+
+    async def _page(self, headers: Headers, id: str) -> Response:
+        control, hostname = self._control, self._settings.hostname
+        made = await asyncio.to_thread(page, hostname, control.ready, control.reports())
+        return answer(
+            made,
+            "text/html; charset=utf-8",
+            headers={"content-security-policy": CSP, "x-frame-options": "DENY"},
+        )
+
+    async def _live(self, headers: Headers, id: str) -> Response:
+        return json_answer({"status": "alive"})
+
+    async def _readiness(self, headers: Headers, id: str) -> Response:
+        ready = self._control.ready
+        missing = [
+            {"id": report.id, "state": report.state.value}
+            for report in self._control.reports()
+            if not report.accepting
+        ]
+        status = "ready" if ready else "unready"
+        return json_answer({"status": status, "not-accepting": missing}, 200 if ready else 503)
+
+    async def _metrics(self, headers: Headers, id: str) -> Response:
+        openmetrics = wants_openmetrics(",".join(headers.getlist("accept")))
+        metrics = Metrics(self._control)
+        made = await asyncio.to_thread(metrics.write, openmetrics)
+        return answer(made, OPENMETRICS if openmetrics else TEXT, headers={"vary": "accept"})
+
+    async def _openapi(self, headers: Headers, id: str) -> Response:
+        return json_answer(self._document)
+
+    async def _listeners(self, headers: Headers, id: str) -> Response:
+        reports = self._control.reports()
+        return await asyncio.to_thread(
+            lambda: json_answer({"listeners": [listener_json(report) for report in reports]})
+        )
+
+    async def _listener(self, headers: Headers, id: str) -> Response:
+        return json_answer(listener_json(self._control.report(id)))
+
+    # -- changing
+
+    def _change(self, operation: Operation, id: str, by: str) -> None:
+        {
+            "pause": self._control.pause,
+            "resume": self._control.resume,
+            "drain": self._control.drain,
+        }[operation.name](id, by)
+
+    def _set_limit(self, id: str, value: Any, by: str) -> None:
+        limit = value.get("limit") if isinstance(value, dict) and len(value) == 1 else None
+        # To JSON Schema 5.0 is an integer, and true is none.
+        if isinstance(limit, float) and limit.is_integer():
+            limit = int(limit)
+        if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
+            raise RefusedError(
+                422, f'the body must be {{"limit": n}} with n an integer from 1 to {MAX_LIMIT}'
+            )
+        self._control.set_limit(id, limit, by)
+
+
+class _GoneError(Exception):
+    """The client went away before it had sent its request; there is nobody to answer."""
+
+
+def _find(scope: Scope) -> tuple[Operation, str]:
+    """Return the operation that is asked for, and the id in the path, empty if there is none.
+
+    Raises:
+        RefusedError: 404, 405.
+    """
+    # The path as it was sent, where a slash in an id can be told from one between segments.
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    try:
+        segments = [unquote_to_bytes(one).decode("utf-8") for one in path.split(b"/")]
+    except UnicodeDecodeError:
+        raise RefusedError(404, "no path is anything but UTF-8") from None
+    methods: list[str] = []
+    for operation, template in _TEMPLATES:
+        if len(template) != len(segments):
+            continue
+        id = ""
+        for wanted, given in zip(template, segments, strict=True):
+            if wanted == "{id}":
+                id = given
+            elif wanted != given:
+                break
+        else:
+            known = (operation.method, "HEAD") if operation.method == "GET" else ("POST",)
+            if scope["method"] in known:
+                return operation, id
+            methods += known
+    if methods:
+        raise RefusedError(405, f"only {', '.join(methods)} here", {"allow": ", ".join(methods)})
+    raise RefusedError(404, "there is nothing at this path; /openapi.json says what there is")
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else "a client without an address"
+
+
+_TEMPLATES = [(operation, operation.path.split("/")) for operation in OPERATIONS]
+
+
+async def _json_body(receive: Receive, headers: Headers) -> Any:
+    """Return the JSON value of a body.
+
+    Raises:
+        RefusedError: 400, 413, 415.
+    """
+    kind, _, parameters = headers.get("content-type", "").partition(";")
+    charset = parameters.replace(" ", "").replace('"', "").lower()
+    if kind.strip().lower() != JSON or charset not in ("", "charset=utf-8"):
+        raise RefusedError(415, f"the body must be declared as {JSON}")
+    try:
+        return json.loads((await _body(receive, headers)).decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise RefusedError(400, "the body is no JSON in UTF-8") from None
+
+
+async def _body(receive: Receive, headers: Headers) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        RefusedError: 413, without having read more than is allowed.
+    """
+    body = b""
+    declared = headers.get("content-length", "")
+    too_long = declared.isdecimal() and int(declared[:20]) > _MAX_BODY
+    more = True
+    while more and not too_long:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _GoneError
+        body += message.get("body", b"")
+        too_long = len(body) > _MAX_BODY
+        more = message.get("more_body", False)
+    if too_long:
+        raise RefusedError(413, f"a body may have {_MAX_BODY} octets")
+    return body
+
+
+def _without_body(send: Send) -> Send:
+    """Return what sends the head of an answer as it is and nothing of its body (RFC 9110 9.3.2)."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return send_head

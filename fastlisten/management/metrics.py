@@ -1,0 +1,149 @@
+"""The server's counters as Prometheus reads them: the text format, or OpenMetrics if asked for.
+
+Rules of this file: a set of metrics is made from one look at the server and not from the running
+server, so that it can be written out in a thread. Names and labels are an interface: dashboards
+and alerts are built on them.
+
+    fastlisten_connections{listener,worker}                     in flight in this worker
+    fastlisten_connections_limit{listener}                      over all workers
+    fastlisten_accepted_total{listener,worker}
+    fastlisten_refused_total{listener,worker,reason}            limit, overload
+    fastlisten_accept_errors_total{listener,worker,errno}       EMFILE ...; other
+    fastlisten_tls_handshake_failures_total{listener,worker}
+    fastlisten_worker_restarts_total{worker}
+    fastlisten_config_last_reload_successful                    1 or 0
+    fastlisten_certificate_expiry_timestamp_seconds{listener,certificate}   self-signed: ""
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
+
+from fastlisten.management.representation import errno_name
+from fastlisten.runtime.control import Control
+
+__all__ = ["OPENMETRICS", "TEXT", "Metrics", "wants_openmetrics"]
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class Metrics(Collector):
+    """All metrics at the moment when it is made.
+
+    Args:
+        control: of the server; asked now and not again.
+    """
+
+    def __init__(self, control: Control) -> None:
+        self._worker = str(control.worker)
+        self._restarts = control.worker_restarts
+        self._reloaded = control.reload_succeeded
+        self._reports = control.reports()
+        self._expiry = control.certificate_expiry()
+
+    def write(self, openmetrics: bool) -> bytes:
+        """Return the text; takes a while where there are thousands of listeners."""
+        registry = CollectorRegistry()
+        registry.register(self)
+        if openmetrics:
+            made: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+            return made
+        return generate_latest(registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric; called by the library."""
+        worker = self._worker
+        connections = GaugeMetricFamily(
+            "fastlisten_connections",
+            "Connections in flight, from accept to close.",
+            labels=("listener", "worker"),
+        )
+        limit = GaugeMetricFamily(
+            "fastlisten_connections_limit",
+            "Most connections that all workers together may have in flight.",
+            labels=("listener",),
+        )
+        accepted = CounterMetricFamily(
+            "fastlisten_accepted", "Connections accepted.", labels=("listener", "worker")
+        )
+        refused = CounterMetricFamily(
+            "fastlisten_refused",
+            "Connections refused, by reason.",
+            labels=("listener", "worker", "reason"),
+        )
+        errors = CounterMetricFamily(
+            "fastlisten_accept_errors",
+            "Failures of accept(2), by errno.",
+            labels=("listener", "worker", "errno"),
+        )
+        handshakes = CounterMetricFamily(
+            "fastlisten_tls_handshake_failures",
+            "TLS handshakes that failed.",
+            labels=("listener", "worker"),
+        )
+        for report in self._reports:
+            connections.add_metric((report.id, worker), report.connections)
+            limit.add_metric((report.id,), report.limit)
+            accepted.add_metric((report.id, worker), report.accepted)
+            for reason, count in report.refused.items():
+                refused.add_metric((report.id, worker, reason), count)
+            for number, count in report.accept_errors.items():
+                errors.add_metric((report.id, worker, errno_name(number)), count)
+            handshakes.add_metric((report.id, worker), report.handshake_failures)
+        yield from (connections, limit, accepted, refused, errors, handshakes)
+        restarts = CounterMetricFamily(
+            "fastlisten_worker_restarts",
+            "Workers that were replaced because they had ended unasked.",
+            labels=("worker",),
+        )
+        restarts.add_metric((worker,), self._restarts)
+        yield restarts
+        yield GaugeMetricFamily(
+            "fastlisten_config_last_reload_successful",
+            "1 if all that the last reload read could be used, 0 if not.",
+            value=float(self._reloaded),
+        )
+        expiry = GaugeMetricFamily(
+            "fastlisten_certificate_expiry_timestamp_seconds",
+            "When a listener's certificates cease to be valid, in Unix time.",
+            labels=("listener", "certificate"),
+        )
+        for listener, certificates in self._expiry.items():
+            for certificate, end in certificates.items():
+                expiry.add_metric((listener, certificate), end)
+        yield expiry
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """Tell whether a header Accept (RFC 9110 12.5.1) prefers OpenMetrics to the text format.
+
+    Only who names OpenMetrics gets it; a wildcard does not. Versions are not compared: the one
+    that is written is the one that everybody reads.
+    """
+    best = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for part in accept.lower().split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        if kind in best:
+            best[kind] = max(best[kind], _quality(parameters))
+    openmetrics, text = best.values()
+    return openmetrics > 0 and openmetrics >= text
+
+
+def _quality(parameters: list[str]) -> float:
+    """Return the weight among an Accept part's parameters; 0 for one that is no weight."""
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.rstrip() == "q":
+            try:
+                weight = float(value)
+            except ValueError:
+                return 0.0
+            return weight if 0.0 <= weight <= 1.0 else 0.0
+    return 1.0

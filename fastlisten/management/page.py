@@ -1,0 +1,91 @@
+"""The status page: all listeners in one table, for a person with a browser.
+
+Rules of this file: plain HTML. No script, nothing from elsewhere, no form; what the configuration
+chose freely (ids) is escaped, and the policy in `CSP` would stop what escaped that.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Iterable
+
+from fastlisten.runtime.control import ListenerReport
+
+__all__ = ["CSP", "page"]
+
+_STYLE = """
+body { font: 15px/1.4 system-ui, sans-serif; margin: 2em; }
+table { border-collapse: collapse; }
+th, td { border-bottom: 1px solid #ccc; padding: .3em .8em; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.bad { color: #a00; font-weight: bold; }
+"""
+
+#: Only the one style below may take effect, and no other site may frame the page.
+CSP = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src "
+    f"'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+)
+
+_COLUMNS = (
+    "listener",
+    "protocol",
+    "state",
+    "addresses",
+    "connections",
+    "limit",
+    "accepted",
+    "refused",
+    "accept errors",
+    "failed TLS handshakes",
+)
+
+
+def page(hostname: str, ready: bool, reports: Iterable[ListenerReport]) -> str:
+    """Return the page.
+
+    Args:
+        hostname: of the server.
+        ready: every listener accepts.
+        reports: of the listeners.
+    """
+    rows = "\n".join(_row(report) for report in reports)
+    head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
+    verdict = "All listeners accept." if ready else "Not every listener accepts."
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{_text(hostname)}: listeners</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{_text(hostname)}</h1>\n<p>{verdict}</p>\n"
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
+        '<p><a href="/api/listeners">JSON</a> <a href="/metrics">metrics</a> '
+        '<a href="/openapi.json">OpenAPI</a></p>\n</body>\n</html>\n'
+    )
+
+
+def _row(report: ListenerReport) -> str:
+    state = '<td class="bad">' if not report.accepting else "<td>"
+    refused = ", ".join(f"{count} {reason}" for reason, count in report.refused.items() if count)
+    numbers = (
+        report.held,
+        f"{report.limit}, then {report.limit_action}",
+        report.accepted,
+        refused or 0,
+        sum(report.accept_errors.values()),
+        report.handshake_failures,
+    )
+    return (
+        f"<tr><td><bdi>{_text(report.id)}</bdi></td><td>{_text(report.protocol)}</td>"
+        f"{state}{report.state.value}</td>"
+        f"<td>{'<br>'.join(_text(one) for one in report.addresses)}</td>"
+        + "".join(f'<td class="number">{number}</td>' for number in numbers)
+        + "</tr>"
+    )
+
+
+def _text(value: str) -> str:
+    """Return text for HTML; what cannot be seen, or not be in HTML, is shown as U+FFFD."""
+    return html.escape(
+        "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)
+    )
