@@ -250,5 +250,5 @@ def run(
         timeout=2 * PATIENCE,
         check=False,
     )
-    assert done.returncode in expect, (done.returncode, done.stdout, done.stderr)
+    assert done.returncode in expect, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
     return done

@@ -219,7 +219,8 @@ def program(
     directory: Path,
     text: str | None,
     *,
-    accounts: str = ACCOUNTS,
+    accounts: str | None = ACCOUNTS,
+    unchanged: bool = False,
     listeners: int = 1,
     wrapper: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
@@ -230,7 +231,10 @@ def program(
     Args:
         directory: for its files; the mail of alice@example.org goes to ``data`` in it.
         text: the configuration without data directory and host name; None for the embedded one.
-        accounts: what the accounts file holds, unless the configuration is the embedded one.
+        accounts: what the accounts file holds, unless the configuration is the embedded one; None
+            for leaving it as it is.
+        unchanged: the text is served as it is, its mail in the default data directory; which is
+            the same one, by STATE_DIRECTORY.
         listeners: how many must be listed before the block begins; 0 to wait for its end.
         wrapper: a command that runs it, with its arguments.
         environ: changes of the environment.
@@ -239,10 +243,14 @@ def program(
     arguments = [*wrapper, sys.executable, "-m", "fastlisten", "serve"]
     if text is not None:
         (directory / "data").mkdir(exist_ok=True)
-        (directory / "data" / "accounts.toml").write_text(accounts, "utf-8")
-        head = '[server]\nhostname = "mx.example.org"\n'
-        head += f'data-directory = "{directory / "data"}"\n'
-        (directory / "mail.toml").write_text(head + text)
+        if accounts is not None:
+            (directory / "data" / "accounts.toml").write_text(accounts, "utf-8")
+        if unchanged:
+            environ = {"STATE_DIRECTORY": str(directory / "data"), **(environ or {})}
+        else:
+            head = '[server]\nhostname = "mx.example.org"\n'
+            text = f'{head}data-directory = "{directory / "data"}"\n{text}'
+        (directory / "mail.toml").write_text(text)
         arguments.append(str(directory / "mail.toml"))
     with (directory / "out").open("wb") as out, (directory / "err").open("wb") as err:
         process = subprocess.Popen(

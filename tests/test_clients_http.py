@@ -133,13 +133,11 @@ def test_curl_downloads(server: Mail, listener: str) -> None:
 def test_curl_goes_away_in_the_middle(server: Mail) -> None:
     """Of a download and of an upload; the server takes the next request."""
     place = url(server, "application", "/stream")
-    done = run("curl", "--silent", "--max-filesize", "20000", place, expect=(63,))
+    slowly = ("curl", "--silent", "--max-time", "0.3", "--limit-rate", "20k")
+    done = run(*slowly, place, expect=(28,))
     assert len(done.stdout) < len(PIECE) * 64
-    run(
-        *("curl", "--silent", "--max-time", "0.2", "--limit-rate", "1000", "--upload-file"),
-        *(server.directory / "upload", url(server, "application")),
-        expect=(28,),
-    )
+    upload = ("--upload-file", server.directory / "upload", url(server, "application"))
+    run(*slowly, *upload, expect=(28,))
     assert told(curl(server, url(server, "application"))[0])["method"] == "GET"
 
 
