@@ -144,9 +144,12 @@ def measure(
         if workload.mode == "smtp-source":
             return _source(workload, server, plan)
         received = workload.refused if "--limit" in command else workload.received
+        there = count_files(directory) if directory else 0
         sample = _cpu(workload, server, plan, received)
-        if directory and (stored := count_files(directory)) < sample.detail["operations"]:
-            raise MeasurementError(f"only {stored} messages have been stored")
+        if directory:
+            stored = sample.detail["stored"] = count_files(directory) - there
+            if stored < sample.detail["operations"]:
+                raise MeasurementError(f"only {stored} messages have been stored")
         return sample
 
 

@@ -15,20 +15,21 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "benchmarks").is_dir(), reason="the benchmarks are not beside the tests"
+from helpers_benchmarks import (
+    BESIDE,
+    ROOT,
+    TWO_CORES,
+    await_ends,
+    built,
+    load,
+    python,
+    serving,
 )
+
+pytestmark = BESIDE
 
 
 @pytest.fixture(autouse=True)
@@ -57,49 +58,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     )
     words: list[str] = json.loads(python("-c", command, str(directory)))
     return words
-
-
-def python(*words: str) -> bytes:
-    """Run the interpreter where the benchmarks can be imported; return what it printed."""
-    return subprocess.run(
-        [sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=100
-    ).stdout
-
-
-@cache
-def built() -> dict[str, str]:
-    """Compile the programs; return where they are, and why there is no TLS."""
-    if shutil.which(os.environ.get("CC", "cc")) is None:
-        pytest.skip("no C compiler")
-    command = (
-        "from benchmarks.build import *; import json; no_tls = build(); print(json.dumps({"
-        "'server': str(SERVER), 'loadgen': str(LOADGEN), 'tls_server': str(TLS_SERVER), "
-        "'no_tls': no_tls}))"
-    )
-    found: dict[str, str] = json.loads(python("-c", command))
-    return found
-
-
-@contextmanager
-def serving(*command: str) -> Iterator[str]:
-    """Run a server; give its port; it must end well when its input does."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        yield server.stdout.readline().decode().strip()
-    assert server.returncode == 0
-
-
-def load(program: str, port: str | int, *words: str) -> dict[str, Any]:
-    """Run the load generator to its end; return its last line."""
-    result = subprocess.run(
-        [program, *words, "--port", str(port), "--sources", "3", "--duration", "20"],
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
-    done: dict[str, Any] = json.loads(result.stdout)
-    assert done["event"] == "done"
-    return done
 
 
 WORK = pytest.mark.parametrize(
@@ -247,9 +205,8 @@ def test_without_openssl_there_is_a_load_generator_without_tls(
     assert b"without OpenSSL" in refused.stderr
 
 
+@TWO_CORES
 def test_a_row_is_measured_from_the_command_line(certificate: list[str]) -> None:
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core")
     words = ["--rows", "tls-p256", "--candidates", "asyncio,C epoll", "--rounds", "1"]
     found = json.loads(
         python("-m", "benchmarks", "--quick", "--seconds", "0.1", *words, "--json", "-")
@@ -263,12 +220,11 @@ def test_a_row_is_measured_from_the_command_line(certificate: list[str]) -> None
         assert sample["detail"]["tls"].startswith("TLSv1.3")
 
 
+@TWO_CORES
 @pytest.mark.external("strace")
 def test_calls_of_a_real_server_are_counted(programs: tuple[str, str]) -> None:
     if shutil.which("strace") is None:
         pytest.skip("no strace")
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core")
     found = json.loads(
         python("-m", "benchmarks", "--rows", "options", "--candidates", "C epoll", "--json", "-")
     )
@@ -280,22 +236,6 @@ def test_calls_of_a_real_server_are_counted(programs: tuple[str, str]) -> None:
 
 
 HOLD = ("-m", "benchmarks.hold", "--processes", "2")
-
-
-def ended(pid: int) -> bool:
-    """Return True when a process is no more, or only waits for its parent to notice."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def await_ends(pids: list[int]) -> None:
-    """Wait until all processes have ended."""
-    until = time.monotonic() + 20
-    while not all(ended(pid) for pid in pids):
-        assert time.monotonic() < until, "processes are left"
-        time.sleep(0.02)
 
 
 def test_every_held_connection_answers(programs: tuple[str, str]) -> None:

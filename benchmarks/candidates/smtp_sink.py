@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from pathlib import Path
 #: Where distributions put the programs of a server's administrator.
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
 
-#: Who it becomes when root starts it.
+#: Who it is when root starts it: it refuses to serve as root.
 USER = "nobody"
 
 #: Seconds until it listens, at most.
@@ -43,11 +44,8 @@ def _command() -> list[str]:
     if program is None:
         sys.exit("smtp-sink (of Postfix) is not installed")
     options = ["-L"] if given.lmtp else []
-    if os.geteuid() == 0:
-        # It refuses to serve as root.
-        options += ["-u", USER]
-        if given.data:
-            shutil.chown(given.data, USER)
+    if os.geteuid() == 0 and given.data:
+        shutil.chown(given.data, USER)
     if given.data:
         options += ["-d", f"{given.data}/%M."]
     return [program, *options, "-h", "mail.example.org", "inet:127.0.0.1:0", "1024"]
@@ -71,7 +69,16 @@ def _listening_port(pid: int) -> int:
 
 def main() -> None:
     """Run smtp-sink until standard input ends."""
-    with subprocess.Popen(_command(), preexec_fn=_end_with_parent) as sink:
+    # Not by its own option -u: a change of user takes back the signal at the parent's end. Here
+    # it comes before preexec_fn.
+    identity = pwd.getpwnam(USER) if os.geteuid() == 0 else None
+    with subprocess.Popen(
+        _command(),
+        user=identity and identity.pw_uid,
+        group=identity and identity.pw_gid,
+        extra_groups=None if identity is None else [],
+        preexec_fn=_end_with_parent,
+    ) as sink:
         try:
             until = time.monotonic() + PATIENCE
             while (port := _listening_port(sink.pid)) == 0:
