@@ -34,6 +34,7 @@ def unavailable(text: str) -> list[str]:
         "bind = ['unix:/x', 'fd:3', '[::1]:0']",
         "handler = 'package.module:Class'",
         "handler = 'package.module:Class'\nprotocol = 'imap'",
+        "protocol = 'http'\napp = 'package.module:make()'\nhttp.max-body-size = false",
         "smtp.max-recipients = 500",
         "smtp.role = 'mx'\nsmtp.relay = 'a:25'\nsmtp.relay-tls = 'verify'",
         "smtp.max-received = 50\nsmtp.greeting-delay = '2s'",
@@ -57,7 +58,6 @@ def test_what_this_version_has(body: str) -> None:
         ("protocol = 'lmtp'", "protocol"),
         ("protocol = 'imap'", "protocol"),
         ("protocol = 'managesieve'", "protocol"),
-        ("protocol = 'http'", "protocol"),
     ],
 )
 def test_what_it_does_not_have(body: str, key: str) -> None:
@@ -116,7 +116,7 @@ def test_an_inherited_default_is() -> None:
 
 def test_of_the_embedded_default() -> None:
     blocked = {problem.key.split(".")[2] for problem in default_config().unavailable()}
-    assert blocked == {"lmtp", "imap", "imaps", "managesieve", "jmap", "http"}
+    assert blocked == {"lmtp", "imap", "imaps", "managesieve", "jmap"}
 
 
 @pytest.mark.parametrize(

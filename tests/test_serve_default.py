@@ -18,10 +18,10 @@ import pytest
 from netns import Namespace, why_not
 from serving import Program, program
 
+HTTP = 2080
 PORTS = {"smtp": 2525, "submission": 2587, "submissions": 2465}
 
 NOT_SERVED = [
-    'listener "http": not served: this version has no protocol = "http"',
     'listener "imap": not served: this version has no protocol = "imap"',
     'listener "imaps": not served: this version has no protocol = "imap"',
     'listener "jmap": not served: this version has no protocol = "jmap"',
@@ -31,8 +31,9 @@ NOT_SERVED = [
 
 
 def served_line(name: str) -> str:
+    protocol, port = ("smtp", PORTS[name]) if name in PORTS else (name, HTTP)
     return (
-        f'listener "{name}": smtp on 127.0.0.1:{PORTS[name]}; '
+        f'listener "{name}": {protocol} on 127.0.0.1:{port}; '
         "max-connections 1000, then refuse; needs up to 1001 descriptors"
     )
 
@@ -43,7 +44,7 @@ def free_ports() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if not why_not():
             stack.enter_context(stack.enter_context(Namespace.made()))
-        for port in PORTS.values():
+        for port in (HTTP, *PORTS.values()):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     pytest.skip(f"port {port} is in use, and {why_not()}")
@@ -52,7 +53,7 @@ def free_ports() -> Iterator[None]:
 
 @contextlib.contextmanager
 def default(directory: Path, **environ: str) -> Iterator[Program]:
-    with program(directory, None, listeners=3, environ=environ) as started:
+    with program(directory, None, listeners=4, environ=environ) as started:
         yield started
 
 
@@ -79,6 +80,7 @@ def test_it_makes_an_account_and_delivers_mail(tmp_path: Path, variable: str) ->
             *NOT_SERVED,
             f"added user@localhost to {accounts}",
             f"mail is kept in {data}; accounts in {accounts}",
+            served_line("http"),
             served_line("smtp"),
             served_line("submission"),
             served_line("submissions"),
@@ -127,6 +129,7 @@ def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
         own = [line.split() for line in table if f"socket:[{line.split()[9]}]" in inodes]
         # 127.0.0.1 in words of this machine, ports in hexadecimal; 0A is listening.
         assert sorted((row[1], row[3]) for row in own) == [
+            (f"{socket.htonl(0x7F000001):08X}:{2080:04X}", "0A"),
             (f"{socket.htonl(0x7F000001):08X}:{2465:04X}", "0A"),
             (f"{socket.htonl(0x7F000001):08X}:{2525:04X}", "0A"),
             (f"{socket.htonl(0x7F000001):08X}:{2587:04X}", "0A"),

@@ -16,8 +16,9 @@ from typing import TextIO
 from fastlisten.cli import account
 from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 from fastlisten.cli.logs import log_unraisable, set_up_logging
-from fastlisten.config import Config, default_config
-from fastlisten.errors import ConfigurationError, Problem, StartError
+from fastlisten.config import Config, ListenerSettings, default_config
+from fastlisten.errors import ConfigurationError, FastlistenError, Problem, StartError
+from fastlisten.runtime.make_handler import make_handler
 from fastlisten.runtime.open_files import raise_descriptor_limit
 from fastlisten.runtime.self_signed import MissingLibraryError, check_possible
 from fastlisten.runtime.server import Server
@@ -93,6 +94,10 @@ def _run_loop(server: Server, out: TextIO, err: TextIO) -> int:
         for failure in error.failures:
             print(f"error: {failure}", file=err)
         return CANNOT_START
+    except FastlistenError as error:
+        # What a handler cannot do without, in its own words; their origin in code tells no more.
+        logger.error("%s: %s", "failed" if server.started else "cannot start", error)
+        return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
     except Exception:
         logger.exception("failed" if server.started else "cannot start")
         return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
@@ -112,11 +117,21 @@ def _what_can_be_served(config: Config, out: TextIO) -> Config:
                 check_possible(config.process["server.data-directory"])
             except MissingLibraryError as error:
                 why = str(error)
+        why = why or _why_not_made(config, listener)
         if why:
             print(f'listener "{listener.id}": not served: {why}', file=out)
         else:
             able.append(listener)
     return dataclasses.replace(config, listeners=tuple(able))
+
+
+def _why_not_made(config: Config, listener: ListenerSettings) -> str:
+    """Return why a listener's handler cannot be made, a library that is missing; else nothing."""
+    try:
+        make_handler(config, listener)
+    except ConfigurationError as error:
+        return "; ".join(problem.message for problem in error.problems)
+    return ""
 
 
 def _short(problem: Problem) -> str:

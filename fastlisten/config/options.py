@@ -61,10 +61,11 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="app",
         kind="object",
         default=None,
-        text="The ASGI application that an http listener serves.",
+        text="The ASGI application that an http listener serves; with `()` at the end, a function "
+        "that makes it.",
         scopes=("listener",),
         reload="restart",
-        available=False,
+        extra={"factory": True, "default-text": "the management of this server"},
     ),
     Option(
         key="max-connections",

@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from fastlisten.config.kinds import KINDS
 from fastlisten.config.options import LISTENER_OPTIONS
+from fastlisten.handlers.http_options import OPTIONS as HTTP_OPTIONS
 from fastlisten.handlers.smtp_options import LMTP_OPTIONS
 from fastlisten.handlers.smtp_options import OPTIONS as SMTP_OPTIONS
 from fastlisten.option import Option
@@ -74,9 +75,12 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Protocol("imap", 143, 993, True, True),
         Protocol("managesieve", 4190, 0, True, True),
         Protocol("jmap", 443, 443, False),
-        Protocol("http", 80, 443, False),
+        Protocol("http", 80, 443, False, False, _prefixed("http", HTTP_OPTIONS)),
     )
 }
+
+# Those that this package has a handler for; it works also where it was never installed.
+_OWN = frozenset(("smtp", "http"))
 
 #: Protocols that cannot go from plain text to TLS within a connection.
 WITHOUT_STARTTLS = frozenset(("http", "jmap"))
@@ -97,7 +101,7 @@ def registered() -> Mapping[str, EntryPoint]:
 
 def is_served(name: str) -> bool:
     """Tell whether this installation has a handler for a protocol."""
-    return name == "smtp" or name in registered()
+    return name in _OWN or name in registered()
 
 
 @cache

@@ -194,7 +194,8 @@ def _mode(option: Option, raw: Any) -> int | None:
 
 def _object(option: Option, raw: Any) -> str:
     text = text_of(raw)
-    if not _OBJECT.fullmatch(text):
+    name = text.removesuffix("()") if option.extra.get("factory") else text
+    if not _OBJECT.fullmatch(name):
         raise BadValueError("this does not name an object of a Python module")
     return text
 
@@ -240,6 +241,11 @@ def _describe_duration(option: Option) -> str:
         low, high = format_duration(option.minimum), format_duration(option.maximum)
         text += f", from {low} to {high}"
     return _optional(option, text)
+
+
+def _describe_object(option: Option) -> str:
+    more = ' or "package.module:function()"' if option.extra.get("factory") else ""
+    return _optional(option, _OBJECT_WORDS + more)
 
 
 def _describe_size(option: Option) -> str:
@@ -298,7 +304,7 @@ SCALARS: dict[str, Kind] = {
         lambda value: None if value is None else f"{value:04o}",
         _words(_MODE_WORDS),
     ),
-    "object": Kind(_object, _text_or_false, _same, _words(_OBJECT_WORDS)),
+    "object": Kind(_object, _text_or_false, _same, _describe_object),
     "path": Kind(_path, _text_or_false, _same, _words("a path")),
     "congestion": Kind(_congestion, _text_or_false, _same, _words(_CONGESTION_WORDS)),
 }

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fastlisten.errors import FastlistenError
 from fastlisten.option import Option
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
 
-__all__ = ["ConnectionInfo", "Handler", "HandlerSettings", "Reason"]
+__all__ = ["ConnectionInfo", "Handler", "HandlerSettings", "Reason", "SettingError"]
 
 
 class Reason(enum.Enum):
@@ -32,6 +33,19 @@ class Reason(enum.Enum):
     FIRST_BYTE = "first-byte"  # said nothing within timeout.first-byte
     IDLE = "idle"  # said nothing within timeout.idle
     SHUTDOWN = "shutdown"  # the server drains
+
+
+class SettingError(FastlistenError):
+    """What a handler raises when it is made and cannot use a value that the configuration gives.
+
+    Attributes:
+        key: the dotted key of the value as a listener has it: ``app``, ``smtp.relay``; empty
+            where the handler cannot be had at all.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +159,13 @@ class Handler:
 
     async def start(self) -> None:
         """Make ready before the listener accepts; runs on the worker's loop."""
+
+    def drain(self) -> None:
+        """Learn that the listener accepts no more; called once, on the loop.
+
+        Idle connections are closed after this, without the handler; busy ones may finish what
+        they are at, and should begin nothing more.
+        """
 
     async def stop(self) -> None:
         """Release what `start` took; runs after the last connection has ended."""

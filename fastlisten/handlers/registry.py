@@ -22,6 +22,13 @@ __all__ = ["GROUP", "HandlerNotFoundError", "handler_class", "named_handler", "r
 GROUP = "fastlisten.handlers"
 
 
+# The package's own handlers also work from a source tree that was never installed.
+_OWN = {
+    "smtp": "fastlisten.handlers.smtp:SmtpHandler",
+    "http": "fastlisten.handlers.http:HttpHandler",
+}
+
+
 class HandlerNotFoundError(FastlistenError):
     """A handler that cannot be found, imported or used; the text says which and why."""
 
@@ -38,9 +45,8 @@ def registered_handler(protocol: str) -> type[Handler]:
     for point in entry_points(group=GROUP):
         if point.name.lower() == protocol.lower():
             return _load(point.value)
-    if protocol.lower() == "smtp":
-        # The package's own handler also works from a source tree that was never installed.
-        return _load("fastlisten.handlers.smtp:SmtpHandler")
+    if own := _OWN.get(protocol.lower()):
+        return _load(own)
     raise HandlerNotFoundError(f"no handler is installed for protocol {protocol!r}")
 
 

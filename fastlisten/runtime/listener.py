@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ from fastlisten.runtime.refusal import Words
 from fastlisten.runtime.sockets import BoundSocket, close_all
 
 __all__ = ["Limits", "Listener", "State"]
+
+logger = logging.getLogger("fastlisten")
 
 #: How long a drain waits for clients to answer the end of TLS (close_notify), in seconds: as long
 #: as the core waits for those that it refuses. All has been sent by then; a client that is gone
@@ -246,10 +249,18 @@ class Listener:
             for acceptor in acceptors:
                 acceptor.close()
             close_all(self.sockets)
+            self._tell_handler()
         left = sum(acceptor.drain() for acceptor in tuple(self._acceptors))
         if left and time.monotonic() - self._drain_began > _CLOSE_PATIENCE:
             self._end_unanswered()
         return left
+
+    def _tell_handler(self) -> None:
+        try:
+            self.handler.drain()
+        except Exception:
+            # Foreign code; the connections are to be ended whatever it makes of it.
+            logger.exception('listener "%s": its handler could not drain', self.name)
 
     def _end_unanswered(self) -> None:
         """End connections that wait for nothing but their client's close_notify."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from fastlisten._tls import TlsSettings
 from fastlisten.config import Config, ListenerSettings
+from fastlisten.config.kinds import write
 from fastlisten.config.text import dotted, quote
 from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.handlers.base import Handler, HandlerSettings
+from fastlisten.handlers.base import Handler, HandlerSettings, SettingError
 from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler
 from fastlisten.runtime.control import Control
 
@@ -63,10 +64,17 @@ def make_handler(
         port=next((bind.port for bind in settings.bind if bind.port), 0),
         data_directory=config.process["server.data-directory"],
         options=settings.handler_options,
-        extra={"accounts": config.process["server.accounts"] or "", "control": control},
+        extra={
+            "accounts": config.process["server.accounts"] or "",
+            "app": settings["app"],
+            "control": control,
+        },
     )
     try:
         return kind(given)
+    except SettingError as error:
+        problem = _unusable(config, settings, str(error), error.key)
+        raise ConfigurationError([problem], config.warnings) from error
     except Exception as error:
         # Foreign code; what it says of its settings is the administrator's business.
         text = f"{kind.__name__} does not take its settings: {type(error).__name__}: {error}"
@@ -74,13 +82,22 @@ def make_handler(
         raise ConfigurationError([problem], config.warnings) from error
 
 
-def _unusable(config: Config, settings: ListenerSettings, message: str) -> Problem:
-    """Return the report of a handler that cannot be used, at the line that names it."""
-    key = "handler" if settings["handler"] else "protocol"
-    return Problem(
-        message,
-        config.file,
-        settings.line(key),
-        dotted(settings.path(key)),
-        quote(settings["handler"] or settings.protocol),
-    )
+def _unusable(
+    config: Config, settings: ListenerSettings, message: str, key: str = ""
+) -> Problem:
+    """Return the report of a handler that cannot be used, at the line that names it.
+
+    Args:
+        config: the whole.
+        settings: of the listener.
+        message: what is wrong.
+        key: of the value that is to blame, if it is one.
+    """
+    value = quote(settings["handler"] or settings.protocol)
+    if not key:
+        key = "handler" if settings["handler"] else "protocol"
+    else:
+        value = next(
+            (write(row, settings[key]) for row in settings.options if row.key == key), value
+        )
+    return Problem(message, config.file, settings.line(key), dotted(settings.path(key)), value)

@@ -1,0 +1,65 @@
+"""The rows that the http handler adds to the option table: the table `[http]` and its overrides.
+
+Rules of this file: data only, so that the configuration can read it without a loop. Keys are
+relative to the handler's table: ``max-body-size`` is written ``http.max-body-size`` on a listener.
+"""
+
+from __future__ import annotations
+
+from fastlisten.option import Option
+
+__all__ = ["OPTIONS"]
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        key="lifespan",
+        kind="choice",
+        default="auto",
+        choices=("auto", "on", "off"),
+        text="Whether the application is told of start and end (ASGI lifespan): `auto` tries, "
+        "`on` makes it an error if the application does not know it.",
+        reload="restart",
+    ),
+    Option(
+        key="max-header-size",
+        kind="size",
+        default=64 * 1024,
+        # Cookies of a browser alone may take 4 KiB each.
+        minimum=4 * 1024,
+        # A head is held whole in memory, once for each connection.
+        maximum=1024 * 1024,
+        unit="bytes",
+        text="The largest head of a request, from its method to the empty line; larger ones are "
+        "answered by 431.",
+        reload="restart",
+    ),
+    Option(
+        key="max-body-size",
+        kind="size",
+        default=16 * 1024 * 1024,
+        minimum=0,
+        maximum=2**53,
+        unit="bytes",
+        text="The largest body of a request, and the largest message of a websocket; larger "
+        "bodies are answered by 413. `false`: no limit.",
+        reload="restart",
+        extra={"optional": True},
+    ),
+    Option(
+        key="header-timeout",
+        kind="duration",
+        default=30.0,
+        minimum=1,
+        maximum=3600,
+        unit="seconds",
+        text="Time for the whole head of a request, from its first byte; then 408.",
+        reload="restart",
+    ),
+    Option(
+        key="access-log",
+        kind="boolean",
+        default=True,
+        text="One line of log (at `info`) for each request.",
+        reload="restart",
+    ),
+)
