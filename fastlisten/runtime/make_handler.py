@@ -82,9 +82,7 @@ def make_handler(
         raise ConfigurationError([problem], config.warnings) from error
 
 
-def _unusable(
-    config: Config, settings: ListenerSettings, message: str, key: str = ""
-) -> Problem:
+def _unusable(config: Config, settings: ListenerSettings, message: str, key: str = "") -> Problem:
     """Return the report of a handler that cannot be used, at the line that names it.
 
     Args:
