@@ -11,8 +11,9 @@ import asyncio
 import datetime
 import email.utils
 import functools
+import importlib
 import time
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
 from fastlisten.handlers.smtp_connection import SmtpConnection
@@ -21,7 +22,31 @@ from fastlisten.handlers.smtp_options import OPTIONS
 from fastlisten.handlers.smtp_replies import reply
 from fastlisten.mail.delivery import PostOffice
 
-__all__ = ["SmtpHandler"]
+if TYPE_CHECKING:
+    from fastlisten.handlers.aiosmtpd_controller import (
+        Controller,
+        UnixSocketController,
+        UnixSocketUnthreadedController,
+        UnthreadedController,
+        serve_smtp,
+    )
+    from fastlisten.handlers.aiosmtpd_hosted import Hosted
+
+__all__ = [
+    "Controller",
+    "SmtpHandler",
+    "UnixSocketController",
+    "UnixSocketUnthreadedController",
+    "UnthreadedController",
+    "serve_smtp",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import aiosmtpd's controllers when somebody asks for them, and not before."""
+    if name in __all__:
+        return getattr(importlib.import_module("fastlisten.handlers.aiosmtpd_controller"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class SmtpHandler(Handler):
@@ -39,6 +64,11 @@ class SmtpHandler(Handler):
         self.greeting = f"220 {settings.hostname} ESMTP {settings.greeting}".rstrip().encode()
         self.greeting += b"\r\n"
         self._office: PostOffice | None = None
+        self._hosted: Hosted | None = None
+        if settings.options.get("aiosmtpd-handler"):
+            from fastlisten.handlers.aiosmtpd_hosted import Hosted
+
+            self._hosted = Hosted(settings)
         self._date = (0, "")
 
     @functools.cached_property
@@ -75,6 +105,8 @@ class SmtpHandler(Handler):
 
     def notes(self) -> tuple[str, ...]:
         """Return why no mail can be delivered yet, if so."""
+        if self._hosted is not None:
+            return self._hosted.notes()
         accounts = self.office.accounts
         if accounts.roster is None:
             return (f"{accounts.path} cannot be read or does not exist: all mail must wait",)
@@ -84,6 +116,8 @@ class SmtpHandler(Handler):
 
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
         """Return the protocol object for one connection."""
+        if self._hosted is not None:
+            return self._hosted.connection(info)
         return SmtpConnection(self, info)
 
     async def start(self) -> None:
@@ -99,9 +133,17 @@ class SmtpHandler(Handler):
         )
         self._office = office
         await asyncio.to_thread(office.accounts.reload)
+        if self._hosted is not None:
+            try:
+                self._hosted.start(office)
+            except BaseException:
+                await self.stop()
+                raise
 
     async def stop(self) -> None:
         """Leave the post office; what is being delivered is waited for."""
+        if self._hosted is not None:
+            self._hosted.stop()
         if self._office is not None:
             office, self._office = self._office, None
             await asyncio.to_thread(office.leave)

@@ -65,14 +65,12 @@ _AIOSMTPD: tuple[Option, ...] = (
         key="aiosmtpd-handler",
         kind="string",
         default=None,
-        available=False,
         text='A handler class written for aiosmtpd, as "package.module:Class".',
     ),
     Option(
         key="aiosmtpd-args",
         kind="string",
         default=None,
-        available=False,
         text="What the aiosmtpd handler class is made with, written as on aiosmtpd's command line.",
     ),
 )

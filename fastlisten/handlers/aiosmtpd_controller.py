@@ -1,0 +1,425 @@
+"""aiosmtpd's controllers on our engine: ``from fastlisten.handlers.smtp import Controller``.
+
+Rules of this file: aiosmtpd's names, arguments and order of arguments; no SMTP. A controller makes
+the loop (`new_event_loop`) or takes one, and runs, stops and closes it, in a thread of its own
+(`Controller`, `UnixSocketController`) or not (`UnthreadedController`,
+`UnixSocketUnthreadedController`). A program that has a running loop uses `serve_smtp`.
+
+What a server is made with besides aiosmtpd's parameters:
+
+    protocol         "lmtp" for LMTP (in aiosmtpd a class of its own)
+    max_connections  at the same time; further clients are refused with 421
+    max_recipients, max_errors    see aiosmtpd_parameters.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import threading
+import warnings
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+
+from fastlisten._tls import TlsSettings
+from fastlisten.handlers.aiosmtpd_connection import AiosmtpdConnection
+from fastlisten.handlers.aiosmtpd_parameters import Parameters
+from fastlisten.handlers.aiosmtpd_site import Authenticate, Site
+from fastlisten.handlers.aiosmtpd_types import AuthResult
+from fastlisten.handlers.smtp_replies import reply
+from fastlisten.runtime.binding import bind_unix
+from fastlisten.runtime.connection_server import ConnectionServer
+from fastlisten.runtime.event_loop import new_event_loop
+from fastlisten.runtime.loop import create_server
+
+__all__ = [
+    "Controller",
+    "UnixSocketController",
+    "UnixSocketUnthreadedController",
+    "UnthreadedController",
+    "serve_smtp",
+]
+
+#: Seconds that clients have, when a server stops, to read what has been said.
+FAREWELL = 1.0
+
+#: Seconds that `start` waits by default, as in aiosmtpd.
+READY_TIMEOUT = 5.0
+
+
+def _localhost() -> str:
+    """Return the loopback address, of IPv6 where this host has it, as aiosmtpd does."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return "127.0.0.1"
+    return "::1"
+
+
+def _authenticate_of(parameters: Parameters) -> Authenticate | None:
+    """Return the authenticator of PLAIN and LOGIN, None if there is none."""
+    callback = parameters.auth_callback
+    if parameters.authenticator is not None or callback is None:
+        return parameters.authenticator
+
+    def authenticate(
+        server: Any, session: Any, envelope: Any, mechanism: str, auth_data: Any
+    ) -> Any:
+        success = bool(callback(mechanism, *auth_data))
+        return AuthResult(success=success, handled=success, auth_data=auth_data)
+
+    return authenticate
+
+
+class _Made:
+    """A handler with its parameters, ready to be served.
+
+    Args:
+        handler: an aiosmtpd handler.
+        given: aiosmtpd's parameters of SMTP, and ours.
+        ssl_context: for TLS from the first byte.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        given: dict[str, Any],
+        ssl_context: ssl.SSLContext | None,
+        server_hostname: str | None,
+    ) -> None:
+        given = dict(given)
+        if "server_kwargs" in given:
+            warnings.warn(
+                "server_kwargs: give what is in it as keyword arguments",
+                DeprecationWarning,
+                stacklevel=4,
+            )
+            given = given.pop("server_kwargs") | given
+        if server_hostname:
+            given["hostname"] = server_hostname
+        given.setdefault("enable_SMTPUTF8", True)  # as aiosmtpd's controllers do
+        protocol: Literal["smtp", "lmtp"] = given.pop("protocol", "smtp")
+        if protocol not in ("smtp", "lmtp"):
+            raise ValueError(f"protocol is 'smtp' or 'lmtp', not {protocol!r}")
+        self.max_connections: int | None = given.pop("max_connections", None)
+        self.ssl_context = ssl_context
+        parameters = self.parameters = Parameters.read(given)
+        if parameters.require_starttls and not (parameters.tls_context or ssl_context):
+            raise TypeError("require_starttls needs a tls_context")
+        context = parameters.tls_context
+        self.site = Site(
+            handler,
+            parameters,
+            parameters.hostname or socket.getfqdn(),
+            protocol=protocol,
+            tls=None if context is None or ssl_context is not None else TlsSettings(context),
+            authenticate=_authenticate_of(parameters),
+            listener="aiosmtpd",
+        )
+
+    async def serve(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        sock: socket.socket | None = None,
+    ) -> ConnectionServer:
+        """Serve on the running loop."""
+        site = self.site
+        text = f"{site.hostname} Too many connections; try again later"
+        return await create_server(
+            lambda: AiosmtpdConnection(site),
+            host,
+            port,
+            sock=sock,
+            ssl=self.ssl_context,
+            max_connections=self.max_connections,
+            # TLS from the first byte: there has been no handshake.
+            refusal=b"" if self.ssl_context is not None else reply(421, "", text),
+            lazy=True,
+            greeting=site.greeting,
+            first_byte_timeout=self.parameters.timeout,
+            idle_timeout=self.parameters.timeout,
+        )
+
+    async def end(self, server: ConnectionServer) -> None:
+        """Stop serving; connections that do not end by themselves are cut."""
+        server.close()
+        server.close_clients()
+        try:
+            await asyncio.wait_for(server.wait_closed(), FAREWELL)
+        except TimeoutError:
+            server.abort_clients()
+            await server.wait_closed()
+        self.site.close()
+        # What hooks are told by being cancelled, and the spare task's end.
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def serve_smtp(
+    handler: Any,
+    host: str | None = "127.0.0.1",
+    port: int = 8025,
+    *,
+    sock: socket.socket | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    **parameters: Any,
+) -> AsyncIterator[ConnectionServer]:
+    """Serve an aiosmtpd handler on the running loop while the block runs.
+
+    Args:
+        handler: an object with handle_* and auth_* methods.
+        host: where to listen; None for all interfaces.
+        port: 0 for an ephemeral one, which `ConnectionServer.sockets` names.
+        sock: a bound socket instead, TCP or Unix; taken over.
+        ssl_context: for TLS from the first byte.
+        server_hostname: the name the server calls itself.
+        parameters: those of aiosmtpd's SMTP class, and those at the head of this file.
+
+    Raises:
+        TypeError: a parameter is unknown, or the handler cannot be served.
+        OSError: it cannot listen.
+    """
+    made = _Made(handler, parameters, ssl_context, server_hostname)
+    where: tuple[str | None, int | None] = (host, port) if sock is None else (None, None)
+    server = await made.serve(*where, sock)
+    try:
+        yield server
+    finally:
+        await made.end(server)
+
+
+class _Base:
+    """What all controllers have.
+
+    Attributes:
+        handler: as given.
+        loop: that serves.
+        ssl_context: for TLS from the first byte.
+        server: while it serves, else None.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        **parameters: Any,
+    ) -> None:
+        if hasattr(type(self), "factory"):
+            raise TypeError(
+                "factory() makes aiosmtpd's SMTP objects, and there are none here: give "
+                "parameters to the controller, and put what the subclass does into hooks"
+            )
+        self.handler = handler
+        self.ssl_context = ssl_context
+        self.server: ConnectionServer | None = None
+        self._made = _Made(handler, parameters, ssl_context, server_hostname)
+        self.loop = new_event_loop() if loop is None else loop
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"aiosmtpd's controllers may have {name!r}, this one has not; docs/aiosmtpd.md says "
+            "what there is",
+            name=name,
+        )
+
+    async def _serve(self) -> ConnectionServer:
+        raise NotImplementedError
+
+    def _ended(self) -> None:
+        """Note that nothing is served any more."""
+        self.server = None
+
+
+class _Inet(_Base):
+    """A controller that listens on a TCP port.
+
+    Attributes:
+        hostname: the address to listen on; empty for all interfaces.
+        port: the port, from `start` on the real one if it was 0.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        hostname: str | None = None,
+        port: int = 8025,
+        loop: asyncio.AbstractEventLoop | None = None,
+        **parameters: Any,
+    ) -> None:
+        super().__init__(handler, loop, **parameters)
+        self.hostname = _localhost() if hostname is None else hostname
+        self.port = port
+
+    async def _serve(self) -> ConnectionServer:
+        server = await self._made.serve(self.hostname or None, self.port)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+
+class _Unix(_Base):
+    """A controller that listens on a Unix socket.
+
+    Attributes:
+        unix_socket: its path.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        unix_socket: str | Path,
+        loop: asyncio.AbstractEventLoop | None = None,
+        **parameters: Any,
+    ) -> None:
+        super().__init__(handler, loop, **parameters)
+        self.unix_socket = str(unix_socket)
+
+    async def _serve(self) -> ConnectionServer:
+        return await self._made.serve(sock=bind_unix(self.unix_socket))
+
+    def _ended(self) -> None:
+        super()._ended()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.unix_socket)
+
+
+class _Threaded(_Base):
+    """A controller with a thread."""
+
+    def __init__(
+        self,
+        handler: Any,
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        ready_timeout: float = READY_TIMEOUT,
+        **parameters: Any,
+    ) -> None:
+        super().__init__(handler, loop, **parameters)
+        self.ready_timeout = float(os.getenv("AIOSMTPD_CONTROLLER_TIMEOUT", ready_timeout))
+        self._thread: threading.Thread | None = None
+        self._failures: list[BaseException] = []
+        self._ready = threading.Event()
+
+    def start(self) -> None:
+        """Serve in a thread; returns when clients are accepted.
+
+        Raises:
+            OSError: it cannot listen.
+            TimeoutError: it did not listen within `ready_timeout`.
+        """
+        assert self._thread is None, "SMTP daemon already running"
+        self._ready.clear()
+        self._failures.clear()
+        # A daemon, as in aiosmtpd: a program that forgets stop() ends all the same.
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        if not self._ready.wait(self.ready_timeout):
+            raise TimeoutError(
+                f"the server did not listen within ready_timeout, {self.ready_timeout} s"
+            )
+        if self._failures:
+            self._thread.join()
+            self._thread = None
+            raise self._failures.pop()
+
+    def stop(self, no_assert: bool = False) -> None:
+        """End all connections, the loop and the thread.
+
+        Args:
+            no_assert: it may be stopped already.
+        """
+        assert no_assert or self._thread is not None, "SMTP daemon not running"
+        if self._thread is not None:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        loop = self.loop
+        asyncio.set_event_loop(loop)
+        try:
+            self.server = loop.run_until_complete(self._serve())
+        except BaseException as error:
+            self._failures.append(error)
+            self._close_loop()
+            self._ready.set()
+            return
+        loop.call_soon(self._ready.set)
+        try:
+            loop.run_forever()
+            loop.run_until_complete(self._made.end(self.server))
+        finally:
+            self._ended()
+            self._close_loop()
+
+    def _close_loop(self) -> None:
+        """End what handlers have left running on the loop, and close it."""
+        loop = self.loop
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class _Unthreaded(_Base):
+    """A controller without a thread: whoever made it runs the loop.
+
+    Attributes:
+        ended: set once `finalize` is done.
+    """
+
+    def __init__(
+        self, handler: Any, loop: asyncio.AbstractEventLoop | None = None, **parameters: Any
+    ) -> None:
+        super().__init__(handler, loop, **parameters)
+        self.ended = threading.Event()
+
+    def begin(self) -> None:
+        """Listen; connections are served while the loop runs."""
+        asyncio.set_event_loop(self.loop)
+        self.server = self.loop.run_until_complete(self._serve())
+
+    async def finalize(self) -> None:
+        """Stop listening, and end all connections."""
+        self.ended.clear()
+        assert self.server is not None
+        await self._made.end(self.server)
+        self._ended()
+        self.ended.set()
+
+    def end(self) -> None:
+        """Call `finalize`, on the running loop in a task."""
+        self.ended.clear()
+        if self.loop.is_running():
+            self._finalizing = self.loop.create_task(self.finalize())
+        else:
+            self.loop.run_until_complete(self.finalize())
+
+
+class Controller(_Inet, _Threaded):
+    """Serves on a TCP port, in a thread."""
+
+
+class UnixSocketController(_Unix, _Threaded):
+    """Serves on a Unix socket, in a thread."""
+
+
+class UnthreadedController(_Inet, _Unthreaded):
+    """Serves on a TCP port, on a loop that others run."""
+
+
+class UnixSocketUnthreadedController(_Unix, _Unthreaded):
+    """Serves on a Unix socket, on a loop that others run."""

@@ -1,0 +1,411 @@
+"""Which hook of an aiosmtpd handler answers an event of the engine, and what its answer means.
+
+Rules of this file: no transport. Hooks are called with what aiosmtpd calls them with, and their
+answers mean what they mean there, with these exceptions, all on the safe side:
+
+    the engine decides the state    a hook that says 5xx after it has set the envelope does not
+                                    begin a transaction; one that says 250 to MAIL or RCPT and
+                                    sets nothing has refused it silently, as in aiosmtpd
+    a refused EHLO changes nothing  RFC 5321 4.1.4; in aiosmtpd the transaction is over
+    an answer is one reply          see aiosmtpd_replies.py
+    STARTTLS hooks that fail        leave the connection without service, as those do that say no
+"""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import logging
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from fastlisten.handlers.aiosmtpd_replies import error_reply, reply_of
+from fastlisten.handlers.aiosmtpd_types import MISSING, AuthResult, Envelope
+from fastlisten.handlers.smtp_events import Auth, Command, Content, Event, Mail, Recipient
+
+if TYPE_CHECKING:
+    from fastlisten.handlers.aiosmtpd_connection import AiosmtpdConnection
+    from fastlisten.handlers.aiosmtpd_site import Site
+
+__all__ = ["Dialogue"]
+
+logger = logging.getLogger("fastlisten.smtp")
+
+#: What may be said before STARTTLS where that is required (RFC 3207 4).
+BEFORE_STARTTLS = frozenset({"EHLO", "LHLO", "NOOP", "QUIT"})
+
+#: What needs a successful AUTH where that is required. The other commands of a transaction come
+#: after MAIL.
+AFTER_AUTH = frozenset({"MAIL", "VRFY"})
+
+_OK = b"250 OK\r\n"
+_INSECURE = b"554 Command refused due to lack of security\r\n"
+_STARTTLS_FIRST = b"530 Must issue a STARTTLS command first\r\n"
+_AUTH_FIRST = b"530 5.7.0 Authentication required\r\n"
+_AUTHENTICATED = b"235 2.7.0 Authentication successful\r\n"
+_AUTHENTICATED_ALREADY = b"503 Already authenticated\r\n"
+_INVALID = b"535 5.7.8 Authentication credentials invalid\r\n"
+_NO_UTF8 = b"501 Error: SMTPUTF8 disabled\r\n"
+_NO_BINARY = b"501 Error: BODY can only be one of 7BIT, 8BITMIME\r\n"
+_NO_PARAMETER = b"555 Parameters not recognized or not implemented\r\n"
+_NOT_ASCII = b"500 Error: strict ASCII mode\r\n"
+
+#: Parameters whose values are the client's own and lose their meaning in upper case.
+_KEEP = frozenset({"AUTH"})
+
+
+def _options(words: tuple[str, ...]) -> list[str]:
+    """Return the parameters of a command as aiosmtpd gives them to hooks: in upper case."""
+    options = []
+    for word in words:
+        keyword, equals, value = word.partition("=")
+        keyword = keyword.upper()
+        options.append(keyword + equals + (value if keyword in _KEEP else value.upper()))
+    return options
+
+
+class Dialogue:
+    """The hooks of one connection.
+
+    Attributes:
+        over: the engine has ended an AUTH dialogue that a hook is still in.
+    """
+
+    __slots__ = ("_calls", "_connection", "_secure", "_site", "over")
+
+    def __init__(self, site: Site, connection: AiosmtpdConnection) -> None:
+        self._site = site
+        self._connection = connection
+        self._calls: dict[str, int] = {}
+        self._secure = True
+        self.over = False
+
+    # --- whatever the event -------------------------------------------------------------------
+
+    async def answer(self, event: Event) -> None:
+        """Answer an event that is to be answered; never raises an Exception."""
+        engine = self._connection.engine
+        verb = event.verb if isinstance(event, Command) else _VERBS[type(event)]
+        try:
+            refusal = self._refusal(verb)
+            if refusal is not None:
+                self._connection.content()
+                engine.reject(refusal)
+                return
+            await _ANSWERS[verb](self, event)
+        except Exception as error:
+            reply = await self._of_exception(error)
+            if self.over:
+                self.over = False
+            elif not engine.waiting:
+                self._connection.give_up()
+            elif verb in ("RSET", "QUIT"):
+                engine.accept(reply)
+            else:
+                if verb in ("MAIL", "DATA"):
+                    self._connection.forget()
+                engine.reject(reply)
+
+    def _refusal(self, verb: str) -> bytes | None:
+        """Return why a command is not carried out, whatever its hook would say."""
+        parameters = self._site.parameters
+        server, engine = self._connection.server, self._connection.engine
+        if not self._secure and verb != "QUIT":
+            return _INSECURE
+        if (
+            parameters.require_starttls
+            and not engine.encrypted
+            and verb not in BEFORE_STARTTLS
+            and verb != "STARTTLS"
+        ):
+            return _STARTTLS_FIRST
+        limit = parameters.call_limit(verb)
+        if limit is not None:
+            self._calls[verb] = calls = self._calls.get(verb, 0) + 1
+            if calls > limit:
+                logger.warning("%r over limit for %s", server.session.peer, verb)
+                return f"421 4.7.0 {verb} sent too many times\r\n".encode()
+        if parameters.auth_required and verb in AFTER_AUTH and not server.session.authenticated:
+            return _AUTH_FIRST
+        return None
+
+    async def _call(self, name: str, *arguments: Any) -> Any:
+        """Return what a hook says, MISSING if there is none."""
+        hook = self._site.hooks.get(name)
+        if hook is None:
+            return MISSING
+        server = self._connection.server
+        return await hook(server, server.session, server.envelope, *arguments)
+
+    def _reply(self, status: Any) -> bytes:
+        return reply_of(status, self._site.parameters.enable_SMTPUTF8)
+
+    async def _of_exception(self, error: Exception) -> bytes:
+        """Return what is said of an exception of a hook."""
+        utf8 = self._site.parameters.enable_SMTPUTF8
+        peer = self._connection.server.session.peer
+        hook = self._site.hooks.get("exception")
+        try:
+            if hook is not None:
+                return self._reply(await hook(error))
+        except Exception as inner:
+            logger.exception("%r: exception in handle_exception()", peer)
+            return error_reply(inner, utf8)
+        logger.error("%r: SMTP session exception", peer, exc_info=error)
+        return error_reply(error, utf8)
+
+    # --- commands -----------------------------------------------------------------------------
+
+    async def _ehlo(self, event: Command) -> None:
+        site, connection = self._site, self._connection
+        server = connection.server
+        session = server.session
+        before = (server.envelope, session.extended_smtp, session.host_name)
+        server.envelope = Envelope()
+        session.extended_smtp = True
+        lines = list(site.ehlo_lines(event.usual))
+        reply = b""
+        try:
+            if site.ehlo_form == 0:
+                session.host_name = event.argument
+                reply = "\r\n".join([*lines, ""]).encode()
+            elif site.ehlo_form == 4:
+                reply = self._reply(await self._call("EHLO", event.argument))
+                if reply.startswith(b"2"):
+                    reply = self._reply("\r\n".join([*lines[:-1], reply.decode().rstrip()]))
+            else:
+                lines = await self._call("EHLO", event.argument, lines)
+                reply = self._reply("\r\n".join(lines))
+        finally:
+            if not (reply.startswith(b"2") and session.host_name):
+                server.envelope, session.extended_smtp, session.host_name = before
+        self._greeted(reply)
+
+    async def _helo(self, event: Command) -> None:
+        server = self._connection.server
+        session = server.session
+        before = (server.envelope, session.extended_smtp, session.host_name)
+        server.envelope = Envelope()
+        session.extended_smtp = False
+        reply = b""
+        try:
+            status = await self._call("HELO", event.argument)
+            if status is MISSING:
+                session.host_name = event.argument
+                reply = event.usual
+            else:
+                reply = self._reply(status)
+        finally:
+            if not (reply.startswith(b"2") and session.host_name):
+                server.envelope, session.extended_smtp, session.host_name = before
+        self._greeted(reply)
+
+    def _greeted(self, reply: bytes) -> None:
+        """Answer EHLO or HELO; without a name from the hook the client has not been greeted."""
+        engine = self._connection.engine
+        if reply.startswith(b"2") and self._connection.server.session.host_name:
+            engine.accept(reply)
+        else:
+            engine.reject(reply)
+
+    async def _rset(self, event: Command) -> None:
+        self._connection.forget()
+        status = await self._call("RSET")
+        self._connection.engine.accept(_OK if status is MISSING else self._reply(status))
+
+    async def _noop(self, event: Command) -> None:
+        self._plain(await self._call("NOOP", event.argument or None), event)
+
+    async def _vrfy(self, event: Command) -> None:
+        address = event.argument
+        if address.startswith("<") and address.endswith(">"):
+            address = address[1:-1]
+        self._plain(await self._call("VRFY", address), event)
+
+    async def _help(self, event: Command) -> None:
+        self._plain(MISSING, event)
+
+    def _plain(self, status: Any, event: Command) -> None:
+        """Answer a command that changes nothing."""
+        engine = self._connection.engine
+        reply = event.usual if status is MISSING else self._reply(status)
+        if reply.startswith(b"2"):
+            engine.accept(reply)
+        else:
+            engine.reject(reply)
+
+    async def _quit(self, event: Command) -> None:
+        status = await self._call("QUIT")
+        self._connection.engine.accept(event.usual if status is MISSING else self._reply(status))
+
+    # --- transactions -------------------------------------------------------------------------
+
+    async def _mail(self, event: Mail) -> None:
+        parameters, connection = self._site.parameters, self._connection
+        transaction, engine = event.transaction, connection.engine
+        refusal = None
+        if transaction.body == "BINARYMIME":
+            refusal = _NO_BINARY
+        elif transaction.ret or transaction.envid or (parameters.decode_data and transaction.body):
+            refusal = _NO_PARAMETER
+        elif transaction.smtputf8 and not parameters.enable_SMTPUTF8:
+            refusal = _NO_UTF8
+        if refusal is not None:
+            engine.reject(refusal)
+            return
+        connection.server.envelope.smtp_utf8 = transaction.smtputf8
+        sender, options = transaction.sender or "<>", _options(transaction.words)
+        status = await self._call("MAIL", sender, options)
+        envelope = connection.server.envelope
+        if status is MISSING:
+            envelope.mail_from = sender
+            envelope.mail_options.extend(options)
+            engine.accept(_OK)
+            return
+        reply = self._reply(status)
+        if reply.startswith(b"2") and envelope.mail_from:
+            engine.accept(reply)
+        else:
+            connection.forget()
+            engine.reject(reply)
+
+    async def _rcpt(self, event: Recipient) -> None:
+        engine = self._connection.engine
+        if event.notify or event.orcpt:
+            engine.reject(_NO_PARAMETER)
+            return
+        recipient, options = event.mailbox.text, _options(event.words)
+        status = await self._call("RCPT", recipient, options)
+        envelope = self._connection.server.envelope
+        if status is MISSING:
+            envelope.rcpt_tos.append(recipient)
+            envelope.rcpt_options.extend(options)
+            engine.accept(_OK)
+            return
+        reply = self._reply(status)
+        if reply.startswith(b"2") and envelope.rcpt_tos:
+            engine.accept(reply)
+        else:
+            engine.reject(reply)
+
+    async def _data(self, event: Content) -> None:
+        parameters, connection = self._site.parameters, self._connection
+        envelope, content = connection.server.envelope, connection.content()
+        if parameters.decode_data:
+            utf8 = parameters.enable_SMTPUTF8
+            try:
+                envelope.content = content.decode(
+                    "utf-8" if utf8 else "ascii", "surrogateescape" if utf8 else "strict"
+                )
+            except UnicodeDecodeError:
+                connection.forget()
+                connection.engine.reject(_NOT_ASCII)
+                return
+        else:
+            envelope.content = content
+        envelope.original_content = content
+        status = await self._call("DATA")
+        reply = _OK if status is MISSING else self._reply(status)
+        connection.forget()
+        if reply.startswith(b"2"):
+            connection.engine.accept(reply)
+        else:
+            connection.engine.reject(reply)
+
+    # --- TLS and AUTH -------------------------------------------------------------------------
+
+    def start_tls(self) -> bool:
+        """Whether STARTTLS may go on; if not, it has been answered."""
+        refusal = self._refusal("STARTTLS")
+        if refusal is not None:
+            self._connection.engine.reject(refusal)
+        return refusal is None
+
+    @property
+    def asks_after_tls(self) -> bool:
+        """Whether there is a hook to be asked once TLS has begun."""
+        return "STARTTLS" in self._site.hooks
+
+    async def tls_started(self) -> None:
+        """Ask the hook whether the TLS session is good enough."""
+        server = self._connection.server
+        self._secure = False
+        try:
+            okay = self._site.hooks["STARTTLS"](server, server.session, server.envelope)
+            # In aiosmtpd this hook is no coroutine function; one that is would always say yes.
+            self._secure = bool(await okay if inspect.isawaitable(okay) else okay)
+        except Exception:
+            logger.exception("%r: exception in handle_STARTTLS()", server.session.peer)
+
+    async def _auth(self, event: Auth) -> None:
+        connection = self._connection
+        engine, session = connection.engine, connection.server.session
+        if session.authenticated:
+            engine.reject(_AUTHENTICATED_ALREADY)
+            return
+        args = [event.mechanism]
+        if event.response is not None:
+            args.append(base64.b64encode(event.response).decode() or "=")
+        connection.held, self.over = b"", False
+        try:
+            reply = await self._authenticate(args)
+            reply = connection.held + (reply or b"")
+        finally:
+            connection.held = None
+        if self.over:
+            self.over = False
+        elif not engine.waiting:
+            connection.give_up()  # the hook did not wait for the response to its challenge
+        elif _last_code(reply).startswith(b"2"):
+            session.authenticated = True
+            engine.accept(reply)
+        else:
+            engine.reject(reply or _INVALID)
+
+    async def _authenticate(self, args: list[str]) -> bytes | None:
+        """Return the reply to AUTH, None if the hook has pushed it."""
+        server = self._connection.server
+        session = server.session
+        status = await self._call("AUTH", args)
+        if status is not MISSING:
+            return None if status is None else self._reply(status)
+        hook = self._site.auth_hooks.get(args[0]) or getattr(server, f"auth_{args[0]}")
+        result = await hook(server, args)
+        if not isinstance(result, AuthResult):
+            # Before AuthResult, hooks returned who the client is.
+            if result is None:
+                return None
+            if result is MISSING or result is False:
+                return _INVALID
+            session._login_data = result
+            return _AUTHENTICATED
+        if result.success:
+            session.auth_data = result.auth_data
+            session._login_data = getattr(result.auth_data, "login", None)
+            return _AUTHENTICATED if not result.message else self._reply(result.message)
+        if result.handled:
+            return None
+        return self._reply(result.message) if result.message else _INVALID
+
+
+def _last_code(replies: bytes) -> bytes:
+    """Return the code of the last of some replies."""
+    return replies.removesuffix(b"\r\n").rpartition(b"\n")[2][:3]
+
+
+_VERBS: dict[type, str] = {Mail: "MAIL", Recipient: "RCPT", Content: "DATA", Auth: "AUTH"}
+
+_ANSWERS: dict[str, Callable[[Dialogue, Any], Coroutine[Any, Any, None]]] = {
+    "EHLO": Dialogue._ehlo,
+    "LHLO": Dialogue._ehlo,
+    "HELO": Dialogue._helo,
+    "RSET": Dialogue._rset,
+    "NOOP": Dialogue._noop,
+    "VRFY": Dialogue._vrfy,
+    "HELP": Dialogue._help,
+    "QUIT": Dialogue._quit,
+    "MAIL": Dialogue._mail,
+    "RCPT": Dialogue._rcpt,
+    "DATA": Dialogue._data,
+    "AUTH": Dialogue._auth,
+}

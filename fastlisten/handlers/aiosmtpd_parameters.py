@@ -1,0 +1,139 @@
+"""The keyword arguments of aiosmtpd's SMTP class, and what they mean on our engine.
+
+Rules of this file: an argument is carried out or refused by a TypeError that says what to use
+instead; none is ignored. Names and defaults are aiosmtpd's (1.4), except those of `OURS`.
+"""
+
+from __future__ import annotations
+
+import ssl
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+__all__ = ["NO_LIMIT", "Parameters"]
+
+#: What `data_size_limit=None` means: a message lies in memory, and the readers of SIZE can be
+#: trusted with 32 bits.
+NO_LIMIT = 2**31 - 1
+
+#: aiosmtpd's limit for commands that `command_call_limit`, given as a dictionary, does not name.
+_CALL_LIMIT = 20
+
+#: What aiosmtpd knows and this server does not, and what to do instead.
+_REFUSED = {
+    "proxy_protocol_timeout": "PROXY is read by the listener, before a session begins",
+    "loop": "give it to the Controller; serve_smtp serves on the running loop",
+}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What aiosmtpd's SMTP class is made with.
+
+    Attributes:
+        data_size_limit: octets of a message; None or 0: `NO_LIMIT`.
+        enable_SMTPUTF8: take addresses that are not ASCII, and send replies that are not.
+        decode_data: `Envelope.content` is text; 8BITMIME is not offered then.
+        hostname: the name the server calls itself; None: this host's.
+        ident: the words after it in the greeting; None: ours.
+        tls_context: for STARTTLS.
+        require_starttls: nothing is done for a client before TLS but EHLO, NOOP, QUIT.
+        timeout: seconds between two inputs of a client.
+        auth_required: MAIL and VRFY need `Session.authenticated`.
+        auth_require_tls: AUTH is offered over TLS only.
+        auth_exclude_mechanism: mechanisms that are not offered.
+        auth_callback: (mechanism, login, password) -> bool.
+        command_call_limit: how often a client may give each command: one number for every
+            command, or a number by command, ``*`` for those not named.
+        authenticator: (server, session, envelope, mechanism, auth_data) -> AuthResult; it may
+            be a coroutine function, which in aiosmtpd it may not.
+        max_recipients: of one message; further ones are told to come again (452). Ours: aiosmtpd
+            has no limit. 1,000 is what other servers take of strangers by default (Postfix).
+        max_errors: refused commands; one more ends the connection. Ours: aiosmtpd counts those
+            alone that it does not know, up to 5.
+
+    Raises:
+        TypeError: a value of the wrong type, or two that contradict each other.
+        ValueError: a value out of range.
+    """
+
+    data_size_limit: int | None = 2**25
+    enable_SMTPUTF8: bool = False  # noqa: N815 - aiosmtpd's name
+    decode_data: bool = False
+    hostname: str | None = None
+    ident: str | None = None
+    tls_context: ssl.SSLContext | None = None
+    require_starttls: bool = False
+    timeout: float = 300
+    auth_required: bool = False
+    auth_require_tls: bool = True
+    auth_exclude_mechanism: Iterable[str] | None = None
+    auth_callback: Callable[[str, bytes, bytes], bool] | None = None
+    command_call_limit: int | dict[str, int] | None = None
+    authenticator: Callable[..., Any] | None = None
+    max_recipients: int = 1000
+    max_errors: int = 20
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Parameters:
+        """Return the parameters of the given keyword arguments.
+
+        Raises:
+            TypeError: one is unknown or not carried out here; the text says what to do.
+        """
+        known = {field.name for field in fields(cls)}
+        for name in given:
+            if name in _REFUSED:
+                raise TypeError(f"{name}: {_REFUSED[name]}")
+            if name not in known:
+                raise TypeError(f"{name!r} is not a parameter of the SMTP server")
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        limit = self.data_size_limit
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool)):
+            raise TypeError(f"data_size_limit is a number of octets or None, not {limit!r}")
+        if limit is not None and not 0 <= limit <= NO_LIMIT:
+            raise ValueError(f"data_size_limit is at most {NO_LIMIT}, not {limit}")
+        context = self.tls_context
+        if context is not None and not isinstance(context, ssl.SSLContext):
+            raise TypeError(f"tls_context is an SSLContext or None, not {context!r}")
+        if self.timeout <= 0:
+            raise ValueError(f"timeout is a positive number of seconds, not {self.timeout}")
+        for name in ("max_recipients", "max_errors"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        if isinstance(self.auth_exclude_mechanism, str):
+            raise TypeError("auth_exclude_mechanism is a list of names, not one string")
+        for name in ("auth_callback", "authenticator"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise TypeError(f"{name} is a function or None, not {getattr(self, name)!r}")
+        for name, text in (("hostname", self.hostname), ("ident", self.ident)):
+            if text is not None and not text.isprintable():
+                raise ValueError(f"{name} stands on the line of the greeting: {text!r}")
+        calls = self.command_call_limit
+        if isinstance(calls, Mapping):
+            if not all(isinstance(number, int) for number in calls.values()):
+                raise TypeError("all values of command_call_limit must be int")
+        elif calls is not None and not isinstance(calls, int):
+            raise TypeError("command_call_limit must be int or a dictionary of them")
+        if self.auth_required and not self.auth_require_tls:
+            # In aiosmtpd's words, which its users may filter.
+            warnings.warn(
+                "Requiring AUTH while not requiring TLS can lead to security vulnerabilities!",
+                stacklevel=4,
+            )
+
+    @property
+    def max_message_size(self) -> int:
+        """Octets that a message may have."""
+        return self.data_size_limit or NO_LIMIT
+
+    def call_limit(self, verb: str) -> int | None:
+        """Return how often a client may give a command, None for ever."""
+        limit = self.command_call_limit
+        if isinstance(limit, Mapping):
+            return limit.get(verb, limit.get("*", _CALL_LIMIT))
+        return limit
