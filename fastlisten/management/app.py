@@ -150,8 +150,8 @@ class Application:
     # -- reading: each takes the headers and the id in the path
 
     async def _page(self, headers: Headers, id: str) -> Response:
-        control, hostname = self._control, self._settings.hostname
-        made = await asyncio.to_thread(page, hostname, control.ready, control.reports())
+        control, reports = self._control, await self._control.reports()
+        made = await asyncio.to_thread(page, self._settings.hostname, control.ready, reports)
         return answer(
             made,
             "text/html; charset=utf-8",
@@ -163,17 +163,13 @@ class Application:
 
     async def _readiness(self, headers: Headers, id: str) -> Response:
         ready = self._control.ready
-        missing = [
-            {"id": report.id, "state": report.state.value}
-            for report in self._control.reports()
-            if not report.accepting
-        ]
+        missing = [{"id": id, "state": state.value} for id, state in self._control.not_accepting()]
         status = "ready" if ready else "unready"
         return json_answer({"status": status, "not-accepting": missing}, 200 if ready else 503)
 
     async def _metrics(self, headers: Headers, id: str) -> Response:
         openmetrics = wants_openmetrics(",".join(headers.getlist("accept")))
-        metrics = Metrics(self._control)
+        metrics = Metrics(self._control, await self._control.reports())
         made = await asyncio.to_thread(metrics.write, openmetrics)
         return answer(made, OPENMETRICS if openmetrics else TEXT, headers={"vary": "accept"})
 
@@ -181,7 +177,7 @@ class Application:
         return json_answer(self._document)
 
     async def _listeners(self, headers: Headers, id: str) -> Response:
-        reports = self._control.reports()
+        reports = await self._control.reports()
         return await asyncio.to_thread(
             lambda: json_answer({"listeners": [listener_json(report) for report in reports]})
         )

@@ -17,7 +17,7 @@ and alerts are built on them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -25,7 +25,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 
 from fastlisten.management.representation import errno_name
-from fastlisten.runtime.control import Control
+from fastlisten.runtime.control import Control, ListenerReport
 
 __all__ = ["OPENMETRICS", "TEXT", "Metrics", "wants_openmetrics"]
 
@@ -39,13 +39,14 @@ class Metrics(Collector):
 
     Args:
         control: of the server; asked now and not again.
+        reports: of all listeners.
     """
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, reports: Iterable[ListenerReport]) -> None:
         self._worker = str(control.worker)
         self._restarts = control.worker_restarts
         self._reloaded = control.reload_succeeded
-        self._reports = control.reports()
+        self._reports = tuple(reports)
         self._expiry = control.certificate_expiry()
 
     def write(self, openmetrics: bool) -> bytes:

@@ -76,20 +76,11 @@ def _read(path: str) -> str:
     except OSError as error:
         link = " (it must not be a symbolic link)" if os.path.islink(path) else ""
         raise TokenError(path, f"cannot be read: {error.strerror}{link}") from None
-    with open(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise TokenError(path, "is no regular file")
-        if found.st_uid not in (0, os.geteuid()):
-            raise TokenError(path, f"belongs to user {found.st_uid}, who can read and change it")
-        if found.st_mode & 0o077:
-            raise TokenError(
-                path,
-                f"has mode {stat.S_IMODE(found.st_mode):04o}, so that others may use it; "
-                "remove it to get a new token at the next start, or set it to 0600 if nobody "
-                "can have read it",
-            )
-        content = file.read(_LARGEST_FILE + 1)
+    try:
+        _check(path, os.fstat(fd))
+        content = os.read(fd, _LARGEST_FILE + 1)
+    finally:
+        os.close(fd)
     text = content.strip().decode("ascii", "replace")
     if len(content) > _LARGEST_FILE or not _TOKEN.fullmatch(text):
         raise TokenError(
@@ -98,6 +89,20 @@ def _read(path: str) -> str:
             "remove it to get one at the next start",
         )
     return text
+
+
+def _check(path: str, found: os.stat_result) -> None:
+    """Raise TokenError if the open file can be used by others."""
+    if not stat.S_ISREG(found.st_mode):
+        raise TokenError(path, "is no regular file")
+    if found.st_uid not in (0, os.geteuid()):
+        raise TokenError(path, f"belongs to user {found.st_uid}, who can read and change it")
+    if found.st_mode & 0o077:
+        raise TokenError(
+            path,
+            f"has mode {stat.S_IMODE(found.st_mode):04o}, so that others may use it; remove it to "
+            "get a new token at the next start, or set it to 0600 if nobody can have read it",
+        )
 
 
 def _link(path: str, content: bytes) -> bool:

@@ -34,6 +34,9 @@ MAX_LIMIT = 2**31 - 1
 #: when the server ends.
 _DRAIN_PAUSE = 0.05
 
+#: How many listeners are looked at before others have their turn on the loop: about a millisecond.
+_BATCH = 100
+
 
 class UnknownListenerError(FastlistenError):
     """There is no listener of that id; `id` is what was asked for."""
@@ -121,14 +124,23 @@ class Control:
         """
         return self._server.accepting
 
+    def not_accepting(self) -> list[tuple[str, State]]:
+        """Return id and state of the listeners because of which the server is not ready."""
+        return [(one.name, one.state) for one in self._server.listeners if not one.accepting]
+
     @property
     def reload_succeeded(self) -> bool:
         """False if what was read at the last reload could not be used; true before the first."""
         return self._server.reload_succeeded
 
-    def reports(self) -> list[ListenerReport]:
-        """Return what all listeners are, in order of id."""
-        return [_report(listener) for listener in self._server.listeners]
+    async def reports(self) -> list[ListenerReport]:
+        """Return what all listeners are, in order of id; each at a moment of its own."""
+        found = []
+        for number, listener in enumerate(self._server.listeners, 1):
+            found.append(_report(listener))
+            if number % _BATCH == 0:
+                await asyncio.sleep(0)
+        return found
 
     def report(self, id: str) -> ListenerReport:
         """Return what one listener is.
