@@ -1,7 +1,8 @@
 """Accounts: who has a mailbox here, from one TOML file.
 
     [account."alice@example.org"]
-    aliases = ["postmaster@example.org", "Alice.Liddell@example.org"]
+    password = "$argon2id$v=19$m=65536,t=3,p=4$..."
+    aliases = ["postmaster@example.org", "Alice.Liddell@example.org", "@example.com"]
 
 Rules of this file: blocking reads and writes of small files; no loop. A `Roster` is what one
 version of the file says and never changes; `Accounts` holds the newest that could be read. A file
@@ -10,7 +11,9 @@ that does not load changes nothing and is reported once.
 Addresses are looked up exactly first, then without regard to case. The mailbox `postmaster` of
 every local domain, and the one without a domain, exist always (RFC 5321 4.5.1): they are the
 account or alias of that name; failing that, of the first that is called postmaster in another
-domain; failing that, the first account of the file.
+domain; failing that, the first account of the file. An alias without a local part takes all mail
+of its domain that nobody else gets. An account without a password gets mail, and nobody can log
+in to it.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ import difflib
 import logging
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ import tomli
 
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.mail.address import AddressError, Mailbox, parse_mailbox
+from fastlisten.mail.passwords import read_parameters
 
 __all__ = ["Account", "Accounts", "Roster"]
 
@@ -36,7 +40,7 @@ logger = logging.getLogger("fastlisten.mail")
 #: NAME_MAX of every filesystem that matters: the longest name of a directory, in octets.
 _NAME_MAX = 255
 
-#: Keys of an account. The password is what AUTH will ask for; delivery needs none.
+#: Keys of an account.
 _KEYS = ("aliases", "password")
 
 
@@ -46,11 +50,14 @@ class Account:
 
     Attributes:
         name: its address, in canonical form.
-        aliases: other addresses whose mail it gets, as the file writes them.
+        aliases: other addresses whose mail it gets, as the file writes them; ``@domain`` for
+            all of a domain that nobody else gets.
+        password: the hash of its password, a PHC string; empty if nobody can log in.
     """
 
     name: str
     aliases: tuple[str, ...] = ()
+    password: str = field(default="", repr=False)
 
     @property
     def directory(self) -> str:
@@ -66,17 +73,21 @@ class Roster:
         accounts: in the file's order.
     """
 
-    __slots__ = ("_domains", "_exact", "_folded", "_postmaster", "accounts")
+    __slots__ = ("_catch_all", "_domains", "_exact", "_folded", "_postmaster", "accounts")
 
     def __init__(self, accounts: tuple[Account, ...] = ()) -> None:
         """Index the accounts; their addresses are valid and differ, as `parse` has seen to."""
         self.accounts = accounts
         self._exact: dict[tuple[str, str], Account] = {}
         self._folded: dict[tuple[str, str], Account] = {}
+        self._catch_all: dict[str, Account] = {}
         self._postmaster: Account | None = None
         for account in accounts:
             for text in (account.name, *account.aliases):
-                mailbox = parse_mailbox(text)
+                mailbox = parse_alias(text)
+                if _catches_all(mailbox):
+                    self._catch_all[mailbox.domain] = account
+                    continue
                 folded = mailbox.local.casefold()
                 self._exact[mailbox.local, mailbox.domain] = account
                 self._folded.setdefault((folded, mailbox.domain), account)
@@ -84,18 +95,33 @@ class Roster:
                     self._postmaster = account
         if self._postmaster is None and accounts:
             self._postmaster = accounts[0]
-        self._domains = frozenset(domain for _, domain in self._exact)
+        self._domains = frozenset(domain for _, domain in self._exact) | self._catch_all.keys()
 
     def find(self, mailbox: Mailbox) -> Account | None:
         """Return the account that gets mail for a mailbox, or None."""
-        local, domain = mailbox.local, mailbox.domain
-        account = self._exact.get((local, domain))
+        account = self._named(mailbox)
         if account is None:
-            local = local.casefold()
-            account = self._folded.get((local, domain))
-            if account is None and local == "postmaster" and (not domain or self.is_local(domain)):
-                account = self._postmaster
+            domain = mailbox.domain
+            if mailbox.local.casefold() == "postmaster" and (not domain or self.is_local(domain)):
+                return self._postmaster
+            account = self._catch_all.get(domain)
         return account
+
+    def login(self, name: str) -> Account | None:
+        """Return the account that a client names when it logs in, or None.
+
+        That is its name or an alias, without regard to case where nothing else has that name;
+        whose mail somebody gets besides (postmaster, a whole domain) says nothing about who he is.
+        """
+        try:
+            return self._named(parse_mailbox(name))
+        except AddressError:
+            return None
+
+    def _named(self, mailbox: Mailbox) -> Account | None:
+        """Return the account that has this address as name or alias."""
+        local, domain = mailbox.local, mailbox.domain
+        return self._exact.get((local, domain)) or self._folded.get((local.casefold(), domain))
 
     def is_local(self, domain: str) -> bool:
         """Whether some account or alias is in this domain (as `domain_key` gives it)."""
@@ -121,7 +147,7 @@ class Roster:
         if not isinstance(table, dict):
             problems.append(Problem('must be tables [account."name@domain"]', file, key="account"))
             table = {}
-        seen: dict[tuple[str, str], str] = {}
+        seen: dict[tuple[bool, str, str], str] = {}
         accounts = [_account(name, entry, file, problems, seen) for name, entry in table.items()]
         if problems:
             raise ConfigurationError(problems)
@@ -133,7 +159,7 @@ def _account(
     entry: Any,
     file: str,
     problems: list[Problem],
-    seen: dict[tuple[str, str], str],
+    seen: dict[tuple[bool, str, str], str],
 ) -> Account | None:
     """Return one account of the file, or None after adding to `problems`."""
     key = f'account."{name}"'
@@ -154,34 +180,65 @@ def _account(
                     suggestion=near[0] if near else "",
                 )
             )
-    if not isinstance(entry.get("password", ""), str):
+    password = entry.get("password", "")
+    if not isinstance(password, str):
         problems.append(Problem("must be a string", file, key=f"{key}.password"))
+    elif "password" in entry:
+        try:
+            read_parameters(password)
+        except ValueError as error:
+            problems.append(Problem(str(error), file, key=f"{key}.password"))
     aliases = entry.get("aliases", [])
     if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
         problems.append(Problem("must be an array of addresses", file, key=f"{key}.aliases"))
         return None
-    boxes = [mailbox] + [_address(alias, f"{key}.aliases", file, problems) for alias in aliases]
+    boxes = [mailbox]
+    boxes += [_address(alias, f"{key}.aliases", file, problems, parse_alias) for alias in aliases]
     for box in boxes:
         if box is None:
             continue
-        if owner := seen.get((box.local, box.domain)):
+        identity = (_catches_all(box), box.local, box.domain)
+        if owner := seen.get(identity):
             problems.append(Problem(f"{box} belongs to {owner} already", file, key=key))
-        seen[box.local, box.domain] = key
+        seen[identity] = key
     if mailbox is None or len(problems) > before:
         return None
-    account = Account(mailbox.canonical, tuple(aliases))
+    account = Account(mailbox.canonical, tuple(aliases), password)
     if len(account.directory.encode()) > _NAME_MAX:
         problems.append(Problem("too long for the name of a directory", file, key=key))
         return None
     return account
 
 
-def _address(text: str, key: str, file: str, problems: list[Problem]) -> Mailbox | None:
+def parse_alias(text: str) -> Mailbox:
+    """Return the mailbox that an alias names, one with an empty local part for ``@domain``.
+
+    Raises:
+        AddressError: it is neither.
+    """
+    if not text.startswith("@"):
+        return parse_mailbox(text)
+    return Mailbox(text, "", parse_mailbox("any" + text).domain)
+
+
+def _catches_all(alias: Mailbox) -> bool:
+    """Whether an alias is for a whole domain (``""@domain`` is not)."""
+    return alias.text.startswith("@")
+
+
+def _address(
+    text: str,
+    key: str,
+    file: str,
+    problems: list[Problem],
+    parse: Callable[[str], Mailbox] = parse_mailbox,
+) -> Mailbox | None:
     """Return the mailbox of an address, or None after adding to `problems`."""
     try:
-        return parse_mailbox(text)
+        return parse(text)
     except AddressError as error:
-        problems.append(Problem(str(error), file, key=key, allowed="name@domain"))
+        allowed = "name@domain" if parse is parse_mailbox else "name@domain, @domain"
+        problems.append(Problem(str(error), file, key=key, allowed=allowed))
         return None
 
 

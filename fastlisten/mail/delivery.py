@@ -21,6 +21,7 @@ from typing import ClassVar
 from fastlisten.mail.accounts import Account, Accounts
 from fastlisten.mail.events import Delivered, Subscriptions, call_on
 from fastlisten.mail.letter import Letter
+from fastlisten.mail.logins import Logins
 from fastlisten.mail.maildir import Maildir, Spool, unique_name
 
 __all__ = ["Delivered", "Letter", "PostOffice"]
@@ -37,6 +38,7 @@ class PostOffice:
 
     Attributes:
         accounts: who has a mailbox.
+        logins: who may log in.
         mail: the directory above all maildirs.
         spool: where mail lies that is for others, or not for accounts alone.
         subscriptions: who waits for mail.
@@ -48,6 +50,7 @@ class PostOffice:
 
     def __init__(self, data_directory: Path, accounts: Path) -> None:
         self.accounts = Accounts(accounts)
+        self.logins = Logins(self.accounts)
         self.mail = data_directory / "mail"
         self.spool = Spool(str(data_directory / "spool"))
         self.subscriptions = Subscriptions()
@@ -82,6 +85,7 @@ class PostOffice:
             if self._users:
                 return
             self._open.pop(self._key, None)
+        self.logins.close()
         self._pool.shutdown(wait=True)
 
     def maildir(self, account: Account) -> Maildir:

@@ -1,0 +1,177 @@
+"""Logins: names and passwords, verified within bounds, and nothing told by the time it takes.
+
+Rules of this file: the loop never hashes. An attempt passes three gates, in this order:
+
+    the penalty of its address    penalties.py: waits, one at a time after failures
+    the queue of the process      at most WAITING; more are told to come again
+    a thread                      at most AT_ONCE, each takes the memory of one hash (64 MiB)
+
+In the thread every attempt costs one verification with the same parameters, whatever is wrong:
+the name, the password, its length, an account that has none (`passwords.Decoys`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+from fastlisten.mail import passwords
+from fastlisten.mail.accounts import Account, Accounts, Roster
+from fastlisten.mail.penalties import LoginsBusyError, Penalties
+
+__all__ = ["Logins", "LoginsBusyError"]
+
+logger = logging.getLogger("fastlisten.mail")
+
+#: Verifications at the same time. Each keeps a processor busy (or several: its lanes), which mail
+#: needs, too.
+AT_ONCE = 2
+
+#: Verifications that wait for a thread: about four seconds of them.
+WAITING = 64
+
+#: Failures that are logged in a minute; of the others their number.
+LOGGED = 60
+
+#: Characters of a name that are logged.
+LOGGED_NAME = 80
+
+
+class Logins:
+    """Who may log in; one for each post office.
+
+    Attributes:
+        available: passwords can be verified: argon2-cffi is installed.
+        penalties: the waiting times of addresses.
+    """
+
+    def __init__(self, accounts: Accounts, penalties: Penalties | None = None) -> None:
+        self.available = passwords.available()
+        self.penalties = penalties or Penalties()
+        self._accounts = accounts
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="logins")
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._counts = {"succeeded": 0, "failed": 0, "busy": 0}
+        self._decoys: tuple[Roster | None, passwords.Decoys] = (None, passwords.Decoys(()))
+        #: Nothing that is kept of a wrong password shall be of use to who reads the memory.
+        self._key = secrets.token_bytes(32)
+        self._minute = 0
+        self._logged = 0
+
+    async def check(self, name: str, password: str, address: str) -> Account | None:
+        """Verify a name and its password.
+
+        Once it has begun, an attempt counts, whether its end is waited for or not.
+
+        Args:
+            name: an account's name, or one of its aliases.
+            password: as the client gave it.
+            address: the client's, empty where it has none.
+
+        Returns:
+            The account, or None if one of the two is wrong.
+
+        Raises:
+            LoginsBusyError: not now; nothing was verified.
+        """
+        try:
+            source = await self.penalties.enter(address)
+            try:
+                job = self._submit(name, passwords.prepared(password))
+            except BaseException:
+                self.penalties.leave(source, None)
+                raise
+            job.add_done_callback(partial(self._ended, name, password, address, source))
+            return await asyncio.wrap_future(job)
+        except LoginsBusyError:
+            with self._lock:
+                self._counts["busy"] += 1
+            raise
+
+    def statistics(self) -> dict[str, int]:
+        """Return how many attempts succeeded, failed, and were told to come again."""
+        with self._lock:
+            return self._counts.copy()
+
+    def close(self) -> None:
+        """End the threads; what waits for one is dropped. Blocks for a verification's time."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, name: str, secret: bytes | None) -> Future[Account | None]:
+        with self._lock:
+            if self._under_way >= AT_ONCE + WAITING:
+                raise LoginsBusyError(f"{WAITING} logins are waiting")
+            try:
+                job = self._pool.submit(self._verify, name, secret)
+            except RuntimeError as error:
+                raise LoginsBusyError("logins have ended") from error
+            self._under_way += 1
+            return job
+
+    # --- in the pool --------------------------------------------------------------------------
+
+    def _verify(self, name: str, secret: bytes | None) -> Account | None:
+        """Do the same work for everybody, and say who it is."""
+        roster = self._accounts.reload()
+        if roster is None:
+            raise LoginsBusyError("the accounts cannot be read")
+        account = roster.login(name)
+        phc = self._decoys_of(roster).choose(name)
+        if account is not None and account.password:
+            phc = account.password
+        try:
+            right = passwords.verify(phc, secret or b"")
+        except passwords.CannotVerifyError as error:
+            logger.error("%s", error)
+            raise LoginsBusyError(str(error)) from error
+        known = account is not None and account.password and secret is not None
+        return account if right and known else None
+
+    def _decoys_of(self, roster: Roster) -> passwords.Decoys:
+        of, decoys = self._decoys
+        if of is not roster:
+            decoys = passwords.Decoys(it.password for it in roster.accounts if it.password)
+            self._decoys = (roster, decoys)
+        return decoys
+
+    def _ended(
+        self, name: str, password: str, address: str, source: str, job: Future[Account | None]
+    ) -> None:
+        """Count an attempt, on whatever thread it ends."""
+        with self._lock:
+            self._under_way -= 1
+        if job.cancelled() or job.exception() is not None:
+            self.penalties.leave(source, None)
+            return
+        if job.result() is not None:
+            self.penalties.leave(source, None)
+            with self._lock:
+                self._counts["succeeded"] += 1
+            return
+        text = f"{name}\0{password}".encode("utf-8", "surrogatepass")
+        self.penalties.leave(source, hashlib.blake2b(text, digest_size=16, key=self._key).digest())
+        self._log(name, address)
+
+    def _log(self, name: str, address: str) -> None:
+        """Count and log a failure, or only count it when there are too many."""
+        minute = int(time.monotonic()) // 60
+        with self._lock:
+            self._counts["failed"] += 1
+            dropped = 0
+            if minute != self._minute:
+                dropped = max(0, self._logged - LOGGED)
+                self._minute, self._logged = minute, 0
+            self._logged += 1
+            wanted = self._logged <= LOGGED
+        if dropped:
+            logger.warning("%d more logins failed", dropped)
+        if wanted:
+            shown = name if len(name) <= LOGGED_NAME else name[:LOGGED_NAME] + "..."
+            logger.warning("login as %a from [%s] failed", shown, address)
