@@ -1,4 +1,4 @@
-"""What the configuration checks of an smtp listener's role and relay, and that passwords are hidden."""
+"""What the configuration checks of an smtp listener: role, relay; and that passwords are hidden."""
 
 from __future__ import annotations
 

@@ -55,7 +55,6 @@ def test_what_this_version_has(body: str) -> None:
         ("limits.deny = '10.0.0.0/8'", "limits.deny"),
         ("forward = '127.0.0.1:25'", "forward"),
         ("bind = 'systemd:x'", "bind"),
-        ("protocol = 'lmtp'", "protocol"),
         ("protocol = 'imap'", "protocol"),
         ("protocol = 'managesieve'", "protocol"),
     ],
@@ -116,7 +115,7 @@ def test_an_inherited_default_is() -> None:
 
 def test_of_the_embedded_default() -> None:
     blocked = {problem.key.split(".")[2] for problem in default_config().unavailable()}
-    assert blocked == {"lmtp", "imap", "imaps", "managesieve", "jmap"}
+    assert blocked == {"imap", "imaps", "managesieve", "jmap"}
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_the_trace_of_other_clients(peer: str, tls: bool, expected: bytes) -> No
     for _ in range(2):
         protocol._engine.next_event()
         protocol._engine.accept()
-    text = handler.trace(protocol._info, protocol._engine, "ID")
+    text = handler.received(protocol._info, protocol._engine, "ID")
     assert expected in text
     assert (b" with ESMTPS id ID\r\n" if tls else b" with ESMTP id ID\r\n") in text
 

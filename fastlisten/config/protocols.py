@@ -80,7 +80,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 }
 
 # Those that this package has a handler for; it works also where it was never installed.
-_OWN = frozenset(("smtp", "http"))
+_OWN = frozenset(("smtp", "lmtp", "http"))
 
 #: Protocols that cannot go from plain text to TLS within a connection.
 WITHOUT_STARTTLS = frozenset(("http", "jmap"))

@@ -25,6 +25,7 @@ GROUP = "fastlisten.handlers"
 # The package's own handlers also work from a source tree that was never installed.
 _OWN = {
     "smtp": "fastlisten.handlers.smtp:SmtpHandler",
+    "lmtp": "fastlisten.handlers.smtp:LmtpHandler",
     "http": "fastlisten.handlers.http:HttpHandler",
 }
 

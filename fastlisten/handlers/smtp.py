@@ -1,25 +1,28 @@
-"""The smtp handler: what is the same for all SMTP connections of a listener.
+"""The smtp and lmtp handlers: what is the same for all connections of a listener.
 
 Rules of this file: bytes that the native core sends (greeting, refusals, farewells), the limits,
-the post office, and the header fields that a message gets. What happens on a connection is in
-smtp_connection.py.
+the post office, the relay. What happens on a connection is in smtp_connection.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime
-import email.utils
 import functools
 import importlib
-import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
 from fastlisten.handlers.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp_early import Anteroom
 from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_options import OPTIONS
+from fastlisten.handlers.smtp_options import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
+from fastlisten.handlers.smtp_relay import Relay, relay_of
 from fastlisten.handlers.smtp_replies import reply
+from fastlisten.handlers.smtp_reports import Reports
+from fastlisten.handlers.smtp_sasl import MECHANISMS
+from fastlisten.handlers.smtp_trace import Trace
+from fastlisten.mail import passwords
 from fastlisten.mail.delivery import PostOffice
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Controller",
+    "LmtpHandler",
     "SmtpHandler",
     "UnixSocketController",
     "UnixSocketUnthreadedController",
@@ -50,7 +54,19 @@ def __getattr__(name: str) -> Any:
 
 
 class SmtpHandler(Handler):
-    """SMTP for one listener (RFC 5321)."""
+    """SMTP for one listener (RFC 5321).
+
+    Attributes:
+        per_recipient: the reply to a message is one for each recipient.
+        role: `mx` or `submission`; the latter takes mail from authenticated clients only.
+        max_received: Received fields that a message may have.
+        relay: where mail for others goes, None if nowhere.
+        reports: sends the notices that senders have asked for.
+
+    Raises:
+        ConfigurationError: a package is missing, or a file of the relay's; the keys of its
+            problems are those of the handler's rows.
+    """
 
     name: ClassVar[str] = "smtp"
     default_port: ClassVar[int] = 25
@@ -58,31 +74,74 @@ class SmtpHandler(Handler):
     server_speaks_first: ClassVar[bool] = True
     lazy: ClassVar[bool] = True
     options = OPTIONS
+    protocol: ClassVar[Literal["smtp", "lmtp"]] = "smtp"
+    per_recipient: ClassVar[bool] = False
 
     def __init__(self, settings: HandlerSettings) -> None:
         super().__init__(settings)
-        self.greeting = f"220 {settings.hostname} ESMTP {settings.greeting}".rstrip().encode()
-        self.greeting += b"\r\n"
+        words = f"220 {settings.hostname} {self._kind} {settings.greeting}"
+        self._values = {row.key: row.default for row in self.options} | dict(settings.options)
+        self.greeting = words.rstrip().encode() + b"\r\n"
+        self._delay: float | None = self._values.get("greeting-delay")
+        self._late_greeting = self.greeting
+        if self._delay is not None:
+            # The native core greets at once; so the connection is made at once, and greets.
+            self.greeting = b""
+            self.lazy = False  # type: ignore[misc]  # read from the instance
+        self.max_received: int = self._values["max-received"]
+        self.role = self._find_role()
+        self.relay = self._find_relay()
+        self.reports = Reports(settings.hostname, self.relay)
+        self._trace = Trace(settings.hostname, self.protocol)
         self._office: PostOffice | None = None
         self._hosted: Hosted | None = None
         if settings.options.get("aiosmtpd-handler"):
             from fastlisten.handlers.aiosmtpd_hosted import Hosted
 
             self._hosted = Hosted(settings)
-        self._date = (0, "")
+        elif self.role == "submission" and not passwords.available():
+            message = (
+                "nobody can log in here without the package argon2-cffi: "
+                'pip install "fastlisten[auth]"'
+            )
+            raise ConfigurationError([Problem(message, key="role")])
+
+    @property
+    def _kind(self) -> str:
+        """The word for the protocol in the greeting."""
+        return "LMTP" if self.protocol == "lmtp" else "ESMTP"
+
+    def _find_role(self) -> str:
+        """Return the role that is written, else the one that the port suggests."""
+        if "role" not in self._values:
+            return "mx"
+        by_port = "submission" if self.settings.port in SUBMISSION_PORTS else "mx"
+        return self._values["role"] or by_port
+
+    def _find_relay(self) -> Relay | None:
+        if "relay" not in self._values:
+            return None
+        settings = relay_of(self._values, self.settings.hostname)
+        return None if settings is None else Relay(settings)
 
     @functools.cached_property
     def limits(self) -> Limits:
         """What holds for every connection of the listener; made for the first one."""
         settings = self.settings
-        values = {row.key: row.default for row in OPTIONS} | dict(settings.options)
         return Limits(
             hostname=settings.hostname,
-            max_message_size=values["max-message-size"],
-            max_recipients=values["max-recipients"],
-            max_errors=values["max-errors"],
+            max_message_size=self._values["max-message-size"],
+            max_recipients=self._values["max-recipients"],
+            max_errors=self._values["max-errors"],
             starttls=settings.tls is not None and not settings.tls_implicit,
+            protocol=self.protocol,
+            mechanisms=MECHANISMS if self._takes_logins else (),
+            auth_required=self.role == "submission",
         )
+
+    @property
+    def _takes_logins(self) -> bool:
+        return self.protocol == "smtp" and passwords.available()
 
     def refusal(self, reason: Reason) -> bytes:
         """Return what a client hears that is not served (RFC 5321 3.1, RFC 3463)."""
@@ -118,7 +177,13 @@ class SmtpHandler(Handler):
         """Return the protocol object for one connection."""
         if self._hosted is not None:
             return self._hosted.connection(info)
-        return SmtpConnection(self, info)
+        if self._delay is None:
+            return SmtpConnection(self, info)
+        hostname = self.settings.hostname
+        refusal = reply(554, "5.5.0", f"{hostname} You spoke before you were greeted")
+        return Anteroom(
+            info, self._delay, self._late_greeting, refusal, lambda: SmtpConnection(self, info)
+        )
 
     async def start(self) -> None:
         """Open the post office and read the accounts.
@@ -127,7 +192,7 @@ class SmtpHandler(Handler):
             ValueError: there is no data directory to deliver to.
         """
         if not self.settings.data_directory:
-            raise ValueError("the smtp handler needs a data directory")
+            raise ValueError(f"the {self.name} handler needs a data directory")
         office = PostOffice.enter(
             self.settings.data_directory, self.settings.extra.get("accounts", "")
         )
@@ -142,6 +207,9 @@ class SmtpHandler(Handler):
 
     async def stop(self) -> None:
         """Leave the post office; what is being delivered is waited for."""
+        await self.reports.close()
+        if self.relay is not None:
+            await self.relay.close()
         if self._hosted is not None:
             self._hosted.stop()
         if self._office is not None:
@@ -159,39 +227,17 @@ class SmtpHandler(Handler):
             raise RuntimeError("the handler has not been started")
         return self._office
 
-    def trace(self, info: ConnectionInfo, engine: Engine, name: str, cipher: str = "") -> bytes:
-        """Return the header fields that a message gets on top of it (RFC 5321 4.4).
+    def received(self, info: ConnectionInfo, engine: Engine, name: str, cipher: str = "") -> bytes:
+        """Return the Received field of a message; as `Trace.received`."""
+        return self._trace.received(info, engine, name, cipher)
 
-        Args:
-            info: where it comes from.
-            engine: the session, with its transaction.
-            name: the identifier of the message.
-            cipher: TLS version and cipher in words, empty where there is none or it is not known.
-        """
-        transaction = engine.transaction
-        assert transaction is not None
-        client = engine.client_name
-        if info.peer:
-            peer = info.peer.partition("%")[0]
-            client += f" ([IPv6:{peer}])" if ":" in peer else f" ([{peer}])"
-        # RFC 3848 and RFC 6531 4.3 name the kinds; there is none for TLS without EHLO.
-        kind = "UTF8SMTP" if transaction.smtputf8 else "ESMTP" if engine.extended else "SMTP"
-        if engine.encrypted and engine.extended:
-            kind += "S"
-        if cipher:
-            client += f"\r\n\t(using {cipher})"
-        recipients = transaction.recipients
-        receiver = f"\r\n\tfor <{recipients[0].mailbox}>" if len(recipients) == 1 else ""
-        return (
-            f"Return-Path: <{transaction.sender}>\r\n"
-            f"Received: from {client}\r\n\tby {self.settings.hostname} with {kind} id {name}"
-            f"{receiver};\r\n\t{self._now()}\r\n"
-        ).encode()
 
-    def _now(self) -> str:
-        """Return the date for a header; made once a second."""
-        now = int(time.time())
-        if self._date[0] != now:
-            moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
-            self._date = (now, email.utils.format_datetime(moment))
-        return self._date[1]
+class LmtpHandler(SmtpHandler):
+    """LMTP for one listener (RFC 2033): each recipient gets a reply of its own; no relay."""
+
+    name: ClassVar[str] = "lmtp"
+    default_port: ClassVar[int] = 24
+    default_tls_port: ClassVar[int] = 0
+    options = LMTP_OPTIONS
+    protocol: ClassVar[Literal["smtp", "lmtp"]] = "lmtp"
+    per_recipient: ClassVar[bool] = True

@@ -80,11 +80,21 @@ def _decode(argument: bytes, status: str) -> str:
         raise Refused(501, status, "The address is not UTF-8") from error
 
 
-def _mailbox(match: re.Match[str], status: str) -> Mailbox:
-    """Make the mailbox of a matched path, or refuse it with the given enhanced status code."""
-    path = match.group().partition("<")[2]
-    if len(path) >= MAX_PATH or (not path.isascii() and len(path.encode()) >= MAX_PATH):
-        raise Refused(501, status, f"A path has at most {MAX_PATH} octets")
+def _mailbox(match: re.Match[str], argument: bytes, status: str) -> Mailbox:
+    """Make the mailbox of a matched path.
+
+    Args:
+        match: of the argument as text.
+        argument: what follows the verb.
+        status: the enhanced code for a path that is not well-formed.
+
+    Raises:
+        Refused: it is not, or it is too long.
+    """
+    if len(argument) > MAX_PATH:
+        path = match.group().partition("<")[2]
+        if len(path.encode()) >= MAX_PATH:
+            raise Refused(501, status, f"A path has at most {MAX_PATH} octets")
     try:
         return mailbox_of(match)
     except AddressError as error:
@@ -107,7 +117,7 @@ def parse_mail(argument: bytes, extended: bool, limits: Limits, encrypted: bool)
     match = _SENDER.match(text)
     if match is None:
         raise Refused(501, "5.1.7", "Syntax: MAIL FROM:<address>")
-    sender = _mailbox(match, "5.1.7").text if match.group("local") else ""
+    sender = _mailbox(match, argument, "5.1.7").text if match.group("local") else ""
     transaction = Transaction(sender)
     if match.end() < len(text):
         apply_mail_parameters(transaction, text[match.end() :], extended, limits, encrypted)
@@ -132,7 +142,7 @@ def parse_recipient(argument: bytes, extended: bool, smtputf8: bool) -> Recipien
     if match is None:
         raise Refused(501, "5.1.3", "Syntax: RCPT TO:<address>")
     name = match.group("postmaster")
-    mailbox = Mailbox(name, "postmaster", "") if name else _mailbox(match, "5.1.3")
+    mailbox = Mailbox(name, "postmaster", "") if name else _mailbox(match, argument, "5.1.3")
     recipient = Recipient(mailbox)
     if match.end() < len(text):
         apply_recipient_parameters(recipient, text[match.end() :], extended, smtputf8)

@@ -1,12 +1,14 @@
 """One SMTP connection: the engine between a transport and the post office.
 
-Rules of this file: the glue, and nothing that one of the three can decide. The greeting has been
-sent when an object is made (by the native core), so that it is never written here.
+Rules of this file: the transport, TLS, AUTH, and the order of events; what becomes of mail is in
+smtp_transactions.py. The greeting has been sent when an object is made (by the native core, or by
+smtp_early.py), so that it is never written here.
 
 What stops a connection's engine for a while, each ended by a callback that calls `_run` again:
 
     a letter is being delivered, or takes no more for now     Letter -> _progress
     the accounts file has changed and is read again           PostOffice.refresh -> _looked_up
+    a password is being verified, or the relay is asked       _work
     the client does not read its replies                      pause_writing / resume_writing
     it has had its share of the loop                          call_soon -> _take_turn
     TLS begins                                                start_tls -> _secured
@@ -19,18 +21,26 @@ exchanged, and meets nobody but the handshake.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from typing import TYPE_CHECKING, cast
 
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.smtp_engine import Engine
-from fastlisten.handlers.smtp_events import Content, Goodbye, Mail, Recipient, Reset, StartTls
+from fastlisten.handlers.smtp_events import (
+    Auth,
+    Content,
+    Flush,
+    Goodbye,
+    Mail,
+    Recipient,
+    Reset,
+    Response,
+    StartTls,
+)
+from fastlisten.handlers.smtp_refusal import Refused
 from fastlisten.handlers.smtp_replies import NO_TLS_NOW, reply
-from fastlisten.mail.accounts import Account
-from fastlisten.mail.address import Mailbox
-from fastlisten.mail.delivery import Letter
-from fastlisten.mail.maildir import unique_name
+from fastlisten.handlers.smtp_sasl import Credentials, Login, Plain, mechanism
+from fastlisten.handlers.smtp_transactions import Transactions
+from fastlisten.mail.logins import LoginsBusyError
 
 if TYPE_CHECKING:
     from fastlisten.handlers.smtp import SmtpHandler
@@ -46,39 +56,18 @@ READ_AHEAD = 64 * 1024
 #: get their turn.
 SHARE = 8
 
-_UNKNOWN_RECIPIENT = reply(550, "5.1.1", "No such mailbox here")
-_NO_ACCOUNTS = reply(451, "4.3.5", "Mailboxes are not known at the moment; try again later")
-_NO_SPACE = reply(452, "4.3.1", "Not enough storage; try again later")
-_NOT_STORED = reply(451, "4.3.0", "The message could not be stored; try again later")
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_WRONG_LOGIN = reply(535, "5.7.8", "Name or password is wrong")
+_LOGINS_BUSY = reply(454, "4.7.0", "Logins cannot be checked at the moment; try again later")
 
 
-class SmtpConnection(asyncio.Protocol):
+class SmtpConnection(Transactions):
     """One connection. The native core (or whoever serves it) has sent the greeting."""
 
-    __slots__ = (
-        "_accounts",
-        "_engine",
-        "_eof",
-        "_handler",
-        "_info",
-        "_letter",
-        "_name",
-        "_reading",
-        "_scheduled",
-        "_transport",
-        "_write_paused",
-    )
+    __slots__ = ("_eof", "_reading", "_sasl", "_scheduled", "_write_paused")
 
     def __init__(self, handler: SmtpHandler, info: ConnectionInfo) -> None:
-        self._handler = handler
-        self._info = info
-        self._engine = Engine(handler.limits, info.tls)
-        self._transport: asyncio.Transport | None = None
-        self._accounts: dict[str, Account] = {}
-        self._letter: Letter | None = None
-        self._name = ""
+        super().__init__(handler, info)
+        self._sasl: Plain | Login | None = None
         self._reading = True
         self._write_paused = False
         self._scheduled = False
@@ -127,7 +116,7 @@ class SmtpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything; a message that is not whole, or not yet published, is dropped."""
         self._transport = None
-        self._forget()
+        self._forget(gone=True)
 
     # --- the engine ---------------------------------------------------------------------------
 
@@ -144,9 +133,10 @@ class SmtpConnection(asyncio.Protocol):
             if isinstance(event, Content):
                 self._content(event)
             elif isinstance(event, Recipient):
-                self._look_up(event.mailbox)
+                self._look_up(event)
             elif isinstance(event, Mail):
                 self._accounts.clear()
+                self._homes.clear()
                 engine.accept()
             elif isinstance(event, Reset):
                 self._forget()
@@ -159,12 +149,22 @@ class SmtpConnection(asyncio.Protocol):
                     transport.write(replies)
                 transport.close()
                 return
-            else:  # Flush
+            elif isinstance(event, Flush):
                 transport.write(engine.replies())
                 batches += 1
                 if batches == SHARE:
                     self._scheduled = True
                     asyncio.get_running_loop().call_soon(self._take_turn)
+            elif isinstance(event, Auth):
+                self._sasl = mechanism(event.mechanism)
+                self._step(event.response)
+            elif isinstance(event, Response):
+                if event.data is None:
+                    self._sasl = None
+                else:
+                    self._step(event.data)
+            else:
+                raise AssertionError(f"nobody asked for {event}")
         replies = engine.replies()
         if replies:
             transport.write(replies)
@@ -182,20 +182,9 @@ class SmtpConnection(asyncio.Protocol):
         self._scheduled = False
         self._run()
 
-    def _crammed(self) -> bool:
-        """Whether the letter takes no more for now."""
-        return self._letter is not None and self._letter.full
-
     def _at_work(self) -> bool:
         """Whether something will call `_run` again without the client's doing."""
         return self._write_paused or self.working
-
-    def _forget(self) -> None:
-        """Drop what is kept of a transaction."""
-        self._accounts.clear()
-        if self._letter is not None:
-            self._letter.abandon()
-            self._letter = None
 
     # --- TLS ----------------------------------------------------------------------------------
 
@@ -209,6 +198,7 @@ class SmtpConnection(asyncio.Protocol):
         transport.pause_reading()
         self._engine.accept()
         self._forget()
+        self._user = ""
         transport.write(self._engine.replies())
         self._reading = True  # as it will be afterwards, whatever it was before
         if not transport.is_closing():  # it is, if the client has gone already
@@ -238,89 +228,35 @@ class SmtpConnection(asyncio.Protocol):
         name, _, bits = tls.cipher()
         return f"{tls.version()} with cipher {name} ({bits} bits)"
 
-    # --- recipients ---------------------------------------------------------------------------
+    # --- AUTH ---------------------------------------------------------------------------------
 
-    def _look_up(self, mailbox: Mailbox) -> None:
-        """Answer RCPT, or have the accounts read again first."""
-        office = self._handler.office
-        if office.accounts.current():
-            self._answer_recipient(mailbox)
-        else:
-            office.refresh(asyncio.get_running_loop(), lambda: self._looked_up(mailbox))
-
-    def _looked_up(self, mailbox: Mailbox) -> None:
-        if self._transport is not None:
-            self._answer_recipient(mailbox)
-            self._run()
-
-    def _answer_recipient(self, mailbox: Mailbox) -> None:
-        roster = self._handler.office.accounts.roster
-        if roster is None:
-            self._engine.reject(_NO_ACCOUNTS)
+    def _step(self, response: bytes | None) -> None:
+        """Go on with the dialogue of AUTH."""
+        assert self._sasl is not None
+        try:
+            result = self._sasl.step(response)
+        except Refused as error:
+            self._sasl = None
+            self._engine.reject(error.reply)
             return
-        account = roster.find(mailbox)
+        if isinstance(result, Credentials):
+            self._sasl = None
+            self._start(self._check(result))
+        else:
+            self._engine.challenge(result)
+
+    async def _check(self, credentials: Credentials) -> None:
+        """Answer AUTH by whether the password is right."""
+        logins = self._handler.office.logins
+        try:
+            account = await logins.check(credentials.name, credentials.password, self._info.peer)
+        except LoginsBusyError as error:
+            logger.warning("%s: login from [%s]: %s", self._info.listener, self._info.peer, error)
+            self._engine.reject(_LOGINS_BUSY)
+            return
         if account is None:
-            self._engine.reject(_UNKNOWN_RECIPIENT)
+            self._engine.reject(_WRONG_LOGIN)
             return
-        self._accounts[account.name] = account
+        self._user = account.name
+        logger.info("%s: [%s] is %s", self._info.listener, self._info.peer, account.name)
         self._engine.accept()
-
-    # --- the message --------------------------------------------------------------------------
-
-    def _content(self, event: Content) -> None:
-        """Add to the letter, and deliver it when it is whole."""
-        letter = self._letter
-        if letter is None:
-            self._name = unique_name()
-            letter = self._letter = Letter(
-                self._handler.office,
-                list(self._accounts.values()),
-                self._name,
-                asyncio.get_running_loop(),
-                self._progress,
-            )
-            cipher = self._cipher() if self._engine.encrypted else ""
-            letter.add(self._handler.trace(self._info, self._engine, self._name, cipher))
-        if event.data:
-            letter.add(event.data)
-        if event.final:
-            letter.finish()
-            if letter.done:
-                self._answer_message(letter)
-
-    def _progress(self) -> None:
-        """Go on after a job of the letter has ended."""
-        letter = self._letter
-        if letter is not None and letter.done and self._transport is not None:
-            self._answer_message(letter)
-        self._run()
-
-    def _answer_message(self, letter: Letter) -> None:
-        """Say what became of the message."""
-        transaction = self._engine.transaction
-        assert transaction is not None
-        self._letter = None
-        listener, peer = self._info.listener, self._info.peer
-        error = letter.error
-        if error is None:
-            logger.info(
-                "%s: %s from <%s> at [%s] to %s: %d octets delivered",
-                listener,
-                self._name,
-                transaction.sender,
-                peer,
-                ", ".join(self._accounts),
-                letter.size,
-            )
-            self._engine.accept(b"250 2.0.0 Ok, id " + self._name.encode() + b"\r\n")
-        else:
-            logger.error(
-                "%s: %s from <%s> at [%s] not delivered: %s",
-                listener,
-                self._name,
-                transaction.sender,
-                peer,
-                error,
-            )
-            self._engine.reject(_NO_SPACE if error.errno in _FULL else _NOT_STORED)
-        self._accounts.clear()

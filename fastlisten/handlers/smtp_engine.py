@@ -74,6 +74,8 @@ _SECURING = State.SECURING
 _CLOSING = State.CLOSING
 _CLOSED = State.CLOSED
 
+_receive = Extensions.receive  # what super() looks up, at each piece of input
+
 
 class Engine(Extensions):
     """One connection's SMTP session, from the server's side, after the greeting."""
@@ -85,13 +87,15 @@ class Engine(Extensions):
     def receive(self, data: bytes) -> None:
         """Take what the client sent."""
         state = self._state
-        if state is _SECURING:
+        if state is _COMMAND or state is _CONTENT:
+            _receive(self, data)
+        elif state is _SECURING:
             if data:
                 # Plaintext after the go-ahead. Nothing may be said any more: the client takes
                 # what comes now for TLS.
                 self._state = _CLOSING
         elif state is not _CLOSING and state is not _CLOSED:
-            super().receive(data)
+            _receive(self, data)
 
     @property
     def closed(self) -> bool:
@@ -165,9 +169,11 @@ class Engine(Extensions):
             self.chunked = False
             self._replies.append(answer or replies.SENDER_OK)
         elif isinstance(event, Content):
-            self._replies.append(self._for_each(answer or replies.OK))
+            if self._lmtp:
+                answer = self._for_each(answer or replies.OK)
             self.transaction = None
             self._rejected = 0
+            self._replies.append(answer or replies.OK)
         elif isinstance(event, StartTls):
             if self.buffered:
                 self._hang_up(self._limits.too_early)

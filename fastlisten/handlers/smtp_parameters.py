@@ -33,8 +33,10 @@ MAX_ORCPT = 500
 MAX_AUTH = 500 - len(" AUTH=")
 
 # No keyword of any extension is longer than 12; the bound keeps replies that name one short.
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,31})(?:=([!-<>-~\u0080-\U0010ffff]+))?")
-_SIZE = re.compile(r"[0-9]{1,20}\Z")
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,31})(?:=[!-<>-~\u0080-\U0010ffff]+)?")
+
+#: RFC 1870 3: the most digits of the value of SIZE.
+MAX_SIZE = 20
 
 #: xtext: printable ASCII but "+" and "=", and what is not, or not allowed, as "+" and two digits.
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+\Z")
@@ -56,29 +58,27 @@ def _split(text: str) -> list[str]:
 
     Args:
         text: what follows the path, beginning with a space.
+
+    Raises:
+        Refused: it does not, or a keyword is given twice.
     """
     if text[0] != " ":
         raise Refused(501, "5.5.4", "A space belongs between the path and its parameters")
-    return [word for word in text.split(" ") if word]
+    words = text[1:].split(" ")
+    if len(words) > 1:
+        words = [word for word in words if word]
+        keywords = {word.partition("=")[0].upper() for word in words}
+        if len(keywords) < len(words):
+            raise Refused(501, "5.5.4", "A parameter is given twice")
+    return words
 
 
-def _parameters(words: list[str]) -> dict[str, str | None]:
-    """Return the values by their keywords in upper case; None for a keyword without a value.
-
-    Raises:
-        Refused: bad syntax, or a keyword given twice.
-    """
-    parameters: dict[str, str | None] = {}
-    for word in words:
-        match = _PARAMETER.fullmatch(word)
-        if match is None:
-            raise Refused(501, "5.5.4", "Bad syntax of a parameter")
-        keyword, value = match.groups()
-        keyword = keyword.upper()
-        if keyword in parameters:
-            raise Refused(501, "5.5.4", f"{keyword} is given twice")
-        parameters[keyword] = value
-    return parameters
+def _not_here(word: str, command: str) -> Refused:
+    """Return the verdict on a parameter that is not known."""
+    match = _PARAMETER.fullmatch(word)
+    if match is None:
+        return Refused(501, "5.5.4", "Bad syntax of a parameter")
+    return Refused(555, "5.5.4", f"{match[1].upper()} is not a parameter of {command} here")
 
 
 def _decode_match(match: re.Match[str]) -> str:
@@ -119,16 +119,17 @@ def apply_mail_parameters(
         Refused: with the reply to be given.
     """
     words = _split(text)
-    for keyword, value in _parameters(words).items():
-        apply = _MAIL.get(keyword)
-        if apply is None or not extended or (apply is _auth and not limits.offers_auth(encrypted)):
-            raise Refused(555, "5.5.4", f"{keyword} is not a parameter of MAIL here")
-        apply(transaction, value, limits)
+    for word in words:
+        keyword, equals, value = word.partition("=")
+        apply = _MAIL.get(keyword) or _MAIL.get(keyword.upper())
+        if not (apply and extended) or (apply is _auth and not limits.offers_auth(encrypted)):
+            raise _not_here(word, "MAIL")
+        apply(transaction, value if equals else None, limits)
     transaction.words = tuple(words)
 
 
 def _size(transaction: Transaction, value: str | None, limits: Limits) -> None:
-    if value is None or _SIZE.match(value) is None:
+    if not (value and value.isascii() and value.isdigit() and len(value) <= MAX_SIZE):
         raise Refused(501, "5.5.4", "SIZE needs a number of octets")
     transaction.size = int(value)
     if transaction.size > limits.max_message_size:
@@ -203,13 +204,15 @@ def apply_recipient_parameters(
         Refused: with the reply to be given.
     """
     words = _split(text)
-    for keyword, value in _parameters(words).items():
+    for word in words:
+        keyword, equals, value = word.partition("=")
+        keyword = keyword.upper()
         if not extended or keyword not in ("NOTIFY", "ORCPT"):
-            raise Refused(555, "5.5.4", f"{keyword} is not a parameter of RCPT here")
+            raise _not_here(word, "RCPT")
         if keyword == "NOTIFY":
-            recipient.notify = _notify(value)
+            recipient.notify = _notify(value if equals else None)
         else:
-            recipient.orcpt = _orcpt(value, smtputf8)
+            recipient.orcpt = _orcpt(value if equals else None, smtputf8)
     recipient.words = tuple(words)
 
 

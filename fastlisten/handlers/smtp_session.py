@@ -151,16 +151,19 @@ class Session(Chunks):
 
     def _hello_reply(self, verb: bytes, argument: bytes) -> bytes:
         parse_client_name(argument)
+        return self._welcome(verb)
+
+    def _hello(self, verb: bytes, argument: bytes) -> Event | None:
+        self.client_name = parse_client_name(argument)
+        self.extended = verb != b"HELO"
+        self._replies.append(self._welcome(verb))
+        return self._reset()
+
+    def _welcome(self, verb: bytes) -> bytes:
         limits = self._limits
         if verb == b"HELO":
             return limits.helo
         return limits.ehlo_encrypted if self.encrypted else limits.ehlo
-
-    def _hello(self, verb: bytes, argument: bytes) -> Event | None:
-        self._replies.append(self._hello_reply(verb, argument))
-        self.client_name = argument.decode("ascii")
-        self.extended = verb != b"HELO"
-        return self._reset()
 
     def _mail(self, verb: bytes, argument: bytes) -> Event | None:
         if not self.client_name:

@@ -1,0 +1,420 @@
+"""One session with the relay, for the foreign recipients of one transaction.
+
+Rules of this file: SMTP as a client, over aiosmtplib; no accounts and no letters. Addresses and
+parameters are passed on as the client wrote them, octet by octet; that is why commands are made
+here and not by aiosmtplib's `mail` and `rcpt`, which parse addresses anew.
+
+    recipient()   connect, EHLO, STARTTLS, EHLO, AUTH, MAIL if need be; RCPT
+    send()        DATA or BDAT, and the message
+    finish()      QUIT, in the background
+    abort()       at any time: the connection is closed at once
+
+A relay that closes the connection before it gets the message (they wait some minutes, and our
+client may be slow) is connected to once more, and hears everything again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import aiosmtplib
+
+from fastlisten.handlers.smtp_events import Recipient, Transaction
+from fastlisten.handlers.smtp_relay_replies import (
+    LOST,
+    NO_BINARY,
+    NO_EIGHT_BITS,
+    NO_PLACE,
+    NO_UTF8,
+    NOT_READ,
+    UNREACHABLE,
+    RelayRefused,
+    quoted,
+    refusal,
+)
+
+if TYPE_CHECKING:
+    from fastlisten.handlers.smtp_relay import Relay
+
+__all__ = ["Octets", "Outgoing", "Source"]
+
+logger = logging.getLogger("fastlisten.smtp")
+
+#: Octets of a message that are read and written at a time.
+PIECE = 256 * 1024
+
+#: Seconds that a relay gets to answer QUIT. The message is its own already.
+_GOODBYE_TIMEOUT = 5.0
+
+
+class Source:
+    """Octets of a message, read piece by piece in a thread.
+
+    Args:
+        path: the file.
+        skip: octets at its beginning that are not for the relay.
+        size: octets that are.
+    """
+
+    __slots__ = ("_path", "_skip", "size")
+
+    def __init__(self, path: str, skip: int, size: int) -> None:
+        self._path = path
+        self._skip = skip
+        self.size = size
+
+    def read(self, offset: int) -> bytes:
+        """Return a piece, not empty.
+
+        The file is opened anew each time: nothing is left behind by who is cancelled.
+
+        Raises:
+            OSError: it cannot be read, or is shorter than it was.
+        """
+        with open(self._path, "rb", buffering=0) as file:
+            file.seek(self._skip + offset)
+            piece = file.read(min(PIECE, self.size - offset))
+        if not piece:
+            raise OSError(errno.EIO, "the file is too short", self._path)
+        return piece
+
+
+class Octets(Source):
+    """Octets of a message that is in memory."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__("", 0, len(data))
+        self._data = data
+
+    def read(self, offset: int) -> bytes:
+        """Return a piece."""
+        return self._data[offset : offset + PIECE]
+
+
+class Outgoing:
+    """A session with the relay.
+
+    Attributes:
+        recipients: those that the relay has accepted, in order.
+        relays_dsn: the relay takes the parameters of RFC 3461.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_placed",
+        "_relay",
+        "_smtp",
+        "_transaction",
+        "_writer",
+        "recipients",
+        "relays_dsn",
+    )
+
+    def __init__(self, relay: Relay, transaction: Transaction) -> None:
+        self._relay = relay
+        self._transaction = transaction
+        self._smtp: aiosmtplib.SMTP | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._placed = False
+        self._ended = False
+        self.recipients: list[Recipient] = []
+        self.relays_dsn = False
+
+    def __str__(self) -> str:
+        return str(self._relay.settings)
+
+    @property
+    def host(self) -> str:
+        """The relay's name or address."""
+        return self._relay.settings.host
+
+    async def recipient(self, recipient: Recipient) -> None:
+        """Ask the relay for a recipient.
+
+        Raises:
+            RelayRefused: with the reply to our client.
+        """
+        async with self._errors(UNREACHABLE):
+            smtp = await self._ready()
+            await self._rcpt(smtp, recipient)
+        self.recipients.append(recipient)
+
+    async def send(self, content: Source) -> str:
+        """Hand the message over.
+
+        Args:
+            content: gives it.
+
+        Returns:
+            The relay's words about it.
+
+        Raises:
+            RelayRefused: with the reply to our client; the relay does not have the message, or
+                has not said so.
+        """
+        async with self._errors(LOST):
+            smtp = await self._ready()
+            if self._transaction.body == "BINARYMIME":
+                return await self._send(smtp, f"BDAT {content.size} LAST".encode(), content)
+            code, text = await smtp.execute_command(b"DATA")
+            if code != 354:
+                raise refusal(code, text)
+            return await self._send(smtp, b"", content)
+
+    def finish(self) -> None:
+        """Take leave, without waiting for it."""
+        if self._smtp is None or not self._smtp.is_connected:
+            self.abort()
+        else:
+            self._relay.end_later(self._goodbye(self._smtp))
+
+    def abort(self) -> None:
+        """Close the connection at once; who waits for it is to be cancelled."""
+        self._ended = True
+        self._close()
+
+    # --- the session --------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _errors(self, lost: bytes) -> AsyncIterator[None]:
+        """Turn what can go wrong into what the client hears, and close where that was the end.
+
+        Args:
+            lost: the reply for a connection that breaks or cannot be made.
+        """
+        try:
+            yield
+        except RelayRefused as error:
+            logger.info("relay %s: %s", self, error)
+            raise
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            # OSError includes timeouts and TLS; ValueError is aiosmtplib's for odd octets.
+            self._close()
+            if isinstance(error, aiosmtplib.SMTPResponseException):
+                reason = f"{error.code} {quoted(error.message)}"
+            else:
+                reason = f"{type(error).__name__}: {error}"
+            logger.warning("relay %s: %s", self, reason)
+            raise RelayRefused(lost, reason) from error
+        except BaseException:
+            self._close()
+            raise
+
+    async def _ready(self) -> aiosmtplib.SMTP:
+        """Return a session in which the relay knows all that it has accepted so far."""
+        smtp = self._smtp
+        if smtp is not None and smtp.is_connected:
+            return smtp
+        self._close()
+        smtp = await self._connect()
+        try:
+            await self._mail(smtp)
+            for recipient in self.recipients:
+                await self._rcpt(smtp, recipient)
+        except RelayRefused as error:
+            self._close()
+            if self.recipients:
+                # It had said otherwise before. The client asks again, and hears the new answer.
+                raise RelayRefused(LOST, str(error)) from error
+            raise
+        return smtp
+
+    async def _connect(self) -> aiosmtplib.SMTP:
+        settings = self._relay.settings
+        try:
+            await self._relay.take_place()
+        except TimeoutError as error:
+            raise RelayRefused(NO_PLACE, "no place for another session") from error
+        self._placed = True
+        smtp = self._smtp = aiosmtplib.SMTP(
+            hostname=settings.host if settings.port else None,
+            port=settings.port or None,
+            socket_path=None if settings.port else settings.host,
+            local_hostname=settings.hostname,
+            timeout=settings.timeout,
+            use_tls=settings.tls == "implicit",
+            start_tls=False,  # done below, where a refusal of it can be judged
+            tls_context=self._relay.context,
+        )
+        await self._done(smtp.connect())
+        await self._done(smtp.ehlo())
+        if settings.tls in ("verify", "may"):
+            await self._start_tls(smtp)
+        if settings.user:
+            encrypted = smtp.get_transport_info("sslcontext") is not None
+            if not (encrypted or settings.near):
+                raise aiosmtplib.SMTPException("no TLS, so that the password is kept back")
+            await self._done(smtp.login(settings.user, settings.password))
+        self.relays_dsn = smtp.supports_extension("dsn")
+        assert smtp.transport is not None
+        assert smtp.protocol is not None
+        # For its `drain`. It is kept as long as the transport: it closes that when it goes.
+        self._writer = asyncio.StreamWriter(
+            smtp.transport,  # type: ignore[arg-type]  # BaseTransport by its annotation
+            smtp.protocol,
+            None,
+            asyncio.get_running_loop(),
+        )
+        return smtp
+
+    async def _start_tls(self, smtp: aiosmtplib.SMTP) -> None:
+        needed = self._relay.settings.tls == "verify"
+        if not smtp.supports_extension("starttls"):
+            if needed:
+                raise aiosmtplib.SMTPException("it does not offer STARTTLS")
+            return
+        try:
+            await self._done(smtp.starttls(tls_context=self._relay.context))
+        except aiosmtplib.SMTPResponseException as error:
+            if needed:
+                raise
+            logger.info("relay %s: no TLS: %d %s", self, error.code, quoted(error.message))
+            return
+        await self._done(smtp.ehlo())
+
+    async def _done(self, step: object) -> None:
+        """Wait for a step; stop here if `abort` came meanwhile.
+
+        `asyncio.wait_for` of Python 3.11 loses a cancellation that comes in the moment in which
+        what it waits for is done.
+        """
+        await step  # type: ignore[misc]
+        if self._ended:
+            raise asyncio.CancelledError
+
+    async def _mail(self, smtp: aiosmtplib.SMTP) -> None:
+        transaction = self._transaction
+        words = [f"FROM:<{transaction.sender}>"]
+        if transaction.body == "BINARYMIME":
+            if not (smtp.supports_extension("binarymime") and smtp.supports_extension("chunking")):
+                raise RelayRefused(NO_BINARY)
+            words.append("BODY=BINARYMIME")
+        elif transaction.body == "8BITMIME":
+            if not smtp.supports_extension("8bitmime"):
+                raise RelayRefused(NO_EIGHT_BITS)
+            words.append("BODY=8BITMIME")
+        if transaction.smtputf8:
+            if not smtp.supports_extension("smtputf8"):
+                raise RelayRefused(NO_UTF8)
+            words.append("SMTPUTF8")
+        if transaction.size and smtp.supports_extension("size"):
+            words.append(f"SIZE={transaction.size}")
+        if self.relays_dsn:
+            if transaction.ret:
+                words.append(f"RET={transaction.ret}")
+            if transaction.envid:
+                words.append(f"ENVID={transaction.envid}")
+        if transaction.auth and self._relay.settings.user and smtp.supports_extension("auth"):
+            # RFC 4954 5: we do not vouch for what the client says of its message's origin.
+            words.append("AUTH=<>")
+        await self._command(smtp, "MAIL", words)
+
+    async def _rcpt(self, smtp: aiosmtplib.SMTP, recipient: Recipient) -> None:
+        words = [f"TO:<{recipient.mailbox.text}>"]
+        if self.relays_dsn:
+            if recipient.notify:
+                words.append(f"NOTIFY={recipient.notify}")
+            if recipient.orcpt:
+                words.append(f"ORCPT={recipient.orcpt}")
+        await self._command(smtp, "RCPT", words)
+
+    async def _command(self, smtp: aiosmtplib.SMTP, verb: str, words: list[str]) -> None:
+        code, text = await smtp.execute_command(verb.encode(), *(word.encode() for word in words))
+        if self._ended:
+            raise asyncio.CancelledError
+        if not 200 <= code <= 299:
+            raise refusal(code, text)
+
+    # --- the message --------------------------------------------------------------------------
+
+    async def _send(self, smtp: aiosmtplib.SMTP, chunk: bytes, content: Source) -> str:
+        """Write the message and return the relay's words.
+
+        Args:
+            smtp: ready for it.
+            chunk: the BDAT command to write first; empty after DATA.
+            content: gives the message.
+        """
+        protocol, writer = smtp.protocol, self._writer
+        assert protocol is not None
+        assert writer is not None
+        timeout = self._relay.settings.timeout
+        # It is read from now on: a relay may refuse before it has the whole message.
+        answer = asyncio.ensure_future(protocol.read_response())
+        try:
+            if chunk:
+                writer.write(chunk + b"\r\n")
+            async for piece in _pieces(content, stuffed=not chunk):
+                if answer.done():
+                    break
+                writer.write(piece)
+                try:
+                    async with asyncio.timeout(timeout):
+                        await writer.drain()
+                except ConnectionError:
+                    break  # what it said last, if anything, says more
+            await asyncio.wait((answer,), timeout=10 * timeout)
+            if not answer.done():
+                raise TimeoutError("no reply to the whole message")
+            code, text = answer.result()
+        finally:
+            answer.cancel()
+        if not 200 <= code <= 299:
+            raise refusal(code, text)
+        return quoted(text)
+
+    # --- the end ------------------------------------------------------------------------------
+
+    async def _goodbye(self, smtp: aiosmtplib.SMTP) -> None:
+        try:
+            await smtp.quit(timeout=_GOODBYE_TIMEOUT)
+        except (aiosmtplib.SMTPException, OSError) as error:
+            logger.debug("relay %s: at QUIT: %s", self, error)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        """Close the connection, if there is one, and give its place back."""
+        smtp, self._smtp = self._smtp, None
+        if smtp is not None:
+            transport = smtp.transport
+            smtp.close()
+            if transport is not None:
+                transport.abort()  # type: ignore[attr-defined]  # BaseTransport by its annotation
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.transport.abort()
+        if self._placed:
+            self._placed = False
+            self._relay.give_place_back()
+
+
+async def _pieces(content: Source, stuffed: bool) -> AsyncIterator[bytes]:
+    """Give a message piece by piece, as DATA wants it if `stuffed`: dots doubled, and the end.
+
+    Raises:
+        RelayRefused: it cannot be read.
+    """
+    tail = b"\r\n"
+    offset = 0
+    while offset < content.size:
+        try:
+            piece = await asyncio.to_thread(content.read, offset)
+        except OSError as error:
+            raise RelayRefused(NOT_READ, str(error)) from error
+        offset += len(piece)
+        if stuffed:
+            # Two octets of the piece before, so that a line that begins at the cut is seen.
+            joined = tail + piece
+            tail, piece = joined[-2:], joined.replace(b"\r\n.", b"\r\n..")[2:]
+        yield piece
+    if stuffed:
+        # A message that came by BDAT may end without CRLF, which DATA cannot say.
+        yield b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"

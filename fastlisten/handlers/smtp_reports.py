@@ -1,0 +1,126 @@
+"""Who is told that a message has arrived (NOTIFY=SUCCESS), and how the notice gets there.
+
+Rules of this file: after the reply to the message, beside everything else: a notice that cannot be
+sent is logged and forgotten, and delays nobody. A notice has no sender, and no notice is made for
+a message without one, so that none answers another (RFC 3461 6.2).
+
+    the sender has a mailbox here                the notice is delivered there
+    another, the session is authenticated        the relay, if there is one, gets it
+    another                                      nothing: a stranger could have notices sent to
+                                                 anybody whose name it gives as the sender
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import logging
+from collections.abc import Sequence
+
+from fastlisten.handlers.smtp_events import Recipient, Transaction
+from fastlisten.handlers.smtp_notices import Outcome, notice
+from fastlisten.handlers.smtp_relay import Relay
+from fastlisten.handlers.smtp_relay_replies import RelayRefused
+from fastlisten.handlers.smtp_trace import return_path
+from fastlisten.mail.address import Mailbox, parse_mailbox
+from fastlisten.mail.delivery import PostOffice
+
+__all__ = ["LARGEST_HEADER", "Reports", "wanted"]
+
+logger = logging.getLogger("fastlisten.smtp")
+
+#: Octets of a message's header that are kept for its notice.
+LARGEST_HEADER = 64 * 1024
+
+#: Seconds that notices get when the server stops.
+_LAST = 5.0
+
+
+def wanted(recipients: Sequence[Recipient]) -> list[Recipient]:
+    """Return the recipients for which a notice of success was asked for."""
+    return [recipient for recipient in recipients if "SUCCESS" in recipient.notify]
+
+
+class Reports:
+    """Sends the notices of one listener.
+
+    Args:
+        hostname: the name the server calls itself.
+        relay: for senders elsewhere, if there is one.
+    """
+
+    __slots__ = ("_hostname", "_relay", "_tasks")
+
+    def __init__(self, hostname: str, relay: Relay | None) -> None:
+        self._hostname = hostname
+        self._relay = relay
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def send(
+        self,
+        office: PostOffice,
+        transaction: Transaction,
+        outcome: Outcome,
+        header: bytes,
+        authenticated: bool,
+    ) -> None:
+        """Send a notice to the sender of a message, in the background.
+
+        Args:
+            office: where local senders have their mailboxes.
+            transaction: the message's.
+            outcome: what became of it.
+            header: the message's.
+            authenticated: the client has shown who it is.
+        """
+        if not (transaction.sender and outcome.recipients):
+            return
+        data = notice(
+            transaction, outcome, header, self._hostname, email.utils.formatdate(localtime=False)
+        )
+        work = self._send(office, transaction.sender, data, authenticated)
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Wait for what is being sent, not for long."""
+        tasks = list(self._tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_LAST)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _send(self, office: PostOffice, to: str, data: bytes, authenticated: bool) -> None:
+        try:
+            mailbox = parse_mailbox(to)
+            roster = office.accounts.roster
+            account = None if roster is None else roster.find(mailbox)
+            if account is not None:
+                await office.deliver([account], return_path("") + data)
+            elif roster is not None and roster.is_local(mailbox.domain):
+                logger.debug("no notice to <%s>: no such mailbox", to)
+            elif self._relay is None or not authenticated:
+                logger.debug("no notice to <%s>: it would go elsewhere", to)
+            else:
+                await self._hand_over(self._relay, mailbox, data)
+        except (OSError, RelayRefused) as error:
+            logger.warning("a notice to <%s> cannot be sent: %s", to, error)
+        except Exception:
+            # Nobody waits for this task, and what is wrong must not go by unseen.
+            logger.exception("a notice to <%s> cannot be sent", to)
+
+    async def _hand_over(self, relay: Relay, mailbox: Mailbox, data: bytes) -> None:
+        from fastlisten.handlers.smtp_outgoing import Octets
+
+        transaction = Transaction("", smtputf8=not mailbox.text.isascii())
+        outgoing = relay.outgoing(transaction)
+        try:
+            # No notice about a notice (RFC 3461 6.2).
+            await outgoing.recipient(Recipient(mailbox, notify="NEVER"))
+            await outgoing.send(Octets(data))
+            outgoing.finish()
+        except BaseException:
+            outgoing.abort()
+            raise
