@@ -1,4 +1,4 @@
-"""The main job of the installed package: from a TOML file to a message in a Maildir.
+"""The main job of the installed package: from a TOML file to served mail and a web page.
 
     python -I .ci/main_job.py
 
@@ -8,17 +8,23 @@ of the source tree is imported. Every step says what it did, and the first that 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
 import re
 import signal
 import smtplib
+import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 PROGRAM = Path(sysconfig.get_path("scripts"), "fastlisten")
@@ -31,20 +37,41 @@ CONFIGURATION = """\
 hostname = "mail.example.org"
 data-directory = "{directory}"
 
+[server.listener."http"]
+protocol = "http"
+bind = ["127.0.0.1:0"]
+
+[server.listener."lmtp"]
+protocol = "lmtp"
+bind = ["127.0.0.1:0"]
+
 [server.listener."smtp"]
 protocol = "smtp"
 bind = ["127.0.0.1:0"]
 max-connections = 100
+
+[server.listener."submission"]
+protocol = "smtp"
+bind = ["127.0.0.1:0"]
+smtp.role = "submission"
 """
 
-#: Dots at the start of lines, a line of one dot, 8-bit octets, no end of line at the end.
+ALICE, BOB = "alice@example.org", "bob@example.org"
+PASSWORD = "correct horse battery staple"
+
+#: Dots at the start of lines, a line of one dot, 8-bit octets.
 MESSAGE = b"Subject: the main job\r\n\r\n.\r\n..two\r\n.hidden\r\n\xc3\xa9\r\nthe last line\r\n"
 
 
-def fastlisten(*arguments: str) -> str:
+def fastlisten(*arguments: str, feed: str = "") -> str:
     """Run the program to its end; return what it prints."""
     done = subprocess.run(
-        [PROGRAM, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [PROGRAM, *arguments],
+        input=feed,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     if done.returncode:
         sys.exit(f"fastlisten {' '.join(arguments)}: {done.returncode}\n{done.stderr}")
@@ -68,16 +95,16 @@ def check_configuration(file: Path) -> None:
     fastlisten("check", str(file))
     shown = json.loads(fastlisten("show", str(file), "--json"))
     assert shown["format"] == 1
-    (listener,) = shown["listeners"]
-    assert listener["id"] == "smtp"
-    assert listener["max-connections"] == {"value": 100, "origin": "listener"}
-    assert listener["socket.backlog"] == {"value": 1024, "origin": "default"}
+    listeners = {listener["id"]: listener for listener in shown["listeners"]}
+    assert list(listeners) == ["http", "lmtp", "smtp", "submission"]
+    assert listeners["smtp"]["max-connections"] == {"value": 100, "origin": "listener"}
+    assert listeners["smtp"]["socket.backlog"] == {"value": 1024, "origin": "default"}
     print("configuration: checked and shown")
 
 
-def serve_and_deliver(file: Path, directory: Path) -> None:
-    """Serve the file, send a message, find it in the Maildir, stop the server."""
-    fastlisten("account", "add", "alice@example.org", "--config", str(file))
+@contextlib.contextmanager
+def serving(file: Path) -> Iterator[dict[str, int]]:
+    """Serve the file until the end of the block; give the port of each listener."""
     with subprocess.Popen(
         [PROGRAM, "serve", file], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
@@ -85,34 +112,130 @@ def serve_and_deliver(file: Path, directory: Path) -> None:
         guard.start()
         try:
             assert server.stdout is not None
-            first = server.stdout.readline()
-            found = re.search(r'listener "smtp": smtp on 127\.0\.0\.1:(\d+);', first)
-            if found is None:
-                sys.exit(f"serve says {first!r}\n{server.communicate()[1]}")
-            with smtplib.SMTP("127.0.0.1", int(found[1]), timeout=PATIENCE) as client:
-                client.sendmail("bob@example.net", ["alice@example.org"], MESSAGE)
+            ports: dict[str, int] = {}
+            while len(ports) < 4:
+                line = server.stdout.readline()
+                found = re.search(r'listener "(\w+)": \w+ on 127\.0\.0\.1:(\d+);', line)
+                if found is not None:
+                    ports[found[1]] = int(found[2])
+                elif not line:
+                    sys.exit(f"serve has ended\n{server.communicate()[1]}")
+            yield ports
             server.send_signal(signal.SIGTERM)
             _, log = server.communicate()
         finally:
             guard.cancel()
             server.kill()
     assert server.returncode == 0, f"serve ended with {server.returncode}\n{log}"
-    (delivered,) = (directory / "mail" / "alice@example.org" / "new").iterdir()
+    print("ended: with 0")
+
+
+def take_mail(directory: Path, account: str) -> tuple[bytes, bytes]:
+    """Remove an account's only message; return what was put on top of it, and the message."""
+    (delivered,) = (directory / "mail" / account / "new").iterdir()
     content = delivered.read_bytes()
+    delivered.unlink()
     assert content.endswith(b"\r\n" + MESSAGE), content
-    head = content[: -len(MESSAGE)]
+    return content[: -len(MESSAGE)], MESSAGE
+
+
+def bring_mail(port: int, directory: Path) -> None:
+    """A stranger brings a message by SMTP."""
+    with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
+        client.sendmail("bob@example.net", [ALICE], MESSAGE)
+    head, _ = take_mail(directory, ALICE)
     assert re.fullmatch(rb"Return-Path: <bob@example\.net>\r\nReceived: .*\r\n", head, re.DOTALL)
-    print(f"served: {len(MESSAGE)} bytes delivered as they were sent; ended with 0")
+    print(f"smtp: {len(MESSAGE)} bytes delivered as they were sent")
+
+
+def submit_mail(port: int, directory: Path) -> None:
+    """A user sends a message: STARTTLS with the certificate that was made, and AUTH."""
+    context = ssl.create_default_context(cafile=str(directory / "self-signed.pem"))
+    context.check_hostname = False
+    with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
+        client.starttls(context=context)
+        client.login(ALICE, PASSWORD)
+        client.sendmail(ALICE, [BOB], MESSAGE)
+    head, _ = take_mail(directory, BOB)
+    assert b" with ESMTPSA id " in head, head
+    print("submission: STARTTLS, AUTH, a message")
+
+
+def hand_over_mail(port: int, directory: Path) -> None:
+    """A mail server hands over a message by LMTP: one reply for each of two recipients."""
+    wire = MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as connection,
+        connection.makefile("rb") as replies,
+    ):
+
+        def say(words: bytes, code: bytes, count: int = 1) -> None:
+            connection.sendall(words)
+            for _ in range(count):
+                line = replies.readline()
+                while line[3:4] == b"-":
+                    line = replies.readline()
+                assert line.startswith(code), (words, line)
+
+        say(b"", b"220 ")
+        say(b"LHLO client.example.net\r\nMAIL FROM:<bob@example.net>\r\n", b"250 ", 2)
+        say(b"RCPT TO:<nobody@example.org>\r\n", b"550 ")
+        say(f"RCPT TO:<{ALICE}>\r\nRCPT TO:<{BOB}>\r\n".encode(), b"250 ", 2)
+        say(b"DATA\r\n", b"354 ")
+        say(wire, b"250 ", 2)
+        say(b"QUIT\r\n", b"221 ")
+    for account in (ALICE, BOB):
+        head, _ = take_mail(directory, account)
+        assert b" with LMTP id " in head, head
+    print("lmtp: a message for two")
+
+
+def ask(url: str, body: object = None, token: str = "") -> tuple[int, str]:
+    """Ask by GET, or by POST with a JSON body; return the status and the answer."""
+    request = urllib.request.Request(url)
+    if body is not None:
+        request.data = json.dumps(body).encode()
+        request.add_header("Content-Type", "application/json")
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, refusal.read().decode()
+
+
+def manage(port: int, directory: Path) -> None:
+    """The management application tells, and changes a limit for who has the token."""
+    site = f"http://127.0.0.1:{port}"
+    assert ask(f"{site}/healthz/ready")[0] == 200
+    metrics = ask(f"{site}/metrics")[1]
+    assert 'fastlisten_connections_limit{listener="smtp"} 100.0\n' in metrics
+    limit = f"{site}/api/listeners/smtp/limit"
+    assert ask(limit, {"limit": 7})[0] == 401
+    token = (directory / "management.token").read_text(encoding="ascii").strip()
+    status, answer = ask(limit, {"limit": 7}, token)
+    assert (status, json.loads(answer)["limit"]) == (200, 7)
+    print("http: ready, metrics, a limit changed")
 
 
 def main() -> None:
     """Do all of it in a directory of its own."""
     check_installation()
     with tempfile.TemporaryDirectory() as name:
-        file = Path(name, "mail.toml")
+        directory = Path(name)
+        file = directory / "mail.toml"
         file.write_text(CONFIGURATION.format(directory=name), encoding="utf-8")
         check_configuration(file)
-        serve_and_deliver(file, Path(name))
+        words = ("--config", str(file), "--password-stdin")
+        fastlisten("account", "add", ALICE, *words, feed=f"{PASSWORD}\n")
+        fastlisten("account", "add", BOB, *words, feed="another\n")
+        with serving(file) as ports:
+            bring_mail(ports["smtp"], directory)
+            submit_mail(ports["submission"], directory)
+            hand_over_mail(ports["lmtp"], directory)
+            manage(ports["http"], directory)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Coroutine, Iterator
 from email.message import EmailMessage
 from typing import Any
 
@@ -11,7 +12,7 @@ import aiosmtplib
 import pytest
 from certificate_files import authority
 from helpers_clients import ALICE, BOB, HOST, MESSAGE, PASSWORDS, SENDER, ZOE, Mail, serving
-from serving import PATIENCE
+from serving import PATIENCE, soon
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def mail(server: Mail) -> Mail:
 
 
 def client(mail: Mail, listener: str, **options: Any) -> aiosmtplib.SMTP:
-    """Return a client that checks the certificate; `start_tls` None: where it is offered."""
+    """Return a client that checks the certificate, and begins TLS where it is offered."""
     return aiosmtplib.SMTP(
         hostname=HOST,
         port=mail.port(listener),
@@ -39,17 +40,32 @@ def client(mail: Mail, listener: str, **options: Any) -> aiosmtplib.SMTP:
     )
 
 
+def run(talk: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine; wait for the ends of its connections, for which aiosmtplib does not."""
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    async def main() -> None:
+        before = descriptors()
+        await talk()
+        await soon(lambda: descriptors() == before, "the ends of connections")
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("mechanism", ["plain", "login"])
 @pytest.mark.parametrize("listener", ["submission", "submissions"])
 def test_a_user_sends_a_message(mail: Mail, listener: str, mechanism: str) -> None:
     async def talk() -> None:
         async with client(mail, listener) as smtp:
+            await smtp.ehlo()
             auth = smtp.auth_plain if mechanism == "plain" else smtp.auth_login
             assert (await auth(ALICE, PASSWORDS[ALICE])).code == 235
             errors, _ = await smtp.sendmail(ALICE, [BOB, ALICE], MESSAGE)
             assert errors == {}
 
-    asyncio.run(talk())
+    run(talk)
     for account in (ALICE, BOB):
         trace, content = mail.the_one(account)
         assert content == MESSAGE
@@ -59,11 +75,12 @@ def test_a_user_sends_a_message(mail: Mail, listener: str, mechanism: str) -> No
 def test_passwords_beyond_ascii(mail: Mail) -> None:
     async def talk() -> None:
         async with client(mail, "submission") as smtp:
+            await smtp.ehlo()
             assert (await smtp.auth_plain(ZOE, PASSWORDS[ZOE])).code == 235
             errors, _ = await smtp.sendmail(ZOE, [BOB], MESSAGE, mail_options=["SMTPUTF8"])
             assert errors == {}
 
-    asyncio.run(talk())
+    run(talk)
     trace, content = mail.the_one(BOB)
     assert content == MESSAGE
     assert f"Return-Path: <{ZOE}>\n" in trace
@@ -76,6 +93,7 @@ def test_what_is_refused(mail: Mail) -> None:
             with pytest.raises(aiosmtplib.SMTPException, match="AUTH"):
                 await smtp.login(ALICE, PASSWORDS[ALICE])
         async with client(mail, "submission") as smtp:
+            await smtp.ehlo()
             with pytest.raises(aiosmtplib.SMTPAuthenticationError) as refused:
                 await smtp.auth_login(ALICE, "wrong")
             assert refused.value.code == 535
@@ -88,7 +106,7 @@ def test_what_is_refused(mail: Mail) -> None:
             assert [error.code for error in nobody.value.recipients] == [550, 550]
             assert [error.message[:6] for error in nobody.value.recipients] == ["5.1.1 ", "5.7.1 "]
 
-    asyncio.run(talk())
+    run(talk)
     assert mail.everything() == {}
 
 
@@ -118,7 +136,7 @@ def test_many_at_once(mail: Mail) -> None:
         )
         assert errors == {}
 
-    asyncio.run(talk())
+    run(talk)
     assert sorted(mail.arrived()) == sorted(
         b"Subject: %d\r\n\r\n" % number for number in range(200)
     )
