@@ -1,0 +1,340 @@
+"""Logins: right and wrong ones, equal work for all of them, and what bounds it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers_mail import cheap_hash
+
+from fastlisten.mail import logins as module
+from fastlisten.mail import passwords
+from fastlisten.mail.accounts import Accounts
+from fastlisten.mail.delivery import PostOffice
+from fastlisten.mail.logins import AT_ONCE, Logins, LoginsBusyError
+
+HASH = cheap_hash("sécret")
+
+TEXT = f"""
+[account."alice@example.org"]
+password = "{HASH}"
+aliases = ["Al@example.org", "@example.com"]
+
+[account."nobody@example.org"]
+[account."Bob@example.org"]
+password = "{cheap_hash("bob")}"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "accounts.toml"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def logins(file: Path) -> Iterator[Logins]:
+    those = Logins(Accounts(file))
+    yield those
+    those.close()
+    assert not [one for one in threading.enumerate() if one.name.startswith("logins")]
+
+
+def check(logins: Logins, name: str, password: str, address: str = "") -> str | None:
+    account = asyncio.run(logins.check(name, password, address))
+    return account.name if account else None
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "account"),
+    [
+        ("alice@example.org", "sécret", "alice@example.org"),
+        ("alice@example.org", "se\u0301cret", "alice@example.org"),  # decomposed
+        ("ALICE@Example.ORG", "sécret", "alice@example.org"),
+        ("al@example.org", "sécret", "alice@example.org"),
+        ("bob@example.org", "bob", "Bob@example.org"),
+        ("alice@example.org", "secret", None),
+        ("alice@example.org", "Sécret", None),
+        ("alice@example.org", "", None),
+        ("alice@example.org", "sécret\0", None),
+        ("alice@example.org", HASH, None),
+        ("alice@example.org", "bob", None),
+        ("nobody@example.org", "", None),
+        ("nobody@example.org", "sécret", None),
+        ("other@example.com", "sécret", None),  # a catch-all is no name
+        ("@example.com", "sécret", None),
+        ("postmaster@example.org", "sécret", None),
+        ("postmaster", "sécret", None),
+        ("alice", "sécret", None),
+        ("", "", None),
+    ],
+)
+def test_who_may_log_in(logins: Logins, name: str, password: str, account: str | None) -> None:
+    assert check(logins, name, password) == account
+    expected = {"succeeded": int(account is not None), "failed": int(account is None), "busy": 0}
+    assert logins.statistics() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [
+        ("alice@example.org", "sécret"),
+        ("alice@example.org", "wrong"),
+        ("alice@example.org", ""),
+        ("alice@example.org", "x" * 1025),
+        ("alice@example.org", "x" * 100_000),
+        ("alice@example.org", "\ud800"),
+        ("unknown@example.org", "sécret"),
+        ("unknown@example.org", "x" * 1025),
+        ("unknown@unknown.example", "x"),
+        ("nobody@example.org", "x"),
+        ("other@example.com", "x"),
+        ("no address", "x"),
+        ("", ""),
+        ("\ud800@example.org", "x"),
+        ("al\u0000ice@example.org", "x"),
+        ("alice\u202e@example.org", "x"),
+        ("x" * 100_000 + "@example.org", "x"),
+        ("a@xn--" + "x" * 60, "x"),
+    ],
+)
+def test_every_attempt_costs_one_verification_of_the_same_parameters(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch, name: str, password: str
+) -> None:
+    done: list[passwords.Parameters] = []
+    real = passwords.verify
+
+    def verify(phc: str, secret: bytes) -> bool:
+        done.append(passwords.read_parameters(phc))
+        assert len(secret) <= passwords.MAX_PASSWORD
+        return real(phc, secret)
+
+    monkeypatch.setattr(passwords, "verify", verify)
+    check(logins, name, password)
+    assert done == [passwords.read_parameters(HASH)]
+
+
+def test_a_decoy_that_matches_lets_nobody_in(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords, "verify", lambda phc, secret: True)
+    for name in ("unknown@example.org", "nobody@example.org", "other@example.com", ""):
+        assert check(logins, name, "x") is None
+    assert check(logins, "alice@example.org", "x" * 2000) is None
+    assert check(logins, "alice@example.org", "") is None
+    assert check(logins, "alice@example.org", "x") == "alice@example.org"
+
+
+def test_changes_of_the_file_hold_at_once(logins: Logins, file: Path) -> None:
+    assert check(logins, "alice@example.org", "sécret")
+    file.write_text(TEXT.replace(HASH, cheap_hash("another", 16)))
+    assert check(logins, "alice@example.org", "sécret") is None
+    assert check(logins, "alice@example.org", "another")
+    file.write_text("")
+    assert check(logins, "alice@example.org", "another") is None
+
+
+def test_without_accounts_nobody_is_wrong(tmp_path: Path) -> None:
+    those = Logins(Accounts(tmp_path / "none.toml"))
+    with pytest.raises(LoginsBusyError):
+        check(those, "alice@example.org", "sécret")
+    assert those.statistics() == {"succeeded": 0, "failed": 0, "busy": 1}
+    those.close()
+
+
+def test_without_argon2_nobody_is_wrong(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    those = Logins(Accounts(file))
+    assert not those.available
+    with pytest.raises(LoginsBusyError, match="argon2-cffi"):
+        check(those, "alice@example.org", "sécret")
+    those.close()
+
+
+def test_available(logins: Logins) -> None:
+    assert logins.available
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+class Held:
+    """Verifications that wait until they are let go; counts those at the same time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.lock = threading.Lock()
+        self.now = self.most = self.all = 0
+        monkeypatch.setattr(passwords, "verify", self.verify)
+
+    def verify(self, phc: str, secret: bytes) -> bool:
+        with self.lock:
+            self.now += 1
+            self.all += 1
+            self.most = max(self.most, self.now)
+        assert self.go.wait(30)
+        with self.lock:
+            self.now -= 1
+        return secret == b"right"
+
+
+def test_two_at_a_time_and_a_queue_that_ends(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+
+    async def main() -> None:
+        attempts = [
+            asyncio.create_task(logins.check("alice@example.org", "right", ""))
+            for _ in range(AT_ONCE + module.WAITING)
+        ]
+        await asyncio.sleep(0)
+        for _ in range(3):
+            with pytest.raises(LoginsBusyError):
+                await logins.check("alice@example.org", "right", "")
+        held.go.set()
+        assert all(await asyncio.gather(*attempts))
+        assert await logins.check("alice@example.org", "right", "")
+
+    asyncio.run(main())
+    assert held.most == AT_ONCE
+    assert held.all == AT_ONCE + module.WAITING + 1
+    assert logins.statistics() == {"succeeded": held.all, "failed": 0, "busy": 3}
+
+
+def test_one_address_cannot_fill_the_queue(logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+
+    async def main() -> None:
+        those = [
+            asyncio.create_task(logins.check("alice@example.org", str(number), "192.0.2.1"))
+            for number in range(30)
+        ]
+        await asyncio.sleep(0)
+        assert logins._under_way == 3
+        for one in those[3:]:
+            one.cancel()
+        held.go.set()
+        assert await asyncio.gather(*those[:3]) == [None] * 3
+
+    asyncio.run(main())
+    assert held.all == 3
+
+
+def test_an_attempt_counts_also_when_its_end_is_not_waited_for(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+
+    async def main() -> None:
+        for number in range(3):
+            task = asyncio.create_task(
+                logins.check("alice@example.org", str(number), "2001:db8::1")
+            )
+            while held.all < min(number + 1, AT_ONCE):
+                await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+        held.go.set()
+        while logins._under_way:
+            await asyncio.sleep(0.001)
+        # Two had begun, the third waited for a thread and never came to be.
+        assert logins.statistics() == {"succeeded": 0, "failed": 2, "busy": 0}
+        assert logins.penalties._records["2001:db8::/64"].failures == 2
+
+    asyncio.run(main())
+
+
+def test_the_fourth_attempt_waits_a_second(logins: Logins) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(3):
+            assert await logins.check("alice@example.org", str(number), "192.0.2.1") is None
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await logins.check("alice@example.org", "sécret", "192.0.2.1")
+        assert await logins.check("alice@example.org", "sécret", "192.0.2.2")
+        last = logins.penalties._records["192.0.2.1"].last
+        assert await logins.check("alice@example.org", "sécret", "192.0.2.1")
+        assert loop.time() - last >= 1
+
+    asyncio.run(main())
+    assert logins.statistics() == {"succeeded": 2, "failed": 3, "busy": 0}
+
+
+def test_memory_that_is_missing_is_nobody_s_fault(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(phc: str, secret: bytes) -> bool:
+        raise passwords.CannotVerifyError("a password cannot be verified: Memory allocation error")
+
+    monkeypatch.setattr(passwords, "verify", fail)
+    for _ in range(5):
+        with pytest.raises(LoginsBusyError):
+            check(logins, "alice@example.org", "sécret", "192.0.2.1")
+    assert len(logins.penalties) == 0
+    assert logins.statistics()["busy"] == 5
+
+
+def test_after_the_end_it_is_busy(file: Path) -> None:
+    those = Logins(Accounts(file))
+    those.close()
+    with pytest.raises(LoginsBusyError):
+        check(those, "alice@example.org", "sécret", "192.0.2.1")
+    assert len(those.penalties) == 0
+
+
+def test_a_post_office_has_one_and_ends_it(file: Path) -> None:
+    before = threading.active_count()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    office = PostOffice.enter(str(file.parent))
+    assert office.logins.available
+    assert check(office.logins, "alice@example.org", "sécret")
+    office.leave()
+    assert threading.active_count() == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+# --- the log --------------------------------------------------------------------------------------
+
+
+def test_failures_are_logged_without_passwords(
+    logins: Logins, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    check(logins, "alice@example.org", "sécret", "192.0.2.1")
+    check(logins, "al\r\nice", "my password", "192.0.2.1")
+    check(logins, "ä" * 500, "my password", "")
+    lines = [record.getMessage() for record in caplog.records if "login" in record.getMessage()]
+    assert lines == [
+        "login as 'al\\r\\nice' from [192.0.2.1] failed",
+        "login as '" + "\\xe4" * 80 + "...' from [] failed",
+    ]
+    assert "password" not in caplog.text
+    assert "cret" not in caplog.text
+
+
+def test_a_flood_of_failures_is_counted_in_the_log(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    minutes = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: minutes[0] * 60)
+    for _ in range(module.LOGGED + 40):
+        logins._log("x", "192.0.2.1")
+    assert len(caplog.records) == module.LOGGED
+    minutes[0] += 1
+    caplog.clear()
+    logins._log("x", "192.0.2.1")
+    assert [record.getMessage() for record in caplog.records] == [
+        "40 more logins failed",
+        "login as 'x' from [192.0.2.1] failed",
+    ]
+    assert logins.statistics()["failed"] == module.LOGGED + 41
