@@ -119,9 +119,10 @@ class Exchange:
         try:
             await cycle.send(message)  # type: ignore[arg-type]
         except h11.LocalProtocolError:
+            # Not a byte of this message was sent; what uvicorn noted of it before is not so.
             if kind == "http.response.start":
-                # Not a byte of it was sent.
                 cycle.response_started = False
+            cycle.response_complete = False
             raise
         self._protocol.wrote()
         if cycle.response_complete:

@@ -62,6 +62,7 @@ class RequestReader(h11.Connection):
         self._max_body = max_body
         self._body = 0
         self._chunked = False
+        self._held = b""
 
     @property
     def hungry(self) -> bool:
@@ -138,7 +139,10 @@ class RequestReader(h11.Connection):
         left, _ = self.trailing_data
         data = len(event.data) if isinstance(event, h11.Data) else 0
         # All but the data: ends and beginnings of chunks, trailers.
-        lines = before[: len(before) - len(left) - data]
+        lines = self._held + before[: len(before) - len(left) - data]
+        # h11 takes the end of a chunk octet by octet.
+        self._held = lines[-1:] if lines.endswith(b"\r") else b""
+        lines = lines.removesuffix(b"\r")
         if _HALF.search(lines) or _FOLDED.search(lines):
             raise h11.RemoteProtocolError("half an end of line, or a folded one, between chunks")
         return self._counted(event)

@@ -183,6 +183,8 @@ class HttpProtocol(H11Protocol):
         self.flow.resume_reading()
         if self.conn.our_state is h11.DONE and self.conn.their_state is h11.DONE:
             self.conn.start_next_cycle()
+            # Of what h11 has already; then of what waits.
+            self.handle_events()
             self._feed()
 
     def wrote(self) -> None:
@@ -232,7 +234,12 @@ class HttpProtocol(H11Protocol):
         if not (active and cycle.response_started):
             head_only = active and cycle.scope["method"] == "HEAD"
             self.transport.write(self._refusal(status, head_only))
-        self.linger()
+        if active and not cycle.more_body:
+            # The client has nothing to send any more.
+            self._ended = True
+            self.transport.close()
+        else:
+            self.linger()
         if active and self._exchange is not None:
             self._exchange.refused(status)
         elif self.access_lines:
