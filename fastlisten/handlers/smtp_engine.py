@@ -8,7 +8,10 @@ smtp_session.py, where they end in smtp_framing.py.
 
     receive(data)      what came from the client
     next_event()       the next thing its user must know, or None: more input or an answer needed
-    accept(), reject() the answer to a StartTls, a Mail, a Recipient or a final Content
+    accept(), reject() the answer to a StartTls, an Auth, a Response, a Command, a Mail, a Recipient
+                       or a final Content
+    challenge()        another answer to an Auth or a Response
+    answer()           another answer to a final Content, in LMTP: a reply for each recipient
     tls_started()      the handshake is done; what is received from now on came by TLS
     replies()          what is to be written to the client now
 
@@ -20,14 +23,27 @@ the user must stop reading when `buffered` grows.
                          v
                       DISCARD --CRLF.CRLF--> COMMAND (the refusal is given here)
 
+    COMMAND --BDAT--> CHUNK --its octets--> COMMAND
+       | out of order,   | bare CR or LF: Reset
+       | too large       v
+       +-----Reset--> SWALLOW --its octets--> COMMAND (the refusal is given here)
+
+    COMMAND --AUTH, challenged--> DIALOGUE --accepted, rejected, bad response--> COMMAND
+                                   ^  | response, challenged
+                                   +--+
+
     COMMAND --STARTTLS, accepted--> SECURING --tls_started()--> COMMAND
                                        | input: nothing is said
                                        v
                                     CLOSING --> CLOSED
 
-From STARTTLS on nothing is kept of what was said in plaintext (RFC 3207 4.2): no name, no
+From STARTTLS on nothing is kept of what was said in plaintext (RFC 3207 4.2): no name, no user, no
 transaction, not an octet of input. Only the counts of errors go on, which the client did not give
 but earn.
+
+LMTP (RFC 2033) differs where a message ends: every reply to a whole message is given once for each
+accepted RCPT, in their order, duplicates included, also where the engine itself refuses it. A DATA
+that is refused is one reply, and so is a chunk that is not the last.
 """
 
 from __future__ import annotations
@@ -151,10 +167,12 @@ class Engine(Extensions):
         """Answer the waiting event with yes.
 
         After the answer to a StartTls the transaction is over, and `securing` is true, unless
-        more was received meanwhile; then the session is over.
+        more was received meanwhile; then the session is over. After the answer to an Auth or a
+        Response `authenticated` is true.
 
         Args:
-            answer: the complete reply, empty for the usual words.
+            answer: the complete reply, empty for the usual words. In LMTP a reply to a final
+                Content is given for each recipient.
 
         Raises:
             RuntimeError: no event waits for an answer.
@@ -195,7 +213,8 @@ class Engine(Extensions):
         """Answer the waiting event with no.
 
         Args:
-            answer: the complete reply, 4xx or 5xx; after 421 the connection is to be closed.
+            answer: the complete reply, 4xx or 5xx; after 421 the connection is to be closed. In
+                LMTP a reply to a final Content is given for each recipient.
 
         Raises:
             RuntimeError: no event waits for an answer.

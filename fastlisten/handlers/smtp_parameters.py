@@ -35,6 +35,9 @@ MAX_AUTH = 500 - len(" AUTH=")
 # No keyword of any extension is longer than 12; the bound keeps replies that name one short.
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,31})(?:=[!-<>-~\u0080-\U0010ffff]+)?")
 
+#: Parameters whose values may hold characters of other scripts.
+_MAY_BE_INTERNATIONAL = re.compile("(?:ORCPT|AUTH)=", re.ASCII | re.IGNORECASE)
+
 #: RFC 1870 3: the most digits of the value of SIZE.
 MAX_SIZE = 20
 
@@ -60,11 +63,16 @@ def _split(text: str) -> list[str]:
         text: what follows the path, beginning with a space.
 
     Raises:
-        Refused: it does not, or a keyword is given twice.
+        Refused: it does not, or a keyword is given twice, or there are letters of other scripts
+            where none can be: some turn into ours where these are compared in upper case.
     """
     if text[0] != " ":
         raise Refused(501, "5.5.4", "A space belongs between the path and its parameters")
     words = text[1:].split(" ")
+    if not text.isascii():
+        for word in words:
+            if not word.isascii() and _MAY_BE_INTERNATIONAL.match(word) is None:
+                raise Refused(501, "5.5.4", "Bad syntax of a parameter")
     if len(words) > 1:
         words = [word for word in words if word]
         keywords = {word.partition("=")[0].upper() for word in words}
