@@ -103,7 +103,7 @@ class AiosmtpdConnection(asyncio.Protocol):
         self._eof = False
         self.engine = Engine(site.limits, info is not None and info.tls)
         self.held: bytes | None = None
-        self.server = Server(site, self, asyncio.get_running_loop())
+        self.server = site.server = Server(site, self, asyncio.get_running_loop())
         self._dialogue = Dialogue(site, self)
 
     @property

@@ -28,6 +28,7 @@ from typing import Any, Literal
 from fastlisten._tls import TlsSettings
 from fastlisten.handlers.aiosmtpd_connection import AiosmtpdConnection
 from fastlisten.handlers.aiosmtpd_parameters import Parameters
+from fastlisten.handlers.aiosmtpd_server import Server
 from fastlisten.handlers.aiosmtpd_site import Authenticate, Site
 from fastlisten.handlers.aiosmtpd_types import AuthResult
 from fastlisten.handlers.smtp_replies import reply
@@ -231,6 +232,14 @@ class _Base:
             "what there is",
             name=name,
         )
+
+    @property
+    def smtpd(self) -> Server | None:
+        """What the hooks of the newest connection get as `server`; None before the first.
+
+        In aiosmtpd it is there from `start` on, because that connects to itself.
+        """
+        return self._made.site.server
 
     async def _serve(self) -> ConnectionServer:
         raise NotImplementedError

@@ -13,7 +13,7 @@ import logging
 import re
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastlisten._tls import TlsSettings
 from fastlisten.handlers.aiosmtpd_blocking import blocking_hook
@@ -21,6 +21,9 @@ from fastlisten.handlers.aiosmtpd_parameters import Parameters
 from fastlisten.handlers.aiosmtpd_steps import Steps
 from fastlisten.handlers.aiosmtpd_types import MISSING
 from fastlisten.handlers.smtp_replies import TELLABLE, Limits
+
+if TYPE_CHECKING:
+    from fastlisten.handlers.aiosmtpd_server import Server
 
 __all__ = ["IDENT", "Authenticate", "Site"]
 
@@ -59,6 +62,7 @@ class Site:
         auth_hooks: its methods auth_*, by mechanism.
         limits: for the engine.
         ehlo_form: the number of arguments of handle_EHLO, 0 without one.
+        server: the object that the hooks of the newest connection get, None before the first.
 
     Raises:
         TypeError: the handler cannot be served here; the text says why.
@@ -83,6 +87,7 @@ class Site:
         self.tls = tls
         self.listener = listener
         self.authenticate = authenticate
+        self.server: Server | None = None
         self._steps: Steps | None = None
         self.hooks: dict[str, Callable[..., Any]] = {
             name.removeprefix("handle_"): getattr(handler, name)
@@ -90,6 +95,9 @@ class Site:
             if name.startswith("handle_")
         }
         if "DATA" not in self.hooks and hasattr(handler, "process_message"):
+            warnings.warn(
+                "write handle_DATA() instead of process_message()", DeprecationWarning, stacklevel=3
+            )
             self.hooks["DATA"] = _of_process_message(handler.process_message)
         if (hook := blocking_hook(handler)) is not None:
             self.hooks["DATA"] = hook
@@ -131,6 +139,7 @@ class Site:
 
     def close(self) -> None:
         """Let go of the loop."""
+        self.server = None
         steps, self._steps = self._steps, None
         if steps is not None:
             steps.close()
