@@ -146,9 +146,12 @@ class Driven:
                 self.engine.reject(reply(550, "5.7.1", "Not you"))
             else:
                 self.engine.accept()
+                if self.engine.transaction is None:
+                    self._content = b""
         elif isinstance(event, StartTls):
             self.events.append(("starttls",))
             self.engine.accept()
+            self._content = b""
         elif isinstance(event, Reset):
             self._content = b""
             self.events.append(("reset",))
