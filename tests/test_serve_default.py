@@ -10,30 +10,32 @@ import contextlib
 import os
 import smtplib
 import socket
+import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from netns import Namespace, why_not
 from serving import Program, program
 
-HTTP = 2080
-PORTS = {"smtp": 2525, "submission": 2587, "submissions": 2465}
+PORTS = {"http": 2080, "lmtp": 2424, "smtp": 2525, "submission": 2587, "submissions": 2465}
 
 NOT_SERVED = [
     'listener "imap": not served: this version has no protocol = "imap"',
     'listener "imaps": not served: this version has no protocol = "imap"',
     'listener "jmap": not served: this version has no protocol = "jmap"',
-    'listener "lmtp": not served: this version has no protocol = "lmtp"',
     'listener "managesieve": not served: this version has no protocol = "managesieve"',
 ]
 
+USER = "user@localhost"
+
 
 def served_line(name: str) -> str:
-    protocol, port = ("smtp", PORTS[name]) if name in PORTS else (name, HTTP)
+    protocol = "smtp" if name.startswith("sub") else name
     return (
-        f'listener "{name}": {protocol} on 127.0.0.1:{port}; '
+        f'listener "{name}": {protocol} on 127.0.0.1:{PORTS[name]}; '
         "max-connections 1000, then refuse; needs up to 1001 descriptors"
     )
 
@@ -44,7 +46,7 @@ def free_ports() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if not why_not():
             stack.enter_context(stack.enter_context(Namespace.made()))
-        for port in (HTTP, *PORTS.values()):
+        for port in PORTS.values():
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     pytest.skip(f"port {port} is in use, and {why_not()}")
@@ -53,14 +55,44 @@ def free_ports() -> Iterator[None]:
 
 @contextlib.contextmanager
 def default(directory: Path, **environ: str) -> Iterator[Program]:
-    with program(directory, None, listeners=4, environ=environ) as started:
+    with program(directory, None, listeners=len(PORTS), environ=environ) as started:
         yield started
 
 
-def deliver(port: int, recipient: str, body: bytes) -> None:
-    kind = smtplib.SMTP_SSL if port == PORTS["submissions"] else smtplib.SMTP
-    with kind("127.0.0.1", port, "client.example.com", timeout=20) as session:
+def deliver(recipient: str, body: bytes) -> None:
+    """Bring a message as a stranger does."""
+    with smtplib.SMTP("127.0.0.1", PORTS["smtp"], "client.example.com", timeout=20) as session:
         assert session.sendmail("sender@example.com", [recipient], body) == {}
+
+
+def submit(name: str, data: Path, body: bytes) -> None:
+    """Try to send a message as the one user, who trusts the certificate that was made."""
+    context = ssl.create_default_context(cafile=str(data / "self-signed.pem"))
+    context.check_hostname = False
+    session: smtplib.SMTP
+    if name == "submissions":
+        session = smtplib.SMTP_SSL("127.0.0.1", PORTS[name], "me", timeout=20, context=context)
+    else:
+        session = smtplib.SMTP("127.0.0.1", PORTS[name], "me", timeout=20)
+    with session:
+        if name == "submission":
+            session.starttls(context=context)
+        with pytest.raises(smtplib.SMTPSenderRefused) as stranger:
+            session.sendmail(USER, [USER], body)
+        assert stranger.value.smtp_code == 530
+
+
+def hand_over(body: bytes) -> None:
+    """Bring a message by LMTP."""
+    with (
+        socket.create_connection(("127.0.0.1", PORTS["lmtp"]), 20) as connection,
+        connection.makefile("rwb") as session,
+    ):
+        envelope = f"LHLO me\r\nMAIL FROM:<>\r\nRCPT TO:<{USER}>\r\nDATA\r\n".encode()
+        session.write(envelope + body + b".\r\nQUIT\r\n")
+        session.flush()
+        replies = [line[:4] for line in session.read().splitlines() if line[3:4] == b" "]
+    assert replies == [b"220 ", b"250 ", b"250 ", b"250 ", b"354 ", b"250 ", b"221 "]
 
 
 @pytest.mark.parametrize("variable", ["XDG_DATA_HOME", "STATE_DIRECTORY", "HOME"])
@@ -80,38 +112,38 @@ def test_it_makes_an_account_and_delivers_mail(tmp_path: Path, variable: str) ->
             *NOT_SERVED,
             f"added user@localhost to {accounts}",
             f"mail is kept in {data}; accounts in {accounts}",
-            served_line("http"),
-            served_line("smtp"),
-            served_line("submission"),
-            served_line("submissions"),
+            *map(served_line, PORTS),
         ]
         assert stat.S_IMODE(accounts.stat().st_mode) == 0o600
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
-        for port in PORTS.values():
-            deliver(port, "user@localhost", b"Subject: hello\r\n\r\nbody\r\n")
+        body = b"Subject: hello\r\n\r\nbody\r\n"
+        deliver(USER, body)
+        hand_over(body)
+        for name in ("submission", "submissions"):
+            submit(name, data, body)
+        answer = httpx.get(f"http://127.0.0.1:{PORTS['http']}/healthz/ready")
+        assert answer.status_code == 200
         assert started.stop() == 0
         assert "ERROR" not in started.err
         # One, of the certificate that was made.
         assert started.err.count("WARNING") == 1
         assert f"kept in {data}/self-signed.pem; SHA-256 " in started.err
-    messages = [path.read_bytes() for path in (data / "mail/user@localhost/new").iterdir()]
-    assert [message.endswith(b"Subject: hello\r\n\r\nbody\r\n") for message in messages] == [
-        True
-    ] * 3
+    messages = [path.read_bytes() for path in (data / "mail" / USER / "new").iterdir()]
+    assert [message.endswith(b"\r\n" + body) for message in messages] == [True] * 2
 
 
 def test_it_keeps_accounts_and_mail(tmp_path: Path) -> None:
     data = tmp_path / "fastlisten"
     with default(tmp_path, XDG_DATA_HOME=str(tmp_path)) as started:
-        deliver(2525, "user@localhost", b"Subject: first\r\n\r\n")
+        deliver(USER, b"Subject: first\r\n\r\n")
         assert started.stop() == 0
     accounts = data / "accounts.toml"
     accounts.write_text('# mine\n[account."me@localhost"]\n')
     with default(tmp_path, XDG_DATA_HOME=str(tmp_path)) as started:
         assert "added" not in started.out
-        deliver(2525, "me@localhost", b"Subject: second\r\n\r\n")
+        deliver("me@localhost", b"Subject: second\r\n\r\n")
         with pytest.raises(smtplib.SMTPRecipientsRefused):
-            deliver(2525, "user@localhost", b"Subject: third\r\n\r\n")
+            deliver(USER, b"Subject: third\r\n\r\n")
         assert started.stop() == 0
     assert accounts.read_text().startswith("# mine\n")
     assert len(list((data / "mail/user@localhost/new").iterdir())) == 1
@@ -129,10 +161,7 @@ def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
         own = [line.split() for line in table if f"socket:[{line.split()[9]}]" in inodes]
         # 127.0.0.1 in words of this machine, ports in hexadecimal; 0A is listening.
         assert sorted((row[1], row[3]) for row in own) == [
-            (f"{socket.htonl(0x7F000001):08X}:{2080:04X}", "0A"),
-            (f"{socket.htonl(0x7F000001):08X}:{2465:04X}", "0A"),
-            (f"{socket.htonl(0x7F000001):08X}:{2525:04X}", "0A"),
-            (f"{socket.htonl(0x7F000001):08X}:{2587:04X}", "0A"),
+            (f"{socket.htonl(0x7F000001):08X}:{port:04X}", "0A") for port in sorted(PORTS.values())
         ]
         assert started.stop() == 0
 
