@@ -121,7 +121,13 @@ def talk(port: int, tls: bool = False) -> Iterator[Talk]:
 @contextlib.contextmanager
 def controlled(handler: Any, **parameters: Any) -> Iterator[smtp.Controller]:
     """Serve a handler by our controller, in a thread."""
-    controller = smtp.Controller(handler, "127.0.0.1", 0, **parameters)
+    with started(smtp.Controller(handler, "127.0.0.1", 0, **parameters)) as controller:
+        yield controller
+
+
+@contextlib.contextmanager
+def started(controller: Any) -> Iterator[Any]:
+    """Start a controller, and stop it."""
     controller.start()
     try:
         yield controller

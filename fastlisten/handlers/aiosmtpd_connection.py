@@ -238,7 +238,10 @@ class AiosmtpdConnection(asyncio.Protocol):
 
     def _step(self, coroutine: Any) -> None:
         steps = self._site.steps(self.server.loop)
-        self._task = steps.run(coroutine, self._context, self._hook_ended)
+        try:
+            self._task = steps.run(coroutine, self._context, self._hook_ended)
+        except asyncio.CancelledError:
+            self.give_up()
 
     def _hook_ended(self, task: asyncio.Task[None]) -> None:
         """Go on after a hook that suspended."""

@@ -170,9 +170,7 @@ class Dialogue:
                 session.host_name = event.argument
                 reply = "\r\n".join([*lines, ""]).encode()
             elif site.ehlo_form == 4:
-                reply = self._reply(await self._call("EHLO", event.argument))
-                if reply.startswith(b"2"):
-                    reply = self._reply("\r\n".join([*lines[:-1], reply.decode().rstrip()]))
+                reply = await self._old_ehlo(event.argument, lines)
             else:
                 lines = await self._call("EHLO", event.argument, lines)
                 reply = self._reply("\r\n".join(lines))
@@ -180,6 +178,19 @@ class Dialogue:
             if not (reply.startswith(b"2") and session.host_name):
                 server.envelope, session.extended_smtp, session.host_name = before
         self._greeted(reply)
+
+    async def _old_ehlo(self, name: str, lines: list[str]) -> bytes:
+        """Call the form of handle_EHLO that gives the last line, and may have pushed others."""
+        connection = self._connection
+        connection.held = b""
+        try:
+            reply = self._reply(await self._call("EHLO", name))
+            pushed = connection.held
+        finally:
+            connection.held = None
+        if not reply.startswith(b"2"):
+            return reply
+        return self._reply("\r\n".join(lines[:-1]).encode() + b"\r\n" + pushed + reply)
 
     async def _helo(self, event: Command) -> None:
         server = self._connection.server

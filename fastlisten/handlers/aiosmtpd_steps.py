@@ -31,13 +31,14 @@ _Coroutine = Coroutine[Any, Any, None]
 class _Spare:
     """A task that waits at a gate for a coroutine that has been begun."""
 
-    __slots__ = ("context", "coroutine", "gate", "task", "waits_for")
+    __slots__ = ("context", "coroutine", "gate", "started", "task", "waits_for")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.gate: asyncio.Future[None] = loop.create_future()
         self.coroutine: _Coroutine | None = None
         self.context: contextvars.Context | None = None
         self.waits_for: Any = None
+        self.started = False
         self.task: asyncio.Task[None] = asyncio.Task(
             self._drive(), loop=loop, name="spare task for hooks that suspend"
         )
@@ -51,6 +52,7 @@ class _Spare:
     def _drive(self) -> Generator[Any, Any, None]:
         """Wait at the gate, then be the coroutine that was given."""
         cancelled: BaseException | None = None
+        self.started = True
         try:
             yield from self.gate
         except asyncio.CancelledError as error:
@@ -116,6 +118,11 @@ class Steps:
             _enter_task(loop, task)
             try:
                 spare.waits_for = context.run(coroutine.send, None)
+                if task.cancelling() and not spare.started:
+                    # A task that is cancelled before its first step never takes one.
+                    context.run(coroutine.throw, asyncio.CancelledError())
+                    coroutine.close()  # it does not want to hear of it
+                    raise asyncio.CancelledError
             except StopIteration:
                 return None
             finally:
