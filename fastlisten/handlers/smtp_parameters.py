@@ -48,7 +48,8 @@ _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+\Z")
 _UTF8_XTEXT = re.compile(
     r"(?:[!-*,-<>-\[\]-~\u0080-\U0010ffff]|\+[0-7][0-9A-F]|\\x\{[1-9A-F][0-9A-F]{1,5}\})+\Z"
 )
-_ENCODED = re.compile(r"\+([0-9A-F]{2})|\\x\{([0-9A-F]{2,6})\}")
+_ENCODED = re.compile(r"\+([0-9A-F]{2})")
+_UTF8_ENCODED = re.compile(r"\+([0-9A-F]{2})|\\x\{([0-9A-F]{2,6})\}")
 
 #: The address types of ORCPT are atoms (RFC 3461 4.2); the IANA registry's are short.
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~-]{1,32}\Z")
@@ -90,21 +91,20 @@ def _not_here(word: str, command: str) -> Refused:
 
 
 def _decode_match(match: re.Match[str]) -> str:
-    octet, point = match.groups()
-    code = int(octet or point, 16)
-    # A tab is white space; whatever else is no character stands for itself, and is found below.
+    code = int(match[match.lastindex or 0], 16)
+    # A tab is white space. What is no character of Unicode becomes one that is not printable.
     return " " if code == 9 else chr(code) if code <= 0x10FFFF else "\0"
 
 
-def decode_xtext(text: str) -> str | None:
-    """Return what an xtext means, also one in a form of RFC 6533; None if that is not printable.
+def decode_xtext(text: str, international: bool = False) -> str | None:
+    """Return what an xtext means, or None if that is not printable.
 
     Args:
-        text: with every "+" followed by two hexadecimal digits.
+        text: with two hexadecimal digits after each "+".
+        international: it may have the forms of RFC 6533 3 (in ORCPT of type utf-8, in AUTH).
     """
-    if text.isascii() and "+" not in text and "\\x{" not in text:
-        return text
-    decoded = _ENCODED.sub(_decode_match, text)
+    pattern = _UTF8_ENCODED if international else _ENCODED
+    decoded = pattern.sub(_decode_match, text)
     return decoded if decoded.isprintable() else None
 
 
@@ -178,7 +178,7 @@ def _auth(transaction: Transaction, value: str | None, limits: Limits) -> None:
         raise Refused(501, "5.5.4", f"AUTH is xtext of at most {MAX_AUTH} characters")
     if value != "<>":
         try:
-            parse_mailbox(decode_xtext(value) or "")
+            parse_mailbox(decode_xtext(value, international=True) or "")
         except AddressError as error:
             raise Refused(501, "5.5.4", "AUTH is <> or an address") from error
     transaction.auth = value
@@ -246,7 +246,7 @@ def _orcpt(value: str | None, smtputf8: bool) -> str:
         form = _XTEXT
     if _ADDRESS_TYPE.match(kind) is None or form.match(address) is None:
         raise Refused(501, "5.5.4", "ORCPT is the type of an address, a semicolon, and xtext")
-    meant = decode_xtext(address)
+    meant = decode_xtext(address, international=form is _UTF8_XTEXT)
     if meant is None or (form is _XTEXT and not meant.isascii()):
         raise Refused(501, "5.5.4", "ORCPT is not printable")
     return value
