@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 pytest.register_assert_rewrite(
+    "helpers_clients",
     "helpers_connection",
     "helpers_event_loop",
     "helpers_tls",

@@ -6,8 +6,9 @@ Rules of this file: no test in it; the server's process imports it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -18,7 +19,7 @@ async def app(
     receive: Callable[[], Awaitable[Message]],
     send: Callable[[Message], Awaitable[None]],
 ) -> None:
-    """Answer every request with what it was; ``/stream`` with 1 MiB in pieces."""
+    """Answer every request with what it was; ``/stream`` and ``/endless`` with pieces."""
     if scope["type"] == "lifespan":
         for event in ("startup", "shutdown"):
             assert (await receive())["type"] == f"lifespan.{event}"
@@ -36,7 +37,11 @@ async def app(
         if not message.get("more_body", False):
             break
     if scope["path"] == "/stream":
-        await _stream(send)
+        await _stream(send, range(64))
+        return
+    if scope["path"] == "/endless":
+        # Ended by what `send` raises when the client has gone.
+        await _stream(send, itertools.count())
         return
     headers = dict(scope["headers"])
     told = {
@@ -69,9 +74,9 @@ async def app(
 PIECE = bytes(range(256)) * 64
 
 
-async def _stream(send: Callable[[Message], Awaitable[None]]) -> None:
-    """Send 1 MiB without saying how much it will be, so that it is chunked."""
+async def _stream(send: Callable[[Message], Awaitable[None]], pieces: Iterable[int]) -> None:
+    """Send pieces without saying how many there will be, so that they are chunks."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    for _ in range(64):
+    for _ in pieces:
         await send({"type": "http.response.body", "body": PIECE, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

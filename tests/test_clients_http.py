@@ -15,11 +15,11 @@ import pytest
 from certificate_files import authority
 from helpers_clients import HOST, Mail, run, serving
 from http_application import PIECE
-from serving import PATIENCE, external
+from serving import PATIENCE, external, until
 
 STREAM = hashlib.sha256(PIECE * 64).hexdigest()
 
-#: Octets that look like nothing, more than any buffer holds, and less than max-body-size.
+#: Octets that look like nothing, more than any buffer holds.
 UPLOAD = random.Random(3).randbytes(3_000_000)
 DIGEST = hashlib.sha256(UPLOAD).hexdigest()
 
@@ -31,7 +31,8 @@ LISTENERS = list(SCHEMES)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
     directory = tmp_path_factory.mktemp("http")
     (directory / "upload").write_bytes(UPLOAD)
-    with serving(directory, *LISTENERS) as started:
+    unlimited = "[http]\nmax-body-size = false\n"
+    with serving(directory, *LISTENERS, "management", more=unlimited) as started:
         yield started
 
 
@@ -131,14 +132,15 @@ def test_curl_downloads(server: Mail, listener: str) -> None:
 
 @external("curl")
 def test_curl_goes_away_in_the_middle(server: Mail) -> None:
-    """Of a download and of an upload; the server takes the next request."""
-    place = url(server, "application", "/stream")
-    slowly = ("curl", "--silent", "--max-time", "0.3", "--limit-rate", "20k")
-    done = run(*slowly, place, expect=(28,))
-    assert len(done.stdout) < len(PIECE) * 64
-    upload = ("--upload-file", server.directory / "upload", url(server, "application"))
-    run(*slowly, *upload, expect=(28,))
-    assert told(curl(server, url(server, "application"))[0])["method"] == "GET"
+    """Of a download and of an upload that would never end; nothing of them is left."""
+    place = url(server, "application")
+    briefly = ("curl", "--silent", "--max-time", "0.2", "--output", "/dev/null")
+    run(*briefly, f"{place}endless", expect=(28,))
+    run(*briefly, "--upload-file", "/dev/zero", place, expect=(28,))
+    report = f"http://{server.at('management')}/api/listeners/application"
+    with httpx.Client(timeout=PATIENCE) as client:
+        until(lambda: client.get(report).json()["connections"] == 0, "the ends of connections")
+    assert told(curl(server, place)[0])["method"] == "GET"
 
 
 @pytest.mark.parametrize("listener", LISTENERS)
