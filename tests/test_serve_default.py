@@ -17,8 +17,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import tomli
 from netns import Namespace, why_not
 from serving import Program, program
+
+from fastlisten.mail.passwords import verify
 
 PORTS = {"http": 2080, "lmtp": 2424, "smtp": 2525, "submission": 2587, "submissions": 2465}
 
@@ -111,10 +114,15 @@ def test_it_makes_an_account_and_delivers_mail(tmp_path: Path, variable: str) ->
         assert started.out.splitlines() == [
             *NOT_SERVED,
             f"added user@localhost to {accounts}",
+            f"its password is in {data}/user@localhost.password",
             f"mail is kept in {data}; accounts in {accounts}",
             *map(served_line, PORTS),
         ]
         assert stat.S_IMODE(accounts.stat().st_mode) == 0o600
+        kept = data / "user@localhost.password"
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        phc = tomli.loads(accounts.read_text())["account"]["user@localhost"]["password"]
+        assert verify(phc, kept.read_bytes().strip())
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
         body = b"Subject: hello\r\n\r\nbody\r\n"
         deliver(USER, body)
@@ -141,6 +149,7 @@ def test_it_keeps_accounts_and_mail(tmp_path: Path) -> None:
     accounts.write_text('# mine\n[account."me@localhost"]\n')
     with default(tmp_path, XDG_DATA_HOME=str(tmp_path)) as started:
         assert "added" not in started.out
+        assert "password" not in started.out
         deliver("me@localhost", b"Subject: second\r\n\r\n")
         with pytest.raises(smtplib.SMTPRecipientsRefused):
             deliver(USER, b"Subject: third\r\n\r\n")

@@ -1,29 +1,46 @@
-"""`fastlisten account add|list`: the accounts file, from the command line.
+"""`fastlisten account add|passwd|alias|remove|list`: the accounts file, from the command line.
 
-Rules of this file: the file is the administrator's, so that what is in it, comments and all, stays
-as it is: an account is added by appending its table. Written atomically and durably, and one at a
-time. Exit codes: 0 done, 1 the system failed, 2 the name or the file is not right.
+Rules of this file: what is said, and where passwords come from: asked for twice on a terminal,
+the first line of standard input (`--password-stdin`), or made up (`--generate`), never an
+argument, which every user of the host could read. How the file is changed is account_file.py's.
+Exit codes: 0 done, 1 the system failed, 2 the name, the password or the file is not right.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable
+from getpass import getpass
 from pathlib import Path
 from typing import TextIO
 
-from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.mail.accounts import Roster
+from fastlisten.cli import account_file
+from fastlisten.errors import ConfigurationError, FastlistenError
+from fastlisten.mail import passwords
+from fastlisten.mail.accounts import Account, Roster, parse_alias
 from fastlisten.mail.address import AddressError, parse_mailbox
-from fastlisten.mail.maildir import sync_directory, write_all
+from fastlisten.mail.passwords import generate
 
-__all__ = ["add", "list_accounts"]
+__all__ = [
+    "PasswordError",
+    "add",
+    "add_alias",
+    "ask",
+    "generate",
+    "list_accounts",
+    "passwd",
+    "remove",
+]
+
+_Path = str | os.PathLike[str]
 
 
-def add(name: str, accounts_file: str | os.PathLike[str], out: TextIO, err: TextIO) -> int:
+class PasswordError(FastlistenError):
+    """There is no password to be had; says why."""
+
+
+def add(name: str, accounts_file: _Path, out: TextIO, err: TextIO, *, password: str = "") -> int:
     """Add an account, and make the file if there is none.
 
     Args:
@@ -31,37 +48,90 @@ def add(name: str, accounts_file: str | os.PathLike[str], out: TextIO, err: Text
         accounts_file: the accounts file.
         out: where to say what was done.
         err: where to say what is wrong.
+        password: its password; empty for an account that gets mail, but nobody can log in to.
 
     Returns:
         The exit code.
     """
-    path = Path(os.path.realpath(accounts_file))  # what a symbolic link leads to is replaced
-    try:
-        canonical = parse_mailbox(name).canonical
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(path):
-            text = path.read_text("utf-8") if path.exists() else ""
-            before = Roster.parse(text, str(path))
-            if any(account.name == canonical for account in before.accounts):
-                raise ConfigurationError([Problem("it is there already", str(path))])
-            after = _appended(text, canonical, str(path))
-            if len(Roster.parse(after, str(path)).accounts) != len(before.accounts) + 1:
-                raise ConfigurationError([Problem("an account cannot be appended", str(path))])
-            _replace(path, after.encode())
-    except AddressError as error:
-        err.write(f"{error}\n")
-        return 2
-    except (ConfigurationError, UnicodeDecodeError) as error:
-        err.write(f"{canonical} is not added:\n{error}\n")
-        return 2
-    except OSError as error:
-        err.write(f"{path}: {error.strerror}\n")
-        return 1
-    out.write(f"added {canonical} to {path}\n")
+
+    def edit(text: str, canonical: str) -> str:
+        phc = passwords.hash_password(password) if password else ""
+        return account_file.add_account(text, canonical, phc, str(accounts_file))
+
+    return _change(name, accounts_file, edit, "added {} to {}", "{} is not added", out, err)
+
+
+def passwd(name: str, accounts_file: _Path, password: str, out: TextIO, err: TextIO) -> int:
+    """Give an account another password; return the exit code."""
+
+    def edit(text: str, canonical: str) -> str:
+        phc = passwords.hash_password(password)
+        return account_file.set_password(text, canonical, phc, str(accounts_file))
+
+    said = "{} has a new password in {}"
+    return _change(name, accounts_file, edit, said, "{} keeps its password", out, err)
+
+
+def add_alias(name: str, alias: str, accounts_file: _Path, out: TextIO, err: TextIO) -> int:
+    """Give an account one more alias; return the exit code."""
+
+    def edit(text: str, canonical: str) -> str:
+        parse_alias(alias)
+        return account_file.add_alias(text, canonical, alias, str(accounts_file))
+
+    said = f"{{}} gets the mail for {alias} by {{}}"
+    return _change(name, accounts_file, edit, said, "{} has no new alias", out, err)
+
+
+def remove(
+    name: str,
+    accounts_file: _Path,
+    mail: _Path,
+    out: TextIO,
+    err: TextIO,
+    *,
+    delete_mail: bool = False,
+) -> int:
+    """Remove an account.
+
+    Args:
+        name: the account's address.
+        accounts_file: the accounts file.
+        mail: the directory above all maildirs.
+        out: where to say what was done.
+        err: where to say what is wrong.
+        delete_mail: remove its maildir, too; otherwise that stays, and an account that is added
+            under this name again has it.
+
+    Returns:
+        The exit code.
+    """
+    removed: list[Account] = []
+
+    def edit(text: str, canonical: str) -> str:
+        text, account = account_file.remove_account(text, canonical, str(accounts_file))
+        removed.append(account)
+        return text
+
+    said = "removed {} from {}"
+    if code := _change(name, accounts_file, edit, said, "{} is not removed", out, err):
+        return code
+    maildir = Path(mail, removed[0].directory)
+    if not maildir.exists():
+        out.write("it had no mail\n")
+    elif delete_mail:
+        try:
+            shutil.rmtree(maildir)
+        except OSError as error:
+            err.write(f"its mail is not deleted: {error}\n")
+            return 1
+        out.write(f"deleted its mail in {maildir}\n")
+    else:
+        out.write(f"its mail stays in {maildir}\n")
     return 0
 
 
-def list_accounts(accounts_file: str | os.PathLike[str], out: TextIO, err: TextIO) -> int:
+def list_accounts(accounts_file: _Path, out: TextIO, err: TextIO) -> int:
     """Print one line for each account: its name, and after a tab its aliases, if it has any.
 
     Returns:
@@ -83,52 +153,71 @@ def list_accounts(accounts_file: str | os.PathLike[str], out: TextIO, err: TextI
     return 0
 
 
-def _appended(text: str, name: str, file: str) -> str:
-    """Return the file's text with one more account at its end.
+def ask(source: TextIO, *, from_stdin: bool, needed: bool) -> str:
+    """Return a password from standard input.
+
+    Args:
+        source: standard input.
+        from_stdin: it is the first line, whatever standard input is.
+        needed: there must be one; otherwise an account can do without, and where nobody can be
+            asked it does.
 
     Raises:
-        ConfigurationError: the text would not load: the name is taken, or `account` is written
-            as an inline table, to which nothing can be appended.
+        PasswordError: there is none, or what was typed twice differs.
     """
-    if text and not text.endswith("\n"):
-        text += "\n"
-    # A JSON string without control characters is a TOML basic string.
-    text += f"{'' if not text else chr(10)}[account.{json.dumps(name, ensure_ascii=False)}]\n"
-    Roster.parse(text, file)
-    return text
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other writers out; the lock is a file of its own because `path` is replaced."""
-    fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+        if from_stdin:
+            password = source.readline().rstrip("\r\n")
+            if not password:
+                raise PasswordError("the first line of standard input is empty")
+            return password
+        if source.isatty():
+            password = getpass("Password: " if needed else "Password (empty for none): ")
+            if password and getpass("The same again: ") != password:
+                raise PasswordError("the two passwords differ")
+            if needed and not password:
+                raise PasswordError("a password is not empty")
+            return password
+    except (EOFError, UnicodeDecodeError) as error:
+        raise PasswordError("what was given is no password") from error
+    if needed:
+        raise PasswordError("nobody can be asked for a password; --password-stdin or --generate")
+    return ""
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write the file anew, whole and durable, for its owner alone.
+def _change(
+    name: str,
+    accounts_file: _Path,
+    edit: Callable[[str, str], str],
+    said: str,
+    not_done: str,
+    out: TextIO,
+    err: TextIO,
+) -> int:
+    """Change the file, and say so.
 
-    Its owner stays; a new file belongs to whom its directory belongs to, so that what root adds
-    can be read by the server's user.
+    Args:
+        name: the account's address, as it was given.
+        accounts_file: the accounts file.
+        edit: makes the new text of the old one and the address in canonical form.
+        said: what was done, with places for address and file.
+        not_done: what was not, with a place for the address.
+        out: for the former.
+        err: for the latter.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    status = os.stat(path if path.exists() else path.parent)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    path = Path(os.path.realpath(accounts_file))
     try:
-        try:
-            os.fchmod(fd, 0o600)
-            if os.geteuid() == 0:
-                os.fchown(fd, status.st_uid, status.st_gid)
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+        canonical = parse_mailbox(name).canonical
+    except AddressError as error:
+        err.write(f"{error}\n")
+        return 2
+    try:
+        account_file.change(path, lambda text: edit(text, canonical))
+    except (FastlistenError, ValueError) as error:  # the file, the password, an alias
+        err.write(f"{not_done.format(canonical)}:\n{error}\n")
+        return 2
+    except OSError as error:
+        err.write(f"{path}: {error.strerror}\n")
+        return 1
+    out.write(said.format(canonical, path) + "\n")
+    return 0

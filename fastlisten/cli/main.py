@@ -45,16 +45,37 @@ def _parser() -> argparse.ArgumentParser:
         help="bind the sockets and compare the options with what the kernel made of them",
     )
 
-    account = commands.add_parser("account", help="add and list mail accounts")
+    _account_parser(commands.add_parser("account", help="add, change and list mail accounts"))
+    return parser
+
+
+def _account_parser(account: argparse.ArgumentParser) -> None:
     actions = account.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="add an account")
-    add.add_argument("name", metavar="ADDRESS", help="alice@example.org")
+    passwd = actions.add_parser("passwd", help="give an account another password")
+    alias = actions.add_parser("alias", help="give an account one more address")
+    remove = actions.add_parser("remove", help="remove an account; its mail stays")
     listing = actions.add_parser("list", help="list the accounts and their aliases")
-    for one in (add, listing):
+    for one in (add, passwd, alias, remove):
+        one.add_argument("name", metavar="ADDRESS", help="alice@example.org")
+    for one in (add, passwd):
+        source = one.add_mutually_exclusive_group()
+        source.add_argument(
+            "--password-stdin",
+            action="store_true",
+            help="the password is the first line of standard input",
+        )
+        source.add_argument(
+            "--generate", action="store_true", help="make up a password and print it"
+        )
+    alias.add_argument(
+        "alias", metavar="ALIAS", help="al@example.org, or @example.org for the whole domain"
+    )
+    remove.add_argument("--delete-mail", action="store_true", help="delete its mail, too")
+    for one in (add, passwd, alias, remove, listing):
         one.add_argument(
             "--config", metavar="FILE", help="whose accounts; default: the embedded default's"
         )
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,6 +120,29 @@ def _account(given: argparse.Namespace) -> int:
         return CONFIGURATION_ERROR
     directory = config.process["server.data-directory"]
     file = config.process["server.accounts"] or os.path.join(directory, "accounts.toml")
-    if given.action == "add":
-        return account.add(given.name, file, sys.stdout, sys.stderr)
-    return account.list_accounts(file, sys.stdout, sys.stderr)
+    if given.action == "list":
+        return account.list_accounts(file, sys.stdout, sys.stderr)
+    if given.action == "alias":
+        return account.add_alias(given.name, given.alias, file, sys.stdout, sys.stderr)
+    if given.action == "remove":
+        mail = os.path.join(directory, "mail")
+        return account.remove(
+            given.name, file, mail, sys.stdout, sys.stderr, delete_mail=given.delete_mail
+        )
+    if given.generate:
+        password = account.generate()
+    else:
+        try:
+            password = account.ask(
+                sys.stdin, from_stdin=given.password_stdin, needed=given.action == "passwd"
+            )
+        except account.PasswordError as error:
+            print(error, file=sys.stderr)
+            return CONFIGURATION_ERROR
+    if given.action == "passwd":
+        code = account.passwd(given.name, file, password, sys.stdout, sys.stderr)
+    else:
+        code = account.add(given.name, file, sys.stdout, sys.stderr, password=password)
+    if given.generate and code == 0:
+        print(f"password: {password}")
+    return code

@@ -6,6 +6,7 @@ Rules of this file: configuration, logging, the loop, exit codes; serving is run
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import io
 import logging
@@ -18,6 +19,7 @@ from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 from fastlisten.cli.logs import log_unraisable, set_up_logging
 from fastlisten.config import Config, ListenerSettings, default_config
 from fastlisten.errors import ConfigurationError, FastlistenError, Problem, StartError
+from fastlisten.mail import passwords
 from fastlisten.runtime.make_handler import make_handler
 from fastlisten.runtime.open_files import raise_descriptor_limit
 from fastlisten.runtime.self_signed import MissingLibraryError, check_possible
@@ -144,7 +146,27 @@ def _make_default_account(config: Config, out: TextIO) -> None:
     file = config.process["server.accounts"] or os.path.join(directory, "accounts.toml")
     os.makedirs(directory, mode=0o700, exist_ok=True)
     if not os.path.exists(file):
+        password = passwords.generate() if passwords.available() else ""
+        kept = os.path.join(directory, f"{DEFAULT_ACCOUNT}.password")
+        if password:
+            # Before the account: there is never one whose password nobody can find.
+            _write_secret(kept, f"{password}\n")
         problem = io.StringIO()
-        if account.add(DEFAULT_ACCOUNT, file, out, problem):
+        if account.add(DEFAULT_ACCOUNT, file, out, problem, password=password):
             raise OSError(problem.getvalue().strip())
+        if not password:
+            print(f"nobody can log in to it: {passwords.NEEDED}", file=out)
+        elif out.isatty():
+            print(f"its password is {password}, kept in {kept}", file=out)
+        else:
+            print(f"its password is in {kept}", file=out)
     print(f"mail is kept in {directory}; accounts in {file}", file=out)
+
+
+def _write_secret(path: str, text: str) -> None:
+    """Write a file that its owner alone can read, whoever could read what was there before."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(text)

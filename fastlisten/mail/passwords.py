@@ -156,7 +156,7 @@ def hash_password(password: str) -> str:
     if not password:
         raise ValueError("a password is not empty")
     if secret is None:
-        raise ValueError(f"a password has at most {MAX_PASSWORD} octets of UTF-8")
+        raise ValueError(f"a password is Unicode text of at most {MAX_PASSWORD} octets in UTF-8")
     if any(unicodedata.category(one) == "Cc" for one in password):
         raise ValueError("a password has no control characters")
     if not available():

@@ -1,0 +1,238 @@
+"""Changes of the accounts file: by line, so that comments and the administrator's hand stay.
+
+Rules of this file: text in, text out, but for `change`. Every edit says first what the file shall
+mean afterwards, and is made only if the text that results means that and nothing else: what a
+line looks like is a guess (it may stand in a string of several lines), what TOML says is not.
+Written atomically and durably, by one at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.mail.accounts import Account, Roster
+from fastlisten.mail.address import parse_mailbox
+from fastlisten.mail.maildir import sync_directory, write_all
+
+__all__ = ["add_account", "add_alias", "change", "remove_account", "set_password"]
+
+_HEADER = re.compile(r"\s*\[")
+_PASSWORD = re.compile(r"""(\s*password\s*=\s*)("[^"\\]*"|'[^']*')""")
+_ALIASES = re.compile(r"\s*aliases\s*=\s*\[")
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+
+
+def change(path: Path, edit: Callable[[str], str]) -> None:
+    """Replace the file by what `edit` makes of its text, and make it if there is none.
+
+    Raises:
+        ConfigurationError: the file is not right, or cannot be changed so; nothing has changed.
+        OSError: likewise.
+    """
+    path = Path(os.path.realpath(path))  # what a symbolic link leads to is replaced
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(path):
+        # Not read_text: it would make lines that end with CRLF others.
+        text = path.read_bytes().decode() if path.exists() else ""
+        Roster.parse(text, str(path))
+        _replace(path, edit(text).encode())
+
+
+def add_account(text: str, name: str, password: str, file: str) -> str:
+    """Return the text with one more account at its end.
+
+    Args:
+        text: the file's.
+        name: the account's address, in canonical form.
+        password: the hash of its password, empty for none.
+        file: the file's name, for errors.
+    """
+    wanted = tomli.loads(text)
+    if _key_of(text, name, file) is not None:
+        raise ConfigurationError([Problem("it is there already", file)])
+    values = {"password": password} if password else {}
+    wanted.setdefault("account", {})[name] = values
+    lines = text if text.endswith("\n") or not text else text + "\n"
+    lines += "\n" if text else ""
+    lines += f"[account.{_string(name)}]\n"
+    lines += "".join(f"{key} = {_string(value)}\n" for key, value in values.items())
+    return _checked(lines, wanted, file)
+
+
+def set_password(text: str, name: str, password: str, file: str) -> str:
+    """Return the text with another password for an account."""
+    key, wanted = _existing(text, name, file)
+    wanted["account"][key]["password"] = password
+    lines, first, end = _section(text, key, file)
+    for number in range(first + 1, end):
+        if match := _PASSWORD.match(lines[number]):
+            lines[number] = match[1] + _string(password) + lines[number][match.end() :]
+            break
+    else:
+        _end_line(lines, first)
+        lines.insert(first + 1, f"password = {_string(password)}\n")
+    return _checked("".join(lines), wanted, file)
+
+
+def add_alias(text: str, name: str, alias: str, file: str) -> str:
+    """Return the text with one more alias for an account, before those it has."""
+    key, wanted = _existing(text, name, file)
+    entry = wanted["account"][key]
+    entry["aliases"] = [alias, *entry.get("aliases", ())]
+    lines, first, end = _section(text, key, file)
+    for number in range(first + 1, end):
+        if match := _ALIASES.match(lines[number]):
+            rest = lines[number][match.end() :]
+            comma = "" if rest.lstrip().startswith("]") else "," if rest[0].isspace() else ", "
+            lines[number] = match[0] + _string(alias) + comma + rest
+            break
+    else:
+        _end_line(lines, first)
+        lines.insert(first + 1, f"aliases = [{_string(alias)}]\n")
+    return _checked("".join(lines), wanted, file)
+
+
+def remove_account(text: str, name: str, file: str) -> tuple[str, Account]:
+    """Return the text without an account, and the account.
+
+    Comments after its last line belong to what follows, and stay.
+    """
+    key, wanted = _existing(text, name, file)
+    account = next(it for it in Roster.parse(text, file).accounts if it.name == name)
+    del wanted["account"][key]
+    lines, first, end = _section(text, key, file)
+    while end > first + 1 and lines[end - 1].lstrip()[:1] in ("", "#"):
+        end -= 1
+    # One empty line is enough where the account stood between two.
+    while first and not lines[first - 1].strip() and not "".join(lines[end : end + 1]).strip():
+        first -= 1
+    after = "".join(lines[:first] + lines[end:])
+    return _checked(after, wanted, file), account
+
+
+# --- what the text means --------------------------------------------------------------------------
+
+
+def _key_of(text: str, name: str, file: str) -> str | None:
+    """Return the key of an account's table: its name as the file writes it."""
+    table = tomli.loads(text).get("account", {})
+    return next((key for key in table if parse_mailbox(key).canonical == name), None)
+
+
+def _existing(text: str, name: str, file: str) -> tuple[str, dict[str, Any]]:
+    """Return the key of an account's table, and all that the text says.
+
+    Raises:
+        ConfigurationError: there is no such account.
+    """
+    key = _key_of(text, name, file)
+    if key is None:
+        raise ConfigurationError([Problem("there is no such account", file, key=name)])
+    return key, tomli.loads(text)
+
+
+def _section(text: str, key: str, file: str) -> tuple[list[str], int, int]:
+    """Return the lines, and the first and the end of those of an account's table.
+
+    Raises:
+        ConfigurationError: it has no header of its own.
+    """
+    lines = _LINE.findall(text)
+    headers = [number for number, line in enumerate(lines) if _HEADER.match(line)]
+    for number in headers:
+        if _is_header(lines[number], key):
+            following = [other for other in headers if other > number]
+            return lines, number, following[0] if following else len(lines)
+    raise _cannot(file)
+
+
+def _is_header(line: str, key: str) -> bool:
+    try:
+        return tomli.loads(line) == {"account": {key: {}}}
+    except tomli.TOMLDecodeError:
+        return False
+
+
+def _end_line(lines: list[str], number: int) -> None:
+    if not lines[number].endswith("\n"):
+        lines[number] += "\n"
+
+
+def _checked(text: str, wanted: dict[str, Any], file: str) -> str:
+    """Return the text if it means what is wanted.
+
+    Raises:
+        ConfigurationError: it does not, or what is wanted is no accounts file.
+    """
+    try:
+        meant = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise _cannot(file) from error
+    if _without_empty(meant) != _without_empty(wanted):
+        raise _cannot(file)
+    Roster.parse(text, file)
+    return text
+
+
+def _without_empty(document: dict[str, Any]) -> dict[str, Any]:
+    """Leave out an `account` that holds nothing: with its last account the table goes, too."""
+    return {key: value for key, value in document.items() if value != {}}
+
+
+def _cannot(file: str) -> ConfigurationError:
+    message = "the file is written in a way that only its author can change; edit it by hand"
+    return ConfigurationError([Problem(message, file)])
+
+
+def _string(text: str) -> str:
+    """Return a TOML basic string: JSON's, as long as there are no control characters."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other writers out; the lock is a file of its own because `path` is replaced."""
+    fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write the file anew, whole and durable, for its owner alone.
+
+    Its owner stays; a new file belongs to whom its directory belongs to, so that what root adds
+    can be read by the server's user.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    status = os.stat(path if path.exists() else path.parent)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            os.fchmod(fd, 0o600)
+            if os.geteuid() == 0:
+                os.fchown(fd, status.st_uid, status.st_gid)
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
