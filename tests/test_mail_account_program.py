@@ -61,10 +61,16 @@ def test_passwords_from_everywhere(tmp_path: Path) -> None:
 
 
 def test_a_terminal_is_asked_without_echo(tmp_path: Path) -> None:
-    environ = clean_environment(XDG_DATA_HOME=str(tmp_path))
-    child, terminal = pty.fork()
-    if child == 0:
-        program = [sys.executable, "-m", "fastlisten", "account", "add", "a@x.example"]
+    terminal, end = pty.openpty()
+    program = subprocess.Popen(
+        [sys.executable, "-m", "fastlisten", "account", "add", "a@x.example"],
+        env=clean_environment(XDG_DATA_HOME=str(tmp_path)),
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,  # not the terminal that the tests are run on
+    )
+    os.close(end)
     said = b""
     answers = [b"gehe1m\n", b"gehe1m\n"]
     with open(terminal, "r+b", buffering=0) as dialogue:
