@@ -22,7 +22,7 @@ import uvloop
 
 from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
-from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
 from fastlisten.handlers.smtp_connection import SmtpConnection
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import (
@@ -366,7 +366,13 @@ class WatchedHandler(SmtpHandler):
         self.open: list[Any] = []
 
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
+        if self._delay is not None:
+            return super().connection(info)
         return Watched(self, info)
+
+
+class WatchedLmtpHandler(LmtpHandler, WatchedHandler):
+    pass
 
 
 class Greeter(asyncio.Protocol):
@@ -418,6 +424,7 @@ def serve(
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     native: bool = True,
     tls: Tls = None,
+    lmtp: bool = False,
     **options: Any,
 ) -> Iterator[Served]:
     """Serve the smtp handler in a thread.
@@ -428,15 +435,17 @@ def serve(
         loop_factory: makes the loop.
         native: on the native transports, not on the loop's own.
         tls: as in `testing.serve`; on native transports only.
+        lmtp: the lmtp handler instead.
         options: the handler's, with underscores for hyphens.
     """
     assert native or tls is None
     if accounts is not None:
         (directory / "accounts.toml").write_text(accounts)
-    handler = WatchedHandler(
+    kind = WatchedLmtpHandler if lmtp else WatchedHandler
+    handler = kind(
         HandlerSettings(
             "smtp",
-            "smtp",
+            "lmtp" if lmtp else "smtp",
             HOSTNAME,
             data_directory=str(directory),
             options={key.replace("_", "-"): value for key, value in options.items()},
