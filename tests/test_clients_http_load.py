@@ -20,12 +20,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
 
 
 @external("wrk")
-@pytest.mark.parametrize("path", ["/", "/stream"])
-def test_wrk(server: Mail, path: str) -> None:
+@pytest.mark.parametrize(
+    ("listener", "path"), [("application", "/"), ("application", "/stream"), ("applications", "/")]
+)
+def test_wrk(server: Mail, listener: str, path: str) -> None:
     """It runs for a time; what is counted is what went wrong."""
     done = run(
         *("wrk", "--threads", "2", "--connections", "20", "--duration", "1s", "--timeout", "20s"),
-        f"http://{server.at('application')}{path}",
+        f"{'https' if listener.endswith('s') else 'http'}://{server.at(listener)}{path}",
     )
     said = done.stdout.decode()
     found = re.search(r"(\d+) requests in ", said)
