@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import smtplib
 from collections.abc import Iterator
+from smtplib import SMTP, SMTPConnectError
 
 import httpx
 import pytest
@@ -66,10 +66,10 @@ def test_curl_changes(server: Mail, listener: str) -> None:
     permission = ("--header", token(server))
     answer = curl(server, listener, f"{place}/limit", *limit, *permission)
     assert json.loads(answer)["limit"] == 1
-    with smtplib.SMTP(HOST, server.port("mx"), timeout=PATIENCE) as first:
+    with SMTP(HOST, server.port("mx"), timeout=PATIENCE) as first:
         assert first.noop()[0] == 250
-        with pytest.raises(smtplib.SMTPConnectError) as refused:
-            smtplib.SMTP(HOST, server.port("mx"), timeout=PATIENCE)
+        with pytest.raises(SMTPConnectError) as refused:
+            SMTP(HOST, server.port("mx"), timeout=PATIENCE)
         assert refused.value.smtp_code == 421
         assert json.loads(curl(server, listener, place))["connections"] == 1
     pause = ("--request", "POST", *permission)
@@ -99,7 +99,7 @@ def test_httpx_watches(server: Mail, listener: str) -> None:
     ) as client:
         before = accepted(client.get("/metrics").text)
         for number in range(1, 6):
-            with smtplib.SMTP(HOST, server.port("mx"), timeout=PATIENCE) as visitor:
+            with SMTP(HOST, server.port("mx"), timeout=PATIENCE) as visitor:
                 assert visitor.noop()[0] == 250
             assert accepted(client.get("/metrics").text) == before + number
         # By another host's name, as a page does that has rebound its own.
