@@ -96,7 +96,9 @@ class Framing:
         end = buffer.find(b"\n", start) - 1
         if end >= start and end + 2 - start <= LINE_LIMIT and buffer[end] == _CR:
             line = buffer[start:end]
-            if b"\r" not in line and b"\0" not in line:
+            # Numbers: CPython 3.11 takes 150 ns to search for an object of bytes, of which it first
+            # tries to make a number, and 20 for a number.
+            if _CR not in line and 0 not in line:
                 self._position = end + 2
                 return line
         return self._odd_line(_LONG_LINES.get(buffer[start : start + 4].upper(), LINE_LIMIT))
