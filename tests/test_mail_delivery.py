@@ -17,7 +17,8 @@ from smtp_harness import ENVELOPE, body_of, codes, serve
 from fastlisten.mail.accounts import Account
 from fastlisten.mail.delivery import Letter, PostOffice
 from fastlisten.mail.letter import SPOOL_SIZE
-from fastlisten.mail.maildir import STALE_AFTER, Maildir, unique_name
+from fastlisten.mail.maildir import Maildir
+from fastlisten.mail.spool import STALE_AFTER, Spool, unique_name
 
 ALICE, BOB = Account("alice@example.org"), Account("bob@example.org")
 ONE = ENVELOPE + b"DATA\r\n"
@@ -147,8 +148,12 @@ def test_what_crashes_left_is_removed_at_the_start(
     os.utime(Path(box.tmp) / "old", (time.time() - STALE_AFTER - 1,) * 2)
     (Path(box.tmp) / "new").write_bytes(b"x")
     (tmp_path / "mail" / "a file").write_bytes(b"x")
+    for place in (box.create_folder("Work"), Spool(str(tmp_path / "spool"))):
+        place.prepare()
+        (Path(place.tmp) / "old").write_bytes(b"x")
+        os.utime(Path(place.tmp) / "old", (time.time() - STALE_AFTER - 1,) * 2)
     office = PostOffice.enter(str(tmp_path))
-    assert office.cleaned.result(20) == 1
+    assert office.cleaned.result(20) == 3
     office.leave()
     assert [path.name for path in Path(box.tmp).iterdir()] == ["new"]
     assert "cannot clean" in caplog.text  # the file that is no maildir

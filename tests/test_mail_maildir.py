@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from fastlisten.mail import maildir
+from fastlisten.mail import spool
 from fastlisten.mail.draft import Draft
-from fastlisten.mail.maildir import STALE_AFTER, Maildir, unique_name
+from fastlisten.mail.maildir import Maildir
+from fastlisten.mail.spool import STALE_AFTER, unique_name
 
 
 def always() -> bool:
@@ -57,7 +58,7 @@ def test_names_of_forked_processes_differ() -> None:
 
 def test_a_host_name_cannot_lead_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "a/b:c")
-    monkeypatch.setattr(maildir, "_process", (0, ""))
+    monkeypatch.setattr(spool, "_process", (0, ""))
     assert unique_name().endswith(".a\\057b\\072c")
 
 

@@ -22,7 +22,7 @@ import tomli
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.mail.accounts import Account, Roster
 from fastlisten.mail.address import parse_mailbox
-from fastlisten.mail.maildir import sync_directory, write_all
+from fastlisten.mail.spool import sync_directory, write_all
 
 __all__ = ["add_account", "add_alias", "change", "remove_account", "set_password"]
 

@@ -22,7 +22,8 @@ from fastlisten.mail.accounts import Account, Accounts
 from fastlisten.mail.events import Delivered, Subscriptions, call_on
 from fastlisten.mail.letter import Letter
 from fastlisten.mail.logins import Logins
-from fastlisten.mail.maildir import Maildir, Spool, unique_name
+from fastlisten.mail.maildir import Maildir
+from fastlisten.mail.spool import Spool, unique_name
 
 __all__ = ["Delivered", "Letter", "PostOffice"]
 
@@ -182,6 +183,8 @@ class PostOffice:
         for place in places:
             try:
                 removed += place.clean()
+                if isinstance(place, Maildir):
+                    removed += sum(place.folder(name).clean() for name in place.folders())
             except OSError as error:
                 logger.warning("cannot clean %s: %s", place.path, error)
         if removed:

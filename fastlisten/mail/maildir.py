@@ -1,138 +1,254 @@
-"""Maildir: the directories of one mailbox, and names that no other delivery uses.
+"""Maildir++: the directories of one mailbox, its folders, and the messages in them.
 
 Rules of this file: plain blocking system calls, to be run in a worker thread; no knowledge of any
-protocol. How a message gets in is in draft.py, how it is read and moved in mailbox.py.
-Format: https://cr.yp.to/proto/maildir.html; names as Dovecot and Courier write them.
+protocol. How a message gets in is in draft.py. Several processes (and programs of others) may
+read, move and deliver at the same time: there are no locks, every change is one rename(2), and
+who finds a file gone looks where it has been moved to.
+
+    new/NAME            delivered, seen by no reader
+    cur/NAME:2,FLAGS    taken over by a reader; FLAGS are letters in order: D F P R S T, a-z
+    .Folder.Sub/        another maildir, with the file maildirfolder in it
+
+Format: https://cr.yp.to/proto/maildir.html and https://www.courier-mta.org/maildir.html;
+names as Dovecot and Courier write them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
+import errno
 import os
-import secrets
-import socket
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
-__all__ = ["STALE_AFTER", "Maildir", "Spool", "sync_directory", "unique_name", "write_all"]
+from fastlisten.mail.folder_names import directory_of, folder_of
+from fastlisten.mail.spool import Spool, make_directories, unique_name
 
-#: Seconds after which a file in tmp/ is left over from a crash: 36 hours, as the format says.
-STALE_AFTER = 36 * 3600
+__all__ = ["Maildir", "Message", "unique_name"]
 
-_counter = itertools.count()
+#: What stands between a message's name and its flags.
+_INFO = ":2,"
 
-#: The process that this module's state is of, and the last part of the names it gives.
-_process = (0, "")
+#: How often directories are read again because something moves in them.
+_LOOKS = 8
 
+#: Seconds for which a directory's time of change may hide another change: the kernel's tick of
+#: at most 10 ms, and some.
+_TICK = 0.02
 
-def unique_name() -> str:
-    """Return a file name that no other delivery uses, on this host or on another.
-
-    Seconds, then microseconds, process, counter and 32 bits that are random for each process,
-    then the host: the format asks for one of the middle ones, and each covers another's weakness
-    (clocks that are set back, process ids that are used again, or shared by containers).
-    """
-    global _process
-    pid = os.getpid()
-    if _process[0] != pid:  # the first call, or the first after a fork
-        host = socket.gethostname().replace("/", "\\057").replace(":", "\\072")
-        _process = (pid, f"R{secrets.token_hex(4)}.{host}")
-    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
-    return f"{seconds}.M{nanoseconds // 1000}P{pid}Q{next(_counter)}{_process[1]}"
+_T = TypeVar("_T")
 
 
-def sync_directory(path: str | Path) -> None:
-    """Make the entries of a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write every octet; a full disk shows as a short write first, as an error then."""
-    written = os.write(fd, data)
-    if written < len(data):
-        view = memoryview(data)
-        while written < len(data):
-            written += os.write(fd, view[written:])
-
-
-def make_directories(root: str, parts: Iterable[str]) -> None:
-    """Make a directory, those above it and some in it, durable and for the owner alone."""
-    path = Path(root)
-    missing = [part for part in (path, *path.parents) if not part.is_dir()]
-    for part in [*reversed(missing), *(path / name for name in parts)]:
-        with contextlib.suppress(FileExistsError):
-            part.mkdir(mode=0o700)
-            sync_directory(part.parent)
-
-
-class Spool:
-    """A directory whose tmp/ holds messages on their way, and what crashes have left.
-
-    Paths are strings here: making a `pathlib.Path` of each takes a third of a delivery's time.
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in a maildir, as it was found.
 
     Attributes:
-        path: its directory; need not exist yet.
-        tmp: where messages are written.
+        name: what identifies it as long as it exists, wherever it is moved.
+        flags: letters in alphabetical order, ``""`` for one in new/.
+        path: where it was.
+        new: no reader has taken it over yet.
     """
 
-    __slots__ = ("path", "tmp")
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.tmp = os.path.join(path, "tmp")
-
-    def prepare(self) -> None:
-        """Make its directories, and those above it, durable and for the owner alone."""
-        make_directories(self.path, ("tmp",))
-
-    def clean(self, now: float | None = None) -> int:
-        """Remove what crashes have left in tmp/.
-
-        Args:
-            now: the time to compare with, in seconds since the epoch, the clock's if not given.
-
-        Returns:
-            How many files were removed.
-        """
-        oldest = (time.time() if now is None else now) - STALE_AFTER
-        removed = 0
-        try:
-            entries = list(os.scandir(self.tmp))
-        except FileNotFoundError:
-            return 0
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
-                if max(status.st_mtime, status.st_atime) < oldest and not entry.is_dir(
-                    follow_symlinks=False
-                ):
-                    os.unlink(entry.path)
-                    removed += 1
-        return removed
+    name: str
+    flags: str
+    path: str
+    new: bool
 
 
 class Maildir(Spool):
-    """One Maildir: a spool from which messages are renamed into new/.
+    """One maildir: a spool from which messages are renamed into new/; an account's, or a folder.
 
     Attributes:
-        new: where messages are that no reader has seen yet.
+        new: where messages are that no reader has taken over yet.
+        cur: where the others are.
     """
 
-    __slots__ = ("new",)
+    __slots__ = ("cur", "new")
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.new = os.path.join(path, "new")
+        self.cur = os.path.join(path, "cur")
 
     def prepare(self) -> None:
         """Make its directories, and those above it, durable and for the owner alone.
 
         tmp/ comes last, so that where it exists the others do.
         """
-        make_directories(self.path, ("cur", "new", "tmp"))
+        make_directories(self.path, ("cur", "new"))
+        if os.path.basename(self.path).startswith("."):  # no account's directory does
+            mark = os.open(
+                os.path.join(self.path, "maildirfolder"),
+                os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC,
+                0o600,
+            )
+            os.close(mark)
+        super().prepare()
+
+    # --- folders ------------------------------------------------------------------------------
+
+    def folders(self) -> list[str]:
+        """Return the names of its folders, sorted; levels are separated by ``/``.
+
+        Directories whose names stand for none (broken UTF-7) are left out.
+        """
+        try:
+            entries = list(os.scandir(self.path))
+        except FileNotFoundError:
+            return []
+        names = []
+        for entry in entries:
+            if entry.name.startswith(".") and os.path.isdir(os.path.join(entry.path, "cur")):
+                name = folder_of(entry.name)
+                if name is not None:
+                    names.append(name)
+        return sorted(names)
+
+    def folder(self, name: str) -> Maildir:
+        """Return a folder, which need not exist yet; the first message that comes makes it.
+
+        Raises:
+            FolderNameError: no folder can have this name.
+        """
+        return Maildir(os.path.join(self.path, directory_of(name)))
+
+    def create_folder(self, name: str) -> Maildir:
+        """Return a folder, made if it did not exist.
+
+        Raises:
+            FolderNameError: no folder can have this name.
+            OSError: it cannot be made.
+        """
+        folder = self.folder(name)
+        self.prepare()
+        folder.prepare()
+        return folder
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def messages(self) -> list[Message]:
+        """Return its messages in the order of their names, which is about that of their arrival.
+
+        A message that is there all the while is in the list once, also while others move it:
+        new/ is read before cur/, and as long as directories change they are read again.
+        """
+        found: dict[str, Message] = {}
+        for _ in range(_LOOKS):
+            before = self._changed()
+            found.update((message.name, message) for message in self._scan(self.new, new=True))
+            found.update((message.name, message) for message in self._scan(self.cur, new=False))
+            quiet = time.time() - _TICK > max(before)
+            if quiet and self._changed() == before:
+                break
+        return sorted(found.values(), key=lambda message: _order(message.name))
+
+    def read(self, message: Message | str) -> bytes:
+        """Return a message as it was delivered, wherever it is now.
+
+        Args:
+            message: as it was found, or its name.
+
+        Raises:
+            FileNotFoundError: it has been removed.
+        """
+
+        def whole(path: str) -> bytes:
+            with open(path, "rb", buffering=0) as file:
+                return file.readall()
+
+        return self._at(message, lambda found: whole(found.path))
+
+    def keep(self, message: Message | str, flags: str | None = None) -> Message:
+        """Move a message from new/ to cur/, and set its flags.
+
+        Args:
+            message: as it was found, or its name.
+            flags: all that it has afterwards, in any order; None for those that it has.
+
+        Returns:
+            The message as it is now.
+
+        Raises:
+            FileNotFoundError: it has been removed.
+            ValueError: something is no flag.
+        """
+        if flags is not None and not (flags.isascii() and (flags.isalpha() or not flags)):
+            raise ValueError(f"{flags!r} are no flags")
+
+        def move(found: Message) -> Message:
+            wanted = found.flags if flags is None else "".join(sorted(set(flags)))
+            path = f"{self.cur}/{found.name}{_INFO}{wanted}"
+            if path != found.path:
+                os.rename(found.path, path)
+            else:
+                os.stat(path)
+            return Message(found.name, wanted, path, new=False)
+
+        return self._at(message, move)
+
+    def remove(self, message: Message | str) -> None:
+        """Remove a message.
+
+        Raises:
+            FileNotFoundError: somebody else has done so.
+        """
+        self._at(message, lambda found: os.unlink(found.path))
+
+    def _at(self, message: Message | str, work: Callable[[Message], _T]) -> _T:
+        """Do something where a message is, and where it has been moved to meanwhile.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        name = message if isinstance(message, str) else message.name
+        if not name or "/" in name or name.startswith("."):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        found = message if isinstance(message, Message) else self._expected(name)
+        for _ in range(_LOOKS):
+            try:
+                return work(found)
+            except FileNotFoundError:
+                found = self._find(name)
+        return work(found)
+
+    def _find(self, name: str) -> Message:
+        for message in self.messages():
+            if message.name == name:
+                return message
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.path}: {name}")
+
+    def _expected(self, name: str) -> Message:
+        return Message(name, "", f"{self.new}/{name}", new=True)
+
+    def _changed(self) -> tuple[float, float]:
+        """Return when new/ and cur/ were changed, 0 where they are missing."""
+        times = []
+        for directory in (self.new, self.cur):
+            try:
+                times.append(os.stat(directory).st_mtime)
+            except FileNotFoundError:
+                times.append(0.0)
+        return times[0], times[1]
+
+    @staticmethod
+    def _scan(directory: str, *, new: bool) -> list[Message]:
+        try:
+            names = os.listdir(directory)
+        except FileNotFoundError:
+            return []
+        messages = []
+        for text in names:
+            if not text.startswith("."):
+                name, _, info = text.partition(":")
+                # What follows anything but "2," is experimental, and says nothing of flags.
+                flags = info[2:] if info.startswith("2,") else ""
+                messages.append(Message(name, flags, f"{directory}/{text}", new=new))
+        return messages
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Return what sorts names: seconds first, which have ten digits until 2286 or are foreign."""
+    seconds, _, rest = name.partition(".")
+    return (int(seconds), rest) if seconds.isascii() and seconds.isdecimal() else (0, name)
