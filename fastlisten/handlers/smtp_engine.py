@@ -4,7 +4,8 @@ Rules of this file: no sockets, no loop, no clock, no look-ups. The engine never
 client sends, holds a bounded amount of it, and gives the same events and replies however the
 stream is cut into pieces (pieces of a message apart, and input behind STARTTLS: it is refused as
 far as it has come, and the rest makes the handshake fail). What the commands do is in
-smtp_session.py, where they end in smtp_framing.py.
+smtp_session.py and smtp_extensions.py, what answers do in smtp_answers.py, where commands, messages
+and chunks end in smtp_framing.py and smtp_chunks.py.
 
     receive(data)      what came from the client
     next_event()       the next thing its user must know, or None: more input or an answer needed
@@ -48,24 +49,10 @@ that is refused is one reply, and so is a chunk that is not the last.
 
 from __future__ import annotations
 
-import binascii
-from collections.abc import Sequence
-
 from fastlisten.handlers import smtp_replies as replies
+from fastlisten.handlers.smtp_answers import Answers
 from fastlisten.handlers.smtp_commands import decode_response
-from fastlisten.handlers.smtp_events import (
-    Auth,
-    Command,
-    Content,
-    Event,
-    Flush,
-    Goodbye,
-    Mail,
-    Recipient,
-    Response,
-    StartTls,
-)
-from fastlisten.handlers.smtp_extensions import Extensions
+from fastlisten.handlers.smtp_events import Content, Event, Flush, Goodbye, Response
 from fastlisten.handlers.smtp_refusal import Refused
 from fastlisten.handlers.smtp_replies import Limits
 from fastlisten.handlers.smtp_session import RESET, State
@@ -90,10 +77,10 @@ _SECURING = State.SECURING
 _CLOSING = State.CLOSING
 _CLOSED = State.CLOSED
 
-_receive = Extensions.receive  # what super() looks up, at each piece of input
+_receive = Answers.receive  # what super() looks up, at each piece of input
 
 
-class Engine(Extensions):
+class Engine(Answers):
     """One connection's SMTP session, from the server's side, after the greeting."""
 
     __slots__ = ()
@@ -162,143 +149,6 @@ class Engine(Extensions):
             if self._state is state:
                 return None
         return None
-
-    def accept(self, answer: bytes = b"") -> None:
-        """Answer the waiting event with yes.
-
-        After the answer to a StartTls the transaction is over, and `securing` is true, unless
-        more was received meanwhile; then the session is over. After the answer to an Auth or a
-        Response `authenticated` is true.
-
-        Args:
-            answer: the complete reply, empty for the usual words. In LMTP a reply to a final
-                Content is given for each recipient.
-
-        Raises:
-            RuntimeError: no event waits for an answer.
-        """
-        event, self._waiting = self._waiting, None
-        if isinstance(event, Recipient):
-            assert self.transaction is not None
-            self.transaction.recipients.append(event)
-            self._replies.append(answer or replies.RECIPIENT_OK)
-        elif isinstance(event, Mail):
-            self.transaction = event.transaction
-            self.chunked = False
-            self._replies.append(answer or replies.SENDER_OK)
-        elif isinstance(event, Content):
-            if self._lmtp:
-                answer = self._for_each(answer or replies.OK)
-            self.transaction = None
-            self._rejected = 0
-            self._replies.append(answer or replies.OK)
-        elif isinstance(event, StartTls):
-            if self.buffered:
-                self._hang_up(self._limits.too_early)
-                return
-            self._replies.append(answer or replies.GO_AHEAD)
-            self._state = _SECURING
-            self._forget()
-        elif isinstance(event, Command):
-            self._carry_out(event, answer)
-        elif event is not None:  # Auth or Response
-            self._replies.append(answer or replies.AUTHENTICATED)
-            self._state = _COMMAND
-            self.authenticated = True
-            self._locked = False
-        else:
-            raise RuntimeError("no event waits for an answer")
-
-    def reject(self, answer: bytes) -> None:
-        """Answer the waiting event with no.
-
-        Args:
-            answer: the complete reply, 4xx or 5xx; after 421 the connection is to be closed. In
-                LMTP a reply to a final Content is given for each recipient.
-
-        Raises:
-            RuntimeError: no event waits for an answer.
-        """
-        event, self._waiting = self._waiting, None
-        if event is None:
-            raise RuntimeError("no event waits for an answer")
-        if isinstance(event, Content):
-            answer = self._for_each(answer)
-            self.transaction = None
-        elif isinstance(event, Response):
-            self._state = _COMMAND
-        if answer.startswith(b"421"):
-            self._hang_up(answer)
-        elif isinstance(event, Recipient) and answer.startswith(b"5"):
-            self._rejected += 1
-            if self._rejected > self._limits.max_recipients:
-                self._hang_up(self._limits.too_many_rejected)
-            else:
-                self._replies.append(answer)
-        else:
-            self._refuse(answer)
-
-    def challenge(self, data: bytes) -> None:
-        """Answer the waiting Auth or Response with a question; a Response will follow.
-
-        Args:
-            data: what the client is asked, not encoded yet.
-
-        Raises:
-            RuntimeError: no Auth and no Response waits for an answer.
-        """
-        if not isinstance(self._waiting, Auth | Response):
-            raise RuntimeError("no step of an AUTH dialogue waits for an answer")
-        self._waiting = None
-        self._replies.append(b"334 " + binascii.b2a_base64(data, newline=False) + b"\r\n")
-        self._state = _DIALOGUE
-
-    def answer(self, answers: Sequence[bytes]) -> None:
-        """Answer the waiting final Content, in LMTP for each recipient by itself.
-
-        Args:
-            answers: one complete reply for each of the transaction's recipients, in their order;
-                in SMTP one for all. If one is 421 the connection is to be closed.
-
-        Raises:
-            RuntimeError: no final Content waits for an answer.
-            ValueError: there are not as many replies as needed.
-        """
-        transaction = self.transaction
-        if not isinstance(self._waiting, Content) or transaction is None:
-            raise RuntimeError("no message waits for an answer")
-        if len(answers) != (len(transaction.recipients) if self._lmtp else 1):
-            raise ValueError("in LMTP each recipient needs a reply, in SMTP the message needs one")
-        self._waiting = None
-        self.transaction = None
-        self._replies.extend(answers)
-        kinds = {answer[:1] for answer in answers}
-        if b"2" in kinds:
-            self._rejected = 0
-        elif kinds == {b"5"}:
-            self._refuse(self._replies.pop())
-        if any(answer.startswith(b"421") for answer in answers):
-            self._hang_up(self._replies.pop())
-
-    def tls_started(self) -> None:
-        """Begin anew, over TLS.
-
-        Raises:
-            RuntimeError: the engine did not give the go-ahead, or plaintext came after it.
-        """
-        if self._state is not _SECURING:
-            raise RuntimeError("not waiting for a handshake")
-        self._state = _COMMAND
-        self.encrypted = True
-
-    def _forget(self) -> None:
-        """Forget what the client said, as if it had just been greeted."""
-        self.client_name = ""
-        self.extended = False
-        self.authenticated = False
-        self._locked = self._limits.auth_required
-        self.transaction = None
-        self.discard()
 
     # --- what follows from the input ----------------------------------------------------------
 
