@@ -55,6 +55,7 @@ _GOOD = {
     "rate": ['"20 / 5m"', "false"],
     "tos": ['"EF"', "184", "false"],
     "hostname": ['"mx.example.org"'],
+    "hostnames": ["[]", '"a.org"', '["a.org", "::1"]'],
     "hostport": ['"127.0.0.1:25"', '"[::1]:25"', '"unix:/x"'],
     "endpoint": ['"127.0.0.1:25"', '"unix:/x"'],
     "tls-protocols": ['"TLSv1.3"', '["TLSv1.2", "TLSv1.3"]'],

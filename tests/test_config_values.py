@@ -23,6 +23,7 @@ ROWS = {
         *PROCESS_OPTIONS,
         *CERTIFICATE_OPTIONS,
         *PROTOCOLS["smtp"].options,
+        *PROTOCOLS["http"].options,
     )
 }
 
@@ -89,6 +90,13 @@ def parse(key: str, raw: object) -> object:
         ("forward", "[0::1]:10025", Endpoint("::1", 10025)),
         ("forward", "unix:/run/x", Endpoint("/run/x", 0)),
         ("smtp.relay", "smart.example.org:587", Endpoint("smart.example.org", 587)),
+        ("http.allowed-hosts", "Mail.Example.org.", ("mail.example.org",)),
+        (
+            "http.allowed-hosts",
+            ["[2001:DB8::1]", "192.0.2.1", "a"],
+            ("2001:db8::1", "192.0.2.1", "a"),
+        ),
+        ("http.allowed-hosts", [], ()),
         ("limits.rate", "20 / 5m", Rate(20, 300.0)),
         ("limits.rate", "1/1s", Rate(1, 1.0)),
         ("limits.rate", False, None),
@@ -138,6 +146,9 @@ def test_accepted(key: str, raw: object, typed: object) -> None:
         ("max-connections", "1e3", "not a whole number"),
         ("max-connections", "9" * 5000, "not a whole number"),
         ("max-connections", False, "not a whole number"),
+        ("http.allowed-hosts", "mail.example.org:80", "neither a host name nor an address"),
+        ("http.allowed-hosts", ["*"], "neither a host name nor an address"),
+        ("http.allowed-hosts", ["[a]"], "neither a host name nor an address"),
         ("socket.ttl", 0, "1 is the least"),
         ("socket.ttl", 256, "255 is the most"),
         ("timeout.idle", 5, "needs its unit"),

@@ -201,7 +201,9 @@ def test_one_name_is_needed() -> None:
 
 
 def test_further_names() -> None:
-    names = ("mail.example.net", "2001:DB8::1", "")
+    names = ("mail.example.net", "2001:DB8::1", "", "[IPv6:2001:db8::2]", "[192.0.2.9]")
+    assert decide(("host", "[2001:db8::2]:80"), names=names) is False
+    assert decide(("host", "192.0.2.9"), names=names) is False
     assert decide(("host", "mail.example.net:1"), names=names) is False
     assert decide(("host", "[2001:db8:0::1]"), names=names) is False
     assert decide(("host", "mx.example.org"), names=names) == 403

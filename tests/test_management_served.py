@@ -114,6 +114,21 @@ def test_unix_sockets_are_local(tmp_path: Path) -> None:
         assert started.stop() == 0
 
 
+def test_names_of_the_server(tmp_path: Path) -> None:
+    text = MANAGE + 'http.allowed-hosts = ["mail.example.net"]\n'
+    with program(tmp_path, text) as started, connection(started) as client:
+        for host, status in [
+            ("mx.example.org", 200),
+            ("mail.example.net:8080", 200),
+            ("example.net", 403),
+        ]:
+            client.request("GET", "/healthz/live", headers={"Host": host})
+            answer = client.getresponse()
+            answer.read()
+            assert answer.status == status
+        assert started.stop() == 0
+
+
 @needs_ipv6
 def test_loopback_on_a_socket_of_both_families(tmp_path: Path) -> None:
     text = '[server.listener.manage]\nprotocol = "http"\nbind = ["[::1]:0", "[::]:0"]\n'

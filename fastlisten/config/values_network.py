@@ -153,6 +153,20 @@ def _hostname(option: Option, raw: Any) -> str:
     return text.removesuffix(".")
 
 
+def _hostnames(option: Option, raw: Any) -> tuple[str, ...]:
+    found = []
+    for text in strings(raw):
+        name = text.strip().removesuffix(".").lower()
+        bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+        try:
+            found.append(str(ipaddress.ip_address(bare)))
+        except ValueError:
+            if bare != name or not is_hostname(name):
+                raise BadValueError(f"{text!r} is neither a host name nor an address") from None
+            found.append(name)
+    return tuple(dict.fromkeys(found))
+
+
 def _endpoint(names: bool) -> Callable[[Option, Any], Endpoint]:
     def parse(option: Option, raw: Any) -> Endpoint:
         text = text_of(raw).strip()
@@ -215,6 +229,12 @@ NETWORK_KINDS: dict[str, Kind] = {
     ),
     "hostname": Kind(
         _hostname, _write_text, _plain_text, lambda _: 'a host name as "mx.example.org"'
+    ),
+    "hostnames": Kind(
+        _hostnames,
+        lambda value: "[" + ", ".join(quote(text) for text in value) + "]",
+        list,
+        lambda _: 'host names or addresses as "mail.example.org", without a port',
     ),
     "hostport": Kind(
         _endpoint(names=True),

@@ -56,6 +56,15 @@ OPTIONS: tuple[Option, ...] = (
         reload="restart",
     ),
     Option(
+        key="allowed-hosts",
+        kind="hostnames",
+        default=(),
+        text="Host names and addresses that the management answers to in the header Host, beside "
+        "`server.hostname`, `localhost`, loopback addresses and the address that was connected "
+        "to; other applications check that header themselves.",
+        reload="restart",
+    ),
+    Option(
         key="access-log",
         kind="boolean",
         default=True,

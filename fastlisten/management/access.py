@@ -57,7 +57,9 @@ class Access:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.token = ""
-        self._names = {_canonical(name) for name in ("localhost", *names) if name}
+        # A host name may be an address literal as mail writes it (RFC 5321 4.1.3).
+        bare = (name.strip("[]").removeprefix("IPv6:") for name in names)
+        self._names = {_canonical(name) for name in ("localhost", *bare) if name}
 
     def check(self, scope: Mapping[str, Any], headers: Headers) -> bool:
         """Decide whether a request may be heard and may read.
