@@ -22,7 +22,7 @@ from pathlib import Path
 import argon2
 from certificate_files import authority, rsa_key, table, write
 from helpers_programs import own_environment
-from serving import PATIENCE, Program, program
+from serving import PATIENCE, Program, program, until
 
 HOST = "127.0.0.1"
 
@@ -159,12 +159,24 @@ def serving(directory: Path, *listeners: str, more: str = "") -> Iterator[Mail]:
         text += f'[server.listener."{name}"]\nbind = {json.dumps(bind)}\n{LISTENERS[name]}'
     count = len(listeners)
     with program(directory, text + more, accounts=accounts(), listeners=count) as started:
+        before = sockets(started.pid)
         yield Mail(started, directory)
+        # Every client has gone: nothing of it is left.
+        until(lambda: sockets(started.pid) == before, "the ends of connections")
         assert started.stop() == 0
         log = started.err.splitlines()
         assert [line for line in log if " ERROR " in line or "Traceback" in line] == []
         left = [*(directory / "data" / "mail").glob("*/tmp/*")]
         assert left == []
+
+
+def sockets(pid: int) -> list[str]:
+    """Return the sockets that a process has open."""
+    names = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            names.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return sorted(name for name in names if name.startswith("socket:"))
 
 
 class Dialogue:

@@ -20,9 +20,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
 
 
 @external("wrk")
-@pytest.mark.parametrize(
-    ("listener", "path"), [("application", "/"), ("application", "/stream"), ("applications", "/")]
-)
+@pytest.mark.parametrize(("listener", "path"), [("application", "/stream"), ("applications", "/")])
 def test_wrk(server: Mail, listener: str, path: str) -> None:
     """It runs for a time; what is counted is what went wrong."""
     done = run(
