@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+import smtplib
 import subprocess
 import sys
 import tomllib
@@ -19,6 +20,7 @@ from fastlisten.cli import account
 from fastlisten.cli.main import main
 from fastlisten.cli.serve import DEFAULT_ACCOUNT
 from fastlisten.config import default_config, loads
+from fastlisten.config.protocols import is_served
 from fastlisten.testing import serve
 
 ROOT = Path(__file__).parent.parent
@@ -67,8 +69,11 @@ def test_classifiers_name_the_versions_that_wheels_are_built_for() -> None:
 
 def test_the_extra_serve_is_all_that_serving_can_use() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
+    coming = {"imap", "jmap"}  # nothing uses them yet
+    assert not any(is_served(name) for name in coming)
     (serve,) = extras["serve"]
-    assert serve == f"fastlisten[{','.join(name for name in extras if name != 'serve')}]"
+    used = ",".join(name for name in extras if name not in {"serve", *coming})
+    assert serve == f"fastlisten[{used}]"
 
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
@@ -85,12 +90,15 @@ def test_links_lead_to_files(text: str) -> None:
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
-def test_the_configuration_of_the_readme_can_be_served() -> None:
+def test_the_configuration_of_the_readme_can_be_served(tmp_path: Path) -> None:
     (text,) = blocks("toml")
-    config = loads(text)
+    (tmp_path / "relay-password").write_text("secret")
+    config = loads(text.replace("/etc/fastlisten/", f"{tmp_path}/"))
     assert config.warnings == ()
     assert config.unavailable() == ()
     assert [(one.id, one["max-connections"]) for one in config.listeners] == [
+        ("lmtp", 5000),
+        ("management", 5000),
         ("smtp", 5000),
         ("submission", 100),
         ("submissions", 5000),
@@ -109,7 +117,7 @@ def test_the_commands_of_the_readme_are_understood(capsys: pytest.CaptureFixture
 
 
 def test_the_library_example_of_the_readme_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    source, _ = blocks("python")
+    source, _, _ = blocks("python")
     names = program(source)
     made: asyncio.Future[fastlisten.ConnectionServer]
 
@@ -140,18 +148,32 @@ def test_the_library_example_of_the_readme_serves(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_handler_example_of_the_readme_answers(capsys: pytest.CaptureFixture[str]) -> None:
-    _, source = blocks("python")
+    _, _, source = blocks("python")
     asyncio.run(program(source)["main"]())
     assert capsys.readouterr().out == "b'HELLO\\n'\n"
+
+
+def test_the_aiosmtpd_example_of_the_readme_takes_mail(capsys: pytest.CaptureFixture[str]) -> None:
+    _, source, _ = blocks("python")
+    names = program(source)
+    controller = names["Controller"](names["Print"](), hostname="127.0.0.1", port=0)
+    controller.start()
+    try:
+        with smtplib.SMTP("127.0.0.1", controller.port, timeout=20) as client:
+            client.sendmail("a@example.org", ["b@example.net"], b"hello\r\n")
+    finally:
+        controller.stop()
+    assert capsys.readouterr().out == "a@example.org ['b@example.net'] 7\n"
 
 
 def test_make_serve_serves_what_the_readme_says() -> None:
     config = default_config()
     missing = {problem.key.split(".")[2] for problem in config.unavailable()}
     served = [bind.text for one in config.listeners if one.id not in missing for bind in one.bind]
-    said = re.search(r"serves on 127\.0\.0\.1(:\d+(?:(?:, | and ):\d+)+)$", README, re.MULTILINE)
+    said = re.search(r"serves on loopback: (.*?)\n\s+# (.*?)\n", README)
     assert said is not None
-    assert sorted(served) == sorted("127.0.0.1" + port for port in re.findall(r":\d+", said[1]))
+    ports = re.findall(r"\d+", "".join(said.groups()))
+    assert sorted(served) == sorted(f"127.0.0.1:{port}" for port in ports)
 
 
 def test_the_message_of_the_readme_arrives(tmp_path: Path) -> None:
