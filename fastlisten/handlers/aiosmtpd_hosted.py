@@ -23,13 +23,14 @@ from fastlisten.handlers.aiosmtpd_site import Authenticate, Site
 from fastlisten.handlers.aiosmtpd_types import AuthResult, LoginPassword
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, SettingError
 from fastlisten.handlers.smtp_options import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
+from fastlisten.mail import passwords
 from fastlisten.mail.delivery import PostOffice
 from fastlisten.mail.logins import LoginsBusyError
 
 __all__ = ["Hosted"]
 
 #: Options of the handler smtp that a handler of aiosmtpd leaves without effect.
-_WITHOUT_EFFECT = ("relay", "max-received", "greeting-delay")
+_WITHOUT_EFFECT = ("relay", "max-received")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,6 +56,12 @@ class Hosted:
         self._options = {row.key: row.default for row in rows} | dict(settings.options)
         self._kind = self._load(self._options["aiosmtpd-handler"])
         self._arguments = self._split(self._options["aiosmtpd-args"] or "")
+        if self._submission and not self._owns_auth and not passwords.available():
+            message = (
+                "nobody can log in here without the package argon2-cffi "
+                '(pip install "fastlisten[auth]"), or auth_* methods of the handler'
+            )
+            raise self._error("role", message)
         self._site: Site | None = None
 
     def _error(self, key: str, message: str) -> SettingError:
@@ -106,6 +113,12 @@ class Hosted:
             return self._settings.port in SUBMISSION_PORTS
         return bool(role == "submission")
 
+    @property
+    def _owns_auth(self) -> bool:
+        """Whether the handler says who may log in."""
+        names = dir(self._kind)
+        return "handle_AUTH" in names or any(name.startswith("auth_") for name in names)
+
     def notes(self) -> tuple[str, ...]:
         """Return which settings have no effect."""
         written = [
@@ -131,7 +144,6 @@ class Hosted:
                 handler = kind(*self._arguments)
             else:
                 handler = from_cli(_Parser(add_help=False), *self._arguments)
-            owns_auth = any(name.startswith("auth_") or name == "handle_AUTH" for name in dir(kind))
             protocol: Literal["smtp", "lmtp"] = "lmtp" if settings.protocol == "lmtp" else "smtp"
             self._site = Site(
                 handler,
@@ -145,7 +157,7 @@ class Hosted:
                 settings.hostname,
                 protocol=protocol,
                 tls=None if settings.tls_implicit else settings.tls,
-                authenticate=_by_accounts(office) if submission and not owns_auth else None,
+                authenticate=_by_accounts(office) if submission and not self._owns_auth else None,
                 listener=settings.listener,
             )
         except Exception as error:

@@ -175,15 +175,19 @@ class SmtpHandler(Handler):
 
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
         """Return the protocol object for one connection."""
-        if self._hosted is not None:
-            return self._hosted.connection(info)
         if self._delay is None:
-            return SmtpConnection(self, info)
+            return self._protocol(info)
         hostname = self.settings.hostname
         refusal = reply(554, "5.5.0", f"{hostname} You spoke before you were greeted")
         return Anteroom(
-            info, self._delay, self._late_greeting, refusal, lambda: SmtpConnection(self, info)
+            info, self._delay, self._late_greeting, refusal, lambda: self._protocol(info)
         )
+
+    def _protocol(self, info: ConnectionInfo) -> asyncio.Protocol:
+        """Return the protocol object of a client that has been greeted."""
+        if self._hosted is not None:
+            return self._hosted.connection(info)
+        return SmtpConnection(self, info)
 
     async def start(self) -> None:
         """Open the post office and read the accounts.

@@ -1,0 +1,40 @@
+"""Handlers of aiosmtpd's kind that configurations of the tests name. They import nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Tell:
+    """Answers a message with what it was told, and made with."""
+
+    def __init__(self, first: str = "-", second: str = "-") -> None:
+        self.words = f"{first} {second}"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        login = getattr(session.auth_data, "login", b"nobody").decode()
+        to, size = ",".join(envelope.rcpt_tos), len(envelope.content)
+        return f"250 {login}: {envelope.mail_from} to {to}, {size}, made with {self.words}"
+
+
+class FromCli(Tell):
+    @classmethod
+    def from_cli(cls, parser: Any, *arguments: str) -> FromCli:
+        if len(arguments) != 1:
+            parser.error("FromCli usage: one word")
+        return cls(arguments[0], "from_cli")
+
+
+class Knows(Tell):
+    """Has a mechanism of its own."""
+
+    async def auth_KNOCK(self, server: Any, arguments: list[str]) -> Any:
+        return await server.challenge_auth("who is there?") == b"me"
+
+
+class Unmade(Tell):
+    def __init__(self) -> None:
+        raise OSError("there is no database")
+
+
+NOTHING = "no class"
