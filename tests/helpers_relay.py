@@ -172,12 +172,12 @@ def _session(relay: Relay, connection: socket.socket, greeted: bool = False) -> 
                 recipients.append(command)
         elif verb == "DATA":
             if say(relay.answer(command, "354 go on")):
-                content = b""
-                while not (content.endswith(b"\r\n.\r\n") or content == b".\r\n"):
-                    piece = stream.readline()
-                    if not piece:
+                lines = []
+                while not lines or lines[-1] != b".\r\n":
+                    lines.append(stream.readline())
+                    if not lines[-1]:
                         raise EOFError
-                    content += piece
+                content = b"".join(lines)
                 if relay.answer(".", "250 2.0.0 queued as 4711") == "250 2.0.0 queued as 4711":
                     text = (b"\r\n" + content)[:-3].replace(b"\r\n.", b"\r\n")[2:]
                     relay.messages.append((sender, recipients, text))

@@ -69,7 +69,7 @@ def test_several_recipients_share_a_session_and_duplicates_are_kept(tmp_path: Pa
         assert b"for <" not in relay.messages[0][2]
 
 
-@pytest.mark.parametrize("size", [0, 1, 262143, 262144, 262145, 3_000_000])
+@pytest.mark.parametrize("size", [0, 1, 262143, 262144, 262145, 1_000_000])
 def test_sizes(tmp_path: Path, size: int) -> None:
     random.seed(size)
     lines = random.choices((b".\r\n", b"..\r\n", b"a.\r\n", b"\r\n", b".x" * 40 + b"\r\n"), k=size)

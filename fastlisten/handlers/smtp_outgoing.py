@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING
 
 import aiosmtplib
@@ -31,71 +30,22 @@ from fastlisten.handlers.smtp_relay_replies import (
     NO_EIGHT_BITS,
     NO_PLACE,
     NO_UTF8,
-    NOT_READ,
     UNREACHABLE,
     RelayRefused,
     quoted,
     refusal,
 )
+from fastlisten.handlers.smtp_source import Source, pieces
 
 if TYPE_CHECKING:
     from fastlisten.handlers.smtp_relay import Relay
 
-__all__ = ["Octets", "Outgoing", "Source"]
+__all__ = ["Outgoing"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
-#: Octets of a message that are read and written at a time.
-PIECE = 256 * 1024
-
 #: Seconds that a relay gets to answer QUIT. The message is its own already.
 _GOODBYE_TIMEOUT = 5.0
-
-
-class Source:
-    """Octets of a message, read piece by piece in a thread.
-
-    Args:
-        path: the file.
-        skip: octets at its beginning that are not for the relay.
-        size: octets that are.
-    """
-
-    __slots__ = ("_path", "_skip", "size")
-
-    def __init__(self, path: str, skip: int, size: int) -> None:
-        self._path = path
-        self._skip = skip
-        self.size = size
-
-    def read(self, offset: int) -> bytes:
-        """Return a piece, not empty.
-
-        The file is opened anew each time: nothing is left behind by who is cancelled.
-
-        Raises:
-            OSError: it cannot be read, or is shorter than it was.
-        """
-        with open(self._path, "rb", buffering=0) as file:
-            file.seek(self._skip + offset)
-            piece = file.read(min(PIECE, self.size - offset))
-        if not piece:
-            raise OSError(errno.EIO, "the file is too short", self._path)
-        return piece
-
-
-class Octets(Source):
-    """Octets of a message that is in memory."""
-
-    __slots__ = ("_data",)
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__("", 0, len(data))
-        self._data = data
-
-    def read(self, offset: int) -> bytes:
-        """Return a piece."""
-        return self._data[offset : offset + PIECE]
 
 
 class Outgoing:
@@ -165,6 +115,8 @@ class Outgoing:
                 return await self._send(smtp, f"BDAT {content.size} LAST".encode(), content)
             code, text = await smtp.execute_command(b"DATA")
             if code != 354:
+                if code < 400:
+                    self._close()  # out of step: a QUIT could be taken for the message
                 raise refusal(code, text)
             return await self._send(smtp, b"", content)
 
@@ -243,15 +195,15 @@ class Outgoing:
             start_tls=False,  # done below, where a refusal of it can be judged
             tls_context=self._relay.context,
         )
-        await self._done(smtp.connect())
-        await self._done(smtp.ehlo())
+        await self._done(smtp, smtp.connect())
+        await self._done(smtp, smtp.ehlo())
         if settings.tls in ("verify", "may"):
             await self._start_tls(smtp)
         if settings.user:
             encrypted = smtp.get_transport_info("sslcontext") is not None
             if not (encrypted or settings.near):
                 raise aiosmtplib.SMTPException("no TLS, so that the password is kept back")
-            await self._done(smtp.login(settings.user, settings.password))
+            await self._done(smtp, smtp.login(settings.user, settings.password))
         self.relays_dsn = smtp.supports_extension("dsn")
         assert smtp.transport is not None
         assert smtp.protocol is not None
@@ -271,22 +223,26 @@ class Outgoing:
                 raise aiosmtplib.SMTPException("it does not offer STARTTLS")
             return
         try:
-            await self._done(smtp.starttls(tls_context=self._relay.context))
+            await self._done(smtp, smtp.starttls(tls_context=self._relay.context))
         except aiosmtplib.SMTPResponseException as error:
             if needed:
                 raise
             logger.info("relay %s: no TLS: %d %s", self, error.code, quoted(error.message))
             return
-        await self._done(smtp.ehlo())
+        await self._done(smtp, smtp.ehlo())
 
-    async def _done(self, step: object) -> None:
+    async def _done(self, smtp: aiosmtplib.SMTP, step: Awaitable[object]) -> None:
         """Wait for a step; stop here if `abort` came meanwhile.
 
-        `asyncio.wait_for` of Python 3.11 loses a cancellation that comes in the moment in which
-        what it waits for is done.
+        It may have come before there was a connection to close. And `asyncio.wait_for` of Python
+        3.11 loses a cancellation that comes in the moment in which what it waits for is done.
         """
-        await step  # type: ignore[misc]
+        await step
+        self._go_on(smtp)
+
+    def _go_on(self, smtp: aiosmtplib.SMTP) -> None:
         if self._ended:
+            _drop(smtp)
             raise asyncio.CancelledError
 
     async def _mail(self, smtp: aiosmtplib.SMTP) -> None:
@@ -327,8 +283,7 @@ class Outgoing:
 
     async def _command(self, smtp: aiosmtplib.SMTP, verb: str, words: list[str]) -> None:
         code, text = await smtp.execute_command(verb.encode(), *(word.encode() for word in words))
-        if self._ended:
-            raise asyncio.CancelledError
+        self._go_on(smtp)
         if not 200 <= code <= 299:
             raise refusal(code, text)
 
@@ -348,10 +303,11 @@ class Outgoing:
         timeout = self._relay.settings.timeout
         # It is read from now on: a relay may refuse before it has the whole message.
         answer = asyncio.ensure_future(protocol.read_response())
+        whole = False
         try:
             if chunk:
                 writer.write(chunk + b"\r\n")
-            async for piece in _pieces(content, stuffed=not chunk):
+            async for piece in pieces(content, stuffed=not chunk):
                 if answer.done():
                     break
                 writer.write(piece)
@@ -360,12 +316,16 @@ class Outgoing:
                         await writer.drain()
                 except ConnectionError:
                     break  # what it said last, if anything, says more
+            else:
+                whole = True
             await asyncio.wait((answer,), timeout=10 * timeout)
             if not answer.done():
                 raise TimeoutError("no reply to the whole message")
             code, text = answer.result()
         finally:
             answer.cancel()
+            if not whole:
+                self._close()  # what is said now would be taken for the rest of the message
         if not 200 <= code <= 299:
             raise refusal(code, text)
         return quoted(text)
@@ -384,10 +344,7 @@ class Outgoing:
         """Close the connection, if there is one, and give its place back."""
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
-            transport = smtp.transport
-            smtp.close()
-            if transport is not None:
-                transport.abort()  # type: ignore[attr-defined]  # BaseTransport by its annotation
+            _drop(smtp)
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.transport.abort()
@@ -396,25 +353,9 @@ class Outgoing:
             self._relay.give_place_back()
 
 
-async def _pieces(content: Source, stuffed: bool) -> AsyncIterator[bytes]:
-    """Give a message piece by piece, as DATA wants it if `stuffed`: dots doubled, and the end.
-
-    Raises:
-        RelayRefused: it cannot be read.
-    """
-    tail = b"\r\n"
-    offset = 0
-    while offset < content.size:
-        try:
-            piece = await asyncio.to_thread(content.read, offset)
-        except OSError as error:
-            raise RelayRefused(NOT_READ, str(error)) from error
-        offset += len(piece)
-        if stuffed:
-            # Two octets of the piece before, so that a line that begins at the cut is seen.
-            joined = tail + piece
-            tail, piece = joined[-2:], joined.replace(b"\r\n.", b"\r\n..")[2:]
-        yield piece
-    if stuffed:
-        # A message that came by BDAT may end without CRLF, which DATA cannot say.
-        yield b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
+def _drop(smtp: aiosmtplib.SMTP) -> None:
+    """Close a connection at once."""
+    transport = smtp.transport
+    smtp.close()
+    if transport is not None:
+        transport.abort()  # type: ignore[attr-defined]  # BaseTransport by its annotation

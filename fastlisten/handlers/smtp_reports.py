@@ -21,6 +21,7 @@ from fastlisten.handlers.smtp_events import Recipient, Transaction
 from fastlisten.handlers.smtp_notices import Outcome, notice
 from fastlisten.handlers.smtp_relay import Relay
 from fastlisten.handlers.smtp_relay_replies import RelayRefused
+from fastlisten.handlers.smtp_source import Octets
 from fastlisten.handlers.smtp_trace import return_path
 from fastlisten.mail.address import Mailbox, parse_mailbox
 from fastlisten.mail.delivery import PostOffice
@@ -112,8 +113,6 @@ class Reports:
             logger.exception("a notice to <%s> cannot be sent", to)
 
     async def _hand_over(self, relay: Relay, mailbox: Mailbox, data: bytes) -> None:
-        from fastlisten.handlers.smtp_outgoing import Octets
-
         transaction = Transaction("", smtputf8=not mailbox.text.isascii())
         outgoing = relay.outgoing(transaction)
         try:

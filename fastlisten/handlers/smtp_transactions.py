@@ -36,6 +36,7 @@ from fastlisten.handlers.smtp_notices import Outcome
 from fastlisten.handlers.smtp_relay_replies import RelayRefused
 from fastlisten.handlers.smtp_replies import reply
 from fastlisten.handlers.smtp_reports import LARGEST_HEADER, wanted
+from fastlisten.handlers.smtp_source import Source
 from fastlisten.handlers.smtp_trace import return_path
 from fastlisten.mail.accounts import Account
 from fastlisten.mail.delivery import Letter
@@ -278,8 +279,6 @@ class Transactions(asyncio.Protocol):
         """Hand the message to the relay, and publish it then."""
         outgoing = self._outgoing
         assert outgoing is not None
-        from fastlisten.handlers.smtp_outgoing import Source
-
         size = letter.size - self._skip
         try:
             self._words = await outgoing.send(Source(letter.path, self._skip, size)) or "yes"
