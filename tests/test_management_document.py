@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -116,6 +117,18 @@ def test_a_change_needs_the_token_and_reading_may() -> None:
     for operation in OPERATIONS:
         security = DOCUMENT["paths"][operation.path][operation.method.lower()]["security"]
         assert security == ([{"token": []}] if operation.method == "POST" else [{}, {"token": []}])
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "management.md"
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="docs/ is not beside these tests")
+def test_the_manual_names_every_operation_and_key() -> None:
+    text = PAGE.read_text()
+    listed = re.findall(r"^\| `(GET|POST)` \| `(.*?)` \|", text, re.MULTILINE)
+    assert listed == [(one.method, one.path) for one in OPERATIONS]
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    fits(json.loads(example), DOCUMENT["components"]["schemas"]["Listener"])
 
 
 @on_loops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import socket
 from pathlib import Path
 
@@ -71,6 +72,16 @@ async def test_names_types_and_labels(tmp_path: Path) -> None:
         # No listener here has a certificate.
         expected = {name: NAMES[name] for name in NAMES if "certificate" not in name}
         assert found == expected
+
+
+MANUAL = Path(__file__).parent.parent / "docs" / "management.md"
+
+
+@pytest.mark.skipif(not MANUAL.exists(), reason="docs/ is not beside these tests")
+def test_the_manual_names_every_metric() -> None:
+    rows = re.findall(r"^\| `(fastlisten_\w+)` \| (.*?) ?\|", MANUAL.read_text(), re.MULTILINE)
+    found = {name: set(filter(None, labels.split(", "))) for name, labels in rows}
+    assert found == {name: labels for name, (_, labels) in NAMES.items()}
 
 
 @on_loops

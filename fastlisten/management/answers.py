@@ -60,8 +60,8 @@ def answer(
 
 
 def json_answer(value: Any, status: int = 200) -> Response:
-    """Return a value as JSON."""
-    return answer(json.dumps(value), JSON, status)
+    """Return a value as JSON, a line of its own for those who read it in a terminal."""
+    return answer(json.dumps(value) + "\n", JSON, status)
 
 
 def problem_answer(refusal: RefusedError) -> Response:
@@ -71,4 +71,4 @@ def problem_answer(refusal: RefusedError) -> Response:
         "status": refusal.status,
         "detail": refusal.detail,
     }
-    return answer(json.dumps(body), PROBLEM, refusal.status, refusal.headers)
+    return answer(json.dumps(body) + "\n", PROBLEM, refusal.status, refusal.headers)
