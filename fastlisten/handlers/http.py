@@ -29,7 +29,8 @@ logger = logging.getLogger("fastlisten.http")
 
 #: How long what applications have started may run on when all connections have ended, in seconds:
 #: background tasks after a response, and requests whose client is gone. Then they are cancelled.
-_TASK_PATIENCE = 10.0
+#: It comes on top of `server.shutdown-timeout`.
+_TASK_PATIENCE = 5.0
 
 #: What the extra brings that is imported here or by the management.
 _LIBRARIES = ("uvicorn", "h11", "starlette", "prometheus_client")

@@ -134,7 +134,8 @@ class HttpProtocol(H11Protocol):
 
     def eof_received(self) -> bool:
         """Let a response be finished for a while; any other connection is over."""
-        if not self.busy or not self.transport.can_write_eof():
+        # Of a request that has not come whole there is nothing more to come.
+        if not self.busy or self.cycle.more_body or not self.transport.can_write_eof():
             return False
         if self._end_timer is None:
             self._end_timer = self.loop.call_later(HALF_OPEN, self.transport.close)
@@ -219,7 +220,8 @@ class HttpProtocol(H11Protocol):
     def refuse(self, status: int) -> None:
         """Answer instead of the application, and end the connection.
 
-        Where a response has begun there is nothing more to say: it remains unfinished.
+        Where a response has begun there is nothing more to say: it remains unfinished. Nor is
+        there where it has been given.
 
         Args:
             status: of the answer: 400, 408, 413, 431, 500, 501 or 505.
@@ -231,7 +233,8 @@ class HttpProtocol(H11Protocol):
             cycle.message_event.set()
         if self.transport.is_closing() or self._ended:
             return
-        if not (active and cycle.response_started):
+        # What is wrong may also be the rest of a request that has been answered.
+        if not (active and cycle.response_started) and self.conn.our_state is not h11.DONE:
             head_only = active and cycle.scope["method"] == "HEAD"
             self.transport.write(self._refusal(status, head_only))
         if active and not cycle.more_body:
