@@ -132,6 +132,8 @@ class Engine(Answers):
         while self._waiting is None:
             state = self._state
             if state is _COMMAND:
+                if self._position == len(self._buffer):
+                    return None
                 event = self._next_command()
             elif state is _CONTENT or state is _DISCARD:
                 event = self._next_content()
