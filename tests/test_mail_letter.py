@@ -1,0 +1,322 @@
+"""Letters: prepared before they are published, through a spool, and failing one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastlisten.mail import draft
+from fastlisten.mail.accounts import Account
+from fastlisten.mail.delivery import Letter, PostOffice
+from fastlisten.mail.draft import Draft
+from fastlisten.mail.letter import SPOOL_SIZE
+from fastlisten.mail.maildir import Maildir
+from fastlisten.mail.spool import Spool, unique_name
+
+ALICE, BOB, CAROL = (Account(f"{name}@example.org") for name in ("alice", "bob", "carol"))
+ALL = [ALICE, BOB, CAROL]
+
+SIZES = [0, 100, SPOOL_SIZE + 1, 3 * SPOOL_SIZE + 5]
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[PostOffice]:
+    """Open a post office; at the end nothing may be left of its threads and descriptors."""
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    office = PostOffice.enter(str(directory))
+    try:
+        yield office
+    finally:
+        await asyncio.to_thread(office.leave)
+        left = [one for one in threading.enumerate() if one.name.startswith(("delivery", "logins"))]
+        assert left == []
+        assert threading.active_count() <= threads + 1  # asyncio.to_thread's
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def in_office(test: Callable[[PostOffice], Awaitable[None]]) -> Callable[[Path], None]:
+    def run(tmp_path: Path) -> None:
+        async def main() -> None:
+            async with opened(tmp_path) as office:
+                await test(office)
+
+        asyncio.run(main())
+
+    run.__name__ = test.__name__
+    return run
+
+
+class Watched:
+    """A letter whose stages can be awaited."""
+
+    def __init__(self, office: PostOffice, accounts: list[Account], **options: bool) -> None:
+        self.changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self.letter = Letter(office, accounts, unique_name(), loop, self.changed.set, **options)
+
+    def fill(self, size: int) -> bytes:
+        content = os.urandom(size)
+        for start in range(0, size, 50_000):
+            self.letter.add(content[start : start + 50_000])
+        return content
+
+    async def until(self, stage: Callable[[Letter], bool]) -> None:
+        while not stage(self.letter):
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def prepare(self) -> None:
+        self.letter.prepare()
+        await self.until(lambda it: it.prepared or it.done)
+
+    async def publish(self) -> None:
+        self.letter.publish()
+        await self.until(lambda it: it.done)
+
+    async def finish(self) -> None:
+        self.letter.finish()
+        await self.until(lambda it: it.done)
+
+
+def files(office: PostOffice) -> list[str]:
+    root = office.mail.parent
+    found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return sorted(str(path.parent) for path in found)
+
+
+def new(*accounts: Account) -> list[str]:
+    return [f"mail/{account.name}/new" for account in accounts]
+
+
+# --- prepare and publish --------------------------------------------------------------------------
+
+
+@in_office
+async def test_nobody_sees_what_is_prepared(office: PostOffice) -> None:
+    for size in SIZES:
+        watched = Watched(office, ALL)
+        content = watched.fill(size)
+        await watched.prepare()
+        letter = watched.letter
+        assert letter.prepared
+        assert not letter.done
+        assert Path(letter.path).read_bytes() == content
+        assert files(office) == [f"mail/{account.name}/tmp" for account in ALL]
+        await watched.publish()
+        assert letter.error is None
+        assert letter.errors == {}
+        assert files(office) == new(*ALL)
+        for account in ALL:
+            box = office.maildir(account)
+            (message,) = box.messages()
+            assert box.read(message) == content
+            box.remove(message)
+
+
+@in_office
+async def test_what_is_prepared_can_be_abandoned(office: PostOffice) -> None:
+    for rounds in range(12):
+        watched = Watched(office, ALL, spool=rounds % 2 == 0)
+        watched.fill(SIZES[rounds % 4])
+        if rounds < 4:
+            await watched.prepare()
+        else:
+            watched.letter.prepare()
+            await asyncio.sleep(0.001 * (rounds % 5))
+        watched.letter.abandon()
+        while files(office):
+            await asyncio.sleep(0.001)
+
+
+@in_office
+async def test_abandoned_while_it_is_published_it_is_whole_or_gone(office: PostOffice) -> None:
+    for rounds in range(10):
+        watched = Watched(office, ALL)
+        watched.fill(100)
+        await watched.prepare()
+        watched.letter.publish()
+        await asyncio.sleep(0.0005 * rounds)
+        watched.letter.abandon()
+    await asyncio.to_thread(office._pool.submit(lambda: None).result)
+    while any("/tmp" in path for path in files(office)):
+        await asyncio.sleep(0.001)
+    counts = {len(office.maildir(account).messages()) for account in ALL}
+    assert len(counts) == 1
+
+
+@in_office
+async def test_a_preparation_that_fails_is_the_end(office: PostOffice) -> None:
+    Path(office.mail).mkdir()
+    (office.mail / BOB.name).write_text("no directory")
+    for early in (False, True):
+        watched = Watched(office, ALL)
+        if early:
+            (office.mail / ALICE.name).rename(office.mail / "away")
+            (office.mail / ALICE.name).write_text("no directory")
+            watched.fill(2 * SPOOL_SIZE)
+            await watched.until(lambda it: it.error is not None)
+            watched.letter.prepare()
+            assert watched.letter.done
+        else:
+            watched.fill(10)
+            await watched.prepare()
+        assert watched.letter.done
+        assert not watched.letter.prepared
+        assert watched.letter.error is not None
+        assert [path for path in files(office) if path != "mail"] == []
+
+
+# --- the spool ------------------------------------------------------------------------------------
+
+
+@in_office
+async def test_mail_for_no_account_lies_in_the_spool(office: PostOffice) -> None:
+    for size in SIZES:
+        watched = Watched(office, [], spool=True)
+        content = watched.fill(size)
+        await watched.prepare()
+        assert Path(watched.letter.path).read_bytes() == content
+        assert files(office) == ["spool/tmp"]
+        await watched.publish()
+        assert watched.letter.error is None
+        assert files(office) == []
+
+
+@in_office
+async def test_mail_for_both_lies_there_until_the_end(office: PostOffice) -> None:
+    for size in SIZES:
+        watched = Watched(office, [ALICE, BOB], spool=True)
+        content = watched.fill(size)
+        await watched.prepare()
+        assert files(office) == [*(f"mail/{it.name}/tmp" for it in (ALICE, BOB)), "spool/tmp"]
+        assert watched.letter.path.startswith(office.spool.tmp)
+        await watched.publish()
+        assert files(office) == new(ALICE, BOB)
+        for account in (ALICE, BOB):
+            (message,) = office.maildir(account).messages()
+            assert office.maildir(account).read(message) == content
+            office.maildir(account).remove(message)
+
+
+# --- independent recipients -----------------------------------------------------------------------
+
+
+@in_office
+async def test_one_recipient_s_failure_is_not_the_others(office: PostOffice) -> None:
+    Path(office.mail).mkdir()
+    for spool in (False, True):
+        for broken in ALL:
+            shutil.rmtree(office.mail / broken.name, ignore_errors=True)
+            (office.mail / broken.name).write_text("no directory")
+            for size in SIZES:
+                watched = Watched(office, ALL, independent=True, spool=spool)
+                content = watched.fill(size)
+                await watched.finish()
+                letter = watched.letter
+                assert letter.error is None
+                assert list(letter.errors) == [broken.name]
+                assert letter.errors[broken.name].errno in (errno.ENOTDIR, errno.EEXIST)
+                others = [account for account in ALL if account is not broken]
+                assert [path for path in files(office) if path != "mail"] == new(*others)
+                for account in others:
+                    (message,) = office.maildir(account).messages()
+                    assert office.maildir(account).read(message) == content
+                    office.maildir(account).remove(message)
+            (office.mail / broken.name).unlink()
+
+
+@in_office
+async def test_where_nobody_gets_it_that_is_the_error(office: PostOffice) -> None:
+    office.mail.write_text("no directory")
+    for options in ({}, {"spool": True}):
+        watched = Watched(office, ALL, independent=True, **options)
+        watched.fill(10)
+        await watched.finish()
+        assert watched.letter.error is not None
+        assert files(office) == ["."]
+
+
+def boxes_in(tmp_path: Path) -> list[Maildir]:
+    boxes = [Maildir(str(tmp_path / name)) for name in ("a", "b", "c")]
+    for box in boxes:
+        box.prepare()
+    return boxes
+
+
+@pytest.mark.parametrize("spool", [False, True])
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "link", "rename", "close"])
+@pytest.mark.parametrize("at", range(1, 9))
+def test_whatever_fails_each_has_it_or_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, at: int, spool: bool
+) -> None:
+    boxes, real, count = boxes_in(tmp_path), getattr(os, call), 0
+
+    def failing(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == at:
+            if call == "close":
+                real(*arguments)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    place = Spool(str(tmp_path / "spool"))
+    place.prepare()
+    one = Draft(boxes, "name", independent=True, spool=place if spool else None)
+    content = [os.urandom(1000), os.urandom(2000)]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        try:
+            for piece in content:
+                one.write([piece])
+                one.suspend()
+            one.write([])
+            one.commit(lambda: True)
+            failed = False
+        except OSError:
+            failed = True
+            one.discard()
+    for box in boxes:
+        found = [path.read_bytes() for path in Path(box.new).iterdir()]
+        has_it = not failed and box.path not in one.errors
+        assert found == [b"".join(content)] * has_it
+        assert list(Path(box.tmp).iterdir()) == []
+    assert list(Path(place.tmp).iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    if not failed and count >= at:
+        assert len(one.errors) <= 1
+
+
+def test_a_disk_that_fills_up_is_left_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes, real = boxes_in(tmp_path), draft.write_all
+
+    def fill(fd: int, data: bytes) -> None:
+        place = Path(os.readlink(f"/proc/self/fd/{fd}")).parts[-3]
+        room = {"a": 25_000, "b": 45_000, "c": 10**9}[place] - os.fstat(fd).st_size
+        real(fd, data[: max(0, room)])
+        if room < len(data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(draft, "write_all", fill)
+    one = Draft(boxes, "name", independent=True)
+    content = [os.urandom(10_000) for _ in range(8)]
+    for piece in content:
+        one.write([piece])
+        one.suspend()
+    one.write([])
+    assert one.commit(lambda: True)
+    assert list(one.errors) == [boxes[0].path, boxes[1].path]
+    assert (Path(boxes[2].new) / "name").read_bytes() == b"".join(content)
+    assert [path for box in boxes[:2] for path in Path(box.path).rglob("*") if path.is_file()] == []
