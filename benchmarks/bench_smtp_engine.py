@@ -21,7 +21,7 @@ from unittest import mock
 
 import pytest
 
-from fastlisten.handlers import smtp, smtp_connection
+from fastlisten.handlers import smtp, smtp_transactions
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import Content, Mail, Recipient
@@ -104,7 +104,7 @@ class Sink:
     full = False
     done = True
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         self.size = 0
 
     def add(self, data: bytes) -> None:
@@ -144,7 +144,7 @@ class Sessions:
                 said += transport.said
             return said
 
-        with mock.patch.object(smtp_connection, "Letter", Sink):
+        with mock.patch.object(smtp_transactions, "Letter", Sink):
             return asyncio.run(main())
 
     def close(self) -> None:
