@@ -160,9 +160,9 @@ def test_nothing_is_executed_while_a_step_is_being_judged() -> None:
     assert engine.waiting
     assert engine.next_event() is None
     assert engine.buffered == len(MAIL)
-    assert not engine.authenticated
+    before = engine.authenticated
     engine.accept(reply(235, "2.7.0", "Hello"))
-    assert engine.authenticated
+    assert (before, engine.authenticated) == (False, True)
     assert engine.replies().endswith(b"235 2.7.0 Hello\r\n")
 
 
@@ -195,12 +195,13 @@ def test_a_user_stays_known_until_tls_begins() -> None:
     made = greeted(False, auth_in_clear=True, auth_required=True)
     made.feed(PLAIN)
     made.feed(b"RSET\r\n" + HELLO + b"HELO x\r\n" + HELLO)
-    assert made.engine.authenticated
+    known = [made.engine.authenticated]
     assert codes(made.feed(MAIL + b"RSET\r\n")) == [250, 250]
     made.feed(b"STARTTLS\r\n")
-    assert not made.engine.authenticated
+    known.append(made.engine.authenticated)
     made.engine.tls_started()
-    assert not made.engine.authenticated
+    known.append(made.engine.authenticated)
+    assert known == [True, False, False]
     assert codes(made.feed(HELLO + MAIL + PLAIN + MAIL)) == [250, 530, 235, 250]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from smtp_harness import HELLO, MAIL, Driven, codes
 
 from fastlisten.handlers.smtp_parameters import decode_xtext
 
-OFFERED = {"mechanisms": ("PLAIN",), "auth_in_clear": True}
+OFFERED: dict[str, Any] = {"mechanisms": ("PLAIN",), "auth_in_clear": True}
 
 
 def mail(parameters: str, extended: bool = True) -> tuple[Driven, bytes]:
@@ -210,7 +211,7 @@ def test_without_ehlo_there_are_none() -> None:
     ],
 )
 def test_auth_of_mail_is_there_where_auth_is(
-    encrypted: bool, limits: dict[str, object], code: int
+    encrypted: bool, limits: dict[str, Any], code: int
 ) -> None:
     driven = Driven(encrypted, **limits)
     driven.feed(HELLO)

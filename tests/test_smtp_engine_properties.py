@@ -94,7 +94,7 @@ KINDS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "told": st.sampled_from([TELLABLE, frozenset()]),
     }
 )
-FIXED = {"max_message_size": 300, "max_errors": 8, "max_recipients": 3}
+FIXED: dict[str, Any] = {"max_message_size": 300, "max_errors": 8, "max_recipients": 3}
 
 
 @settings(max_examples=500)

@@ -75,11 +75,11 @@ def test_nothing_happens_before_the_answer() -> None:
     engine, _ = asked("EHLO", b"HELO first\r\n" + MAIL)
     assert engine.waiting
     assert engine.next_event() is None
-    assert engine.client_name == "first"
-    assert engine.transaction is not None
+    assert (engine.client_name, engine.extended) == ("first", False)
+    before = engine.transaction
     engine.accept()
-    assert engine.client_name == "client"
-    assert engine.extended
+    assert (engine.client_name, engine.extended) == ("client", True)
+    assert before is not None
     assert engine.transaction is None
     assert engine.next_event() is None
 
