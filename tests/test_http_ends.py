@@ -279,6 +279,17 @@ async def test_what_does_not_end_is_cut(monkeypatch: Any) -> None:
 
 
 @on_loops
+async def test_a_drain_waits_for_what_runs_after_a_response() -> None:
+    app = App()
+    async with serving_app(app) as served, client_of(served) as client:
+        assert await client.ask(of("/background")) == (200, b"done")
+        assert served.listener.drain() == 1
+        app.go.set()
+        await soon(lambda: not served.listener.drain(), "the end of the drain")
+    assert app.told == ["finished"]
+
+
+@on_loops
 async def test_tasks_that_outlive_their_connections_are_waited_for() -> None:
     app = App()
     async with serving_app(app) as served:

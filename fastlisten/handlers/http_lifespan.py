@@ -88,13 +88,15 @@ class Lifespan:
         if self._all.get(self._key) is self:
             del self._all[self._key]
         task, self._task = self._task, None
+        assert self._started is not None
         assert self._ended is not None
-        if not task.done():
+        begun = self._started.done()
+        if begun and not task.done():
             await self._events.put({"type": "lifespan.shutdown"})
             await asyncio.wait(
                 (task, self._ended), timeout=SHUTDOWN_PATIENCE, return_when=asyncio.FIRST_COMPLETED
             )
-        late = not (task.done() or self._ended.done())
+        late = begun and not (task.done() or self._ended.done())
         task.cancel()
         await asyncio.wait((task,))
         if late:

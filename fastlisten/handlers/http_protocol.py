@@ -82,6 +82,7 @@ class HttpProtocol(H11Protocol):
         self._info = info
         self._input: deque[bytes] = deque()
         self._exchange: Exchange | None = None
+        self._running = 0
         self._ended = False
         self._heard = self._wrote = self.loop.time()
         self._head_timer: asyncio.TimerHandle | None = None
@@ -91,8 +92,12 @@ class HttpProtocol(H11Protocol):
 
     @property
     def busy(self) -> bool:
-        """A request is being answered, or what it has started still runs."""
-        return self.cycle is not None and not (self.cycle.response_complete or self._ended)
+        """A request is being answered, or the application still runs after its response."""
+        return (self._answering or self._running > 0) and not self._ended
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     @property
     def working(self) -> bool:
@@ -104,7 +109,7 @@ class HttpProtocol(H11Protocol):
         self._heard = max(self._heard, self._wrote)
         if later:
             return True
-        if self.transport.get_write_buffer_size() or not self.busy:
+        if self.transport.get_write_buffer_size() or self._ended or not self._answering:
             return False
         # Else it is the client that is waited for.
         return not (self._exchange and self._exchange.receiving and self.cycle.more_body)
@@ -135,7 +140,9 @@ class HttpProtocol(H11Protocol):
     def eof_received(self) -> bool:
         """Let a response be finished for a while; any other connection is over."""
         # Of a request that has not come whole there is nothing more to come.
-        if not self.busy or self.cycle.more_body or not self.transport.can_write_eof():
+        if self._ended or not self._answering or self.cycle.more_body:
+            return False
+        if not self.transport.can_write_eof():
             return False
         if self._end_timer is None:
             self._end_timer = self.loop.call_later(HALF_OPEN, self.transport.close)
@@ -174,7 +181,11 @@ class HttpProtocol(H11Protocol):
         """Run the application for one request; called by uvicorn's cycle."""
         scope["asgi"]["spec_version"] = "2.4"
         exchange = self._exchange = Exchange(self, self.cycle, scope)
-        await exchange.run(self._service.app)
+        self._running += 1
+        try:
+            await exchange.run(self._service.app)
+        finally:
+            self._running -= 1
 
     def on_response_complete(self) -> None:
         """Go on with the next request."""
@@ -226,8 +237,7 @@ class HttpProtocol(H11Protocol):
         Args:
             status: of the answer: 400, 408, 413, 431, 500, 501 or 505.
         """
-        cycle = self.cycle
-        active = cycle is not None and not cycle.response_complete
+        cycle, active = self.cycle, self._answering
         if active:
             cycle.disconnected = True
             cycle.message_event.set()
