@@ -113,14 +113,14 @@ class SmtpHandler(Handler):
 
     def _find_role(self) -> str:
         """Return the role that is written, else the one that the port suggests."""
-        if "role" not in self._values:
+        if self.protocol == "lmtp":
             return "mx"
         by_port = "submission" if self.settings.port in SUBMISSION_PORTS else "mx"
         return self._values["role"] or by_port
 
     def _find_relay(self) -> Relay | None:
-        if "relay" not in self._values:
-            return None
+        if self.protocol == "lmtp":
+            return None  # whoever speaks it has decided already that the mail belongs here
         settings = relay_of(self._values, self.settings.hostname)
         return None if settings is None else Relay(settings)
 
