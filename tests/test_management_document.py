@@ -155,6 +155,7 @@ REQUESTS: list[tuple[int, str, str, str, bool, dict[str, str], bytes]] = [
     (409, "POST", "/api/listeners/{id}/pause", "it", True, {}, b""),
     (409, "POST", "/api/listeners/{id}/resume", "it", True, {}, b""),
     (409, "POST", "/api/listeners/{id}/limit", "it", True, _JSON, b'{"limit": 5}'),
+    (409, "POST", "/api/listeners/{id}/drain", "management", True, {}, b""),
     (400, "POST", "/api/listeners/{id}/drain", "it", True, {}, b"x"),
     (413, "POST", "/api/listeners/{id}/limit", "it", True, _JSON, b"x" * 5000),
     (415, "POST", "/api/listeners/{id}/limit", "it", True, {}, b'{"limit": 5}'),
@@ -165,7 +166,7 @@ REQUESTS: list[tuple[int, str, str, str, bool, dict[str, str], bytes]] = [
 @on_loops
 async def test_every_answer_is_described_and_every_description_is_true(tmp_path: Path) -> None:
     seen: set[tuple[str, str, str]] = set()
-    async with managed(tmp_path) as it:
+    async with managed(tmp_path, listener("it"), listener("management")) as it:
         for status, method, path, id, authorized, headers, body in REQUESTS:
             if (status, path) == (404, "/api/listeners/{id}/limit"):
                 body = b'{"limit": 5}'

@@ -79,11 +79,15 @@ def test_from_start_to_end(tmp_path: Path) -> None:
 
 
 def test_the_listener_that_answers(tmp_path: Path) -> None:
-    """It may be paused, and go on over the connection that is there; and be drained."""
+    """It is spared unless that is meant; paused it goes on over the connection that is there."""
     with program(tmp_path, MANAGE) as started:
         key = token(started)
         with connection(started) as client:
-            assert ask(client, "POST", "/api/listeners/manage/pause", key)[1]["state"] == "paused"
+            for what in ("pause", "drain", "pause?self=no"):
+                status, found = ask(client, "POST", f"/api/listeners/manage/{what}", key)
+                assert (status, "is the one that answers" in found["detail"]) == (409, True)
+            path = "/api/listeners/manage/pause?self=yes"
+            assert ask(client, "POST", path, key)[1]["state"] == "paused"
             with socket.create_connection(("127.0.0.1", started.port("manage")), PATIENCE) as late:
                 late.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 state = ask(client, "POST", "/api/listeners/manage/resume", key)[1]["state"]
@@ -91,7 +95,8 @@ def test_the_listener_that_answers(tmp_path: Path) -> None:
                 assert late.recv(12) == b"HTTP/1.1 200"
         with connection(started) as client, connection(started) as idle:
             assert ask(idle, "GET", "/healthz/live")[0] == 200
-            status, found = ask(client, "POST", "/api/listeners/manage/drain", key)
+            path = "/api/listeners/manage/drain?self=yes"
+            status, found = ask(client, "POST", path, key)
             assert (status, found["state"]) == (200, "draining")
             for one in (client, idle):
                 if one.sock is not None:

@@ -137,6 +137,8 @@ class Application:
             if operation.changes:
                 if await _body(receive, headers):
                     raise RefusedError(400, "a body is not taken here")
+                if operation.ends_access and scope.get("query_string") != b"self=yes":
+                    self._spare_myself(id)
                 self._change(operation, id, _client(scope))
                 return await self._listener(headers, id)
             reading: Callable[[Headers, str], Awaitable[Response]]
@@ -186,6 +188,19 @@ class Application:
         return json_answer(listener_json(self._control.report(id)))
 
     # -- changing
+
+    def _spare_myself(self, id: str) -> None:
+        """Refuse what would leave nobody to ask for its contrary.
+
+        Raises:
+            RefusedError: 409, the listener is the one that answers.
+        """
+        if id == self._settings.listener:
+            raise RefusedError(
+                409,
+                f'listener "{id}" is the one that answers and would take no more requests; '
+                "ask with ?self=yes if that is meant",
+            )
 
     def _change(self, operation: Operation, id: str, by: str) -> None:
         {

@@ -29,7 +29,8 @@ class Operation:
         media: media types of the answer 200.
         unready: it may answer 503, in the form of 200.
         takes: the schema of the body that it needs, empty if it takes none.
-        refuses_drained: it is impossible once a listener has been drained.
+        ends_access: it may leave the listener that answers without new connections, so that it
+            must be asked for twice there.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Operation:
     media: tuple[str, ...] = (JSON,)
     unready: bool = False
     takes: str = ""
-    refuses_drained: bool = False
+    ends_access: bool = False
 
     @property
     def changes(self) -> bool:
@@ -53,6 +54,10 @@ class Operation:
         """It is about one listener, whose id is in the path."""
         return "{id}" in self.path
 
+
+#: In words and not as a parameter, so that no program which tries out all parameters locks itself
+#: out.
+_MYSELF = "The listener that answers is left alone (409) unless the query is self=yes."
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -96,11 +101,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST",
         "/api/listeners/{id}/pause",
         "Accept no more until resumed: clients wait in the backlog, connections go on. A listener "
-        "that is paused already stays so. Whoever pauses the listener that answers can ask it for "
-        "nothing more over a new connection.",
+        f"that is paused already stays so. {_MYSELF}",
         "The listener, paused.",
         "Listener",
-        refuses_drained=True,
+        ends_access=True,
     ),
     Operation(
         "resume",
@@ -109,16 +113,16 @@ OPERATIONS: tuple[Operation, ...] = (
         "Accept again. A listener that was not paused goes on as it was.",
         "The listener, accepting.",
         "Listener",
-        refuses_drained=True,
     ),
     Operation(
         "drain",
         "POST",
         "/api/listeners/{id}/drain",
         "Close for good: idle clients hear a farewell, busy ones may finish within "
-        "server.shutdown-timeout. Only a restart brings the listener back.",
+        f"server.shutdown-timeout. Only a restart brings the listener back. {_MYSELF}",
         "The listener, draining or closed.",
         "Listener",
+        ends_access=True,
     ),
     Operation(
         "limit",
@@ -128,7 +132,6 @@ OPERATIONS: tuple[Operation, ...] = (
         "The listener with its new limit.",
         "Listener",
         takes="Limit",
-        refuses_drained=True,
     ),
 )
 
@@ -139,7 +142,8 @@ _PROBLEMS = {
     403: "The header Host names another server, or another site's page asks.",
     404: "There is no listener of this id, or nothing at this path.",
     405: "Another method was used than the header Allow names.",
-    409: "The listener is draining or closed; only a restart brings it back.",
+    409: "The listener is draining or closed, and only a restart brings it back; or it is the one "
+    "that answers, and nobody could ask for it any more.",
     413: "The body is too large.",
     415: "The body is not declared as application/json.",
     422: "The body is JSON, but not of the form that is needed.",
@@ -175,7 +179,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     problems = [400, 401, 403, 405]
     if operation.of_listener:
         problems.append(404)
-    if operation.refuses_drained:
+    if operation.changes:
         problems.append(409)
     if operation.takes:
         problems += (413, 415, 422)
