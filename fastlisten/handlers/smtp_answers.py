@@ -44,7 +44,8 @@ class Answers(Extensions):
         Raises:
             RuntimeError: no event waits for an answer.
         """
-        event, self._waiting = self._waiting, None
+        event = self._waiting
+        self._waiting = None
         if isinstance(event, Recipient):
             assert self.transaction is not None
             self.transaction.recipients.append(event)

@@ -50,7 +50,7 @@ _CHUNK = re.compile(rb" *([0-9]+)(?: +(.+))?\Z", re.DOTALL)
 #: What a client may call itself: a domain or an address literal (RFC 5321 4.1.1.1), and besides
 #: what real clients send (underscores, bare IP addresses), as long as it can stand in a Received
 #: header as it is: no specials of RFC 5322 but dot, colon and the brackets of a literal.
-CLIENT_NAME = re.compile(rb"(?:[A-Za-z0-9_.:+/~-]|\[[A-Za-z0-9_.:-]+\])+\Z")
+CLIENT_NAME = re.compile(rb"(?:[A-Za-z0-9_.:+/~-]++|\[[A-Za-z0-9_.:-]++\])++\Z")
 
 #: Longest client name: a domain's 255 octets (RFC 5321 4.5.3.1.2).
 MAX_CLIENT_NAME = 255

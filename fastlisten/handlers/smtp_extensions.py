@@ -33,8 +33,6 @@ and change nothing. A message whose size is too large is refused with the chunk 
 
 from __future__ import annotations
 
-import functools
-
 from fastlisten.handlers.smtp_commands import parse_auth, parse_chunk
 from fastlisten.handlers.smtp_events import Auth, Command, Event, StartTls
 from fastlisten.handlers.smtp_refusal import Refused
@@ -51,8 +49,14 @@ class Extensions(Session):
 
     __slots__ = ()
 
-    def __init__(self, limits: Limits, encrypted: bool = False) -> None:
-        super().__init__(limits, encrypted, _commands(limits.protocol, limits.told))
+    def _fill(self, limits: Limits) -> dict[bytes, Method]:
+        commands = dict(_COMMANDS)
+        other = (b"EHLO", b"HELO") if limits.protocol == "lmtp" else (b"LHLO",)
+        for verb, (_, method) in _TELLABLE.items():
+            if verb not in other:
+                commands[verb] = Extensions._tell if verb.decode() in limits.told else method
+        limits.commands.update(commands)  # at once: another thread may have sessions, too
+        return commands
 
     # --- TLS ----------------------------------------------------------------------------------
 
@@ -162,19 +166,11 @@ _TELLABLE = {
 }
 
 
-@functools.cache
-def _commands(protocol: str, told: frozenset[str]) -> dict[bytes, Method]:
-    """Return the commands of a protocol; made once for all sessions that have the same ones."""
-    methods: dict[bytes, Method] = {
-        b"MAIL": Session._mail,
-        b"RCPT": Session._rcpt,
-        b"DATA": Session._data,
-        b"BDAT": Extensions._bdat,
-        b"AUTH": Extensions._auth,
-        b"STARTTLS": Extensions._starttls,
-    }
-    other = (b"EHLO", b"HELO") if protocol == "lmtp" else (b"LHLO",)
-    for verb, (_, method) in _TELLABLE.items():
-        if verb not in other:
-            methods[verb] = Extensions._tell if verb.decode() in told else method
-    return methods
+_COMMANDS: dict[bytes, Method] = {
+    b"MAIL": Session._mail,
+    b"RCPT": Session._rcpt,
+    b"DATA": Session._data,
+    b"BDAT": Extensions._bdat,
+    b"AUTH": Extensions._auth,
+    b"STARTTLS": Extensions._starttls,
+}

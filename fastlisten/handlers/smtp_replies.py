@@ -7,7 +7,7 @@ never change are made once, those that depend on the listener once per listener.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["TELLABLE", "Limits", "reply"]
 
@@ -69,6 +69,7 @@ class Limits:
         auth_required: MAIL needs a successful AUTH first.
         told: verbs of which the user is told by a Command: some of EHLO, LHLO, HELO, RSET, NOOP,
             VRFY, HELP, QUIT.
+        commands: what each verb does in a session; the first session fills it.
 
     Raises:
         ValueError: `told` names another verb.
@@ -84,6 +85,7 @@ class Limits:
     auth_in_clear: bool = False
     auth_required: bool = False
     told: frozenset[str] = frozenset()
+    commands: dict[bytes, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     ehlo: bytes = field(init=False, repr=False)
     ehlo_encrypted: bytes = field(init=False, repr=False)
     helo: bytes = field(init=False, repr=False)

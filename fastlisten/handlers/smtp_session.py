@@ -8,7 +8,7 @@ events but those that a command gives, no answers to them (smtp_engine.py). What
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from fastlisten.handlers import smtp_replies as replies
@@ -76,10 +76,10 @@ class Session(Chunks):
         "transaction",
     )
 
-    def __init__(self, limits: Limits, encrypted: bool, commands: Mapping[bytes, Method]) -> None:
+    def __init__(self, limits: Limits, encrypted: bool = False) -> None:
         super().__init__()
         self._limits = limits
-        self._commands = commands
+        self._commands: dict[bytes, Method] = limits.commands or self._fill(limits)
         self._lmtp = limits.protocol == "lmtp"
         self._locked = limits.auth_required  # nothing can be sent before AUTH
         self._state: State = State.COMMAND
@@ -94,6 +94,10 @@ class Session(Chunks):
         self.encrypted = encrypted
         self.extended = False
         self.transaction: Transaction | None = None
+
+    def _fill(self, limits: Limits) -> dict[bytes, Method]:
+        """Find what each verb does, for all sessions with the same limits."""
+        raise NotImplementedError
 
     def _execute(self, line: bytes) -> Event | None:
         """Execute a command line.
