@@ -1,0 +1,101 @@
+"""Clients that speak before they are greeted, where the listener waits for that."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from smtp_harness import DIALOGUE, DONE, HOSTNAME, SERVERS, codes, read_all, serve
+
+GREETING = f"220 {HOSTNAME} ESMTP\r\n".encode()
+REFUSAL = f"554 5.5.0 {HOSTNAME} You spoke before you were greeted\r\n".encode()
+
+
+@pytest.fixture(params=SERVERS)
+def how(request: pytest.FixtureRequest) -> tuple[Callable[[], Any], bool]:
+    return SERVERS[request.param]
+
+
+def test_who_waits_is_served(tmp_path: Path, how: tuple[Callable[[], Any], bool]) -> None:
+    with (
+        serve(tmp_path, None, how[0], how[1], greeting_delay=0.1) as served,
+        served.connect() as client,
+    ):
+        client.settimeout(0.02)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(20)
+        assert client.recv(4096) == GREETING
+        client.sendall(b"NOOP\r\nQUIT\r\n")
+        assert codes(read_all(client)) == [250, 221]
+
+
+def test_who_does_not_is_refused(
+    tmp_path: Path, how: tuple[Callable[[], Any], bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fastlisten.smtp")
+    with (
+        serve(tmp_path, None, how[0], how[1], greeting_delay=30.0) as served,
+        served.connect() as client,
+    ):
+        client.sendall(b"EHLO me\r\n")
+        assert read_all(client) == REFUSAL
+    assert "[127.0.0.1] spoke before its greeting" in caplog.text
+
+
+def test_over_tls_from_the_first_byte(tmp_path: Path) -> None:
+    with serve(tmp_path, tls="implicit", greeting_delay=0.1) as served:
+        with served.connect() as client:
+            assert client.recv(4096) == GREETING
+            client.sendall(DIALOGUE)
+            assert codes(read_all(client)) == DONE
+        assert len(served.delivered()) == 1
+    with (
+        serve(tmp_path, tls="implicit", greeting_delay=30.0) as served,
+        served.connect() as client,
+    ):
+        client.sendall(b"EHLO me\r\n")
+        assert read_all(client) == REFUSAL
+
+
+def test_starttls_after_it(tmp_path: Path) -> None:
+    with serve(tmp_path, tls="starttls", greeting_delay=0.1) as served, served.connect() as client:
+        assert client.recv(4096) == GREETING
+        client.sendall(b"EHLO me\r\nSTARTTLS\r\n")
+        said = b""
+        while b"220 " not in said:
+            said += client.recv(4096)
+        with served.encrypt(client) as encrypted:
+            encrypted.sendall(DIALOGUE)
+            assert codes(read_all(encrypted)) == DONE
+
+
+def test_clients_that_leave_before_it_leave_nothing(tmp_path: Path) -> None:
+    with serve(tmp_path, greeting_delay=0.2) as served:
+        for _ in range(5):
+            served.connect().close()
+        with served.connect() as half:
+            half.shutdown(socket.SHUT_WR)
+            assert read_all(half) in (b"", GREETING)
+        with served.connect() as client:
+            assert client.recv(4096) == GREETING
+            client.sendall(b"QUIT\r\n")
+            assert codes(read_all(client)) == [221]
+
+
+def test_the_server_can_stop_meanwhile(tmp_path: Path) -> None:
+    with serve(tmp_path, greeting_delay=60.0) as served:
+        client = served.connect()
+    with client:
+        assert not read_all(client).startswith(b"220")
+
+
+def test_without_it_the_core_greets(tmp_path: Path) -> None:
+    with serve(tmp_path) as served:
+        assert served.handler.lazy
+        assert served.handler.greeting == GREETING
+        assert type(served.handler).lazy
