@@ -74,6 +74,25 @@ def test_a_port_that_is_taken() -> None:
         with pytest.raises(OSError, match="in use"):
             controller.start()
         assert controller.loop.is_closed()
+    # It may be tried elsewhere, and again.
+    controller.port = 0
+    for _ in range(2):
+        with started(controller), talk(controller.port) as client:
+            assert client.say("NOOP") == [250]
+
+
+def test_a_loop_that_was_given_outlives_a_start_that_failed() -> None:
+    loop = asyncio.SelectorEventLoop()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        controller = smtp.Controller(Recorder(), "127.0.0.1", taken.getsockname()[1], loop)
+        with pytest.raises(OSError, match="in use"):
+            controller.start()
+    controller.port = 0
+    with started(controller), talk(controller.port) as client:
+        assert client.say("NOOP") == [250]
+    assert loop.is_closed()
 
 
 def test_the_loop_may_be_given() -> None:

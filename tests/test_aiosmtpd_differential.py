@@ -227,6 +227,23 @@ def test_codes_and_calls_are_the_same(name: str) -> None:
         )
 
 
+class Plain:
+    """Hooks that are plain functions, which neither takes, but for their effects."""
+
+    def handle_NOOP(self, *arguments: Any) -> str:
+        return "250 OK"
+
+    def handle_MAIL(self, server: Any, session: Any, envelope: Any, *arguments: Any) -> str:
+        envelope.mail_from = "set"
+        return "250 OK"
+
+
+def test_hooks_that_are_plain_functions_fail_the_same() -> None:
+    for serve in (theirs, controlled):
+        with serve(Plain()) as controller, talk(controller.port) as client:
+            assert client.say(HELLO, "NOOP", MAIL) == [250, 500, 500]
+
+
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_codes_that_differ_on_purpose(name: str) -> None:
     lines, others, ours = DIFFERENT[name]

@@ -108,16 +108,17 @@ class AiosmtpdConnection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """A transaction is in progress, a hook is running, or TLS is beginning."""
+        """A transaction is in progress, a hook is running, or TLS is beginning.
+
+        A hook that waits for the client's response to AUTH does not count.
+        """
         engine = self.engine
-        return engine.transaction is not None or engine.securing or self._task is not None
+        return engine.transaction is not None or engine.securing or self._held_up()
 
     @property
     def working(self) -> bool:
         """The server is at work for the client: its silence is not the client's fault."""
-        return self._response is None and (
-            self._task is not None or self.engine.securing or self._scheduled
-        )
+        return self._held_up() or self.engine.securing or self._scheduled
 
     # --- called by the transport --------------------------------------------------------------
 

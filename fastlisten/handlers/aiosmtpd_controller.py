@@ -224,6 +224,7 @@ class _Base:
         self.ssl_context = ssl_context
         self.server: ConnectionServer | None = None
         self._made = _Made(handler, parameters, ssl_context, server_hostname)
+        self._owns_loop = loop is None
         self.loop = new_event_loop() if loop is None else loop
 
     def __getattr__(self, name: str) -> Any:
@@ -321,6 +322,8 @@ class _Threaded(_Base):
     def start(self) -> None:
         """Serve in a thread; returns when clients are accepted.
 
+        A loop that was given is closed by `stop`; without one, a controller may be started again.
+
         Raises:
             OSError: it cannot listen.
             TimeoutError: it did not listen within `ready_timeout`.
@@ -328,6 +331,8 @@ class _Threaded(_Base):
         assert self._thread is None, "SMTP daemon already running"
         self._ready.clear()
         self._failures.clear()
+        if self._owns_loop and self.loop.is_closed():
+            self.loop = new_event_loop()  # it has been started before
         # A daemon, as in aiosmtpd: a program that forgets stop() ends all the same.
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -359,7 +364,9 @@ class _Threaded(_Base):
             self.server = loop.run_until_complete(self._serve())
         except BaseException as error:
             self._failures.append(error)
-            self._close_loop()
+            if self._owns_loop:
+                self._close_loop()
+            asyncio.set_event_loop(None)
             self._ready.set()
             return
         loop.call_soon(self._ready.set)

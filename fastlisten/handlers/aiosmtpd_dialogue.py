@@ -277,7 +277,8 @@ class Dialogue:
         if reply.startswith(b"2") and envelope.mail_from:
             engine.accept(reply)
         else:
-            connection.forget()
+            if not reply.startswith(b"2"):
+                connection.forget()
             engine.reject(reply)
 
     async def _rcpt(self, event: Recipient) -> None:

@@ -7,7 +7,6 @@ these and the parameters what the engine is told. Nothing of a connection.
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import logging
 import re
@@ -89,6 +88,7 @@ class Site:
         self.authenticate = authenticate
         self.server: Server | None = None
         self._steps: Steps | None = None
+        self._ehlo_lines: dict[bytes, tuple[str, ...]] = {}
         self.hooks: dict[str, Callable[..., Any]] = {
             name.removeprefix("handle_"): getattr(handler, name)
             for name in dir(handler)
@@ -152,13 +152,19 @@ class Site:
             ident = ident.replace("ESMTP", "LMTP")
         return f"220 {self.hostname} {ident}".rstrip().encode() + b"\r\n"
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - as many as a site has replies to EHLO
     def ehlo_lines(self, usual: bytes) -> tuple[str, ...]:
         """Return the lines of the reply to EHLO in aiosmtpd's form, without CRLF.
 
         Args:
             usual: the engine's reply.
         """
+        lines = self._ehlo_lines.get(usual)
+        if lines is None:
+            # Two in all: before and after STARTTLS.
+            lines = self._ehlo_lines[usual] = self._make_ehlo_lines(usual)
+        return lines
+
+    def _make_ehlo_lines(self, usual: bytes) -> tuple[str, ...]:
         parameters = self.parameters
         dropped = set(_NOT_OFFERED)
         if not parameters.enable_SMTPUTF8:
