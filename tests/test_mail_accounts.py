@@ -75,6 +75,77 @@ def test_postmaster_may_be_an_alias() -> None:
     assert found(roster, "postmaster@one.example") == "b@two.example"
 
 
+CATCH_ALL = """
+[account."a@one.example"]
+aliases = ["@one.example", "@Two.example", "@xn--bcher-kva.example", '""@three.example']
+[account."b@one.example"]
+aliases = ["c@two.example"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "account"),
+    [
+        ("anybody@one.example", "a@one.example"),
+        ("Anybody@TWO.example", "a@one.example"),
+        ("x@bücher.example", "a@one.example"),
+        ("b@one.example", "b@one.example"),
+        ("B@one.example", "b@one.example"),
+        ("C@two.example", "b@one.example"),
+        ("postmaster@two.example", "a@one.example"),
+        ('""@three.example', "a@one.example"),
+        ("x@three.example", None),
+        ("x@sub.one.example", None),
+    ],
+)
+def test_an_alias_for_a_domain_takes_what_nobody_else_gets(
+    address: str, account: str | None
+) -> None:
+    assert found(Roster.parse(CATCH_ALL), address) == account
+
+
+def test_the_postmaster_of_a_caught_domain_is_the_postmaster() -> None:
+    roster = Roster.parse(
+        '[account."a@one.example"]\naliases = ["@two.example"]\n'
+        '[account."b@one.example"]\naliases = ["postmaster@one.example"]'
+    )
+    assert found(roster, "postmaster@two.example") == "b@one.example"
+    assert roster.is_local("two.example")
+    assert not roster.is_local("three.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "account"),
+    [
+        ("alice@example.org", "alice@example.org"),
+        ("Alice@Example.org", "alice@example.org"),
+        ("AL@example.org", "alice@example.org"),
+        ("bob@example.org", "bob@example.org"),
+        ("Bob@example.org", "Bob@example.org"),
+        ("BOB@example.org", "Bob@example.org"),
+        ('"x y"@example.org', '"x y"@example.org'),
+        ("postmaster@example.org", None),
+        ("postmaster", None),
+        ("alice", None),
+        ("<alice@example.org>", None),
+        ("", None),
+    ],
+)
+def test_who_logs_in(name: str, account: str | None) -> None:
+    who = Roster.parse(TEXT).login(name)
+    assert (who.name if who else None) == account
+
+
+@pytest.mark.parametrize("name", ["any@one.example", "@one.example", "postmaster@one.example"])
+def test_nobody_logs_in_by_what_an_account_gets_besides(name: str) -> None:
+    assert Roster.parse(CATCH_ALL).login(name) is None
+
+
+@given(st.text(max_size=40))
+def test_any_name_is_an_account_s_or_nobody_s(name: str) -> None:
+    assert Roster.parse(CATCH_ALL).login(name) is None
+
+
 def test_an_empty_file_has_no_accounts() -> None:
     roster = Roster.parse("")
     assert roster.accounts == ()
@@ -97,14 +168,15 @@ def test_an_empty_file_has_no_accounts() -> None:
         ('[account."a@b"]\naliases = ["c@d", "c@D"]', "belongs to"),
         ('[account."a@b"]\naliases = ["c@d"]\n[account."c@d"]', 'belongs to account."a@b"'),
         ('[account."a@b"]\n[account."a@B"]', "belongs to"),
-        ('[account."a@b"]\npassword = 3', "must be a string"),
         ('[account."' + "/" * 120 + '@b"]', "too long for the name of a directory"),
         ("x = " + "[" * 100_000, ""),
     ],
 )
 def test_mistakes(text: str, message: str) -> None:
-    with pytest.raises(ConfigurationError, match="(?s)" + message.replace("?", "\\?")):
+    with pytest.raises(ConfigurationError) as caught:
         Roster.parse(text, "accounts.toml")
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_all_mistakes_are_reported_together() -> None:

@@ -115,6 +115,28 @@ def test_maildirs_on_two_disks(volume: Callable[[str], Path], tmp_path: Path) ->
         assert server.left_over() == []
 
 
+@pytest.mark.parametrize("full", [ALICE, BOB])
+def test_lmtp_tells_each_recipient_what_holds_for_him(
+    volume: Callable[[str], Path], tmp_path: Path, full: Account
+) -> None:
+    other = volume("size=1m")
+    lucky = BOB if full is ALICE else ALICE
+    envelope = BOTH.replace(b"EHLO", b"LHLO")
+    with serve(tmp_path, lmtp=True) as server:
+        (tmp_path / "mail").mkdir()
+        (tmp_path / "mail" / full.name).symlink_to(other / "it")
+        (other / "it").mkdir()
+        assert codes(server.say(envelope + b"x\r\n.\r\nQUIT\r\n"))[-3:] == [250, 250, 221]
+        message = b"x" * 998 + b"\r\n"
+        # More than there is room for, so that the disk is full in the middle.
+        said = server.say(envelope + message * 2000 + b".\r\nQUIT\r\n")
+        expected = [452, 250] if full is ALICE else [250, 452]
+        assert codes(said)[-3:] == [*expected, 221]
+        assert [len(body_of(text)) for text in server.delivered(lucky.name)] == [3, 2_000_000]
+        assert [len(body_of(text)) for text in server.delivered(full.name)] == [3]
+        assert server.left_over() == []
+
+
 def test_rights_that_are_missing(tmp_path: Path) -> None:
     with serve(tmp_path) as server:
         (tmp_path / "mail").write_text("not a directory")
