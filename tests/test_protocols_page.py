@@ -28,6 +28,7 @@ VERSIONS = {
     "swaks": (("swaks", "--version"), r"version (\S+)"),
     "curl": (("curl", "--version"), r"curl (\S+)"),
     "smtp-source": (("postconf", "-d", "mail_version"), r"mail_version = (\S+)"),
+    "postfix": (("postconf", "-d", "mail_version"), r"mail_version = (\S+)"),
     "smtp-sink": (("postconf", "-d", "mail_version"), r"mail_version = (\S+)"),
     "openssl": (("openssl", "version"), r"OpenSSL (\d+\.\d+)"),
     "wrk": (("wrk", "-v"), r"wrk \D*([\d.]+)"),
