@@ -64,7 +64,8 @@ class HandlerSettings:
         data_directory: where mail and accounts live.
         options: the handler's own rows, resolved for this listener: key without the protocol's
             prefix (``relay`` for ``smtp.relay``) to typed value.
-        extra: free for programs that use a handler as a library.
+        extra: what else a server gives: ``control`` (its `runtime.control.Control`), ``accounts``
+            (the file's name) and ``app``; free for programs that use a handler as a library.
     """
 
     listener: str
