@@ -8,27 +8,40 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import tomli
-from serving import PATIENCE, clean_environment, run
+from serving import PATIENCE, clean_environment
 
 from fastlisten.cli import serve
+from fastlisten.cli.main import main
 from fastlisten.config import default_config
 from fastlisten.mail import passwords
 
 
-def account(tmp_path: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fastlisten", "account", *arguments],
-        env=clean_environment(XDG_DATA_HOME=str(tmp_path)),
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """Run `fastlisten account` with the embedded default's place below `tmp_path`."""
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    def run(*arguments: str, given: str = "") -> Ran:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        code = main(["account", *arguments])
+        return Ran(code, *capsys.readouterr())
+
+    return run
 
 
 def hashed(tmp_path: Path, name: str) -> str:
@@ -36,28 +49,33 @@ def hashed(tmp_path: Path, name: str) -> str:
     return str(tomli.loads(text)["account"][name].get("password", ""))
 
 
-def test_passwords_from_everywhere(tmp_path: Path) -> None:
-    done = account(tmp_path, "add", "a@x.example")
-    assert done.returncode == 0
+def test_passwords_from_everywhere(tmp_path: Path, account: Callable[..., Ran]) -> None:
+    assert account("add", "a@x.example").code == 0
     assert hashed(tmp_path, "a@x.example") == ""
-    done = account(tmp_path, "passwd", "a@x.example")
-    assert done.returncode == 2
-    assert "--password-stdin" in done.stderr
-    done = account(tmp_path, "passwd", "a@x.example", "--password-stdin", given="gehéim\n")
-    assert done.returncode == 0
-    assert "geh" not in done.stdout
+    done = account("passwd", "a@x.example")
+    assert done.code == 2
+    assert "--password-stdin" in done.err
+    done = account("passwd", "a@x.example", "--password-stdin", given="gehéim\nmore")
+    assert done.code == 0
+    assert "geh" not in done.out
     assert passwords.verify(hashed(tmp_path, "a@x.example"), "gehéim".encode())
-    done = account(tmp_path, "add", "b@x.example", "--generate")
-    made = re.search(r"^password: (\w{20})$", done.stdout, re.MULTILINE)
+    done = account("add", "b@x.example", "--generate")
+    made = re.search(r"^password: (\w{20})$", done.out, re.MULTILINE)
     assert made is not None
     assert passwords.verify(hashed(tmp_path, "b@x.example"), made[1].encode())
-    done = account(tmp_path, "add", "b@x.example", "--generate")
-    assert done.returncode == 2
-    assert "password" not in done.stdout
-    assert account(tmp_path, "alias", "a@x.example", "@y.example").returncode == 0
-    assert account(tmp_path, "list").stdout == "a@x.example\t@y.example\nb@x.example\n"
-    assert account(tmp_path, "remove", "a@x.example").returncode == 0
-    assert account(tmp_path, "list").stdout == "b@x.example\n"
+    done = account("add", "b@x.example", "--generate")
+    assert done.code == 2
+    assert "password" not in done.out
+
+
+def test_aliases_and_removal(account: Callable[..., Ran]) -> None:
+    for name in ("a@x.example", "b@x.example"):
+        assert account("add", name).code == 0
+    assert account("alias", "a@x.example", "@y.example").code == 0
+    assert account("list").out == "a@x.example\t@y.example\nb@x.example\n"
+    assert account("remove", "a@x.example", "--delete-mail").code == 0
+    assert account("list").out == "b@x.example\n"
+    assert account("remove", "a@x.example").code == 2
 
 
 def test_a_terminal_is_asked_without_echo(tmp_path: Path) -> None:
@@ -88,9 +106,18 @@ def test_a_terminal_is_asked_without_echo(tmp_path: Path) -> None:
     assert passwords.verify(hashed(tmp_path, "a@x.example"), b"gehe1m")
 
 
-def test_usage() -> None:
-    assert run("account", "add", "a@x.example", "--generate", "--password-stdin").returncode == 2
-    assert run("account", "passwd", "a@x.example", "secret").returncode == 2
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("add", "a@x.example", "--generate", "--password-stdin"),
+        ("passwd", "a@x.example", "secret"),
+        ("alias", "a@x.example"),
+    ],
+)
+def test_usage(account: Callable[..., Ran], arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        account(*arguments)
+    assert caught.value.code == 2
 
 
 def make_default(

@@ -319,7 +319,7 @@ def storm(box: Maildir, seconds: float) -> None:
 
 
 def test_several_processes_at_once(box: Maildir) -> None:
-    storm(box, 2.0)
+    storm(box, 1.2)
 
 
 @pytest.mark.soak
