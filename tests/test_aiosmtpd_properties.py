@@ -19,9 +19,9 @@ HELLO, MAIL, RCPT = ENVELOPE
 #: What a message that is sent stands for among the lines.
 MESSAGES = {"a message": b"x\r\n.y\r\n", "a bad message": b"virus\r\n", "nothing": b""}
 
+#: Without HELO: after it parameters are another error to each.
 LINES = (
     HELLO,
-    "HELO x.example",
     MAIL,
     "MAIL FROM:<no@example.com>",
     "MAIL FROM:<later@example.com>",
