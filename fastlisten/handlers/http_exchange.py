@@ -161,10 +161,10 @@ class Exchange:
         else:
             self._protocol.refuse(500)
 
-    def refused(self, status: int) -> None:
-        """Note that the connection has answered instead of the application."""
-        self._status = status
-        self._log()
+    def refused(self, cycle: RequestResponseCycle) -> None:
+        """Note that the connection has answered for the application, if it is this request."""
+        if cycle is self._cycle:
+            self._log()
 
     def _log(self) -> None:
         if self._logged:
@@ -173,7 +173,8 @@ class Exchange:
         protocol = self._protocol
         if protocol.access_lines:
             size = 0 if self._scope["method"] == "HEAD" else self._size
-            logger.info("%s %s %d", self, self._status or "-", size)
+            status = (self._cycle.response_started and self._status) or protocol.refused
+            logger.info("%s %s %d", self, status or "-", size)
 
     def __str__(self) -> str:
         scope = self._scope

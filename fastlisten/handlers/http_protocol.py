@@ -66,6 +66,7 @@ class HttpProtocol(H11Protocol):
     Attributes:
         access_lines: a line of log is written for each request (by us; `access_log` is uvicorn's).
         name: the connection, for logs.
+        refused: the status of what was answered instead of the application, 0 before.
     """
 
     conn: RequestReader
@@ -83,6 +84,7 @@ class HttpProtocol(H11Protocol):
         self._input: deque[bytes] = deque()
         self._exchange: Exchange | None = None
         self._running = 0
+        self.refused = 0
         self._ended = False
         self._heard = self._wrote = self.loop.time()
         self._head_timer: asyncio.TimerHandle | None = None
@@ -253,8 +255,10 @@ class HttpProtocol(H11Protocol):
             self.transport.close()
         else:
             self.linger()
-        if active and self._exchange is not None:
-            self._exchange.refused(status)
+        if active:
+            self.refused = status
+            if self._exchange is not None:
+                self._exchange.refused(cycle)
         elif self.access_lines:
             logger.info('%s "-" %d 0', self.name, status)
 

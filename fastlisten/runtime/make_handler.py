@@ -109,4 +109,4 @@ def _unusable(config: Config, settings: ListenerSettings, message: str, key: str
         value = next(
             (write(row, settings[key]) for row in settings.options if row.key == key), value
         )
-    return Problem(message, config.file, settings.line(key), dotted(settings.path(key)), value)
+    return config.problem(settings.path(key), message, value)
