@@ -61,6 +61,10 @@ LISTENERS = {
 }
 
 
+#: Those that are on a Unix socket, too.
+ON_UNIX_SOCKETS = ("lmtp", "management")
+
+
 @functools.cache
 def accounts() -> str:
     """Return the accounts file; its hashes cost little, because each test has to pay for them."""
@@ -95,10 +99,9 @@ class Mail:
         """Return a listener's address, as programs want it."""
         return f"{HOST}:{self.port(listener)}"
 
-    @property
-    def socket(self) -> Path:
-        """The Unix socket of the listener `lmtp`."""
-        return self.directory / "lmtp.socket"
+    def socket(self, listener: str) -> Path:
+        """Return the Unix socket of one of the listeners that have one, too."""
+        return self.directory / f"{listener}.socket"
 
     def stored(self, account: str = ALICE) -> list[bytes]:
         """Return the files of an account, trace fields included."""
@@ -154,8 +157,8 @@ def serving(directory: Path, *listeners: str, more: str = "") -> Iterator[Mail]:
     text = table(directory)
     for name in listeners:
         bind = [f"{HOST}:0"]
-        if name == "lmtp":
-            bind.append(f"unix:{directory / 'lmtp.socket'}")
+        if name in ON_UNIX_SOCKETS:
+            bind.append(f"unix:{directory / name}.socket")
         text += f'[server.listener."{name}"]\nbind = {json.dumps(bind)}\n{LISTENERS[name]}'
     count = len(listeners)
     with program(directory, text + more, accounts=accounts(), listeners=count) as started:

@@ -47,11 +47,28 @@ def test_curl_reads(server: Mail, listener: str) -> None:
     listeners = json.loads(curl(server, listener, "/api/listeners"))["listeners"]
     assert [one["id"] for one in listeners] == ["management", "managements", "mx"]
     assert [one["addresses"] for one in listeners] == [
-        [server.at(name)] for name in ("management", "managements", "mx")
+        [server.at("management"), f"unix:{server.socket('management')}"],
+        [server.at("managements")],
+        [server.at("mx")],
     ]
     assert json.loads(curl(server, listener, "/openapi.json"))["openapi"].startswith("3.1")
     assert curl(server, listener, "/", "--header", "Accept: text/html").startswith("<!doctype")
     curl(server, listener, "/api/listeners/nobody", status=404)
+
+
+@external("curl")
+def test_curl_on_a_unix_socket(server: Mail) -> None:
+    """Reading is free there; a change needs the token there, too."""
+    words = ("curl", "--silent", "--fail", "--unix-socket", server.socket("management"))
+    done = run(*words, "http://localhost/api/listeners/mx")
+    assert json.loads(done.stdout)["addresses"] == [server.at("mx")]
+    pause = ("--request", "POST", "http://localhost/api/listeners/mx/pause")
+    assert run(*words, *pause, expect=(22,)).stdout == b""
+    paused = run(*words, "--header", token(server), *pause)
+    assert json.loads(paused.stdout)["state"] == "paused"
+    resume = ("--request", "POST", "http://localhost/api/listeners/mx/resume")
+    resumed = run(*words, "--header", token(server), *resume)
+    assert json.loads(resumed.stdout)["state"] == "listening"
 
 
 @external("curl")

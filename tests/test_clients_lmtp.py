@@ -30,7 +30,7 @@ def swaks(mail: Mail, protocol: str, place: str, *recipients: str, expect: int =
     """Send the plain message to some recipients; return what was said."""
     where = {
         "tcp": ("--server", HOST, "--port", str(mail.port("lmtp"))),
-        "unix": ("--socket", str(mail.socket)),
+        "unix": ("--socket", str(mail.socket("lmtp"))),
     }[place]
     done = run(
         *("swaks", "--protocol", protocol, "--helo", "client.example.com", *where),
@@ -88,7 +88,7 @@ def test_swaks_speaks_the_wrong_protocol(mail: Mail) -> None:
 @pytest.mark.parametrize("place", ["tcp", "unix"])
 def test_smtp_source(mail: Mail, place: str, disconnect: tuple[str, ...]) -> None:
     """-L: many sessions, every message to ten recipients, every one of them counted."""
-    where = mail.at("lmtp") if place == "tcp" else f"unix:{mail.socket}"
+    where = mail.at("lmtp") if place == "tcp" else f"unix:{mail.socket('lmtp')}"
     done = run(
         *("smtp-source", "-L", "-c", "-s", "5", "-m", "20", "-r", str(len(CROWD)), "-l", "5000"),
         *("-f", SENDER, "-t", CROWD[0], "-M", "client.example.com", *disconnect, where),
@@ -106,7 +106,7 @@ def test_smtp_source(mail: Mail, place: str, disconnect: tuple[str, ...]) -> Non
 @external("smtp-source")
 def test_smtp_source_with_an_unknown_recipient(mail: Mail) -> None:
     """It gives up at the first refusal; nothing of its message arrives."""
-    where = f"unix:{mail.socket}"
+    where = f"unix:{mail.socket('lmtp')}"
     done = run("smtp-source", "-L", "-f", SENDER, "-t", "no@example.org", where, expect=(1,))
     assert b"550 5.1.1" in done.stderr
     assert mail.everything() == {}
