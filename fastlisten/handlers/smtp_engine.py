@@ -60,7 +60,7 @@ from fastlisten.handlers.smtp_session import RESET, State
 __all__ = ["Engine", "Limits"]
 
 #: Replies that gather before they are to be written: bounds the memory that a client's endless
-#: pipeline of the cheapest commands takes (the longest reply, to HELP, has about 150 octets).
+#: pipeline of the cheapest commands takes (the longest reply, to HELP, has about 250 octets).
 FLUSH_AT = 64
 
 _FLUSH = Flush()
