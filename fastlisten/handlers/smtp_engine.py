@@ -136,6 +136,8 @@ class Engine(Answers):
                     return None
                 event = self._next_command()
             elif state is _CONTENT or state is _DISCARD:
+                if self._position == len(self._buffer):
+                    return None
                 event = self._next_content()
             elif state is _CHUNK or state is _SWALLOW:
                 event = self._next_chunk()
