@@ -49,6 +49,7 @@ class Plan:
         held: connections held to weigh one.
         server_core: the core of the server.
         client_core: the core of the load generator.
+        spin: the load generator polls instead of sleeping.
     """
 
     seconds: float
@@ -56,6 +57,7 @@ class Plan:
     held: int
     server_core: int
     client_core: int
+    spin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +155,13 @@ def measure(
         return sample
 
 
-def _options(workload: Workload, seconds: float, warm_up: float) -> list[str]:
+def _options(workload: Workload, plan: Plan, seconds: float) -> list[str]:
     return [
         *workload.options,
         *_tls(workload),
         *("--steps", "--sources", str(SOURCES)),
-        *("--duration", str(seconds), "--warm-up", str(warm_up)),
+        *("--duration", str(seconds), "--warm-up", str(plan.warm_up)),
+        *(["--spin"] if plan.spin else []),
     ]
 
 
@@ -208,7 +211,7 @@ def _age(workload: Workload, server: Server, plan: Plan) -> None:
 def _cpu(workload: Workload, server: Server, plan: Plan, received: int) -> Sample:
     if workload.mode == "echo":
         _age(workload, server, plan)
-    options = _options(workload, plan.seconds, plan.warm_up)
+    options = _options(workload, plan, plan.seconds)
     with Load(workload.mode, server.port, plan.client_core, options) as load:
         load.event("ready")
         before = server.settled()
@@ -288,7 +291,7 @@ def _lag(workload: Workload, server: Server, plan: Plan) -> Sample:
     server.tell("lags")
     server.read_json()
     # A hundred ticks a second: below some hundred of them a p99 is a matter of luck.
-    options = _options(workload, 2 * plan.seconds, plan.warm_up)
+    options = _options(workload, plan, 2 * plan.seconds)
     with Load(workload.mode, server.port, plan.client_core, options) as load:
         load.event("ready")
         before = server.usage()

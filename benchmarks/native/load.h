@@ -46,6 +46,7 @@ struct request {
     bool lmtp;            /* smtp: LMTP instead */
     bool pipelining;      /* smtp: MAIL, RCPT and DATA in one piece */
     bool tls;             /* TLS from the first byte */
+    bool spin;            /* accept, echo, smtp: never sleep */
     bool steps;           /* wait for a line before the measured part, for the end of input after */
 };
 
@@ -82,6 +83,7 @@ void net_die(const char *what);
 void net_raise_descriptors(void);
 int net_connect(const struct request *request, struct report *report);
 void net_watch(int poller, int operation, int fd, uint32_t events, uint32_t data);
+int net_wait(int poller, struct epoll_event *events, const struct request *request);
 void net_blame(struct report *report, int error);
 void net_abort(int fd);
 void net_record(struct report *report, uint64_t nanoseconds);

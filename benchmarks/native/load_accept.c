@@ -149,9 +149,7 @@ static void run(struct work *work, const struct request *request, struct report 
     for (unsigned i = 0; i < request->in_flight && (count == 0 || work->begun < count); i++)
         begin(work, i, request, report);
     while (work->active != 0) {
-        int ready = epoll_wait(work->poller, events, LOAD_EVENTS, LOAD_TICK);
-        if (ready < 0 && errno != EINTR)
-            net_die("epoll_wait");
+        int ready = net_wait(work->poller, events, request);
         now = net_now();
         for (int i = 0; i < ready; i++) {
             unsigned index = events[i].data.u32;

@@ -7,7 +7,6 @@
 
 #include "load.h"
 
-#include <errno.h>
 
 /* Send on all peers until the time or the count is over, then wait for the answers. */
 static void run(struct peers *peers, const struct request *request, struct report *report,
@@ -24,9 +23,7 @@ static void run(struct peers *peers, const struct request *request, struct repor
             busy++;
         }
     while (busy != 0 && now < last) {
-        int ready = epoll_wait(peers->poller, events, LOAD_EVENTS, LOAD_TICK);
-        if (ready < 0 && errno != EINTR)
-            net_die("epoll_wait");
+        int ready = net_wait(peers->poller, events, request);
         now = net_now();
         for (int i = 0; i < ready; i++) {
             unsigned index = events[i].data.u32;

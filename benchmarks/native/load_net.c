@@ -100,6 +100,15 @@ void net_watch(int poller, int operation, int fd, uint32_t events, uint32_t data
         net_die("epoll_ctl");
 }
 
+/* Wait for events, at most LOAD_EVENTS; their number, possibly none. */
+int net_wait(int poller, struct epoll_event *events, const struct request *request)
+{
+    int ready = epoll_wait(poller, events, LOAD_EVENTS, request->spin ? 0 : LOAD_TICK);
+    if (ready < 0 && errno != EINTR)
+        net_die("epoll_wait");
+    return ready < 0 ? 0 : ready;
+}
+
 /* Close with a reset: nothing is left of the address pair on either side. */
 void net_abort(int fd)
 {

@@ -48,6 +48,8 @@ static const char USAGE[] =
     "  --greeting           echo, hold: the server speaks first, one line\n"
     "  --lmtp               smtp: LMTP instead (LHLO)\n"
     "  --pipelining         smtp: MAIL, RCPT and DATA are sent in one piece\n"
+    "  --spin               accept, silent, echo, smtp: poll instead of sleeping, so that no server\n"
+    "                       on this machine has to wake this program\n"
     "  --steps              print \"ready\", wait for a line before the measured part, and for\n"
     "                       the end of input after it\n"
     "  --help               this text\n"
@@ -142,6 +144,7 @@ static int option(struct request *request, char **words, int left)
     const char *name = words[0], *value = left > 1 ? words[1] : NULL;
     bool *flag = strcmp(name, "--greeting") == 0     ? &request->greeting
                  : strcmp(name, "--steps") == 0      ? &request->steps
+                 : strcmp(name, "--spin") == 0       ? &request->spin
                  : strcmp(name, "--tls") == 0        ? &request->tls
                  : strcmp(name, "--lmtp") == 0       ? &request->lmtp
                  : strcmp(name, "--pipelining") == 0 ? &request->pipelining
