@@ -137,6 +137,26 @@ def test_lmtp_tells_each_recipient_what_holds_for_him(
         assert server.left_over() == []
 
 
+@pytest.mark.parametrize("accounts", [[], [ALICE]])
+def test_a_full_disk_takes_nothing_into_the_spool(
+    volume: Callable[[str], Path], accounts: list[Account]
+) -> None:
+    root = volume("size=1m")
+
+    async def main() -> None:
+        async with opened(root) as office:
+            for size, error in ((2_000_000, errno.ENOSPC), (10, None), (2_000_000, errno.ENOSPC)):
+                watched = Watched(office, accounts, spool=True)
+                watched.letter.add(b"x" * size)
+                await watched.finish()
+                found = watched.letter.error
+                assert (found.errno if found else None) == error
+                assert not list((root / "spool" / "tmp").iterdir())
+
+    asyncio.run(main())
+    assert len(stored(root)) == len(accounts)
+
+
 def test_rights_that_are_missing(tmp_path: Path) -> None:
     with serve(tmp_path) as server:
         (tmp_path / "mail").write_text("not a directory")
@@ -193,11 +213,10 @@ async def opened(tmp_path: Path):  # type: ignore[no-untyped-def]
 class Watched:
     """A letter whose end can be awaited."""
 
-    def __init__(self, office: PostOffice, accounts: list[Account]) -> None:
+    def __init__(self, office: PostOffice, accounts: list[Account], spool: bool = False) -> None:
         self.changed = asyncio.Event()
-        self.letter = Letter(
-            office, accounts, unique_name(), asyncio.get_running_loop(), self.changed.set
-        )
+        loop = asyncio.get_running_loop()
+        self.letter = Letter(office, accounts, unique_name(), loop, self.changed.set, spool=spool)
 
     async def finish(self) -> None:
         self.letter.finish()

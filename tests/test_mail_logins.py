@@ -199,6 +199,8 @@ def test_two_at_a_time_and_a_queue_that_ends(
         for _ in range(3):
             with pytest.raises(LoginsBusyError):
                 await logins.check("alice@example.org", "right", "")
+        while held.now < AT_ONCE:
+            await asyncio.sleep(0.001)
         held.go.set()
         assert all(await asyncio.gather(*attempts))
         assert await logins.check("alice@example.org", "right", "")
@@ -289,6 +291,29 @@ def test_after_the_end_it_is_busy(file: Path) -> None:
     those.close()
     with pytest.raises(LoginsBusyError):
         check(those, "alice@example.org", "sécret", "192.0.2.1")
+    assert len(those.penalties) == 0
+
+
+def test_the_end_is_busy_for_those_who_wait(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+    those = Logins(Accounts(file))
+
+    async def main() -> None:
+        tasks = [
+            asyncio.create_task(those.check("alice@example.org", "right", "192.0.2.1"))
+            for _ in range(AT_ONCE + 1)
+        ]
+        while held.now < AT_ONCE:
+            await asyncio.sleep(0.001)
+        end = asyncio.create_task(asyncio.to_thread(those.close))
+        with pytest.raises(LoginsBusyError):
+            await tasks[-1]
+        held.go.set()
+        assert all(await asyncio.gather(*tasks[:-1]))
+        await end
+
+    asyncio.run(main())
+    assert those.statistics() == {"succeeded": AT_ONCE, "failed": 0, "busy": 1}
     assert len(those.penalties) == 0
 
 

@@ -245,6 +245,8 @@ class Letter:
         return False
 
     def _announce(self) -> None:
+        if not self._office.subscriptions:
+            return
         for account in self._accounts:
             maildir = self._office.maildir(account)
             if maildir.path not in self._draft.errors:

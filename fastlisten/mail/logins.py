@@ -89,7 +89,7 @@ class Logins:
                 self.penalties.leave(source, None)
                 raise
             job.add_done_callback(partial(self._ended, name, password, address, source))
-            return await asyncio.wrap_future(job)
+            return await self._wait(job)
         except LoginsBusyError:
             with self._lock:
                 self._counts["busy"] += 1
@@ -103,6 +103,21 @@ class Logins:
     def close(self) -> None:
         """End the threads; what waits for one is dropped. Blocks for a verification's time."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @staticmethod
+    async def _wait(job: Future[Account | None]) -> Account | None:
+        """Return what a job gives; one that `close` has dropped does not cancel who waits for it.
+
+        Raises:
+            LoginsBusyError: it has been dropped.
+        """
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise LoginsBusyError("logins have ended") from None
 
     def _submit(self, name: str, secret: bytes | None) -> Future[Account | None]:
         with self._lock:

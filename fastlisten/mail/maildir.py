@@ -69,8 +69,8 @@ class Maildir(Spool):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self.new = os.path.join(path, "new")
-        self.cur = os.path.join(path, "cur")
+        self.new = f"{path}/new"
+        self.cur = f"{path}/cur"
 
     def prepare(self) -> None:
         """Make its directories, and those above it, durable and for the owner alone.
