@@ -203,6 +203,7 @@ def _notes(results: Results) -> list[str]:
         f"Measured: {machine}.",
         f"{results['rounds']} rounds of {plan['seconds']:g} s after {plan['warm_up']:g} s of "
         f"warm-up; {plan['held']:,} connections held"
+        + ("; clients polled and never slept" if plan.get("spin") else "")
         + ("; a quick run, too short for conclusions." if results["quick"] else "."),
     ]
     samples = [

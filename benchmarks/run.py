@@ -49,6 +49,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", default="", help=f"only these rows, of {', '.join(rows)}")
     parser.add_argument("--only", default="", help=f"only these workloads, of {', '.join(keys)}")
     parser.add_argument("--candidates", default="", help="only these, by name, comma between")
+    parser.add_argument("--spin", action="store_true", help="clients poll instead of sleeping")
     parser.add_argument(
         "--control", action="store_true", help="uvloop (of SMTP: aiosmtpd) against itself"
     )
@@ -167,6 +168,7 @@ def _collect(given: argparse.Namespace, directory: Path) -> dict[str, Any]:
         held=held_connections(3_000 if given.quick else held_connections()),
         server_core=server_core,
         client_core=client_core,
+        spin=given.spin,
     )
     rounds = given.rounds or (2 if given.quick else ROUNDS)
     workloads = _workloads(given)

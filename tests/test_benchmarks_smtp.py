@@ -41,6 +41,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "operations"),
     [
         (["--count", "50"], 50),
+        (["--count", "50", "--spin"], 50),
         (["--count", "50", "--pipelining"], 50),
         (["--count", "47", "--messages", "5", "--lmtp"], 47),
         (["--count", "9", "--size", "3000000", "--in-flight", "3"], 9),
