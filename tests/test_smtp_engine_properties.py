@@ -9,19 +9,33 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, NAME, PASSWORD, RCPT, Driven, cut
+from smtp_harness import (
+    ENVELOPE,
+    HELLO,
+    HOSTNAME,
+    MAIL,
+    NAME,
+    PASSWORD,
+    RCPT,
+    Driven,
+    codes,
+    cut,
+)
 
-from fastlisten.handlers.smtp_engine import Limits
+from fastlisten.handlers.smtp_engine import Engine, Limits
+from fastlisten.handlers.smtp_events import Auth, Content, Event, Goodbye, Response, StartTls
 from fastlisten.handlers.smtp_framing import AUTH_LINE_LIMIT
-from fastlisten.handlers.smtp_replies import TELLABLE
+from fastlisten.handlers.smtp_replies import OK, TELLABLE, reply
 from fastlisten.handlers.smtp_sasl import MECHANISMS
 
 RIGHT = base64.b64encode(f"\0{NAME}\0{PASSWORD}".encode())
 LOGIN = base64.b64encode(NAME.encode()) + b"\r\n" + base64.b64encode(PASSWORD.encode())
 
+LHLO = HELLO.replace(b"EHLO", b"LHLO")
+
 SNIPPETS = [
     HELLO,
-    HELLO.replace(b"EHLO", b"LHLO"),
+    LHLO,
     b"HELO x\r\n",
     MAIL,
     b"MAIL FROM:<a@b> SIZE=10 BODY=BINARYMIME RET=FULL ENVID=x+41\r\n",
@@ -53,6 +67,7 @@ SNIPPETS = [
     LOGIN + b"\r\n",
     b"*\r\n",
     b"=\r\n",
+    b"STARTTLS\r\n",
     b"RSET\r\n",
     b"NOOP\r\n",
     b"NOOP no\r\n",
@@ -139,8 +154,8 @@ def test_any_input_is_answered_in_bounds_and_in_form(
     # that tell what there is, and those that ask for more.
     limits = Limits(HOSTNAME, **kind, **FIXED)
     said = driven.replies
-    for reply in (limits.ehlo, limits.ehlo_encrypted, limits.helo):
-        said = said.replace(reply, b"")
+    for offer in (limits.ehlo, limits.ehlo_encrypted, limits.helo):
+        said = said.replace(offer, b"")
     for line in said.decode("ascii").splitlines():
         assert re.match(r"3[35]4 |([245])\d\d[ -]\1\.\d{1,3}\.\d{1,3} \S", line), line
         assert len(line) <= 510
@@ -152,9 +167,9 @@ def test_a_session_can_always_be_begun_anew(stream: bytes, kind: dict[str, Any])
     """After any input, what ends a line and a message, and RSET, a message comes through."""
     driven = Driven(True, **kind, **FIXED | {"max_errors": 10_000})
     driven.feed(stream, b"\r\n.\r\n", b"*\r\n" * 2, b"\r\n" * 1000, b"\r\n.\r\n")
-    if driven.engine.closed or kind["protocol"] == "lmtp":
+    if driven.engine.closed:
         return
-    driven.feed(b"\r\n", HELLO)
+    driven.feed(b"\r\n", HELLO if kind["protocol"] == "smtp" else LHLO)
     if not driven.engine.authenticated and kind["mechanisms"]:
         driven.feed(b"AUTH PLAIN " + RIGHT + b"\r\n")
     if kind["auth_required"] and not driven.engine.authenticated:
@@ -165,3 +180,62 @@ def test_a_session_can_always_be_begun_anew(stream: bytes, kind: dict[str, Any])
     driven.feed(MAIL, RCPT, b"BDAT 7 LAST\r\nafter\r\n", b"QUIT\r\n")
     assert driven.messages[before:] == [b"after\r\n"]
     assert driven.engine.closed
+
+
+ANSWERS = [
+    b"",
+    OK,
+    reply(250, "2.1.5", "Two", "lines"),
+    reply(452, "4.2.2", "Later"),
+    reply(550, "5.7.1", "No"),
+    reply(421, "4.3.2", "Going"),
+]
+
+
+def answer(engine: Engine, event: Event, word: bytes, way: int, lmtp: bool) -> None:
+    """Answer an event in one of the ways that there are."""
+    if isinstance(event, Auth | Response) and way:
+        engine.challenge(word)
+    elif isinstance(event, Content) and way and word:
+        assert engine.transaction is not None
+        engine.answer([word] * (len(engine.transaction.recipients) if lmtp else 1))
+    elif word[:1] in (b"4", b"5"):
+        engine.reject(word)
+    else:
+        engine.accept(word)
+
+
+@settings(max_examples=300)
+@given(
+    stream=STREAMS,
+    kind=KINDS,
+    encrypted=st.booleans(),
+    answers=st.lists(st.tuples(st.sampled_from(ANSWERS), st.integers(0, 2)), min_size=1),
+)
+def test_any_answers_are_possible_at_any_time(
+    stream: bytes, kind: dict[str, Any], encrypted: bool, answers: list[tuple[bytes, int]]
+) -> None:
+    engine = Engine(Limits(HOSTNAME, starttls=True, **kind, **FIXED), encrypted)
+    turns = itertools.cycle(answers)
+    said, last = b"", None
+    for piece in cut(stream, 300):
+        engine.receive(piece)
+        while (event := engine.next_event()) is not None:
+            assert not isinstance(last, Goodbye)
+            last = event
+            if engine.waiting:
+                # Nothing happens until it is answered.
+                before = (engine.transaction, engine.client_name, engine.authenticated)
+                assert engine.next_event() is None
+                assert (engine.transaction, engine.client_name, engine.authenticated) == before
+                answer(engine, event, *next(turns), kind["protocol"] == "lmtp")
+            if isinstance(event, StartTls) and engine.securing:
+                assert not engine.authenticated
+                assert engine.transaction is None
+                said += engine.replies()
+                engine.tls_started()
+            said += engine.replies()
+    said += engine.replies()
+    assert all(200 <= code < 600 for code in codes(said))
+    if engine.closed:
+        assert isinstance(last, Goodbye)
