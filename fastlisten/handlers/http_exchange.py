@@ -83,12 +83,23 @@ class Exchange:
         except Exception as error:
             self._failed(error)
         else:
-            if cycle.disconnected or cycle.response_complete:
+            if self._gone or cycle.response_complete:
                 return
             logger.error("%s: the application ended without a whole response", self)
             self._give_up()
         finally:
             self._log()
+
+    @property
+    def _gone(self) -> bool:
+        """There is nobody to answer any more.
+
+        A write that fails closes the transport at once, but the loop tells of it only when it runs
+        again: an application that does nothing but send would never let it.
+        """
+        cycle = self._cycle
+        closed = self._protocol.transport.is_closing() and not cycle.response_complete
+        return cycle.disconnected or closed
 
     async def receive(self) -> Message:
         """Return the next part of the request, or that the client is gone."""
@@ -105,7 +116,7 @@ class Exchange:
             ClientGoneError: there is nobody to send it to.
         """
         cycle = self._cycle
-        if cycle.disconnected:
+        if self._gone:
             raise ClientGoneError("the client has gone")
         kind = message["type"]
         if kind == "http.response.start" and not cycle.response_started:
@@ -143,7 +154,7 @@ class Exchange:
 
     def _failed(self, error: Exception) -> None:
         cycle = self._cycle
-        if cycle.disconnected:
+        if self._gone:
             # What applications and frameworks raise then is no fault of theirs.
             logger.info("%s: the client has gone, the application raised %r", self, error)
             return
