@@ -1,8 +1,8 @@
 """One SMTP connection: the engine between a transport and the post office.
 
 Rules of this file: the transport, TLS, AUTH, and the order of events; what becomes of mail is in
-smtp_transactions.py. The greeting has been sent when an object is made (by the native core, or by
-smtp_early.py), so that it is never written here.
+smtp_transactions.py (recipients) and smtp_messages.py. The greeting has been sent when an object
+is made (by the native core, or by smtp_early.py), so that it is never written here.
 
 What stops a connection's engine for a while, each ended by a callback that calls `_run` again:
 
@@ -241,7 +241,7 @@ class SmtpConnection(Transactions):
             return
         if isinstance(result, Credentials):
             self._sasl = None
-            self._start(self._check(result))
+            self._start(self._check, result)
         else:
             self._engine.challenge(result)
 

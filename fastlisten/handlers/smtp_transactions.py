@@ -1,158 +1,36 @@
-"""What becomes of the recipients and of the message of a transaction.
+"""Whose mail is taken: the recipients of a transaction.
 
-Rules of this file: recipients, letters, the relay, and the replies about them; no transport and no
-TLS (smtp_connection.py). Whose mail is taken:
+Rules of this file: answers to RCPT, and nothing after them.
 
     a mailbox here                    its account
     no mailbox, in a domain of ours   550 5.1.1; never handed to the relay, which might send it back
     another domain                    the relay, if the client is authenticated and there is one;
                                       else 550 5.7.1. LMTP has no relay.
 
-The relay is asked at RCPT, so that its refusals reach whom they concern. A message with both kinds
-of recipients:
-
-    CONTENT --end--> letter prepared --> relay gets DATA --250--> letter published --> our 250
-                         |                   | 4xx, 5xx, lost          | an error: 4xx, although the
-                         v                   v                         v relay has it: better twice
-                        4xx           nothing published,              than never
-                                      the relay's reply
-
-Without local recipients the letter lies in the spool meanwhile, and goes from there.
+The relay is asked at RCPT, so that its refusals reach whom they concern.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
 
-from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.smtp_engine import Engine
-from fastlisten.handlers.smtp_events import Content, Recipient
-from fastlisten.handlers.smtp_hops import Hops
-from fastlisten.handlers.smtp_notices import Outcome
+from fastlisten.handlers.smtp_events import Recipient
+from fastlisten.handlers.smtp_messages import Messages
 from fastlisten.handlers.smtp_relay_replies import RelayRefused
 from fastlisten.handlers.smtp_replies import reply
-from fastlisten.handlers.smtp_reports import LARGEST_HEADER, wanted
-from fastlisten.handlers.smtp_source import Source
-from fastlisten.handlers.smtp_trace import return_path
-from fastlisten.mail.accounts import Account
-from fastlisten.mail.delivery import Letter
-from fastlisten.mail.maildir import unique_name
-
-if TYPE_CHECKING:
-    from fastlisten.handlers.smtp import SmtpHandler
-    from fastlisten.handlers.smtp_outgoing import Outgoing
 
 __all__ = ["Transactions"]
 
-logger = logging.getLogger("fastlisten.smtp")
-
-UNKNOWN_RECIPIENT = reply(550, "5.1.1", "No such mailbox here")
-NOT_FOR_OTHERS = reply(550, "5.7.1", "Mail for others is not taken here")
-LOGIN_FIRST = reply(550, "5.7.1", "Mail for others is not taken here without authentication")
-NO_ACCOUNTS = reply(451, "4.3.5", "Mailboxes are not known at the moment; try again later")
-NO_SPACE = reply(452, "4.3.1", "Not enough storage; try again later")
-NOT_STORED = reply(451, "4.3.0", "The message could not be stored; try again later")
-IN_CIRCLES = reply(554, "5.4.6", "Too many Received fields: the message goes in circles")
-INTERNAL = reply(451, "4.3.0", "Internal error; try again later")
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNKNOWN_RECIPIENT = reply(550, "5.1.1", "No such mailbox here")
+_NOT_FOR_OTHERS = reply(550, "5.7.1", "Mail for others is not taken here")
+_LOGIN_FIRST = reply(550, "5.7.1", "Mail for others is not taken here without authentication")
+_NO_ACCOUNTS = reply(451, "4.3.5", "Mailboxes are not known at the moment; try again later")
 
 
-class Transactions(asyncio.Protocol):
+class Transactions(Messages):
     """The part of a connection that deals with mail."""
 
-    __slots__ = (
-        "_accounts",
-        "_engine",
-        "_handler",
-        "_header",
-        "_homes",
-        "_hops",
-        "_info",
-        "_letter",
-        "_name",
-        "_outgoing",
-        "_skip",
-        "_task",
-        "_transport",
-        "_user",
-        "_words",
-    )
-
-    def __init__(self, handler: SmtpHandler, info: ConnectionInfo) -> None:
-        self._handler = handler
-        self._info = info
-        self._engine = Engine(handler.limits, info.tls)
-        self._transport: asyncio.Transport | None = None
-        self._user = ""  # the account that the client has logged in to
-        self._accounts: dict[str, Account] = {}
-        self._homes: list[str] = []  # LMTP: the account of each accepted recipient
-        self._outgoing: Outgoing | None = None
-        self._letter: Letter | None = None
-        self._hops: Hops | None = None
-        self._header: bytearray | None = None  # what a notice will quote, None if none is wanted
-        self._name = ""
-        self._skip = 0  # octets of the letter that are not for the relay
-        self._words = ""  # the relay's about the message
-        self._task: asyncio.Task[None] | None = None  # what the engine waits for, unless a letter
-
-    def _run(self) -> None:
-        """Execute what can be executed now, and write the replies at once."""
-        raise NotImplementedError
-
-    def _cipher(self) -> str:
-        """Return protocol version and cipher in words, empty without TLS."""
-        raise NotImplementedError
-
-    def _forget(self, gone: bool = False) -> None:
-        """Drop what is kept of a transaction, and what is under way for it.
-
-        Args:
-            gone: the client is not there any more; nobody takes leave of anybody.
-        """
-        self._accounts.clear()
-        self._homes.clear()
-        self._hops = None
-        if self._letter is not None:
-            self._letter.abandon()
-            self._letter = None
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        if self._outgoing is not None:
-            if gone:
-                self._outgoing.abort()
-            else:
-                self._outgoing.finish()
-            self._outgoing = None
-
-    def _crammed(self) -> bool:
-        """Whether the letter takes no more for now."""
-        return self._letter is not None and self._letter.full
-
-    # --- what takes longer than a call --------------------------------------------------------
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that ends with an answer to the event that the engine waits for."""
-        self._task = asyncio.get_running_loop().create_task(self._work(work))
-
-    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:
-            # A fault of the code must not leave a client without an answer.
-            logger.exception("%s: [%s]", self._info.listener, self._info.peer)
-            if self._transport is not None and self._engine.waiting:
-                self._engine.reject(INTERNAL)
-        if self._transport is not None:
-            self._task = None
-            self._run()
-
-    # --- recipients ---------------------------------------------------------------------------
+    __slots__ = ()
 
     def _look_up(self, recipient: Recipient) -> None:
         """Answer RCPT, or have the accounts read again first."""
@@ -170,7 +48,7 @@ class Transactions(asyncio.Protocol):
     def _answer_recipient(self, recipient: Recipient) -> None:
         roster = self._handler.office.accounts.roster
         if roster is None:
-            self._engine.reject(NO_ACCOUNTS)
+            self._engine.reject(_NO_ACCOUNTS)
             return
         mailbox = recipient.mailbox
         account = roster.find(mailbox)
@@ -180,13 +58,13 @@ class Transactions(asyncio.Protocol):
                 self._homes.append(account.name)
             self._engine.accept()
         elif not mailbox.domain or roster.is_local(mailbox.domain):
-            self._engine.reject(UNKNOWN_RECIPIENT)
+            self._engine.reject(_UNKNOWN_RECIPIENT)
         elif self._handler.relay is None:
-            self._engine.reject(NOT_FOR_OTHERS)
+            self._engine.reject(_NOT_FOR_OTHERS)
         elif not (self._user and self._engine.authenticated):
-            self._engine.reject(LOGIN_FIRST)
+            self._engine.reject(_LOGIN_FIRST)
         else:
-            self._start(self._ask_relay(recipient))
+            self._start(self._ask_relay, recipient)
 
     async def _ask_relay(self, recipient: Recipient) -> None:
         """Answer RCPT with what the relay says."""
@@ -202,196 +80,3 @@ class Transactions(asyncio.Protocol):
             self._engine.reject(error.reply)
         else:
             self._engine.accept()
-
-    # --- the message --------------------------------------------------------------------------
-
-    def _content(self, event: Content) -> None:
-        """Add to the letter, and deliver it when it is whole."""
-        letter, hops = self._letter, self._hops
-        if hops is None:
-            letter, hops = self._begin()
-        if not hops.over:
-            hops.add(event.data)
-            if self._header is not None and len(self._header) < LARGEST_HEADER:
-                self._header += event.data[:LARGEST_HEADER]
-            if hops.count > self._handler.max_received and letter is not None:
-                letter.abandon()
-                letter = self._letter = None
-        if letter is None:  # the rest of a message that goes in circles
-            if event.final:
-                self._refuse_circle(hops)
-            return
-        if event.data:
-            letter.add(event.data)
-        if event.final:
-            if self._sends_on:
-                letter.prepare()
-            else:
-                letter.finish()
-            if letter.done:
-                self._answer_message(letter)
-
-    @property
-    def _sends_on(self) -> bool:
-        """Whether the relay gets the message."""
-        return self._outgoing is not None and bool(self._outgoing.recipients)
-
-    def _begin(self) -> tuple[Letter, Hops]:
-        """Begin the letter of a message."""
-        engine, handler = self._engine, self._handler
-        transaction = engine.transaction
-        assert transaction is not None
-        self._name = unique_name()
-        accounts = list(self._accounts.values())
-        letter = self._letter = Letter(
-            handler.office,
-            accounts,
-            self._name,
-            asyncio.get_running_loop(),
-            self._progress,
-            independent=handler.per_recipient,
-            spool=not accounts,
-        )
-        cipher = self._cipher() if engine.encrypted else ""
-        received = handler.received(self._info, engine, self._name, cipher)
-        path = return_path(transaction.sender) if accounts else b""
-        letter.add(path + received)
-        self._skip = len(path)
-        self._words = ""
-        if transaction.sender and wanted(transaction.recipients):
-            self._header = bytearray()
-        else:
-            self._header = None
-        hops = self._hops = Hops()
-        return letter, hops
-
-    def _progress(self) -> None:
-        """Go on after a job of the letter has ended."""
-        letter = self._letter
-        if letter is not None and self._transport is not None:
-            if letter.done:
-                self._answer_message(letter)
-            elif letter.prepared and self._task is None:
-                self._start(self._hand_over(letter))
-        self._run()
-
-    async def _hand_over(self, letter: Letter) -> None:
-        """Hand the message to the relay, and publish it then."""
-        outgoing = self._outgoing
-        assert outgoing is not None
-        size = letter.size - self._skip
-        try:
-            self._words = await outgoing.send(Source(letter.path, self._skip, size)) or "yes"
-        except RelayRefused as error:
-            letter.abandon()
-            self._letter = None
-            self._log(logging.WARNING, "not taken by relay %s: %s", str(outgoing), str(error))
-            self._end_message()
-            self._engine.reject(error.reply)
-            return
-        letter.publish()
-
-    def _answer_message(self, letter: Letter) -> None:
-        """Say what became of the message."""
-        self._letter = None
-        outgoing = self._outgoing if self._sends_on else None
-        error = letter.error
-        if error is None:
-            what = "%d octets delivered"
-            values: tuple[object, ...] = (letter.size,)
-            if outgoing is not None:
-                what += "; relay %s has it: %s"
-                values += (str(outgoing), self._words)
-            self._log(logging.INFO, what, *values)
-            if self._header is not None:
-                self._report(letter)
-            self._accept_message(letter)
-        else:
-            if self._words:
-                self._log(
-                    logging.ERROR,
-                    "not delivered although relay %s has it, which will get it twice: %s",
-                    str(outgoing),
-                    error,
-                )
-            else:
-                self._log(logging.ERROR, "not delivered: %s", error)
-            self._engine.reject(failure(error))
-        self._end_message()
-
-    def _accept_message(self, letter: Letter) -> None:
-        done = f"250 2.0.0 Ok, id {self._name}"
-        if not self._handler.per_recipient:
-            if self._words:
-                done += f"; the relay says: {self._words}"
-            self._engine.accept(done.encode() + b"\r\n")
-            return
-        errors = letter.errors
-        if errors:
-            for name, error in errors.items():
-                self._log(logging.ERROR, "not delivered to %s: %s", name, error)
-        answer = done.encode() + b"\r\n"
-        self._engine.answer(
-            [failure(errors[name]) if name in errors else answer for name in self._homes]
-        )
-
-    def _refuse_circle(self, hops: Hops) -> None:
-        self._log(logging.WARNING, "goes in circles: %d Received fields", hops.count)
-        self._end_message()
-        self._engine.reject(IN_CIRCLES)
-
-    def _end_message(self) -> None:
-        """Forget the message; what the relay is in the midst of has ended."""
-        self._accounts.clear()
-        self._homes.clear()
-        self._hops = None
-        if self._outgoing is not None:
-            self._outgoing.finish()
-            self._outgoing = None
-
-    def _report(self, letter: Letter) -> None:
-        """Have the sender told of what was delivered, where that was asked for."""
-        transaction, outgoing = self._engine.transaction, self._outgoing
-        assert transaction is not None
-        assert self._header is not None
-        header = bytes(self._header).partition(b"\r\n\r\n")[0][:LARGEST_HEADER] + b"\r\n"
-        relayed = [] if outgoing is None else outgoing.recipients
-        known = {id(recipient) for recipient in relayed}
-        errors = letter.errors if self._handler.per_recipient else {}
-        failed = {
-            id(recipient)
-            for recipient, home in zip(transaction.recipients, self._homes, strict=False)
-            if home in errors
-        }
-        delivered = [each for each in transaction.recipients if id(each) not in known | failed]
-        outcomes = [Outcome("delivered", "2.0.0", wanted(delivered))]
-        if outgoing is not None and not outgoing.relays_dsn:
-            outcomes.append(Outcome("relayed", "2.1.9", wanted(relayed), outgoing.host))
-        for outcome in outcomes:
-            self._handler.reports.send(
-                self._handler.office, transaction, outcome, header, bool(self._user)
-            )
-
-    def _log(self, level: int, what: str, *values: object) -> None:
-        """Log what became of the message in progress."""
-        if not logger.isEnabledFor(level):
-            return
-        transaction = self._engine.transaction
-        assert transaction is not None
-        others = [] if self._outgoing is None else self._outgoing.recipients
-        logger.log(
-            level,
-            "%s: %s from <%s> at [%s]%s to %s: " + what,
-            self._info.listener,
-            self._name,
-            transaction.sender,
-            self._info.peer,
-            f" as {self._user}" if self._user else "",
-            ", ".join((*self._accounts, *(f"<{each.mailbox}>" for each in others))),
-            *values,
-        )
-
-
-def failure(error: OSError) -> bytes:
-    """Return the reply to a message that could not be stored."""
-    return NO_SPACE if error.errno in _FULL else NOT_STORED
