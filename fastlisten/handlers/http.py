@@ -11,6 +11,7 @@ import asyncio
 import functools
 import importlib
 import logging
+import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
@@ -34,6 +35,12 @@ _TASK_PATIENCE = 5.0
 
 #: What the extra brings that is imported here or by the management.
 _LIBRARIES = ("uvicorn", "h11", "starlette", "prometheus_client")
+
+#: The versions that this has been tested with, from the first up to the second, which is not one
+#: of them: connections are subclasses of uvicorn's, which are no promised interface. Those before do
+#: not stop an application that sends to a websocket whose client does not read.
+_UVICORN_FROM = (0, 53)
+_UVICORN_BEFORE = (0, 55)
 
 #: When a client that was refused may come again, in seconds: connections end at that rate.
 _RETRY_AFTER = 1
@@ -84,10 +91,14 @@ class HttpHandler(Handler):
         return b""
 
     def notes(self) -> tuple[str, ...]:
-        """Return what serving an application without limits means, if it is so."""
+        """Return that bodies have no limit, or that a library is not known, if it is so."""
+        notes = []
         if self._values["max-body-size"] is None:
-            return ("bodies of requests have no limit",)
-        return ()
+            notes.append("bodies of requests have no limit")
+        if (version := _uvicorn_version()) >= _UVICORN_BEFORE:
+            newer = ".".join(map(str, version))
+            notes.append(f"uvicorn {newer} is newer than those that this version was tested with")
+        return tuple(notes)
 
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
         """Return the protocol object for one connection."""
@@ -155,6 +166,12 @@ async def _finish(tasks: set[asyncio.Task[None]], listener: str) -> None:
         await asyncio.wait(late, timeout=_TASK_PATIENCE)
 
 
+def _uvicorn_version() -> tuple[int, ...]:
+    from uvicorn import __version__
+
+    return tuple(int(part) for part in re.findall(r"\d+", __version__)[:2])
+
+
 def _application_maker(app: Any) -> Callable[[HandlerSettings], Application]:
     """Return what gives the application when the handler starts; import it now.
 
@@ -170,13 +187,17 @@ def _application_maker(app: Any) -> Callable[[HandlerSettings], Application]:
                 raise
             text = f'http needs the package {library}: pip install "fastlisten[http]"'
             raise SettingError("", text) from error
+    if (version := _uvicorn_version()) < _UVICORN_FROM:
+        found_version = ".".join(map(str, version))
+        text = f'http needs a newer uvicorn than {found_version}: pip install "fastlisten[http]"'
+        raise SettingError("", text)
     if management:
         from fastlisten.management.app import application
 
         return application
     from fastlisten.handlers.http_application import load_application
 
-    found = load_application(app) if isinstance(app, str) else app
+    found: Application = load_application(app) if isinstance(app, str) else app
     return functools.partial(_given, found)
 
 

@@ -1,0 +1,235 @@
+"""Websockets: served by the application, ended by either side, and by the server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from helpers_foreign import foreign
+from helpers_http import GET, App, client_of, serving_app
+from serving import PATIENCE, on_loops, soon
+
+websockets, client_module, exceptions, pytestmark = foreign(
+    "websockets", "websockets.asyncio.client", "websockets.exceptions"
+)
+
+HANDSHAKE = (
+    b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Chat(App):
+    """Echoes messages; what else it does is in the path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scope: dict[str, Any] = {}
+        self.open = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            await super().__call__(scope, receive, send)
+            return
+        self.scope = scope
+        self.open += 1
+        try:
+            await self.talk(scope["path"], receive, send)
+        finally:
+            self.open -= 1
+
+    async def talk(self, path: str, receive: Any, send: Any) -> None:
+        self.told.append((await receive())["type"])
+        if path == "/refused":
+            await send({"type": "websocket.close"})
+            return
+        if path == "/fails":
+            raise ValueError("before")
+        if path == "/silent":
+            return
+        if path == "/late":
+            await self.go.wait()
+        await send({"type": "websocket.accept"})
+        if path == "/breaks":
+            raise ValueError("after")
+        while path == "/floods":
+            await send({"type": "websocket.send", "bytes": bytes(65536)})
+            self.sent += 1
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({**message, "type": "websocket.send"})
+        self.told.append((message["type"], message["code"]))
+
+
+def connect(served: Any, path: str = "/chat", **options: Any) -> Any:
+    scheme = "ws" if served.client_context is None else "wss"
+    url = f"{scheme}://{served.host}:{served.port}{path}"
+    if served.client_context is not None:
+        options["ssl"] = served.client_context
+    return client_module.connect(url, proxy=None, max_size=None, **options)
+
+
+@on_loops
+@pytest.mark.parametrize("tls", [None, "implicit"])
+async def test_messages(tls: Any) -> None:
+    app = Chat()
+    async with serving_app(app, tls=tls, idle_timeout=0.1) as served:
+        async with connect(served, "/chat?x=y") as client:
+            for message in ("text", b"bytes", b"x" * (2 << 20), ""):
+                await client.send(message)
+                assert await asyncio.wait_for(client.recv(), PATIENCE) == message
+            assert app.scope["client"] == client.transport.get_extra_info("sockname")
+            assert app.scope["server"] == (served.host, served.port)
+            assert app.scope["scheme"] == ("wss" if tls else "ws")
+            assert app.scope["query_string"] == b"x=y"
+            assert app.scope["state"] == {"key": "value"}
+            # Silence is no reason to end one.
+            await asyncio.sleep(0.3)
+            await client.send("still")
+            assert await asyncio.wait_for(client.recv(), PATIENCE) == "still"
+        await soon(lambda: not app.open, "the end of the application")
+    assert app.told == ["websocket.connect", ("websocket.disconnect", 1000)]
+
+
+@on_loops
+@pytest.mark.parametrize(("path", "status"), [("/refused", 403), ("/fails", 500), ("/silent", 500)])
+async def test_refusals(path: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastlisten.http")
+    async with serving_app(Chat()) as served:
+        with pytest.raises(exceptions.InvalidStatus) as caught:
+            await connect(served, path)
+        assert caught.value.response.status_code == status
+    lines = [record.message for record in caplog.records if record.levelname == "INFO"]
+    assert [line.partition(' "websocket')[2] for line in lines] == [f' {path}" {status}']
+    errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == (status == 500)
+
+
+@on_loops
+async def test_an_application_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastlisten.http")
+    async with serving_app(Chat()) as served, connect(served, "/breaks") as client:
+        with pytest.raises(exceptions.ConnectionClosedError):
+            await client.recv()
+        assert client.close_code == 1011
+    assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
+    assert '"websocket /breaks" 101' in caplog.records[0].message
+    assert '"websocket /breaks": the application failed' in caplog.records[1].message
+
+
+@on_loops
+async def test_a_drain_closes_with_1012() -> None:
+    app = Chat()
+    async with serving_app(app) as served:
+        late = asyncio.create_task(connect(served, "/late").__aenter__())
+        async with connect(served) as client:
+            await soon(lambda: app.open == 2, "the websockets")
+            served.listener.drain()
+            with pytest.raises(exceptions.ConnectionClosedError):
+                await client.recv()
+            assert client.close_code == 1012
+            with pytest.raises(exceptions.InvalidStatus):
+                await late
+            app.go.set()
+            await soon(lambda: not served.listener.drain(), "the end of the drain")
+        await soon(lambda: not app.open, "the ends of the application")
+    assert ("websocket.disconnect", 1012) in app.told
+
+
+@on_loops
+async def test_a_client_that_vanishes() -> None:
+    app = Chat()
+    async with serving_app(app) as served:
+        client = await connect(served)
+        client.transport.abort()
+        await soon(lambda: not app.open, "the end of the application")
+    assert app.told == ["websocket.connect", ("websocket.disconnect", 1005)]
+
+
+@on_loops
+async def test_a_client_that_does_not_read() -> None:
+    app = Chat()
+    async with serving_app(app, idle_timeout=0.2) as served, client_of(served) as client:
+        client.writer.transport.pause_reading()
+        client.send(HANDSHAKE.replace(b"/chat", b"/floods"))
+        await soon(lambda: served.listener.statistics()["timed_out"], "the end of patience")
+        client.writer.transport.abort()
+        await soon(lambda: not app.open, "the end of the application")
+
+
+@on_loops
+async def test_too_large_a_message() -> None:
+    options = {"max_body_size": 1000}
+    async with serving_app(Chat(), options=options) as served, connect(served) as client:
+        await client.send(b"x" * 1000)
+        assert len(await client.recv()) == 1000
+        await client.send(b"x" * 1001)
+        with pytest.raises(exceptions.ConnectionClosedError):
+            await client.recv()
+        assert client.close_code == 1009
+
+
+@on_loops
+@pytest.mark.parametrize(
+    "handshake",
+    [
+        HANDSHAKE.replace(b"Sec-WebSocket-Key", b"X"),
+        HANDSHAKE.replace(b"Version: 13", b"Version: 99"),
+        HANDSHAKE.replace(b"GET", b"POST"),
+        HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        HANDSHAKE[:-2] + b"X: y\r\n" * 200 + b"\r\n",
+        HANDSHAKE.replace(b"/chat", b"/" + b"x" * 9000),
+        HANDSHAKE + b"\x81\x80early",
+        HANDSHAKE[:-2] + b"Content-Length: 3\r\n\r\nabc",
+        HANDSHAKE[:-2] + b"Transfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+async def test_handshakes_that_are_none(handshake: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    app = Chat()
+    async with serving_app(app) as served, client_of(served) as client:
+        client.send(handshake)
+        client.send(b"\r\n" + GET)
+        answer = await client.read()
+        assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 200 OK")), answer
+        assert not app.open
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+@on_loops
+async def test_nonsense_after_a_handshake(caplog: pytest.LogCaptureFixture) -> None:
+    app = Chat()
+    async with serving_app(app) as served, client_of(served) as client:
+        client.send(HANDSHAKE)
+        assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+        client.send(b"\xff" * 64)
+        # A close frame with 1002, protocol error.
+        assert (await client.read())[:4][2:] == b"\x03\xea"
+        await soon(lambda: not app.open, "the end of the application")
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks for a websocket is served as any other."""
+
+    async def test() -> None:
+        protocol = importlib.import_module("fastlisten.handlers.http_service")
+        monkeypatch.setattr(protocol, "AVAILABLE", False)
+        async with serving_app(App()) as served, client_of(served) as client:
+            assert (await client.ask(HANDSHAKE))[0] == 200
+            assert (await client.ask(GET))[0] == 200
+
+    asyncio.run(test())
+
+
+def test_the_module_imports_without_it() -> None:
+    code = (
+        "import sys; sys.modules['websockets'] = None\n"
+        "from fastlisten.handlers.http_websocket import AVAILABLE\n"
+        "import fastlisten.handlers.http_service\n"
+        "assert AVAILABLE is False\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
