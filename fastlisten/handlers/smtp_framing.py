@@ -104,9 +104,10 @@ class Framing:
         return self._odd_line(_LONG_LINES.get(buffer[start : start + 4].upper(), LINE_LIMIT))
 
     def next_response(self) -> bytes | None:
-        """Return the next line of an AUTH dialogue, as `next_line` does a command line."""
-        if self._skipping and not self._skip_line():
-            return None
+        """Return the next line of an AUTH dialogue, as `next_line` does a command line.
+
+        A dialogue begins and goes on after whole lines, so that none is being skipped.
+        """
         return self._odd_line(AUTH_LINE_LIMIT) if self.buffered else None
 
     def _odd_line(self, limit: int) -> bytes | None:
