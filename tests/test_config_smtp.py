@@ -31,16 +31,6 @@ LOGIN = 'smtp.relay-user = "u"\nsmtp.relay-password = "p4ss"\n'
             "is not checked unless",
         ),
         ('smtp.relay = "unix:/x"\nsmtp.relay-tls = "verify"', "smtp.relay-tls", "Unix socket"),
-        (
-            RELAY + 'smtp.aiosmtpd-handler = "a:B"',
-            "smtp.relay",
-            "aiosmtpd-handler decides",
-        ),
-        (
-            'protocol = "lmtp"\nlmtp.max-received = 50\nlmtp.aiosmtpd-handler = "a:B"',
-            "lmtp.max-received",
-            "aiosmtpd-handler decides",
-        ),
         ('smtp.role = "submission"\ntls.enable = false', "smtp.role", "over TLS only"),
         ('bind = "127.0.0.1:587"\ntls.enable = false', "tls.enable", "over TLS only"),
     ],

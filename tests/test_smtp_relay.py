@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import ssl
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import pytest
 from helpers_relay import FOREIGN, Relay, client_of, rcpt, relaying, serving
 from smtp_harness import MAIL, settle
 
+from fastlisten.config import loads
+from fastlisten.config.values_network import Endpoint
+from fastlisten.errors import ConfigurationError
+from fastlisten.handlers.smtp_options import OPTIONS
+from fastlisten.handlers.smtp_relay import RelaySettings, _context, relay_of
 from fastlisten.runtime.contexts import Recipe
+from fastlisten.runtime.make_handler import make_handler
 from fastlisten.runtime.pem import Pair
 from fastlisten.runtime.self_signed import generate
 
@@ -265,7 +272,85 @@ def test_a_message_whose_origin_is_named_goes_without_that_name(
 
 
 def test_tls_versions_below_12_are_not_spoken() -> None:
-    from fastlisten.handlers.smtp_relay import _context
-
     for verified in (True, False):
         assert _context("", verified).minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "words"),
+    [
+        ('smtp.relay = "a:25"', "smtp.relay", 'pip install "fastlisten[relay]"'),
+        (
+            'smtp.relay = "a:25"\nsmtp.relay-tls = "verify"\nsmtp.relay-ca = "/nowhere.pem"',
+            "smtp.relay-ca",
+            "the authorities cannot be read: ",
+        ),
+        (
+            'smtp.relay = "a:25"\nsmtp.relay-tls = "verify"\nsmtp.relay-ca = "/dev/null"',
+            "smtp.relay-ca",
+            "the authorities cannot be read: ",
+        ),
+    ],
+)
+def test_what_is_missing_is_found_at_start(
+    monkeypatch: pytest.MonkeyPatch, lines: str, key: str, words: str
+) -> None:
+    if key == "smtp.relay":
+        monkeypatch.setitem(sys.modules, "aiosmtplib", None)
+    config = loads(f'[server.listener.a]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n{lines}\n')
+    with pytest.raises(ConfigurationError) as caught:
+        make_handler(config, config.listeners[0])
+    (problem,) = caught.value.problems
+    assert problem.key == f"server.listener.a.{key}"
+    assert problem.line >= 4
+    assert words in problem.message
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, "may"),
+        ({"relay-user": "me", "relay-password": "x"}, "verify"),
+        ({"relay": Endpoint("/run/relay", 0)}, "none"),
+        ({"relay": Endpoint("/run/relay", 0), "relay-user": "me"}, "none"),
+        ({"relay-tls": "implicit"}, "implicit"),
+    ],
+)
+def test_how_it_is_spoken_to(values: dict[str, Any], expected: str) -> None:
+    rows = {row.key: row.default for row in OPTIONS} | {"relay": Endpoint("a.example", 25)}
+    settings = relay_of({**rows, **values}, "mx.example.org")
+    assert settings is not None
+    assert settings.tls == expected
+    assert "password" not in repr(settings)
+    assert relay_of({**rows, "relay": None}, "mx.example.org") is None
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "text", "near"),
+    [
+        ("a.example", 25, "a.example:25", False),
+        ("localhost", 25, "localhost:25", True),
+        ("127.0.0.2", 25, "127.0.0.2:25", True),
+        ("::1", 25, "[::1]:25", True),
+        ("192.0.2.1", 25, "192.0.2.1:25", False),
+        ("/run/relay", 0, "unix:/run/relay", True),
+        ("localhost.example", 25, "localhost.example:25", False),
+    ],
+)
+def test_where_a_password_may_go_without_tls(host: str, port: int, text: str, near: bool) -> None:
+    settings = RelaySettings(host, port, "none", "me", user="u", password="p")
+    assert str(settings) == text
+    assert settings.near is near
+
+
+def test_a_password_is_kept_back_without_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration refuses it already; a program may make the handler by itself."""
+    monkeypatch.setattr(RelaySettings, "near", False)
+    with relaying(extensions=("AUTH PLAIN",)) as relay:
+        assert hand_over(tmp_path, relay, **LOGIN).startswith(b"451 4.4.1 ")
+        assert relay.commands == ["EHLO mx.example.org"]

@@ -24,15 +24,7 @@ _OF_RELAY = ("relay-tls", "relay-user", "relay-password", "relay-ca", "relay-tim
 
 def check_smtp(document: Document, draft: Draft) -> None:
     """Check one listener; its addresses have been read."""
-    protocol = draft.base.protocol.name
-    if protocol not in ("smtp", "lmtp"):
-        return
-    if draft[f"{protocol}.aiosmtpd-handler"] is not None:
-        for key in ("relay", *_OF_RELAY, "max-received"):
-            if f"{protocol}.{key}" in draft.values.typed:
-                message = "this means nothing here: aiosmtpd-handler decides what becomes of mail"
-                document.error(draft.at(f"{protocol}.{key}"), message)
-    if protocol == "lmtp":
+    if draft.base.protocol.name != "smtp":
         return
     _check_role(document, draft)
     if any(f"smtp.{key}" in draft.values.failed for key in ("relay", *_OF_RELAY)):

@@ -11,8 +11,7 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
+from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
 from fastlisten.handlers.smtp_connection import SmtpConnection
 from fastlisten.handlers.smtp_early import Anteroom
 from fastlisten.handlers.smtp_engine import Engine, Limits
@@ -64,8 +63,7 @@ class SmtpHandler(Handler):
         reports: sends the notices that senders have asked for.
 
     Raises:
-        ConfigurationError: a package is missing, or a file of the relay's; the keys of its
-            problems are those of the handler's rows.
+        SettingError: a package is missing, or a file of the relay's.
     """
 
     name: ClassVar[str] = "smtp"
@@ -104,7 +102,7 @@ class SmtpHandler(Handler):
                 "nobody can log in here without the package argon2-cffi: "
                 'pip install "fastlisten[auth]"'
             )
-            raise ConfigurationError([Problem(message, key="role")])
+            raise SettingError("smtp.role", message)
 
     @property
     def _kind(self) -> str:

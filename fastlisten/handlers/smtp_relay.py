@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.handlers.base import SettingError
 
 if TYPE_CHECKING:
     from fastlisten.handlers.smtp_events import Transaction
@@ -112,8 +112,7 @@ class Relay:
         sessions: how many are open now.
 
     Raises:
-        ConfigurationError: aiosmtplib is not installed, or the authorities cannot be read; the
-            problem's key is the row's.
+        SettingError: aiosmtplib is not installed, or the authorities cannot be read.
     """
 
     def __init__(self, settings: RelaySettings) -> None:
@@ -121,7 +120,7 @@ class Relay:
             import aiosmtplib  # noqa: F401 - now rather than while a client waits
         except ImportError as error:
             message = 'a relay needs the package aiosmtplib: pip install "fastlisten[relay]"'
-            raise ConfigurationError([Problem(message, key="relay")]) from error
+            raise SettingError("smtp.relay", message) from error
         self.settings = settings
         self.sessions = 0
         self.context: ssl.SSLContext | None = None
@@ -131,7 +130,7 @@ class Relay:
                 self.context = _context(settings.ca, settings.tls in ("verify", "implicit"))
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
                 message = f"the authorities cannot be read: {error}"
-                raise ConfigurationError([Problem(message, key="relay-ca")]) from error
+                raise SettingError("smtp.relay-ca", message) from error
 
     def outgoing(self, transaction: Transaction) -> Outgoing:
         """Return a session for a transaction; nothing is connected yet."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastlisten._tls import TlsSettings
 from fastlisten.config import Config, ListenerSettings
 from fastlisten.config.kinds import write
-from fastlisten.config.text import dotted, quote
+from fastlisten.config.text import quote
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import Handler, HandlerSettings, SettingError
 from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler
@@ -72,9 +72,6 @@ def make_handler(
     )
     try:
         return kind(given)
-    except ConfigurationError as error:
-        problems = [_of_row(config, settings, problem) for problem in error.problems]
-        raise ConfigurationError(problems, config.warnings) from error
     except SettingError as error:
         problem = _unusable(config, settings, str(error), error.key)
         raise ConfigurationError([problem], config.warnings) from error
@@ -83,14 +80,6 @@ def make_handler(
         text = f"{kind.__name__} does not take its settings: {type(error).__name__}: {error}"
         problem = _unusable(config, settings, text)
         raise ConfigurationError([problem], config.warnings) from error
-
-
-def _of_row(config: Config, settings: ListenerSettings, problem: Problem) -> Problem:
-    """Return what a handler says of one of its own rows, at the line that writes it."""
-    key = f"{settings.protocol}.{problem.key}"
-    if key not in settings.keys():  # noqa: SIM118 - the settings are no mapping
-        return _unusable(config, settings, problem.message)
-    return Problem(problem.message, config.file, settings.line(key), dotted(settings.path(key)))
 
 
 def _unusable(config: Config, settings: ListenerSettings, message: str, key: str = "") -> Problem:
