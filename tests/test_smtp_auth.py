@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from helpers_relay import AUTH, Client, client_of, plain, serving
 from smtp_harness import HELLO, HOSTNAME, MAIL, RCPT, Served, codes, serve, settle
 
-from fastlisten.config import loads
+from fastlisten.cli import serve as serve_command
+from fastlisten.config import default_config, loads
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.handlers.smtp import SmtpHandler
@@ -226,5 +228,11 @@ def test_without_the_library_submission_cannot_be_served(monkeypatch: pytest.Mon
     (problem,) = caught.value.problems
     assert (problem.line, problem.key) == (4, "server.listener.a.smtp.role")
     assert 'pip install "fastlisten[auth]"' in problem.message
+    # The embedded default does without these listeners, and says why.
+    said = io.StringIO()
+    able = serve_command._what_can_be_served(default_config(), said)
+    assert {"submission", "submissions"}.isdisjoint(listener.id for listener in able.listeners)
+    assert "smtp" in {listener.id for listener in able.listeners}
+    assert said.getvalue().count('pip install "fastlisten[auth]"') == 2
     mx = SmtpHandler(HandlerSettings("x", "smtp", HOSTNAME))
     assert mx.limits.mechanisms == ()
