@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import importlib.util
 import sys
+from base64 import b64encode
 
 import pytest
 from helpers_mail import cheap_hash
@@ -66,6 +67,7 @@ def test_a_new_hash_is_as_rfc_9106_recommends() -> None:
         phc(salt="c2FsdA"),
         phc(salt="A" * 90),
         phc(salt="A" * 13),
+        phc(salt="c2FsdHNhbHRzYWx0c2FsdB"),  # bits that stand for nothing
         phc(digest="A" * 20),
         phc(digest="A" * 41),
     ],
@@ -96,6 +98,22 @@ def test_what_argon2_makes_is_usable(
     decoy = Decoys([made]).choose("a")
     assert read_parameters(decoy) == (memory, time, lanes, salt, digest)
     assert not verify(decoy, b"x")
+
+
+_base64 = st.binary(min_size=6, max_size=70).map(lambda it: b64encode(it).decode().rstrip("="))
+_nearly = st.text("ABCDEFGHabcdefgh0123+/", min_size=8, max_size=60)
+
+
+@given(st.integers(1, 300), st.integers(1, 2), st.integers(1, 4), _base64, _base64 | _nearly)
+def test_what_is_usable_can_be_verified(
+    memory: int, time: int, lanes: int, salt: str, digest: str
+) -> None:
+    text = phc(f"m={memory},t={time},p={lanes}", salt, digest)
+    try:
+        read_parameters(text)
+    except ValueError:
+        return
+    assert not verify(text, b"x")  # and not: it cannot be verified
 
 
 @pytest.mark.parametrize(
