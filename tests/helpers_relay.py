@@ -81,7 +81,7 @@ class Relay:
             self.pause(command)
         for key in list(self.answers):
             if command.upper().startswith(key):
-                found = self.answers[key]
+                found = self.answers.get(key, usual)
                 if key in self.once:
                     del self.answers[key]
                 return found
@@ -178,12 +178,11 @@ def _session(relay: Relay, connection: socket.socket, greeted: bool = False) -> 
                     if not lines[-1]:
                         raise EOFError
                 content = b"".join(lines)
-                if relay.answer(".", "250 2.0.0 queued as 4711") == "250 2.0.0 queued as 4711":
+                said = relay.answer(".", "250 2.0.0 queued as 4711")
+                if said is not None and said.startswith("250"):
                     text = (b"\r\n" + content)[:-3].replace(b"\r\n.", b"\r\n")[2:]
                     relay.messages.append((sender, recipients, text))
-                    say("250 2.0.0 queued as 4711")
-                else:
-                    say(relay.answers["."])
+                say(said)
         elif verb == "BDAT":
             content = stream.read(int(command.split()[1]))
             if say(relay.answer(command, "250 2.0.0 queued as 4711")):
