@@ -74,6 +74,22 @@ def test_passwords_and_names_beyond_ascii(mail: Mail) -> None:
 
 
 @external("curl")
+def test_whose_mail_it_was(mail: Mail) -> None:
+    """Another identity than the one of the password is refused; AUTH= of MAIL is only noted."""
+    login = ("--user", f"{ALICE}:{PASSWORDS[ALICE]}")
+    # Between brackets, in which RFC 4954 does not want it.
+    author = ("--mail-auth", SENDER)
+    said = curl(mail, "submission", *login, *author, *envelope(ALICE, CAROL))
+    assert f" AUTH=<{SENDER}>" in said
+    same = ("--sasl-authzid", ALICE, "--login-options", "AUTH=PLAIN")
+    curl(mail, "submission", *login, *same, *envelope(ALICE, CAROL))
+    assert mail.arrived(CAROL) == [MESSAGE] * 2
+    other = ("--sasl-authzid", BOB, "--login-options", "AUTH=PLAIN")
+    said = curl(mail, "submission", *login, *other, *envelope(ALICE, CAROL), expect=LOGIN_DENIED)
+    assert "< 535 5.7.8 " in said
+
+
+@external("curl")
 def test_a_wrong_password(mail: Mail) -> None:
     said = curl(
         mail, "submission", "--user", f"{ALICE}:wrong", *envelope(ALICE, BOB), expect=LOGIN_DENIED

@@ -177,6 +177,8 @@ def _auth(transaction: Transaction, value: str | None, limits: Limits) -> None:
     if value is None or len(value) > MAX_AUTH or _UTF8_XTEXT.match(value) is None:
         raise Refused(501, "5.5.4", f"AUTH is xtext of at most {MAX_AUTH} characters")
     if value != "<>":
+        if value.startswith("<") and value.endswith(">"):
+            value = value[1:-1]  # RFC 4954 5 has no brackets there, but curl writes them
         try:
             parse_mailbox(decode_xtext(value, international=True) or "")
         except AddressError as error:
