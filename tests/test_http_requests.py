@@ -255,3 +255,18 @@ async def test_a_body_that_nobody_reads_does_not_disturb_what_follows() -> None:
             client.send(head + b"Transfer-Encoding: chunked\r\n\r\n")
             assert await client.response() == (401, b"early")
             assert (await client.ask(b"6\r\nGET /x\r\n0\r\n\r\n" + GET))[0] == 200
+
+
+@on_loops
+async def test_a_client_of_tiny_chunks_does_not_keep_others_waiting() -> None:
+    """Its input is worked at in turns: others are answered long before it has been read."""
+    app = App()
+    async with serving_app(app) as served, client_of(served) as slow, client_of(served) as other:
+        assert (await other.ask(GET))[0] == 200
+        slow.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        slow.send(b"1\r\nx\r\n" * 40_000)
+        await soon(lambda: app.taken, "the first of it")
+        assert (await other.ask(GET))[0] == 200
+        assert app.taken < 20_000
+        slow.send(b"0\r\n\r\n")
+        assert await slow.response() == (200, b"x" * 40_000)

@@ -37,8 +37,8 @@ _TASK_PATIENCE = 5.0
 _LIBRARIES = ("uvicorn", "h11", "starlette", "prometheus_client")
 
 #: The versions that this has been tested with, from the first up to the second, which is not one
-#: of them: connections are subclasses of uvicorn's, which are no promised interface. Those before do
-#: not stop an application that sends to a websocket whose client does not read.
+#: of them: connections are subclasses of uvicorn's, which are no promised interface. Those before
+#: do not stop an application that sends to a websocket whose client does not read.
 _UVICORN_FROM = (0, 53)
 _UVICORN_BEFORE = (0, 55)
 

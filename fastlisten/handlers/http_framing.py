@@ -23,7 +23,7 @@ __all__ = ["SLICE", "RequestReader"]
 
 #: Octets that are to be given to `RequestReader` at a time. What h11 has consumed is known from
 #: what it has left, which copies it: that must stay small beside h11's own work for a chunk.
-SLICE = 16 * 1024
+SLICE = 8 * 1024
 
 #: Where h11 sees the end of a head, or of trailers.
 _END = re.compile(rb"\n\r?\n")
@@ -60,6 +60,7 @@ class RequestReader(h11.Connection):
         self.partial = False
         self._max_head = max_head
         self._max_body = max_body
+        self._looked = 0
         self._body = 0
         self._chunked = False
         self._held = b""
@@ -87,13 +88,15 @@ class RequestReader(h11.Connection):
     def _next_head(self) -> Event:
         raw, _ = self.trailing_data
         self.partial = bool(raw)
-        end = _END.search(raw)
+        # A head may come octet by octet: what has been looked at has no end in it.
+        end = _END.search(raw, max(0, self._looked - 2))
+        self._looked = len(raw)
         if end is not None:
             self._check_head(raw[: end.end()])
         event = super().next_event()
         if isinstance(event, h11.Request):
             self.partial = False
-            self._body = 0
+            self._looked = self._body = 0
             return self._begin(event)
         return event
 
