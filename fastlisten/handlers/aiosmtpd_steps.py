@@ -40,13 +40,17 @@ class _Spare:
         self.waits_for: Any = None
         self.started = False
         self.task: asyncio.Task[None] = asyncio.Task(
-            self._drive(), loop=loop, name="spare task for hooks that suspend"
+            self._main(), loop=loop, name="spare task for hooks that suspend"
         )
 
     @property
     def usable(self) -> bool:
         """Nobody has cancelled it."""
         return not (self.gate.done() or self.task.cancelling())
+
+    async def _main(self) -> None:
+        # Tasks take nothing but coroutines from Python 3.12 on.
+        await self._drive()
 
     @types.coroutine
     def _drive(self) -> Generator[Any, Any, None]:
