@@ -131,6 +131,44 @@ def test_curl_downloads(server: Mail, listener: str) -> None:
 
 
 @external("curl")
+def test_curl_asks_for_other_protocols(server: Mail) -> None:
+    """HTTP/2 is not there, however it is asked for; the server is no proxy."""
+    place = url(server, "application")
+    body, said = curl(server, "--http2", place)
+    assert told(body)["version"] == "1.1"
+    assert "> Upgrade: h2c" in said
+    body, said = curl(server, "--http2", url(server, "applications"))
+    assert told(body)["version"] == "1.1"
+    assert "ALPN: offers h2,http/1.1" in said
+    run("curl", "--silent", "--http2-prior-knowledge", place, expect=(52,))
+    # A proxy is asked for the whole address, which every server must understand.
+    body, said = curl(server, "--proxy", place, "http://example.org/path?query")
+    assert "> GET http://example.org/path?query HTTP/1.1" in said
+    assert (told(body)["path"], told(body)["query"]) == ("/path", "query")
+    tunnel = ("--proxytunnel", "--proxy", place, "http://example.org/")
+    done = run("curl", "--silent", "--verbose", *tunnel, expect=(56,))
+    assert b"< HTTP/1.1 501 " in done.stderr
+
+
+@external("curl")
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        (("--header", "Host:"), 400),
+        (("--header", "Content-Length: 1x", "--data", "x"), 400),
+        (("--header", "Transfer-Encoding: chunked", "--header", "Content-Length: 1"), 400),
+        (("--header", f"X: {'y' * 70_000}"), 431),
+    ],
+    ids=["no host", "no length", "two lengths", "a large head"],
+)
+def test_curl_sends_nonsense(server: Mail, options: tuple[str, ...], status: int) -> None:
+    words = ("--output", "/dev/null", "--write-out", "%{http_code}", *options)
+    body, said = curl(server, *words, "--data", "x", url(server, "application"))
+    assert int(body) == status
+    assert "< connection: close" in said.lower()
+
+
+@external("curl")
 def test_curl_goes_away_in_the_middle(server: Mail) -> None:
     """Of a download and of an upload that would never end; nothing of them is left."""
     place = url(server, "application")
