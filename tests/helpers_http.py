@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 from serving import PATIENCE
 
@@ -172,6 +172,10 @@ class Client:
 
     def send(self, data: bytes) -> None:
         self.writer.write(data)
+
+    def read_nothing(self) -> None:
+        """Let what comes wait in the kernel from now on."""
+        cast(asyncio.Transport, self.writer.transport).pause_reading()
 
     async def read(self) -> bytes:
         """Return all until the end."""

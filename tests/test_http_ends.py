@@ -64,7 +64,7 @@ async def test_an_endless_response_ends_with_its_client() -> None:
 async def test_a_client_that_reads_nothing_stops_the_application_and_is_ended() -> None:
     app = App()
     async with serving_app(app, idle_timeout=0.3) as served, client_of(served) as client:
-        client.writer.transport.pause_reading()
+        client.read_nothing()
         client.send(STREAM)
         await soon(lambda: app.sent, "the response")
         sent = -1

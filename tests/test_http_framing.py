@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import h11
 import pytest
 from hypothesis import given
@@ -99,9 +101,10 @@ def reader() -> RequestReader:
     return RequestReader(max_head=8192, max_body=1000)
 
 
-def read(data: bytes, sizes: list[int]) -> list[h11.Event]:
+def read(data: bytes, sizes: list[int]) -> list[Any]:
     """Give bytes in pieces; return what came of them."""
-    connection, events, at = reader(), [], 0
+    connection, at = reader(), 0
+    events: list[Any] = []
     while at < len(data):
         size = min(sizes[len(events) % len(sizes)] if sizes else SLICE, SLICE)
         connection.receive_data(data[at : at + size])
@@ -111,7 +114,7 @@ def read(data: bytes, sizes: list[int]) -> list[h11.Event]:
     return events
 
 
-def shown(events: list[h11.Event]) -> tuple[list[object], bytes]:
+def shown(events: list[Any]) -> tuple[list[type], bytes]:
     kinds = [type(event) for event in events if not isinstance(event, h11.Data)]
     return kinds, b"".join(event.data for event in events if isinstance(event, h11.Data))
 
@@ -180,12 +183,10 @@ def test_no_limit_of_bodies() -> None:
 
 
 def test_what_is_partial() -> None:
-    connection = reader()
-    assert connection.next_event() is h11.NEED_DATA
-    assert not connection.partial
-    connection.receive_data(b"G")
-    assert connection.next_event() is h11.NEED_DATA
-    assert connection.partial
-    connection.receive_data(b"ET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert isinstance(connection.next_event(), h11.Request)
-    assert not connection.partial
+    connection, found = reader(), []
+    for data in (b"", b"G", b"ET / HTTP/1.1\r\nHost: a\r\n\r\n"):
+        if data:
+            connection.receive_data(data)
+        connection.next_event()
+        found.append(connection.partial)
+    assert found == [False, True, False]

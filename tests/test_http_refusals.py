@@ -154,7 +154,7 @@ def test_refusals_are_whole_responses(reason: Reason) -> None:
 
 @on_loops
 async def test_a_silent_client_hears_nothing() -> None:
-    times = {"first_byte_timeout": 0.1, "idle_timeout": 0.1}
+    times: dict[str, Any] = {"first_byte_timeout": 0.1, "idle_timeout": 0.1}
     async with (
         serving_app(App(), **times) as served,
         client_of(served) as silent,

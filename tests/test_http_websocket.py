@@ -154,7 +154,7 @@ async def test_a_client_that_vanishes() -> None:
 async def test_a_client_that_does_not_read() -> None:
     app = Chat()
     async with serving_app(app, idle_timeout=0.2) as served, client_of(served) as client:
-        client.writer.transport.pause_reading()
+        client.read_nothing()
         client.send(HANDSHAKE.replace(b"/chat", b"/floods"))
         await soon(lambda: served.listener.statistics()["timed_out"], "the end of patience")
         client.writer.transport.abort()

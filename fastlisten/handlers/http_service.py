@@ -36,7 +36,7 @@ class _State(ServerState):
         self._date = []
 
     @property
-    def default_headers(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers that every response begins with (RFC 9110 6.6.1)."""
         now = int(time.time())
         if now != self._second:
@@ -101,7 +101,7 @@ def _uvicorn_config(app: Application, message_size: int) -> Config:
     config = Config(
         application,
         http=HttpProtocol,
-        ws=WebSocket if AVAILABLE else "none",  # type: ignore[arg-type]
+        ws=WebSocket if AVAILABLE else "none",
         ws_max_size=message_size,
         lifespan="off",
         log_config=None,

@@ -97,7 +97,7 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; the request for it is given to `data_received` next."""
-        self.connections.add(self)  # type: ignore[arg-type]
+        self.connections.add(self)
         self.transport = cast(asyncio.Transport, transport)
         info = self._info
         self.client = (info.peer, info.port) if info.peer else None
