@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from typing import Any
 
 import pytest
 from smtp_harness import DIALOGUE, DONE, HOSTNAME, SERVERS, codes, read_all, serve
+
+from fastlisten import testing
+from fastlisten.handlers.smtp import SmtpHandler
 
 GREETING = f"220 {HOSTNAME} ESMTP\r\n".encode()
 REFUSAL = f"554 5.5.0 {HOSTNAME} You spoke before you were greeted\r\n".encode()
@@ -99,3 +103,25 @@ def test_without_it_the_core_greets(tmp_path: Path) -> None:
         assert served.handler.lazy
         assert served.handler.greeting == GREETING
         assert type(served.handler).lazy
+
+
+def test_timeouts_begin_with_the_greeting(tmp_path: Path) -> None:
+    """Until then it is the server that lets the client wait."""
+    (tmp_path / "accounts.toml").write_text("")
+
+    def talk(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), 20) as client:
+            return read_all(client)
+
+    async def main() -> bytes:
+        async with testing.serve(
+            SmtpHandler,
+            first_byte_timeout=0.2,
+            idle_timeout=0.2,
+            data_directory=str(tmp_path),
+            options={"greeting-delay": 1.5},
+        ) as served:
+            return await asyncio.to_thread(talk, served.port)
+
+    said = asyncio.run(main())
+    assert said.startswith(b"220 test.example ESMTP\r\n421 4.4.2 test.example Timeout")

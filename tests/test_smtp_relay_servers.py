@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from aiosmtpd.smtp import SMTP
 from helpers_mail import cheap_hash
 from helpers_relay import FOREIGN, Relay, client_of, rcpt, serving
 from smtp_harness import MAIL, Served, settle
 
-from fastlisten import testing
+from fastlisten import new_event_loop, testing
 from fastlisten.handlers import smtp_relay
 
 THERE = f"""
@@ -53,8 +54,8 @@ def there(tmp_path: Path) -> Iterator[Served]:
         yield server
 
 
-@pytest.fixture
-def here(tmp_path: Path, there: Served) -> Iterator[Served]:
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop, new_event_loop])
+def here(request: pytest.FixtureRequest, tmp_path: Path, there: Served) -> Iterator[Served]:
     place = tmp_path / "here"
     place.mkdir()
     options = {
@@ -63,7 +64,8 @@ def here(tmp_path: Path, there: Served) -> Iterator[Served]:
         "relay_user": FOREIGN,
         "relay_password": "parrot",
     }
-    with serving(place, Relay(port=there.port), **options) as server:
+    relay = Relay(port=there.port)
+    with serving(place, relay, loop_factory=request.param, **options) as server:
         yield server
 
 
