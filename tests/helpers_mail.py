@@ -1,4 +1,4 @@
-"""What tests of accounts and passwords share: cheap hashes, and a loop whose time is not real.
+"""What tests of accounts and passwords share: hashes that are cheap or wait, and virtual time.
 
 Rules of this file: no test in it.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import pytest
 from argon2.low_level import Type, hash_secret
 
-__all__ = ["cheap_hash", "run_virtually"]
+from fastlisten.mail import passwords
+
+__all__ = ["Held", "cheap_hash", "run_virtually"]
 
 _T = TypeVar("_T")
 
@@ -20,6 +24,26 @@ _T = TypeVar("_T")
 def cheap_hash(password: str, memory: int = 8, time: int = 1) -> str:
     """Return a hash that costs nearly nothing, made by argon2-cffi itself."""
     return hash_secret(password.encode(), b"salt" * 4, time, memory, 1, 32, Type.ID).decode()
+
+
+class Held:
+    """Verifications that wait until they are let go; counts those at the same time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.lock = threading.Lock()
+        self.now = self.most = self.all = 0
+        monkeypatch.setattr(passwords, "verify", self.verify)
+
+    def verify(self, phc: str, secret: bytes) -> bool:
+        with self.lock:
+            self.now += 1
+            self.all += 1
+            self.most = max(self.most, self.now)
+        assert self.go.wait(30)
+        with self.lock:
+            self.now -= 1
+        return secret == b"right"
 
 
 class _Skipping(selectors.DefaultSelector):

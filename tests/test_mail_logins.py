@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers_mail import cheap_hash
+from helpers_mail import Held, cheap_hash
 
 from fastlisten.mail import logins as module
 from fastlisten.mail import passwords
@@ -163,26 +163,6 @@ def test_available(logins: Logins) -> None:
 
 
 # --- bounds ---------------------------------------------------------------------------------------
-
-
-class Held:
-    """Verifications that wait until they are let go; counts those at the same time."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.go = threading.Event()
-        self.lock = threading.Lock()
-        self.now = self.most = self.all = 0
-        monkeypatch.setattr(passwords, "verify", self.verify)
-
-    def verify(self, phc: str, secret: bytes) -> bool:
-        with self.lock:
-            self.now += 1
-            self.all += 1
-            self.most = max(self.most, self.now)
-        assert self.go.wait(30)
-        with self.lock:
-            self.now -= 1
-        return secret == b"right"
 
 
 def test_two_at_a_time_and_a_queue_that_ends(
