@@ -205,8 +205,8 @@ class Outgoing:
                 raise aiosmtplib.SMTPException("no TLS, so that the password is kept back")
             await self._done(smtp, smtp.login(settings.user, settings.password))
         self.relays_dsn = smtp.supports_extension("dsn")
-        assert smtp.transport is not None
-        assert smtp.protocol is not None
+        if smtp.transport is None or smtp.protocol is None:
+            raise aiosmtplib.SMTPServerDisconnected("gone after its greeting")
         # For its `drain`. It is kept as long as the transport: it closes that when it goes.
         self._writer = asyncio.StreamWriter(
             smtp.transport,  # type: ignore[arg-type]  # BaseTransport by its annotation
@@ -298,8 +298,8 @@ class Outgoing:
             content: gives the message.
         """
         protocol, writer = smtp.protocol, self._writer
-        assert protocol is not None
-        assert writer is not None
+        if protocol is None or writer is None:
+            raise aiosmtplib.SMTPServerDisconnected("gone before the message")
         timeout = self._relay.settings.timeout
         # It is read from now on: a relay may refuse before it has the whole message.
         answer = asyncio.ensure_future(protocol.read_response())
