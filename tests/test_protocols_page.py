@@ -70,6 +70,12 @@ def test_every_client_is_in_the_table_and_what_the_table_says_is_run() -> None:
     assert {(row.name, row.test) for row in rows()} == run
 
 
+def test_links_lead_to_pages() -> None:
+    targets = re.findall(r"\]\(([^)#]+)", PAGE.read_text(encoding="utf-8"))
+    assert targets
+    assert [target for target in targets if not (PAGE.parent / target).exists()] == []
+
+
 def test_options_that_the_table_names_are_used() -> None:
     """Every option in code font stands in its test."""
     for row in rows():
