@@ -15,7 +15,7 @@ from benchmarks.figures import Samples, Spread, describe, pair_ratios, spread, v
 from benchmarks.rows import ROWS, Row
 from benchmarks.workloads import CONTROLS, WORKLOADS, Family
 
-__all__ = ["markdown", "text", "write_between_markers"]
+__all__ = ["markdown", "split_at_markers", "text", "write_between_markers"]
 
 BEGIN = "<!-- benchmarks: begin (written by python -m benchmarks --markdown) -->"
 END = "<!-- benchmarks: end -->"
@@ -268,8 +268,8 @@ def markdown(results: Results) -> str:
     return "\n\n".join(["\n".join(lines).rstrip(), *_notes(results)])
 
 
-def write_between_markers(path: Path, content: str) -> None:
-    """Replace what stands between the markers of a document.
+def split_at_markers(path: Path) -> tuple[str, str]:
+    """Return what stands before and after the markers of a document.
 
     Raises:
         ValueError: it does not have the two markers in order.
@@ -279,4 +279,14 @@ def write_between_markers(path: Path, content: str) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{path} has no place for the table: {BEGIN} ... {END}")
+    return before, after
+
+
+def write_between_markers(path: Path, content: str) -> None:
+    """Replace what stands between the markers of a document.
+
+    Raises:
+        ValueError: it does not have the two markers in order.
+    """
+    before, after = split_at_markers(path)
     path.write_text(f"{before}{BEGIN}\n\n{content}\n\n{END}{after}")

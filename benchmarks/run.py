@@ -217,12 +217,18 @@ def _collect(given: argparse.Namespace, directory: Path) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, report; return the exit status: 0, or 1 when something failed."""
     given = _arguments(words)
+    keep = given.json is not None and given.json != Path("-")
     try:
+        if given.markdown is not None:
+            # Known before half an hour has been spent.
+            report.split_at_markers(given.markdown)
         if given.samples:
             results = json.loads(given.samples.read_text())
         else:
             with tempfile.TemporaryDirectory(prefix="fastlisten-benchmarks-") as directory:
                 results = _collect(given, Path(directory))
+        if keep:
+            given.json.write_text(json.dumps(results, indent=1) + "\n")
         if given.markdown is not None:
             report.write_between_markers(given.markdown, report.markdown(results))
     except (BuildError, MeasurementError, OSError, ValueError) as error:
@@ -231,7 +237,5 @@ def main(words: Sequence[str] | None = None) -> int:
     if given.json == Path("-"):
         print(json.dumps(results))
         return 0
-    if given.json is not None:
-        given.json.write_text(json.dumps(results, indent=1) + "\n")
     print(report.text(results))
     return 0

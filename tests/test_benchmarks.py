@@ -248,6 +248,15 @@ def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
     assert document.read_text() == "no markers\n"
 
 
+def test_a_document_without_a_place_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import run
+
+    monkeypatch.setattr(run, "_collect", lambda *_: pytest.fail("it was measured"))
+    assert run.main(["--quick", "--markdown", str(tmp_path / "missing.md")]) == 1
+
+
 def test_the_document_has_a_place_for_the_table() -> None:
     from benchmarks import report
 
