@@ -316,3 +316,34 @@ async def test_two_listeners_do_not_know_each_other() -> None:
             client.send(b"y")
             assert await read_some(client, 1) == b"y"
             assert other.at(State.LISTENING)
+
+
+class Draining(Echo):
+    """Notes each drain, and fails in it."""
+
+    def drain(self) -> None:
+        self.events.append("drain")
+        raise ValueError("the handler is broken")
+
+
+@on_loops
+async def test_a_handler_learns_once_that_the_listener_drains(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with bench(kind=Draining) as made:
+        made.listen()
+        with await made.client() as client:
+            client.send(b"begin")
+            assert await read_some(client, 5) == b"begin"
+            assert made.listener.drain() == made.listener.drain() == 1
+            assert made.handler.events == ["drain"]
+            client.send(b"end")
+            assert await read_some(client, 3) == b"end"
+            # Its failure keeps no connection.
+            made.listener.drain()
+            assert await read_all(client) == b"farewell: shutdown\n"
+    assert [record.getMessage() for record in caplog.records] == [
+        'listener "it": its handler could not drain'
+    ]
+    # The traceback in it holds the listener.
+    caplog.clear()

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from netns import Namespace, why_not
-from serving import Program, program
+from serving import Program, clean_environment, program
 
 PORTS = {"http": 2080, "lmtp": 2424, "smtp": 2525, "submission": 2587, "submissions": 2465}
 
@@ -192,3 +192,16 @@ def test_a_place_that_cannot_be_written_is_3(tmp_path: Path) -> None:
         assert started.err.startswith("error: ")
         assert "Not a directory" in started.err
         assert "Traceback" not in started.err
+
+
+def test_a_listener_whose_library_is_missing_is_left_out(tmp_path: Path) -> None:
+    missing = "raise ModuleNotFoundError('missing', name='uvicorn')"
+    (tmp_path / "uvicorn.py").write_text(missing)
+    path = f"{tmp_path}:{clean_environment()['PYTHONPATH']}"
+    environ = {"XDG_DATA_HOME": str(tmp_path), "PYTHONPATH": path}
+    with program(tmp_path, None, listeners=len(PORTS) - 1, environ=environ) as started:
+        assert started.out.startswith(
+            'listener "http": not served: http needs the package uvicorn: '
+            'pip install "fastlisten[http]"\n'
+        )
+        assert started.stop() == 0
