@@ -11,6 +11,7 @@ import contextlib
 import functools
 import socket
 import ssl
+import struct
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -99,6 +100,11 @@ class Talk:
         context = authority().client_context()
         self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
         self._file = self.sock.makefile("rb")
+
+    def reset(self) -> None:
+        """Close with a reset."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def close(self) -> None:
         self._file.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -230,7 +232,7 @@ def test_a_hook_is_cancelled_when_the_client_has_gone() -> None:
         with talk(controller.port) as client:
             client.send("NOOP")
             assert began.wait(20)
-            client.sock.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER: a reset
+            client.reset()
         assert cancelled.wait(20)
         with talk(controller.port) as client:
             assert client.say("RSET") == [250]
@@ -378,3 +380,56 @@ def test_what_is_not_there_says_so() -> None:
 
     with controlled(Noop(ask)) as controller, talk(controller.port) as client:
         assert client.ask("NOOP") == (250, ["attributes of one's own are kept"])
+
+
+def test_nothing_of_a_connection_waits_for_the_collector() -> None:
+    servers: list[weakref.ref[Any]] = []
+
+    async def keep(server: Any, session: Any, envelope: Any, argument: str) -> str:
+        servers.append(weakref.ref(server))
+        if argument == "suspend":
+            await asyncio.sleep(0.001)
+        if argument == "wait":
+            await asyncio.sleep(60)
+        return "250 OK"
+
+    gc.collect()
+    gc.disable()
+    try:
+        with controlled(Noop(keep)) as controller:
+            for argument in ("pass", "suspend"):
+                with talk(controller.port) as client:
+                    assert client.say(HELLO, f"NOOP {argument}") == [250, 250]
+            with talk(controller.port) as client:
+                client.send("NOOP wait")
+                until(lambda: len(servers) == 3, "the hook")
+                client.reset()
+            with talk(controller.port) as client:
+                assert client.say("NOOP") == [250]
+                until(lambda: not any(one() for one in servers[:3]), "the ends")
+                assert servers[3]() is not None
+    finally:
+        gc.enable()
+
+
+def test_a_hook_may_outlive_its_connection() -> None:
+    began, pushed = threading.Event(), threading.Event()
+
+    async def stubborn(server: Any, session: Any, envelope: Any, argument: Any) -> str:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            assert server.transport is None
+            await server.push("250 into the void")
+            pushed.set()
+        return "250 nobody hears it"
+
+    with controlled(Noop(stubborn)) as controller:
+        with talk(controller.port) as client:
+            client.send("NOOP")
+            assert began.wait(20)
+            client.reset()
+        assert pushed.wait(20)
+        with talk(controller.port) as client:
+            assert client.say("RSET") == [250]

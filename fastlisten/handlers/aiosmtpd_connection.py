@@ -157,6 +157,13 @@ class AiosmtpdConnection(asyncio.Protocol):
         self._pieces.clear()
         if self._task is not None:
             self._task.cancel()
+        else:
+            self._unlink()
+
+    def _unlink(self) -> None:
+        """Let go of what holds this object, so that no cycle waits for the collector."""
+        self.server.detach()
+        del self._dialogue
 
     # --- the engine ---------------------------------------------------------------------------
 
@@ -248,13 +255,13 @@ class AiosmtpdConnection(asyncio.Protocol):
         """Go on after a hook that suspended."""
         self._task = self._response = None
         transport = self._transport
-        if task.cancelled():
-            # By the hook's own doing, or because the connection is lost.
-            if transport is not None and not transport.is_closing():
-                self.give_up()
-            return
-        task.result()  # raises what no hook may raise: SystemExit and the like
-        self._run()
+        if transport is None:
+            self._unlink()
+        elif not task.cancelled():
+            task.result()  # raises what no hook may raise: SystemExit and the like
+            self._run()
+        elif not transport.is_closing():
+            self.give_up()
 
     def give_up(self) -> None:
         """End a connection that an answer cannot be given on."""

@@ -54,7 +54,7 @@ class Server:
     ) -> None:
         parameters = site.parameters
         self._site = site
-        self._connection = connection
+        self._connection: AiosmtpdConnection | None = connection
         self.event_handler = site.handler
         self.hostname = site.hostname
         self.__ident__ = site.ident
@@ -66,6 +66,10 @@ class Server:
         self.require_starttls = parameters.require_starttls and site.tls is not None
         self.data_size_limit = parameters.data_size_limit
         self.enable_SMTPUTF8 = parameters.enable_SMTPUTF8
+
+    def detach(self) -> None:
+        """Forget the connection, which is lost; who keeps this object keeps nothing else."""
+        self._connection = None
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -80,8 +84,10 @@ class Server:
         """
         if isinstance(status, str):
             status = status.encode("utf-8" if self.enable_SMTPUTF8 else "ascii")
-        self._connection.push(bytes(status) + b"\r\n")
-        await self._connection.drained()
+        connection = self._connection
+        if connection is not None:
+            connection.push(bytes(status) + b"\r\n")
+            await connection.drained()
 
     async def challenge_auth(
         self,
@@ -110,6 +116,8 @@ class Server:
                 octets = base64.b64decode(octets, validate=True)
             except binascii.Error as error:
                 raise ValueError(f"a challenge that is no base64: {challenge!r}") from error
+        if self._connection is None:
+            raise RuntimeError("the connection is lost")
         response = await self._connection.challenge(octets)
         if log_client_response:
             warnings.warn("AUTH interaction logging is enabled!", stacklevel=2)

@@ -134,6 +134,7 @@ class Steps:
         # Else a task is running, which two cannot at once: the first step is made by the spare.
         self._spare = None
         spare.coroutine, spare.context = coroutine, context
+        del spare.task  # what it raises holds frames that hold the spare
         task.add_done_callback(done)
         if not spare.gate.done():
             spare.gate.set_result(None)
