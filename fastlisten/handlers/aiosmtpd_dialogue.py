@@ -19,8 +19,9 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from fastlisten.handlers.aiosmtpd_auth import INVALID, last_code, reply_to_auth
 from fastlisten.handlers.aiosmtpd_replies import error_reply, reply_of
-from fastlisten.handlers.aiosmtpd_types import MISSING, AuthResult, Envelope
+from fastlisten.handlers.aiosmtpd_types import MISSING, Envelope
 from fastlisten.handlers.smtp_events import Auth, Command, Content, Event, Mail, Recipient
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ _OK = b"250 OK\r\n"
 _INSECURE = b"554 Command refused due to lack of security\r\n"
 _STARTTLS_FIRST = b"530 Must issue a STARTTLS command first\r\n"
 _AUTH_FIRST = b"530 5.7.0 Authentication required\r\n"
-_AUTHENTICATED = b"235 2.7.0 Authentication successful\r\n"
 _AUTHENTICATED_ALREADY = b"503 Already authenticated\r\n"
-_INVALID = b"535 5.7.8 Authentication credentials invalid\r\n"
 _NO_UTF8 = b"501 Error: SMTPUTF8 disabled\r\n"
 _NO_BINARY = b"501 Error: BODY can only be one of 7BIT, 8BITMIME\r\n"
 _NO_PARAMETER = b"555 Parameters not recognized or not implemented\r\n"
@@ -360,7 +359,7 @@ class Dialogue:
             args.append(base64.b64encode(event.response).decode() or "=")
         connection.held, self.over = b"", False
         try:
-            reply = await self._authenticate(args)
+            reply = await reply_to_auth(self._site, connection.server, args)
             reply = connection.held + (reply or b"")
         finally:
             connection.held = None
@@ -368,41 +367,11 @@ class Dialogue:
             self.over = False
         elif not engine.waiting:
             connection.give_up()  # the hook did not wait for the response to its challenge
-        elif _last_code(reply).startswith(b"2"):
+        elif last_code(reply).startswith(b"2"):
             session.authenticated = True
             engine.accept(reply)
         else:
-            engine.reject(reply or _INVALID)
-
-    async def _authenticate(self, args: list[str]) -> bytes | None:
-        """Return the reply to AUTH, None if the hook has pushed it."""
-        server = self._connection.server
-        session = server.session
-        status = await self._call("AUTH", args)
-        if status is not MISSING:
-            return None if status is None else self._reply(status)
-        hook = self._site.auth_hooks.get(args[0]) or getattr(server, f"auth_{args[0]}")
-        result = await hook(server, args)
-        if not isinstance(result, AuthResult):
-            # Before AuthResult, hooks returned who the client is.
-            if result is None:
-                return None
-            if result is MISSING or result is False:
-                return _INVALID
-            session._login_data = result
-            return _AUTHENTICATED
-        if result.success:
-            session.auth_data = result.auth_data
-            session._login_data = getattr(result.auth_data, "login", None)
-            return _AUTHENTICATED if not result.message else self._reply(result.message)
-        if result.handled:
-            return None
-        return self._reply(result.message) if result.message else _INVALID
-
-
-def _last_code(replies: bytes) -> bytes:
-    """Return the code of the last of some replies."""
-    return replies.removesuffix(b"\r\n").rpartition(b"\n")[2][:3]
+            engine.reject(reply or INVALID)
 
 
 _VERBS: dict[type, str] = {Mail: "MAIL", Recipient: "RCPT", Content: "DATA", Auth: "AUTH"}
