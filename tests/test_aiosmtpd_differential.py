@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 from helpers_aiosmtpd import (
-    BAD_PLAIN,
     ENVELOPE,
     MESSAGE,
     PLAIN,
     Recorder,
-    b64,
     controlled,
     server_context,
     talk,
@@ -251,7 +249,7 @@ def test_codes_that_differ_on_purpose(name: str) -> None:
     assert codes(controlled, lines)[0] == ours
 
 
-# -- AUTH
+# -- TLS
 
 
 def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
@@ -259,68 +257,6 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data:
         message = "454 4.7.0 come again"
         return AuthResult(success=False, handled=False, message=message)
     return AuthResult(success=data.password == b"secret", handled=False, auth_data=data)
-
-
-class Mechanisms(Recorder):
-    async def auth_ASKS(self, server: Any, args: list[str]) -> Any:
-        answer = await server.challenge_auth("who?")
-        if answer is MISSING:
-            return AuthResult(success=False)
-        return AuthResult(success=answer == b"me", handled=False, auth_data=answer)
-
-    async def auth_OLD(self, server: Any, args: list[str]) -> Any:
-        return "somebody" if args[1:] else False
-
-    async def auth_TELLS__ITSELF(self, server: Any, args: list[str]) -> Any:
-        await server.push("535 5.7.8 not you")
-        return AuthResult(success=False, handled=True)
-
-
-LOGIN = [b64(b"user"), b64(b"secret")]
-AUTHS: dict[str, list[str | bytes]] = {
-    "plain": [HELLO, PLAIN, MAIL],
-    "plain asked": [HELLO, "AUTH PLAIN", PLAIN.split()[2], MAIL],
-    "wrong": [HELLO, BAD_PLAIN, NOOP, PLAIN, MAIL],
-    "twice": [HELLO, PLAIN, PLAIN],
-    "login": [HELLO, "AUTH LOGIN", *LOGIN, MAIL],
-    "login with its name": [HELLO, f"AUTH LOGIN {LOGIN[0]}", LOGIN[1], MAIL],
-    "cancelled": [HELLO, "AUTH LOGIN", "*", PLAIN],
-    "cancelled late": [HELLO, "AUTH LOGIN", LOGIN[0], "*", NOOP, PLAIN],
-    "no base64": [HELLO, "AUTH LOGIN", "!", "AUTH PLAIN !", PLAIN],
-    "not plain": [HELLO, f"AUTH PLAIN {b64(b'x')}", PLAIN],
-    "later": [HELLO, f"AUTH LOGIN {b64(b'later')}", LOGIN[1], PLAIN],
-    "unknown": [HELLO, "AUTH CRAM-MD5", "AUTH", PLAIN],
-    "before ehlo": [PLAIN],
-    "its own": [HELLO, "AUTH ASKS", b64(b"you"), "AUTH ASKS", b64(b"me"), MAIL],
-    "its own cancelled": [HELLO, "AUTH ASKS", "*", "AUTH ASKS", b64(b"me")],
-    "old ways": [HELLO, "AUTH OLD", "AUTH OLD eA=="],
-    "tells itself": [HELLO, "AUTH TELLS-ITSELF", NOOP, PLAIN, MAIL],
-}
-
-
-def test_no_authentication_inside_a_transaction() -> None:
-    """RFC 4954 4 forbids it; aiosmtpd takes it."""
-    for serve, code in ((theirs, 235), (controlled, 503)):
-        with (
-            serve(Mechanisms(), authenticator=authenticate, auth_require_tls=False) as controller,
-            talk(controller.port) as client,
-        ):
-            assert client.say(HELLO, MAIL, PLAIN) == [250, 250, code]
-
-
-@pytest.mark.parametrize("name", AUTHS)
-def test_authentication_answers_the_same(name: str) -> None:
-    def run(serve: Callable[..., Any]) -> list[int]:
-        parameters = {"authenticator": authenticate, "auth_require_tls": False}
-        with serve(Mechanisms(), **parameters) as controller, talk(controller.port) as client:
-            return client.say(*AUTHS[name])
-
-    expected = run(theirs)
-    assert 235 in expected or name == "before ehlo"
-    assert run(controlled) == expected
-
-
-# -- TLS
 
 
 class Judge(Recorder):
