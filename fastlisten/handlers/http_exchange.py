@@ -155,8 +155,10 @@ class Exchange:
     def _failed(self, error: Exception) -> None:
         cycle = self._cycle
         if self._gone:
-            # What applications and frameworks raise then is no fault of theirs.
-            logger.info("%s: the client has gone, the application raised %r", self, error)
+            # What applications and frameworks raise then is no fault of theirs. In words: who keeps
+            # the record shall not keep what the error holds on to.
+            words = f"the client has gone, the application raised {error!r}"
+            logger.info("%s: %s", self, words)
             return
         logger.error("%s: the application failed", self, exc_info=error)
         if not cycle.response_complete:

@@ -134,8 +134,8 @@ class WebSocket(WebSocketsSansIOProtocol):
             return
         except Exception as error:
             if self.disconnected:
-                line = "the client has gone, the application raised"
-                logger.info("%s: %s %r", self, line, error)
+                line = f"the client has gone, the application raised {error!r}"
+                logger.info("%s: %s", self, line)
                 return
             logger.error("%s: the application failed", self, exc_info=error)
             if self.handshake_complete and not self.close_sent:
