@@ -37,6 +37,12 @@ def session(tmp_path: Path, relay: Relay | None, **options: Any) -> Iterator[tup
         settle(lambda: not served.left_over())
 
 
+def hasten(served: Served, timeout: float) -> None:
+    """Let the relay have less time from now on."""
+    assert served.handler.relay is not None
+    object.__setattr__(served.handler.relay.settings, "timeout", timeout)
+
+
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
@@ -124,9 +130,10 @@ def test_a_relay_that_says_nothing(tmp_path: Path) -> None:
 
 def test_a_relay_that_stops_to_answer(tmp_path: Path) -> None:
     held = threading.Event()
-    with relaying() as relay, session(tmp_path, relay, relay_timeout=0.1) as (_, client):
+    with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
         assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
+        hasten(served, 0.05)
         relay.pause = lambda command: held.wait(20) if command == "." else None
         client.say(b"DATA")
         assert client.say(MESSAGE).startswith(b"451 4.4.2 ")
@@ -135,9 +142,10 @@ def test_a_relay_that_stops_to_answer(tmp_path: Path) -> None:
 
 def test_a_relay_that_does_not_read(tmp_path: Path) -> None:
     held = threading.Event()
-    with relaying() as relay, session(tmp_path, relay, relay_timeout=0.2) as (_, client):
+    with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
+        served.protocol()._outgoing._smtp.timeout = 0.1
         # After its 354, which it says only when nobody waits any more.
         relay.pause = lambda command: held.wait(20) if command == "DATA" else None
         client.say(b"DATA")
@@ -296,12 +304,14 @@ def test_a_file_that_has_become_shorter_is_an_error(tmp_path: Path) -> None:
 
 def test_sessions_of_a_process_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smtp_relay, "SESSIONS", 1)
-    with relaying() as relay, session(tmp_path, relay, relay_timeout=0.3) as (served, client):
+    with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
         assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
         with client_of(served) as other:
             other.say(MAIL)
+            hasten(served, 0.1)
             assert other.say(rcpt(FOREIGN)).startswith(b"451 4.3.2 ")
+            hasten(served, 20.0)
             client.say(b"RSET")
             assert other.say(rcpt(FOREIGN)).startswith(b"250 ")
         assert relay.begun == 2
