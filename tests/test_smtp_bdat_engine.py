@@ -95,6 +95,13 @@ def test_messages_may_come_both_ways_one_after_another() -> None:
     assert set(codes(driven.replies)) == {250, 354}
 
 
+@pytest.mark.parametrize(("first", "said"), [(b"b", 250), (b"\n", 550)])
+def test_a_message_does_not_go_on_with_the_next_one(first: bytes, said: int) -> None:
+    driven = Driven()
+    driven.feed(ENVELOPE + chunk(b"a\r") + b"RSET\r\n" + MAIL + RCPT)
+    assert codes(driven.feed(chunk(first, True))) == [said]
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_binary_may_hold_anything(size: int) -> None:
     data = b"\0\r\r\n\n\n.\r\n.\r\n" + bytes(range(256)) + b"\r"
@@ -235,6 +242,9 @@ def test_a_size_that_cannot_be_read_ends_the_session(size: bytes) -> None:
     [
         ([b"a\rb\r\n"], [550]),
         ([b"a\nb\r\n"], [550]),
+        ([b"a\rb\nc\r\n"], [550]),
+        ([b"a\r", b"b\nc\r\n"], [250, 550]),
+        ([b"a\r\nb\rc", b"d\ne\r\n"], [550, 503]),
         ([b"\n"], [550]),
         ([b"a\r"], [550]),
         ([b"a\r\r\n"], [550]),

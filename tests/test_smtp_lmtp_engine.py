@@ -169,6 +169,24 @@ def test_a_message_for_some_is_no_error() -> None:
     assert not engine.closed
 
 
+def test_what_may_come_again_is_no_error() -> None:
+    engine = waiting((MAIL + RCPT * 2 + ENDS["data"]) * 5)
+    for left in range(4, -1, -1):
+        engine.answer([reply(550, "5.7.1", "No"), LATER])
+        while left and (not isinstance(event := engine.next_event(), Content) or not event.final):
+            if isinstance(event, Mail | Recipient):
+                engine.accept()
+    assert not engine.closed
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_a_message_forgives_rejected_recipients(all_of_them: bool) -> None:
+    driven = lmtp(max_recipients=3)
+    for _ in range(5):
+        driven.feed(MAIL + NOBODY * 3 + RCPT + (b"" if all_of_them else FULL))
+        assert codes(driven.feed(ENDS["data"]))[:2] == [354, 250]
+
+
 def test_421_among_the_answers_hangs_up() -> None:
     engine = waiting(MAIL + RCPT * 3 + ENDS["data"] + MAIL)
     engine.answer([OK, reply(421, "4.3.2", "Going"), OK])
