@@ -55,8 +55,9 @@ class Transaction:
         smtputf8: the client asked for SMTPUTF8 (RFC 6531).
         ret: ``FULL`` or ``HDRS`` as said by RET (RFC 3461 4.3), empty if nothing was said.
         envid: the value of ENVID (RFC 3461 4.4), xtext as given, empty if nothing was said.
-        auth: the value of AUTH (RFC 4954 5), xtext as given, empty if nothing was said. What
-            a client without the right to speak for others says here is not to be believed.
+        auth: the value of AUTH (RFC 4954 5), xtext as given but for the angle brackets that some
+            clients put around an address, empty if nothing was said. What a client without the
+            right to speak for others says here is not to be believed.
         words: all parameters of MAIL as the client wrote them.
         recipients: the accepted ones in order, duplicates included.
     """
