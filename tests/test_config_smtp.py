@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from config_helpers import listener_problem, listener_table, load_text
+from config_helpers import listener_problem, listener_table, load_text, only_problem
 
 from fastlisten.config.write import to_plain, to_toml
 from fastlisten.errors import ConfigurationError
@@ -68,6 +68,19 @@ def test_a_mistake_that_listeners_inherit_is_reported_once() -> None:
         load_text(text)
     (problem,) = caught.value.problems
     assert (problem.key, problem.line) == ("smtp.relay-user", 3)
+
+
+@pytest.mark.parametrize("where", ["[smtp]\n", ""])
+def test_a_value_that_failed_gives_rise_to_nothing_more(where: str) -> None:
+    prefix = "" if where else "smtp."
+    lines = (
+        f'{prefix}relay = "a.example:25"\n{prefix}relay-user = "u"\n'
+        f'{prefix}relay-password = "%{{file:/nowhere}}%"\n'
+    )
+    text = where + lines + listener_table("it", "") if where else listener_table("it", lines)
+    problem = only_problem(text)
+    assert problem.key.endswith("smtp.relay-password")
+    assert "/nowhere cannot be read" in problem.message
 
 
 def test_a_default_for_a_relay_that_nobody_has_is_warned_of() -> None:

@@ -27,7 +27,9 @@ def check_smtp(document: Document, draft: Draft) -> None:
     if draft.base.protocol.name != "smtp":
         return
     _check_role(document, draft)
-    if any(f"smtp.{key}" in draft.values.failed for key in ("relay", *_OF_RELAY)):
+    # What failed to parse, here or in [smtp], has been reported.
+    paths = [(draft.at(f"smtp.{key}"), ("smtp", key)) for key in ("relay", *_OF_RELAY)]
+    if any(document.has_errors_at(*places) for places in paths):
         return
     relay = draft["smtp.relay"]
     if relay is None:
