@@ -59,8 +59,8 @@ class Server:
         self.hostname = site.hostname
         self.__ident__ = site.ident
         self.loop = loop
-        self.session = Session(loop)
-        self.envelope = Envelope()
+        self.session: Session  # both are made with the connection, and again after STARTTLS
+        self.envelope: Envelope
         self.transport: asyncio.Transport | None = None
         self.tls_context: ssl.SSLContext | None = None if site.tls is None else site.tls.context
         self.require_starttls = parameters.require_starttls and site.tls is not None
