@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from helpers_clients import ALICE, CROWD, SENDER, Mail, run, serving
-from serving import external
+from helpers_clients import ALICE, CROWD, HOST, LISTENERS, SENDER, Mail, run, serving, split, which
+from helpers_programs import own_environment
+from serving import PATIENCE, external, program, until
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,31 @@ def test_old_mode(mail: Mail) -> None:
     done = run("smtp-source", "-o", "-f", SENDER, "-t", ALICE, mail.at("mx"), expect=(1,))
     assert b"503 5.5.1" in done.stderr
     assert mail.everything() == {}
+
+
+@external("smtp-source")
+def test_the_server_ends_in_the_middle(tmp_path: Path) -> None:
+    """What was counted has arrived, once; more than that only as much as was under way."""
+    sessions = 10
+    text = f'[server.listener.mx]\nbind = "{HOST}:0"\n{LISTENERS["mx"]}'
+    with program(tmp_path, text) as server:
+        words = ("-c", "-s", str(sessions), "-m", "100000", "-l", "2000", "-t", ALICE)
+        path = which("smtp-source")
+        assert path is not None
+        with subprocess.Popen(
+            [path, *words, f"{HOST}:{server.port('mx')}"],
+            env=own_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as source:
+            until(lambda: len(server.messages()) > 50, "messages")
+            assert server.stop() == 0
+            told, said = source.communicate(timeout=PATIENCE)
+        # It gives up when it hears no, cannot connect any more, or has lost a connection.
+        assert source.returncode == 1, said
+        counted = int(told.split()[-1])
+        arrived = [split(message)[1] for message in server.messages()]
+    assert counted <= len(arrived) <= counted + sessions
+    names = {name for content in arrived for name in re.findall(rb"Message-Id: .*", content)}
+    assert len(names) == len(arrived)
+    assert {len(content.partition(b"\r\n\r\n")[2]) for content in arrived} == {2002}
