@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_relay import FOREIGN, Client, Relay, client_of, rcpt, relaying, serving
+from helpers_relay import FOREIGN, Client, Relay, client_of, plain, rcpt, relaying, serving
 from smtp_harness import MAIL, Served, reset, settle
 
 from fastlisten.handlers import smtp_outgoing, smtp_relay, smtp_source
@@ -315,6 +315,25 @@ def test_sessions_of_a_process_are_bounded(tmp_path: Path, monkeypatch: pytest.M
             client.say(b"RSET")
             assert other.say(rcpt(FOREIGN)).startswith(b"250 ")
         assert relay.begun == 2
+
+
+def test_sessions_of_a_user_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp_relay, "SESSIONS_OF_USER", 1)
+    with relaying() as relay, session(tmp_path, relay) as (served, client):
+        client.say(MAIL)
+        assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
+        with (
+            client_of(served) as other,
+            client_of(served, plain("bob@example.org", "builder")) as bob,
+        ):
+            for each, expected in ((other, b"451 4.3.2 "), (bob, b"250 ")):
+                each.say(MAIL)
+                assert each.say(rcpt(FOREIGN)).startswith(expected)
+            client.say(b"RSET")
+            settle(lambda: served.handler.relay.sessions == 1)
+            assert other.say(rcpt(FOREIGN)).startswith(b"250 ")
+        settle(lambda: served.handler.relay.sessions == 0)
+        assert not served.handler.relay._users
 
 
 def test_what_a_relay_says_is_made_harmless() -> None:

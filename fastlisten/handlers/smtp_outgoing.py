@@ -62,14 +62,16 @@ class Outgoing:
         "_relay",
         "_smtp",
         "_transaction",
+        "_user",
         "_writer",
         "recipients",
         "relays_dsn",
     )
 
-    def __init__(self, relay: Relay, transaction: Transaction) -> None:
+    def __init__(self, relay: Relay, transaction: Transaction, user: str) -> None:
         self._relay = relay
         self._transaction = transaction
+        self._user = user
         self._smtp: aiosmtplib.SMTP | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._placed = False
@@ -152,7 +154,7 @@ class Outgoing:
             if isinstance(error, aiosmtplib.SMTPResponseException):
                 reason = f"{error.code} {quoted(error.message)}"
             else:
-                reason = f"{type(error).__name__}: {error}"
+                reason = quoted(f"{type(error).__name__}: {error}")
             logger.warning("relay %s: %s", self, reason)
             raise RelayRefused(lost, reason) from error
         except BaseException:
@@ -181,9 +183,10 @@ class Outgoing:
     async def _connect(self) -> aiosmtplib.SMTP:
         settings = self._relay.settings
         try:
-            await self._relay.take_place()
+            await self._relay.take_place(self._user)
         except TimeoutError as error:
-            raise RelayRefused(NO_PLACE, "no place for another session") from error
+            reason = str(error) or "no place for another session"
+            raise RelayRefused(NO_PLACE, reason) from error
         self._placed = True
         smtp = self._smtp = aiosmtplib.SMTP(
             hostname=settings.host if settings.port else None,
@@ -350,7 +353,7 @@ class Outgoing:
             writer.transport.abort()
         if self._placed:
             self._placed = False
-            self._relay.give_place_back()
+            self._relay.give_place_back(self._user)
 
 
 def _drop(smtp: aiosmtplib.SMTP) -> None:

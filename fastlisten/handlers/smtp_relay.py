@@ -11,6 +11,7 @@ import functools
 import ipaddress
 import ssl
 import weakref
+from collections import Counter
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,10 @@ __all__ = ["Relay", "RelaySettings", "relay_of"]
 #: Sessions with relays that a process has at a time; whoever wants one more waits for a place.
 #: A relay counts the sessions of each client too: Postfix refuses the 51st.
 SESSIONS = 50
+
+#: Of these, how many one user may have: whoever sends with more programs at once can wait, and
+#: one stolen password does not keep all the others from sending.
+SESSIONS_OF_USER = 10
 
 # A semaphore belongs to a loop; a process has one loop for serving, tests have several.
 _places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
@@ -124,6 +129,7 @@ class Relay:
         self.settings = settings
         self.sessions = 0
         self.context: ssl.SSLContext | None = None
+        self._users: Counter[str] = Counter()
         self._ending: set[asyncio.Task[None]] = set()
         if settings.tls != "none":
             try:
@@ -132,30 +138,51 @@ class Relay:
                 message = f"the authorities cannot be read: {error}"
                 raise SettingError("smtp.relay-ca", message) from error
 
-    def outgoing(self, transaction: Transaction) -> Outgoing:
-        """Return a session for a transaction; nothing is connected yet."""
+    def outgoing(self, transaction: Transaction, user: str = "") -> Outgoing:
+        """Return a session for a transaction; nothing is connected yet.
+
+        Args:
+            transaction: whose foreign recipients are to be asked for.
+            user: for whom; empty for ourselves.
+        """
         from fastlisten.handlers.smtp_outgoing import Outgoing
 
-        return Outgoing(self, transaction)
+        return Outgoing(self, transaction, user)
 
-    async def take_place(self) -> None:
+    async def take_place(self, user: str) -> None:
         """Take one of the process's places for sessions, after waiting for one.
 
+        Args:
+            user: for whom; empty for ourselves.
+
         Raises:
-            TimeoutError: none became free.
+            TimeoutError: none became free, or the user has too many.
         """
+        if user and self._users[user] >= SESSIONS_OF_USER:
+            raise TimeoutError(f"{user} has {SESSIONS_OF_USER} sessions already")
         loop = asyncio.get_running_loop()
         places = _places.get(loop)
         if places is None:
             places = _places[loop] = asyncio.Semaphore(SESSIONS)
-        async with asyncio.timeout(self.settings.timeout):
-            await places.acquire()
+        self._users[user] += 1  # before the wait, which others of the user share
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                await places.acquire()
+        except BaseException:
+            self._forget(user)
+            raise
         self.sessions += 1
 
-    def give_place_back(self) -> None:
+    def give_place_back(self, user: str) -> None:
         """Give back what `take_place` took; on the same loop."""
         self.sessions -= 1
+        self._forget(user)
         _places[asyncio.get_running_loop()].release()
+
+    def _forget(self, user: str) -> None:
+        self._users[user] -= 1
+        if not self._users[user]:
+            del self._users[user]
 
     def end_later(self, ending: Coroutine[Any, Any, None]) -> None:
         """Let a session say goodbye without anybody waiting for it but `close`."""

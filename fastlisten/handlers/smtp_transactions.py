@@ -73,7 +73,7 @@ class Transactions(Messages):
         assert transaction is not None
         outgoing = self._outgoing
         if outgoing is None:
-            outgoing = self._outgoing = relay.outgoing(transaction)
+            outgoing = self._outgoing = relay.outgoing(transaction, self._user)
         try:
             await outgoing.recipient(recipient)
         except RelayRefused as error:
