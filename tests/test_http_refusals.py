@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from typing import Any
 
@@ -162,6 +163,32 @@ async def test_a_silent_client_hears_nothing() -> None:
     ):
         assert (await spoken.ask(GET))[0] == 200
         assert await silent.read() == await spoken.read() == b""
+
+
+class Reset:
+    """A transport whose client has reset the connection, which nobody has noticed yet."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def write_eof(self) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+
+@on_loops
+async def test_a_client_that_has_reset_its_connection_before_the_refusal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving_app(App()) as served, client_of(served) as client:
+        assert (await client.ask(GET))[0] == 200
+        (protocol,) = served.handler.service.state.connections  # type: ignore[attr-defined]
+        protocol.transport = Reset(protocol.transport)
+        client.send(b"nonsense\r\n\r\n")
+        await soon(lambda: not served.listener.connections, "the end of the connection")
+    assert not caplog.records
 
 
 def test_a_client_that_resets_after_a_refusal(descriptors_back: None) -> None:

@@ -250,7 +250,12 @@ class HttpProtocol(H11Protocol):
             return
         self.flow.resume_reading()
         if transport.can_write_eof():
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:
+                # The client has reset the connection, and there is nobody to wait for.
+                transport.abort()
+                return
         if self._end_timer is None:
             self._end_timer = self.loop.call_later(LINGER, transport.close)
 
