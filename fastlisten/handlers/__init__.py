@@ -3,7 +3,7 @@
 The way of a connection, by module:
 
     base, registry, streams      what a handler is, how one is found, functions as handlers
-    smtp                         the smtp and lmtp handlers: what all connections of a listener share
+    smtp                         smtp and lmtp: what all connections of a listener share
       smtp_early                 waits before the greeting, if asked for
       smtp_connection            transport, TLS, AUTH; events of the engine in their order
         smtp_engine              octets to events and replies, without I/O; below it
@@ -12,6 +12,6 @@ The way of a connection, by module:
         smtp_relay, _outgoing    where mail for others goes
         smtp_reports, _notices   what senders asked to be told
       aiosmtpd_connection        the same engine, its events answered by an aiosmtpd handler's hooks
-    http                         the http handler: an ASGI application, or the management/
+    http                         an ASGI application, or the management/
       http_protocol              a connection; below it framing, exchange, websocket
 """
