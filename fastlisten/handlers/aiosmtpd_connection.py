@@ -27,10 +27,13 @@ from fastlisten.handlers.aiosmtpd_types import Envelope, Session
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp_engine import Engine
 from fastlisten.handlers.smtp_events import (
+    Auth,
+    Command,
     Content,
     Event,
-    Flush,
     Goodbye,
+    Mail,
+    Recipient,
     Reset,
     Response,
     StartTls,
@@ -51,6 +54,9 @@ READ_AHEAD = 64 * 1024
 SHARE = 8
 
 _GIVEN_UP = reply(421, "4.3.0", "The server gave up; try again later")
+
+#: The events that hooks answer as they come.
+_ASKED = (Command, Mail, Recipient, Auth)
 
 #: What `Session.ssl` tells, by the names of `asyncio.BaseTransport.get_extra_info`.
 _OF_TLS = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
@@ -177,7 +183,9 @@ class AiosmtpdConnection(asyncio.Protocol):
             event = engine.next_event()
             if event is None:
                 break
-            if isinstance(event, Content):
+            if isinstance(event, _ASKED):
+                self._ask(event)
+            elif isinstance(event, Content):
                 self._pieces.append(event.data)
                 if event.final:
                     self._ask(event)
@@ -193,14 +201,12 @@ class AiosmtpdConnection(asyncio.Protocol):
                     transport.write(replies)
                 transport.close()
                 return
-            elif isinstance(event, Flush):
+            else:  # Flush
                 transport.write(engine.replies())
                 batches += 1
                 if batches == SHARE:
                     self._scheduled = True
                     asyncio.get_running_loop().call_soon(self._take_turn)
-            else:
-                self._ask(event)
             if transport.is_closing():  # a hook may close it
                 return
         if replies := engine.replies():

@@ -86,7 +86,7 @@ class Dialogue:
         engine = self._connection.engine
         verb = event.verb if isinstance(event, Command) else _VERBS[type(event)]
         try:
-            refusal = self._refusal(verb)
+            refusal = self._refusal(verb) if self._site.conditional else None
             if refusal is not None:
                 self._connection.content()
                 engine.reject(refusal)

@@ -60,6 +60,7 @@ class Site:
         hooks: the handler's methods handle_*, by what follows the underscore.
         auth_hooks: its methods auth_*, by mechanism.
         limits: for the engine.
+        conditional: something besides its hook may refuse a command.
         ehlo_form: the number of arguments of handle_EHLO, 0 without one.
         server: the object that the hooks of the newest connection get, None before the first.
 
@@ -103,6 +104,12 @@ class Site:
             self.hooks["DATA"] = hook
         self.ehlo_form = _ehlo_form(self.hooks.get("EHLO"))
         self.auth_hooks = _auth_hooks(handler)
+        self.conditional = (
+            parameters.require_starttls
+            or parameters.auth_required
+            or parameters.command_call_limit is not None
+            or "STARTTLS" in self.hooks
+        )
         self.limits = Limits(
             hostname=hostname,
             max_message_size=parameters.max_message_size,

@@ -43,11 +43,6 @@ class _Spare:
             self._main(), loop=loop, name="spare task for hooks that suspend"
         )
 
-    @property
-    def usable(self) -> bool:
-        """Nobody has cancelled it."""
-        return not (self.gate.done() or self.task.cancelling())
-
     async def _main(self) -> None:
         # Tasks take nothing but coroutines from Python 3.12 on.
         await self._drive()
@@ -115,7 +110,7 @@ class Steps:
             BaseException: what the coroutine raised in its first step.
         """
         loop, spare = self._loop, self._spare
-        if spare is None or not spare.usable:
+        if spare is None or spare.gate.done() or spare.task.cancelling():  # by somebody
             spare = self._spare = _Spare(loop)
         task = spare.task
         if asyncio.current_task(loop) is None:
