@@ -182,11 +182,12 @@ class Reset:
 async def test_a_client_that_has_reset_its_connection_before_the_refusal(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with serving_app(App()) as served, client_of(served) as client:
+    options = {"header_timeout": 0.05}
+    async with serving_app(App(), options=options) as served, client_of(served) as client:
         assert (await client.ask(GET))[0] == 200
         (protocol,) = served.handler.service.state.connections  # type: ignore[attr-defined]
         protocol.transport = Reset(protocol.transport)
-        client.send(b"nonsense\r\n\r\n")
+        client.send(GET[:-1])
         await soon(lambda: not served.listener.connections, "the end of the connection")
     assert not caplog.records
 
