@@ -67,6 +67,8 @@ def test_it_is_offered_in_clear_to_who_asks_for_that(starttls: bool) -> None:
         ({}, True, HELLO, b"AUTH PLAIN !!!!\r\n", b"501 5.5.2 "),
         ({}, True, HELLO, b"AUTH PLAIN QQ\r\n", b"501 5.5.2 "),
         ({}, True, HELLO, b"AUTH PLAIN QQ==QQ==\r\n", b"501 5.5.2 "),
+        ({}, True, HELLO, PLAIN.replace(b"PLAIN ", b"PLAIN !"), b"501 5.5.2 This is no base64"),
+        ({}, True, HELLO, PLAIN.replace(b"\r", b"=\r"), b"501 5.5.2 This is no base64"),
         ({}, True, HELLO, b"AUTH PLAIN =\r\n", b"501 5.5.2 PLAIN "),
     ],
 )
@@ -105,6 +107,8 @@ def test_the_next_command_after_a_refusal_is_a_command() -> None:
         (b"AUTH PLAIN\r\n*\r\n", [334, 501]),
         (b"AUTH PLAIN\r\n\r\n", [334, 501]),
         (b"AUTH PLAIN\r\n=\r\n", [334, 501]),
+        (b"AUTH PLAIN\r\n" + PLAIN_TOKEN + b" \r\n", [334, 501]),
+        (b"AUTH PLAIN\r\n-" + PLAIN_TOKEN + b"\r\n", [334, 501]),
         (b"AUTH PLAIN\r\nQUIT!\r\n", [334, 501]),
         (b"AUTH PLAIN\r\nA\0B\r\n", [334, 500]),
         (b"AUTH PLAIN\r\nA\nB\r\n", [334, 500]),
