@@ -31,6 +31,12 @@ LOGIN = 'smtp.relay-user = "u"\nsmtp.relay-password = "p4ss"\n'
             "is not checked unless",
         ),
         ('smtp.relay = "unix:/x"\nsmtp.relay-tls = "verify"', "smtp.relay-tls", "Unix socket"),
+        ('smtp.aiosmtpd-args = "x"', "smtp.aiosmtpd-args", "without aiosmtpd-handler"),
+        (
+            'protocol = "lmtp"\nlmtp.aiosmtpd-args = "x"',
+            "lmtp.aiosmtpd-args",
+            "without aiosmtpd-handler",
+        ),
         ('smtp.role = "submission"\ntls.enable = false', "smtp.role", "over TLS only"),
         ('bind = "127.0.0.1:587"\ntls.enable = false', "tls.enable", "over TLS only"),
     ],
@@ -88,6 +94,12 @@ def test_a_default_for_a_relay_that_nobody_has_is_warned_of() -> None:
     assert [problem.key for problem in config.warnings] == ["smtp.relay-tls"]
     config = load_text('[smtp]\nrelay-tls = "may"\n' + listener_table("it", RELAY))
     assert config.warnings == ()
+    for name in ("smtp", "lmtp"):
+        table = listener_table("it", f'protocol = "{name}"')
+        config = load_text(f'[{name}]\naiosmtpd-args = "x"\n' + table)
+        assert [problem.key for problem in config.warnings] == [f"{name}.aiosmtpd-args"]
+        table = f'[{name}]\naiosmtpd-args = "x"\naiosmtpd-handler = "a:B"\n' + table
+        assert load_text(table).warnings == ()
 
 
 def test_the_password_is_shown_nowhere() -> None:

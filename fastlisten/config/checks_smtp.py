@@ -24,7 +24,10 @@ _OF_RELAY = ("relay-tls", "relay-user", "relay-password", "relay-ca", "relay-tim
 
 def check_smtp(document: Document, draft: Draft) -> None:
     """Check one listener; its addresses have been read."""
-    if draft.base.protocol.name != "smtp":
+    protocol = draft.base.protocol.name
+    if protocol in ("smtp", "lmtp"):
+        _check_aiosmtpd(document, draft, protocol)
+    if protocol != "smtp":
         return
     _check_role(document, draft)
     # What failed to parse, here or in [smtp], has been reported.
@@ -44,6 +47,14 @@ def check_smtp(document: Document, draft: Draft) -> None:
         if draft[key] is not None and draft[f"smtp.relay-{other}"] is None:
             _error(document, draft, key, f"relay-{one} goes with relay-{other}, which is not set")
     _check_relay_tls(document, draft, relay, user is not None and password is not None)
+
+
+def _check_aiosmtpd(document: Document, draft: Draft, protocol: str) -> None:
+    """Report arguments for a handler that is not there."""
+    key = f"{protocol}.aiosmtpd-args"
+    if key in draft.values.typed and draft[f"{protocol}.aiosmtpd-handler"] is None:
+        message = "this means nothing without aiosmtpd-handler, whose arguments they are"
+        document.error(draft.at(key), message, draft[key])
 
 
 def _check_role(document: Document, draft: Draft) -> None:
@@ -98,16 +109,20 @@ def _error(
 
 
 def check_relays(document: Document, drafts: Sequence[Draft], table: dict[str, Any]) -> None:
-    """Warn of what `[smtp]` says of a relay that no listener has.
+    """Warn of what `[smtp]` says of a relay that no listener has, or of a handler likewise.
 
     Args:
         document: receives the reports.
         drafts: all listeners.
         table: the values of handlers' own tables, by full key.
     """
-    served = [draft for draft in drafts if draft.base.protocol.name == "smtp"]
-    if any(draft["smtp.relay"] is not None for draft in served):
-        return
-    for key in _OF_RELAY:
-        if f"smtp.{key}" in table:
-            document.warning(("smtp", key), "this means nothing, no listener has smtp.relay")
+    rows = [("smtp", key, "relay") for key in _OF_RELAY]
+    rows += [(name, "aiosmtpd-args", "aiosmtpd-handler") for name in ("smtp", "lmtp")]
+    for name, key, needed in rows:
+        if f"{name}.{key}" in table and not any(
+            draft[f"{name}.{needed}"] is not None
+            for draft in drafts
+            if draft.base.protocol.name == name
+        ):
+            message = f"this means nothing, no listener has {name}.{needed}"
+            document.warning((name, key), message)
