@@ -293,6 +293,38 @@ def test_a_message_that_cannot_be_read_back(
         assert relay.messages == []
 
 
+@pytest.mark.parametrize("step", ["recipient", "send"])
+def test_a_fault_of_ours_is_answered_and_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    step: str,
+) -> None:
+    async def fail(self: object, given: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    with relaying() as relay, session(tmp_path, relay) as (served, client):
+        monkeypatch.setattr(smtp_outgoing.Outgoing, step, fail)
+        client.say(MAIL)
+        assert client.say(rcpt(LOCAL)).startswith(b"250 ")
+        asked = client.say(rcpt(FOREIGN))
+        if step == "recipient":
+            assert asked.startswith(b"451 4.3.0 ")
+            monkeypatch.undo()
+            assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
+        else:
+            client.say(b"DATA")
+            assert client.say(MESSAGE).startswith(b"451 4.3.0 ")
+            assert served.delivered() == []
+            monkeypatch.undo()
+            client.say(MAIL)
+            client.say(rcpt(LOCAL))
+        client.say(b"DATA")
+        assert client.say(MESSAGE).startswith(b"250 ")
+        assert len(served.delivered()) == 1
+    assert "ZeroDivisionError: oops" in caplog.text
+
+
 def test_a_file_that_has_become_shorter_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "message"
     file.write_bytes(b"0123456789")

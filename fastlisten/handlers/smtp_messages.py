@@ -229,13 +229,19 @@ class Messages(asyncio.Protocol):
         try:
             self._words = await outgoing.send(Source(letter.path, self._skip, size)) or "yes"
         except RelayRefused as error:
-            letter.abandon()
-            self._letter = None
             self._log(logging.WARNING, "not taken by relay %s: %s", str(outgoing), str(error))
-            self._end_message()
+            self._drop_message(letter)
             self._engine.reject(error.reply)
-            return
-        letter.publish()
+        except Exception:
+            self._drop_message(letter)
+            raise
+        else:
+            letter.publish()
+
+    def _drop_message(self, letter: Letter) -> None:
+        letter.abandon()
+        self._letter = None
+        self._end_message()
 
     def _answer_message(self, letter: Letter) -> None:
         """Say what became of the message."""
