@@ -1,7 +1,8 @@
-"""Handlers of aiosmtpd's kind that configurations of the tests name. They import nothing."""
+"""Handlers of aiosmtpd's kind that configurations of the tests name; they do without aiosmtpd."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 
@@ -35,6 +36,19 @@ class Knows(Tell):
 class Unmade(Tell):
     def __init__(self) -> None:
         raise OSError("there is no database")
+
+
+class Slow(Tell):
+    """Says when it has begun, and waits to be told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.go = asyncio.Event(), asyncio.Event()
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        self.began.set()
+        await self.go.wait()
+        return await super().handle_DATA(server, session, envelope)
 
 
 NOTHING = "no class"

@@ -161,6 +161,18 @@ def test_a_challenge_that_is_no_base64_is_an_error() -> None:
         assert "ValueError" in text
 
 
+@pytest.mark.parametrize("line", [BAD_PLAIN, "AUTH TELLS-ITSELF"])
+def test_guessing_ends(line: str) -> None:
+    with (
+        controlled(
+            Mechanisms(), authenticator=authenticate, auth_require_tls=False, max_errors=3
+        ) as controller,
+        talk(controller.port) as client,
+    ):
+        assert client.say(HELLO, line, line, line, line) == [250, 535, 535, 535, 421]
+        assert client.reply() == (0, [])
+
+
 def test_a_challenge_belongs_to_auth() -> None:
     class Asks(Recorder):
         async def handle_NOOP(self, server: Any, *arguments: Any) -> Any:

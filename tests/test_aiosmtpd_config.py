@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificate_files import authority, table, write
 from helpers_aiosmtpd import ENVELOPE, MESSAGE, b64, talk
-from serving import Program, program
+from serving import Program, on_loops, program
 
+from fastlisten import testing
 from fastlisten.config import loads
 from fastlisten.errors import ConfigurationError
+from fastlisten.handlers.smtp import SmtpHandler
 from fastlisten.mail.passwords import hash_password
 from fastlisten.runtime.server import Server
 
@@ -196,3 +200,24 @@ def test_a_handler_that_cannot_be_made_stops_the_start(
         assert "cannot start: smtp.aiosmtpd-handler = " in ended.err
         assert text in ended.err
         assert "Traceback" not in ended.err
+
+
+@on_loops
+async def test_a_drain_waits_for_a_hook() -> None:
+    options = {"aiosmtpd-handler": "aiosmtpd_handlers:Slow"}
+    lines = "\r\n".join([*ENVELOPE, "DATA", ""]).encode()
+    async with testing.serve(SmtpHandler, options=options) as served:
+        reader, writer = await asyncio.open_connection(served.host, served.port)
+        writer.write(lines + MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        idle, other = await asyncio.open_connection(served.host, served.port)
+        assert (await idle.readline()).startswith(b"220 ")
+        site: Any = served.handler._hosted._site  # type: ignore[attr-defined]
+        await site.handler.began.wait()
+        assert served.listener.drain() == 1
+        assert (await idle.readline()).startswith(b"421 ")
+        site.handler.go.set()
+        while not (line := await reader.readline()).startswith(b"250 nobody: a@example.com to "):
+            assert line.startswith((b"2", b"354"))
+        for one in (writer, other):
+            one.close()
+            await one.wait_closed()

@@ -143,7 +143,7 @@ DIALOGUES: dict[str, list[str | bytes]] = {
     "a refused ehlo": ["EHLO refused.example", MAIL, HELLO, MAIL],
     "noop": ["NOOP", "NOOP words", "NOOP refused", "NOOP fails", HELLO, "NOOP"],
     "vrfy": ["VRFY <a@example.org>", "VRFY a@example.org", "VRFY"],
-    "unknown": ["BOGUS", HELLO, "BOGUS", "BOGUS x", MAIL],
+    "unknown": ["BOGUS", HELLO, "BOGUS", "BOGUS x", "EXPN list", MAIL],
     "syntax": [
         HELLO,
         "MAIL",
@@ -188,6 +188,24 @@ DIFFERENT: dict[str, tuple[list[str | bytes], list[int], list[int]]] = {
         [*ENVELOPE, "EHLO refused.example", RCPT],
         [250, 250, 250, 550, 503],
         [250, 250, 250, 550, 250],
+    ),
+    # Not offered, not known.
+    "no starttls": ([HELLO, "STARTTLS"], [250, 454], [250, 502]),
+    # An address is UTF-8.
+    "octets": ([HELLO, b"MAIL FROM:<\xff@example.com>"], [250, 250], [250, 501]),
+    # RFC 6531 3.5.
+    "not ascii": ([HELLO, "MAIL FROM:<\u00e4@example.com>"], [250, 250], [250, 553]),
+    # Much real mail has them.
+    "a long line": (
+        [*ENVELOPE, "DATA", b"x" * 2000 + b"\r\n."],
+        [250, 250, 250, 354, 500],
+        [250, 250, 250, 354, 250],
+    ),
+    # RFC 5321 2.3.8.
+    "a bare LF": (
+        [*ENVELOPE, "DATA", b"x\ny\r\n."],
+        [250, 250, 250, 354, 250],
+        [250, 250, 250, 354, 550],
     ),
     # A server names its commands by 214 (RFC 5321 4.2.2).
     "help": (["HELP"], [250], [214]),
