@@ -21,7 +21,7 @@ from unittest import mock
 
 import pytest
 
-from fastlisten.handlers import smtp, smtp_transactions
+from fastlisten.handlers import smtp, smtp_messages
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import Content, Mail, Recipient
@@ -144,7 +144,7 @@ class Sessions:
                 said += transport.said
             return said
 
-        with mock.patch.object(smtp_transactions, "Letter", Sink):
+        with mock.patch.object(smtp_messages, "Letter", Sink):
             return asyncio.run(main())
 
     def close(self) -> None:
