@@ -172,7 +172,7 @@ def test_a_message_for_some_is_no_error() -> None:
 def test_what_may_come_again_is_no_error() -> None:
     engine = waiting((MAIL + RCPT * 2 + ENDS["data"]) * 5)
     for left in range(4, -1, -1):
-        engine.answer([reply(550, "5.7.1", "No"), LATER])
+        engine.answer([LATER, reply(550, "5.7.1", "No")])
         while left and (not isinstance(event := engine.next_event(), Content) or not event.final):
             if isinstance(event, Mail | Recipient):
                 engine.accept()
