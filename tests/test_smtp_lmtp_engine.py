@@ -34,13 +34,19 @@ def lmtp(**limits: Any) -> Driven:
     return driven
 
 
+def to_the_end(engine: Engine) -> None:
+    """Accept whatever comes before the end of a message."""
+    while not isinstance(event := engine.next_event(), Content) or not event.final:
+        assert event is not None
+        if isinstance(event, Mail | Recipient):
+            engine.accept()
+
+
 def waiting(stream: bytes) -> Engine:
     """Return an engine in which a final Content waits."""
     engine = Engine(Limits(HOSTNAME, protocol="lmtp", max_errors=2))
     engine.receive(LHLO + stream)
-    while not isinstance(event := engine.next_event(), Content) or not event.final:
-        if isinstance(event, Mail | Recipient):
-            engine.accept()
+    to_the_end(engine)
     engine.replies()
     return engine
 
@@ -148,9 +154,7 @@ def test_a_refused_message_is_one_error() -> None:
     said_so_far = engine.replies()
     assert codes(said_so_far) == [550] * 5
     for _ in range(2):
-        while not isinstance(event := engine.next_event(), Content) or not event.final:
-            if isinstance(event, Mail | Recipient):
-                engine.accept()
+        to_the_end(engine)
         engine.answer([reply(550, "5.7.1", "No")] * 5)
     assert engine.closed
     assert isinstance(engine.next_event(), Goodbye)
@@ -163,9 +167,8 @@ def test_a_message_for_some_is_no_error() -> None:
     engine = waiting((MAIL + RCPT * 2 + ENDS["data"]) * 10)
     for left in range(9, -1, -1):
         engine.answer([reply(550, "5.7.1", "No"), OK])
-        while left and (not isinstance(event := engine.next_event(), Content) or not event.final):
-            if isinstance(event, Mail | Recipient):
-                engine.accept()
+        if left:
+            to_the_end(engine)
     assert not engine.closed
 
 
@@ -173,9 +176,8 @@ def test_what_may_come_again_is_no_error() -> None:
     engine = waiting((MAIL + RCPT * 2 + ENDS["data"]) * 5)
     for left in range(4, -1, -1):
         engine.answer([LATER, reply(550, "5.7.1", "No")])
-        while left and (not isinstance(event := engine.next_event(), Content) or not event.final):
-            if isinstance(event, Mail | Recipient):
-                engine.accept()
+        if left:
+            to_the_end(engine)
     assert not engine.closed
 
 
@@ -209,9 +211,7 @@ def test_a_wrong_number_of_answers_is_a_fault_of_the_caller(count: int) -> None:
 def test_in_smtp_a_message_has_one_answer() -> None:
     engine = Engine(Limits(HOSTNAME))
     engine.receive(b"EHLO x\r\n" + MAIL + RCPT * 3 + ENDS["data"])
-    while not isinstance(event := engine.next_event(), Content) or not event.final:
-        if isinstance(event, Mail | Recipient):
-            engine.accept()
+    to_the_end(engine)
     engine.replies()
     with pytest.raises(ValueError, match="each recipient"):
         engine.answer([OK] * 3)
