@@ -99,10 +99,9 @@ async def test_an_application_that_thinks_is_waited_for() -> None:
     async with serving_app(app, idle_timeout=0.1) as served, client_of(served) as client:
         client.send(HOLD)
         await asyncio.sleep(0.5)
+        assert served.listener.statistics()["timed_out"] == 0
         app.go.set()
         assert await client.response() == (200, b"held")
-        # The idle time begins anew after a response that came late.
-        assert served.listener.statistics()["timed_out"] == 0
         assert await client.read() == b""
         assert served.listener.statistics()["timed_out"] == 1
 
@@ -217,6 +216,83 @@ async def test_what_fails_after_the_response_is_logged_and_no_more(
             client.send(GET)
             assert (await client.head()).startswith(b"HTTP/1.1 204 No Content\r\n")
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+
+
+@on_loops
+async def test_messages_after_a_response_are_an_error_of_their_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await App().answer(send, b"whole")
+        await send({"type": "http.response.body", "body": b"more"})
+
+    async with serving_app(app, options={"lifespan": "off"}) as served, client_of(served) as client:
+        client.send(GET * 3)
+        for _ in range(3):
+            assert await client.response() == (200, b"whole")
+        await soon(lambda: len(caplog.records) == 3, "the errors")
+        assert served.listener.drain() == 0 or await client.read() == b""
+    assert {record.levelname for record in caplog.records} == {"ERROR"}
+
+
+@on_loops
+@pytest.mark.parametrize("status", [99, 199, 600, 1000, "200"])
+async def test_statuses_that_are_none(status: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastlisten.http")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status})
+        await send({"type": "http.response.body"})
+
+    async with serving_app(app) as served, client_of(served) as client:
+        assert await client.ask(GET) == (500, b"Internal Server Error\n")
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+    assert caplog.records[1].message.endswith('" 500 0')
+
+
+@on_loops
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncio.CancelledError(),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        BaseExceptionGroup("", [SystemExit()]),
+    ],
+)
+async def test_an_application_that_ends_itself(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is one request that fails; neither the server nor the log is silent about it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            raise error
+
+    caplog.set_level(logging.INFO, "fastlisten.http")
+    async with serving_app(app) as served, client_of(served) as client:
+        assert await client.ask(GET) == (500, b"Internal Server Error\n")
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+    assert caplog.records[1].message.endswith('" 500 0')
+
+
+@on_loops
+async def test_an_application_that_never_waits_lets_others_have_their_turn() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan" or scope["path"] != "/endless":
+            await App()(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200})
+        while True:
+            # Nothing, so that the kernel always takes it.
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+
+    async with serving_app(app) as served:
+        async with client_of(served) as client, client_of(served) as other:
+            client.send(of("/endless"))
+            await client.head()
+            assert (await other.ask(GET))[0] == 200
+        await soon(lambda: not served.handler.service.state.tasks, "the end")  # type: ignore[attr-defined]
 
 
 # -- the end of the server

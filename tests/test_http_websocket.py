@@ -57,6 +57,10 @@ class Chat(App):
         await send({"type": "websocket.accept"})
         if path == "/breaks":
             raise ValueError("after")
+        if path == "/exits":
+            raise SystemExit(3)
+        if path == "/cancels":
+            raise asyncio.CancelledError
         while path == "/floods":
             await send({"type": "websocket.send", "bytes": bytes(65536)})
             self.sent += 1
@@ -110,15 +114,16 @@ async def test_refusals(path: str, status: int, caplog: pytest.LogCaptureFixture
 
 
 @on_loops
-async def test_an_application_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("path", ["/breaks", "/exits", "/cancels"])
+async def test_an_application_that_fails(path: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fastlisten.http")
-    async with serving_app(Chat()) as served, connect(served, "/breaks") as client:
+    async with serving_app(Chat()) as served, connect(served, path) as client:
         with pytest.raises(exceptions.ConnectionClosedError):
             await client.recv()
         assert client.close_code == 1011
     assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
-    assert '"websocket /breaks" 101' in caplog.records[0].message
-    assert '"websocket /breaks": the application failed' in caplog.records[1].message
+    assert f'"websocket {path}" 101' in caplog.records[0].message
+    assert f'"websocket {path}": the application failed' in caplog.records[1].message
 
 
 @on_loops

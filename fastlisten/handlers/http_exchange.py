@@ -31,6 +31,10 @@ Application: TypeAlias = Callable[
     Awaitable[None],
 ]
 
+#: Messages of one response after which others have their turn, also when none had to wait: 32
+#: pieces of 64 KiB take about a millisecond.
+_SENDS = 32
+
 #: Characters of a target that one line of log shows.
 _SHOWN = 1024
 
@@ -60,7 +64,16 @@ class Exchange:
         scope: as the application gets it.
     """
 
-    __slots__ = ("_cycle", "_logged", "_protocol", "_scope", "_size", "_status", "receiving")
+    __slots__ = (
+        "_cycle",
+        "_logged",
+        "_protocol",
+        "_scope",
+        "_sends",
+        "_size",
+        "_status",
+        "receiving",
+    )
 
     def __init__(self, protocol: HttpProtocol, cycle: RequestResponseCycle, scope: Scope) -> None:
         self._protocol = protocol
@@ -68,6 +81,7 @@ class Exchange:
         self._scope = scope
         self._status = 0
         self._size = 0
+        self._sends = 0
         self._logged = False
         #: The application waits for more of the request.
         self.receiving = False
@@ -77,10 +91,12 @@ class Exchange:
         cycle = self._cycle
         try:
             await app(self._scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            # The server ends; the client has been cut already, and nobody waits for this task.
-            return
-        except Exception as error:
+        except BaseException as error:
+            # SystemExit and cancellation, too: uvicorn would answer them, and log nothing here.
+            ends = isinstance(error, (asyncio.CancelledError, GeneratorExit))
+            if ends and (self._gone or cycle.response_complete):
+                # The server ends; the client has been cut already, and nobody waits for this task.
+                return
             self._failed(error)
         else:
             if self._gone or cycle.response_complete:
@@ -127,17 +143,23 @@ class Exchange:
             if not message.get("more_body", False) and cycle.more_body:
                 # The client may be sending still: closing would take the response from it.
                 cycle.transport = self._protocol.lingering
+        complete = cycle.response_complete
         try:
             await cycle.send(message)  # type: ignore[arg-type]
-        except h11.LocalProtocolError:
+        except Exception:
             # Not a byte of this message was sent; what uvicorn noted of it before is not so.
-            if kind == "http.response.start":
+            first = kind == "http.response.start"
+            if first and self._protocol.conn.our_state is not h11.SEND_BODY:
                 cycle.response_started = False
-            cycle.response_complete = False
+            cycle.response_complete = complete
             raise
         self._protocol.wrote()
         if cycle.response_complete:
             self._log()
+        self._sends += 1
+        if self._sends % _SENDS == 0:
+            # A client that is fast never lets the application wait; the other clients would.
+            await asyncio.sleep(0)
 
     def _completed(self, headers: Any) -> list[tuple[bytes, bytes]]:
         """Return the headers of a response with what the server has to add."""
@@ -152,7 +174,7 @@ class Exchange:
             completed.append((b"connection", b"close"))
         return completed
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         cycle = self._cycle
         if self._gone:
             # What applications and frameworks raise then is no fault of theirs. In words: who keeps

@@ -129,10 +129,10 @@ class WebSocket(WebSocketsSansIOProtocol):
 
         try:
             await self._service.app(scope, receive, watched)
-        except asyncio.CancelledError:
-            # The server ends; the client has been cut already.
-            return
-        except Exception as error:
+        except BaseException as error:
+            # SystemExit and cancellation, too: see http_exchange.py.
+            if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and self._over:
+                return
             if self.disconnected:
                 line = f"the client has gone, the application raised {error!r}"
                 logger.info("%s: %s", self, line)
@@ -150,6 +150,11 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.send_500_response()
             self.handshake_complete = True
             self._log(500)
+
+    @property
+    def _over(self) -> bool:
+        """Nobody waits for an answer: the client has gone, or the server has ended it."""
+        return bool(self.disconnected or self.transport.is_closing())
 
     def _log(self, status: int) -> None:
         if self._service.access_log:
