@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 from helpers_relay import FOREIGN, Client, client_of, relaying, serving
+from hypothesis import given
+from hypothesis import strategies as st
 from smtp_harness import Served, settle
 
+from fastlisten.handlers import smtp_reports
 from fastlisten.handlers.smtp_events import Recipient, Transaction
 from fastlisten.handlers.smtp_notices import Outcome, notice
 from fastlisten.mail.address import parse_mailbox
@@ -21,6 +24,15 @@ TEXT = b"Subject: the message\r\nFrom: a\r\n\r\nbody\r\n.\r\n"
 ALICE = "alice@example.org"
 TO_BOB = b"RCPT TO:<bob@example.org> NOTIFY=SUCCESS ORCPT=rfc822;Bob+2Bx@example.com"
 PLAIN_DSNLESS = ("8BITMIME", "SMTPUTF8")
+
+_ATOMS = st.from_regex(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~äßю-]{1,12}", fullmatch=True)
+_LOCALS = st.one_of(
+    st.lists(_ATOMS, min_size=1, max_size=3).map(".".join),
+    st.from_regex(r'"(?:[ !#-\[\]-~ä]|\\[ -~]){0,12}"', fullmatch=True),
+    st.sampled_from(["=?utf-8?q??=", "=?utf-8?b?DQpCY2M6IHg=?="]),
+)
+_DOMAINS = st.sampled_from(["example.org", "bücher.example", "[192.0.2.1]", "[IPv6:::1]", "a"])
+mailboxes = st.tuples(_LOCALS, _DOMAINS).map("@".join)
 
 
 @pytest.fixture
@@ -185,6 +197,63 @@ def test_in_lmtp_only_who_has_it_is_named(tmp_path: Path, monkeypatch: pytest.Mo
             None,
             "rfc822; alice@example.org",
         ]
+
+
+#: Reverse paths that are good, and that no header can hold as they are, or only in a way of theirs.
+ODD = [
+    "=?utf-8?q??=@elsewhere.example",
+    "=?utf-8?b?DQpCY2M6IHg=?=@elsewhere.example",
+    '"a\\" b>,<c"@elsewhere.example',
+    "a@[192.0.2.1]",
+    "(a)@elsewhere.example",
+    "!#$%&'*/?^`{|}~@elsewhere.example",
+]
+
+
+@pytest.mark.parametrize("sender", ODD)
+def test_odd_senders_hear_their_250_and_the_notice_goes_where_it_belongs(
+    tmp_path: Path, sender: str
+) -> None:
+    with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
+        if not client.say(f"MAIL FROM:<{sender}>".encode()).startswith(b"250 "):
+            assert sender.startswith("(")
+            return
+        send(client, b"RSET", f"MAIL FROM:<{sender}>".encode(), TO_BOB)
+        settle(lambda: len(relay.messages) == 1)
+        ((_, recipients, content),) = relay.messages
+        assert recipients == [f"RCPT TO:<{sender}> NOTIFY=NEVER"]
+        head = content.partition(b"\r\n\r\n")[0]
+        assert b"\r\nTo: undisclosed-recipients:;\r\n" in head
+        assert b"\r\nBcc" not in content
+
+
+def test_a_notice_that_cannot_be_made_costs_nobody_the_reply(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object) -> bytes:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(smtp_reports, "notice", fail)
+    with client_of(served, auth=b"") as client:
+        send(client, b"MAIL FROM:<alice@example.org>", TO_BOB)
+        assert client.say(b"NOOP").startswith(b"250 ")
+        settle(lambda: "ZeroDivisionError: oops" in caplog.text)
+
+
+@given(sender=mailboxes, recipient=mailboxes, header=st.binary(max_size=300), envid=st.text())
+def test_any_notice_can_be_made(sender: str, recipient: str, header: bytes, envid: str) -> None:
+    data = notice(
+        Transaction(sender, envid=envid),
+        Outcome(
+            "delivered", "2.0.0", [Recipient(parse_mailbox(recipient), orcpt="rfc822;" + envid)]
+        ),
+        header,
+        "mx.example.org",
+        "Sun, 22 Nov 2026 12:00:00 -0000",
+    )
+    message = email.message_from_bytes(data, policy=email.policy.compat32)
+    assert len(message.get_payload()) == 3
+    assert not message.defects
 
 
 def test_a_notice_whatever_the_addresses_and_the_header(served: Served) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp_engine import Engine
-from fastlisten.handlers.smtp_events import Content
+from fastlisten.handlers.smtp_events import Content, Transaction
 from fastlisten.handlers.smtp_hops import Hops
 from fastlisten.handlers.smtp_notices import Outcome
 from fastlisten.handlers.smtp_relay_replies import RelayRefused
@@ -255,9 +255,11 @@ class Messages(asyncio.Protocol):
                 what += "; relay %s has it: %s"
                 values += (str(outgoing), self._words)
             self._log(logging.INFO, what, *values)
-            if self._header is not None:
-                self._report(letter)
+            transaction = self._engine.transaction
+            assert transaction is not None
             self._accept_message(letter)
+            if self._header is not None:
+                self._report(letter, transaction, bytes(self._header))
         else:
             if self._words:
                 self._log(
@@ -301,12 +303,10 @@ class Messages(asyncio.Protocol):
             self._outgoing.finish()
             self._outgoing = None
 
-    def _report(self, letter: Letter) -> None:
+    def _report(self, letter: Letter, transaction: Transaction, header: bytes) -> None:
         """Have the sender told of what was delivered, where that was asked for."""
-        transaction, outgoing = self._engine.transaction, self._outgoing
-        assert transaction is not None
-        assert self._header is not None
-        header = bytes(self._header).partition(b"\r\n\r\n")[0][:LARGEST_HEADER] + b"\r\n"
+        outgoing = self._outgoing
+        header = header.partition(b"\r\n\r\n")[0][:LARGEST_HEADER] + b"\r\n"
         relayed = [] if outgoing is None else outgoing.recipients
         known = {id(recipient) for recipient in relayed}
         errors = letter.errors if self._handler.per_recipient else {}

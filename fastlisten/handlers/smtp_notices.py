@@ -19,6 +19,9 @@ from fastlisten.handlers.smtp_parameters import decode_xtext
 
 __all__ = ["Outcome", "notice"]
 
+#: Addresses that mean the same to everybody.
+_SIMPLE = re.compile(r"[\w+-]+(?:\.[\w+-]+)*@[\w-]+(?:\.[\w-]+)*")
+
 _UNPRINTABLE = re.compile(r"[^ -~]")
 _UNPRINTABLE_OCTETS = re.compile(rb"[^\t\r\n -~]")
 
@@ -65,7 +68,10 @@ def notice(
     plain = transaction.sender.isascii()
     message = EmailMessage(email.policy.SMTP if plain else email.policy.SMTPUTF8)
     message["From"] = f"Mail Delivery System <postmaster@{hostname}>"
-    message["To"] = f"<{transaction.sender}>" if _simple(transaction.sender) else "sender:;"
+    # `email` parses what it is given; of what a client may write it understands some otherwise,
+    # and some not at all. The envelope has the address all the same.
+    simple = _SIMPLE.fullmatch(transaction.sender)
+    message["To"] = f"<{transaction.sender}>" if simple else "undisclosed-recipients:;"
     message["Subject"] = _SUBJECTS[outcome.action]
     message["Date"] = email.utils.formatdate()
     message["Message-ID"] = email.utils.make_msgid(domain=hostname)
@@ -133,8 +139,3 @@ def _decoded(xtext: str) -> str:
 def _ascii(text: str) -> str:
     """Return text in which other characters are written as RFC 6533 3 has them."""
     return _UNPRINTABLE.sub(lambda match: f"\\x{{{ord(match[0]):X}}}", text)
-
-
-def _simple(address: str) -> bool:
-    """Whether an address can stand in a header that `email` parses again."""
-    return '"' not in address and "[" not in address

@@ -76,10 +76,8 @@ class Reports:
         """
         if not (transaction.sender and outcome.recipients):
             return
-        data = notice(
-            transaction, outcome, header, self._hostname, email.utils.formatdate(localtime=False)
-        )
-        work = self._send(office, transaction.sender, data, authenticated)
+        arrival = email.utils.formatdate()
+        work = self._send(office, transaction, outcome, header, arrival, authenticated)
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -93,8 +91,18 @@ class Reports:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _send(self, office: PostOffice, to: str, data: bytes, authenticated: bool) -> None:
+    async def _send(
+        self,
+        office: PostOffice,
+        transaction: Transaction,
+        outcome: Outcome,
+        header: bytes,
+        arrival: str,
+        authenticated: bool,
+    ) -> None:
+        to = transaction.sender
         try:
+            data = notice(transaction, outcome, header, self._hostname, arrival)
             mailbox = parse_mailbox(to)
             roster = office.accounts.roster
             account = None if roster is None else roster.find(mailbox)
