@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 
 import pytest
-from smtp_harness import ENVELOPE, HELLO, MAIL, NAME, PASSWORD, RCPT, WRONG, Driven, codes, cut
+from smtp_driven import NAME, PASSWORD, WRONG, Driven
+from smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import Auth, Goodbye, Response

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from smtp_harness import HELLO, MAIL, Driven, codes
+from smtp_driven import Driven
+from smtp_harness import HELLO, MAIL, codes
 
 from fastlisten.handlers.smtp_parameters import decode_xtext
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, NOBODY, RCPT, Driven, codes
+from smtp_driven import NOBODY, Driven
+from smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import Flush, Goodbye, Mail, Recipient

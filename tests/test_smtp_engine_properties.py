@@ -9,18 +9,8 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smtp_harness import (
-    ENVELOPE,
-    HELLO,
-    HOSTNAME,
-    MAIL,
-    NAME,
-    PASSWORD,
-    RCPT,
-    Driven,
-    codes,
-    cut,
-)
+from smtp_driven import NAME, PASSWORD, Driven
+from smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import Auth, Content, Event, Goodbye, Response, StartTls

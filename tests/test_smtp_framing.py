@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, Driven, codes, cut
+from smtp_driven import Driven
+from smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp_framing import LINE_LIMIT, PATH_LINE_LIMIT
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from smtp_harness import HOSTNAME, LATER, MAIL, RCPT, Driven, codes
+from smtp_driven import LATER, Driven
+from smtp_harness import HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import Content, Goodbye, Mail, Recipient

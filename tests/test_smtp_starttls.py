@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, Driven, codes
+from smtp_driven import Driven
+from smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp_engine import Engine, Limits
 from fastlisten.handlers.smtp_events import Goodbye, Mail, StartTls

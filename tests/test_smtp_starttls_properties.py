@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smtp_harness import HELLO, NAME, PASSWORD, Driven
+from smtp_driven import NAME, PASSWORD, Driven
+from smtp_harness import HELLO
 
 #: So large that errors made in plaintext, which are remembered, make no difference.
 LIMITS: dict[str, Any] = {
