@@ -46,8 +46,12 @@ def test_a_controller_stops_with_open_connections_and_running_hooks() -> None:
 
     before = threading.active_count()
     controller = smtp.Controller(Waits(), "127.0.0.1", 0)
+    assert controller.smtpd is None
     controller.start()
     assert controller.port
+    assert controller.smtpd is not None
+    assert controller.smtpd.loop is controller.loop
+    assert not hasattr(controller.smtpd, "session")
     assert controller.server is not None
     with talk(controller.port) as idle, talk(controller.port) as busy:
         idle.say("RSET")
@@ -74,6 +78,10 @@ def test_a_port_that_is_taken() -> None:
         with pytest.raises(OSError, match="in use"):
             controller.start()
         assert controller.loop.is_closed()
+        # What is written with try and finally: stop() hides nothing.
+        controller.stop()
+        with pytest.raises(AssertionError, match="not running"):
+            controller.stop()
     # It may be tried elsewhere, and again.
     controller.port = 0
     for _ in range(2):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from helpers_aiosmtpd import (
     server_context,
     talk,
 )
+from serving import until
 
 from fastlisten.handlers.aiosmtpd_types import MISSING, AuthResult
 
@@ -55,11 +55,12 @@ def test_input_behind_a_hook_is_not_read_without_bound() -> None:
         client.send("VRFY a@example.org")
         sending = threading.Thread(target=client.send, args=lines)
         sending.start()
-        server: Any = controller.smtpd
-        while server is None:
-            server = controller.smtpd
-        while server.transport.is_reading():
-            time.sleep(0.005)
+
+        def stands() -> bool:
+            transport = controller.smtpd and controller.smtpd.transport
+            return transport is not None and not transport.is_reading()
+
+        until(stands, "the end of reading")
         assert sending.is_alive()
         hold.set()
         assert client.reply()[0] == 252

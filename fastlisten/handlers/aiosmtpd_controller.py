@@ -85,11 +85,14 @@ class _Base:
 
     @property
     def smtpd(self) -> Server | None:
-        """What the hooks of the newest connection get as `server`; None before the first.
+        """What the hooks of the newest connection get as `server`, None while nothing is served.
 
-        In aiosmtpd it is there from `start` on, because that connects to itself.
+        Before the first connection it is an object without session and envelope.
         """
-        return self._made.site.server
+        site = self._made.site
+        if site.server is None and self.server is not None:
+            site.server = Server(site, None, self.loop)
+        return site.server
 
     async def _serve(self) -> ConnectionServer:
         raise NotImplementedError
@@ -177,7 +180,7 @@ class _Threaded(_Base):
             OSError: it cannot listen.
             TimeoutError: it did not listen within `ready_timeout`.
         """
-        assert self._thread is None, "SMTP daemon already running"
+        assert self._thread is None or not self._thread.is_alive(), "SMTP daemon already running"
         self._ready.clear()
         self._failures.clear()
         if self._owns_loop and self.loop.is_closed():
@@ -190,8 +193,8 @@ class _Threaded(_Base):
                 f"the server did not listen within ready_timeout, {self.ready_timeout} s"
             )
         if self._failures:
+            # The thread is kept: stop() is in order after a start that failed.
             self._thread.join()
-            self._thread = None
             raise self._failures.pop()
 
     def stop(self, no_assert: bool = False) -> None:
@@ -202,8 +205,9 @@ class _Threaded(_Base):
         """
         assert no_assert or self._thread is not None, "SMTP daemon not running"
         if self._thread is not None:
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join()
+            if self._thread.is_alive():
+                self.loop.call_soon_threadsafe(self.loop.stop)
+                self._thread.join()
             self._thread = None
 
     def _run(self) -> None:

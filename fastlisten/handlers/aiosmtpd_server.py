@@ -50,11 +50,11 @@ class Server:
     AuthLoginPasswordChallenge = "Password\x00"
 
     def __init__(
-        self, site: Site, connection: AiosmtpdConnection, loop: asyncio.AbstractEventLoop
+        self, site: Site, connection: AiosmtpdConnection | None, loop: asyncio.AbstractEventLoop
     ) -> None:
         parameters = site.parameters
         self._site = site
-        self._connection: AiosmtpdConnection | None = connection
+        self._connection = connection
         self.event_handler = site.handler
         self.hostname = site.hostname
         self.__ident__ = site.ident
