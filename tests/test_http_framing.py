@@ -66,6 +66,8 @@ HOSTILE: dict[str, tuple[bytes, int]] = {
     "an asterisk": (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "a large head": (HEAD + b"X: " + b"x" * 9000 + b"\r\n\r\n", 431),
     "a large head without an end": (HEAD + b"X: " + b"x" * 9000, 431),
+    "many header fields": (HEAD + b"a:\r\n" * 300 + b"\r\n", 431),
+    "many trailers": (CHUNKED + b"0\r\n" + b"a:\r\n" * 300 + b"\r\n", 431),
     "a large target": (b"GET /" + b"x" * 9000, 431),
     "a large length": (HEAD + b"Content-Length: 1001\r\n\r\n", 413),
     "no chunk": (CHUNKED + b"hello\r\n", 400),
@@ -92,6 +94,7 @@ GOOD: dict[str, tuple[bytes, bytes]] = {
     "trailers": (CHUNKED + b"3\r\nabc\r\n0\r\nX: a\r\nY: b\r\n\r\n", b"abc"),
     "line ends as data": (CHUNKED + b"6\r\n\r\r\n\n \0\r\n0\r\n\r\n", b"\r\r\n\n \0"),
     "line ends in a body": (HEAD + b"Content-Length: 5\r\n\r\n\n\r\n \r", b"\n\r\n \r"),
+    "many fields": (HEAD + b"a:\r\n" * 250 + b"\r\n", b""),
     "nothing": (HEAD + b"\r\n", b""),
     "the largest body": (HEAD + b"Content-Length: 1000\r\n\r\n" + bytes(1000), bytes(1000)),
 }

@@ -50,6 +50,7 @@ def test_the_protocol() -> None:
         "handle_websocket_upgrade",
         "on_response_complete",
         "send_400_response",
+        "_should_upgrade",
         "_unsupported_upgrade_warning",
     ):
         assert callable(getattr(H11Protocol, name)), name

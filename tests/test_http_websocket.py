@@ -178,30 +178,40 @@ async def test_too_large_a_message() -> None:
         assert client.close_code == 1009
 
 
+#: Handshakes that are none, and the status that they are answered by.
+BAD: dict[str, tuple[bytes, int]] = {
+    "no key": (HANDSHAKE.replace(b"Sec-WebSocket-Key", b"X"), 400),
+    "another version": (HANDSHAKE.replace(b"Version: 13", b"Version: 99"), 400),
+    "POST": (HANDSHAKE.replace(b"GET", b"POST"), 405),
+    "many fields": (HANDSHAKE[:-2] + b"X: y\r\n" * 200 + b"\r\n", 431),
+    "a long field": (HANDSHAKE[:-2] + b"Cookie: " + b"x" * 9000 + b"\r\n\r\n", 431),
+    "a long target": (HANDSHAKE.replace(b"/chat", b"/" + b"x" * 9000), 414),
+    "frames before the answer": (HANDSHAKE + b"\x81\x80early", 400),
+    "a body": (HANDSHAKE[:-2] + b"Content-Length: 3\r\n\r\nabc", 400),
+}
+
+
 @on_loops
-@pytest.mark.parametrize(
-    "handshake",
-    [
-        HANDSHAKE.replace(b"Sec-WebSocket-Key", b"X"),
-        HANDSHAKE.replace(b"Version: 13", b"Version: 99"),
-        HANDSHAKE.replace(b"GET", b"POST"),
-        HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0"),
-        HANDSHAKE[:-2] + b"X: y\r\n" * 200 + b"\r\n",
-        HANDSHAKE.replace(b"/chat", b"/" + b"x" * 9000),
-        HANDSHAKE + b"\x81\x80early",
-        HANDSHAKE[:-2] + b"Content-Length: 3\r\n\r\nabc",
-        HANDSHAKE[:-2] + b"Transfer-Encoding: chunked\r\n\r\n",
-    ],
-)
-async def test_handshakes_that_are_none(handshake: bytes, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("name", BAD)
+async def test_handshakes_that_are_none(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    handshake, status = BAD[name]
     app = Chat()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(handshake)
-        client.send(b"\r\n" + GET)
         answer = await client.read()
-        assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 200 OK")), answer
+        assert answer.startswith(b"HTTP/1.1 %d " % status), answer
         assert not app.open
-    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("fastlisten.http", "INFO")
+    assert f" {status}" in record.message
+
+
+@on_loops
+async def test_http_1_0_cannot_ask_for_one() -> None:
+    async with serving_app(Chat()) as served, client_of(served) as client:
+        client.send(HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert (await client.read()).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 @on_loops

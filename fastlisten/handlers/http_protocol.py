@@ -309,6 +309,10 @@ class HttpProtocol(H11Protocol):
 
     # -- websockets
 
+    def _should_upgrade(self) -> bool:
+        """Return whether a websocket is asked for; HTTP/1.0 cannot (RFC 9110 7.8)."""
+        return self.scope["http_version"] != "1.0" and super()._should_upgrade()
+
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: a client may ask for what it likes, and is served without."""
 

@@ -6,6 +6,7 @@ up nothing of its own: no logging, no loop, no environment, no headers but Date.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -19,6 +20,8 @@ from fastlisten.handlers.http_protocol import HttpProtocol
 from fastlisten.handlers.http_websocket import AVAILABLE, WebSocket
 
 __all__ = ["Service"]
+
+logger = logging.getLogger("fastlisten.http")
 
 #: The largest message of a websocket where bodies have no limit: uvicorn's default, in bytes.
 #: A message is held whole in memory, unlike a body.
@@ -90,7 +93,11 @@ class Service:
                 if connection.cycle is not None:
                     connection.cycle.keep_alive = False
             elif isinstance(connection, WebSocket):
-                connection.drain()
+                try:
+                    connection.drain()
+                except Exception:
+                    # What is wrong with one of them must not keep the others from being told.
+                    logger.exception("%s: it could not be closed", connection.name)
 
 
 def _uvicorn_config(app: Application, message_size: int) -> Config:

@@ -68,7 +68,7 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, *, service: Service, info: ConnectionInfo, **options: Any) -> None:
         super().__init__(**options)
-        self.logger = silent
+        self.logger = self.conn.logger = silent
         self.app = self._serve
         self.name = client_name(info)
         self._service = service
@@ -105,6 +105,24 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.scheme = "wss" if info.tls else "ws"
         if self._service.draining:
             self.loop.call_soon(self.drain)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent; the first time, the whole of its handshake."""
+        super().data_received(data)
+        if self.handshake_initiated or self.transport.is_closing():
+            return
+        # The library has limits of its own for a head (lines of 8 KiB, 128 fields), and uvicorn
+        # does not look whether it was read.
+        answer = b"".join(self.conn.data_to_send()) or _BAD_HANDSHAKE
+        self._log(int(answer[9:12]))
+        self.transport.write(answer)
+        self.transport.close()
+
+    def handle_connect(self, event: Any) -> None:
+        """Begin, or refuse what is no handshake; called by uvicorn."""
+        super().handle_connect(event)
+        if self.response.status_code != 101:
+            self._log(self.response.status_code)
 
     def handle_parser_exception(self) -> None:
         """End what is no websocket; called by uvicorn."""
