@@ -227,6 +227,37 @@ def test_odd_senders_hear_their_250_and_the_notice_goes_where_it_belongs(
         assert b"\r\nBcc" not in content
 
 
+def test_a_message_without_a_header_is_not_quoted(served: Served) -> None:
+    with client_of(served, auth=b"") as client:
+        for line in (b"MAIL FROM:<alice@example.org>", TO_BOB):
+            client.say(line)
+        client.say(b"DATA")
+        assert client.say(b"\r\nsecret\r\n\r\nmore\r\n.\r\n").startswith(b"250 ")
+        (message,) = notices(served)
+        assert b"secret" not in message.as_bytes()
+
+
+def test_notices_under_way_are_bounded(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(smtp_reports, "MOST", 0)
+    with client_of(served, auth=b"") as client:
+        send(client, b"MAIL FROM:<alice@example.org>", TO_BOB)
+    settle(lambda: "no notice to <alice@example.org>: 0 are on their way" in caplog.text)
+
+
+def test_a_notice_that_goes_nowhere_is_not_made(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "fastlisten.smtp")
+    made = []
+    monkeypatch.setattr(smtp_reports, "notice", lambda *given: made.append(given))
+    with client_of(served, auth=b"") as client:
+        send(client, b"MAIL FROM:<m@elsewhere.example>", TO_BOB)
+        settle(lambda: "no notice to <m@elsewhere.example>" in caplog.text)
+    assert made == []
+
+
 def test_a_notice_that_cannot_be_made_costs_nobody_the_reply(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from helpers_mail import cheap_hash
 from helpers_relay import AUTH, FOREIGN, USERS, Client, Relay, client_of, plain, relaying, serving
 from smtp_harness import HELLO, Served, serve
 
@@ -221,6 +222,23 @@ def test_a_login_is_of_one_connection(site: Site) -> None:
     with client_of(site.served), client_of(site.served, auth=b"") as other:
         other.say(b"MAIL FROM:<alice@example.org>")
         assert other.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
+    assert site.untouched()
+
+
+@pytest.mark.parametrize(
+    "accounts",
+    [
+        USERS.partition('[account."bob@example.org"]')[2].join(('[account."bob@example.org"]', "")),
+        USERS.replace(cheap_hash("wonder"), cheap_hash("changed")),
+        USERS.replace(f'password = "{cheap_hash("wonder")}"', ""),
+    ],
+    ids=["removed", "other password", "no password"],
+)
+def test_a_login_ends_with_what_it_was_given_for(site: Site, accounts: str) -> None:
+    with session(site.served, AUTH) as client:
+        (site.served.directory / "accounts.toml").write_text(accounts + "\n# changed\n")
+        client.say(b"MAIL FROM:<alice@example.org>")
+        assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
     assert site.untouched()
 
 

@@ -223,13 +223,13 @@ def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -
             held.wait(20)
 
     with relaying(pause=pause) as relay, serving(tmp_path, relay, tls=None) as served:
-        protocol_user = served.connect()
-        client = Client(protocol_user)
+        client = Client(served.connect())
         client.say(b"EHLO c")
         protocol = served.protocol()
 
         def log_in() -> None:  # there is no AUTH without TLS, and a reset over TLS is another test
-            protocol._user = "alice@example.org"
+            user = served.handler.office.accounts.roster.login("alice@example.org")
+            protocol._user, protocol._login = user.name, user
             protocol._engine.authenticated = True
 
         served.call(log_in)

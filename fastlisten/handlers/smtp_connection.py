@@ -198,7 +198,7 @@ class SmtpConnection(Transactions):
         transport.pause_reading()
         self._engine.accept()
         self._forget()
-        self._user = ""
+        self._user, self._login = "", None
         transport.write(self._engine.replies())
         self._reading = True  # as it will be afterwards, whatever it was before
         if not transport.is_closing():  # it is, if the client has gone already
@@ -257,6 +257,6 @@ class SmtpConnection(Transactions):
         if account is None:
             self._engine.reject(_WRONG_LOGIN)
             return
-        self._user = account.name
+        self._user, self._login = account.name, account
         logger.info("%s: [%s] is %s", self._info.listener, self._info.peer, account.name)
         self._engine.accept()

@@ -64,6 +64,7 @@ class Messages(asyncio.Protocol):
         "_hops",
         "_info",
         "_letter",
+        "_login",
         "_name",
         "_outgoing",
         "_skip",
@@ -78,7 +79,8 @@ class Messages(asyncio.Protocol):
         self._info = info
         self._engine = Engine(handler.limits, info.tls)
         self._transport: asyncio.Transport | None = None
-        self._user = ""  # the account that the client has logged in to
+        self._user = ""  # the name of the account that the client has logged in to
+        self._login: Account | None = None  # as it was then
         self._accounts: dict[str, Account] = {}
         self._homes: list[str] = []  # LMTP: the account of each accepted recipient
         self._outgoing: Outgoing | None = None
@@ -306,7 +308,10 @@ class Messages(asyncio.Protocol):
     def _report(self, letter: Letter, transaction: Transaction, header: bytes) -> None:
         """Have the sender told of what was delivered, where that was asked for."""
         outgoing = self._outgoing
-        header = header.partition(b"\r\n\r\n")[0][:LARGEST_HEADER] + b"\r\n"
+        if header.startswith(b"\r\n"):
+            header = b""  # there is none, all is body
+        else:
+            header = header.partition(b"\r\n\r\n")[0][:LARGEST_HEADER] + b"\r\n"
         relayed = [] if outgoing is None else outgoing.recipients
         known = {id(recipient) for recipient in relayed}
         errors = letter.errors if self._handler.per_recipient else {}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import functools
 import logging
 from collections.abc import Sequence
 
@@ -32,6 +33,9 @@ logger = logging.getLogger("fastlisten.smtp")
 
 #: Octets of a message's header that are kept for its notice.
 LARGEST_HEADER = 64 * 1024
+
+#: Notices that are on their way at a time; each keeps a header. More are not sent.
+MOST = 100
 
 #: Seconds that notices get when the server stops.
 _LAST = 5.0
@@ -76,6 +80,9 @@ class Reports:
         """
         if not (transaction.sender and outcome.recipients):
             return
+        if len(self._tasks) >= MOST:
+            logger.warning("no notice to <%s>: %d are on their way", transaction.sender, MOST)
+            return
         arrival = email.utils.formatdate()
         work = self._send(office, transaction, outcome, header, arrival, authenticated)
         task = asyncio.get_running_loop().create_task(work)
@@ -102,18 +109,21 @@ class Reports:
     ) -> None:
         to = transaction.sender
         try:
-            data = notice(transaction, outcome, header, self._hostname, arrival)
             mailbox = parse_mailbox(to)
             roster = office.accounts.roster
             account = None if roster is None else roster.find(mailbox)
+            # It is made only where it can be sent, and in a thread: with many recipients and a
+            # long header that takes a while.
+            make = functools.partial(notice, transaction, outcome, header, self._hostname, arrival)
             if account is not None:
+                data = await asyncio.to_thread(make)
                 await office.deliver([account], return_path("") + data)
             elif roster is not None and roster.is_local(mailbox.domain):
                 logger.debug("no notice to <%s>: no such mailbox", to)
             elif self._relay is None or not authenticated:
                 logger.debug("no notice to <%s>: it would go elsewhere", to)
             else:
-                await self._hand_over(self._relay, mailbox, data)
+                await self._hand_over(self._relay, mailbox, await asyncio.to_thread(make))
         except (OSError, RelayRefused) as error:
             logger.warning("a notice to <%s> cannot be sent: %s", to, error)
         except Exception:

@@ -18,6 +18,7 @@ from fastlisten.handlers.smtp_events import Recipient
 from fastlisten.handlers.smtp_messages import Messages
 from fastlisten.handlers.smtp_relay_replies import RelayRefused
 from fastlisten.handlers.smtp_replies import reply
+from fastlisten.mail.accounts import Roster
 
 __all__ = ["Transactions"]
 
@@ -61,10 +62,22 @@ class Transactions(Messages):
             self._engine.reject(_UNKNOWN_RECIPIENT)
         elif self._handler.relay is None:
             self._engine.reject(_NOT_FOR_OTHERS)
-        elif not (self._user and self._engine.authenticated):
+        elif not self._may_send(roster):
             self._engine.reject(_LOGIN_FIRST)
         else:
             self._start(self._ask_relay, recipient)
+
+    def _may_send(self, roster: Roster) -> bool:
+        """Whether the client may send to others: it has logged in, and still could.
+
+        An account that has been removed, or given another password after the old one was stolen,
+        sends nothing more, not even through sessions that were open then.
+        """
+        login = self._login
+        if login is None or not self._engine.authenticated:
+            return False
+        account = roster.login(login.name)
+        return account is not None and account.password == login.password
 
     async def _ask_relay(self, recipient: Recipient) -> None:
         """Answer RCPT with what the relay says."""
