@@ -168,6 +168,11 @@ async def test_a_client_that_does_not_read() -> None:
 
 @on_loops
 async def test_too_large_a_message() -> None:
+    nothing = {"max_body_size": 0}
+    async with serving_app(Chat(), options=nothing) as served, connect(served) as client:
+        await client.send(b"x")
+        with pytest.raises(exceptions.ConnectionClosedError):
+            await client.recv()
     options = {"max_body_size": 1000}
     async with serving_app(Chat(), options=options) as served, connect(served) as client:
         await client.send(b"x" * 1000)

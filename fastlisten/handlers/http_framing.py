@@ -6,9 +6,9 @@ this one may see elsewhere. h11 itself refuses spaces around names, NUL, lengths
 codings other than chunked. It takes, and this module does not:
 
     a line that ends with LF alone, in the head, in a chunk's extension and in trailers
-    CR in the middle of a chunk's extension
+    CR in the middle of a chunk's extension, a blank after its size
     a header field that goes on in the next line (obs-fold)
-    Content-Length together with Transfer-Encoding, or twice
+    Content-Length together with Transfer-Encoding, or twice, or as a list
     Transfer-Encoding in HTTP/1.0
 """
 
@@ -38,7 +38,11 @@ _FOLDED = re.compile(rb"\n[ \t]")
 #: What decides on the length of a body; names of header fields have no space around them here,
 #: because h11 refuses it.
 _LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
+#: A list of lengths, of which h11 takes one if they are all the same.
+_LENGTHS = re.compile(rb"\r\ncontent-length[ \t]*:[^\r\n]*,", re.IGNORECASE)
 _CODING = re.compile(rb"\r\ntransfer-encoding[ \t]*:", re.IGNORECASE)
+#: A chunk's size and a blank.
+_BLANK = re.compile(rb"(?:^|\n)[0-9A-Fa-f]+[ \t]")
 #: A target with the host in it (RFC 9112 3.2.2): authority, then path and query.
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?].*)?)", re.IGNORECASE | re.DOTALL)
 
@@ -114,7 +118,7 @@ class RequestReader(h11.Connection):
         if _FOLDED.search(head):
             raise h11.RemoteProtocolError("a folded header field")
         lengths, codings = len(_LENGTH.findall(head)), len(_CODING.findall(head))
-        if lengths > 1 or (lengths and codings):
+        if lengths > 1 or (lengths and codings) or _LENGTHS.search(head):
             raise h11.RemoteProtocolError("more than one length")
 
     def _begin(self, event: h11.Request) -> h11.Request:
@@ -154,6 +158,8 @@ class RequestReader(h11.Connection):
         lines = lines.removesuffix(b"\r")
         if _HALF.search(lines) or _FOLDED.search(lines):
             raise h11.RemoteProtocolError("half an end of line, or a folded one, between chunks")
+        if _BLANK.search(lines):
+            raise h11.RemoteProtocolError("a blank after the size of a chunk")
         if lines.count(b"\n") > MAX_LINES:
             raise h11.RemoteProtocolError("too many trailers", error_status_hint=431)
         return self._counted(event)

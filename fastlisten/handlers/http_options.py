@@ -41,7 +41,7 @@ OPTIONS: tuple[Option, ...] = (
         maximum=2**53,
         unit="bytes",
         text="The largest body of a request, and the largest message of a websocket; larger "
-        "bodies are answered by 413. `false`: no limit.",
+        "bodies are answered by 413. `false`: no limit, and 16 MiB for a websocket's message.",
         reload="restart",
         extra={"optional": True},
     ),

@@ -83,7 +83,8 @@ class Service:
         self.access_log: bool = options["access-log"]
         self.draining = False
         self.state = _State()
-        self.config = _uvicorn_config(app, self.max_body or _WEBSOCKET_MESSAGE)
+        largest = _WEBSOCKET_MESSAGE if self.max_body is None else self.max_body
+        self.config = _uvicorn_config(app, largest)
 
     def drain(self) -> None:
         """Let each connection end with the response that it is at."""
