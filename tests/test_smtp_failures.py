@@ -166,3 +166,18 @@ def test_a_spooling_failure_is_told_at_the_end(
     assert len(calls) == 3
     settle(lambda: plain.left_over() == [])
     assert plain.delivered() == []
+
+
+def test_a_fault_after_the_delivery_ends_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without an answer the client would wait, and keep its place, for ever."""
+
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(SmtpConnection, "_answer_message", fail)
+    with serve(tmp_path) as served:
+        assert codes(served.say(DIALOGUE)) == [250, 250, 250, 354]
+        settle(lambda: served.protocols == [])
+    assert "ZeroDivisionError: oops" in caplog.text

@@ -24,10 +24,9 @@ from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp_engine import Engine
 from fastlisten.handlers.smtp_events import Content, Transaction
 from fastlisten.handlers.smtp_hops import Hops
-from fastlisten.handlers.smtp_notices import Outcome
 from fastlisten.handlers.smtp_relay_replies import RelayRefused
 from fastlisten.handlers.smtp_replies import reply
-from fastlisten.handlers.smtp_reports import LARGEST_HEADER, wanted
+from fastlisten.handlers.smtp_reports import LARGEST_HEADER, header_of, outcomes, wanted
 from fastlisten.handlers.smtp_source import Source
 from fastlisten.handlers.smtp_trace import return_path
 from fastlisten.mail.accounts import Account
@@ -147,9 +146,24 @@ class Messages(asyncio.Protocol):
             logger.exception("%s: [%s]", self._info.listener, self._info.peer)
             if self._transport is not None and self._engine.waiting:
                 self._engine.reject(_INTERNAL)
-        if self._transport is not None:
-            self._task = None
+        self._task = None
+        self._resume(lambda: None)
+
+    def _resume(self, step: Callable[[], None]) -> None:
+        """Go on after something has ended elsewhere, if the client is still there.
+
+        A fault of the code ends the connection: a client that waits for an answer that does not
+        come would keep its place for ever.
+        """
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            step()
             self._run()
+        except Exception:
+            logger.exception("%s: [%s]", self._info.listener, self._info.peer)
+            transport.abort()
 
     # --- the message --------------------------------------------------------------------------
 
@@ -215,13 +229,15 @@ class Messages(asyncio.Protocol):
 
     def _progress(self) -> None:
         """Go on after a job of the letter has ended."""
+        self._resume(self._next_step)
+
+    def _next_step(self) -> None:
         letter = self._letter
-        if letter is not None and self._transport is not None:
+        if letter is not None:
             if letter.done:
                 self._answer_message(letter)
             elif letter.prepared and self._task is None:
                 self._start(self._hand_over, letter)
-        self._run()
 
     async def _hand_over(self, letter: Letter) -> None:
         """Hand the message to the relay, and publish it then."""
@@ -261,7 +277,7 @@ class Messages(asyncio.Protocol):
             assert transaction is not None
             self._accept_message(letter)
             if self._header is not None:
-                self._report(letter, transaction, bytes(self._header))
+                self._report(letter, transaction, header_of(bytes(self._header)))
         else:
             if self._words:
                 self._log(
@@ -307,24 +323,13 @@ class Messages(asyncio.Protocol):
 
     def _report(self, letter: Letter, transaction: Transaction, header: bytes) -> None:
         """Have the sender told of what was delivered, where that was asked for."""
-        outgoing = self._outgoing
-        if header.startswith(b"\r\n"):
-            header = b""  # there is none, all is body
-        else:
-            header = header.partition(b"\r\n\r\n")[0][:LARGEST_HEADER] + b"\r\n"
-        relayed = [] if outgoing is None else outgoing.recipients
-        known = {id(recipient) for recipient in relayed}
         errors = letter.errors if self._handler.per_recipient else {}
-        failed = {
-            id(recipient)
+        failed = [
+            recipient
             for recipient, home in zip(transaction.recipients, self._homes, strict=False)
             if home in errors
-        }
-        delivered = [each for each in transaction.recipients if id(each) not in known | failed]
-        outcomes = [Outcome("delivered", "2.0.0", wanted(delivered))]
-        if outgoing is not None and not outgoing.relays_dsn:
-            outcomes.append(Outcome("relayed", "2.1.9", wanted(relayed), outgoing.host))
-        for outcome in outcomes:
+        ]
+        for outcome in outcomes(transaction.recipients, failed, self._outgoing):
             self._handler.reports.send(
                 self._handler.office, transaction, outcome, header, bool(self._user)
             )

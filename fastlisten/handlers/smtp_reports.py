@@ -17,6 +17,7 @@ import email.utils
 import functools
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastlisten.handlers.smtp_events import Recipient, Transaction
 from fastlisten.handlers.smtp_notices import Outcome, notice
@@ -27,7 +28,10 @@ from fastlisten.handlers.smtp_trace import return_path
 from fastlisten.mail.address import Mailbox, parse_mailbox
 from fastlisten.mail.delivery import PostOffice
 
-__all__ = ["LARGEST_HEADER", "Reports", "wanted"]
+if TYPE_CHECKING:
+    from fastlisten.handlers.smtp_outgoing import Outgoing
+
+__all__ = ["LARGEST_HEADER", "Reports", "header_of", "outcomes", "wanted"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
@@ -44,6 +48,36 @@ _LAST = 5.0
 def wanted(recipients: Sequence[Recipient]) -> list[Recipient]:
     """Return the recipients for which a notice of success was asked for."""
     return [recipient for recipient in recipients if "SUCCESS" in recipient.notify]
+
+
+def outcomes(
+    recipients: Sequence[Recipient], failed: Sequence[Recipient], outgoing: Outgoing | None
+) -> list[Outcome]:
+    """Return what a message's sender is to be told, by what became of it.
+
+    Args:
+        recipients: all that were accepted.
+        failed: those of them who did not get it.
+        outgoing: the session with the relay, which has it; None if there was none.
+    """
+    relayed = [] if outgoing is None else outgoing.recipients
+    others = {id(recipient) for recipient in (*relayed, *failed)}
+    here = [recipient for recipient in recipients if id(recipient) not in others]
+    found = [Outcome("delivered", "2.0.0", wanted(here))]
+    if outgoing is not None and not outgoing.relays_dsn:
+        found.append(Outcome("relayed", "2.1.9", wanted(relayed), outgoing.host))
+    return found
+
+
+def header_of(beginning: bytes) -> bytes:
+    """Return the header of a message, as far as it is kept.
+
+    Args:
+        beginning: of the message.
+    """
+    if beginning.startswith(b"\r\n"):
+        return b""  # there is none, all is body
+    return beginning.partition(b"\r\n\r\n")[0][:LARGEST_HEADER] + b"\r\n"
 
 
 class Reports:

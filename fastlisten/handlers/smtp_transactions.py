@@ -42,9 +42,7 @@ class Transactions(Messages):
             office.refresh(asyncio.get_running_loop(), lambda: self._looked_up(recipient))
 
     def _looked_up(self, recipient: Recipient) -> None:
-        if self._transport is not None:
-            self._answer_recipient(recipient)
-            self._run()
+        self._resume(lambda: self._answer_recipient(recipient))
 
     def _answer_recipient(self, recipient: Recipient) -> None:
         roster = self._handler.office.accounts.roster
