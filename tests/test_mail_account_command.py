@@ -114,6 +114,37 @@ def test_what_root_adds_belongs_to_the_directory_s_owner(tmp_path: Path) -> None
     assert (path.stat().st_uid, path.stat().st_gid) == (1236, 1237)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_the_server_s_user_can_go_on_after_root(tmp_path: Path) -> None:
+    os.chown(tmp_path, 1234, 1235)
+    path = tmp_path / "accounts.toml"
+    run(add, "a@b", path)
+    lock = Path(f"{path}.lock")
+    assert (lock.stat().st_uid, lock.stat().st_gid) == (1234, 1235)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_root_follows_no_link_of_the_server_s_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("root's")
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 1234, 1235)
+    path = home / "accounts.toml"
+    Path(f"{path}.lock").symlink_to(precious)
+    assert run(add, "a@b", path)[0] == 1
+    Path(f"{path}.lock").unlink()
+    # Even if its name were known.
+    monkeypatch.setattr("secrets.token_hex", lambda octets: "known")
+    (home / ".accounts.toml.known.tmp").symlink_to(precious)
+    assert run(add, "a@b", path)[0] == 1
+    assert precious.read_text() == "root's"
+    assert precious.stat().st_uid == 0
+    assert not path.exists()
+
+
 def test_concurrent_additions_all_arrive(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
     program = (

@@ -320,3 +320,28 @@ def test_a_disk_that_fills_up_is_left_for_the_next(
     assert list(one.errors) == [boxes[0].path, boxes[1].path]
     assert (Path(boxes[2].new) / "name").read_bytes() == b"".join(content)
     assert [path for box in boxes[:2] for path in Path(box.path).rglob("*") if path.is_file()] == []
+
+
+@in_office
+async def test_small_pieces_are_held_within_bounds(office: PostOffice) -> None:
+    ends = threading.Event()
+
+    def wait() -> None:
+        ends.wait(20)
+
+    for _ in range(8):  # all threads of the pool
+        office.submit(wait)
+    watched = Watched(office, [ALICE])
+    letter = watched.letter
+    added = 0
+    while not letter.full:
+        letter.add(b"ab")
+        added += 1
+    # Twice the spool, of objects that take 56 octets each with their place in a list.
+    assert added <= 2 * SPOOL_SIZE // 56
+    ends.set()
+    letter.finish()
+    await watched.until(lambda it: it.done)
+    assert letter.error is None
+    (message,) = Path(office.maildir(ALICE).new).iterdir()
+    assert message.read_bytes() == b"ab" * added

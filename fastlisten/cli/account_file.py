@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -204,13 +205,29 @@ def _string(text: str) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other writers out; the lock is a file of its own because `path` is replaced."""
-    fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Keep other writers out; the lock is a file of its own because `path` is replaced.
+
+    In a directory of the server's user, root follows no link and gives away only what it has made.
+    """
+    lock, flags = f"{path}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(lock, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        fd = os.open(lock, flags)
+    else:
+        _give(fd, path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
+
+
+def _give(fd: int, path: Path) -> None:
+    """Give a file that root has made to the owner of the accounts file, or of its directory."""
+    if os.geteuid() == 0:
+        status = os.stat(path if path.exists() else path.parent)
+        os.fchown(fd, status.st_uid, status.st_gid)
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -219,14 +236,13 @@ def _replace(path: Path, data: bytes) -> None:
     Its owner stays; a new file belongs to whom its directory belongs to, so that what root adds
     can be read by the server's user.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    status = os.stat(path if path.exists() else path.parent)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # Nobody can have put a link where it will be: the name cannot be guessed, and must be new.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
             os.fchmod(fd, 0o600)
-            if os.geteuid() == 0:
-                os.fchown(fd, status.st_uid, status.st_gid)
+            _give(fd, path)
             write_all(fd, data)
             os.fsync(fd)
         finally:
