@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers_http import GET, App, client_of, handler_of, serving_app
-from serving import clean_environment, on_loops, program
+from serving import clean_environment, on_loops, program, soon
 
 from fastlisten.handlers.http_lifespan import Lifespan, LifespanError
 
@@ -25,7 +25,7 @@ class Steps:
         for step in self.steps:
             if step == "receive":
                 self.told.append((await receive())["type"])
-            elif isinstance(step, Exception):
+            elif isinstance(step, BaseException):
                 raise step
             elif isinstance(step, dict):
                 await send(step)
@@ -112,6 +112,9 @@ async def test_an_application_that_does_not_know_it(app: Any) -> None:
             ["receive", message("startup.failed", "no database"), ValueError("x")],
             "failed to start: no database",
         ),
+        (["receive", SystemExit(5)], "failed to start: SystemExit: 5"),
+        ([KeyboardInterrupt()], "failed to start: KeyboardInterrupt"),
+        (["receive", asyncio.CancelledError()], "failed to start: CancelledError"),
     ],
 )
 async def test_a_start_that_fails(mode: Any, steps: list[Any], words: str) -> None:
@@ -129,6 +132,8 @@ async def test_a_start_that_fails(mode: Any, steps: list[Any], words: str) -> No
     [
         ([message("shutdown.failed", "disk full")], "failed to end: disk full"),
         ([ValueError("broken")], "failed to end: ValueError: broken"),
+        ([SystemExit(5)], "failed to end: SystemExit: 5"),
+        ([asyncio.CancelledError()], "failed to end: CancelledError"),
         ([3600], "has not ended within"),
     ],
 )
@@ -139,6 +144,19 @@ async def test_an_end_that_fails(monkeypatch: Any, steps: list[Any], words: str)
     with pytest.raises(LifespanError, match=words):
         await handler.stop()
     assert not Lifespan._all
+
+
+@on_loops
+@pytest.mark.parametrize("error", [SystemExit(5), ValueError("x"), asyncio.CancelledError()])
+async def test_one_that_fails_in_between_ends_nothing_else(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = handler_of(Steps("receive", message("startup.complete"), 0.01, error))
+    await handler.start()
+    await soon(lambda: caplog.records, "the report")
+    assert caplog.records[0].message == "the application failed in its lifespan"
+    with pytest.raises(LifespanError, match="failed to end"):
+        await handler.stop()
 
 
 @on_loops

@@ -47,6 +47,7 @@ class Lifespan:
         self._mode = mode
         self._users = 0
         self._key = (0, 0)
+        self._cancelled = False
         self._events: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] | None = None
@@ -97,6 +98,7 @@ class Lifespan:
                 (task, self._ended), timeout=SHUTDOWN_PATIENCE, return_when=asyncio.FIRST_COMPLETED
             )
         late = begun and not (task.done() or self._ended.done())
+        self._cancelled = True
         task.cancel()
         await asyncio.wait((task,))
         if late:
@@ -121,17 +123,22 @@ class Lifespan:
         }
         try:
             await self._app(scope, self._events.get, self._send)
-        except Exception as error:
+        except BaseException as error:
+            # SystemExit, too: it would end the whole process, without a word, from a task.
+            ends = isinstance(error, (asyncio.CancelledError, GeneratorExit))
+            if ends and self._cancelled:
+                raise
             self._failed(error, started, ended)
         finally:
             if not started.done():
                 self._unknown(started)
 
     def _failed(
-        self, error: Exception, started: asyncio.Future[None], ended: asyncio.Future[None]
+        self, error: BaseException, started: asyncio.Future[None], ended: asyncio.Future[None]
     ) -> None:
         if not started.done():
-            if self._mode == "on":
+            # An application that does not know lifespan raises what it raises, but no SystemExit.
+            if self._mode == "on" or not isinstance(error, Exception):
                 logger.error("the application failed in its lifespan", exc_info=error)
                 text = f"the application failed to start: {type(error).__name__}: {error}"
                 started.set_exception(LifespanError(text))
