@@ -97,10 +97,34 @@ def test_a_loop_that_was_given_outlives_a_start_that_failed() -> None:
         controller = smtp.Controller(Recorder(), "127.0.0.1", taken.getsockname()[1], loop)
         with pytest.raises(OSError, match="in use"):
             controller.start()
+        controller.stop()
     controller.port = 0
     with started(controller), talk(controller.port) as client:
         assert client.say("NOOP") == [250]
     assert loop.is_closed()
+
+
+def test_tasks_may_be_cancelled_with_the_loop() -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    class Waits:
+        async def handle_NOOP(self, *arguments: Any) -> str:
+            began.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+            return "250 never"
+
+    with started(smtp.Controller(Waits(), "127.0.0.1", 0)) as controller:
+        with talk(controller.port) as client:
+            client.send("NOOP")
+            assert began.wait(20)
+            controller.loop.call_soon_threadsafe(controller.cancel_tasks, False)
+            assert ended.wait(20)
+            assert client.reply()[0] == 421
+        controller.loop.call_soon_threadsafe(controller.cancel_tasks)
+        until(controller.loop.is_closed, "the end of the loop")
 
 
 def test_the_loop_may_be_given() -> None:

@@ -94,6 +94,17 @@ class _Base:
             site.server = Server(site, None, self.loop)
         return site.server
 
+    def cancel_tasks(self, stop_loop: bool = True) -> None:
+        """Cancel all tasks of the loop; to be called on it.
+
+        Args:
+            stop_loop: stop the loop as well.
+        """
+        if stop_loop:
+            self.loop.stop()
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+
     async def _serve(self) -> ConnectionServer:
         raise NotImplementedError
 
@@ -169,6 +180,7 @@ class _Threaded(_Base):
         self.ready_timeout = float(os.getenv("AIOSMTPD_CONTROLLER_TIMEOUT", ready_timeout))
         self._thread: threading.Thread | None = None
         self._failures: list[BaseException] = []
+        self._ending = False  # the loop runs for its last time
         self._ready = threading.Event()
 
     def start(self) -> None:
@@ -206,12 +218,19 @@ class _Threaded(_Base):
         assert no_assert or self._thread is not None, "SMTP daemon not running"
         if self._thread is not None:
             if self._thread.is_alive():
-                self.loop.call_soon_threadsafe(self.loop.stop)
+                # The loop may have been stopped otherwise, and be closed.
+                with contextlib.suppress(RuntimeError):
+                    self.loop.call_soon_threadsafe(self._stop_loop)
                 self._thread.join()
             self._thread = None
 
+    def _stop_loop(self) -> None:
+        if not self._ending:
+            self.loop.stop()
+
     def _run(self) -> None:
         loop = self.loop
+        self._ending = False
         asyncio.set_event_loop(loop)
         try:
             self.server = loop.run_until_complete(self._serve())
@@ -225,6 +244,7 @@ class _Threaded(_Base):
         loop.call_soon(self._ready.set)
         try:
             loop.run_forever()
+            self._ending = True
             loop.run_until_complete(self._made.end(self.server))
         finally:
             self._ended()
