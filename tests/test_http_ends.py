@@ -277,7 +277,11 @@ async def test_an_application_that_ends_itself(
 
 
 @on_loops
-async def test_an_application_that_never_waits_lets_others_have_their_turn() -> None:
+async def test_an_application_that_never_waits_lets_others_have_their_turn(
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.setattr("fastlisten.handlers.http_protocol.HALF_OPEN", 0.05)
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan" or scope["path"] != "/endless":
             await App()(scope, receive, send)
