@@ -42,6 +42,12 @@ def plain(name: str, password: str) -> bytes:
     return b"AUTH PLAIN " + base64.b64encode(f"\0{name}\0{password}".encode()) + b"\r\n"
 
 
+def sessions_of(served: Served) -> int:
+    """Return the number of sessions with the relay."""
+    assert served.handler.relay is not None
+    return served.handler.relay.sessions
+
+
 AUTH = plain("alice@example.org", "wonder")
 
 
@@ -172,12 +178,12 @@ def _session(relay: Relay, connection: socket.socket, greeted: bool = False) -> 
                 recipients.append(command)
         elif verb == "DATA":
             if say(relay.answer(command, "354 go on")):
-                lines = []
-                while not lines or lines[-1] != b".\r\n":
-                    lines.append(stream.readline())
-                    if not lines[-1]:
+                received: list[bytes] = []
+                while not received or received[-1] != b".\r\n":
+                    received.append(stream.readline())
+                    if not received[-1]:
                         raise EOFError
-                content = b"".join(lines)
+                content = b"".join(received)
                 said = relay.answer(".", "250 2.0.0 queued as 4711")
                 if said is not None and said.startswith("250"):
                     text = (b"\r\n" + content)[:-3].replace(b"\r\n.", b"\r\n")[2:]

@@ -14,12 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_relay import FOREIGN, Client, Relay, client_of, plain, rcpt, relaying, serving
+from helpers_relay import (
+    FOREIGN,
+    Client,
+    Relay,
+    client_of,
+    plain,
+    rcpt,
+    relaying,
+    serving,
+    sessions_of,
+)
 from smtp_harness import MAIL, Served, reset, settle
 
 from fastlisten.handlers import smtp_outgoing, smtp_relay, smtp_source
-from fastlisten.handlers.smtp_events import Recipient
-from fastlisten.handlers.smtp_relay_replies import quoted, refusal
+from fastlisten.handlers.smtp_events import Recipient, Transaction
+from fastlisten.handlers.smtp_relay_replies import RelayRefused, quoted, refusal
 from fastlisten.mail.address import parse_mailbox
 
 LOCAL = "alice@example.org"
@@ -32,7 +42,7 @@ def session(tmp_path: Path, relay: Relay | None, **options: Any) -> Iterator[tup
     with serving(tmp_path, relay, **options) as served:
         with client_of(served) as client:
             yield served, client
-        settle(lambda: served.handler.relay.sessions == 0)
+        settle(lambda: sessions_of(served) == 0)
         settle(lambda: not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()])
         settle(lambda: not served.left_over())
 
@@ -155,6 +165,7 @@ def test_a_relay_that_does_not_read(tmp_path: Path) -> None:
 
 def test_a_relay_that_refuses_in_the_midst_of_the_message(tmp_path: Path) -> None:
     """It says so and goes, without having read what is coming."""
+    rest: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def relay() -> None:
@@ -166,7 +177,9 @@ def test_a_relay_that_refuses_in_the_midst_of_the_message(tmp_path: Path) -> Non
                     connection.sendall(reply)
                 stream.read(100_000)
                 connection.sendall(b"552 5.3.4 enough\r\n")
-                stream.read(8_000_000)
+                with contextlib.suppress(ConnectionError):
+                    while piece := stream.read1(1 << 20):
+                        rest.append(piece)
 
         thread = threading.Thread(target=relay)
         thread.start()
@@ -178,6 +191,22 @@ def test_a_relay_that_refuses_in_the_midst_of_the_message(tmp_path: Path) -> Non
             reply = client.say((b"x" * 98 + b"\r\n") * 80_000 + b".\r\n")
             assert reply == b"552 5.3.4 The relay says: enough\r\n"
         thread.join(20)
+    # What would be said now would be a line of the message.
+    assert b"QUIT" not in b"".join(rest)
+
+
+def test_a_relay_that_says_yes_to_data_instead_of_go_on(tmp_path: Path) -> None:
+    with (
+        relaying(answers={"DATA": "250 2.0.0 what?"}) as relay,
+        session(tmp_path, relay) as (_, client),
+    ):
+        client.say(MAIL)
+        client.say(rcpt(FOREIGN))
+        client.say(b"DATA")
+        assert client.say(MESSAGE).startswith(b"451 4.5.0 ")
+        settle(relay.at_rest)
+        # Whether it takes what comes for the message is not known: nothing comes.
+        assert relay.commands[-1] == "DATA"
 
 
 def test_a_relay_that_went_away_while_the_client_thought_is_asked_again(tmp_path: Path) -> None:
@@ -228,7 +257,10 @@ def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -
         protocol = served.protocol()
 
         def log_in() -> None:  # there is no AUTH without TLS, and a reset over TLS is another test
-            user = served.handler.office.accounts.roster.login("alice@example.org")
+            roster = served.handler.office.accounts.roster
+            assert roster is not None
+            user = roster.login("alice@example.org")
+            assert user is not None
             protocol._user, protocol._login = user.name, user
             protocol._engine.authenticated = True
 
@@ -249,7 +281,7 @@ def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -
             # The half that still sends keeps it: what was asked for is done, as with any client.
             held.set()
         settle(lambda: served.protocols == [])
-        settle(lambda: served.handler.relay.sessions == 0)
+        settle(lambda: sessions_of(served) == 0)
         held.set()
         settle(lambda: not served.left_over())
         # Without our reply the client sends it again: better twice than never.
@@ -362,9 +394,10 @@ def test_sessions_of_a_user_are_bounded(tmp_path: Path, monkeypatch: pytest.Monk
                 each.say(MAIL)
                 assert each.say(rcpt(FOREIGN)).startswith(expected)
             client.say(b"RSET")
-            settle(lambda: served.handler.relay.sessions == 1)
+            settle(lambda: sessions_of(served) == 1)
             assert other.say(rcpt(FOREIGN)).startswith(b"250 ")
-        settle(lambda: served.handler.relay.sessions == 0)
+        settle(lambda: sessions_of(served) == 0)
+        assert served.handler.relay is not None
         assert not served.handler.relay._users
 
 
@@ -386,7 +419,7 @@ def test_a_goodbye_that_nobody_answers_is_not_waited_for_long(
             client.say(rcpt(FOREIGN))
             client.say(b"DATA")
             assert client.say(MESSAGE).startswith(b"250 ")
-            settle(lambda: served.handler.relay.sessions == 0)
+            settle(lambda: sessions_of(served) == 0)
         held.set()
 
 
@@ -396,10 +429,10 @@ def test_a_session_that_is_given_up_while_it_connects() -> None:
     async def main() -> None:
         settings = smtp_relay.RelaySettings("127.0.0.1", relay.port, "none", "me")
         of = smtp_relay.Relay(settings)
-        outgoing = of.outgoing(smtp_outgoing.Transaction("a@b.example"))
-        relay.pause = lambda _: loop.call_soon_threadsafe(outgoing.abort)
+        outgoing = of.outgoing(Transaction("a@b.example"))
         loop = asyncio.get_running_loop()
-        with pytest.raises((asyncio.CancelledError, smtp_outgoing.RelayRefused)):
+        relay.pause = lambda _: loop.call_soon_threadsafe(outgoing.abort)
+        with pytest.raises((asyncio.CancelledError, RelayRefused)):
             await outgoing.recipient(Recipient(parse_mailbox(FOREIGN)))
         outgoing.abort()
         assert of.sessions == 0
