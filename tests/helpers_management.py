@@ -88,7 +88,8 @@ async def lifespan(app: ASGIApp) -> AsyncIterator[list[dict[str, Any]]]:
     said: asyncio.Queue[Any] = asyncio.Queue()
     heard: asyncio.Queue[Any] = asyncio.Queue()
     heard.put_nowait({"type": "lifespan.startup"})
-    task = asyncio.create_task(app({"type": "lifespan"}, heard.get, said.put))  # type: ignore[arg-type]
+    running: Any = app({"type": "lifespan"}, heard.get, said.put)
+    task: asyncio.Task[None] = asyncio.create_task(running)
     answers = [await said.get()]
     yield answers
     if answers[0]["type"] == "lifespan.startup.complete":

@@ -65,6 +65,7 @@ class Relay:
         implicit: it begins TLS at once.
         messages: what it took: sender line, recipient lines, content (dots as they came removed).
         commands: all lines, in order, but those of messages.
+        cut: what came of the last message that did not come to its end.
         begun: connections so far.
         open: connections now.
         pause: called before each reply, with the command.
@@ -78,6 +79,7 @@ class Relay:
     implicit: bool = False
     messages: list[tuple[str, list[str], bytes]] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+    cut: bytes = b""
     begun: int = 0
     open: int = 0
     pause: Callable[[str], object] | None = None
@@ -182,6 +184,7 @@ def _session(relay: Relay, connection: socket.socket, greeted: bool = False) -> 
                 while not received or received[-1] != b".\r\n":
                     received.append(stream.readline())
                     if not received[-1]:
+                        relay.cut = b"".join(received)
                         raise EOFError
                 content = b"".join(received)
                 said = relay.answer(".", "250 2.0.0 queued as 4711")

@@ -26,7 +26,11 @@ aiosmtpd, pytestmark = foreign("aiosmtpd.smtp")
 HELLO, MAIL, RCPT = ENVELOPE
 NOOP = "NOOP"
 
-auth_mechanism = aiosmtpd.auth_mechanism if aiosmtpd else lambda name: lambda hook: hook
+_Hook = Callable[..., Any]
+
+auth_mechanism: Callable[[str], Callable[[_Hook], _Hook]] = (
+    aiosmtpd.auth_mechanism if aiosmtpd else lambda name: lambda hook: hook
+)
 
 
 def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:

@@ -45,8 +45,8 @@ def test_a_controller_stops_with_open_connections_and_running_hooks() -> None:
             return "250 never"
 
     before = threading.active_count()
-    controller = smtp.Controller(Waits(), "127.0.0.1", 0)
-    assert controller.smtpd is None
+    controller: Any = smtp.Controller(Waits(), "127.0.0.1", 0)
+    assert not controller.smtpd
     controller.start()
     assert controller.port
     assert controller.smtpd is not None
@@ -196,7 +196,7 @@ def test_unthreaded_controllers(tmp_path: Path) -> None:
         controller.begin()
         sock = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
         sock.connect(path or ("127.0.0.1", controller.port))
-        loop.run_until_complete(asyncio.to_thread(lambda sock=sock: dialogue(Talk(sock))))
+        loop.run_until_complete(asyncio.to_thread(lambda one: dialogue(Talk(one)), sock))
         assert handler.only().content == MESSAGE
         if path:
             loop.run_until_complete(end(controller))

@@ -59,18 +59,18 @@ def test_message(suspends: bool, decode_data: bool) -> None:
     def handler() -> Any:
         if not suspends:
 
-            class Sync(handlers.Message):  # type: ignore[misc]
+            class Sync(handlers.Message):  # type: ignore[misc, name-defined]
                 def handle_message(self, message: Message) -> None:
                     taken.append(message)
 
             return Sync()
 
-        class Async(handlers.AsyncMessage):  # type: ignore[misc]
+        class Async(handlers.AsyncMessage):  # type: ignore[misc, name-defined]
             async def handle_message(self, message: Message) -> None:
                 await asyncio.sleep(0.001)
                 taken.append(message)
 
-        return Async(loop=asyncio.AbstractEventLoop())
+        return Async(loop=asyncio.AbstractEventLoop())  # type: ignore[abstract]
 
     with controlled(handler(), decode_data=decode_data) as controller:
         assert send(controller.port) == 250
@@ -79,7 +79,9 @@ def test_message(suspends: bool, decode_data: bool) -> None:
     assert message["X-MailFrom"] == "a@example.com"
     assert message["X-RcptTo"] == "b@example.org"
     assert message["X-Peer"].startswith("('127.0.0.1', ")
-    assert message.get_payload().splitlines() == [".dot"]
+    payload = message.get_payload()
+    assert isinstance(payload, str)
+    assert payload.splitlines() == [".dot"]
 
 
 def test_a_mailbox_of_many_at_once(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_a_handler_that_fails_in_its_thread(tmp_path: Path) -> None:
 def test_a_class_of_ones_own_runs_on_the_loop(tmp_path: Path) -> None:
     threads = []
 
-    class Own(handlers.Mailbox):  # type: ignore[misc]
+    class Own(handlers.Mailbox):  # type: ignore[misc, name-defined]
         def handle_message(self, message: Message) -> None:
             threads.append(threading.current_thread())
 

@@ -105,8 +105,9 @@ def test_every_parameter_has_a_row() -> None:
         if name in Parameters.__dataclass_fields__:
             assert said[name].startswith("there")
         elif "TypeError" in said[name]:
+            given: dict[str, Any] = {name: 1}
             with pytest.raises(TypeError):
-                smtp.Controller(Recorder(), **{name: 1})
+                smtp.Controller(Recorder(), **given)
 
 
 def test_every_hook_has_a_row() -> None:

@@ -88,8 +88,8 @@ async def test_errors_say_what_they_are_about(tmp_path: Path) -> None:
 @on_loops
 async def test_before_the_start_and_after_the_end(tmp_path: Path) -> None:
     async with served(text(tmp_path, listener("it"))) as server:
-        assert server.control.ready
-    assert not server.control.ready
+        before = server.control.ready
+    assert (before, server.control.ready) == (True, False)
     (report,) = await server.control.reports()
     assert report.state is State.CLOSED
     # Nothing is open any more; what was counted is still known.

@@ -20,7 +20,7 @@ from fastlisten.mail.delivery import Letter, PostOffice
 from fastlisten.mail.draft import Draft
 from fastlisten.mail.letter import SPOOL_SIZE
 from fastlisten.mail.maildir import Maildir
-from fastlisten.mail.spool import Spool, unique_name
+from fastlisten.mail.spool import Spool, unique_name, write_all
 
 ALICE, BOB, CAROL = (Account(f"{name}@example.org") for name in ("alice", "bob", "carol"))
 ALL = [ALICE, BOB, CAROL]
@@ -300,7 +300,7 @@ def test_whatever_fails_each_has_it_or_its_error(
 def test_a_disk_that_fills_up_is_left_for_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boxes, real = boxes_in(tmp_path), draft.write_all
+    boxes, real = boxes_in(tmp_path), write_all
 
     def fill(fd: int, data: bytes) -> None:
         place = Path(os.readlink(f"/proc/self/fd/{fd}")).parts[-3]

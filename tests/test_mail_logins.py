@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -331,7 +332,7 @@ def test_a_flood_of_failures_is_counted_in_the_log(
     logins: Logins, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     minutes = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: minutes[0] * 60)
+    monkeypatch.setattr(time, "monotonic", lambda: minutes[0] * 60)
     for _ in range(module.LOGGED + 40):
         logins._log("x", "192.0.2.1")
     assert len(caplog.records) == module.LOGGED

@@ -69,7 +69,7 @@ def test_parallel_connections_gain_nothing() -> None:
         began = now()
         await asyncio.gather(*(attempt(number) for number in range(9)))
         # Three at once; then each its time after the end of the one before.
-        expected = [0, 0, 0]
+        expected = [0.0, 0.0, 0.0]
         for pause in (1, 2, 4, 8, 16, 30):
             expected.append(expected[-1] + 0.25 + pause)
         assert entered == pytest.approx(expected)

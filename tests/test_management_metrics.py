@@ -10,11 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 from certificate_files import authority, table, write
-from helpers_management import IDS, application, listener, managed, settings
+from helpers_management import IDS, listener, managed, settings
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from serving import connect, on_loops, read_all, read_some, served, soon
 
+from fastlisten.management.app import application
 from fastlisten.management.metrics import OPENMETRICS, TEXT, wants_openmetrics
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
@@ -170,7 +171,7 @@ async def test_any_accept_is_answered(tmp_path: Path) -> None:
             "application/openmetrics-text;version=9..9",
             "\xff",
         ):
-            answer = await client.get("/metrics", headers={"accept": accept.encode("latin-1")})
+            answer = await client.get("/metrics", headers=[(b"accept", accept.encode("latin-1"))])
             assert answer.status_code == 200
 
 

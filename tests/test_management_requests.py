@@ -80,7 +80,8 @@ async def test_no_more_is_read_than_is_taken(tmp_path: Path) -> None:
             return {"type": "http.request", "body": bytes(1000), "more_body": True}
 
         for length, most in ((b"1000000", 0), (b"9" * 5000, 0), (b"", 5)):
-            read, sent = 0, []
+            read = 0
+            sent: list[Any] = []
 
             async def keep(message: Any, sent: list[Any] = sent) -> None:
                 sent.append(message)

@@ -42,7 +42,7 @@ class Target:
     failures: list[Any]
 
 
-@SCHEMA.hook
+@SCHEMA.hook  # type: ignore[untyped-decorator]
 def map_path_parameters(context: Any, path_parameters: Any) -> Any:
     """Ask for listeners that exist, two times out of three."""
     if path_parameters and "id" in path_parameters and len(str(path_parameters["id"])) % 3:
@@ -78,7 +78,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 @pytest.mark.parametrize("authorized", [False, True], ids=["no token", "token"])
-@SCHEMA.parametrize()
+@SCHEMA.parametrize()  # type: ignore[untyped-decorator]
 @settings(max_examples=20, suppress_health_check=list(HealthCheck))
 def test_no_request_is_answered_outside_of_the_document(
     case: Any, target: Target, authorized: bool

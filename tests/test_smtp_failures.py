@@ -26,6 +26,7 @@ from smtp_harness import (
 
 from fastlisten.handlers.smtp_connection import SmtpConnection
 from fastlisten.mail import draft, maildir
+from fastlisten.mail.spool import write_all
 
 
 @pytest.fixture(params=SERVERS)
@@ -146,7 +147,7 @@ def test_a_fault_of_the_code_is_a_temporary_failure(
 def test_a_spooling_failure_is_told_at_the_end(
     plain: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = draft.write_all
+    real = write_all
     calls = []
 
     def fail(fd: int, data: bytes) -> None:

@@ -15,7 +15,6 @@ from smtp_harness import HOSTNAME, MAIL, MESSAGE, RCPT, Served, body_of, codes, 
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.handlers.registry import registered_handler
 from fastlisten.handlers.smtp import LmtpHandler
-from fastlisten.mail import draft
 
 HELLO = b"LHLO client.example.com\r\n"
 BOB = b"RCPT TO:<bob@example.org>\r\n"
@@ -78,7 +77,7 @@ def broken(account: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(number, os.strerror(number))
         rename(source, target, *more, **named)
 
-    monkeypatch.setattr(draft.os, "rename", fail)
+    monkeypatch.setattr(os, "rename", fail)
 
 
 @pytest.mark.parametrize(("number", "expected"), [(5, b"451 4.3.0 "), (28, b"452 4.3.1 ")])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_relay import FOREIGN, Relay, client_of, rcpt, relaying, serving
+from helpers_relay import FOREIGN, Relay, client_of, rcpt, relaying, serving, sessions_of
 from smtp_harness import MAIL, settle
 
 from fastlisten.config import loads
@@ -61,7 +61,7 @@ def test_a_message_is_handed_over_before_our_reply(tmp_path: Path) -> None:
         assert relay.commands[-1] == "QUIT"
         assert client.say(MAIL).startswith(b"250 ")
         assert list((tmp_path / "spool").rglob("*.*")) == []
-        settle(lambda: served.handler.relay.sessions == 0)
+        settle(lambda: sessions_of(served) == 0)
 
 
 def test_several_recipients_share_a_session_and_duplicates_are_kept(tmp_path: Path) -> None:

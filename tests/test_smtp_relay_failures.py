@@ -207,6 +207,7 @@ def test_a_relay_that_says_yes_to_data_instead_of_go_on(tmp_path: Path) -> None:
         settle(relay.at_rest)
         # Whether it takes what comes for the message is not known: nothing comes.
         assert relay.commands[-1] == "DATA"
+        assert relay.cut == b""
 
 
 def test_a_relay_that_went_away_while_the_client_thought_is_asked_again(tmp_path: Path) -> None:
