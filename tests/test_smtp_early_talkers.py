@@ -13,7 +13,9 @@ import pytest
 from smtp_harness import DIALOGUE, DONE, HOSTNAME, SERVERS, codes, read_all, serve
 
 from fastlisten import testing
+from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.handlers.smtp_early import Anteroom
 
 GREETING = f"220 {HOSTNAME} ESMTP\r\n".encode()
 REFUSAL = f"554 5.5.0 {HOSTNAME} You spoke before you were greeted\r\n".encode()
@@ -125,3 +127,17 @@ def test_timeouts_begin_with_the_greeting(tmp_path: Path) -> None:
 
     said = asyncio.run(main())
     assert said.startswith(b"220 test.example ESMTP\r\n421 4.4.2 test.example Timeout")
+
+
+def test_the_timer_goes_with_the_client() -> None:
+    async def main() -> None:
+        room = Anteroom(
+            ConnectionInfo("it", "192.0.2.1", 1), 60.0, GREETING, REFUSAL, asyncio.Protocol
+        )
+        room.connection_made(asyncio.Transport())
+        timer = room._timer
+        assert timer is not None
+        room.connection_lost(None)
+        assert timer.cancelled()
+
+    asyncio.run(main())
