@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from fastlisten.cli.account import add, list_accounts
+from fastlisten.cli.account import add, list_accounts, passwd
 
 
 def run(function: object, *arguments: object) -> tuple[int, str, str]:
@@ -75,6 +75,27 @@ def test_failures_of_the_system(tmp_path: Path) -> None:
     assert run(list_accounts, tmp_path)[0] == 1
     (tmp_path / "file").write_text("[account")
     assert run(list_accounts, tmp_path / "file")[0] == 2
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "accounts.toml"
+    path.write_bytes(b"# \xff\n")
+    for code, out, err in (run(list_accounts, path), run(add, "a@b", path)):
+        assert (code, out) == (2, "")
+        assert f"{path}: 'utf-8' codec can't decode byte 0xff" in err
+    assert path.read_bytes() == b"# \xff\n"
+
+
+def test_how_a_password_in_clear_becomes_a_hash(tmp_path: Path) -> None:
+    path = tmp_path / "accounts.toml"
+    path.write_text('[account."a@b"]\npassword = "secret"\n')
+    code, _, err = run(passwd, "a@b", path, "secret")
+    assert code == 2
+    assert "remove the line, and `fastlisten account passwd` makes one" in err
+    assert "secret" not in err
+    path.write_text('[account."a@b"]\n')
+    assert run(passwd, "a@b", path, "secret")[0] == 0
+    assert list(tomli.loads(path.read_text())["account"]["a@b"]) == ["password"]
 
 
 def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

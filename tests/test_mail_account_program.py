@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import tomli
@@ -104,6 +104,48 @@ def test_a_terminal_is_asked_without_echo(tmp_path: Path) -> None:
     assert b"added a@x.example" in said
     assert b"gehe1m" not in said
     assert passwords.verify(hashed(tmp_path, "a@x.example"), b"gehe1m")
+
+
+def closed_output() -> None:
+    os.close(1)
+
+
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_password_that_nobody_saw_is_said_to_be_lost(tmp_path: Path, buffered: str) -> None:
+    def run(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "fastlisten", "account", *arguments],
+            env=clean_environment(XDG_DATA_HOME=str(tmp_path), PYTHONUNBUFFERED=buffered),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            **how,
+        )
+
+    with open("/dev/full", "wb") as full:
+        done = run("add", "a@x.example", "--generate", stdout=full)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "cannot write what was done: No space left on device\n"
+            "the password is lost; make another: fastlisten account passwd a@x.example\n"
+        )
+        assert hashed(tmp_path, "a@x.example")
+        done = run("list", stdout=full)
+        assert done.returncode == 1
+        assert done.stderr == "cannot write what was done: No space left on device\n"
+    heard, end = os.pipe()
+    os.close(heard)
+    with open(end, "wb") as broken:
+        done = run("passwd", "a@x.example", "--generate", stdout=broken)
+        assert done.returncode == 1
+        assert "the password is lost" in done.stderr
+        done = run("list", stdout=broken)
+        assert (done.returncode, done.stderr) == (1, "")
+    done = run("add", "b@x.example", "--generate", preexec_fn=closed_output)
+    assert (done.returncode, done.stderr) == (1, "standard output is closed\n")
+    with pytest.raises(KeyError):
+        hashed(tmp_path, "b@x.example")
 
 
 @pytest.mark.parametrize(

@@ -139,8 +139,11 @@ def list_accounts(accounts_file: _Path, out: TextIO, err: TextIO) -> int:
     """
     try:
         roster = Roster.parse(Path(accounts_file).read_text("utf-8"), str(accounts_file))
-    except (ConfigurationError, UnicodeDecodeError) as error:
+    except ConfigurationError as error:
         err.write(f"{error}\n")
+        return 2
+    except UnicodeDecodeError as error:
+        err.write(f"{accounts_file}: {error}\n")
         return 2
     except FileNotFoundError:
         err.write(f"{accounts_file} does not exist: there are no accounts yet\n")
@@ -213,6 +216,9 @@ def _change(
         return 2
     try:
         account_file.change(path, lambda text: edit(text, canonical))
+    except UnicodeDecodeError as error:
+        err.write(f"{not_done.format(canonical)}:\n{path}: {error}\n")
+        return 2
     except (FastlistenError, ValueError) as error:  # the file, the password, an alias
         err.write(f"{not_done.format(canonical)}:\n{error}\n")
         return 2

@@ -14,6 +14,9 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
+#: Something failed while running.
+_FAILED = 1
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -103,15 +106,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "account":
             return _account(given)
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone. Python would complain once more when it
-        # flushes at exit; nothing is left to say to nobody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output (head, less) has gone; nothing is left to say to nobody.
+        _write_no_more()
         return 1
     parser.print_help(sys.stderr)
     return 2
 
 
+def _write_no_more() -> None:
+    """Drop what standard output holds; Python would complain once more when it flushes at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
 def _account(given: argparse.Namespace) -> int:
+    """Do what is asked, and see to it that what is said arrives."""
+    if sys.stdout is None:  # nothing is changed that nobody is told of
+        print("standard output is closed", file=sys.stderr)
+        return _FAILED
+    generated = getattr(given, "generate", False)
+    try:
+        code = _act(given)
+        sys.stdout.flush()
+    except OSError as error:  # of writing; those of the file are reported
+        if isinstance(error, BrokenPipeError) and not generated:
+            raise
+        _write_no_more()
+        print(f"cannot write what was done: {error.strerror}", file=sys.stderr)
+        if generated:
+            # The file has been changed: what was made up is the password, and nobody knows it.
+            again = f"fastlisten account passwd {given.name}"
+            print(f"the password is lost; make another: {again}", file=sys.stderr)
+        return _FAILED
+    return code
+
+
+def _act(given: argparse.Namespace) -> int:
+    """Do what is asked of the accounts."""
     from fastlisten.cli import account
     from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 

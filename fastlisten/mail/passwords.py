@@ -103,7 +103,7 @@ def read_parameters(phc: str) -> Parameters:
     if match is None:
         raise ValueError(
             "is no argon2id hash ($argon2id$v=19$m=...,t=...,p=...$salt$digest); "
-            "`fastlisten account passwd` makes one"
+            "remove the line, and `fastlisten account passwd` makes one"
         )
     memory, time, lanes = (int(number) for number in match.group(1, 2, 3))
     if memory > _MAX_MEMORY or time > _MAX_TIME or lanes > _MAX_LANES or memory < 8 * lanes:
