@@ -235,7 +235,8 @@ def program(
             for leaving it as it is.
         unchanged: the text is served as it is, its mail in the default data directory; which is
             the same one, by STATE_DIRECTORY.
-        listeners: how many must be listed before the block begins; 0 to wait for its end.
+        listeners: how many must be listed before the block begins; 0 to wait for its end, -1 not
+            to wait.
         wrapper: a command that runs it, with its arguments.
         environ: changes of the environment.
         pass_fds: descriptors that it inherits.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers_http import GET, App, client_of, handler_of, serving_app
-from serving import clean_environment, on_loops, program, soon
+from serving import clean_environment, on_loops, program, soon, until
 
 from fastlisten.handlers.http_lifespan import Lifespan, LifespanError
 
@@ -220,4 +221,22 @@ def test_exit_codes_of_the_program(tmp_path: Path, name: str, code: int, words: 
     with program(tmp_path, CONFIG.format(name=name), listeners=listeners, environ=environ) as it:
         assert (it.stop() if listeners else it.ended()) == code
         assert words in it.err
+        assert "Traceback" not in it.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_start_that_takes_long(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "lifespan_applications.py").write_text(
+        "import asyncio\n"
+        "async def slow(scope, receive, send):\n"
+        "    await receive()\n"
+        "    print('it has begun', flush=True)\n"
+        "    await asyncio.sleep(3600)\n"
+    )
+    environ = {"PYTHONPATH": f"{tmp_path}:{clean_environment()['PYTHONPATH']}"}
+    with program(tmp_path, CONFIG.format(name="slow"), listeners=-1, environ=environ) as it:
+        until(lambda: "it has begun" in it.out, "the start")
+        it.signal(number)
+        assert it.ended() == 0
+        assert f"{number.name}: draining" in it.err
         assert "Traceback" not in it.err

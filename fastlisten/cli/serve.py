@@ -23,7 +23,7 @@ from fastlisten.mail import passwords
 from fastlisten.runtime.make_handler import make_handler
 from fastlisten.runtime.open_files import raise_descriptor_limit
 from fastlisten.runtime.self_signed import MissingLibraryError, check_possible
-from fastlisten.runtime.server import Server
+from fastlisten.runtime.server import Server, StoppedError
 
 __all__ = ["run"]
 
@@ -80,7 +80,7 @@ def _run_loop(server: Server, out: TextIO, err: TextIO) -> int:
     from fastlisten.runtime.event_loop import new_event_loop
 
     async def serve() -> None:
-        with server.signals():
+        with server.signals(), contextlib.suppress(StoppedError):
             await server.startup()
             try:
                 for line in server.describe():

@@ -102,7 +102,7 @@ class AiosmtpdConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._response: asyncio.Future[bytes | None] | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._pieces: list[bytes] = []
+        self._pieces = bytearray()  # of the message; a list of small ones would take much more
         self._reading = True
         self._write_paused = False
         self._scheduled = False
@@ -186,7 +186,7 @@ class AiosmtpdConnection(asyncio.Protocol):
             if isinstance(event, _ASKED):
                 self._ask(event)
             elif isinstance(event, Content):
-                self._pieces.append(event.data)
+                self._pieces += event.data
                 if event.final:
                     self._ask(event)
             elif isinstance(event, Response):
@@ -240,7 +240,7 @@ class AiosmtpdConnection(asyncio.Protocol):
 
     def content(self) -> bytes:
         """Return the message, and forget it."""
-        content = b"".join(self._pieces)
+        content = bytes(self._pieces)
         self._pieces.clear()
         return content
 

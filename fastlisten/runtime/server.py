@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fastlisten._core import Arena, Engine
 from fastlisten._tls import TlsSettings
 from fastlisten.config import Config, ListenerSettings
-from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.errors import ConfigurationError, FastlistenError, Problem
 from fastlisten.handlers.base import Handler
 from fastlisten.runtime.certificates import Certificates
 from fastlisten.runtime.control import Control
@@ -25,13 +25,17 @@ from fastlisten.runtime.loop import engine_for
 from fastlisten.runtime.make_handler import handler_kind, make_handler
 from fastlisten.runtime.sockets import BoundSocket, close_all, listen_all, open_all
 
-__all__ = ["Server"]
+__all__ = ["Server", "StoppedError"]
 
 logger = logging.getLogger("fastlisten")
 
 #: How often a drain looks again whether a busy connection has become idle, in seconds. Short
 #: beside a transaction, long beside a look (a scan of the table of slots).
 _DRAIN_PAUSE = 0.05
+
+
+class StoppedError(FastlistenError):
+    """The server was asked to stop before it had started."""
 
 
 class Server:
@@ -119,6 +123,7 @@ class Server:
 
         Raises:
             StartError: with all failures; nothing is open then.
+            StoppedError: `stop` was called meanwhile; nothing is open then either.
         """
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
         sockets = open_all(self.config.listeners, self.notes)
@@ -129,7 +134,7 @@ class Server:
                 # A bind with port 0 has its port only now.
                 port = handler.settings.port or ports.get(settings.id, 0)
                 handler.settings = dataclasses.replace(handler.settings, port=port)
-                await handler.start()
+                await self._start(handler)
                 started.append(handler)
             listen_all(sockets)
             self._open_listeners(sockets)
@@ -144,6 +149,22 @@ class Server:
                 await handler.stop()
             self._let_go()
             raise
+
+    async def _start(self, handler: Handler) -> None:
+        """Start a handler, which may take as long as the application that it serves; or stop."""
+        assert self._stopping is not None
+        starting = asyncio.ensure_future(handler.start())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait((starting,))
+        if starting.cancelled() and self._stopping.is_set():
+            raise StoppedError("stopped while it started")
+        starting.result()
 
     def _open_listeners(self, sockets: Sequence[BoundSocket]) -> None:
         engine = self._engine = engine_for(asyncio.get_running_loop())
@@ -233,7 +254,7 @@ class Server:
         Raises:
             StartError: with all failures; nothing is open then.
         """
-        with self.signals():
+        with self.signals(), contextlib.suppress(StoppedError):
             await self.startup()
             try:
                 await self.main_loop()
