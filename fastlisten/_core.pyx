@@ -500,7 +500,7 @@ RECORD_HANDSHAKE = R_HANDSHAKE
 cdef struct LogRecord:
     uint64_t time         # wall clock, milliseconds
     int64_t value         # a count, or what the kind says
-    int32_t detail        # an errno, or 0
+    int32_t detail        # an errno, the limit that was reached, or 0
     uint16_t acceptor
     uint16_t port
     uint8_t kind
@@ -552,7 +552,7 @@ cdef class Engine:
         open: descriptors of connections held now.
         capacity: as above; may be set at any time.
         sink: called with (records, dropped): log records as tuples (kind, time in seconds,
-            acceptor, address, port, value, errno), and how many were lost since the last call.
+            acceptor, address, port, value, detail), and how many were lost since the last call.
         closed: no more use.
     """
 
@@ -1404,8 +1404,14 @@ cdef class Engine:
         one.kind = kind
         one.time = fl_walltime()
         one.value = value
-        one.detail = self.overload_errno if kind == R_OVERLOAD else \
-            state.last_errno if kind == R_BROKEN else 0
+        if kind == R_OVERLOAD:
+            one.detail = self.overload_errno
+        elif kind == R_BROKEN:
+            one.detail = state.last_errno
+        elif kind == R_REFUSED and state.row != NULL:
+            one.detail = <int32_t>state.row.limit
+        else:
+            one.detail = 0
         one.acceptor = state.index if state != NULL else 0xFFFF
         one.flags = 0
         if fd >= 0:

@@ -70,6 +70,20 @@ async def test_a_full_listener_is_paused_and_resumed(tmp_path: Path) -> None:
 
 
 @on_loops
+async def test_a_refusal_is_logged_with_the_limit_of_its_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(text(tmp_path, listener("it", "max-connections = 1"))) as server:
+        control, (only,) = server.control, server.listeners
+        port = only.sockets[0].port
+        with await connect("127.0.0.1", port), await connect("127.0.0.1", port):
+            await soon(lambda: control.report("it").refused["limit"] == 1, "the refusal")
+            control.set_limit("it", 2, "a test")
+            await soon(lambda: "refused 1 connection" in caplog.text, "the line")
+    assert "max-connections = 1 reached" in caplog.text
+
+
+@on_loops
 async def test_errors_say_what_they_are_about(tmp_path: Path) -> None:
     async with served(text(tmp_path, listener("it"))) as server:
         control = server.control

@@ -27,7 +27,8 @@ from fastlisten._core import (
 
 __all__ = ["Record", "log_records"]
 
-#: Kind, wall clock in seconds, acceptor (None: the whole engine), address, port, value, errno.
+#: Kind, wall clock in seconds, acceptor (None: the whole engine), address, port, value, detail: an
+#: errno, the limit that was reached, or 0.
 Record: TypeAlias = tuple[int, float, Acceptor | None, str, int, int, int]
 
 logger = logging.getLogger("fastlisten")
@@ -47,10 +48,6 @@ def _peer(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _limit(acceptor: Acceptor | None) -> int:
-    return acceptor.places.limit if acceptor is not None and acceptor.places is not None else 0
-
-
 _LINES: dict[int, tuple[int, Callable[[str, str, Acceptor | None, int, int], str]]] = {
     RECORD_OPENED: (
         logging.DEBUG,
@@ -65,7 +62,7 @@ _LINES: dict[int, tuple[int, Callable[[str, str, Acceptor | None, int, int], str
         lambda name, peer, acceptor, value, number: (
             f"{name}: refused {value} connection{'' if value == 1 else 's'}, "
             f"the first from {peer}: "
-            f"max-connections = {_limit(acceptor)} reached"
+            f"max-connections = {number} reached"
         ),
     ),
     RECORD_TIMED_OUT: (
