@@ -235,6 +235,83 @@ async def test_one_recipient_s_failure_is_not_the_others(office: PostOffice) -> 
 
 
 @in_office
+async def test_only_who_has_it_hears_of_it(office: PostOffice) -> None:
+    Path(office.mail).mkdir()
+    (office.mail / BOB.name).write_text("no directory")
+    heard: list[str] = []
+    ends = [
+        office.subscribe(account.name, lambda event: heard.append(event.account)) for account in ALL
+    ]
+    watched = Watched(office, ALL, independent=True)
+    watched.fill(10)
+    await watched.finish()
+    assert sorted(heard) == [ALICE.name, CAROL.name]
+    for end in ends:
+        end()
+
+
+@in_office
+async def test_a_fault_of_the_code_leaves_nothing_behind(office: PostOffice) -> None:
+    def fail(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Draft, "commit", fail)
+        watched = Watched(office, [ALICE])
+        watched.fill(SPOOL_SIZE + 10)
+        await watched.finish()
+    assert watched.letter.error is not None
+    assert watched.letter.error.errno == errno.EIO
+    assert files(office) == []
+
+
+@in_office
+async def test_abandoned_before_its_turn_nothing_is_written(office: PostOffice) -> None:
+    go, written = threading.Event(), []
+
+    def wait() -> None:
+        assert go.wait(20)
+
+    def write(self: Draft, pieces: list[bytes]) -> None:
+        written.append(pieces)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Draft, "write", write)
+        for _ in range(8):  # all threads of the pool
+            office.submit(wait)
+        watched = Watched(office, [ALICE])
+        watched.fill(10)
+        watched.letter.finish()
+        watched.letter.abandon()
+        go.set()
+        await asyncio.to_thread(office.leave)
+    assert written == []
+    assert files(office) == []
+
+
+@in_office
+async def test_abandoned_while_it_is_written_it_is_not_delivered(office: PostOffice) -> None:
+    reached, go, real = threading.Event(), threading.Event(), Draft.write
+
+    def write(self: Draft, pieces: list[bytes]) -> None:
+        real(self, pieces)
+        reached.set()
+        assert go.wait(20)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Draft, "write", write)
+        watched = Watched(office, [ALICE])
+        watched.fill(10)
+        watched.letter.finish()
+        assert await asyncio.to_thread(reached.wait, 20)
+        watched.letter.abandon()
+        go.set()
+        await asyncio.to_thread(office.leave)
+    await asyncio.sleep(0)
+    assert files(office) == []
+
+
+@in_office
 async def test_where_nobody_gets_it_that_is_the_error(office: PostOffice) -> None:
     office.mail.write_text("no directory")
     for options in ({}, {"spool": True}):

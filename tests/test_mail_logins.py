@@ -122,6 +122,36 @@ def test_every_attempt_costs_one_verification_of_the_same_parameters(
     assert done == [passwords.read_parameters(HASH)]
 
 
+def test_a_name_costs_the_same_however_it_is_spelled(
+    file: Path, logins: Logins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of hashes of two kinds, so that names without an account have either."""
+    hashes = (cheap_hash("a", memory=8), cheap_hash("b", memory=16))
+    file.write_text(
+        "".join(
+            f'[account."{name}@bücher.example"]\npassword = "{phc}"\n'
+            for name, phc in zip(("alice", "bob"), hashes, strict=True)
+        )
+    )
+    costs: list[int] = []
+
+    def verify(phc: str, secret: bytes) -> bool:
+        costs.append(passwords.read_parameters(phc).memory)
+        return False
+
+    monkeypatch.setattr(passwords, "verify", verify)
+    of_all = set()
+    for name in ("alice", "bob", *(f"nobody{number}" for number in range(24))):
+        costs.clear()
+        for local in (name, name.upper(), f'"{name}"', f'"\\{name}"', f'"{name[0]}\\{name[1:]}"'):
+            for domain in ("bücher.example", "xn--bcher-kva.example", "BÜCHER.example"):
+                assert check(logins, f"{local}@{domain}", "wrong") is None
+        assert len(costs) == 15
+        assert len(set(costs)) == 1
+        of_all.add(costs[0])
+    assert of_all == {8, 16}
+
+
 def test_a_decoy_that_matches_lets_nobody_in(
     logins: Logins, monkeypatch: pytest.MonkeyPatch
 ) -> None:

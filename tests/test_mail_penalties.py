@@ -50,6 +50,19 @@ def test_failures_double_the_time_to_wait() -> None:
     run_virtually(main())
 
 
+def test_mistakes_of_long_ago_count_again() -> None:
+    async def main() -> None:
+        those = table()
+        assert await fail(those, b"x") == 0
+        await asyncio.sleep(FORGOTTEN)
+        waited = [await fail(those, b"%d" % number) for number in range(6)]
+        assert waited == pytest.approx([0, 0, 0, 1, 2, 4])
+        assert await fail(those, b"x") == pytest.approx(8)
+        assert await fail(those, b"y") == pytest.approx(16)
+
+    run_virtually(main())
+
+
 def test_parallel_connections_gain_nothing() -> None:
     async def main() -> None:
         those = table()

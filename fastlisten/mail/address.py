@@ -39,8 +39,12 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 _NEEDS_NO_QUOTES = re.compile(rf"{_ATOM}(?:\.{_ATOM})*\Z")
 
 #: Categories of non-ASCII characters that no address may hold: controls (a header could be
-#: broken by NEL), lone surrogates, and everything that looks like a space or a line break.
-_FORBIDDEN = frozenset({"Cc", "Cs", "Zs", "Zl", "Zp"})
+#: broken by NEL), what is not seen but turns the direction of a line round, lone surrogates, and
+#: everything that looks like a space or a line break.
+_FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
+
+#: Of category Cf, but letters of some scripts are written with them (RFC 5892 A.1, A.2).
+_JOINERS = frozenset("\u200c\u200d")
 
 #: Full stops of other scripts, which software that maps domains would turn into a dot.
 _OTHER_DOTS = frozenset("\u3002\uff0e\uff61")
@@ -127,6 +131,7 @@ def _printable(text: str) -> bool:
     return text.isascii() or not any(
         character > "\x7f"
         and (character in _OTHER_DOTS or unicodedata.category(character) in _FORBIDDEN)
+        and character not in _JOINERS
         for character in text
     )
 

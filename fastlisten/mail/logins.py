@@ -23,6 +23,7 @@ from functools import partial
 
 from fastlisten.mail import passwords
 from fastlisten.mail.accounts import Account, Accounts, Roster
+from fastlisten.mail.address import AddressError, parse_mailbox
 from fastlisten.mail.penalties import LoginsBusyError, Penalties
 
 __all__ = ["Logins", "LoginsBusyError"]
@@ -138,7 +139,7 @@ class Logins:
         if roster is None:
             raise LoginsBusyError("the accounts cannot be read")
         account = roster.login(name)
-        phc = self._decoys_of(roster).choose(name)
+        phc = self._decoys_of(roster).choose(_key(name))
         if account is not None and account.password:
             phc = account.password
         try:
@@ -190,3 +191,15 @@ class Logins:
         if wanted:
             shown = name if len(name) <= LOGGED_NAME else name[:LOGGED_NAME] + "..."
             logger.warning("login as %a from [%s] failed", shown, address)
+
+
+def _key(name: str) -> str:
+    """Return what all spellings of an address have in common.
+
+    An account is found under each of them; the work for a name without account must not differ
+    between them either.
+    """
+    try:
+        return parse_mailbox(name).canonical
+    except AddressError:
+        return name
