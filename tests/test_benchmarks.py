@@ -257,10 +257,11 @@ def test_a_document_without_a_place_is_refused_before_anything_is_measured(
     assert run.main(["--quick", "--markdown", str(tmp_path / "missing.md")]) == 1
 
 
-def test_the_document_has_a_place_for_the_table() -> None:
+@pytest.mark.parametrize("name", ["performance.md", "performance-smtp.md"])
+def test_the_documents_have_a_place_for_the_table(name: str) -> None:
     from benchmarks import report
 
-    document = (ROOT / "docs" / "performance.md").read_text()
+    document = (ROOT / "docs" / name).read_text()
     assert document.count(report.BEGIN) == document.count(report.END) == 1
 
 
