@@ -15,7 +15,7 @@ from fastlisten.management.answers import RefusedError
 
 TOKEN = "t" * 43
 
-LOCAL = [("127.0.0.1", 1), ("127.8.9.10", 1), ("::1", 1), ("::ffff:127.0.0.1", 1)]
+LOCAL = [("127.0.0.1", 1), ("127.8.9.10", 1), ("::1", 1), ("::ffff:127.0.0.1", 1), ("::1%lo", 1)]
 
 REMOTE = [
     ("192.0.2.7", 1),

@@ -94,6 +94,20 @@ async def test_without_lifespan_nothing_can_be_changed(tmp_path: Path) -> None:
 
 
 @on_loops
+async def test_after_its_lifespan_nothing_can_be_changed(tmp_path: Path) -> None:
+    async with served(UNMANAGED) as server:
+        app = application(settings(server, tmp_path))
+        async with lifespan(app):
+            token = (tmp_path / "management.token").read_text().strip()
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            headers = {"authorization": f"Bearer {token}"}
+            assert (await client.get("/healthz/live")).status_code == 200
+            answer = await client.post("/api/listeners/it/pause", headers=headers)
+            assert answer.status_code == 401
+
+
+@on_loops
 async def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "management.token").write_text("x" * 43)
     (tmp_path / "management.token").chmod(0o644)

@@ -154,6 +154,8 @@ async def test_openmetrics(tmp_path: Path) -> None:
         ("application/openmetrics-text;q=0", False),
         ("application/openmetrics-text; version=x; q = 1", True),
         ("application/openmetrics-text;q=nan", False),
+        ("text/plain;q=0.5, application/openmetrics-text;q=7", False),
+        ("text/plain;q=7, application/openmetrics-text;q=0.5", True),
         ("application/openmetrics-text;q=x,*/*", False),
         ("application/openmetrics-text;q=-1;q=2", False),
         (";;,,;q=;=,/" * 50, False),
