@@ -185,6 +185,11 @@ def test_one_name_is_needed() -> None:
         Access().check(scope, Headers(raw=[]))
 
 
+def test_an_address_with_a_scope_is_called_by_the_address() -> None:
+    assert decide(("host", "[fe80::1]:80"), server=("fe80::1%eth0", 80)) is False
+    assert decide(("host", "[fe80::2]:80"), server=("fe80::1%eth0", 80)) == 403
+
+
 def test_further_names() -> None:
     names = ("mail.example.net", "2001:DB8::1", "", "[IPv6:2001:db8::2]", "[192.0.2.9]")
     assert decide(("host", "[2001:db8::2]:80"), names=names) is False
