@@ -197,3 +197,52 @@ def test_what_is_partial() -> None:
         connection.next_event()
         found.append(connection.partial)
     assert found == [False, True, False]
+
+
+def test_little_is_worked_at_in_one_go_where_it_may_be_many_chunks() -> None:
+    connection = RequestReader(max_head=8192, max_body=None)
+    assert connection.portion == 512
+    tiny, large = b"1\r\na\r\n" * 20, b"3000;x\r\n" + bytes(0x3000)
+    found = []
+    for data in (CHUNKED, tiny, large[:7], large[7:], b"\r", b"\n0\r\n1: a\r\n", b"\r\n"):
+        connection.receive_data(data)
+        while connection.next_event() not in (h11.NEED_DATA, h11.PAUSED):
+            pass
+        found.append(connection.portion)
+    assert found == [512] * 7
+
+
+def test_much_is_taken_where_it_is_the_data_of_one_chunk_or_of_a_length() -> None:
+    connection = RequestReader(max_head=8192, max_body=None)
+    data = CHUNKED + b"1\r\na\r\n2100;x\r\n"
+    found = []
+    for piece in (data[:-1], b"\n", b"a" * 0x100, b"a" * 0x1000, b"a" * 0x900, b"a" * 0x700):
+        connection.receive_data(piece)
+        while connection.next_event() is not h11.NEED_DATA:
+            pass
+        found.append(connection.portion)
+    assert found == [512, SLICE, SLICE, 0x1000, 0x700, 512]
+    connection = reader()
+    connection.receive_data(HEAD + b"Content-Length: 3\r\n\r\n")
+    connection.next_event()
+    assert connection.portion == SLICE
+
+
+@pytest.mark.parametrize("coding", [False, True])
+def test_lengths_of_bodies_count_for_each_request(coding: bool) -> None:
+    body = b"Content-Length: 600\r\n\r\n" + bytes(600)
+    if coding:
+        body = b"Transfer-Encoding: chunked\r\n\r\n258\r\n" + bytes(600) + b"\r\n0\r\n\r\n"
+    connection = reader()
+    for request in (HEAD + body, HEAD + b"Content-Length: 600\r\n\r\n" + bytes(600)):
+        connection.receive_data(request)
+        events = []
+        while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+            events.append(event)
+        assert isinstance(events[-1], h11.EndOfMessage)
+        connection.send(h11.Response(status_code=204, headers=[]))
+        connection.send(h11.EndOfMessage())
+        connection.start_next_cycle()
+    connection.receive_data(HEAD + b"Content-Length: 600\r\n\r\n")
+    connection.next_event()
+    assert connection.portion == SLICE

@@ -9,8 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers_http import BYE, GET, App, Client, client_of, serving_app
 from serving import needs_ipv6, on_loops, served, soon
+
+from fastlisten.handlers.http_framing import SLICE, RequestReader
 
 
 async def who(client: Client, request: bytes = GET) -> dict[str, Any]:
@@ -270,3 +273,29 @@ async def test_a_client_of_tiny_chunks_does_not_keep_others_waiting() -> None:
         assert app.taken < 20_000
         slow.send(b"0\r\n\r\n")
         assert await slow.response() == (200, b"x" * 40_000)
+
+
+@on_loops
+async def test_what_is_read_in_one_go_is_little_where_it_is_many_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    receive = RequestReader.receive_data
+
+    def noting(reader: RequestReader, data: bytes) -> None:
+        sizes.append(len(data))
+        receive(reader, data)
+
+    monkeypatch.setattr(RequestReader, "receive_data", noting)
+    head, tiny = b"POST /echo HTTP/1.1\r\nHost: a\r\n", b"1\r\nx\r\n" * 2000
+    async with serving_app(App()) as served, client_of(served) as client:
+        request = head + b"Transfer-Encoding: chunked\r\n\r\n" + tiny + b"0\r\n\r\n"
+        assert await client.ask(request) == (200, b"x" * 2000)
+        assert sum(sizes) == len(request)
+        assert max(sizes) == 512
+        body = bytes(1 << 20)
+        assert await client.ask(head + b"Content-Length: %d\r\n\r\n" % len(body) + body) == (
+            200,
+            body,
+        )
+        assert max(sizes) == SLICE

@@ -21,9 +21,14 @@ import h11
 
 __all__ = ["SLICE", "RequestReader"]
 
-#: Octets that are to be given to `RequestReader` at a time. What h11 has consumed is known from
-#: what it has left, which copies it: that must stay small beside h11's own work for a chunk.
+#: The most octets that are to be given to `RequestReader` at a time; see its `portion`. What h11
+#: has consumed is known from what it has left, which copies it: that must stay small beside h11's
+#: own work for a chunk.
 SLICE = 8 * 1024
+
+#: The same where many chunks may be among them: those of one octet take 20 ms for each 8 KiB,
+#: 1.3 ms for this.
+_CHUNKED_SLICE = 512
 
 #: Lines of a head, or of trailers. Each costs h11 some 3 µs, and a head is read in one go; Apache
 #: takes 100 fields, browsers send 20.
@@ -43,6 +48,8 @@ _LENGTHS = re.compile(rb"\r\ncontent-length[ \t]*:[^\r\n]*,", re.IGNORECASE)
 _CODING = re.compile(rb"\r\ntransfer-encoding[ \t]*:", re.IGNORECASE)
 #: A chunk's size and a blank.
 _BLANK = re.compile(rb"(?:^|\n)[0-9A-Fa-f]+[ \t]")
+#: The line before a chunk.
+_SIZE = re.compile(rb"(?:^|\n)([0-9A-Fa-f]+)(?:;[^\n]*)?\r\n")
 #: A target with the host in it (RFC 9112 3.2.2): authority, then path and query.
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?].*)?)", re.IGNORECASE | re.DOTALL)
 
@@ -71,12 +78,21 @@ class RequestReader(h11.Connection):
         self._looked = 0
         self._body = 0
         self._chunked = False
+        self._chunk = 0  # octets of the chunk that is being read which have not come
         self._held = b""
 
     @property
     def hungry(self) -> bool:
         """A request, or the rest of one, is waited for: more can be received."""
         return self.their_state in (h11.IDLE, h11.SEND_BODY)
+
+    @property
+    def portion(self) -> int:
+        """The octets to be given next, at most. All of one portion is worked at in one go."""
+        if self.their_state is h11.SEND_BODY and not self._chunked:
+            return SLICE
+        # Behind the end of a head, too, chunks may follow at once.
+        return max(_CHUNKED_SLICE, min(SLICE, self._chunk))
 
     def next_event(self) -> Event:
         """Return the next event, as h11 does.
@@ -144,6 +160,7 @@ class RequestReader(h11.Connection):
                 raise h11.RemoteProtocolError("the body is too large", error_status_hint=413)
         elif isinstance(event, h11.EndOfMessage):
             self._chunked = False
+            self._chunk = 0
         return event
 
     def _next_chunk(self) -> Event:
@@ -162,6 +179,9 @@ class RequestReader(h11.Connection):
             raise h11.RemoteProtocolError("a blank after the size of a chunk")
         if lines.count(b"\n") > MAX_LINES:
             raise h11.RemoteProtocolError("too many trailers", error_status_hint=431)
+        if found := _SIZE.search(lines):
+            self._chunk = int(found[1], 16)
+        self._chunk -= data
         return self._counted(event)
 
 

@@ -173,7 +173,11 @@ class HttpProtocol(H11Protocol):
             if self._scheduled or time.monotonic() > ends:
                 self._take_turn_later()
                 break
-            self.conn.receive_data(self._input.popleft())
+            piece, portion = self._input.popleft(), self.conn.portion
+            if len(piece) > portion:
+                self._input.appendleft(piece[portion:])
+                piece = piece[:portion]
+            self.conn.receive_data(piece)
             self.handle_events()
         if self._input and not self._ended:
             self.flow.pause_reading()
