@@ -18,6 +18,7 @@ from fastlisten.config.checks import (
     read_binds,
     server_speaks_first,
 )
+from fastlisten.config.checks_http import check_http, check_http_table
 from fastlisten.config.checks_smtp import check_relays, check_smtp
 from fastlisten.config.document import Document
 from fastlisten.config.drafts import Draft, Drafts
@@ -103,8 +104,10 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
         check_listener(document, draft, certificates)
         read_binds(document, draft)
         check_smtp(document, draft)
+        check_http(document, draft)
     check_binds(document, drafts)
     check_relays(document, drafts, reading.handlers)
+    check_http_table(document, drafts, reading.handlers)
     _check_default_backlog(document, host, drafts)
     _report_foreign(document, reader, reading)
     document.check()
