@@ -113,6 +113,14 @@ def test_the_password_is_shown_nowhere() -> None:
     assert "12345" not in str(problem)
 
 
+def test_what_is_shown_instead_of_the_password_is_none() -> None:
+    config = load_text(listener_table("it", RELAY + LOGIN))
+    problem = only_problem(to_toml(config))
+    assert problem.key == "server.listener.it.smtp.relay-password"
+    assert "in the place of the secret" in problem.message
+    assert problem.line
+
+
 def test_the_password_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3cret\n")

@@ -38,7 +38,11 @@ def _parser() -> argparse.ArgumentParser:
         "--json", dest="mode", action="store_const", const="json", help="as one JSON document"
     )
     form.add_argument(
-        "--toml", dest="mode", action="store_const", const="toml", help="as a file that loads again"
+        "--toml",
+        dest="mode",
+        action="store_const",
+        const="toml",
+        help="as a file that loads again, given its secrets",
     )
     form.add_argument(
         "--effective",

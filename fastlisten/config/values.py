@@ -42,6 +42,10 @@ _OBJECT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 # TCP_CA_NAME_MAX of linux/tcp.h is 16 with the final NUL.
 _CONGESTION = re.compile(r"[A-Za-z0-9_-]{1,15}")
 
+#: What stands in the place of a secret; no secret itself, or a file that `show` has written would
+#: be loaded with it.
+_NOT_SHOWN = "(not shown)"
+
 
 class Secret(str):
     """A text that is not repeated in messages, in logs, or by `show`."""
@@ -49,7 +53,7 @@ class Secret(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "(not shown)"
+        return _NOT_SHOWN
 
 
 def _range(option: Option) -> str:
@@ -148,7 +152,10 @@ def _string(option: Option, raw: Any) -> str:
 
 
 def _secret(option: Option, raw: Any) -> Secret:
-    return Secret(_string(option, raw))
+    text = _string(option, raw)
+    if text == _NOT_SHOWN:
+        raise BadValueError("this is what is shown in the place of the secret, not the secret")
+    return Secret(text)
 
 
 def _hidden(value: str | None) -> str | None:

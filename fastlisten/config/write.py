@@ -1,7 +1,8 @@
 """A loaded configuration as text again: TOML that loads to the same listeners, and JSON.
 
 Rules of this file: written values only in TOML (what is inherited is found again by inheriting),
-all values in JSON. Private keys that stand in the configuration itself are not shown.
+all values in JSON. Passwords, and private keys that stand in the configuration itself, are not
+shown; what stands in their place is refused when it is loaded.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def _plain_bind(bind: Bind) -> dict[str, Any]:
 
 
 def to_toml(config: Config) -> str:
-    """Return a configuration that loads to the same listeners."""
+    """Return a configuration that loads to the same listeners, given the secrets it had."""
     process = {option.key: option for option in config.process_options}
     rows = config.server_options
     server = [
