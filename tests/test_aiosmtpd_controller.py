@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,32 @@ def test_tasks_may_be_cancelled_with_the_loop() -> None:
             assert client.reply()[0] == 421
         controller.loop.call_soon_threadsafe(controller.cancel_tasks)
         until(controller.loop.is_closed, "the end of the loop")
+
+
+@pytest.mark.parametrize("make_loop", [fastlisten.new_event_loop, asyncio.SelectorEventLoop])
+@pytest.mark.parametrize("suspends", [False, True])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_hook_that_exits_ends_the_listener_too(
+    suspends: bool, make_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    class Exits:
+        async def handle_NOOP(self, *arguments: Any) -> str:
+            if suspends:
+                await asyncio.sleep(0)
+            raise SystemExit(3)
+
+    controller = smtp.Controller(Exits(), "127.0.0.1", 0, make_loop())
+    controller.start()
+    with talk(controller.port) as idle, talk(controller.port) as client:
+        assert idle.say("RSET") == [250]
+        client.send("NOOP")
+        until(controller.loop.is_closed, "the end of the loop")
+        assert controller.server is None
+        # Nobody is left waiting, neither who is connected nor who comes.
+        assert idle.reply() == (0, [])
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", controller.port), 20)
+    controller.stop()
 
 
 def test_the_loop_may_be_given() -> None:

@@ -244,11 +244,24 @@ class _Threaded(_Base):
         loop.call_soon(self._ready.set)
         try:
             loop.run_forever()
-            self._ending = True
-            loop.run_until_complete(self._made.end(self.server))
         finally:
-            self._ended()
-            self._close_loop()
+            # Also where a hook's SystemExit has ended the loop: nobody shall connect and wait.
+            self._ending = True
+            try:
+                self._end()
+            finally:
+                self._ended()
+                self._close_loop()
+
+    def _end(self) -> None:
+        """Stop serving, whatever hooks raise meanwhile."""
+        assert self.server is not None
+        ending = self.loop.create_task(self._made.end(self.server))
+        while not ending.done():
+            # What ends the loop comes twice where the hook had suspended: its task's end, too.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                self.loop.run_until_complete(ending)
+        ending.result()
 
     def _close_loop(self) -> None:
         """End what handlers have left running on the loop, and close it."""
