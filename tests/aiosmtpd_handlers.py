@@ -7,7 +7,12 @@ from typing import Any
 
 
 class Tell:
-    """Answers a message with what it was told, and made with."""
+    """Answers a message with what it was told, and made with.
+
+    Its auth_url is a setting, and no mechanism.
+    """
+
+    auth_url = "https://example.org/"
 
     def __init__(self, first: str = "-", second: str = "-") -> None:
         self.words = f"{first} {second}"

@@ -92,6 +92,35 @@ def test_no_authentication_inside_a_transaction() -> None:
             assert client.say(HELLO, MAIL, PLAIN) == [250, 250, code]
 
 
+@pytest.mark.parametrize(
+    ("identity", "theirs_says", "ours_says"),
+    [("", 235, 235), ("user", 235, 235), ("another", 235, 535), ("User", 235, 535)],
+)
+def test_nobody_acts_for_another(identity: str, theirs_says: int, ours_says: int) -> None:
+    """RFC 4616 2: aiosmtpd passes over the authorization identity, and lets him in."""
+    line = f"AUTH PLAIN {b64(chr(0).join((identity, 'user', 'secret')).encode())}"
+    for serve, code in ((theirs, theirs_says), (controlled, ours_says)):
+        with (
+            serve(Recorder(), authenticator=authenticate, auth_require_tls=False) as controller,
+            talk(controller.port) as client,
+        ):
+            assert client.say(HELLO, line) == [250, code]
+
+
+def test_an_attribute_that_cannot_be_called_is_no_mechanism() -> None:
+    class Settings(Mechanisms):
+        auth_token = None
+        auth_url = "https://example.org/"
+
+    with (
+        controlled(Settings(), auth_require_tls=False) as controller,
+        talk(controller.port) as client,
+    ):
+        (line,) = (it for it in client.ask(HELLO)[1] if it.startswith("AUTH "))
+        assert set(line.split()[1:]) == {"ASKS", "OLD", "X-DECORATED", "TELLS-ITSELF"}
+        assert client.say("AUTH TOKEN eA==") == [504]
+
+
 class Decides(Recorder):
     """Has handle_AUTH, which leaves some to the server's own mechanisms."""
 

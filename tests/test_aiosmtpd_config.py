@@ -121,6 +121,8 @@ def test_submission_asks_the_accounts(served: Program) -> None:
         client.starttls()
         assert "AUTH LOGIN PLAIN" in client.ask(HELLO)[1]
         assert client.say(MAIL, plain("alice@example.org", "wrong")) == [530, 535]
+        for_another = b64(b"bob@example.org\0alice@example.org\0secret")
+        assert client.say(f"AUTH PLAIN {for_another}") == [535]
         assert client.say("AUTH LOGIN", b64(b"al@example.org"), b64(b"secret")) == [334, 334, 235]
         assert client.say(MAIL, "RCPT TO:<b@anywhere.example>") == [250, 250]
         assert client.data()[1][0].startswith("alice@example.org: a@example.com to")

@@ -116,8 +116,10 @@ class Hosted:
     @property
     def _owns_auth(self) -> bool:
         """Whether the handler says who may log in."""
-        names = dir(self._kind)
-        return "handle_AUTH" in names or any(name.startswith("auth_") for name in names)
+        kind = self._kind
+        return hasattr(kind, "handle_AUTH") or any(
+            name.startswith("auth_") and callable(getattr(kind, name, None)) for name in dir(kind)
+        )
 
     def notes(self) -> tuple[str, ...]:
         """Return which settings have no effect."""

@@ -139,6 +139,10 @@ class Server:
         if len(parts) != 3:
             await self.push("501 5.5.2 Can't split auth value")
             return AuthResult(success=False, handled=True)
+        if parts[0] not in (b"", parts[1]):
+            # Who asks to act for another must not be let in as himself (RFC 4616 2), and the
+            # authenticator does not hear for whom.
+            return AuthResult(success=False, handled=False)
         return await self._authenticate("PLAIN", LoginPassword(parts[1], parts[2]))
 
     async def auth_LOGIN(self, _: Any, args: list[str]) -> AuthResult:  # noqa: N802

@@ -215,6 +215,8 @@ def _auth_hooks(handler: Any) -> dict[str, Callable[..., Any]]:
         if not name.startswith("auth_"):
             continue
         hook = getattr(handler, name)
+        if not callable(hook):
+            continue  # a setting: auth_url, auth_token
         written = name.removeprefix("auth_").replace("__", "-")
         mechanism = getattr(hook, "__auth_mechanism_name__", written).upper()
         if _MECHANISM.match(mechanism) is None:
