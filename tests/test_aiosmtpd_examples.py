@@ -7,6 +7,7 @@ import io
 import mailbox
 import smtplib
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from pathlib import Path
@@ -92,6 +93,31 @@ def test_a_mailbox_of_many_at_once(tmp_path: Path) -> None:
     assert found == {250}
     kept = mailbox.Maildir(tmp_path / "mail", create=False)
     assert sorted(int(message["Subject"]) for message in kept) == list(range(24))
+
+
+def test_a_mailbox_is_given_one_message_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, real = threading.Semaphore(1), mailbox.Maildir.add
+    alone: list[bool] = []
+
+    def add(self: Any, message: Any) -> Any:
+        first = inside.acquire(blocking=False)
+        alone.append(first)
+        time.sleep(0.01)  # long enough for the others, were they let in
+        try:
+            return real(self, message)
+        finally:
+            if first:
+                inside.release()
+
+    monkeypatch.setattr(mailbox.Maildir, "add", add)
+    with (
+        controlled(handlers.Mailbox(tmp_path / "mail")) as controller,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        assert set(pool.map(lambda _: send(controller.port), range(8))) == {250}
+    assert alone == [True] * 8
 
 
 def test_what_blocks_does_not_hold_up_the_loop(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -85,6 +86,25 @@ def test_a_message_in_many_pieces_beside_a_slow_hook() -> None:
         client.send(b".", MAIL, RCPT, "QUIT")
         assert [client.reply()[0] for _ in range(8)] == [250, 250, 250, 354, 250, 250, 250, 221]
     assert handler.only().content == message
+
+
+def test_a_message_takes_about_its_size_however_it_comes() -> None:
+    """Chunks of two octets, kept one by one, would take twenty times as much."""
+    number, handler = 20_000, Recorder()
+    with controlled(handler) as controller, talk(controller.port) as client:
+        client.say(HELLO, MAIL, RCPT, "NOOP")
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(number // 1000):
+                client.sock.sendall(b"BDAT 2\r\nab" * 1000)
+                assert {client.reply()[0] for _ in range(1000)} == {250}
+            taken = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        assert client.say("BDAT 0 LAST") == [250]
+    assert handler.only().content == b"ab" * number
+    assert taken < 8 * 2 * number
 
 
 class Fails(Recorder):
