@@ -14,6 +14,8 @@ from helpers_foreign import foreign
 from helpers_http import GET, App, client_of, serving_app
 from serving import PATIENCE, on_loops, soon
 
+from fastlisten.handlers.http import HttpHandler
+
 websockets, client_module, exceptions, pytestmark = foreign(
     "websockets", "websockets.asyncio.client", "websockets.exceptions"
 )
@@ -143,6 +145,19 @@ async def test_a_drain_closes_with_1012() -> None:
             await soon(lambda: not served.listener.drain(), "the end of the drain")
         await soon(lambda: not app.open, "the ends of the application")
     assert ("websocket.disconnect", 1012) in app.told
+
+
+@on_loops
+async def test_a_handshake_that_comes_after_the_drain_began() -> None:
+    """Nobody would tell it later: on a connection whose TLS has taken long, as an example."""
+    app = Chat()
+    async with serving_app(app) as served, client_of(served) as client:
+        handler = served.handler
+        assert isinstance(handler, HttpHandler)
+        handler.drain()
+        client.send(HANDSHAKE)
+        assert (await client.head()).startswith(b"HTTP/1.1 500 ")
+        await soon(lambda: not app.open, "the end of the application")
 
 
 @on_loops
