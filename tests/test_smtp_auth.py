@@ -75,7 +75,7 @@ def test_a_login_by_the_other_mechanism(served: Served) -> None:
 def test_a_wrong_login(served: Served, name: str, password: str) -> None:
     with client_of(served, auth=b"") as client:
         assert client.say(plain(name, password)) == b"535 5.7.8 Name or password is wrong\r\n"
-        assert not served.protocol()._engine.authenticated
+        assert not served.protocol().engine.authenticated
         assert client.say(AUTH).startswith(b"235 ")
 
 

@@ -30,7 +30,7 @@ from smtp_harness import (
     settle,
 )
 
-from fastlisten.handlers.smtp_connection import READ_AHEAD
+from fastlisten.handlers.smtp_flow import READ_AHEAD
 from fastlisten.mail import letter, maildir
 
 
@@ -122,7 +122,7 @@ def test_input_during_a_delivery_is_kept_within_bounds(
         sender.start()
         protocol = served.protocol()
         settle(lambda: not protocol._reading)
-        assert protocol._engine.buffered <= READ_AHEAD + 256 * 1024
+        assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024
         gate.opened.set()
         said += read_all(client)
         sender.join()
@@ -138,7 +138,7 @@ def test_a_client_that_reads_nothing_stops_being_served(served: Served) -> None:
         settle(lambda: protocol._write_paused and not protocol._reading)
         transport = protocol._transport
         assert served.call(transport.get_write_buffer_size) < 200_000
-        assert protocol._engine.buffered <= READ_AHEAD + 256 * 1024
+        assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024
         said = read_all(client)
         sender.join()
     assert codes(said) == [214] * count + [221]
@@ -159,7 +159,7 @@ def test_memory_for_a_message_is_bounded_while_the_disk_is_slow(
         settle(lambda: not protocol._reading)
         assert gate.reached.wait(20)
         assert protocol._letter._pending_size <= letter.SPOOL_SIZE + 256 * 1024
-        assert protocol._engine.buffered <= READ_AHEAD + 256 * 1024
+        assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024
         gate.opened.set()
         said += read_all(client)
         sender.join()
@@ -186,7 +186,7 @@ def test_shares_of_the_loop(plain: Served) -> None:
 
         def first_share() -> tuple[bool, int]:
             protocol.data_received(b"RSET\r\n" * 2000)
-            return protocol._scheduled, protocol._engine.buffered
+            return protocol._scheduled, protocol.engine.buffered
 
         assert plain.call(first_share) == (True, 6 * (2000 - 512))
         client.shutdown(socket.SHUT_WR)

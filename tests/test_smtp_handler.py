@@ -64,11 +64,11 @@ def test_the_trace_names_no_recipient_of_several_and_says_smtp_after_helo(plain:
 def test_the_trace_of_other_clients(peer: str, tls: bool, expected: bytes) -> None:
     handler = SmtpHandler(HandlerSettings("smtp", "smtp", HOSTNAME))
     protocol = SmtpConnection(handler, ConnectionInfo("smtp", peer, 0, tls=tls))
-    protocol._engine.receive(ENVELOPE)
+    protocol.engine.receive(ENVELOPE)
     for _ in range(2):
-        protocol._engine.next_event()
-        protocol._engine.accept()
-    text = handler.received(protocol._info, protocol._engine, "ID")
+        protocol.engine.next_event()
+        protocol.engine.accept()
+    text = handler.received(protocol._info, protocol.engine, "ID")
     assert expected in text
     assert (b" with ESMTPS id ID\r\n" if tls else b" with ESMTP id ID\r\n") in text
 

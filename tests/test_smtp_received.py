@@ -50,7 +50,7 @@ def test_the_kind_of_transmission(
     kind, name = (LmtpHandler, "lmtp") if lmtp else (SmtpHandler, "smtp")
     handler = kind(HandlerSettings("x", name, "mx.example.org"))
     protocol = SmtpConnection(handler, ConnectionInfo("x", "192.0.2.1", 1, tls=tls))
-    engine = protocol._engine
+    engine = protocol.engine
     engine.receive(f"{hello} c\r\nMAIL FROM:<a@b.example>{words}\r\n".encode() + RCPT)
     for _ in range(2):
         engine.next_event()

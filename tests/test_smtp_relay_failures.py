@@ -263,7 +263,7 @@ def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -
             user = roster.login("alice@example.org")
             assert user is not None
             protocol._user, protocol._login = user.name, user
-            protocol._engine.authenticated = True
+            protocol.engine.authenticated = True
 
         served.call(log_in)
         client.connection.sendall(MAIL + rcpt(FOREIGN) + rcpt(LOCAL))

@@ -1,24 +1,17 @@
 """One SMTP connection whose events go to the hooks of an aiosmtpd handler.
 
-Rules of this file: the transport and the engine; which hook is asked and what its answer means is
-in aiosmtpd_dialogue.py. The greeting has been sent when an object is made.
-
-What stops a connection's engine for a while, each ended by a callback that calls `_run` again:
+Rules of this file: events in their order, and hooks that suspend; which hook is asked and what its
+answer means is in aiosmtpd_dialogue.py, when something is executed in smtp_flow.py. What the engine
+waits for:
 
     a hook has suspended                    its task's end -> _hook_ended
     a hook waits for a response to AUTH     nothing: `_run` goes on, and gives it the response
-    the client does not read its replies    pause_writing / resume_writing
-    it has had its share of the loop        call_soon -> _take_turn
-    TLS begins                              start_tls -> _secured
-
-Meanwhile input is kept by the engine up to `READ_AHEAD`; then reading stops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from fastlisten.handlers.aiosmtpd_dialogue import Dialogue
@@ -31,27 +24,19 @@ from fastlisten.handlers.smtp_events import (
     Command,
     Content,
     Event,
-    Goodbye,
     Mail,
     Recipient,
     Reset,
     Response,
-    StartTls,
 )
-from fastlisten.handlers.smtp_replies import NO_TLS_NOW, reply
+from fastlisten.handlers.smtp_flow import Flow
+from fastlisten.handlers.smtp_replies import reply
 
 if TYPE_CHECKING:
+    from fastlisten._tls import TlsSettings
     from fastlisten.handlers.aiosmtpd_site import Site
 
 __all__ = ["AiosmtpdConnection"]
-
-logger = logging.getLogger("fastlisten.smtp")
-
-#: Octets of pipelined input that are kept while nothing can be executed, before reading stops.
-READ_AHEAD = 64 * 1024
-
-#: Batches of replies that one connection may write before others get their turn.
-SHARE = 8
 
 _GIVEN_UP = reply(421, "4.3.0", "The server gave up; try again later")
 
@@ -62,7 +47,7 @@ _ASKED = (Command, Mail, Recipient, Auth)
 _OF_TLS = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
 
 
-class AiosmtpdConnection(asyncio.Protocol):
+class AiosmtpdConnection(Flow):
     """One connection.
 
     Args:
@@ -70,7 +55,6 @@ class AiosmtpdConnection(asyncio.Protocol):
         info: where it comes from; None: the transport says.
 
     Attributes:
-        engine: its session.
         server: what hooks get; made with the connection.
         held: what hooks have pushed during an AUTH dialogue; None outside of one.
     """
@@ -79,35 +63,24 @@ class AiosmtpdConnection(asyncio.Protocol):
         "_context",
         "_dialogue",
         "_drained",
-        "_eof",
         "_info",
         "_pieces",
-        "_reading",
         "_response",
-        "_scheduled",
         "_site",
         "_task",
-        "_transport",
-        "_write_paused",
-        "engine",
         "held",
         "server",
     )
 
     def __init__(self, site: Site, info: ConnectionInfo | None = None) -> None:
+        super().__init__(Engine(site.limits, info is not None and info.tls))
         self._site = site
         self._info = info
-        self._transport: asyncio.Transport | None = None
         self._context = contextvars.copy_context()
         self._task: asyncio.Task[None] | None = None
         self._response: asyncio.Future[bytes | None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._pieces = bytearray()  # of the message; a list of small ones would take much more
-        self._reading = True
-        self._write_paused = False
-        self._scheduled = False
-        self._eof = False
-        self.engine = Engine(site.limits, info is not None and info.tls)
         self.held: bytes | None = None
         self.server = site.server = Server(site, self, asyncio.get_running_loop())
         self._dialogue = Dialogue(site, self)
@@ -135,27 +108,11 @@ class AiosmtpdConnection(asyncio.Protocol):
             self.engine.encrypted = True
         self._begin_session()
 
-    def data_received(self, data: bytes) -> None:
-        """Take what the client sent."""
-        self.engine.receive(data)
-        self._run()
-
-    def eof_received(self) -> bool:
-        """Keep the connection for what the client still waits for, where its half can end."""
-        self._eof = True
-        transport = self._transport
-        return self._at_work() and transport is not None and transport.can_write_eof()
-
-    def pause_writing(self) -> None:
-        """Execute nothing more: the client does not read its replies."""
-        self._write_paused = True
-
     def resume_writing(self) -> None:
-        """Go on."""
-        self._write_paused = False
+        """Go on, and let a hook go on that waits for it."""
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-        self._run()
+        super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything; a hook that is running is cancelled, as in aiosmtpd."""
@@ -171,67 +128,29 @@ class AiosmtpdConnection(asyncio.Protocol):
         self.server.detach()
         del self._dialogue
 
-    # --- the engine ---------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        """Execute what can be executed now, and write the replies at once."""
-        transport, engine = self._transport, self.engine
-        if transport is None or transport.is_closing():
-            return
-        batches = 0
-        while not (self._write_paused or self._scheduled or self._held_up()):
-            event = engine.next_event()
-            if event is None:
-                break
-            if isinstance(event, _ASKED):
+    def _handle(self, event: Event) -> None:
+        """Do what an event asks for."""
+        if isinstance(event, _ASKED):
+            self._ask(event)
+        elif isinstance(event, Content):
+            self._pieces += event.data
+            if event.final:
                 self._ask(event)
-            elif isinstance(event, Content):
-                self._pieces += event.data
-                if event.final:
-                    self._ask(event)
-            elif isinstance(event, Response):
-                self._respond(event.data)
-            elif isinstance(event, Reset):
-                self.forget()
-            elif isinstance(event, StartTls):
-                if self._dialogue.start_tls() and self._start_tls(transport):
-                    return
-            elif isinstance(event, Goodbye):
-                if replies := engine.replies():
-                    transport.write(replies)
-                transport.close()
-                return
-            else:  # Flush
-                transport.write(engine.replies())
-                batches += 1
-                if batches == SHARE:
-                    self._scheduled = True
-                    asyncio.get_running_loop().call_soon(self._take_turn)
-            if transport.is_closing():  # a hook may close it
-                return
-        if replies := engine.replies():
-            transport.write(replies)
-        if self._eof:
-            if not self._at_work():
-                transport.close()
-        elif (engine.buffered <= READ_AHEAD) is not self._reading:
-            self._reading = not self._reading
-            if self._reading:
-                transport.resume_reading()
-            else:
-                transport.pause_reading()
+        elif isinstance(event, Response):
+            self._respond(event.data)
+        elif isinstance(event, Reset):
+            self.forget()
+        else:
+            raise AssertionError(f"nobody asked for {event}")
 
-    def _take_turn(self) -> None:
-        self._scheduled = False
-        self._run()
+    def _leave(self) -> None:
+        """Keep all: the session's end is known when the connection's is."""
 
     def _held_up(self) -> bool:
         """Whether a hook is running that is not waiting for the client's response."""
         return self._task is not None and self._response is None
-
-    def _at_work(self) -> bool:
-        """Whether something will call `_run` again without the client's doing."""
-        return self._write_paused or self.working
 
     def forget(self) -> None:
         """Drop what is kept of a transaction."""
@@ -335,30 +254,27 @@ class AiosmtpdConnection(asyncio.Protocol):
             session.ssl = {name: transport.get_extra_info(name) for name in _OF_TLS}
         self.forget()
 
-    def _start_tls(self, transport: asyncio.Transport) -> bool:
-        """Give the go-ahead and begin the handshake; whether that was possible."""
-        settings = self._site.tls
-        begin = getattr(transport, "start_tls", None)
-        if settings is None or begin is None or self._eof:
-            self.engine.reject(NO_TLS_NOW)
-            return False
-        transport.pause_reading()
-        self.engine.accept()
-        self.forget()
-        transport.write(self.engine.replies())
-        self._reading = True  # as it will be afterwards, whatever it was before
-        if not transport.is_closing():
-            begin(settings).add_done_callback(self._secured)
-        return True
+    @property
+    def _tls(self) -> TlsSettings | None:
+        """How TLS begins."""
+        return self._site.tls
 
-    def _secured(self, done: asyncio.Future[asyncio.Transport]) -> None:
-        """Go on over the new transport; a handshake that failed ends in connection_lost."""
-        if done.cancelled() or done.exception() is not None:
-            logger.debug("%s: no TLS with %r", self._site.listener, self.server.session.peer)
-        elif self._transport is not None and self.engine.securing:
-            self._transport = self.server.transport = done.result()
-            self._write_paused = False
-            self.engine.tls_started()
-            self._begin_session()
-            if self._dialogue.asks_after_tls:
-                self._step(self._dialogue.tls_started())
+    def _start_tls(self, transport: asyncio.Transport) -> bool:
+        """Give the go-ahead, if the handler has nothing against it, and begin the handshake."""
+        return self._dialogue.start_tls() and super()._start_tls(transport)
+
+    def _forget_session(self) -> None:
+        """Forget the transaction; the session is made anew when TLS has begun."""
+        self.forget()
+
+    def _tls_begun(self) -> None:
+        """Begin anew, and tell the handler."""
+        self.server.transport = self._transport
+        self._begin_session()
+        if self._dialogue.asks_after_tls:
+            self._step(self._dialogue.tls_started())
+
+    def _whence(self) -> tuple[str, str]:
+        """Return the listener and the client's address."""
+        peer = self.server.session.peer
+        return self._site.listener, str(peer[0]) if peer else ""

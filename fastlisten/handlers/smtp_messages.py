@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp_engine import Engine
 from fastlisten.handlers.smtp_events import Content, Transaction
+from fastlisten.handlers.smtp_flow import Flow
 from fastlisten.handlers.smtp_hops import Hops
 from fastlisten.handlers.smtp_relay_replies import RelayRefused
 from fastlisten.handlers.smtp_replies import reply
@@ -51,12 +52,11 @@ _Given = TypeVar("_Given")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class Messages(asyncio.Protocol):
+class Messages(Flow):
     """The part of a connection that deals with messages."""
 
     __slots__ = (
         "_accounts",
-        "_engine",
         "_handler",
         "_header",
         "_homes",
@@ -68,16 +68,14 @@ class Messages(asyncio.Protocol):
         "_outgoing",
         "_skip",
         "_task",
-        "_transport",
         "_user",
         "_words",
     )
 
     def __init__(self, handler: SmtpHandler, info: ConnectionInfo) -> None:
+        super().__init__(Engine(handler.limits, info.tls))
         self._handler = handler
         self._info = info
-        self._engine = Engine(handler.limits, info.tls)
-        self._transport: asyncio.Transport | None = None
         self._user = ""  # the name of the account that the client has logged in to
         self._login: Account | None = None  # as it was then
         self._accounts: dict[str, Account] = {}
@@ -91,13 +89,14 @@ class Messages(asyncio.Protocol):
         self._words = ""  # the relay's about the message
         self._task: asyncio.Task[None] | None = None  # what the engine waits for, unless a letter
 
-    def _run(self) -> None:
-        """Execute what can be executed now, and write the replies at once."""
-        raise NotImplementedError
-
     def _cipher(self) -> str:
-        """Return protocol version and cipher in words, empty without TLS."""
-        raise NotImplementedError
+        """Return protocol version and cipher as Postfix words them, empty without TLS."""
+        transport = self._transport
+        tls = None if transport is None else transport.get_extra_info("ssl_object")
+        if tls is None or tls.cipher() is None:
+            return ""
+        name, _, bits = tls.cipher()
+        return f"{tls.version()} with cipher {name} ({bits} bits)"
 
     def _forget(self, gone: bool = False) -> None:
         """Drop what is kept of a transaction, and what is under way for it.
@@ -121,7 +120,7 @@ class Messages(asyncio.Protocol):
                 self._outgoing.finish()
             self._outgoing = None
 
-    def _crammed(self) -> bool:
+    def _held_up(self) -> bool:
         """Whether the letter takes no more for now."""
         return self._letter is not None and self._letter.full
 
@@ -144,8 +143,8 @@ class Messages(asyncio.Protocol):
         except Exception:
             # A fault of the code must not leave a client without an answer.
             logger.exception("%s: [%s]", self._info.listener, self._info.peer)
-            if self._transport is not None and self._engine.waiting:
-                self._engine.reject(_INTERNAL)
+            if self._transport is not None and self.engine.waiting:
+                self.engine.reject(_INTERNAL)
         self._task = None
         self._resume(lambda: None)
 
@@ -200,7 +199,7 @@ class Messages(asyncio.Protocol):
 
     def _begin(self) -> tuple[Letter, Hops]:
         """Begin the letter of a message."""
-        engine, handler = self._engine, self._handler
+        engine, handler = self.engine, self._handler
         transaction = engine.transaction
         assert transaction is not None
         self._name = unique_name()
@@ -249,7 +248,7 @@ class Messages(asyncio.Protocol):
         except RelayRefused as error:
             self._log(logging.WARNING, "not taken by relay %s: %s", str(outgoing), str(error))
             self._drop_message(letter)
-            self._engine.reject(error.reply)
+            self.engine.reject(error.reply)
         except Exception:
             self._drop_message(letter)
             raise
@@ -273,7 +272,7 @@ class Messages(asyncio.Protocol):
                 what += "; relay %s has it: %s"
                 values += (str(outgoing), self._words)
             self._log(logging.INFO, what, *values)
-            transaction = self._engine.transaction
+            transaction = self.engine.transaction
             assert transaction is not None
             self._accept_message(letter)
             if self._header is not None:
@@ -288,7 +287,7 @@ class Messages(asyncio.Protocol):
                 )
             else:
                 self._log(logging.ERROR, "not delivered: %s", error)
-            self._engine.reject(failure(error))
+            self.engine.reject(failure(error))
         self._end_message()
 
     def _accept_message(self, letter: Letter) -> None:
@@ -296,21 +295,21 @@ class Messages(asyncio.Protocol):
         if not self._handler.per_recipient:
             if self._words:
                 done += f"; the relay says: {self._words}"
-            self._engine.accept(done.encode() + b"\r\n")
+            self.engine.accept(done.encode() + b"\r\n")
             return
         errors = letter.errors
         if errors:
             for name, error in errors.items():
                 self._log(logging.ERROR, "not delivered to %s: %s", name, error)
         answer = done.encode() + b"\r\n"
-        self._engine.answer(
+        self.engine.answer(
             [failure(errors[name]) if name in errors else answer for name in self._homes]
         )
 
     def _refuse_circle(self, hops: Hops) -> None:
         self._log(logging.WARNING, "goes in circles: %d Received fields", hops.count)
         self._end_message()
-        self._engine.reject(_IN_CIRCLES)
+        self.engine.reject(_IN_CIRCLES)
 
     def _end_message(self) -> None:
         """Forget the message; what the relay is in the midst of has ended."""
@@ -338,7 +337,7 @@ class Messages(asyncio.Protocol):
         """Log what became of the message in progress."""
         if not logger.isEnabledFor(level):
             return
-        transaction = self._engine.transaction
+        transaction = self.engine.transaction
         assert transaction is not None
         others = [] if self._outgoing is None else self._outgoing.recipients
         logger.log(

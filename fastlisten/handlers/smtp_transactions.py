@@ -47,7 +47,7 @@ class Transactions(Messages):
     def _answer_recipient(self, recipient: Recipient) -> None:
         roster = self._handler.office.accounts.roster
         if roster is None:
-            self._engine.reject(_NO_ACCOUNTS)
+            self.engine.reject(_NO_ACCOUNTS)
             return
         mailbox = recipient.mailbox
         account = roster.find(mailbox)
@@ -55,13 +55,13 @@ class Transactions(Messages):
             self._accounts[account.name] = account
             if self._handler.per_recipient:
                 self._homes.append(account.name)
-            self._engine.accept()
+            self.engine.accept()
         elif not mailbox.domain or roster.is_local(mailbox.domain):
-            self._engine.reject(_UNKNOWN_RECIPIENT)
+            self.engine.reject(_UNKNOWN_RECIPIENT)
         elif self._handler.relay is None:
-            self._engine.reject(_NOT_FOR_OTHERS)
+            self.engine.reject(_NOT_FOR_OTHERS)
         elif not self._may_send(roster):
-            self._engine.reject(_LOGIN_FIRST)
+            self.engine.reject(_LOGIN_FIRST)
         else:
             self._start(self._ask_relay, recipient)
 
@@ -72,14 +72,14 @@ class Transactions(Messages):
         sends nothing more, not even through sessions that were open then.
         """
         login = self._login
-        if login is None or not self._engine.authenticated:
+        if login is None or not self.engine.authenticated:
             return False
         account = roster.login(login.name)
         return account is not None and account.password == login.password
 
     async def _ask_relay(self, recipient: Recipient) -> None:
         """Answer RCPT with what the relay says."""
-        relay, transaction = self._handler.relay, self._engine.transaction
+        relay, transaction = self._handler.relay, self.engine.transaction
         assert relay is not None
         assert transaction is not None
         outgoing = self._outgoing
@@ -88,6 +88,6 @@ class Transactions(Messages):
         try:
             await outgoing.recipient(recipient)
         except RelayRefused as error:
-            self._engine.reject(error.reply)
+            self.engine.reject(error.reply)
         else:
-            self._engine.accept()
+            self.engine.accept()
