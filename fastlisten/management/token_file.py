@@ -1,8 +1,7 @@
 """The token that every change needs: made at the first start, kept in a file of the data directory.
 
-Rules of this file: the token is neither logged nor part of any error. The file is written under
-another name and then linked to its own, so that of several processes which start together all
-use the one that was linked first, and none reads half of it.
+Rules of this file: the token is neither logged nor part of any error. Several processes that start
+together all use the one that was made first.
 
 A file that others may read is refused rather than repaired: whoever could read it may have done
 so, and only the administrator can tell whether a new token is needed.
@@ -10,13 +9,13 @@ so, and only the administrator can tell whether a new token is needed.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
 import stat
 
 from fastlisten.errors import FastlistenError
+from fastlisten.private_files import make_once
 
 __all__ = ["FILE_NAME", "TokenError", "keep_token"]
 
@@ -59,7 +58,7 @@ def keep_token(directory: str) -> tuple[str, bool]:
     if not os.path.lexists(path):
         token = secrets.token_urlsafe(_OCTETS)
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        if _link(path, token.encode() + b"\n"):
+        if make_once(path, token.encode() + b"\n"):
             return token, True
     return _read(path), False
 
@@ -103,26 +102,3 @@ def _check(path: str, found: os.stat_result) -> None:
             f"has mode {stat.S_IMODE(found.st_mode):04o}, so that others may use it; remove it to "
             "get a new token at the next start, or set it to 0600 if nobody can have read it",
         )
-
-
-def _link(path: str, content: bytes) -> bool:
-    """Write a file that only its owner can read, whole or not at all.
-
-    Returns:
-        False if another process was faster.
-    """
-    temporary = f"{path}.{os.getpid()}.{secrets.token_hex(4)}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    return True

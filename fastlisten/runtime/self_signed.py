@@ -1,21 +1,19 @@
 """The certificate of a server that has been given none: made once, kept, and signed by itself.
 
 Rules of this file: one file holds the key and the certificate, so that no moment shows one
-without the other. It is written under another name and then linked to its own, which the kernel
-does for one process only: of several that start together, all serve what the first one linked.
+without the other. Of several processes that start together, all serve what the first one made.
 The package `cryptography` is imported when a certificate has to be made and only then.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib.util
 import ipaddress
 import os
-import secrets
 from dataclasses import dataclass
 
+from fastlisten.private_files import make_once
 from fastlisten.runtime.pem import Pair, PemError, read_source
 
 __all__ = [
@@ -87,7 +85,7 @@ def keep(directory: str, hostname: str) -> SelfSigned:
     content = made.key + made.cert
     if not os.path.exists(directory):
         os.makedirs(directory, mode=0o700, exist_ok=True)
-    if _link(directory, path, content):
+    if make_once(path, content):
         # As it would be read from the file, so that reading it again finds nothing new.
         return SelfSigned(path, Pair(content, content), True)
     return SelfSigned(path, _read(path), False)
@@ -117,34 +115,6 @@ def _read(path: str) -> Pair:
     if not content:
         raise PemError("is empty")
     return Pair(content, content)
-
-
-def _link(directory: str, path: str, content: bytes) -> bool:
-    """Write a file that only its owner can read, whole or not at all.
-
-    Returns:
-        False if another process was faster.
-    """
-    temporary = f"{path}.{os.getpid()}.{secrets.token_hex(4)}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-    return True
 
 
 def generate(hostname: str) -> Pair:
