@@ -35,7 +35,8 @@ PR_SET_PDEATHSIG = 1
 LISTENING = "0A"
 
 
-def _command() -> list[str]:
+def _command() -> tuple[list[str], str | None]:
+    """Return the command, and the directory to run it in."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", help="directory that gets a file per message")
     parser.add_argument("--lmtp", action="store_true")
@@ -47,8 +48,10 @@ def _command() -> list[str]:
     if os.geteuid() == 0 and given.data:
         shutil.chown(given.data, USER)
     if given.data:
-        options += ["-d", f"{given.data}/%M."]
-    return [program, *options, "-h", "mail.example.org", "inet:127.0.0.1:0", "1024"]
+        # Relative: it may not go through a directory above that is root's alone.
+        options += ["-d", "%M."]
+    options += ["-h", "mail.example.org", "inet:127.0.0.1:0", "1024"]
+    return [program, *options], given.data
 
 
 def _end_with_parent() -> None:
@@ -72,8 +75,10 @@ def main() -> None:
     # Not by its own option -u: a change of user takes back the signal at the parent's end. Here
     # it comes before preexec_fn.
     identity = pwd.getpwnam(USER) if os.geteuid() == 0 else None
+    command, directory = _command()
     with subprocess.Popen(
-        _command(),
+        command,
+        cwd=directory,
         user=identity and identity.pw_uid,
         group=identity and identity.pw_gid,
         extra_groups=None if identity is None else [],
