@@ -166,8 +166,9 @@ class AiosmtpdConnection(Flow):
     # --- hooks --------------------------------------------------------------------------------
 
     def _ask(self, event: Event) -> None:
-        """Have an event answered by hooks."""
-        self._step(self._dialogue.answer(event))
+        """Have an event answered, by hooks where there are any for it."""
+        if not self._dialogue.answer_unasked(event):
+            self._step(self._dialogue.answer(event))
 
     def _step(self, coroutine: Any) -> None:
         steps = self._site.steps(self.server.loop)

@@ -81,6 +81,29 @@ class Dialogue:
 
     # --- whatever the event -------------------------------------------------------------------
 
+    def answer_unasked(self, event: Event) -> bool:
+        """Answer an event that no hook is asked about; whether it was one.
+
+        Most handlers have hooks for one or two commands. For the others a coroutine each would
+        cost as much as the engine's own work.
+        """
+        site = self._site
+        if site.conditional:
+            return False
+        if isinstance(event, Mail):
+            if "MAIL" in site.hooks:
+                return False
+            self._take_sender(event)
+        elif isinstance(event, Recipient):
+            if "RCPT" in site.hooks:
+                return False
+            self._take_recipient(event)
+        elif isinstance(event, Command) and event.verb in _EXTENDED and site.ehlo_form == 0:
+            self._take_name(event)
+        else:
+            return False
+        return True
+
     async def answer(self, event: Event) -> None:
         """Answer an event that is to be answered; never raises an Exception."""
         engine = self._connection.engine
@@ -155,8 +178,19 @@ class Dialogue:
 
     # --- commands -----------------------------------------------------------------------------
 
+    def _take_name(self, event: Command) -> None:
+        """Answer EHLO without asking."""
+        server = self._connection.server
+        server.envelope = Envelope()
+        server.session.extended_smtp = True
+        server.session.host_name = event.argument
+        self._greeted("\r\n".join([*self._site.ehlo_lines(event.usual), ""]).encode())
+
     async def _ehlo(self, event: Command) -> None:
         site, connection = self._site, self._connection
+        if site.ehlo_form == 0:
+            self._take_name(event)
+            return
         server = connection.server
         session = server.session
         before = (server.envelope, session.extended_smtp, session.host_name)
@@ -165,10 +199,7 @@ class Dialogue:
         lines = list(site.ehlo_lines(event.usual))
         reply = b""
         try:
-            if site.ehlo_form == 0:
-                session.host_name = event.argument
-                reply = "\r\n".join([*lines, ""]).encode()
-            elif site.ehlo_form == 4:
+            if site.ehlo_form == 4:
                 reply = await self._old_ehlo(event.argument, lines)
             else:
                 lines = await self._call("EHLO", event.argument, lines)
@@ -250,9 +281,10 @@ class Dialogue:
 
     # --- transactions -------------------------------------------------------------------------
 
-    async def _mail(self, event: Mail) -> None:
+    def _refuse_sender(self, event: Mail) -> bool:
+        """Refuse what handlers do not know of MAIL; whether there was such a thing."""
         parameters, connection = self._site.parameters, self._connection
-        transaction, engine = event.transaction, connection.engine
+        transaction = event.transaction
         refusal = None
         if transaction.body == "BINARYMIME":
             refusal = _NO_BINARY
@@ -261,43 +293,65 @@ class Dialogue:
         elif transaction.smtputf8 and not parameters.enable_SMTPUTF8:
             refusal = _NO_UTF8
         if refusal is not None:
-            engine.reject(refusal)
-            return
+            connection.engine.reject(refusal)
+            return True
         connection.server.envelope.smtp_utf8 = transaction.smtputf8
-        sender, options = transaction.sender or "<>", _options(transaction.words)
-        status = await self._call("MAIL", sender, options)
+        return False
+
+    def _take_sender(self, event: Mail) -> None:
+        """Begin a transaction without asking."""
+        if self._refuse_sender(event):
+            return
+        connection, transaction = self._connection, event.transaction
         envelope = connection.server.envelope
+        envelope.mail_from = transaction.sender or "<>"
+        envelope.mail_options.extend(_options(transaction.words))
+        connection.engine.accept(_OK)
+
+    async def _mail(self, event: Mail) -> None:
+        if "MAIL" not in self._site.hooks:
+            self._take_sender(event)
+            return
+        if self._refuse_sender(event):
+            return
+        connection, transaction = self._connection, event.transaction
+        status = await self._call("MAIL", transaction.sender or "<>", _options(transaction.words))
         if status is MISSING:
-            envelope.mail_from = sender
-            envelope.mail_options.extend(options)
-            engine.accept(_OK)
+            self._take_sender(event)
             return
         reply = self._reply(status)
-        if reply.startswith(b"2") and envelope.mail_from:
-            engine.accept(reply)
+        if reply.startswith(b"2") and connection.server.envelope.mail_from:
+            connection.engine.accept(reply)
         else:
             if not reply.startswith(b"2"):
                 connection.forget()
-            engine.reject(reply)
+            connection.engine.reject(reply)
+
+    def _take_recipient(self, event: Recipient) -> None:
+        """Accept a recipient without asking."""
+        connection = self._connection
+        if event.notify or event.orcpt:
+            connection.engine.reject(_NO_PARAMETER)
+            return
+        envelope = connection.server.envelope
+        envelope.rcpt_tos.append(event.mailbox.text)
+        envelope.rcpt_options.extend(_options(event.words))
+        connection.engine.accept(_OK)
 
     async def _rcpt(self, event: Recipient) -> None:
-        engine = self._connection.engine
-        if event.notify or event.orcpt:
-            engine.reject(_NO_PARAMETER)
+        connection = self._connection
+        if "RCPT" not in self._site.hooks or event.notify or event.orcpt:
+            self._take_recipient(event)
             return
-        recipient, options = event.mailbox.text, _options(event.words)
-        status = await self._call("RCPT", recipient, options)
-        envelope = self._connection.server.envelope
+        status = await self._call("RCPT", event.mailbox.text, _options(event.words))
         if status is MISSING:
-            envelope.rcpt_tos.append(recipient)
-            envelope.rcpt_options.extend(options)
-            engine.accept(_OK)
+            self._take_recipient(event)
             return
         reply = self._reply(status)
-        if reply.startswith(b"2") and envelope.rcpt_tos:
-            engine.accept(reply)
+        if reply.startswith(b"2") and connection.server.envelope.rcpt_tos:
+            connection.engine.accept(reply)
         else:
-            engine.reject(reply)
+            connection.engine.reject(reply)
 
     async def _data(self, event: Content) -> None:
         parameters, connection = self._site.parameters, self._connection
@@ -373,6 +427,8 @@ class Dialogue:
         else:
             engine.reject(reply or INVALID)
 
+
+_EXTENDED = frozenset({"EHLO", "LHLO"})
 
 _VERBS: dict[type, str] = {Mail: "MAIL", Recipient: "RCPT", Content: "DATA", Auth: "AUTH"}
 
