@@ -62,6 +62,9 @@ class Document:
         self._text = text
         self._errors: list[_Note] = []
         self._warnings: list[_Note] = []
+        # Asked for each of thousands of listeners, each of which may be wrong.
+        self._wrong: set[Path] = set()
+        self._noticed: set[Path] = set()
 
     @cached_property
     def _lines(self) -> Lines:
@@ -89,18 +92,20 @@ class Document:
             suggestion: what was probably meant.
         """
         self._errors.append(_Note(path, message, value, allowed, suggestion))
+        self._wrong.add(path)
 
     def warning(self, path: Path, message: str, value: Any = NOTHING, suggestion: str = "") -> None:
         """Add something that deserves notice and stops nothing; arguments as for `error`."""
         self._warnings.append(_Note(path, message, value, "", suggestion))
+        self._noticed.add(path)
 
     def has_errors_at(self, *paths: Path) -> bool:
         """Tell whether one of some keys has a mistake of its own."""
-        return any(note.path in paths for note in self._errors)
+        return not self._wrong.isdisjoint(paths)
 
     def has_warning_at(self, path: Path) -> bool:
         """Tell whether a key has a warning already."""
-        return any(note.path == path for note in self._warnings)
+        return path in self._noticed
 
     def problem(
         self, path: Path, message: str, value: str = "", allowed: str = "", suggestion: str = ""
