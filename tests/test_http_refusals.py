@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 def test_hostile_requests_are_refused_and_the_connection_ends(name: str, after: bytes) -> None:
     """What follows a refused request, in the same packet, is never executed."""
     data, status = HOSTILE[name]
+    # An application that answers before it has read the body may be faster than the refusal.
+    data = data.replace(b" /a HTTP/1.", b" /echo HTTP/1.")
 
     async def test() -> None:
         app = App()
@@ -41,7 +44,7 @@ def test_hostile_requests_are_refused_and_the_connection_ends(name: str, after: 
         # At most the request before, and the one that was refused in its body.
         assert [scope["path"] for scope in app.seen] in (
             ["/who"] * bool(after),
-            ["/who"] * bool(after) + ["/a"],
+            ["/who"] * bool(after) + ["/echo"],
         )
 
     asyncio.run(test())
@@ -62,7 +65,9 @@ async def test_a_client_that_goes_on_sending_reads_413(tls: Any) -> None:
                         await client.writer.drain()
 
                 sending = asyncio.create_task(pour())
-                assert await client.response() == (413, b"Request Entity Too Large\n")
+                # Python 3.13 has the words of RFC 9110, before it those of RFC 2616.
+                phrase = HTTPStatus(413).phrase.encode()
+                assert await client.response() == (413, phrase + b"\n")
                 sending.cancel()
                 with contextlib.suppress(asyncio.CancelledError, OSError):
                     await sending
