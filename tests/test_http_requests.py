@@ -185,7 +185,12 @@ async def test_bodies_come_whole_however_they_are_framed() -> None:
 
 
 @on_loops
-async def test_an_application_that_does_not_read_slows_the_client() -> None:
+@pytest.mark.parametrize("share", [None, 1e-4], ids=["", "in many turns"])
+async def test_an_application_that_does_not_read_slows_the_client(
+    share: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if share is not None:
+        monkeypatch.setattr("fastlisten.handlers.http_protocol._SHARE", share)
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         size = 15 << 20

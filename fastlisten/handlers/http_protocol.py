@@ -28,7 +28,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fastlisten.handlers.http_exchange import Exchange
@@ -193,7 +193,9 @@ class HttpProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         self._feed()
-        if not self._input:
+        # Else it goes on when the application has read what there is.
+        waits = self._answering and len(self.cycle.body) > HIGH_WATER_LIMIT
+        if not (self._input or waits):
             self.flow.resume_reading()
 
     def handle_events(self) -> None:
