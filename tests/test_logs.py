@@ -8,14 +8,14 @@ import logging
 import re
 import socket
 import ssl
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from serving import PATIENCE, program, until
 
-from fastlisten.cli.logs import log_unraisable, set_up_logging
+from fastlisten.cli import logs
+from fastlisten.cli.logs import ProgramHandler
 from fastlisten.runtime.records import log_records
 
 LINE = re.compile(
@@ -29,12 +29,30 @@ CONTROLS = "\n\r\v\f\x00\x08\x1b\x1c\x1d\x1e\x7f\x85\x9b\u2028\u2029"
 FORGED = "2026-01-01 00:00:00 ERROR fastlisten: all is lost"
 
 
+open_handlers: list[ProgramHandler] = []
+
+
+def set_up_logging(level: str, form: str, stream: io.StringIO) -> None:
+    """Log to a stream until the end of the test."""
+    open_handlers.append(logs.set_up_logging(level, form, stream))  # type: ignore[arg-type]
+
+
+def written(stream: io.StringIO) -> str:
+    """Return what has been logged."""
+    for handler in open_handlers:
+        handler.flush()
+    return stream.getvalue()
+
+
 @pytest.fixture(autouse=True)
 def loggers_back() -> Iterator[None]:
     """Undo what `set_up_logging` does to the loggers of this process."""
-    loggers = [logging.getLogger(name) for name in ("fastlisten", "asyncio")]
+    loggers = [logging.getLogger(name) for name in ("fastlisten", "asyncio", "py.warnings")]
     before = [(one.handlers[:], one.propagate, one.level) for one in loggers]
     yield
+    for handler in open_handlers:
+        handler.close()
+    open_handlers.clear()
     for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
         one.handlers[:] = handlers
         one.propagate = propagate
@@ -59,7 +77,7 @@ def test_text_lines() -> None:
     logging.getLogger("fastlisten.smtp").warning("careful: ä")
     logging.getLogger("asyncio").error("slow")
     logging.getLogger("fastlisten").debug("unheard")
-    lines = stream.getvalue().splitlines()
+    lines = written(stream).splitlines()
     assert all(LINE.fullmatch(line) for line in lines)
     assert [line.partition(" ")[2].partition(" ")[2] for line in lines] == [
         "INFO fastlisten: hello world",
@@ -77,10 +95,10 @@ def test_json_lines() -> None:
         raise ValueError("two\nlines")
     except ValueError:
         logger.exception("failed")
-    first, second = map(json.loads, stream.getvalue().splitlines())
+    first, second = map(json.loads, written(stream).splitlines())
     assert first.pop("time") == pytest.approx(second["time"], abs=60)
     assert first == {"level": "debug", "logger": "fastlisten", "message": "hello wörld"}
-    assert "wörld" in stream.getvalue()
+    assert "wörld" in written(stream)
     assert (second["level"], second["message"]) == ("error", "failed")
     assert second["exception"].startswith("Traceback (most recent call last):\n")
     assert second["exception"].endswith("ValueError: two\nlines")
@@ -92,7 +110,7 @@ def test_the_level_is_the_least_that_is_written(level: str) -> None:
     set_up_logging(level, "text", stream)
     for name in ("debug", "info", "warning", "error"):
         getattr(logging.getLogger("fastlisten"), name)("said with %s", name)
-    said = re.findall(r"said with (\w+)", stream.getvalue())
+    said = re.findall(r"said with (\w+)", written(stream))
     assert said == ["debug", "info", "warning", "error"][-len(said) :]
     assert said[0] == level
 
@@ -111,18 +129,18 @@ def test_other_programs_loggers_are_left_alone() -> None:
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_control_characters_do_not_reach_the_stream(form: str) -> None:
     stream = io.StringIO()
-    set_up_logging("info", form, stream)  # type: ignore[arg-type]
+    set_up_logging("info", form, stream)
     logging.getLogger("fastlisten").info("from <%s>", f"a{CONTROLS}{FORGED}")
-    written = stream.getvalue()
-    assert written.endswith("\n")
-    assert len(written.splitlines()) == 1
+    line = written(stream)
+    assert line.endswith("\n")
+    assert len(line.splitlines()) == 1
     # In JSON the DEL is no control character, and moves nothing.
-    assert not set(written[:-1]) & (set(CONTROLS) - ({"\x7f"} if form == "json" else set()))
+    assert not set(line[:-1]) & (set(CONTROLS) - ({"\x7f"} if form == "json" else set()))
     if form == "json":
-        assert json.loads(written)["message"] == f"from <a{CONTROLS}{FORGED}>"
+        assert json.loads(line)["message"] == f"from <a{CONTROLS}{FORGED}>"
     else:
-        assert r"\n\r\x0b\x0c\x00\x08\x1b" in written
-        assert r"\x85\x9b\u2028\u2029" in written
+        assert r"\n\r\x0b\x0c\x00\x08\x1b" in line
+        assert r"\x85\x9b\u2028\u2029" in line
 
 
 def test_a_traceback_cannot_forge_lines() -> None:
@@ -133,13 +151,13 @@ def test_a_traceback_cannot_forge_lines() -> None:
         raise ValueError(f"bad input: \r\n{FORGED}\x1b[2J")
     except ValueError:
         logging.getLogger("fastlisten").exception("told\n%s", FORGED)
-    first, *rest = stream.getvalue().splitlines()
+    first, *rest = written(stream).splitlines()
     assert LINE.fullmatch(first)
     assert first.endswith(rf"ERROR fastlisten: told\n{FORGED}")
     assert len(rest) >= 4
     assert all(line.startswith("  ") for line in rest)
     assert not any(LINE.fullmatch(line) for line in rest)
-    assert "\x1b" not in stream.getvalue()
+    assert "\x1b" not in written(stream)
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -174,10 +192,10 @@ def test_peers_cannot_forge_lines_of_the_program(tmp_path: Path, form: str) -> N
             client.sendall(b"x\x1b[2J\r" + FORGED.encode() + b"\n")
             assert client.recv(10) == b""
         assert started.stop() == 0
-        written = (tmp_path / "err").read_bytes().decode()
-    assert "fail failed" in written
-    assert not set(written) & (set(CONTROLS) - {"\n"})
-    records = written.splitlines()
+        output = (tmp_path / "err").read_bytes().decode()
+    assert "fail failed" in output
+    assert not set(output) & (set(CONTROLS) - {"\n"})
+    records = output.splitlines()
     if form == "json":
         assert [json.loads(line)["message"] == "" for line in records] == [False] * len(records)
     else:
@@ -195,16 +213,15 @@ class _Fails:
 
 
 @pytest.fixture
-def hook(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+def hook() -> io.StringIO:
     stream = io.StringIO()
     set_up_logging("info", "text", stream)
-    monkeypatch.setattr(sys, "unraisablehook", log_unraisable)
     return stream
 
 
 def test_they_are_logged(hook: io.StringIO) -> None:
     _Fails()
-    first, *rest = hook.getvalue().splitlines()
+    first, *rest = written(hook).splitlines()
     assert "ERROR fastlisten: exception ignored in: <function _Fails.__del__" in first
     assert rest[-1] == "  ValueError: too late"
 
@@ -223,13 +240,13 @@ def test_what_clients_can_cause_is_not(hook: io.StringIO) -> None:
     bios[0].write(hello.replace(b"name.example", b"n\xff\xff\xff.example"))
     with pytest.raises(ssl.SSLError):
         server.wrap_bio(bios[0], bios[1], server_side=True).do_handshake()
-    assert hook.getvalue() == ""
+    assert written(hook) == ""
     logging.getLogger("fastlisten").setLevel("DEBUG")
     bios[0].write(hello.replace(b"name.example", b"n\xff\xff\xff.example"))
     with pytest.raises(ssl.SSLError):
         server.wrap_bio(bios[0], bios[1], server_side=True).do_handshake()
-    assert "DEBUG fastlisten: a client asked for the host name" in hook.getvalue()
-    assert "which is not ASCII" in hook.getvalue()
+    assert "DEBUG fastlisten: a client asked for the host name" in written(hook)
+    assert "which is not ASCII" in written(hook)
 
 
 # --- names ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """How the program logs: one line of text or one JSON object per record, to standard error.
 
 Rules of this file: the library logs to loggers below ``fastlisten`` and sets nothing up; only the
-program does, here.
+program does, here. What is said has its form here; log_writer.py writes it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from typing import Literal, TextIO
 
-__all__ = ["JsonFormatter", "log_unraisable", "set_up_logging"]
+from fastlisten.cli.log_writer import QueuedHandler
+
+__all__ = ["JsonFormatter", "ProgramHandler", "log_unraisable", "set_up_logging"]
 
 
 class JsonFormatter(logging.Formatter):
@@ -77,23 +80,76 @@ def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     )
 
 
-def set_up_logging(level: str, form: Literal["text", "json"], stream: TextIO) -> None:
-    """Send the package's and asyncio's records to a stream.
+class ProgramHandler(QueuedHandler):
+    """The handler of all that the program logs; `close` ends what `set_up_logging` began."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream, _lost)
+        self._ended = False
+        self._hooks = (sys.unraisablehook, threading.excepthook, logging.lastResort)
+        sys.unraisablehook = log_unraisable
+        threading.excepthook = _log_thread
+        logging.lastResort = _LastResort(self)
+        logging.captureWarnings(True)
+
+    def close(self) -> None:
+        """Write what waits, and give back the hooks."""
+        if not self._ended:
+            self._ended = True
+            sys.unraisablehook, threading.excepthook, logging.lastResort = self._hooks
+            logging.captureWarnings(False)
+        super().close()
+
+
+class _LastResort(logging.Handler):
+    """Takes the warnings and errors of loggers that nobody has given a handler.
+
+    They are those of the modules that a configuration names (applications, handlers). The one
+    that Python has for them writes to standard error at once, and would wait for its reader.
+    """
+
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__(logging.WARNING)
+        self._target = target
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._target.handle(record)
+
+
+def _lost(count: int) -> logging.LogRecord:
+    """Return the record that says how many were lost."""
+    text = "%d log records lost: they could not be written"
+    return logging.LogRecord("fastlisten", logging.WARNING, __file__, 0, text, (count,), None)
+
+
+def _log_thread(failure: threading.ExceptHookArgs) -> None:
+    """Log what ended a thread; for `threading.excepthook`, which would print it."""
+    if failure.exc_type is not SystemExit:
+        name = failure.thread.name if failure.thread is not None else "unknown"
+        logging.getLogger("fastlisten").error("thread %s failed", name, exc_info=failure.exc_value)
+
+
+def set_up_logging(level: str, form: Literal["text", "json"], stream: TextIO) -> ProgramHandler:
+    """Send the package's and asyncio's records to a stream, and all that Python itself would print.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
         form: as `log.format`.
         stream: usually standard error.
+
+    Returns:
+        What writes them; to be closed at the end of the program.
     """
-    handler = logging.StreamHandler(stream)
+    handler = ProgramHandler(stream)
     if form == "json":
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(
             _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
         )
-    for name in ("fastlisten", "asyncio"):
+    for name in ("fastlisten", "asyncio", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.propagate = False
         logger.setLevel(level.upper())
+    return handler

@@ -11,11 +11,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 __all__ = ["main"]
 
 #: Something failed while running.
 _FAILED = 1
+
+#: The descriptor of standard error.
+_STDERR = 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +91,8 @@ def _account_parser(account: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.version:
@@ -115,6 +121,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     parser.print_help(sys.stderr)
     return 2
+
+
+def _nowhere() -> TextIO:
+    """Return a standard error for a process that was started without one.
+
+    Its descriptor is taken, too: a connection that got it would be sent what libraries print.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != _STDERR:
+        os.dup2(null, _STDERR)
+        os.close(null)
+    return open(_STDERR, "w", encoding="utf-8", closefd=False)
 
 
 def _write_no_more() -> None:

@@ -11,12 +11,11 @@ import dataclasses
 import io
 import logging
 import os
-import sys
 from typing import TextIO
 
 from fastlisten.cli import account
 from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
-from fastlisten.cli.logs import log_unraisable, set_up_logging
+from fastlisten.cli.logs import set_up_logging
 from fastlisten.config import Config, ListenerSettings, default_config
 from fastlisten.errors import ConfigurationError, FastlistenError, Problem, StartError
 from fastlisten.mail import passwords
@@ -69,11 +68,13 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
         for problem in error.problems:
             print(f"error: {problem}", file=err)
         return CONFIGURATION_ERROR
-    sys.unraisablehook = log_unraisable
-    set_up_logging(config.process["log.level"], config.process["log.format"], err)
-    if warning:
-        logger.warning("%s", warning)
-    return _run_loop(server, out, err)
+    log = set_up_logging(config.process["log.level"], config.process["log.format"], err)
+    try:
+        if warning:
+            logger.warning("%s", warning)
+        return _run_loop(server, out, err)
+    finally:
+        log.close()
 
 
 def _run_loop(server: Server, out: TextIO, err: TextIO) -> int:
