@@ -195,6 +195,36 @@ def test_a_relay_that_refuses_in_the_midst_of_the_message(tmp_path: Path) -> Non
     assert b"QUIT" not in b"".join(rest)
 
 
+def test_a_relay_that_says_yes_in_the_midst_of_the_message(tmp_path: Path) -> None:
+    """A positive answer to something that is not finished is no answer: nothing is acknowledged."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def relay() -> None:
+            connection, _ = listening.accept()
+            with connection, connection.makefile("rb") as stream:
+                connection.sendall(b"220 hello\r\n")
+                for reply in (b"250 hello\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+                    stream.readline()
+                    connection.sendall(reply)
+                stream.read(100_000)
+                connection.sendall(b"250 2.0.0 queued\r\n")
+                with contextlib.suppress(ConnectionError):
+                    while stream.read1(1 << 20):
+                        pass
+
+        thread = threading.Thread(target=relay)
+        thread.start()
+        with session(tmp_path, Relay(port=listening.getsockname()[1])) as (served, client):
+            client.say(MAIL)
+            assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
+            assert client.say(rcpt(LOCAL)).startswith(b"250 ")
+            client.say(b"DATA")
+            reply = client.say((b"x" * 98 + b"\r\n") * 80_000 + b".\r\n")
+            assert reply.startswith(b"451 4.5.0 The relay for mail to others answers out of turn")
+            assert served.delivered() == []
+        thread.join(20)
+
+
 def test_a_relay_that_says_yes_to_data_instead_of_go_on(tmp_path: Path) -> None:
     with (
         relaying(answers={"DATA": "250 2.0.0 what?"}) as relay,

@@ -30,6 +30,7 @@ from fastlisten.handlers.smtp_relay_replies import (
     NO_EIGHT_BITS,
     NO_PLACE,
     NO_UTF8,
+    OUT_OF_STEP,
     UNREACHABLE,
     RelayRefused,
     quoted,
@@ -313,11 +314,12 @@ class Outgoing:
             async for piece in pieces(content, stuffed=not chunk):
                 if answer.done():
                     break
-                writer.write(piece)
                 try:
+                    writer.write(piece)
                     async with asyncio.timeout(timeout):
                         await writer.drain()
-                except ConnectionError:
+                except (ConnectionError, RuntimeError):
+                    # RuntimeError: uvloop's `write` to a transport that has been closed.
                     break  # what it said last, if anything, says more
             else:
                 whole = True
@@ -331,6 +333,8 @@ class Outgoing:
                 self._close()  # what is said now would be taken for the rest of the message
         if not 200 <= code <= 299:
             raise refusal(code, text)
+        if not whole:
+            raise RelayRefused(OUT_OF_STEP, f"{code} {quoted(text)}, before it had the message")
         return quoted(text)
 
     # --- the end ------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ __all__ = [
     "NO_EIGHT_BITS",
     "NO_PLACE",
     "NO_UTF8",
+    "OUT_OF_STEP",
     "UNREACHABLE",
     "RelayRefused",
     "quoted",
@@ -28,6 +29,9 @@ __all__ = [
 UNREACHABLE = reply(451, "4.4.1", "The relay for mail to others cannot be used now; try later")
 LOST = reply(451, "4.4.2", "The relay for mail to others went away; try again later")
 NO_PLACE = reply(451, "4.3.2", "Too much mail is being handed on; try again later")
+OUT_OF_STEP = reply(
+    451, "4.5.0", "The relay for mail to others answers out of turn; try again later"
+)
 NOT_READ = reply(451, "4.3.0", "The message could not be read back; try again later")
 NO_BINARY = reply(554, "5.6.3", "The relay for mail to others takes no binary messages")
 NO_EIGHT_BITS = reply(554, "5.6.3", "The relay for mail to others takes no 8-bit messages")
