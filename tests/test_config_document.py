@@ -121,7 +121,7 @@ def test_slips_outside_listeners_are_errors(text: str, key: str, says: str) -> N
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("hostname = 'x'", "this is for the whole server: server.hostname"),
+        ("workers = 2", "this is for the whole server: server.workers"),
         ("run-as.user = 'x'", "this is for the whole server: server.run-as"),
         ("imap.x = 5", "these are settings of imap, and this listener speaks smtp"),
         ("tls.acme = 'x'", "ACME"),

@@ -55,6 +55,7 @@ _GOOD = {
     "rate": ['"20 / 5m"', "false"],
     "tos": ['"EF"', "184", "false"],
     "hostname": ['"mx.example.org"'],
+    "url": ['"https://mail.example.org"', '"jmap.example.org:8080"', '"http://[::1]:80/x/"'],
     "hostnames": ["[]", '"a.org"', '["a.org", "::1"]'],
     "hostport": ['"127.0.0.1:25"', '"[::1]:25"', '"unix:/x"'],
     "endpoint": ['"127.0.0.1:25"', '"unix:/x"'],
@@ -66,7 +67,7 @@ _GOOD_BINDS = ("127.0.0.1:0", "[::]:0", "[::1]:0", "unix:/run/{}", "fd:10{}", "1
 _BAD_BINDS = ("localhost:25", ":25", "", "[::]:25", "127.0.0.1:25", "2001:db8::1:25")
 # Those that go with a relay are mistakes without one: tests/test_config_smtp.py has them.
 _SMTP = tuple(row for row in PROTOCOLS["smtp"].options if not row.key.startswith("smtp.relay-"))
-_NO_KEYS = ("socket.override", "hostname", "backlog", "x.y", "tls", "socket")
+_NO_KEYS = ("socket.override", "run-as", "backlog", "x.y", "tls", "socket")
 
 
 @st.composite
@@ -90,6 +91,13 @@ def listeners(draw: st.DrawFn, number: int) -> str:
     shown = ", ".join(quote(bind.format(number)) for bind in binds)
     text = f"[server.listener.{quote(id)}]\nprotocol = {quote(protocol)}\nbind = [{shown}]\n"
     rows = [row for row in LISTENER_OPTIONS if row.key not in ("bind", "protocol")]
+    speaks_first = PROTOCOLS[protocol].server_speaks_first
+    rows = [
+        row
+        for row in rows
+        if protocol in row.extra.get("protocols", PROTOCOLS)
+        and (speaks_first or not row.extra.get("greets"))
+    ]
     text += draw(entries((*rows, *_SMTP) if protocol == "smtp" else rows))
     if draw(st.integers(0, 19)) == 19:
         text += f"{draw(st.sampled_from(_NO_KEYS))} = {draw(_VALUES)}\n"

@@ -100,7 +100,7 @@ def test_check_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "mail.toml"
     path.write_text(
         f"[server]\ndata-directory = '{tmp_path}/data'"
-        + listener_table("it", "tls.implicit = true")
+        + listener_table("it", "bind = '127.0.0.1:2465'\ntls.implicit = true")
     )
     out, err = io.StringIO(), io.StringIO()
     assert check.run(str(path), out, err) == 0

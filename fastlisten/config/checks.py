@@ -12,7 +12,6 @@ from typing import Any
 
 from fastlisten.config.binds import (
     find_overlaps,
-    is_loopback,
     looks_like_port,
     parse_bind,
     set_v6only,
@@ -22,12 +21,15 @@ from fastlisten.config.drafts import Draft
 from fastlisten.config.grammar import BadValueError
 from fastlisten.config.host import Host
 from fastlisten.config.protocols import WITHOUT_STARTTLS
+from fastlisten.config.settings import Certificate
 from fastlisten.config.text import Path, quote
 from fastlisten.config.values_tls import TLS13_SUITES
 
 __all__ = [
     "check_binds",
+    "check_default_certificate",
     "check_listener",
+    "check_unused_certificates",
     "check_values",
     "has_starttls",
     "read_binds",
@@ -100,7 +102,9 @@ def _check_certificates(
             )
 
 
-def check_listener(document: Document, draft: Draft, certificates: Mapping[str, Any]) -> None:
+def check_listener(
+    document: Document, draft: Draft, certificates: Mapping[str, Certificate]
+) -> None:
     """Settle TLS, what serves the listener, and values that its protocol rules out."""
     _settle_tls(draft, certificates)
     _check_handler(document, draft)
@@ -143,7 +147,7 @@ def has_starttls(draft: Draft) -> bool:
     return draft.is_written("tls.enable")
 
 
-def _settle_tls(draft: Draft, certificates: Mapping[str, Any]) -> None:
+def _settle_tls(draft: Draft, certificates: Mapping[str, Certificate]) -> None:
     typed = draft.values.typed
     if typed.get("tls.implicit"):
         # Its own wish for TLS wins over an inherited refusal: never plaintext by accident.
@@ -151,11 +155,33 @@ def _settle_tls(draft: Draft, certificates: Mapping[str, Any]) -> None:
             draft.adjusted["tls.enable"] = (True, "listener")
     elif typed.get("tls.enable") is False and draft["tls.implicit"]:
         draft.adjusted["tls.implicit"] = (False, "listener")
-    if draft["tls.enable"] and draft["tls.certificate"] is None:
-        if "default" in certificates:
-            draft.adjusted["tls.certificate"] = ("default", "default")
-        elif len(certificates) == 1:
-            draft.adjusted["tls.certificate"] = (next(iter(certificates)), "default")
+    id = find_default_certificate(certificates)
+    if id is not None and draft["tls.enable"] and draft["tls.certificate"] is None:
+        draft.adjusted["tls.certificate"] = (id, "default")
+
+
+def find_default_certificate(certificates: Mapping[str, Certificate]) -> str | None:
+    """Return the id of the certificate for listeners that name none, None if there is none.
+
+    It is the one that says so, else the one of that name, else the only one.
+    """
+    for certificate in certificates.values():
+        if certificate.default:
+            return certificate.id
+    if "default" in certificates:
+        return "default"
+    return next(iter(certificates)) if len(certificates) == 1 else None
+
+
+def check_default_certificate(document: Document, certificates: Mapping[str, Certificate]) -> None:
+    """Report a second certificate that says it is the default, and one that is only called so."""
+    chosen = [certificate.id for certificate in certificates.values() if certificate.default]
+    for id in chosen[1:]:
+        message = f"only one can be, and [certificate.{quote(chosen[0])}] is"
+        document.error(("certificate", id, "default"), message, True)
+    if chosen and "default" in certificates and not certificates["default"].default:
+        message = f"in spite of its name the default is [certificate.{quote(chosen[0])}]"
+        document.warning(("certificate", "default"), message)
 
 
 def _check_handler(document: Document, draft: Draft) -> None:
@@ -166,6 +192,21 @@ def _check_handler(document: Document, draft: Draft) -> None:
     protocol = draft.base.protocol.name
     if "app" in named and protocol not in ("", "http"):
         document.error(draft.at("app"), f"an application serves http, not {protocol}")
+
+
+def check_unused_certificates(
+    document: Document, drafts: Sequence[Draft], certificates: Mapping[str, Certificate]
+) -> None:
+    """Warn of a certificate that no client will see; other servers choose by the names in it."""
+    used = set()
+    for draft in drafts:
+        if draft["tls.implicit"] or has_starttls(draft):
+            used.add(draft["tls.certificate"])
+            used.update(name.certificate for name in draft["tls.sni"])
+    for id in certificates:
+        if id not in used:
+            message = "no listener shows this one: neither tls.certificate nor tls.sni names it"
+            document.warning(("certificate", id), message)
 
 
 def server_speaks_first(draft: Draft) -> bool:
@@ -216,8 +257,6 @@ def read_binds(document: Document, draft: Draft) -> None:
             )
         if protocol.name == "lmtp" and bind.port == _SMTP_PORT:
             document.error(here, "LMTP must not be on port 25 (RFC 2033)", text)
-    if protocol.name == "jmap":
-        _check_jmap(document, draft)
     _check_unix(document, draft)
 
 
@@ -226,19 +265,6 @@ def _raw(document: Document, path: Path) -> Any:
     for part in path:
         value = value[part]
     return value
-
-
-def _check_jmap(document: Document, draft: Draft) -> None:
-    if draft["tls.implicit"] or draft["proxy.trusted-networks"]:
-        return
-    for bind, path in zip(draft.binds, draft.bind_paths, strict=True):
-        if not is_loopback(bind):
-            document.error(
-                path,
-                "JMAP needs TLS (RFC 8620)",
-                bind.text,
-                "tls.implicit = true, a loopback address, or proxy.trusted-networks",
-            )
 
 
 def _check_unix(document: Document, draft: Draft) -> None:

@@ -7,6 +7,7 @@ service that nobody could log in to, is a mistake; what merely means nothing is 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from fastlisten.config.values_network import Endpoint
 from fastlisten.handlers.smtp_options import SUBMISSION_PORTS
 
 __all__ = ["check_relays", "check_smtp"]
+
+#: Names of listeners for users: submission, smtp-submissions, msa.
+_SUBMISSION_NAME = re.compile(r"submission|\bmsa\b", re.IGNORECASE)
 
 #: The rows that say how the relay is spoken to; they mean nothing without one.
 _OF_RELAY = ("relay-tls", "relay-user", "relay-password", "relay-ca", "relay-timeout")
@@ -63,10 +67,27 @@ def _check_role(document: Document, draft: Draft) -> None:
     if role is None:
         port = next((bind.port for bind in draft.binds if bind.port), 0)
         role = "submission" if port in SUBMISSION_PORTS else "mx"
+        if role == "mx":
+            _check_meant_for_users(document, draft)
     if role == "submission" and not (draft["tls.implicit"] or has_starttls(draft)):
         key = "smtp.role" if draft.is_written("smtp.role") else "tls.enable"
         message = "nobody could authenticate here: submission takes passwords over TLS only"
         _error(document, draft, key, message, draft[key])
+
+
+def _check_meant_for_users(document: Document, draft: Draft) -> None:
+    """Warn where a listener looks like submission, and its port makes it one for strangers."""
+    if draft["handler"] is not None or draft["smtp.aiosmtpd-handler"] is not None:
+        return  # whoever wrote the code decides who may send
+    if draft["tls.implicit"]:
+        looks = "TLS from the first byte is for submission"
+    elif _SUBMISSION_NAME.search(draft.id):
+        looks = "its name is one for submission"
+    else:
+        return
+    message = f"{looks}, but on this port it is an mx and takes mail from strangers; write "
+    message += 'smtp.role = "submission", or "mx" if that is meant'
+    document.warning(draft.path, message)
 
 
 def _check_relay_tls(document: Document, draft: Draft, relay: Endpoint, login: bool) -> None:

@@ -24,6 +24,8 @@ __all__ = ["NOTHING", "Document", "parse", "read_file"]
 _LARGEST_FILE = 64 << 20
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+# A set as some files of this format have it, which is no TOML: {"10.0.0.0/8", "::1"}.
+_SET = re.compile(r"""=[ \t]*\{[ \t]*(?:"[^"\n]*+"|'[^'\n]*+')[ \t]*[,}]""")
 
 
 class _Nothing:
@@ -51,6 +53,7 @@ class Document:
         file: the file's name as the user gave it, or empty.
         directory: what relative paths in it are relative to.
         may_have_macros: False if no string of it can hold a macro.
+        moved: where a key really stands that is written in an older spelling.
     """
 
     def __init__(self, text: str, data: dict[str, Any], file: str) -> None:
@@ -59,6 +62,7 @@ class Document:
         self.directory = _directory(file)
         # An escape may hide the first character of a macro.
         self.may_have_macros = "%{" in text or "\\" in text
+        self.moved: dict[Path, Path] = {}
         self._text = text
         self._errors: list[_Note] = []
         self._warnings: list[_Note] = []
@@ -72,7 +76,7 @@ class Document:
 
     def line(self, path: Path) -> int:
         """Return the line of a key, or of the nearest table around it; 0 if there is none."""
-        return self._lines[path]
+        return self._lines[self.moved.get(path, path)]
 
     def error(
         self,
@@ -183,6 +187,8 @@ def parse(text: str | bytes, file: str = "") -> Document:
             column = f" (column {position[2]})" if position[2] else " at the end of the text"
             message = message[: position.start()] + column
             line = line or text.count("\n") + 1
+            if _SET.search(text.split("\n")[line - 1]):
+                message += "; an array stands in brackets: [...]"
         raise _refusal(file, line, f"not valid TOML: {message}") from None
     return Document(text, data, file)
 

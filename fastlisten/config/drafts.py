@@ -98,12 +98,16 @@ class Drafts:
     Args:
         reader: of the document.
         server: the values of `[server]`, by key on a listener.
+        defaults: defaults that the host decides, by key on a listener.
     """
 
-    def __init__(self, reader: Reader, server: Mapping[str, Any]) -> None:
+    def __init__(
+        self, reader: Reader, server: Mapping[str, Any], defaults: Mapping[str, Any]
+    ) -> None:
         self._reader = reader
         self._document = reader.document
         self._server = server
+        self._defaults = defaults
         self._bases: dict[str, Base] = {}
         #: The values of handlers' own tables, as `[smtp]`.
         self.handlers: dict[str, Any] = {}
@@ -123,10 +127,12 @@ class Drafts:
         """Return what the listeners of a protocol share, having read the protocol's own table."""
         if (base := self._bases.get(protocol.name)) is None:
             written = {**self._server, **self._handler_table(protocol)}
-            rows = (*LISTENER_OPTIONS, *protocol.options)
+            rows = [row for row in LISTENER_OPTIONS if _has(protocol, row)]
+            rows += protocol.options
             # These two are not values that a listener has but what it is.
             options = tuple(row for row in rows if row.key not in ("bind", "protocol"))
             inherited = {option.key: _default(option, protocol.name) for option in options}
+            inherited.update(self._defaults)
             base = self._bases[protocol.name] = Base(
                 protocol=protocol,
                 options=options,
@@ -142,7 +148,8 @@ class Drafts:
 
     def rows(self, keys: Iterable[str]) -> dict[str, Option]:
         """Return the row of each key that stands in `[server]` or in a handler's table."""
-        rows = {row.key: row for base in self._bases.values() for row in base.options}
+        rows = {row.key: row for row in LISTENER_OPTIONS}
+        rows.update((row.key, row) for base in self._bases.values() for row in base.options)
         return {key: rows[key] for key in keys}
 
     def _handler_table(self, protocol: Protocol) -> dict[str, Any]:
@@ -196,6 +203,15 @@ def _default(option: Option, protocol: str) -> Any:
     return option.extra.get("by-protocol", {}).get(protocol, option.default)
 
 
+def _has(protocol: Protocol, option: Option) -> bool:
+    """Tell whether the listeners of a protocol have a row; nothing is known of foreign ones."""
+    if protocol.name not in PROTOCOLS:
+        return True
+    if option.extra.get("greets") and not protocol.server_speaks_first:
+        return False
+    return protocol.name in option.extra.get("protocols", PROTOCOLS)
+
+
 def _elsewhere(protocol: Protocol) -> dict[str, str]:
     """Return what to say of keys that are known, but not on a listener of this protocol."""
     messages = {
@@ -203,6 +219,15 @@ def _elsewhere(protocol: Protocol) -> dict[str, str]:
         for option in PROCESS_OPTIONS
         if option.key.startswith("server.")
     }
+    for option in LISTENER_OPTIONS:
+        if not _has(protocol, option):
+            others = " and ".join(option.extra.get("protocols", ()))
+            of = (
+                f"only {others} listeners have this"
+                if others
+                else "only servers that greet have it"
+            )
+            messages[option.key] = f"{of}, and this listener speaks {protocol.name}"
     messages["run-as"] = "this is for the whole server: server.run-as"
     for other in PROTOCOLS.values():
         if other.name != protocol.name:

@@ -10,7 +10,11 @@ listeners override, ``process`` is a property of the whole process whose key is 
 
 from __future__ import annotations
 
-from fastlisten.config.options_process import CERTIFICATE_OPTIONS, PROCESS_OPTIONS
+from fastlisten.config.options_process import (
+    CERTIFICATE_OPTIONS,
+    GREETING_MAXIMUM,
+    PROCESS_OPTIONS,
+)
 from fastlisten.config.options_socket import SOCKET_OPTIONS
 from fastlisten.option import Option
 
@@ -68,6 +72,36 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         extra={"factory": True, "default-text": "the management of this server"},
     ),
     Option(
+        key="hostname",
+        kind="hostname",
+        default=None,
+        text="The name that this listener greets with.",
+        scopes=("listener",),
+        extra={"default-text": "`server.hostname`"},
+    ),
+    Option(
+        key="greeting",
+        kind="line",
+        default="",
+        maximum=GREETING_MAXIMUM,
+        unit="bytes",
+        text="Text after the host name in the greeting; smtp, lmtp, imap and managesieve, and "
+        "protocols that packages register.",
+        scopes=("listener",),
+        extra={"default-text": "`server.greeting`", "greets": True},
+    ),
+    Option(
+        key="url",
+        kind="url",
+        default=None,
+        text="Where clients reach a jmap listener, as its session names it to them; `https://` may "
+        "be left out.",
+        extra={
+            "default-text": "`https://`, the host name, and the port unless it is 443",
+            "protocols": ("jmap",),
+        },
+    ),
+    Option(
         key="max-connections",
         kind="integer",
         default=8192,
@@ -106,7 +140,10 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         kind="name",
         default=None,
         text='Id of a `[certificate."ID"]` table.',
-        extra={"default-text": "the one called `default`, or the only one, or a self-signed one"},
+        extra={
+            "default-text": "the one with `default = true`, else the one called `default`, else "
+            "the only one, else a self-signed one"
+        },
     ),
     Option(
         key="tls.sni",
@@ -157,7 +194,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         "it is not understood. An empty array on a listener switches it off there.",
         available=False,
         inert=((),),
-        extra={"unix": True},
+        extra={"unix": True, "older": "proxy-trusted-networks"},
     ),
     Option(
         key="proxy.timeout",

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from fastlisten.option import Option
 
-__all__ = ["CERTIFICATE_OPTIONS", "PROCESS_OPTIONS"]
+__all__ = ["CERTIFICATE_OPTIONS", "GREETING_MAXIMUM", "PROCESS_OPTIONS"]
+
+#: A greeting line must fit into the 512 octets of RFC 5321 4.5.3.1.5 beside a host name.
+GREETING_MAXIMUM = 240
 
 PROCESS_OPTIONS: tuple[Option, ...] = (
     Option(
@@ -22,8 +25,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         key="server.greeting",
         kind="line",
         default="",
-        # A greeting line must fit into the 512 octets of RFC 5321 4.5.3.1.5 beside a host name.
-        maximum=240,
+        maximum=GREETING_MAXIMUM,
         unit="bytes",
         text="Text after the host name in the greeting.",
         scopes=("process",),
@@ -114,7 +116,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
     ),
 )
 
-#: What stands in each `[certificate."ID"]`; both keys are required.
+#: What stands in each `[certificate."ID"]`.
 CERTIFICATE_OPTIONS: tuple[Option, ...] = (
     Option(
         key="cert",
@@ -131,5 +133,12 @@ CERTIFICATE_OPTIONS: tuple[Option, ...] = (
         text="Its private key; better in a file that others cannot read.",
         scopes=("process",),
         extra={"default-text": "required"},
+    ),
+    Option(
+        key="default",
+        kind="boolean",
+        default=False,
+        text="Listeners that name no certificate show this one.",
+        scopes=("process",),
     ),
 )

@@ -39,7 +39,7 @@ class Schema:
         secret: values are not repeated in messages.
 
     Attributes:
-        tree: rows by key, nested as tables are.
+        tree: rows by key, nested as tables are; older spellings of keys among them.
         keys: all dotted keys, then the names of the tables within.
     """
 
@@ -54,6 +54,8 @@ class Schema:
         keys = []
         for key, row in rows:
             keys.append(key)
+            if older := row.extra.get("older"):
+                self.tree[older] = row
             *groups, last = key.split(".")
             tree = self.tree
             for group in groups:
@@ -152,6 +154,15 @@ class Reader:
                 self._value(node, raw, (*path, key), into, schema.secret)
 
     def _value(self, row: Option, raw: Any, path: Path, into: Values, secret: bool) -> None:
+        if path[-1] == row.extra.get("older"):
+            newer = (*path[:-1], *row.key.split("."))
+            if row.key in into.typed or row.key in into.failed or self._is_written(newer):
+                message = f"this is an older spelling of {dotted(newer)}, which is set too"
+                self.document.error(path, message, raw)
+                return
+            message = f"this is an older spelling of {dotted(newer)}"
+            self.document.warning(path, message, raw)
+            self.document.moved[newer] = path
         try:
             value = _PARSERS[row.kind](row, self.expanded(raw))
         except BadValueError as error:
@@ -165,6 +176,14 @@ class Reader:
         elif row.kind == "pem" and value.startswith("file://"):
             value = "file://" + os.path.join(self.document.directory, value[len("file://") :])
         into.typed[row.key] = value
+
+    def _is_written(self, path: Path) -> bool:
+        table: Any = self.document.data
+        for part in path:
+            if not isinstance(table, dict) or part not in table:
+                return False
+            table = table[part]
+        return True
 
     def expanded(self, raw: Any) -> Any:
         """Return a value with the macros in its strings replaced."""

@@ -12,13 +12,16 @@ from typing import Any
 
 from fastlisten.config.checks import (
     check_binds,
+    check_default_certificate,
     check_listener,
+    check_unused_certificates,
     check_values,
     has_starttls,
     read_binds,
     server_speaks_first,
 )
 from fastlisten.config.checks_http import check_http, check_http_table
+from fastlisten.config.checks_jmap import check_jmap
 from fastlisten.config.checks_smtp import check_relays, check_smtp
 from fastlisten.config.document import Document
 from fastlisten.config.drafts import Draft, Drafts
@@ -93,7 +96,11 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     }
     check_values(document, host, server, server_path, certificates)
 
-    reading = Drafts(reader, server)
+    values = _process(process.typed, host, default_directory)
+    own = {key: f"server.{key}" for key in ("hostname", "greeting")}
+    written = {key: values[full] for key, full in own.items() if full in process.typed}
+    defaults = {key: values[full] for key, full in own.items()}
+    reading = Drafts(reader, {**server, **written}, defaults)
     for protocol in PROTOCOLS.values():
         if protocol.options:
             reading.base(protocol)
@@ -103,20 +110,22 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
             check_values(document, host, draft.values.typed, draft.at, certificates)
         check_listener(document, draft, certificates)
         read_binds(document, draft)
+        check_jmap(document, draft)
         check_smtp(document, draft)
         check_http(document, draft)
     check_binds(document, drafts)
+    check_unused_certificates(document, drafts, certificates)
     check_relays(document, drafts, reading.handlers)
     check_http_table(document, drafts, reading.handlers)
     _check_default_backlog(document, host, drafts)
     _report_foreign(document, reader, reading)
     document.check()
-    defaults = {**server, **reading.handlers}
+    shared = {**server, **reading.handlers}
     return Config(
         listeners=tuple(_listener(draft, document) for draft in drafts),
-        process=MappingProxyType(_process(process.typed, host, default_directory)),
-        server=MappingProxyType(defaults),
-        server_options=MappingProxyType(reading.rows(defaults)),
+        process=MappingProxyType(values),
+        server=MappingProxyType(shared),
+        server_options=MappingProxyType(reading.rows(shared)),
         certificates=MappingProxyType(certificates),
         warnings=document.warnings(),
         file=document.file,
@@ -142,9 +151,10 @@ def _drafts(reading: Drafts, reader: Reader, listeners: Mapping[str, Any]) -> li
         else:
             reader.table(listeners, path)
     if not listeners and not reader.document.has_errors_at(("server",), ("server", "listener")):
-        reader.document.error(
-            (), "there is no listener", allowed='a table [server.listener."ID"] for each'
-        )
+        message = "there is no listener"
+        if "include" in reader.document.data:
+            message += ", and the files that `include` names are not read"
+        reader.document.error((), message, allowed='a table [server.listener."ID"] for each')
     return drafts
 
 
@@ -156,11 +166,14 @@ def _certificates(reader: Reader) -> dict[str, Certificate]:
         values = Values()
         table = reader.table(tables, path)
         reader.read(table, _CERTIFICATE_SCHEMA, path, values, strict=False)
-        for row in CERTIFICATE_OPTIONS:
-            if isinstance(tables[id], dict) and row.key not in table:
-                reader.document.error(path, f"the key {row.key} is missing")
-        texts = values.typed
-        found[id] = Certificate(id, texts.get("cert", ""), texts.get("private-key", ""))
+        for key in ("cert", "private-key"):
+            if isinstance(tables[id], dict) and key not in table:
+                reader.document.error(path, f"the key {key} is missing")
+        typed = values.typed
+        found[id] = Certificate(
+            id, typed.get("cert", ""), typed.get("private-key", ""), typed.get("default", False)
+        )
+    check_default_certificate(reader.document, found)
     return found
 
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from fastlisten.config.document import Document
-from fastlisten.config.options import PROCESS_OPTIONS
+from fastlisten.config.options import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.text import Path
 from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import Problem
@@ -57,11 +57,13 @@ class Certificate:
         id: its name.
         cert: PEM text, or ``file://`` and a path.
         private_key: the same for the key.
+        default: listeners that name no certificate show this one.
     """
 
     id: str
     cert: str
     private_key: str = field(repr=False)
+    default: bool = False
 
 
 def server_path(key: str) -> Path:
@@ -71,9 +73,7 @@ def server_path(key: str) -> Path:
 
 
 # First parts of the keys of LISTENER_OPTIONS; others belong to a handler's own table.
-_SERVER_GROUPS = frozenset(
-    ("max-connections", "limit-action", "socket", "tls", "proxy", "timeout", "limits")
-)
+_SERVER_GROUPS = frozenset(option.key.partition(".")[0] for option in LISTENER_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)

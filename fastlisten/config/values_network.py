@@ -39,6 +39,10 @@ _INTEGER = re.compile(r"[0-9]{1,4}|0x[0-9a-fA-F]{1,4}")
 _PORT = re.compile(r"[0-9]{1,5}")
 # RFC 1123 2.1: letters, digits and hyphens, 63 octets a label; an underscore is seen in practice.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+# What may follow the scheme of a URL here: host, port and path, and neither user nor query.
+_URL_REST = re.compile(
+    r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::([0-9]{1,5}))?((?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]*)*)"
+)
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _LARGEST_RATE = 2**31 - 1
 # A rate over more than a day would be kept for longer than servers run between updates.
@@ -167,6 +171,29 @@ def _hostnames(option: Option, raw: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _url(option: Option, raw: Any) -> str | None:
+    text = text_of(raw).strip()
+    scheme, separator, rest = text.rpartition("://")
+    match = _URL_REST.fullmatch(rest)
+    scheme = scheme.lower() if separator else "https"
+    if match is None or scheme not in ("https", "http"):
+        raise BadValueError("this is not an address of the web")
+    host, port, path = match.groups()
+    if host.startswith("["):
+        try:
+            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        except ValueError:
+            raise BadValueError(f"{show_value(host)} is not an IPv6 address") from None
+    elif not is_hostname(host):
+        raise BadValueError(f"{show_value(host)} is not a host name")
+    if port is not None and not 1 <= int(port) <= 65535:
+        raise BadValueError("there is no such port")
+    # A port that the scheme implies is left out, as browsers do.
+    usual = "443" if scheme == "https" else "80"
+    at = f":{int(port)}" if port is not None and port.lstrip("0") != usual else ""
+    return f"{scheme}://{host.lower().removesuffix('.')}{at}{path.rstrip('/')}"
+
+
 def _endpoint(names: bool) -> Callable[[Option, Any], Endpoint]:
     def parse(option: Option, raw: Any) -> Endpoint:
         text = text_of(raw).strip()
@@ -235,6 +262,12 @@ NETWORK_KINDS: dict[str, Kind] = {
         lambda value: "[" + ", ".join(quote(text) for text in value) + "]",
         list,
         lambda _: 'host names or addresses as "mail.example.org", without a port',
+    ),
+    "url": Kind(
+        _url,
+        _write_text,
+        _plain_text,
+        lambda _: '"https://mail.example.org" or "mail.example.org:8443"',
     ),
     "hostport": Kind(
         _endpoint(names=True),

@@ -125,7 +125,11 @@ def _pem(option: Option, raw: Any) -> str:
     if raw.startswith("file://") and len(raw) > len("file://"):
         return text_of(raw)
     if "-----BEGIN " not in raw:
-        raise BadValueError("this is neither PEM text nor the name of a file")
+        path = raw if raw.startswith("/") and "\n" not in raw else ""
+        raise BadValueError(
+            "this is neither PEM text nor the name of a file",
+            suggestion=quote(f"file://{path}") if path else "",
+        )
     return raw
 
 

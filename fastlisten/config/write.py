@@ -81,9 +81,11 @@ def to_toml(config: Config) -> str:
     for certificate in config.certificates.values():
         key_text = certificate.private_key
         shown = key_text if key_text.startswith("file://") else _HIDDEN_KEY
-        texts = (certificate.cert, shown)
+        values = (certificate.cert, shown, certificate.default)
         entries = [
-            (row.key, row, text) for row, text in zip(CERTIFICATE_OPTIONS, texts, strict=True)
+            (row.key, row, value)
+            for row, value in zip(CERTIFICATE_OPTIONS, values, strict=True)
+            if value != row.default
         ]
         parts.append(_table(f"certificate.{quote(certificate.id)}", entries))
     parts += [_listener(listener) for listener in config.listeners]

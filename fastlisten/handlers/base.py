@@ -55,8 +55,8 @@ class HandlerSettings:
     Attributes:
         listener: id of the listener.
         protocol: its `protocol`, in lower case.
-        hostname: `server.hostname`, the name the server greets with.
-        greeting: `server.greeting`, the text after the host name.
+        hostname: the name the server greets with, `server.hostname` or the listener's own.
+        greeting: the text after the host name, `server.greeting` or the listener's own.
         tls_implicit: the listener speaks TLS from the first byte; STARTTLS is not offered then.
         tls_available: STARTTLS can be offered.
         tls: what `Connection.start_tls` takes to carry it out, None where it is not available.

@@ -56,8 +56,8 @@ def make_handler(
     given = HandlerSettings(
         listener=settings.id,
         protocol=settings.protocol,
-        hostname=config.process["server.hostname"],
-        greeting=config.process["server.greeting"],
+        hostname=settings["hostname"],
+        greeting=settings["greeting"],
         tls_implicit=settings["tls.implicit"],
         tls_available=starttls is not None,
         tls=starttls,
