@@ -204,6 +204,8 @@ def _session(relay: Relay, connection: socket.socket, greeted: bool = False) -> 
                 return
         elif verb == "AUTH":
             say(relay.answer(command, "235 2.7.0 welcome"))
+        elif verb == "RSET":
+            say(relay.answer(command, "250 2.0.0 Ok"))
         elif verb == "QUIT":
             say(relay.answer(command, "221 2.0.0 bye"))
             return

@@ -38,6 +38,7 @@ class Senseless(asyncio.Protocol):
 
     def __init__(self, source: random.Random) -> None:
         self.source = source
+        self.message: bytes | None = None  # what has come of one
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         Senseless.open += 1
@@ -52,8 +53,14 @@ class Senseless(asyncio.Protocol):
             )
             end()
             return
-        verb = data[:4]
-        usual = b"354 go\r\n" if verb == b"DATA" else b"250-relay\r\n250 DSN\r\n"
+        if self.message is not None:
+            self.message += data
+            if not self.message.endswith(b"\r\n.\r\n") and self.source.random() < 0.9:
+                return
+            self.message = None
+        usual = b"250-relay\r\n250 DSN\r\n"
+        if data.startswith(b"DATA"):
+            usual, self.message = b"354 go\r\n", b""
         self.say(usual if self.source.random() < 0.7 else self.source.choice(PIECES))
 
     def connection_lost(self, exc: Exception | None) -> None:

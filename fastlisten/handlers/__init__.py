@@ -11,7 +11,8 @@ The way of a connection, by module:
                                  session, extensions, framing, chunks, commands, parameters, replies
         smtp_transactions        recipients, and
         smtp_messages            messages: to the post office (mail/), to the relay
-        smtp_relay, _outgoing    where mail for others goes
+        smtp_relay, _outgoing    where mail for others goes; below it
+                                 client, client_replies (a dialogue), source, relay_replies
         smtp_reports, _notices   what senders asked to be told
       aiosmtpd_connection        the same engine, its events answered by an aiosmtpd handler's hooks
     http                         an ASGI application, or the management/

@@ -81,8 +81,7 @@ _RELAY: tuple[Option, ...] = (
         kind="hostport",
         default=None,
         text="The server that takes mail for addresses outside of the accounts' domains, from "
-        "authenticated users only; without it nobody's is taken (550 5.7.1). Needs the extra "
-        "`relay`.",
+        "authenticated users only; without it nobody's is taken (550 5.7.1).",
     ),
     Option(
         key="relay-tls",

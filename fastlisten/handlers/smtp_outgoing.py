@@ -1,8 +1,8 @@
 """One session with the relay, for the foreign recipients of one transaction.
 
-Rules of this file: SMTP as a client, over aiosmtplib; no accounts and no letters. Addresses and
-parameters are passed on as the client wrote them, octet by octet; that is why commands are made
-here and not by aiosmtplib's `mail` and `rcpt`, which parse addresses anew.
+Rules of this file: what is said to a relay and what its replies mean; how it is said is in
+smtp_client.py. No accounts and no letters. Addresses and parameters are passed on as the client
+wrote them, octet by octet.
 
     recipient()   connect, EHLO, STARTTLS, EHLO, AUTH, MAIL if need be; RCPT
     send()        DATA or BDAT, and the message
@@ -11,6 +11,11 @@ here and not by aiosmtplib's `mail` and `rcpt`, which parse addresses anew.
 
 A relay that closes the connection before it gets the message (they wait some minutes, and our
 client may be slow) is connected to once more, and hears everything again.
+
+What a message needs is what it holds, not what its sender has declared: a relay without 8BITMIME
+gets no octet beyond ASCII, and one that has it is told, be it by RSET and a second MAIL. ASCII that
+was declared to be more is no reason to refuse. Only BINARYMIME goes by the declaration: a bare CR
+or LF is in no other message.
 """
 
 from __future__ import annotations
@@ -18,25 +23,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-import aiosmtplib
-
+from fastlisten.handlers.smtp_client import Client, Gone, OutOfTurn, Unexpected, is_yes
+from fastlisten.handlers.smtp_client_replies import Reply, Senseless
 from fastlisten.handlers.smtp_events import Recipient, Transaction
 from fastlisten.handlers.smtp_relay_replies import (
     LOST,
     NO_BINARY,
     NO_EIGHT_BITS,
     NO_PLACE,
-    NO_UTF8,
+    NO_UTF8_HEADER,
+    NO_UTF8_RECIPIENT,
+    NO_UTF8_SENDER,
     OUT_OF_STEP,
+    TOO_LARGE,
     UNREACHABLE,
     RelayRefused,
     quoted,
     refusal,
 )
-from fastlisten.handlers.smtp_source import Source, pieces
+from fastlisten.handlers.smtp_source import Nature, Source, nature, pieces
 
 if TYPE_CHECKING:
     from fastlisten.handlers.smtp_relay import Relay
@@ -59,12 +67,13 @@ class Outgoing:
 
     __slots__ = (
         "_ended",
+        "_mailed",
+        "_nature",
         "_placed",
         "_relay",
         "_smtp",
         "_transaction",
         "_user",
-        "_writer",
         "recipients",
         "relays_dsn",
     )
@@ -73,8 +82,9 @@ class Outgoing:
         self._relay = relay
         self._transaction = transaction
         self._user = user
-        self._smtp: aiosmtplib.SMTP | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._nature = Nature()  # of the message, once it is there
+        self._smtp: Client | None = None
+        self._mailed: list[str] = []  # the words of MAIL that the relay has accepted
         self._placed = False
         self._ended = False
         self.recipients: list[Recipient] = []
@@ -113,19 +123,28 @@ class Outgoing:
                 has not said so.
         """
         async with self._errors(LOST):
+            self._nature = await nature(content)
             smtp = await self._ready()
+            self._check(smtp, content.size)
+            wait = 10 * self._relay.settings.timeout  # RFC 5321 4.5.3.2.6
+            if self._words_of_mail(smtp) != self._mailed:
+                await self._begin_again(smtp)
             if self._transaction.body == "BINARYMIME":
-                return await self._send(smtp, f"BDAT {content.size} LAST".encode(), content)
-            code, text = await smtp.execute_command(b"DATA")
-            if code != 354:
-                if code < 400:
-                    self._close()  # out of step: a QUIT could be taken for the message
-                raise refusal(code, text)
-            return await self._send(smtp, b"", content)
+                command = f"BDAT {content.size} LAST\r\n".encode()
+                await smtp.quiet()
+                reply, whole = await smtp.send(_behind(command, content), wait)
+            else:
+                reply = await smtp.command("DATA")
+                if reply.code != 354:
+                    if reply.code < 400:
+                        self._close()  # out of step: a QUIT could be taken for the message
+                    raise refusal(reply.code, reply.text)
+                reply, whole = await smtp.send(pieces(content, stuffed=True), wait)
+            return self._judge(reply, whole)
 
     def finish(self) -> None:
         """Take leave, without waiting for it."""
-        if self._smtp is None or not self._smtp.is_connected:
+        if self._smtp is None or self._smtp.transport is None:
             self.abort()
         else:
             self._relay.end_later(self._goodbye(self._smtp))
@@ -149,24 +168,31 @@ class Outgoing:
         except RelayRefused as error:
             logger.info("relay %s: %s", self, error)
             raise
-        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            # OSError includes timeouts and TLS; ValueError is aiosmtplib's for odd octets.
+        except (OutOfTurn, Senseless, Unexpected, OSError, ValueError) as error:
+            # OSError includes timeouts and TLS; ValueError is for odd octets.
             self._close()
-            if isinstance(error, aiosmtplib.SMTPResponseException):
-                reason = f"{error.code} {quoted(error.message)}"
+            if isinstance(error, Unexpected):
+                reason = f"{error.reply.code} {quoted(error.reply.text)}"
+            elif isinstance(error, OutOfTurn):
+                reason = f"answers out of turn: {quoted(str(error))}"
             else:
                 reason = quoted(f"{type(error).__name__}: {error}")
             logger.warning("relay %s: %s", self, reason)
-            raise RelayRefused(lost, reason) from error
+            answer = OUT_OF_STEP if isinstance(error, OutOfTurn) else lost
+            raise RelayRefused(answer, reason) from error
         except BaseException:
             self._close()
             raise
 
-    async def _ready(self) -> aiosmtplib.SMTP:
+    async def _ready(self) -> Client:
         """Return a session in which the relay knows all that it has accepted so far."""
-        smtp = self._smtp
-        if smtp is not None and smtp.is_connected:
-            return smtp
+        if self._smtp is not None:
+            try:
+                await self._smtp.quiet()
+            except Gone as error:
+                logger.info("relay %s: connecting again: %s", self, quoted(str(error)))
+            else:
+                return self._smtp
         self._close()
         smtp = await self._connect()
         try:
@@ -181,7 +207,7 @@ class Outgoing:
             raise
         return smtp
 
-    async def _connect(self) -> aiosmtplib.SMTP:
+    async def _connect(self) -> Client:
         settings = self._relay.settings
         try:
             await self._relay.take_place(self._user)
@@ -189,160 +215,149 @@ class Outgoing:
             reason = str(error) or "no place for another session"
             raise RelayRefused(NO_PLACE, reason) from error
         self._placed = True
-        smtp = self._smtp = aiosmtplib.SMTP(
-            hostname=settings.host if settings.port else None,
-            port=settings.port or None,
-            socket_path=None if settings.port else settings.host,
-            local_hostname=settings.hostname,
-            timeout=settings.timeout,
-            use_tls=settings.tls == "implicit",
-            start_tls=False,  # done below, where a refusal of it can be judged
-            tls_context=self._relay.context,
-        )
-        await self._done(smtp, smtp.connect())
-        await self._done(smtp, smtp.ehlo())
+        smtp = self._smtp = Client(settings.timeout)
+        implicit = self._relay.context if settings.tls == "implicit" else None
+        await smtp.connect(settings.host, settings.port, implicit, settings.hostname)
+        self._go_on(smtp)
         if settings.tls in ("verify", "may"):
             await self._start_tls(smtp)
         if settings.user:
-            encrypted = smtp.get_transport_info("sslcontext") is not None
-            if not (encrypted or settings.near):
-                raise aiosmtplib.SMTPException("no TLS, so that the password is kept back")
-            await self._done(smtp, smtp.login(settings.user, settings.password))
-        self.relays_dsn = smtp.supports_extension("dsn")
-        if smtp.transport is None or smtp.protocol is None:
-            raise aiosmtplib.SMTPServerDisconnected("gone after its greeting")
-        # For its `drain`. It is kept as long as the transport: it closes that when it goes.
-        self._writer = asyncio.StreamWriter(
-            smtp.transport,  # type: ignore[arg-type]  # BaseTransport by its annotation
-            smtp.protocol,
-            None,
-            asyncio.get_running_loop(),
-        )
+            if not (smtp.encrypted or settings.near):
+                raise ValueError("no TLS, so that the password is kept back")
+            await smtp.login(settings.user, settings.password)
+        self._go_on(smtp)
+        self.relays_dsn = "DSN" in smtp.extensions
         return smtp
 
-    async def _start_tls(self, smtp: aiosmtplib.SMTP) -> None:
-        needed = self._relay.settings.tls == "verify"
-        if not smtp.supports_extension("starttls"):
+    async def _start_tls(self, smtp: Client) -> None:
+        settings = self._relay.settings
+        needed = settings.tls == "verify"
+        if "STARTTLS" not in smtp.extensions:
             if needed:
-                raise aiosmtplib.SMTPException("it does not offer STARTTLS")
+                raise ValueError("it does not offer STARTTLS")
             return
+        assert self._relay.context is not None
         try:
-            await self._done(smtp, smtp.starttls(tls_context=self._relay.context))
-        except aiosmtplib.SMTPResponseException as error:
-            if needed:
+            await smtp.start_tls(self._relay.context, settings.host if settings.port else "")
+        except Unexpected as error:
+            if needed or error.reply.code < 400:
                 raise
-            logger.info("relay %s: no TLS: %d %s", self, error.code, quoted(error.message))
+            logger.info("relay %s: no TLS: %d %s", self, error.reply.code, quoted(error.reply.text))
             return
-        await self._done(smtp, smtp.ehlo())
+        await smtp.hello(settings.hostname)
 
-    async def _done(self, smtp: aiosmtplib.SMTP, step: Awaitable[object]) -> None:
-        """Wait for a step; stop here if `abort` came meanwhile.
-
-        It may have come before there was a connection to close. And `asyncio.wait_for` of Python
-        3.11 loses a cancellation that comes in the moment in which what it waits for is done.
-        """
-        await step
-        self._go_on(smtp)
-
-    def _go_on(self, smtp: aiosmtplib.SMTP) -> None:
+    def _go_on(self, smtp: Client) -> None:
+        """Stop here if `abort` came while there was no connection to close yet."""
         if self._ended:
-            _drop(smtp)
+            smtp.abort()
             raise asyncio.CancelledError
 
-    async def _mail(self, smtp: aiosmtplib.SMTP) -> None:
-        transaction = self._transaction
+    # --- the envelope -------------------------------------------------------------------------
+
+    def _words_of_mail(self, smtp: Client) -> list[str]:
+        """Return the parameters of MAIL, as far as the relay knows them."""
+        transaction, offered = self._transaction, smtp.extensions
         words = [f"FROM:<{transaction.sender}>"]
         if transaction.body == "BINARYMIME":
-            if not (smtp.supports_extension("binarymime") and smtp.supports_extension("chunking")):
-                raise RelayRefused(NO_BINARY)
             words.append("BODY=BINARYMIME")
-        elif transaction.body == "8BITMIME":
-            if not smtp.supports_extension("8bitmime"):
-                raise RelayRefused(NO_EIGHT_BITS)
+        elif "8BITMIME" in offered and (transaction.body == "8BITMIME" or self._nature.eight_bits):
             words.append("BODY=8BITMIME")
-        if transaction.smtputf8:
-            if not smtp.supports_extension("smtputf8"):
-                raise RelayRefused(NO_UTF8)
+        if "SMTPUTF8" in offered and (transaction.smtputf8 or self._nature.utf8_header):
             words.append("SMTPUTF8")
-        if transaction.size and smtp.supports_extension("size"):
+        if transaction.size and "SIZE" in offered:
             words.append(f"SIZE={transaction.size}")
         if self.relays_dsn:
             if transaction.ret:
                 words.append(f"RET={transaction.ret}")
             if transaction.envid:
                 words.append(f"ENVID={transaction.envid}")
-        if transaction.auth and self._relay.settings.user and smtp.supports_extension("auth"):
+        if transaction.auth and self._relay.settings.user and "AUTH" in offered:
             # RFC 4954 5: we do not vouch for what the client says of its message's origin.
             words.append("AUTH=<>")
-        await self._command(smtp, "MAIL", words)
+        return words
 
-    async def _rcpt(self, smtp: aiosmtplib.SMTP, recipient: Recipient) -> None:
+    async def _mail(self, smtp: Client) -> None:
+        transaction, offered = self._transaction, smtp.extensions
+        if transaction.body == "BINARYMIME" and not offered.keys() >= {"BINARYMIME", "CHUNKING"}:
+            raise RelayRefused(NO_BINARY)
+        if not transaction.sender.isascii() and "SMTPUTF8" not in offered:
+            raise RelayRefused(NO_UTF8_SENDER)
+        if transaction.size and transaction.size > _largest(smtp):
+            raise RelayRefused(TOO_LARGE)
+        words = self._words_of_mail(smtp)
+        await self._command(smtp, "MAIL", words)
+        self._mailed = words
+
+    async def _rcpt(self, smtp: Client, recipient: Recipient) -> None:
         words = [f"TO:<{recipient.mailbox.text}>"]
         if self.relays_dsn:
             if recipient.notify:
                 words.append(f"NOTIFY={recipient.notify}")
             if recipient.orcpt:
                 words.append(f"ORCPT={recipient.orcpt}")
+        if "SMTPUTF8" not in smtp.extensions and not all(word.isascii() for word in words):
+            raise RelayRefused(NO_UTF8_RECIPIENT)
         await self._command(smtp, "RCPT", words)
 
-    async def _command(self, smtp: aiosmtplib.SMTP, verb: str, words: list[str]) -> None:
-        code, text = await smtp.execute_command(verb.encode(), *(word.encode() for word in words))
+    async def _command(self, smtp: Client, verb: str, words: list[str]) -> None:
+        reply = await smtp.command(verb, *words)
         self._go_on(smtp)
-        if not 200 <= code <= 299:
-            raise refusal(code, text)
+        if not is_yes(reply.code):
+            if reply.code < 400:
+                self._close()  # it is out of step, and stays so
+            raise refusal(reply.code, reply.text)
+
+    async def _begin_again(self, smtp: Client) -> None:
+        """Say MAIL once more, with what the message has turned out to need."""
+        reply = await smtp.command("RSET")
+        if not is_yes(reply.code):
+            return  # RFC 5321 4.1.1.5 knows no refusal; it has what it needs, and is not told so
+        await self._mail(smtp)
+        for recipient in self.recipients:
+            await self._rcpt(smtp, recipient)
 
     # --- the message --------------------------------------------------------------------------
 
-    async def _send(self, smtp: aiosmtplib.SMTP, chunk: bytes, content: Source) -> str:
-        """Write the message and return the relay's words.
+    def _check(self, smtp: Client, size: int) -> None:
+        """Find out whether the relay can carry the message.
+
+        Raises:
+            RelayRefused: it lacks what the message needs.
+        """
+        offered = smtp.extensions
+        if self._nature.utf8_header and "SMTPUTF8" not in offered:
+            raise RelayRefused(NO_UTF8_HEADER)
+        binary = self._transaction.body == "BINARYMIME"
+        if self._nature.eight_bits and not binary and "8BITMIME" not in offered:
+            raise RelayRefused(NO_EIGHT_BITS)
+        if size > _largest(smtp):
+            raise RelayRefused(TOO_LARGE)
+
+    def _judge(self, reply: Reply, whole: bool) -> str:
+        """Return the relay's words about the message if it has taken it.
+
+        A refusal holds whenever it comes: many relays refuse as soon as they have seen enough.
 
         Args:
-            smtp: ready for it.
-            chunk: the BDAT command to write first; empty after DATA.
-            content: gives the message.
+            reply: to the message.
+            whole: it came when the relay had all of it.
         """
-        protocol, writer = smtp.protocol, self._writer
-        if protocol is None or writer is None:
-            raise aiosmtplib.SMTPServerDisconnected("gone before the message")
-        timeout = self._relay.settings.timeout
-        # It is read from now on: a relay may refuse before it has the whole message.
-        answer = asyncio.ensure_future(protocol.read_response())
-        whole = False
-        try:
-            if chunk:
-                writer.write(chunk + b"\r\n")
-            async for piece in pieces(content, stuffed=not chunk):
-                if answer.done():
-                    break
-                try:
-                    writer.write(piece)
-                    async with asyncio.timeout(timeout):
-                        await writer.drain()
-                except (ConnectionError, RuntimeError):
-                    # RuntimeError: uvloop's `write` to a transport that has been closed.
-                    break  # what it said last, if anything, says more
-            else:
-                whole = True
-            await asyncio.wait((answer,), timeout=10 * timeout)
-            if not answer.done():
-                raise TimeoutError("no reply to the whole message")
-            code, text = answer.result()
-        finally:
-            answer.cancel()
-            if not whole:
-                self._close()  # what is said now would be taken for the rest of the message
-        if not 200 <= code <= 299:
-            raise refusal(code, text)
         if not whole:
-            raise RelayRefused(OUT_OF_STEP, f"{code} {quoted(text)}, before it had the message")
-        return quoted(text)
+            self._close()  # what is said now would be taken for the rest of the message
+            if reply.code < 400:
+                raise OutOfTurn(f"{reply.code} {reply.text} - before it had the message")
+        if not is_yes(reply.code):
+            if reply.code < 400:
+                self._close()
+            raise refusal(reply.code, reply.text)
+        return quoted(reply.text)
 
     # --- the end ------------------------------------------------------------------------------
 
-    async def _goodbye(self, smtp: aiosmtplib.SMTP) -> None:
+    async def _goodbye(self, smtp: Client) -> None:
         try:
-            await smtp.quit(timeout=_GOODBYE_TIMEOUT)
-        except (aiosmtplib.SMTPException, OSError) as error:
+            await smtp.command("QUIT", within=_GOODBYE_TIMEOUT)
+        except (OutOfTurn, Senseless, OSError) as error:
             logger.debug("relay %s: at QUIT: %s", self, error)
         finally:
             self._close()
@@ -351,18 +366,19 @@ class Outgoing:
         """Close the connection, if there is one, and give its place back."""
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
-            _drop(smtp)
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.transport.abort()
+            smtp.abort()
         if self._placed:
             self._placed = False
             self._relay.give_place_back(self._user)
 
 
-def _drop(smtp: aiosmtplib.SMTP) -> None:
-    """Close a connection at once."""
-    transport = smtp.transport
-    smtp.close()
-    if transport is not None:
-        transport.abort()  # type: ignore[attr-defined]  # BaseTransport by its annotation
+def _largest(smtp: Client) -> float:
+    """Return the octets that a message may have for a relay (RFC 1870 3), infinity if any."""
+    limit = smtp.extensions.get("SIZE", "")
+    return int(limit) if limit.isascii() and limit.isdecimal() and int(limit[:20]) else float("inf")
+
+
+async def _behind(command: bytes, content: Source) -> AsyncIterator[bytes]:
+    yield command
+    async for piece in pieces(content, stuffed=False):
+        yield piece

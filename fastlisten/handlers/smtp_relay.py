@@ -1,7 +1,6 @@
 """The relay: where mail for others goes, and what is the same for all that goes there.
 
 Rules of this file: settings, TLS contexts and the bound on sessions; no SMTP (smtp_outgoing.py).
-aiosmtplib, which brings the extra `relay`, is imported only where a relay is configured.
 """
 
 from __future__ import annotations
@@ -117,15 +116,10 @@ class Relay:
         sessions: how many are open now.
 
     Raises:
-        SettingError: aiosmtplib is not installed, or the authorities cannot be read.
+        SettingError: the authorities cannot be read.
     """
 
     def __init__(self, settings: RelaySettings) -> None:
-        try:
-            import aiosmtplib  # noqa: F401 - now rather than while a client waits
-        except ImportError as error:
-            message = 'a relay needs the package aiosmtplib: pip install "fastlisten[relay]"'
-            raise SettingError("smtp.relay", message) from error
         self.settings = settings
         self.sessions = 0
         self.context: ssl.SSLContext | None = None

@@ -18,8 +18,11 @@ __all__ = [
     "NO_BINARY",
     "NO_EIGHT_BITS",
     "NO_PLACE",
-    "NO_UTF8",
+    "NO_UTF8_HEADER",
+    "NO_UTF8_RECIPIENT",
+    "NO_UTF8_SENDER",
     "OUT_OF_STEP",
+    "TOO_LARGE",
     "UNREACHABLE",
     "RelayRefused",
     "quoted",
@@ -35,7 +38,11 @@ OUT_OF_STEP = reply(
 NOT_READ = reply(451, "4.3.0", "The message could not be read back; try again later")
 NO_BINARY = reply(554, "5.6.3", "The relay for mail to others takes no binary messages")
 NO_EIGHT_BITS = reply(554, "5.6.3", "The relay for mail to others takes no 8-bit messages")
-NO_UTF8 = reply(553, "5.6.7", "The relay for mail to others does not have SMTPUTF8")
+# RFC 6531 3.5: 550 where it is the sender's address, 553 the recipient's, 554 the header.
+NO_UTF8_SENDER = reply(550, "5.6.7", "The relay for mail to others takes ASCII senders only")
+NO_UTF8_RECIPIENT = reply(553, "5.6.7", "The relay for mail to others takes ASCII addresses only")
+NO_UTF8_HEADER = reply(554, "5.6.9", "The relay for mail to others takes no header in UTF-8")
+TOO_LARGE = reply(552, "5.3.4", "Message too large for the relay for mail to others")
 
 #: Characters of a relay's text that are repeated: a line of a reply has at most 512 octets
 #: (RFC 5321 4.5.3.1.5), and its reader wants the first sentence.

@@ -9,13 +9,20 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from fastlisten.handlers.smtp_relay_replies import NOT_READ, RelayRefused
 
-__all__ = ["Octets", "Source", "pieces"]
+__all__ = ["Nature", "Octets", "Source", "nature", "pieces"]
 
 #: Octets of a message that are read and written at a time.
 PIECE = 256 * 1024
+
+#: Octets at the end of a message that are written by themselves, before the very end.
+_LAST = 4
+
+#: Octets of a header that are looked at.
+_LONGEST_HEADER = 1024 * 1024
 
 
 class Source:
@@ -64,13 +71,68 @@ class Octets(Source):
         return self._data[offset : offset + PIECE]
 
 
-async def pieces(content: Source, stuffed: bool) -> AsyncIterator[bytes]:
-    """Give a message piece by piece, as DATA wants it if `stuffed`: dots doubled, and the end.
+@dataclass(frozen=True, slots=True)
+class Nature:
+    """What a message needs of those who carry it.
+
+    Attributes:
+        eight_bits: there are octets beyond ASCII in it (RFC 6152).
+        utf8_header: there are in its header, and they are UTF-8 (RFC 6532).
+    """
+
+    eight_bits: bool = False
+    utf8_header: bool = False
+
+
+def _examine(content: Source) -> Nature:
+    header, ended, eight_bits = bytearray(), False, False
+    offset = 0
+    while offset < content.size and not (ended and eight_bits):
+        piece = content.read(offset)
+        offset += len(piece)
+        eight_bits = eight_bits or not piece.isascii()
+        if not ended:
+            # Three octets of the piece before, so that an end that is cut is seen.
+            seen = max(0, len(header) - 3)
+            header += piece
+            end = header.find(b"\r\n\r\n", seen)
+            ended = end >= 0 or len(header) > _LONGEST_HEADER
+            del header[end if end >= 0 else _LONGEST_HEADER :]
+    return Nature(eight_bits, not header.isascii() and _is_utf8(header))
+
+
+def _is_utf8(octets: bytearray) -> bool:
+    try:
+        octets.decode()
+    except UnicodeDecodeError as error:
+        # The end of what is looked at may cut a character.
+        return error.reason == "unexpected end of data"
+    return True
+
+
+async def nature(content: Source) -> Nature:
+    """Find out what a message needs, whatever its sender has declared.
 
     Raises:
         RelayRefused: it cannot be read.
     """
-    tail = b"\r\n"
+    try:
+        return await asyncio.to_thread(_examine, content)
+    except OSError as error:
+        raise RelayRefused(NOT_READ, str(error)) from error
+
+
+async def pieces(content: Source, stuffed: bool) -> AsyncIterator[bytes]:
+    """Give a message piece by piece, as DATA wants it if `stuffed`: dots doubled, and the end.
+
+    The last piece is what makes the message whole: the final dot, or else its last octet. The one
+    before it is small: two small segments after each other are acknowledged at once by most hosts,
+    a single one after a delay.
+
+    Raises:
+        RelayRefused: it cannot be read.
+    """
+    tail, held = b"\r\n", b""
     offset = 0
     while offset < content.size:
         try:
@@ -82,7 +144,16 @@ async def pieces(content: Source, stuffed: bool) -> AsyncIterator[bytes]:
             # Two octets of the piece before, so that a line that begins at the cut is seen.
             joined = tail + piece
             tail, piece = joined[-2:], joined.replace(b"\r\n.", b"\r\n..")[2:]
-        yield piece
+        joined = held + piece
+        piece, held = joined[:-_LAST], joined[-_LAST:]
+        if piece:
+            yield piece
     if stuffed:
+        if held:
+            yield held
         # A message that came by BDAT may end without CRLF, which DATA cannot say.
         yield b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
+    else:
+        if len(held) > 1:
+            yield held[:-1]
+        yield held[-1:]

@@ -1,0 +1,446 @@
+"""A connection to a server of SMTP, as its client: commands out, each reply in its turn.
+
+Rules of this file: the dialogue, TLS and AUTH; what a message needs and what a reply means for it
+is in smtp_outgoing.py.
+
+A reply counts only in its turn. What the server has said when it was not asked is never taken for
+the answer to the next command: before each command nothing may have come (`quiet`), and a reply
+whose octets came before the server's host had acknowledged the command is one to something else.
+For the message, where a wrong yes would lose mail, this is made certain:
+
+    354 ──> all but the end ──> acknowledged by the server's host, ──> the end ──> reply
+             of the message     and nothing has come meanwhile         (final dot, or
+                                                                        BDAT's last octet)
+
+Waiting for the acknowledgement costs one round trip. Without it a reply that was sent together with
+the 354 cannot be told from one to the message, because the sender's kernel may hold back the
+second segment until we have answered the first (RFC 896), or it is on its way yet.
+
+Every write goes through `write`: uvloop raises RuntimeError where the transport has been closed
+under it, asyncio's transports drop the octets.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import base64
+import fcntl
+import hmac
+import re
+import ssl
+import termios
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+from fastlisten.handlers.smtp_client_replies import Replies, Reply, Senseless, extensions_of
+
+__all__ = ["Client", "Gone", "OutOfTurn", "Unexpected", "is_yes"]
+
+# <linux/sockios.h>, which Python's `termios` names as ttys do: octets that the peer's host has not
+# acknowledged yet; over a Unix socket, those that the peer has not read (tcp(7), unix(7)).
+_SIOCOUTQ = termios.TIOCOUTQ
+_SIOCINQ = termios.FIONREAD
+
+#: Seconds between two looks at what is unacknowledged: the first and the longest. A host may
+#: delay an acknowledgement for 40 ms (Linux) or 200 ms; no event tells of it.
+_FIRST_LOOK = 0.0005
+_LAST_LOOK = 0.01
+
+_CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
+
+#: Replies that say something else than that a command or a message has been accepted, although
+#: they begin with a 2: to HELP, STAT, the connection, QUIT and AUTH.
+_OF_OTHERS = frozenset((211, 214, 220, 221, 235))
+
+
+class Gone(ConnectionError):  # noqa: N818 - what happened, not whose fault it is
+    """The server has closed the connection, or said that it does (421)."""
+
+
+class OutOfTurn(Exception):  # noqa: N818 - what was said, not who said it
+    """The server has said something when it was not asked."""
+
+
+class Unexpected(Exception):  # noqa: N818 - a verdict, not a fault
+    """A reply with which the session cannot go on.
+
+    Attributes:
+        reply: as it came.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        super().__init__(f"{reply.code} {reply.text}")
+
+
+def _words(mechanism: str, user: str, password: str) -> Iterator[str]:
+    """Return the words that a client says in PLAIN (RFC 4616) or LOGIN, in base64."""
+    words = [f"\0{user}\0{password}"] if mechanism == "PLAIN" else [user, password]
+    return (base64.b64encode(word.encode()).decode() for word in words)
+
+
+def _cram(user: str, password: str, challenge: str) -> str:
+    """Return the answer to a challenge of CRAM-MD5 (RFC 2195).
+
+    Raises:
+        ValueError: the challenge is not base64.
+    """
+    digest = hmac.new(password.encode(), base64.b64decode(challenge), "md5").hexdigest()
+    return base64.b64encode(f"{user} {digest}".encode()).decode()
+
+
+def is_yes(code: int) -> bool:
+    """Whether a reply says that something has been accepted."""
+    return 200 <= code <= 299 and code not in _OF_OTHERS
+
+
+class Client(asyncio.Protocol):
+    """A connection.
+
+    Args:
+        timeout: seconds to wait for a connection, a reply, or progress.
+
+    Attributes:
+        timeout: as given.
+        transport: the connection's, None before and after it.
+        extensions: what the server offers: parameters by keyword in upper case.
+        encrypted: TLS is spoken.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.transport: asyncio.Transport | None = None
+        self.extensions: dict[str, str] = {}
+        self.encrypted = False
+        self._replies = Replies()
+        self._end: Exception | None = None  # why nothing more comes
+        self._plain: asyncio.Transport | None = None  # the one below TLS
+        self._socket: Any = None
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    # --- asyncio's protocol -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        self.transport = self._plain = cast(asyncio.Transport, transport)
+        self._socket = transport.get_extra_info("socket")
+        if self._end is not None:  # `abort` came first
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what the server says until somebody asks for it."""
+        self._replies.add(data, self._unacknowledged() > 0)
+        if self._replies.overfull:
+            if self._waiter is None and self.transport is not None:
+                self.transport.abort()  # who will ask next hears of it
+            self._wake()
+        elif b"\n" in data:
+            self._wake()
+
+    def eof_received(self) -> None:
+        """Close: nobody says goodbye in SMTP by closing a half."""
+        self._end = self._end or Gone("the connection was closed")
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let nobody wait any more."""
+        self._end = self._end or Gone(str(exc) if exc else "the connection was closed")
+        self.transport = self._plain = self._socket = None
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """The transport has enough."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """It takes more."""
+        self._paused = False
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _event(self) -> None:
+        """Wait for a line, the end, or room to write."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    # --- the connection -----------------------------------------------------------------------
+
+    async def connect(
+        self, host: str, port: int, context: ssl.SSLContext | None, hostname: str
+    ) -> None:
+        """Connect, hear the greeting, and say EHLO.
+
+        Args:
+            host: name or address; the path of a Unix socket if `port` is 0.
+            port: of TCP.
+            context: for TLS from the first byte; None for none.
+            hostname: what we call ourselves.
+
+        Raises:
+            Unexpected: the greeting, or the reply to EHLO, is a refusal.
+            Gone, OutOfTurn, Senseless, OSError (and TimeoutError)
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self.timeout):
+            if port:
+                await loop.create_connection(lambda: self, host, port)
+            else:
+                await loop.create_unix_connection(lambda: self, host)
+        if context is not None:
+            await self._secure(context, host if port else "")
+        greeting = await self.reply(self.timeout)
+        if greeting.code != 220:
+            raise Unexpected(greeting)
+        await self.hello(hostname)
+
+    async def hello(self, hostname: str) -> None:
+        """Say EHLO, or HELO to a server that does not know EHLO (RFC 5321 3.2).
+
+        Raises:
+            Unexpected: neither is accepted.
+        """
+        self.extensions = {}
+        reply = await self.command("EHLO", hostname)
+        if reply.code in (500, 502):
+            reply = await self.command("HELO", hostname)
+        elif reply.code == 250:
+            self.extensions = extensions_of(reply)
+        if reply.code != 250:
+            raise Unexpected(reply)
+
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """Ask for TLS and begin it. EHLO has to follow.
+
+        Raises:
+            Unexpected: the server refuses; the connection goes on without TLS.
+        """
+        reply = await self.command("STARTTLS")
+        if reply.code != 220:
+            raise Unexpected(reply)
+        await self._secure(context, host)
+
+    async def _secure(self, context: ssl.SSLContext, host: str) -> None:
+        # What came before in clear text must not pass for something of TLS (CVE-2011-0411).
+        await self.quiet()
+        assert self._plain is not None
+        transport = await asyncio.get_running_loop().start_tls(
+            self._plain,
+            self,
+            context,
+            server_hostname=host,
+            ssl_handshake_timeout=self.timeout,
+        )
+        if transport is None or self._end is not None:
+            raise self._gone()
+        self.transport = transport
+        self.encrypted = True
+
+    async def login(self, user: str, password: str) -> None:
+        """Log in (RFC 4954), by the first of PLAIN, LOGIN and CRAM-MD5 that the server offers.
+
+        Raises:
+            Unexpected: the server refuses.
+            Senseless: it offers none of these.
+        """
+        offered = self.extensions.get("AUTH", "").upper().split()
+        for mechanism in ("PLAIN", "LOGIN", "CRAM-MD5"):
+            if mechanism in offered:
+                break
+        else:
+            raise Senseless("it offers no mechanism of AUTH that is known here")
+        words = _words(mechanism, user, password)
+        first = f" {next(words)}" if mechanism == "PLAIN" else ""
+        reply = await self.command("AUTH", mechanism + first)
+        if mechanism == "CRAM-MD5" and reply.code == 334:
+            reply = await self.command(_cram(user, password, reply.lines[0]))
+        else:
+            for word in words:
+                if reply.code == 334:
+                    reply = await self.command(word)
+        if reply.code != 235:
+            raise Unexpected(reply)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._end = self._end or Gone("closed here")
+        if self.transport is not None:
+            self.transport.abort()
+        self._wake()
+
+    # --- commands and replies -----------------------------------------------------------------
+
+    async def command(self, *words: str, within: float | None = None) -> Reply:
+        """Send a command and return its reply.
+
+        Raises:
+            ValueError: a word holds a control character.
+            Gone: the connection ended, or had ended.
+            OutOfTurn: the server said something before it had the command.
+            Senseless: its reply is none.
+            TimeoutError: it came too late.
+        """
+        line = " ".join(words).encode()
+        if _CONTROLS.search(line):
+            raise ValueError("a control character in a command")
+        await self.quiet()
+        self.write(line + b"\r\n")
+        reply = await self.reply(self.timeout if within is None else within)
+        if reply.early:
+            raise OutOfTurn(f"{reply.code} {reply.text} - before it had {words[0][:8]}")
+        return reply
+
+    async def quiet(self) -> None:
+        """See to it that the server has said nothing since its last reply.
+
+        Raises:
+            Gone: it has closed the connection, with a 421 or without.
+            OutOfTurn: it has said something else.
+        """
+        # What has arrived is read before it is judged; over TLS it may be none of SMTP's.
+        while not self._heard and self._unread():  # noqa: ASYNC110 - the loop reads meanwhile
+            await asyncio.sleep(0)
+        if self._replies:
+            try:
+                reply = self._replies.take()
+            except Senseless as error:
+                raise OutOfTurn(str(error)) from error
+            if reply is not None and reply.code == 421:
+                self.abort()  # RFC 5321 3.8: it may say so at any time
+                raise Gone(f"421 {reply.text}")
+            said = self._replies.beginning if reply is None else f"{reply.code} {reply.text}"
+            raise OutOfTurn(f"{said} - without having been asked")
+        if self._end is not None or self.transport is None or self.transport.is_closing():
+            raise self._gone()
+
+    async def reply(self, within: float) -> Reply:
+        """Wait for the next reply, be it early or not.
+
+        Raises:
+            Gone, Senseless, TimeoutError
+        """
+        async with asyncio.timeout(within):
+            while (reply := self._replies.take()) is None:
+                if self._end is not None:
+                    raise self._gone()
+                await self._event()
+        return reply
+
+    def write(self, data: bytes) -> None:
+        """Write octets.
+
+        Raises:
+            Gone: there is no connection any more.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise self._gone()
+        try:
+            transport.write(data)
+        except RuntimeError as error:
+            raise self._gone() from error
+
+    def _gone(self) -> Exception:
+        return self._end or Gone("the connection was closed")
+
+    # --- the message --------------------------------------------------------------------------
+
+    async def send(self, pieces: AsyncIterator[bytes], within: float) -> tuple[Reply, bool]:
+        """Send a message and return the reply to it.
+
+        Args:
+            pieces: of the message; the last one is its end, without which it is not whole.
+            within: seconds to wait for the reply to it.
+
+        Returns:
+            The reply, and whether it is one to the whole message: else it came before its end, and
+            nothing more can be said in the session.
+
+        Raises:
+            Gone, Senseless, TimeoutError
+            Whatever `pieces` raises; the message is not whole then.
+        """
+        whole = False
+        held = b""
+        try:
+            async for piece in pieces:
+                if held:
+                    self.write(held)
+                    await self._room()
+                if self._heard:  # it may refuse before it has the whole message
+                    break
+                held = piece
+            else:
+                await self._acknowledged()
+                if not self._heard:
+                    self.write(held)
+                    whole = True
+        except Gone:
+            pass  # what it said last, if anything, says more
+        reply = await self.reply(within)
+        return reply, whole and not reply.early
+
+    @property
+    def _heard(self) -> bool:
+        """Whether the server has said anything that nobody has asked for, or gone."""
+        return bool(self._replies) or self._end is not None
+
+    async def _room(self) -> None:
+        """Wait until more can be written, or the server has been heard.
+
+        Raises:
+            TimeoutError: it takes nothing.
+        """
+        await asyncio.sleep(0)  # what is written in one iteration, uvloop sends in one segment
+        async with asyncio.timeout(self.timeout):
+            while self._paused and not self._heard:
+                await self._event()
+
+    async def _acknowledged(self) -> None:
+        """Wait until the server's host has all that was written, or the server has been heard.
+
+        Raises:
+            TimeoutError: it takes nothing.
+        """
+        loop = asyncio.get_running_loop()
+        before, deadline, pause = -1, 0.0, _FIRST_LOOK
+        while not self._heard:
+            left = self._unacknowledged()
+            if left == 0 and not self._unread():
+                break
+            if left != before:
+                before, deadline = left, loop.time() + self.timeout
+            elif loop.time() > deadline:
+                raise TimeoutError("the server takes nothing")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_LOOK)
+
+    # --- the kernel's side --------------------------------------------------------------------
+
+    def _unacknowledged(self) -> int:
+        """Return the number of octets that the server's host has not acknowledged."""
+        transport, plain = self.transport, self._plain
+        if transport is None or plain is None or plain.is_closing():
+            return 0
+        left = plain.get_write_buffer_size() + self._queued(_SIOCOUTQ)
+        return left + (transport.get_write_buffer_size() if transport is not plain else 0)
+
+    def _unread(self) -> int:
+        """Return the number of octets that have come and have not been read yet."""
+        return self._queued(_SIOCINQ)
+
+    def _queued(self, which: int) -> int:
+        found = array.array("i", [0])
+        try:
+            fcntl.ioctl(self._socket.fileno(), which, found)
+        except (OSError, ValueError, AttributeError):
+            return 0  # it is closed
+        return found[0]
