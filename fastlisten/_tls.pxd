@@ -20,6 +20,7 @@ cdef enum TlsFlag:
     EOF_TOLD = 1024         # eof_received was called
     RAW_EOF = 2048          # the peer has ended TCP
     TRUNCATED = 4096        # ... without close_notify
+    UNREAD = 8192           # OpenSSL may have more in memory than it has given out
 
 
 cdef class TlsSettings(Security):
@@ -33,12 +34,19 @@ cdef class TlsSettings(Security):
     cdef object progress
 
 
+cdef class Buffers:
+    cdef object incoming    # MemoryBIO, as is the next
+    cdef object outgoing
+    cdef bytes unsent       # taken from it, and not yet by the kernel from `offset` on; or None
+    cdef Py_ssize_t offset
+
+
 @cython.no_gc
 cdef class TlsConnection(Connection):
     cdef TlsSettings settings
-    cdef object holder     # the socket object that OpenSSL's side looks at
-    cdef object session    # _ssl._SSLSocket, or an SSLSocket
-    cdef void *ssl         # OpenSSL's side of it, where it can be called without Python
+    cdef object holder     # the socket object that OpenSSL's side looks at, or its Buffers
+    cdef object session    # _ssl._SSLSocket; with Buffers an SSLObject
+    cdef void *ssl         # OpenSSL's side of it; NULL with Buffers
     cdef object ssl_owner  # an SSLObject, for the server-name callback
     cdef bytes early       # decrypted, but not delivered yet
     cdef uint32_t tls
@@ -51,6 +59,12 @@ cdef class TlsConnection(Connection):
     cdef int ready(self) except -1
     cdef int handshake_failed(self, exc) except -1
     cdef int happened(self, uint32_t events) except -1
+    cdef Buffers between(self)
+    cdef Py_ssize_t unsent(self) except -1
+    cdef bint pour(self) except -1
+    cdef int fill(self) except -1
+    cdef int receive_turn(self) except -1
+    cdef Py_ssize_t take(self, target, char *start, Py_ssize_t room) except -2
     cdef int took(self, Py_ssize_t got) except -1
     cdef int introduce(self, bytes data) except -1
     cdef int read_failed(self, exc) except -1

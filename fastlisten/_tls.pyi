@@ -12,7 +12,7 @@ from fastlisten._connection import Connection, ConnectionAcceptor, Security
 from fastlisten._core import Engine, OptionBatch, Places, _AcceptorOwner
 
 def calls_openssl() -> bool: ...
-def use_public_api(wanted: bool) -> bool: ...
+def use_memory(wanted: bool) -> bool: ...
 
 @disjoint_base
 class TlsSettings(Security):
@@ -40,6 +40,9 @@ class TlsSettings(Security):
         sock: socket.socket,
         protocol: asyncio.BaseProtocol,
     ) -> asyncio.Future[TlsConnection]: ...
+
+@disjoint_base
+class Buffers: ...
 
 @disjoint_base
 class TlsConnection(Connection):

@@ -1,9 +1,9 @@
 # TLS on the descriptor: a transport that encrypts with OpenSSL reading and writing the socket.
 #
 # Rules of this file: asyncio is the specification (sslproto.py of CPython), down to messages.
-# OpenSSL's own buffers are the only ones beside the queue of what is unsent. The private
-# SSLContext._wrap_socket is used in `wrap` alone; where a Python has none, the public SSLSocket
-# takes its place.
+# OpenSSL's own buffers are the only ones beside the queue of what is unsent. For that it takes the
+# private SSLContext._wrap_socket (in `wrap` alone) and functions of OpenSSL's (`find_openssl`).
+# Where either cannot be had, OpenSSL reads and writes memory, as in asyncio (`Buffers`).
 #
 #   HANDSHAKE --ready--> [SILENT --first byte-->] open --close()--> SHUTTING --> lost
 #        | handshake_failed                        | close_notify      | the peer's close_notify,
@@ -18,9 +18,8 @@ import os
 import socket
 import ssl
 import sys
-import sysconfig
 from ssl import (
-    SSLContext, SSLEOFError, SSLObject, SSLWantReadError, SSLWantWriteError,
+    MemoryBIO, SSLContext, SSLEOFError, SSLObject, SSLWantReadError, SSLWantWriteError,
     SSLZeroReturnError,
 )
 
@@ -32,7 +31,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from cpython.contextvars cimport PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, \
     PyContext_Exit
-from libc.errno cimport EPIPE, errno
+from libc.errno cimport EAGAIN, EINTR, EPIPE, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport strerror
 
@@ -45,14 +44,15 @@ from fastlisten._core cimport (
     Endpoint, Slot, milliseconds,
 )
 from fastlisten._system cimport (
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, SOL_SOCKET, SO_ERROR, fl_microseconds,
-    getsockopt, recv, socklen_t,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET, SO_ERROR,
+    fl_microseconds, getsockopt, recv, send, socklen_t,
 )
 
 cdef extern from "<dlfcn.h>" nogil:
     void *dlopen(const char *, int)
     void *dlsym(void *, const char *)
     int RTLD_LAZY
+    void *RTLD_DEFAULT
 
 cdef enum:
     # openssl/ssl.h; part of its binary interface.
@@ -66,6 +66,12 @@ cdef enum:
     RECORD = 16384
     # A read takes one record; the engine's buffer has room for many.
     RECEIVE = 262144
+    # What OpenSSL is given at once where it reads memory: a record with its head and tag. All of it
+    # may be key updates, some 600, which are done in one call.
+    FEED = 16640
+    # Where it writes memory: the most that waits there before nothing more is read. A record of
+    # ours, and answers to key updates, of which a client could ask for any number.
+    ANSWERS = 32768
     # asyncio's defaults for TLS: pause the protocol from 512 KiB on, resume at a quarter.
     HIGH_WATER = 524288
     # After a farewell the peer has this long (ms), as without TLS.
@@ -78,28 +84,32 @@ cdef enum:
 cdef object logger = logging.getLogger("asyncio")
 cdef object Disconnected = (SSLEOFError, SSLZeroReturnError)
 cdef int NONBLOCKING_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-# How sessions are made: by SSLContext._wrap_socket, or by the public API.
-cdef bint public_api = not hasattr(SSLContext, "_wrap_socket")
+# Whether tests have asked for memory where the socket could be had.
+cdef bint memory_wanted = False
 
 
-def use_public_api(bint wanted):
-    """Make sessions by the public `SSLContext.wrap_socket`; for tests. Return what held before.
+def use_memory(bint wanted):
+    """Let OpenSSL read and write memory, not the socket; for tests. Return what held before.
 
-    It costs a second descriptor and some kilobytes for each connection.
+    It costs some kilobytes for each connection, and copying.
     """
-    global public_api
-    before = public_api
-    public_api = wanted or not hasattr(SSLContext, "_wrap_socket")
+    global memory_wanted
+    before = memory_wanted
+    memory_wanted = wanted
     return before
 
 
-# What is called of the OpenSSL that Python's ssl uses. All of it is there, or `direct` is false and
-# the methods of the session object are called.
+# What is called of the OpenSSL that Python's ssl uses. All of it is there, or `direct` is false.
 ctypedef long (*Control)(void *, int, long, void *) noexcept nogil
 ctypedef int (*Read)(void *, void *, size_t, size_t *) noexcept nogil
 ctypedef int (*Write)(void *, const void *, size_t, size_t *) noexcept nogil
 ctypedef int (*GetError)(void *, int) noexcept nogil
 ctypedef void (*ClearError)() noexcept nogil
+ctypedef int (*OfSession)(void *) noexcept nogil
+ctypedef void *(*PartOf)(void *) noexcept nogil
+ctypedef void *(*Method)() noexcept nogil
+ctypedef unsigned long (*Number)() noexcept nogil
+ctypedef int (*Use)(void *, void *) noexcept nogil
 cdef Control ssl_ctrl = NULL
 cdef Read ssl_read = NULL
 cdef Write ssl_write = NULL
@@ -108,51 +118,77 @@ cdef ClearError clear_error = NULL
 cdef bint direct = False
 cdef bint looked = False
 
+# The size of a `_ssl._SSLSocket` of each CPython in which its second field is the SSL. A build
+# whose objects are larger (free-threaded, Py_TRACE_REFS) or smaller (32 bits) has another.
+cdef dict LAYOUTS = {(3, 11): 96, (3, 12): 80, (3, 13): 80, (3, 14): 88, (3, 15): 72}
+
 
 cdef void *session_pointer(session):
-    """The SSL behind a `_ssl._SSLSocket`: the second of its fields in CPython 3.11 to 3.13."""
+    """The SSL behind a `_ssl._SSLSocket` of known layout."""
     return (<void **>(<char *><void *>session + sizeof(PyObject)))[1]
 
 
-cdef int find_openssl() except -1:
-    """Find OpenSSL's functions, if this is an interpreter whose session objects are known.
+cdef bint agrees(void *library, holder, session) except -1:
+    """Whether the functions of a library are those that have made a session; take them if so.
 
-    It saves a tenth of the instructions of a small message. And it closes a hole: OpenSSL's default
-    is to go on reading as long as records without data follow each other (TLS 1.3 key updates). It
-    reads the socket itself here, so one client that never stops sending them would keep the loop in
-    one call. With SSL_MODE_AUTO_RETRY cleared, which the ssl module cannot do, the call returns
-    after each of them, and other connections get their turn.
+    A process may have several OpenSSLs, and the layout may not be what it was. So nothing is
+    believed: versions agree, then the descriptor, then the table of methods in the context is the
+    library's own, and an error that libssl raises is found in libcrypto's queue.
     """
-    global looked, direct, ssl_ctrl, ssl_read, ssl_write, ssl_get_error, clear_error
-    cdef void *library
-    cdef void *get_fd
-    cdef bytes path
-    if looked:
-        return 0
-    looked = True
-    known = (3, 11) <= sys.version_info < (3, 14) and sys.implementation.name == "cpython" \
-        and not sysconfig.get_config_var("Py_TRACE_REFS") \
-        and not sysconfig.get_config_var("Py_GIL_DISABLED")
-    if not known or not hasattr(SSLContext, "_wrap_socket"):
-        return 0
-    if hasattr(_ssl, "__file__"):
-        path = os.fsencode(_ssl.__file__)
-        library = dlopen(PyBytes_AS_STRING(path), RTLD_LAZY)
-    else:
-        # Built into the interpreter: whose functions a search finds there is anybody's guess.
-        return 0
-    if library == NULL:
-        return 0
+    global ssl_ctrl, ssl_read, ssl_write, ssl_get_error, clear_error
+    cdef void *pointer = session_pointer(session)
+    cdef Number version = <Number>dlsym(library, b"OpenSSL_version_num")
+    cdef OfSession get_fd = <OfSession>dlsym(library, b"SSL_get_fd")
+    cdef PartOf get_context = <PartOf>dlsym(library, b"SSL_get_SSL_CTX")
+    cdef PartOf get_method = <PartOf>dlsym(library, b"SSL_CTX_get_ssl_method")
+    cdef Method server_method = <Method>dlsym(library, b"TLS_server_method")
+    cdef Use use_certificate = <Use>dlsym(library, b"SSL_use_certificate")
+    cdef Number peek_error = <Number>dlsym(library, b"ERR_peek_error")
     ssl_ctrl = <Control>dlsym(library, b"SSL_ctrl")
     ssl_read = <Read>dlsym(library, b"SSL_read_ex")
     ssl_write = <Write>dlsym(library, b"SSL_write_ex")
     ssl_get_error = <GetError>dlsym(library, b"SSL_get_error")
     clear_error = <ClearError>dlsym(library, b"ERR_clear_error")
-    get_fd = dlsym(library, b"SSL_get_fd")
-    if ssl_ctrl == NULL or ssl_read == NULL or ssl_write == NULL or ssl_get_error == NULL \
-            or clear_error == NULL or get_fd == NULL:
+    if version == NULL or get_fd == NULL or get_context == NULL or get_method == NULL \
+            or server_method == NULL or use_certificate == NULL or peek_error == NULL \
+            or ssl_ctrl == NULL or ssl_read == NULL or ssl_write == NULL \
+            or ssl_get_error == NULL or clear_error == NULL:
+        return False
+    if version() != ssl.OPENSSL_VERSION_NUMBER or get_fd(pointer) != holder.fileno() \
+            or get_method(get_context(pointer)) != server_method():
+        return False
+    clear_error()
+    if use_certificate(pointer, NULL) == 1 or not peek_error():
+        return False
+    clear_error()
+    return not peek_error()
+
+
+cdef int find_openssl() except -1:
+    """Find OpenSSL's functions, if this is an interpreter whose session objects are known.
+
+    It saves a tenth of the instructions of a small message. And it is what makes reading from the
+    socket safe: OpenSSL's default is to go on reading as long as records without data follow each
+    other (TLS 1.3 key updates), so that one client that never stops sending them would keep the
+    loop in one call. With SSL_MODE_AUTO_RETRY cleared, which the ssl module cannot do, the call
+    returns after each of them, and other connections get their turn.
+
+    They are looked for in what `_ssl` is linked with, and, where it is built into the interpreter,
+    in the whole process. An interpreter that has OpenSSL linked into itself as a static library
+    (those that uv installs) shows them to nobody.
+    """
+    global looked, direct
+    cdef void *library = NULL
+    cdef bytes path
+    if looked:
         return 0
-    # The pointer is believed only if OpenSSL agrees about the descriptor behind it.
+    looked = True
+    if sys.implementation.name != "cpython" or not hasattr(SSLContext, "_wrap_socket") \
+            or _ssl._SSLSocket.__basicsize__ != LAYOUTS.get(sys.version_info[:2]):
+        return 0
+    if hasattr(_ssl, "__file__"):
+        path = os.fsencode(_ssl.__file__)
+        library = dlopen(PyBytes_AS_STRING(path), RTLD_LAZY)
     try:
         ours, peer = socket.socketpair()
         with ours, peer:
@@ -160,8 +196,8 @@ cdef int find_openssl() except -1:
                                  fileno=os.dup(ours.fileno()))
             try:
                 session = SSLContext(ssl.PROTOCOL_TLS_SERVER)._wrap_socket(holder, True, None)
-                direct = (<int (*)(void *) noexcept>get_fd)(session_pointer(session)) \
-                    == holder.fileno()
+                direct = library != NULL and agrees(library, holder, session) \
+                    or agrees(RTLD_DEFAULT, holder, session)
             finally:
                 holder.close()
     except OSError:
@@ -171,9 +207,17 @@ cdef int find_openssl() except -1:
 
 
 def calls_openssl():
-    """Return True if records are read and written without Python's ssl, and reads are bounded."""
+    """Return True if records are read from and written to the socket by OpenSSL itself."""
     find_openssl()
     return bool(direct)
+
+
+cdef class Buffers:
+    """What lies between OpenSSL and the socket where OpenSSL reads and writes memory."""
+
+    def __cinit__(self):
+        self.incoming = MemoryBIO()
+        self.outgoing = MemoryBIO()
 
 
 class _Descriptor(_socket.socket):
@@ -321,6 +365,10 @@ cdef class TlsConnection(Connection):
         if events & <uint32_t>EPOLLERR:
             self.note_error()
         if interest & FLAG_OUT and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
+            if self.unsent():
+                waited = True
+                if not self.pour():
+                    return self.fatal(self.broken(), "Fatal write error on socket transport")
             if self.tls & (READ_WANTS_WRITE | WANTS_WRITE):
                 self.tls &= ~(READ_WANTS_WRITE | WANTS_WRITE)
                 readable = waited = True
@@ -328,15 +376,14 @@ cdef class TlsConnection(Connection):
                 self.flush()
         elif self.tls & WRITE_WANTS_READ:
             self.flush()
-        if self.fd < 0 or self.flags & LOST or not readable:
+        if self.fd < 0 or self.flags & LOST:
             return 0
+        if not readable:
+            return self.listen_to() if waited else 0
         if self.flags & CLOSING:
             self.shutdown_step()
         elif not self.flags & PAUSED and not self.tls & HELD:
-            if self.flags & BUFFERED and not self.tls & SILENT:
-                self.receive_into()
-            else:
-                self.receive()
+            self.receive_turn()
         if waited and self.fd >= 0:
             # It was left waiting for room only.
             self.listen_to()
@@ -396,6 +443,8 @@ cdef class TlsConnection(Connection):
                 wanted = FLAG_OUT if self.tls & WANTS_WRITE else FLAG_IN
             if not self.flags & (CLOSING | PAUSED) and not self.tls & HELD:
                 wanted |= FLAG_OUT if self.tls & READ_WANTS_WRITE else FLAG_IN
+            if self.unsent():
+                wanted = FLAG_OUT if self.unsent() > ANSWERS else wanted | FLAG_OUT
         if self.engine().interest(self.fd, wanted) < 0:
             self.fatal_errno(errno, "Fatal error on registering the connection with epoll")
             return -1
@@ -418,49 +467,54 @@ cdef class TlsConnection(Connection):
     cdef int wrap(self) except -1:
         cdef Slot *slot = self.slot()
         cdef int family = socket.AF_UNIX
+        cdef Buffers between
+        if not direct or memory_wanted:
+            self.holder = between = Buffers.__new__(Buffers)
+            self.session = self.settings.context.wrap_bio(
+                between.incoming, between.outgoing, server_side=True)
+            return 0
         if slot.flags & FLAG_INET:
             family = socket.AF_INET
         elif slot.flags & FLAG_INET6:
             family = socket.AF_INET6
-        if public_api:
-            self.note_error()
-            if self.error:
-                # wrap_socket would notice, and forget to close the object that it has made.
-                raise self.broken()
-            # A copy of the descriptor: whatever fails, the socket object closes its own.
-            sock = socket.socket(family, socket.SOCK_STREAM, fileno=os.dup(self.fd))
-            sock.setblocking(False)
-            self.session = self.holder = self.settings.context.wrap_socket(
-                sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
-            return 0
         # With SOCK_NONBLOCK in its type it is non-blocking without asking the kernel.
         self.holder = _Descriptor(family, NONBLOCKING_STREAM, 0, fileno=self.fd)
         self.ssl_owner = SSLObject.__new__(SSLObject)
         self.session = self.settings.context._wrap_socket(
             self.holder, True, None, owner=self.ssl_owner)
         self.ssl_owner._sslobj = self.session
-        if direct:
-            self.ssl = session_pointer(self.session)
-            ssl_ctrl(self.ssl, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY, NULL)
+        self.ssl = session_pointer(self.session)
+        ssl_ctrl(self.ssl, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY, NULL)
         return 0
 
     cdef int handshake(self) except -1:
         try:
             if self.session is None:
                 self.begin()
+            if not self.pour():
+                raise self.broken()
+            if self.unsent():
+                raise SSLWantWriteError
+            self.fill()
             self.session.do_handshake()
         except SSLWantReadError:
-            self.tls &= ~WANTS_WRITE
+            if not self.pour():
+                return self.handshake_failed(self.broken())
+            self.tls = self.tls | WANTS_WRITE if self.unsent() else self.tls & ~WANTS_WRITE
             return self.listen_to()
         except SSLWantWriteError:
             self.tls |= WANTS_WRITE
             return self.listen_to()
         except BaseException as exc:
+            # An alert.
+            self.pour()
             return self.handshake_failed(
                 ConnectionResetError() if isinstance(exc, Disconnected) else exc)
         if self.fd < 0 or self.flags & LOST:
             # The server-name callback closed it.
             return 0
+        if not self.pour():
+            return self.handshake_failed(self.broken())
         return self.ready()
 
     cdef int ready(self) except -1:
@@ -470,12 +524,9 @@ cdef class TlsConnection(Connection):
         self.settings.progress.pop(<size_t><void *>self, None)
         self.ssl_owner = None
         self.tls &= ~(HANDSHAKE | WANTS_WRITE)
-        if self.session is self.holder:
-            # A closed SSLSocket has forgotten them.
-            known = {} if self.extras is None or self.extras.known is None else self.extras.known
-            for name in ("peercert", "cipher", "compression"):
-                known[name] = self.get_extra_info(name)
-            self.need_extras().known = known
+        if self.ssl == NULL:
+            # What came behind the handshake.
+            self.tls |= UNREAD
         slot.deadline = 0
         if self.tls & STARTED:
             self.touched()
@@ -496,6 +547,10 @@ cdef class TlsConnection(Connection):
             self.connect()
             if not waiter.done():
                 waiter.set_result(self)
+            if self.tls & UNREAD:
+                # After the code that waits has run.
+                self.tls |= HELD
+                self.loop().call_soon(self._deliver)
             return 0
         acceptor = <TlsAcceptor>self.acceptor()
         if acceptor.first_byte:
@@ -504,7 +559,13 @@ cdef class TlsConnection(Connection):
             self.write(acceptor.texts[0])
         if self.fd < 0 or self.flags & LOST:
             return 0
-        return self.listen_to() if self.tls & SILENT else self.connect()
+        if not self.tls & SILENT:
+            self.connect()
+        elif self.listen_to() < 0:
+            return 0
+        if self.tls & UNREAD and self.fd >= 0 and not self.flags & (LOST | CLOSING | PAUSED):
+            self.receive_turn()
+        return 0
 
     cdef int connect(self) except -1:
         """Call connection_made, in the connection's context, which is entered already."""
@@ -555,26 +616,114 @@ cdef class TlsConnection(Connection):
             data = self.early
             self.early = None
             self.deliver(data)
-        elif self.session.pending():
-            if self.flags & BUFFERED:
-                self.receive_into()
-            else:
-                self.receive()
+        elif self.tls & UNREAD or self.session.pending():
+            self.receive_turn()
         self.listen_to()
+
+    # -- where OpenSSL reads and writes memory
+
+    cdef Buffers between(self):
+        """What lies between OpenSSL and the socket; None where nothing does."""
+        return <Buffers>self.holder if self.ssl == NULL else None
+
+    cdef Py_ssize_t unsent(self) except -1:
+        """Bytes that OpenSSL has written and the kernel has not taken."""
+        cdef Buffers between = self.between()
+        if between is None or between.unsent is None:
+            return 0
+        return PyBytes_GET_SIZE(between.unsent) - between.offset
+
+    cdef bint pour(self) except -1:
+        """Send what OpenSSL has written; False if the connection is broken."""
+        cdef Buffers between = self.between()
+        cdef ssize_t sent
+        if between is None:
+            return True
+        if between.outgoing.pending:
+            more = between.outgoing.read()
+            if between.unsent is not None:
+                more = between.unsent[between.offset:] + more
+            between.unsent = more
+            between.offset = 0
+        if between.unsent is None:
+            return True
+        sent = send(self.fd, PyBytes_AS_STRING(between.unsent) + between.offset,
+                    PyBytes_GET_SIZE(between.unsent) - between.offset, MSG_NOSIGNAL)
+        if sent < 0:
+            if errno == EAGAIN or errno == EINTR:
+                return True
+            # The first error is the reason of those that follow.
+            self.error = self.error or errno
+            between.unsent = None
+            return False
+        between.offset += sent
+        if between.offset == PyBytes_GET_SIZE(between.unsent):
+            between.unsent = None
+        return True
+
+    cdef int fill(self) except -1:
+        """Receive for OpenSSL what is there, up to `FEED` bytes; an error is told as the end."""
+        cdef Buffers between = self.between()
+        cdef ssize_t got
+        if between is None or self.tls & UNREAD:
+            return 0
+        got = recv(self.fd, self.engine().buffer, FEED, 0)
+        if got > 0:
+            between.incoming.write(self.engine().view[:got])
+        elif got == 0:
+            between.incoming.write_eof()
+        elif errno != EAGAIN and errno != EINTR:
+            self.error = errno
+            between.incoming.write_eof()
+        return 0
 
     # -- receiving
 
-    cdef int receive(self) except -1:
+    cdef int receive_turn(self) except -1:
+        """Receive a record; of what OpenSSL has in memory all, since epoll does not tell of it."""
+        cdef uint64_t stop = 0
+        while True:
+            if self.flags & BUFFERED and not self.tls & SILENT:
+                self.receive_into()
+            else:
+                self.receive()
+            if not self.tls & UNREAD or self.fd < 0 or self.flags & (LOST | CLOSING | PAUSED):
+                return 0
+            if stop == 0:
+                stop = fl_microseconds() + SLICE
+            elif fl_microseconds() > stop:
+                self.loop().call_soon(self._deliver)
+                return 0
+
+    cdef Py_ssize_t take(self, target, char *start, Py_ssize_t room) except -2:
+        """Decrypt into `target`, which begins at `start`.
+
+        Return how many bytes, 0 at close_notify, -1 if there is nothing and it is seen to.
+        """
         cdef Py_ssize_t got
         if self.ssl != NULL:
-            got = self.decrypt(self.engine().buffer, RECEIVE)
-            if got < 0:
-                return 0
-        else:
-            try:
-                got = self.session.read(RECEIVE, self.engine().view)
-            except BaseException as exc:
-                return self.read_failed(exc)
+            return self.decrypt(start, room)
+        self.fill()
+        self.tls |= UNREAD
+        try:
+            got = self.session.read(room, target)
+        except BaseException as exc:
+            if isinstance(exc, SSLWantReadError):
+                self.tls &= ~UNREAD
+            got = -1
+            failure = exc
+        # Answers to key updates, an alert. If it fails, epoll tells of the reason.
+        self.pour()
+        if got < 0:
+            self.read_failed(failure)
+        if self.unsent():
+            self.listen_to()
+        return got
+
+    cdef int receive(self) except -1:
+        cdef Py_ssize_t got = self.take(self.engine().view, self.engine().buffer, RECEIVE)
+        if got < 0:
+            return 0
         if got == 0:
             self.tell_eof()
             self.close()
@@ -685,14 +834,8 @@ cdef class TlsConnection(Connection):
                 if self.fd < 0 or self.flags & (LOST | CLOSING):
                     # get_buffer() has closed it.
                     got = -1
-                elif self.ssl != NULL:
-                    got = self.decrypt(<char *>view.buf, room)
                 else:
-                    try:
-                        got = self.session.read(room, target)
-                    except BaseException as exc:
-                        self.read_failed(exc)
-                        got = -1
+                    got = self.take(target, <char *>view.buf, room)
             finally:
                 PyBuffer_Release(&view)
             if got < 0:
@@ -706,8 +849,8 @@ cdef class TlsConnection(Connection):
                 self.protocol.buffer_updated(got)
             except BaseException as exc:
                 return self.fatal(exc, "Fatal error on SSL protocol")
-            if self.fd < 0 or self.flags & (LOST | CLOSING | PAUSED) or got < room \
-                    or not self.session.pending():
+            if self.ssl == NULL or self.fd < 0 or self.flags & (LOST | CLOSING | PAUSED) \
+                    or got < room or not self.session.pending():
                 return 0
             # Of what OpenSSL has decrypted already epoll does not tell.
             if stop == 0:
@@ -762,7 +905,8 @@ cdef class TlsConnection(Connection):
             return
         self.flags &= ~PAUSED
         self.context = PyContext_CopyCurrent()
-        if self.early is not None or not self.tls & (HANDSHAKE | HELD) and self.session.pending():
+        if self.early is not None or self.tls & UNREAD \
+                or not self.tls & (HANDSHAKE | HELD) and self.session.pending():
             self.loop().call_soon(self._deliver)
         else:
             self.listen_to()
@@ -836,11 +980,18 @@ cdef class TlsConnection(Connection):
             more = min(<Py_ssize_t>RECORD, size - sent)
             try:
                 if self.ssl == NULL:
+                    if self.unsent():
+                        self.listen_to()
+                        return sent
+                    if self.tls & WRITE_WANTS_READ:
+                        self.fill()
                     sent += self.session.write(
                         data if more == PyBytes_GET_SIZE(data)
                         else memoryview(data)[offset + sent:offset + sent + more])
                     self.tls &= ~(RETRY | WRITE_WANTS_READ)
-                    continue
+                    if self.pour():
+                        continue
+                    raise SSLEOFError(8, "EOF occurred in violation of protocol")
                 clear_error()
                 result = ssl_write(self.ssl, start + sent, more, &done)
                 if result == 1:
@@ -866,10 +1017,14 @@ cdef class TlsConnection(Connection):
                 return sent
             except SSLWantReadError:
                 self.tls |= RETRY | WRITE_WANTS_READ
+                # The request to shake hands again.
+                self.pour()
                 return sent
             except BaseException as exc:
                 self.write_failed(exc)
                 return -1
+        if self.unsent():
+            self.listen_to()
         return sent
 
     cdef int write_failed(self, exc) except -1:
@@ -1004,13 +1159,18 @@ cdef class TlsConnection(Connection):
         if self.flags & LOST or self.extras is not None and self.extras.size:
             return 0
         if not self.tls & RAW_EOF:
-            self.tls &= ~WANTS_WRITE
+            self.tls &= ~(WANTS_WRITE | UNREAD)
             try:
-                if self.session is self.holder:
+                self.fill()
+                if self.ssl == NULL:
                     self.session.unwrap()
                 else:
                     self.session.shutdown()
             except SSLWantReadError:
+                if not self.pour():
+                    return self.fatal(self.broken(), "Fatal write error on socket transport")
+                if self.unsent():
+                    self.tls |= WANTS_WRITE
                 return self.listen_to()
             except SSLWantWriteError:
                 self.tls |= WANTS_WRITE
@@ -1020,6 +1180,10 @@ cdef class TlsConnection(Connection):
                     return self.fatal(self.broken(), "Fatal read error on socket transport")
             except BaseException as exc:
                 return self.fatal(exc, "Fatal error on transport")
+            if self.pour() and self.unsent():
+                # Our own notice.
+                self.tls |= WANTS_WRITE
+                return self.listen_to()
         self.tell_eof()
         if self.fd >= 0 and not self.flags & LOST:
             self.flags |= LOST
@@ -1038,12 +1202,7 @@ cdef class TlsConnection(Connection):
         self.holder = self.ssl_owner = self.early = None
         if self.settings is not None:
             self.settings.progress.pop(<size_t><void *>self, None)
-        if holder is None:
-            return 0
-        if holder is self.session:
-            # It owns a copy.
-            holder.close()
-        else:
+        if holder is not None and self.ssl != NULL:
             holder.detach()
         return 0
 
@@ -1054,7 +1213,7 @@ cdef class TlsConnection(Connection):
         cdef Extras extras
         if self.tls & HANDSHAKE or self.session is None:
             return None
-        if isinstance(self.session, ssl.SSLSocket):
+        if self.ssl == NULL:
             return self.session
         extras = self.need_extras()
         if extras.known is None:

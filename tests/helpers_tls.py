@@ -56,16 +56,16 @@ __all__ = [
 
 TlsScript = Callable[["TlsWorld"], Awaitable[None]]
 
-#: How our transports reach OpenSSL: CPython's private socket wrapper, or the public SSLSocket.
-KINDS = ("private", "public")
-#: What semantics are tested on: the loop, and how OpenSSL is reached. The second way to OpenSSL
-#: knows no loop, so it is tried on one only.
+#: What OpenSSL reads and writes under our transports: the socket itself, or memory.
+KINDS = ("socket", "memory")
+#: What semantics are tested on: the loop, and what OpenSSL reads. The second way knows no loop, so
+#: it is tried on one only.
 WAYS: list[tuple[LoopFactory, str]] = [
-    (asyncio.SelectorEventLoop, "private"),
-    (uvloop.new_event_loop, "private"),
-    (asyncio.SelectorEventLoop, "public"),
+    (asyncio.SelectorEventLoop, "socket"),
+    (uvloop.new_event_loop, "socket"),
+    (asyncio.SelectorEventLoop, "memory"),
 ]
-WAY_NAMES = ["asyncio", "uvloop", "asyncio-public"]
+WAY_NAMES = ["asyncio", "uvloop", "asyncio-memory"]
 
 
 class TlsRecorder(Recorder):
@@ -178,11 +178,11 @@ class TlsWorld(World):
 @contextlib.contextmanager
 def kind_of_api(kind: str) -> Iterator[None]:
     """Let new connections use one of `KINDS` for the time of the block."""
-    before = native_tls.use_public_api(kind == "public")
+    before = native_tls.use_memory(kind == "memory")
     try:
         yield
     finally:
-        native_tls.use_public_api(before)
+        native_tls.use_memory(before)
 
 
 def play_tls(
@@ -190,7 +190,7 @@ def play_tls(
     loop_factory: LoopFactory,
     *,
     native: bool = True,
-    kind: str = "private",
+    kind: str = "socket",
     debug: bool = False,
 ) -> list[Note]:
     """Run a script and return the log up to its end.
@@ -225,7 +225,7 @@ def same_tls(
     script: TlsScript,
     loop_factory: LoopFactory,
     *,
-    kind: str = "private",
+    kind: str = "socket",
     debug: bool = False,
 ) -> list[Note]:
     """Play a script on asyncio's server and on ours; the logs must agree. Return the log."""

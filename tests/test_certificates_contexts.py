@@ -12,7 +12,7 @@ from config_helpers import listener
 from serving import on_loops
 
 import fastlisten
-from fastlisten._tls import use_public_api
+from fastlisten._tls import use_memory
 from fastlisten.config.values_tls import TLS12_SUITES
 from fastlisten.runtime.contexts import Front, Recipe, speaks
 from fastlisten.runtime.pem import Pair
@@ -298,9 +298,9 @@ def test_sessions_survive_a_renewal(asked: ssl.TLSVersion) -> None:
         assert again.server.session_reused
 
 
-@pytest.mark.parametrize("public", [False, True], ids=["private", "public"])
+@pytest.mark.parametrize("memory", [False, True], ids=["socket", "memory"])
 @on_loops
-async def test_names_on_the_cores_connections(public: bool) -> None:
+async def test_names_on_the_cores_connections(memory: bool) -> None:
     """Both ways to OpenSSL let the callback choose a context, before a renewal and after it."""
     it = front("mx.example.org")
     renewed = Recipe().context(authority().sign("new.example"))
@@ -317,7 +317,7 @@ async def test_names_on_the_cores_connections(public: bool) -> None:
         await writer.wait_closed()
         return str(found["subjectAltName"][0][1])
 
-    before = use_public_api(public)
+    before = use_memory(memory)
     try:
         server = await fastlisten.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=it.context)
         async with server:
@@ -328,4 +328,4 @@ async def test_names_on_the_cores_connections(public: bool) -> None:
                 assert await seen(port, None) == default
                 it.replace(renewed, contexts)
     finally:
-        use_public_api(before)
+        use_memory(before)

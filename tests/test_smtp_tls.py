@@ -33,7 +33,7 @@ from smtp_harness import (
     settle,
 )
 
-from fastlisten._tls import use_public_api
+from fastlisten._tls import use_memory
 
 KINDS: list[Tls] = ["implicit", "starttls"]
 
@@ -181,12 +181,12 @@ def trace(served: Served) -> bytes:
     return stored.partition(b"Subject:")[0]
 
 
-@pytest.fixture(params=[False, True], ids=["private", "public"])
+@pytest.fixture(params=[False, True], ids=["socket", "memory"])
 def interface(request: pytest.FixtureRequest) -> Iterator[None]:
     """Both ways in which transports use Python's ssl."""
-    before = use_public_api(request.param)
+    before = use_memory(request.param)
     yield
-    use_public_api(before)
+    use_memory(before)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

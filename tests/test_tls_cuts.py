@@ -169,13 +169,13 @@ def test_byte_by_byte(loop_factory: LoopFactory, version: ssl.TLSVersion) -> Non
 
 
 @both_versions
-@pytest.mark.parametrize("kind", ["private", "public"])
+@pytest.mark.parametrize("kind", ["socket", "memory"])
 def test_in_two_parts(version: ssl.TLSVersion, kind: str) -> None:
     async def main() -> None:
         context = client_context(version=version)
         async with tls_listening(Witness) as listener:
             total = await length(listener, context)
-            positions = range(1, total, 1 if kind == "private" else 7)
+            positions = range(1, total, 1 if kind == "socket" else 7)
             await for_all(positions, lambda position: cut_once(listener, context, position))
             await listener.empty()
             assert len(listener.protocols) == len(positions) + 1

@@ -47,8 +47,7 @@ def test_extra_info(
         view = info("socket")
         world.note("socket", type(view).__name__, view.getpeername() == info("peername"))
         tls = info("ssl_object")
-        if kind == "private":
-            world.note("object", type(tls).__name__, isinstance(tls, ssl.SSLObject))
+        world.note("object", type(tls).__name__, isinstance(tls, ssl.SSLObject))
         world.note("same", tls is info("ssl_object"))
         world.note("version", tls.version(), tls.selected_alpn_protocol(), tls.compression())
         world.note("side", tls.server_side, tls.context is context, tls.cipher() == info("cipher"))

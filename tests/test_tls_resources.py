@@ -198,7 +198,7 @@ def endings() -> list[Ending]:
 @pytest.mark.parametrize(
     ("way", "lazy"),
     [(WAYS[0], True), (WAYS[1], False), (WAYS[2], False)],
-    ids=["asyncio-lazy", "uvloop-eager", "asyncio-public"],
+    ids=["asyncio-lazy", "uvloop-eager", "asyncio-memory"],
 )
 def test_connections_of_every_ending(
     way: tuple[LoopFactory, str], lazy: bool, caplog: pytest.LogCaptureFixture
