@@ -1,21 +1,33 @@
-"""The listener layer of a mail server: TOML listeners in, served connections out."""
+"""The listener layer of a mail server: TOML listeners in, served connections out.
+
+Rules of this file: names and where they live. They are imported when they are first asked for: the
+program has its signals in hand before the quarter of a second that importing all of it takes, and
+`fastlisten check` needs no loop.
+"""
 
 from __future__ import annotations
 
-from fastlisten.errors import (
-    ConfigurationError,
-    FastlistenError,
-    PeerError,
-    Problem,
-    SocketFailure,
-    StartError,
-)
-from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
-from fastlisten.runtime.connection_server import ConnectionServer
-from fastlisten.runtime.event_loop import new_event_loop, run
-from fastlisten.runtime.listener import Listener, State
-from fastlisten.runtime.loop import create_server
-from fastlisten.runtime.server import Server
+import importlib
+
+# For type checkers; importing typing takes longer than all of this file.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fastlisten.errors import (
+        ConfigurationError,
+        FastlistenError,
+        PeerError,
+        Problem,
+        SocketFailure,
+        StartError,
+    )
+    from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
+    from fastlisten.runtime.connection_server import ConnectionServer
+    from fastlisten.runtime.event_loop import new_event_loop, run
+    from fastlisten.runtime.listener import Listener, State
+    from fastlisten.runtime.loop import create_server
+    from fastlisten.runtime.server import Server
 
 __all__ = [
     "ConfigurationError",
@@ -38,3 +50,33 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "fastlisten.errors": (
+        "ConfigurationError",
+        "FastlistenError",
+        "PeerError",
+        "Problem",
+        "SocketFailure",
+        "StartError",
+    ),
+    "fastlisten.handlers.base": ("ConnectionInfo", "Handler", "HandlerSettings", "Reason"),
+    "fastlisten.runtime.connection_server": ("ConnectionServer",),
+    "fastlisten.runtime.event_loop": ("new_event_loop", "run"),
+    "fastlisten.runtime.listener": ("Listener", "State"),
+    "fastlisten.runtime.loop": ("create_server",),
+    "fastlisten.runtime.server": ("Server",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

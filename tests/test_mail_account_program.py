@@ -127,13 +127,13 @@ def test_a_password_that_nobody_saw_is_said_to_be_lost(tmp_path: Path, buffered:
         done = run("add", "a@x.example", "--generate", stdout=full)
         assert done.returncode == 1
         assert done.stderr == (
-            "cannot write what was done: No space left on device\n"
+            "standard output: No space left on device\n"
             "the password is lost; make another: fastlisten account passwd a@x.example\n"
         )
         assert hashed(tmp_path, "a@x.example")
         done = run("list", stdout=full)
         assert done.returncode == 1
-        assert done.stderr == "cannot write what was done: No space left on device\n"
+        assert done.stderr == "standard output: No space left on device\n"
     heard, end = os.pipe()
     os.close(heard)
     with open(end, "wb") as broken:

@@ -1,28 +1,33 @@
 """The command line: `fastlisten serve|check|show|account`.
 
 Rules of this file: arguments and exit codes. A subcommand's module is imported when it is asked
-for, so that `check` needs no loop. Exit codes: 0 clean, 1 failure while running, 2 configuration
+for, so that `check` needs no loop; and nothing that takes time is imported before `serve` has its
+signals. Exit codes: 0 clean, 1 failure while running or to write the output, 2 configuration
 (argparse uses it for usage, too), 3 cannot start.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+
+from fastlisten.cli.signals import Signals, Stopped
+
+# For type checkers; importing typing takes longer than all of this file.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
 #: Something failed while running.
 _FAILED = 1
 
-#: The descriptor of standard error.
-_STDERR = 2
-
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="fastlisten", description="The listener layer of a mail server."
     )
@@ -90,9 +95,61 @@ def _account_parser(account: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    if sys.stderr is None:
-        sys.stderr = _nowhere()
+    """Run the command line; return the exit code.
+
+    Args:
+        arguments: what follows the program's name, for a process that is not the program: its
+            signals and standard streams are left alone. None: those of this process, which is.
+    """
+    if arguments is not None:
+        return _run(arguments, None)
+    words = sys.argv[1:]
+    serving = words[:1] == ["serve"]
+    signals = Signals() if serving else None
+    from fastlisten.cli import streams
+
+    streams.set_up(serving=serving)
+    try:
+        code = _program(words, signals)
+    except streams.OutputError as error:
+        # The reader of our output (head, less) that has gone needs no explanation.
+        if not error.broken:
+            print(error, file=sys.stderr)
+        code = _FAILED
+    if signals is not None:
+        signals.end(code)
+    return code
+
+
+def _program(words: Sequence[str], signals: Signals | None) -> int:
+    """Run the command line of this process, to its last word."""
+    import signal
+
+    try:
+        code = _run(words, signals)
+    except Stopped as stopped:
+        print(f"{stopped.number.name}: stopped while starting", file=sys.stderr)
+        code = 0
+    except SystemExit as end:  # of argparse, after help or a mistake; or of an application
+        code = _code(end)
+    except KeyboardInterrupt:
+        # As whoever started us expects it of a program that handles no signals.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+        code = _FAILED
+    sys.stdout.flush()
+    return code
+
+
+def _code(end: SystemExit) -> int:
+    """Return the exit code that Python would end with, and say what it would say."""
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(end.code, file=sys.stderr)
+    return _FAILED
+
+
+def _run(arguments: Sequence[str], signals: Signals | None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.version:
@@ -100,66 +157,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"fastlisten {__version__}")
         return 0
-    try:
-        if given.command == "serve":
-            from fastlisten.cli import serve
+    if given.command == "serve":
+        from fastlisten.cli import serve
 
-            return serve.run(given.file, sys.stdout, sys.stderr)
-        if given.command == "check":
-            from fastlisten.cli import check
+        return serve.run(given.file, sys.stdout, sys.stderr, signals)
+    if given.command == "check":
+        from fastlisten.cli import check
 
-            return check.run(given.file, sys.stdout, sys.stderr)
-        if given.command == "show":
-            from fastlisten.cli import show
+        return check.run(given.file, sys.stdout, sys.stderr)
+    if given.command == "show":
+        from fastlisten.cli import show
 
-            return show.run(given.file, given.mode or "text", sys.stdout, sys.stderr)
-        if given.command == "account":
-            return _account(given)
-    except BrokenPipeError:
-        # The reader of our output (head, less) has gone; nothing is left to say to nobody.
-        _write_no_more()
-        return 1
+        return show.run(given.file, given.mode or "text", sys.stdout, sys.stderr)
+    if given.command == "account":
+        return _account(given)
     parser.print_help(sys.stderr)
     return 2
 
 
-def _nowhere() -> TextIO:
-    """Return a standard error for a process that was started without one.
-
-    Its descriptor is taken, too: a connection that got it would be sent what libraries print.
-    """
-    null = os.open(os.devnull, os.O_WRONLY)
-    if null != _STDERR:
-        os.dup2(null, _STDERR)
-        os.close(null)
-    return open(_STDERR, "w", encoding="utf-8", closefd=False)
-
-
-def _write_no_more() -> None:
-    """Drop what standard output holds; Python would complain once more when it flushes at exit."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-
-
 def _account(given: argparse.Namespace) -> int:
     """Do what is asked, and see to it that what is said arrives."""
-    if sys.stdout is None:  # nothing is changed that nobody is told of
-        print("standard output is closed", file=sys.stderr)
-        return _FAILED
+    from fastlisten.cli.streams import OutputError, check_output
+
+    check_output()  # nothing is changed that nobody is told of
     generated = getattr(given, "generate", False)
     try:
         code = _act(given)
         sys.stdout.flush()
-    except OSError as error:  # of writing; those of the file are reported
-        if isinstance(error, BrokenPipeError) and not generated:
+    except OutputError as error:
+        if not generated:
             raise
-        _write_no_more()
-        print(f"cannot write what was done: {error.strerror}", file=sys.stderr)
-        if generated:
-            # The file has been changed: what was made up is the password, and nobody knows it.
-            again = f"fastlisten account passwd {given.name}"
-            print(f"the password is lost; make another: {again}", file=sys.stderr)
+        # The file has been changed: what was made up is the password, and nobody knows it.
+        again = f"fastlisten account passwd {given.name}"
+        print(error, file=sys.stderr)
+        print(f"the password is lost; make another: {again}", file=sys.stderr)
         return _FAILED
     return code
 

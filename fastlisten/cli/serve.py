@@ -16,6 +16,7 @@ from typing import TextIO
 from fastlisten.cli import account
 from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 from fastlisten.cli.logs import set_up_logging
+from fastlisten.cli.signals import Signals
 from fastlisten.config import Config, ListenerSettings, default_config
 from fastlisten.errors import ConfigurationError, FastlistenError, Problem, StartError
 from fastlisten.mail import passwords
@@ -35,13 +36,14 @@ CANNOT_START = 3
 DEFAULT_ACCOUNT = "user@localhost"
 
 
-def run(file: str | None, out: TextIO, err: TextIO) -> int:
+def run(file: str | None, out: TextIO, err: TextIO, signals: Signals | None = None) -> int:
     """Serve a configuration until SIGTERM or SIGINT.
 
     Args:
         file: its path; None for the embedded default.
         out: receives the list of listeners.
         err: receives mistakes, warnings and the log.
+        signals: of this process, if it is the program; None: `Server.signals` has to do.
 
     Returns:
         0 drained, 1 failed while running, 2 configuration, 3 cannot start.
@@ -72,26 +74,35 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     try:
         if warning:
             logger.warning("%s", warning)
-        return _run_loop(server, out, err)
+        return _run_loop(server, out, err, signals)
     finally:
         log.close()
 
 
-def _run_loop(server: Server, out: TextIO, err: TextIO) -> int:
+def _run_loop(server: Server, out: TextIO, err: TextIO, signals: Signals | None) -> int:
     from fastlisten.runtime.event_loop import new_event_loop
 
     async def serve() -> None:
-        with server.signals(), contextlib.suppress(StoppedError):
+        handled = server.signals() if signals is None else signals.serving(server)
+        with handled, contextlib.suppress(StoppedError):
             await server.startup()
             try:
+                if signals is not None:
+                    signals.started()
                 for line in server.describe():
                     print(line, file=out, flush=True)
                 await server.main_loop()
             finally:
                 await server.shutdown()
 
+    def make_loop() -> asyncio.AbstractEventLoop:
+        loop = new_event_loop()
+        if signals is not None:
+            signals.hold()
+        return loop
+
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
             runner.run(serve())
     except StartError as error:
         for failure in error.failures:

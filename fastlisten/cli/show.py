@@ -6,6 +6,7 @@ Rules of this file: the text forms. The form for programs and the one that loads
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Literal, TextIO
@@ -42,6 +43,8 @@ def run(file: str | None, mode: Mode, out: TextIO, err: TextIO) -> int:
         json.dump(to_plain(config), out, indent=2)
         out.write("\n")
     elif mode == "toml":
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(encoding="utf-8")  # as TOML has to be, whatever the terminal reads
         out.write(to_toml(config))
     elif mode == "effective":
         print_effective(config, out)

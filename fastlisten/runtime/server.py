@@ -283,28 +283,30 @@ class Server:
             files = "1 file" if found.files == 1 else f"{found.files} files"
             logger.info("nothing has changed in %s of certificates", files)
 
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT call `stop`, and SIGHUP `reload`, while the block runs."""
-        loop = asyncio.get_running_loop()
-
-        def received(number: signal.Signals) -> None:
+    def receive(self, number: signal.Signals) -> None:
+        """Do what a signal asks for: SIGTERM and SIGINT `stop`, SIGHUP `reload`; log the others."""
+        if number in (signal.SIGTERM, signal.SIGINT):
             again = self._stopping is not None and self._stopping.is_set()
-            logger.info("%s: %s", number.name, "closing at once" if again else "draining")
+            what = "closing at once" if again else "draining" if self.started else "stopping"
+            logger.info("%s: %s", number.name, what)
             self.stop()
-
-        def hung_up() -> None:
+        elif number == signal.SIGHUP:
             logger.info(
                 "SIGHUP: reading certificates again; other changes of the configuration need a "
                 "restart"
             )
             self.reload()
+        else:
+            logger.info("%s: ignored", number.name)
 
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT call `stop`, and SIGHUP `reload`, while the block runs."""
+        loop = asyncio.get_running_loop()
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         before = {number: signal.getsignal(number) for number in numbers}
-        for number in numbers[:2]:
-            loop.add_signal_handler(number, received, number)
-        loop.add_signal_handler(signal.SIGHUP, hung_up)
+        for number in numbers:
+            loop.add_signal_handler(number, self.receive, number)
         try:
             yield
         finally:
