@@ -82,7 +82,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"# \xff\n")
     for code, out, err in (run(list_accounts, path), run(add, "a@b", path)):
         assert (code, out) == (2, "")
-        assert f"{path}: 'utf-8' codec can't decode byte 0xff" in err
+        assert f"{path}:1: byte 0xff is not UTF-8" in err
     assert path.read_bytes() == b"# \xff\n"
 
 

@@ -18,7 +18,7 @@ from typing import TextIO
 from fastlisten.cli import account_file
 from fastlisten.errors import ConfigurationError, FastlistenError
 from fastlisten.mail import passwords
-from fastlisten.mail.accounts import Account, Roster, parse_alias
+from fastlisten.mail.accounts import Account, Roster, parse_alias, read_accounts
 from fastlisten.mail.address import AddressError, parse_mailbox
 from fastlisten.mail.passwords import generate
 
@@ -138,12 +138,9 @@ def list_accounts(accounts_file: _Path, out: TextIO, err: TextIO) -> int:
         The exit code.
     """
     try:
-        roster = Roster.parse(Path(accounts_file).read_text("utf-8"), str(accounts_file))
+        roster = Roster.parse(read_accounts(accounts_file), str(accounts_file))
     except ConfigurationError as error:
         err.write(f"{error}\n")
-        return 2
-    except UnicodeDecodeError as error:
-        err.write(f"{accounts_file}: {error}\n")
         return 2
     except FileNotFoundError:
         err.write(f"{accounts_file} does not exist: there are no accounts yet\n")

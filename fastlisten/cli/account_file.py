@@ -21,7 +21,7 @@ from typing import Any
 import tomli
 
 from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.mail.accounts import Account, Roster
+from fastlisten.mail.accounts import Account, Roster, read_accounts
 from fastlisten.mail.address import parse_mailbox
 from fastlisten.mail.spool import sync_directory, write_all
 
@@ -43,10 +43,10 @@ def change(path: Path, edit: Callable[[str], str]) -> None:
     path = Path(os.path.realpath(path))  # what a symbolic link leads to is replaced
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(path):
-        # Not read_text: it would make lines that end with CRLF others.
-        text = path.read_bytes().decode() if path.exists() else ""
-        Roster.parse(text, str(path))
-        _replace(path, edit(text).encode())
+        # Bytes: reading text would make lines that end with CRLF others.
+        content = read_accounts(path) if path.exists() else b""
+        Roster.parse(content, str(path))
+        _replace(path, edit(content.decode("utf-8-sig")).encode())
 
 
 def add_account(text: str, name: str, password: str, file: str) -> str:

@@ -7,25 +7,20 @@ that one report names them all; only a text that is no TOML at all is refused at
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-import tomli
-
 from fastlisten.config.lines import Lines
 from fastlisten.config.text import Path, dotted, show_value
 from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.files import read_stream
+from fastlisten.toml_text import TomlError, parse_toml
 
 __all__ = ["NOTHING", "Document", "parse", "read_file"]
 
 # 10,000 listeners are about 1 MiB; more than this is not a configuration but a wrong file.
 _LARGEST_FILE = 64 << 20
-
-_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-# A set as some files of this format have it, which is no TOML: {"10.0.0.0/8", "::1"}.
-_SET = re.compile(r"""=[ \t]*\{[ \t]*(?:"[^"\n]*+"|'[^'\n]*+')[ \t]*[,}]""")
 
 
 class _Nothing:
@@ -166,39 +161,10 @@ def parse(text: str | bytes, file: str = "") -> Document:
     Raises:
         ConfigurationError: with the one mistake that makes the text unreadable.
     """
-    if isinstance(text, bytes):
-        text = _decode(text, file)
-    # Editors on Windows put a byte order mark before a text, which TOML does not know.
-    text = text.removeprefix("\ufeff")
     try:
-        text.encode()
-        data = tomli.loads(text)
-    except UnicodeEncodeError as error:
-        line = text.count("\n", 0, error.start) + 1
-        raise _refusal(file, line, "a lone surrogate is not Unicode text") from None
-    except RecursionError:
-        raise _refusal(file, 0, "arrays or tables are nested too deeply") from None
-    except ValueError as error:
-        # TOMLDecodeError is one; a number of thousands of digits is refused by int() itself.
-        message = str(error)
-        position = _POSITION.search(message)
-        line = int(position[1] or 0) if position else 0
-        if position:
-            column = f" (column {position[2]})" if position[2] else " at the end of the text"
-            message = message[: position.start()] + column
-            line = line or text.count("\n") + 1
-            if _SET.search(text.split("\n")[line - 1]):
-                message += "; an array stands in brackets: [...]"
-        raise _refusal(file, line, f"not valid TOML: {message}") from None
-    return Document(text, data, file)
-
-
-def _decode(content: bytes, file: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise _refusal(file, line, f"byte {content[error.start]:#04x} is not UTF-8") from None
+        return Document(*parse_toml(text), file)
+    except TomlError as error:
+        raise _refusal(file, error.line, str(error)) from None
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -209,15 +175,9 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     """
     name = os.fsdecode(path)
     try:
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
+        return read_stream(path, _LARGEST_FILE, "a configuration")
     except OSError as error:
         raise _refusal(name, 0, f"cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise _refusal(name, 0, f"cannot be read: {error}") from None
-    if len(content) > _LARGEST_FILE:
-        raise _refusal(name, 0, "is larger than 64 MiB and hardly a configuration")
-    return content
 
 
 def _refusal(file: str, line: int, message: str) -> ConfigurationError:

@@ -1,19 +1,19 @@
 """Macros in strings: ``%{file:PATH}%`` and ``%{env:NAME}%``.
 
-Rules of this file: what a macro yields is text and is not searched for macros again.
+Rules of this file: what a macro yields is text and is not searched for macros again. Each text is
+gone through once, from the left: what it costs grows with its length and no faster.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 
 from fastlisten.config.grammar import BadValueError
+from fastlisten.config.text import show_value
+from fastlisten.files import read_file
 
 __all__ = ["expand", "read_text"]
-
-_MACRO = re.compile(r"%\{([^:{}]*)(?::(.*?))?\}%", re.DOTALL)
 
 # A value of a configuration is short, a certificate with its chain some 10 KiB; the bound keeps a
 # device or a log named by mistake out of memory.
@@ -24,25 +24,38 @@ def expand(text: str, environ: Mapping[str, str], directory: str) -> str:
     """Return a text with its macros replaced.
 
     Args:
-        text: a string value.
+        text: a string value; a macro begins at ``%{`` and ends at the next ``}%``.
         environ: the variables that `env` reads.
         directory: what relative paths of `file` are relative to.
 
     Raises:
         BadValueError: for an unknown macro, a missing variable, an unreadable file.
     """
-    if "%{" not in text:
-        return text
-    if "%{" in _MACRO.sub("", text):
-        raise BadValueError("a macro is not closed by }%", allowed=_ALLOWED)
-    return _MACRO.sub(lambda match: _value(match, environ, directory), text)
+    pieces = []
+    size = end = 0
+    while (start := text.find(_OPEN, end)) >= 0:
+        pieces.append(text[end:start])
+        start += len(_OPEN)
+        end = text.find(_CLOSE, start)
+        if end < 0:
+            raise BadValueError("a macro is not closed by }%", allowed=_ALLOWED)
+        body = text[start:end]
+        if _OPEN in body:
+            raise BadValueError("a macro stands within another one", allowed=_ALLOWED)
+        end += len(_CLOSE)
+        pieces.append(_value(body, environ, directory))
+        if (size := size + len(pieces[-1])) > _LARGEST_FILE:
+            raise BadValueError("its macros give more than 1 MiB", allowed="")
+    pieces.append(text[end:])
+    return "".join(pieces)
 
 
+_OPEN, _CLOSE = "%{", "}%"
 _ALLOWED = "%{file:PATH}% and %{env:NAME}%"
 
 
-def _value(match: re.Match[str], environ: Mapping[str, str], directory: str) -> str:
-    kind, argument = match[1], match[2] or ""
+def _value(body: str, environ: Mapping[str, str], directory: str) -> str:
+    kind, _, argument = body.partition(":")
     if kind == "env" and argument:
         if argument not in environ:
             raise BadValueError(f"the environment has no variable {argument}", allowed="")
@@ -53,7 +66,8 @@ def _value(match: re.Match[str], environ: Mapping[str, str], directory: str) -> 
         return value
     if kind == "file" and argument:
         return read_text(os.path.join(directory, argument))
-    raise BadValueError(f"the macro {match[0]} is not known", allowed=_ALLOWED)
+    shown = show_value(f"{_OPEN}{body}{_CLOSE}")
+    raise BadValueError(f"the macro {shown} is not known", allowed=_ALLOWED)
 
 
 def read_text(path: str) -> str:
@@ -63,13 +77,9 @@ def read_text(path: str) -> str:
         BadValueError: if it cannot be read, is too large, or is not UTF-8.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise BadValueError(f"{path} cannot be read: {reason}", allowed="") from None
-    if len(content) > _LARGEST_FILE:
-        raise BadValueError(f"{path} is larger than 1 MiB", allowed="")
+        content = read_file(path, _LARGEST_FILE, "a value")
+    except OSError as error:
+        raise BadValueError(f"{path} cannot be read: {error.strerror}", allowed="") from None
     try:
         text = content.decode()
     except UnicodeDecodeError:

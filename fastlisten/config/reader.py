@@ -24,6 +24,9 @@ __all__ = ["Reader", "Schema", "Values"]
 #: Keys of one table: a row, or the keys of a table within it.
 Tree = dict[str, "Option | Tree"]
 
+# For so many unknown keys of a file it is said which one was probably meant.
+_MOST_LOOKED_FOR = 200
+
 _PARSERS: dict[str, Callable[[Option, Any], Any]] = {
     name: kind.parse for name, kind in KINDS.items()
 }
@@ -94,6 +97,7 @@ class Reader:
         self.document = document
         self.foreign: list[Path] = []
         self._environ = host.environ
+        self._looked_for = 0
 
     def table(self, data: Mapping[str, Any], path: Path) -> dict[str, Any]:
         """Return the table at the last part of a path within its parent, empty if there is none.
@@ -219,7 +223,11 @@ class Reader:
             else:
                 self.foreign.append(here)
         else:
-            slip = likely(name, schema.keys) or likely(key, schema.keys)
+            # Looking for what was meant costs more than all the rest of a mistake.
+            slip = ""
+            if self._looked_for < _MOST_LOOKED_FOR:
+                self._looked_for += 1
+                slip = likely(name, schema.keys) or likely(key, schema.keys)
             self.document.error(here, "there is no such key", raw, suggestion=slip)
 
 

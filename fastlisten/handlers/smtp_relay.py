@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastlisten.files import read_file
 from fastlisten.handlers.base import SettingError
 
 if TYPE_CHECKING:
@@ -96,9 +97,15 @@ def relay_of(values: Mapping[str, Any], hostname: str) -> RelaySettings | None:
     )
 
 
+#: A bundle of all public authorities has 220 KiB.
+_LARGEST_CA = 4 << 20
+
+
 @functools.lru_cache(maxsize=64)
 def _context(ca: str, verified: bool) -> ssl.SSLContext:
     """Return a context; shared, because to read the host's authorities takes milliseconds."""
+    if ca:
+        read_file(ca, _LARGEST_CA, "authorities")  # OpenSSL would wait for a pipe, and at a device
     context = ssl.create_default_context(cafile=ca or None)
     if not verified:
         # Encryption without a checked name is better than none, which is the alternative here.
@@ -129,7 +136,8 @@ class Relay:
             try:
                 self.context = _context(settings.ca, settings.tls in ("verify", "implicit"))
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-                message = f"the authorities cannot be read: {error}"
+                reason = getattr(error, "strerror", None) or error
+                message = f"the authorities cannot be read: {reason}"
                 raise SettingError("smtp.relay-ca", message) from error
 
     def outgoing(self, transaction: Transaction, user: str = "") -> Outgoing:

@@ -27,18 +27,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tomli
-
 from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.files import read_file
 from fastlisten.mail.address import AddressError, Mailbox, parse_mailbox
 from fastlisten.mail.passwords import read_parameters
+from fastlisten.toml_text import TomlError, parse_toml
 
-__all__ = ["Account", "Accounts", "Roster"]
+__all__ = ["Account", "Accounts", "Roster", "read_accounts"]
 
 logger = logging.getLogger("fastlisten.mail")
 
 #: NAME_MAX of every filesystem that matters: the longest name of a directory, in octets.
 _NAME_MAX = 255
+
+#: 100,000 accounts have some 20 MiB.
+_LARGEST_FILE = 256 << 20
 
 #: Keys of an account.
 _KEYS = ("aliases", "password")
@@ -128,16 +131,16 @@ class Roster:
         return domain in self._domains
 
     @classmethod
-    def parse(cls, text: str, file: str = "") -> Roster:
-        """Return what the text of an accounts file says.
+    def parse(cls, text: str | bytes, file: str = "") -> Roster:
+        """Return what the text of an accounts file says; bytes are UTF-8.
 
         Raises:
             ConfigurationError: with everything that is wrong with it.
         """
         try:
-            document = tomli.loads(text)
-        except (tomli.TOMLDecodeError, RecursionError) as error:
-            raise ConfigurationError([Problem(str(error), file)]) from error
+            _, document = parse_toml(text)
+        except TomlError as error:
+            raise ConfigurationError([Problem(str(error), file, error.line)]) from error
         problems = [
             Problem("unknown key", file, key=key, allowed="account")
             for key in document
@@ -242,6 +245,15 @@ def _address(
         return None
 
 
+def read_accounts(path: str | os.PathLike[str]) -> bytes:
+    """Return what an accounts file holds.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    return read_file(path, _LARGEST_FILE, "a file of accounts")
+
+
 class Accounts:
     """The newest roster that could be read from a file.
 
@@ -271,7 +283,7 @@ class Accounts:
             if signature == self._signature:
                 return self.roster
             try:
-                self.roster = Roster.parse(self.path.read_text("utf-8"), str(self.path))
+                self.roster = Roster.parse(read_accounts(self.path), str(self.path))
             except FileNotFoundError:
                 logger.warning(
                     "%s does not exist; `fastlisten account add` makes an account%s",

@@ -15,6 +15,8 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from fastlisten.files import read_file
+
 __all__ = ["Pair", "PemError", "authorities", "fingerprint", "read_source", "source_file"]
 
 #: What the value of a key begins with when it names a file.
@@ -95,14 +97,9 @@ def read_source(source: str) -> bytes:
     if not path:
         return source.encode()
     try:
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise PemError(f"cannot be read: {reason}") from None
-    if len(content) > _LARGEST_FILE:
-        raise PemError("is larger than 4 MiB and hardly a certificate")
-    return content
+        return read_file(path, _LARGEST_FILE, "a certificate")
+    except OSError as error:
+        raise PemError(f"cannot be read: {error.strerror}") from None
 
 
 def authorities(pem: bytes) -> str:
