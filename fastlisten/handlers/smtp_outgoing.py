@@ -138,6 +138,8 @@ class Outgoing:
                 if reply.code != 354:
                     if reply.code < 400:
                         self._close()  # out of step: a QUIT could be taken for the message
+                    else:
+                        await self._confirm(smtp)
                     raise refusal(reply.code, reply.text)
                 reply, whole = await smtp.send(pieces(content, stuffed=True), wait)
             return self._judge(reply, whole)
@@ -332,6 +334,17 @@ class Outgoing:
             raise RelayRefused(NO_EIGHT_BITS)
         if size > _largest(smtp):
             raise RelayRefused(TOO_LARGE)
+
+    async def _confirm(self, smtp: Client) -> None:
+        """Make sure that a refusal of DATA is one, and not a late word about a recipient.
+
+        Raises:
+            OutOfTurn: the relay is ready for the message after all.
+        """
+        with contextlib.suppress(Gone, Senseless, TimeoutError):
+            reply = await smtp.command("RSET", within=_GOODBYE_TIMEOUT)
+            if reply.code < 400 and not is_yes(reply.code):
+                raise OutOfTurn(f"{reply.code} {reply.text} - to RSET, after it had refused DATA")
 
     def _judge(self, reply: Reply, whole: bool) -> str:
         """Return the relay's words about the message if it has taken it.

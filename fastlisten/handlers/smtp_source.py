@@ -18,8 +18,8 @@ __all__ = ["Nature", "Octets", "Source", "nature", "pieces"]
 #: Octets of a message that are read and written at a time.
 PIECE = 256 * 1024
 
-#: Octets at the end of a message that are written by themselves, before the very end.
-_LAST = 4
+#: Octets of a message that its last piece has at least, if there are so many.
+_LAST = 5
 
 #: Octets of a header that are looked at.
 _LONGEST_HEADER = 1024 * 1024
@@ -125,9 +125,7 @@ async def nature(content: Source) -> Nature:
 async def pieces(content: Source, stuffed: bool) -> AsyncIterator[bytes]:
     """Give a message piece by piece, as DATA wants it if `stuffed`: dots doubled, and the end.
 
-    The last piece is what makes the message whole: the final dot, or else its last octet. The one
-    before it is small: two small segments after each other are acknowledged at once by most hosts,
-    a single one after a delay.
+    The last piece is what makes the message whole: its last octets, and after them the final dot.
 
     Raises:
         RelayRefused: it cannot be read.
@@ -149,11 +147,6 @@ async def pieces(content: Source, stuffed: bool) -> AsyncIterator[bytes]:
         if piece:
             yield piece
     if stuffed:
-        if held:
-            yield held
         # A message that came by BDAT may end without CRLF, which DATA cannot say.
-        yield b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
-    else:
-        if len(held) > 1:
-            yield held[:-1]
-        yield held[-1:]
+        held += b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
+    yield held
