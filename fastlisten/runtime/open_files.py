@@ -34,7 +34,7 @@ def raise_descriptor_limit(config: Config) -> str:
         for settings in config.listeners
         if settings.origin("max-connections") != "default"
     )
-    kept = binds + _KEPT_FOR_HANDLERS + len(os.listdir("/proc/self/fd"))
+    kept = binds + _KEPT_FOR_HANDLERS + _open_files()
     if written + kept <= hard:
         return ""
     return (
@@ -42,3 +42,19 @@ def raise_descriptor_limit(config: Config) -> str:
         f"(RLIMIT_NOFILE) and keeps {kept} of them: accepting stops at {max(1, hard - kept)} "
         "connections"
     )
+
+
+def _open_files() -> int:
+    """Return how many files are open; at the start, when their numbers are low."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:  # no /proc, as in some containers
+        return sum(map(_is_open, range(_KEPT_FOR_HANDLERS)))
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

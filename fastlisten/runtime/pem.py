@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import ssl
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -28,6 +29,9 @@ _LARGEST_FILE = 4 << 20
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----")
+
+#: The file system in memory that POSIX's shared memory is in (shm_overview(7)).
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 # Tags of DER (X.690 8.1.2) that stand in a certificate on the way to its dates (RFC 5280 4.1).
 _VERSION, _UTC_TIME = 0xA0, 0x17
@@ -157,13 +161,41 @@ def _explained(error: ssl.SSLError) -> PemError:
 
 @contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[str]:
-    """Give a text the name of a file that is on no disk, since OpenSSL's function wants a name."""
+    """Give a text the name of a file that is on no disk, since OpenSSL's function wants a name.
+
+    Raises:
+        PemError: there is no place for one.
+    """
     fd = os.memfd_create("pem", os.MFD_CLOEXEC)
     try:
         os.write(fd, content)
-        yield f"/proc/self/fd/{fd}"
+        name = f"/proc/self/fd/{fd}"
+        if os.path.exists(name):
+            yield name
+        else:
+            with _in_a_file(content) as name:
+                yield name
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _in_a_file(content: bytes) -> Iterator[str]:
+    """Do so where there is no /proc, as in some containers: for a moment, for this user alone."""
+    for directory in (_SHARED_MEMORY, None):
+        try:
+            fd, name = tempfile.mkstemp(prefix="fastlisten-", dir=directory)
+            break
+        except OSError:
+            continue
+    else:
+        raise PemError("cannot be loaded: there is neither /proc nor a place for temporary files")
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+        yield name
+    finally:
+        os.unlink(name)
 
 
 def _validity(der: bytes) -> tuple[datetime.datetime, datetime.datetime]:
