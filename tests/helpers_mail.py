@@ -1,4 +1,4 @@
-"""What tests of accounts and passwords share: hashes that are cheap or wait, and virtual time.
+"""What tests of accounts and passwords share: files, hashes that are cheap or wait, virtual time.
 
 Rules of this file: no test in it.
 """
@@ -6,9 +6,12 @@ Rules of this file: no test in it.
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import threading
+import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -16,9 +19,17 @@ from argon2.low_level import Type, hash_secret
 
 from fastlisten.mail import passwords
 
-__all__ = ["Held", "cheap_hash", "run_virtually"]
+__all__ = ["Held", "cheap_hash", "run_virtually", "write_accounts"]
 
 _T = TypeVar("_T")
+
+
+def write_accounts(path: Path, text: str) -> None:
+    """Put an accounts file in its place that nobody can take for half of one: whole, and old."""
+    whole = path.with_name(f"{path.name}.whole")
+    whole.write_text(text, "utf-8")
+    os.utime(whole, (time.time() - 3600,) * 2)
+    whole.replace(path)
 
 
 def cheap_hash(password: str, memory: int = 8, time: int = 1) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from helpers_mail import write_accounts
 
 import fastlisten
 from fastlisten.config import loads
@@ -245,7 +246,7 @@ def program(
     if text is not None:
         (directory / "data").mkdir(exist_ok=True)
         if accounts is not None:
-            (directory / "data" / "accounts.toml").write_text(accounts, "utf-8")
+            write_accounts(directory / "data" / "accounts.toml", accounts)
         if unchanged:
             environ = {"STATE_DIRECTORY": str(directory / "data"), **(environ or {})}
         else:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import uvloop
+from helpers_mail import write_accounts
 
 from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
@@ -290,7 +291,7 @@ def serve(
     """
     assert native or tls is None
     if accounts is not None:
-        (directory / "accounts.toml").write_text(accounts)
+        write_accounts(directory / "accounts.toml", accounts)
     kind = WatchedLmtpHandler if lmtp else WatchedHandler
     handler = kind(
         HandlerSettings(

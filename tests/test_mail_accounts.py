@@ -1,17 +1,13 @@
-"""The accounts file: what it says, who gets whose mail, and what happens when it changes."""
+"""The accounts file: what it says, and who gets whose mail."""
 
 from __future__ import annotations
-
-import logging
-import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.mail.accounts import Account, Accounts, Roster
+from fastlisten.mail.accounts import Account, Roster
 from fastlisten.mail.address import Mailbox, parse_mailbox
 
 #: What "secret" is with 8 KiB and one pass.
@@ -208,57 +204,3 @@ def test_any_text_is_a_roster_or_a_configuration_error(text: str) -> None:
 def test_directories_cannot_lead_elsewhere(name: str, directory: str) -> None:
     assert Account(name).directory == directory
     assert Account(".x").directory == "%2Ex"
-
-
-def test_reloading(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
-    path = tmp_path / "accounts.toml"
-    accounts = Accounts(path)
-    assert not accounts.current()
-    assert accounts.reload() is None
-    assert accounts.current()
-    assert "mail must wait" in caplog.text
-
-    path.write_text('[account."a@b"]')
-    assert not accounts.current()
-    first = accounts.reload()
-    assert first is not None
-    assert accounts.current()
-    assert accounts.reload() is first
-
-    caplog.clear()
-    path.write_text("[account")
-    assert accounts.reload() is first
-    assert accounts.reload() is first
-    assert accounts.current()
-    assert len(caplog.records) == 1
-    assert "what it said before holds" in caplog.text
-
-    os.replace(tmp_path / "accounts.toml", tmp_path / "elsewhere")
-    assert accounts.reload() is first
-    path.write_bytes(b"\xff\xfe")
-    assert accounts.reload() is first
-    path.unlink()
-    path.mkdir()
-    assert accounts.reload() is first
-    path.rmdir()
-
-    path.write_text('[account."c@d"]')
-    second = accounts.reload()
-    assert second is not None
-    assert found(second, "c@d") == "c@d"
-
-
-def test_a_replacement_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> None:
-    path, other = tmp_path / "accounts.toml", tmp_path / "other"
-    path.write_text('[account."a@b"]')
-    other.write_text('[account."c@d"]')
-    for file in (path, other):
-        os.utime(file, (1, 1))
-    accounts = Accounts(path)
-    accounts.reload()
-    os.replace(other, path)
-    assert not accounts.current()
-    roster = accounts.reload()
-    assert roster is not None
-    assert found(roster, "c@d") == "c@d"

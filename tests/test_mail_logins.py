@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers_mail import Held, cheap_hash
+from helpers_mail import Held, cheap_hash, write_accounts
 
 from fastlisten.mail import logins as module
 from fastlisten.mail import passwords
-from fastlisten.mail.accounts import Accounts
+from fastlisten.mail.accounts_reader import Accounts
 from fastlisten.mail.delivery import PostOffice
 from fastlisten.mail.logins import AT_ONCE, Logins, LoginsBusyError
 
@@ -36,7 +36,7 @@ password = "{cheap_hash("bob")}"
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "accounts.toml"
-    path.write_text(TEXT)
+    write_accounts(path, TEXT)
     return path
 
 
@@ -127,11 +127,12 @@ def test_a_name_costs_the_same_however_it_is_spelled(
 ) -> None:
     """Of hashes of two kinds, so that names without an account have either."""
     hashes = (cheap_hash("a", memory=8), cheap_hash("b", memory=16))
-    file.write_text(
+    write_accounts(
+        file,
         "".join(
             f'[account."{name}@bücher.example"]\npassword = "{phc}"\n'
             for name, phc in zip(("alice", "bob"), hashes, strict=True)
-        )
+        ),
     )
     costs: list[int] = []
 
@@ -165,10 +166,10 @@ def test_a_decoy_that_matches_lets_nobody_in(
 
 def test_changes_of_the_file_hold_at_once(logins: Logins, file: Path) -> None:
     assert check(logins, "alice@example.org", "sécret")
-    file.write_text(TEXT.replace(HASH, cheap_hash("another", 16)))
+    write_accounts(file, TEXT.replace(HASH, cheap_hash("another", 16)))
     assert check(logins, "alice@example.org", "sécret") is None
     assert check(logins, "alice@example.org", "another")
-    file.write_text("")
+    write_accounts(file, "# nobody\n")
     assert check(logins, "alice@example.org", "another") is None
 
 
@@ -374,3 +375,16 @@ def test_a_flood_of_failures_is_counted_in_the_log(
         "login as 'x' from [192.0.2.1] failed",
     ]
     assert logins.statistics()["failed"] == module.LOGGED + 41
+
+
+def test_a_file_of_this_moment_makes_no_login_wrong_for_good(logins: Logins, file: Path) -> None:
+    assert check(logins, "alice@example.org", "sécret", "192.0.2.1")
+    file.write_text(TEXT.partition('[account."nobody')[0].replace(HASH, cheap_hash("another", 16)))
+    for name, password in (("alice@example.org", "another"), ("bob@example.org", "bob")):
+        assert check(logins, name, password, "192.0.2.1")
+    for name in ("alice@example.org", "bob@example.org", "unknown@example.org"):
+        with pytest.raises(LoginsBusyError):
+            check(logins, name, "sécret", "192.0.2.2")
+    # Guesses they are all the same.
+    assert logins.penalties._records["192.0.2.2"].failures == 3
+    assert logins.statistics() == {"succeeded": 3, "failed": 0, "busy": 3}

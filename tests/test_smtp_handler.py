@@ -113,7 +113,8 @@ def test_a_handler_needs_a_place_for_mail() -> None:
     [
         (None, "{} cannot be read or does not exist: all mail must wait"),
         ("[account.", "{} cannot be read or does not exist: all mail must wait"),
-        ("", "{} has no accounts: all mail will be rejected"),
+        ("", "{} cannot be read or does not exist: all mail must wait"),
+        ("# none", "{} has no accounts: all mail will be rejected"),
         ('[account."a@b"]', ""),
     ],
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers_mail import cheap_hash
+from helpers_mail import cheap_hash, write_accounts
 from helpers_relay import AUTH, FOREIGN, USERS, Client, Relay, client_of, plain, relaying, serving
 from smtp_harness import HELLO, Served, serve
 
@@ -236,7 +236,7 @@ def test_a_login_is_of_one_connection(site: Site) -> None:
 )
 def test_a_login_ends_with_what_it_was_given_for(site: Site, accounts: str) -> None:
     with session(site.served, AUTH) as client:
-        (site.served.directory / "accounts.toml").write_text(accounts + "\n# changed\n")
+        write_accounts(site.served.directory / "accounts.toml", accounts + "\n# changed\n")
         client.say(b"MAIL FROM:<alice@example.org>")
         assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
     assert site.untouched()

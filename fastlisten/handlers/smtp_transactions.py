@@ -7,6 +7,8 @@ Rules of this file: answers to RCPT, and nothing after them.
     another domain                    the relay, if the client is authenticated and there is one;
                                       else 550 5.7.1. LMTP has no relay.
 
+As long as the accounts file may be half written, each 550 is a 451 (accounts_reader.py).
+
 The relay is asked at RCPT, so that its refusals reach whom they concern.
 """
 
@@ -56,14 +58,17 @@ class Transactions(Messages):
             if self._handler.per_recipient:
                 self._homes.append(account.name)
             self.engine.accept()
-        elif not mailbox.domain or roster.is_local(mailbox.domain):
-            self.engine.reject(_UNKNOWN_RECIPIENT)
-        elif self._handler.relay is None:
-            self.engine.reject(_NOT_FOR_OTHERS)
-        elif not self._may_send(roster):
-            self.engine.reject(_LOGIN_FIRST)
-        else:
+            return
+        local = not mailbox.domain or roster.is_local(mailbox.domain)
+        relay = self._handler.relay
+        if not local and relay is not None and self._may_send(roster):
             self._start(self._ask_relay, recipient)
+        elif not roster.certain:
+            self.engine.reject(_NO_ACCOUNTS)
+        elif local:
+            self.engine.reject(_UNKNOWN_RECIPIENT)
+        else:
+            self.engine.reject(_NOT_FOR_OTHERS if relay is None else _LOGIN_FIRST)
 
     def _may_send(self, roster: Roster) -> bool:
         """Whether the client may send to others: it has logged in, and still could.
@@ -74,8 +79,7 @@ class Transactions(Messages):
         login = self._login
         if login is None or not self.engine.authenticated:
             return False
-        account = roster.login(login.name)
-        return account is not None and account.password == login.password
+        return roster.admits(login)
 
     async def _ask_relay(self, recipient: Recipient) -> None:
         """Answer RCPT with what the relay says."""

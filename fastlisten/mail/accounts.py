@@ -4,9 +4,9 @@
     password = "$argon2id$v=19$m=65536,t=3,p=4$..."
     aliases = ["postmaster@example.org", "Alice.Liddell@example.org", "@example.com"]
 
-Rules of this file: blocking reads and writes of small files; no loop. A `Roster` is what one
-version of the file says and never changes; `Accounts` holds the newest that could be read. A file
-that does not load changes nothing and is reported once.
+Rules of this file: what a text says, and how it is read; no loop. A `Roster` is what one version of the file
+says and never changes; a `Transition` is what can be said while a new version may be half written.
+Which of them is in force is accounts_reader.py's business.
 
 Addresses are looked up exactly first, then without regard to case. The mailbox `postmaster` of
 every local domain, and the one without a domain, exist always (RFC 5321 4.5.1): they are the
@@ -19,13 +19,10 @@ in to it.
 from __future__ import annotations
 
 import difflib
-import logging
 import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.files import read_file
@@ -33,9 +30,7 @@ from fastlisten.mail.address import AddressError, Mailbox, parse_mailbox
 from fastlisten.mail.passwords import read_parameters
 from fastlisten.toml_text import TomlError, parse_toml
 
-__all__ = ["Account", "Accounts", "Roster", "read_accounts"]
-
-logger = logging.getLogger("fastlisten.mail")
+__all__ = ["Account", "Roster", "Transition", "parse_alias", "read_accounts"]
 
 #: NAME_MAX of every filesystem that matters: the longest name of a directory, in octets.
 _NAME_MAX = 255
@@ -74,9 +69,13 @@ class Roster:
 
     Attributes:
         accounts: in the file's order.
+        certain: what it does not know does not exist. False while a file may be half written:
+            nothing may be refused for good then.
     """
 
     __slots__ = ("_catch_all", "_domains", "_exact", "_folded", "_postmaster", "accounts")
+
+    certain: ClassVar[bool] = True
 
     def __init__(self, accounts: tuple[Account, ...] = ()) -> None:
         """Index the accounts; their addresses are valid and differ, as `parse` has seen to."""
@@ -102,7 +101,7 @@ class Roster:
 
     def find(self, mailbox: Mailbox) -> Account | None:
         """Return the account that gets mail for a mailbox, or None."""
-        account = self._named(mailbox)
+        account = self.named(mailbox)
         if account is None:
             domain = mailbox.domain
             if mailbox.local.casefold() == "postmaster" and (not domain or self.is_local(domain)):
@@ -117,11 +116,19 @@ class Roster:
         whose mail somebody gets besides (postmaster, a whole domain) says nothing about who he is.
         """
         try:
-            return self._named(parse_mailbox(name))
+            return self.named(parse_mailbox(name))
         except AddressError:
             return None
 
-    def _named(self, mailbox: Mailbox) -> Account | None:
+    def admits(self, login: Account) -> bool:
+        """Whether who has logged in to an account could still do so.
+
+        Not if it has been removed since, or given another password (the old one was stolen).
+        """
+        account = self.login(login.name)
+        return account is not None and account.password == login.password
+
+    def named(self, mailbox: Mailbox) -> Account | None:
         """Return the account that has this address as name or alias."""
         local, domain = mailbox.local, mailbox.domain
         return self._exact.get((local, domain)) or self._folded.get((local.casefold(), domain))
@@ -155,6 +162,55 @@ class Roster:
         if problems:
             raise ConfigurationError(problems)
         return cls(tuple(account for account in accounts if account is not None))
+
+
+class Transition(Roster):
+    """What can be said while a new version of the file may be half written.
+
+    What is said agrees with the version before or with the new one. Of the latter only names and
+    aliases count: a beginning may hold the alias for a whole domain and not yet, further down,
+    whose mail is an exception to it.
+    """
+
+    __slots__ = ("_before", "_coming", "_first")
+
+    certain: ClassVar[bool] = False
+
+    def __init__(self, before: Roster | None, coming: Roster) -> None:
+        """Put two versions together.
+
+        Args:
+            before: the last whole one, None if there was none.
+            coming: what could be read of the new one.
+        """
+        self._before = Roster() if before is None else before
+        self._coming = coming
+        self._domains = coming._domains | self._before._domains
+        self._first = before is None
+        known = {account.name for account in self._before.accounts}
+        new = (account for account in coming.accounts if account.name not in known)
+        self.accounts = (*self._before.accounts, *new)
+
+    def find(self, mailbox: Mailbox) -> Account | None:
+        """Return the account that gets mail for a mailbox by the version before, or the new one."""
+        return self._before.find(mailbox) or self._coming.named(mailbox)
+
+    def login(self, name: str) -> Account | None:
+        """Return the account that a client names, with its new password if that can be seen."""
+        new = self._coming.login(name)
+        return new if new is not None and new.password else self._before.login(name) or new
+
+    def admits(self, login: Account) -> bool:
+        """Whether who has logged in could still do so by one of the two versions."""
+        return self._before.admits(login) or self._coming.admits(login)
+
+    def named(self, mailbox: Mailbox) -> Account | None:
+        """Return the account that has this address by the version before, or the new one."""
+        return self._before.named(mailbox) or self._coming.named(mailbox)
+
+    def is_local(self, domain: str) -> bool:
+        """Whether a domain may be ours: without a version before, each of them."""
+        return self._first or super().is_local(domain)
 
 
 def _account(
@@ -252,56 +308,3 @@ def read_accounts(path: str | os.PathLike[str]) -> bytes:
         OSError: it cannot be read, or is no regular file.
     """
     return read_file(path, _LARGEST_FILE, "a file of accounts")
-
-
-class Accounts:
-    """The newest roster that could be read from a file.
-
-    Attributes:
-        path: the file.
-        roster: what is in force; None as long as no version could be read, in which case nobody
-            is known to be unknown and mail must wait.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.roster: Roster | None = None
-        self._lock = threading.Lock()
-        self._signature: tuple[int, ...] | None = None
-
-    def current(self) -> bool:
-        """Whether the file is the one that was read last. One stat(2)."""
-        return self._signature is not None and self._signature == self._look()
-
-    def reload(self) -> Roster | None:
-        """Read the file if it has changed, and return what is in force now.
-
-        A file that cannot be read or does not load is reported once, and the roster stays.
-        """
-        with self._lock:
-            signature = self._look()
-            if signature == self._signature:
-                return self.roster
-            try:
-                self.roster = Roster.parse(read_accounts(self.path), str(self.path))
-            except FileNotFoundError:
-                logger.warning(
-                    "%s does not exist; `fastlisten account add` makes an account%s",
-                    self.path,
-                    self._consequence(),
-                )
-            except (OSError, UnicodeDecodeError, ConfigurationError) as error:
-                logger.error("%s cannot be used%s: %s", self.path, self._consequence(), error)
-            self._signature = signature
-            return self.roster
-
-    def _consequence(self) -> str:
-        return "; mail must wait" if self.roster is None else "; what it said before holds"
-
-    def _look(self) -> tuple[int, ...]:
-        """Return what changes whenever the file does, empty while there is none."""
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            return ()
-        return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

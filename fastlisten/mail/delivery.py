@@ -18,7 +18,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
-from fastlisten.mail.accounts import Account, Accounts
+from fastlisten.mail.accounts import Account
+from fastlisten.mail.accounts_reader import Accounts
 from fastlisten.mail.events import Delivered, Subscriptions, call_on
 from fastlisten.mail.letter import Letter
 from fastlisten.mail.logins import Logins

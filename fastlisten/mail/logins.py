@@ -22,7 +22,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from fastlisten.mail import passwords
-from fastlisten.mail.accounts import Account, Accounts, Roster
+from fastlisten.mail.accounts import Account, Roster
+from fastlisten.mail.accounts_reader import Accounts
 from fastlisten.mail.address import AddressError, parse_mailbox
 from fastlisten.mail.penalties import LoginsBusyError, Penalties
 
@@ -42,6 +43,13 @@ LOGGED = 60
 
 #: Characters of a name that are logged.
 LOGGED_NAME = 80
+
+
+class _UndecidedError(LoginsBusyError):
+    """It is wrong by what can be read of an accounts file that may be half written.
+
+    It counts as a guess, and is not called one.
+    """
 
 
 class Logins:
@@ -148,7 +156,11 @@ class Logins:
             logger.error("%s", error)
             raise LoginsBusyError(str(error)) from error
         known = account is not None and account.password and secret is not None
-        return account if right and known else None
+        if right and known:
+            return account
+        if not roster.certain:
+            raise _UndecidedError("the accounts are being changed")
+        return None
 
     def _decoys_of(self, roster: Roster) -> passwords.Decoys:
         of, decoys = self._decoys
@@ -163,17 +175,20 @@ class Logins:
         """Count an attempt, on whatever thread it ends."""
         with self._lock:
             self._under_way -= 1
-        if job.cancelled() or job.exception() is not None:
+        error = None if job.cancelled() else job.exception()
+        undecided = isinstance(error, _UndecidedError)
+        if job.cancelled() or (error is not None and not undecided):
             self.penalties.leave(source, None)
             return
-        if job.result() is not None:
+        if error is None and job.result() is not None:
             self.penalties.leave(source, None)
             with self._lock:
                 self._counts["succeeded"] += 1
             return
         text = f"{name}\0{password}".encode("utf-8", "surrogatepass")
         self.penalties.leave(source, hashlib.blake2b(text, digest_size=16, key=self._key).digest())
-        self._log(name, address)
+        if not undecided:
+            self._log(name, address)
 
     def _log(self, name: str, address: str) -> None:
         """Count and log a failure, or only count it when there are too many."""

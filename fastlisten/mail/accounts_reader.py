@@ -1,0 +1,216 @@
+"""The accounts file while it is in use: which version of it is in force.
+
+Rules of this file: blocking reads of a small file; no loop. `cp new accounts.toml` empties the file
+first and fills it by and by, editors and other tools likewise; at any moment what stands there may
+be valid and say that accounts do not exist which do. So:
+
+    the file has changed less than QUIET seconds ago,      what it said before holds, and what is
+    or somebody has it open for writing                    new in it; nobody else is refused for
+                                                           good (`Roster.certain`)
+    it has been at rest for QUIET                          it holds, alone
+    it is missing, empty, or does not load                 what it said before holds; reported once
+                                                           it has been so for QUIET
+
+A file without any text says nothing, whatever its age: that is what a failed copy or a crash
+leaves. To have no accounts, write a comment into it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.mail import leases
+from fastlisten.mail.accounts import Roster, Transition
+
+__all__ = ["LONGEST", "QUIET", "Accounts"]
+
+logger = logging.getLogger("fastlisten.mail")
+
+#: Seconds without a change after which a file is taken to be whole. Programs write a file of this
+#: size in milliseconds; two seconds leave room for a slow disk or network between two pieces.
+QUIET = 2.0
+
+#: Seconds after which a file that is never at rest, or that somebody keeps open, is believed if at
+#: least one of the two is not so: else an account that is removed would live for ever.
+LONGEST = 60.0
+
+#: What changes whenever a file does: device, inode, size, times of contents and of status.
+_Signature = tuple[int, ...]
+
+
+class _Version(NamedTuple):
+    """What was read.
+
+    Attributes:
+        signature: of the file that was read, empty if there is none.
+        roster: what it says, None if it says nothing.
+        problem: why it says nothing.
+        written: somebody has it open for writing.
+        age: seconds since it was changed, by the file's own time.
+    """
+
+    signature: _Signature
+    roster: Roster | None
+    problem: Exception | None = None
+    written: bool = False
+    age: float = 0.0
+
+
+class _TornError(Exception):
+    """The file was changed while it was read."""
+
+
+class Accounts:
+    """What is known of the accounts.
+
+    Attributes:
+        path: the file.
+        roster: what is in force; None as long as no version could be read, in which case nobody
+            is known to be unknown and mail must wait.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        clock: Callable[[], float] = time.monotonic,
+        date: Callable[[], float] = time.time,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            path: the file.
+            clock: returns seconds that never go back.
+            date: returns seconds since the epoch, as files' times are counted.
+        """
+        self.path = Path(path)
+        self.roster: Roster | None = None
+        self._clock = clock
+        self._date = date
+        self._lock = threading.Lock()
+        self._whole: Roster | None = None  # the last version that was at rest
+        self._signature: _Signature | None = None
+        self._seen = 0.0  # when that signature was seen first
+        self._changing: float | None = None  # since when no version has been whole
+        self._taken = 0.0  # when the file was read last
+        self._again = 0.0  # when the same file is to be read again
+        self._reported: _Signature | None = None
+
+    def current(self) -> bool:
+        """Whether reading the file again would bring nothing new now. One stat(2)."""
+        return self._clock() < self._again and self._signature == self._look()
+
+    def reload(self) -> Roster | None:
+        """Read the file if there may be something new, and return what is in force now."""
+        with self._lock:
+            if not self.current():
+                self._take(self._read())
+            return self.roster
+
+    def _take(self, version: _Version) -> None:
+        """Decide what is in force after the file has been read."""
+        now = self._clock()
+        if version.signature != self._signature:
+            self._signature, self._seen = version.signature, now
+        if self._changing is None or now - self._taken >= LONGEST / 4:
+            self._changing = now  # who has not looked for long cannot say that it never rested
+        self._taken = now
+        rest = max(now - self._seen, version.age)
+        quiet = rest >= QUIET
+        whole = quiet and not version.written
+        if not whole and version.roster is not None:
+            whole = now - self._changing >= LONGEST and (quiet or not version.written)
+        if whole:
+            self._again = math.inf
+            self._changing = None
+            if version.roster is not None:
+                self._compare(version.roster)
+                self._whole = version.roster
+            self.roster = self._whole
+        else:
+            self._again = now + (QUIET if quiet else QUIET - rest)
+            coming = Roster() if version.roster is None else version.roster
+            if self._whole is not None or version.roster is not None:
+                self.roster = Transition(self._whole, coming)
+            else:
+                self.roster = None
+        known = version.signature == self._reported
+        if version.problem is not None and not known and (whole or self._whole is None):
+            self._reported = version.signature
+            self._report(version.problem)
+
+    def _read(self) -> _Version:
+        """Read the file: the one place where it is opened."""
+        signature: _Signature = ()
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            with open(fd, "rb") as file:
+                before = os.fstat(fd)
+                signature = _signature(before)
+                content = file.read()
+                if _signature(os.fstat(fd)) != signature:
+                    # It differs from what is remembered, so that it is read again the next time.
+                    raise _TornError("it is being written")
+                lease = leases.take(fd)
+            text = content.decode("utf-8")
+            if not text.strip("\0 \t\r\n"):
+                raise ConfigurationError([Problem(_EMPTY, str(self.path))])
+            roster = Roster.parse(text, str(self.path))
+        except (OSError, UnicodeDecodeError, ConfigurationError, _TornError) as error:
+            return _Version(signature or self._look(), None, error)
+        # A file from the future says nothing by its time.
+        age = max(0.0, self._date() - before.st_mtime_ns / 1e9)
+        return _Version(signature, roster, None, lease is False, age)
+
+    def _compare(self, roster: Roster) -> None:
+        """Say what is new, so that half a file does not go by unseen."""
+        if self._whole is None:
+            return
+        before = {account.name for account in self._whole.accounts}
+        after = {account.name for account in roster.accounts}
+        if before != after:
+            logger.info(
+                "%s: %d accounts now, %d new, %d removed",
+                self.path,
+                len(after),
+                len(after - before),
+                len(before - after),
+            )
+
+    def _report(self, problem: Exception) -> None:
+        consequence = "mail must wait" if self._whole is None else "what it said before holds"
+        if isinstance(problem, FileNotFoundError):
+            logger.warning(
+                "%s does not exist; `fastlisten account add` makes an account; %s",
+                self.path,
+                consequence,
+            )
+        else:
+            logger.error("%s cannot be used; %s: %s", self.path, consequence, problem)
+
+    def _look(self) -> _Signature:
+        """Return what changes whenever the file does, empty while there is none."""
+        try:
+            return _signature(os.stat(self.path))
+        except OSError:
+            return ()
+
+
+_EMPTY = "it is empty; a file that shall have no accounts needs a comment"
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
