@@ -17,7 +17,7 @@ import re
 import select
 import stat
 
-__all__ = ["read_file", "read_stream"]
+__all__ = ["check_regular", "read_file", "read_stream"]
 
 _KINDS = {
     stat.S_IFIFO: "it is a pipe (FIFO), not a regular file",
@@ -46,13 +46,13 @@ def read_file(path: str | os.PathLike[str], largest: int, what: str) -> bytes:
     """
     try:
         # Opening alone does something to some devices: it is not tried.
-        _check_kind(os.stat(path))
+        check_regular(os.stat(path))
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except ValueError:  # a zero byte, or a surrogate that stands for no byte
         raise OSError(errno.EINVAL, "no file has such a name") from None
     try:
         found = os.fstat(fd)
-        _check_kind(found)
+        check_regular(found)
         if found.st_size > largest:
             raise _too_large(largest, what)
         return _read(fd, largest, what)
@@ -86,8 +86,8 @@ def read_stream(path: str | os.PathLike[str], largest: int, what: str) -> bytes:
         os.close(fd)
 
 
-def _check_kind(found: os.stat_result) -> None:
-    """Raise OSError for anything but a regular file."""
+def check_regular(found: os.stat_result) -> None:
+    """Raise OSError, which says what it is, for anything but a regular file."""
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(found.st_mode):

@@ -220,7 +220,7 @@ def test_a_life(tmp_path: Path) -> None:
     assert not (mail / "Al@x.example").exists()
     assert account.add("b@x.example", path, out, err) == 0
     assert account.remove("b@x.example", path, mail, out, err, delete_mail=True) == 0
-    assert path.read_text() == ""
+    assert path.read_text() == "# There are no accounts.\n"
     assert err.getvalue() == ""
     assert out.getvalue().splitlines() == [
         f"added Al@x.example to {path}",

@@ -17,7 +17,8 @@ from helpers_mail import cheap_hash, write_accounts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastlisten.mail.accounts import Roster
+from fastlisten.mail import accounts_reader
+from fastlisten.mail.accounts import Roster, read_accounts
 from fastlisten.mail.accounts_reader import LONGEST, QUIET, Accounts
 from fastlisten.mail.address import parse_mailbox
 
@@ -164,6 +165,17 @@ def test_a_copy_at_start(tmp_path: Path) -> None:
     assert not site.accounts.roster.is_local("elsewhere.example")  # type: ignore[union-attr]
 
 
+def test_a_file_that_is_gone_before_it_was_at_rest(tmp_path: Path) -> None:
+    """Whom it named is known all the same; of others nothing is."""
+    site = Site(tmp_path)
+    site.path.write_text(A)
+    assert [site.ask(name) for name in "ab"] == ["a", "later"]
+    site.path.unlink()
+    for _ in range(3):
+        assert [site.ask(name) for name in "ab"] == ["a", "later"]
+        site.rest()
+
+
 def test_a_slow_copy_is_not_believed_while_it_is_open(site: Site) -> None:
     """The server here owns the file, and can see that."""
     with open(site.path, "w") as copy:
@@ -227,20 +239,17 @@ def test_a_replacement_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> N
 
 def test_a_change_while_it_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read may be of two versions, and counts for nothing."""
-    real = os.fstat
-    asked = []
 
-    def fstat(fd: int) -> os.stat_result:
-        asked.append(fd)
-        if len(asked) == 2:
-            with open(site.path, "a") as file:
-                file.write("# more\n")
-        return real(fd)
+    def read(path: Path) -> bytes:
+        content = read_accounts(path)
+        with open(site.path, "a") as file:
+            file.write("# more\n")
+        return content
 
     site.path.write_text(A + C)
-    monkeypatch.setattr(os, "fstat", fstat)
-    site.accounts.reload()
-    assert asked[:1] * 2 == asked
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts_reader, "read_accounts", read)
+        site.accounts.reload()
     roster = site.accounts.roster
     assert roster is not None
     assert not roster.certain

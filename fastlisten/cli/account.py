@@ -116,7 +116,7 @@ def remove(
     said = "removed {} from {}"
     if code := _change(name, accounts_file, edit, said, "{} is not removed", out, err):
         return code
-    maildir = Path(mail, removed[0].directory)
+    maildir = Path(mail, removed[-1].directory)
     if not maildir.exists():
         out.write("it had no mail\n")
     elif delete_mail:

@@ -1,31 +1,31 @@
 """Changes of the accounts file: by line, so that comments and the administrator's hand stay.
 
-Rules of this file: text in, text out, but for `change`. Every edit says first what the file shall
-mean afterwards, and is made only if the text that results means that and nothing else: what a
-line looks like is a guess (it may stand in a string of several lines), what TOML says is not.
-Written atomically and durably, by one at a time.
+Rules of this file: text in, text out, but for `change`; how the file is written is rewrite.py's
+business. Every edit says first what the file shall mean afterwards, and is made only if the text
+that results means that and nothing else: what a line looks like is a guess (it may stand in a
+string of several lines), what TOML says is not.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import re
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tomli
 
+from fastlisten.cli.rewrite import rewrite
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.mail.accounts import Account, Roster, read_accounts
 from fastlisten.mail.address import parse_mailbox
-from fastlisten.mail.spool import sync_directory, write_all
 
 __all__ = ["add_account", "add_alias", "change", "remove_account", "set_password"]
+
+#: What a file without accounts says.
+_NOBODY = "# There are no accounts.\n"
 
 _HEADER = re.compile(r"\s*\[")
 _PASSWORD = re.compile(r"""(\s*password\s*=\s*)("[^"\\]*"|'[^']*')""")
@@ -41,12 +41,14 @@ def change(path: Path, edit: Callable[[str], str]) -> None:
         OSError: likewise.
     """
     path = Path(os.path.realpath(path))  # what a symbolic link leads to is replaced
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(path):
-        # Bytes: reading text would make lines that end with CRLF others.
-        content = read_accounts(path) if path.exists() else b""
+
+    def edit_octets(content: bytes) -> bytes:
         Roster.parse(content, str(path))
-        _replace(path, edit(content.decode("utf-8-sig")).encode())
+        text = content.decode("utf-8-sig")  # lines that end with CRLF stay such
+        # An empty file says nothing to a server: it might be half a copy.
+        return (edit(text) or _NOBODY).encode()
+
+    rewrite(path, read_accounts, edit_octets)
 
 
 def add_account(text: str, name: str, password: str, file: str) -> str:
@@ -198,57 +200,3 @@ def _cannot(file: str) -> ConfigurationError:
 def _string(text: str) -> str:
     """Return a TOML basic string: JSON's, as long as there are no control characters."""
     return json.dumps(text, ensure_ascii=False)
-
-
-# --- the file -------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other writers out; the lock is a file of its own because `path` is replaced.
-
-    In a directory of the server's user, root follows no link and gives away only what it has made.
-    """
-    lock, flags = f"{path}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(lock, flags | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        fd = os.open(lock, flags)
-    else:
-        _give(fd, path)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _give(fd: int, path: Path) -> None:
-    """Give a file that root has made to the owner of the accounts file, or of its directory."""
-    if os.geteuid() == 0:
-        status = os.stat(path if path.exists() else path.parent)
-        os.fchown(fd, status.st_uid, status.st_gid)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write the file anew, whole and durable, for its owner alone.
-
-    Its owner stays; a new file belongs to whom its directory belongs to, so that what root adds
-    can be read by the server's user.
-    """
-    # Nobody can have put a link where it will be: the name cannot be guessed, and must be new.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            os.fchmod(fd, 0o600)
-            _give(fd, path)
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)

@@ -4,9 +4,9 @@
     password = "$argon2id$v=19$m=65536,t=3,p=4$..."
     aliases = ["postmaster@example.org", "Alice.Liddell@example.org", "@example.com"]
 
-Rules of this file: what a text says, and how it is read; no loop. A `Roster` is what one version of the file
-says and never changes; a `Transition` is what can be said while a new version may be half written.
-Which of them is in force is accounts_reader.py's business.
+Rules of this file: what a text says, and how it is read; no loop. A `Roster` is what one version
+of the file says and never changes; a `Transition` is what can be said while a new version may be
+half written. Which of them is in force is accounts_reader.py's business.
 
 Addresses are looked up exactly first, then without regard to case. The mailbox `postmaster` of
 every local domain, and the one without a domain, exist always (RFC 5321 4.5.1): they are the

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.mail import leases
-from fastlisten.mail.accounts import Roster, Transition
+from fastlisten.mail.accounts import Roster, Transition, read_accounts
 
 __all__ = ["LONGEST", "QUIET", "Accounts"]
 
@@ -133,41 +133,46 @@ class Accounts:
             if version.roster is not None:
                 self._compare(version.roster)
                 self._whole = version.roster
-            self.roster = self._whole
+            if self._whole is not None:
+                self.roster = self._whole
         else:
             self._again = now + (QUIET if quiet else QUIET - rest)
-            coming = Roster() if version.roster is None else version.roster
-            if self._whole is not None or version.roster is not None:
-                self.roster = Transition(self._whole, coming)
-            else:
-                self.roster = None
+            if version.roster is not None:
+                self.roster = Transition(self._whole, version.roster)
+            elif self._whole is not None:
+                self.roster = Transition(self._whole, Roster())
         known = version.signature == self._reported
         if version.problem is not None and not known and (whole or self._whole is None):
             self._reported = version.signature
             self._report(version.problem)
 
     def _read(self) -> _Version:
-        """Read the file: the one place where it is opened."""
+        """Read the file."""
         signature: _Signature = ()
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            with open(fd, "rb") as file:
-                before = os.fstat(fd)
-                signature = _signature(before)
-                content = file.read()
-                if _signature(os.fstat(fd)) != signature:
-                    # It differs from what is remembered, so that it is read again the next time.
-                    raise _TornError("it is being written")
-                lease = leases.take(fd)
-            text = content.decode("utf-8")
-            if not text.strip("\0 \t\r\n"):
+            before = os.stat(self.path)
+            signature = _signature(before)
+            content = read_accounts(self.path)
+            written = self._is_written()
+            if self._look() != signature:
+                # It differs from what is remembered, so that it is read again the next time.
+                raise _TornError("it is being written")
+            if not content.strip(b"\0 \t\r\n"):
                 raise ConfigurationError([Problem(_EMPTY, str(self.path))])
-            roster = Roster.parse(text, str(self.path))
-        except (OSError, UnicodeDecodeError, ConfigurationError, _TornError) as error:
+            roster = Roster.parse(content, str(self.path))
+        except (OSError, ConfigurationError, _TornError) as error:
             return _Version(signature or self._look(), None, error)
         # A file from the future says nothing by its time.
         age = max(0.0, self._date() - before.st_mtime_ns / 1e9)
-        return _Version(signature, roster, None, lease is False, age)
+        return _Version(signature, roster, None, written, age)
+
+    def _is_written(self) -> bool:
+        """Whether somebody has the file open for writing, as far as that can be known."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            return leases.take(fd) is False
+        finally:
+            os.close(fd)
 
     def _compare(self, roster: Roster) -> None:
         """Say what is new, so that half a file does not go by unseen."""
@@ -185,7 +190,7 @@ class Accounts:
             )
 
     def _report(self, problem: Exception) -> None:
-        consequence = "mail must wait" if self._whole is None else "what it said before holds"
+        consequence = "mail must wait" if self.roster is None else "what it said before holds"
         if isinstance(problem, FileNotFoundError):
             logger.warning(
                 "%s does not exist; `fastlisten account add` makes an account; %s",
