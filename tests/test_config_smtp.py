@@ -117,7 +117,7 @@ def test_what_is_shown_instead_of_the_password_is_none() -> None:
     config = load_text(listener_table("it", RELAY + LOGIN))
     problem = only_problem(to_toml(config))
     assert problem.key == "server.listener.it.smtp.relay-password"
-    assert "in the place of the secret" in problem.message
+    assert "in the place of a secret" in problem.message
     assert problem.line
 
 

@@ -95,7 +95,9 @@ def _port(port: str | None, default_port: int) -> int:
             raise BadValueError("the port is missing: this protocol has no standard one")
         return default_port
     if not _PORT.fullmatch(port) or int(port) > 65535:
-        raise BadValueError(f"{quote(port)} is not a port", allowed="a port from 0 to 65535")
+        # With an @ it is a URL with a password, which is not repeated.
+        shown = "this" if "@" in port else quote(port)
+        raise BadValueError(f"{shown} is not a port", allowed="a port from 0 to 65535")
     return int(port)
 
 

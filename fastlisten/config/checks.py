@@ -22,7 +22,7 @@ from fastlisten.config.grammar import BadValueError
 from fastlisten.config.host import Host
 from fastlisten.config.protocols import WITHOUT_STARTTLS
 from fastlisten.config.settings import Certificate
-from fastlisten.config.text import Path, quote
+from fastlisten.config.text import Path, quote, show_value
 from fastlisten.config.values_tls import TLS13_SUITES
 
 __all__ = [
@@ -97,9 +97,8 @@ def _check_certificates(
     for key, certificate in named:
         if certificate is not None and certificate not in certificates:
             known = ", ".join(map(quote, certificates)) or "no certificate is configured"
-            document.error(
-                at(key), f"there is no [certificate.{quote(certificate)}]", certificate, known
-            )
+            message = f"there is no [certificate.{show_value(certificate)}]"
+            document.error(at(key), message, certificate, known)
 
 
 def check_listener(

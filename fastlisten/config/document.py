@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from fastlisten.config.lines import Lines
+from fastlisten.config.secret_names import is_secret_name
 from fastlisten.config.text import Path, dotted, show_value
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.files import read_stream
@@ -134,13 +135,18 @@ class Document:
             self.problem(
                 note.path,
                 note.message,
-                "" if note.value is NOTHING else show_value(note.value),
+                "" if note.value is NOTHING or _is_secret(note.path) else show_value(note.value),
                 note.allowed,
                 note.suggestion,
             )
             for note in notes
         )
         return tuple(sorted(problems, key=lambda problem: problem.line))
+
+
+def _is_secret(path: Path) -> bool:
+    """Tell whether what stands at a path is not to be shown, by the names on the way to it."""
+    return any(isinstance(part, str) and is_secret_name(part) for part in path)
 
 
 def _directory(file: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastlisten.config.grammar import Kind
+from fastlisten.config.secret_names import NOT_SHOWN, Secret
+from fastlisten.config.text import quote
 from fastlisten.config.values import SCALARS
 from fastlisten.config.values_network import NETWORK_KINDS
 from fastlisten.config.values_tls import TLS_KINDS
@@ -20,11 +22,15 @@ KINDS: dict[str, Kind] = {**SCALARS, **NETWORK_KINDS, **TLS_KINDS}
 
 def write(option: Option, value: Any) -> str:
     """Return a typed value as TOML text; None is `false`, which optional rows read as not set."""
+    if isinstance(value, Secret):
+        return quote(NOT_SHOWN)
     return "false" if value is None else KINDS[option.kind].write(value)
 
 
 def plain(option: Option, value: Any) -> Any:
     """Return a typed value as what JSON can hold; None where nothing is set."""
+    if isinstance(value, Secret):
+        return NOT_SHOWN
     return None if value is None else KINDS[option.kind].plain(value)
 
 

@@ -15,6 +15,7 @@ from fastlisten.config.grammar import BadValueError
 from fastlisten.config.host import Host
 from fastlisten.config.kinds import KINDS, describe
 from fastlisten.config.macros import expand
+from fastlisten.config.secret_names import Secret, gives_secret, is_secret_name
 from fastlisten.config.suggest import likely, near
 from fastlisten.config.text import Path, dotted
 from fastlisten.option import Option
@@ -167,14 +168,22 @@ class Reader:
             message = f"this is an older spelling of {dotted(newer)}"
             self.document.warning(path, message, raw)
             self.document.moved[newer] = path
+        hidden = False
         try:
-            value = _PARSERS[row.kind](row, self.expanded(raw))
+            given = self.expanded(raw)
+            hidden = given is not raw and gives_secret(raw)
+            value = _PARSERS[row.kind](row, given)
         except BadValueError as error:
             into.failed.add(row.key)
             allowed = describe(row) if error.allowed is None else error.allowed
             shown = NOTHING if secret or row.kind == "secret" else raw
-            self.document.error(path, error.message, shown, allowed, error.suggestion)
+            message, suggestion = error.message, error.suggestion
+            if hidden:  # it may repeat the value
+                message, suggestion = "what the macro gives cannot stand here", ""
+            self.document.error(path, message, shown, allowed, suggestion)
             return
+        if hidden and type(value) is str and row.kind != "pem":
+            value = Secret(value)
         if row.kind == "path":
             value = os.path.join(self.document.directory, value)
         elif row.kind == "pem" and value.startswith("file://"):
@@ -219,7 +228,8 @@ class Reader:
             self.document.error(here, message, raw)
         elif prefix is None:
             if slip := near(key, schema.keys):
-                self.document.error(here, "there is no such key", raw, suggestion=slip)
+                shown = NOTHING if is_secret_name(slip) else raw
+                self.document.error(here, "there is no such key", shown, suggestion=slip)
             else:
                 self.foreign.append(here)
         else:
@@ -228,7 +238,8 @@ class Reader:
             if self._looked_for < _MOST_LOOKED_FOR:
                 self._looked_for += 1
                 slip = likely(name, schema.keys) or likely(key, schema.keys)
-            self.document.error(here, "there is no such key", raw, suggestion=slip)
+            shown = NOTHING if is_secret_name(slip) else raw
+            self.document.error(here, "there is no such key", shown, suggestion=slip)
 
 
 _ACME = "certificates are not fetched by ACME; name files that an ACME client keeps"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-__all__ = ["likely", "near"]
+__all__ = ["distance", "likely", "near"]
 
 # Names longer than this are nobody's typing mistake; it bounds the quadratic comparison.
 _LONGEST = 64
@@ -17,7 +17,7 @@ _LONGEST = 64
 _SHORTEST_START = 4
 
 
-def _distance(a: str, b: str, limit: int) -> int:
+def distance(a: str, b: str, limit: int) -> int:
     """Return the number of insertions, deletions, replacements and swaps of neighbours.
 
     Gives up with limit + 1 as soon as the answer must be above the limit.
@@ -65,7 +65,7 @@ def likely(name: str, candidates: tuple[str, ...]) -> str:
         last = candidate.rpartition(".")[2]
         for rank, text in ((0, candidate), (0, last), (1, candidate.replace(".", "-"))):
             other = _squash(text)
-            found = _distance(squashed, other, min(least, _allowance(other))) + rank
+            found = distance(squashed, other, min(least, _allowance(other))) + rank
             if squashed == other:
                 return candidate
             if found < least and found <= _allowance(other):
@@ -87,6 +87,6 @@ def near(name: str, candidates: Sequence[str]) -> str:
         if _squash(candidate) == _squash(name):
             return candidate
         limit = min(1 if len(candidate) <= 5 else 2, len(candidate) // 3)
-        if _distance(name.lower(), candidate.lower(), limit) <= limit:
+        if distance(name.lower(), candidate.lower(), limit) <= limit:
             return candidate
     return ""

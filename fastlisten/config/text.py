@@ -1,6 +1,7 @@
 """How keys and values are written in TOML text: for messages and for `show`.
 
-Rules of this file: whatever the value, writing it succeeds, and messages stay short.
+Rules of this file: whatever the value, writing it succeeds, messages stay short, and what looks
+like a secret is not in them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Any
+
+from fastlisten.config.secret_names import NOT_SHOWN, Secret, hide_secrets, is_secret_name
 
 __all__ = ["dotted", "quote", "show_value"]
 
@@ -21,6 +24,8 @@ _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 # Values longer than this are cut in messages: enough to recognise, too little to flood a log.
 _LONGEST = 60
+# So much of a text is searched for what must not be shown.
+_MOST_LOOKED_AT = 4096
 # Deeper tables and arrays are shown as "...", which also bounds the recursion.
 _DEEPEST = 3
 # Longer integers cannot be printed in decimal: CPython refuses above 4,300 digits by default.
@@ -52,7 +57,10 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def show_value(value: Any) -> str:
-    """Return a value of a TOML document for a message, cut to a readable length."""
+    """Return a value of a TOML document for a message, cut to a readable length.
+
+    Passwords, keys and their hashes are left out as far as they can be told by name or form.
+    """
     text = _show(value, 0)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
@@ -61,6 +69,10 @@ def _show(value: Any, depth: int) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
+        if isinstance(value, Secret):
+            return NOT_SHOWN
+        # What is cut off may be what tells that it is one.
+        value = hide_secrets(value[:_MOST_LOOKED_AT])
         return quote(value if len(value) <= _LONGEST else value[:_LONGEST])
     if isinstance(value, int):
         return str(value) if abs(value) < _LARGEST_PRINTED else "a very long number"
@@ -73,7 +85,9 @@ def _show(value: Any, depth: int) -> str:
             return "{...}"
         items = list(value.items())[:_LONGEST]
         inner = ", ".join(
-            f"{dotted((str(key),))} = {_show(item, depth + 1)}" for key, item in items
+            f"{dotted((str(key),))} = "
+            + (NOT_SHOWN if is_secret_name(str(key)) else _show(item, depth + 1))
+            for key, item in items
         )
         return f"{{ {inner} }}" if inner else "{}"
     # Floats, dates and times: Python's text is TOML's.

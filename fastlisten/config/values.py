@@ -22,10 +22,11 @@ from fastlisten.config.grammar import (
     parse_duration,
     text_of,
 )
+from fastlisten.config.secret_names import NOT_SHOWN, Secret
 from fastlisten.config.text import quote
 from fastlisten.option import Option
 
-__all__ = ["SCALARS", "Secret"]
+__all__ = ["SCALARS"]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _SIZE = re.compile(r"([0-9]{1,15}) ?([kKmMgG]i?)?([bB])?")
@@ -41,19 +42,6 @@ _FACTORS = {
 _OBJECT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 # TCP_CA_NAME_MAX of linux/tcp.h is 16 with the final NUL.
 _CONGESTION = re.compile(r"[A-Za-z0-9_-]{1,15}")
-
-#: What stands in the place of a secret; no secret itself, or a file that `show` has written would
-#: be loaded with it.
-_NOT_SHOWN = "(not shown)"
-
-
-class Secret(str):
-    """A text that is not repeated in messages, in logs, or by `show`."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return _NOT_SHOWN
 
 
 def _range(option: Option) -> str:
@@ -148,14 +136,13 @@ def _size(option: Option, raw: Any) -> int | None:
 def _string(option: Option, raw: Any) -> str:
     if not (text := text_of(raw)):
         raise BadValueError("this is empty")
+    if text == NOT_SHOWN:
+        raise BadValueError("this is what is shown in the place of a secret, not the secret")
     return text
 
 
 def _secret(option: Option, raw: Any) -> Secret:
-    text = _string(option, raw)
-    if text == _NOT_SHOWN:
-        raise BadValueError("this is what is shown in the place of the secret, not the secret")
-    return Secret(text)
+    return Secret(_string(option, raw))
 
 
 def _hidden(value: str | None) -> str | None:

@@ -166,7 +166,9 @@ def _hostnames(option: Option, raw: Any) -> tuple[str, ...]:
             found.append(str(ipaddress.ip_address(bare)))
         except ValueError:
             if bare != name or not is_hostname(name):
-                raise BadValueError(f"{text!r} is neither a host name nor an address") from None
+                raise BadValueError(
+                    f"{show_value(text)} is neither a host name nor an address"
+                ) from None
             found.append(name)
     return tuple(dict.fromkeys(found))
 
