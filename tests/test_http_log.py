@@ -10,6 +10,8 @@ import pytest
 from helpers_http import BYE, GET, App, Client, client_of, serving_app
 from serving import on_loops, soon
 
+from fastlisten.log_events import MOST
+
 
 @pytest.fixture(autouse=True)
 def info(caplog: pytest.LogCaptureFixture) -> None:
@@ -101,8 +103,24 @@ async def test_off(caplog: pytest.LogCaptureFixture) -> None:
             async with client_of(served) as client:
                 client.send(request)
                 await client.read()
-    # Failures are no part of it.
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    # Failures are no part of it, nor is what the server itself has refused.
+    refusal, failure = caplog.records
+    assert (refusal.levelname, failure.levelname) == ("INFO", "ERROR")
+    assert refusal.getMessage().endswith(' "-" 400 0')
+
+
+@on_loops
+async def test_a_storm_of_refusals_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving_app(App(), options={"access_log": False}) as served:
+        for _ in range(MOST + 5):
+            async with client_of(served) as client:
+                client.send(b"nonsense\r\n\r\n")
+                await client.read()
+    *shown, omitted = caplog.records
+    assert len(shown) == MOST
+    assert omitted.getMessage() == (
+        'listener "web": 5 more requests were refused that are not shown: 400'
+    )
 
 
 @on_loops

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 import logging
@@ -96,8 +97,15 @@ def test_json_lines() -> None:
     except ValueError:
         logger.exception("failed")
     first, second = map(json.loads, written(stream).splitlines())
-    assert first.pop("time") == pytest.approx(second["time"], abs=60)
-    assert first == {"level": "debug", "logger": "fastlisten", "message": "hello wörld"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["time"])
+    moment = datetime.datetime.fromisoformat(first.pop("time"))
+    assert abs(moment - datetime.datetime.now(datetime.UTC)) < datetime.timedelta(seconds=60)
+    assert first == {
+        "level": "debug",
+        "logger": "fastlisten",
+        "event": "note",
+        "message": "hello wörld",
+    }
     assert "wörld" in written(stream)
     assert (second["level"], second["message"]) == ("error", "failed")
     assert second["exception"].startswith("Traceback (most recent call last):\n")
@@ -268,7 +276,12 @@ def test_lines_of_connections_name_the_listener(tmp_path: Path, form: str) -> No
         lines = started.err.splitlines()
     if form == "json":
         records = [json.loads(line) for line in lines]
-        assert all(set(one) == {"time", "level", "logger", "message"} for one in records)
+        events = [(one["event"], one.get("port")) for one in records if "listener" in one]
+        assert events == [
+            ("connection-opened", port),
+            ("connections-refused", refused_port),
+            ("connection-closed", port),
+        ]
         messages = [f"{one['level'].upper()} {one['logger']}: {one['message']}" for one in records]
     else:
         messages = [line.partition(" ")[2].partition(" ")[2] for line in lines]

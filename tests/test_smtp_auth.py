@@ -135,7 +135,9 @@ class Gate:
         self.cancelled = 0
         self.failure: Exception | None = None
 
-    async def check(self, name: str, password: str, address: str) -> Account | None:
+    async def check(
+        self, name: str, password: str, address: str, listener: str, session: str
+    ) -> Account | None:
         import asyncio
 
         self.asked += 1

@@ -15,7 +15,9 @@ from smtp_harness import DIALOGUE, DONE, HOSTNAME, SERVERS, codes, read_all, ser
 from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.handlers.smtp_counts import Counts
 from fastlisten.handlers.smtp_early import Anteroom
+from fastlisten.handlers.smtp_journal import Journal
 
 GREETING = f"220 {HOSTNAME} ESMTP\r\n".encode()
 REFUSAL = f"554 5.5.0 {HOSTNAME} You spoke before you were greeted\r\n".encode()
@@ -50,7 +52,8 @@ def test_who_does_not_is_refused(
     ):
         client.sendall(b"EHLO me\r\n")
         assert read_all(client) == REFUSAL
-    assert "[127.0.0.1] spoke before its greeting" in caplog.text
+    assert "NOQUEUE: reject: CONNECT from [127.0.0.1]:" in caplog.text
+    assert served.handler.counts.rejections == {("5xx", "pregreet"): 1}
 
 
 def test_over_tls_from_the_first_byte(tmp_path: Path) -> None:
@@ -132,7 +135,12 @@ def test_timeouts_begin_with_the_greeting(tmp_path: Path) -> None:
 def test_the_timer_goes_with_the_client() -> None:
     async def main() -> None:
         room = Anteroom(
-            ConnectionInfo("it", "192.0.2.1", 1), 60.0, GREETING, REFUSAL, asyncio.Protocol
+            ConnectionInfo("it", "192.0.2.1", 1),
+            60.0,
+            GREETING,
+            REFUSAL,
+            asyncio.Protocol,
+            Journal("it", Counts()),
         )
         room.connection_made(asyncio.Transport())
         timer = room._timer

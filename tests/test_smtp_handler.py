@@ -129,6 +129,8 @@ def test_deliveries_are_logged_with_the_listener(
 ) -> None:
     caplog.set_level(logging.INFO, "fastlisten")
     plain.say(DIALOGUE)
-    (record,) = [record for record in caplog.records if record.name == "fastlisten.smtp"]
+    (record,) = [
+        record for record in caplog.records if getattr(record, "event", "") == "message-delivered"
+    ]
     assert record.getMessage().startswith("test: ")
     assert "from <sender@example.com> at [127.0.0.1] to alice@example.org:" in record.getMessage()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -150,10 +151,11 @@ def test_clients_that_leave_during_the_handshake(
         assert rest(client)[:1] in (b"", *RECORDS)
         client.close()
     settle(lambda: served.protocols == [])
-    settle(lambda: bool(caplog.records))
-    (record,) = caplog.records
-    assert record.levelno == logging.DEBUG
-    assert record.getMessage().startswith("test: no TLS with [127.0.0.1]: ")
+    settle(lambda: len(caplog.records) == 2)
+    record, end = caplog.records
+    assert record.levelno == end.levelno == logging.INFO
+    assert re.match(r"test: TLS handshake with \[127.0.0.1\]:\d+ failed: .", record.getMessage())
+    assert " ended: tls-failed;" in end.getMessage()
 
 
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" * 100])

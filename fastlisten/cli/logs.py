@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import threading
+import time
 from typing import Literal, TextIO
 
 from fastlisten.cli.log_writer import QueuedHandler
@@ -17,38 +18,80 @@ from fastlisten.cli.log_writer import QueuedHandler
 __all__ = ["JsonFormatter", "ProgramHandler", "log_unraisable", "set_up_logging"]
 
 
+#: The event of records that have none of their own.
+NOTE = "note"
+
+_NO_FIELDS: dict[str, object] = {}
+
+#: Values that say nothing; 0 is none of them.
+_EMPTY: tuple[object, ...] = (None, "", [])
+
+
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record: time (seconds since the epoch), level, logger, message."""
+    """One JSON object per record: time, level, logger, event, its fields, message, exception.
+
+    The time is ISO 8601 in UTC with milliseconds. docs/logging.md names events and fields.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second: tuple[int, str] = (0, "")
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
-        line = {
-            "time": round(record.created, 3),
+        line: dict[str, object] = {
+            "time": self._time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "event": getattr(record, "event", NOTE),
         }
+        fields = getattr(record, "fields", _NO_FIELDS)
+        line.update((name, value) for name, value in fields.items() if value not in _EMPTY)
+        line["message"] = record.getMessage()
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         text = json.dumps(line, ensure_ascii=False)
         # JSON lets U+0085 and U+2028 stand as they are, and readers of lines split there.
         return text if text.isprintable() else json.dumps(line)
 
+    def _time(self, created: float) -> str:
+        """Return a time as ISO 8601 has it; the text of a second is made once."""
+        whole = int(created)
+        if self._second[0] != whole:
+            self._second = (whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)))
+        return f"{self._second[1]}.{int(created % 1 * 1000):03}Z"
+
 
 class _TextFormatter(logging.Formatter):
     """One line per record: control characters in it are escaped, so that no peer writes lines.
 
-    The lines of a traceback, which may quote a peer too, are indented.
+    The session stands at the end of each line that belongs to one, so that a client can be
+    followed. The lines of a traceback, which may quote a peer too, are indented.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._minute: tuple[int, str] = (0, "")
+
     def format(self, record: logging.LogRecord) -> str:
-        record.message = record.getMessage()
-        record.asctime = self.formatTime(record, self.datefmt)
-        lines = [self.formatMessage(record)]
-        if record.exc_info:
-            trace = self.formatException(record.exc_info)
-            lines += [f"  {line}" for line in trace.split("\n")]
-        return "\n".join(_escape(line) for line in lines)
+        """Return the record as one line, and its traceback as others."""
+        line = f"{self._time(record.created)} {record.levelname} {record.name}: "
+        line += record.getMessage()
+        session = getattr(record, "fields", _NO_FIELDS).get("session")
+        if session:
+            line = f"{line} session={session}"
+        if not record.exc_info:
+            return _escape(line)
+        trace = self.formatException(record.exc_info).split("\n")
+        return "\n".join(_escape(each) for each in (line, *(f"  {it}" for it in trace)))
+
+    def _time(self, created: float) -> str:
+        """Return date and time on this host's clock; the text of a minute is made once."""
+        minute, second = divmod(int(created), 60)
+        if self._minute[0] != minute:
+            text = time.strftime("%Y-%m-%d %H:%M", time.localtime(minute * 60))
+            self._minute = (minute, text)
+        return f"{self._minute[1]}:{second:02}"
 
 
 def _escape(text: str) -> str:
@@ -144,9 +187,7 @@ def set_up_logging(level: str, form: Literal["text", "json"], stream: TextIO) ->
     if form == "json":
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(
-            _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
-        )
+        handler.setFormatter(_TextFormatter())
     for name in ("fastlisten", "asyncio", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]

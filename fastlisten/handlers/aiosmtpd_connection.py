@@ -30,7 +30,9 @@ from fastlisten.handlers.smtp_events import (
     Response,
 )
 from fastlisten.handlers.smtp_flow import Flow
+from fastlisten.handlers.smtp_journal import Journal
 from fastlisten.handlers.smtp_replies import reply
+from fastlisten.log_events import session_name
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
@@ -106,6 +108,7 @@ class AiosmtpdConnection(Flow):
         self._transport = self.server.transport = cast(asyncio.Transport, transport)
         if transport.get_extra_info("sslcontext") is not None:
             self.engine.encrypted = True
+            self._note_tls()
         self._begin_session()
 
     def resume_writing(self) -> None:
@@ -116,6 +119,7 @@ class AiosmtpdConnection(Flow):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything; a hook that is running is cancelled, as in aiosmtpd."""
+        self._log_end(exc)
         self._transport = self.server.transport = None
         self._pieces.clear()
         if self._task is not None:
@@ -193,15 +197,23 @@ class AiosmtpdConnection(Flow):
         """End a connection that an answer cannot be given on."""
         transport = self._transport
         if transport is not None:
-            transport.write(self.engine.replies() + _GIVEN_UP)
+            self.engine.note(_GIVEN_UP)
+            self._end = "error"
+            self._say(transport, _GIVEN_UP)
             transport.close()
+
+    def _say(self, transport: asyncio.Transport, words: bytes = b"") -> None:
+        """Write the engine's replies, and more."""
+        said = self.engine.replies() + words
+        self._sent += len(said)
+        transport.write(said)
 
     def push(self, data: bytes) -> None:
         """Send what a hook says before its answer."""
         if self.held is not None:
             self.held += data
         elif self._transport is not None:
-            self._transport.write(self.engine.replies() + data)
+            self._say(self._transport, data)
 
     async def drained(self) -> None:
         """Wait until the client reads."""
@@ -223,7 +235,9 @@ class AiosmtpdConnection(Flow):
         self.engine.challenge(challenge)
         self._response = self.server.loop.create_future()
         if self._transport is not None:
-            self._transport.write(said + self.engine.replies())
+            self._sent += len(said)
+            self._transport.write(said)
+            self._say(self._transport)
         try:
             return await self._response
         finally:
@@ -275,7 +289,30 @@ class AiosmtpdConnection(Flow):
         if self._dialogue.asks_after_tls:
             self._step(self._dialogue.tls_started())
 
-    def _whence(self) -> tuple[str, str]:
-        """Return the listener and the client's address."""
+    def _whence(self) -> tuple[str, str, int]:
+        """Return the listener, the client's address and its port."""
         peer = self.server.session.peer
-        return self._site.listener, str(peer[0]) if peer else ""
+        listener = self._site.journal.listener
+        if not isinstance(peer, tuple) or len(peer) < 2:
+            return listener, "", 0
+        return listener, str(peer[0]), int(peer[1])
+
+    @property
+    def _journal(self) -> Journal:
+        """The log of the listener."""
+        return self._site.journal
+
+    @property
+    def _user_name(self) -> str:
+        """Who has logged in, as far as the authenticator says so."""
+        session = self.server.session
+        if not session.authenticated:
+            return ""
+        # Of what else an authenticator keeps nobody knows whether it is secret.
+        login = getattr(session.auth_data, "login", "somebody")
+        return login.decode(errors="replace") if isinstance(login, bytes) else str(login)
+
+    @property
+    def session_name(self) -> str:
+        """What the session is called in the log."""
+        return session_name(self._session)

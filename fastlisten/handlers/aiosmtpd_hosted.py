@@ -22,6 +22,7 @@ from fastlisten.handlers.aiosmtpd_parameters import Parameters
 from fastlisten.handlers.aiosmtpd_site import Authenticate, Site
 from fastlisten.handlers.aiosmtpd_types import AuthResult, LoginPassword
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, SettingError
+from fastlisten.handlers.smtp_journal import Journal
 from fastlisten.handlers.smtp_options import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
 from fastlisten.mail import passwords
 from fastlisten.mail.delivery import PostOffice
@@ -45,13 +46,15 @@ class Hosted:
 
     Args:
         settings: of the listener; `aiosmtpd-handler` is set.
+        journal: its log.
 
     Raises:
         SettingError: the class cannot be had, or does not take its arguments.
     """
 
-    def __init__(self, settings: HandlerSettings) -> None:
+    def __init__(self, settings: HandlerSettings, journal: Journal) -> None:
         self._settings = settings
+        self._journal = journal
         rows = LMTP_OPTIONS if settings.protocol == "lmtp" else OPTIONS
         self._options = {row.key: row.default for row in rows} | dict(settings.options)
         self._kind = self._load(self._options["aiosmtpd-handler"])
@@ -139,7 +142,7 @@ class Hosted:
             SettingError: it cannot be made.
         """
         settings, options, kind = self._settings, self._options, self._kind
-        submission = self._submission
+        asks_accounts = self._submission and not self._owns_auth
         try:
             from_cli = getattr(kind, "from_cli", None)
             if from_cli is None:
@@ -152,15 +155,15 @@ class Hosted:
                 Parameters(
                     data_size_limit=options["max-message-size"],
                     enable_SMTPUTF8=True,
-                    auth_required=submission,
+                    auth_required=self._submission,
                     max_recipients=options["max-recipients"],
                     max_errors=options["max-errors"],
                 ),
                 settings.hostname,
                 protocol=protocol,
                 tls=None if settings.tls_implicit else settings.tls,
-                authenticate=_by_accounts(office) if submission and not self._owns_auth else None,
-                listener=settings.listener,
+                authenticate=_by_accounts(office, settings.listener) if asks_accounts else None,
+                journal=self._journal,
             )
         except Exception as error:
             # Foreign code; what it says of its arguments is the administrator's business.
@@ -182,7 +185,7 @@ class Hosted:
         return AiosmtpdConnection(self._site, info)
 
 
-def _by_accounts(office: PostOffice) -> Authenticate:
+def _by_accounts(office: PostOffice, listener: str) -> Authenticate:
     """Return an authenticator that asks the accounts."""
 
     async def authenticate(
@@ -191,7 +194,9 @@ def _by_accounts(office: PostOffice) -> Authenticate:
         peer = session.peer[0] if isinstance(session.peer, tuple) else ""
         try:
             name, password = given.login.decode(), given.password.decode()
-            account = await office.logins.check(name, password, peer)
+            account = await office.logins.check(
+                name, password, peer, listener, server._session_name
+            )
         except UnicodeDecodeError:
             account = None
         except LoginsBusyError:

@@ -71,6 +71,11 @@ class Server:
         """Forget the connection, which is lost; who keeps this object keeps nothing else."""
         self._connection = None
 
+    @property
+    def _session_name(self) -> str:
+        """What the session is called in the log."""
+        return "" if self._connection is None else self._connection.session_name
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
             f"aiosmtpd's server.{name} is not there; docs/aiosmtpd.md says what is", name=name

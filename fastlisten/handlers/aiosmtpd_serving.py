@@ -25,6 +25,8 @@ from fastlisten.handlers.aiosmtpd_connection import AiosmtpdConnection
 from fastlisten.handlers.aiosmtpd_parameters import Parameters
 from fastlisten.handlers.aiosmtpd_site import Authenticate, Site
 from fastlisten.handlers.aiosmtpd_types import AuthResult
+from fastlisten.handlers.smtp_counts import Counts
+from fastlisten.handlers.smtp_journal import Journal
 from fastlisten.handlers.smtp_replies import reply
 from fastlisten.runtime.connection_server import ConnectionServer
 from fastlisten.runtime.loop import create_server
@@ -93,7 +95,7 @@ class Made:
             protocol=protocol,
             tls=None if context is None or ssl_context is not None else TlsSettings(context),
             authenticate=_authenticate_of(parameters),
-            listener="aiosmtpd",
+            journal=Journal("aiosmtpd", Counts()),
         )
 
     async def serve(

@@ -19,6 +19,8 @@ from fastlisten.handlers.aiosmtpd_blocking import blocking_hook
 from fastlisten.handlers.aiosmtpd_parameters import Parameters
 from fastlisten.handlers.aiosmtpd_steps import Steps
 from fastlisten.handlers.aiosmtpd_types import MISSING
+from fastlisten.handlers.smtp_counts import Counts
+from fastlisten.handlers.smtp_journal import Journal
 from fastlisten.handlers.smtp_replies import TELLABLE, Limits
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class Site:
         protocol: Literal["smtp", "lmtp"] = "smtp",
         tls: TlsSettings | None = None,
         authenticate: Authenticate | None = None,
-        listener: str = "",
+        journal: Journal | None = None,
     ) -> None:
         self.handler = handler
         self.parameters = parameters
@@ -85,7 +87,7 @@ class Site:
         self.ident = IDENT if parameters.ident is None else parameters.ident
         self.protocol = protocol
         self.tls = tls
-        self.listener = listener
+        self.journal = journal or Journal("", Counts())
         self.authenticate = authenticate
         self.server: Server | None = None
         self._steps: Steps | None = None
@@ -120,6 +122,7 @@ class Site:
             mechanisms=self._mechanisms(),
             auth_in_clear=not parameters.auth_require_tls,
             told=self._told(),
+            counts=self.journal.counts,
         )
 
     def _mechanisms(self) -> tuple[str, ...]:
@@ -146,6 +149,7 @@ class Site:
 
     def close(self) -> None:
         """Let go of the loop."""
+        self.journal.close()
         self.server = None
         steps, self._steps = self._steps, None
         if steps is not None:

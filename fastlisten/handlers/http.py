@@ -130,7 +130,7 @@ class HttpHandler(Handler):
         # The management needs its start; `lifespan` is there for applications of others.
         own = self.settings.extra.get("app") is None
         self._lifespan = await Lifespan.enter(app, "on" if own else self._values["lifespan"])
-        self._service = Service(app, self._lifespan.shared, self._values)
+        self._service = Service(app, self._lifespan.shared, self._values, self.settings.listener)
 
     def drain(self) -> None:
         """Let every connection end with the response that it is at."""
@@ -145,6 +145,7 @@ class HttpHandler(Handler):
         """
         if self._service is not None:
             service, self._service = self._service, None
+            service.refusals.close()
             await _finish(set(service.state.tasks), self.settings.listener)
         if self._lifespan is not None:
             lifespan, self._lifespan = self._lifespan, None

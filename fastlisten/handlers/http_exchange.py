@@ -209,9 +209,13 @@ class Exchange:
         if protocol.access_lines:
             size = 0 if self._scope["method"] == "HEAD" else self._size
             status = (self._cycle.response_started and self._status) or protocol.refused
-            logger.info("%s %s %d", self, status or "-", size)
+            method, target = self._scope["method"][:40], shown_target(self._scope)
+            protocol.log_request(self._line, status, size, method, target)
+
+    @property
+    def _line(self) -> str:
+        scope = self._scope
+        return f"{scope['method'][:40]} {shown_target(scope)} HTTP/{scope['http_version']}"
 
     def __str__(self) -> str:
-        scope = self._scope
-        line = f"{scope['method'][:40]} {shown_target(scope)} HTTP/{scope['http_version']}"
-        return f'{self._protocol.name} "{line}"'
+        return f'{self._protocol.name} "{self._line}"'

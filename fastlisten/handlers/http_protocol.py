@@ -35,6 +35,7 @@ from fastlisten.handlers.http_exchange import Exchange
 from fastlisten.handlers.http_framing import SLICE, RequestReader
 from fastlisten.handlers.http_transport import Lingering, client_name, server_address
 from fastlisten.handlers.http_websocket import WebSocket, silent
+from fastlisten.log_events import log
 
 if TYPE_CHECKING:
     from fastlisten.handlers.base import ConnectionInfo
@@ -294,8 +295,39 @@ class HttpProtocol(H11Protocol):
             self.refused = status
             if self._exchange is not None:
                 self._exchange.refused(cycle)
-        elif self.access_lines:
-            logger.info('%s "-" %d 0', self.name, status)
+        if self._service.wants_refusal(status, logged=active):
+            self.log_request("-", status, 0)
+
+    def log_request(
+        self, line: str, status: int, size: int, method: str = "", target: str = ""
+    ) -> None:
+        """Log a request and its answer.
+
+        Args:
+            line: its first line; a hyphen where it has none.
+            status: of the answer, 0 if there was none.
+            size: bytes of the answer's body.
+            method: as the client wrote it.
+            target: as it may be shown.
+        """
+        info = self._info
+        log(
+            logger,
+            logging.INFO,
+            "http-request",
+            '%s "%s" %s %d',
+            self.name,
+            line,
+            status or "-",
+            size,
+            listener=info.listener,
+            peer=info.peer,
+            port=info.port,
+            method=method,
+            target=target,
+            status=status,
+            bytes=size,
+        )
 
     def _refusal(self, status: int, head_only: bool) -> bytes:
         phrase = HTTPStatus(status).phrase

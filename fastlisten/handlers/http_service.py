@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 from uvicorn.config import Config
@@ -18,6 +19,7 @@ from uvicorn.server import ServerState
 from fastlisten.handlers.http_exchange import Application
 from fastlisten.handlers.http_protocol import HttpProtocol
 from fastlisten.handlers.http_websocket import AVAILABLE, WebSocket
+from fastlisten.log_events import Throttle, log
 
 __all__ = ["Service"]
 
@@ -26,6 +28,10 @@ logger = logging.getLogger("fastlisten.http")
 #: The largest message of a websocket where bodies have no limit: uvicorn's default, in bytes.
 #: A message is held whole in memory, unlike a body.
 _WEBSOCKET_MESSAGE = 16 * 1024 * 1024
+
+
+#: The status of what the application has left without an answer.
+_FAILED = 500
 
 
 class _State(ServerState):
@@ -59,6 +65,7 @@ class Service:
         app: the application.
         shared: what its lifespan has put into ``state``.
         options: the handler's rows, typed.
+        listener: id of the listener.
 
     Attributes:
         app: as given.
@@ -70,10 +77,12 @@ class Service:
         header_timeout: seconds for a request's head.
         access_log: a line for each request.
         draining: no further request is taken on any connection.
+        refusals: bounds the lines about requests that the server itself has refused, where there
+            is no line for each request.
     """
 
     def __init__(
-        self, app: Application, shared: dict[str, Any], options: Mapping[str, Any]
+        self, app: Application, shared: dict[str, Any], options: Mapping[str, Any], listener: str
     ) -> None:
         self.app = app
         self.shared = shared
@@ -82,9 +91,22 @@ class Service:
         self.header_timeout: float = options["header-timeout"]
         self.access_log: bool = options["access-log"]
         self.draining = False
+        self.refusals = Throttle(partial(_tell_omitted, listener))
         self.state = _State()
         largest = _WEBSOCKET_MESSAGE if self.max_body is None else self.max_body
         self.config = _uvicorn_config(app, largest)
+
+    def wants_refusal(self, status: int, *, logged: bool) -> bool:
+        """Whether a refusal of the server's own is to be logged by itself.
+
+        Args:
+            status: of the answer.
+            logged: it was the answer to a request that has its line in the access log.
+        """
+        if self.access_log:
+            return not logged
+        # A failure of the application has a line of its own.
+        return status != _FAILED and self.refusals.allows(str(status))
 
     def drain(self) -> None:
         """Let each connection end with the response that it is at."""
@@ -99,6 +121,21 @@ class Service:
                 except Exception:
                     # What is wrong with one of them must not keep the others from being told.
                     logger.exception("%s: it could not be closed", connection.name)
+
+
+def _tell_omitted(listener: str, status: str, count: int) -> None:
+    log(
+        logger,
+        logging.INFO,
+        "rejections-omitted",
+        'listener "%s": %d more requests were refused that are not shown: %s',
+        listener,
+        count,
+        status,
+        listener=listener,
+        reason=status,
+        count=count,
+    )
 
 
 def _uvicorn_config(app: Application, message_size: int) -> Config:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastlisten.handlers.http_exchange import shown_target
 from fastlisten.handlers.http_transport import client_name, server_address
+from fastlisten.log_events import log
 
 if TYPE_CHECKING:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -176,7 +177,21 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     def _log(self, status: int) -> None:
         if self._service.access_log:
-            logger.info("%s %d", self, status)
+            info, scope = self._info, getattr(self, "scope", None)
+            log(
+                logger,
+                logging.INFO,
+                "http-request",
+                "%s %d",
+                self,
+                status,
+                listener=info.listener,
+                peer=info.peer,
+                port=info.port,
+                method="websocket",
+                target=shown_target(scope) if scope else "",
+                status=status,
+            )
 
     def __str__(self) -> str:
         scope: Any = getattr(self, "scope", None)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
 from fastlisten.handlers.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp_counts import Counts
 from fastlisten.handlers.smtp_early import Anteroom
 from fastlisten.handlers.smtp_engine import Engine, Limits
+from fastlisten.handlers.smtp_journal import Journal
 from fastlisten.handlers.smtp_options import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
 from fastlisten.handlers.smtp_relay import Relay, relay_of
 from fastlisten.handlers.smtp_replies import reply
@@ -61,6 +63,8 @@ class SmtpHandler(Handler):
         max_received: Received fields that a message may have.
         relay: where mail for others goes, None if nowhere.
         reports: sends the notices that senders have asked for.
+        counts: what the listener's sessions count.
+        journal: its log.
 
     Raises:
         SettingError: a package is missing, or a file of the relay's.
@@ -86,6 +90,8 @@ class SmtpHandler(Handler):
             # The native core greets at once; so the connection is made at once, and greets.
             self.greeting = b""
             self.lazy = False  # type: ignore[misc]  # read from the instance
+        self.counts = Counts()
+        self.journal = Journal(settings.listener, self.counts)
         self.max_received: int = self._values["max-received"]
         self.role = self._find_role()
         self.relay = self._find_relay()
@@ -96,7 +102,7 @@ class SmtpHandler(Handler):
         if settings.options.get("aiosmtpd-handler"):
             from fastlisten.handlers.aiosmtpd_hosted import Hosted
 
-            self._hosted = Hosted(settings)
+            self._hosted = Hosted(settings, self.journal)
         elif self.role == "submission" and not passwords.available():
             message = (
                 "nobody can log in here without the package argon2-cffi: "
@@ -135,6 +141,7 @@ class SmtpHandler(Handler):
             protocol=self.protocol,
             mechanisms=MECHANISMS if self._takes_logins else (),
             auth_required=self.role == "submission",
+            counts=self.counts,
         )
 
     @property
@@ -178,7 +185,12 @@ class SmtpHandler(Handler):
         hostname = self.settings.hostname
         refusal = reply(554, "5.5.0", f"{hostname} You spoke before you were greeted")
         return Anteroom(
-            info, self._delay, self._late_greeting, refusal, lambda: self._protocol(info)
+            info,
+            self._delay,
+            self._late_greeting,
+            refusal,
+            lambda: self._protocol(info),
+            self.journal,
         )
 
     def _protocol(self, info: ConnectionInfo) -> asyncio.Protocol:
@@ -209,6 +221,7 @@ class SmtpHandler(Handler):
 
     async def stop(self) -> None:
         """Leave the post office; what is being delivered is waited for."""
+        self.journal.close()
         await self.reports.close()
         if self.relay is not None:
             await self.relay.close()

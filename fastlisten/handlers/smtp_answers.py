@@ -18,6 +18,7 @@ from fastlisten.handlers.smtp_events import (
     Recipient,
     Response,
     StartTls,
+    Transaction,
 )
 from fastlisten.handlers.smtp_extensions import Extensions
 from fastlisten.handlers.smtp_session import State
@@ -59,6 +60,7 @@ class Answers(Extensions):
                 answer = self._for_each(answer or replies.OK)
             self.transaction = None
             self._rejected = 0
+            self._take()
             self._replies.append(answer or replies.OK)
         elif isinstance(event, StartTls):
             if self.buffered:
@@ -70,6 +72,7 @@ class Answers(Extensions):
         elif isinstance(event, Command):
             self._carry_out(event, answer)
         elif event is not None:  # Auth or Response
+            self._limits.counts.login("succeeded")
             self._replies.append(answer or replies.AUTHENTICATED)
             self._state = State.COMMAND
             self.authenticated = True
@@ -90,21 +93,32 @@ class Answers(Extensions):
         event, self._waiting = self._waiting, None
         if event is None:
             raise RuntimeError("no event waits for an answer")
-        if isinstance(event, Content):
+        transaction = self.transaction
+        recipients: tuple[Recipient, ...] = ()
+        if isinstance(event, Recipient):
+            recipients = (event,)
+        elif isinstance(event, Content):
             answer = self._for_each(answer)
+            if transaction is not None:
+                recipients = tuple(transaction.recipients)
             self.transaction = None
-        elif isinstance(event, Response):
-            self._state = State.COMMAND
+            self._limits.counts.message("deferred" if answer[:1] == b"4" else "rejected")
+        elif isinstance(event, Mail):
+            transaction = event.transaction
+        elif isinstance(event, Auth | Response):
+            self._count_login(answer)
+            if isinstance(event, Response):
+                self._state = State.COMMAND
         if answer.startswith(b"421"):
-            self._hang_up(answer)
+            self._hang_up(answer, recipients, transaction)
         elif isinstance(event, Recipient) and answer.startswith(b"5"):
             self._rejected += 1
             if self._rejected > self._limits.max_recipients:
-                self._hang_up(self._limits.too_many_rejected)
+                self._hang_up(self._limits.too_many_rejected, recipients)
             else:
-                self._replies.append(answer)
+                self._reply(answer, recipients)
         else:
-            self._refuse(answer)
+            self._refuse(answer, recipients, transaction)
 
     def challenge(self, data: bytes) -> None:
         """Answer the waiting Auth or Response with a question; a Response will follow.
@@ -138,15 +152,47 @@ class Answers(Extensions):
         if len(answers) != (len(transaction.recipients) if self._lmtp else 1):
             raise ValueError("in LMTP each recipient needs a reply, in SMTP the message needs one")
         self._waiting = None
-        self.transaction = None
-        self._replies.extend(answers)
         kinds = {answer[:1] for answer in answers}
         if b"2" in kinds:
             self._rejected = 0
-        elif kinds == {b"5"}:
-            self._refuse(self._replies.pop())
+            self._take()
+        else:
+            self._limits.counts.message("deferred" if b"4" in kinds else "rejected")
+        everybody = tuple(transaction.recipients)
+        whom = [(recipient,) for recipient in everybody] if self._lmtp else [everybody]
+        *others, last = zip(answers, whom, strict=True)
+        for answer, recipients in others:
+            self._reply(answer, recipients)
+        self.transaction = None
         if any(answer.startswith(b"421") for answer in answers):
-            self._hang_up(self._replies.pop())
+            self._hang_up(*last, transaction)
+        elif kinds == {b"5"}:
+            self._refuse(*last, transaction)
+        else:
+            self._reply(*last, transaction)
+
+    def _reply(
+        self,
+        answer: bytes,
+        recipients: tuple[Recipient, ...],
+        transaction: Transaction | None = None,
+    ) -> None:
+        """Give a reply that ends nothing and is no error of the client's."""
+        if not answer.startswith(b"2"):
+            self._note(answer, recipients, transaction)
+        self._replies.append(answer)
+
+    def _take(self) -> None:
+        """Count a message that was accepted."""
+        self.taken += 1
+        self._limits.counts.message("accepted", self._size)
+
+    def _count_login(self, answer: bytes) -> None:
+        """Count a login that was refused; a command that was none has been no login."""
+        if answer.startswith(b"535"):
+            self._limits.counts.login("failed")
+        elif answer.startswith(b"4"):
+            self._limits.counts.login("deferred")
 
     def tls_started(self) -> None:
         """Begin anew, over TLS.

@@ -1,4 +1,4 @@
-"""The grammar of SMTP command lines: foreign verbs, the arguments of MAIL, RCPT, EHLO, BDAT, AUTH.
+"""The grammar of SMTP command lines: the arguments of MAIL, RCPT, EHLO, BDAT, AUTH.
 
 Rules of this file: text in, values out, no state and no I/O. What is wrong with an argument is
 said by raising `Refused` with the whole reply (RFC 5321 4.2.4: 501 for syntax, 555 for parameters
@@ -18,8 +18,6 @@ from fastlisten.mail.address import MAX_PATH, AddressError, Mailbox, mailbox_of,
 
 __all__ = [
     "CLIENT_NAME",
-    "HTTP_VERBS",
-    "NOT_HERE",
     "decode_response",
     "parse_auth",
     "parse_chunk",
@@ -27,14 +25,6 @@ __all__ = [
     "parse_mail",
     "parse_recipient",
 ]
-
-#: Commands of RFC 5321 and its extensions that exist, but not here (502 instead of 500).
-NOT_HERE = frozenset(b"AUTH ETRN EXPN SAML SEND SOML STARTTLS TURN XCLIENT XFORWARD".split())
-
-#: First words of HTTP requests: a browser was led here to have its request's body executed as
-#: commands. Nothing good follows.
-HTTP_VERBS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT TRACE".split())
-
 
 # RFC 5321 4.1.1.2 and 4.1.1.3 allow no space after the colon, but so many programs write one that
 # every server takes it. The source route ("@a,@b:") is accepted and ignored (appendix C).

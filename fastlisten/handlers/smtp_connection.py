@@ -23,10 +23,12 @@ from fastlisten.handlers.smtp_events import (
     Reset,
     Response,
 )
+from fastlisten.handlers.smtp_journal import Journal
 from fastlisten.handlers.smtp_refusal import Refused
 from fastlisten.handlers.smtp_replies import reply
 from fastlisten.handlers.smtp_sasl import Credentials, Login, Plain, mechanism
 from fastlisten.handlers.smtp_transactions import Transactions
+from fastlisten.log_events import log, session_name
 from fastlisten.mail.logins import LoginsBusyError
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class SmtpConnection(Transactions):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything; a message that is not whole, or not yet published, is dropped."""
+        self._log_end(exc)
         self._transport = None
         self._forget(gone=True)
 
@@ -110,9 +113,20 @@ class SmtpConnection(Transactions):
         self._forget()
         self._user, self._login = "", None
 
-    def _whence(self) -> tuple[str, str]:
-        """Return the listener and the client's address."""
-        return self._info.listener, self._info.peer
+    def _whence(self) -> tuple[str, str, int]:
+        """Return the listener, the client's address and its port."""
+        info = self._info
+        return info.listener, info.peer, info.port
+
+    @property
+    def _journal(self) -> Journal:
+        """The log of the listener."""
+        return self._handler.journal
+
+    @property
+    def _user_name(self) -> str:
+        """Who has logged in, empty if nobody has."""
+        return self._user
 
     # --- AUTH ---------------------------------------------------------------------------------
 
@@ -135,14 +149,42 @@ class SmtpConnection(Transactions):
         """Answer AUTH by whether the password is right."""
         logins = self._handler.office.logins
         try:
-            account = await logins.check(credentials.name, credentials.password, self._info.peer)
+            account = await logins.check(
+                credentials.name,
+                credentials.password,
+                self._info.peer,
+                self._info.listener,
+                session_name(self._session),
+            )
         except LoginsBusyError as error:
-            logger.warning("%s: login from [%s]: %s", self._info.listener, self._info.peer, error)
+            info, who = self._info, self._who()
+            log(
+                logger,
+                logging.WARNING,
+                "login-deferred",
+                "%s: login from [%s]: %s",
+                info.listener,
+                info.peer,
+                error,
+                **who.fields,
+                error=str(error),
+            )
             self.engine.reject(_LOGINS_BUSY)
             return
         if account is None:
             self.engine.reject(_WRONG_LOGIN)
             return
         self._user, self._login = account.name, account
-        logger.info("%s: [%s] is %s", self._info.listener, self._info.peer, account.name)
+        info, who = self._info, self._who()
+        log(
+            logger,
+            logging.INFO,
+            "login-succeeded",
+            "%s: [%s] is %s",
+            info.listener,
+            info.peer,
+            account.name,
+            **who.fields,
+            user=account.name,
+        )
         self.engine.accept()

@@ -8,15 +8,14 @@ have got at once; who speaks hears 554 and is closed.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import cast
 
 from fastlisten.handlers.base import ConnectionInfo
+from fastlisten.handlers.smtp_events import Refusal
+from fastlisten.handlers.smtp_journal import Journal, Who
 
 __all__ = ["Anteroom"]
-
-logger = logging.getLogger("fastlisten.smtp")
 
 
 class Anteroom(asyncio.Protocol):
@@ -28,9 +27,19 @@ class Anteroom(asyncio.Protocol):
         greeting: to be sent then.
         refusal: what a client hears that does not wait.
         then: makes the protocol object for what follows.
+        journal: the log of the listener.
     """
 
-    __slots__ = ("_delay", "_greeting", "_info", "_refusal", "_then", "_timer", "_transport")
+    __slots__ = (
+        "_delay",
+        "_greeting",
+        "_info",
+        "_journal",
+        "_refusal",
+        "_then",
+        "_timer",
+        "_transport",
+    )
 
     #: A drain need not wait for a client that has not even been greeted.
     busy = False
@@ -44,12 +53,14 @@ class Anteroom(asyncio.Protocol):
         greeting: bytes,
         refusal: bytes,
         then: Callable[[], asyncio.Protocol],
+        journal: Journal,
     ) -> None:
         self._info = info
         self._delay = delay
         self._greeting = greeting
         self._refusal = refusal
         self._then = then
+        self._journal = journal
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -63,7 +74,7 @@ class Anteroom(asyncio.Protocol):
         self._stop()
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            logger.info("%s: [%s] spoke before its greeting", self._info.listener, self._info.peer)
+            self._log()
             transport.write(self._refusal)
             transport.close()
 
@@ -71,6 +82,14 @@ class Anteroom(asyncio.Protocol):
         """Forget the client."""
         self._stop()
         self._transport = None
+
+    def _log(self) -> None:
+        info, journal = self._info, self._journal
+        refusal = Refusal(self._refusal, b"CONNECT", "pregreet", None, ())
+        journal.counts.rejection(refusal.reply, refusal.reason)
+        if journal.wants(refusal.reason):
+            tls = "TLS" if info.tls else ""
+            journal.refused(Who(info.listener, info.peer, info.port, tls=tls), refusal)
 
     def _greet(self) -> None:
         self._timer = None

@@ -166,6 +166,8 @@ class Engine(Answers):
                     return None
                 event = self._execute(line)
             except Refused as error:
+                if self._skipping:  # no line of which anything is believed
+                    self.verb = b""
                 self._refuse(error.reply)
             if event is not None or self._state is not _COMMAND:
                 return event
@@ -196,9 +198,9 @@ class Engine(Answers):
             event = RESET
         if self.ended:
             self._state = _COMMAND
-            refusal = self._for_each(self._refusal)
+            refusal, transaction = self._for_each(self._refusal), self.transaction
             self.transaction = None
-            self._refuse(refusal)
+            self._refuse(refusal, (), transaction)
         return event
 
     def _next_chunk(self) -> Event | None:
@@ -207,7 +209,8 @@ class Engine(Answers):
             self.skip_octets()
             if not self._left:
                 self._state = _COMMAND
-                self._refuse(self._refusal)
+                self._refuse(self._refusal, (), self._of)
+                self._of = None
             return None
         piece = self.next_octets()
         if self._left and not piece:

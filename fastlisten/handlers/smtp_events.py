@@ -19,6 +19,7 @@ __all__ = [
     "Goodbye",
     "Mail",
     "Recipient",
+    "Refusal",
     "Reset",
     "Response",
     "StartTls",
@@ -160,6 +161,25 @@ class Flush:
 @dataclass(slots=True)
 class Goodbye:
     """The last reply has been given: write it and close. Nothing follows."""
+
+
+@dataclass(slots=True)
+class Refusal:
+    """A negative reply that was given. No event: the engine keeps them in `refusals`.
+
+    Attributes:
+        reply: complete; in LMTP perhaps once for each recipient.
+        verb: the command, in upper case, whatever the client wrote; empty for a bad line.
+        reason: one of the words of `smtp_counts.reason_of`.
+        sender: the reverse path of the transaction, None outside of one.
+        recipients: those that it is about.
+    """
+
+    reply: bytes
+    verb: bytes
+    reason: str
+    sender: str | None
+    recipients: tuple[Recipient, ...]
 
 
 Event = StartTls | Auth | Response | Command | Mail | Recipient | Content | Reset | Flush | Goodbye

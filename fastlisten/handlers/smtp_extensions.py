@@ -131,6 +131,7 @@ class Extensions(Session):
     def _refuse_chunk(self, answer: bytes) -> Event | None:
         """Drop the rest of the current chunk, and all that came before it; then give the reply."""
         self._refusal = answer
+        self._of = self.transaction
         self._state = State.SWALLOW
         return self._reset()
 

@@ -19,19 +19,20 @@ exchanged, and meets nobody but the handshake.
 from __future__ import annotations
 
 import asyncio
-import logging
+import sys
+import time
 from typing import TYPE_CHECKING, cast
 
 from fastlisten.handlers.smtp_engine import Engine
 from fastlisten.handlers.smtp_events import Event, Flush, Goodbye, StartTls
+from fastlisten.handlers.smtp_journal import Journal, Who
 from fastlisten.handlers.smtp_replies import NO_TLS_NOW
+from fastlisten.log_events import new_session, session_name
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
 
 __all__ = ["READ_AHEAD", "Flow"]
-
-logger = logging.getLogger("fastlisten.smtp")
 
 #: Octets of pipelined input that are kept while nothing can be executed, before reading stops.
 READ_AHEAD = 64 * 1024
@@ -48,7 +49,21 @@ class Flow(asyncio.Protocol):
         engine: its session.
     """
 
-    __slots__ = ("_eof", "_reading", "_scheduled", "_transport", "_write_paused", "engine")
+    __slots__ = (
+        "_began",
+        "_end",
+        "_eof",
+        "_reading",
+        "_received",
+        "_refused",
+        "_scheduled",
+        "_sent",
+        "_session",
+        "_tls_version",
+        "_transport",
+        "_write_paused",
+        "engine",
+    )
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -57,6 +72,12 @@ class Flow(asyncio.Protocol):
         self._write_paused = False
         self._scheduled = False
         self._eof = False
+        self._session = new_session()
+        self._began = time.monotonic()
+        self._received = self._sent = 0  # octets
+        self._refused = 0  # negative replies
+        self._tls_version = ""
+        self._end = ""  # why the session ends, once that is known
 
     # --- what a subclass says -----------------------------------------------------------------
 
@@ -70,8 +91,18 @@ class Flow(asyncio.Protocol):
         """How TLS begins, None where it cannot."""
         raise NotImplementedError
 
-    def _whence(self) -> tuple[str, str]:
-        """Return the listener and the client's address, for a log."""
+    def _whence(self) -> tuple[str, str, int]:
+        """Return the listener, the client's address and its port, for a log."""
+        raise NotImplementedError
+
+    @property
+    def _journal(self) -> Journal:
+        """The log of the listener."""
+        raise NotImplementedError
+
+    @property
+    def _user_name(self) -> str:
+        """Who has logged in, empty if nobody has."""
         raise NotImplementedError
 
     def _held_up(self) -> bool:
@@ -98,9 +129,12 @@ class Flow(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast(asyncio.Transport, transport)
+        if self.engine.encrypted:
+            self._note_tls()
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
+        self._received += len(data)
         self.engine.receive(data)
         self._run()
 
@@ -133,14 +167,22 @@ class Flow(asyncio.Protocol):
                 break
             kind = type(event)
             if kind is Flush:
-                transport.write(engine.replies())
+                replies = engine.replies()
+                self._sent += len(replies)
+                transport.write(replies)
+                if engine.refusals is not None:
+                    self._log_refusals()
                 batches += 1
                 if batches == SHARE:
                     self._scheduled = True
                     asyncio.get_running_loop().call_soon(self._take_turn)
             elif kind is Goodbye:
+                self._end = "quit" if engine.verb == b"QUIT" else "rejected"
+                if engine.refusals is not None:
+                    self._log_refusals()
                 self._leave()
                 if replies := engine.replies():
+                    self._sent += len(replies)
                     transport.write(replies)
                 transport.close()
                 return
@@ -152,7 +194,10 @@ class Flow(asyncio.Protocol):
             if transport.is_closing():  # a hook may close it
                 return
         if replies := engine.replies():
+            self._sent += len(replies)
             transport.write(replies)
+            if engine.refusals is not None:
+                self._log_refusals()
         if self._eof:
             if not self._at_work():
                 transport.close()
@@ -171,6 +216,64 @@ class Flow(asyncio.Protocol):
         """Whether something will call `_run` again without the client's doing."""
         return self._write_paused or self.working
 
+    # --- the log ------------------------------------------------------------------------------
+
+    def _who(self) -> Who:
+        """Return whom a record is about."""
+        engine = self.engine
+        listener, peer, port = self._whence()
+        return Who(
+            listener,
+            peer,
+            port,
+            session_name(self._session),
+            engine.client_name,
+            self._tls_version,
+            engine.protocol,
+            self._user_name,
+        )
+
+    def _note_tls(self) -> None:
+        """Keep the version of TLS: at the end of the session nobody knows it any more."""
+        assert self._transport is not None
+        tls = self._transport.get_extra_info("ssl_object")
+        self._tls_version = sys.intern((tls is not None and tls.version()) or "TLS")
+
+    def _log_refusals(self) -> None:
+        """Log the negative replies that have been given."""
+        refusals, journal = self.engine.take_refusals(), self._journal
+        self._refused += len(refusals)
+        who = None
+        for refusal in refusals:
+            if journal.wants(refusal.reason):
+                who = who or self._who()
+                journal.refused(who, refusal)
+
+    def _log_end(self, exc: Exception | None) -> None:
+        """Log the end of the session; called by `connection_lost` before anything is forgotten."""
+        engine, journal = self.engine, self._journal
+        if engine.refusals is not None:
+            self._log_refusals()
+        reason = self._end or self._reason(exc)
+        if journal.wants_end(reason, bool(engine.taken or self._user_name)):
+            journal.ended(
+                self._who(),
+                reason,
+                time.monotonic() - self._began,
+                self._received,
+                self._sent,
+                engine.taken,
+                self._refused,
+            )
+
+    def _reason(self, exc: Exception | None) -> str:
+        """Return why a session has ended that did not end in its protocol."""
+        if self.engine.securing:
+            return "tls-failed"
+        if exc is not None:
+            return "reset" if isinstance(exc, ConnectionError) else "error"
+        return "client-closed" if self._eof else "server-closed"
+
     # --- TLS ----------------------------------------------------------------------------------
 
     def _start_tls(self, transport: asyncio.Transport) -> bool:
@@ -183,7 +286,9 @@ class Flow(asyncio.Protocol):
         transport.pause_reading()
         self.engine.accept()
         self._forget_session()
-        transport.write(self.engine.replies())
+        replies = self.engine.replies()
+        self._sent += len(replies)
+        transport.write(replies)
         self._reading = True  # as it will be afterwards, whatever it was before
         if not transport.is_closing():  # it is, if the client has gone already
             begin(settings).add_done_callback(self._secured)
@@ -192,10 +297,11 @@ class Flow(asyncio.Protocol):
     def _secured(self, done: asyncio.Future[asyncio.Transport]) -> None:
         """Go on over the new transport; a handshake that failed ends in connection_lost."""
         if done.cancelled() or done.exception() is not None:
-            why = "cancelled" if done.cancelled() else done.exception()
-            logger.debug("%s: no TLS with [%s]: %s", *self._whence(), why)
+            why = "cancelled" if done.cancelled() else str(done.exception())
+            self._journal.tls_failed(self._who(), why or type(done.exception()).__name__)
         elif self._transport is not None and self.engine.securing:
             self._transport = done.result()
             self._write_paused = False
             self.engine.tls_started()
+            self._note_tls()
             self._tls_begun()

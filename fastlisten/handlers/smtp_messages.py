@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +31,7 @@ from fastlisten.handlers.smtp_replies import reply
 from fastlisten.handlers.smtp_reports import LARGEST_HEADER, header_of, outcomes, wanted
 from fastlisten.handlers.smtp_source import Source
 from fastlisten.handlers.smtp_trace import return_path
+from fastlisten.log_events import log, session_name
 from fastlisten.mail.accounts import Account
 from fastlisten.mail.delivery import Letter
 from fastlisten.mail.maildir import unique_name
@@ -66,6 +68,7 @@ class Messages(Flow):
         "_login",
         "_name",
         "_outgoing",
+        "_since",
         "_skip",
         "_task",
         "_user",
@@ -85,6 +88,7 @@ class Messages(Flow):
         self._hops: Hops | None = None
         self._header: bytearray | None = None  # what a notice will quote, None if none is wanted
         self._name = ""
+        self._since = 0.0  # when the message was whole
         self._skip = 0  # octets of the letter that are not for the relay
         self._words = ""  # the relay's about the message
         self._task: asyncio.Task[None] | None = None  # what the engine waits for, unless a letter
@@ -162,6 +166,7 @@ class Messages(Flow):
             self._run()
         except Exception:
             logger.exception("%s: [%s]", self._info.listener, self._info.peer)
+            self._end = "error"
             transport.abort()
 
     # --- the message --------------------------------------------------------------------------
@@ -185,6 +190,7 @@ class Messages(Flow):
         if event.data:
             letter.add(event.data)
         if event.final:
+            self._since = time.monotonic()
             if self._sends_on:
                 letter.prepare()
             else:
@@ -246,13 +252,23 @@ class Messages(Flow):
         try:
             self._words = await outgoing.send(Source(letter.path, self._skip, size)) or "yes"
         except RelayRefused as error:
-            self._log(logging.WARNING, "not taken by relay %s: %s", str(outgoing), str(error))
+            self._log(
+                logging.WARNING,
+                "message-refused-by-relay",
+                "not taken by relay %s: %s",
+                str(outgoing),
+                str(error),
+                relay=str(outgoing),
+                reply=str(error),
+            )
+            self._handler.counts.relayed("message", error.reply)
             self._drop_message(letter)
             self.engine.reject(error.reply)
         except Exception:
             self._drop_message(letter)
             raise
         else:
+            self._handler.counts.relayed("message")
             letter.publish()
 
     def _drop_message(self, letter: Letter) -> None:
@@ -271,7 +287,18 @@ class Messages(Flow):
             if outgoing is not None:
                 what += "; relay %s has it: %s"
                 values += (str(outgoing), self._words)
-            self._log(logging.INFO, what, *values)
+            duration = time.monotonic() - self._since
+            self._handler.counts.delivery(duration)
+            self._log(
+                logging.INFO,
+                "message-delivered",
+                what,
+                *values,
+                bytes=letter.size,
+                duration=round(duration, 4),
+                relay=None if outgoing is None else str(outgoing),
+                reply=self._words,
+            )
             transaction = self.engine.transaction
             assert transaction is not None
             self._accept_message(letter)
@@ -281,12 +308,15 @@ class Messages(Flow):
             if self._words:
                 self._log(
                     logging.ERROR,
+                    "message-not-delivered",
                     "not delivered although relay %s has it, which will get it twice: %s",
                     str(outgoing),
                     error,
+                    relay=str(outgoing),
+                    error=str(error),
                 )
             else:
-                self._log(logging.ERROR, "not delivered: %s", error)
+                self._not_delivered("not delivered: %s", error, error=str(error))
             self.engine.reject(failure(error))
         self._end_message()
 
@@ -300,14 +330,21 @@ class Messages(Flow):
         errors = letter.errors
         if errors:
             for name, error in errors.items():
-                self._log(logging.ERROR, "not delivered to %s: %s", name, error)
+                text = "not delivered to %s: %s"
+                self._not_delivered(text, name, error, to=name, error=str(error))
         answer = done.encode() + b"\r\n"
         self.engine.answer(
             [failure(errors[name]) if name in errors else answer for name in self._homes]
         )
 
     def _refuse_circle(self, hops: Hops) -> None:
-        self._log(logging.WARNING, "goes in circles: %d Received fields", hops.count)
+        self._log(
+            logging.WARNING,
+            "message-in-circles",
+            "goes in circles: %d Received fields",
+            hops.count,
+            count=hops.count,
+        )
         self._end_message()
         self.engine.reject(_IN_CIRCLES)
 
@@ -333,23 +370,42 @@ class Messages(Flow):
                 self._handler.office, transaction, outcome, header, bool(self._user)
             )
 
-    def _log(self, level: int, what: str, *values: object) -> None:
+    def _not_delivered(self, what: str, *values: object, **fields: object) -> None:
+        self._log(logging.ERROR, "message-not-delivered", what, *values, **fields)
+
+    def _log(self, level: int, event: str, what: str, *values: object, **fields: object) -> None:
         """Log what became of the message in progress."""
         if not logger.isEnabledFor(level):
             return
         transaction = self.engine.transaction
         assert transaction is not None
         others = [] if self._outgoing is None else self._outgoing.recipients
-        logger.log(
+        to = [*self._accounts, *(f"<{each.mailbox}>" for each in others)]
+        info = self._info
+        fields = {
+            "listener": info.listener,
+            "peer": info.peer,
+            "port": info.port,
+            "session": session_name(self._session),
+            "message": self._name,
+            "from_": transaction.sender,
+            "to": to,
+            "user": self._user,
+            **fields,
+        }
+        log(
+            logger,
             level,
+            event,
             "%s: %s from <%s> at [%s]%s to %s: " + what,
-            self._info.listener,
+            info.listener,
             self._name,
             transaction.sender,
-            self._info.peer,
+            info.peer,
             f" as {self._user}" if self._user else "",
-            ", ".join((*self._accounts, *(f"<{each.mailbox}>" for each in others))),
+            ", ".join(to),
             *values,
+            **fields,
         )
 
 

@@ -1,13 +1,16 @@
 """The replies of the SMTP engine (RFC 5321 4.2, RFC 2034), and the limits that some of them name.
 
-Rules of this file: texts only. Every reply is complete, with CRLF, ready to be written; those that
-never change are made once, those that depend on the listener once per listener.
+Rules of this file: texts only, and where sessions count. Every reply is complete, with CRLF, ready
+to be written; those that never change are made once, those that depend on the listener once per
+listener.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from fastlisten.handlers.smtp_counts import Counts
 
 __all__ = ["TELLABLE", "Limits", "reply"]
 
@@ -69,6 +72,7 @@ class Limits:
         auth_required: MAIL needs a successful AUTH first.
         told: verbs of which the user is told by a Command: some of EHLO, LHLO, HELO, RSET, NOOP,
             VRFY, HELP, QUIT.
+        counts: what the sessions count.
         commands: what each verb does in a session; the first session fills it.
 
     Raises:
@@ -85,6 +89,7 @@ class Limits:
     auth_in_clear: bool = False
     auth_required: bool = False
     told: frozenset[str] = frozenset()
+    counts: Counts = field(repr=False, compare=False, default_factory=Counts)
     commands: dict[bytes, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     ehlo: bytes = field(init=False, repr=False)
     ehlo_encrypted: bytes = field(init=False, repr=False)

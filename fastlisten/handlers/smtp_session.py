@@ -14,15 +14,22 @@ from typing import Any, NoReturn
 from fastlisten.handlers import smtp_replies as replies
 from fastlisten.handlers.smtp_chunks import Chunks
 from fastlisten.handlers.smtp_commands import (
-    HTTP_VERBS,
-    NOT_HERE,
     parse_client_name,
     parse_mail,
     parse_recipient,
 )
-from fastlisten.handlers.smtp_events import Event, Mail, Reset, Transaction
+from fastlisten.handlers.smtp_counts import reason_of
+from fastlisten.handlers.smtp_events import (
+    Event,
+    Mail,
+    Recipient,
+    Refusal,
+    Reset,
+    Transaction,
+)
 from fastlisten.handlers.smtp_refusal import Refused
 from fastlisten.handlers.smtp_replies import Limits
+from fastlisten.handlers.smtp_verbs import HTTP_VERBS, NOT_HERE
 
 __all__ = ["RESET", "Method", "Session", "State"]
 
@@ -30,6 +37,11 @@ RESET = Reset()
 
 #: What carries a command out: a method, called with the verb in upper case and what follows it.
 Method = Callable[[Any, bytes, bytes], Event | None]
+
+
+#: Refusals that are kept until somebody asks for them: more than there are between two batches of
+#: replies, but for messages of LMTP with more recipients than that.
+_MOST_REFUSALS = 256
 
 
 class State(enum.Enum):
@@ -54,7 +66,10 @@ class Session(Chunks):
         client_name: what the client called itself by EHLO or HELO, empty before.
         encrypted: the session runs over TLS.
         extended: it said EHLO.
+        refusals: the negative replies that nobody has asked for yet (`take_refusals`).
+        taken: messages that were accepted.
         transaction: the one in progress, or None.
+        verb: of the command that was executed last.
     """
 
     __slots__ = (
@@ -63,6 +78,7 @@ class Session(Chunks):
         "_limits",
         "_lmtp",
         "_locked",
+        "_of",
         "_refusal",
         "_rejected",
         "_replies",
@@ -73,7 +89,10 @@ class Session(Chunks):
         "client_name",
         "encrypted",
         "extended",
+        "refusals",
+        "taken",
         "transaction",
+        "verb",
     )
 
     def __init__(self, limits: Limits, encrypted: bool = False) -> None:
@@ -89,11 +108,20 @@ class Session(Chunks):
         self._rejected = 0
         self._size = 0
         self._refusal = b""  # what is said at the end of a message or chunk that is dropped
+        self._of: Transaction | None = None  # whose message or chunk that is
         self.authenticated = False
         self.client_name = ""
         self.encrypted = encrypted
         self.extended = False
+        self.refusals: list[Refusal] | None = None
+        self.taken = 0
         self.transaction: Transaction | None = None
+        self.verb = b""
+
+    @property
+    def protocol(self) -> str:
+        """What is spoken, as RFC 5321 and 3848 name it without their letters for TLS and AUTH."""
+        return "LMTP" if self._lmtp else "ESMTP" if self.extended else "SMTP"
 
     def _fill(self, limits: Limits) -> dict[bytes, Method]:
         """Find what each verb does, for all sessions with the same limits."""
@@ -107,20 +135,65 @@ class Session(Chunks):
         """
         # Spaces at the end are tolerated (4.1.1).
         verb, _, argument = line.rstrip(b" ").partition(b" ")
-        verb = verb.upper()
+        self.verb = verb = verb.upper()
         return self._commands.get(verb, _unknown)(self, verb, argument)
 
-    def _refuse(self, answer: bytes) -> None:
-        """Reply to a command that is not carried out; hang up after too many 5xx."""
+    def _refuse(
+        self,
+        answer: bytes,
+        recipients: tuple[Recipient, ...] = (),
+        transaction: Transaction | None = None,
+    ) -> None:
+        """Reply to a command that is not carried out; hang up after too many 5xx.
+
+        Args:
+            answer: the complete reply.
+            recipients: whom it is about.
+            transaction: which it is about, if not the one in progress.
+        """
         if answer.startswith(b"5"):
             self._errors += 1
             if self._errors > self._limits.max_errors:
-                self._hang_up(self._limits.too_many_errors)
+                self._hang_up(self._limits.too_many_errors, recipients, transaction)
                 return
+        self._note(answer, recipients, transaction)
         self._replies.append(answer)
 
-    def _hang_up(self, answer: bytes) -> None:
-        """Give the last reply."""
+    def _note(
+        self,
+        answer: bytes,
+        recipients: tuple[Recipient, ...] = (),
+        transaction: Transaction | None = None,
+    ) -> None:
+        """Keep a negative reply for whoever logs it, and count it; as in `_refuse`."""
+        of = transaction or self.transaction
+        reason = reason_of(answer, self.verb)
+        self._limits.counts.rejection(answer, reason)
+        sender = None if of is None else of.sender
+        refusal = Refusal(answer, self.verb, reason, sender, recipients)
+        if self.refusals is None:
+            self.refusals = [refusal]
+        elif len(self.refusals) < _MOST_REFUSALS:
+            self.refusals.append(refusal)
+
+    def note(self, answer: bytes) -> None:
+        """Keep and count a negative reply that the user has given by itself."""
+        self._note(answer)
+
+    def take_refusals(self) -> list[Refusal]:
+        """Return the negative replies since it was called last."""
+        refusals, self.refusals = self.refusals, None
+        return refusals or []
+
+    def _hang_up(
+        self,
+        answer: bytes,
+        recipients: tuple[Recipient, ...] = (),
+        transaction: Transaction | None = None,
+    ) -> None:
+        """Give the last reply; the rest as in `_refuse`."""
+        if not answer.startswith(b"2"):
+            self._note(answer, recipients, transaction)
         self._replies.append(answer)
         self._state = State.CLOSING
         self.transaction = None
@@ -189,6 +262,7 @@ class Session(Chunks):
             raise Refused(503, "5.5.1", "The message has been begun")
         event = parse_recipient(argument, self.extended, transaction.smtputf8)
         if len(transaction.recipients) >= self._limits.max_recipients:
+            self._note(replies.TOO_MANY, (event,))
             self._replies.append(replies.TOO_MANY)
             return None
         self._waiting = event

@@ -92,6 +92,8 @@ class Transactions(Messages):
         try:
             await outgoing.recipient(recipient)
         except RelayRefused as error:
+            self._handler.counts.relayed("recipient", error.reply)
             self.engine.reject(error.reply)
         else:
+            self._handler.counts.relayed("recipient")
             self.engine.accept()

@@ -21,6 +21,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
+from fastlisten.log_events import log
 from fastlisten.mail import passwords
 from fastlisten.mail.accounts import Account, Roster
 from fastlisten.mail.accounts_reader import Accounts
@@ -74,7 +75,9 @@ class Logins:
         self._minute = 0
         self._logged = 0
 
-    async def check(self, name: str, password: str, address: str) -> Account | None:
+    async def check(
+        self, name: str, password: str, address: str, listener: str = "", session: str = ""
+    ) -> Account | None:
         """Verify a name and its password.
 
         Once it has begun, an attempt counts, whether its end is waited for or not.
@@ -83,6 +86,8 @@ class Logins:
             name: an account's name, or one of its aliases.
             password: as the client gave it.
             address: the client's, empty where it has none.
+            listener: where the client has come to, for the log.
+            session: the name of its session, for the log.
 
         Returns:
             The account, or None if one of the two is wrong.
@@ -97,7 +102,9 @@ class Logins:
             except BaseException:
                 self.penalties.leave(source, None)
                 raise
-            job.add_done_callback(partial(self._ended, name, password, address, source))
+            job.add_done_callback(
+                partial(self._ended, name, password, (address, listener, session), source)
+            )
             return await self._wait(job)
         except LoginsBusyError:
             with self._lock:
@@ -170,7 +177,12 @@ class Logins:
         return decoys
 
     def _ended(
-        self, name: str, password: str, address: str, source: str, job: Future[Account | None]
+        self,
+        name: str,
+        password: str,
+        whence: tuple[str, str, str],
+        source: str,
+        job: Future[Account | None],
     ) -> None:
         """Count an attempt, on whatever thread it ends."""
         with self._lock:
@@ -188,9 +200,9 @@ class Logins:
         text = f"{name}\0{password}".encode("utf-8", "surrogatepass")
         self.penalties.leave(source, hashlib.blake2b(text, digest_size=16, key=self._key).digest())
         if not undecided:
-            self._log(name, address)
+            self._log(name, *whence)
 
-    def _log(self, name: str, address: str) -> None:
+    def _log(self, name: str, address: str, listener: str = "", session: str = "") -> None:
         """Count and log a failure, or only count it when there are too many."""
         minute = int(time.monotonic()) // 60
         with self._lock:
@@ -202,10 +214,24 @@ class Logins:
             self._logged += 1
             wanted = self._logged <= LOGGED
         if dropped:
-            logger.warning("%d more logins failed", dropped)
+            text = "%d more logins failed"
+            log(logger, logging.WARNING, "logins-omitted", text, dropped, count=dropped)
         if wanted:
             shown = name if len(name) <= LOGGED_NAME else name[:LOGGED_NAME] + "..."
-            logger.warning("login as %a from [%s] failed", shown, address)
+            at = f"{listener}: " if listener else ""
+            log(
+                logger,
+                logging.WARNING,
+                "login-failed",
+                "%slogin as %a from [%s] failed",
+                at,
+                shown,
+                address,
+                listener=listener,
+                peer=address,
+                session=session,
+                user=shown,
+            )
 
 
 def _key(name: str) -> str:

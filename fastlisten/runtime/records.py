@@ -24,6 +24,7 @@ from fastlisten._core import (
     RECORD_TIMED_OUT,
     Acceptor,
 )
+from fastlisten.log_events import log
 
 __all__ = ["Record", "log_records"]
 
@@ -48,61 +49,95 @@ def _peer(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-_LINES: dict[int, tuple[int, Callable[[str, str, Acceptor | None, int, int], str]]] = {
+def _times(value: int, what: str) -> str:
+    return f"{value} {what}{'' if value == 1 else 's'}"
+
+
+def _error(number: int) -> str:
+    return f"{errno.errorcode.get(number, number)}: {os.strerror(number)}"
+
+
+#: For each kind: level, event, words, and the fields that it has besides listener, peer and port.
+#: The words are made from the peer, the value and the detail.
+_KINDS: dict[
+    int,
+    tuple[
+        int,
+        str,
+        Callable[[str, int, int], str],
+        Callable[[int, int], dict[str, object]],
+    ],
+] = {
     RECORD_OPENED: (
         logging.DEBUG,
-        lambda name, peer, acceptor, value, number: f"{name}: connection from {peer}",
+        "connection-opened",
+        lambda peer, value, number: f"connection from {peer}",
+        lambda value, number: {},
     ),
     RECORD_CLOSED: (
         logging.DEBUG,
-        lambda name, peer, acceptor, value, number: f"{name}: connection from {peer} closed",
+        "connection-closed",
+        lambda peer, value, number: f"connection from {peer} closed",
+        lambda value, number: {},
     ),
     RECORD_REFUSED: (
         logging.WARNING,
-        lambda name, peer, acceptor, value, number: (
-            f"{name}: refused {value} connection{'' if value == 1 else 's'}, "
-            f"the first from {peer}: "
+        "connections-refused",
+        lambda peer, value, number: (
+            f"refused {_times(value, 'connection')}, the first from {peer}: "
             f"max-connections = {number} reached"
         ),
+        lambda value, number: {"count": value, "limit": number},
     ),
     RECORD_TIMED_OUT: (
         logging.INFO,
-        lambda name, peer, acceptor, value, number: (
-            f"{name}: closed {value} connection{'' if value == 1 else 's'} for silence, "
-            f"the first from {peer}"
+        "connections-timed-out",
+        lambda peer, value, number: (
+            f"closed {_times(value, 'connection')} for silence, the first from {peer}"
         ),
+        lambda value, number: {"count": value},
     ),
     # Whoever scans the net fails at them all day long: worth a line, no cause for alarm.
     RECORD_HANDSHAKE: (
         logging.INFO,
-        lambda name, peer, acceptor, value, number: (
-            f"{name}: {value} TLS handshake{'' if value == 1 else 's'} failed, "
-            f"the first with {peer}"
+        "handshakes-failed",
+        lambda peer, value, number: (
+            f"{_times(value, 'TLS handshake')} failed, the first with {peer}"
         ),
+        lambda value, number: {"count": value},
     ),
     RECORD_OVERLOAD: (
         logging.ERROR,
-        lambda name, peer, acceptor, value, number: (
-            f"{name}: accepting failed {value} time{'' if value == 1 else 's'} "
-            f"({errno.errorcode.get(number, number)}: {os.strerror(number)}); "
+        "accept-failed",
+        lambda peer, value, number: (
+            f"accepting failed {_times(value, 'time')} ({_error(number)}); "
             "pausing between attempts until descriptors and memory are free again"
         ),
+        lambda value, number: {"count": value, "error": _error(number)},
     ),
     RECORD_CAPACITY: (
         logging.WARNING,
-        lambda name, peer, acceptor, value, number: (
-            f"{name}: this process holds {value} connections, all that its limit of open files "
+        "descriptors-used-up",
+        lambda peer, value, number: (
+            f"this process holds {value} connections, all that its limit of open files "
             "(RLIMIT_NOFILE) allows; new clients wait in the backlog"
         ),
+        lambda value, number: {"count": value},
     ),
     RECORD_BROKEN: (
         logging.ERROR,
-        lambda name, peer, acceptor, value, number: (
-            f"{name}: accept failed for good "
-            f"({errno.errorcode.get(number, number)}: {os.strerror(number)}); no longer listening"
+        "accept-ended",
+        lambda peer, value, number: (
+            f"accept failed for good ({_error(number)}); no longer listening"
         ),
+        lambda value, number: {"error": _error(number)},
     ),
 }
+
+#: Those that a peer has to do with.
+_OF_A_PEER = frozenset(
+    {RECORD_OPENED, RECORD_CLOSED, RECORD_REFUSED, RECORD_TIMED_OUT, RECORD_HANDSHAKE}
+)
 
 
 def log_records(records: list[Record], dropped: int) -> None:
@@ -113,10 +148,14 @@ def log_records(records: list[Record], dropped: int) -> None:
         dropped: how many were lost because they came faster than they could be written.
     """
     for kind, _, acceptor, address, port, value, number in records:
-        level, line = _LINES[kind]
+        level, event, words, more = _KINDS[kind]
         if logger.isEnabledFor(level):
-            logger.log(
-                level, "%s", line(_name(acceptor), _peer(address, port), acceptor, value, number)
-            )
+            fields = more(value, number)
+            if acceptor is not None:
+                fields["listener"] = acceptor.listener
+            if kind in _OF_A_PEER:
+                fields |= {"peer": address, "port": port}
+            text = words(_peer(address, port), value, number)
+            log(logger, level, event, "%s: %s", _name(acceptor), text, **fields)
     if dropped:
-        logger.warning("%d log records lost", dropped)
+        log(logger, logging.WARNING, "records-lost", "%d log records lost", dropped, count=dropped)

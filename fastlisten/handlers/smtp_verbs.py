@@ -1,0 +1,30 @@
+"""First words of the lines of clients: which are commands, and which may be shown.
+
+Rules of this file: names only.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HTTP_VERBS", "NOT_HERE", "verb_shown"]
+
+#: Commands of RFC 5321 and its extensions that exist, but not here (502 instead of 500).
+NOT_HERE = frozenset(b"AUTH ETRN EXPN SAML SEND SOML STARTTLS TURN XCLIENT XFORWARD".split())
+
+#: First words of HTTP requests: a browser was led here to have its request's body executed as
+#: commands. Nothing good follows.
+HTTP_VERBS = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT TRACE".split())
+
+_KNOWN = (
+    NOT_HERE
+    | HTTP_VERBS
+    | frozenset(b"BDAT DATA EHLO HELO HELP LHLO MAIL NOOP QUIT RCPT RSET VRFY".split())
+)
+
+
+def verb_shown(verb: bytes) -> str:
+    """Return a command's name for a log, UNKNOWN for what is none.
+
+    A client whose AUTH was refused may send its password where a command is expected: what is not
+    known to be a command is not shown.
+    """
+    return verb.decode() if verb in _KNOWN else "UNKNOWN"
