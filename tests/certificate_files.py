@@ -154,6 +154,7 @@ def write(directory: Path, pair: Pair, name: str = "mail") -> tuple[Path, Path]:
     cert, key = directory / f"{name}.crt", directory / f"{name}.key"
     cert.write_bytes(pair.cert)
     key.write_bytes(pair.key)
+    key.chmod(0o600)
     return cert, key
 
 

@@ -28,6 +28,7 @@ def write_accounts(path: Path, text: str) -> None:
     """Put an accounts file in its place that nobody can take for half of one: whole, and old."""
     whole = path.with_name(f"{path.name}.whole")
     whole.write_text(text, "utf-8")
+    whole.chmod(0o600)
     os.utime(whole, (time.time() - 3600,) * 2)
     whole.replace(path)
 

@@ -49,12 +49,13 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
         return CONFIGURATION_ERROR
     _print("note", config.unavailable(), err)
     from fastlisten.runtime.certificates import Certificates
+    from fastlisten.runtime.exposed_files import exposed_files
 
     try:
         notes = Certificates(config, trial=True).notes
     except ConfigurationError as error:
         return _refused(error, err)
-    for note in notes:
+    for note in (*notes, *exposed_files(config)):
         print(f"warning: {note}", file=err)
     count = len(config.listeners)
     name = file or "the embedded default"

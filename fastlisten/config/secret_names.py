@@ -11,7 +11,14 @@ from functools import lru_cache
 
 from fastlisten.config.suggest import distance
 
-__all__ = ["NOT_SHOWN", "Secret", "gives_secret", "hide_secrets", "is_secret_name"]
+__all__ = [
+    "NOT_SHOWN",
+    "Secret",
+    "gives_secret",
+    "hide_secrets",
+    "is_password_name",
+    "is_secret_name",
+]
 
 #: What stands in the place of a secret; no secret itself, or a file that `show` has written would
 #: be loaded with it.
@@ -49,12 +56,19 @@ class Secret(str):
 @lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
     """Tell whether a key, a variable or a path is likely to hold a secret, misspelt names too."""
-    name = name[-_LONGEST_NAME:]
-    words = [word.lower() for word in _SEPARATORS.split(name) if word]
+    return not _WORDS.isdisjoint(_words(name)) or is_password_name(name)
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _SEPARATORS.split(name[-_LONGEST_NAME:]) if word]
+
+
+@lru_cache(maxsize=4096)
+def is_password_name(name: str) -> bool:
+    """Tell whether a name is that of a secret and hardly of anything else; narrower than above."""
+    words = _words(name)
     together = "".join(words)
-    if not _WORDS.isdisjoint(words) or any(part in together for part in _PARTS):
-        return True
-    return any(
+    return any(part in together for part in _PARTS) or any(
         distance(word, other, slips) <= slips for word in words for other, slips in _MISSPELT
     )
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from fastlisten.config.document import Document
 from fastlisten.config.options import LISTENER_OPTIONS, PROCESS_OPTIONS
+from fastlisten.config.secret_places import SecretPlaces, find_secrets
 from fastlisten.config.text import Path
 from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import Problem
@@ -206,6 +207,10 @@ class Config:
             allowed: what would be accepted.
         """
         return self._document.problem(path, message, value, allowed)
+
+    def secret_places(self) -> SecretPlaces:
+        """Return where the secrets of the whole file are, other programs' among them."""
+        return find_secrets(self._document)
 
     def unavailable(self) -> tuple[Problem, ...]:
         """Return what this version of the server cannot carry out, in order of line."""

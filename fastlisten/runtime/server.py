@@ -20,6 +20,7 @@ from fastlisten.errors import ConfigurationError, FastlistenError, Problem
 from fastlisten.handlers.base import Handler
 from fastlisten.runtime.certificates import Certificates
 from fastlisten.runtime.control import Control
+from fastlisten.runtime.exposed_files import exposed_files
 from fastlisten.runtime.listener import Limits, Listener
 from fastlisten.runtime.loop import engine_for
 from fastlisten.runtime.make_handler import handler_kind, make_handler
@@ -77,6 +78,7 @@ class Server:
         self._tls: dict[str, TlsSettings] = {}
         self.certificates = self._make(problems)
         self.notes += self.certificates.notes
+        self.notes += exposed_files(config)
         self._arena: Arena | None = None
         self._generation = 0
         self._engine: Engine | None = None

@@ -1,0 +1,64 @@
+"""Where a configuration has its secrets: in files that it names, or in itself.
+
+Rules of this file: it reads the document, other programs' tables too, and no file. Narrower than
+`secret_names`: what is called a key may be anything, and here a name leads to a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fastlisten.config.document import Document
+from fastlisten.config.secret_names import is_password_name
+from fastlisten.config.text import Path, dotted
+
+__all__ = ["SecretPlaces", "find_secrets"]
+
+_MACRO = re.compile(r"%\{([a-z]+):([^{}]*)\}%")
+_FILE = "file://"
+
+
+class SecretPlaces(NamedTuple):
+    """Where secrets are.
+
+    Attributes:
+        files: the paths of files that a secret's key names, with that key.
+        inline: the first key whose secret stands in the configuration itself, empty if none does.
+    """
+
+    files: dict[str, str]
+    inline: str
+
+
+def find_secrets(document: Document) -> SecretPlaces:
+    """Return where the secrets of a document are."""
+    files: dict[str, str] = {}
+    inline = ""
+    for path, text in _texts(document.data):
+        rest = text
+        if text.startswith(_FILE):
+            files.setdefault(os.path.join(document.directory, text[len(_FILE) :]), dotted(path))
+            continue
+        for kind, argument in _MACRO.findall(text):
+            if kind == "file":
+                files.setdefault(os.path.join(document.directory, argument), dotted(path))
+        rest = _MACRO.sub("", text)
+        if rest.strip() and not inline:
+            inline = dotted(path)
+    return SecretPlaces(files, inline)
+
+
+def _texts(data: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Yield each text under the name of a secret, with its path."""
+    left: list[tuple[Path, Any]] = [((), data)]
+    while left:
+        path, value = left.pop()
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            if isinstance(item, (dict, list)):
+                left.append(((*path, key), item))
+            elif isinstance(item, str) and isinstance(key, str) and is_password_name(key):
+                yield (*path, key), item

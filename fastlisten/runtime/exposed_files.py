@@ -1,0 +1,70 @@
+"""Files with secrets that others on this host can read or change: a warning for each.
+
+Rules of this file: it looks at modes and changes none; a file that is not there, or that cannot
+be looked at, is somebody else's report. That a group can read is how accounts (root:mail 0640) and
+keys (root:ssl-cert 0640) are kept, and is no warning; that it can write is one. The management
+refuses a token that others can read, so that its file is not looked at here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from fastlisten.config import Config
+from fastlisten.runtime.self_signed import FILE_NAME as SELF_SIGNED_FILE
+
+__all__ = ["exposed_files"]
+
+# What exposes a file with secrets, and what is taken away from it then.
+_EXPOSED = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
+_TOO_MUCH = stat.S_IRWXO | stat.S_IWGRP
+
+
+def exposed_files(config: Config) -> list[str]:
+    """Return a warning for each file with secrets that others can read or change.
+
+    Args:
+        config: loaded.
+    """
+    directory = config.process["server.data-directory"]
+    secrets = config.secret_places()
+    held = {
+        config.process["server.accounts"]: "the hashes of passwords",
+        os.path.join(directory, SELF_SIGNED_FILE): "the self-signed certificate's key",
+    }
+    for path, key in secrets.files.items():
+        held.setdefault(path, key)
+    if config.file and secrets.inline:
+        held.setdefault(config.file, secrets.inline)
+    warnings = []
+    for path, what in held.items():
+        mode = _mode(path)
+        if mode is not None and stat.S_ISREG(mode) and mode & _EXPOSED:
+            warnings.append(_warning(path, stat.S_IMODE(mode), what))
+    mode = _mode(directory)
+    if mode is not None and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        shown = stat.S_IMODE(mode)
+        warnings.append(
+            f"{directory} has mode {shown:04o}: every user of this host can replace what is in it; "
+            f"chmod {shown & ~stat.S_IWOTH:04o}"
+        )
+    return warnings
+
+
+def _mode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+
+
+def _warning(path: str, mode: int, what: str) -> str:
+    bits = ((stat.S_IROTH, "read"), (stat.S_IWOTH, "change"))
+    does = " and ".join(verb for bit, verb in bits if mode & bit)
+    who = "every user of this host" if does else "its group"
+    does = does or "change"
+    return (
+        f"{path} has mode {mode:04o}: {who} can {does} it, and it holds {what}; "
+        f"chmod {mode & ~_TOO_MUCH:04o}"
+    )
