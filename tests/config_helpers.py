@@ -65,5 +65,6 @@ def host_with(**changes: object) -> Host:
         "somaxconn": HOST.somaxconn,
         "processors": HOST.processors,
         "tls13_choice": HOST.tls13_choice,
+        "refused_hostname": HOST.refused_hostname,
     }
     return Host(**{**values, **changes})  # type: ignore[arg-type]

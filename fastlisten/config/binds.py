@@ -14,7 +14,7 @@ from dataclasses import replace
 from fastlisten.config.grammar import BadValueError
 from fastlisten.config.settings import Bind
 from fastlisten.config.text import quote
-from fastlisten.config.values_network import is_hostname
+from fastlisten.hostnames import is_hostname
 
 __all__ = ["find_overlaps", "is_loopback", "looks_like_port", "parse_bind", "set_v6only"]
 

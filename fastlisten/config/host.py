@@ -7,12 +7,11 @@ one value, so that loading is a function of text and host.
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastlisten.config.values_network import is_hostname
+from fastlisten.hostnames import own_name
 
 __all__ = ["Host"]
 
@@ -29,6 +28,8 @@ class Host:
         somaxconn: the kernel's limit of a backlog, None if it is not known.
         processors: how many the process may use.
         tls13_choice: Python's ssl module can choose TLS 1.3 cipher suites.
+        refused_hostname: the kernel's host name where it is no domain name, so that `hostname` is a
+            fallback; else empty.
     """
 
     hostname: str
@@ -36,19 +37,20 @@ class Host:
     somaxconn: int | None
     processors: int
     tls13_choice: bool
+    refused_hostname: str = ""
 
     @classmethod
     def current(cls) -> Host:
         """Return this machine."""
-        name = socket.gethostname()
+        name, refused = own_name()
         return cls(
-            # A name that no greeting can carry is as good as none.
-            hostname=name if is_hostname(name) else "localhost",
+            hostname=name,
             environ=os.environ,
             somaxconn=_somaxconn(),
             processors=len(os.sched_getaffinity(0)),
             # New in Python 3.15; before, TLS 1.3 suites are OpenSSL's own choice.
             tls13_choice=hasattr(ssl.SSLContext, "set_ciphersuites"),
+            refused_hostname=refused,
         )
 
 

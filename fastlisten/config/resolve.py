@@ -37,7 +37,7 @@ from fastlisten.config.settings import (
     server_path,
 )
 from fastlisten.config.suggest import near
-from fastlisten.config.text import dotted
+from fastlisten.config.text import dotted, show_value
 
 __all__ = ["resolve"]
 
@@ -97,6 +97,12 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     check_values(document, host, server, server_path, certificates)
 
     values = _process(process.typed, host, default_directory)
+    if host.refused_hostname and "server.hostname" not in process.typed:
+        document.warning(
+            (),
+            f"this host's name {show_value(host.refused_hostname)} is no domain name, so that the "
+            f"server calls itself {host.hostname}; write server.hostname",
+        )
     own = {key: f"server.{key}" for key in ("hostname", "greeting")}
     written = {key: values[full] for key, full in own.items() if full in process.typed}
     defaults = {key: values[full] for key, full in own.items()}

@@ -19,9 +19,10 @@ from fastlisten.config.grammar import (
     text_of,
 )
 from fastlisten.config.text import quote, show_value
+from fastlisten.hostnames import is_hostname
 from fastlisten.option import Option
 
-__all__ = ["DSCP", "NETWORK_KINDS", "Endpoint", "Network", "Rate", "is_hostname"]
+__all__ = ["DSCP", "NETWORK_KINDS", "Endpoint", "Network", "Rate"]
 
 #: A network, or the word ``unix`` for peers on Unix sockets.
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network | str
@@ -37,8 +38,6 @@ DSCP: dict[str, int] = {
 
 _INTEGER = re.compile(r"[0-9]{1,4}|0x[0-9a-fA-F]{1,4}")
 _PORT = re.compile(r"[0-9]{1,5}")
-# RFC 1123 2.1: letters, digits and hyphens, 63 octets a label; an underscore is seen in practice.
-_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 # What may follow the scheme of a URL here: host, port and path, and neither user nor query.
 _URL_REST = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::([0-9]{1,5}))?((?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]*)*)"
@@ -79,12 +78,6 @@ class Endpoint(NamedTuple):
         if not self.port:
             return f"unix:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def is_hostname(text: str) -> bool:
-    """Tell whether a text is a host name in ASCII (RFC 1123 2.1); a final dot is allowed."""
-    name = text.removesuffix(".")
-    return 0 < len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split("."))
 
 
 def _network(option: Option, text: str) -> Network:

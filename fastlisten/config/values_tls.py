@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fastlisten.config.grammar import BadValueError, Kind, strings, text_of
 from fastlisten.config.suggest import likely
 from fastlisten.config.text import quote, show_value
-from fastlisten.config.values_network import is_hostname
+from fastlisten.hostnames import is_hostname
 from fastlisten.option import Option
 
 __all__ = ["TLS12_SUITES", "TLS13_SUITES", "TLS_KINDS", "ServerName"]

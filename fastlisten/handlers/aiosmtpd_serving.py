@@ -28,6 +28,7 @@ from fastlisten.handlers.aiosmtpd_types import AuthResult
 from fastlisten.handlers.smtp_counts import Counts
 from fastlisten.handlers.smtp_journal import Journal
 from fastlisten.handlers.smtp_replies import reply
+from fastlisten.hostnames import full_name
 from fastlisten.runtime.connection_server import ConnectionServer
 from fastlisten.runtime.loop import create_server
 
@@ -91,7 +92,7 @@ class Made:
         self.site = Site(
             handler,
             parameters,
-            parameters.hostname or socket.getfqdn(),
+            parameters.hostname or full_name(),
             protocol=protocol,
             tls=None if context is None or ssl_context is not None else TlsSettings(context),
             authenticate=_authenticate_of(parameters),

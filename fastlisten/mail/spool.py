@@ -10,10 +10,11 @@ import contextlib
 import itertools
 import os
 import secrets
-import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+from fastlisten.hostnames import name_in_files
 
 __all__ = [
     "STALE_AFTER",
@@ -43,8 +44,7 @@ def unique_name() -> str:
     global _process
     pid = os.getpid()
     if _process[0] != pid:  # the first call, or the first after a fork
-        host = socket.gethostname().replace("/", "\\057").replace(":", "\\072")
-        _process = (pid, f"R{secrets.token_hex(4)}.{host}")
+        _process = (pid, f"R{secrets.token_hex(4)}.{name_in_files()}")
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
     return f"{seconds}.M{nanoseconds // 1000}P{pid}Q{next(_counter)}{_process[1]}"
 
