@@ -65,6 +65,8 @@ cdef class Connection(Endpoint):
     cdef bint call_factory(self) except -1
     cdef int connect(self) except -1
     cdef int hand_over(self) except -1
+    cdef int check_loss(self, uint32_t events) except -1
+    cdef bytes last_words(self)
     cdef int late_for_tls(self, AcceptorState *state) except -1
     cdef int keep_names(self) except -1
     cdef int use_protocol(self, protocol) except -1

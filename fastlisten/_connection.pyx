@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.contextvars cimport (
     PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
 )
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, errno
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset, strerror
 
@@ -21,9 +21,9 @@ from fastlisten._core cimport (
 )
 
 from fastlisten._system cimport (
-    AF_INET, AF_INET6, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_NOSIGNAL, SHUT_WR, fl_address,
-    getpeername, getsockname, inet_ntop, iovec_t, msghdr_t, recv, send, sendmsg, shutdown, sockaddr,
-    sockaddr_storage, socklen_t,
+    AF_INET, AF_INET6, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR,
+    SOL_SOCKET, SO_ERROR, fl_address, getpeername, getsockname, getsockopt, inet_ntop, iovec_t,
+    msghdr_t, recv, send, sendmsg, shutdown, sockaddr, sockaddr_storage, socklen_t,
 )
 
 import asyncio
@@ -190,6 +190,8 @@ cdef class Connection(Endpoint):
         return 0
 
     cdef int event(self, uint32_t events) except -1:
+        if not self.slot().flags & (FLAG_IN | FLAG_OUT):
+            return self.check_loss(events)
         if self.slot().flags & FLAG_OUT \
                 and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
             # As in asyncio: in the context of who wrote what had to wait.
@@ -215,6 +217,29 @@ cdef class Connection(Endpoint):
             finally:
                 PyContext_Exit(context)
         return 0
+
+    cdef int check_loss(self, uint32_t events) except -1:
+        """End a connection that is lost while nothing is read and nothing waits to be sent."""
+        cdef int error = 0
+        cdef socklen_t size = sizeof(error)
+        if self.flags & LOST or not events & <uint32_t>(EPOLLERR | EPOLLHUP):
+            return 0
+        if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 or error == 0:
+            if self.flags & WRITE_EOF or not events & <uint32_t>EPOLLHUP \
+                    or not self.slot().flags & (FLAG_INET | FLAG_INET6):
+                # Both sides have ended, or a Unix socket's peer has closed it: what it sent before
+                # is to be read still.
+                return 0
+            # Somebody has asked for the error before.
+            error = ECONNRESET
+        context = self.context
+        if context is None:
+            context = PyContext_Copy(self.acceptor().context)
+        PyContext_Enter(context)
+        try:
+            return self.fatal_errno(error, "Fatal read error on socket transport")
+        finally:
+            PyContext_Exit(context)
 
     cdef int expired(self, bint first_byte) except -1:
         cdef AcceptorState *state = self.state()
@@ -284,6 +309,31 @@ cdef class Connection(Endpoint):
     cdef int abort_now(self) except -1:
         return self.force_close(None)
 
+    cdef int cut(self) except -1:
+        cdef bytes text
+        if self.flags & LOST:
+            return 0
+        if not self.flags & (CLOSING | WRITE_EOF | UPGRADING):
+            text = self.last_words()
+            if self.fd < 0 or self.flags & LOST:
+                return 0
+            if text:
+                # Behind what waits for room: whatever does not go out now never will.
+                self.write(text)
+        if self.fd >= 0:
+            # Unread bytes would turn the close into a reset that overtakes the text.
+            recv(self.fd, self.engine().buffer, RECEIVE, MSG_DONTWAIT)
+        return self.force_close(None)
+
+    cdef bytes last_words(self):
+        """What the peer hears of the end that the server makes now."""
+        try:
+            words = getattr(self.protocol, "last_words", None)
+        except Exception as exc:
+            self.complain("protocol.last_words failed", exc)
+            return b""
+        return words if type(words) is bytes else <bytes>self.acceptor().texts[5]
+
     cdef int dropped(self) except -1:
         """The engine is gone; the protocol is not told, as asyncio does not tell it either."""
         self.flags |= CLOSING | LOST
@@ -310,7 +360,9 @@ cdef class Connection(Endpoint):
             wanted = FLAG_IN
         if self.extras is not None and self.extras.size:
             wanted |= FLAG_OUT
-        if self.engine().interest(self.fd, wanted) < 0:
+        if wanted == 0 and not self.state().notice_loss:
+            self.engine().leave(self.fd)
+        elif self.engine().interest(self.fd, wanted) < 0:
             self.fatal_errno(errno, "Fatal error on registering the connection with epoll")
             return -1
         return 0
@@ -719,7 +771,7 @@ cdef class Connection(Endpoint):
         self.flags |= CLOSING
         if self.extras is None or self.extras.size == 0:
             self.flags |= LOST
-            self.engine().interest(self.fd, 0)
+            self.engine().leave(self.fd)
             self.schedule_lost(None)
         else:
             self.listen_to()
@@ -773,7 +825,7 @@ cdef class Connection(Endpoint):
             self.extras.chunks = self.extras.context = None
             self.extras.first = self.extras.size = self.extras.offset = 0
         self.flags |= CLOSING | LOST | ABORTED
-        self.engine().interest(self.fd, 0)
+        self.engine().leave(self.fd)
         return self.schedule_lost(exc)
 
     cdef int schedule_lost(self, exc) except -1:

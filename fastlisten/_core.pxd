@@ -96,6 +96,7 @@ cdef struct AcceptorState:
     bint wait
     bint tls                # the first bytes begin a handshake, `first_byte` is its deadline
     bint passive            # without a listening socket: its connections are handed to it
+    bint notice_loss        # resets end connections that neither read nor write at the moment
     Row *row
     uint32_t *cells
     uint32_t generation
@@ -200,6 +201,7 @@ cdef class Engine:
     cdef int accepted_position
     cdef int accepted_count
     cdef uint64_t now
+    cdef uint64_t turned     # when the last turn began
     cdef uint64_t next_sweep
     cdef uint64_t armed
     # parked refusals, oldest first
@@ -231,6 +233,7 @@ cdef class Engine:
     cdef int watch_system(self, int fd) except -1
     cdef uint64_t tick(self) noexcept nogil
     cdef int interest(self, int fd, int flags) noexcept nogil
+    cdef void leave(self, int fd) noexcept nogil
     cdef void set_deadline(self, int fd, uint32_t milliseconds) noexcept nogil
     cdef void arm_timer(self, uint64_t when) noexcept nogil
     cdef void timer_due(self) noexcept nogil
@@ -255,6 +258,8 @@ cdef class Engine:
     cdef void native_event(self, int fd, uint32_t events) noexcept nogil
     cdef void wakeup_due(self, int fd) noexcept nogil
     cdef uint64_t scan(self, int *expired, int *found) noexcept nogil
+    cdef void look_again(self) noexcept nogil
+    cdef void stood_still(self, uint64_t since) noexcept nogil
     cdef void record(self, uint8_t kind, AcceptorState *state, int fd, int64_t value) noexcept nogil
     cdef void close_descriptors(self) noexcept
     cdef int turn(self) except -1
@@ -264,6 +269,8 @@ cdef class Engine:
     cdef int adopt(self, int fd, Endpoint endpoint) except -1
     cdef int enroll(self, Acceptor acceptor, int fd) except -1
     cdef int sweep(self) except -1
+    cdef int judge(self, int fd, uint64_t stop) except -1
+    cdef uint32_t ready(self, int fd) noexcept nogil
     cdef int flush_records(self) except -1
     cdef object peername(self, int fd)
     cdef int enlist(self, Acceptor acceptor) except -1
@@ -295,6 +302,7 @@ cdef class Endpoint:
     cdef int expired(self, bint first_byte) except -1
     cdef int drain(self) except -1
     cdef int abort_now(self) except -1
+    cdef int cut(self) except -1
     cdef int dropped(self) except -1
 
 
@@ -312,3 +320,4 @@ cdef class Acceptor:
     cdef bint closing
     cdef AcceptorState *state
     cdef Endpoint endpoint(self, int fd)
+    cdef void part(self, uint32_t fd) noexcept nogil

@@ -36,10 +36,10 @@ from fastlisten._system cimport (
     MSG_PEEK, O_CLOEXEC, O_RDONLY, PROT_READ, PROT_WRITE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC,
     SOCK_NONBLOCK, SOL_SOCKET, SO_LINGER, TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1,
     epoll_ctl, epoll_event, epoll_wait, eventfd, fl_add32, fl_address, fl_and64, fl_cas32,
-    fl_load32, fl_load64, fl_microseconds, fl_or64, fl_pause, fl_set_timer, fl_store32, fl_sub32,
-    fl_swap32, fl_swap64, fl_walltime, ftruncate, getpeername, getsockopt, inet_ntop, ioctl,
-    linger_t, memfd_create, mmap, munmap, open, read, recv, send, setsockopt, shutdown, sockaddr,
-    sockaddr_storage, socklen_t, timerfd_create, write,
+    fl_load32, fl_load64, fl_microseconds, fl_or64, fl_pause, fl_poll, fl_set_timer, fl_store32,
+    fl_sub32, fl_swap32, fl_swap64, fl_walltime, ftruncate, getpeername, getsockopt, inet_ntop,
+    ioctl, linger_t, memfd_create, mmap, munmap, open, read, recv, send, setsockopt, shutdown,
+    sockaddr, sockaddr_storage, socklen_t, timerfd_create, write,
 )
 
 import os
@@ -464,13 +464,20 @@ cdef enum:
     SLICE = 200
     # What asyncio reads at most at once (selectors: 256 KiB).
     BUFFER = 262144
-    # Refused peers that are waited for at a time, how long, and how much is read from each.
+    # Refused peers that are waited for at a time (and at most a fourth of the capacity), how long,
+    # and how much is read from each.
     MAX_PARKED = 1024
     PARKED_RING = 4096
     PARKED_TIME = 2000
     PARKED_BYTES = 16384
     # Deadlines are swept at most this often (ms): timeouts are seconds, a sweep is a table scan.
     SWEEP_PAUSE = 50
+    # A sweep that comes so late (ms), after no turn for so long (ms), says that the process stood
+    # still: stopped by a signal, with its machine, or in a handler that blocked. A loop that is
+    # merely busy has turns. What its clients lost by it they get back, at most so much (ms).
+    LATE = 250
+    STANDSTILL = 1000
+    STANDSTILL_MOST = 10000
     # Pause after the process ran out of descriptors or memory: first, longest (ms).
     BACKOFF_FIRST = 5
     BACKOFF_LAST = 1000
@@ -597,7 +604,7 @@ cdef class Engine:
         if self.reserve < 0:
             fail("open of /dev/null")
         self.watch_system(self.timer)
-        self.tick()
+        self.turned = self.tick()
         loop.add_reader(self.fd, self._wake)
         engines.add(self)
 
@@ -623,16 +630,11 @@ cdef class Engine:
         return self.now
 
     cdef int interest(self, int fd, int flags) noexcept nogil:
-        """Wait for FLAG_IN, FLAG_OUT, both, or (0) not at all: a hang-up cannot be masked, so
-        that a descriptor nobody wants to read must leave the set. Return -1 with errno set."""
+        """Wait for FLAG_IN, FLAG_OUT, both, or (0) for the loss of the connection only. Return -1
+        with errno set."""
         cdef Slot *slot = &self.table[fd]
         cdef epoll_event event
         cdef int operation
-        if flags == 0:
-            if slot.flags & FLAG_REGISTERED:
-                slot.flags &= ~(FLAG_REGISTERED | FLAG_IN | FLAG_OUT)
-                epoll_ctl(self.fd, EPOLL_CTL_DEL, fd, &event)
-            return 0
         if slot.flags & FLAG_REGISTERED:
             if slot.flags & (FLAG_IN | FLAG_OUT) == flags:
                 return 0
@@ -643,11 +645,23 @@ cdef class Engine:
         if slot.state == SLOT_LAZY:
             # Tells a first byte from the end of input without asking.
             event.events |= EPOLLRDHUP
+        if flags == 0:
+            # Errors and hang-ups cannot be masked, and are levels that stay: as edges they are
+            # told once.
+            event.events = EPOLLET
         event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>fd
         if epoll_ctl(self.fd, operation, fd, &event) < 0:
             return -1
         slot.flags = (slot.flags & ~(FLAG_IN | FLAG_OUT)) | FLAG_REGISTERED | flags
         return 0
+
+    cdef void leave(self, int fd) noexcept nogil:
+        """Wait for nothing more."""
+        cdef Slot *slot = &self.table[fd]
+        cdef epoll_event event
+        if slot.flags & FLAG_REGISTERED:
+            slot.flags &= ~(FLAG_REGISTERED | FLAG_IN | FLAG_OUT)
+            epoll_ctl(self.fd, EPOLL_CTL_DEL, fd, &event)
 
     cdef void set_deadline(self, int fd, uint32_t milliseconds) noexcept nogil:
         """Let the slot expire in so many milliseconds; 0 for never."""
@@ -1018,6 +1032,8 @@ cdef class Engine:
         cdef Slot *slot = &self.table[fd]
         cdef uint32_t i, kept
         cdef uint64_t entry
+        # They count towards the capacity: a flood of refused clients must not use it up.
+        cdef int64_t most = min(<int64_t>MAX_PARKED, max(<int64_t>1, self.capacity // 4))
         shutdown(fd, SHUT_WR)
         if self.parked_tail - self.parked_head >= PARKED_RING:
             # Full of entries that are gone: close the ranks.
@@ -1028,7 +1044,7 @@ cdef class Engine:
                     self.parked[kept % PARKED_RING] = entry
                     kept += 1
             self.parked_tail = kept
-        while self.parked_count >= MAX_PARKED and self.parked_head != self.parked_tail:
+        while self.parked_count >= most and self.parked_head != self.parked_tail:
             entry = self.parked[self.parked_head % PARKED_RING]
             self.parked_head += 1
             if self.is_parked(entry):
@@ -1167,6 +1183,10 @@ cdef class Engine:
         if self.closed:
             return 0
         self.tick()
+        if self.next_sweep and self.now > self.next_sweep + LATE \
+                and self.now - self.turned > STANDSTILL:
+            self.stood_still(self.turned)
+        self.turned = self.now
         try:
             if self.position >= self.count and self.accepted_position >= self.accepted_count:
                 with nogil:
@@ -1315,29 +1335,92 @@ cdef class Engine:
     cdef int sweep(self) except -1:
         """End what has expired. One scan of the table; most scans find little to do."""
         cdef int expired[256]
-        cdef int found = 0, i, fd
-        cdef uint64_t next_one = 0
-        cdef Endpoint endpoint
-        cdef Slot *slot
+        cdef int found = 0, i
+        cdef uint64_t next_one = 0, stop
         with nogil:
             next_one = self.scan(expired, &found)
             self.next_sweep = next_one
             if next_one:
                 self.arm_timer(next_one)
-        for i in range(found):
-            fd = expired[i]
-            slot = &self.table[fd]
-            if slot.state == SLOT_OPEN:
-                endpoint = <Endpoint>self.endpoints[fd]
-                endpoint.expired(not slot.flags & FLAG_SPOKE)
+        stop = fl_microseconds() + SLICE
+        try:
+            for i in range(found):
+                self.judge(expired[i], stop)
                 if self.closed:
                     break
+        except BaseException:
+            # What ends programs; the others are judged if this one goes on.
+            if not self.closed:
+                self.look_again()
+            raise
         return 0
+
+    cdef int judge(self, int fd, uint64_t stop) except -1:
+        """End a connection that has expired, once what has arrived of it is handled: the process
+        may be so busy that the event has not been reached.
+
+        Args:
+            stop: microseconds of the clock; input is handled until then, and else by a later sweep.
+        """
+        cdef Slot *slot = &self.table[fd]
+        cdef uint32_t now = <uint32_t>self.now, events, generation = slot.generation
+        if slot.state != SLOT_OPEN and slot.state != SLOT_LAZY or slot.deadline == 0 \
+                or <int32_t>(now - slot.deadline) < 0:
+            # One that was judged before it has changed it.
+            return 0
+        events = self.ready(fd)
+        if events:
+            if fl_microseconds() > stop:
+                self.look_again()
+                return 0
+            if slot.state == SLOT_LAZY:
+                self.first_byte(fd, events)
+            else:
+                (<Endpoint>self.endpoints[fd]).event(events)
+            if self.closed or slot.generation != generation or slot.deadline == 0 \
+                    or <int32_t>(now - slot.deadline) < 0:
+                return 0
+        if slot.state != SLOT_OPEN:
+            self.look_again()
+            return 0
+        slot.deadline = 0
+        return (<Endpoint>self.endpoints[fd]).expired(not slot.flags & FLAG_SPOKE)
+
+    cdef uint32_t ready(self, int fd) noexcept nogil:
+        """The events that a connection waits for and that have happened, reported or not."""
+        cdef uint8_t flags = self.table[fd].flags
+        cdef uint32_t events = EPOLLIN if flags & FLAG_IN else 0
+        if flags & FLAG_OUT:
+            events |= <uint32_t>EPOLLOUT
+        if self.table[fd].state == SLOT_LAZY:
+            events |= <uint32_t>EPOLLRDHUP
+        return fl_poll(fd, events) if events else 0
+
+    cdef void stood_still(self, uint64_t since) noexcept nogil:
+        """Put off every deadline by the time in which nothing was done here.
+
+        Who waited for the server would have none left: a client that was answered now could not
+        finish its handshake, however fast it is.
+        """
+        cdef uint32_t fd
+        cdef uint32_t lost = <uint32_t>min(self.now - since, <uint64_t>STANDSTILL_MOST)
+        for fd in range(self.top):
+            if self.table[fd].deadline:
+                self.table[fd].deadline += lost
+                if self.table[fd].deadline == 0:
+                    self.table[fd].deadline = 1
+        self.look_again()
+
+    cdef void look_again(self) noexcept nogil:
+        """Sweep once more, as soon as the loop has had its turn."""
+        self.next_sweep = self.now + 1
+        self.arm_timer(self.next_sweep)
 
     cdef uint64_t scan(self, int *expired, int *found) noexcept nogil:
         cdef uint32_t fd, now = <uint32_t>self.now
         cdef int32_t left
         cdef uint64_t next_one = 0, when
+        cdef int unsent = 0
         cdef Slot *slot
         cdef AcceptorState *state
         for fd in range(self.top):
@@ -1350,12 +1433,22 @@ cdef class Engine:
                     if found[0] == 256:
                         next_one = self.now + 1
                         continue
-                    slot.deadline = 0
                     expired[found[0]] = <int>fd
                     found[0] += 1
                 elif slot.state == SLOT_LINGERING:
-                    self.reset(<int>fd)
+                    if ioctl(<int>fd, SIOCOUTQ, &unsent) == 0 and unsent == 0:
+                        self.release(<int>fd)
+                    else:
+                        self.reset(<int>fd)
                 elif slot.state == SLOT_LAZY:
+                    if self.ready(<int>fd) & <uint32_t>EPOLLIN:
+                        # It has spoken, and was not heard yet.
+                        if found[0] == 256:
+                            next_one = self.now + 1
+                        else:
+                            expired[found[0]] = <int>fd
+                            found[0] += 1
+                        continue
                     state = self.acceptors[slot.acceptor]
                     if state.tls:
                         state.handshake_failures += 1
@@ -1368,6 +1461,8 @@ cdef class Engine:
                              MSG_NOSIGNAL)
                     self.release(<int>fd)
                 elif slot.state == SLOT_PARKED:
+                    # Unread bytes would turn the close into a reset.
+                    recv(<int>fd, self.buffer, PARKED_BYTES, MSG_DONTWAIT)
                     self.release(<int>fd)
                 else:
                     # ACCEPTED: looked at again when it has its protocol.
@@ -1547,7 +1642,7 @@ cdef class Engine:
         self.wakeups[fd] -= 1
         if self.wakeups[fd] == 0:
             del self.wakeups[fd]
-            self.interest(fd, 0)
+            self.leave(fd)
             self.table[fd].state = SLOT_FREE
             self.table[fd].generation += 1
         return 0
@@ -1728,6 +1823,10 @@ cdef class Endpoint:
         """Close at once."""
         return 0
 
+    cdef int cut(self) except -1:
+        """Close at once, with a farewell if it can be told at once."""
+        return self.abort_now()
+
     cdef int dropped(self) except -1:
         """The engine closes the descriptor; forget it."""
         self.fd = -1
@@ -1761,6 +1860,9 @@ cdef class Acceptor:
         linger: seconds to go on sending after close, then reset; 0 leaves it to the kernel.
         first_byte: seconds that a client may be silent after accept; 0 for ever.
         idle: seconds between two inputs; 0 for ever.
+        notice_loss: end a connection also when it is reset, or its peer does not answer any more,
+            while nothing is read (reading is paused, or input has ended) and nothing waits to be
+            sent. asyncio does not notice it then.
     """
 
     def __cinit__(self):
@@ -1776,7 +1878,8 @@ cdef class Acceptor:
                  bytes greeting=b"", bytes refusal=b"", bytes overload=b"",
                  bytes farewell_first_byte=b"", bytes farewell_idle=b"",
                  bytes farewell_shutdown=b"",
-                 double linger=0.0, double first_byte=0.0, double idle=0.0):
+                 double linger=0.0, double first_byte=0.0, double idle=0.0,
+                 bint notice_loss=False):
         cdef AcceptorState *state = self.state
         cdef int fd = sock.fileno() if sock is not None else -1
         if engine.closed:
@@ -1815,6 +1918,7 @@ cdef class Acceptor:
         state.linger = milliseconds(linger)
         state.first_byte = milliseconds(first_byte)
         state.idle = milliseconds(idle)
+        state.notice_loss = notice_loss
         if places is not None:
             state.row = places.row
             state.cells = places.cells
@@ -1894,9 +1998,7 @@ cdef class Acceptor:
             if slot.state < SLOT_ACCEPTED or slot.acceptor != self.state.index:
                 continue
             if slot.state == SLOT_LAZY:
-                if slot.offset == self.state.greeting_size and self.state.farewell_shutdown_size:
-                    send(<int>fd, self.state.farewell_shutdown,
-                         self.state.farewell_shutdown_size, MSG_NOSIGNAL)
+                self.part(fd)
                 engine.release(<int>fd)
             elif slot.state == SLOT_OPEN:
                 endpoint = <Endpoint>engine.endpoints[fd]
@@ -1927,8 +2029,16 @@ cdef class Acceptor:
         engine.reap()
         return found
 
-    def abort(self):
-        """Close all connections at once; their protocols are told. Return how many there were."""
+    def abort(self, *, bint farewell=False):
+        """Close all connections at once; their protocols are told.
+
+        Args:
+            farewell: say `farewell_shutdown` (or what a protocol has as `last_words`) to those that
+                it can still be said to, without waiting for anybody.
+
+        Returns:
+            How many there were.
+        """
         cdef Engine engine = self.engine
         cdef uint32_t fd
         cdef Slot *slot
@@ -1941,11 +2051,22 @@ cdef class Acceptor:
             found += 1
             if slot.state == SLOT_OPEN:
                 endpoint = <Endpoint>engine.endpoints[fd]
-                endpoint.abort_now()
+                if farewell:
+                    endpoint.cut()
+                else:
+                    endpoint.abort_now()
             else:
+                if farewell and slot.state == SLOT_LAZY:
+                    self.part(fd)
                 engine.release(<int>fd)
         engine.reap()
         return found
+
+    cdef void part(self, uint32_t fd) noexcept nogil:
+        """Say farewell to a silent client, if its greeting is not unfinished."""
+        cdef AcceptorState *state = self.state
+        if self.engine.table[fd].offset == state.greeting_size and state.farewell_shutdown_size:
+            send(<int>fd, state.farewell_shutdown, state.farewell_shutdown_size, MSG_NOSIGNAL)
 
     def endpoints(self):
         """Return the connections that have Python objects, in order of descriptor."""

@@ -15,6 +15,7 @@ cdef extern from * nogil:
     #include <linux/sockios.h>
     #include <net/if.h>
     #include <netinet/in.h>
+    #include <poll.h>
     #include <sched.h>
     #include <stdint.h>
     #include <sys/epoll.h>
@@ -93,6 +94,12 @@ cdef extern from * nogil:
         when.it_value.tv_nsec = (long)(milliseconds % 1000u) * 1000000L;
         return timerfd_settime(fd, 0, &when, 0);
     }
+
+    /* What is ready now of some events, or an error or a hang-up. The bits are those of epoll. */
+    static inline uint32_t fl_poll(int fd, uint32_t events) {
+        struct pollfd one = {fd, (short)events, 0};
+        return poll(&one, 1, 0) > 0 ? (uint32_t)(unsigned short)one.revents : 0;
+    }
     """
     uint32_t fl_load32(uint32_t *)
     void fl_store32(uint32_t *, uint32_t)
@@ -109,6 +116,7 @@ cdef extern from * nogil:
     uint64_t fl_microseconds()
     uint64_t fl_walltime()
     int fl_set_timer(int, uint64_t)
+    uint32_t fl_poll(int, uint32_t)
 
     ctypedef unsigned int socklen_t
     ctypedef struct sockaddr "struct sockaddr":

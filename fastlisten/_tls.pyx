@@ -31,7 +31,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from cpython.contextvars cimport PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, \
     PyContext_Exit
-from libc.errno cimport EAGAIN, EINTR, EPIPE, errno
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport strerror
 
@@ -45,7 +45,7 @@ from fastlisten._core cimport (
 )
 from fastlisten._system cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET, SO_ERROR,
-    fl_microseconds, getsockopt, recv, send, socklen_t,
+    fl_load32, fl_microseconds, getsockopt, recv, send, socklen_t,
 )
 
 cdef extern from "<dlfcn.h>" nogil:
@@ -240,9 +240,10 @@ cdef class TlsSettings(Security):
             it later are used by new handshakes.
         handshake_timeout: seconds from accept (or `start_tls`) to the end of the handshake.
         shutdown_timeout: seconds from close() until the peer must have answered close_notify.
-        handshakes: most handshakes in progress at a time. When another begins, the oldest is
-            ended: a flood of half-open ones cannot keep others out. A client that has not sent
-            its first byte is none of them.
+        handshakes: most handshakes in progress at a time, and never more than half the places of
+            a listener that has a limit. When another begins, the oldest is ended: a flood of
+            half-open ones cannot keep others out. A client that has not sent its first byte is
+            none of them.
 
     Raises:
         TypeError: the context is not an `ssl.SSLContext`.
@@ -364,6 +365,8 @@ cdef class TlsConnection(Connection):
             return self.handshake()
         if events & <uint32_t>EPOLLERR:
             self.note_error()
+        if not interest & (FLAG_IN | FLAG_OUT):
+            return self.check_loss(events)
         if interest & FLAG_OUT and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
             if self.unsent():
                 waited = True
@@ -388,6 +391,15 @@ cdef class TlsConnection(Connection):
             # It was left waiting for room only.
             self.listen_to()
         return 0
+
+    cdef int check_loss(self, uint32_t events) except -1:
+        if not self.error:
+            if not events & <uint32_t>EPOLLHUP or not self.slot().flags & (FLAG_INET | FLAG_INET6):
+                return 0
+            self.error = ECONNRESET
+        self.tls |= RAW_EOF | TRUNCATED
+        self.state().truncated += 1
+        return self.fatal(self.broken(), "Fatal read error on socket transport")
 
     cdef int note_error(self) except -1:
         """Ask before OpenSSL does: CPython 3.11 calls every error of its socket an end of file."""
@@ -415,6 +427,19 @@ cdef class TlsConnection(Connection):
         if self.flags & CONNECTED and self.says("busy", False):
             return 1
         # There is no way to say anything.
+        return self.force_close(None)
+
+    cdef int cut(self) except -1:
+        if self.tls & HANDSHAKE or self.flags & (CLOSING | LOST):
+            return self.force_close(None)
+        text = self.last_words()
+        if text and self.fd >= 0 and not self.flags & CLOSING:
+            self.write(text)
+        if self.fd >= 0 and not self.flags & CLOSING:
+            # close_notify, if nothing stands before it.
+            self.close()
+        if self.fd >= 0:
+            recv(self.fd, self.engine().buffer, RECEIVE, MSG_DONTWAIT)
         return self.force_close(None)
 
     cdef int limit_farewell(self) except -1:
@@ -445,7 +470,9 @@ cdef class TlsConnection(Connection):
                 wanted |= FLAG_OUT if self.tls & READ_WANTS_WRITE else FLAG_IN
             if self.unsent():
                 wanted = FLAG_OUT if self.unsent() > ANSWERS else wanted | FLAG_OUT
-        if self.engine().interest(self.fd, wanted) < 0:
+        if wanted == 0 and not self.state().notice_loss:
+            self.engine().leave(self.fd)
+        elif self.engine().interest(self.fd, wanted) < 0:
             self.fatal_errno(errno, "Fatal error on registering the connection with epoll")
             return -1
         return 0
@@ -456,7 +483,13 @@ cdef class TlsConnection(Connection):
         """The first bytes are there: make OpenSSL's side."""
         cdef TlsConnection oldest
         cdef TlsSettings settings = self.settings
-        while len(settings.progress) >= settings.handshakes:
+        cdef Py_ssize_t most = settings.handshakes
+        cdef AcceptorState *state = self.state()
+        cdef uint32_t limit = 0 if state.row == NULL else fl_load32(&state.row.limit)
+        if limit:
+            # Else a flood of half-open ones would keep all places. The limit may change.
+            most = max(1, min(most, <Py_ssize_t>(limit // (2 * state.generations))))
+        while len(settings.progress) >= most:
             oldest = <TlsConnection><void *><size_t>next(iter(settings.progress))
             del settings.progress[<size_t><void *>oldest]
             oldest.handshake_failed(ConnectionAbortedError("too many handshakes in progress"))
@@ -1187,7 +1220,7 @@ cdef class TlsConnection(Connection):
         self.tell_eof()
         if self.fd >= 0 and not self.flags & LOST:
             self.flags |= LOST
-            self.engine().interest(self.fd, 0)
+            self.engine().leave(self.fd)
             self.schedule_lost(None)
         return 0
 

@@ -146,6 +146,6 @@ def test_the_timer_goes_with_the_client() -> None:
         timer = room._timer
         assert timer is not None
         room.connection_lost(None)
-        assert timer.cancelled()
+        assert timer._handle.cancelled()
 
     asyncio.run(main())

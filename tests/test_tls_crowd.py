@@ -155,8 +155,9 @@ def test_handshakes_at_the_limit_of_places(loop_factory: LoopFactory) -> None:
         async with tls_listening(limit=5, handshakes=3) as listener:
             for _ in range(4):
                 async with crowd_of(listener, 5, first=client_hello()[:100]):
-                    await until(lambda: listener.count("handshake_failures") % 5 == 2)
-                    await until(lambda: listener.acceptor.held == 3)
+                    # Half of the places at most.
+                    await until(lambda: listener.count("handshake_failures") % 5 == 3)
+                    await until(lambda: listener.acceptor.held == 2)
                 await listener.empty()
             assert listener.count("handshake_failures") == 20
             await talk(listener.address)

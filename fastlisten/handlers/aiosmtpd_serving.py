@@ -121,6 +121,7 @@ class Made:
             greeting=site.greeting,
             first_byte_timeout=self.parameters.timeout,
             idle_timeout=self.parameters.timeout,
+            notice_loss=True,
         )
 
     async def end(self, server: ConnectionServer) -> None:

@@ -31,6 +31,7 @@ import h11
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from fastlisten.handlers.deadline import Deadline
 from fastlisten.handlers.http_exchange import Exchange
 from fastlisten.handlers.http_framing import SLICE, RequestReader
 from fastlisten.handlers.http_transport import Lingering, client_name, server_address
@@ -94,7 +95,7 @@ class HttpProtocol(H11Protocol):
         self.refused = 0
         self._ended = False
         self._heard = self._wrote = self.loop.time()
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_timer: Deadline | None = None
         self._end_timer: asyncio.TimerHandle | None = None
 
     # -- asked by the core
@@ -205,7 +206,8 @@ class HttpProtocol(H11Protocol):
         if self.conn.partial and not self._ended:
             if self._head_timer is None:
                 timeout = self._service.header_timeout
-                self._head_timer = self.loop.call_later(timeout, self.refuse, 408)
+                late = functools.partial(self.refuse, 408)
+                self._head_timer = Deadline(self.loop, timeout, self.transport, late)
         elif self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

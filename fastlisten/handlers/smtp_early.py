@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 from fastlisten.handlers.base import ConnectionInfo
+from fastlisten.handlers.deadline import Deadline
 from fastlisten.handlers.smtp_events import Refusal
 from fastlisten.handlers.smtp_journal import Journal, Who
 
@@ -61,13 +62,14 @@ class Anteroom(asyncio.Protocol):
         self._refusal = refusal
         self._then = then
         self._journal = journal
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Deadline | None = None
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait."""
         self._transport = cast(asyncio.Transport, transport)
-        self._timer = asyncio.get_running_loop().call_later(self._delay, self._greet)
+        loop = asyncio.get_running_loop()
+        self._timer = Deadline(loop, self._delay, transport, self._greet)
 
     def data_received(self, data: bytes) -> None:
         """Refuse a client that speaks first."""

@@ -208,6 +208,7 @@ class Listener:
                     linger=self._limits.linger,
                     first_byte=self._limits.first_byte,
                     idle=self._limits.idle,
+                    notice_loss=True,
                     **more,
                 )
             )
@@ -271,8 +272,12 @@ class Listener:
                     one.abort()
 
     def abort(self) -> int:
-        """Close all connections at once; return how many there were."""
-        return sum(acceptor.abort() for acceptor in tuple(self._acceptors))
+        """Close all connections at once, with a farewell where it can be told without waiting.
+
+        Returns:
+            How many there were.
+        """
+        return sum(acceptor.abort(farewell=True) for acceptor in tuple(self._acceptors))
 
     async def closed(self) -> None:
         """Wait until the state is CLOSED."""

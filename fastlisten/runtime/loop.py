@@ -85,6 +85,7 @@ async def create_server(
     first_byte_timeout: float = 0.0,
     idle_timeout: float = 0.0,
     linger: float = 0.0,
+    notice_loss: bool = False,
 ) -> ConnectionServer:
     """Create a TCP or Unix stream server on the native accept path of the running loop.
 
@@ -121,6 +122,9 @@ async def create_server(
             0 for ever.
         idle_timeout: seconds between two inputs of a client; 0 for ever.
         linger: seconds to go on sending after close, then reset; 0 leaves it to the kernel.
+        notice_loss: call connection_lost also when a connection is reset, or its client does not
+            answer any more, while reading is paused or input has ended. asyncio notices it at the
+            next write, and the place is held until then.
 
     Returns:
         The server; `asyncio.Server`'s methods and more. Its `wait_closed` waits for the last
@@ -153,6 +157,7 @@ async def create_server(
             "linger": linger,
             "first_byte": first_byte_timeout,
             "idle": idle_timeout,
+            "notice_loss": notice_loss,
         },
         limit=max_connections,
         options=options,

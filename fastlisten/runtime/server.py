@@ -34,6 +34,10 @@ logger = logging.getLogger("fastlisten")
 #: beside a transaction, long beside a look (a scan of the table of slots).
 _DRAIN_PAUSE = 0.05
 
+#: A pause that took so many seconds more than it should have: the process itself stood still, and
+#: its clients are not made to pay for it.
+_STOOD_STILL = 1.0
+
 
 class StoppedError(FastlistenError):
     """The server was asked to stop before it had started."""
@@ -218,8 +222,12 @@ class Server:
         if left:
             logger.info("draining: %s still open, at most %g s", _connections(left), timeout)
         while left and loop.time() < ends and not self._at_once.is_set():
+            began = loop.time()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._at_once.wait(), _DRAIN_PAUSE)
+            late = loop.time() - began - _DRAIN_PAUSE
+            if late > _STOOD_STILL:
+                ends += late
             left = sum(listener.drain() for listener in self.listeners)
         if left:
             aborted = sum(listener.abort() for listener in self.listeners)

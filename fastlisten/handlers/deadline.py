@@ -1,0 +1,70 @@
+"""Deadlines of clients that do not count the time in which the process stood still.
+
+Rules of this file: what the core does with the deadlines that it keeps, for those that a protocol
+has to keep itself: what has arrived is read before a client is judged. A loop that goes on after a
+stop (SIGSTOP, a suspended machine, a call that blocked) calls its timers first and reads then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+
+__all__ = ["Deadline"]
+
+#: Input that waits is given so long to be read, in seconds: some turns of the loop.
+_TURNS = 0.05
+
+#: ... and longer if the timer itself was late: as long as it was late by, but at most so long.
+_LATE_MOST = 10.0
+
+
+class Deadline:
+    """Calls back when a client's time is up, once what it has sent in time has been read.
+
+    Args:
+        loop: the running loop.
+        seconds: from now on.
+        transport: the client's; its input is looked at when the time is up.
+        callback: called without arguments, at most once.
+    """
+
+    __slots__ = ("_callback", "_due", "_handle", "_loop", "_transport")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        transport: asyncio.BaseTransport,
+        callback: Callable[[], object],
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._callback = callback
+        self._due = loop.time() + seconds
+        self._handle = loop.call_later(seconds, self._judge)
+
+    def cancel(self) -> None:
+        """Do not call back any more."""
+        self._handle.cancel()
+        self._callback = _nothing  # who is called back holds this
+
+    def _judge(self) -> None:
+        if not self._input_waits():
+            self._callback()
+            return
+        late = self._loop.time() - self._due
+        self._handle = self._loop.call_later(min(max(late, _TURNS), _LATE_MOST), self._callback)
+
+    def _input_waits(self) -> bool:
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+
+def _nothing() -> None:
+    """Be called instead of who is not called any more."""
