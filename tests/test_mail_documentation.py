@@ -14,7 +14,7 @@ import pytest
 from helpers_mail import cheap_hash
 
 from fastlisten.cli.main import main
-from fastlisten.mail import logins, passwords, penalties
+from fastlisten.mail import accounts_reader, login_memory, logins, passwords, penalties
 from fastlisten.mail.accounts import Roster
 from fastlisten.mail.spool import STALE_AFTER
 
@@ -68,6 +68,10 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         f", {logins.LOGGED} a minute at most;",
         f"at most {passwords.MAX_PASSWORD} octets",
         f"after {STALE_AFTER // 3600} hours",
+        f"fewest failures in the last {penalties.FORGOTTEN / 60:.0f} minutes",
+        {3600: "remembered for an hour"}[round(login_memory.LIFE)],
+        {2: "changed less than two seconds ago"}[round(accounts_reader.QUIET)],
+        {60: "believed after a minute"}[round(accounts_reader.LONGEST)],
     ],
 )
 def test_the_bounds_are_those(row: str) -> None:

@@ -1,13 +1,17 @@
 """Logins: names and passwords, verified within bounds, and nothing told by the time it takes.
 
-Rules of this file: the loop never hashes. An attempt passes three gates, in this order:
+Rules of this file: the loop never hashes. An attempt passes these gates, in this order:
 
     the penalty of its address    penalties.py: waits, one at a time after failures
-    the queue of the process      at most WAITING; more are told to come again
+    what is known                 login_memory.py: a login that was right within the last hour is
+                                  right again, and waits for nothing more
+    the queue of the process      login_queue.py: at most WAITING, those before others against whom
+                                  fewer failures speak, of their address and of the name
     a thread                      at most AT_ONCE, each takes the memory of one hash (64 MiB)
 
-In the thread every attempt costs one verification with the same parameters, whatever is wrong:
-the name, the password, its length, an account that has none (`passwords.Decoys`).
+The penalty comes first: what is known would answer guesses at no cost. In the thread every attempt
+costs one verification with the same parameters, whatever is wrong: the name, the password, its
+length, an account that has none (`passwords.Decoys`).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import logging
 import secrets
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 
 from fastlisten.log_events import log
@@ -26,6 +30,8 @@ from fastlisten.mail import passwords
 from fastlisten.mail.accounts import Account, Roster
 from fastlisten.mail.accounts_reader import Accounts
 from fastlisten.mail.address import AddressError, parse_mailbox
+from fastlisten.mail.login_memory import Known, Memory
+from fastlisten.mail.login_queue import CrowdedError, Queue
 from fastlisten.mail.penalties import LoginsBusyError, Penalties
 
 __all__ = ["Logins", "LoginsBusyError"]
@@ -36,8 +42,14 @@ logger = logging.getLogger("fastlisten.mail")
 #: needs, too.
 AT_ONCE = 2
 
-#: Verifications that wait for a thread: about four seconds of them.
-WAITING = 64
+#: Verifications that wait for a thread: about a quarter of a minute of them. It has to hold the
+#: first guesses of some hundred addresses, which nothing tells from the first logins of others.
+WAITING = 256
+
+_CROWDED = f"{WAITING} logins are waiting"
+
+#: Stands for the hash of a name that has none, so that looking for it costs the same.
+_NO_HASH = "$" * 97
 
 #: Failures that are logged in a minute; of the others their number.
 LOGGED = 60
@@ -65,7 +77,8 @@ class Logins:
         self.available = passwords.available()
         self.penalties = penalties or Penalties()
         self._accounts = accounts
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="logins")
+        self._queue: Queue[Account | None] = Queue(AT_ONCE, WAITING, "logins")
+        self._memory = Memory()
         self._lock = threading.Lock()
         self._under_way = 0
         self._counts = {"succeeded": 0, "failed": 0, "busy": 0}
@@ -98,10 +111,17 @@ class Logins:
         try:
             source = await self.penalties.enter(address)
             try:
-                job = self._submit(name, passwords.prepared(password))
+                secret = passwords.prepared(password)
+                known, account = await self._recall(name, secret)
+                job = None
+                if known is not Known.GOOD:
+                    job = self._submit(self._rank(known, name, source), name, secret)
             except BaseException:
                 self.penalties.leave(source, None)
                 raise
+            if job is None:
+                self._succeeded(source)
+                return account
             job.add_done_callback(
                 partial(self._ended, name, password, (address, listener, session), source)
             )
@@ -118,7 +138,7 @@ class Logins:
 
     def close(self) -> None:
         """End the threads; what waits for one is dropped. Blocks for a verification's time."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._queue.close()
 
     @staticmethod
     async def _wait(job: Future[Account | None]) -> Account | None:
@@ -129,22 +149,43 @@ class Logins:
         """
         try:
             return await asyncio.wrap_future(job)
+        except CrowdedError as error:
+            raise LoginsBusyError(_CROWDED) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             raise LoginsBusyError("logins have ended") from None
 
-    def _submit(self, name: str, secret: bytes | None) -> Future[Account | None]:
+    async def _recall(self, name: str, secret: bytes | None) -> tuple[Known, Account | None]:
+        """Return what is known of a login, and whose it is. The work is the same for all names."""
+        if not self._accounts.current():
+            await asyncio.to_thread(self._accounts.reload)
+        roster = self._accounts.roster
+        account = None if roster is None else roster.login(name)
+        if secret is None:
+            return Known.NOTHING, None
+        whose, phc = name, _NO_HASH
+        if account is not None and account.password:
+            whose, phc = account.name, account.password
+        return self._memory.known(self._memory.login(whose, secret, phc)), account
+
+    def _rank(self, known: Known, name: str, source: str) -> int:
+        """Return what speaks against an attempt."""
+        if known is Known.OLD:
+            return -1  # nobody guesses that
+        return self.penalties.suspicion(source) + self._memory.mistakes(_key(name))
+
+    def _submit(self, rank: int, name: str, secret: bytes | None) -> Future[Account | None]:
+        try:
+            job = self._queue.submit(rank, partial(self._verify, name, secret))
+        except CrowdedError as error:
+            raise LoginsBusyError(_CROWDED) from error
+        except RuntimeError as error:
+            raise LoginsBusyError("logins have ended") from error
         with self._lock:
-            if self._under_way >= AT_ONCE + WAITING:
-                raise LoginsBusyError(f"{WAITING} logins are waiting")
-            try:
-                job = self._pool.submit(self._verify, name, secret)
-            except RuntimeError as error:
-                raise LoginsBusyError("logins have ended") from error
             self._under_way += 1
-            return job
+        return job
 
     # --- in the pool --------------------------------------------------------------------------
 
@@ -164,6 +205,9 @@ class Logins:
             raise LoginsBusyError(str(error)) from error
         known = account is not None and account.password and secret is not None
         if right and known:
+            assert account is not None
+            assert secret is not None
+            self._memory.remember(self._memory.login(account.name, secret, account.password))
             return account
         if not roster.certain:
             raise _UndecidedError("the accounts are being changed")
@@ -193,14 +237,18 @@ class Logins:
             self.penalties.leave(source, None)
             return
         if error is None and job.result() is not None:
-            self.penalties.leave(source, None)
-            with self._lock:
-                self._counts["succeeded"] += 1
+            self._succeeded(source)
             return
+        self._memory.mistaken(_key(name))
         text = f"{name}\0{password}".encode("utf-8", "surrogatepass")
         self.penalties.leave(source, hashlib.blake2b(text, digest_size=16, key=self._key).digest())
         if not undecided:
             self._log(name, *whence)
+
+    def _succeeded(self, source: str) -> None:
+        self.penalties.leave(source, None)
+        with self._lock:
+            self._counts["succeeded"] += 1
 
     def _log(self, name: str, address: str, listener: str = "", session: str = "") -> None:
         """Count and log a failure, or only count it when there are too many."""

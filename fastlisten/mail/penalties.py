@@ -174,6 +174,20 @@ class Penalties:
                 record.queue.remove(turn)
                 self._next(source, record)
 
+    def suspicion(self, source: str) -> int:
+        """Return how many failures speak against an attempt that has entered.
+
+        Others from the same address that are under way may fail, too, and count.
+
+        Args:
+            source: what `enter` gave.
+        """
+        if not source:
+            return 0
+        with self._lock:
+            record = self._records[source]
+            return record.failures + record.inside - 1
+
     def leave(self, source: str, mistake: bytes | None) -> None:
         """End an attempt.
 
