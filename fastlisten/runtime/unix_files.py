@@ -77,9 +77,23 @@ def _remove_stale(path: str) -> None:
 
 def user_id(name: str) -> int:
     """Return the number of a user given by name or number; KeyError for an unknown one."""
-    return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+    number = _number(name)
+    return pwd.getpwnam(name).pw_uid if number is None else number
 
 
 def group_id(name: str) -> int:
     """Return the number of a group given by name or number; KeyError for an unknown one."""
-    return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    number = _number(name)
+    return grp.getgrnam(name).gr_gid if number is None else number
+
+
+def _number(name: str) -> int | None:
+    """Return the number that a name is, None for another name; KeyError for one that is too large.
+
+    The largest 32-bit number means to chown(2) that nothing is to be changed.
+    """
+    if not (name.isascii() and name.isdigit()):
+        return None
+    if len(name) > 10 or int(name) >= 2**32 - 1:
+        raise KeyError(name)
+    return int(name)
