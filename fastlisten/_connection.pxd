@@ -29,6 +29,10 @@ cdef struct Name:
 
 
 # What start_tls() takes; implemented above this module.
+# Whether all callbacks of a connection run in one context, as in asyncio since 3.15.
+cdef bint ONE_CONTEXT
+
+
 cdef class Security:
     cdef uint32_t handshake_time   # milliseconds from start_tls() on
     cdef int take_over(self, Connection connection, waiter) except -1
@@ -64,6 +68,7 @@ cdef class Connection(Endpoint):
     cdef Acceptor acceptor(self)
     cdef bint call_factory(self) except -1
     cdef int connect(self) except -1
+    cdef object own_context(self)
     cdef int hand_over(self) except -1
     cdef int check_loss(self, uint32_t events) except -1
     cdef bytes last_words(self)

@@ -30,6 +30,7 @@ import asyncio
 import logging
 import os
 import socket
+from asyncio.selector_events import _SelectorSocketTransport
 from asyncio.trsock import TransportSocket
 
 cdef enum:
@@ -50,6 +51,10 @@ cdef enum:
 
 cdef object logger = logging.getLogger("asyncio")
 cdef object BufferedProtocol = asyncio.BufferedProtocol
+
+# Since 3.15 all callbacks of an asyncio connection run in one context, a copy of the server's made
+# when it was accepted. Before, each kind ran in a copy: the one of who had last asked for it.
+ONE_CONTEXT = "context" in _SelectorSocketTransport.__init__.__code__.co_varnames
 
 
 # Families by the bytes of an address.
@@ -144,8 +149,11 @@ cdef class Connection(Endpoint):
         # asyncio copies the server's context for the factory, and what the factory left in it
         # again for connection_made and for data_received. The last one is kept only if the factory
         # changed something: else it is the server's, and costs an idle connection nothing.
-        context = PyContext_Copy(acceptor.context)
-        PyContext_Enter(context)
+        # (Under TLS the first byte may have come before: then this runs in its context.)
+        entered = ONE_CONTEXT and self.context is not None
+        context = self.context if entered else PyContext_Copy(acceptor.context)
+        if not entered:
+            PyContext_Enter(context)
         try:
             protocol = acceptor.factory(self) if acceptor.with_connection else acceptor.factory()
         except BaseException as exc:
@@ -159,7 +167,8 @@ cdef class Connection(Endpoint):
             })
             return False
         finally:
-            PyContext_Exit(context)
+            if not entered:
+                PyContext_Exit(context)
         if self.fd < 0:
             # The factory closed the engine.
             return False
@@ -173,7 +182,9 @@ cdef class Connection(Endpoint):
         cdef Acceptor acceptor = self.acceptor()
         cdef AcceptorState *state = self.state()
         cdef Slot *slot = self.slot()
-        context = PyContext_Copy(acceptor.context if self.context is None else self.context)
+        context = acceptor.context if self.context is None else self.context
+        if not ONE_CONTEXT or self.context is None:
+            context = PyContext_Copy(context)
         PyContext_Enter(context)
         try:
             if slot.offset < state.greeting_size:
@@ -186,18 +197,29 @@ cdef class Connection(Endpoint):
                 self.complain("Exception in callback connection_made()", exc)
         finally:
             PyContext_Exit(context)
+        if ONE_CONTEXT and self.fd >= 0 and context != acceptor.context:
+            self.context = context
         self.listen_to()
         return 0
+
+    cdef object own_context(self):
+        """The context of its callbacks; made when it is first needed."""
+        if self.context is None:
+            self.context = PyContext_Copy(self.acceptor().context)
+        return self.context
 
     cdef int event(self, uint32_t events) except -1:
         if not self.slot().flags & (FLAG_IN | FLAG_OUT):
             return self.check_loss(events)
         if self.slot().flags & FLAG_OUT \
                 and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
-            # As in asyncio: in the context of who wrote what had to wait.
-            context = self.extras.context
-            if context is None:
-                context = PyContext_CopyCurrent()
+            if ONE_CONTEXT:
+                context = self.own_context()
+            else:
+                # As in asyncio: in the context of who wrote what had to wait.
+                context = self.extras.context
+                if context is None:
+                    context = PyContext_CopyCurrent()
             PyContext_Enter(context)
             try:
                 self.flush()
@@ -205,9 +227,7 @@ cdef class Connection(Endpoint):
                 PyContext_Exit(context)
         if self.fd >= 0 and self.slot().flags & FLAG_IN \
                 and events & <uint32_t>(EPOLLIN | EPOLLERR | EPOLLHUP):
-            context = self.context
-            if context is None:
-                context = self.context = PyContext_Copy(self.acceptor().context)
+            context = self.own_context()
             PyContext_Enter(context)
             try:
                 if self.flags & BUFFERED:
@@ -462,7 +482,8 @@ cdef class Connection(Endpoint):
         # asyncio adds its reader again: in the caller's context, and also after the end of input,
         # which eof_received is then told once more.
         self.flags &= ~PEER_EOF
-        self.context = PyContext_CopyCurrent()
+        if not ONE_CONTEXT:
+            self.context = PyContext_CopyCurrent()
         self.listen_to()
 
     def is_reading(self):
@@ -485,8 +506,9 @@ cdef class Connection(Endpoint):
         cdef bytes rest
         cdef int error
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data argument must be a bytes-like object, "
-                            f"not {type(data).__name__!r}")
+            # asyncio's own first step; what it says differs between versions.
+            _SelectorSocketTransport.write(self, data)
+            raise TypeError(f"not bytes: {type(data).__name__}")
         if self.flags & (WRITE_EOF | UPGRADING):
             raise RuntimeError("Cannot call write() after write_eof()" if self.flags & WRITE_EOF
                                else "Cannot call write() after start_tls()")
@@ -573,7 +595,8 @@ cdef class Connection(Endpoint):
         if extras.chunks is None:
             extras.chunks = []
         if extras.size == 0:
-            extras.context = PyContext_CopyCurrent()
+            if not ONE_CONTEXT:
+                extras.context = PyContext_CopyCurrent()
             extras.chunks.clear()
             extras.first = 0
             extras.offset = offset
@@ -831,7 +854,10 @@ cdef class Connection(Endpoint):
     cdef int schedule_lost(self, exc) except -1:
         self.slot().deadline = 0
         try:
-            self.loop().call_soon(self._call_connection_lost, exc)
+            if ONE_CONTEXT:
+                self.loop().call_soon(self._call_connection_lost, exc, context=self.own_context())
+            else:
+                self.loop().call_soon(self._call_connection_lost, exc)
         except BaseException:
             # The loop is closed: nobody will ever call back.
             self.give_back()

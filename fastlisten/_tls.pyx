@@ -18,6 +18,7 @@ import os
 import socket
 import ssl
 import sys
+from asyncio.sslproto import _SSLProtocolTransport
 from ssl import (
     MemoryBIO, SSLContext, SSLEOFError, SSLObject, SSLWantReadError, SSLWantWriteError,
     SSLZeroReturnError,
@@ -29,14 +30,13 @@ import _ssl
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.contextvars cimport PyContext_Copy, PyContext_CopyCurrent, PyContext_Enter, \
-    PyContext_Exit
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport strerror
 
 from fastlisten._connection cimport (
-    BUFFERED, CLOSING, CONNECTED, LATE_WRITES, LOST, PAUSED, UPGRADING, Connection,
+    BUFFERED, CLOSING, CONNECTED, LATE_WRITES, LOST, ONE_CONTEXT, PAUSED, UPGRADING, Connection,
     ConnectionAcceptor, Extras, Security,
 )
 from fastlisten._core cimport (
@@ -345,9 +345,7 @@ cdef class TlsConnection(Connection):
         return self.listen_to()
 
     cdef int event(self, uint32_t events) except -1:
-        context = self.context
-        if context is None:
-            context = self.context = PyContext_Copy(self.acceptor().context)
+        context = self.own_context()
         PyContext_Enter(context)
         try:
             self.happened(events)
@@ -781,7 +779,8 @@ cdef class TlsConnection(Connection):
             self.tls |= READ_WANTS_WRITE
             self.listen_to()
         elif code == SSL_ERROR_SYSCALL and error:
-            self.error = error
+            # Newer OpenSSL tries to send an alert when the end comes too early: not the reason.
+            self.error = self.error or error
             self.tls |= RAW_EOF | TRUNCATED
             self.state().truncated += 1
             self.fatal(self.broken(), "Fatal read error on socket transport")
@@ -900,7 +899,8 @@ cdef class TlsConnection(Connection):
         if isinstance(exc, SSLWantWriteError):
             self.tls |= READ_WANTS_WRITE
             return self.listen_to()
-        if isinstance(exc, Disconnected):
+        if isinstance(exc, Disconnected) \
+                or self.error and isinstance(exc, (ConnectionResetError, BrokenPipeError)):
             self.tls |= RAW_EOF | TRUNCATED
             self.state().truncated += 1
             if self.error:
@@ -937,7 +937,8 @@ cdef class TlsConnection(Connection):
         if self.flags & CLOSING or not self.flags & PAUSED:
             return
         self.flags &= ~PAUSED
-        self.context = PyContext_CopyCurrent()
+        if not ONE_CONTEXT:
+            self.context = PyContext_CopyCurrent()
         if self.early is not None or self.tls & UNREAD \
                 or not self.tls & (HANDSHAKE | HELD) and self.session.pending():
             self.loop().call_soon(self._deliver)
@@ -956,7 +957,8 @@ cdef class TlsConnection(Connection):
         """
         cdef Py_ssize_t sent = 0
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
+            _SSLProtocolTransport.write(self, data)
+            raise TypeError(f"not bytes: {type(data).__name__}")
         if not data:
             return
         if self.flags & CLOSING:
@@ -1040,7 +1042,7 @@ cdef class TlsConnection(Connection):
                     self.tls |= RETRY | WRITE_WANTS_READ
                     return sent
                 if code == SSL_ERROR_SYSCALL and error:
-                    self.error = error
+                    self.error = self.error or error
                 else:
                     # The reason is in OpenSSL's queue of errors; Python's ssl words it.
                     self.session.write(memoryview(data)[offset + sent:offset + sent + more])

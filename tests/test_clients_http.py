@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,14 +140,15 @@ def test_curl_asks_for_other_protocols(server: Mail) -> None:
     assert "> Upgrade: h2c" in said
     body, said = curl(server, "--http2", url(server, "applications"))
     assert told(body)["version"] == "1.1"
-    assert "ALPN: offers h2,http/1.1" in said
-    run("curl", "--silent", "--http2-prior-knowledge", place, expect=(52,))
+    assert re.search(r"ALPN: (curl )?offers h2,http/1\.1", said)
+    # "Nothing was returned", or, newer, "a problem in the HTTP2 framing layer".
+    run("curl", "--silent", "--http2-prior-knowledge", place, expect=(16, 52))
     # A proxy is asked for the whole address, which every server must understand.
     body, said = curl(server, "--proxy", place, "http://example.org/path?query")
     assert "> GET http://example.org/path?query HTTP/1.1" in said
     assert (told(body)["path"], told(body)["query"]) == ("/path", "query")
     tunnel = ("--proxytunnel", "--proxy", place, "http://example.org/")
-    done = run("curl", "--silent", "--verbose", *tunnel, expect=(56,))
+    done = run("curl", "--silent", "--verbose", *tunnel, expect=(7, 56))
     assert b"< HTTP/1.1 501 " in done.stderr
 
 

@@ -77,8 +77,11 @@ def test_forgotten_with_its_loop(loop_factory: LoopFactory, lazy: bool) -> None:
         heard = [keeper.heard for keeper in keepers]
         keepers.clear()
         del server
-        with pytest.warns(ResourceWarning, match="event loop gone with 3 connections open"):
+        with pytest.warns(ResourceWarning, match="event loop gone with 3 connections open") as seen:
             gc.collect()
+        # Since 3.15 an object that is being collected can be held by the warning about it.
+        seen.list.clear()
+        gc.collect()
         assert engine() is None
         for client in clients:
             client.settimeout(5)

@@ -251,6 +251,11 @@ def test_a_cancelled_create_server(ours: LoopFactory) -> None:
 
 # --- fork -------------------------------------------------------------------------------------
 
+#: pytest-xdist's, or a pool's of an earlier test.
+may_have_threads = pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded, use of fork:DeprecationWarning"
+)
+
 
 def child(work: Callable[[], bool]) -> int:
     """Fork; return the child's process id. It exits with 0 if `work` returns True."""
@@ -264,6 +269,7 @@ def child(work: Callable[[], bool]) -> int:
     return pid
 
 
+@may_have_threads
 def test_fork(ours: LoopFactory) -> None:
     """The child holds a dead copy; the parent's connections live on; a new loop serves there."""
 
@@ -297,6 +303,7 @@ def test_fork(ours: LoopFactory) -> None:
     assert ("answer", b"parent?") in log
 
 
+@may_have_threads
 def test_fork_before_serving(ours: LoopFactory) -> None:
     """What a pre-forking server does: bind, fork, a loop in each process on the shared socket."""
     with socket.socket() as listening:

@@ -118,7 +118,8 @@ class Talker:
         await self.flush()
 
     async def notify(self) -> None:
-        with contextlib.suppress(ssl.SSLError):
+        # Newer Pythons say of an end that OpenSSL has no word for whatever errno there was last.
+        with contextlib.suppress(OSError):
             self.tls.unwrap()
         await self.flush()
 

@@ -83,12 +83,20 @@ static void describe(SSL *ssl)
 {
     int signature = NID_undef;
     SSL_get_peer_signature_type_nid(ssl, &signature);
-    int group = SSL_get_negotiated_group(ssl);
+#if OPENSSL_VERSION_NUMBER >= 0x30200000L
+    /* The hybrid groups have no NID. */
+    const char *group = SSL_get0_group_name(ssl);
+#else
+    int number = SSL_get_negotiated_group(ssl);
+    const char *group = number == NID_undef ? NULL : OBJ_nid2sn(number);
+#endif
     snprintf(negotiated, sizeof negotiated, "%s %s, %s, %s", SSL_get_version(ssl),
-             SSL_get_cipher_name(ssl), group == NID_undef ? "no group" : OBJ_nid2sn(group),
+             SSL_get_cipher_name(ssl), group == NULL ? "no group" : group,
              signature == NID_undef                 ? "no signature"
              : signature == NID_X9_62_id_ecPublicKey ? "ECDSA"
                                                      : OBJ_nid2sn(signature));
+    /* A name that there is none of is an error, which the next SSL_get_error would find. */
+    ERR_clear_error();
 }
 
 int tls_shake(struct ssl_st *tls, uint32_t *events)

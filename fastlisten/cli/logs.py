@@ -108,19 +108,18 @@ def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     with `tls.sni`. The handshake has failed by then and is counted with others: clients shall not
     fill the log with tracebacks.
     """
-    if isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(
-        unraisable.object, bytes
+    what, exc = unraisable.err_msg or "exception ignored in", unraisable.exc_value
+    # Since Python 3.14 the object is in the message, and None here.
+    if isinstance(exc, UnicodeDecodeError) and (
+        isinstance(unraisable.object, bytes) or "ssl servername callback" in what
     ):
         logging.getLogger("fastlisten").debug(
-            "a client asked for the host name %r, which is not ASCII", unraisable.object
+            "a client asked for the host name %r, which is not ASCII", exc.object
         )
         return
-    logging.getLogger("fastlisten").error(
-        "%s: %r",
-        unraisable.err_msg or "exception ignored in",
-        unraisable.object,
-        exc_info=unraisable.exc_value,
-    )
+    if unraisable.object is not None:
+        what = f"{what}: {unraisable.object!r}"
+    logging.getLogger("fastlisten").error("%s", what, exc_info=exc)
 
 
 class ProgramHandler(QueuedHandler):

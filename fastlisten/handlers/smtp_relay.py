@@ -107,6 +107,8 @@ def _context(ca: str, verified: bool) -> ssl.SSLContext:
     if ca:
         read_file(ca, _LARGEST_CA, "authorities")  # OpenSSL would wait for a pipe, and at a device
     context = ssl.create_default_context(cafile=ca or None)
+    # Some builds of Python leave it to the configuration of OpenSSL, which may name none.
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     if not verified:
         # Encryption without a checked name is better than none, which is the alternative here.
         context.check_hostname = False

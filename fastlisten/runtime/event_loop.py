@@ -11,6 +11,9 @@ copies of connections are closed in the child and live on in the parent; it may 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
+import functools
 import logging
 import os
 import socket
@@ -37,6 +40,38 @@ _Factory = Callable[[], asyncio.BaseProtocol]
 
 #: asyncio's default of `cleanup_socket`.
 CLEANS_UP = sys.version_info >= (3, 13)
+#: What the factory of `connect_accepted_socket` sets in its context reaches the callbacks only
+#: before 3.15.
+FACTORY_OUTSIDE = sys.version_info >= (3, 15)
+
+
+@functools.cache
+def failed_accept_closes() -> bool:
+    """Whether asyncio's connect_accepted_socket closes the socket when it fails.
+
+    Newer releases of several versions do (CPython issue 153133), and no version number tells which:
+    it is tried out, with a socket that is none.
+    """
+
+    class Probe:
+        closed = False
+
+        def setblocking(self, flag: bool) -> None:
+            """Do nothing."""
+
+        def close(self) -> None:
+            """Note it."""
+            self.closed = True
+
+    def factory() -> asyncio.Protocol:
+        raise ZeroDivisionError
+
+    probe = Probe()
+    # Nothing of the loop is needed up to there.
+    function: Any = asyncio.BaseEventLoop._create_connection_transport  # type: ignore[attr-defined]
+    with contextlib.suppress(ZeroDivisionError):
+        function(None, probe, factory, None, "", server_side=True).send(None)
+    return probe.closed
 
 
 class ServerMethods(asyncio.AbstractEventLoop):
@@ -144,20 +179,32 @@ class ServerMethods(asyncio.AbstractEventLoop):
             raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
         if isinstance(sock, SSLSocket):
             raise TypeError("Socket cannot be of type SSLSocket")
-        check_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
-        sock.setblocking(False)
-        set_nodelay(sock)
-        protocol = protocol_factory()
-        if ssl is True:
-            raise ValueError("Server side SSL needs a valid SSLContext")
-        if self._taker is None or self._taker.engine.closed:
-            self._taker = ConnectionAcceptor(engine_for(self), None, None)
         transport: Any
+        try:
+            sock.setblocking(False)
+            set_nodelay(sock)
+            context = contextvars.copy_context()
+            protocol = protocol_factory()
+            if not FACTORY_OUTSIDE:
+                context = contextvars.copy_context()
+            if ssl is True:
+                raise ValueError("Server side SSL needs a valid SSLContext")
+            check_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+            if self._taker is None or self._taker.engine.closed:
+                self._taker = ConnectionAcceptor(engine_for(self), None, None)
+            if ssl:
+                settings = shared_settings(
+                    self._taker.engine, ssl, ssl_handshake_timeout, ssl_shutdown_timeout
+                )
+                transport = context.run(settings.attach, self._taker, sock, protocol)
+            else:
+                transport = context.run(self._taker.attach, sock, protocol)
+        except BaseException:
+            if failed_accept_closes():
+                sock.close()
+            raise
         if ssl:
-            settings = shared_settings(
-                self._taker.engine, ssl, ssl_handshake_timeout, ssl_shutdown_timeout
-            )
-            handshake = settings.attach(self._taker, sock, protocol)
+            handshake, transport = transport, None
             try:
                 transport = await handshake
             except asyncio.CancelledError:
@@ -165,8 +212,6 @@ class ServerMethods(asyncio.AbstractEventLoop):
                 if not handshake.cancelled() and handshake.exception() is None:
                     handshake.result().abort()
                 raise
-        else:
-            transport = self._taker.attach(sock, protocol)
         if self.get_debug():
             view = transport.get_extra_info("socket")
             logger.debug("%r handled: (%r, %r)", view, transport, protocol)
