@@ -62,7 +62,7 @@ def test_it_is_offered_in_clear_to_who_asks_for_that(starttls: bool) -> None:
         ({}, True, HELLO, b"AUTH CRAM-MD5\r\n", b"504 5.5.4 "),
         ({}, True, HELLO, b"AUTH CRAM-MD5 !\r\n", b"504 5.5.4 "),
         ({}, True, HELLO, b"AUTH \xff\r\n", b"504 5.5.4 "),
-        ({}, True, HELLO, b"AUTH PLAIN\t\r\n", b"504 5.5.4 "),
+        ({}, True, HELLO, b"AUTH PLAIN\tx\r\n", b"504 5.5.4 "),
         ({}, True, HELLO, b"AUTH\r\n", b"501 5.5.4 "),
         ({}, True, HELLO, b"AUTH PLAIN A B\r\n", b"501 5.5.4 "),
         ({}, True, HELLO, b"AUTH PLAIN !!!!\r\n", b"501 5.5.2 "),

@@ -199,7 +199,7 @@ def test_a_refused_chunk_is_answered_after_its_octets() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("word", [b"LASTT", b"LAST LAST", b"LAST\t", b"last.", b"\xff"])
+@pytest.mark.parametrize("word", [b"LASTT", b"LAST LAST", b"LAST\tx", b"\tLAST", b"last.", b"\xff"])
 def test_what_is_not_last(word: bytes, size: int) -> None:
     driven = Driven()
     driven.feed(ENVELOPE)
@@ -212,7 +212,7 @@ def test_what_is_not_last(word: bytes, size: int) -> None:
 
 @pytest.mark.parametrize(
     "size",
-    [b"", b"-1", b"+1", b"1k", b"0x10", b"1e3", b"1_0", b"LAST", b"\xd9\xa1", b"1,5", b"1\t"],
+    [b"", b"-1", b"+1", b"1k", b"0x10", b"1e3", b"1_0", b"LAST", b"\xd9\xa1", b"1,5", b"1\tLAST"],
 )
 def test_a_size_that_cannot_be_read_ends_the_session(size: bytes) -> None:
     driven = Driven()

@@ -55,7 +55,7 @@ def test_what_they_are_told() -> None:
         "EHLO": "client",
         "HELO": "client",
         "RSET": "",
-        "NOOP": " some words",
+        "NOOP": "some words",
         "VRFY": "<\ufffd>",
         "HELP": "",
         "QUIT": "",

@@ -39,6 +39,9 @@ RESET = Reset()
 Method = Callable[[Any, bytes, bytes], Event | None]
 
 
+#: The white space of RFC 5234 (WSP).
+_WHITE_SPACE = b" \t"
+
 #: Refusals that are kept until somebody asks for them: more than there are between two batches of
 #: replies, but for messages of LMTP with more recipients than that.
 _MOST_REFUSALS = 256
@@ -133,8 +136,11 @@ class Session(Chunks):
         Raises:
             Refused: it is not carried out.
         """
-        # Spaces at the end are tolerated (4.1.1).
-        verb, _, argument = line.rstrip(b" ").partition(b" ")
+        # White space at the end is tolerated (4.1.1). So are more spaces than one before the
+        # argument, as everywhere; a tab there is not.
+        verb, _, argument = line.rstrip(_WHITE_SPACE).partition(b" ")
+        if argument[:1] == b" ":
+            argument = argument.lstrip(b" ")
         self.verb = verb = verb.upper()
         return self._commands.get(verb, _unknown)(self, verb, argument)
 
