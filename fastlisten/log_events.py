@@ -18,7 +18,16 @@ import os
 import secrets
 from collections.abc import Callable
 
-__all__ = ["EVENTS", "Throttle", "address_text", "log", "new_session", "session_name", "shown"]
+__all__ = [
+    "EVENTS",
+    "Throttle",
+    "address_text",
+    "event_record",
+    "log",
+    "new_session",
+    "session_name",
+    "shown",
+]
 
 _WHO = ("listener", "peer", "port", "session")
 
@@ -59,8 +68,10 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "message-in-circles": (*_MAIL, "count"),
     # the server
     "listening": ("listener", "protocol", "addresses", "limit"),
-    "start-failed": ("listener", "address", "operation", "error"),
+    "listener-note": ("listener",),
+    "configuration-warning": ("key", "value", "line", "error"),
     "configuration-error": ("key", "value", "line", "error"),
+    "start-failed": ("listener", "address", "operation", "error"),
 }  # fmt: skip
 
 
@@ -79,11 +90,23 @@ def log(
             ``from_``. None and empty texts are left out.
     """
     if logger.isEnabledFor(level):
-        # Not logger.log: to find the line of the caller would cost as much as the rest.
-        record = logger.makeRecord(logger.name, level, event, 0, text, values, None)
-        record.event = event
-        record.fields = {name.rstrip("_"): value for name, value in fields.items()}
-        logger.handle(record)
+        logger.handle(event_record(logger.name, level, event, text, values, fields))
+
+
+def event_record(
+    name: str,
+    level: int,
+    event: str,
+    text: str,
+    values: tuple[object, ...],
+    fields: dict[str, object],
+) -> logging.LogRecord:
+    """Return the record of an event; as `log`, for a logger of that name."""
+    # Not by logger.log: to find the line of the caller would cost as much as the rest.
+    record = logging.LogRecord(name, level, event, 0, text, values, None)
+    record.event = event
+    record.fields = {name.rstrip("_"): value for name, value in fields.items()}
+    return record
 
 
 # --- what comes from a peer -----------------------------------------------------------------------

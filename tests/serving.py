@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import json
 import os
 import re
 import shutil
@@ -181,7 +182,9 @@ class Program:
     @property
     def addresses(self) -> dict[str, list[str]]:
         """The bound addresses of each listener that has been listed."""
-        lines = re.findall(r'^listener "(.*)": \S+ on (.*?);', self.out, re.MULTILINE)
+        whole = self.out.rpartition("\n")[0].split("\n")
+        said = "\n".join(json.loads(it)["message"] if it[:1] == "{" else it for it in whole)
+        lines = re.findall(r'^listener "(.*)": \S+ on (.*?);', said, re.MULTILINE)
         return {name: addresses.split(", ") for name, addresses in lines}
 
     def port(self, listener: str = "it", index: int = 0) -> int:

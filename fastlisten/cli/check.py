@@ -10,7 +10,7 @@ from typing import TextIO
 from fastlisten.config import Config, default_config, load
 from fastlisten.errors import ConfigurationError, Problem
 
-__all__ = ["open_config", "run"]
+__all__ = ["open_config", "read_config", "run"]
 
 #: Exit code for a configuration that cannot be used.
 CONFIGURATION_ERROR = 2
@@ -23,14 +23,20 @@ def open_config(file: str | None, err: TextIO) -> Config | None:
         file: its path; None for the embedded default.
         err: receives mistakes and warnings.
     """
+    config = read_config(file, err)
+    if config is not None:
+        _print("warning", config.warnings, err)
+    return config
+
+
+def read_config(file: str | None, err: TextIO) -> Config | None:
+    """Return a configuration as `open_config` does, and leave its warnings to the caller."""
     try:
-        config = default_config() if file is None else load(file)
+        return default_config() if file is None else load(file)
     except ConfigurationError as error:
         _print("warning", error.warnings, err)
         _refused(error, err)
         return None
-    _print("warning", config.warnings, err)
-    return config
 
 
 def run(file: str | None, out: TextIO, err: TextIO) -> int:

@@ -14,7 +14,8 @@ import os
 from typing import TextIO
 
 from fastlisten.cli import account
-from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
+from fastlisten.cli.announce import Announcer
+from fastlisten.cli.check import CONFIGURATION_ERROR, read_config
 from fastlisten.cli.logs import set_up_logging
 from fastlisten.cli.signals import Signals
 from fastlisten.config import Config, ListenerSettings, default_config
@@ -54,32 +55,41 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: Signals | None = No
     if file is None:
         config = _what_can_be_served(default_config(), out)
     else:
-        found = open_config(file, err)
+        found = read_config(file, err)
         if found is None:
             return CONFIGURATION_ERROR
         config = found
+    announcer = Announcer(config.process["log.format"], out, err)
+    if file is not None:
+        for problem in config.warnings:
+            announcer.warning(problem)
     try:
         if file is None:
             _make_default_account(config, out)
         server = Server(config)
         warning = raise_descriptor_limit(config)
     except OSError as error:
-        print(f"error: {error}", file=err)
+        announcer.failed(error)
         return CANNOT_START
     except ConfigurationError as error:
         for problem in error.problems:
-            print(f"error: {problem}", file=err)
+            announcer.refused(problem)
         return CONFIGURATION_ERROR
     log = set_up_logging(config.process["log.level"], config.process["log.format"], err)
     try:
         if warning:
             logger.warning("%s", warning)
-        return _run_loop(server, out, err, signals)
+        return _run_loop(server, announcer, signals)
+    except StartError as error:
+        log.flush()
+        for failure in error.failures:
+            announcer.failed(failure)
+        return CANNOT_START
     finally:
         log.close()
 
 
-def _run_loop(server: Server, out: TextIO, err: TextIO, signals: Signals | None) -> int:
+def _run_loop(server: Server, announcer: Announcer, signals: Signals | None) -> int:
     from fastlisten.runtime.event_loop import new_event_loop
 
     async def serve() -> None:
@@ -89,8 +99,8 @@ def _run_loop(server: Server, out: TextIO, err: TextIO, signals: Signals | None)
             try:
                 if signals is not None:
                     signals.started()
-                for line in server.describe():
-                    print(line, file=out, flush=True)
+                for line, event, fields in server.announcements():
+                    announcer.say(line, event, **fields)
                 await server.main_loop()
             finally:
                 await server.shutdown()
@@ -104,10 +114,8 @@ def _run_loop(server: Server, out: TextIO, err: TextIO, signals: Signals | None)
     try:
         with asyncio.Runner(loop_factory=make_loop) as runner:
             runner.run(serve())
-    except StartError as error:
-        for failure in error.failures:
-            print(f"error: {failure}", file=err)
-        return CANNOT_START
+    except StartError:
+        raise
     except FastlistenError as error:
         # What a handler cannot do without, in its own words; their origin in code tells no more.
         logger.error("%s: %s", "failed" if server.started else "cannot start", error)

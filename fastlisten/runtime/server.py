@@ -336,16 +336,30 @@ class Server:
 
     def describe(self) -> list[str]:
         """Return what is served: a line per listener, and one for each thing to know about it."""
-        lines = []
+        return [line for line, _, _ in self.announcements()]
+
+    def announcements(self) -> list[tuple[str, str, dict[str, object]]]:
+        """Return the same lines, each with its event and fields as in `log_events`."""
+        lines: list[tuple[str, str, dict[str, object]]] = []
         for (settings, handler), listener in zip(self._handlers, self.listeners, strict=True):
-            addresses = ", ".join(bound.address for bound in listener.sockets) or "nothing"
+            addresses = [bound.address for bound in listener.sockets]
             limit, action = settings["max-connections"], settings["limit-action"]
-            lines.append(
-                f'listener "{settings.id}": {settings.protocol} on {addresses}; '
+            line = (
+                f'listener "{settings.id}": {settings.protocol} on '
+                f"{', '.join(addresses) or 'nothing'}; "
                 f"max-connections {limit}, then {action}; "
                 f"needs up to {limit + len(listener.sockets)} descriptors"
             )
-            lines += [f'listener "{settings.id}": {note}' for note in handler.notes()]
+            fields: dict[str, object] = {
+                "listener": settings.id,
+                "protocol": settings.protocol,
+                "addresses": addresses,
+                "limit": limit,
+            }
+            lines.append((line, "listening", fields))
+            for note in handler.notes():
+                line = f'listener "{settings.id}": {note}'
+                lines.append((line, "listener-note", {"listener": settings.id}))
         return lines
 
     @property

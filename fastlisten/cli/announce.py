@@ -1,0 +1,85 @@
+"""What `serve` says besides its log: what is wrong at start, and what is served.
+
+Rules of this file: the same things in the form that `log.format` asks for. As text they are the
+lines that other commands print; as JSON they are records like those of the log, so that whoever
+reads the streams reads one format. What is said before the configuration could be read, is text.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal, TextIO
+
+from fastlisten.cli.logs import JsonFormatter
+from fastlisten.errors import Problem, SocketFailure
+from fastlisten.log_events import event_record
+
+__all__ = ["Announcer"]
+
+
+class Announcer:
+    """Says things on the two streams.
+
+    Args:
+        form: as `log.format`.
+        out: receives what is served.
+        err: receives what is wrong.
+    """
+
+    def __init__(self, form: Literal["text", "json"], out: TextIO, err: TextIO) -> None:
+        self._out = out
+        self._err = err
+        self._json = JsonFormatter() if form == "json" else None
+
+    def say(self, text: str, event: str, **fields: object) -> None:
+        """Say something that is no mistake."""
+        self._write(self._out, logging.INFO, "", text, event, fields)
+
+    def warning(self, problem: Problem) -> None:
+        """Say what is suspicious in the configuration."""
+        fields = _of_problem(problem)
+        self._write(
+            self._err, logging.WARNING, "warning: ", str(problem), "configuration-warning", fields
+        )
+
+    def refused(self, problem: Problem) -> None:
+        """Say what is wrong in the configuration."""
+        fields = _of_problem(problem)
+        self._write(
+            self._err, logging.ERROR, "error: ", str(problem), "configuration-error", fields
+        )
+
+    def failed(self, failure: SocketFailure | OSError) -> None:
+        """Say why the server cannot start."""
+        fields: dict[str, object] = {"error": str(failure)}
+        if isinstance(failure, SocketFailure):
+            fields = {
+                "listener": failure.listener,
+                "address": failure.address,
+                "operation": failure.operation,
+                "error": failure.text,
+            }
+        self._write(self._err, logging.ERROR, "error: ", str(failure), "start-failed", fields)
+
+    def _write(
+        self,
+        stream: TextIO,
+        level: int,
+        prefix: str,
+        text: str,
+        event: str,
+        fields: dict[str, object],
+    ) -> None:
+        line = f"{prefix}{text}"
+        if self._json is not None:
+            line = self._json.format(event_record("fastlisten", level, event, text, (), fields))
+        print(line, file=stream, flush=True)
+
+
+def _of_problem(problem: Problem) -> dict[str, object]:
+    return {
+        "key": problem.key,
+        "value": problem.value,
+        "line": problem.line or None,
+        "error": problem.message,
+    }
