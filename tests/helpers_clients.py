@@ -31,6 +31,9 @@ BOB = "bob@example.org"
 CAROL = "carol@example.org"
 #: An account whose name needs SMTPUTF8.
 ZOE = "zoë@example.org"
+
+#: An address of hers that needs none.
+ZOE_ALIAS = "zoe@example.org"
 #: A bounded number of recipients as smtp-source makes them: it puts numbers before the name.
 CROWD = ("user@example.org", *(f"{number}user@example.org" for number in range(2, 11)))
 
@@ -72,6 +75,8 @@ def accounts() -> str:
     text = ""
     for name in (ALICE, BOB, CAROL, ZOE, *CROWD):
         text += f"[account.{json.dumps(name, ensure_ascii=False)}]\n"
+        if name == ZOE:
+            text += f'aliases = ["{ZOE_ALIAS}"]\n'
         if name in PASSWORDS:
             text += f'password = "{hasher.hash(PASSWORDS[name])}"\n'
     return text

@@ -123,7 +123,7 @@ def test_many_at_once(mail: Mail) -> None:
     async def talk() -> None:
         await asyncio.gather(*(session(number) for number in range(20)))
         message = EmailMessage()
-        message["From"], message["To"], message["Subject"] = SENDER, BOB, "one"
+        message["From"], message["To"], message["Subject"] = ALICE, BOB, "one"
         message.set_content("text\n")
         errors, _ = await aiosmtplib.send(
             message,

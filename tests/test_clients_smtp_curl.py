@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from helpers_clients import ALICE, BOB, CAROL, MESSAGE, PASSWORDS, SENDER, ZOE, Mail, run, serving
+from helpers_clients import (
+    ALICE,
+    BOB,
+    CAROL,
+    MESSAGE,
+    PASSWORDS,
+    SENDER,
+    ZOE,
+    ZOE_ALIAS,
+    Mail,
+    run,
+    serving,
+)
 from serving import external
 
 #: curl's exit codes: sending failed, a login was denied.
@@ -69,7 +81,7 @@ def test_a_user_sends_a_message(
 
 @external("curl")
 def test_passwords_and_names_beyond_ascii(mail: Mail) -> None:
-    curl(mail, "submissions", "--user", f"{ZOE}:{PASSWORDS[ZOE]}", *envelope(BOB, CAROL))
+    curl(mail, "submissions", "--user", f"{ZOE}:{PASSWORDS[ZOE]}", *envelope(ZOE_ALIAS, CAROL))
     assert mail.arrived(CAROL) == [MESSAGE]
 
 

@@ -77,7 +77,7 @@ def deliver(host: str, port: int, subject: str, context: ssl.SSLContext | None =
             session.starttls(context=context)
             session.login(ALICE, PASSWORDS[ALICE])
         refused = session.sendmail(
-            "sender@example.com",
+            ALICE if port == 587 else "sender@example.com",
             "alice@example.org",
             f"Subject: {subject}\r\n\r\n.a line with a dot\r\n".encode(),
         )
@@ -151,7 +151,7 @@ def test_swaks_delivers(net: Net, tmp_path: Path, port: int) -> None:
             done = subprocess.run(
                 [
                     *("swaks", "--server", "10.0.0.21", "--port", str(port)),
-                    *("--helo", "client.example.com", "--from", "sender@example.com"),
+                    *("--helo", "client.example.com", "--from", ALICE),
                     *("--to", "alice@example.org", "--body", "from swaks"),
                     *(user if port == 587 else ()),
                 ],

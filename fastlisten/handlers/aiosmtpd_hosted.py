@@ -31,7 +31,7 @@ from fastlisten.mail.logins import LoginsBusyError
 __all__ = ["Hosted"]
 
 #: Options of the handler smtp that a handler of aiosmtpd leaves without effect.
-_WITHOUT_EFFECT = ("relay", "max-received")
+_WITHOUT_EFFECT = ("relay", "max-received", "sender-must-match")
 
 
 class _Parser(argparse.ArgumentParser):

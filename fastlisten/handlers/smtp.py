@@ -60,6 +60,7 @@ class SmtpHandler(Handler):
     Attributes:
         per_recipient: the reply to a message is one for each recipient.
         role: `mx` or `submission`; the latter takes mail from authenticated clients only.
+        sender_must_match: who has logged in sends as himself.
         max_received: Received fields that a message may have.
         relay: where mail for others goes, None if nowhere.
         reports: sends the notices that senders have asked for.
@@ -94,6 +95,10 @@ class SmtpHandler(Handler):
         self.journal = Journal(settings.listener, self.counts)
         self.max_received: int = self._values["max-received"]
         self.role = self._find_role()
+        must_match = self._values.get("sender-must-match")
+        self.sender_must_match: bool = (
+            self.role == "submission" if must_match is None else must_match
+        )
         self.relay = self._find_relay()
         self.reports = Reports(settings.hostname, self.relay)
         self._trace = Trace(settings.hostname, self.protocol)

@@ -83,7 +83,7 @@ class SmtpConnection(Transactions):
         elif isinstance(event, Mail):
             self._accounts.clear()
             self._homes.clear()
-            self.engine.accept()
+            self._check_sender(event.transaction)
         elif isinstance(event, Reset):
             self._forget()
         elif isinstance(event, Auth):

@@ -134,6 +134,15 @@ OPTIONS: tuple[Option, ...] = (
         "(submission, RFC 6409), which needs the extra `auth`.",
         extra={"default-text": "`submission` on ports 587, 465, 2587 and 2465, else `mx`"},
     ),
+    Option(
+        key="sender-must-match",
+        kind="boolean",
+        default=None,
+        text="A client that has logged in may name only its account's own address as the sender, "
+        "one of its aliases, or what an alias of it catches (else 553 5.7.1); `<>` is always "
+        "allowed.",
+        extra={"default-text": "true with the role `submission`, else false"},
+    ),
     *_RELAY,
     *_AIOSMTPD,
     *_COMMON,

@@ -1,6 +1,9 @@
-"""Whose mail is taken: the recipients of a transaction.
+"""Whose mail is taken: the sender of a transaction, and its recipients.
 
-Rules of this file: answers to RCPT, and nothing after them.
+Rules of this file: answers to MAIL and RCPT, and nothing after them. Where `sender-must-match` is
+set, a user who has logged in sends by addresses whose mail the account gets, and no others. The
+empty sender is anybody's, as with Postfix's reject_sender_login_mismatch: users' programs send
+notices, too.
 
     a mailbox here                    its account
     no mailbox, in a domain of ours   550 5.1.1; never handed to the relay, which might send it back
@@ -15,12 +18,14 @@ The relay is asked at RCPT, so that its refusals reach whom they concern.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from fastlisten.handlers.smtp_events import Recipient
+from fastlisten.handlers.smtp_events import Recipient, Transaction
 from fastlisten.handlers.smtp_messages import Messages
 from fastlisten.handlers.smtp_relay_replies import RelayRefused
 from fastlisten.handlers.smtp_replies import reply
-from fastlisten.mail.accounts import Roster
+from fastlisten.mail.accounts import Account, Roster
+from fastlisten.mail.address import parse_mailbox
 
 __all__ = ["Transactions"]
 
@@ -28,6 +33,11 @@ _UNKNOWN_RECIPIENT = reply(550, "5.1.1", "No such mailbox here")
 _NOT_FOR_OTHERS = reply(550, "5.7.1", "Mail for others is not taken here")
 _LOGIN_FIRST = reply(550, "5.7.1", "Mail for others is not taken here without authentication")
 _NO_ACCOUNTS = reply(451, "4.3.5", "Mailboxes are not known at the moment; try again later")
+
+_LOGIN_ENDED = reply(530, "5.7.0", "Your account has changed since you logged in; log in again")
+
+#: RFC 5321 4.5.3.1.5: octets of a reply's line, its end included.
+_LONGEST_LINE = 512
 
 
 class Transactions(Messages):
@@ -37,14 +47,43 @@ class Transactions(Messages):
 
     def _look_up(self, recipient: Recipient) -> None:
         """Answer RCPT, or have the accounts read again first."""
-        office = self._handler.office
-        if office.accounts.current():
+        if self._handler.office.accounts.current():
             self._answer_recipient(recipient)
         else:
-            office.refresh(asyncio.get_running_loop(), lambda: self._looked_up(recipient))
+            self._refresh(lambda: self._answer_recipient(recipient))
 
-    def _looked_up(self, recipient: Recipient) -> None:
-        self._resume(lambda: self._answer_recipient(recipient))
+    def _refresh(self, then: Callable[[], None]) -> None:
+        """Have the accounts read again, and go on."""
+        loop = asyncio.get_running_loop()
+        self._handler.office.refresh(loop, lambda: self._resume(then))
+
+    # --- MAIL ---------------------------------------------------------------------------------
+
+    def _check_sender(self, transaction: Transaction) -> None:
+        """Answer MAIL, or have the accounts read again first."""
+        login, sender = self._login, transaction.sender
+        if login is None or not sender or not self._handler.sender_must_match:
+            self.engine.accept()
+        elif self._handler.office.accounts.current():
+            self._answer_sender(login, transaction)
+        else:
+            self._refresh(lambda: self._answer_sender(login, transaction))
+
+    def _answer_sender(self, login: Account, transaction: Transaction) -> None:
+        roster = self._handler.office.accounts.roster
+        if roster is None:
+            self.engine.reject(_NO_ACCOUNTS)
+            return
+        valid = roster.admits(login)
+        owner = roster.find(parse_mailbox(transaction.sender))
+        if valid and owner is not None and owner.name == login.name:
+            self.engine.accept()
+        elif not roster.certain:
+            self.engine.reject(_NO_ACCOUNTS)
+        else:
+            self.engine.reject(_not_owned(transaction, login) if valid else _LOGIN_ENDED)
+
+    # --- RCPT ---------------------------------------------------------------------------------
 
     def _answer_recipient(self, recipient: Recipient) -> None:
         roster = self._handler.office.accounts.roster
@@ -97,3 +136,14 @@ class Transactions(Messages):
         else:
             self._handler.counts.relayed("recipient")
             self.engine.accept()
+
+
+def _not_owned(transaction: Transaction, login: Account) -> bytes:
+    """Return the verdict on a sender that is somebody else's, in Postfix's words."""
+    text = f"<{transaction.sender}>: Sender address rejected: not owned by user"
+    # RFC 6531 3.5: only who has asked for SMTPUTF8 can be answered in it.
+    name = login.name if transaction.smtputf8 else login.name.encode("ascii", "replace").decode()
+    answer = reply(553, "5.7.1", f"{text} {name}")
+    if len(answer) > _LONGEST_LINE:
+        answer = reply(553, "5.7.1", f"{text} (yours)")
+    return answer
