@@ -27,8 +27,19 @@ _FILE = "file://"
 # bound keeps a device or a log named by mistake out of memory.
 _LARGEST_FILE = 4 << 20
 
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----")
+# The labels of OpenSSL's pem.h, of which it takes each where it wants a certificate or a key. What
+# stands around the blocks (parameters, other keys, text, a byte-order mark) is left out.
+_CERTIFICATE = re.compile(
+    rb"-----BEGIN (X509 |TRUSTED |)CERTIFICATE-----(.+?)-----END \1CERTIFICATE-----", re.DOTALL
+)
+_KEY = re.compile(
+    rb"-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY-----.*?(?:-----END \1PRIVATE KEY-----|\Z)", re.DOTALL
+)
+
+# Of what a certificate may be trusted for, in DER: TLS clients, anything (RFC 5280 4.2.1.12).
+_CLIENTS = bytes.fromhex("06082b06010505070302"), bytes.fromhex("0604551d2500")
+# The lists of that in what OpenSSL puts behind such a certificate: trusted for, rejected for.
+_TRUST, _REJECT = 0x30, 0xA0
 
 #: The file system in memory that POSIX's shared memory is in (shm_overview(7)).
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
@@ -63,16 +74,16 @@ class Pair:
         Raises:
             PemError: one of them cannot be used, or they do not belong together.
         """
-        found = _CERTIFICATE.findall(self.cert)
-        if not found:
-            raise PemError("there is no certificate in it (PEM)")
-        kind = _KEY.search(self.key)
-        if kind is None:
+        found = _certificates(self.cert)
+        own = _KEY.search(self.key)
+        if own is None:
             raise PemError("there is no private key in it (PEM)", of_key=True)
-        if kind[1].startswith(b"ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in self.key:
+        if own[1].startswith(b"ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in own[0]:
             raise PemError("the key is encrypted; remove its password", of_key=True)
+        if own[1].startswith(b"OPENSSH"):
+            raise PemError("the key is one of OpenSSH's, which TLS does not take", of_key=True)
         _check(found)
-        with _in_memory(b"\n".join(found)) as cert, _in_memory(self.key) as key:
+        with _in_memory(b"\n".join(found)) as cert, _in_memory(own[0] + b"\n") as key:
             try:
                 context.load_cert_chain(cert, key, password=_no_password)
             except ssl.SSLError as error:
@@ -80,7 +91,7 @@ class Pair:
 
     def valid(self) -> tuple[datetime.datetime, datetime.datetime]:
         """Return from when and until when the certificate is valid; `load_into` has taken it."""
-        return _validity(_der(_CERTIFICATE.findall(self.cert)[0]))
+        return _validity(_der(_certificates(self.cert)[0]))
 
 
 def source_file(source: str) -> str:
@@ -110,18 +121,70 @@ def authorities(pem: bytes) -> str:
     """Return the certificates of a text in the form of ``load_verify_locations(cadata=...)``.
 
     Raises:
-        PemError: there is none, or one is damaged.
+        PemError: there is none, or one is damaged, or says that no client shall be believed for it.
     """
-    found = _CERTIFICATE.findall(pem)
-    if not found:
-        raise PemError("there is no certificate in it (PEM)")
+    found = _certificates(pem)
     _check(found)
+    for number, (label, body) in enumerate(_CERTIFICATE.findall(pem), 1):
+        place = f"certificate {number} of {len(found)} in it"
+        try:
+            if label == b"TRUSTED " and not _for_clients(_der(_framed(body))):
+                raise PemError(f"{place} is not trusted for clients")
+        except (ValueError, IndexError):
+            raise PemError(f"{place} is damaged") from None
     return b"\n".join(found).decode("ascii")
 
 
 def fingerprint(pem: bytes) -> str:
     """Return the SHA-256 of a text's first certificate, as `openssl x509 -fingerprint` shows it."""
-    return hashlib.sha256(_der(_CERTIFICATE.findall(pem)[0])).digest().hex(":").upper()
+    return hashlib.sha256(_der(_certificates(pem)[0])).digest().hex(":").upper()
+
+
+def _certificates(pem: bytes) -> list[bytes]:
+    """Return the certificates of a text, each as PEM with the usual label.
+
+    Raises:
+        PemError: there is none.
+    """
+    found = [_plain(label, body) for label, body in _CERTIFICATE.findall(pem)]
+    if not found:
+        raise PemError("there is no certificate in it (PEM)")
+    return found
+
+
+def _framed(body: bytes) -> bytes:
+    return b"-----BEGIN CERTIFICATE-----" + body + b"-----END CERTIFICATE-----"
+
+
+def _plain(label: bytes, body: bytes) -> bytes:
+    block = _framed(body)
+    if label == b"TRUSTED ":
+        # `openssl x509 -trustout` puts what it is trusted for behind the certificate itself.
+        with contextlib.suppress(ValueError, IndexError):  # damaged: `_check` will say so
+            der = _der(block)
+            return ssl.DER_cert_to_PEM_cert(der[: _element(der, 0)[2]]).encode()
+    return block
+
+
+def _for_clients(der: bytes) -> bool:
+    """Whether a trusted certificate may vouch for clients of TLS (openssl-x509(1), TRUST SETTINGS).
+
+    Raises:
+        ValueError, IndexError: there is something else behind the certificate.
+    """
+    at = _element(der, 0)[2]
+    if at == len(der):
+        return True
+    trusted = True
+    _, at, end = _element(der, at)
+    while at < end:
+        tag, start, at = _element(der, at)
+        listed = any(purpose in der[start:at] for purpose in _CLIENTS)
+        if tag == _REJECT and listed:
+            return False
+        if tag == _TRUST:
+            trusted = listed
+    return trusted
 
 
 def _der(block: bytes) -> bytes:
