@@ -1,11 +1,16 @@
 """What several test files share: the axis of event loops, and the count of open descriptors.
 
-Rules of this file: fixtures only, none of them automatic. Helpers that are not fixtures stand in
-``helpers_*.py`` beside the tests that use them.
+Rules of this file: fixtures only, none of them automatic, and the two modules that have to be
+imported first. Helpers that are not fixtures stand in ``helpers_*.py`` beside the tests that use
+them.
 """
 
 from __future__ import annotations
 
+# isort: off
+from isolation import pytest_sessionfinish, pytest_terminal_summary, pytest_unconfigure  # noqa: F401
+
+# isort: on
 import asyncio
 import gc
 import os
