@@ -1,7 +1,8 @@
 """A home, and a place for temporary files, of the test run's own; nothing is left anywhere else.
 
 Rules of this file: imported by conftest.py before anything else is, and whatever is started later
-inherits it. What appears in the real home or in the repository meanwhile fails the run.
+inherits it. What appears in the real home or among the sources meanwhile fails the run; in a work
+tree of git it is only told, since it may be what somebody is writing there.
 """
 
 from __future__ import annotations
@@ -55,12 +56,17 @@ def _data_directories() -> list[Path]:
 
 
 def _everything() -> set[str]:
-    return {name for top in (_ROOT, *_watched) for name in (str(top), *listing(top))}
+    found = {name for top in (_ROOT, *_watched) for name in (str(top), *listing(top))}
+    return {name for name in found if os.path.lexists(name)}
 
 
 def appeared() -> list[str]:
-    """Return what has appeared since the start, in the real home and in the repository."""
-    return sorted(name for name in _everything() - _before if os.path.lexists(name))
+    """Return what has appeared since the start, in the real home and among the sources."""
+    return sorted(_everything() - _before)
+
+
+def _forgiven(name: str) -> bool:
+    return name.startswith(f"{_ROOT}/") and (_ROOT / ".git").exists()
 
 
 def _move_in() -> str:
@@ -89,7 +95,7 @@ _left: list[str] = []
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit
     _watched = _data_directories()
-    _before = {name for name in _everything() if os.path.lexists(name)}
+    _before = _everything()
     _home = _move_in()
 
 
@@ -97,7 +103,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that has left something behind."""
     if _home:
         _left[:] = appeared()
-        if _left:
+        if not all(map(_forgiven, _left)):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

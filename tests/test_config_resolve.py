@@ -256,6 +256,7 @@ def test_process_defaults_come_from_the_host() -> None:
         ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/h"}, "/var/lib/a"),
         ({"XDG_DATA_HOME": "/data", "HOME": "/h"}, "/data/fastlisten"),
         ({"XDG_DATA_HOME": "data", "HOME": "/h"}, "/h/.local/share/fastlisten"),
+        ({"HOME": "h"}, "/var/lib/fastlisten"),
     ],
 )
 def test_data_directory(environ: dict[str, str], directory: str) -> None:

@@ -108,6 +108,13 @@ def test_a_run_that_leaves_something_fails(repository: Path, options: str) -> No
     assert [name for name in left if f"{name}\n" not in section] == []
 
 
+def test_what_appears_in_a_work_tree_is_told(repository: Path) -> None:
+    (repository / ".git").mkdir()
+    done = run(repository, repository / "core")
+    assert done.returncode == 0
+    assert f"{repository / 'core'}\n" in done.stdout.partition("left behind by the tests")[2]
+
+
 def test_what_tools_and_developers_have_there_is_no_test_s(tmp_path: Path) -> None:
     for name in ("__pycache__/a.pyc", ".git/index", ".venv-3.12/bin/python", ".coverage.1", "b/c"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

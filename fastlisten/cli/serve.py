@@ -120,7 +120,11 @@ def _run_loop(server: Server, announcer: Announcer, signals: Signals | None) -> 
         # What a handler cannot do without, in its own words; their origin in code tells no more.
         logger.error("%s: %s", "failed" if server.started else "cannot start", error)
         return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and not server.started:
+            # Descriptors, memory or files that are not to be had; where that was says no more.
+            logger.error("cannot start: %s", error, exc_info=logger.isEnabledFor(logging.DEBUG))
+            return CANNOT_START
         logger.exception("failed" if server.started else "cannot start")
         return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
     return 0

@@ -78,7 +78,10 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         text="Where mail, accounts and generated certificates live.",
         scopes=("process",),
         reload="restart",
-        extra={"default-text": "`$STATE_DIRECTORY`, else `fastlisten` in the XDG data home"},
+        extra={
+            "default-text": "`$STATE_DIRECTORY`, else `fastlisten` in the XDG data home, "
+            "without a home in `/var/lib`"
+        },
     ),
     Option(
         key="server.accounts",

@@ -228,10 +228,14 @@ class Config:
 
 
 def data_directory(environ: Mapping[str, str]) -> str:
-    """Return where data lives when nobody says so: systemd's directory, else the XDG data home."""
+    """Return where data lives when nobody says so: systemd's directory, else the XDG data home.
+
+    A user without a home, as in many containers, has that of daemons (FHS 5.8).
+    """
     if state := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         return state
-    home = environ.get("XDG_DATA_HOME", "")
-    if not os.path.isabs(home):  # the XDG specification: relative paths are ignored
-        home = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "share")
-    return os.path.join(home, "fastlisten")
+    data = environ.get("XDG_DATA_HOME", "")
+    if not os.path.isabs(data):  # the XDG specification: relative paths are ignored
+        home = environ.get("HOME") or os.path.expanduser("~")
+        data = os.path.join(home, ".local", "share") if os.path.isabs(home) else "/var/lib"
+    return os.path.join(data, "fastlisten")
