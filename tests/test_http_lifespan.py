@@ -238,5 +238,5 @@ def test_a_signal_ends_a_start_that_takes_long(tmp_path: Path, number: signal.Si
         until(lambda: "it has begun" in it.out, "the start")
         it.signal(number)
         assert it.ended() == 0
-        assert f"{number.name}: draining" in it.err
+        assert f"{number.name}: stopping" in it.err
         assert "Traceback" not in it.err

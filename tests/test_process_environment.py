@@ -64,6 +64,7 @@ def serve(
 def config(tmp_path: Path) -> str:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "accounts.toml").write_text(ACCOUNTS)
+    (tmp_path / "data" / "accounts.toml").chmod(0o600)
     head = f'[server]\nhostname = "mx.example.org"\ndata-directory = "{tmp_path / "data"}"\n'
     (tmp_path / "mail.toml").write_text(head + LISTENER)
     return str(tmp_path / "mail.toml")

@@ -44,7 +44,9 @@ COMMANDS = {
 
 def configure(directory: Path, *listeners: str) -> None:
     (directory / "data").mkdir(exist_ok=True)
-    (directory / "data" / "accounts.toml").write_text('[account."a.b@example.org"]\n')
+    accounts = directory / "data" / "accounts.toml"
+    accounts.write_text('[account."a.b@example.org"]\n')
+    accounts.chmod(0o600)
     head = '[server]\nhostname = "mx.example.org"\ndata-directory = "data"\n'
     text = "".join(listeners) or LISTENER.format(name="it", bind="127.0.0.1:0")
     (directory / "mail.toml").write_text(
