@@ -17,7 +17,9 @@ cdef enum ConnectionFlag:
     CONNECTED = 128        # connection_made was called
     ABORTED = 256          # what is unsent is not waited for
     UPGRADING = 512        # start_tls() waits for what is unsent
-    LATE_WRITES = 1024     # the unit in which writes after the loss are counted, from here up
+    TIMED_OUT = 1024       # the peer was silent for too long
+    DISMISSED = 2048       # the server ends
+    LATE_WRITES = 4096     # the unit in which writes after the loss are counted, from here up
 
 
 # One end of an IP connection, in numbers: most are never spelled out.

@@ -278,6 +278,7 @@ cdef class Connection(Endpoint):
             self.engine().set_deadline(self.fd, state.idle if state.idle else state.first_byte)
             return 0
         state.timed_out += 1
+        self.flags |= TIMED_OUT
         self.engine().record(R_TIMED_OUT, state, self.fd, 1)
         return self.say_farewell(acceptor.texts[3 if first_byte else 4])
 
@@ -302,6 +303,7 @@ cdef class Connection(Endpoint):
             return 1
         if self.fd < 0 or self.flags & CLOSING:
             return 0
+        self.flags |= DISMISSED
         self.say_farewell(self.acceptor().texts[5])
         return 0
 
@@ -347,6 +349,7 @@ cdef class Connection(Endpoint):
 
     cdef bytes last_words(self):
         """What the peer hears of the end that the server makes now."""
+        self.flags |= DISMISSED
         try:
             words = getattr(self.protocol, "last_words", None)
         except Exception as exc:
@@ -978,9 +981,10 @@ cdef class Connection(Endpoint):
         """Return what is known of the connection (asyncio.BaseTransport.get_extra_info).
 
         Args:
-            name: ``peername``, ``sockname``, ``socket``, or ``listener`` (the id of the
-                listener, None for a server made without one; known while the connection is open,
-                and later if it was asked for).
+            name: ``peername``, ``sockname``, ``socket``, ``listener`` (the id of the listener,
+                None for a server made without one; known while the connection is open, and later
+                if it was asked for), or ``ended_by`` (``timeout`` or ``shutdown`` where the server
+                ends the connection for one of these).
             default: returned for everything else.
         """
         cdef Extras extras
@@ -1007,6 +1011,8 @@ cdef class Connection(Endpoint):
                     return default
                 extras.known[name] = self.acceptor().listener
             return extras.known[name]
+        if name == "ended_by" and self.flags & (TIMED_OUT | DISMISSED):
+            return "timeout" if self.flags & TIMED_OUT else "shutdown"
         return default
 
     def __repr__(self):

@@ -70,6 +70,14 @@ async def test_a_listener_as_it_is(tmp_path: Path) -> None:
             "accept-errors": {},
             "tls-handshake-failures": 0,
             "timed-out": 0,
+            "mail": {
+                "messages": {},
+                "bytes": 0,
+                "rejections": {},
+                "deferrals": {},
+                "logins": {},
+                "sessions-ended": {},
+            },
         }
         with (
             await connect("127.0.0.1", port(it)) as one,

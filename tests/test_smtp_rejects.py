@@ -21,7 +21,6 @@ from smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, Served, codes, read_all, r
 
 from fastlisten import testing
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp_counts import reason_of
 from fastlisten.log_events import MOST, Throttle
 
 PASSWORD = "correct horse"
@@ -333,19 +332,6 @@ def test_nothing_of_a_clients_forges_or_floods(
         assert len(one["message"]) < 800
 
 
-def test_reasons_are_a_bounded_set() -> None:
-    """They are labels of metrics: no code and no status of anybody's makes another."""
-    verbs = (b"", b"RCPT", b"MAIL", b"AUTH", b"STARTTLS", b"GET", b"X")
-    reasons = {
-        reason_of(b"%d 5.%d.%d text\r\n" % (code, subject, detail), verb)
-        for code in (*range(400, 600), 999)
-        for subject in range(8)
-        for detail in range(8)
-        for verb in verbs
-    } | {reason_of(b"4", b""), reason_of(b"", b"")}
-    assert len(reasons) <= 22
-
-
 # --- sessions ---------------------------------------------------------------------------------
 
 
@@ -392,6 +378,26 @@ def test_how_sessions_end(plain: Served, caplog: pytest.LogCaptureFixture) -> No
     until(lambda: len(events(caplog, "session-ended")) == 3, "the end")
     reasons = [one["reason"] for one in events(caplog, "session-ended")]
     assert reasons == ["client-closed", "reset", "rejected"]
+
+
+def test_how_the_server_ends_sessions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """For silence, and because it ends itself."""
+
+    async def main(idle: float) -> bytes:
+        async with testing.serve(
+            SmtpHandler, data_directory=str(tmp_path), idle_timeout=idle
+        ) as at:
+            reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
+            writer.write(HELLO)
+            await reader.readuntil(b"250 HELP\r\n")
+            said = await reader.read() if idle else b""
+        said += await reader.read()
+        writer.close()
+        return said
+
+    assert asyncio.run(main(0.1)).startswith(b"421 4.4.2 ")
+    assert asyncio.run(main(0.0)).startswith(b"421 4.3.2 ")
+    assert [one["reason"] for one in events(caplog, "session-ended")] == ["timeout", "shutdown"]
 
 
 def test_sessions_of_scanners_are_bounded(plain: Served, caplog: pytest.LogCaptureFixture) -> None:

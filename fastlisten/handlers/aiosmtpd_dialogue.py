@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import inspect
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -369,10 +370,12 @@ class Dialogue:
         else:
             envelope.content = content
         envelope.original_content = content
+        began = time.monotonic()
         status = await self._call("DATA")
         reply = _OK if status is MISSING else self._reply(status)
         connection.forget()
         if reply.startswith(b"2"):
+            self._site.journal.counts.delivery(time.monotonic() - began)
             connection.engine.accept(reply)
         else:
             connection.engine.reject(reply)

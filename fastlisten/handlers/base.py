@@ -18,6 +18,7 @@ from fastlisten.option import Option
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
+    from fastlisten.handlers.smtp_counts import Counts
 
 __all__ = ["ConnectionInfo", "Handler", "HandlerSettings", "Reason", "SettingError"]
 
@@ -114,6 +115,7 @@ class Handler:
             certificate is needed although TLS does not begin with the first byte.
         alpn: protocol names for TLS ALPN (RFC 7301).
         options: the handler's rows of the option table.
+        counts: what is counted of its mail, for the metrics; None where there is none.
         greeting: sent natively as soon as the connection is ready (after PROXY and TLS); the
             protocol object must not send it again. Empty: nothing is sent.
         settings: as given.
@@ -129,6 +131,7 @@ class Handler:
     options: ClassVar[tuple[Option, ...]] = ()
 
     greeting: bytes = b""
+    counts: Counts | None = None
 
     def __init__(self, settings: HandlerSettings) -> None:
         self.settings = settings

@@ -91,7 +91,7 @@ class SmtpHandler(Handler):
             # The native core greets at once; so the connection is made at once, and greets.
             self.greeting = b""
             self.lazy = False  # type: ignore[misc]  # read from the instance
-        self.counts = Counts()
+        self.counts: Counts = Counts()
         self.journal = Journal(settings.listener, self.counts)
         self.max_received: int = self._values["max-received"]
         self.role = self._find_role()

@@ -10,7 +10,7 @@ import bisect
 
 from fastlisten.handlers.smtp_verbs import HTTP_VERBS
 
-__all__ = ["DURATIONS", "Counts", "reason_of"]
+__all__ = ["DURATIONS", "REASONS", "Counts", "reason_of"]
 
 #: Upper bounds of the histogram of deliveries, in seconds: a disk that syncs at once, a busy one,
 #: a relay, a relay that lets its clients wait.
@@ -54,6 +54,21 @@ _POLICY = {b"RCPT": "relay-denied", b"MAIL": "sender-denied"}
 _NOT_NOW = {b"AUTH": "login-deferred", b"STARTTLS": "tls-unavailable"}
 
 
+#: All that `reason_of` gives, and what is found before there is an engine.
+REASONS = frozenset(
+    {
+        *_EXACT.values(),
+        *_BY_CODE.values(),
+        *_POLICY.values(),
+        *_NOT_NOW.values(),
+        "deferred",
+        "http",
+        "other",
+        "pregreet",
+    }
+)
+
+
 def reason_of(reply: bytes, verb: bytes) -> str:
     """Return which kind a negative reply is: one of some twenty words.
 
@@ -81,8 +96,9 @@ class Counts:
     """What is counted since the start; changed on one loop.
 
     Attributes:
-        messages: those that came whole, by result: accepted, rejected (5xx), deferred (4xx). In
-            LMTP a message is accepted if one recipient has it.
+        messages: by result: accepted, rejected (5xx), deferred (4xx); those that were cut off, and
+            transactions without a message, do not count. In LMTP a message is accepted if one
+            recipient has it.
         octets: of the accepted ones.
         rejections: negative replies by class and reason: ``("5xx", "unknown-recipient")``.
         logins: by result: succeeded, failed, deferred.
@@ -112,6 +128,19 @@ class Counts:
         self.ends: dict[str, int] = {}
         self.durations = [0] * (len(DURATIONS) + 1)
         self.seconds = 0.0
+
+    def copy(self) -> Counts:
+        """Return what is counted now."""
+        other = Counts()
+        other.messages = self.messages.copy()
+        other.octets = self.octets
+        other.rejections = self.rejections.copy()
+        other.logins = self.logins.copy()
+        other.relay = self.relay.copy()
+        other.ends = self.ends.copy()
+        other.durations = self.durations.copy()
+        other.seconds = self.seconds
+        return other
 
     def message(self, result: str, octets: int = 0) -> None:
         """Count a message."""

@@ -198,6 +198,7 @@ class Engine(Answers):
             event = RESET
         if self.ended:
             self._state = _COMMAND
+            self._limits.counts.message("rejected")
             refusal, transaction = self._for_each(self._refusal), self.transaction
             self.transaction = None
             self._refuse(refusal, (), transaction)
@@ -220,6 +221,7 @@ class Engine(Answers):
         if transaction.body != "BINARYMIME":
             self.judge(piece)
             if self.bare:
+                self._limits.counts.message("rejected")
                 return self._refuse_chunk(self._for_each_if_final(replies.BARE))
         if self._left:
             return Content(piece, False)

@@ -108,6 +108,7 @@ class Extensions(Session):
         except Refused as error:
             return self._refuse_chunk(error.reply)
         if self._size > self._limits.max_message_size:
+            self._limits.counts.message("rejected")
             return self._refuse_chunk(self._for_each_if_final(self._limits.too_large))
         self._state = State.CHUNK
         return None

@@ -268,6 +268,10 @@ class Flow(asyncio.Protocol):
 
     def _reason(self, exc: Exception | None) -> str:
         """Return why a session has ended that did not end in its protocol."""
+        transport = self._transport
+        ended_by = None if transport is None else transport.get_extra_info("ended_by")
+        if ended_by is not None:
+            return str(ended_by)
         if self.engine.securing:
             return "tls-failed"
         if exc is not None:

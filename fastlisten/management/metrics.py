@@ -13,6 +13,8 @@ and alerts are built on them.
     fastlisten_worker_restarts_total{worker}
     fastlisten_config_last_reload_successful                    1 or 0
     fastlisten_certificate_expiry_timestamp_seconds{listener,certificate}   self-signed: ""
+
+Those of mail are in mail_metrics.py.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
+from fastlisten.management.mail_metrics import mail_metrics
 from fastlisten.management.representation import errno_name
 from fastlisten.runtime.control import Control, ListenerReport
 
@@ -99,6 +102,7 @@ class Metrics(Collector):
                 errors.add_metric((report.id, worker, errno_name(number)), count)
             handshakes.add_metric((report.id, worker), report.handshake_failures)
         yield from (connections, limit, accepted, refused, errors, handshakes)
+        yield from mail_metrics(self._reports, worker)
         restarts = CounterMetricFamily(
             "fastlisten_worker_restarts",
             "Workers that were replaced because they had ended unasked.",

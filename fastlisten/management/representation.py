@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from fastlisten.handlers.smtp_counts import Counts
 from fastlisten.runtime.control import MAX_LIMIT, ListenerReport
 from fastlisten.runtime.listener import State
 
@@ -38,7 +39,23 @@ def listener_json(report: ListenerReport) -> dict[str, Any]:
         },
         "tls-handshake-failures": report.handshake_failures,
         "timed-out": report.timed_out,
+        "mail": _mail_json(report.mail or Counts()),
     }
+
+
+def _mail_json(counts: Counts) -> dict[str, Any]:
+    return {
+        "messages": dict(counts.messages),
+        "bytes": counts.octets,
+        "rejections": _by_reason(counts, "5xx"),
+        "deferrals": _by_reason(counts, "4xx"),
+        "logins": dict(counts.logins),
+        "sessions-ended": dict(counts.ends),
+    }
+
+
+def _by_reason(counts: Counts, of: str) -> dict[str, int]:
+    return {reason: count for (kind, reason), count in counts.rejections.items() if kind == of}
 
 
 def _object(text: str, properties: dict[str, Any]) -> dict[str, Any]:
@@ -58,6 +75,26 @@ def _string(text: str, **more: Any) -> dict[str, Any]:
 def _count(text: str, **more: Any) -> dict[str, Any]:
     return {"type": "integer", "minimum": 0, "description": text, **more}
 
+
+def _counts(text: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": text,
+        "additionalProperties": {"type": "integer", "minimum": 1},
+    }
+
+
+_MAIL = _object(
+    "What was counted of a listener's mail since the start. What has not occurred is left out.",
+    {
+        "messages": _counts("By result: accepted, rejected, deferred."),
+        "bytes": _count("Of the accepted ones."),
+        "rejections": _counts("Replies 5xx, by reason."),
+        "deferrals": _counts("Replies 4xx, by reason."),
+        "logins": _counts("By result: succeeded, failed, deferred."),
+        "sessions-ended": _counts("By reason."),
+    },
+)
 
 _STATE = _string(
     "listening: accepts. full: no place is left, clients wait in the backlog. paused: accepts "
@@ -102,12 +139,14 @@ _LISTENER = _object(
         },
         "tls-handshake-failures": _count("TLS handshakes that failed."),
         "timed-out": _count("Connections closed for silence."),
+        "mail": {"$ref": "#/components/schemas/Mail"},
     },
 )
 
 #: The schemas of the document's components, by name.
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Listener": _LISTENER,
+    "Mail": _MAIL,
     "Listeners": _object(
         "All listeners, in order of id.",
         {"listeners": {"type": "array", "items": {"$ref": "#/components/schemas/Listener"}}},

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fastlisten.errors import FastlistenError
+from fastlisten.handlers.smtp_counts import Counts
 from fastlisten.runtime.listener import Listener, State
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class ListenerReport:
         accept_errors: failures of accept(2) since the start, by errno; 0 stands for others.
         handshake_failures: failed TLS handshakes since the start.
         timed_out: connections closed for silence since the start.
+        mail: what was counted of its mail since the start, None where it has none.
     """
 
     id: str
@@ -93,6 +95,7 @@ class ListenerReport:
     accept_errors: Mapping[int, int]
     handshake_failures: int
     timed_out: int
+    mail: Counts | None
 
 
 class Control:
@@ -287,4 +290,5 @@ def _report(listener: Listener) -> ListenerReport:
         accept_errors=listener.accept_errors(),
         handshake_failures=counted.get("handshake_failures", 0),
         timed_out=counted.get("timed_out", 0),
+        mail=None if listener.handler.counts is None else listener.handler.counts.copy(),
     )
