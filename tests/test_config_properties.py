@@ -54,6 +54,7 @@ _GOOD = {
     "networks": ["[]", '"10.0.0.0/8"', '["10.0.0.0/8", "::/0"]'],
     "rate": ['"20 / 5m"', "false"],
     "tos": ['"EF"', "184", "false"],
+    "mailbox": ['"alice@example.org"'],
     "hostname": ['"mx.example.org"'],
     "url": ['"https://mail.example.org"', '"jmap.example.org:8080"', '"http://[::1]:80/x/"'],
     "hostnames": ["[]", '"a.org"', '["a.org", "::1"]'],

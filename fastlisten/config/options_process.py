@@ -92,6 +92,16 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         extra={"default-text": "`accounts.toml` in the data directory"},
     ),
     Option(
+        key="server.postmaster",
+        kind="mailbox",
+        default=None,
+        text="The account that gets the mail for postmaster: without a domain, of the server's "
+        "host name, and of each local domain where nobody has that name.",
+        scopes=("process",),
+        reload="restart",
+        extra={"default-text": "the first account or alias called postmaster, else the first"},
+    ),
+    Option(
         key="server.control-socket",
         kind="path",
         default=None,

@@ -24,6 +24,7 @@ from fastlisten.config.grammar import (
 )
 from fastlisten.config.secret_names import NOT_SHOWN, Secret
 from fastlisten.config.text import quote
+from fastlisten.mail.address import AddressError, parse_mailbox
 from fastlisten.option import Option
 
 __all__ = ["SCALARS"]
@@ -156,6 +157,13 @@ def _name(option: Option, raw: Any) -> str:
     return raw
 
 
+def _mailbox(option: Option, raw: Any) -> str:
+    try:
+        return parse_mailbox(text_of(raw)).text
+    except AddressError as error:
+        raise BadValueError(f"this is no address: {error}") from None
+
+
 def _line(option: Option, raw: Any) -> str:
     text = text_of(raw)
     if option.maximum is not None and len(text.encode()) > option.maximum:
@@ -284,6 +292,7 @@ SCALARS: dict[str, Kind] = {
         _words("text that is not empty"),
     ),
     "name": Kind(_name, _text_or_false, _same, _words("an id")),
+    "mailbox": Kind(_mailbox, _text_or_false, _same, _words('an address as "alice@example.org"')),
     "line": Kind(_line, _text_or_false, _same, _describe_line),
     "choice": Kind(_choice, _text_or_false, _same, _describe_choice),
     "workers": Kind(

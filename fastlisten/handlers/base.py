@@ -66,7 +66,8 @@ class HandlerSettings:
         options: the handler's own rows, resolved for this listener: key without the protocol's
             prefix (``relay`` for ``smtp.relay``) to typed value.
         extra: what else a server gives: ``control`` (its `runtime.control.Control`), ``accounts``
-            (the file's name) and ``app``; free for programs that use a handler as a library.
+            (the file's name), ``postmaster`` (an account's name) and ``app``; free for programs
+            that use a handler as a library.
     """
 
     listener: str

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         serve_smtp,
     )
     from fastlisten.handlers.aiosmtpd_hosted import Hosted
+    from fastlisten.mail.accounts_reader import Accounts
 
 __all__ = [
     "Controller",
@@ -45,6 +46,9 @@ __all__ = [
     "UnthreadedController",
     "serve_smtp",
 ]
+
+#: Seconds between two looks at an accounts file that is being written at start.
+_INTERVAL = 0.1
 
 
 def __getattr__(name: str) -> Any:
@@ -209,6 +213,7 @@ class SmtpHandler(Handler):
 
         Raises:
             ValueError: there is no data directory to deliver to.
+            SettingError: the postmaster has no account.
         """
         if not self.settings.data_directory:
             raise ValueError(f"the {self.name} handler needs a data directory")
@@ -216,13 +221,32 @@ class SmtpHandler(Handler):
             self.settings.data_directory, self.settings.extra.get("accounts", "")
         )
         self._office = office
-        await asyncio.to_thread(office.accounts.reload)
-        if self._hosted is not None:
-            try:
+        try:
+            if self._hosted is not None:
+                await asyncio.to_thread(office.accounts.reload)
                 self._hosted.start(office)
-            except BaseException:
-                await self.stop()
-                raise
+            else:
+                await self._read_accounts(office.accounts)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _read_accounts(self, accounts: Accounts) -> None:
+        """Read the accounts for the first time.
+
+        Raises:
+            SettingError: the postmaster has no account.
+        """
+        postmaster = self.settings.extra.get("postmaster", "")
+        accounts.appoint(postmaster, self.settings.hostname)
+        roster = await asyncio.to_thread(accounts.reload)
+        while not (roster is None or roster.appointed or roster.certain):
+            # The file may be half written, and the account still to come.
+            await asyncio.sleep(_INTERVAL)
+            roster = await asyncio.to_thread(accounts.reload)
+        if roster is not None and not roster.appointed:
+            message = f"server.postmaster: {accounts.path} has no account {postmaster}"
+            raise SettingError("server.postmaster", message)
 
     async def stop(self) -> None:
         """Leave the post office; what is being delivered is waited for."""

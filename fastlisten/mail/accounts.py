@@ -9,11 +9,12 @@ of the file says and never changes; a `Transition` is what can be said while a n
 half written. Which of them is in force is accounts_reader.py's business.
 
 Addresses are looked up exactly first, then without regard to case. The mailbox `postmaster` of
-every local domain, and the one without a domain, exist always (RFC 5321 4.5.1): they are the
-account or alias of that name; failing that, of the first that is called postmaster in another
-domain; failing that, the first account of the file. An alias without a local part takes all mail
-of its domain that nobody else gets. An account without a password gets mail, and nobody can log
-in to it.
+every local domain and of the server's own name (where its notices come from), and the one without
+a domain, exist always (RFC 5321 4.5.1): they are the account or alias of that name; failing that,
+the account that the configuration has appointed; failing that, the first that is called postmaster
+in another domain; failing that, the first account of the file. An alias without a local part takes
+all mail of its domain that nobody else gets. An account without a password gets mail, and nobody
+can log in to it.
 """
 
 from __future__ import annotations
@@ -69,11 +70,21 @@ class Roster:
 
     Attributes:
         accounts: in the file's order.
+        appointed: the account that shall be postmaster is there, or none has been named.
         certain: what it does not know does not exist. False while a file may be half written:
             nothing may be refused for good then.
     """
 
-    __slots__ = ("_catch_all", "_domains", "_exact", "_folded", "_postmaster", "accounts")
+    __slots__ = (
+        "_catch_all",
+        "_domains",
+        "_exact",
+        "_folded",
+        "_hosts",
+        "_postmaster",
+        "accounts",
+        "appointed",
+    )
 
     certain: ClassVar[bool] = True
 
@@ -83,7 +94,9 @@ class Roster:
         self._exact: dict[tuple[str, str], Account] = {}
         self._folded: dict[tuple[str, str], Account] = {}
         self._catch_all: dict[str, Account] = {}
+        self._hosts: frozenset[str] = frozenset()
         self._postmaster: Account | None = None
+        self.appointed = True
         for account in accounts:
             for text in (account.name, *account.aliases):
                 mailbox = parse_alias(text)
@@ -99,12 +112,33 @@ class Roster:
             self._postmaster = accounts[0]
         self._domains = frozenset(domain for _, domain in self._exact) | self._catch_all.keys()
 
+    def appoint(self, name: str, hosts: frozenset[str]) -> None:
+        """Choose who is postmaster, before anybody is told of this roster.
+
+        Args:
+            name: the account's address or alias; empty to leave it to the file.
+            hosts: domains, as `domain_key` gives them, whose postmaster that is besides the local
+                ones.
+        """
+        self._hosts = hosts
+        account = self.login(name) if name else None
+        if account is not None:
+            self._postmaster = account
+        self.appointed = account is not None or not name
+
+    @property
+    def postmaster(self) -> Account | None:
+        """Who gets mail for a postmaster whom nobody has the name of."""
+        return self._postmaster
+
     def find(self, mailbox: Mailbox) -> Account | None:
         """Return the account that gets mail for a mailbox, or None."""
         account = self.named(mailbox)
         if account is None:
             domain = mailbox.domain
-            if mailbox.local.casefold() == "postmaster" and (not domain or self.is_local(domain)):
+            if mailbox.local.casefold() == "postmaster" and (
+                not domain or self.is_local(domain) or domain in self._hosts
+            ):
                 return self._postmaster
             account = self._catch_all.get(domain)
         return account
@@ -187,6 +221,7 @@ class Transition(Roster):
         self._coming = coming
         self._domains = coming._domains | self._before._domains
         self._first = before is None
+        self.appointed = self._before.appointed if before else coming.appointed
         known = {account.name for account in self._before.accounts}
         new = (account for account in coming.accounts if account.name not in known)
         self.accounts = (*self._before.accounts, *new)

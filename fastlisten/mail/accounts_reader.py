@@ -29,6 +29,7 @@ from typing import NamedTuple
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.mail import leases
 from fastlisten.mail.accounts import Roster, Transition, read_accounts
+from fastlisten.mail.address import AddressError, parse_mailbox
 
 __all__ = ["LONGEST", "QUIET", "Accounts"]
 
@@ -102,6 +103,27 @@ class Accounts:
         self._taken = 0.0  # when the file was read last
         self._again = 0.0  # when the same file is to be read again
         self._reported: _Signature | None = None
+        self._postmaster = ""
+        self._hosts: frozenset[str] = frozenset()
+
+    def appoint(self, postmaster: str, hostname: str) -> None:
+        """Choose who is postmaster; holds when the file is read again, which it is to be.
+
+        Args:
+            postmaster: the account's address or alias, empty to leave it to the file.
+            hostname: the name of a server that sends notices as postmaster at that name.
+        """
+        try:
+            host = parse_mailbox(f"postmaster@{hostname}").domain
+        except AddressError:
+            hosts = self._hosts  # no client can write to it
+        else:
+            hosts = self._hosts | {host}
+        with self._lock:
+            chosen = postmaster or self._postmaster
+            if (chosen, hosts) != (self._postmaster, self._hosts):
+                self._postmaster, self._hosts = chosen, hosts
+                self._again = 0.0
 
     def current(self) -> bool:
         """Whether reading the file again would bring nothing new now. One stat(2)."""
@@ -160,6 +182,7 @@ class Accounts:
             if not content.strip(b"\0 \t\r\n"):
                 raise ConfigurationError([Problem(_EMPTY, str(self.path))])
             roster = Roster.parse(content, str(self.path))
+            roster.appoint(self._postmaster, self._hosts)
         except (OSError, ConfigurationError, _TornError) as error:
             return _Version(signature or self._look(), None, error)
         # A file from the future says nothing by its time.
@@ -175,7 +198,14 @@ class Accounts:
             os.close(fd)
 
     def _compare(self, roster: Roster) -> None:
-        """Say what is new, so that half a file does not go by unseen."""
+        """Say what is new or missing, so that half a file does not go by unseen."""
+        if not roster.appointed and (self._whole is None or self._whole.appointed):
+            logger.warning(
+                "%s has no account %s, who is to be postmaster: that mail goes to %s",
+                self.path,
+                self._postmaster,
+                roster.postmaster.name if roster.postmaster else "nobody",
+            )
         if self._whole is None:
             return
         before = {account.name for account in self._whole.accounts}

@@ -66,6 +66,7 @@ def make_handler(
         options=settings.handler_options,
         extra={
             "accounts": config.process["server.accounts"] or "",
+            "postmaster": config.process["server.postmaster"] or "",
             "app": settings["app"],
             "control": control,
         },
