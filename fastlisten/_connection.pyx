@@ -303,8 +303,22 @@ cdef class Connection(Endpoint):
             return 1
         if self.fd < 0 or self.flags & CLOSING:
             return 0
-        self.flags |= DISMISSED
-        self.say_farewell(self.acceptor().texts[5])
+        text = self.last_words()
+        if self.fd < 0 or self.flags & CLOSING:
+            return 0
+        self.say_farewell(text)
+        return 0
+
+    cdef int dismiss(self) except -1:
+        cdef bytes text
+        if self.flags & CLOSING:
+            return 0
+        text = self.last_words()
+        if self.fd < 0 or self.flags & CLOSING:
+            return 0
+        if text:
+            return self.say_farewell(text)
+        self.close()
         return 0
 
     cdef int say_farewell(self, bytes text) except -1:
@@ -342,9 +356,9 @@ cdef class Connection(Endpoint):
             if text:
                 # Behind what waits for room: whatever does not go out now never will.
                 self.write(text)
-        if self.fd >= 0:
-            # Unread bytes would turn the close into a reset that overtakes the text.
-            recv(self.fd, self.engine().buffer, RECEIVE, MSG_DONTWAIT)
+                if self.fd >= 0:
+                    # Unread bytes would turn the close into a reset that overtakes the text.
+                    recv(self.fd, self.engine().buffer, RECEIVE, MSG_DONTWAIT)
         return self.force_close(None)
 
     cdef bytes last_words(self):

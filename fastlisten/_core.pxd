@@ -303,6 +303,7 @@ cdef class Endpoint:
     cdef int drain(self) except -1
     cdef int abort_now(self) except -1
     cdef int cut(self) except -1
+    cdef int dismiss(self) except -1
     cdef int dropped(self) except -1
 
 

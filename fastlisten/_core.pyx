@@ -1827,6 +1827,10 @@ cdef class Endpoint:
         """Close at once, with a farewell if it can be told at once."""
         return self.abort_now()
 
+    cdef int dismiss(self) except -1:
+        """Close with a farewell, once all is sent."""
+        return 0
+
     cdef int dropped(self) except -1:
         """The engine closes the descriptor; forget it."""
         self.fd = -1
@@ -1856,7 +1860,7 @@ cdef class Acceptor:
         overload: sent to a connection for which there is no descriptor.
         farewell_first_byte: sent when `first_byte` has passed.
         farewell_idle: sent when `idle` has passed.
-        farewell_shutdown: sent by `drain`.
+        farewell_shutdown: sent by `drain`, `close_clients` and `abort`.
         linger: seconds to go on sending after close, then reset; 0 leaves it to the kernel.
         first_byte: seconds that a client may be silent after accept; 0 for ever.
         idle: seconds between two inputs; 0 for ever.
@@ -2009,12 +2013,15 @@ cdef class Acceptor:
     def close_clients(self):
         """Close all connections that have a protocol once their bytes are sent, silent ones now.
 
+        They hear `farewell_shutdown` before, if there is one.
+
         Returns:
             How many there were.
         """
         cdef Engine engine = self.engine
         cdef uint32_t fd
         cdef Slot *slot
+        cdef Endpoint endpoint
         found = 0
         for fd in range(engine.top):
             slot = &engine.table[fd]
@@ -2022,9 +2029,12 @@ cdef class Acceptor:
                 continue
             if slot.state == SLOT_OPEN:
                 found += 1
-                engine.endpoints[fd].close()
+                endpoint = <Endpoint>engine.endpoints[fd]
+                endpoint.dismiss()
             elif slot.state == SLOT_LAZY or slot.state == SLOT_ACCEPTED:
                 found += 1
+                if slot.state == SLOT_LAZY:
+                    self.part(fd)
                 engine.release(<int>fd)
         engine.reap()
         return found

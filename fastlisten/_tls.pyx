@@ -431,8 +431,9 @@ cdef class TlsConnection(Connection):
         if self.tls & HANDSHAKE or self.flags & (CLOSING | LOST):
             return self.force_close(None)
         text = self.last_words()
-        if text and self.fd >= 0 and not self.flags & CLOSING:
-            self.write(text)
+        if not text or self.fd < 0 or self.flags & (CLOSING | LOST):
+            return self.force_close(None) if self.fd >= 0 else 0
+        self.write(text)
         if self.fd >= 0 and not self.flags & CLOSING:
             # close_notify, if nothing stands before it.
             self.close()

@@ -61,8 +61,9 @@ def test_a_controller_stops_with_open_connections_and_running_hooks() -> None:
         assert controller.smtpd is not None
         controller.stop()
         assert ended.is_set()
-        assert idle.reply() == (0, [])
-        assert busy.reply() == (0, [])
+        for client in (idle, busy):
+            assert client.reply()[0] == 421
+            assert client.reply() == (0, [])
     assert controller.server is None
     assert controller.loop.is_closed()
     assert threading.active_count() == before
@@ -148,6 +149,7 @@ def test_a_hook_that_exits_ends_the_listener_too(
         until(controller.loop.is_closed, "the end of the loop")
         assert controller.server is None
         # Nobody is left waiting, neither who is connected nor who comes.
+        assert idle.reply()[0] == 421
         assert idle.reply() == (0, [])
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", controller.port), 20)
@@ -163,8 +165,8 @@ def test_the_loop_may_be_given() -> None:
     assert loop.is_closed()
 
 
-def test_an_idle_client_is_closed_without_a_word() -> None:
-    """As aiosmtpd does; one that a hook works for is not idle."""
+def test_an_idle_client_is_told_so() -> None:
+    """One that a hook works for is not idle."""
 
     class Slow:
         async def handle_NOOP(self, *arguments: Any) -> str:
@@ -177,8 +179,11 @@ def test_an_idle_client_is_closed_without_a_word() -> None:
         talk(controller.port) as client,
     ):
         assert client.say("NOOP") == [250]
-        assert client.reply() == (0, [])
-        assert silent.reply() == (0, [])
+        for idle in (client, silent):
+            code, (text,) = idle.reply()
+            assert code == 421
+            assert text.endswith(" Timeout; closing connection")
+            assert idle.reply() == (0, [])
 
 
 def test_more_clients_than_allowed() -> None:

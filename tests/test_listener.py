@@ -274,7 +274,7 @@ async def test_abort_ends_a_drain() -> None:
             await asyncio.wait_for(made.listener.closed(), 20)
             assert made.at(State.CLOSED)
             assert made.handler.open == []
-            assert await read_all(one) == b""
+            assert await read_all(one) == b"farewell: shutdown\n"
 
 
 @on_loops

@@ -122,6 +122,8 @@ class Made:
             first_byte_timeout=self.parameters.timeout,
             idle_timeout=self.parameters.timeout,
             notice_loss=True,
+            farewell_idle=reply(421, "", f"{site.hostname} Timeout; closing connection"),
+            farewell_shutdown=reply(421, "", f"{site.hostname} Shutting down; try again later"),
         )
 
     async def end(self, server: ConnectionServer) -> None:

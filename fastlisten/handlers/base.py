@@ -158,7 +158,9 @@ class Handler:
         The object may have two boolean attributes. While ``busy`` is true, a drain lets the
         connection finish what it is doing (until the shutdown timeout); without it a connection
         counts as idle. While ``working`` is true, the client waits for the server, and
-        `timeout.idle` does not run out; without it ``busy`` is asked.
+        `timeout.idle` does not run out; without it ``busy`` is asked. A third one may hold bytes:
+        ``last_words`` is what the client hears when the server ends the connection, instead of
+        the farewell for `Reason.SHUTDOWN`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement connection()")
 

@@ -15,6 +15,7 @@ How a connection ends, besides by its client:
     silent between requests, or within a body         by the core (`timeout.idle`), without a word
     a head that does not end                          408 (`http.header-timeout`)
     the server drains                                 by the core when idle, else after the response
+    its time for that has passed                      503, if no response has begun
 """
 
 from __future__ import annotations
@@ -108,6 +109,14 @@ class HttpProtocol(H11Protocol):
     @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def last_words(self) -> bytes:
+        """503 for a request whose response has not begun, and one that has not come whole."""
+        cycle = self.cycle if self._answering else None
+        if self._ended or (cycle.response_started if cycle else not self.conn.partial):
+            return b""
+        return self._refusal(503, cycle is not None and cycle.scope["method"] == "HEAD")
 
     @property
     def working(self) -> bool:

@@ -181,14 +181,18 @@ class ConnectionServer(asyncio.AbstractServer):
             self._wake_up()
 
     def close_clients(self) -> None:
-        """Close all connections once their write buffers are sent (asyncio, Python 3.13)."""
+        """Close all connections once their write buffers, and a farewell if there is one, are sent
+        (asyncio, Python 3.13)."""
         for acceptor in tuple(self._acceptors):
             acceptor.close_clients()
 
     def abort_clients(self) -> None:
-        """Close all connections at once; their protocols are told (asyncio, Python 3.13)."""
+        """Close all connections at once; their protocols are told (asyncio, Python 3.13).
+
+        A farewell is sent where that is possible without waiting.
+        """
         for acceptor in tuple(self._acceptors):
-            acceptor.abort()
+            acceptor.abort(farewell=True)
 
     async def wait_closed(self) -> None:
         """Wait until the server is closed and its last connection has ended.

@@ -86,6 +86,8 @@ async def create_server(
     idle_timeout: float = 0.0,
     linger: float = 0.0,
     notice_loss: bool = False,
+    farewell_idle: bytes = b"",
+    farewell_shutdown: bytes = b"",
 ) -> ConnectionServer:
     """Create a TCP or Unix stream server on the native accept path of the running loop.
 
@@ -125,6 +127,8 @@ async def create_server(
         notice_loss: call connection_lost also when a connection is reset, or its client does not
             answer any more, while reading is paused or input has ended. asyncio notices it at the
             next write, and the place is held until then.
+        farewell_idle: what a client is told before it is closed for its silence.
+        farewell_shutdown: what a client is told that `close_clients` or `abort_clients` ends.
 
     Returns:
         The server; `asyncio.Server`'s methods and more. Its `wait_closed` waits for the last
@@ -158,6 +162,9 @@ async def create_server(
             "first_byte": first_byte_timeout,
             "idle": idle_timeout,
             "notice_loss": notice_loss,
+            "farewell_first_byte": farewell_idle,
+            "farewell_idle": farewell_idle,
+            "farewell_shutdown": farewell_shutdown,
         },
         limit=max_connections,
         options=options,
