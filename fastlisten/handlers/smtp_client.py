@@ -373,24 +373,29 @@ class Client(asyncio.Protocol):
             Gone, Senseless, TimeoutError
             Whatever `pieces` raises; the message is not whole then.
         """
-        whole = False
+        whole, first = False, True
         held = b""
         try:
             async for piece in pieces:
                 if held:
                     self.write(held)
+                    first = False
                     await self._room()
                 if self._heard:  # it may refuse before it has the whole message
                     break
                 held = piece
             else:
+                if first:  # it is all in one piece
+                    self.write(held[:1])
+                    held = held[1:]
                 held = await self._acknowledged(held)
                 if not self._heard:
                     self.write(held)
                     whole = True
         except Gone:
             pass  # what it said last, if anything, says more
-        reply = await self.reply(within)
+        # What has begun to come early has no reason to take long.
+        reply = await self.reply(within if whole else self.timeout)
         return reply, whole and not reply.early
 
     @property
