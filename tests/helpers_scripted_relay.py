@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import enum
 import fcntl
+import select
 import socket
 import ssl
 import struct
@@ -111,6 +112,7 @@ class _Session:
         self.script = script
         self.socket = connection
         self.buffer = bytearray()
+        self.said = b""  # at the last step
         self.seen: dict[str, int] = {}
         self.steps: dict[str, Sequence[Action]] = script.steps
         if script.once and script.begun > 1:
@@ -122,14 +124,17 @@ class _Session:
             line = self.line()
             self.script.commands.append(line)
             verb = line.upper().partition(" ")[0]
-            said = self.do(verb if verb in USUAL else "RSET")
+            try:
+                self.do(verb if verb in USUAL else "RSET")
+            finally:
+                self.script.refused |= verb == "DATA" and self.said.startswith(b"5")
             if verb == "QUIT":
                 return
-            if verb == "DATA" and said.startswith(b"354"):
+            if verb == "DATA" and self.said.startswith(b"354"):
                 self.message()
-            elif verb == "DATA":
-                self.script.refused |= said.startswith(b"5")
-            elif verb == "STARTTLS" and said.startswith(b"220") and self.script.tls is not None:
+            elif (
+                verb == "STARTTLS" and self.said.startswith(b"220") and self.script.tls is not None
+            ):
                 self.socket = self.script.tls.wrap_socket(self.socket, server_side=True)
 
     def message(self) -> None:
@@ -137,17 +142,21 @@ class _Session:
         message, midst = self.buffer, script.midst
         while message != b".\r\n" and message[-5:] != b"\r\n.\r\n":
             if midst is not None and len(message) >= midst[0]:
-                said = self.perform(midst[1], b"")
+                try:
+                    self.perform(midst[1], b"")
+                finally:
+                    script.refused |= self.said.startswith(b"5")
                 midst = None
-                script.refused |= said.startswith(b"5")
             self.more()
         whole = bytes(message)
         self.buffer = bytearray()
         script.messages.append(whole)
-        said = self.do(".")
-        script.refused |= said.startswith(b"5")
-        if said.startswith((b"250 ", b"250-")):
-            script.kept.append(whole)
+        try:
+            self.do(".")
+        finally:
+            script.refused |= self.said.startswith(b"5")
+            if self.said.startswith((b"250 ", b"250-")):
+                script.kept.append(whole)
 
     def line(self) -> str:
         while (end := self.buffer.find(b"\n")) < 0:
@@ -162,8 +171,8 @@ class _Session:
             raise _Ended
         self.buffer += data
 
-    def do(self, step: str) -> bytes:
-        """Do what the script has for a step; return what was said."""
+    def do(self, step: str) -> None:
+        """Do what the script has for a step."""
         self.seen[step] = number = self.seen.get(step, 0) + 1
         usual = USUAL[step]
         if step == "EHLO":
@@ -174,10 +183,10 @@ class _Session:
             )
         usually = self.steps.get(step, (Do.USUAL,))
         actions = self.steps.get(f"{step} {number}", usually)
-        return self.perform(actions, usual)
+        self.perform(actions, usual)
 
-    def perform(self, actions: Iterable[Action], usual: bytes) -> bytes:
-        said = b""
+    def perform(self, actions: Iterable[Action], usual: bytes) -> None:
+        self.said = b""
         for action in actions:
             if action is Do.CLOSE:
                 raise _Ended
@@ -192,13 +201,14 @@ class _Session:
                 self.gap()
                 continue
             data = usual if isinstance(action, Do) else action
-            said += data
+            self.said += data
             self.socket.sendall(data)
-        return said
 
     def gap(self) -> None:
         left = array.array("i", [1])
-        while left[0]:
+        gone = select.poll()
+        gone.register(self.socket, 0)  # POLLERR and POLLHUP are told of in any case
+        while left[0] and not gone.poll(0):
             fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, left)
             time.sleep(0.0002)
 
@@ -273,6 +283,7 @@ def hand_over(
     tls: str = "none",
     user: str = "",
     idle: bool = False,
+    socket_path: str = "",
 ) -> Heard:
     """Hand a message to a relay as a connection of ours does, and return what is heard.
 
@@ -287,14 +298,14 @@ def hand_over(
         wait: as `smtp.relay-timeout`.
         tls: as `smtp.relay-tls`.
         user: to log in as, with the password "secret"; empty for nobody.
+        socket_path: of a relay on a Unix socket, instead of the script's.
         idle: send the message only when the relay has said something without being asked.
     """
     heard = Heard()
 
     async def main() -> None:
-        settings = RelaySettings(
-            "127.0.0.1", script.port, tls, "me.example", user, "secret", timeout=wait
-        )
+        host, port = ("127.0.0.1", script.port) if not socket_path else (socket_path, 0)
+        settings = RelaySettings(host, port, tls, "me.example", user, "secret", timeout=wait)
         relay = Relay(settings)
         outgoing = relay.outgoing(transaction or Transaction("a@b.example"))
         for recipient in recipients:

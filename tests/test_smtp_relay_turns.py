@@ -8,6 +8,11 @@ message only if the relay had the whole message, its final dot included, and sai
 from __future__ import annotations
 
 import logging
+import select
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,7 +97,7 @@ def test_a_refusal_in_the_midst_of_a_message_is_one(loop: str) -> None:
 @pytest.mark.parametrize("gap", [False, True])
 @pytest.mark.parametrize("extra", [b"250 2.0.0 more\r\n", b"354 go\r\n", b"550 5.0.0 no\r\n", b"2"])
 def test_more_than_one_reply_to_a_command(step: str, gap: bool, extra: bytes) -> None:
-    actions = [Do.USUAL, *([Do.GAP] if gap else []), extra]
+    actions: list[Action] = [Do.USUAL, *([Do.GAP] if gap else []), extra]
     with scripted(Script({f"{step} 1" if step == "RCPT" else step: actions})) as relay:
         two = ("carol@elsewhere.example", "dora@elsewhere.example")
         heard = hand_over(relay, SHORT, recipients=two)
@@ -101,14 +106,62 @@ def test_more_than_one_reply_to_a_command(step: str, gap: bool, extra: bytes) ->
         assert not heard.message.startswith((b"2", b"5"))
 
 
+def test_an_extra_reply_is_not_taken_for_the_next_one() -> None:
+    steps: dict[str, Any] = {"RCPT 1": [USUAL["RCPT"] * 2], "RCPT 2": [b"550 5.1.1 unknown\r\n"]}
+    with scripted(Script(steps)) as relay:
+        two = ("carol@elsewhere.example", "dora@elsewhere.example")
+        assert hand_over(relay, SHORT, recipients=two).recipients == [b"250 ", OUT_OF_TURN]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("unread", ["MAIL", "the end"])
+def test_a_reply_to_what_has_not_been_read(tmp_path: Path, unread: str, loop: str) -> None:
+    """Over a Unix socket the kernel tells what the relay has read, so that no moment is missed."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "relay"))
+        listening.listen()
+
+        def relay() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(b"220 hello\r\n")
+                connection.recv(1000)
+                connection.sendall(b"250 hello\r\n")
+                for reply in (b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+                    if unread == "the end":
+                        connection.recv(1000)
+                        connection.sendall(reply)
+                message = b""
+                while unread == "the end" and len(message) < len(SHORT) - 5:
+                    message += connection.recv(1)
+                # What comes now is looked at, and stays where it is.
+                while not connection.recv(1000, socket.MSG_PEEK).endswith(b"\n"):
+                    # Nudges are read, so that nothing but the end is unread.
+                    connection.recv(1)
+                connection.sendall(b"250 2.0.0 queued\r\n")
+                gone = select.poll()
+                gone.register(connection, select.POLLRDHUP)
+                gone.poll(20_000)
+
+        thread = threading.Thread(target=relay)
+        thread.start()
+        script = Script()
+        try:
+            heard = hand_over(script, SHORT, loop, socket_path=str(tmp_path / "relay"))
+        finally:
+            thread.join(20)
+        assert heard.last == OUT_OF_TURN
+
+
 def test_two_replies_to_a_whole_message() -> None:
     """The first one is in its turn; nothing is asked for afterwards."""
     for first, second, expected in (
         (b"250 2.0.0 mine\r\n", b"550 5.0.0 no\r\n", b"250 mine"),
         (b"550 5.0.0 no\r\n", b"250 2.0.0 mine\r\n", b"550 5.0.0 The relay says: no\r\n"),
     ):
-        for actions in ([first, second], [first + second], [first, Do.GAP, second]):
-            with scripted(Script({".": actions})) as relay:
+        cuts: list[list[Action]] = [[first, second], [first + second], [first, Do.GAP, second]]
+        for cut in cuts:
+            with scripted(Script({".": cut})) as relay:
                 assert hand_over(relay, SHORT).message == expected
 
 
@@ -128,6 +181,7 @@ def test_a_reply_with_two_codes_is_none(step: str, reply: bytes, cut: bool) -> N
 def test_clear_text_behind_the_go_ahead_for_tls(
     loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    actions: list[Any]
     for actions in (
         [b"220 go\r\n250 injected\r\n"],
         [b"220 go\r\n", b"250 injected\r\n"],
@@ -186,12 +240,12 @@ SEGMENTS = st.sampled_from(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 def test_whatever_a_relay_says_whenever(
-    steps: dict[str, list[Action]],
-    midst: tuple[int, list[Action]] | None,
+    steps: dict[str, Sequence[Action]],
+    midst: tuple[int, Sequence[Action]] | None,
     size: str,
     loop: str,
 ) -> None:
     logging.getLogger("fastlisten").setLevel(logging.CRITICAL)
-    with scripted(Script(steps, midst)) as relay:
+    with scripted(Script(steps, midst=midst)) as relay:
         two = ("carol@elsewhere.example", "dora@elsewhere.example")
         hold(relay, hand_over(relay, MESSAGES[size], loop, recipients=two, wait=0.2))
