@@ -55,6 +55,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
         "rejected", "reason",
     ),
     "sessions-omitted": ("listener", "reason", "count"),
+    "dialogue": (*_WHO, "side", "line"),
     "login-succeeded": (*_WHO, "user"),
     "login-failed": (*_WHO, "user"),
     "logins-omitted": ("count",),

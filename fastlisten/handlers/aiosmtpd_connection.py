@@ -18,7 +18,7 @@ from fastlisten.handlers.aiosmtpd_dialogue import Dialogue
 from fastlisten.handlers.aiosmtpd_server import Server
 from fastlisten.handlers.aiosmtpd_types import Envelope, Session
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.smtp_engine import Engine
+from fastlisten.handlers.smtp_dialogue import DialogueEngine
 from fastlisten.handlers.smtp_events import (
     Auth,
     Command,
@@ -75,7 +75,7 @@ class AiosmtpdConnection(Flow):
     )
 
     def __init__(self, site: Site, info: ConnectionInfo | None = None) -> None:
-        super().__init__(Engine(site.limits, info is not None and info.tls))
+        super().__init__(site.engine_kind(site.limits, info is not None and info.tls))
         self._site = site
         self._info = info
         self._context = contextvars.copy_context()
@@ -110,6 +110,8 @@ class AiosmtpdConnection(Flow):
             self.engine.encrypted = True
             self._note_tls()
         self._begin_session()
+        if isinstance(self.engine, DialogueEngine):
+            self.engine.tell = self._site.transcript(self.server.session.peer, self.session_name)
 
     def resume_writing(self) -> None:
         """Go on, and let a hook go on that waits for it."""
@@ -205,6 +207,7 @@ class AiosmtpdConnection(Flow):
     def _say(self, transport: asyncio.Transport, words: bytes = b"") -> None:
         """Write the engine's replies, and more."""
         said = self.engine.replies() + words
+        self.engine.show(words)
         self._sent += len(said)
         transport.write(said)
 
@@ -231,6 +234,7 @@ class AiosmtpdConnection(Flow):
         if self.held is None:
             raise RuntimeError("a challenge belongs to AUTH, and no AUTH is being executed")
         said = self.engine.replies() + self.held
+        self.engine.show(self.held)
         self.held = b""
         self.engine.challenge(challenge)
         self._response = self.server.loop.create_future()

@@ -47,13 +47,15 @@ class Hosted:
     Args:
         settings: of the listener; `aiosmtpd-handler` is set.
         journal: its log.
+        logs_dialogue: commands and replies are in it.
 
     Raises:
         SettingError: the class cannot be had, or does not take its arguments.
     """
 
-    def __init__(self, settings: HandlerSettings, journal: Journal) -> None:
+    def __init__(self, settings: HandlerSettings, journal: Journal, logs_dialogue: bool) -> None:
         self._settings = settings
+        self._logs_dialogue = logs_dialogue
         self._journal = journal
         rows = LMTP_OPTIONS if settings.protocol == "lmtp" else OPTIONS
         self._options = {row.key: row.default for row in rows} | dict(settings.options)
@@ -164,6 +166,7 @@ class Hosted:
                 tls=None if settings.tls_implicit else settings.tls,
                 authenticate=_by_accounts(office, settings.listener) if asks_accounts else None,
                 journal=self._journal,
+                logs_dialogue=self._logs_dialogue,
             )
         except Exception as error:
             # Foreign code; what it says of its arguments is the administrator's business.

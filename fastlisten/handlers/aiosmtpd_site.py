@@ -20,6 +20,13 @@ from fastlisten.handlers.aiosmtpd_parameters import Parameters
 from fastlisten.handlers.aiosmtpd_steps import Steps
 from fastlisten.handlers.aiosmtpd_types import MISSING
 from fastlisten.handlers.smtp_counts import Counts
+from fastlisten.handlers.smtp_dialogue import (
+    DialogueEngine,
+    Transcript,
+    foreign_transcript,
+    transcript,
+)
+from fastlisten.handlers.smtp_engine import Engine
 from fastlisten.handlers.smtp_journal import Journal
 from fastlisten.handlers.smtp_replies import TELLABLE, Limits
 
@@ -80,6 +87,7 @@ class Site:
         tls: TlsSettings | None = None,
         authenticate: Authenticate | None = None,
         journal: Journal | None = None,
+        logs_dialogue: bool | None = None,
     ) -> None:
         self.handler = handler
         self.parameters = parameters
@@ -88,6 +96,7 @@ class Site:
         self.protocol = protocol
         self.tls = tls
         self.journal = journal or Journal("", Counts())
+        self._logs_dialogue = logs_dialogue
         self.authenticate = authenticate
         self.server: Server | None = None
         self._steps: Steps | None = None
@@ -140,6 +149,26 @@ class Site:
             return TELLABLE
         told = {"EHLO", "HELO", "LHLO"} | (TELLABLE & self.hooks.keys())
         return frozenset(told | {"VRFY"} if parameters.auth_required else told)
+
+    def transcript(self, peer: Any, session: str) -> Transcript | None:
+        """Return what writes the dialogue of a session, None if nobody wants it.
+
+        In a server of the configuration the option decides, in a program aiosmtpd's logger.
+        """
+        if self._logs_dialogue is None:
+            return foreign_transcript(peer)
+        if not self._logs_dialogue:
+            return None
+        host, port = peer[:2] if isinstance(peer, tuple) else ("", 0)
+        return transcript(self.journal.listener, host, port, session)
+
+    @property
+    def engine_kind(self) -> type[Engine]:
+        """The engine that a connection needs."""
+        wanted = self._logs_dialogue
+        if wanted is None:
+            wanted = foreign_transcript(None) is not None
+        return DialogueEngine if wanted else Engine
 
     def steps(self, loop: asyncio.AbstractEventLoop) -> Steps:
         """Return what runs hooks on the loop that serves."""

@@ -63,6 +63,7 @@ class SmtpHandler(Handler):
 
     Attributes:
         per_recipient: the reply to a message is one for each recipient.
+        logs_dialogue: commands and replies are logged.
         role: `mx` or `submission`; the latter takes mail from authenticated clients only.
         sender_must_match: who has logged in sends as himself.
         max_received: Received fields that a message may have.
@@ -98,6 +99,7 @@ class SmtpHandler(Handler):
         self.counts: Counts = Counts()
         self.journal = Journal(settings.listener, self.counts)
         self.max_received: int = self._values["max-received"]
+        self.logs_dialogue: bool = self._values["log-dialogue"]
         self.role = self._find_role()
         must_match = self._values.get("sender-must-match")
         self.sender_must_match: bool = (
@@ -111,7 +113,7 @@ class SmtpHandler(Handler):
         if settings.options.get("aiosmtpd-handler"):
             from fastlisten.handlers.aiosmtpd_hosted import Hosted
 
-            self._hosted = Hosted(settings, self.journal)
+            self._hosted = Hosted(settings, self.journal, self.logs_dialogue)
         elif self.role == "submission" and not passwords.available():
             message = (
                 "nobody can log in here without the package argon2-cffi: "

@@ -10,10 +10,12 @@ and smtp_messages.py, when something is executed in smtp_flow.py. What the engin
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
 from fastlisten.handlers.base import ConnectionInfo
+from fastlisten.handlers.smtp_dialogue import DialogueEngine, transcript
 from fastlisten.handlers.smtp_events import (
     Auth,
     Content,
@@ -51,6 +53,14 @@ class SmtpConnection(Transactions):
     def __init__(self, handler: SmtpHandler, info: ConnectionInfo) -> None:
         super().__init__(handler, info)
         self._sasl: Plain | Login | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        if isinstance(self.engine, DialogueEngine):
+            info = self._info
+            name = session_name(self._session)
+            self.engine.tell = transcript(info.listener, info.peer, info.port, name)
 
     @property
     def busy(self) -> bool:

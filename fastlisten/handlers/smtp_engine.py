@@ -154,6 +154,9 @@ class Engine(Answers):
                 return None
         return None
 
+    def show(self, words: bytes, *, client: bool = False) -> None:
+        """Take note of what was said past the engine; here nobody does (smtp_dialogue.py)."""
+
     # --- what follows from the input ----------------------------------------------------------
 
     def _next_command(self) -> Event | None:

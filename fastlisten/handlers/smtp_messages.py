@@ -22,6 +22,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastlisten.handlers.base import ConnectionInfo
+from fastlisten.handlers.smtp_dialogue import DialogueEngine
 from fastlisten.handlers.smtp_engine import Engine
 from fastlisten.handlers.smtp_events import Content, Transaction
 from fastlisten.handlers.smtp_flow import Flow
@@ -76,7 +77,8 @@ class Messages(Flow):
     )
 
     def __init__(self, handler: SmtpHandler, info: ConnectionInfo) -> None:
-        super().__init__(Engine(handler.limits, info.tls))
+        kind = DialogueEngine if handler.logs_dialogue else Engine
+        super().__init__(kind(handler.limits, info.tls))
         self._handler = handler
         self._info = info
         self._user = ""  # the name of the account that the client has logged in to

@@ -58,6 +58,13 @@ _COMMON: tuple[Option, ...] = (
         unit="errors",
         text="After this many refused commands the client hears 421 and the connection is closed.",
     ),
+    Option(
+        key="log-dialogue",
+        kind="boolean",
+        default=False,
+        text="Commands and replies are logged (at `info`, logger `fastlisten.dialogue`), without "
+        "passwords and messages.",
+    ),
 )
 
 _AIOSMTPD: tuple[Option, ...] = (
