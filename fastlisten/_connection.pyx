@@ -914,7 +914,7 @@ cdef class Connection(Endpoint):
             self.owner = NULL
             self.protocol = None
             self.context = None
-            engine.finish(fd, not self.flags & ABORTED)
+            engine.finish(fd, not self.flags & ABORTED, self.flags & (TIMED_OUT | DISMISSED))
             engine.reap()
 
     cdef int remember(self) except -1:

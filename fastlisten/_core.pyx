@@ -470,6 +470,8 @@ cdef enum:
     PARKED_RING = 4096
     PARKED_TIME = 2000
     PARKED_BYTES = 16384
+    # A farewell behind which input is unread has this long (ms) to be taken, as in _connection.pyx.
+    FAREWELL = 10000
     # Deadlines are swept at most this often (ms): timeouts are seconds, a sweep is a table scan.
     SWEEP_PAUSE = 50
     # A sweep that comes so late (ms), after no turn for so long (ms), says that the process stood
@@ -752,20 +754,27 @@ cdef class Engine:
             self.at_capacity = False
             self.rearm(HOLD_CAPACITY)
 
-    cdef void finish(self, int fd, bint linger) noexcept:
+    cdef void finish(self, int fd, bint linger, bint told) noexcept:
         """Close an open connection whose endpoint is done with it, lingering if asked for.
 
-        `linger` is false when the connection was aborted: then `socket.linger` does not matter.
+        Args:
+            linger: false when the connection was aborted: then `socket.linger` does not matter.
+            told: the peer was sent a farewell, which a reset must not overtake. It would, if there
+                is input that nobody has read, as of a client that has pipelined too much.
         """
         cdef Slot *slot = &self.table[fd]
         cdef AcceptorState *state
+        cdef uint32_t time
         cdef int unsent = 0
         if slot.state != SLOT_OPEN:
             return
         if <Py_ssize_t>fd < len(self.endpoints):
             self.endpoints[fd] = None
         state = self.acceptors[slot.acceptor]
-        if linger and state.linger and slot.flags & (FLAG_INET | FLAG_INET6):
+        time = state.linger if linger else 0
+        if linger and told and not time and recv(fd, self.buffer, BUFFER, MSG_DONTWAIT) > 0:
+            time = FAREWELL
+        if time and slot.flags & (FLAG_INET | FLAG_INET6):
             # The acknowledgement of our FIN is an edge (sk_state_change), the level would be
             # "writable" at once and for ever: hence edge-triggered.
             if shutdown(fd, SHUT_WR) == 0 and ioctl(fd, SIOCOUTQ, &unsent) == 0 and unsent > 0:
@@ -774,7 +783,7 @@ cdef class Engine:
                 if self.watch_edges(fd, EPOLL_CTL_MOD if slot.flags & FLAG_REGISTERED
                                     else EPOLL_CTL_ADD) == 0:
                     slot.flags |= FLAG_REGISTERED
-                    self.set_deadline(fd, state.linger)
+                    self.set_deadline(fd, time)
                     return
         self.release(fd)
 

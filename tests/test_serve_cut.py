@@ -206,6 +206,28 @@ def test_silence(tmp_path: Path) -> None:
         assert served.messages() == []
 
 
+def test_a_client_that_does_not_read_its_replies(tmp_path: Path) -> None:
+    """It hears of the end behind them, if it reads within the time of the drain."""
+    process = 'shutdown-timeout = "1d"\n'
+    with at_points(tmp_path, process, "", lambda point: False) as (served, _):
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", served.port("smtp")))
+            client.settimeout(1)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    client.sendall(b"HELP\r\n" * 1000)
+            client.settimeout(PATIENCE)
+            served.signal()
+            begun(served)
+            said = b""
+            with contextlib.suppress(ConnectionResetError):
+                while data := client.recv(65536):
+                    said += data
+        assert said.endswith(SHUTDOWN)
+        assert served.ended() == 0
+
+
 def test_ssl_clients_see_a_proper_end(tmp_path: Path) -> None:
     """The farewell is followed by close_notify: nobody has cut off anything."""
     process = 'shutdown-timeout = "500ms"\n'
