@@ -12,6 +12,7 @@ What a peer can cause without end has a bound (`Throttle`), and what it said is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -186,7 +187,9 @@ class Throttle:
         """
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(WINDOW, self.close)
+            # Without a loop (it has been closed, with connections open) nothing begins anew.
+            with contextlib.suppress(RuntimeError):
+                self._timer = asyncio.get_running_loop().call_later(WINDOW, self.close)
         return count <= MOST
 
     def close(self) -> None:

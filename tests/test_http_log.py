@@ -124,6 +124,28 @@ async def test_a_storm_of_refusals_is_bounded(caplog: pytest.LogCaptureFixture) 
 
 
 @on_loops
+async def test_the_end_of_a_connection_is_told_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "fastlisten.http")
+
+    def ends() -> list[dict[str, Any]]:
+        records = [vars(one) for one in caplog.records]
+        return [one["fields"] for one in records if one.get("event") == "session-ended"]
+
+    async with serving_app(App()) as served:
+        async with client_of(served) as client:
+            port = port_of(client)
+            await client.ask(b"GET /early HTTP/1.1\r\nHost: a\r\n\r\n")
+        await soon(ends, "the end")
+        async with client_of(served) as client:
+            await client.ask(b"GET /early HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.writer.transport.abort()
+            await soon(lambda: len(ends()) == 2, "the other end")
+    first, second = ends()
+    assert (first["port"], first["reason"], second["reason"]) == (port, "closed", "closed")
+    assert first["duration"] >= 0
+
+
+@on_loops
 async def test_uvicorn_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(1)
     caplog.set_level(1, "uvicorn.error")

@@ -95,7 +95,7 @@ class HttpProtocol(H11Protocol):
         self._running = 0
         self.refused = 0
         self._ended = False
-        self._heard = self._wrote = self.loop.time()
+        self._began = self._heard = self._wrote = self.loop.time()
         self._head_timer: Deadline | None = None
         self._end_timer: asyncio.TimerHandle | None = None
 
@@ -173,7 +173,27 @@ class HttpProtocol(H11Protocol):
             if timer is not None:
                 timer.cancel()
         self._input.clear()
+        if logger.isEnabledFor(logging.DEBUG):
+            self._log_end(exc)
         super().connection_lost(exc)
+
+    def _log_end(self, exc: Exception | None) -> None:
+        info, duration = self._info, self.loop.time() - self._began
+        reason = self.transport.get_extra_info("ended_by") or ("reset" if exc else "closed")
+        log(
+            logger,
+            logging.DEBUG,
+            "session-ended",
+            "%s ended: %s; %.3f s",
+            self.name,
+            reason,
+            duration,
+            listener=info.listener,
+            peer=info.peer,
+            port=info.port,
+            duration=round(duration, 3),
+            reason=reason,
+        )
 
     # -- requests
 
