@@ -17,6 +17,7 @@ from serving import PATIENCE, program, until
 
 from fastlisten.cli import logs
 from fastlisten.cli.logs import ProgramHandler
+from fastlisten.log_events import log
 from fastlisten.runtime.records import log_records
 
 LINE = re.compile(
@@ -110,6 +111,25 @@ def test_json_lines() -> None:
     assert (second["level"], second["message"]) == ("error", "failed")
     assert second["exception"].startswith("Traceback (most recent call last):\n")
     assert second["exception"].endswith("ValueError: two\nlines")
+
+
+def test_lines_of_a_session_name_it() -> None:
+    stream = io.StringIO()
+    set_up_logging("info", "text", stream)
+    logger = logging.getLogger("fastlisten.smtp")
+    log(logger, logging.INFO, "session-ended", "%s ended", "x", session="5f2c1a-1b", peer="y")
+    log(logger, logging.INFO, "session-ended", "%s ended", "x", session="")
+    lines = [line.partition("smtp: ")[2] for line in written(stream).splitlines()]
+    assert lines == ["x ended session=5f2c1a-1b", "x ended"]
+
+
+def test_fields_that_say_nothing_are_left_out() -> None:
+    stream = io.StringIO()
+    set_up_logging("info", "json", stream)
+    logger = logging.getLogger("fastlisten.smtp")
+    log(logger, logging.INFO, "rejected", "x", from_="a", to=[], helo="", tls=None, port=0)
+    record = json.loads(written(stream))
+    assert set(record) == {"time", "level", "logger", "event", "message", "from", "port"}
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])

@@ -69,7 +69,7 @@ def plain(tmp_path: Path) -> Iterator[Served]:
         (b"GET / HTTP/1.1\r\n", "GET", "http", "421", {"helo": ""}),
         (b"BDAT\r\n", "BDAT", "syntax", "501", {}),
         (b"NOOP " + b"x" * 600 + b"\r\n", "UNKNOWN", "syntax", "500", {"protocol": "SMTP"}),
-        (b"NO\0OP\r\n", "UNKNOWN", "syntax", "500", {}),
+        (HELLO + b"NO\0OP\r\n", "UNKNOWN", "syntax", "500", {}),
     ],
 )  # fmt: skip
 def test_each_kind_has_its_line(
@@ -112,6 +112,14 @@ def test_the_line_of_a_recipient(plain: Served, caplog: pytest.LogCaptureFixture
 def test_what_is_accepted_is_not_in_it(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
     plain.say(ENVELOPE + b"NOOP\r\nRSET\r\nVRFY x\r\nHELP\r\nQUIT\r\n")
     assert events(caplog, "rejected") == []
+
+
+def test_too_many_recipients(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(tmp_path, max_recipients=2) as served:
+        assert codes(served.say(ENVELOPE + RCPT + RCPT + b"QUIT\r\n"))[-2:] == [452, 221]
+        assert served.handler.counts.rejections == {("4xx", "too-many-recipients"): 1}
+    (record,) = events(caplog, "rejected")
+    assert (record["command"], record["to"]) == ("RCPT", ["alice@example.org"])
 
 
 def test_too_many_errors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
