@@ -299,21 +299,24 @@ def test_accepting_stops_at_the_capacity_and_resumes(
     assert "this process holds 10 connections" in messages[0]
 
 
-def test_refusals_count_against_the_capacity(loop_factory: LoopFactory) -> None:
+def test_refusals_take_a_fourth_of_the_capacity(loop_factory: LoopFactory) -> None:
+    """A flood of clients that are refused, and stay, keeps nobody out of another listener."""
+
     async def main() -> None:
-        async with listening(limit=1, refusal=OVERLOAD) as listener:
-            listener.engine.set_capacity(4)
-            async with crowd_of(listener, 8) as clients:
-                for client in clients[1:4]:
+        async with (
+            listening(limit=1, refusal=OVERLOAD) as full,
+            listening(greeting=GREETING) as other,
+        ):
+            full.engine.set_capacity(8)
+            async with crowd_of(full, 20) as clients:
+                for client in clients[1:]:
                     assert await client.everything() == OVERLOAD
-                await until(lambda: not listener.acceptor.accepting)
-                assert listener.engine.open == 4
-                await asyncio.sleep(0.02)
-                assert [client.at_hand() for client in clients[4:]] == [None] * 4
-                for client in clients[1:4]:
-                    client.close()
-                for client in clients[4:7]:
-                    assert await client.everything() == OVERLOAD
+                assert full.acceptor.accepting
+                assert full.engine.census()["parked"] == 2
+                assert full.engine.open == 3
+                async with crowd_of(other, 4) as served:
+                    for client in served:
+                        assert await client.receive() == GREETING
 
     run(loop_factory, main)
 
