@@ -80,6 +80,7 @@ class Script:
         midst: what is done when so many octets of a message have come; None for nothing.
         extensions: what EHLO offers.
         tls: for STARTTLS.
+        answers: what is said to the lines that follow AUTH.
         port: where, on 127.0.0.1.
         commands: all that came.
         messages: those that came whole, dots as they came.
@@ -94,6 +95,7 @@ class Script:
     midst: tuple[int, Sequence[Action]] | None = None
     extensions: Sequence[str] = ("SIZE 0", "8BITMIME", "SMTPUTF8")
     tls: ssl.SSLContext | None = None
+    answers: list[bytes] = field(default_factory=list)
     port: int = 0
     commands: list[str] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
@@ -119,23 +121,30 @@ class _Session:
             self.steps = {}
 
     def run(self) -> None:
+        script = self.script
         self.do("220")
         while True:
             line = self.line()
-            self.script.commands.append(line)
+            script.commands.append(line)
             verb = line.upper().partition(" ")[0]
+            if self.said.startswith(b"334") and script.answers:
+                self.perform([script.answers.pop(0)], b"")
+                continue
+            if verb == "BDAT":
+                while len(self.buffer) < int(line.split()[1]):
+                    self.more()
+                script.messages.append(bytes(self.buffer))
+                self.buffer.clear()
             try:
                 self.do(verb if verb in USUAL else "RSET")
             finally:
-                self.script.refused |= verb == "DATA" and self.said.startswith(b"5")
+                script.refused |= verb == "DATA" and self.said.startswith(b"5")
             if verb == "QUIT":
                 return
             if verb == "DATA" and self.said.startswith(b"354"):
                 self.message()
-            elif (
-                verb == "STARTTLS" and self.said.startswith(b"220") and self.script.tls is not None
-            ):
-                self.socket = self.script.tls.wrap_socket(self.socket, server_side=True)
+            elif verb == "STARTTLS" and self.said.startswith(b"220") and script.tls is not None:
+                self.socket = script.tls.wrap_socket(self.socket, server_side=True)
 
     def message(self) -> None:
         script = self.script
@@ -161,7 +170,7 @@ class _Session:
     def line(self) -> str:
         while (end := self.buffer.find(b"\n")) < 0:
             self.more()
-        line = self.buffer[: end + 1].decode()
+        line = self.buffer[: end + 1].decode("utf-8", "replace")
         del self.buffer[: end + 1]
         return line.strip()
 

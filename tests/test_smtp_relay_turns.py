@@ -7,7 +7,6 @@ message only if the relay had the whole message, its final dot included, and sai
 
 from __future__ import annotations
 
-import logging
 import select
 import socket
 import threading
@@ -245,7 +244,6 @@ def test_whatever_a_relay_says_whenever(
     size: str,
     loop: str,
 ) -> None:
-    logging.getLogger("fastlisten").setLevel(logging.CRITICAL)
     with scripted(Script(steps, midst=midst)) as relay:
         two = ("carol@elsewhere.example", "dora@elsewhere.example")
         hold(relay, hand_over(relay, MESSAGES[size], loop, recipients=two, wait=0.2))

@@ -7,6 +7,7 @@ a file, and nothing is left open between two pieces.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import errno
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class Nature:
 
 
 def _examine(content: Source) -> Nature:
-    header, ended, eight_bits = bytearray(), False, False
+    header, ended, whole, eight_bits = bytearray(), False, True, False
     offset = 0
     while offset < content.size and not (ended and eight_bits):
         piece = content.read(offset)
@@ -96,17 +97,19 @@ def _examine(content: Source) -> Nature:
             seen = max(0, len(header) - 3)
             header += piece
             end = header.find(b"\r\n\r\n", seen)
-            ended = end >= 0 or len(header) > _LONGEST_HEADER
-            del header[end if end >= 0 else _LONGEST_HEADER :]
-    return Nature(eight_bits, not header.isascii() and _is_utf8(header))
+            whole = end >= 0 or len(header) <= _LONGEST_HEADER
+            ended = end >= 0 or not whole
+            if ended:
+                del header[end if end >= 0 else _LONGEST_HEADER :]
+    return Nature(eight_bits, not header.isascii() and _is_utf8(header, whole))
 
 
-def _is_utf8(octets: bytearray) -> bool:
+def _is_utf8(octets: bytearray, whole: bool) -> bool:
+    """Whether octets are UTF-8; unless they are whole, their end may cut a character."""
     try:
-        octets.decode()
-    except UnicodeDecodeError as error:
-        # The end of what is looked at may cut a character.
-        return error.reason == "unexpected end of data"
+        codecs.getincrementaldecoder("utf-8")().decode(octets, whole)
+    except UnicodeDecodeError:
+        return False
     return True
 
 
