@@ -1,0 +1,92 @@
+"""The replies of a server as octets: however they are cut, the same replies are read."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastlisten.handlers.smtp_client_replies import Replies, Reply, Senseless, extensions_of
+
+
+def read(*pieces: bytes) -> list[Reply | str]:
+    """Return the replies in a stream, and how it fails if it does."""
+    replies, found = Replies(), list[Reply | str]()
+    for piece in pieces:
+        replies.add(piece, early=False)
+        try:
+            while (reply := replies.take()) is not None:
+                found.append(reply)
+        except Senseless as error:
+            return [*found, str(error).partition(",")[0]]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (b"250 ok\r\n", [Reply(250, ("ok",))]),
+        (b"250\r\n", [Reply(250, ("",))]),
+        (b"250 \r\n", [Reply(250, ("",))]),
+        (b"250 ok\n", [Reply(250, ("ok",))]),
+        (b"250-a\r\n250-\r\n250 b\r\n", [Reply(250, ("a", "", "b"))]),
+        (b"250-a\r\n250\r\n", [Reply(250, ("a", ""))]),
+        (b"250 a\r\n550 b\r\n", [Reply(250, ("a",)), Reply(550, ("b",))]),
+        (b"250 \xe4\r\n", [Reply(250, ("\udce4",))]),
+        (b"250 a", []),
+        (b"250-a\r\n", []),
+        (b"550-a\r\n250 b\r\n", ["a reply with two codes"]),
+        (b"250-a\r\n550 b\r\n", ["a reply with two codes"]),
+        (b"150 a\r\n", ["no reply: b'150 a'"]),
+        (b"600 a\r\n", ["no reply: b'600 a'"]),
+        (b"2500 a\r\n", ["no reply: b'2500 a'"]),
+        (b"25 a\r\n", ["no reply: b'25 a'"]),
+        (b"+25 a\r\n", ["no reply: b'+25 a'"]),
+        ("２５０ a\r\n".encode(), ["no reply: b'\\xef\\xbc\\x92\\xef\\xbc\\x95\\xef\\xbc\\x90 a'"]),
+        (b"250_a\r\n", ["no reply: b'250_a'"]),
+        (b"\r\n", ["no reply: b''"]),
+        (b"250 " + b"x" * 9000, ["a reply that is too long"]),
+        (b"250-x\r\n" * 256 + b"250 x\r\n", ["a reply that is too long"]),
+        (b"250-" + b"x" * 8000 + b"\r\n250-" + b"x" * 8000 + b"\r\n" + b"250-" + b"x" * 8000
+         + b"\r\n250-" + b"x" * 8000 + b"\r\n250-" + b"x" * 8000, ["a reply that is too long"]),
+    ],
+    ids=range(23),
+)  # fmt: skip
+def test_replies(stream: bytes, expected: list[Reply | str]) -> None:
+    assert read(stream) == expected
+    assert read(*(stream[index : index + 1] for index in range(len(stream)))) == expected
+
+
+LINES = st.sampled_from(
+    [b"250 a\r\n", b"250-a\r\n", b"550 b\r\n", b"354 c\n", b"\r\n", b"junk\r\n", b"220", b"-x\r\n"]
+)
+
+
+@given(st.lists(LINES, max_size=8).map(b"".join), st.lists(st.integers(0, 60), max_size=6))
+def test_the_cut_does_not_matter(stream: bytes, cuts: list[int]) -> None:
+    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    pieces = [stream[one:other] for one, other in itertools.pairwise(places)]
+    assert read(*pieces) == read(stream)
+
+
+def test_what_came_early_is_marked_until_it_is_taken() -> None:
+    replies = Replies()
+    replies.add(b"25", early=True)
+    replies.add(b"0 a\r\n250 b\r\n", early=False)
+    first, second = replies.take(), replies.take()
+    assert first is not None
+    assert second is not None
+    assert (first.early, second.early) == (True, True)
+    replies.add(b"250 c\r\n", early=False)
+    third = replies.take()
+    assert third is not None
+    assert not third.early
+    assert not replies
+
+
+def test_extensions() -> None:
+    reply = Reply(250, ("relay", "size 100", "AUTH=LOGIN", "auth PLAIN", "8bitmime", "X "))
+    offered = {"SIZE": "100", "AUTH": "LOGIN PLAIN", "8BITMIME": "", "X": ""}
+    assert extensions_of(reply) == offered
