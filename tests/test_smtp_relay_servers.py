@@ -18,7 +18,7 @@ from helpers_relay import FOREIGN, Relay, client_of, rcpt, serving
 from smtp_harness import MAIL, Served, settle
 
 from fastlisten import new_event_loop, testing
-from fastlisten.handlers import smtp_relay
+from fastlisten.handlers import smtp_client, smtp_relay, smtp_transactions
 
 THERE = f"""
 [account."{FOREIGN}"]
@@ -111,9 +111,14 @@ def test_binary_and_international_messages(here: Served, there: Served) -> None:
     assert stored.count(b" with UTF8SMTPSA id ") == 2
 
 
-def test_a_relay_that_is_oneself_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each recipient is asked of oneself again, and again, until there is no place left."""
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_relay_that_is_oneself_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noticed: bool
+) -> None:
+    """It is noticed at once; in another process it is asked again until no place is left."""
     monkeypatch.setattr(smtp_relay, "SESSIONS", 6)
+    if not noticed:
+        monkeypatch.setattr(smtp_transactions, "is_ours", lambda peer, port: False)
     (tmp_path / "ca.pem").write_bytes(testing._pair().cert)
     options = {
         "relay_tls": "implicit",
@@ -128,9 +133,15 @@ def test_a_relay_that_is_oneself_ends(tmp_path: Path, monkeypatch: pytest.Monkey
         object.__setattr__(of.settings, "port", served.port)
         with client_of(served) as client:
             client.say(MAIL)
-            assert client.say(rcpt(FOREIGN)).startswith(b"451 4.")
+            reply = client.say(rcpt(FOREIGN))
+            if noticed:
+                assert reply.startswith(b"451 4.4.6 The relay says: Mail loops back to myself: ")
+                client.say(b"RSET")
+            else:
+                assert reply.startswith(b"451 4.")
             settle(lambda: of.sessions == 0)
             settle(lambda: len(served.protocols) == 1)
+        settle(lambda: not smtp_client._ends)
 
 
 class Keeper:

@@ -35,7 +35,7 @@ from typing import Any, cast
 
 from fastlisten.handlers.smtp_client_replies import Replies, Reply, Senseless, extensions_of
 
-__all__ = ["Client", "Gone", "OutOfTurn", "Unexpected", "is_yes"]
+__all__ = ["Client", "Gone", "OutOfTurn", "Unexpected", "is_ours", "is_yes"]
 
 # <linux/sockios.h>, which Python's `termios` names as ttys do: octets that the peer's host has not
 # acknowledged yet; over a Unix socket, those that the peer has not read (tcp(7), unix(7)).
@@ -57,6 +57,15 @@ _CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 #: Replies that say something else than that a command or a message has been accepted, although
 #: they begin with a 2: to HELP, STAT, the connection, QUIT and AUTH.
 _OF_OTHERS = frozenset((211, 214, 220, 221, 235))
+
+
+# Our ends of the connections that are open, as servers see them: address and port.
+_ends: set[tuple[str, int]] = set()
+
+
+def is_ours(peer: str, port: int) -> bool:
+    """Whether a connection that this process serves is one that it has made itself."""
+    return (peer, port) in _ends
 
 
 class Gone(ConnectionError):  # noqa: N818 - what happened, not whose fault it is
@@ -122,6 +131,7 @@ class Client(asyncio.Protocol):
         self._end: Exception | None = None  # why nothing more comes
         self._plain: asyncio.Transport | None = None  # the one below TLS
         self._socket: Any = None
+        self._name = ("", 0)  # our end's
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -131,6 +141,10 @@ class Client(asyncio.Protocol):
         """Take the transport."""
         self.transport = self._plain = cast(asyncio.Transport, transport)
         self._socket = transport.get_extra_info("socket")
+        name = transport.get_extra_info("sockname")
+        if isinstance(name, tuple):  # a Unix socket has none
+            self._name = (name[0], name[1])
+            _ends.add(self._name)
         if self._end is not None:  # `abort` came first
             self.transport.abort()
 
@@ -153,6 +167,7 @@ class Client(asyncio.Protocol):
         """Let nobody wait any more."""
         self._end = self._end or Gone(str(exc) if exc else "the connection was closed")
         self.transport = self._plain = self._socket = None
+        _ends.discard(self._name)
         self._wake()
 
     def pause_writing(self) -> None:

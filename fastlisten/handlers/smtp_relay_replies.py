@@ -23,6 +23,7 @@ __all__ = [
     "NO_UTF8_SENDER",
     "OUT_OF_STEP",
     "TOO_LARGE",
+    "TO_ONESELF",
     "UNREACHABLE",
     "RelayRefused",
     "quoted",
@@ -35,6 +36,8 @@ NO_PLACE = reply(451, "4.3.2", "Too much mail is being handed on; try again late
 OUT_OF_STEP = reply(
     451, "4.5.0", "The relay for mail to others answers out of turn; try again later"
 )
+# 4, where RFC 3463 3.5 and Postfix have 5.4.6: it is the configuration that is wrong, not the mail.
+TO_ONESELF = reply(451, "4.4.6", "Mail loops back to myself: the relay is this server")
 NOT_READ = reply(451, "4.3.0", "The message could not be read back; try again later")
 NO_BINARY = reply(554, "5.6.3", "The relay for mail to others takes no binary messages")
 NO_EIGHT_BITS = reply(554, "5.6.3", "The relay for mail to others takes no 8-bit messages")

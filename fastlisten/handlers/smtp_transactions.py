@@ -20,9 +20,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from fastlisten.handlers.smtp_client import is_ours
 from fastlisten.handlers.smtp_events import Recipient, Transaction
 from fastlisten.handlers.smtp_messages import Messages
-from fastlisten.handlers.smtp_relay_replies import RelayRefused
+from fastlisten.handlers.smtp_relay_replies import TO_ONESELF, RelayRefused
 from fastlisten.handlers.smtp_replies import reply
 from fastlisten.mail.accounts import Account, Roster
 from fastlisten.mail.address import parse_mailbox
@@ -101,7 +102,10 @@ class Transactions(Messages):
         local = not mailbox.domain or roster.is_local(mailbox.domain)
         relay = self._handler.relay
         if not local and relay is not None and self._may_send(roster):
-            self._start(self._ask_relay, recipient)
+            if is_ours(self._info.peer, self._info.port):
+                self.engine.reject(TO_ONESELF)
+            else:
+                self._start(self._ask_relay, recipient)
         elif not roster.certain:
             self.engine.reject(_NO_ACCOUNTS)
         elif local:
