@@ -31,10 +31,6 @@ cdef struct Name:
 
 
 # What start_tls() takes; implemented above this module.
-# Whether all callbacks of a connection run in one context, as in asyncio since 3.15.
-cdef bint ONE_CONTEXT
-
-
 cdef class Security:
     cdef uint32_t handshake_time   # milliseconds from start_tls() on
     cdef int take_over(self, Connection connection, waiter) except -1
@@ -71,6 +67,7 @@ cdef class Connection(Endpoint):
     cdef bint call_factory(self) except -1
     cdef int connect(self) except -1
     cdef object own_context(self)
+    cdef int take_context(self) except -1
     cdef int hand_over(self) except -1
     cdef int check_loss(self, uint32_t events) except -1
     cdef bytes last_words(self)
@@ -100,6 +97,7 @@ cdef class Connection(Endpoint):
     cdef int keep(self, bytes rest, Py_ssize_t offset) except -1
     cdef int may_pause(self) except -1
     cdef int may_resume(self) except -1
+    cdef dict know(self)
     cdef object socket_view(self)
     cdef bytes take_peername(self, Name *name)
 

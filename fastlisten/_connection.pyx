@@ -54,7 +54,7 @@ cdef object BufferedProtocol = asyncio.BufferedProtocol
 
 # Since 3.15 all callbacks of an asyncio connection run in one context, a copy of the server's made
 # when it was accepted. Before, each kind ran in a copy: the one of who had last asked for it.
-ONE_CONTEXT = "context" in _SelectorSocketTransport.__init__.__code__.co_varnames
+cdef bint ONE_CONTEXT = "context" in _SelectorSocketTransport.__init__.__code__.co_varnames
 
 
 # Families by the bytes of an address.
@@ -207,6 +207,12 @@ cdef class Connection(Endpoint):
         if self.context is None:
             self.context = PyContext_Copy(self.acceptor().context)
         return self.context
+
+    cdef int take_context(self) except -1:
+        """Receive in the caller's context from now on, if that is how asyncio does it."""
+        if not ONE_CONTEXT:
+            self.context = PyContext_CopyCurrent()
+        return 0
 
     cdef int event(self, uint32_t events) except -1:
         if not self.slot().flags & (FLAG_IN | FLAG_OUT):
@@ -499,8 +505,7 @@ cdef class Connection(Endpoint):
         # asyncio adds its reader again: in the caller's context, and also after the end of input,
         # which eof_received is then told once more.
         self.flags &= ~PEER_EOF
-        if not ONE_CONTEXT:
-            self.context = PyContext_CopyCurrent()
+        self.take_context()
         self.listen_to()
 
     def is_reading(self):
@@ -825,6 +830,8 @@ cdef class Connection(Endpoint):
 
     def is_closing(self):
         """Return True once `close` or `abort` was called or the connection broke."""
+        if self.extras is not None and self.extras.successor is not None:
+            return self.extras.successor.is_closing()
         return bool(self.flags & CLOSING)
 
     def _force_close(self, exc):
@@ -972,12 +979,17 @@ cdef class Connection(Endpoint):
         memcpy(name.numbers, slot.address, sizeof(name.numbers))
         return None
 
-    cdef object socket_view(self):
-        """A socket object that does not own the descriptor."""
+    cdef dict know(self):
+        """What was asked for, by name."""
         cdef Extras extras = self.need_extras()
         if extras.known is None:
             extras.known = {}
-        view = extras.known.get("socket")
+        return extras.known
+
+    cdef object socket_view(self):
+        """A socket object that does not own the descriptor."""
+        cdef Extras extras = self.need_extras()
+        view = self.know().get("socket")
         if view is not None:
             return view
         if self.fd >= 0:
@@ -1001,7 +1013,6 @@ cdef class Connection(Endpoint):
                 ends the connection for one of these).
             default: returned for everything else.
         """
-        cdef Extras extras
         cdef Name address
         cdef bytes path
         if name == "peername":
@@ -1017,14 +1028,12 @@ cdef class Connection(Endpoint):
         if name == "socket":
             return self.socket_view()
         if name == "listener":
-            extras = self.need_extras()
-            if extras.known is None:
-                extras.known = {}
-            if name not in extras.known:
+            known = self.know()
+            if name not in known:
                 if self.fd < 0:
                     return default
-                extras.known[name] = self.acceptor().listener
-            return extras.known[name]
+                known[name] = self.acceptor().listener
+            return known[name]
         if name == "ended_by" and self.flags & (TIMED_OUT | DISMISSED):
             return "timeout" if self.flags & TIMED_OUT else "shutdown"
         return default

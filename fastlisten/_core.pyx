@@ -644,8 +644,8 @@ cdef class Engine:
         else:
             operation = EPOLL_CTL_ADD
         event.events = (EPOLLIN if flags & FLAG_IN else 0) | (EPOLLOUT if flags & FLAG_OUT else 0)
-        if slot.state == SLOT_LAZY:
-            # Tells a first byte from the end of input without asking.
+        if flags & FLAG_IN:
+            # Tells a first byte, or the last record, from the end of input without asking.
             event.events |= EPOLLRDHUP
         if flags == 0:
             # Errors and hang-ups cannot be masked, and are levels that stay: as edges they are

@@ -21,6 +21,9 @@ cdef enum TlsFlag:
     RAW_EOF = 2048          # the peer has ended TCP
     TRUNCATED = 4096        # ... without close_notify
     UNREAD = 8192           # OpenSSL may have more in memory than it has given out
+    NOTIFIED = 65536        # our close_notify is on its way
+    HUNG_UP = 32768         # epoll has told that the peer will send no more
+    FORGOTTEN = 16384       # connection_lost was called: as asyncio's, it knows no socket any more
 
 
 cdef class TlsSettings(Security):
@@ -62,7 +65,8 @@ cdef class TlsConnection(Connection):
     cdef Buffers between(self)
     cdef Py_ssize_t unsent(self) except -1
     cdef bint pour(self) except -1
-    cdef int fill(self) except -1
+    cdef bint fill(self) except -1
+    cdef bint at_end(self) except -1
     cdef int receive_turn(self) except -1
     cdef Py_ssize_t take(self, target, char *start, Py_ssize_t room) except -2
     cdef int took(self, Py_ssize_t got) except -1

@@ -30,13 +30,13 @@ import _ssl
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport strerror
 
 from fastlisten._connection cimport (
-    BUFFERED, CLOSING, CONNECTED, LATE_WRITES, LOST, ONE_CONTEXT, PAUSED, UPGRADING, Connection,
+    BUFFERED, CLOSING, CONNECTED, LATE_WRITES, LOST, PAUSED, UPGRADING, Connection,
     ConnectionAcceptor, Extras, Security,
 )
 from fastlisten._core cimport (
@@ -44,8 +44,8 @@ from fastlisten._core cimport (
     Endpoint, Slot, milliseconds,
 )
 from fastlisten._system cimport (
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET, SO_ERROR,
-    fl_load32, fl_microseconds, getsockopt, recv, send, socklen_t,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK,
+    SOL_SOCKET, SO_ERROR, fl_load32, fl_microseconds, getsockopt, recv, send, socklen_t,
 )
 
 cdef extern from "<dlfcn.h>" nogil:
@@ -363,6 +363,8 @@ cdef class TlsConnection(Connection):
             return self.handshake()
         if events & <uint32_t>EPOLLERR:
             self.note_error()
+        if events & <uint32_t>(EPOLLRDHUP | EPOLLERR | EPOLLHUP):
+            self.tls |= HUNG_UP
         if not interest & (FLAG_IN | FLAG_OUT):
             return self.check_loss(events)
         if interest & FLAG_OUT and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
@@ -527,7 +529,8 @@ cdef class TlsConnection(Connection):
                 raise self.broken()
             if self.unsent():
                 raise SSLWantWriteError
-            self.fill()
+            if not self.fill():
+                self.between().incoming.write_eof()
             self.session.do_handshake()
         except SSLWantReadError:
             if not self.pour():
@@ -560,6 +563,10 @@ cdef class TlsConnection(Connection):
             # What came behind the handshake.
             self.tls |= UNREAD
         slot.deadline = 0
+        # After an error OpenSSL tells it no more.
+        certificate = self.session.getpeercert(False)
+        if certificate is not None:
+            self.know()["peercert"] = certificate
         if self.tls & STARTED:
             self.touched()
             waiter = self.extras.waiter
@@ -631,6 +638,10 @@ cdef class TlsConnection(Connection):
         return self.fatal(exc, "SSL handshake failed on verifying the certificate"
                           if isinstance(exc, ssl.CertificateError) else "SSL handshake failed")
 
+    def _call_connection_lost(self, exc):
+        self.tls |= FORGOTTEN
+        Connection._call_connection_lost(self, exc)
+
     def _waited(self, waiter):
         """Nobody waits any more for a connection that was handed over. Called by the loop."""
         if waiter.cancelled():
@@ -693,21 +704,39 @@ cdef class TlsConnection(Connection):
             between.unsent = None
         return True
 
-    cdef int fill(self) except -1:
-        """Receive for OpenSSL what is there, up to `FEED` bytes; an error is told as the end."""
+    cdef bint fill(self) except -1:
+        """Receive for OpenSSL what is there, up to `FEED` bytes; False at the end of input."""
         cdef Buffers between = self.between()
         cdef ssize_t got
         if between is None or self.tls & UNREAD:
-            return 0
+            return True
         got = recv(self.fd, self.engine().buffer, FEED, 0)
         if got > 0:
             between.incoming.write(self.engine().view[:got])
-        elif got == 0:
-            between.incoming.write_eof()
-        elif errno != EAGAIN and errno != EINTR:
-            self.error = errno
-            between.incoming.write_eof()
-        return 0
+        elif got == 0 or errno != EAGAIN and errno != EINTR:
+            if got < 0:
+                self.error = self.error or errno
+            return False
+        return True
+
+    cdef bint at_end(self) except -1:
+        """Whether all that the peer has sent was read, and it will send no more.
+
+        OpenSSL is not asked: at an end that it does not expect it forgets what it knew of the
+        connection, which `ssl_object` is still asked for.
+        """
+        cdef char byte
+        cdef ssize_t got
+        if self.ssl == NULL:
+            return not self.fill()
+        if not self.tls & HUNG_UP or self.session.pending():
+            return False
+        got = recv(self.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
+        if got > 0 or got < 0 and (errno == EAGAIN or errno == EINTR):
+            return False
+        if got < 0:
+            self.error = self.error or errno
+        return True
 
     # -- receiving
 
@@ -733,9 +762,11 @@ cdef class TlsConnection(Connection):
         Return how many bytes, 0 at close_notify, -1 if there is nothing and it is seen to.
         """
         cdef Py_ssize_t got
+        if self.at_end():
+            self.read_failed(SSLEOFError(8, "EOF occurred in violation of protocol"))
+            return -1
         if self.ssl != NULL:
             return self.decrypt(start, room)
-        self.fill()
         self.tls |= UNREAD
         try:
             got = self.session.read(room, target)
@@ -938,8 +969,7 @@ cdef class TlsConnection(Connection):
         if self.flags & CLOSING or not self.flags & PAUSED:
             return
         self.flags &= ~PAUSED
-        if not ONE_CONTEXT:
-            self.context = PyContext_CopyCurrent()
+        self.take_context()
         if self.early is not None or self.tls & UNREAD \
                 or not self.tls & (HANDSHAKE | HELD) and self.session.pending():
             self.loop().call_soon(self._deliver)
@@ -1194,8 +1224,14 @@ cdef class TlsConnection(Connection):
         """Send close_notify, wait for the peer's."""
         if self.flags & LOST or self.extras is not None and self.extras.size:
             return 0
+        if self.tls & NOTIFIED and not self.tls & RAW_EOF:
+            self.tls &= ~UNREAD
+            if self.at_end():
+                self.tls |= RAW_EOF
+                if self.error:
+                    return self.fatal(self.broken(), "Fatal read error on socket transport")
         if not self.tls & RAW_EOF:
-            self.tls &= ~(WANTS_WRITE | UNREAD)
+            self.tls = self.tls & ~(WANTS_WRITE | UNREAD) | NOTIFIED
             try:
                 self.fill()
                 if self.ssl == NULL:
@@ -1246,17 +1282,14 @@ cdef class TlsConnection(Connection):
 
     cdef object ssl_object(self):
         """The session as Python programs know it; None before the handshake is done."""
-        cdef Extras extras
         if self.tls & HANDSHAKE or self.session is None:
             return None
         if self.ssl == NULL:
             return self.session
-        extras = self.need_extras()
-        if extras.known is None:
-            extras.known = {}
-        found = extras.known.get("ssl_object")
+        known = self.know()
+        found = known.get("ssl_object")
         if found is None:
-            found = extras.known["ssl_object"] = SSLObject.__new__(SSLObject)
+            found = known["ssl_object"] = SSLObject.__new__(SSLObject)
             found._sslobj = self.session
             self.session.owner = found
         return found
@@ -1266,7 +1299,8 @@ cdef class TlsConnection(Connection):
 
         Args:
             name: ``sslcontext``, ``ssl_object`` (an `ssl.SSLObject`), ``peercert``, ``cipher``,
-                ``compression``, ``truncated``, or a name that `Connection` knows.
+                ``compression``, ``truncated``, or a name that `Connection` knows; of the latter
+                ``socket``, ``peername`` and ``sockname`` only up to connection_lost.
             default: returned for everything else, and for what is not known yet.
         """
         if name == "sslcontext":
@@ -1274,17 +1308,16 @@ cdef class TlsConnection(Connection):
         if name == "truncated":
             return bool(self.tls & TRUNCATED)
         if name in ("ssl_object", "peercert", "cipher", "compression"):
-            if self.extras is not None and self.extras.known is not None \
-                    and name in self.extras.known:
-                return self.extras.known[name]
             found = self.ssl_object()
             if found is None:
                 return default
             if name == "ssl_object":
                 return found
             if name == "peercert":
-                return found.getpeercert()
+                return self.know().get("peercert")
             return found.cipher() if name == "cipher" else found.compression()
+        if self.tls & FORGOTTEN and name in ("socket", "peername", "sockname"):
+            return default
         return Connection.get_extra_info(self, name, default)
 
     def __repr__(self):

@@ -103,7 +103,7 @@ def test_it_is_native(ours: LoopFactory) -> None:
 
     log = play_on(script, ours)
     assert ("before", Connection) in log
-    assert ("after", TlsConnection, True) in log
+    assert ("after", TlsConnection, False) in log
     assert ("reader's", True) in log
 
 

@@ -65,13 +65,12 @@ def test_extra_info(
 
 
 def test_extra_info_after_the_end(loop_factory: LoopFactory, kind: str) -> None:
-    """All that was known stays known. (asyncio forgets the addresses.)"""
+    """All that was known of TLS stays known; as asyncio's it has forgotten the socket."""
 
     async def script(world: TlsWorld) -> None:
         context = server_context(ask_client=True)
         await world.serve(lambda: TlsRecorder(world), context=context)
         client, transport = await world.made(context=client_context(certificate="client"))
-        own, peer = client.sock.getpeername(), client.sock.getsockname()
         await client.notify()
         await world.until("connection_lost")
         await world.settle()
@@ -79,17 +78,17 @@ def test_extra_info_after_the_end(loop_factory: LoopFactory, kind: str) -> None:
         world.note("context", info("sslcontext") is context)
         world.note("cipher", info("cipher") == client.tls.cipher(), info("compression", 5))
         world.note("peercert", info("peercert")["subject"])
-        world.note("names", info("peername") == peer, info("sockname") == own)
+        world.note("names", info("peername"), info("sockname"))
         world.note("object", info("ssl_object") is not None, info("truncated"))
-        world.note("socket", info("socket").fileno())
+        world.note("socket", info("socket"))
 
     assert play_tls(script, loop_factory, kind=kind)[3:] == [
         ("context", True),
         ("cipher", True, None),
         ("peercert", ((("commonName", "client.test"),),)),
-        ("names", True, True),
+        ("names", None, None),
         ("object", True, False),
-        ("socket", -1),
+        ("socket", None),
     ]
 
 
