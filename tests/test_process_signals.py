@@ -60,15 +60,24 @@ STAGES = {
         while True:
             ctypes.CDLL(None).usleep(1000)
     """,
+    "an extension never looks": """
+        import ctypes
+        import fastlisten.cli.signals
+        fastlisten.cli.signals.PATIENCE = 0.1
+        mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+        lock(mutex)
+        here("x")
+        lock(mutex)
+    """,
     "an import that failed is tried again": """
         import fastlisten.cli.signals
         fastlisten.cli.signals.PATIENCE = 0.1
-        here("x")
-        while True:
-            try:
+        try:
+            here("x")
+            time.sleep(600)
+        except BaseException:
+            while True:
                 time.sleep(600)
-            except BaseException:
-                pass
     """,
     "an exception in a finalizer is lost": """
         class Slow:
@@ -176,12 +185,18 @@ def test_what_the_application_has_begun_is_ended(tmp_path: Path) -> None:
 @WRAPPERS
 def test_a_second_stop_ends_a_start_at_once(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
     source = """
+        import fastlisten.cli.signals
+        fastlisten.cli.signals.PATIENCE = 600
         try:
             here("x")
             time.sleep(600)
         finally:
             here("finally")
-            time.sleep(600)
+            while True:
+                try:
+                    time.sleep(600)
+                except BaseException:
+                    pass
     """
     with staged(tmp_path, source, wrapper=wrapper) as one:
         assert one.reached() == "x"
@@ -292,14 +307,30 @@ def test_a_signal_wakes_a_loop_that_is_about_to_sleep(tmp_path: Path, uvloop: bo
         assert one.program.stop() == 0
 
 
-@WRAPPERS
-def test_signals_when_everything_has_ended(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
-    """The loop has been closed, and Python calls what waits for its end."""
-    source = """
+#: The loop has been closed: Python calls what waits for its end, or takes apart its modules and has
+#: given up its handlers.
+ENDS = {
+    "atexit": """
         import atexit
         atexit.register(pause, "ending")
-    """
-    with staged(tmp_path, source, wrapper=wrapper) as one:
+    """,
+    "modules": """
+        class Late:
+            def __del__(self, say=os.write, said=int(os.environ["SAID"]),
+                        hear=os.read, heard=int(os.environ["HEARD"])):
+                say(said, b"ending\\n")
+                hear(heard, 1)
+        late = Late()
+    """,
+}
+
+
+@WRAPPERS
+@pytest.mark.parametrize("end", ENDS)
+def test_signals_when_everything_has_ended(
+    tmp_path: Path, end: str, wrapper: tuple[str, ...]
+) -> None:
+    with staged(tmp_path, ENDS[end], wrapper=wrapper) as one:
         until(lambda: one.program.addresses, "the start")
         one.program.signal()
         assert one.reached() == "ending"
@@ -314,6 +345,8 @@ def test_signals_when_everything_has_ended(tmp_path: Path, wrapper: tuple[str, .
 def test_an_end_that_hangs_is_cut_short(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
     source = """
         import atexit
+        import fastlisten.cli.signals
+        fastlisten.cli.signals.PATIENCE = 600
         atexit.register(time.sleep, 600)
         atexit.register(here, "ending")
     """

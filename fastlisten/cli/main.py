@@ -109,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from fastlisten.cli import streams
 
     streams.set_up(serving=serving)
+    if signals is not None:
+        signals.watch()
     try:
         code = _program(words, signals)
     except streams.OutputError as error:

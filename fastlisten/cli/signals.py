@@ -15,9 +15,12 @@ signal means something else (in a container, where the program is PID 1, that is
     ENDING     what is left of Python; a stop changes nothing any more
 
 Before it serves, a stop that is not noticed within `PATIENCE` (code that swallows exceptions, a
-lifespan that blocks its loop) ends the process, and so does a second one at once: there is nothing
-to drain. SIGUSR1 and SIGUSR2, which scripts of logrotate send, are logged. They have a handler and
-are not ignored, since an ignored signal stays ignored in the programs that an application starts.
+lifespan that blocks its loop, a library that waits for the network) ends the process, and so does a
+second one at once: there is nothing to drain. A thread sees to it, since Python's handlers run in
+the main thread, between its instructions.
+
+SIGUSR1 and SIGUSR2, which scripts of logrotate send, are logged. They have a handler and are not
+ignored, since an ignored signal stays ignored in the programs that an application starts.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import _thread
 import atexit
 import contextlib
 import os
+import select
 import signal
 import time
 
@@ -42,6 +46,10 @@ __all__ = ["PATIENCE", "Signals", "Stopped"]
 #: Seconds that a stop may go unnoticed before anything is served: half of what `docker stop`
 #: waits before it kills, and long for what `finally` blocks do.
 PATIENCE = 5.0
+
+#: Seconds after which the main thread is interrupted once more: a signal that comes when it has
+#: looked for signals and is about to make a system call interrupts nothing.
+_AGAIN = 0.1
 
 _STOPS = frozenset((signal.SIGTERM, signal.SIGINT))
 _TAKEN = (*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -67,7 +75,8 @@ class Signals:
         self._state = "starting"
         self._served = False
         self._stopped: signal.Signals | None = None
-        self._noticed = True
+        self._awaited = False
+        self._again = False
         self._kept: list[signal.Signals] = []
         self._hung_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,12 +86,23 @@ class Signals:
             if number not in _STOPS:
                 # Nothing has to be interrupted for these.
                 signal.siginterrupt(number, False)
+        self._main = _thread.get_ident()
+        self._writer = -1
         os.register_at_fork(after_in_child=self._give_back)
         # The first to be registered is the last to run. After it Python puts back the system's
         # handlers, where it finds one of its own.
         atexit.register(_ignore)
 
     # -- the states
+
+    def watch(self) -> None:
+        """Bound what a stop takes from now on; descriptors 0 to 2 are taken."""
+        reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        # Not threading, here and below: its locks may be held by what a signal interrupts.
+        with contextlib.suppress(RuntimeError):  # no threads to be had: it is a convenience
+            _thread.start_new_thread(self._watch, (reader,))
 
     def check(self) -> None:
         """Raise what has been swallowed.
@@ -108,7 +128,7 @@ class Signals:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        with _woken(loop):
+        with _woken(loop, self._writer):
             # The application may have taken them over. What it does with the others is its own.
             for number in (*_STOPS, signal.SIGHUP):
                 signal.signal(number, self._received)
@@ -121,7 +141,7 @@ class Signals:
                 yield
             finally:
                 self._state = "ending"
-                self._loop = None
+                self._loop = self._server = None
 
     def started(self) -> None:
         """Note that the server serves, and do what SIGHUP has asked for meanwhile."""
@@ -149,20 +169,52 @@ class Signals:
 
     def _stop(self, name: signal.Signals) -> None:
         """Stop what does not serve yet, or no longer."""
+        if self._again and self._stopped is not None:
+            self._again = False
+            return
         if self._stopped is not None:
             os._exit(self.code)
         self._stopped = name
-        self._noticed = False
-        # Not threading: its locks may be held by what was interrupted.
-        _thread.start_new_thread(self._watch, ())
+        if self._loop is not None:  # which hears of signals in place of our thread
+            self._awaited = True
+            _thread.start_new_thread(self._bound, ())
         if self._state == "starting":
             raise Stopped(name)
         self._hand_on(name)
 
-    def _watch(self) -> None:
+    def _bound(self) -> None:
+        """End the process if a loop does not notice a stop in time; a thread."""
         time.sleep(PATIENCE)
-        if not self._noticed:
+        if self._awaited:
             os._exit(self.code)
+
+    def _watch(self, reader: int) -> None:
+        """Read the numbers of signals that Python writes as they come; a thread."""
+        ends: float | None = None
+        repeated = 0
+        number = signal.SIGTERM
+        while True:
+            ready, _, _ = select.select([reader], [], [], None if ends is None else _AGAIN)
+            if ready:
+                received = os.read(reader, 1)[0]
+                if received not in _STOPS:
+                    continue
+                if repeated:
+                    repeated -= 1
+                    continue
+                if self._awaited:
+                    os._exit(self.code)
+                number = signal.Signals(received)
+                self._awaited = True
+                ends = time.monotonic() + PATIENCE
+            elif not self._awaited:
+                ends = None
+            elif ends is not None and time.monotonic() >= ends:
+                os._exit(self.code)
+            elif self._stopped is None:
+                repeated += 1
+                self._again = True
+                signal.pthread_kill(self._main, number)
 
     def _hand_on(self, name: signal.Signals) -> None:
         if self._loop is not None:
@@ -172,24 +224,32 @@ class Signals:
 
     def _deliver(self, name: signal.Signals) -> None:
         """Do what a signal asks for; in the loop."""
-        self._noticed = True
-        assert self._server is not None
-        self._server.receive(name)
+        self._awaited = False
+        if self._server is not None:
+            self._server.receive(name)
 
     def _give_back(self) -> None:
         """Let signals mean to a forked child what they meant before."""
+        fd = signal.set_wakeup_fd(-1)
+        if fd not in (-1, self._writer):
+            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         for number, before in self._before.items():
             if signal.getsignal(number) == self._received:
                 signal.signal(number, signal.SIG_DFL if before is None else before)
 
 
 @contextlib.contextmanager
-def _woken(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Let a signal wake a loop that is about to sleep; uvloop's does so by itself."""
+def _woken(loop: asyncio.AbstractEventLoop, before: int) -> Iterator[None]:
+    """Let a signal wake a loop that is about to sleep; uvloop's does so by itself.
+
+    Args:
+        loop: the running one.
+        before: the descriptor that Python tells of signals where there is no loop.
+    """
     import socket
 
     own = signal.set_wakeup_fd(-1)
-    if own != -1:
+    if own not in (-1, before):
         signal.set_wakeup_fd(own, warn_on_full_buffer=False)
         yield
         return
@@ -207,7 +267,7 @@ def _woken(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         try:
             yield
         finally:
-            signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
             loop.remove_reader(reader)
 
 
