@@ -98,7 +98,7 @@ async def test_a_second_stop_closes_at_once() -> None:
         assert not running.done()
         server.stop()
         await running
-        assert await read_all(client) == b""
+        assert await read_all(client) == b"farewell: shutdown\n"
 
 
 @on_loops
@@ -109,7 +109,7 @@ async def test_stop_at_once() -> None:
         assert await read_some(client, 5) == b"begin"
         server.stop(at_once=True)
     with client:
-        assert await read_all(client) == b""
+        assert await read_all(client) == b"farewell: shutdown\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -127,7 +127,7 @@ async def test_signals_stop_it(number: signal.Signals) -> None:
         assert not running.done()
         os.kill(os.getpid(), number)
         await running
-        assert await read_all(client) == b""
+        assert await read_all(client) == b"farewell: shutdown\n"
     assert signal.getsignal(number) is before
 
 
