@@ -41,7 +41,10 @@ def full_name() -> str:
 
     /etc/hosts and name servers say what they like: what is no domain name is the fallback.
     """
-    name = socket.getfqdn()
+    try:
+        name = socket.getfqdn()
+    except UnicodeError:  # it encodes the kernel's name as IDNA, which refuses some
+        return own_name()[0]
     return name if is_hostname(name) else own_name()[0]
 
 

@@ -85,6 +85,7 @@ def parse(key: str, raw: object) -> object:
         ("server.workers", "3", 3),
         ("server.hostname", "mx.example.org.", "mx.example.org"),
         ("server.hostname", "[192.0.2.1]", "[192.0.2.1]"),
+        ("server.hostname", "[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]"),
         ("server.greeting", "welcome, all", "welcome, all"),
         ("forward", "127.0.0.1:10025", Endpoint("127.0.0.1", 10025)),
         ("forward", "[0::1]:10025", Endpoint("::1", 10025)),

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from config_helpers import HOST, host_with, listener_table, load_text
+from config_helpers import HOST, host_with, listener_table, load_text, only_problem
 from serving import program
 
 from fastlisten import hostnames
@@ -68,8 +68,8 @@ def test_on_the_wire_and_in_names_of_files(tmp_path: Path, name: bytes) -> None:
         assert b"by " + b"localhost" in received
         assert all(32 <= octet < 127 or octet in b"\r\n\t" for octet in received)
         assert server.stop() == 0
-        assert "is no domain name, so that the server calls itself localhost" in server.err
-        assert len(re.findall("is no domain name", server.err)) == 1
+        assert "is not a domain name, so the server calls itself localhost" in server.err
+        assert len(re.findall("is not a domain name", server.err)) == 1
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,13 @@ def test_what_the_resolver_says(monkeypatch: pytest.MonkeyPatch) -> None:
         assert full_name() == used
 
 
+def test_a_name_that_the_resolver_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """getfqdn() encodes it as IDNA, and raises for a label that is empty or too long."""
+    for name in ("x" * 64, "a..b", "\udcff"):
+        monkeypatch.setattr("socket.gethostname", lambda name=name: name)
+        assert full_name() == hostnames.FALLBACK
+
+
 def test_a_controllers_greeting(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiosmtpd")
     from fastlisten.handlers.smtp import Controller
@@ -118,12 +125,27 @@ def test_the_warning() -> None:
     host = host_with(hostname="localhost", refused_hostname="a\nb")
     (warning,) = load_text(listener_table("it", ""), host=host).warnings
     assert warning.message == (
-        'this host\'s name "a\\nb" is no domain name, so that the server calls itself localhost; '
-        "write server.hostname"
+        'this host\'s name "a\\nb" is not a domain name, so the server calls itself localhost; '
+        "set server.hostname"
     )
     named = "server.hostname = 'mx.example.org'\n" + listener_table("it", "")
     assert load_text(named, host=host).warnings == ()
     assert load_text(listener_table("it", ""), host=HOST).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "[x]", "[ä<>]", "[::1]", "[IPv6:]", "[IPv6:::1%lo]", "[1.2.3]", "[", "[[::1]]"]
+)
+@pytest.mark.parametrize("where", ["server.hostname = '{}'\n{}", "{1}hostname = '{0}'"])
+def test_what_is_no_address_literal(text: str, where: str) -> None:
+    problem = only_problem(where.format(text, listener_table("it", "")))
+    assert problem.message == "this is not a host name"
+
+
+@pytest.mark.parametrize("where", ["server.greeting = '{}'\n{}", "{1}greeting = '{0}'"])
+def test_a_greeting_that_is_not_ascii(where: str) -> None:
+    problem = only_problem(where.format("grüß Gott", listener_table("it", "")))
+    assert "only ASCII can be sent" in problem.message
 
 
 @pytest.mark.parametrize("text", ["", ".", "a..b", "a b", "a\n", "ä", "-a", "a-", "a" * 64, "a/b"])

@@ -100,8 +100,8 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     if host.refused_hostname and "server.hostname" not in process.typed:
         document.warning(
             (),
-            f"this host's name {show_value(host.refused_hostname)} is no domain name, so that the "
-            f"server calls itself {host.hostname}; write server.hostname",
+            f"this host's name {show_value(host.refused_hostname)} is not a domain name, so the "
+            f"server calls itself {host.hostname}; set server.hostname",
         )
     own = {key: f"server.{key}" for key in ("hostname", "greeting")}
     written = {key: values[full] for key, full in own.items() if full in process.typed}

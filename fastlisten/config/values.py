@@ -166,6 +166,8 @@ def _mailbox(option: Option, raw: Any) -> str:
 
 def _line(option: Option, raw: Any) -> str:
     text = text_of(raw)
+    if not text.isascii():  # RFC 5321 4.2, and no client has asked for more yet
+        raise BadValueError("only ASCII can be sent before a client has said what it understands")
     if option.maximum is not None and len(text.encode()) > option.maximum:
         raise BadValueError(f"this is longer than {option.maximum:.0f} bytes")
     return text
@@ -270,7 +272,8 @@ def _describe_choice(option: Option) -> str:
 
 
 def _describe_line(option: Option) -> str:
-    return f"one line of at most {option.maximum:.0f} bytes" if option.maximum else "one line"
+    longest = f" of at most {option.maximum:.0f} bytes" if option.maximum else ""
+    return f"one line{longest}, in ASCII"
 
 
 _OBJECT_WORDS = 'text as "package.module:Name"'

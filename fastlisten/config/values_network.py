@@ -144,10 +144,23 @@ def _tos(option: Option, raw: Any) -> int | None:
 
 def _hostname(option: Option, raw: Any) -> str:
     text = text_of(raw)
-    literal = text.startswith("[") and text.endswith("]") and " " not in text
-    if not literal and not is_hostname(text):
+    if not _is_literal(text) and not is_hostname(text):
         raise BadValueError("this is not a host name")
     return text.removesuffix(".")
+
+
+def _is_literal(text: str) -> bool:
+    """Tell whether a text is an address literal (RFC 5321 4.1.3), which may stand for a name."""
+    address = text[1:-1]
+    if text != f"[{address}]":
+        return False
+    try:
+        if address[:5].lower() == "ipv6:":
+            return not ipaddress.IPv6Address(address[5:]).scope_id
+        ipaddress.IPv4Address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def _hostnames(option: Option, raw: Any) -> tuple[str, ...]:
@@ -172,7 +185,7 @@ def _url(option: Option, raw: Any) -> str | None:
     match = _URL_REST.fullmatch(rest)
     scheme = scheme.lower() if separator else "https"
     if match is None or scheme not in ("https", "http"):
-        raise BadValueError("this is not an address of the web")
+        raise BadValueError("this is not a URL")
     host, port, path = match.groups()
     if host.startswith("["):
         try:
