@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import tomli
 
+from fastlisten.cli import rewrite
 from fastlisten.cli.account import add, list_accounts, passwd
 
 
@@ -184,3 +186,15 @@ def test_concurrent_additions_all_arrive(tmp_path: Path) -> None:
     assert [writer.wait(60) for writer in writers] == [0] * 4
     names = tomli.loads(path.read_text())["account"]
     assert set(names) == {f"{number}-{n}@x" for number in range(4) for n in range(10)}
+
+
+def test_a_lock_that_is_never_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewrite, "PATIENCE_WITH_OURS", 0)
+    path = tmp_path / "accounts.toml"
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, _, said = run(add, "a@b", path)
+    assert code == 1
+    assert f"another `account` command holds {path}.lock; nothing has been changed" in said
+    assert not path.exists()
+    assert run(add, "a@b", path)[0] == 0

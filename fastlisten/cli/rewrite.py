@@ -5,14 +5,15 @@ takes the place of the old one whole and durable, with its owner, group, mode, a
 and other extended attributes, so that whoever could read it still can. Others may write the same
 file at the same moment, in place (`cp`, many editors) or by a rename of their own:
 
+    another `account` command is at work        it is waited for, at most PATIENCE_WITH_OURS
     somebody has it open for writing            he is waited for, at most PATIENCE
     somebody opens it for writing meanwhile     he waits until we have seen him and stood back
     it is another file when ours takes its      the two are exchanged again
     place
 
-Then what stands there is edited anew. The first two need a read lease (leases.py); who gets none
-(not the owner, a network filesystem) waits until the file has been at rest, and sees only what has
-been written.
+Then what stands there is edited anew. The second and the third need a read lease (leases.py); who
+gets none (not the owner, a network filesystem) waits until the file has been at rest, and sees only
+what has been written.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ from fastlisten.mail import leases
 from fastlisten.mail.accounts_reader import QUIET
 from fastlisten.mail.spool import sync_directory, write_all
 
-__all__ = ["PATIENCE", "rewrite"]
+__all__ = ["PATIENCE", "PATIENCE_WITH_OURS", "rewrite"]
 
 #: Seconds that others get to finish what they write.
 PATIENCE = 10.0
+
+#: Seconds that commands of our own get: each may have to wait for others, and a script may have
+#: started a hundred of them, which hash passwords one after the other.
+PATIENCE_WITH_OURS = 60.0
 
 #: Seconds between two looks at whether they have.
 _INTERVAL = 0.02
@@ -74,12 +79,20 @@ def rewrite(path: Path, read: Callable[[Path], bytes], edit: Callable[[bytes], b
             try:
                 _attempt(path, read, edit)
             except _MeanwhileError:
-                if time.monotonic() >= deadline:
-                    message = "another program is writing it; nothing has been changed"
-                    raise OSError(errno.EBUSY, message) from None
-                time.sleep(_INTERVAL)
+                _wait(deadline, "another program is writing it; nothing has been changed")
             else:
                 return
+
+
+def _wait(deadline: float, message: str) -> None:
+    """Wait for a moment.
+
+    Raises:
+        OSError: the deadline is over.
+    """
+    if time.monotonic() >= deadline:
+        raise OSError(errno.EBUSY, message)
+    time.sleep(_INTERVAL)
 
 
 def _attempt(path: Path, read: Callable[[Path], bytes], edit: Callable[[bytes], bytes]) -> None:
@@ -278,6 +291,9 @@ def _locked(path: Path) -> Iterator[None]:
     """Keep others of our own out; the lock is a file of its own because `path` is replaced.
 
     In a directory of the server's user, root follows no link and gives away only what it has made.
+
+    Raises:
+        OSError: somebody else holds it for too long.
     """
     lock, flags = f"{path}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -288,8 +304,15 @@ def _locked(path: Path) -> Iterator[None]:
         if os.geteuid() == 0:
             status = os.stat(path if path.exists() else path.parent)
             os.fchown(fd, status.st_uid, status.st_gid)
+    deadline = time.monotonic() + PATIENCE_WITH_OURS
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _wait(deadline, f"another `account` command holds {lock}; nothing has been changed")
+            else:
+                break
         yield
     finally:
         os.close(fd)
