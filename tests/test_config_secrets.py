@@ -61,6 +61,13 @@ def said(text: str) -> str:
         "tls.private-key",
         "tls.passphrase",
         "smtp.elay-password",
+        "smtp.relaypass",
+        "smtp.relay-pswd",
+        "smtp.relaypw",
+        "smtp.kennwort",
+        "smtp.rp",
+        "smtp.rp.x",
+        "tls.dbpass",
     ],
 )
 def test_a_misspelt_key(key: str) -> None:
@@ -75,6 +82,9 @@ def test_a_misspelt_key(key: str) -> None:
     "text",
     [
         f'[smtp]\nrelay-passwrd = "{SECRET}"\n' + listener_table("it", ""),
+        f'[smtp]\nrp = "{SECRET}"\n' + listener_table("it", ""),
+        listener_table("it", f'xyzzy = "--password={SECRET}"'),
+        listener_table("it", f"xyzzy = '-v --auth-token  \"{SECRET} {SECRET}\"'"),
         f'[smtp.relay]\nhost = "x"\npassword = "{SECRET}"\n' + listener_table("it", ""),
         f'[[smtp]]\nrelay-password = "{SECRET}"\n' + listener_table("it", ""),
         f'[smpt]\nrelay-password = "{SECRET}"\n' + listener_table("it", ""),
@@ -135,6 +145,18 @@ def test_what_such_a_macro_gives_is_used_all_the_same() -> None:
     assert "in the place of a secret" in problem.message
 
 
+def test_a_password_among_a_handlers_arguments() -> None:
+    arguments = f"inbox --db-password {SECRET}"
+    body = f'smtp.aiosmtpd-handler = "a:B"\nsmtp.aiosmtpd-args = "{arguments}"'
+    text = listener_table("it", body)
+    assert SECRET not in said(text)
+    value = load_text(text).listeners[0]["smtp.aiosmtpd-args"]
+    assert f"{value}" == arguments
+    assert SECRET not in repr(value)
+    shown = listener_table("it", body.replace(arguments, "inbox --size 5"))
+    assert 'aiosmtpd-args = "inbox --size 5"' in said(shown)
+
+
 def test_other_macros_and_values_are_shown() -> None:
     text = listener_table("it", "greeting = '%{env:PORT}%'")
     assert 'greeting = "2525"' in to_toml(load_text(text, host=HOST))
@@ -145,7 +167,8 @@ def test_other_macros_and_values_are_shown() -> None:
 @pytest.mark.parametrize(
     "name",
     ["bind", "backlog", "tls.certificate", "hostname", "keepalive", "relay-user", "greeting",
-     "trusted-networks", "ignore-client-order", "monkey", "tokyo", "x", "", "aiosmtpd-handler"],
+     "trusted-networks", "ignore-client-order", "monkey", "tokyo", "passive", "x", "",
+     "aiosmtpd-handler"],
 )  # fmt: skip
 def test_names_that_are_no_secrets(name: str) -> None:
     assert not is_secret_name(name)

@@ -15,7 +15,7 @@ from fastlisten.config.grammar import BadValueError
 from fastlisten.config.host import Host
 from fastlisten.config.kinds import KINDS, describe
 from fastlisten.config.macros import expand
-from fastlisten.config.secret_names import Secret, gives_secret, is_secret_name
+from fastlisten.config.secret_names import Secret, gives_secret, hide_secrets, is_secret_name
 from fastlisten.config.suggest import likely, near
 from fastlisten.config.text import Path, dotted
 from fastlisten.option import Option
@@ -56,8 +56,11 @@ class Schema:
     ) -> None:
         self.tree: Tree = {}
         keys = []
+        self._secretive = set()
         for key, row in rows:
             keys.append(key)
+            if row.kind == "secret":
+                self._secretive.add(key.rpartition(".")[0])
             if older := row.extra.get("older"):
                 self.tree[older] = row
             *groups, last = key.split(".")
@@ -72,6 +75,15 @@ class Schema:
         self.keys = (*keys, *groups, *others)
         self.elsewhere = elsewhere or {}
         self.secret = secret
+
+    def may_be_secret(self, name: str, meant: str) -> bool:
+        """Tell whether an unknown key may be meant for a secret.
+
+        Args:
+            name: the key.
+            meant: the key that was probably meant, empty if none is like it.
+        """
+        return is_secret_name(meant) or name.rpartition(".")[0] in self._secretive
 
 
 @dataclass(slots=True)
@@ -182,6 +194,8 @@ class Reader:
                 message, suggestion = "what the macro gives cannot stand here", ""
             self.document.error(path, message, shown, allowed, suggestion)
             return
+        if row.kind == "string" and hide_secrets(value) != value:
+            hidden = True  # aiosmtpd-args may have a password among them
         if hidden and type(value) is str and row.kind != "pem":
             value = Secret(value)
         if row.kind == "path":
@@ -219,8 +233,8 @@ class Reader:
                 top of a table that other programs share.
         """
         here = (*path, key)
-        raw = NOTHING if schema.secret else raw
         name = f"{prefix or ''}{key}"
+        raw = NOTHING if schema.secret or schema.may_be_secret(name, "") else raw
         if key == "override":
             self.document.warning(here, "no server reads this flag, it is ignored", raw)
         elif name in schema.elsewhere or key == "acme":
@@ -228,7 +242,7 @@ class Reader:
             self.document.error(here, message, raw)
         elif prefix is None:
             if slip := near(key, schema.keys):
-                shown = NOTHING if is_secret_name(slip) else raw
+                shown = NOTHING if schema.may_be_secret(name, slip) else raw
                 self.document.error(here, "there is no such key", shown, suggestion=slip)
             else:
                 self.foreign.append(here)
@@ -238,7 +252,7 @@ class Reader:
             if self._looked_for < _MOST_LOOKED_FOR:
                 self._looked_for += 1
                 slip = likely(name, schema.keys) or likely(key, schema.keys)
-            shown = NOTHING if is_secret_name(slip) else raw
+            shown = NOTHING if schema.may_be_secret(name, slip) else raw
             self.document.error(here, "there is no such key", shown, suggestion=slip)
 
 

@@ -27,13 +27,35 @@ NOT_SHOWN = "(not shown)"
 # Within a name, without its separators.
 _PARTS = ("passw", "passphrase", "pwd", "secret", "token", "credential", "apikey", "privatekey")
 # A whole word of a name.
-_WORDS = frozenset(("pass", "pw", "key", "keys", "auth", "pin", "psk", "hash", "salt", "dsn"))
+_WORDS = frozenset(
+    (
+        "pass",
+        "pw",
+        "pswd",
+        "psw",
+        "kennwort",
+        "key",
+        "keys",
+        "auth",
+        "pin",
+        "psk",
+        "hash",
+        "salt",
+        "dsn",
+    )
+)
+# The end of a word: relaypass, dbpw.
+_ENDS = ("pass", "pw")
 # Words that people misspell, with the number of slips that are forgiven.
 _MISSPELT = (("password", 2), ("passwd", 1), ("passphrase", 2), ("secret", 1), ("token", 1))
 _SEPARATORS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])")
 
 # Names longer than this are nobody's; it bounds the comparison.
 _LONGEST_NAME = 200
+
+# An option on a command line, up to its argument: --password=..., --auth-token ...
+_OPTION = re.compile(r"(?<!\S)--?([A-Za-z][A-Za-z0-9_-]{0,63})(?:=|\s+)")
+_ARGUMENT = re.compile(r"""(?:"[^"]*"|'[^']*'|[^\s"'])+""")
 
 # PEM, hashes of passwords (PHC strings, crypt, LDAP's schemes), and passwords in addresses.
 _SECRET_TEXT = re.compile(
@@ -56,7 +78,10 @@ class Secret(str):
 @lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
     """Tell whether a key, a variable or a path is likely to hold a secret, misspelt names too."""
-    return not _WORDS.isdisjoint(_words(name)) or is_password_name(name)
+    words = _words(name)
+    if any(word in _WORDS or word.endswith(_ENDS) for word in words):
+        return True
+    return is_password_name(name)
 
 
 def _words(name: str) -> list[str]:
@@ -85,7 +110,22 @@ def gives_secret(raw: object) -> bool:
 
 
 def hide_secrets(text: str) -> str:
-    """Return a text without what looks like a secret in it: keys, hashes, passwords in URLs."""
+    """Return a text without what looks like a secret in it.
+
+    Those are keys, hashes, and passwords in URLs and on command lines.
+    """
     if _SECRET_TEXT.search(text):
         return NOT_SHOWN
-    return _USER_AND_PASSWORD.sub(r"\1:***@", text)
+    return _USER_AND_PASSWORD.sub(r"\1:***@", _without_arguments(text))
+
+
+def _without_arguments(text: str) -> str:
+    """Leave out what a command line gives to options that are named like secrets."""
+    pieces = []
+    end = 0
+    for match in _OPTION.finditer(text):
+        if match.start() >= end and is_secret_name(match[1]):
+            argument = _ARGUMENT.match(text, match.end())
+            pieces += [text[end : match.end()], "***"]
+            end = argument.end() if argument else match.end()
+    return "".join((*pieces, text[end:]))
