@@ -66,6 +66,30 @@ def test_what_may_be_written(body: str) -> None:
     assert load_text(listener_table("it", body)).warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("ports", "role", "other"),
+    [
+        ((25, 587), "is mx and takes mail from strangers on port 587 too", "submission"),
+        ((587, 25), "is submission and takes mail only after a login on port 25 too", "mx"),
+        ((465, 587, 2525), "takes mail only after a login on port 2525 too", "mx"),
+    ],
+)
+def test_ports_of_both_roles_in_one_listener(ports: tuple[int, ...], role: str, other: str) -> None:
+    binds = ", ".join(f'"127.0.0.1:{port}"' for port in ports)
+    text = listener_table("it", f"bind = [{binds}]")
+    (warning,) = load_text(text).warnings
+    assert (warning.key, warning.line) == ("server.listener.it", 2)
+    assert role in warning.message
+    assert "make two listeners" in warning.message
+    for body in ('smtp.role = "mx"', f'smtp.role = "{other}"', 'handler = "a:B"'):
+        assert load_text(text + body).warnings == ()
+
+
+def test_ports_of_one_role_in_one_listener() -> None:
+    for binds in ('["127.0.0.1:587", "[::1]:465"]', '["127.0.0.1:25", "unix:/run/x"]'):
+        assert load_text(listener_table("it", f"bind = {binds}")).warnings == ()
+
+
 def test_a_mistake_that_listeners_inherit_is_reported_once() -> None:
     text = '[smtp]\nrelay = "a.example:25"\nrelay-user = "u"\n' + "".join(
         listener_table(str(port), f"bind = '127.0.0.1:{port}'") for port in (2, 3)

@@ -65,9 +65,13 @@ def _check_role(document: Document, draft: Draft) -> None:
     """Report a submission service without TLS: passwords are taken over TLS only."""
     role = draft["smtp.role"]
     if role is None:
-        port = next((bind.port for bind in draft.binds if bind.port), 0)
-        role = "submission" if port in SUBMISSION_PORTS else "mx"
-        if role == "mx":
+        ports = [bind.port for bind in draft.binds if bind.port]
+        role = "submission" if ports and ports[0] in SUBMISSION_PORTS else "mx"
+        if draft["handler"] is not None or draft["smtp.aiosmtpd-handler"] is not None:
+            pass  # whoever wrote the code decides who may send
+        elif not SUBMISSION_PORTS.isdisjoint(ports) and not SUBMISSION_PORTS.issuperset(ports):
+            _warn_of_both_roles(document, draft, ports, role)
+        elif role == "mx":
             _check_meant_for_users(document, draft)
     if role == "submission" and not (draft["tls.implicit"] or has_starttls(draft)):
         key = "smtp.role" if draft.is_written("smtp.role") else "tls.enable"
@@ -77,16 +81,23 @@ def _check_role(document: Document, draft: Draft) -> None:
 
 def _check_meant_for_users(document: Document, draft: Draft) -> None:
     """Warn where a listener looks like submission, and its port makes it one for strangers."""
-    if draft["handler"] is not None or draft["smtp.aiosmtpd-handler"] is not None:
-        return  # whoever wrote the code decides who may send
     if draft["tls.implicit"]:
         looks = "TLS from the first byte is for submission"
     elif _SUBMISSION_NAME.search(draft.id):
         looks = "its name is one for submission"
     else:
         return
-    message = f"{looks}, but on this port it is an mx and takes mail from strangers; write "
+    message = f"{looks}, but on this address it is an mx and takes mail from strangers; write "
     message += 'smtp.role = "submission", or "mx" if that is meant'
+    document.warning(draft.path, message)
+
+
+def _warn_of_both_roles(document: Document, draft: Draft, ports: Sequence[int], role: str) -> None:
+    """Warn where ports of submission and others are together: a listener has one role."""
+    other = next(port for port in ports if (port in SUBMISSION_PORTS) != (role == "submission"))
+    does = "takes mail from strangers" if role == "mx" else "takes mail only after a login"
+    message = f"the role of a listener comes from its first port, so this one is {role} and {does} "
+    message += f"on port {other} too; make two listeners, or write smtp.role if that is meant"
     document.warning(draft.path, message)
 
 
