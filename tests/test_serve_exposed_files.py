@@ -99,6 +99,26 @@ def test_what_others_can_do(place: Path, path: str, mode: int, expected: str) ->
     assert said(place) == [(who or f"data has mode {mode:04o}: ") + expected]
 
 
+def test_directories_in_which_a_file_can_be_replaced(place: Path) -> None:
+    """Whoever can write a directory puts a file of his own in the place of the one with 0600."""
+    keys = place / "keys"
+    keys.mkdir()
+    (place / "password").rename(keys / "password")
+    (place / "password").symlink_to(keys / "password")
+    keys.chmod(0o777)
+    expected = "keys has mode 0777: every user of this host can replace what is in it; chmod 0775"
+    assert said(place) == [expected]
+    keys.chmod(0o1777)
+    assert said(place) == []
+    keys.chmod(0o755)
+    place.chmod(0o702)
+    try:
+        (line,) = exposed_files(load(place / "mail.toml", host=HOST))
+    finally:
+        place.chmod(0o700)
+    assert line.startswith(f"{place} has mode 0702: ")
+
+
 def test_the_self_signed_certificates_key(place: Path) -> None:
     path = place / "data" / "self-signed.pem"
     path.write_text("x")

@@ -42,14 +42,21 @@ def exposed_files(config: Config) -> list[str]:
         mode = _mode(path)
         if mode is not None and stat.S_ISREG(mode) and mode & _EXPOSED:
             warnings.append(_warning(path, stat.S_IMODE(mode), what))
-    mode = _mode(directory)
-    if mode is not None and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        shown = stat.S_IMODE(mode)
-        warnings.append(
-            f"{directory} has mode {shown:04o}: every user of this host can replace what is in it; "
-            f"chmod {shown & ~stat.S_IWOTH:04o}"
-        )
+    above = [os.path.dirname(name) for path in held for name in _names(path)]
+    for place in dict.fromkeys((*above, directory)):
+        mode = _mode(place)
+        if mode is not None and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            shown = stat.S_IMODE(mode)
+            warnings.append(
+                f"{place} has mode {shown:04o}: every user of this host can replace what is in it; "
+                f"chmod {shown & ~stat.S_IWOTH:04o}"
+            )
     return warnings
+
+
+def _names(path: str) -> tuple[str, ...]:
+    """Return an existing file's name, and that which a link leads to."""
+    return (path, os.path.realpath(path)) if _mode(path) is not None else ()
 
 
 def _mode(path: str) -> int | None:
