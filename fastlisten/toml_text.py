@@ -79,7 +79,7 @@ def _explained(text: str, message: str) -> TomlError:
     if position is None:
         if number := _LONG_NUMBER.search(text):
             line = text.count("\n", 0, number.start()) + 1
-            return TomlError(line, f"a number of {len(number[0]):,} digits")
+            return TomlError(line, f"a number of {len(number[0]):,} digits is too long")
         return TomlError(0, f"not valid TOML: {message}")
     column = f" (column {position[2]})" if position[2] else " at the end of the text"
     message = message[: position.start()] + column

@@ -1,6 +1,7 @@
 """`fastlisten check [FILE]`: say whether a configuration can be used, with all its mistakes.
 
-Rules of this file: it reads and prints, certificates too; nothing is bound or changed.
+Rules of this file: it reads and prints, certificates, authorities and accounts too; nothing is
+bound or changed.
 """
 
 from __future__ import annotations
@@ -56,11 +57,16 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     _print("note", config.unavailable(), err)
     from fastlisten.runtime.certificates import Certificates
     from fastlisten.runtime.exposed_files import exposed_files
+    from fastlisten.runtime.trial import try_files
 
+    problems, notes = try_files(config)
     try:
-        notes = Certificates(config, trial=True).notes
+        notes += Certificates(config, trial=True).notes
     except ConfigurationError as error:
-        return _refused(error, err)
+        problems += error.problems
+    if problems:
+        problems.sort(key=lambda problem: problem.line)
+        return _refused(ConfigurationError(problems), err)
     for note in (*notes, *exposed_files(config)):
         print(f"warning: {note}", file=err)
     count = len(config.listeners)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from fastlisten.config.grammar import BadValueError
 from fastlisten.config.settings import Bind
-from fastlisten.config.text import quote
+from fastlisten.config.text import quote, show_value
 from fastlisten.hostnames import is_hostname
 
 __all__ = ["find_overlaps", "is_loopback", "looks_like_port", "parse_bind", "set_v6only"]
@@ -96,7 +96,7 @@ def _port(port: str | None, default_port: int) -> int:
         return default_port
     if not _PORT.fullmatch(port) or int(port) > 65535:
         # With an @ it is a URL with a password, which is not repeated.
-        shown = "this" if "@" in port else quote(port)
+        shown = "this" if "@" in port else show_value(port)
         raise BadValueError(f"{shown} is not a port", allowed="a port from 0 to 65535")
     return int(port)
 
@@ -111,7 +111,7 @@ def _inet6(text: str, host: str, port: str | None, default_port: int) -> Bind:
         raise BadValueError("this is not an IPv6 address")
     if percent and not _SCOPE.fullmatch(scope):
         raise BadValueError(
-            f"{quote(scope)} is not the name of an interface", allowed='"[fe80::1%eth0]:25"'
+            f"{show_value(scope)} is not the name of an interface", allowed='"[fe80::1%eth0]:25"'
         )
     packed = socket.inet_pton(socket.AF_INET6, address)
     canonical = socket.inet_ntop(socket.AF_INET6, packed)
@@ -140,7 +140,7 @@ def _not_an_address(word: str, host: str, port: str) -> BadValueError:
     if "/" in word:
         return BadValueError("this is not an address")
     if re.fullmatch(r"[0-9.]+", host):
-        return BadValueError(f"{quote(host)} is not an IPv4 address")
+        return BadValueError(f"{show_value(host)} is not an IPv4 address")
     if host.lower() == "localhost":
         near = quote(f"127.0.0.1:{port}" if port else "127.0.0.1")
         return BadValueError("a host name cannot be bound, write its address", suggestion=near)

@@ -31,7 +31,7 @@ from fastlisten.mail import leases
 from fastlisten.mail.accounts import Roster, Transition, read_accounts
 from fastlisten.mail.address import AddressError, parse_mailbox
 
-__all__ = ["LONGEST", "QUIET", "Accounts"]
+__all__ = ["LONGEST", "QUIET", "Accounts", "parse_file"]
 
 logger = logging.getLogger("fastlisten.mail")
 
@@ -179,9 +179,7 @@ class Accounts:
             if self._look() != signature:
                 # It differs from what is remembered, so that it is read again the next time.
                 raise _TornError("it is being written")
-            if not content.strip(b"\0 \t\r\n"):
-                raise ConfigurationError([Problem(_EMPTY, str(self.path))])
-            roster = Roster.parse(content, str(self.path))
+            roster = parse_file(content, str(self.path))
             roster.appoint(self._postmaster, self._hosts)
         except (OSError, ConfigurationError, _TornError) as error:
             return _Version(signature or self._look(), None, error)
@@ -238,7 +236,18 @@ class Accounts:
             return ()
 
 
-_EMPTY = "it is empty; a file that shall have no accounts needs a comment"
+def parse_file(content: bytes, file: str) -> Roster:
+    """Return what a file of accounts says.
+
+    Raises:
+        ConfigurationError: it is not right, or says nothing at all.
+    """
+    if not content.strip(b"\0 \t\r\n"):
+        raise ConfigurationError([Problem(_EMPTY, file)])
+    return Roster.parse(content, file)
+
+
+_EMPTY = "it is empty; a file that has no accounts needs a comment"
 
 
 def _signature(status: os.stat_result) -> _Signature:

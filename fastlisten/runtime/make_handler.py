@@ -15,7 +15,7 @@ from fastlisten.handlers.base import Handler, HandlerSettings, SettingError
 from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler
 from fastlisten.runtime.control import Control
 
-__all__ = ["handler_kind", "make_handler"]
+__all__ = ["handler_kind", "make_handler", "unusable"]
 
 
 def handler_kind(config: Config, settings: ListenerSettings) -> type[Handler]:
@@ -28,7 +28,7 @@ def handler_kind(config: Config, settings: ListenerSettings) -> type[Handler]:
     try:
         return named_handler(name) if name else registered_handler(settings.protocol)
     except HandlerNotFoundError as error:
-        problem = _unusable(config, settings, str(error))
+        problem = unusable(config, settings, str(error))
         raise ConfigurationError([problem], config.warnings) from error
 
 
@@ -74,16 +74,16 @@ def make_handler(
     try:
         return kind(given)
     except SettingError as error:
-        problem = _unusable(config, settings, str(error), error.key)
+        problem = unusable(config, settings, str(error), error.key)
         raise ConfigurationError([problem], config.warnings) from error
     except Exception as error:
         # Foreign code; what it says of its settings is the administrator's business.
         text = f"{kind.__name__} does not take its settings: {type(error).__name__}: {error}"
-        problem = _unusable(config, settings, text)
+        problem = unusable(config, settings, text)
         raise ConfigurationError([problem], config.warnings) from error
 
 
-def _unusable(config: Config, settings: ListenerSettings, message: str, key: str = "") -> Problem:
+def unusable(config: Config, settings: ListenerSettings, message: str, key: str = "") -> Problem:
     """Return the report of a handler that cannot be used, at the line that names it.
 
     Args:

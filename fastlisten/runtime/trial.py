@@ -1,0 +1,74 @@
+"""What `check` tries of the files that `serve` opens: a relay's authorities, and the accounts.
+
+Rules of this file: it reads, and changes nothing. What serve refuses is a mistake; accounts that
+cannot be used make mail wait, as they do there, and bring a warning.
+"""
+
+from __future__ import annotations
+
+from fastlisten.config import Config, ListenerSettings
+from fastlisten.config.text import quote
+from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.handlers.base import SettingError
+from fastlisten.handlers.smtp_relay import Relay, relay_of
+from fastlisten.mail.accounts import Roster, read_accounts
+from fastlisten.mail.accounts_reader import parse_file
+from fastlisten.runtime.make_handler import unusable
+
+__all__ = ["try_files"]
+
+
+def try_files(config: Config) -> tuple[list[Problem], list[str]]:
+    """Return what is wrong with files that a configuration names, and what deserves notice."""
+    own = [each for each in config.listeners if not each["handler"]]
+    problems: dict[Problem, None] = {}  # one for a file that many listeners inherit
+    for settings in own:
+        if settings.protocol == "smtp":
+            problems.update(_try_relay(config, settings))
+    warnings = []
+    if any(_delivers(settings) for settings in own):
+        try:
+            roster = _accounts(config.process["server.accounts"])
+        except (OSError, ConfigurationError) as error:
+            warnings.append(_must_wait(config.process["server.accounts"], error))
+        else:
+            problems.update(_try_postmaster(config, roster))
+    return list(problems), warnings
+
+
+def _delivers(settings: ListenerSettings) -> bool:
+    """Tell whether what a listener takes goes to accounts."""
+    name = settings.protocol
+    return name in ("smtp", "lmtp") and settings[f"{name}.aiosmtpd-handler"] is None
+
+
+def _try_relay(config: Config, settings: ListenerSettings) -> dict[Problem, None]:
+    relay = relay_of(settings.handler_options, settings["hostname"])
+    if relay is not None:
+        try:
+            Relay(relay)
+        except SettingError as error:
+            return {unusable(config, settings, str(error), error.key): None}
+    return {}
+
+
+def _accounts(path: str) -> Roster | None:
+    """Return the accounts, None if there is no file: it is made by `account add`, maybe later."""
+    try:
+        return parse_file(read_accounts(path), path)
+    except FileNotFoundError:
+        return None
+
+
+def _must_wait(path: str, error: OSError | ConfigurationError) -> str:
+    if isinstance(error, OSError):
+        return f"{path} cannot be read: {error.strerror}; all mail must wait"
+    return f"{path} cannot be used; all mail must wait: {error}"
+
+
+def _try_postmaster(config: Config, roster: Roster | None) -> dict[Problem, None]:
+    name = config.process["server.postmaster"]
+    if not name or roster is None or roster.login(name) is not None:
+        return {}
+    message = f"{config.process['server.accounts']} has no account of this name"
+    return {config.problem(("server", "postmaster"), message, quote(name)): None}
