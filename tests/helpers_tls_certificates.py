@@ -130,7 +130,9 @@ def certificates() -> Certificates:
     # Not a TemporaryDirectory, which a forked child that ends would remove under its parent.
     folder = tempfile.mkdtemp(prefix="tls-tests-")
     owner = os.getpid()
-    atexit.register(lambda: shutil.rmtree(folder) if os.getpid() == owner else None)
+    atexit.register(
+        lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None
+    )
     ours = _Issuer(folder, "authority of the tests")
     theirs = _Issuer(folder, "nobody")
     return Certificates(
