@@ -65,13 +65,13 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         f"| after {penalties.FREE} failures | one at a time, 1, 2, 4, ... {penalties.LONGEST:.0f} ",
         f"| forgotten | {penalties.FORGOTTEN / 60:.0f} minutes after",
         f"| addresses that are remembered | {penalties.SIZE:,}, IPv6 by /64 |",
-        f", {logins.LOGGED} a minute at most;",
+        f", at most {logins.LOGGED} a minute;",
         f"at most {passwords.MAX_PASSWORD} octets",
         f"after {STALE_AFTER // 3600} hours",
         f"fewest failures in the last {penalties.FORGOTTEN / 60:.0f} minutes",
         {3600: "remembered for an hour"}[round(login_memory.LIFE)],
         {2: "changed less than two seconds ago"}[round(accounts_reader.QUIET)],
-        {60: "believed after a minute"}[round(accounts_reader.LONGEST)],
+        {60: "trusted after a minute"}[round(accounts_reader.LONGEST)],
     ],
 )
 def test_the_bounds_are_those(row: str) -> None:
