@@ -121,4 +121,4 @@ def _read(fd: int, largest: int, what: str) -> bytes:
 
 def _too_large(largest: int, what: str) -> OSError:
     bound = f"{largest >> 20} MiB" if largest >= 1 << 20 else f"{largest >> 10} KiB"
-    return OSError(errno.EFBIG, f"it is larger than {bound} and hardly {what}")
+    return OSError(errno.EFBIG, f"it is larger than {bound}, too large for {what}")

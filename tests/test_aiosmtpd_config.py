@@ -159,7 +159,7 @@ def test_lmtp(served: Program) -> None:
         ("Tell", None, "handler", 'write "package.module:Class"'),
         ("aiosmtpd_handlers:Absent", None, "handler", "has no attribute 'Absent'"),
         ("absent_handlers:Tell", None, "handler", "No module named 'absent_handlers'"),
-        ("aiosmtpd_handlers:NOTHING", None, "handler", "no class"),
+        ("aiosmtpd_handlers:NOTHING", None, "handler", "is not a class"),
         ("aiosmtpd_handlers:Tell", "a b c", "args", "does not take them"),
         ("aiosmtpd_handlers:Tell", "'a", "args", "cannot be split into words"),
     ],

@@ -183,7 +183,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert said("/dev/zero") == "cannot be read: it is a character device, not a regular file"
     (tmp_path / "large").write_bytes(bytes((4 << 20) + 1))
     assert said(tmp_path / "large") == (
-        "cannot be read: it is larger than 4 MiB and hardly a certificate"
+        "cannot be read: it is larger than 4 MiB, too large for a certificate"
     )
 
 

@@ -203,7 +203,7 @@ def test_one_that_is_only_called_default_is_noticed() -> None:
     )
     (warning,) = config.warnings
     assert (warning.key, warning.line) == ("certificate.default", 1)
-    assert warning.message == 'in spite of its name the default is [certificate."b"]'
+    assert warning.message == 'despite its name this is not the default: [certificate."b"] is'
 
 
 def test_two_defaults_are_an_error() -> None:

@@ -59,13 +59,13 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
     assert read_file(path, 100, "a token") == b""
     path.write_bytes(bytes(range(256)) * (1 << 14))
     assert read_file(path, 4 << 20, "a token") == path.read_bytes()
-    assert why_not(path, (4 << 20) - 1) == "it is larger than 3 MiB and hardly a token"
-    assert why_not(path, 1024) == "it is larger than 1 KiB and hardly a token"
+    assert why_not(path, (4 << 20) - 1) == "it is larger than 3 MiB, too large for a token"
+    assert why_not(path, 1024) == "it is larger than 1 KiB, too large for a token"
 
 
 def test_a_file_whose_size_the_kernel_does_not_say_is_bounded_too() -> None:
     assert os.stat("/proc/self/maps").st_size == 0
-    assert why_not("/proc/self/maps", 1024) == "it is larger than 1 KiB and hardly a token"
+    assert why_not("/proc/self/maps", 1024) == "it is larger than 1 KiB, too large for a token"
     assert b"/proc" in read_file("/proc/self/mounts", 1 << 20, "a token")
 
 
@@ -211,7 +211,7 @@ def test_a_pipe_without_end_is_read_to_the_bound() -> None:
     with open("/dev/zero", "rb") as zero:
         done = command("check", "/dev/stdin", stdin=zero)
     assert done.returncode == 2
-    assert "it is larger than 64 MiB and hardly a configuration" in done.stderr
+    assert "it is larger than 64 MiB, too large for a configuration" in done.stderr
 
 
 def test_a_descriptor_that_does_not_wait_is_waited_for() -> None:

@@ -179,7 +179,7 @@ def ask(source: TextIO, *, from_stdin: bool, needed: bool) -> str:
                 raise PasswordError("a password is not empty")
             return password
     except (EOFError, UnicodeDecodeError) as error:
-        raise PasswordError("what was given is no password") from error
+        raise PasswordError("the input cannot be used as a password") from error
     if needed:
         raise PasswordError("nobody can be asked for a password; --password-stdin or --generate")
     return ""

@@ -179,7 +179,7 @@ def check_default_certificate(document: Document, certificates: Mapping[str, Cer
         message = f"only one can be, and [certificate.{quote(chosen[0])}] is"
         document.error(("certificate", id, "default"), message, True)
     if chosen and "default" in certificates and not certificates["default"].default:
-        message = f"in spite of its name the default is [certificate.{quote(chosen[0])}]"
+        message = f"despite its name this is not the default: [certificate.{quote(chosen[0])}] is"
         document.warning(("certificate", "default"), message)
 
 
@@ -204,7 +204,7 @@ def check_unused_certificates(
             used.update(name.certificate for name in draft["tls.sni"])
     for id in certificates:
         if id not in used:
-            message = "no listener shows this one: neither tls.certificate nor tls.sni names it"
+            message = "no listener uses this one: neither tls.certificate nor tls.sni names it"
             document.warning(("certificate", id), message)
 
 

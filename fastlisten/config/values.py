@@ -161,7 +161,7 @@ def _mailbox(option: Option, raw: Any) -> str:
     try:
         return parse_mailbox(text_of(raw)).text
     except AddressError as error:
-        raise BadValueError(f"this is no address: {error}") from None
+        raise BadValueError(f"this is not an address: {error}") from None
 
 
 def _line(option: Option, raw: Any) -> str:
@@ -176,7 +176,7 @@ def _line(option: Option, raw: Any) -> str:
 def _choice(option: Option, raw: Any) -> str:
     if isinstance(raw, str) and raw.strip().lower() in option.choices:
         return raw.strip().lower()
-    raise BadValueError("this is none of the words that are known here")
+    raise BadValueError("this is not one of the allowed words")
 
 
 def _workers(option: Option, raw: Any) -> int | str:

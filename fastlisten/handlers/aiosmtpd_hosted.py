@@ -90,7 +90,7 @@ class Hosted:
             text = f"importing {module} raised {type(error).__name__}: {error}"
             raise self._error(key, text) from error
         if not callable(kind):
-            raise self._error(key, f"{name} is no class")
+            raise self._error(key, f"{name} is not a class")
         return kind
 
     def _split(self, text: str) -> list[str]:

@@ -106,9 +106,9 @@ def domain_key(domain: str) -> str:
             try:
                 label = label[4:].encode("ascii").decode("punycode").lower()
             except UnicodeError as error:
-                raise AddressError(f"{label} is no internationalised label") from error
+                raise AddressError(f"{label} is not a valid internationalised label") from error
         if not label or not _printable(label) or "." in label:
-            raise AddressError(f"{domain!r} is no domain")
+            raise AddressError(f"{domain!r} is not a domain name")
         labels.append(unicodedata.normalize("NFC", label))
     return ".".join(labels)
 
@@ -123,7 +123,7 @@ def _literal_key(domain: str) -> str:
             return f"[ipv6:{ipaddress.IPv6Address(inner[5:])}]"
         return f"[{ipaddress.IPv4Address(inner)}]"
     except ipaddress.AddressValueError as error:
-        raise AddressError(f"{domain} holds no IP address") from error
+        raise AddressError(f"{domain} does not contain an IP address") from error
 
 
 def _printable(text: str) -> bool:

@@ -102,7 +102,7 @@ def read_parameters(phc: str) -> Parameters:
     match = _PHC.fullmatch(phc)
     if match is None:
         raise ValueError(
-            "is no argon2id hash ($argon2id$v=19$m=...,t=...,p=...$salt$digest); "
+            "is not an argon2id hash ($argon2id$v=19$m=...,t=...,p=...$salt$digest); "
             "remove the line, and `fastlisten account passwd` makes one"
         )
     memory, time, lanes = (int(number) for number in match.group(1, 2, 3))

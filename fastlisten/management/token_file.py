@@ -93,7 +93,7 @@ def _read(path: str) -> str:
 def _check(path: str, found: os.stat_result) -> None:
     """Raise TokenError if the open file can be used by others."""
     if not stat.S_ISREG(found.st_mode):
-        raise TokenError(path, "is no regular file")
+        raise TokenError(path, "is not a regular file")
     if found.st_uid not in (0, os.geteuid()):
         raise TokenError(path, f"belongs to user {found.st_uid}, who can read and change it")
     if found.st_mode & 0o077:

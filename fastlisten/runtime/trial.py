@@ -25,12 +25,12 @@ def try_files(config: Config) -> tuple[list[Problem], list[str]]:
     for settings in own:
         if settings.protocol == "smtp":
             problems.update(_try_relay(config, settings))
-    warnings = []
+    warnings: list[str] = []
     if any(_delivers(settings) for settings in own):
         try:
             roster = _accounts(config.process["server.accounts"])
         except (OSError, ConfigurationError) as error:
-            warnings.append(_must_wait(config.process["server.accounts"], error))
+            warnings += _must_wait(config.process["server.accounts"], error)
         else:
             problems.update(_try_postmaster(config, roster))
     return list(problems), warnings
@@ -60,10 +60,10 @@ def _accounts(path: str) -> Roster | None:
         return None
 
 
-def _must_wait(path: str, error: OSError | ConfigurationError) -> str:
+def _must_wait(path: str, error: OSError | ConfigurationError) -> list[str]:
     if isinstance(error, OSError):
-        return f"{path} cannot be read: {error.strerror}; all mail must wait"
-    return f"{path} cannot be used; all mail must wait: {error}"
+        return [f"{path} cannot be read: {error.strerror}; all mail must wait"]
+    return [f"{path} cannot be used; all mail must wait", *map(str, error.problems)]
 
 
 def _try_postmaster(config: Config, roster: Roster | None) -> dict[Problem, None]:
