@@ -97,11 +97,11 @@ def test_it_belongs_to_another(tmp_path: Path) -> None:
 def test_what_is_no_file(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     file.mkdir()
-    with pytest.raises(TokenError, match="no regular file"):
+    with pytest.raises(TokenError, match="is not a regular file"):
         keep_token(str(tmp_path))
     file.rmdir()
     os.mkfifo(file, 0o600)
-    with pytest.raises(TokenError, match="no regular file"):
+    with pytest.raises(TokenError, match="is not a regular file"):
         keep_token(str(tmp_path))
     file.unlink()
     with socket.socket(socket.AF_UNIX) as server:
