@@ -178,7 +178,7 @@ async def test_what_hangs_is_closed_at_the_end() -> None:
         busy.send(b"begin")
         assert await read_some(busy, 5) == b"begin"
     assert served.listener.state is State.CLOSED
-    assert await read_all(busy) == b""
+    assert await read_all(busy) == b"farewell: shutdown\n"
     busy.close()
 
 
