@@ -168,6 +168,17 @@ def test_check_and_serve_say_it(place: Path) -> None:
     assert Server(load(place / "mail.toml")).notes == [f"{expected}; chmod 0640"]
 
 
+def test_a_renewed_key_with_another_mode(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (place / "password").chmod(0o644)
+    server = Server(load(place / "mail.toml"))
+    for mode, warned in ((0o604, 1), (0o604, 0), (0o600, 0), (0o604, 1)):
+        (place / "mail.key").chmod(mode)
+        caplog.clear()
+        server.reload()
+        found = [record.getMessage() for record in caplog.records if READ in record.getMessage()]
+        assert [line.partition(" ")[0] for line in found] == [f"{place}/mail.key"] * warned
+
+
 def test_what_is_not_there_or_no_file_is_not_spoken_of(place: Path) -> None:
     os.unlink(place / "data" / "accounts.toml")
     assert said(place) == []

@@ -82,7 +82,8 @@ class Server:
         self._tls: dict[str, TlsSettings] = {}
         self.certificates = self._make(problems)
         self.notes += self.certificates.notes
-        self.notes += exposed_files(config)
+        self._exposed = exposed_files(config)
+        self.notes += self._exposed
         self._arena: Arena | None = None
         self._generation = 0
         self._engine: Engine | None = None
@@ -289,6 +290,10 @@ class Server:
             logger.info("%s", line)
         for line in found.warnings:
             logger.warning("%s", line)
+        before, self._exposed = self._exposed, exposed_files(self.config)
+        for line in self._exposed:
+            if line not in before:  # a renewed key, say, that has another mode
+                logger.warning("%s", line)
         if not (found.changed or found.problems):
             files = "1 file" if found.files == 1 else f"{found.files} files"
             logger.info("nothing has changed in %s of certificates", files)
