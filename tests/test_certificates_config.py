@@ -218,7 +218,7 @@ def test_without_any_certificate(tmp_path: Path) -> None:
     print_ = fingerprint(path.read_bytes())
     assert first.notes == [
         'no certificate is configured (listener "it"): clients are shown a self-signed one, which '
-        f"none of them trusts, kept in {path}; SHA-256 {print_}"
+        f"they do not trust, kept in {path}; SHA-256 {print_}"
     ]
     second = made(tmp_path, text)
     assert second.notes == first.notes

@@ -106,7 +106,7 @@ def test_check_writes_nothing(tmp_path: Path) -> None:
     assert check.run(str(path), out, err) == 0
     assert err.getvalue() == (
         'warning: no certificate is configured (listener "it"): clients are shown a self-signed '
-        "one, which none of them trusts, and which is made at the start\n"
+        "one, which they do not trust, and which is made at the start\n"
     )
     assert list(tmp_path.iterdir()) == [path]
 

@@ -8,13 +8,16 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import tomli
+from serving import until
 
 from fastlisten.cli import rewrite
 from fastlisten.cli.account import add, list_accounts, passwd
+from fastlisten.mail import leases
 
 
 def run(function: object, *arguments: object) -> tuple[int, str, str]:
@@ -198,3 +201,31 @@ def test_a_lock_that_is_never_given_back(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"another `account` command holds {path}.lock; nothing has been changed" in said
     assert not path.exists()
     assert run(add, "a@b", path)[0] == 0
+
+
+def test_a_writer_who_opens_the_file_at_the_last_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He has the old file by the time that ours takes its place, and is heard all the same."""
+    path = tmp_path / "accounts.toml"
+    path.write_text('[account."a@b"]\n')
+    exchange = rewrite._exchange
+    writers: list[threading.Thread] = []
+
+    def write() -> None:
+        with open(path, "a") as file:  # waits until the lease is given back
+            file.write('[account."his@b"]\n')
+
+    def late(new: Path, there: Path, old: int, lease: bool) -> None:
+        if lease and not writers:
+            writers.append(threading.Thread(target=write))
+            writers[0].start()
+            until(lambda: leases.wanted(old), "the writer")
+        exchange(new, there, old, lease)
+
+    monkeypatch.setattr(rewrite, "_exchange", late)
+    assert run(add, "ours@b", path)[0] == 0
+    if not writers:
+        pytest.skip("no leases on this filesystem")
+    writers[0].join()
+    assert set(tomli.loads(path.read_text())["account"]) == {"a@b", "his@b", "ours@b"}

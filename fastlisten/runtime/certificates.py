@@ -322,7 +322,7 @@ class Certificates:
             return dates
         text = (
             f"{self._none()}{needed_by(self._reports.users[id])}: clients are shown a self-signed "
-            "one, which none of them trusts, "
+            "one, which they do not trust, "
         )
         if self._only_tried:
             return [f"{text}and which is made at the start"]
