@@ -17,6 +17,7 @@ import itertools
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Callable
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "address_text",
     "event_record",
     "log",
+    "log_fault",
     "new_session",
     "session_name",
     "shown",
@@ -32,7 +34,7 @@ __all__ = [
 
 _WHO = ("listener", "peer", "port", "session")
 
-_MAIL = (*_WHO, "message", "from", "to", "user", "bytes", "duration")
+_MAIL = (*_WHO, "id", "from", "to", "user", "bytes", "duration")
 
 #: The fields that the records of an event may have; empty ones are left out.
 EVENTS: dict[str, tuple[str, ...]] = {
@@ -68,6 +70,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "message-not-delivered": (*_MAIL, "relay", "error"),
     "message-refused-by-relay": (*_MAIL, "relay", "reply"),
     "message-in-circles": (*_MAIL, "count"),
+    "internal-error": _WHO,
     # the server
     "listening": ("listener", "protocol", "addresses", "limit"),
     "listener-note": ("listener",),
@@ -78,7 +81,12 @@ EVENTS: dict[str, tuple[str, ...]] = {
 
 
 def log(
-    logger: logging.Logger, level: int, event: str, text: str, *values: object, **fields: object
+    logger: logging.Logger,
+    level: int,
+    event: str,
+    text: str,
+    *values: object,
+    **fields: object,
 ) -> None:
     """Log an event.
 
@@ -93,6 +101,15 @@ def log(
     """
     if logger.isEnabledFor(level):
         logger.handle(event_record(logger.name, level, event, text, values, fields))
+
+
+def log_fault(
+    logger: logging.Logger, event: str, text: str, *values: object, **fields: object
+) -> None:
+    """Log an error with the traceback of the exception that is being handled; as `log`."""
+    record = event_record(logger.name, logging.ERROR, event, text, values, fields)
+    record.exc_info = sys.exc_info()
+    logger.handle(record)
 
 
 def event_record(

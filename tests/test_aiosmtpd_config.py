@@ -126,6 +126,10 @@ def test_submission_asks_the_accounts(served: Program) -> None:
         assert client.say("AUTH LOGIN", b64(b"al@example.org"), b64(b"secret")) == [334, 334, 235]
         assert client.say(MAIL, "RCPT TO:<b@anywhere.example>") == [250, 250]
         assert client.data()[1][0].startswith("alice@example.org: a@example.com to")
+    lines = served.err.splitlines()
+    (session,) = {one.rpartition(" ")[2] for one in lines if ": logged in as alice@" in one}
+    failed = [one for one in lines if ": authentication failed, user='alice@" in one]
+    assert [one.rpartition(" ")[2] for one in failed] == [session]
 
 
 def test_mechanisms_of_the_handler_come_before_the_accounts(served: Program) -> None:

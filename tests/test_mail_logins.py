@@ -358,10 +358,10 @@ def test_failures_are_logged_without_passwords(
     check(logins, "alice@example.org", "sécret", "192.0.2.1")
     check(logins, "al\r\nice", "my password", "192.0.2.1")
     check(logins, "ä" * 500, "my password", "")
-    lines = [record.getMessage() for record in caplog.records if "login" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if record.name == "fastlisten.mail"]
     assert lines == [
-        "login as 'al\\r\\nice' from [192.0.2.1] failed",
-        "login as '" + "\\xe4" * 80 + "...' from [] failed",
+        "[192.0.2.1]:0: authentication failed, user='al\\r\\nice'",
+        "[unix]: authentication failed, user='" + "\\xe4" * 80 + "...'",
     ]
     assert "password" not in caplog.text
     assert "cret" not in caplog.text
@@ -379,10 +379,37 @@ def test_a_flood_of_failures_is_counted_in_the_log(
     caplog.clear()
     logins._log("x", "192.0.2.1")
     assert [record.getMessage() for record in caplog.records] == [
-        "40 more logins failed",
-        "login as 'x' from [192.0.2.1] failed",
+        "40 more failed logins are not shown",
+        "[192.0.2.1]:0: authentication failed, user='x'",
     ]
     assert logins.statistics()["failed"] == module.LOGGED + 41
+
+
+def test_failures_that_are_not_shown_are_told_of_without_another(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last ones of a flood, or of a server's life."""
+    monkeypatch.setattr(module, "_MINUTE", 3600.0)
+
+    async def flood(monkeypatch: pytest.MonkeyPatch) -> None:
+        logins._loop = loop = asyncio.get_running_loop()
+        later = loop.create_future()
+        monkeypatch.setattr(loop, "call_later", lambda after, call: later.set_result((after, call)))
+        for _ in range(module.LOGGED + 3):
+            logins._log("x", "192.0.2.1")
+        after, call = await later
+        assert after == 3600.0
+        assert "not shown" not in caplog.text
+        call()
+
+    asyncio.run(flood(monkeypatch))
+    assert [one for one in caplog.messages if "shown" in one] == [
+        "3 more failed logins are not shown"
+    ]
+    logins._log("x", "192.0.2.1")
+    logins._log("x", "192.0.2.1")
+    logins.close()
+    assert caplog.messages[-1] == "2 more failed logins are not shown"
 
 
 def test_a_file_of_this_moment_makes_no_login_wrong_for_good(logins: Logins, file: Path) -> None:

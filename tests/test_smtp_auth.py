@@ -51,7 +51,7 @@ def test_a_login(served: Served, caplog: pytest.LogCaptureFixture, name: str) ->
         assert client.say(b".").startswith(b"250 ")
     (stored,) = served.delivered()
     assert b" with ESMTPSA id " in stored
-    assert "[127.0.0.1] is alice@example.org" in caplog.text
+    assert ": logged in as alice@example.org" in caplog.text
     assert "at [127.0.0.1] as alice@example.org to alice@example.org: " in caplog.text
     assert "wonder" not in caplog.text
 
@@ -137,7 +137,7 @@ class Gate:
         self.failure: Exception | None = None
 
     async def check(
-        self, name: str, password: str, address: str, listener: str, session: str
+        self, name: str, password: str, address: str, listener: str, session: str, port: int
     ) -> Account | None:
         import asyncio
 

@@ -75,6 +75,14 @@ def test_chunks_are_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert "quiet" not in caplog.text
 
 
+def test_of_http_only_the_method_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A browser that was led here, or a program that takes the port for another's."""
+    with serve(tmp_path, log_dialogue=True) as served:
+        served.say(b"GET /?password=quiet HTTP/1.1\r\nAuthorization: quiet\r\n\r\n")
+    assert said(caplog)[0] == "C: GET (29 octets)"
+    assert "quiet" not in caplog.text
+
+
 def test_nobody_pays_who_has_not_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serve(tmp_path) as served, served.connect() as client:
         client.sendall(HELLO)
@@ -123,6 +131,8 @@ MOMENTS: list[list[bytes]] = [
     [b"a1 LOGIN alice " + PASSWORD.encode()],
     [b"AUTH PLAIN " + RESPONSE + b"\0"],
     [b"AUTH PLAIN", b"*", RESPONSE],
+    [b"AUTH\tPLAIN " + RESPONSE],
+    [b"AUTH LOGIN\t" + WORD],
 ]
 
 

@@ -59,9 +59,9 @@ def plain(tmp_path: Path) -> Iterator[Served]:
         (HELLO + b"MAIL FROM:<> SIZE=999999999\r\n", "MAIL", "too-large", "552", {"from": None}),
         (HELLO + MAIL + b"DATA\r\n", "DATA", "other", "554", {"from": "sender@example.com"}),
         (ENVELOPE + b"DATA\r\na\nb\r\n.\r\n", "DATA", "bare-line-break", "550",
-         {"from": "sender@example.com"}),
+         {"from": "sender@example.com", "to": ["alice@example.org"]}),
         (ENVELOPE + b"BDAT 3 LAST\r\na\nb", "BDAT", "bare-line-break", "550",
-         {"from": "sender@example.com"}),
+         {"from": "sender@example.com", "to": ["alice@example.org"]}),
         (ENVELOPE + b"DATA\r\n" + b"Received: x\r\n" * 12 + b"\r\n.\r\n", "DATA", "loop", "554",
          {"from": "sender@example.com", "to": ["alice@example.org"]}),
         (HELLO + b"STARTTLS\r\n", "STARTTLS", "syntax", "502", {}),
@@ -159,6 +159,24 @@ def test_lmtp_names_the_recipient_of_each_reply(
     assert (unknown["to"], failed["to"]) == (["x@example.org"], ["bob@example.org"])
     assert {unknown["protocol"], failed["protocol"]} == {"LMTP"}
     assert counts.messages == {"accepted": 1}
+    (delivered,) = events(caplog, "message-delivered")
+    assert delivered["to"] == ["alice@example.org"]
+    (lost,) = events(caplog, "message-not-delivered")
+    assert lost["to"] == "bob@example.org"
+
+
+def test_in_lmtp_each_reply_to_a_message_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(tmp_path, lmtp=True) as served:
+        bob = b"RCPT TO:<bob@example.org>\r\n"
+        said = served.say(b"LHLO c\r\n" + MAIL + RCPT + bob + b"DATA\r\na\nb\r\n.\r\nQUIT\r\n")
+        assert codes(said) == [250, 250, 250, 250, 354, 550, 550, 221]
+        assert served.handler.counts.rejections == {("5xx", "bare-line-break"): 2}
+    (record,) = events(caplog, "rejected")
+    assert record["to"] == ["alice@example.org", "bob@example.org"]
+    (end,) = events(caplog, "session-ended")
+    assert end["rejected"] == 2
 
 
 # --- logins and TLS ---------------------------------------------------------------------------

@@ -95,15 +95,13 @@ class QueuedHandler(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        if self._thread is None and not self._start():
-            self._lost += 1
-            self._dropping = True
-            return
         if self._dropping:
             self._dropping = False
             self._queue.put(self._lost)
         self._queued += len(line)
         self._queue.put(line)
+        if self._thread is None and not self._start():
+            self._write_here()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Log that a record cannot be formatted; the library would print to standard error."""
@@ -122,10 +120,20 @@ class QueuedHandler(logging.Handler):
         thread = threading.Thread(target=self._write_all, name="fastlisten-log", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no more threads, or the interpreter ends
+        except (RuntimeError, MemoryError):  # no more threads, or the interpreter ends
             return False
         self._thread = thread
         return True
+
+    def _write_here(self) -> None:
+        """Write what waits without a thread, by the stream, which knows how long it may wait.
+
+        A process that has no memory or no number left for a thread has something to say.
+        """
+        fd, self._fd = self._fd, -1
+        self._queue.put(None)
+        self._write_all()
+        self._fd = fd
 
     def flush(self) -> None:
         """Wait until what has been logged is written, at most `EXIT_PATIENCE`."""

@@ -14,6 +14,7 @@ import time
 from typing import Literal, TextIO
 
 from fastlisten.cli.log_writer import QueuedHandler
+from fastlisten.log_events import event_record
 
 __all__ = ["JsonFormatter", "ProgramHandler", "log_unraisable", "set_up_logging"]
 
@@ -39,20 +40,20 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
+        fields = _fields(record)
         line: dict[str, object] = {
             "time": self._time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": getattr(record, "event", NOTE),
+            "event": NOTE if fields is _NO_FIELDS else getattr(record, "event", NOTE),
         }
-        fields = getattr(record, "fields", _NO_FIELDS)
         line.update((name, value) for name, value in fields.items() if value not in _EMPTY)
         line["message"] = record.getMessage()
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         text = json.dumps(line, ensure_ascii=False)
         # JSON lets U+0085 and U+2028 stand as they are, and readers of lines split there.
-        return text if text.isprintable() else json.dumps(line)
+        return text if text.isprintable() else "".join(map(_json_escape, text))
 
     def _time(self, created: float) -> str:
         """Return a time as ISO 8601 has it; the text of a second is made once."""
@@ -77,7 +78,7 @@ class _TextFormatter(logging.Formatter):
         """Return the record as one line, and its traceback as others."""
         line = f"{self._time(record.created)} {record.levelname} {record.name}: "
         line += record.getMessage()
-        session = getattr(record, "fields", _NO_FIELDS).get("session")
+        session = _fields(record).get("session")
         if session:
             line = f"{line} session={session}"
         if not record.exc_info:
@@ -92,6 +93,27 @@ class _TextFormatter(logging.Formatter):
             text = time.strftime("%Y-%m-%d %H:%M", time.localtime(minute * 60))
             self._minute = (minute, text)
         return f"{self._minute[1]}:{second:02}"
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """Return the fields of an event; `_NO_FIELDS`, itself, for what is none.
+
+    Records of others (asyncio, applications) may have attributes of any name by `extra`.
+    """
+    fields = getattr(record, "fields", None)
+    if isinstance(fields, dict) and record.name.partition(".")[0] == "fastlisten":
+        return fields
+    return _NO_FIELDS
+
+
+def _json_escape(char: str) -> str:
+    """Return a character of a JSON text, which has its own escapes already, fit for a line.
+
+    Half of a surrogate pair is no character; what stands for it is what UTF-8 has for that.
+    """
+    if char.isprintable():
+        return char
+    return "\\ufffd" if "\ud800" <= char <= "\udfff" else json.dumps(char)[1:-1]
 
 
 def _escape(text: str) -> str:
@@ -161,7 +183,8 @@ class _LastResort(logging.Handler):
 def _lost(count: int) -> logging.LogRecord:
     """Return the record that says how many were lost."""
     text = "%d log records lost: they could not be written"
-    return logging.LogRecord("fastlisten", logging.WARNING, __file__, 0, text, (count,), None)
+    fields: dict[str, object] = {"count": count}
+    return event_record("fastlisten", logging.WARNING, "records-lost", text, (count,), fields)
 
 
 def _log_thread(failure: threading.ExceptHookArgs) -> None:

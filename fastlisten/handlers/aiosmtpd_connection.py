@@ -30,7 +30,7 @@ from fastlisten.handlers.smtp_events import (
     Response,
 )
 from fastlisten.handlers.smtp_flow import Flow
-from fastlisten.handlers.smtp_journal import Journal
+from fastlisten.handlers.smtp_journal import Journal, Who
 from fastlisten.handlers.smtp_replies import reply
 from fastlisten.log_events import session_name
 
@@ -320,3 +320,8 @@ class AiosmtpdConnection(Flow):
     def session_name(self) -> str:
         """What the session is called in the log."""
         return session_name(self._session)
+
+    @property
+    def who(self) -> Who:
+        """Whom a record is about."""
+        return self._who()

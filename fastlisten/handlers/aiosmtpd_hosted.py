@@ -164,7 +164,7 @@ class Hosted:
                 settings.hostname,
                 protocol=protocol,
                 tls=None if settings.tls_implicit else settings.tls,
-                authenticate=_by_accounts(office, settings.listener) if asks_accounts else None,
+                authenticate=_by_accounts(office, self._journal) if asks_accounts else None,
                 journal=self._journal,
                 logs_dialogue=self._logs_dialogue,
             )
@@ -188,25 +188,27 @@ class Hosted:
         return AiosmtpdConnection(self._site, info)
 
 
-def _by_accounts(office: PostOffice, listener: str) -> Authenticate:
+def _by_accounts(office: PostOffice, journal: Journal) -> Authenticate:
     """Return an authenticator that asks the accounts."""
 
     async def authenticate(
         server: Any, session: Any, envelope: Any, mechanism: str, given: Any
     ) -> Any:
-        peer = session.peer[0] if isinstance(session.peer, tuple) else ""
+        who = server._who
         try:
             name, password = given.login.decode(), given.password.decode()
             account = await office.logins.check(
-                name, password, peer, listener, server._session_name
+                name, password, who.peer, who.listener, who.session, who.port
             )
         except UnicodeDecodeError:
             account = None
-        except LoginsBusyError:
+        except LoginsBusyError as error:
+            journal.login_deferred(who, str(error))
             message = "454 4.7.0 Too many are logging in; try again later"
             return AuthResult(success=False, handled=False, message=message)
         if account is None:
             return AuthResult(success=False, handled=False)
+        journal.logged_in(who, account.name)
         # What a handler need not know it does not get.
         return AuthResult(success=True, auth_data=LoginPassword(account.name.encode(), b""))
 

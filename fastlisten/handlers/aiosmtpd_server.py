@@ -18,6 +18,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from fastlisten.handlers.aiosmtpd_types import MISSING, AuthResult, Envelope, LoginPassword, Session
+from fastlisten.handlers.smtp_journal import Who
 
 if TYPE_CHECKING:
     from fastlisten.handlers.aiosmtpd_connection import AiosmtpdConnection
@@ -72,9 +73,9 @@ class Server:
         self._connection = None
 
     @property
-    def _session_name(self) -> str:
-        """What the session is called in the log."""
-        return "" if self._connection is None else self._connection.session_name
+    def _who(self) -> Who:
+        """Whom a record is about."""
+        return Who("", "", 0) if self._connection is None else self._connection.who
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(

@@ -11,7 +11,6 @@ and smtp_messages.py, when something is executed in smtp_flow.py. What the engin
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from fastlisten.handlers.base import ConnectionInfo
@@ -30,7 +29,7 @@ from fastlisten.handlers.smtp_refusal import Refused
 from fastlisten.handlers.smtp_replies import reply
 from fastlisten.handlers.smtp_sasl import Credentials, Login, Plain, mechanism
 from fastlisten.handlers.smtp_transactions import Transactions
-from fastlisten.log_events import log, session_name
+from fastlisten.log_events import session_name
 from fastlisten.mail.logins import LoginsBusyError
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from fastlisten.handlers.smtp import SmtpHandler
 
 __all__ = ["SmtpConnection"]
-
-logger = logging.getLogger("fastlisten.smtp")
 
 _WRONG_LOGIN = reply(535, "5.7.8", "Name or password is wrong")
 _LOGINS_BUSY = reply(454, "4.7.0", "Logins cannot be checked at the moment; try again later")
@@ -165,36 +162,15 @@ class SmtpConnection(Transactions):
                 self._info.peer,
                 self._info.listener,
                 session_name(self._session),
+                self._info.port,
             )
         except LoginsBusyError as error:
-            info, who = self._info, self._who()
-            log(
-                logger,
-                logging.WARNING,
-                "login-deferred",
-                "%s: login from [%s]: %s",
-                info.listener,
-                info.peer,
-                error,
-                **who.fields,
-                error=str(error),
-            )
+            self._journal.login_deferred(self._who(), str(error))
             self.engine.reject(_LOGINS_BUSY)
             return
         if account is None:
             self.engine.reject(_WRONG_LOGIN)
             return
         self._user, self._login = account.name, account
-        info, who = self._info, self._who()
-        log(
-            logger,
-            logging.INFO,
-            "login-succeeded",
-            "%s: [%s] is %s",
-            info.listener,
-            info.peer,
-            account.name,
-            **who.fields,
-            user=account.name,
-        )
+        self._journal.logged_in(self._who(), account.name)
         self.engine.accept()

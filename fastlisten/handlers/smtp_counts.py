@@ -147,10 +147,10 @@ class Counts:
         self.messages[result] = self.messages.get(result, 0) + 1
         self.octets += octets
 
-    def rejection(self, reply: bytes, reason: str) -> None:
-        """Count a negative reply."""
+    def rejection(self, reply: bytes, reason: str, times: int = 1) -> None:
+        """Count a negative reply that was given once or more often."""
         key = ("4xx" if reply[:1] == b"4" else "5xx", reason)
-        self.rejections[key] = self.rejections.get(key, 0) + 1
+        self.rejections[key] = self.rejections.get(key, 0) + times
 
     def login(self, result: str) -> None:
         """Count a login."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from fastlisten.handlers.smtp_engine import Engine
 from fastlisten.handlers.smtp_refusal import Refused
 from fastlisten.handlers.smtp_replies import Limits
-from fastlisten.handlers.smtp_verbs import verb_shown
+from fastlisten.handlers.smtp_verbs import HTTP_VERBS, verb_shown
 from fastlisten.log_events import address_text, log, shown
 
 __all__ = ["DialogueEngine", "Transcript", "foreign_transcript", "transcript"]
@@ -134,6 +134,8 @@ def _without_secrets(line: bytes) -> bytes:
         if not argument or mechanism.upper() in _MECHANISMS:
             return line[: len(verb)] + space + mechanism + (b" ***" if more else b"")
         return b"AUTH ***"
+    if verb in HTTP_VERBS:  # its query may hold a password
+        return b"%s (%d octets)" % (verb, len(line))
     if verb_shown(verb) == "UNKNOWN":
         return b"(%d octets that are no command)" % len(line)
     return line

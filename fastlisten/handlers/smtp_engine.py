@@ -52,7 +52,15 @@ from __future__ import annotations
 from fastlisten.handlers import smtp_replies as replies
 from fastlisten.handlers.smtp_answers import Answers
 from fastlisten.handlers.smtp_commands import decode_response
-from fastlisten.handlers.smtp_events import Content, Event, Flush, Goodbye, Response
+from fastlisten.handlers.smtp_events import (
+    Content,
+    Event,
+    Flush,
+    Goodbye,
+    Recipient,
+    Response,
+    Transaction,
+)
 from fastlisten.handlers.smtp_refusal import Refused
 from fastlisten.handlers.smtp_replies import Limits
 from fastlisten.handlers.smtp_session import RESET, State
@@ -204,7 +212,7 @@ class Engine(Answers):
             self._limits.counts.message("rejected")
             refusal, transaction = self._for_each(self._refusal), self.transaction
             self.transaction = None
-            self._refuse(refusal, (), transaction)
+            self._refuse(refusal, _recipients_of(transaction), transaction)
         return event
 
     def _next_chunk(self) -> Event | None:
@@ -213,7 +221,7 @@ class Engine(Answers):
             self.skip_octets()
             if not self._left:
                 self._state = _COMMAND
-                self._refuse(self._refusal, (), self._of)
+                self._refuse(self._refusal, _recipients_of(self._of), self._of)
                 self._of = None
             return None
         piece = self.next_octets()
@@ -251,3 +259,7 @@ class Engine(Answers):
             self._refuse(error.reply)
             return Response(None)
         return event
+
+
+def _recipients_of(transaction: Transaction | None) -> tuple[Recipient, ...]:
+    return () if transaction is None else tuple(transaction.recipients)

@@ -55,7 +55,6 @@ class Flow(asyncio.Protocol):
         "_eof",
         "_reading",
         "_received",
-        "_refused",
         "_scheduled",
         "_sent",
         "_session",
@@ -75,7 +74,6 @@ class Flow(asyncio.Protocol):
         self._session = new_session()
         self._began = time.monotonic()
         self._received = self._sent = 0  # octets
-        self._refused = 0  # negative replies
         self._tls_version = ""
         self._end = ""  # why the session ends, once that is known
 
@@ -242,7 +240,6 @@ class Flow(asyncio.Protocol):
     def _log_refusals(self) -> None:
         """Log the negative replies that have been given."""
         refusals, journal = self.engine.take_refusals(), self._journal
-        self._refused += len(refusals)
         who = None
         for refusal in refusals:
             if journal.wants(refusal.reason):
@@ -263,7 +260,7 @@ class Flow(asyncio.Protocol):
                 self._received,
                 self._sent,
                 engine.taken,
-                self._refused,
+                engine.refused,
             )
 
     def _reason(self, exc: Exception | None) -> str:

@@ -152,6 +152,20 @@ class Journal:
             values = (who.listener, who.address, shown(why))
             log(logger, logging.INFO, "tls-failed", text, *values, **who.fields, error=shown(why))
 
+    # --- logins -------------------------------------------------------------------------------
+
+    def logged_in(self, who: Who, user: str) -> None:
+        """Log a login that succeeded."""
+        text = "%s: %s: logged in as %s"
+        values = (who.listener, who.address, user)
+        log(logger, logging.INFO, "login-succeeded", text, *values, **who.fields, user=user)
+
+    def login_deferred(self, who: Who, why: str) -> None:
+        """Log that a password could not be verified; those that are wrong log themselves."""
+        text = "%s: %s: login deferred: %s"
+        values = (who.listener, who.address, why)
+        log(logger, logging.WARNING, "login-deferred", text, *values, **who.fields, error=why)
+
     # --- ends ---------------------------------------------------------------------------------
 
     def wants_end(self, reason: str, useful: bool) -> bool:

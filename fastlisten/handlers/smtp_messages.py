@@ -32,7 +32,7 @@ from fastlisten.handlers.smtp_replies import reply
 from fastlisten.handlers.smtp_reports import LARGEST_HEADER, header_of, outcomes, wanted
 from fastlisten.handlers.smtp_source import Source
 from fastlisten.handlers.smtp_trace import return_path
-from fastlisten.log_events import log, session_name
+from fastlisten.log_events import log, log_fault, session_name
 from fastlisten.mail.accounts import Account
 from fastlisten.mail.delivery import Letter
 from fastlisten.mail.maildir import unique_name
@@ -148,7 +148,7 @@ class Messages(Flow):
             await work(given)
         except Exception:
             # A fault of the code must not leave a client without an answer.
-            logger.exception("%s: [%s]", self._info.listener, self._info.peer)
+            self._log_fault()
             if self._transport is not None and self.engine.waiting:
                 self.engine.reject(_INTERNAL)
         self._task = None
@@ -167,9 +167,14 @@ class Messages(Flow):
             step()
             self._run()
         except Exception:
-            logger.exception("%s: [%s]", self._info.listener, self._info.peer)
+            self._log_fault()
             self._end = "error"
             transport.abort()
+
+    def _log_fault(self) -> None:
+        """Log the exception that is being handled, which nobody has expected."""
+        who, text = self._who(), "%s: %s: internal error"
+        log_fault(logger, "internal-error", text, who.listener, who.address, **who.fields)
 
     # --- the message --------------------------------------------------------------------------
 
@@ -284,6 +289,9 @@ class Messages(Flow):
         outgoing = self._outgoing if self._sends_on else None
         error = letter.error
         if error is None:
+            if self._handler.per_recipient:
+                for name in letter.errors:  # it is not delivered to these
+                    self._accounts.pop(name, None)
             what = "%d octets delivered"
             values: tuple[object, ...] = (letter.size,)
             if outgoing is not None:
@@ -375,21 +383,29 @@ class Messages(Flow):
     def _not_delivered(self, what: str, *values: object, **fields: object) -> None:
         self._log(logging.ERROR, "message-not-delivered", what, *values, **fields)
 
-    def _log(self, level: int, event: str, what: str, *values: object, **fields: object) -> None:
+    def _log(
+        self,
+        level: int,
+        event: str,
+        what: str,
+        *values: object,
+        **fields: object,
+    ) -> None:
         """Log what became of the message in progress."""
         if not logger.isEnabledFor(level):
             return
         transaction = self.engine.transaction
         assert transaction is not None
         others = [] if self._outgoing is None else self._outgoing.recipients
-        to = [*self._accounts, *(f"<{each.mailbox}>" for each in others)]
+        to = [*self._accounts, *(str(each.mailbox) for each in others)]
+        shown = [*self._accounts, *(f"<{each.mailbox}>" for each in others)]
         info = self._info
         fields = {
             "listener": info.listener,
             "peer": info.peer,
             "port": info.port,
             "session": session_name(self._session),
-            "message": self._name,
+            "id": self._name,
             "from_": transaction.sender,
             "to": to,
             "user": self._user,
@@ -405,7 +421,7 @@ class Messages(Flow):
             transaction.sender,
             info.peer,
             f" as {self._user}" if self._user else "",
-            ", ".join(to),
+            ", ".join(shown),
             *values,
             **fields,
         )

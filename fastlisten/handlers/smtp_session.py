@@ -70,6 +70,7 @@ class Session(Chunks):
         encrypted: the session runs over TLS.
         extended: it said EHLO.
         refusals: the negative replies that nobody has asked for yet (`take_refusals`).
+        refused: negative replies, all of them.
         taken: messages that were accepted.
         transaction: the one in progress, or None.
         verb: of the command that was executed last.
@@ -93,6 +94,7 @@ class Session(Chunks):
         "encrypted",
         "extended",
         "refusals",
+        "refused",
         "taken",
         "transaction",
         "verb",
@@ -117,6 +119,7 @@ class Session(Chunks):
         self.encrypted = encrypted
         self.extended = False
         self.refusals: list[Refusal] | None = None
+        self.refused = 0
         self.taken = 0
         self.transaction: Transaction | None = None
         self.verb = b""
@@ -174,7 +177,10 @@ class Session(Chunks):
         """Keep a negative reply for whoever logs it, and count it; as in `_refuse`."""
         of = transaction or self.transaction
         reason = reason_of(answer, self.verb)
-        self._limits.counts.rejection(answer, reason)
+        # In LMTP a message has a reply for each recipient.
+        times = max(1, len(recipients)) if self._lmtp else 1
+        self.refused += times
+        self._limits.counts.rejection(answer, reason, times)
         sender = None if of is None else of.sender
         refusal = Refusal(answer, self.verb, reason, sender, recipients)
         if self.refusals is None:

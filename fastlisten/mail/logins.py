@@ -17,6 +17,7 @@ length, an account that has none (`passwords.Decoys`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -25,7 +26,7 @@ import time
 from concurrent.futures import Future
 from functools import partial
 
-from fastlisten.log_events import log
+from fastlisten.log_events import address_text, log
 from fastlisten.mail import passwords
 from fastlisten.mail.accounts import Account, Roster
 from fastlisten.mail.accounts_reader import Accounts
@@ -51,8 +52,10 @@ _CROWDED = f"{WAITING} logins are waiting"
 #: Stands for the hash of a name that has none, so that looking for it costs the same.
 _NO_HASH = "$" * 97
 
-#: Failures that are logged in a minute; of the others their number.
+#: Failures that are logged in a minute; of the others their number, when it has passed.
 LOGGED = 60
+
+_MINUTE = 60.0
 
 #: Characters of a name that are logged.
 LOGGED_NAME = 80
@@ -87,9 +90,16 @@ class Logins:
         self._key = secrets.token_bytes(32)
         self._minute = 0
         self._logged = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # which attempts came on last
 
     async def check(
-        self, name: str, password: str, address: str, listener: str = "", session: str = ""
+        self,
+        name: str,
+        password: str,
+        address: str,
+        listener: str = "",
+        session: str = "",
+        port: int = 0,
     ) -> Account | None:
         """Verify a name and its password.
 
@@ -101,6 +111,7 @@ class Logins:
             address: the client's, empty where it has none.
             listener: where the client has come to, for the log.
             session: the name of its session, for the log.
+            port: the client's, for the log.
 
         Returns:
             The account, or None if one of the two is wrong.
@@ -108,6 +119,7 @@ class Logins:
         Raises:
             LoginsBusyError: not now; nothing was verified.
         """
+        self._loop = asyncio.get_running_loop()
         try:
             source = await self.penalties.enter(address)
             try:
@@ -123,7 +135,7 @@ class Logins:
                 self._succeeded(source)
                 return account
             job.add_done_callback(
-                partial(self._ended, name, password, (address, listener, session), source)
+                partial(self._ended, name, password, (address, port, listener, session), source)
             )
             return await self._wait(job)
         except LoginsBusyError:
@@ -139,6 +151,7 @@ class Logins:
     def close(self) -> None:
         """End the threads; what waits for one is dropped. Blocks for a verification's time."""
         self._queue.close()
+        self._tell_omitted()
 
     @staticmethod
     async def _wait(job: Future[Account | None]) -> Account | None:
@@ -224,7 +237,7 @@ class Logins:
         self,
         name: str,
         password: str,
-        whence: tuple[str, str, str],
+        whence: tuple[str, int, str, str],
         source: str,
         job: Future[Account | None],
     ) -> None:
@@ -250,36 +263,54 @@ class Logins:
         with self._lock:
             self._counts["succeeded"] += 1
 
-    def _log(self, name: str, address: str, listener: str = "", session: str = "") -> None:
+    def _log(
+        self, name: str, address: str, port: int = 0, listener: str = "", session: str = ""
+    ) -> None:
         """Count and log a failure, or only count it when there are too many."""
-        minute = int(time.monotonic()) // 60
+        minute = int(time.monotonic() / _MINUTE)
         with self._lock:
             self._counts["failed"] += 1
-            dropped = 0
-            if minute != self._minute:
-                dropped = max(0, self._logged - LOGGED)
+            begins = minute != self._minute
+        if begins:
+            self._tell_omitted()
+        with self._lock:
+            if begins:
                 self._minute, self._logged = minute, 0
             self._logged += 1
-            wanted = self._logged <= LOGGED
-        if dropped:
-            text = "%d more logins failed"
-            log(logger, logging.WARNING, "logins-omitted", text, dropped, count=dropped)
-        if wanted:
+            number = self._logged
+        if number <= LOGGED:
             shown = name if len(name) <= LOGGED_NAME else name[:LOGGED_NAME] + "..."
-            at = f"{listener}: " if listener else ""
+            # What the client says stands at the end: it must not pass for an address to ban.
             log(
                 logger,
                 logging.WARNING,
                 "login-failed",
-                "%slogin as %a from [%s] failed",
-                at,
+                "%s%s: authentication failed, user=%a",
+                f"{listener}: " if listener else "",
+                address_text(address, port),
                 shown,
-                address,
                 listener=listener,
                 peer=address,
+                port=port,
                 session=session,
                 user=shown,
             )
+        elif number == LOGGED + 1 and self._loop is not None:
+            # There may be no other to tell of these.
+            with contextlib.suppress(RuntimeError):  # the loop has ended; `close` tells
+                self._loop.call_soon_threadsafe(self._tell_later)
+
+    def _tell_later(self) -> None:
+        asyncio.get_running_loop().call_later(_MINUTE, self._tell_omitted)
+
+    def _tell_omitted(self) -> None:
+        """Log how many failures have not been logged."""
+        with self._lock:
+            omitted = max(0, self._logged - LOGGED)
+            self._logged -= omitted
+        if omitted:
+            text = "%d more failed logins are not shown"
+            log(logger, logging.WARNING, "logins-omitted", text, omitted, count=omitted)
 
 
 def _key(name: str) -> str:
