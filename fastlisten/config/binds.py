@@ -101,6 +101,11 @@ def _port(port: str | None, default_port: int) -> int:
     return int(port)
 
 
+def _is_index(scope: str) -> bool:
+    """Whether digits are an interface's index; of a larger number Python takes the last 32 bits."""
+    return scope.isascii() and int(scope) < 1 << 32
+
+
 def _inet6(text: str, host: str, port: str | None, default_port: int) -> Bind:
     address, percent, scope = host.partition("%")
     if not _is_address(socket.AF_INET6, address):
@@ -109,7 +114,7 @@ def _inet6(text: str, host: str, port: str | None, default_port: int) -> Bind:
                 "brackets are for IPv6 addresses", suggestion=quote(f"{address}:{port or ''}")
             )
         raise BadValueError("this is not an IPv6 address")
-    if percent and not _SCOPE.fullmatch(scope):
+    if percent and (not _SCOPE.fullmatch(scope) or (scope.isdigit() and not _is_index(scope))):
         raise BadValueError(
             f"{show_value(scope)} is not the name of an interface", allowed='"[fe80::1%eth0]:25"'
         )
