@@ -155,6 +155,7 @@ def test_labels_are_kept_and_signatures_of_the_content_are_not(place: Path) -> N
     assert "security.ima" not in kept
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @ROOT
 def test_who_cannot_keep_the_owner_changes_nothing(place: Path) -> None:
     os.chown(place.parent, USER, USER)
