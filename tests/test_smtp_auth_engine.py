@@ -68,8 +68,8 @@ def test_it_is_offered_in_clear_to_who_asks_for_that(starttls: bool) -> None:
         ({}, True, HELLO, b"AUTH PLAIN !!!!\r\n", b"501 5.5.2 "),
         ({}, True, HELLO, b"AUTH PLAIN QQ\r\n", b"501 5.5.2 "),
         ({}, True, HELLO, b"AUTH PLAIN QQ==QQ==\r\n", b"501 5.5.2 "),
-        ({}, True, HELLO, PLAIN.replace(b"PLAIN ", b"PLAIN !"), b"501 5.5.2 This is no base64"),
-        ({}, True, HELLO, PLAIN.replace(b"\r", b"=\r"), b"501 5.5.2 This is no base64"),
+        ({}, True, HELLO, PLAIN.replace(b"PLAIN ", b"PLAIN !"), b"501 5.5.2 Invalid base64"),
+        ({}, True, HELLO, PLAIN.replace(b"\r", b"=\r"), b"501 5.5.2 Invalid base64"),
         ({}, True, HELLO, b"AUTH PLAIN =\r\n", b"501 5.5.2 PLAIN "),
     ],
 )

@@ -170,7 +170,7 @@ def decode_response(line: bytes) -> bytes:
     try:
         return binascii.a2b_base64(line, strict_mode=True)
     except binascii.Error as error:
-        raise Refused(501, "5.5.2", "This is no base64") from error
+        raise Refused(501, "5.5.2", "Invalid base64") from error
 
 
 def parse_auth(argument: bytes, mechanisms: tuple[str, ...]) -> tuple[str, bytes | None]:

@@ -31,8 +31,8 @@ from fastlisten.mail.address import parse_mailbox
 __all__ = ["Transactions"]
 
 _UNKNOWN_RECIPIENT = reply(550, "5.1.1", "No such mailbox here")
-_NOT_FOR_OTHERS = reply(550, "5.7.1", "Mail for others is not taken here")
-_LOGIN_FIRST = reply(550, "5.7.1", "Mail for others is not taken here without authentication")
+_NOT_FOR_OTHERS = reply(550, "5.7.1", "Relay access denied")
+_LOGIN_FIRST = reply(550, "5.7.1", "Relay access denied; log in first")
 _NO_ACCOUNTS = reply(451, "4.3.5", "Mailboxes are not known at the moment; try again later")
 
 _LOGIN_ENDED = reply(530, "5.7.0", "Your account has changed since you logged in; log in again")

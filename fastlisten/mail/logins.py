@@ -242,8 +242,20 @@ class Logins:
         job: Future[Account | None],
     ) -> None:
         """Count an attempt, on whatever thread it ends."""
-        with self._lock:
-            self._under_way -= 1
+        try:
+            self._account_for(name, password, whence, source, job)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def _account_for(
+        self,
+        name: str,
+        password: str,
+        whence: tuple[str, int, str, str],
+        source: str,
+        job: Future[Account | None],
+    ) -> None:
         error = None if job.cancelled() else job.exception()
         undecided = isinstance(error, _UndecidedError)
         if job.cancelled() or (error is not None and not undecided):

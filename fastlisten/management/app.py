@@ -278,7 +278,7 @@ async def _json_body(receive: Receive, headers: Headers) -> Any:
     try:
         return json.loads((await _body(receive, headers)).decode("utf-8"))
     except (ValueError, RecursionError):
-        raise RefusedError(400, "the body is no JSON in UTF-8") from None
+        raise RefusedError(400, "the body is not valid JSON in UTF-8") from None
 
 
 async def _body(receive: Receive, headers: Headers) -> bytes:
