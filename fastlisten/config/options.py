@@ -40,7 +40,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         kind="string",
         default="",
         text="The protocol that is spoken: smtp, lmtp, imap, managesieve, jmap, http, or one that "
-        "an installed package registers.",
+        "an installed package registers; with `handler`, any name.",
         scopes=("listener",),
         reload="rebind",
         extra={"default-text": "required"},
