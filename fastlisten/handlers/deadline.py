@@ -1,7 +1,8 @@
-"""Deadlines of clients that do not count the time in which the process stood still.
+"""Deadlines of peers that do not count the time in which the process stood still.
 
 Rules of this file: what the core does with the deadlines that it keeps, for those that a protocol
-has to keep itself: what has arrived is read before a client is judged. A loop that goes on after a
+has to keep itself, as a server (`Deadline`) or as a client (`Patience`): what has arrived is read
+before a peer is judged. A loop that goes on after a
 stop (SIGSTOP, a suspended machine, a call that blocked) calls its timers first and reads then.
 """
 
@@ -9,15 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
-__all__ = ["Deadline"]
+__all__ = ["Deadline", "Patience", "finish_within"]
+
+_Result = TypeVar("_Result")
 
 #: Input that waits is given so long to be read, in seconds: some turns of the loop.
 _TURNS = 0.05
 
 #: ... and longer if the timer itself was late: as long as it was late by, but at most so long.
 _LATE_MOST = 10.0
+
+
+def _more(late: float) -> float:
+    """Return the seconds that a peer gets whose time is up since `late` seconds."""
+    return min(max(late, _TURNS), _LATE_MOST)
 
 
 class Deadline:
@@ -55,7 +64,7 @@ class Deadline:
             self._callback()
             return
         late = self._loop.time() - self._due
-        self._handle = self._loop.call_later(min(max(late, _TURNS), _LATE_MOST), self._callback)
+        self._handle = self._loop.call_later(_more(late), self._callback)
 
     def _input_waits(self) -> bool:
         sock = self._transport.get_extra_info("socket")
@@ -68,3 +77,58 @@ class Deadline:
 
 def _nothing() -> None:
     """Be called instead of who is not called any more."""
+
+
+class Patience:
+    """How long somebody waits for a peer: looked at again and again, while the loop runs between.
+
+    Whoever finds the time up gets some more, once, in which the loop reads. So `asyncio.timeout`
+    cannot be used: it cancels who waits although the answer has come, or is in the kernel.
+
+    Args:
+        seconds: from now on.
+
+    Attributes:
+        ends: when to look again, by the loop's clock.
+    """
+
+    __slots__ = ("_last", "_loop", "ends")
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._last = False
+        self.ends = self._loop.time() + seconds
+
+    def check(self, reason: str = "no answer in time") -> None:
+        """Go on waiting, until `ends`.
+
+        Raises:
+            TimeoutError: the time is up; with the reason.
+        """
+        now = self._loop.time()
+        if now < self.ends:
+            return
+        if self._last:
+            raise TimeoutError(reason)
+        self._last = True
+        self.ends = now + _more(now - self.ends)
+
+
+async def finish_within(work: Coroutine[Any, Any, _Result], seconds: float) -> _Result:
+    """Return what `work` returns; it is cancelled if that takes too long.
+
+    Raises:
+        TimeoutError: it does.
+    """
+    patience = Patience(seconds)
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    try:
+        while not task.done():
+            patience.check()
+            await asyncio.wait((task,), timeout=patience.ends - loop.time())
+    except BaseException:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+    return task.result()

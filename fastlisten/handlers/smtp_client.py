@@ -16,6 +16,9 @@ Waiting for the acknowledgement costs one round trip. Without it a reply that wa
 the 354 cannot be told from one to the message, because the sender's kernel may hold back the
 second segment until we have answered the first (RFC 896), or it is on its way yet.
 
+A time that is up is judged when what has come is read (`Patience`). A yes that waited while the
+process stood still is one: who takes it for none sends the message twice.
+
 Every write goes through `write`: uvloop raises RuntimeError where the transport has been closed
 under it, asyncio's transports drop the octets.
 """
@@ -33,6 +36,7 @@ import termios
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
+from fastlisten.handlers.deadline import Patience, finish_within
 from fastlisten.handlers.smtp_client_replies import Replies, Reply, Senseless, extensions_of
 
 __all__ = ["Client", "Gone", "OutOfTurn", "Unexpected", "is_ours", "is_yes"]
@@ -51,6 +55,10 @@ _LAST_LOOK = 0.01
 #: which on it is done: a host on the same network has answered by then, unless it waits.
 _NUDGES = 2
 _NUDGE_AFTER = 0.002
+
+#: The loop's own bound on a handshake, in seconds. It would be judged before what has come is read;
+#: ours ends the handshake long before.
+_LONGEST_HANDSHAKE = 86400.0
 
 _CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 
@@ -184,12 +192,20 @@ class Client(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def _event(self) -> None:
-        """Wait for a line, the end, or room to write."""
-        self._waiter = asyncio.get_running_loop().create_future()
+    async def _event(self, patience: Patience) -> None:
+        """Wait for a line, the end, room to write, or the moment to look again.
+
+        Raises:
+            TimeoutError: the time is up.
+        """
+        patience.check()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_at(patience.ends, self._wake)
         try:
             await self._waiter
         finally:
+            timer.cancel()
             self._waiter = None
 
     # --- the connection -----------------------------------------------------------------------
@@ -210,11 +226,10 @@ class Client(asyncio.Protocol):
             Gone, OutOfTurn, Senseless, OSError (and TimeoutError)
         """
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(self.timeout):
-            if port:
-                await loop.create_connection(lambda: self, host, port)
-            else:
-                await loop.create_unix_connection(lambda: self, host)
+        if port:
+            await finish_within(loop.create_connection(lambda: self, host, port), self.timeout)
+        else:
+            await finish_within(loop.create_unix_connection(lambda: self, host), self.timeout)
         if context is not None:
             await self._secure(context, host if port else "")
         greeting = await self.reply(self.timeout)
@@ -252,13 +267,14 @@ class Client(asyncio.Protocol):
         # What came before in clear text must not pass for something of TLS (CVE-2011-0411).
         await self.quiet()
         assert self._plain is not None
-        transport = await asyncio.get_running_loop().start_tls(
+        handshake = asyncio.get_running_loop().start_tls(
             self._plain,
             self,
             context,
             server_hostname=host,
-            ssl_handshake_timeout=self.timeout,
+            ssl_handshake_timeout=_LONGEST_HANDSHAKE,
         )
+        transport = await finish_within(handshake, self.timeout)
         if transport is None or self._end is not None:
             raise self._gone()
         self.transport = transport
@@ -324,10 +340,13 @@ class Client(asyncio.Protocol):
         Raises:
             Gone: it has closed the connection, with a 421 or without.
             OutOfTurn: it has said something else.
+            TimeoutError: it goes on sending something that is nothing of SMTP's.
         """
         # What has arrived is read before it is judged; over TLS it may be none of SMTP's.
-        while not self._heard and self._unread():  # noqa: ASYNC110 - the loop reads meanwhile
-            await asyncio.sleep(0)
+        patience = Patience(self.timeout)
+        while not self._heard and self._unread():
+            patience.check("it sends without end, and says nothing")
+            await asyncio.sleep(0)  # the loop reads meanwhile
         if self._replies:
             try:
                 reply = self._replies.take()
@@ -347,11 +366,11 @@ class Client(asyncio.Protocol):
         Raises:
             Gone, Senseless, TimeoutError
         """
-        async with asyncio.timeout(within):
-            while (reply := self._replies.take()) is None:
-                if self._end is not None:
-                    raise self._gone()
-                await self._event()
+        patience = Patience(within)
+        while (reply := self._replies.take()) is None:
+            if self._end is not None:
+                raise self._gone()
+            await self._event(patience)
         return reply
 
     def write(self, data: bytes) -> None:
@@ -425,9 +444,9 @@ class Client(asyncio.Protocol):
             TimeoutError: it takes nothing.
         """
         await asyncio.sleep(0)  # what is written in one iteration, uvloop sends in one segment
-        async with asyncio.timeout(self.timeout):
-            while self._paused and not self._heard:
-                await self._event()
+        patience = Patience(self.timeout)
+        while self._paused and not self._heard:
+            await self._event(patience)
 
     async def _acknowledged(self, last: bytes) -> bytes:
         """Wait until the server's host has all that was written, or the server has been heard.
@@ -444,22 +463,21 @@ class Client(asyncio.Protocol):
         Raises:
             TimeoutError: it takes nothing.
         """
-        loop = asyncio.get_running_loop()
-        before, deadline, pause = -1, 0.0, _FIRST_LOOK
+        before, pause, patience = -1, _FIRST_LOOK, Patience(self.timeout)
         nudges = _NUDGES if len(last) > 2 * _NUDGES else 0
         while not self._heard:
             left = self._unacknowledged()
             if left == 0 and not self._unread():
                 break
             if left != before:
-                before, deadline = left, loop.time() + self.timeout
-            elif loop.time() > deadline:
-                raise TimeoutError("the server takes nothing")
+                before, patience = left, Patience(self.timeout)
             elif nudges and pause >= _NUDGE_AFTER:
                 nudges -= 1
                 self.write(last[:1])
                 last = last[1:]
                 before = -1
+            else:
+                patience.check("the server takes nothing")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LAST_LOOK)
         return last
