@@ -48,6 +48,12 @@ class Problem:
     allowed: str = ""
     suggestion: str = ""
 
+    @property
+    def fields(self) -> dict[str, object]:
+        """What a record about it has for programs (log_events.py)."""
+        line = self.line or None
+        return {"key": self.key, "value": self.value, "line": line, "error": self.message}
+
     def __str__(self) -> str:
         """Return ``file:line: key = value: what is wrong; what is allowed; did you mean``."""
         where = (

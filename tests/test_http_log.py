@@ -62,6 +62,24 @@ async def test_a_line_for_what_was_refused(caplog: pytest.LogCaptureFixture) -> 
 
 
 @on_loops
+async def test_secrets_of_a_query_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    hidden = {
+        "/?access_token=quiet": "/?access_token=***",
+        "/?a=b&Password=quiet&c=d": "/?a=b&Password=***&c=d",
+        "/?x-api-key=quiet&user=me": "/?x-api-key=***&user=me",
+        "/?a;client_secret=quiet": "/?a;client_secret=***",
+        "/token=x?a=token": "/token=x?a=token",
+        "/?" + "token" * 200: "/?" + "token" * 200,
+    }
+    async with serving_app(App()) as served, client_of(served) as client:
+        for target in hidden:
+            await client.ask(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert [line.split('"')[3].split()[1] for line in lines(caplog)] == list(hidden.values())
+    assert [vars(one)["fields"]["target"] for one in caplog.records] == list(hidden.values())
+    assert "quiet" not in caplog.text
+
+
+@on_loops
 async def test_hostile_targets_stay_in_their_place(caplog: pytest.LogCaptureFixture) -> None:
     targets = ['/a"_200_0"', "/%0d%0aGET", "/\\x0a\\", "/?\"'", "/" + "x" * 5000, "/%1b[2J"]
     async with serving_app(App()) as served, client_of(served) as client:

@@ -133,7 +133,7 @@ def test_the_soft_limit_of_descriptors_is_raised(tmp_path: Path) -> None:
 def test_a_failure_while_running_ends_it_with_1(tmp_path: Path) -> None:
     with program(tmp_path, echo("NeverEnds", name="a") + echo(name="b"), listeners=2) as started:
         assert started.stop() == 1
-        assert "ERROR fastlisten: failed\n" in started.err
+        assert "ERROR fastlisten: failed: the store is gone\n" in started.err
         assert "RuntimeError: the store is gone" in started.err
         assert 'listener "a": its handler did not stop' in started.err
 
@@ -226,7 +226,7 @@ def test_a_handler_that_cannot_start_ends_it_with_3(tmp_path: Path) -> None:
     with program(tmp_path, echo("NotReady"), listeners=0) as started:
         assert started.ended() == 3
         assert started.out == ""
-        assert "ERROR fastlisten: cannot start\n" in started.err
+        assert "ERROR fastlisten: cannot start: the store is not there\n" in started.err
         assert "RuntimeError: the store is not there" in started.err
 
 

@@ -54,6 +54,13 @@ def test_who_does_not_is_refused(
         assert read_all(client) == REFUSAL
     assert "NOQUEUE: reject: CONNECT from [127.0.0.1]:" in caplog.text
     assert served.handler.counts.rejections == {("5xx", "pregreet"): 1}
+    assert served.handler.counts.ends == {"rejected": 1}
+    records = {vars(one).get("event"): vars(one).get("fields") for one in caplog.records}
+    refused, ended = records["rejected"], records["session-ended"]
+    assert refused is not None
+    assert ended is not None
+    assert refused["session"] == ended["session"] != ""
+    assert (ended["bytes_received"], ended["bytes_sent"], ended["rejected"]) == (9, len(REFUSAL), 1)
 
 
 def test_over_tls_from_the_first_byte(tmp_path: Path) -> None:

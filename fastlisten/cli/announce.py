@@ -37,14 +37,14 @@ class Announcer:
 
     def warning(self, problem: Problem) -> None:
         """Say what is suspicious in the configuration."""
-        fields = _of_problem(problem)
+        fields = problem.fields
         self._write(
             self._err, logging.WARNING, "warning: ", str(problem), "configuration-warning", fields
         )
 
     def refused(self, problem: Problem) -> None:
         """Say what is wrong in the configuration."""
-        fields = _of_problem(problem)
+        fields = problem.fields
         self._write(
             self._err, logging.ERROR, "error: ", str(problem), "configuration-error", fields
         )
@@ -74,12 +74,3 @@ class Announcer:
         if self._json is not None:
             line = self._json.format(event_record("fastlisten", level, event, text, (), fields))
         print(line, file=stream, flush=True)
-
-
-def _of_problem(problem: Problem) -> dict[str, object]:
-    return {
-        "key": problem.key,
-        "value": problem.value,
-        "line": problem.line or None,
-        "error": problem.message,
-    }

@@ -20,6 +20,7 @@ from fastlisten.cli.logs import set_up_logging
 from fastlisten.cli.signals import Signals
 from fastlisten.config import Config, ListenerSettings, default_config
 from fastlisten.errors import ConfigurationError, FastlistenError, Problem, StartError
+from fastlisten.log_events import log, log_fault
 from fastlisten.mail import passwords
 from fastlisten.runtime.make_handler import make_handler
 from fastlisten.runtime.open_files import raise_descriptor_limit
@@ -75,18 +76,18 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: Signals | None = No
         for problem in error.problems:
             announcer.refused(problem)
         return CONFIGURATION_ERROR
-    log = set_up_logging(config.process["log.level"], config.process["log.format"], err)
+    handler = set_up_logging(config.process["log.level"], config.process["log.format"], err)
     try:
         if warning:
             logger.warning("%s", warning)
         return _run_loop(server, announcer, signals)
     except StartError as error:
-        log.flush()
+        handler.flush()
         for failure in error.failures:
             announcer.failed(failure)
         return CANNOT_START
     finally:
-        log.close()
+        handler.close()
 
 
 def _run_loop(server: Server, announcer: Announcer, signals: Signals | None) -> int:
@@ -118,16 +119,27 @@ def _run_loop(server: Server, announcer: Announcer, signals: Signals | None) -> 
         raise
     except FastlistenError as error:
         # What a handler cannot do without, in its own words; their origin in code tells no more.
-        logger.error("%s: %s", "failed" if server.started else "cannot start", error)
+        _log_end(server, error)
         return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
     except Exception as error:
         if isinstance(error, OSError) and not server.started:
             # Descriptors, memory or files that are not to be had; where that was says no more.
-            logger.error("cannot start: %s", error, exc_info=logger.isEnabledFor(logging.DEBUG))
+            _log_end(server, error, trace=logger.isEnabledFor(logging.DEBUG))
             return CANNOT_START
-        logger.exception("failed" if server.started else "cannot start")
+        _log_end(server, error, trace=True)
         return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
     return 0
+
+
+def _log_end(server: Server, error: Exception, *, trace: bool = False) -> None:
+    """Log the exception that ends the server."""
+    event, text = "start-failed", "cannot start: %s"
+    if server.started:
+        event, text = "server-failed", "failed: %s"
+    if trace:
+        log_fault(logger, event, text, error, error=str(error))
+    else:
+        log(logger, logging.ERROR, event, text, error, error=str(error))
 
 
 def _what_can_be_served(config: Config, out: TextIO) -> Config:

@@ -99,6 +99,11 @@ class ConnectionInfo:
     port: int
     tls: bool = False
 
+    @property
+    def fields(self) -> dict[str, object]:
+        """What records about it have for programs (log_events.py)."""
+        return {"listener": self.listener, "peer": self.peer, "port": self.port}
+
 
 class Handler:
     """Base class of handlers.

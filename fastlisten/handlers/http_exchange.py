@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import h11
+
+from fastlisten.log_events import log, log_fault
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
@@ -35,6 +38,13 @@ Application: TypeAlias = Callable[
 #: pieces of 64 KiB take about a millisecond.
 _SENDS = 32
 
+#: Parameters of a query that hold what nobody else may know (RFC 6750 2.3 has access_token). Names
+#: have a bound, so that a long query takes no longer than its length.
+_SECRET = re.compile(
+    rb"((?:^|[&;])[^=&;]{0,40}(?:token|passw|passphrase|secret|api_?-?key|signature)[^=&;]{0,40}=)[^&;]*",
+    re.IGNORECASE,
+)
+
 #: Characters of a target that one line of log shows.
 _SHOWN = 1024
 
@@ -46,11 +56,12 @@ class ClientGoneError(OSError):
 def shown_target(scope: Scope) -> str:
     """Return path and query as the client wrote them, fit to stand between quotes in a log.
 
-    They are printable ASCII as they come, h11 takes nothing else.
+    They are printable ASCII as they come, h11 takes nothing else. What a parameter holds that is
+    called like a secret is left out: a log is read by more people than a password.
     """
     raw: bytes = scope.get("raw_path") or b""
     if scope["query_string"]:
-        raw += b"?" + scope["query_string"]
+        raw += b"?" + _SECRET.sub(rb"\1***", scope["query_string"])
     text = raw.decode("ascii", "backslashreplace").replace('"', "%22")
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
@@ -101,7 +112,15 @@ class Exchange:
         else:
             if self._gone or cycle.response_complete:
                 return
-            logger.error("%s: the application ended without a whole response", self)
+            text = "%s: the application ended without a whole response"
+            log(
+                logger,
+                logging.ERROR,
+                "application-failed",
+                text,
+                self,
+                **self._protocol.info.fields,
+            )
             self._give_up()
         finally:
             self._log()
@@ -182,7 +201,8 @@ class Exchange:
             words = f"the client has gone, the application raised {error!r}"
             logger.info("%s: %s", self, words)
             return
-        logger.error("%s: the application failed", self, exc_info=error)
+        text = "%s: the application failed"
+        log_fault(logger, "application-failed", text, self, **self._protocol.info.fields)
         if not cycle.response_complete:
             self._give_up()
 

@@ -73,6 +73,7 @@ class HttpProtocol(H11Protocol):
 
     Attributes:
         access_lines: a line of log is written for each request (by us; `access_log` is uvicorn's).
+        info: whose connection it is.
         name: the connection, for logs.
         refused: the status of what was answered instead of the application, 0 before.
     """
@@ -88,7 +89,7 @@ class HttpProtocol(H11Protocol):
         self.access_lines = service.access_log
         self.name = client_name(info)
         self._service = service
-        self._info = info
+        self.info = info
         self._input: deque[bytes] = deque()
         self._exchange: Exchange | None = None
         self._scheduled = False
@@ -140,7 +141,7 @@ class HttpProtocol(H11Protocol):
         self.connections.add(self)
         self.transport = cast(asyncio.Transport, transport)
         self.flow = FlowControl(self.transport)
-        info = self._info
+        info = self.info
         self.client = (info.peer, info.port) if info.peer else None
         self.server = server_address(transport)
         self.scheme = "https" if info.tls else "http"
@@ -178,7 +179,7 @@ class HttpProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _log_end(self, exc: Exception | None) -> None:
-        info, duration = self._info, self.loop.time() - self._began
+        info, duration = self.info, self.loop.time() - self._began
         reason = self.transport.get_extra_info("ended_by") or ("reset" if exc else "closed")
         log(
             logger,
@@ -341,7 +342,7 @@ class HttpProtocol(H11Protocol):
             method: as the client wrote it.
             target: as it may be shown.
         """
-        info = self._info
+        info = self.info
         log(
             logger,
             logging.INFO,
@@ -390,6 +391,6 @@ class HttpProtocol(H11Protocol):
         if self.conn.trailing_data[0] or self._input:
             self.refuse(400)
             return
-        kind = functools.partial(WebSocket, service=self._service, info=self._info)
+        kind = functools.partial(WebSocket, service=self._service, info=self.info)
         self.ws_protocol_class = kind  # type: ignore[assignment]
         super().handle_websocket_upgrade(event)

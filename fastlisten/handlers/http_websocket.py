@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastlisten.handlers.http_exchange import shown_target
 from fastlisten.handlers.http_transport import client_name, server_address
-from fastlisten.log_events import log
+from fastlisten.log_events import log, log_fault
 
 if TYPE_CHECKING:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -156,7 +156,8 @@ class WebSocket(WebSocketsSansIOProtocol):
                 line = f"the client has gone, the application raised {error!r}"
                 logger.info("%s: %s", self, line)
                 return
-            logger.error("%s: the application failed", self, exc_info=error)
+            text = "%s: the application failed"
+            log_fault(logger, "application-failed", text, self, **self._info.fields)
             if self.handshake_complete and not self.close_sent:
                 with contextlib.suppress(Exception):
                     # Whatever comes of it, the transport is closed after this.
@@ -164,7 +165,8 @@ class WebSocket(WebSocketsSansIOProtocol):
         else:
             if self.handshake_complete or self.initial_response or self.disconnected:
                 return
-            logger.error("%s: the application ended without an answer", self)
+            text = "%s: the application ended without an answer"
+            log(logger, logging.ERROR, "application-failed", text, self, **self._info.fields)
         if not (self.handshake_complete or self.initial_response):
             self.send_500_response()
             self.handshake_complete = True

@@ -96,6 +96,10 @@ class Unexpected(Exception):  # noqa: N818 - a verdict, not a fault
         super().__init__(f"{reply.code} {reply.text}")
 
 
+#: Characters by which a secret is known that a server repeats in part.
+_REPEATED = 8
+
+
 def _words(mechanism: str, user: str, password: str) -> Iterator[str]:
     """Return the words that a client says in PLAIN (RFC 4616) or LOGIN, in base64."""
     words = [f"\0{user}\0{password}"] if mechanism == "PLAIN" else [user, password]
@@ -110,6 +114,12 @@ def _cram(user: str, password: str, challenge: str) -> str:
     """
     digest = hmac.new(password.encode(), base64.b64decode(challenge), "md5").hexdigest()
     return base64.b64encode(f"{user} {digest}".encode()).decode()
+
+
+def _without(reply: Reply, secrets: list[str]) -> Reply:
+    """Return a reply without what a server repeats of a login, whole or cut: it will be logged."""
+    pattern = "|".join(re.escape(secret[:_REPEATED]) + r"\S*" for secret in secrets if secret)
+    return Reply(reply.code, tuple(re.sub(pattern, "***", line) for line in reply.lines))
 
 
 def is_yes(code: int) -> bool:
@@ -293,17 +303,19 @@ class Client(asyncio.Protocol):
                 break
         else:
             raise Senseless("it offers no mechanism of AUTH that is known here")
-        words = _words(mechanism, user, password)
+        secrets = [password, *_words(mechanism, user, password)]
+        words = iter(secrets[1:])
         first = f" {next(words)}" if mechanism == "PLAIN" else ""
         reply = await self.command("AUTH", mechanism + first)
         if mechanism == "CRAM-MD5" and reply.code == 334:
-            reply = await self.command(_cram(user, password, reply.lines[0]))
+            secrets.append(_cram(user, password, reply.lines[0]))
+            reply = await self.command(secrets[-1])
         else:
             for word in words:
                 if reply.code == 334:
                     reply = await self.command(word)
         if reply.code != 235:
-            raise Unexpected(reply)
+            raise Unexpected(_without(reply, secrets))
 
     def abort(self) -> None:
         """Close the connection at once."""

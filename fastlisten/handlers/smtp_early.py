@@ -8,6 +8,7 @@ have got at once; who speaks hears 554 and is closed.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -15,6 +16,7 @@ from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.deadline import Deadline
 from fastlisten.handlers.smtp_events import Refusal
 from fastlisten.handlers.smtp_journal import Journal, Who
+from fastlisten.log_events import new_session, session_name
 
 __all__ = ["Anteroom"]
 
@@ -32,6 +34,7 @@ class Anteroom(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_began",
         "_delay",
         "_greeting",
         "_info",
@@ -56,6 +59,7 @@ class Anteroom(asyncio.Protocol):
         then: Callable[[], asyncio.Protocol],
         journal: Journal,
     ) -> None:
+        self._began = time.monotonic()
         self._info = info
         self._delay = delay
         self._greeting = greeting
@@ -76,7 +80,7 @@ class Anteroom(asyncio.Protocol):
         self._stop()
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            self._log()
+            self._log(transport, len(data))
             transport.write(self._refusal)
             transport.close()
 
@@ -85,13 +89,19 @@ class Anteroom(asyncio.Protocol):
         self._stop()
         self._transport = None
 
-    def _log(self) -> None:
+    def _log(self, transport: asyncio.Transport, received: int) -> None:
+        """Log the refusal, and the end of a session that begins and ends with it."""
         info, journal = self._info, self._journal
+        tls = transport.get_extra_info("ssl_object")
+        version = "" if tls is None else tls.version() or "TLS"
+        who = Who(info.listener, info.peer, info.port, session_name(new_session()), tls=version)
         refusal = Refusal(self._refusal, b"CONNECT", "pregreet", None, ())
         journal.counts.rejection(refusal.reply, refusal.reason)
         if journal.wants(refusal.reason):
-            tls = "TLS" if info.tls else ""
-            journal.refused(Who(info.listener, info.peer, info.port, tls=tls), refusal)
+            journal.refused(who, refusal)
+        if journal.wants_end("rejected"):
+            duration = time.monotonic() - self._began
+            journal.ended(who, "rejected", duration, received, len(self._refusal), 0, 1)
 
     def _greet(self) -> None:
         self._timer = None

@@ -168,7 +168,7 @@ class Journal:
 
     # --- ends ---------------------------------------------------------------------------------
 
-    def wants_end(self, reason: str, useful: bool) -> bool:
+    def wants_end(self, reason: str, useful: bool = False) -> bool:
         """Count the end of a session; whether it is to be logged.
 
         Args:

@@ -45,6 +45,7 @@ from fastlisten.handlers.smtp_relay_replies import (
     refusal,
 )
 from fastlisten.handlers.smtp_source import Nature, Source, nature, pieces
+from fastlisten.log_events import log
 
 if TYPE_CHECKING:
     from fastlisten.handlers.smtp_relay import Relay
@@ -156,6 +157,29 @@ class Outgoing:
         self._ended = True
         self._close()
 
+    # --- the log ------------------------------------------------------------------------------
+
+    def _log_failure(self, why: str) -> None:
+        """Log that the relay cannot be used, which no client is to blame for."""
+        relay = str(self)
+        log(
+            logger,
+            logging.WARNING,
+            "relay-failed",
+            "relay %s: %s",
+            relay,
+            why,
+            relay=relay,
+            error=why,
+        )
+
+    def _log(self, event: str, what: str, **why: str) -> None:
+        """Log something that is worth knowing of the relay, and why it is so."""
+        relay, (reason,) = str(self), why.values()
+        log(
+            logger, logging.INFO, event, "relay %s: %s: %s", relay, what, reason, relay=relay, **why
+        )
+
     # --- the session --------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
@@ -168,7 +192,9 @@ class Outgoing:
         try:
             yield
         except RelayRefused as error:
-            logger.info("relay %s: %s", self, error)
+            # A refusal that the client hears is logged as its own.
+            if error.reply in (UNREACHABLE, LOST, NO_PLACE):
+                self._log_failure(str(error))
             raise
         except (OutOfTurn, Senseless, Unexpected, OSError, ValueError) as error:
             # OSError includes timeouts and TLS; ValueError is for odd octets.
@@ -179,7 +205,7 @@ class Outgoing:
                 reason = f"answers out of turn: {quoted(str(error))}"
             else:
                 reason = quoted(f"{type(error).__name__}: {error}")
-            logger.warning("relay %s: %s", self, reason)
+            self._log_failure(reason)
             answer = OUT_OF_STEP if isinstance(error, OutOfTurn) else lost
             raise RelayRefused(answer, reason) from error
         except BaseException:
@@ -192,7 +218,7 @@ class Outgoing:
             try:
                 await self._smtp.quiet()
             except Gone as error:
-                logger.info("relay %s: connecting again: %s", self, quoted(str(error)))
+                self._log("relay-connected-again", "connecting again", error=quoted(str(error)))
             else:
                 return self._smtp
         self._close()
@@ -244,7 +270,8 @@ class Outgoing:
         except Unexpected as error:
             if needed or error.reply.code < 400:
                 raise
-            logger.info("relay %s: no TLS: %d %s", self, error.reply.code, quoted(error.reply.text))
+            reply = f"{error.reply.code} {quoted(error.reply.text)}"
+            self._log("relay-without-tls", "no TLS", reply=reply)
             return
         await smtp.hello(settings.hostname)
 

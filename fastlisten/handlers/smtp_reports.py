@@ -25,6 +25,7 @@ from fastlisten.handlers.smtp_relay import Relay
 from fastlisten.handlers.smtp_relay_replies import RelayRefused
 from fastlisten.handlers.smtp_source import Octets
 from fastlisten.handlers.smtp_trace import return_path
+from fastlisten.log_events import log
 from fastlisten.mail.address import Mailbox, parse_mailbox
 from fastlisten.mail.delivery import PostOffice
 
@@ -159,7 +160,8 @@ class Reports:
             else:
                 await self._hand_over(self._relay, mailbox, await asyncio.to_thread(make))
         except (OSError, RelayRefused) as error:
-            logger.warning("a notice to <%s> cannot be sent: %s", to, error)
+            text, why = "a notice to <%s> cannot be sent: %s", str(error)
+            log(logger, logging.WARNING, "notice-not-sent", text, to, why, to=to, error=why)
         except Exception:
             # Nobody waits for this task, and what is wrong must not go by unseen.
             logger.exception("a notice to <%s> cannot be sent", to)

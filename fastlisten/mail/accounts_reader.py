@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.log_events import log
 from fastlisten.mail import leases
 from fastlisten.mail.accounts import Roster, Transition, read_accounts
 from fastlisten.mail.address import AddressError, parse_mailbox
@@ -198,35 +199,59 @@ class Accounts:
     def _compare(self, roster: Roster) -> None:
         """Say what is new or missing, so that half a file does not go by unseen."""
         if not roster.appointed and (self._whole is None or self._whole.appointed):
-            logger.warning(
+            log(
+                logger,
+                logging.WARNING,
+                "postmaster-missing",
                 "%s has no account %s, who is to be postmaster: that mail goes to %s",
                 self.path,
                 self._postmaster,
                 roster.postmaster.name if roster.postmaster else "nobody",
+                file=str(self.path),
+                user=str(self._postmaster),
             )
         if self._whole is None:
             return
         before = {account.name for account in self._whole.accounts}
         after = {account.name for account in roster.accounts}
         if before != after:
-            logger.info(
+            log(
+                logger,
+                logging.INFO,
+                "accounts-changed",
                 "%s: %d accounts now, %d new, %d removed",
                 self.path,
                 len(after),
                 len(after - before),
                 len(before - after),
+                file=str(self.path),
+                count=len(after),
             )
 
     def _report(self, problem: Exception) -> None:
         consequence = "mail must wait" if self.roster is None else "what it said before holds"
         if isinstance(problem, FileNotFoundError):
-            logger.warning(
+            log(
+                logger,
+                logging.WARNING,
+                "accounts-missing",
                 "%s does not exist; `fastlisten account add` makes an account; %s",
                 self.path,
                 consequence,
+                file=str(self.path),
             )
         else:
-            logger.error("%s cannot be used; %s: %s", self.path, consequence, problem)
+            log(
+                logger,
+                logging.ERROR,
+                "accounts-error",
+                "%s cannot be used; %s: %s",
+                self.path,
+                consequence,
+                problem,
+                file=str(self.path),
+                error=str(problem),
+            )
 
     def _look(self) -> _Signature:
         """Return what changes whenever the file does, empty while there is none."""

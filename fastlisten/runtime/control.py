@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastlisten.errors import FastlistenError
 from fastlisten.handlers.smtp_counts import Counts
+from fastlisten.log_events import log
 from fastlisten.runtime.listener import Listener, State
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ class Control:
         listener = self._living(id, "paused")
         if listener.state is not State.PAUSED:
             listener.pause()
-            logger.info('listener "%s": paused by %s', id, by)
+            text = 'listener "%s": paused by %s'
+            log(logger, logging.INFO, "listener-paused", text, id, by, listener=id, by=by)
 
     def resume(self, id: str, by: str) -> None:
         """Let a listener accept again after `pause`.
@@ -184,7 +186,8 @@ class Control:
         listener = self._living(id, "resumed")
         if listener.state is State.PAUSED:
             listener.resume()
-            logger.info('listener "%s": resumed by %s', id, by)
+            text = 'listener "%s": resumed by %s'
+            log(logger, logging.INFO, "listener-resumed", text, id, by, listener=id, by=by)
 
     def drain(self, id: str, by: str) -> None:
         """Close a listener for good: idle clients hear a farewell, busy ones may finish.
@@ -197,7 +200,8 @@ class Control:
         listener = self._listener(id)
         if listener.state in (State.DRAINING, State.CLOSED):
             return
-        logger.info('listener "%s": draining, asked for by %s', id, by)
+        text = 'listener "%s": draining, asked for by %s'
+        log(logger, logging.INFO, "listener-draining", text, id, by, listener=id, by=by)
         left = listener.drain()
         if left:
             task = asyncio.get_running_loop().create_task(self._finish(listener))
@@ -226,9 +230,10 @@ class Control:
         assert places is not None
         before, places.limit = places.limit, limit
         if before != limit:
-            logger.info(
-                'listener "%s": max-connections set to %d by %s, was %d', id, limit, by, before
-            )
+            text = 'listener "%s": max-connections set to %d by %s, was %d'
+            values = (id, limit, by, before)
+            fields: dict[str, object] = {"listener": id, "limit": limit, "by": by}
+            log(logger, logging.INFO, "limit-changed", text, *values, **fields)
 
     async def close(self) -> None:
         """Leave drains that are under way to the server, which ends."""
@@ -247,14 +252,20 @@ class Control:
                 await asyncio.wait_for(listener.closed(), pause)
         if left:
             cut = listener.abort()
-            logger.warning(
+            log(
+                logger,
+                logging.WARNING,
+                "connections-cut",
                 'listener "%s": closed %d connection(s) that had not finished in %g s',
                 listener.name,
                 cut,
                 timeout,
+                listener=listener.name,
+                count=cut,
             )
         await listener.closed()
-        logger.info('listener "%s": closed', listener.name)
+        name = listener.name
+        log(logger, logging.INFO, "listener-closed", 'listener "%s": closed', name, listener=name)
 
     def _listener(self, id: str) -> Listener:
         for listener in self._server.listeners:

@@ -18,6 +18,7 @@ from fastlisten._tls import TlsSettings
 from fastlisten.config import Config, ListenerSettings
 from fastlisten.errors import ConfigurationError, FastlistenError, Problem
 from fastlisten.handlers.base import Handler
+from fastlisten.log_events import log
 from fastlisten.runtime.certificates import Certificates
 from fastlisten.runtime.control import Control
 from fastlisten.runtime.exposed_files import exposed_files
@@ -221,7 +222,16 @@ class Server:
             await asyncio.sleep(0)
             left = sum(listener.drain() for listener in self.listeners)
         if left:
-            logger.info("draining: %s still open, at most %g s", _connections(left), timeout)
+            log(
+                logger,
+                logging.INFO,
+                "server-draining",
+                "draining: %s still open, at most %g s",
+                _connections(left),
+                timeout,
+                count=left,
+                timeout=timeout,
+            )
         while left and loop.time() < ends and not self._at_once.is_set():
             began = loop.time()
             with contextlib.suppress(TimeoutError):
@@ -232,7 +242,9 @@ class Server:
             left = sum(listener.drain() for listener in self.listeners)
         if left:
             aborted = sum(listener.abort() for listener in self.listeners)
-            logger.warning("closed %s that had not finished", _connections(aborted))
+            text = "closed %s that had not finished"
+            what = _connections(aborted)
+            log(logger, logging.WARNING, "connections-cut", text, what, count=aborted)
         for listener in self.listeners:
             await listener.closed()
         failed: Exception | None = None
@@ -285,11 +297,12 @@ class Server:
         found = self.certificates.reload()
         self.reload_succeeded = not found.problems
         for problem in found.problems:
-            logger.error("%s; what was in use before stays in use", problem)
+            text = "%s; what was in use before stays in use"
+            log(logger, logging.ERROR, "certificate-error", text, problem, **problem.fields)
         for line in found.changed:
-            logger.info("%s", line)
+            log(logger, logging.INFO, "certificate-changed", "%s", line)
         for line in found.warnings:
-            logger.warning("%s", line)
+            log(logger, logging.WARNING, "certificate-warning", "%s", line, error=line)
         before, self._exposed = self._exposed, exposed_files(self.config)
         for line in self._exposed:
             if line not in before:  # a renewed key, say, that has another mode
@@ -303,16 +316,18 @@ class Server:
         if number in (signal.SIGTERM, signal.SIGINT):
             again = self._stopping is not None and self._stopping.is_set()
             what = "closing at once" if again else "draining" if self.started else "stopping"
-            logger.info("%s: %s", number.name, what)
+            self._log_signal(number, what)
             self.stop()
         elif number == signal.SIGHUP:
-            logger.info(
-                "SIGHUP: reading certificates again; other changes of the configuration need a "
-                "restart"
-            )
+            what = "reading certificates again; other changes of the configuration need a restart"
+            self._log_signal(number, what)
             self.reload()
         else:
-            logger.info("%s: ignored", number.name)
+            self._log_signal(number, "ignored")
+
+    def _log_signal(self, number: signal.Signals, what: str) -> None:
+        name = number.name
+        log(logger, logging.INFO, "signal-received", "%s: %s", name, what, signal=name)
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
