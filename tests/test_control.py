@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from pathlib import Path
 
 import pytest
 from helpers_management import listener
 from serving import connect, on_loops, read_some, served, soon
 
-from fastlisten.runtime.control import MAX_LIMIT, ImpossibleError, UnknownListenerError
+from fastlisten.runtime.control import MAX_LIMIT, STOOD_STILL, ImpossibleError, UnknownListenerError
 from fastlisten.runtime.listener import State
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
@@ -109,3 +111,26 @@ async def test_before_the_start_and_after_the_end(tmp_path: Path) -> None:
     # Nothing is open any more; what was counted is still known.
     assert (report.connections, report.held, report.accepted) == (0, 0, 0)
     assert report.addresses[0].startswith("127.0.0.1:")
+
+
+@on_loops
+async def test_a_drain_does_not_count_the_time_in_which_the_process_stood_still(
+    tmp_path: Path,
+) -> None:
+    limited = text(tmp_path, 'server.shutdown-timeout = "1s"\n', listener("it"))
+    async with served(limited) as server:
+        (only,) = server.listeners
+        with await connect("127.0.0.1", only.sockets[0].port) as client:
+            client.send(b"begin")
+            assert await read_some(client, 5) == b"begin"
+            server.control.drain("it", "a test")
+            # The drain has begun to wait, then the loop stands still.
+            await asyncio.sleep(0)
+            time.sleep(STOOD_STILL + 1.1)
+            # The client needs the server's answers, and so some turns of it, to come to its end.
+            for _ in range(10):
+                await asyncio.sleep(0)
+            client.send(b"end")
+            assert await read_some(client, 3) == b"end"
+            assert await read_some(client, 100) == b"farewell: shutdown\n"
+        await soon(lambda: only.state is State.CLOSED, "the end of the drain")

@@ -32,9 +32,13 @@ logger = logging.getLogger("fastlisten")
 #: The largest `max-connections`, as in the configuration.
 MAX_LIMIT = 2**31 - 1
 
-#: How often a drain looks again whether a busy connection has become idle, in seconds; as long as
-#: when the server ends.
-_DRAIN_PAUSE = 0.05
+#: How often a drain looks again whether a busy connection has become idle, in seconds. Short
+#: beside a transaction, long beside a look (a scan of the table of slots).
+DRAIN_PAUSE = 0.05
+
+#: A pause that took so many seconds more than it should have: the process itself stood still, and
+#: its clients are not made to pay for it.
+STOOD_STILL = 1.0
 
 #: How many listeners are looked at before others have their turn on the loop: about a millisecond.
 _BATCH = 100
@@ -247,9 +251,12 @@ class Control:
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout
         while (left := listener.drain()) and loop.time() < ends:
-            pause = min(_DRAIN_PAUSE, ends - loop.time())
+            began = loop.time()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(listener.closed(), pause)
+                await asyncio.wait_for(listener.closed(), DRAIN_PAUSE)
+            late = loop.time() - began - DRAIN_PAUSE
+            if late > STOOD_STILL:
+                ends += late
         if left:
             cut = listener.abort()
             log(

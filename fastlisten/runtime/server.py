@@ -20,7 +20,7 @@ from fastlisten.errors import ConfigurationError, FastlistenError, Problem
 from fastlisten.handlers.base import Handler
 from fastlisten.log_events import log
 from fastlisten.runtime.certificates import Certificates
-from fastlisten.runtime.control import Control
+from fastlisten.runtime.control import DRAIN_PAUSE, STOOD_STILL, Control
 from fastlisten.runtime.exposed_files import exposed_files
 from fastlisten.runtime.listener import Limits, Listener
 from fastlisten.runtime.loop import engine_for
@@ -30,14 +30,6 @@ from fastlisten.runtime.sockets import BoundSocket, close_all, listen_all, open_
 __all__ = ["Server", "StoppedError"]
 
 logger = logging.getLogger("fastlisten")
-
-#: How often a drain looks again whether a busy connection has become idle, in seconds. Short
-#: beside a transaction, long beside a look (a scan of the table of slots).
-_DRAIN_PAUSE = 0.05
-
-#: A pause that took so many seconds more than it should have: the process itself stood still, and
-#: its clients are not made to pay for it.
-_STOOD_STILL = 1.0
 
 
 class StoppedError(FastlistenError):
@@ -235,9 +227,9 @@ class Server:
         while left and loop.time() < ends and not self._at_once.is_set():
             began = loop.time()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._at_once.wait(), _DRAIN_PAUSE)
-            late = loop.time() - began - _DRAIN_PAUSE
-            if late > _STOOD_STILL:
+                await asyncio.wait_for(self._at_once.wait(), DRAIN_PAUSE)
+            late = loop.time() - began - DRAIN_PAUSE
+            if late > STOOD_STILL:
                 ends += late
             left = sum(listener.drain() for listener in self.listeners)
         if left:
