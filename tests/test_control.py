@@ -117,7 +117,7 @@ async def test_before_the_start_and_after_the_end(tmp_path: Path) -> None:
 async def test_a_drain_does_not_count_the_time_in_which_the_process_stood_still(
     tmp_path: Path,
 ) -> None:
-    limited = text(tmp_path, 'server.shutdown-timeout = "1s"\n', listener("it"))
+    limited = text(tmp_path, 'shutdown-timeout = "1s"\n', listener("it"))
     async with served(limited) as server:
         (only,) = server.listeners
         with await connect("127.0.0.1", only.sockets[0].port) as client:
