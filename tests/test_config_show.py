@@ -81,9 +81,13 @@ def test_check_passes_what_this_version_cannot_serve(file: str) -> None:
     Path(file).write_text(text.replace("tls.implicit = true\n", ""))
     out, err = io.StringIO(), io.StringIO()
     assert check.run(file, out, err) == 0
-    assert out.getvalue() == f"{file}: 2 listeners, no errors\n"
-    assert "note:" in err.getvalue()
-    assert 'limits.rate = "20 / 5m": this version does not have it yet' in err.getvalue()
+    assert out.getvalue() == f"{file}: 2 listeners, no errors, 4 settings that `serve` refuses\n"
+    notes = [line for line in err.getvalue().splitlines() if line.startswith("note: ")]
+    assert len(notes) == 4
+    assert all(
+        note.endswith(": not in this version yet; `serve` refuses this file") for note in notes
+    )
+    assert any('limits.rate = "20 / 5m": not' in note for note in notes)
 
 
 def test_check_tries_certificates(file: str) -> None:
@@ -114,7 +118,11 @@ def test_check_writes_nothing(tmp_path: Path) -> None:
 def test_check_and_show_without_a_file() -> None:
     out, err = io.StringIO(), io.StringIO()
     assert check.run(None, out, err) == 0
-    assert out.getvalue() == "the embedded default: 9 listeners, no errors\n"
+    assert (
+        out.getvalue()
+        == "the embedded default: 9 listeners, no errors, 4 that `serve` leaves out\n"
+    )
+    assert err.getvalue().count("not in this version yet; `serve` leaves this listener out\n") == 4
     assert 'listener "managesieve"' in shown(None, "text")
 
 

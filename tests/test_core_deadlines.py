@@ -245,7 +245,7 @@ def test_silence_is_logged_in_few_lines(
     async def main() -> str:
         async with listening(listener="mx", lazy=True, first_byte=0.1, **TEXTS) as listener:
             async with crowd_of(listener, 50) as clients:
-                name = "{}:{}".format(*clients[0].sock.getsockname())
+                name = "[{}]:{}".format(*clients[0].sock.getsockname())
                 await gone(listener)
             return name
 

@@ -329,7 +329,7 @@ def test_a_flood_makes_few_lines(
     async def main() -> str:
         async with full(listener="mx", server_first=True) as listener:
             async with crowd_of(listener, 200) as refused:
-                name = "{}:{}".format(*refused[0].sock.getsockname())
+                name = "[{}]:{}".format(*refused[0].sock.getsockname())
                 for client in refused:
                     assert await client.receive() == REFUSAL
             await until(lambda: caplog.records)

@@ -36,7 +36,7 @@ async def test_a_line_for_each_request(caplog: pytest.LogCaptureFixture) -> None
         await client.ask(b"GET /stream?2 HTTP/1.1\r\nHost: a\r\n\r\n")
         client.send(b"HEAD /early HTTP/1.0\r\n\r\n")
         await client.read()
-        name = f'listener "test": 127.0.0.1:{port_of(client)}'
+        name = f'listener "test": [127.0.0.1]:{port_of(client)}'
     assert lines(caplog) == [
         f'{name} "POST /echo?a=b HTTP/1.1" 200 3',
         f'{name} "GET /early HTTP/1.1" 401 5',

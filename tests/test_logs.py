@@ -310,10 +310,10 @@ def test_lines_of_connections_name_the_listener(tmp_path: Path, form: str) -> No
         messages = [line.partition(" ")[2].partition(" ")[2] for line in lines]
     name = 'fastlisten: listener "in.coming": '
     assert [one for one in messages if "listener" in one] == [
-        f"DEBUG {name}connection from 127.0.0.1:{port}",
-        f"WARNING {name}refused 1 connection, the first from 127.0.0.1:{refused_port}: "
+        f"DEBUG {name}connection from [127.0.0.1]:{port}",
+        f"WARNING {name}refused 1 connection, the first from [127.0.0.1]:{refused_port}: "
         "max-connections = 1 reached",
-        f"DEBUG {name}connection from 127.0.0.1:{port} closed",
+        f"DEBUG {name}connection from [127.0.0.1]:{port} closed",
     ]
 
 

@@ -28,12 +28,20 @@ def run(function: object, *arguments: object) -> tuple[int, str, str]:
 
 def test_add_and_list(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "accounts.toml"
-    assert run(add, "alice@Example.org", path) == (0, f"added alice@example.org to {path}\n", "")
+    assert run(add, "alice@Example.org", path) == (
+        0,
+        f"added alice@example.org to {path}, "
+        "without a password: it gets mail, and nobody can log in\n",
+        "",
+    )
     assert run(add, '"a \\"b"@x', path)[0] == 0
     assert run(add, "jürgen@bücher.example", path)[0] == 0
     assert run(list_accounts, path) == (
         0,
-        'alice@example.org\n"a \\"b"@x\njürgen@bücher.example\n',
+        "".join(
+            f"{name}\t(no password: nobody can log in)\n"
+            for name in ("alice@example.org", '"a \\"b"@x', "jürgen@bücher.example")
+        ),
         "",
     )
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -46,7 +54,9 @@ def test_what_is_there_stays_as_it_is(tmp_path: Path) -> None:
     path.write_text(before)
     assert run(add, "e@f", path)[0] == 0
     assert path.read_text() == before + '\n\n[account."e@f"]\n'
-    assert run(list_accounts, path)[1] == "a@b\tc@d\ne@f\n"
+    assert run(list_accounts, path)[1] == (
+        "a@b\tc@d\t(no password: nobody can log in)\ne@f\t(no password: nobody can log in)\n"
+    )
 
 
 @pytest.mark.parametrize(

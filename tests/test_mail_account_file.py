@@ -222,6 +222,7 @@ def test_a_life(tmp_path: Path) -> None:
     assert account.remove("b@x.example", path, mail, out, err, delete_mail=True) == 0
     assert path.read_text() == "# There are no accounts.\n"
     assert err.getvalue() == ""
+    without = "without a password: it gets mail, and nobody can log in"
     assert out.getvalue().splitlines() == [
         f"added Al@x.example to {path}",
         f"Al@x.example has a new password in {path}",
@@ -229,10 +230,10 @@ def test_a_life(tmp_path: Path) -> None:
         "Al@x.example\t@y.example",
         f"removed Al@x.example from {path}",
         f"its mail stays in {mail}/Al@x.example",
-        f"added Al@x.example to {path}",
+        f"added Al@x.example to {path}, {without}",
         f"removed Al@x.example from {path}",
         f"deleted its mail in {mail}/Al@x.example",
-        f"added b@x.example to {path}",
+        f"added b@x.example to {path}, {without}",
         f"removed b@x.example from {path}",
         "it had no mail",
     ]

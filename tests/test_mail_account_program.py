@@ -21,6 +21,8 @@ from fastlisten.cli.main import main
 from fastlisten.config import default_config
 from fastlisten.mail import passwords
 
+NOBODY = "(no password: nobody can log in)"
+
 
 class Ran(NamedTuple):
     code: int
@@ -72,10 +74,36 @@ def test_aliases_and_removal(account: Callable[..., Ran]) -> None:
     for name in ("a@x.example", "b@x.example"):
         assert account("add", name).code == 0
     assert account("alias", "a@x.example", "@y.example").code == 0
-    assert account("list").out == "a@x.example\t@y.example\nb@x.example\n"
+    assert account("list").out == (f"a@x.example\t@y.example\t{NOBODY}\nb@x.example\t{NOBODY}\n")
     assert account("remove", "a@x.example", "--delete-mail").code == 0
-    assert account("list").out == "b@x.example\n"
+    assert account("list").out == f"b@x.example\t{NOBODY}\n"
     assert account("remove", "a@x.example").code == 2
+
+
+def test_a_configuration_that_is_not_named_is_pointed_out(
+    tmp_path: Path, account: Callable[..., Ran]
+) -> None:
+    """Whoever forgets --config works on accounts that the server never sees."""
+    file = tmp_path / "fastlisten" / "accounts.toml"
+    hint = "(no --config: the accounts of the embedded default)\n"
+    for arguments in (("list",), ("passwd", "a@x.example", "--generate")):
+        done = account(*arguments)
+        assert done.code != 0
+        assert done.err.endswith(hint)
+    done = account("add", "a@x.example")
+    assert done.out == (
+        f"added a@x.example to {file}, without a password: it gets mail, and nobody can log in\n"
+        + hint
+    )
+    assert "--config" not in account("add", "b@x.example", "--generate").out
+    named = tmp_path / "mail.toml"
+    named.write_text(
+        f"[server]\ndata-directory = '{tmp_path}/other'\n"
+        "[server.listener.it]\nprotocol = 'smtp'\nbind = '127.0.0.1:2525'\n"
+    )
+    done = account("add", "a@x.example", "--config", str(named))
+    assert done.code == 0, done.err
+    assert "--config" not in done.out + done.err
 
 
 def test_a_terminal_is_asked_without_echo(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_smtp_says_it_in_its_own_words(tmp_path: Path) -> None:
     assert lines_of_log
     for line in lines_of_log:
         assert 'WARNING fastlisten: listener "it": refused ' in line
-        assert "the first from 127.0.0.1:" in line
+        assert "the first from [127.0.0.1]:" in line
         assert line.endswith("max-connections = 1 reached")
     counts = [int(line.partition("refused ")[2].split()[0]) for line in lines_of_log]
     assert sum(counts) == 3

@@ -54,7 +54,7 @@ def test_silent_clients_of_smtp_are_closed(tmp_path: Path) -> None:
             assert rest(client) == GOODBYE
         assert started.stop() == 0
         assert 'listener "it": closed ' in started.err
-        assert "for silence, the first from 127.0.0.1:" in started.err
+        assert "for silence, the first from [127.0.0.1]:" in started.err
 
 
 def test_a_client_that_falls_silent_in_a_transaction_is_closed(tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ def test_the_timeout_of_a_handshake(served: Program) -> None:
         real.sendall(b"x")
         assert real.recv(1) == b"x"
     until(lambda: lines(served, '"hasty"'), "the line of the failed handshakes")
-    assert all("failed, the first with 127.0.0.1:" in line for line in lines(served, '"hasty"'))
+    assert all("failed, the first with [127.0.0.1]:" in line for line in lines(served, '"hasty"'))
 
 
 # --- STARTTLS ---------------------------------------------------------------------------------

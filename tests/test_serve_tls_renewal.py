@@ -248,7 +248,7 @@ def test_a_flood_of_failing_handshakes_is_a_few_lines(tmp_path: Path) -> None:
         assert sum(counted) == 200
         assert len(found) < 50
         assert all(line.startswith('INFO fastlisten: listener "it": ') for line in found)
-        assert all("failed, the first with 127.0.0.1:" in line for line in found)
+        assert all("failed, the first with [127.0.0.1]:" in line for line in found)
 
 
 def test_a_drain_says_farewell_through_tls(tmp_path: Path) -> None:

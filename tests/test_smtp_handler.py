@@ -23,6 +23,7 @@ from smtp_harness import (
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, Reason
 from fastlisten.handlers.smtp import SmtpHandler
 from fastlisten.handlers.smtp_connection import SmtpConnection
+from fastlisten.log_events import address_text
 
 
 @pytest.fixture
@@ -133,4 +134,5 @@ def test_deliveries_are_logged_with_the_listener(
         record for record in caplog.records if getattr(record, "event", "") == "message-delivered"
     ]
     assert record.getMessage().startswith("test: ")
-    assert "from <sender@example.com> at [127.0.0.1] to alice@example.org:" in record.getMessage()
+    where = address_text("127.0.0.1", record.fields["port"])  # type: ignore[attr-defined]
+    assert f"from <sender@example.com> at {where} to alice@example.org:" in record.getMessage()

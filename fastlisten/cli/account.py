@@ -35,6 +35,9 @@ __all__ = [
 
 _Path = str | os.PathLike[str]
 
+#: What an account without a password is like.
+_NO_LOGIN = "nobody can log in"
+
 
 class PasswordError(FastlistenError):
     """There is no password to be had; says why."""
@@ -58,7 +61,10 @@ def add(name: str, accounts_file: _Path, out: TextIO, err: TextIO, *, password: 
         phc = passwords.hash_password(password) if password else ""
         return account_file.add_account(text, canonical, phc, str(accounts_file))
 
-    return _change(name, accounts_file, edit, "added {} to {}", "{} is not added", out, err)
+    said = "added {} to {}"
+    if not password:
+        said += f", without a password: it gets mail, and {_NO_LOGIN}"
+    return _change(name, accounts_file, edit, said, "{} is not added", out, err)
 
 
 def passwd(name: str, accounts_file: _Path, password: str, out: TextIO, err: TextIO) -> int:
@@ -132,7 +138,8 @@ def remove(
 
 
 def list_accounts(accounts_file: _Path, out: TextIO, err: TextIO) -> int:
-    """Print one line for each account: its name, and after a tab its aliases, if it has any.
+    """Print one line for each account: its name; after a tab its aliases, if it has any; after
+    another, in parentheses, that it has no password, if so.
 
     Returns:
         The exit code.
@@ -149,7 +156,9 @@ def list_accounts(accounts_file: _Path, out: TextIO, err: TextIO) -> int:
         err.write(f"{accounts_file}: {error.strerror}\n")
         return 1
     for account in roster.accounts:
-        out.write("\t".join(filter(None, (account.name, ", ".join(account.aliases)))) + "\n")
+        mark = "" if account.password else f"(no password: {_NO_LOGIN})"
+        columns = (account.name, ", ".join(account.aliases), mark)
+        out.write("\t".join(filter(None, columns)) + "\n")
     return 0
 
 

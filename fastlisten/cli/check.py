@@ -49,12 +49,17 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
         err: receives mistakes and warnings, and what this version does not have yet.
 
     Returns:
-        0 if it can be used, 2 if not.
+        0 if it has no mistakes, 2 if it has. A file that is right, but asks for what this version
+        does not have, is 0, too: the verdict says that `serve` refuses it.
     """
     config = open_config(file, err)
     if config is None:
         return CONFIGURATION_ERROR
-    _print("note", config.unavailable(), err)
+    unavailable = config.unavailable()
+    # Of the embedded default, serve leaves out what it cannot carry out.
+    effect = "`serve` refuses this file" if file else "`serve` leaves this listener out"
+    for problem in unavailable:
+        print(f"note: {problem}; {effect}", file=err)
     from fastlisten.runtime.certificates import Certificates
     from fastlisten.runtime.exposed_files import exposed_files
     from fastlisten.runtime.trial import try_files
@@ -71,7 +76,12 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
         print(f"warning: {note}", file=err)
     count = len(config.listeners)
     name = file or "the embedded default"
-    print(f"{name}: {count:,} {'listener' if count == 1 else 'listeners'}, no errors", file=out)
+    verdict = f"{count:,} {'listener' if count == 1 else 'listeners'}, no errors"
+    if unavailable:
+        count = len(unavailable)
+        what = f"{'setting' if count == 1 else 'settings'} that `serve` refuses"
+        verdict += f", {count:,} {what if file else 'that `serve` leaves out'}"
+    print(f"{name}: {verdict}", file=out)
     return 0
 
 

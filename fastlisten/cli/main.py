@@ -198,8 +198,7 @@ def _account(given: argparse.Namespace) -> int:
 
 
 def _act(given: argparse.Namespace) -> int:
-    """Do what is asked of the accounts."""
-    from fastlisten.cli import account
+    """Do what is asked of the accounts that the configuration names."""
     from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 
     config = open_config(given.config, sys.stderr)
@@ -207,6 +206,20 @@ def _act(given: argparse.Namespace) -> int:
         return CONFIGURATION_ERROR
     directory = config.process["server.data-directory"]
     file = config.process["server.accounts"] or os.path.join(directory, "accounts.toml")
+    # Whoever has a configuration, and forgets to name it, finds no accounts there.
+    unnamed = given.config is None and not os.path.exists(file)
+    code = _act_on(given, file, directory)
+    if unnamed:
+        stream = sys.stdout if code == 0 else sys.stderr
+        print("(no --config: the accounts of the embedded default)", file=stream)
+    return code
+
+
+def _act_on(given: argparse.Namespace, file: str, directory: str) -> int:
+    """Do what is asked of the accounts in a file."""
+    from fastlisten.cli import account
+    from fastlisten.cli.check import CONFIGURATION_ERROR
+
     if given.action == "list":
         return account.list_accounts(file, sys.stdout, sys.stderr)
     if given.action == "alias":

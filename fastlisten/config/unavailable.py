@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_unavailable"]
 
-_MESSAGE = "this version does not have it yet"
+_MESSAGE = "not in this version yet"
 
 # So many listeners are named where one default concerns more of them.
 _NAMED = 3

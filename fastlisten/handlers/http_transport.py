@@ -11,15 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from fastlisten.handlers.base import ConnectionInfo
+from fastlisten.log_events import address_text
 
 __all__ = ["Lingering", "client_name", "server_address"]
 
 
 def client_name(info: ConnectionInfo) -> str:
     """Return a connection's name in logs: listener, address and port of the client."""
-    where = f"[{info.peer}]" if ":" in info.peer else info.peer
-    client = f"{where}:{info.port}" if info.peer else "unix"
-    return f'listener "{info.listener}": {client}'
+    return f'listener "{info.listener}": {address_text(info.peer, info.port)}'
 
 
 def server_address(transport: asyncio.BaseTransport) -> tuple[str, int | None] | None:

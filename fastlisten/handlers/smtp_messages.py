@@ -32,7 +32,7 @@ from fastlisten.handlers.smtp_replies import reply
 from fastlisten.handlers.smtp_reports import LARGEST_HEADER, header_of, outcomes, wanted
 from fastlisten.handlers.smtp_source import Source
 from fastlisten.handlers.smtp_trace import return_path
-from fastlisten.log_events import log, log_fault, session_name
+from fastlisten.log_events import address_text, log, log_fault, session_name
 from fastlisten.mail.accounts import Account
 from fastlisten.mail.delivery import Letter
 from fastlisten.mail.maildir import unique_name
@@ -415,11 +415,11 @@ class Messages(Flow):
             logger,
             level,
             event,
-            "%s: %s from <%s> at [%s]%s to %s: " + what,
+            "%s: %s from <%s> at %s%s to %s: " + what,
             info.listener,
             self._name,
             transaction.sender,
-            info.peer,
+            address_text(info.peer, info.port),
             f" as {self._user}" if self._user else "",
             ", ".join(shown),
             *values,

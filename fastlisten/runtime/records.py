@@ -24,7 +24,7 @@ from fastlisten._core import (
     RECORD_TIMED_OUT,
     Acceptor,
 )
-from fastlisten.log_events import log
+from fastlisten.log_events import address_text, log
 
 __all__ = ["Record", "log_records"]
 
@@ -41,12 +41,6 @@ def _name(acceptor: Acceptor | None) -> str:
     if acceptor.listener is not None:
         return f'listener "{acceptor.listener}"'
     return "server"
-
-
-def _peer(address: str, port: int) -> str:
-    if not address:
-        return "a Unix socket"
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _times(value: int, what: str) -> str:
@@ -155,7 +149,7 @@ def log_records(records: list[Record], dropped: int) -> None:
                 fields["listener"] = acceptor.listener
             if kind in _OF_A_PEER:
                 fields |= {"peer": address, "port": port}
-            text = words(_peer(address, port), value, number)
+            text = words(address_text(address, port), value, number)
             log(logger, level, event, "%s: %s", _name(acceptor), text, **fields)
     if dropped:
         log(logger, logging.WARNING, "records-lost", "%d log records lost", dropped, count=dropped)
