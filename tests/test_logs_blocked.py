@@ -232,6 +232,31 @@ def test_the_end_does_not_wait_for_a_reader_for_ever(pipe: Pipe) -> None:
 # --- what Python itself would print -----------------------------------------------------------
 
 
+def test_the_end_tells_what_was_lost(little_room: None) -> None:
+    """A server that stops while its log is behind: no record will be taken again."""
+
+    class Held(io.StringIO):
+        def write(self, text: str, /) -> int:
+            assert go.wait(PATIENCE)
+            return super().write(text)
+
+    go, stream = threading.Event(), Held()
+    handler = QueuedHandler(stream, lost)
+    for number in range(50):
+        handler.handle(
+            logging.LogRecord("t", logging.INFO, "f", 1, f"{number} {'x' * 95}", (), None)
+        )
+    thread = handler._thread
+    assert thread is not None
+    handler._queue.put(None)  # as `close` does
+    go.set()
+    thread.join(PATIENCE)
+    *written, last = stream.getvalue().splitlines()
+    assert 0 < len(written) < 50
+    assert last == f"{50 - len(written)} lost"
+    handler.close()
+
+
 def test_all_that_is_logged_goes_the_same_way() -> None:
     """Modules of users that have no handler, warnings, exceptions of threads, in JSON."""
     names = ("fastlisten", "asyncio", "py.warnings")

@@ -169,9 +169,11 @@ class QueuedHandler(logging.Handler):
                 size += len(item)
                 if size < _BATCH:
                     continue
-            elif isinstance(item, int) and item > self._told:
-                lines.append(self.format(self._make_lost(item - self._told)))
-                self._told = item
+            # At the end there will be no room again for a record that is taken.
+            lost = self._lost if item is None else item if isinstance(item, int) else 0
+            if lost > self._told:
+                lines.append(self.format(self._make_lost(lost - self._told)))
+                self._told = lost
             self._write_batch(lines)
             self._written += size
             lines, size = [], 0
