@@ -88,8 +88,7 @@ class SmtpConnection(Transactions):
         elif isinstance(event, Recipient):
             self._look_up(event)
         elif isinstance(event, Mail):
-            self._accounts.clear()
-            self._homes.clear()
+            self._accounts, self._homes = {}, []
             self._check_sender(event.transaction)
         elif isinstance(event, Reset):
             self._forget()

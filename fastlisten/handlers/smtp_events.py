@@ -169,7 +169,7 @@ class Refusal:
 
     Attributes:
         reply: complete; in LMTP perhaps once for each recipient.
-        verb: the command, in upper case, whatever the client wrote; empty for a bad line.
+        verb: the command, in upper case, whatever the client wrote; empty for what is none.
         reason: one of the words of `smtp_counts.reason_of`.
         sender: the reverse path of the transaction, None outside of one.
         recipients: those that it is about.

@@ -50,6 +50,10 @@ _NOT_STORED = reply(451, "4.3.0", "The message could not be stored; try again la
 _IN_CIRCLES = reply(554, "5.4.6", "Too many Received fields: the message goes in circles")
 _INTERNAL = reply(451, "4.3.0", "Internal error; try again later")
 
+#: Those of a session outside of a transaction, shared by all: never changed.
+_NO_ACCOUNTS: dict[str, Account] = {}
+_NO_HOMES: list[str] = []
+
 _Given = TypeVar("_Given")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -83,8 +87,8 @@ class Messages(Flow):
         self._info = info
         self._user = ""  # the name of the account that the client has logged in to
         self._login: Account | None = None  # as it was then
-        self._accounts: dict[str, Account] = {}
-        self._homes: list[str] = []  # LMTP: the account of each accepted recipient
+        self._accounts = _NO_ACCOUNTS
+        self._homes = _NO_HOMES  # LMTP: the account of each accepted recipient
         self._outgoing: Outgoing | None = None
         self._letter: Letter | None = None
         self._hops: Hops | None = None
@@ -110,8 +114,7 @@ class Messages(Flow):
         Args:
             gone: the client is not there any more; nobody takes leave of anybody.
         """
-        self._accounts.clear()
-        self._homes.clear()
+        self._accounts, self._homes = _NO_ACCOUNTS, _NO_HOMES
         self._hops = None
         if self._letter is not None:
             self._letter.abandon()
@@ -360,8 +363,7 @@ class Messages(Flow):
 
     def _end_message(self) -> None:
         """Forget the message; what the relay is in the midst of has ended."""
-        self._accounts.clear()
-        self._homes.clear()
+        self._accounts, self._homes = _NO_ACCOUNTS, _NO_HOMES
         self._hops = None
         if self._outgoing is not None:
             self._outgoing.finish()

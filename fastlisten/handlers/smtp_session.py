@@ -29,7 +29,7 @@ from fastlisten.handlers.smtp_events import (
 )
 from fastlisten.handlers.smtp_refusal import Refused
 from fastlisten.handlers.smtp_replies import Limits
-from fastlisten.handlers.smtp_verbs import HTTP_VERBS, NOT_HERE
+from fastlisten.handlers.smtp_verbs import HTTP_VERBS, KNOWN, NOT_HERE
 
 __all__ = ["RESET", "Method", "Session", "State"]
 
@@ -73,7 +73,7 @@ class Session(Chunks):
         refused: negative replies, all of them.
         taken: messages that were accepted.
         transaction: the one in progress, or None.
-        verb: of the command that was executed last.
+        verb: of the command that was executed last, empty for what is none.
     """
 
     __slots__ = (
@@ -144,7 +144,8 @@ class Session(Chunks):
         verb, _, argument = line.rstrip(_WHITE_SPACE).partition(b" ")
         if argument[:1] == b" ":
             argument = argument.lstrip(b" ")
-        self.verb = verb = verb.upper()
+        verb = verb.upper()
+        self.verb = KNOWN.get(verb, b"")
         return self._commands.get(verb, _unknown)(self, verb, argument)
 
     def _refuse(

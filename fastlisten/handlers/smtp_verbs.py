@@ -5,7 +5,7 @@ Rules of this file: names only.
 
 from __future__ import annotations
 
-__all__ = ["HTTP_VERBS", "NOT_HERE", "verb_shown"]
+__all__ = ["HTTP_VERBS", "KNOWN", "NOT_HERE", "verb_shown"]
 
 #: Commands of RFC 5321 and its extensions that exist, but not here (502 instead of 500).
 NOT_HERE = frozenset(b"AUTH ETRN EXPN SAML SEND SOML STARTTLS TURN XCLIENT XFORWARD".split())
@@ -19,6 +19,9 @@ _KNOWN = (
     | HTTP_VERBS
     | frozenset(b"BDAT DATA EHLO HELO HELP LHLO MAIL NOOP QUIT RCPT RSET VRFY".split())
 )
+
+#: Each command's name by itself: a session that keeps this one keeps no copy of its own.
+KNOWN = {verb: verb for verb in _KNOWN}
 
 
 def verb_shown(verb: bytes) -> str:
