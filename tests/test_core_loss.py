@@ -209,6 +209,28 @@ def test_while_output_waits(loop_factory: LoopFactory, tls: bool, paused: bool) 
     run(loop_factory, main)
 
 
+def test_a_peer_that_takes_nothing_for_too_long(loop_factory: LoopFactory) -> None:
+    """`socket.user-timeout`: nothing comes any more by which a write or a read could find out."""
+
+    async def main() -> None:
+        async with joined(False) as client:
+            client._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            transport = client.held.transport
+            transport.pause_reading()
+            view = transport.get_extra_info("socket")
+            view.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)
+            view.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
+            transport.write(bytes(150_000))
+            # The kernel has all of it: the transport waits for nothing.
+            assert transport.get_write_buffer_size() == 0
+            await client.noticed(TimeoutError)
+            (error,) = client.held.ends
+            assert isinstance(error, OSError)
+            assert error.errno == errno.ETIMEDOUT
+
+    run(loop_factory, main)
+
+
 @both
 def test_unread_input_goes_with_the_connection(loop_factory: LoopFactory, tls: bool) -> None:
     """As with asyncio where a write finds out."""
