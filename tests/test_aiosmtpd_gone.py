@@ -111,3 +111,25 @@ def test_the_place_is_given_back(hook: str, tls: str, before: Callable[[Talk], N
         until(lambda: server.connections == 0, "the end of the connection")
         with talk(controller.port, tls == "implicit") as client:
             assert client.say("RSET") == [250]
+
+
+def test_nothing_is_said_behind_the_end() -> None:
+    """What waits to be sent keeps a closed connection; a hook that goes on adds nothing to it."""
+    much = b"250-" + b"x" * 8_000_000 + b"\r\n"
+
+    class Closes:
+        async def handle_NOOP(self, server: Any, session: Any, envelope: Any, arg: str) -> str:
+            server.transport.write(much)
+            server.transport.close()
+            await server.push("250 pushed")
+            return "250 OK"
+
+    with (
+        controlled(Closes()) as controller,
+        socket.create_connection((controller.hostname, controller.port), 20) as client,
+    ):
+        client.sendall(b"NOOP\r\n")
+        heard = b""
+        while data := client.recv(1 << 20):
+            heard += data
+    assert heard.endswith(much)

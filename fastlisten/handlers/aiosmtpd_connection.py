@@ -212,10 +212,10 @@ class AiosmtpdConnection(Flow):
         transport.write(said)
 
     def push(self, data: bytes) -> None:
-        """Send what a hook says before its answer."""
+        """Send what a hook says before its answer; nothing behind a farewell."""
         if self.held is not None:
             self.held += data
-        elif self._transport is not None:
+        elif self._transport is not None and not self._transport.is_closing():
             self._say(self._transport, data)
 
     async def drained(self) -> None:
