@@ -85,6 +85,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "server-failed": ("error",),
     "signal-received": ("signal",),
     "server-draining": ("count", "timeout"),
+    "server-stopped": (),
     "connections-cut": ("listener", "count"),
     "listener-paused": ("listener", "by"),
     "listener-resumed": ("listener", "by"),

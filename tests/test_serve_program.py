@@ -72,6 +72,7 @@ def test_a_signal_ends_it_with_0(tmp_path: Path, number: signal.Signals) -> None
         started.signal(number)
         assert started.ended() == 0
         assert f"INFO fastlisten: {number.name}: draining\n" in started.err
+        assert started.err.endswith(" INFO fastlisten: stopped\n")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", started.port()), 20)
 

@@ -19,6 +19,7 @@ from fastlisten.mail.address import MAX_PATH, AddressError, Mailbox, mailbox_of,
 __all__ = [
     "CLIENT_NAME",
     "decode_response",
+    "named_in",
     "parse_auth",
     "parse_chunk",
     "parse_client_name",
@@ -139,6 +140,30 @@ def parse_recipient(argument: bytes, extended: bool, smtputf8: bool) -> Recipien
     if not smtputf8 and not mailbox.text.isascii():
         raise Refused(553, "5.6.7", "Such an address needs SMTPUTF8")
     return recipient
+
+
+def named_in(line: bytes) -> tuple[str | None, tuple[Recipient, ...]]:
+    """Return whom a command that was refused names, for the log.
+
+    Args:
+        line: the whole command, whatever is wrong with it.
+
+    Returns:
+        The sender, if it is a MAIL command from which that can be read; the recipient of a RCPT.
+    """
+    verb, _, argument = line.partition(b" ")
+    verb = verb.upper()
+    # Without the parameters, and as if SMTPUTF8 had been among them.
+    path = argument.strip(b" \t").partition(b"> ")[0].removesuffix(b">") + b">"
+    try:
+        if verb == b"RCPT":
+            return None, (parse_recipient(path, extended=True, smtputf8=True),)
+        match = _SENDER.match(_decode(path, "5.1.7")) if verb == b"MAIL" else None
+        if match is None:
+            return None, ()
+        return (_mailbox(match, path, "5.1.7").text if match.group("local") else ""), ()
+    except Refused:
+        return None, ()
 
 
 def parse_chunk(argument: bytes) -> tuple[int, bool | None] | None:

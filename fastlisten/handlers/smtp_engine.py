@@ -51,7 +51,7 @@ from __future__ import annotations
 
 from fastlisten.handlers import smtp_replies as replies
 from fastlisten.handlers.smtp_answers import Answers
-from fastlisten.handlers.smtp_commands import decode_response
+from fastlisten.handlers.smtp_commands import decode_response, named_in
 from fastlisten.handlers.smtp_events import (
     Content,
     Event,
@@ -170,7 +170,7 @@ class Engine(Answers):
     def _next_command(self) -> Event | None:
         """Execute command lines until one gives an event or changes the state."""
         while len(self._replies) < FLUSH_AT:
-            event = None
+            event = line = None
             try:
                 line = self.next_line()
                 if line is None:
@@ -179,7 +179,8 @@ class Engine(Answers):
             except Refused as error:
                 if self._skipping:  # no line of which anything is believed
                     self.verb = b""
-                self._refuse(error.reply)
+                sender, recipients = named_in(line or b"")
+                self._refuse(error.reply, recipients, sender=sender)
             if event is not None or self._state is not _COMMAND:
                 return event
         return _FLUSH

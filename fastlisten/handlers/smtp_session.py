@@ -153,6 +153,7 @@ class Session(Chunks):
         answer: bytes,
         recipients: tuple[Recipient, ...] = (),
         transaction: Transaction | None = None,
+        sender: str | None = None,
     ) -> None:
         """Reply to a command that is not carried out; hang up after too many 5xx.
 
@@ -160,13 +161,14 @@ class Session(Chunks):
             answer: the complete reply.
             recipients: whom it is about.
             transaction: which it is about, if not the one in progress.
+            sender: whom it is about, if not the sender of that.
         """
         if answer.startswith(b"5"):
             self._errors += 1
             if self._errors > self._limits.max_errors:
-                self._hang_up(self._limits.too_many_errors, recipients, transaction)
+                self._hang_up(self._limits.too_many_errors, recipients, transaction, sender)
                 return
-        self._note(answer, recipients, transaction)
+        self._note(answer, recipients, transaction, sender)
         self._replies.append(answer)
 
     def _note(
@@ -174,6 +176,7 @@ class Session(Chunks):
         answer: bytes,
         recipients: tuple[Recipient, ...] = (),
         transaction: Transaction | None = None,
+        sender: str | None = None,
     ) -> None:
         """Keep a negative reply for whoever logs it, and count it; as in `_refuse`."""
         of = transaction or self.transaction
@@ -182,7 +185,8 @@ class Session(Chunks):
         times = max(1, len(recipients)) if self._lmtp else 1
         self.refused += times
         self._limits.counts.rejection(answer, reason, times)
-        sender = None if of is None else of.sender
+        if sender is None and of is not None:
+            sender = of.sender
         refusal = Refusal(answer, self.verb, reason, sender, recipients)
         if self.refusals is None:
             self.refusals = [refusal]
@@ -203,10 +207,11 @@ class Session(Chunks):
         answer: bytes,
         recipients: tuple[Recipient, ...] = (),
         transaction: Transaction | None = None,
+        sender: str | None = None,
     ) -> None:
         """Give the last reply; the rest as in `_refuse`."""
         if not answer.startswith(b"2"):
-            self._note(answer, recipients, transaction)
+            self._note(answer, recipients, transaction, sender)
         self._replies.append(answer)
         self._state = State.CLOSING
         self.transaction = None

@@ -251,6 +251,8 @@ class Server:
         self._ended = True
         if failed is not None:
             raise failed
+        if self.started:
+            log(logger, logging.INFO, "server-stopped", "stopped")
 
     def _let_go(self) -> None:
         """Close the engine, unless other servers of the loop use it, and leave the arena."""
