@@ -2,6 +2,8 @@
 
 uvloop's own transports raise RuntimeError from `write`, `writelines`, `write_eof` and
 `set_write_buffer_limits` once their handle is closed, and handlers are written for asyncio's.
+asyncio's own `writelines` is the exception: that of 3.12.1 and 3.13.0 keeps the bytes and fails for
+want of a socket. What its `write` does is what is meant.
 """
 
 from __future__ import annotations
@@ -94,6 +96,9 @@ async def after(how: str, ours: bool) -> list[tuple[str, object]]:
 def test_calls_after_the_end(how: str, loop: str) -> None:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         expected = runner.run(after(how, ours=False))
+    if isinstance(dict(expected)["writelines"], type):
+        results = dict(expected) | {"writelines": None, "get_write_buffer_size": 0}
+        expected = [(name, results[name]) for name, _ in expected]
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         assert runner.run(after(how, ours=True)) == expected
     assert not any(isinstance(value, type) for _, value in expected)
