@@ -94,6 +94,24 @@ def test_a_program_that_gets_no_thread_says_why_it_ends(tmp_path: Path) -> None:
     assert "can't start new thread" in done.stderr
 
 
+def test_a_program_that_gets_no_memory_says_so() -> None:
+    code = (
+        "import sys, types\n"
+        "from fastlisten.cli import main\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'fastlisten.cli.serve': raise MemoryError\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['fastlisten', 'serve']\n"
+        "sys.exit(main.main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (3, "error: cannot start: not enough memory\n")
+
+
 # --- lines and records ------------------------------------------------------------------------
 
 

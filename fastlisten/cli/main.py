@@ -24,6 +24,9 @@ __all__ = ["main"]
 #: Something failed while running.
 _FAILED = 1
 
+#: It cannot even start.
+_NO_START = 3
+
 
 def _parser() -> argparse.ArgumentParser:
     import argparse
@@ -134,6 +137,9 @@ def _program(words: Sequence[str], signals: Signals | None) -> int:
         code = 0
     except SystemExit as end:  # of argparse, after help or a mistake; or of an application
         code = _code(end)
+    except MemoryError:  # while modules are imported; later it is logged
+        print("error: cannot start: not enough memory", file=sys.stderr)
+        code = _NO_START
     except KeyboardInterrupt:
         # As whoever started us expects it of a program that handles no signals.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

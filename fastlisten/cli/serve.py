@@ -79,7 +79,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: Signals | None = No
     handler = set_up_logging(config.process["log.level"], config.process["log.format"], err)
     try:
         if warning:
-            logger.warning("%s", warning)
+            log(logger, logging.WARNING, "configuration-warning", "%s", warning, error=warning)
         return _run_loop(server, announcer, signals)
     except StartError as error:
         handler.flush()

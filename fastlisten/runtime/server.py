@@ -140,7 +140,7 @@ class Server:
             self._open_listeners(sockets)
             self.started = True
             for note in self.notes:
-                logger.warning("%s", note)
+                log(logger, logging.WARNING, "configuration-warning", "%s", note, error=note)
         except BaseException:
             for listener in self.listeners:
                 listener.drain()
