@@ -105,7 +105,7 @@ def test_while_mail_is_written(
             with served.connect() as client:
                 hello = ENVELOPE.replace(b"EHLO", b"LHLO") if lmtp else ENVELOPE
                 client.sendall(hello + b"DATA\r\n")
-                read_until(client, b"<CRLF>.<CRLF>\r\n")
+                read_until(client, b"<CR><LF>.<CR><LF>\r\n")
                 monkeypatch.setattr(os, "fsync", wait)
                 client.sendall(b"Subject: x\r\n\r\nx\r\n.\r\n")
                 assert writing.wait(20)

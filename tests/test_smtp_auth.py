@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def test_a_login(served: Served, caplog: pytest.LogCaptureFixture, name: str) ->
     (stored,) = served.delivered()
     assert b" with ESMTPSA id " in stored
     assert ": logged in as alice@example.org" in caplog.text
-    assert " as alice@example.org to alice@example.org: " in caplog.text
+    assert re.search(
+        r"at \[127\.0\.0\.1\]:\d+ as alice@example\.org to alice@example\.org: ", caplog.text
+    )
     assert "wonder" not in caplog.text
 
 
@@ -75,7 +78,9 @@ def test_a_login_by_the_other_mechanism(served: Served) -> None:
 )
 def test_a_wrong_login(served: Served, name: str, password: str) -> None:
     with client_of(served, auth=b"") as client:
-        assert client.say(plain(name, password)) == b"535 5.7.8 Name or password is wrong\r\n"
+        assert (
+            client.say(plain(name, password)) == b"535 5.7.8 Authentication credentials invalid\r\n"
+        )
         assert not served.protocol().engine.authenticated
         assert client.say(AUTH).startswith(b"235 ")
 

@@ -70,7 +70,7 @@ def test_it_is_offered_in_clear_to_who_asks_for_that(starttls: bool) -> None:
         ({}, True, HELLO, b"AUTH PLAIN QQ==QQ==\r\n", b"501 5.5.2 "),
         ({}, True, HELLO, PLAIN.replace(b"PLAIN ", b"PLAIN !"), b"501 5.5.2 Invalid base64"),
         ({}, True, HELLO, PLAIN.replace(b"\r", b"=\r"), b"501 5.5.2 Invalid base64"),
-        ({}, True, HELLO, b"AUTH PLAIN =\r\n", b"501 5.5.2 PLAIN "),
+        ({}, True, HELLO, b"AUTH PLAIN =\r\n", b"501 5.5.2 Malformed "),
     ],
 )
 def test_when_it_is_refused(
@@ -127,10 +127,10 @@ def test_dialogues(lines: bytes, said: list[int], size: int) -> None:
 def test_what_is_said_in_a_dialogue() -> None:
     made = greeted()
     assert made.feed(b"AUTH PLAIN\r\n") == b"334 \r\n"
-    assert made.feed(b"*\r\n") == b"501 5.7.0 Cancelled\r\n"
+    assert made.feed(b"*\r\n") == b"501 5.7.0 Authentication aborted\r\n"
     assert made.feed(b"AUTH LOGIN\r\n") == b"334 VXNlcm5hbWU6\r\n"
     assert made.feed(NAME_LINE) == b"334 UGFzc3dvcmQ6\r\n"
-    assert made.feed(PASSWORD_LINE) == b"235 2.7.0 Welcome\r\n"
+    assert made.feed(PASSWORD_LINE) == b"235 2.7.0 Authentication successful\r\n"
     assert made.events == [
         ("auth", "PLAIN"),
         ("auth over",),
@@ -216,7 +216,7 @@ def test_where_it_is_required_nothing_is_sent_without_it() -> None:
         MAIL + RCPT + b"DATA\r\nVRFY a\r\nBDAT 1 LAST\r\nx" + b"AUTH PLAIN QQ==\r\n" + MAIL
     )
     assert codes(before) == [530, 530, 530, 530, 530, 501, 530]
-    assert before.startswith(b"530 5.7.0 Say AUTH first\r\n")
+    assert before.startswith(b"530 5.7.0 Authentication required\r\n")
     assert codes(made.feed(b"NOOP\r\nHELP\r\nRSET\r\nEHLO y\r\n")) == [250, 214, 250, 250]
     after = made.feed(PLAIN + MAIL + RCPT + b"VRFY a\r\nDATA\r\n.\r\n")
     assert codes(after) == [235, 250, 250, 252, 354, 250]
@@ -224,11 +224,11 @@ def test_where_it_is_required_nothing_is_sent_without_it() -> None:
 
 def test_where_it_is_required_and_needs_tls_that_is_said() -> None:
     made = greeted(False, auth_required=True)
-    assert made.feed(MAIL) == b"530 5.7.0 Say STARTTLS and AUTH first\r\n"
+    assert made.feed(MAIL) == b"530 5.7.0 Authentication required; use STARTTLS, then AUTH\r\n"
 
 
 def test_mail_before_ehlo_is_told_to_say_ehlo() -> None:
-    assert driven(auth_required=True).feed(MAIL).startswith(b"503 5.5.1 Say EHLO first")
+    assert driven(auth_required=True).feed(MAIL).startswith(b"503 5.5.1 Send EHLO first")
 
 
 # --- hostile input --------------------------------------------------------------------------------
@@ -240,11 +240,11 @@ def test_the_longest_lines(size: int) -> None:
     start = b"AUTH PLAIN "
     longest = (AUTH_LINE_LIMIT - len(start) - 2) // 4 * 4
     line = start + b"A" * longest + b"\r\n"
-    assert made.feed(*cut(line, size)).startswith(b"501 5.5.2 PLAIN is ")
+    assert made.feed(*cut(line, size)).startswith(b"501 5.5.2 Malformed PLAIN ")
     over = start + b"A" * (AUTH_LINE_LIMIT - len(start) - 1) + b"\r\n"
-    assert made.feed(*cut(over, size)) == b"500 5.5.6 The line is too long\r\n"
+    assert made.feed(*cut(over, size)) == b"500 5.5.6 Line too long\r\n"
     made.feed(b"AUTH PLAIN\r\n")
-    assert made.feed(*cut(b"A" * 12_288 + b"\r\n", size)) == b"500 5.5.6 The line is too long\r\n"
+    assert made.feed(*cut(b"A" * 12_288 + b"\r\n", size)) == b"500 5.5.6 Line too long\r\n"
     made.feed(b"AUTH PLAIN\r\n")
     assert made.feed(*cut(b"A" * 12_284 + b"\r\nNOOP\r\n", size)).startswith(b"501 5.5.2 ")
     assert made.engine.buffered == 0
@@ -258,7 +258,7 @@ def test_an_endless_line_is_answered_once_and_not_kept(before: bytes) -> None:
     for _ in range(300):
         said += made.feed(b"A" * 1000)
         assert made.engine.buffered <= AUTH_LINE_LIMIT
-    assert said == b"500 5.5.6 The line is too long\r\n"
+    assert said == b"500 5.5.6 Line too long\r\n"
     assert codes(made.feed(b"\r\nNOOP\r\n")) == [250]
     assert not made.engine.authenticated
 

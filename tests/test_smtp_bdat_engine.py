@@ -218,7 +218,7 @@ def test_a_size_that_cannot_be_read_ends_the_session(size: bytes) -> None:
     driven = Driven()
     said = driven.feed(ENVELOPE + b"BDAT " + size + b"\r\n" + EVIL)
     assert codes(said) == [250, 250, 250, 501]
-    assert said.endswith(b"501 5.5.4 mx.example.org BDAT without a size: goodbye\r\n")
+    assert said.endswith(b"501 5.5.4 mx.example.org Syntax error in BDAT; closing connection\r\n")
     assert driven.events[-1] == ("goodbye",)
     assert sum(event[0] == "mail" for event in driven.events) == 1
 

@@ -20,7 +20,9 @@ from fastlisten.handlers.smtp_early import Anteroom
 from fastlisten.handlers.smtp_journal import Journal
 
 GREETING = f"220 {HOSTNAME} ESMTP\r\n".encode()
-REFUSAL = f"554 5.5.0 {HOSTNAME} You spoke before you were greeted\r\n".encode()
+REFUSAL = (
+    f"554 5.5.0 {HOSTNAME} Protocol synchronization error: data sent before the greeting\r\n"
+).encode()
 
 
 @pytest.fixture(params=SERVERS)

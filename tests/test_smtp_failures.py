@@ -100,7 +100,7 @@ def test_a_spooled_message_that_proves_bad_leaves_nothing(served: Served) -> Non
         client.sendall(ENVELOPE + b"DATA\r\n" + b"x" * 300_000)
         settle(lambda: served.left_over() != [])
         client.sendall(b"\n.\r\n.\r\nx\r\n.\r\n")
-        said = read_until(client, b"No such command\r\n")
+        said = read_until(client, b"Command not recognized\r\n")
         assert codes(said)[:5] == [250, 250, 250, 354, 550]
     settle(lambda: served.left_over() == [])
     assert served.delivered() == []

@@ -98,7 +98,7 @@ def test_commands_wait_for_the_delivery_before_them(
     with served.connect() as client:
         client.sendall(DIALOGUE)
         client.shutdown(socket.SHUT_WR)  # what was asked for before it is still answered
-        said = read_until(client, b"<CRLF>.<CRLF>\r\n")
+        said = read_until(client, b"<CR><LF>.<CR><LF>\r\n")
         assert gate.reached.wait(20)
         protocol = served.protocol()
         assert protocol.busy
@@ -116,7 +116,7 @@ def test_input_during_a_delivery_is_kept_within_bounds(
     count = 100_000
     with served.connect() as client:
         client.sendall(ENVELOPE + b"DATA\r\n.\r\n")
-        said = read_until(client, b"<CRLF>.<CRLF>\r\n")
+        said = read_until(client, b"<CR><LF>.<CR><LF>\r\n")
         assert gate.reached.wait(20)
         sender = threading.Thread(target=client.sendall, args=(b"NOOP\r\n" * count + b"QUIT\r\n",))
         sender.start()
@@ -151,7 +151,7 @@ def test_memory_for_a_message_is_bounded_while_the_disk_is_slow(
     octets = 20_000_000
     with served.connect() as client:
         client.sendall(ENVELOPE + b"DATA\r\n")
-        said = read_until(client, b"<CRLF>.<CRLF>\r\n")
+        said = read_until(client, b"<CR><LF>.<CR><LF>\r\n")
         message = b"0123456789abcdef\r\n" * (octets // 18)
         sender = threading.Thread(target=client.sendall, args=(message + b".\r\nQUIT\r\n",))
         sender.start()

@@ -149,7 +149,7 @@ def test_the_length_of_a_line(start: bytes, limit: int, size: int) -> None:
     assert len(codes(whole.replies)) == 1
     over = Driven()
     over.feed(*cut(longest[:-2] + b"x\r\nQUIT\r\n", size))
-    assert over.replies.startswith(b"500 5.5.2 The line is too long\r\n221 ")
+    assert over.replies.startswith(b"500 5.5.2 Line too long\r\n221 ")
 
 
 def test_an_endless_line_is_answered_once_and_not_kept() -> None:

@@ -73,7 +73,7 @@ def go_ahead(served: Served) -> socket.socket:
     client = served.connect()
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     client.sendall(HELLO + STARTTLS)
-    assert read_until(client, b"TLS now\r\n").endswith(b"220 2.0.0 Begin TLS now\r\n")
+    assert read_until(client, b"start TLS\r\n").endswith(b"220 2.0.0 Ready to start TLS\r\n")
     return client
 
 
@@ -82,7 +82,9 @@ def test_in_the_same_segment_it_is_refused(served: Served, injected: bytes) -> N
     with served.connect() as client:
         client.sendall(HELLO + STARTTLS + injected)
         said = rest(client)
-    assert said.endswith(b"554 5.5.0 mx.example.org Nothing may follow STARTTLS but TLS\r\n")
+    assert said.endswith(
+        b"554 5.5.0 mx.example.org Protocol synchronization error: data sent after STARTTLS\r\n"
+    )
     assert codes(said) == [250, 554]
     settle(lambda: served.protocols == [])
     assert served.delivered() == []
@@ -115,12 +117,12 @@ def test_at_every_cut_it_is_refused_or_breaks_the_handshake(served: Served, wait
             client.sendall(stream[:edge])
             said = b""
             if waits and len(HELLO) <= edge <= asked:
-                said = read_until(client, b" HELP\r\n" if edge < asked else b"TLS now\r\n")
+                said = read_until(client, b" HELP\r\n" if edge < asked else b"start TLS\r\n")
             with contextlib.suppress(ConnectionError):  # hung up already
                 client.sendall(stream[edge:])
                 client.sendall(hello)
             said += rest(client)
-        replies, found, records = said.partition(b"220 2.0.0 Begin TLS now\r\n")
+        replies, found, records = said.partition(b"220 2.0.0 Ready to start TLS\r\n")
         if found:
             # The kernel delivered the first piece alone.
             assert edge == asked

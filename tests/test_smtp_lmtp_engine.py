@@ -55,7 +55,7 @@ def waiting(stream: bytes) -> Engine:
 def test_the_greeting() -> None:
     driven = Driven(protocol="lmtp")
     assert codes(driven.feed(b"EHLO x\r\nHELO x\r\n" + MAIL)) == [500, 500, 503]
-    assert driven.replies.endswith(b"503 5.5.1 Say LHLO first\r\n")
+    assert driven.replies.endswith(b"503 5.5.1 Send LHLO first\r\n")
     lines = driven.feed(LHLO).decode().splitlines()
     assert lines[0] == f"250-{HOSTNAME}"
     # RFC 2033 5: these are what an LMTP server must have; and the rest as in SMTP.

@@ -206,9 +206,9 @@ def test_a_login_that_is_wanted_and_one_that_is_wrong(
 ) -> None:
     with submission.secured() as client:
         client.sendall(HELLO + MAIL)
-        read_until(client, b"first\r\n")
+        read_until(client, b"required\r\n")
         client.sendall(b"AUTH PLAIN " + base64.b64encode(b"\0alice@example.org\0wrong") + b"\r\n")
-        read_until(client, b"wrong\r\n")
+        read_until(client, b"invalid\r\n")
         client.sendall(b"QUIT\r\n")
         read_until(client, b"Goodbye\r\n")
     first, second = events(caplog, "rejected")

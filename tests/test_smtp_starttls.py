@@ -13,7 +13,9 @@ from fastlisten.handlers.smtp_events import Goodbye, Mail, StartTls
 from fastlisten.handlers.smtp_replies import NO_TLS_NOW
 
 STARTTLS = b"STARTTLS\r\n"
-TOO_EARLY = f"554 5.5.0 {HOSTNAME} Nothing may follow STARTTLS but TLS\r\n".encode()
+TOO_EARLY = (
+    f"554 5.5.0 {HOSTNAME} Protocol synchronization error: data sent after STARTTLS\r\n".encode()
+)
 
 
 def asked(before: bytes = HELLO) -> Engine:
@@ -59,9 +61,9 @@ def test_it_is_offered_where_it_can_be_had(starttls: bool, encrypted: bool, offe
         (HELLO, b"STARTTLSX\r\n", b"500 5.5.1 "),
         (HELLO, b"STARTTLS\n", b"500 5.5.2 "),
         (HELLO, b"STARTTLS\0\r\n", b"500 5.5.2 "),
-        (b"", b"STARTTLS\r\n", b"503 5.5.1 Say EHLO first"),
-        (b"HELO c\r\n", b"STARTTLS\r\n", b"503 5.5.1 Say EHLO first"),
-        (HELLO + b"HELO c\r\n", b"STARTTLS\r\n", b"503 5.5.1 Say EHLO first"),
+        (b"", b"STARTTLS\r\n", b"503 5.5.1 Send EHLO first"),
+        (b"HELO c\r\n", b"STARTTLS\r\n", b"503 5.5.1 Send EHLO first"),
+        (HELLO + b"HELO c\r\n", b"STARTTLS\r\n", b"503 5.5.1 Send EHLO first"),
     ],
 )
 def test_when_it_is_taken(before: bytes, command: bytes, reply: bytes) -> None:
@@ -82,7 +84,7 @@ def test_it_is_unknown_where_there_is_no_tls(command: bytes) -> None:
 def test_it_is_refused_where_tls_is_active(starttls: bool) -> None:
     driven = Driven(starttls=starttls, encrypted=True)
     driven.feed(HELLO)
-    assert driven.feed(STARTTLS) == b"503 5.5.1 TLS is active already\r\n"
+    assert driven.feed(STARTTLS) == b"503 5.5.1 TLS already active\r\n"
     assert driven.events == []
     assert codes(driven.feed(MAIL)) == [250]
 
@@ -90,7 +92,7 @@ def test_it_is_refused_where_tls_is_active(starttls: bool) -> None:
 def test_it_is_refused_after_itself() -> None:
     driven = secured()
     driven.feed(HELLO)
-    assert driven.feed(STARTTLS) == b"503 5.5.1 TLS is active already\r\n"
+    assert driven.feed(STARTTLS) == b"503 5.5.1 TLS already active\r\n"
 
 
 @pytest.mark.parametrize("before", [HELLO, HELLO + MAIL, ENVELOPE])
@@ -182,7 +184,7 @@ def test_input_before_a_refusal_is_carried_out() -> None:
 def test_nothing_is_kept_and_nothing_is_said_after_the_go_ahead() -> None:
     engine = asked()
     engine.accept()
-    assert engine.replies() == b"220 2.0.0 Begin TLS now\r\n"
+    assert engine.replies() == b"220 2.0.0 Ready to start TLS\r\n"
     assert not engine.waiting
     engine.receive(b"")
     assert engine.next_event() is None

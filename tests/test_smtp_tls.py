@@ -88,7 +88,7 @@ def test_smtplib_delivers(served: Served) -> None:
     with session(served) as client:
         client.sendmail("sender@example.com", ["alice@example.org", "bob@example.org"], MESSAGE)
         assert not client.has_extn("starttls")
-        assert client.docmd("STARTTLS") == (503, b"5.5.1 TLS is active already")
+        assert client.docmd("STARTTLS") == (503, b"5.5.1 TLS already active")
         assert client.noop()[0] == 250
     for account in ("alice@example.org", "bob@example.org"):
         (stored,) = served.delivered(account)
@@ -136,7 +136,7 @@ def test_the_handshake_waits_until_the_replies_before_it_are_read(starttls: Serv
         sender.start()
         protocol = starttls.protocol()
         settle(lambda: protocol._write_paused)
-        said = read_until(plain, b"TLS now\r\n")
+        said = read_until(plain, b"start TLS\r\n")
         sender.join()
         assert codes(said) == [250, *[214] * helps, 220]
         with starttls.encrypt(plain) as client:
@@ -151,7 +151,7 @@ def test_the_handshake_waits_until_the_replies_before_it_are_read(starttls: Serv
 def test_what_was_said_in_plaintext_is_forgotten(starttls: Served, before: bytes) -> None:
     with starttls.connect() as plain:
         plain.sendall(HELLO + before + b"STARTTLS\r\n")
-        assert read_until(plain, b"TLS now\r\n").endswith(b"220 2.0.0 Begin TLS now\r\n")
+        assert read_until(plain, b"start TLS\r\n").endswith(b"220 2.0.0 Ready to start TLS\r\n")
         with starttls.encrypt(plain) as client:
             protocol = starttls.protocol()
             assert not starttls.call(lambda: protocol.busy)

@@ -20,7 +20,7 @@ from fastlisten.handlers.smtp_flow import READ_AHEAD
 
 SETTINGS: Any = object()
 STARTTLS = b"STARTTLS\r\n"
-GO_AHEAD = b"220 2.0.0 Begin TLS now\r\n"
+GO_AHEAD = b"220 2.0.0 Ready to start TLS\r\n"
 
 
 class Transport(asyncio.Transport):

@@ -22,7 +22,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Kind = Literal["implicit", "starttls"]
 
 KINDS = pytest.mark.parametrize("kind", ["implicit", "starttls"])
-GO_AHEAD = b"220 2.0.0 Begin TLS now\r\n"
+GO_AHEAD = b"220 2.0.0 Ready to start TLS\r\n"
 TIMEOUT = b"421 4.4.2 test.example Timeout; closing connection\r\n"
 SHUTDOWN = b"421 4.3.2 test.example Shutting down; try again later\r\n"
 

@@ -163,10 +163,10 @@ class SmtpHandler(Handler):
         """Return what a client hears that is not served (RFC 5321 3.1, RFC 3463)."""
         code, status, text = {
             Reason.LIMIT: (421, "4.3.2", "Too many connections; try again later"),
-            Reason.OVERLOAD: (421, "4.3.2", "Too busy; try again later"),
-            Reason.RATE: (421, "4.7.0", "Too many connections from your address; wait"),
+            Reason.OVERLOAD: (421, "4.3.2", "Server busy; try again later"),
+            Reason.RATE: (421, "4.7.0", "Too many connections from your address; try again later"),
             Reason.ADDRESS: (421, "4.7.0", "Too many connections from your address"),
-            Reason.DENIED: (554, "5.7.1", "Your address is not allowed here"),
+            Reason.DENIED: (554, "5.7.1", "Client host rejected: Access denied"),
         }.get(reason, (421, "4.3.2", "Try again later"))
         return reply(code, status, f"{self.settings.hostname} {text}")
 
@@ -194,7 +194,11 @@ class SmtpHandler(Handler):
         if self._delay is None:
             return self._protocol(info)
         hostname = self.settings.hostname
-        refusal = reply(554, "5.5.0", f"{hostname} You spoke before you were greeted")
+        refusal = reply(
+            554,
+            "5.5.0",
+            f"{hostname} Protocol synchronization error: data sent before the greeting",
+        )
         return Anteroom(
             info,
             self._delay,

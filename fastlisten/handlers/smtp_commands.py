@@ -54,7 +54,7 @@ def parse_client_name(argument: bytes) -> str:
         Refused: no name, or one that is neither a domain nor an address literal.
     """
     if len(argument) > MAX_CLIENT_NAME or CLIENT_NAME.match(argument) is None:
-        raise Refused(501, "5.5.4", "Your name is missing, or is no domain or address literal")
+        raise Refused(501, "5.5.4", "Invalid or missing host name")
     return argument.decode("ascii")
 
 
@@ -68,7 +68,7 @@ def _decode(argument: bytes, status: str) -> str:
     try:
         return argument.decode()
     except UnicodeDecodeError as error:
-        raise Refused(501, status, "The address is not UTF-8") from error
+        raise Refused(501, status, "Address is not valid UTF-8") from error
 
 
 def _mailbox(match: re.Match[str], argument: bytes, status: str) -> Mailbox:
@@ -85,11 +85,12 @@ def _mailbox(match: re.Match[str], argument: bytes, status: str) -> Mailbox:
     if len(argument) > MAX_PATH:
         path = match.group().partition("<")[2]
         if len(path.encode()) >= MAX_PATH:
-            raise Refused(501, status, f"A path has at most {MAX_PATH} octets")
+            raise Refused(501, status, f"Path too long (maximum {MAX_PATH} octets)")
     try:
         return mailbox_of(match)
     except AddressError as error:
-        raise Refused(501, status, "The address is not well-formed") from error
+        whose = "sender" if status == "5.1.7" else "recipient"
+        raise Refused(501, status, f"Bad {whose} address syntax") from error
 
 
 def parse_mail(argument: bytes, extended: bool, limits: Limits, encrypted: bool) -> Transaction:
@@ -113,7 +114,7 @@ def parse_mail(argument: bytes, extended: bool, limits: Limits, encrypted: bool)
     if match.end() < len(text):
         apply_mail_parameters(transaction, text[match.end() :], extended, limits, encrypted)
     if not sender.isascii() and not transaction.smtputf8:
-        raise Refused(553, "5.6.7", "Such an address needs SMTPUTF8")
+        raise Refused(553, "5.6.7", "Non-ASCII address requires SMTPUTF8")
     return transaction
 
 
@@ -138,7 +139,7 @@ def parse_recipient(argument: bytes, extended: bool, smtputf8: bool) -> Recipien
     if match.end() < len(text):
         apply_recipient_parameters(recipient, text[match.end() :], extended, smtputf8)
     if not smtputf8 and not mailbox.text.isascii():
-        raise Refused(553, "5.6.7", "Such an address needs SMTPUTF8")
+        raise Refused(553, "5.6.7", "Non-ASCII address requires SMTPUTF8")
     return recipient
 
 
@@ -213,7 +214,7 @@ def parse_auth(argument: bytes, mechanisms: tuple[str, ...]) -> tuple[str, bytes
         raise Refused(501, "5.5.4", "Syntax: AUTH mechanism [response]")
     mechanism = words[0].upper().decode("ascii", "replace")
     if mechanism not in mechanisms:
-        raise Refused(504, "5.5.4", "This mechanism is not available here")
+        raise Refused(504, "5.5.4", "Unrecognized authentication type")
     if len(words) == 1:
         return mechanism, None
     # One equals sign is a response without octets.

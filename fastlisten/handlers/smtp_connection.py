@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SmtpConnection"]
 
-_WRONG_LOGIN = reply(535, "5.7.8", "Name or password is wrong")
-_LOGINS_BUSY = reply(454, "4.7.0", "Logins cannot be checked at the moment; try again later")
+_WRONG_LOGIN = reply(535, "5.7.8", "Authentication credentials invalid")
+_LOGINS_BUSY = reply(454, "4.7.0", "Temporary authentication failure; try again later")
 
 
 class SmtpConnection(Transactions):

@@ -253,7 +253,7 @@ class Engine(Answers):
             if line is None:
                 return None
             if line == b"*":
-                raise Refused(501, "5.7.0", "Cancelled")
+                raise Refused(501, "5.7.0", "Authentication aborted")
             event = self._waiting = Response(decode_response(line))
         except Refused as error:
             self._state = _COMMAND

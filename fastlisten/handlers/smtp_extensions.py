@@ -62,13 +62,13 @@ class Extensions(Session):
 
     def _starttls(self, verb: bytes, argument: bytes) -> Event | None:
         if self.encrypted:
-            raise Refused(503, "5.5.1", "TLS is active already")
+            raise Refused(503, "5.5.1", "TLS already active")
         if not self._limits.starttls:
             return self._unknown(verb, argument)
         if argument:
             self._no_argument(verb)
         if not self.extended:
-            raise Refused(503, "5.5.1", "Say EHLO first")
+            raise Refused(503, "5.5.1", "Send EHLO first")
         if self.buffered:
             self._hang_up(self._limits.too_early)
             return None
@@ -82,15 +82,15 @@ class Extensions(Session):
         if not limits.mechanisms:
             return self._unknown(verb, argument)
         if not self.extended:
-            raise Refused(503, "5.5.1", "Say EHLO first")
+            raise Refused(503, "5.5.1", "Send EHLO first")
         if not limits.offers_auth(self.encrypted):
             if limits.offers_tls(self.encrypted):
-                raise Refused(538, "5.7.11", "Say STARTTLS first")
+                raise Refused(538, "5.7.11", "Must issue a STARTTLS command first")
             return self._unknown(verb, argument)
         if self.authenticated:
-            raise Refused(503, "5.5.1", "You are known already")
+            raise Refused(503, "5.5.1", "Already authenticated")
         if self.transaction is not None:
-            raise Refused(503, "5.5.1", "A transaction is in progress")
+            raise Refused(503, "5.5.1", "MAIL transaction in progress")
         event = self._waiting = Auth(*parse_auth(argument, limits.mechanisms))
         return event
 
@@ -121,7 +121,7 @@ class Extensions(Session):
         if transaction is None:
             raise self._out_of_order("MAIL")
         if not self.extended:
-            raise Refused(503, "5.5.1", "Say EHLO first")
+            raise Refused(503, "5.5.1", "Send EHLO first")
         if not self.chunked:
             if not transaction.recipients:
                 raise self._no_recipients()

@@ -127,14 +127,14 @@ class Framing:
         stray = line.find(b"\r")
         if b"\n" in line or b"\0" in line or (stray >= 0 and (end >= 0 or stray + 1 < len(line))):
             self._skipping = True
-            raise Refused(500, "5.5.2", "A line with a bare CR, bare LF or NUL; end lines by CR LF")
+            raise Refused(500, "5.5.2", "Bare CR, bare LF or NUL in command line")
         if end >= 0:
             self._position = end + 2
             return line
         if len(line) == limit:
             self._skipping = True
             status = "5.5.6" if limit == AUTH_LINE_LIMIT else "5.5.2"  # RFC 4954 4
-            raise Refused(500, status, "The line is too long")
+            raise Refused(500, status, "Line too long")
         return None
 
     def _skip_line(self) -> bool:

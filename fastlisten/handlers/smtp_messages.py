@@ -45,9 +45,9 @@ __all__ = ["Messages"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
-_NO_SPACE = reply(452, "4.3.1", "Not enough storage; try again later")
+_NO_SPACE = reply(452, "4.3.1", "Insufficient system storage; try again later")
 _NOT_STORED = reply(451, "4.3.0", "The message could not be stored; try again later")
-_IN_CIRCLES = reply(554, "5.4.6", "Too many Received fields: the message goes in circles")
+_IN_CIRCLES = reply(554, "5.4.6", "Too many hops; the message is looping")
 _INTERNAL = reply(451, "4.3.0", "Internal error; try again later")
 
 #: Those of a session outside of a transaction, shared by all: never changed.
@@ -354,7 +354,7 @@ class Messages(Flow):
         self._log(
             logging.WARNING,
             "message-in-circles",
-            "goes in circles: %d Received fields",
+            "mail loop: %d Received fields",
             hops.count,
             count=hops.count,
         )

@@ -68,17 +68,17 @@ def _split(text: str) -> list[str]:
             where none can be: some turn into ours where these are compared in upper case.
     """
     if text[0] != " ":
-        raise Refused(501, "5.5.4", "A space belongs between the path and its parameters")
+        raise Refused(501, "5.5.4", "Space required between path and parameters")
     words = text[1:].split(" ")
     if not text.isascii():
         for word in words:
             if not word.isascii() and _MAY_BE_INTERNATIONAL.match(word) is None:
-                raise Refused(501, "5.5.4", "Bad syntax of a parameter")
+                raise Refused(501, "5.5.4", "Bad parameter syntax")
     if len(words) > 1:
         words = [word for word in words if word]
         keywords = {word.partition("=")[0].upper() for word in words}
         if len(keywords) < len(words):
-            raise Refused(501, "5.5.4", "A parameter is given twice")
+            raise Refused(501, "5.5.4", "Duplicate parameter")
     return words
 
 
@@ -86,8 +86,8 @@ def _not_here(word: str, command: str) -> Refused:
     """Return the verdict on a parameter that is not known."""
     match = _PARAMETER.fullmatch(word)
     if match is None:
-        return Refused(501, "5.5.4", "Bad syntax of a parameter")
-    return Refused(555, "5.5.4", f"{match[1].upper()} is not a parameter of {command} here")
+        return Refused(501, "5.5.4", "Bad parameter syntax")
+    return Refused(555, "5.5.4", f"Unsupported {command} parameter: {match[1].upper()}")
 
 
 def _decode_match(match: re.Match[str]) -> str:
@@ -138,51 +138,53 @@ def apply_mail_parameters(
 
 def _size(transaction: Transaction, value: str | None, limits: Limits) -> None:
     if not (value and value.isascii() and value.isdigit() and len(value) <= MAX_SIZE):
-        raise Refused(501, "5.5.4", "SIZE needs a number of octets")
+        raise Refused(501, "5.5.4", "Bad message size syntax")
     transaction.size = int(value)
     if transaction.size > limits.max_message_size:
-        raise Refused(552, "5.3.4", f"A message has at most {limits.max_message_size} octets here")
+        raise Refused(
+            552, "5.3.4", f"Message size exceeds fixed limit of {limits.max_message_size} octets"
+        )
 
 
 def _body(transaction: Transaction, value: str | None, limits: Limits) -> None:
     body = (value or "").upper()
     if body not in ("7BIT", "8BITMIME", "BINARYMIME"):
-        raise Refused(501, "5.5.4", "BODY is 7BIT, 8BITMIME or BINARYMIME")
+        raise Refused(501, "5.5.4", "BODY must be 7BIT, 8BITMIME or BINARYMIME")
     transaction.body = body
 
 
 def _smtputf8(transaction: Transaction, value: str | None, limits: Limits) -> None:
     if value is not None:
-        raise Refused(501, "5.5.4", "SMTPUTF8 has no value")
+        raise Refused(501, "5.5.4", "SMTPUTF8 takes no value")
     transaction.smtputf8 = True
 
 
 def _ret(transaction: Transaction, value: str | None, limits: Limits) -> None:
     ret = (value or "").upper()
     if ret not in ("FULL", "HDRS"):
-        raise Refused(501, "5.5.4", "RET is FULL or HDRS")
+        raise Refused(501, "5.5.4", "RET must be FULL or HDRS")
     transaction.ret = ret
 
 
 def _envid(transaction: Transaction, value: str | None, limits: Limits) -> None:
     if value is None or len(value) > MAX_ENVID or _XTEXT.match(value) is None:
-        raise Refused(501, "5.5.4", f"ENVID is xtext of at most {MAX_ENVID} characters")
+        raise Refused(501, "5.5.4", f"ENVID must be xtext of at most {MAX_ENVID} characters")
     meant = decode_xtext(value)
     if meant is None or not meant.isascii():
-        raise Refused(501, "5.5.4", "ENVID is not printable")
+        raise Refused(501, "5.5.4", "ENVID must be printable ASCII")
     transaction.envid = value
 
 
 def _auth(transaction: Transaction, value: str | None, limits: Limits) -> None:
     if value is None or len(value) > MAX_AUTH or _UTF8_XTEXT.match(value) is None:
-        raise Refused(501, "5.5.4", f"AUTH is xtext of at most {MAX_AUTH} characters")
+        raise Refused(501, "5.5.4", f"AUTH must be xtext of at most {MAX_AUTH} characters")
     if value != "<>":
         if value.startswith("<") and value.endswith(">"):
             value = value[1:-1]  # RFC 4954 5 has no brackets there, but curl writes them
         try:
             parse_mailbox(decode_xtext(value, international=True) or "")
         except AddressError as error:
-            raise Refused(501, "5.5.4", "AUTH is <> or an address") from error
+            raise Refused(501, "5.5.4", "AUTH must be <> or an address") from error
     transaction.auth = value
 
 
@@ -231,24 +233,24 @@ def _notify(value: str | None) -> str:
     notify = (value or "").upper()
     wanted = notify.split(",")
     if notify != "NEVER" and not (_NOTIFY.issuperset(wanted) and len(wanted) == len(set(wanted))):
-        raise Refused(501, "5.5.4", "NOTIFY is NEVER, or some of SUCCESS, FAILURE and DELAY")
+        raise Refused(501, "5.5.4", "NOTIFY must be NEVER or a list of SUCCESS, FAILURE and DELAY")
     return notify
 
 
 def _orcpt(value: str | None, smtputf8: bool) -> str:
     """Return the value of ORCPT."""
     if value is None or len(value) > MAX_ORCPT:
-        raise Refused(501, "5.5.4", f"ORCPT has a value of at most {MAX_ORCPT} characters")
+        raise Refused(501, "5.5.4", f"ORCPT needs a value of at most {MAX_ORCPT} characters")
     kind, _, address = value.partition(";")
     if kind.lower() == "utf-8":
         form = _UTF8_XTEXT
         if not smtputf8 and not address.isascii():
-            raise Refused(501, "5.5.4", "Such an ORCPT needs SMTPUTF8")
+            raise Refused(501, "5.5.4", "Non-ASCII ORCPT requires SMTPUTF8")
     else:
         form = _XTEXT
     if _ADDRESS_TYPE.match(kind) is None or form.match(address) is None:
-        raise Refused(501, "5.5.4", "ORCPT is the type of an address, a semicolon, and xtext")
+        raise Refused(501, "5.5.4", "ORCPT must be an address type, a semicolon and xtext")
     meant = decode_xtext(address, international=form is _UTF8_XTEXT)
     if meant is None or (form is _XTEXT and not meant.isascii()):
-        raise Refused(501, "5.5.4", "ORCPT is not printable")
+        raise Refused(501, "5.5.4", "ORCPT must be printable")
     return value

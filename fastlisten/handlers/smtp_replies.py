@@ -37,15 +37,15 @@ def reply(code: int, status: str, *lines: str) -> bytes:
 OK = reply(250, "2.0.0", "Ok")
 SENDER_OK = reply(250, "2.1.0", "Ok")
 RECIPIENT_OK = reply(250, "2.1.5", "Ok")
-START = reply(354, "", "End the message with <CRLF>.<CRLF>")
-NOT_VERIFIED = reply(252, "2.1.5", "Addresses are not verified; send the mail and see")
-BARE = reply(550, "5.6.0", "The message holds a bare CR or LF; lines end with CR LF")
-TOO_MANY = reply(452, "4.5.3", "Too many recipients; send to the others in another transaction")
-UNKNOWN = reply(500, "5.5.1", "No such command")
-NOT_IMPLEMENTED = reply(502, "5.5.1", "This command is not available here")
-GO_AHEAD = reply(220, "2.0.0", "Begin TLS now")
-NO_TLS_NOW = reply(454, "4.7.0", "TLS is not available at the moment")
-AUTHENTICATED = reply(235, "2.7.0", "Welcome")
+START = reply(354, "", "End data with <CR><LF>.<CR><LF>")
+NOT_VERIFIED = reply(252, "2.1.5", "Cannot VRFY user, but will accept message and attempt delivery")
+BARE = reply(550, "5.6.0", "Message contains bare CR or LF; lines must end with CR LF")
+TOO_MANY = reply(452, "4.5.3", "Too many recipients")
+UNKNOWN = reply(500, "5.5.1", "Command not recognized")
+NOT_IMPLEMENTED = reply(502, "5.5.1", "Command not implemented")
+GO_AHEAD = reply(220, "2.0.0", "Ready to start TLS")
+NO_TLS_NOW = reply(454, "4.7.0", "TLS not available due to temporary reason")
+AUTHENTICATED = reply(235, "2.7.0", "Authentication successful")
 
 _SOURCES = (
     "See RFC 5321, 1870 (SIZE), 6152 (8BITMIME), 3030 (BDAT, BINARYMIME), 6531 (SMTPUTF8),",
@@ -115,14 +115,16 @@ class Limits:
             "help": self._help(encrypted=False),
             "help_encrypted": self._help(encrypted=True),
             "goodbye": reply(221, "2.0.0", f"{name} Goodbye"),
-            "too_large": reply(552, "5.3.4", f"A message has at most {size} octets here"),
+            "too_large": reply(552, "5.3.4", f"Message size exceeds fixed limit of {size} octets"),
             "too_many_errors": reply(421, "4.7.0", f"{name} Too many errors"),
-            "too_many_rejected": reply(421, "4.7.0", f"{name} Too many recipients were rejected"),
+            "too_many_rejected": reply(421, "4.7.0", f"{name} Too many rejected recipients"),
             "other_protocol": reply(
                 421, "4.7.0", f"{name} This is {self.protocol.upper()}, not HTTP"
             ),
-            "too_early": reply(554, "5.5.0", f"{name} Nothing may follow STARTTLS but TLS"),
-            "out_of_step": reply(501, "5.5.4", f"{name} BDAT without a size: goodbye"),
+            "too_early": reply(
+                554, "5.5.0", f"{name} Protocol synchronization error: data sent after STARTTLS"
+            ),
+            "out_of_step": reply(501, "5.5.4", f"{name} Syntax error in BDAT; closing connection"),
         }
         for attribute, value in fixed.items():
             object.__setattr__(self, attribute, value)

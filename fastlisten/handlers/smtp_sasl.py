@@ -68,11 +68,11 @@ class Plain:
             return b""
         parts = response.split(b"\0")
         if len(parts) != 3:
-            raise Refused(501, "5.5.2", "PLAIN is [authzid] NUL name NUL password")
+            raise Refused(501, "5.5.2", "Malformed PLAIN response")
         authzid, name, password = parts
         credentials = Credentials(_text(name), _text(password))
         if authzid not in (b"", name):
-            raise Refused(535, "5.7.8", "Nobody may act for another here")
+            raise Refused(535, "5.7.8", "Authorization identity must be empty or the user name")
         return credentials
 
 

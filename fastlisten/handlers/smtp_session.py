@@ -234,9 +234,9 @@ class Session(Chunks):
         """Return the verdict on a command that another must precede."""
         if self._locked:
             if self._limits.offers_tls(self.encrypted):
-                return Refused(530, "5.7.0", "Say STARTTLS and AUTH first")
-            return Refused(530, "5.7.0", "Say AUTH first")
-        return Refused(503, "5.5.1", f"Say {first} first")
+                return Refused(530, "5.7.0", "Authentication required; use STARTTLS, then AUTH")
+            return Refused(530, "5.7.0", "Authentication required")
+        return Refused(503, "5.5.1", f"Need {first} command")
 
     def _no_recipients(self) -> Refused:
         """Return the verdict on a message to nobody (RFC 2033 4.2 leaves LMTP no choice)."""
@@ -262,11 +262,11 @@ class Session(Chunks):
 
     def _mail(self, verb: bytes, argument: bytes) -> Event | None:
         if not self.client_name:
-            raise Refused(503, "5.5.1", f"Say {'LHLO' if self._lmtp else 'EHLO'} first")
+            raise Refused(503, "5.5.1", f"Send {'LHLO' if self._lmtp else 'EHLO'} first")
         if self._locked:
             raise self._out_of_order("")
         if self.transaction is not None:
-            raise Refused(503, "5.5.1", "A transaction is in progress")
+            raise Refused(503, "5.5.1", "Nested MAIL command")
         event = self._waiting = Mail(
             parse_mail(argument, self.extended, self._limits, self.encrypted)
         )
@@ -277,7 +277,7 @@ class Session(Chunks):
         if transaction is None:
             raise self._out_of_order("MAIL")
         if self.chunked:
-            raise Refused(503, "5.5.1", "The message has been begun")
+            raise Refused(503, "5.5.1", "RCPT after BDAT")
         event = parse_recipient(argument, self.extended, transaction.smtputf8)
         if len(transaction.recipients) >= self._limits.max_recipients:
             self._note(replies.TOO_MANY, (event,))
@@ -296,7 +296,8 @@ class Session(Chunks):
             raise self._no_recipients()
         if self.chunked or transaction.body == "BINARYMIME":
             # RFC 3030 2 and 3. The transaction goes on.
-            raise Refused(503, "5.5.1", "This message comes by BDAT")
+            why = "DATA after BDAT" if self.chunked else "BODY=BINARYMIME requires BDAT"
+            raise Refused(503, "5.5.1", why)
         self._replies.append(replies.START)
         self._state = State.CONTENT
         self._size = 0
@@ -354,7 +355,7 @@ class Session(Chunks):
         return None
 
     def _no_argument(self, verb: bytes) -> NoReturn:
-        raise Refused(501, "5.5.4", f"{verb.decode()} has no argument")
+        raise Refused(501, "5.5.4", f"Syntax: {verb.decode()} (no parameters allowed)")
 
 
 _unknown = Session._unknown

@@ -32,10 +32,10 @@ __all__ = ["Transactions"]
 
 _UNKNOWN_RECIPIENT = reply(550, "5.1.1", "No such mailbox here")
 _NOT_FOR_OTHERS = reply(550, "5.7.1", "Relay access denied")
-_LOGIN_FIRST = reply(550, "5.7.1", "Relay access denied; log in first")
-_NO_ACCOUNTS = reply(451, "4.3.5", "Mailboxes are not known at the moment; try again later")
+_LOGIN_FIRST = reply(550, "5.7.1", "Relay access denied; authentication required")
+_NO_ACCOUNTS = reply(451, "4.3.5", "Temporary lookup failure; try again later")
 
-_LOGIN_ENDED = reply(530, "5.7.0", "Your account has changed since you logged in; log in again")
+_LOGIN_ENDED = reply(530, "5.7.0", "Authentication required; the account has changed since login")
 
 #: RFC 5321 4.5.3.1.5: octets of a reply's line, its end included.
 _LONGEST_LINE = 512
