@@ -136,9 +136,10 @@ def test_a_relay_that_is_oneself_ends(
             reply = client.say(rcpt(FOREIGN))
             if noticed:
                 assert reply.startswith(b"451 4.4.6 The relay says: Mail loops back to myself: ")
-                client.say(b"RSET")
             else:
                 assert reply.startswith(b"451 4.")
+            # The relay may have answered in time: its session lives as long as the transaction.
+            client.say(b"RSET")
             settle(lambda: of.sessions == 0)
             settle(lambda: len(served.protocols) == 1)
         settle(lambda: not smtp_client._ends)
