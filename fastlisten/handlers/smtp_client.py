@@ -116,12 +116,6 @@ def _cram(user: str, password: str, challenge: str) -> str:
     return base64.b64encode(f"{user} {digest}".encode()).decode()
 
 
-def _without(reply: Reply, secrets: list[str]) -> Reply:
-    """Return a reply without what a server repeats of a login, whole or cut: it will be logged."""
-    pattern = "|".join(re.escape(secret[:_REPEATED]) + r"\S*" for secret in secrets if secret)
-    return Reply(reply.code, tuple(re.sub(pattern, "***", line) for line in reply.lines))
-
-
 def is_yes(code: int) -> bool:
     """Whether a reply says that something has been accepted."""
     return 200 <= code <= 299 and code not in _OF_OTHERS
@@ -146,6 +140,7 @@ class Client(asyncio.Protocol):
         self.extensions: dict[str, str] = {}
         self.encrypted = False
         self._replies = Replies()
+        self._secrets: list[str] = []  # what no log and no client is to see again
         self._end: Exception | None = None  # why nothing more comes
         self._plain: asyncio.Transport | None = None  # the one below TLS
         self._socket: Any = None
@@ -303,19 +298,19 @@ class Client(asyncio.Protocol):
                 break
         else:
             raise Senseless("it offers no mechanism of AUTH that is known here")
-        secrets = [password, *_words(mechanism, user, password)]
-        words = iter(secrets[1:])
+        self._secrets = [password, *_words(mechanism, user, password)]
+        words = iter(self._secrets[1:])
         first = f" {next(words)}" if mechanism == "PLAIN" else ""
         reply = await self.command("AUTH", mechanism + first)
         if mechanism == "CRAM-MD5" and reply.code == 334:
-            secrets.append(_cram(user, password, reply.lines[0]))
-            reply = await self.command(secrets[-1])
+            self._secrets.append(_cram(user, password, reply.lines[0]))
+            reply = await self.command(self._secrets[-1])
         else:
             for word in words:
                 if reply.code == 334:
                     reply = await self.command(word)
         if reply.code != 235:
-            raise Unexpected(_without(reply, secrets))
+            raise Unexpected(reply)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -361,13 +356,14 @@ class Client(asyncio.Protocol):
             await asyncio.sleep(0)  # the loop reads meanwhile
         if self._replies:
             try:
-                reply = self._replies.take()
+                reply = self._take()
             except Senseless as error:
-                raise OutOfTurn(str(error)) from error
+                raise OutOfTurn(str(error)) from None
             if reply is not None and reply.code == 421:
                 self.abort()  # RFC 5321 3.8: it may say so at any time
                 raise Gone(f"421 {reply.text}")
-            said = self._replies.beginning if reply is None else f"{reply.code} {reply.text}"
+            beginning = self._without_secrets(self._replies.beginning)
+            said = beginning if reply is None else f"{reply.code} {reply.text}"
             raise OutOfTurn(f"{said} - without having been asked")
         if self._end is not None or self.transport is None or self.transport.is_closing():
             raise self._gone()
@@ -379,11 +375,29 @@ class Client(asyncio.Protocol):
             Gone, Senseless, TimeoutError
         """
         patience = Patience(within)
-        while (reply := self._replies.take()) is None:
+        while (reply := self._take()) is None:
             if self._end is not None:
                 raise self._gone()
             await self._event(patience)
         return reply
+
+    def _take(self) -> Reply | None:
+        """Return the first reply that has come, without what it repeats of a login."""
+        try:
+            reply = self._replies.take()
+        except Senseless as error:
+            raise Senseless(self._without_secrets(str(error))) from None
+        if reply is None or not self._secrets:
+            return reply
+        lines = tuple(self._without_secrets(line) for line in reply.lines)
+        return Reply(reply.code, lines, reply.early)
+
+    def _without_secrets(self, text: str) -> str:
+        """Return text without what it has of a login, whole or cut: it is logged and passed on."""
+        for secret in self._secrets:
+            if secret:
+                text = re.sub(re.escape(secret[:_REPEATED]) + r"\S*", "***", text)
+        return text
 
     def write(self, data: bytes) -> None:
         """Write octets.
