@@ -136,6 +136,16 @@ def test_a_relay_that_refuses_what_has_turned_out() -> None:
         assert relay.commands.count("MAIL FROM:<a@b.example>") == 1
 
 
+@pytest.mark.parametrize("which", ["RCPT 3", "RCPT 4"])
+def test_a_relay_that_refuses_a_recipient_whom_it_had_accepted(which: str) -> None:
+    """That is no verdict on the message, which goes to others too: nothing is refused for good."""
+    with scripted(Script({which: [b"550 5.7.1 no\r\n"]})) as relay:
+        heard = hand_over(relay, BODY8, recipients=("c@d.example", "e@f.example"))
+        assert heard.recipients == [b"250 ", b"250 "]
+        assert heard.message.startswith(b"451 4.4.2 ")
+        assert relay.messages == []
+
+
 def test_binary_goes_by_its_declaration() -> None:
     script = Script(extensions=("BINARYMIME", "CHUNKING"))
     with scripted(script) as relay:

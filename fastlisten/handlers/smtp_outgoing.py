@@ -225,14 +225,12 @@ class Outgoing:
         smtp = await self._connect()
         try:
             await self._mail(smtp)
-            for recipient in self.recipients:
-                await self._rcpt(smtp, recipient)
         except RelayRefused as error:
             self._close()
             if self.recipients:
-                # It had said otherwise before. The client asks again, and hears the new answer.
-                raise RelayRefused(LOST, str(error)) from error
+                raise RelayRefused(LOST, str(error)) from error  # as in `_rcpt_again`
             raise
+        await self._rcpt_again(smtp)
         return smtp
 
     async def _connect(self) -> Client:
@@ -342,8 +340,20 @@ class Outgoing:
         if not is_yes(reply.code):
             return  # RFC 5321 4.1.1.5 knows no refusal; it has what it needs, and is not told so
         await self._mail(smtp)
-        for recipient in self.recipients:
-            await self._rcpt(smtp, recipient)
+        await self._rcpt_again(smtp)
+
+    async def _rcpt_again(self, smtp: Client) -> None:
+        """Name the recipients that the relay has accepted once more.
+
+        A refusal now must not be the verdict on the message: it is about one recipient, and the
+        client has heard otherwise. The client asks again, and hears the new answer.
+        """
+        try:
+            for recipient in self.recipients:
+                await self._rcpt(smtp, recipient)
+        except RelayRefused as error:
+            self._close()
+            raise RelayRefused(LOST, str(error)) from error
 
     # --- the message --------------------------------------------------------------------------
 
