@@ -22,6 +22,9 @@ _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 # A set as some files of this format have it, which is no TOML: {"10.0.0.0/8", "::1"}.
 _SET = re.compile(r"""=[ \t]*\{[ \t]*(?:"[^"\n]*+"|'[^'\n]*+')[ \t]*[,}]""")
 
+# A word without quotes where a value belongs: yes, True, smtp.example.net.
+_BARE_WORD = re.compile(r"=[ \t]*(?!(?:true|false|inf|nan)\b)[A-Za-z]")
+
 # Longer numbers are refused by int() itself (sys.int_info.default_max_str_digits, or less).
 _LONG_NUMBER = re.compile(r"[0-9_]{640,}+")
 
@@ -84,8 +87,11 @@ def _explained(text: str, message: str) -> TomlError:
     column = f" (column {position[2]})" if position[2] else " at the end of the text"
     message = message[: position.start()] + column
     line = int(position[1]) if position[1] else text.count("\n") + 1
-    if _SET.search(text.split("\n")[line - 1]):
+    content = text.split("\n")[line - 1]
+    if _SET.search(content):
         message += "; an array stands in brackets: [...]"
+    elif message.startswith("Invalid value") and _BARE_WORD.search(content):
+        message += "; text needs quotes; booleans are true and false"
     return TomlError(line, f"not valid TOML: {message}")
 
 

@@ -162,7 +162,7 @@ def test_lmtp(served: Program) -> None:
         ("aiosmtpd_handlers.Tell", None, "handler", 'write "package.module:Class", as in'),
         ("Tell", None, "handler", 'write "package.module:Class"'),
         ("aiosmtpd_handlers:Absent", None, "handler", "has no attribute 'Absent'"),
-        ("absent_handlers:Tell", None, "handler", "No module named 'absent_handlers'"),
+        ("absent_handlers:Tell", None, "handler", 'no module "absent_handlers"'),
         ("aiosmtpd_handlers:NOTHING", None, "handler", "is not a class"),
         ("aiosmtpd_handlers:Tell", "a b c", "args", "does not take them"),
         ("aiosmtpd_handlers:Tell", "'a", "args", "cannot be split into words"),

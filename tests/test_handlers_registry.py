@@ -154,8 +154,8 @@ def test_a_name_has_two_parts(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("no_such_module:Class", "No module named 'no_such_module'"),
-        ("serving_handlers.deeper:Class", "No module named 'serving_handlers.deeper'"),
+        ("no_such_module:Class", 'no module "no_such_module"; it must be installed'),
+        ("serving_handlers.deeper:Class", 'no module "serving_handlers.deeper"'),
         ("serving_handlers:Nothing", "module 'serving_handlers' has no attribute 'Nothing'"),
         ("serving_handlers:Echo.nothing", "type object 'Echo' has no attribute 'nothing'"),
         ("serving_handlers:NOT_A_HANDLER", "neither a subclass of fastlisten.Handler"),

@@ -75,9 +75,18 @@ def test_what_can_be_named(modules: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("not_there_at_all:app", "there is no module not_there_at_all"),
-        ("some_package.not_there:app", "there is no module some_package.not_there"),
-        ("not_there_at_all.part:app", "there is no module not_there_at_all"),
+        (
+            "not_there_at_all:app",
+            'no module "not_there_at_all"; it must be installed or on PYTHONPATH',
+        ),
+        (
+            "some_package.not_there:app",
+            'no module "some_package.not_there"; it must be installed or on PYTHONPATH',
+        ),
+        (
+            "not_there_at_all.part:app",
+            'no module "not_there_at_all"; it must be installed or on PYTHONPATH',
+        ),
         ("some_app:absent", "module some_app has no absent"),
         ("some_app:inner.absent", "module some_app has no inner.absent"),
         ("raising:app", "importing raising failed: ValueError: no settings"),
@@ -114,7 +123,8 @@ def problems_of(text: str) -> list[str]:
 def test_all_mistakes_are_reported_at_their_lines(modules: Path) -> None:
     text = LISTENER + 'app = "absent:app"\n' + LISTENER.replace("web", "other")
     assert problems_of(text + 'app = "some_app:wsgi"') == [
-        '<config>:4: server.listener.web.app = "absent:app": there is no module absent',
+        '<config>:4: server.listener.web.app = "absent:app": no module "absent"; '
+        "it must be installed or on PYTHONPATH",
         '<config>:8: server.listener.other.app = "some_app:wsgi": wsgi does not take '
         "scope, receive and send (ASGI 3); it looks like WSGI",
     ]

@@ -112,9 +112,13 @@ def test_a_handler_needs_a_place_for_mail() -> None:
 @pytest.mark.parametrize(
     ("accounts", "notes"),
     [
-        (None, "{} cannot be read or does not exist: all mail must wait"),
-        ("[account.", "{} cannot be read or does not exist: all mail must wait"),
-        ("", "{} cannot be read or does not exist: all mail must wait"),
+        (
+            None,
+            "{} does not exist: no mail is accepted until "
+            "`fastlisten account add NAME --config FILE` has made an account",
+        ),
+        ("[account.", "{} cannot be read: all mail must wait"),
+        ("", "{} cannot be read: all mail must wait"),
         ("# none", "{} has no accounts: all mail will be rejected"),
         ('[account."a@b"]', ""),
     ],

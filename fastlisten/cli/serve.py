@@ -19,7 +19,7 @@ from fastlisten.cli.check import CONFIGURATION_ERROR, read_config
 from fastlisten.cli.logs import set_up_logging
 from fastlisten.cli.signals import Signals
 from fastlisten.config import Config, ListenerSettings, default_config
-from fastlisten.errors import ConfigurationError, FastlistenError, Problem, StartError
+from fastlisten.errors import ConfigurationError, FastlistenError, StartError
 from fastlisten.log_events import log, log_fault
 from fastlisten.mail import passwords
 from fastlisten.runtime.make_handler import make_handler
@@ -145,12 +145,14 @@ def _log_end(server: Server, error: Exception, *, trace: bool = False) -> None:
 def _what_can_be_served(config: Config, out: TextIO) -> Config:
     """Return the embedded default without the listeners that this installation cannot serve."""
     able = []
+    absent = []
     for listener in config.listeners:
         missing = dataclasses.replace(config, listeners=(listener,)).unavailable()
-        why = ", ".join(dict.fromkeys(_short(problem) for problem in missing))
-        if why:
-            why = f"this version has no {why}"
-        elif listener["tls.implicit"]:
+        why = ""
+        if missing:
+            absent.append(listener.id)
+            continue
+        if listener["tls.implicit"]:
             try:
                 check_possible(config.process["server.data-directory"])
             except MissingLibraryError as error:
@@ -160,6 +162,8 @@ def _what_can_be_served(config: Config, out: TextIO) -> Config:
             print(f'listener "{listener.id}": not served: {why}', file=out)
         else:
             able.append(listener)
+    if absent:
+        print(f"not served, not in this version: {', '.join(absent)}", file=out)
     return dataclasses.replace(config, listeners=tuple(able))
 
 
@@ -170,10 +174,6 @@ def _why_not_made(config: Config, listener: ListenerSettings) -> str:
     except ConfigurationError as error:
         return "; ".join(problem.message for problem in error.problems)
     return ""
-
-
-def _short(problem: Problem) -> str:
-    return f"{problem.key.rpartition('.')[2]} = {problem.value}" if problem.value else problem.key
 
 
 def _make_default_account(config: Config, out: TextIO) -> None:

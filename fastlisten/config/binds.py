@@ -143,7 +143,8 @@ def _not_an_address(word: str, host: str, port: str) -> BadValueError:
             suggestion=quote(f"[::]:{shown}" if shown else "[::]"),
         )
     if "/" in word:
-        return BadValueError("this is not an address")
+        near = quote(f"unix:{word}") if word.startswith("/") and not word.endswith("/") else ""
+        return BadValueError("this is not an address", suggestion=near)
     if re.fullmatch(r"[0-9.]+", host):
         return BadValueError(f"{show_value(host)} is not an IPv4 address")
     if host.lower() == "localhost":

@@ -195,7 +195,7 @@ class Drafts:
 
 _REQUIRED = {
     "bind": 'an address, as bind = "[::]:25"',
-    "protocol": ", ".join(map(quote, PROTOCOLS)),
+    "protocol": ", ".join(map(quote, PROTOCOLS)) + "; with handler, any other name",
 }
 
 

@@ -190,7 +190,9 @@ def _mode(option: Option, raw: Any) -> int | None:
         return None
     # TOML's 0o660 arrives as 432, and a decimal 660 is something else: only the text is certain.
     if not isinstance(raw, str) or not re.fullmatch(r"(?:0o)?[0-7]{3,4}", raw.strip()):
-        raise BadValueError("this is not a mode")
+        digits = str(raw) if type(raw) is int and 0 < raw <= 777 else ""
+        near = quote(f"0{digits}") if re.fullmatch(r"[0-7]{3}", digits) else ""
+        raise BadValueError("this is not a mode", suggestion=near)
     if (mode := int(raw.strip().removeprefix("0o"), 8)) > 0o777:
         raise BadValueError("only permission bits can be set on a socket")
     return mode

@@ -202,6 +202,12 @@ def _url(option: Option, raw: Any) -> str | None:
     return f"{scheme}://{host.lower().removesuffix('.')}{at}{path.rstrip('/')}"
 
 
+def _with_port(text: str, names: bool) -> str:
+    """Return what was probably meant by a host without its port; empty if it is none."""
+    # A relay for what users send takes it at 587 (RFC 6409 3.1).
+    return quote(f"{text}:587") if names and is_hostname(text) else ""
+
+
 def _endpoint(names: bool) -> Callable[[Option, Any], Endpoint]:
     def parse(option: Option, raw: Any) -> Endpoint:
         text = text_of(raw).strip()
@@ -211,7 +217,9 @@ def _endpoint(names: bool) -> Callable[[Option, Any], Endpoint]:
             return Endpoint(text.removeprefix("unix:"), 0)
         host, colon, port = text.rpartition(":")
         if not colon or not host or not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
-            raise BadValueError("this is not an address with its port")
+            raise BadValueError(
+                "this is not an address with its port", suggestion=_with_port(text, names)
+            )
         if host.startswith("[") and host.endswith("]"):
             version: type[ipaddress.IPv4Address | ipaddress.IPv6Address] = ipaddress.IPv6Address
             host = host[1:-1]

@@ -22,6 +22,7 @@ from fastlisten.handlers.aiosmtpd_parameters import Parameters
 from fastlisten.handlers.aiosmtpd_site import Authenticate, Site
 from fastlisten.handlers.aiosmtpd_types import AuthResult, LoginPassword
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, SettingError
+from fastlisten.handlers.registry import explained
 from fastlisten.handlers.smtp_journal import Journal
 from fastlisten.handlers.smtp_options import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
 from fastlisten.mail import passwords
@@ -84,7 +85,7 @@ class Hosted:
             for part in attribute.split("."):
                 kind = getattr(kind, part)
         except (ImportError, AttributeError) as error:
-            raise self._error(key, f"{name}: {error}") from error
+            raise self._error(key, f"{name}: {explained(error, module)}") from error
         except Exception as error:
             # The module's own code ran and raised.
             text = f"importing {module} raised {type(error).__name__}: {error}"

@@ -49,7 +49,7 @@ def _imported(module: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(error.name + ".")):
-            text = f"there is no module {error.name}"
+            text = f'no module "{error.name}"; it must be installed or on PYTHONPATH'
         else:
             text = f"importing {module} failed: {error}"
         raise SettingError("app", text) from error

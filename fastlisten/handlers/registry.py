@@ -16,7 +16,14 @@ from fastlisten.errors import FastlistenError
 from fastlisten.handlers.base import Handler
 from fastlisten.handlers.streams import stream_handler
 
-__all__ = ["GROUP", "HandlerNotFoundError", "handler_class", "named_handler", "registered_handler"]
+__all__ = [
+    "GROUP",
+    "HandlerNotFoundError",
+    "explained",
+    "handler_class",
+    "named_handler",
+    "registered_handler",
+]
 
 #: The entry-point group in which packages register handlers, by protocol name.
 GROUP = "fastlisten.handlers"
@@ -74,6 +81,19 @@ def handler_class(
     return _as_class(what, getattr(what, "__qualname__", repr(what)))
 
 
+def explained(error: Exception, module: str) -> str:
+    """Return why a module, or what is wanted of it, cannot be had.
+
+    Args:
+        error: of the import.
+        module: its name; another that is missing is one that it needs.
+    """
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and (module == missing or module.startswith(missing + ".")):
+        return f'no module "{missing}"; it must be installed or on PYTHONPATH'
+    return str(error)
+
+
 def _load(name: str) -> type[Handler]:
     module, _, attribute = name.partition(":")
     try:
@@ -81,7 +101,7 @@ def _load(name: str) -> type[Handler]:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise HandlerNotFoundError(f"handler {name!r}: {error}") from error
+        raise HandlerNotFoundError(f"handler {name!r}: {explained(error, module)}") from error
     except Exception as error:
         # The module's own code ran and raised; which module it was matters more than how.
         raise HandlerNotFoundError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import os
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
@@ -184,7 +185,11 @@ class SmtpHandler(Handler):
             return self._hosted.notes()
         accounts = self.office.accounts
         if accounts.roster is None:
-            return (f"{accounts.path} cannot be read or does not exist: all mail must wait",)
+            if not os.path.exists(accounts.path):
+                command = "`fastlisten account add NAME --config FILE`"
+                why = f"no mail is accepted until {command} has made an account"
+                return (f"{accounts.path} does not exist: {why}",)
+            return (f"{accounts.path} cannot be read: all mail must wait",)
         if not accounts.roster.accounts:
             return (f"{accounts.path} has no accounts: all mail will be rejected",)
         return ()

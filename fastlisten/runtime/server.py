@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import resource
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -355,15 +356,19 @@ class Server:
     def announcements(self) -> list[tuple[str, str, dict[str, object]]]:
         """Return the same lines, each with its event and fields as in `log_events`."""
         lines: list[tuple[str, str, dict[str, object]]] = []
+        notes: dict[str, list[str]] = {}  # with the listeners that each is about
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         for (settings, handler), listener in zip(self._handlers, self.listeners, strict=True):
             addresses = [bound.address for bound in listener.sockets]
             limit, action = settings["max-connections"], settings["limit-action"]
             line = (
                 f'listener "{settings.id}": {settings.protocol} on '
                 f"{', '.join(addresses) or 'nothing'}; "
-                f"max-connections {limit}, then {action}; "
-                f"needs up to {limit + len(listener.sockets)} descriptors"
+                f"max-connections {limit}, then {action}"
             )
+            needed = limit + len(listener.sockets)
+            if most != resource.RLIM_INFINITY and needed > most:
+                line += f"; needs up to {needed} descriptors, this process may have {most}"
             fields: dict[str, object] = {
                 "listener": settings.id,
                 "protocol": settings.protocol,
@@ -372,8 +377,11 @@ class Server:
             }
             lines.append((line, "listening", fields))
             for note in handler.notes():
-                line = f'listener "{settings.id}": {note}'
-                lines.append((line, "listener-note", {"listener": settings.id}))
+                notes.setdefault(note, []).append(settings.id)
+        for note, ids in notes.items():
+            names = ", ".join(f'"{id}"' for id in ids)
+            line = f"listener{'' if len(ids) == 1 else 's'} {names}: {note}"
+            lines.append((line, "listener-note", {"listener": ", ".join(ids)}))
         return lines
 
     @property
