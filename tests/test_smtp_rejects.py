@@ -213,6 +213,7 @@ def test_a_login_that_is_wanted_and_one_that_is_wrong(
         read_until(client, b"Goodbye\r\n")
     first, second = events(caplog, "rejected")
     assert (first["command"], first["reason"]) == ("MAIL", "authentication-required")
+    assert first["from"] == "sender@example.com"
     assert (second["command"], second["reason"]) == ("AUTH", "login-failed")
     assert first["tls"] == second["tls"] == "TLSv1.3"
     (failed,) = events(caplog, "login-failed")
