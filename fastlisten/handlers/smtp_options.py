@@ -46,7 +46,7 @@ _COMMON: tuple[Option, ...] = (
         minimum=10,
         maximum=10_000,
         unit="fields",
-        text="A message whose header has more Received fields than this goes in circles and is "
+        text="A message whose header has more Received fields than this is in a mail loop and is "
         "refused (554 5.4.6).",
     ),
     Option(
