@@ -470,9 +470,16 @@ class Client(asyncio.Protocol):
             TimeoutError: it takes nothing.
         """
         await asyncio.sleep(0)  # what is written in one iteration, uvloop sends in one segment
-        patience = Patience(self.timeout)
+        # Room comes in large steps: when a third of the kernel's buffer is free, of megabytes.
+        before, patience = self._unacknowledged(), Patience(self.timeout)
         while self._paused and not self._heard:
-            await self._event(patience)
+            try:
+                await self._event(patience)
+            except TimeoutError:
+                left = self._unacknowledged()
+                if left >= before:
+                    raise
+                before, patience = left, Patience(self.timeout)
 
     async def _acknowledged(self, last: bytes) -> bytes:
         """Wait until the server's host has all that was written, or the server has been heard.
