@@ -151,3 +151,12 @@ def test_a_greeting_that_is_not_ascii(where: str) -> None:
 @pytest.mark.parametrize("text", ["", ".", "a..b", "a b", "a\n", "ä", "-a", "a-", "a" * 64, "a/b"])
 def test_what_is_no_host_name(text: str) -> None:
     assert not is_hostname(text)
+
+
+def test_the_longest_host_name() -> None:
+    """RFC 1035 2.3.4: 255 octets in a message, where the first and the last length are two."""
+    longest = ".".join(["a" * 63] * 3 + ["a" * 61])
+    assert len(longest) == 253
+    assert is_hostname(longest)
+    assert is_hostname(longest + ".")
+    assert not is_hostname(longest + "a")
