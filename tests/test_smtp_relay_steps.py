@@ -103,6 +103,22 @@ def test_quit_changes_nothing(said: str, monkeypatch: pytest.MonkeyPatch) -> Non
         assert len(relay.kept) == 1
 
 
+def test_a_stop_does_not_wait_for_a_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastlisten.handlers.smtp_outgoing._GOODBYE_TIMEOUT", 15.0)
+    monkeypatch.setattr("fastlisten.handlers.smtp_relay.LAST_GOODBYE", 0.05)
+    waited: list[float | None] = []
+    wait = asyncio.wait
+
+    async def noted(tasks: Any, timeout: float | None = None) -> Any:
+        waited.append(timeout)
+        return await wait(tasks, timeout=timeout)
+
+    monkeypatch.setattr("asyncio.wait", noted)
+    with scripted(Script({"QUIT": [Do.SILENCE]})) as relay:
+        assert hand_over(relay, MESSAGE).message == b"250 queued as 4711"
+    assert waited[-1] == 0.05
+
+
 def test_a_relay_without_ehlo_is_spoken_to_all_the_same() -> None:
     with scripted(Script({"EHLO": [b"502 5.5.1 what?\r\n"]})) as relay:
         assert hand_over(relay, MESSAGE).message == b"250 queued as 4711"
