@@ -368,9 +368,10 @@ cdef class TlsConnection(Connection):
         if not interest & (FLAG_IN | FLAG_OUT):
             return self.check_loss(events)
         if interest & FLAG_OUT and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
-            if self.unsent():
+            if self.ssl == NULL:
+                # Also where nothing is unsent any more: it may have gone with a read.
                 waited = True
-                if not self.pour():
+                if self.unsent() and not self.pour():
                     return self.fatal(self.broken(), "Fatal write error on socket transport")
             if self.tls & (READ_WANTS_WRITE | WANTS_WRITE):
                 self.tls &= ~(READ_WANTS_WRITE | WANTS_WRITE)

@@ -44,6 +44,8 @@ on_all_ways = pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NA
 SMALL: dict[str, Any] = {"send_buffer": 4096, "receive_buffer": 4096}
 #: Key updates whose answers, 27 bytes each, are more than the small buffers hold.
 MANY = 3000
+#: ... and a few more than they hold.
+FEW = 700
 #: What _tls.pyx gives OpenSSL at once where it reads memory.
 FEED = 16640
 #: Seconds for which a loop is watched doing nothing, and the CPU time that it may take meanwhile:
@@ -127,6 +129,32 @@ def test_who_waited_for_room_listens_again(
         ("eof_received",),
         ("connection_lost", "none"),
     ]
+
+
+def test_answers_that_go_with_a_read_are_not_waited_for(loop_factory: LoopFactory) -> None:
+    """The kernel tells of room when a third of the buffer is free, and takes bytes before that."""
+
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: TlsRecorder(world), **SMALL)
+        client, records = await crafted(world, receive_buffer=4096, send_buffer=1 << 18)
+        await world.until("connection_made")
+        # Answers for which there is room neither in the buffers of the two ends ...
+        await client.raw.send(records.key_updates(FEW, answer=True))
+        await world.settle()
+        loop, waits = world.loop, True
+        while waits:
+            # ... until the client takes a few, and gives the server something to read.
+            waits = bool(await asyncio.wait_for(loop.sock_recv(client.sock, 200), PATIENCE))
+            before = len(world.log)
+            await client.raw.send(records.data(b"x"))
+            await world.until(lambda before=before: len(world.log) > before)  # type: ignore[misc]
+            waits = unread(client.sock) > 0
+        assert await idle_time() < IDLE
+        client.finish()
+        await world.until("connection_lost")
+        await world.nothing_left()
+
+    play_tls(script, loop_factory, kind="memory")
 
 
 def long_chain() -> ssl.SSLContext:
