@@ -137,6 +137,7 @@ class Logins:
             job.add_done_callback(
                 partial(self._ended, name, password, (address, port, listener, session), source)
             )
+            job.add_done_callback(self._counted)  # callbacks are called in order
             return await self._wait(job)
         except LoginsBusyError:
             with self._lock:
@@ -242,20 +243,6 @@ class Logins:
         job: Future[Account | None],
     ) -> None:
         """Count an attempt, on whatever thread it ends."""
-        try:
-            self._account_for(name, password, whence, source, job)
-        finally:
-            with self._lock:
-                self._under_way -= 1
-
-    def _account_for(
-        self,
-        name: str,
-        password: str,
-        whence: tuple[str, int, str, str],
-        source: str,
-        job: Future[Account | None],
-    ) -> None:
         error = None if job.cancelled() else job.exception()
         undecided = isinstance(error, _UndecidedError)
         if job.cancelled() or (error is not None and not undecided):
@@ -269,6 +256,11 @@ class Logins:
         self.penalties.leave(source, hashlib.blake2b(text, digest_size=16, key=self._key).digest())
         if not undecided:
             self._log(name, *whence)
+
+    def _counted(self, job: Future[Account | None]) -> None:
+        """Take an attempt for ended, once it has been counted."""
+        with self._lock:
+            self._under_way -= 1
 
     def _succeeded(self, source: str) -> None:
         self.penalties.leave(source, None)
