@@ -23,10 +23,10 @@ if TYPE_CHECKING:
         StartError,
     )
     from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
-    from fastlisten.runtime.connection_server import ConnectionServer
-    from fastlisten.runtime.event_loop import new_event_loop, run
+    from fastlisten.loop.connection_server import ConnectionServer
+    from fastlisten.loop.create_server import create_server
+    from fastlisten.loop.event_loop import new_event_loop, run
     from fastlisten.runtime.listener import Listener, State
-    from fastlisten.runtime.loop import create_server
     from fastlisten.runtime.server import Server
 
 __all__ = [
@@ -61,10 +61,10 @@ _HOMES = {
         "StartError",
     ),
     "fastlisten.handlers.base": ("ConnectionInfo", "Handler", "HandlerSettings", "Reason"),
-    "fastlisten.runtime.connection_server": ("ConnectionServer",),
-    "fastlisten.runtime.event_loop": ("new_event_loop", "run"),
+    "fastlisten.loop.connection_server": ("ConnectionServer",),
+    "fastlisten.loop.event_loop": ("new_event_loop", "run"),
     "fastlisten.runtime.listener": ("Listener", "State"),
-    "fastlisten.runtime.loop": ("create_server",),
+    "fastlisten.loop.create_server": ("create_server",),
     "fastlisten.runtime.server": ("Server",),
 }
 

@@ -16,7 +16,7 @@ from helpers_connection import LoopFactory, Note, Script, World, play
 from helpers_tls_certificates import server_context
 
 import fastlisten
-from fastlisten.runtime.loop import existing_engine
+from fastlisten.loop.create_server import existing_engine
 
 #: Our loops by their base.
 OURS: dict[str, LoopFactory] = {

@@ -28,7 +28,7 @@ from conftest import open_descriptors
 from helpers_foreign_clients import PATIENCE, WAYS, Address, Certificate, make_certificate, until
 
 import fastlisten
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 #: Both of ours, then what they are compared with.
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {

@@ -33,7 +33,7 @@ from helpers_tls_client import (
 )
 
 import fastlisten._tls as native_tls
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 __all__ = [
     "KINDS",

@@ -17,7 +17,7 @@ from helpers_tls_certificates import HOST, client_context, server_context
 
 from fastlisten._core import Arena
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 #: States of slots in which a connection, wanted or not, is still there.
 BUSY = ("accepted", "lazy", "served", "lingering", "endpoints", "open")

@@ -17,7 +17,7 @@ import pytest
 from helpers_connection import LoopFactory
 
 import fastlisten
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -19,7 +19,7 @@ from helpers_connection import (
     same_as_asyncio,
 )
 
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

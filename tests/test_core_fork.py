@@ -25,7 +25,7 @@ from helpers_connection import (
 )
 
 import fastlisten
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

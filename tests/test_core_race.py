@@ -25,7 +25,7 @@ from helpers_core_process import Child, serving
 
 from fastlisten import ConnectionServer, create_server
 from fastlisten._core import Arena, Places
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -16,7 +16,7 @@ from helpers_connection import LoopFactory
 
 import fastlisten
 from fastlisten._core import Engine
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

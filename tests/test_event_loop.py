@@ -21,7 +21,7 @@ from helpers_connection import LoopFactory
 from helpers_event_loop import OURS
 
 import fastlisten
-from fastlisten.runtime.loop import engine_for, existing_engine
+from fastlisten.loop.create_server import engine_for, existing_engine
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -79,7 +79,7 @@ def test_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ImportError("No module named 'uvloop'", name="uvloop")
         return original(name, *arguments, **options)
 
-    monkeypatch.delitem(sys.modules, "fastlisten.runtime.uvloop_loop", raising=False)
+    monkeypatch.delitem(sys.modules, "fastlisten.loop.uvloop_loop", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     loop = fastlisten.new_event_loop()
     assert isinstance(loop, asyncio.SelectorEventLoop)

@@ -20,7 +20,7 @@ from helpers_connection import LoopFactory, Recorder, World, describe, numbers
 from helpers_event_loop import OURS, play_on, same_on_asyncio
 from helpers_tls_certificates import HOST, client_context, server_context
 
-from fastlisten.runtime.loop import existing_engine
+from fastlisten.loop.create_server import existing_engine
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

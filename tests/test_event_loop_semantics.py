@@ -19,7 +19,7 @@ from helpers_connection import LoopFactory, Recorder, World
 from helpers_event_loop import OURS, play_on, same_on_asyncio
 
 import fastlisten
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -17,7 +17,7 @@ from helpers_connection import LoopFactory, Recorder, World
 from helpers_event_loop import OURS, play_on, same_on_asyncio
 
 import fastlisten
-from fastlisten.runtime import connection_server
+from fastlisten.loop import connection_server
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

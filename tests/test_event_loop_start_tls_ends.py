@@ -20,8 +20,8 @@ from helpers_tls_certificates import HOST, client_context, server_context
 
 import fastlisten
 from fastlisten._tls import TlsConnection
-from fastlisten.runtime import start_tls
-from fastlisten.runtime.tls_arguments import KEPT, shared_settings
+from fastlisten.loop import start_tls
+from fastlisten.loop.tls_arguments import KEPT, shared_settings
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -17,8 +17,8 @@ from serving_handlers import Echo, LazyEcho
 from fastlisten._core import Arena
 from fastlisten.config import loads
 from fastlisten.handlers.base import HandlerSettings
+from fastlisten.loop.create_server import engine_for
 from fastlisten.runtime.listener import Limits, Listener, State
-from fastlisten.runtime.loop import engine_for
 from fastlisten.runtime.sockets import listen_all, open_all
 
 TEXT = """

@@ -26,7 +26,7 @@ from helpers_tls_certificates import HOST, client_context, server_context
 from test_connection_fuzz import stream
 
 import fastlisten
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -18,7 +18,7 @@ from helpers_connection import Hook, LoopFactory, Recorder
 from helpers_tls import WAY_NAMES, WAYS, TlsClient, TlsRecorder, TlsWorld, same_tls
 from helpers_tls_certificates import client_context, server_context
 
-from fastlisten.runtime.start_tls import start_tls
+from fastlisten.loop.start_tls import start_tls
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -21,7 +21,7 @@ from helpers_tls import (
     same_tls,
 )
 
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -30,7 +30,7 @@ from serving import PATIENCE
 
 import fastlisten
 from fastlisten._tls import TlsAcceptor, TlsSettings
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

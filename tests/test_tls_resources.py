@@ -32,7 +32,7 @@ from helpers_tls import (
 from helpers_tls_certificates import HOST, client_context
 from helpers_tls_core import BUSY, TlsListener, client_hello, tls_listening
 
-from fastlisten.runtime.loop import engine_for
+from fastlisten.loop.create_server import engine_for
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -91,7 +91,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: Signals | None = No
 
 
 def _run_loop(server: Server, announcer: Announcer, signals: Signals | None) -> int:
-    from fastlisten.runtime.event_loop import new_event_loop
+    from fastlisten.loop.event_loop import new_event_loop
 
     async def serve() -> None:
         handled = server.signals() if signals is None else signals.serving(server)

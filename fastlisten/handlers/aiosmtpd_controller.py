@@ -19,9 +19,9 @@ from typing import Any
 
 from fastlisten.handlers.aiosmtpd_server import Server
 from fastlisten.handlers.aiosmtpd_serving import Made, serve_smtp
-from fastlisten.runtime.binding import bind_unix
-from fastlisten.runtime.connection_server import ConnectionServer
-from fastlisten.runtime.event_loop import new_event_loop
+from fastlisten.loop.binding import bind_unix
+from fastlisten.loop.connection_server import ConnectionServer
+from fastlisten.loop.event_loop import new_event_loop
 
 __all__ = [
     "Controller",

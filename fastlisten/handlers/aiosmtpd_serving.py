@@ -29,8 +29,8 @@ from fastlisten.handlers.smtp_counts import Counts
 from fastlisten.handlers.smtp_journal import Journal
 from fastlisten.handlers.smtp_replies import reply
 from fastlisten.hostnames import full_name
-from fastlisten.runtime.connection_server import ConnectionServer
-from fastlisten.runtime.loop import create_server
+from fastlisten.loop.connection_server import ConnectionServer
+from fastlisten.loop.create_server import create_server
 
 __all__ = ["Made", "serve_smtp"]
 

@@ -50,7 +50,7 @@ class _LoopForStreams:
         **options: Any,
     ) -> asyncio.Transport:
         # A handler's module needs no native one to be imported.
-        from fastlisten.runtime.start_tls import start_tls
+        from fastlisten.loop.start_tls import start_tls
 
         try:
             new = await start_tls(transport, protocol, sslcontext, **options)

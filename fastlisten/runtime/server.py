@@ -20,11 +20,11 @@ from fastlisten.config import Config, ListenerSettings
 from fastlisten.errors import ConfigurationError, FastlistenError, Problem
 from fastlisten.handlers.base import Handler
 from fastlisten.log_events import log
+from fastlisten.loop.create_server import engine_for
 from fastlisten.runtime.certificates import Certificates
 from fastlisten.runtime.control import DRAIN_PAUSE, STOOD_STILL, Control
 from fastlisten.runtime.exposed_files import exposed_files
 from fastlisten.runtime.listener import Limits, Listener
-from fastlisten.runtime.loop import engine_for
 from fastlisten.runtime.make_handler import handler_kind, make_handler
 from fastlisten.runtime.sockets import BoundSocket, close_all, listen_all, open_all
 

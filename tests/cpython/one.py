@@ -32,7 +32,7 @@ def loop_class(column: str) -> Any:
     """Return the class of loops of a column; like asyncio's it takes a selector."""
     # What is tested is the package that this file belongs to.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from fastlisten.runtime.event_loop import AsyncioLoop
+    from fastlisten.loop.event_loop import AsyncioLoop
 
     if column == "asyncio":
         return asyncio.SelectorEventLoop
@@ -40,7 +40,7 @@ def loop_class(column: str) -> Any:
         return AsyncioLoop
     import uvloop
 
-    from fastlisten.runtime.uvloop_loop import UvloopLoop
+    from fastlisten.loop.uvloop_loop import UvloopLoop
 
     base: Any = uvloop.Loop if column == "uvloop" else UvloopLoop
 

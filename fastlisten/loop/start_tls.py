@@ -16,8 +16,8 @@ from asyncio import sslproto
 from typing import Any, cast
 
 from fastlisten._connection import Connection
-from fastlisten.runtime.loop import engine_for
-from fastlisten.runtime.tls_arguments import check_timeouts, shared_settings
+from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.tls_arguments import check_timeouts, shared_settings
 
 __all__ = ["is_ours", "start_tls"]
 

@@ -16,10 +16,10 @@ from typing import Any, Literal
 from fastlisten._connection import ConnectionAcceptor
 from fastlisten._core import Acceptor, Arena, Engine, Places
 from fastlisten._tls import TlsAcceptor, TlsSettings
-from fastlisten.runtime.binding import bind_all
-from fastlisten.runtime.connection_server import ConnectionServer
-from fastlisten.runtime.records import log_records
-from fastlisten.runtime.tls_arguments import tls_of
+from fastlisten.loop.binding import bind_all
+from fastlisten.loop.connection_server import ConnectionServer
+from fastlisten.loop.records import log_records
+from fastlisten.loop.tls_arguments import tls_of
 
 __all__ = [
     "create_server",

@@ -24,12 +24,12 @@ from typing import Any, TypeVar
 
 from fastlisten._connection import ConnectionAcceptor
 from fastlisten._tls import TlsSettings
-from fastlisten.runtime import start_tls
-from fastlisten.runtime.binding import bind_unix, inode_of, set_nodelay
-from fastlisten.runtime.connection_server import ConnectionServer
-from fastlisten.runtime.loop import engine_for, existing_engine, serve, take_sockets
-from fastlisten.runtime.sendfile import sendfile
-from fastlisten.runtime.tls_arguments import check_timeouts, shared_settings, tls_of
+from fastlisten.loop import start_tls
+from fastlisten.loop.binding import bind_unix, inode_of, set_nodelay
+from fastlisten.loop.connection_server import ConnectionServer
+from fastlisten.loop.create_server import engine_for, existing_engine, serve, take_sockets
+from fastlisten.loop.sendfile import sendfile
+from fastlisten.loop.tls_arguments import check_timeouts, shared_settings, tls_of
 
 __all__ = ["AsyncioLoop", "ServerMethods", "new_event_loop", "run"]
 
@@ -285,7 +285,7 @@ def new_event_loop(use_uvloop: bool | None = None) -> asyncio.AbstractEventLoop:
     if use_uvloop is False:
         return AsyncioLoop()
     try:
-        from fastlisten.runtime.uvloop_loop import UvloopLoop
+        from fastlisten.loop.uvloop_loop import UvloopLoop
     except ImportError:
         if use_uvloop:
             raise

@@ -14,7 +14,7 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterable, Sequence
 
 from fastlisten._core import Acceptor
-from fastlisten.runtime.binding import remove_unix, set_nodelay, set_options
+from fastlisten.loop.binding import remove_unix, set_nodelay, set_options
 
 __all__ = ["ConnectionServer"]
 

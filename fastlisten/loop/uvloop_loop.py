@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uvloop
 
-from fastlisten.runtime.event_loop import ServerMethods
+from fastlisten.loop.event_loop import ServerMethods
 
 __all__ = ["UvloopLoop"]
 
