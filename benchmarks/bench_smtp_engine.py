@@ -21,10 +21,11 @@ from unittest import mock
 
 import pytest
 
-from fastlisten.handlers import smtp, smtp_messages
+from fastlisten.handlers import smtp
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
-from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import Content, Mail, Recipient
+from fastlisten.handlers.smtp import messages as smtp_messages
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Content, Mail, Recipient
 from fastlisten.mail.delivery import PostOffice
 
 ROUNDS = 15

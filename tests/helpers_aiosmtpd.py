@@ -19,7 +19,7 @@ from typing import Any
 from certificate_files import authority
 
 from fastlisten.handlers import smtp
-from fastlisten.handlers.aiosmtpd_types import MISSING
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
 
 PATIENCE = 20.0
 

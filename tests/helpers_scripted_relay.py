@@ -25,11 +25,11 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from fastlisten.handlers.smtp_events import Recipient, Transaction
-from fastlisten.handlers.smtp_relay import Relay, RelaySettings
-from fastlisten.handlers.smtp_relay_replies import RelayRefused
-from fastlisten.handlers.smtp_source import Octets
+from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
+from fastlisten.mail.relay.relay import Relay, RelaySettings
+from fastlisten.mail.relay.relay_replies import RelayRefused
+from fastlisten.mail.relay.source import Octets
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,

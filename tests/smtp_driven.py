@@ -6,8 +6,8 @@ from typing import Any
 
 from smtp_harness import HOSTNAME
 
-from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import (
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import (
     Auth,
     Command,
     Content,
@@ -19,9 +19,9 @@ from fastlisten.handlers.smtp_events import (
     Response,
     StartTls,
 )
-from fastlisten.handlers.smtp_refusal import Refused
-from fastlisten.handlers.smtp_replies import OK, reply
-from fastlisten.handlers.smtp_sasl import Credentials, mechanism
+from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.handlers.smtp.engine.replies import OK, reply
+from fastlisten.handlers.smtp.sasl import Credentials, mechanism
 
 NOBODY = reply(550, "5.1.1", "No such mailbox here")
 LATER = reply(452, "4.2.2", "Mailbox full")

@@ -24,7 +24,7 @@ from helpers_mail import write_accounts
 from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
-from fastlisten.handlers.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp.connection import SmtpConnection
 
 HOSTNAME = "mx.example.org"
 

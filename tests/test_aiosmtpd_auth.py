@@ -19,7 +19,7 @@ from helpers_aiosmtpd import (
 )
 from helpers_foreign import foreign
 
-from fastlisten.handlers.aiosmtpd_types import MISSING, AuthResult
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
 aiosmtpd, pytestmark = foreign("aiosmtpd.smtp")
 

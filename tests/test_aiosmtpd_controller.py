@@ -300,7 +300,7 @@ def test_it_is_not_needed(tmp_path: Path) -> None:
         "import smtplib, sys\n"
         "sys.modules['aiosmtpd'] = None\n"
         "from fastlisten.handlers.smtp import Controller\n"
-        "from fastlisten.handlers.aiosmtpd_types import AuthResult, INSTALLED\n"
+        "from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult, INSTALLED\n"
         "assert not INSTALLED\n"
         "class Handler:\n"
         "    async def handle_DATA(self, server, session, envelope):\n"

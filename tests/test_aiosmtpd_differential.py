@@ -23,7 +23,7 @@ from helpers_aiosmtpd import (
 )
 from helpers_foreign import foreign
 
-from fastlisten.handlers.aiosmtpd_types import MISSING, AuthResult
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
 _, pytestmark = foreign("aiosmtpd.smtp")
 

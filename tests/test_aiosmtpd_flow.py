@@ -20,7 +20,7 @@ from helpers_aiosmtpd import (
 )
 from serving import until
 
-from fastlisten.handlers.aiosmtpd_types import MISSING, AuthResult
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
 HELLO, MAIL, RCPT = ENVELOPE
 

@@ -21,8 +21,8 @@ from helpers_aiosmtpd import (
 )
 from serving import until
 
-from fastlisten.handlers.aiosmtpd_types import MISSING, AuthResult
 from fastlisten.handlers.smtp import Controller
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
 HELLO, MAIL, RCPT = ENVELOPE
 

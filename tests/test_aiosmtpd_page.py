@@ -18,7 +18,7 @@ from helpers_foreign_clients import PATIENCE
 from test_foreign_documentation import Ports, run, trust
 
 from fastlisten.handlers import smtp
-from fastlisten.handlers.aiosmtpd_parameters import Parameters
+from fastlisten.handlers.smtp.aiosmtpd.parameters import Parameters
 
 PAGE = Path(__file__).parent.parent / "docs" / "aiosmtpd.md"
 

@@ -16,8 +16,8 @@ from helpers_aiosmtpd import (
 )
 
 from fastlisten.handlers import smtp
-from fastlisten.handlers.aiosmtpd_parameters import NO_LIMIT, Parameters
-from fastlisten.handlers.aiosmtpd_types import MISSING, AuthResult
+from fastlisten.handlers.smtp.aiosmtpd.parameters import NO_LIMIT, Parameters
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

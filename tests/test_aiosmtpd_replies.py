@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fastlisten.handlers.aiosmtpd_replies import error_reply, reply_of
-from fastlisten.handlers.aiosmtpd_types import MISSING
+from fastlisten.handlers.smtp.aiosmtpd.replies import error_reply, reply_of
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
 
 
 @pytest.mark.parametrize(

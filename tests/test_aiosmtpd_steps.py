@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from serving import on_loops
 
-from fastlisten.handlers.aiosmtpd_steps import Steps
+from fastlisten.handlers.smtp.aiosmtpd.steps import Steps
 
 VARIABLE = contextvars.ContextVar("variable", default="nothing")
 

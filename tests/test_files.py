@@ -23,8 +23,8 @@ from fastlisten.config import load, loads
 from fastlisten.errors import ConfigurationError
 from fastlisten.files import read_file, read_stream
 from fastlisten.handlers.base import SettingError
-from fastlisten.handlers.smtp_relay import Relay, RelaySettings
 from fastlisten.mail.accounts_reader import Accounts
+from fastlisten.mail.relay.relay import Relay, RelaySettings
 from fastlisten.runtime.certificates import Certificates
 from fastlisten.runtime.pem import PemError, read_source
 

@@ -14,7 +14,7 @@ from serving import clean_environment, program, run
 from fastlisten.config import loads
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.base import SettingError
-from fastlisten.handlers.http_application import load_application
+from fastlisten.handlers.http.application import load_application
 from fastlisten.runtime.server import Server
 
 MODULE = """\

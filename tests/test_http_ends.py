@@ -32,7 +32,7 @@ def of(path: str, *, method: str = "GET", more: str = "") -> bytes:
 async def test_an_application_is_told_that_the_client_has_gone(
     reset: bool, request_: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("fastlisten.handlers.http_protocol.HALF_OPEN", 0.05)
+    monkeypatch.setattr("fastlisten.handlers.http.protocol.HALF_OPEN", 0.05)
     caplog.set_level(logging.INFO, "fastlisten.http")
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
@@ -137,7 +137,7 @@ async def test_a_client_that_has_ended_its_half_gets_its_response() -> None:
 
 @on_loops
 async def test_one_that_waits_too_long_after_that_has_gone(monkeypatch: Any) -> None:
-    monkeypatch.setattr("fastlisten.handlers.http_protocol.HALF_OPEN", 0.05)
+    monkeypatch.setattr("fastlisten.handlers.http.protocol.HALF_OPEN", 0.05)
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(of("/wait"))
@@ -280,7 +280,7 @@ async def test_an_application_that_ends_itself(
 async def test_an_application_that_never_waits_lets_others_have_their_turn(
     monkeypatch: Any,
 ) -> None:
-    monkeypatch.setattr("fastlisten.handlers.http_protocol.HALF_OPEN", 0.05)
+    monkeypatch.setattr("fastlisten.handlers.http.protocol.HALF_OPEN", 0.05)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan" or scope["path"] != "/endless":

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlisten.handlers.http_framing import SLICE, RequestReader
+from fastlisten.handlers.http.framing import SLICE, RequestReader
 
 HEAD = b"POST /a HTTP/1.1\r\nHost: example.org\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -11,7 +11,7 @@ import pytest
 from helpers_http import GET, App, client_of, handler_of, serving_app
 from serving import clean_environment, on_loops, program, soon, until
 
-from fastlisten.handlers.http_lifespan import Lifespan, LifespanError
+from fastlisten.handlers.http.lifespan import Lifespan, LifespanError
 
 
 class Steps:
@@ -139,7 +139,7 @@ async def test_a_start_that_fails(mode: Any, steps: list[Any], words: str) -> No
     ],
 )
 async def test_an_end_that_fails(monkeypatch: Any, steps: list[Any], words: str) -> None:
-    monkeypatch.setattr("fastlisten.handlers.http_lifespan.SHUTDOWN_PATIENCE", 0.05)
+    monkeypatch.setattr("fastlisten.handlers.http.lifespan.SHUTDOWN_PATIENCE", 0.05)
     handler = handler_of(Steps(*STARTED, *steps))
     await handler.start()
     with pytest.raises(LifespanError, match=words):

@@ -102,7 +102,7 @@ async def test_hostile_targets_stay_in_their_place(caplog: pytest.LogCaptureFixt
 async def test_a_client_that_left_before_its_response(
     caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("fastlisten.handlers.http_protocol.HALF_OPEN", 0.05)
+    monkeypatch.setattr("fastlisten.handlers.http.protocol.HALF_OPEN", 0.05)
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")

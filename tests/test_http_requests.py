@@ -13,7 +13,7 @@ import pytest
 from helpers_http import BYE, GET, App, Client, client_of, serving_app
 from serving import needs_ipv6, on_loops, served, soon
 
-from fastlisten.handlers.http_framing import SLICE, RequestReader
+from fastlisten.handlers.http.framing import SLICE, RequestReader
 
 
 async def who(client: Client, request: bytes = GET) -> dict[str, Any]:
@@ -190,7 +190,7 @@ async def test_an_application_that_does_not_read_slows_the_client(
     share: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if share is not None:
-        monkeypatch.setattr("fastlisten.handlers.http_protocol._SHARE", share)
+        monkeypatch.setattr("fastlisten.handlers.http.protocol._SHARE", share)
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         size = 15 << 20

@@ -251,7 +251,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that asks for a websocket is served as any other."""
 
     async def test() -> None:
-        protocol = importlib.import_module("fastlisten.handlers.http_service")
+        protocol = importlib.import_module("fastlisten.handlers.http.service")
         monkeypatch.setattr(protocol, "AVAILABLE", False)
         async with serving_app(App()) as served, client_of(served) as client:
             assert (await client.ask(HANDSHAKE))[0] == 200
@@ -263,8 +263,8 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_module_imports_without_it() -> None:
     code = (
         "import sys; sys.modules['websockets'] = None\n"
-        "from fastlisten.handlers.http_websocket import AVAILABLE\n"
-        "import fastlisten.handlers.http_service\n"
+        "from fastlisten.handlers.http.websocket import AVAILABLE\n"
+        "import fastlisten.handlers.http.service\n"
         "assert AVAILABLE is False\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)

@@ -10,7 +10,7 @@ import pytest
 
 from fastlisten.config import loads
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.http_transport import client_name
+from fastlisten.handlers.http.transport import client_name
 from fastlisten.runtime.server import Server
 
 DIALOGUE = (

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import on_loops, soon
 from smtp_harness import MAIL, RCPT, read_all
 
-from fastlisten.handlers.smtp_counts import DURATIONS, REASONS, Counts, reason_of
+from fastlisten.handlers.smtp.engine.counts import DURATIONS, REASONS, Counts, reason_of
 from fastlisten.management.mail_metrics import mail_metrics
 from fastlisten.management.representation import SCHEMAS
 

@@ -8,12 +8,12 @@ import pytest
 from smtp_driven import NAME, PASSWORD, WRONG, Driven
 from smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
-from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import Auth, Goodbye, Response
-from fastlisten.handlers.smtp_framing import AUTH_LINE_LIMIT
-from fastlisten.handlers.smtp_refusal import Refused
-from fastlisten.handlers.smtp_replies import reply
-from fastlisten.handlers.smtp_sasl import MECHANISMS, Credentials, Login, Plain, mechanism
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Auth, Goodbye, Response
+from fastlisten.handlers.smtp.engine.framing import AUTH_LINE_LIMIT
+from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.sasl import MECHANISMS, Credentials, Login, Plain, mechanism
 
 PLAIN_TOKEN = base64.b64encode(f"\0{NAME}\0{PASSWORD}".encode())
 PLAIN = b"AUTH PLAIN " + PLAIN_TOKEN + b"\r\n"

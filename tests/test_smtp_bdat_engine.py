@@ -6,8 +6,8 @@ import pytest
 from smtp_driven import Driven, chunk, message
 from smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
-from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import Content
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Content
 
 BINARY = HELLO + b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n" + RCPT
 SIZES = [1, 2, 3, 7, 100_000]

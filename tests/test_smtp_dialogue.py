@@ -20,7 +20,7 @@ from smtp_harness import HELLO, MAIL, RCPT, Served, read_all, read_until, serve
 from fastlisten import testing
 from fastlisten.config import loads
 from fastlisten.handlers.smtp import Controller, SmtpHandler
-from fastlisten.handlers.smtp_engine import Engine
+from fastlisten.handlers.smtp.engine.engine import Engine
 
 NAME, PASSWORD = "alice@example.org", "correct horse"
 SECRETS = (

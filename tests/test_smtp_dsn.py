@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from smtp_harness import Served, settle
 
-from fastlisten.handlers import smtp_reports
-from fastlisten.handlers.smtp_events import Recipient, Transaction
-from fastlisten.handlers.smtp_notices import Outcome, notice
+from fastlisten.handlers.smtp import reports as smtp_reports
+from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
+from fastlisten.mail.dsn import Outcome, notice
 
 TEXT = b"Subject: the message\r\nFrom: a\r\n\r\nbody\r\n.\r\n"
 ALICE = "alice@example.org"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from smtp_driven import Driven
 from smtp_harness import HELLO, MAIL, codes
 
-from fastlisten.handlers.smtp_parameters import decode_xtext
+from fastlisten.handlers.smtp.engine.parameters import decode_xtext
 
 OFFERED: dict[str, Any] = {"mechanisms": ("PLAIN",), "auth_in_clear": True}
 

@@ -15,9 +15,9 @@ from smtp_harness import DIALOGUE, DONE, HOSTNAME, SERVERS, codes, read_all, ser
 from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp_counts import Counts
-from fastlisten.handlers.smtp_early import Anteroom
-from fastlisten.handlers.smtp_journal import Journal
+from fastlisten.handlers.smtp.early import Anteroom
+from fastlisten.handlers.smtp.engine.counts import Counts
+from fastlisten.handlers.smtp.journal import Journal
 
 GREETING = f"220 {HOSTNAME} ESMTP\r\n".encode()
 REFUSAL = (

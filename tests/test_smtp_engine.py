@@ -6,9 +6,9 @@ import pytest
 from smtp_driven import NOBODY, Driven
 from smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
-from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import Flush, Goodbye, Mail, Recipient
-from fastlisten.handlers.smtp_replies import reply
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Flush, Goodbye, Mail, Recipient
+from fastlisten.handlers.smtp.engine.replies import reply
 
 
 def test_a_whole_session() -> None:

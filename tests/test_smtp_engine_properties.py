@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from smtp_driven import NAME, PASSWORD, Driven
 from smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes, cut
 
-from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import Auth, Content, Event, Goodbye, Response, StartTls
-from fastlisten.handlers.smtp_framing import AUTH_LINE_LIMIT
-from fastlisten.handlers.smtp_replies import OK, TELLABLE, reply
-from fastlisten.handlers.smtp_sasl import MECHANISMS
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Auth, Content, Event, Goodbye, Response, StartTls
+from fastlisten.handlers.smtp.engine.framing import AUTH_LINE_LIMIT
+from fastlisten.handlers.smtp.engine.replies import OK, TELLABLE, reply
+from fastlisten.handlers.smtp.sasl import MECHANISMS
 
 RIGHT = base64.b64encode(f"\0{NAME}\0{PASSWORD}".encode())
 LOGIN = base64.b64encode(NAME.encode()) + b"\r\n" + base64.b64encode(PASSWORD.encode())

@@ -24,7 +24,7 @@ from smtp_harness import (
     settle,
 )
 
-from fastlisten.handlers.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp.connection import SmtpConnection
 from fastlisten.mail import draft, maildir
 from fastlisten.mail.spool import write_all
 

@@ -30,7 +30,7 @@ from smtp_harness import (
     settle,
 )
 
-from fastlisten.handlers.smtp_flow import READ_AHEAD
+from fastlisten.handlers.smtp.flow import READ_AHEAD
 from fastlisten.mail import letter, maildir
 
 

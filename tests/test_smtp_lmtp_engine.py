@@ -8,9 +8,9 @@ import pytest
 from smtp_driven import LATER, Driven
 from smtp_harness import HOSTNAME, MAIL, RCPT, codes
 
-from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import Content, Goodbye, Mail, Recipient
-from fastlisten.handlers.smtp_replies import OK, reply
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Content, Goodbye, Mail, Recipient
+from fastlisten.handlers.smtp.engine.replies import OK, reply
 
 LHLO = b"LHLO client.example.com\r\n"
 FULL = b"RCPT TO:<full@example.org>\r\n"

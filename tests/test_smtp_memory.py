@@ -15,10 +15,10 @@ from typing import Any
 from helpers_mail import write_accounts
 from smtp_harness import ACCOUNTS, HOSTNAME, MAIL, RCPT
 
-from fastlisten.handlers import smtp_messages
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp import messages as smtp_messages
+from fastlisten.handlers.smtp.connection import SmtpConnection
 
 SESSIONS = 500
 

@@ -15,8 +15,8 @@ from smtp_harness import ENVELOPE, MAIL, RCPT, Served, body_of, codes, serve
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
-from fastlisten.handlers.smtp_connection import SmtpConnection
-from fastlisten.handlers.smtp_hops import Hops
+from fastlisten.handlers.smtp.connection import SmtpConnection
+from fastlisten.handlers.smtp.hops import Hops
 
 HOP = b"Received: from a by b; Sun, 22 Nov 2026 12:00:00 +0000\r\n"
 

@@ -14,8 +14,8 @@ from smtp_harness import MAIL, settle
 from fastlisten.config import loads
 from fastlisten.config.values_network import Endpoint
 from fastlisten.errors import ConfigurationError
-from fastlisten.handlers.smtp_options import OPTIONS
-from fastlisten.handlers.smtp_relay import RelaySettings, _context, relay_of
+from fastlisten.handlers.smtp.settings import OPTIONS
+from fastlisten.mail.relay.relay import RelaySettings, _context, relay_of
 from fastlisten.runtime.contexts import Recipe
 from fastlisten.runtime.make_handler import make_handler
 from fastlisten.runtime.pem import Pair

@@ -27,10 +27,12 @@ from helpers_relay import (
 )
 from smtp_harness import MAIL, Served, reset, settle
 
-from fastlisten.handlers import smtp_outgoing, smtp_relay, smtp_source
-from fastlisten.handlers.smtp_events import Recipient, Transaction
-from fastlisten.handlers.smtp_relay_replies import RelayRefused, quoted, refusal
+from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
+from fastlisten.mail.relay import outgoing as smtp_outgoing
+from fastlisten.mail.relay import relay as smtp_relay
+from fastlisten.mail.relay import source as smtp_source
+from fastlisten.mail.relay.relay_replies import RelayRefused, quoted, refusal
 
 LOCAL = "alice@example.org"
 MESSAGE = b"Subject: x\r\n\r\ntext\r\n.\r\n"

@@ -12,12 +12,12 @@ from helpers_relay import FOREIGN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlisten.handlers import smtp_outgoing
-from fastlisten.handlers.smtp_events import Recipient, Transaction
-from fastlisten.handlers.smtp_relay import Relay, RelaySettings
-from fastlisten.handlers.smtp_relay_replies import RelayRefused, quoted, refusal
-from fastlisten.handlers.smtp_source import Octets
+from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
+from fastlisten.mail.relay import outgoing as smtp_outgoing
+from fastlisten.mail.relay.relay import Relay, RelaySettings
+from fastlisten.mail.relay.relay_replies import RelayRefused, quoted, refusal
+from fastlisten.mail.relay.source import Octets
 
 REPLY = re.compile(rb"[45][0-9]{2} [45]\.[0-9]{1,3}\.[0-9]{1,3} [ -~]{0,400}\r\n\Z")
 

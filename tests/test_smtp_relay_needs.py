@@ -15,8 +15,8 @@ from helpers_relay import FOREIGN, client_of, rcpt, relaying, serving
 from helpers_scripted_relay import Do, Script, hand_over, scripted
 from smtp_harness import settle
 
-from fastlisten.handlers.smtp_events import Transaction
-from fastlisten.handlers.smtp_source import PIECE, Nature, Octets, _examine
+from fastlisten.handlers.smtp.engine.events import Transaction
+from fastlisten.mail.relay.source import PIECE, Nature, Octets, _examine
 
 LOCAL = "alice@example.org"
 ALL = ("8BITMIME", "SMTPUTF8", "SIZE 9999999", "BINARYMIME", "CHUNKING")

@@ -18,7 +18,9 @@ from helpers_relay import FOREIGN, Relay, client_of, rcpt, serving
 from smtp_harness import MAIL, Served, settle
 
 from fastlisten import new_event_loop, testing
-from fastlisten.handlers import smtp_client, smtp_relay, smtp_transactions
+from fastlisten.handlers.smtp import transactions as smtp_transactions
+from fastlisten.mail.relay import client as smtp_client
+from fastlisten.mail.relay import relay as smtp_relay
 
 THERE = f"""
 [account."{FOREIGN}"]

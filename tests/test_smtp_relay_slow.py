@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 import pytest
 from helpers_scripted_relay import LOOPS
 
-from fastlisten.handlers.deadline import Patience
-from fastlisten.handlers.smtp_client import Client
+from fastlisten.loop.deadline import Patience
+from fastlisten.mail.relay.client import Client
 
 END = b"\r\n.\r\n"
 #: More than all buffers on the way can hold (tcp_wmem and tcp_rmem).

@@ -23,8 +23,8 @@ import pytest
 from helpers_scripted_relay import LOOPS, Action, Do, Script, scripted
 from helpers_tls_certificates import HOST, certificates, client_context
 
-from fastlisten.handlers.deadline import finish_within
-from fastlisten.handlers.smtp_client import Client
+from fastlisten.loop.deadline import finish_within
+from fastlisten.mail.relay.client import Client
 
 #: How long the relay may take where the loop is blocked, in seconds, and elsewhere.
 SHORT, LONG = 0.3, 20.0

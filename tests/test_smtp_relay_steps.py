@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from helpers_scripted_relay import LOOPS, Action, Do, Script, hand_over, scripted
 
-from fastlisten.handlers.smtp_client import Client, Gone
+from fastlisten.mail.relay.client import Client, Gone
 from fastlisten.runtime.contexts import Recipe
 from fastlisten.runtime.self_signed import generate
 
@@ -97,15 +97,15 @@ def test_starttls_that_is_answered_otherwise(said: str, loop: str) -> None:
 
 @pytest.mark.parametrize("said", CLASSES)
 def test_quit_changes_nothing(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastlisten.handlers.smtp_outgoing._GOODBYE_TIMEOUT", 0.1)
+    monkeypatch.setattr("fastlisten.mail.relay.outgoing._GOODBYE_TIMEOUT", 0.1)
     with scripted(Script({"QUIT": CLASSES[said]})) as relay:
         assert hand_over(relay, MESSAGE).message == b"250 queued as 4711"
         assert len(relay.kept) == 1
 
 
 def test_a_stop_does_not_wait_for_a_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastlisten.handlers.smtp_outgoing._GOODBYE_TIMEOUT", 15.0)
-    monkeypatch.setattr("fastlisten.handlers.smtp_relay.LAST_GOODBYE", 0.05)
+    monkeypatch.setattr("fastlisten.mail.relay.outgoing._GOODBYE_TIMEOUT", 15.0)
+    monkeypatch.setattr("fastlisten.mail.relay.relay.LAST_GOODBYE", 0.05)
     waited: list[float | None] = []
     wait = asyncio.wait
 

@@ -8,9 +8,9 @@ import pytest
 from smtp_driven import Driven
 from smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
-from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import Goodbye, Mail, StartTls
-from fastlisten.handlers.smtp_replies import NO_TLS_NOW
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Goodbye, Mail, StartTls
+from fastlisten.handlers.smtp.engine.replies import NO_TLS_NOW
 
 STARTTLS = b"STARTTLS\r\n"
 TOO_EARLY = (

@@ -6,9 +6,9 @@ import pytest
 from smtp_driven import Driven
 from smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
-from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import Command, Goodbye
-from fastlisten.handlers.smtp_replies import NOT_VERIFIED, OK, TELLABLE, reply
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Command, Goodbye
+from fastlisten.handlers.smtp.engine.replies import NOT_VERIFIED, OK, TELLABLE, reply
 
 ALL = {
     "EHLO": b"EHLO client\r\n",

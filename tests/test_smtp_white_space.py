@@ -16,7 +16,7 @@ from helpers_aiosmtpd import Recorder, controlled, talk
 from smtp_driven import NAME, PASSWORD, Driven
 from smtp_harness import codes
 
-from fastlisten.handlers.smtp_sasl import MECHANISMS
+from fastlisten.handlers.smtp.sasl import MECHANISMS
 
 BLANKS = [b" ", b"\t", b" \t", b"\t \t ", b"\t" * 60]
 ids = pytest.mark.parametrize("blanks", BLANKS, ids=["SP", "HTAB", "both", "mixed", "many"])

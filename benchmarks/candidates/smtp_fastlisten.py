@@ -17,8 +17,8 @@ from benchmarks.candidates.serve import run_until_told, until_told
 from fastlisten import new_event_loop, testing
 from fastlisten.cli.logs import set_up_logging
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings
-from fastlisten.handlers.smtp_engine import Engine, Limits
-from fastlisten.handlers.smtp_events import Content, Goodbye, Mail, Recipient
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Content, Goodbye, Mail, Recipient
 
 #: Enough for any load; what is above it would be refused and counted as an error.
 CONNECTIONS = 15_000

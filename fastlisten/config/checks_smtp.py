@@ -15,7 +15,7 @@ from fastlisten.config.checks import has_starttls
 from fastlisten.config.document import NOTHING, Document
 from fastlisten.config.drafts import Draft
 from fastlisten.config.values_network import Endpoint
-from fastlisten.handlers.smtp_options import SUBMISSION_PORTS
+from fastlisten.handlers.smtp.settings import SUBMISSION_PORTS
 
 __all__ = ["check_relays", "check_smtp"]
 

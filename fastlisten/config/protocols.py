@@ -13,9 +13,9 @@ from importlib.metadata import EntryPoint, entry_points
 
 from fastlisten.config.kinds import KINDS
 from fastlisten.config.options import LISTENER_OPTIONS
-from fastlisten.handlers.http_options import OPTIONS as HTTP_OPTIONS
-from fastlisten.handlers.smtp_options import LMTP_OPTIONS
-from fastlisten.handlers.smtp_options import OPTIONS as SMTP_OPTIONS
+from fastlisten.handlers.http.settings import OPTIONS as HTTP_OPTIONS
+from fastlisten.handlers.smtp.settings import LMTP_OPTIONS
+from fastlisten.handlers.smtp.settings import OPTIONS as SMTP_OPTIONS
 from fastlisten.option import Option
 
 __all__ = [

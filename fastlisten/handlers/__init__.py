@@ -1,20 +1,11 @@
 """Protocols: what is said on a connection.
 
-The way of a connection, by module:
+    base        what a handler is
+    registry    how a protocol's handler is found
+    streams     a function `(reader, writer)` as a handler
+    smtp/       smtp and lmtp
+    http/       an ASGI application, or the management
 
-    base, registry, streams      what a handler is, how one is found, functions as handlers
-    smtp                         smtp and lmtp: what all connections of a listener share
-      smtp_early                 waits before the greeting, if asked for
-      smtp_connection            events of the engine in their order; AUTH
-        smtp_flow                when something is executed: transport, flow control, TLS
-        smtp_engine              octets to events and replies, without I/O; below it
-                                 session, extensions, framing, chunks, commands, parameters, replies
-        smtp_transactions        recipients, and
-        smtp_messages            messages: to the post office (mail/), to the relay
-        smtp_relay, _outgoing    where mail for others goes; below it
-                                 client, client_replies (a dialogue), source, relay_replies
-        smtp_reports, _notices   what senders asked to be told
-      aiosmtpd_connection        the same engine, its events answered by an aiosmtpd handler's hooks
-    http                         an ASGI application, or the management/
-      http_protocol              a connection; below it framing, exchange, websocket
+Rules of this package: handlers know no configuration, and protocols do not import each other; what
+several of them need is in `mail/`.
 """

@@ -18,7 +18,7 @@ from fastlisten.option import Option
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
-    from fastlisten.handlers.smtp_counts import Counts
+    from fastlisten.handlers.smtp.engine.counts import Counts
 
 __all__ = ["ConnectionInfo", "Handler", "HandlerSettings", "Reason", "SettingError"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from fastlisten.handlers.smtp_counts import Counts
+from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.runtime.control import MAX_LIMIT, ListenerReport
 from fastlisten.runtime.listener import State
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fastlisten.errors import FastlistenError
-from fastlisten.handlers.smtp_counts import Counts
+from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.log_events import log
 from fastlisten.runtime.listener import Listener, State
 

@@ -10,9 +10,9 @@ from fastlisten.config import Config, ListenerSettings
 from fastlisten.config.text import quote
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import SettingError
-from fastlisten.handlers.smtp_relay import Relay, relay_of
 from fastlisten.mail.accounts import Roster, read_accounts
 from fastlisten.mail.accounts_reader import parse_file
+from fastlisten.mail.relay.relay import Relay, relay_of
 from fastlisten.runtime.make_handler import unusable
 
 __all__ = ["try_files"]

@@ -1,0 +1,206 @@
+"""The http handler: an ASGI application, or the management of the server, on one listener.
+
+Rules of this file: what the native core sends by itself, the application's life, and the end.
+What needs uvicorn is imported when a handler is made, and a missing library is reported with the
+name of the extra that brings it. What happens on a connection is in protocol.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import logging
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
+from fastlisten.handlers.http.settings import OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastlisten.handlers.http.exchange import Application
+    from fastlisten.handlers.http.lifespan import Lifespan
+    from fastlisten.handlers.http.service import Service
+
+__all__ = ["HttpHandler"]
+
+logger = logging.getLogger("fastlisten.http")
+
+#: How long what applications have started may run on when all connections have ended, in seconds:
+#: background tasks after a response, and requests whose client is gone. Then they are cancelled.
+#: It comes on top of `server.shutdown-timeout`.
+_TASK_PATIENCE = 5.0
+
+#: What the extra brings that is imported here or by the management.
+_LIBRARIES = ("uvicorn", "h11", "starlette", "prometheus_client")
+
+#: The versions that this has been tested with, from the first up to the second, which is not one
+#: of them: connections are subclasses of uvicorn's, which are no promised interface. Those before
+#: do not stop an application that sends to a websocket whose client does not read.
+_UVICORN_FROM = (0, 53)
+_UVICORN_BEFORE = (0, 55)
+
+#: When a client that was refused may come again, in seconds: connections end at that rate.
+_RETRY_AFTER = 1
+
+
+class HttpHandler(Handler):
+    """HTTP/1.1 (RFC 9110 and 9112) and websockets (RFC 6455) for one listener.
+
+    The application is `settings.extra["app"]`: a name as `app` has it in a configuration, or, for
+    programs that use the handler as a library, the application itself. Without it the management
+    of the server is served.
+    """
+
+    name: ClassVar[str] = "http"
+    default_port: ClassVar[int] = 80
+    default_tls_port: ClassVar[int] = 443
+    lazy: ClassVar[bool] = True
+    alpn: ClassVar[tuple[str, ...]] = ("http/1.1",)
+    options = OPTIONS
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        super().__init__(settings)
+        self._values = {row.key: row.default for row in OPTIONS} | dict(settings.options)
+        self._make = _application_maker(settings.extra.get("app"))
+        self._lifespan: Lifespan | None = None
+        self._service: Service | None = None
+
+    def refusal(self, reason: Reason) -> bytes:
+        """Return what a client hears that is not served (RFC 9110 15.5.4, 15.6.4, RFC 6585 4)."""
+        status = {
+            Reason.RATE: "429 Too Many Requests",
+            Reason.ADDRESS: "429 Too Many Requests",
+            Reason.DENIED: "403 Forbidden",
+        }.get(reason, "503 Service Unavailable")
+        again = "" if reason is Reason.DENIED else f"Retry-After: {_RETRY_AFTER}\r\n"
+        body = status.partition(" ")[2] + "\n"
+        return (
+            f"HTTP/1.1 {status}\r\n{again}Content-Type: text/plain; charset=utf-8\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+        ).encode()
+
+    def farewell(self, reason: Reason) -> bytes:
+        """Return nothing: a response without a request would be taken for that to the next one.
+
+        Clients expect connections to end between requests (RFC 9112 9.5). One whose head does not
+        come to its end hears 408, from the connection.
+        """
+        return b""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return that bodies have no limit, or that a library is not known, if it is so."""
+        notes = []
+        if self._values["max-body-size"] is None:
+            notes.append("bodies of requests have no limit")
+        if (version := _uvicorn_version()) >= _UVICORN_BEFORE:
+            newer = ".".join(map(str, version))
+            notes.append(f"uvicorn {newer} is newer than those that this version was tested with")
+        return tuple(notes)
+
+    def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
+        """Return the protocol object for one connection."""
+        from fastlisten.handlers.http.protocol import HttpProtocol
+
+        return HttpProtocol(self.service, info)
+
+    @property
+    def service(self) -> Service:
+        """What connections share.
+
+        Raises:
+            RuntimeError: the handler has not been started.
+        """
+        if self._service is None:
+            raise RuntimeError("the handler has not been started")
+        return self._service
+
+    async def start(self) -> None:
+        """Start the application.
+
+        Raises:
+            LifespanError: it could not start.
+        """
+        from fastlisten.handlers.http.lifespan import Lifespan
+        from fastlisten.handlers.http.service import Service
+
+        app = self._make(self.settings)
+        # The management needs its start; `lifespan` is there for applications of others.
+        own = self.settings.extra.get("app") is None
+        self._lifespan = await Lifespan.enter(app, "on" if own else self._values["lifespan"])
+        self._service = Service(app, self._lifespan.shared, self._values, self.settings.listener)
+
+    def drain(self) -> None:
+        """Let every connection end with the response that it is at."""
+        if self._service is not None:
+            self._service.drain()
+
+    async def stop(self) -> None:
+        """Wait a while for what the application still does, then end it.
+
+        Raises:
+            LifespanError: the application could not end.
+        """
+        if self._service is not None:
+            service, self._service = self._service, None
+            service.refusals.close()
+            await _finish(set(service.state.tasks), self.settings.listener)
+        if self._lifespan is not None:
+            lifespan, self._lifespan = self._lifespan, None
+            await lifespan.leave()
+
+
+async def _finish(tasks: set[asyncio.Task[None]], listener: str) -> None:
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=_TASK_PATIENCE)
+    if late:
+        logger.warning(
+            'listener "%s": cancelling what the application still does: %d tasks',
+            listener,
+            len(late),
+        )
+        for task in late:
+            task.cancel()
+        await asyncio.wait(late, timeout=_TASK_PATIENCE)
+
+
+def _uvicorn_version() -> tuple[int, ...]:
+    from uvicorn import __version__
+
+    return tuple(int(part) for part in re.findall(r"\d+", __version__)[:2])
+
+
+def _application_maker(app: Any) -> Callable[[HandlerSettings], Application]:
+    """Return what gives the application when the handler starts; import it now.
+
+    Raises:
+        SettingError: it cannot be imported, or the libraries are missing.
+    """
+    management = app is None
+    for library in _LIBRARIES[: None if management else 2]:
+        try:
+            importlib.import_module(library)
+        except ModuleNotFoundError as error:
+            if error.name != library:
+                raise
+            text = f'http needs the package {library}: pip install "fastlisten[http]"'
+            raise SettingError("", text) from error
+    if (version := _uvicorn_version()) < _UVICORN_FROM:
+        found_version = ".".join(map(str, version))
+        text = f'http needs a newer uvicorn than {found_version}: pip install "fastlisten[http]"'
+        raise SettingError("", text)
+    if management:
+        from fastlisten.management.app import application
+
+        return application
+    from fastlisten.handlers.http.application import load_application
+
+    found: Application = load_application(app) if isinstance(app, str) else app
+    return functools.partial(_given, found)
+
+
+def _given(app: Application, settings: HandlerSettings) -> Application:
+    return app

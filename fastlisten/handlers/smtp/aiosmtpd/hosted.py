@@ -1,0 +1,216 @@
+"""An aiosmtpd handler that a configuration names: `smtp.aiosmtpd-handler`, `smtp.aiosmtpd-args`.
+
+Rules of this file: from settings to a site; nothing of a connection. What is wrong is reported with
+the key that is to blame, as far as possible when the configuration is read. The class is imported
+then; the handler itself is made on the loop that serves, where it may ask for that loop.
+
+The handler decides where mail goes: accounts, `relay` and the header fields that the server's own
+delivery adds have no part in it. Who may send, where `role` is submission, is decided by the
+handler's auth_* hooks if it has any, else by the accounts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import shlex
+from typing import Any, Literal, NoReturn
+
+from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, SettingError
+from fastlisten.handlers.registry import explained
+from fastlisten.handlers.smtp.aiosmtpd.connection import AiosmtpdConnection
+from fastlisten.handlers.smtp.aiosmtpd.parameters import Parameters
+from fastlisten.handlers.smtp.aiosmtpd.site import Authenticate, Site
+from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult, LoginPassword
+from fastlisten.handlers.smtp.journal import Journal
+from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
+from fastlisten.mail import passwords
+from fastlisten.mail.delivery import PostOffice
+from fastlisten.mail.logins import LoginsBusyError
+
+__all__ = ["Hosted"]
+
+#: Options of the handler smtp that a handler of aiosmtpd leaves without effect.
+_WITHOUT_EFFECT = ("relay", "max-received", "sender-must-match")
+
+
+class _Parser(argparse.ArgumentParser):
+    """What from_cli gets; says what is wrong instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+class Hosted:
+    """The aiosmtpd handler of one listener.
+
+    Args:
+        settings: of the listener; `aiosmtpd-handler` is set.
+        journal: its log.
+        logs_dialogue: commands and replies are in it.
+
+    Raises:
+        SettingError: the class cannot be had, or does not take its arguments.
+    """
+
+    def __init__(self, settings: HandlerSettings, journal: Journal, logs_dialogue: bool) -> None:
+        self._settings = settings
+        self._logs_dialogue = logs_dialogue
+        self._journal = journal
+        rows = LMTP_OPTIONS if settings.protocol == "lmtp" else OPTIONS
+        self._options = {row.key: row.default for row in rows} | dict(settings.options)
+        self._kind = self._load(self._options["aiosmtpd-handler"])
+        self._arguments = self._split(self._options["aiosmtpd-args"] or "")
+        if self._submission and not self._owns_auth and not passwords.available():
+            message = (
+                "nobody can log in here without the package argon2-cffi "
+                '(pip install "fastlisten[auth]"), or auth_* methods of the handler'
+            )
+            raise self._error("role", message)
+        self._site: Site | None = None
+
+    def _error(self, key: str, message: str) -> SettingError:
+        return SettingError(f"{self._settings.protocol}.{key}", message)
+
+    def _load(self, name: str) -> Any:
+        """Return what makes the handler."""
+        key = "aiosmtpd-handler"
+        module, _, attribute = name.partition(":")
+        if not (module and attribute):
+            module, _, attribute = name.rpartition(".")
+            raise self._error(key, f'write "package.module:Class", as in "{module}:{attribute}"')
+        try:
+            kind: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                kind = getattr(kind, part)
+        except (ImportError, AttributeError) as error:
+            raise self._error(key, f"{name}: {explained(error, module)}") from error
+        except Exception as error:
+            # The module's own code ran and raised.
+            text = f"importing {module} raised {type(error).__name__}: {error}"
+            raise self._error(key, text) from error
+        if not callable(kind):
+            raise self._error(key, f"{name} is not a class")
+        return kind
+
+    def _split(self, text: str) -> list[str]:
+        """Return the arguments, after a look whether the class takes them."""
+        key = "aiosmtpd-args"
+        try:
+            arguments = shlex.split(text)
+        except ValueError as error:
+            raise self._error(key, f"cannot be split into words: {error}") from error
+        if not hasattr(self._kind, "from_cli"):
+            try:
+                inspect.signature(self._kind).bind(*arguments)
+            except TypeError as error:
+                name = self._options["aiosmtpd-handler"]
+                raise self._error(key, f"{name} does not take them: {error}") from error
+        return arguments
+
+    @property
+    def _submission(self) -> bool:
+        """Whether clients must authenticate."""
+        if self._settings.protocol == "lmtp":
+            return False
+        role = self._options["role"]
+        if role is None:
+            return self._settings.port in SUBMISSION_PORTS
+        return bool(role == "submission")
+
+    @property
+    def _owns_auth(self) -> bool:
+        """Whether the handler says who may log in."""
+        kind = self._kind
+        return hasattr(kind, "handle_AUTH") or any(
+            name.startswith("auth_") and callable(getattr(kind, name, None)) for name in dir(kind)
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Return which settings have no effect."""
+        written = [
+            f"{self._settings.protocol}.{key}"
+            for key in _WITHOUT_EFFECT
+            if key in self._settings.options
+            and self._options[key] != next(row.default for row in OPTIONS if row.key == key)
+        ]
+        name = self._options["aiosmtpd-handler"]
+        return tuple(f"{key} has no effect: {name} decides what becomes of mail" for key in written)
+
+    def start(self, office: PostOffice) -> None:
+        """Make the handler; called on the loop that serves.
+
+        Raises:
+            SettingError: it cannot be made.
+        """
+        settings, options, kind = self._settings, self._options, self._kind
+        asks_accounts = self._submission and not self._owns_auth
+        try:
+            from_cli = getattr(kind, "from_cli", None)
+            if from_cli is None:
+                handler = kind(*self._arguments)
+            else:
+                handler = from_cli(_Parser(add_help=False), *self._arguments)
+            protocol: Literal["smtp", "lmtp"] = "lmtp" if settings.protocol == "lmtp" else "smtp"
+            self._site = Site(
+                handler,
+                Parameters(
+                    data_size_limit=options["max-message-size"],
+                    enable_SMTPUTF8=True,
+                    auth_required=self._submission,
+                    max_recipients=options["max-recipients"],
+                    max_errors=options["max-errors"],
+                ),
+                settings.hostname,
+                protocol=protocol,
+                tls=None if settings.tls_implicit else settings.tls,
+                authenticate=_by_accounts(office, self._journal) if asks_accounts else None,
+                journal=self._journal,
+                logs_dialogue=self._logs_dialogue,
+            )
+        except Exception as error:
+            # Foreign code; what it says of its arguments is the administrator's business.
+            name = options["aiosmtpd-handler"]
+            text = f"{settings.protocol}.aiosmtpd-handler = {name!r}: {type(error).__name__}: "
+            if self._arguments:
+                text += f"with {settings.protocol}.aiosmtpd-args = {options['aiosmtpd-args']!r}: "
+            raise self._error("aiosmtpd-handler", text + str(error)) from error
+
+    def stop(self) -> None:
+        """Let go of the handler."""
+        site, self._site = self._site, None
+        if site is not None:
+            site.close()
+
+    def connection(self, info: ConnectionInfo) -> AiosmtpdConnection:
+        """Return the protocol object for one connection."""
+        assert self._site is not None, "the handler has not been started"
+        return AiosmtpdConnection(self._site, info)
+
+
+def _by_accounts(office: PostOffice, journal: Journal) -> Authenticate:
+    """Return an authenticator that asks the accounts."""
+
+    async def authenticate(
+        server: Any, session: Any, envelope: Any, mechanism: str, given: Any
+    ) -> Any:
+        who = server._who
+        try:
+            name, password = given.login.decode(), given.password.decode()
+            account = await office.logins.check(
+                name, password, who.peer, who.listener, who.session, who.port
+            )
+        except UnicodeDecodeError:
+            account = None
+        except LoginsBusyError as error:
+            journal.login_deferred(who, str(error))
+            message = "454 4.7.0 Too many are logging in; try again later"
+            return AuthResult(success=False, handled=False, message=message)
+        if account is None:
+            return AuthResult(success=False, handled=False)
+        journal.logged_in(who, account.name)
+        # What a handler need not know it does not get.
+        return AuthResult(success=True, auth_data=LoginPassword(account.name.encode(), b""))
+
+    return authenticate

@@ -1,0 +1,186 @@
+"""The object that aiosmtpd's hooks get as their first argument, `server`.
+
+Rules of this file: what a hook may see and call, nothing of the protocol. Every attribute that
+aiosmtpd documents is there or has a row in docs/aiosmtpd.md that says what is instead; what is not
+there is an AttributeError that says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import inspect
+import logging
+import re
+import ssl
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from fastlisten.handlers.smtp.aiosmtpd.types import (
+    MISSING,
+    AuthResult,
+    Envelope,
+    LoginPassword,
+    Session,
+)
+from fastlisten.handlers.smtp.journal import Who
+
+if TYPE_CHECKING:
+    from fastlisten.handlers.smtp.aiosmtpd.connection import AiosmtpdConnection
+    from fastlisten.handlers.smtp.aiosmtpd.site import Site
+
+__all__ = ["Server"]
+
+logger = logging.getLogger("fastlisten.smtp")
+
+
+class Server:
+    """One connection's server, as its hooks see it.
+
+    Attributes:
+        event_handler: the handler.
+        hostname: the name the server calls itself.
+        loop: that serves.
+        session: of the connection; a new one after STARTTLS.
+        envelope: of the transaction.
+        transport: of the connection; a new one after STARTTLS. None once the connection is lost.
+        tls_context: for STARTTLS, None if it is not offered.
+        require_starttls: nothing is done for a client before it.
+        data_size_limit: octets that a message may have.
+        enable_SMTPUTF8: as the parameter.
+        AuthLoginUsernameChallenge: what AUTH LOGIN asks first.
+        AuthLoginPasswordChallenge: what it asks then.
+    """
+
+    AuthLoginUsernameChallenge = "User Name\x00"
+    AuthLoginPasswordChallenge = "Password\x00"
+
+    def __init__(
+        self, site: Site, connection: AiosmtpdConnection | None, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        parameters = site.parameters
+        self._site = site
+        self._connection = connection
+        self.event_handler = site.handler
+        self.hostname = site.hostname
+        self.__ident__ = site.ident
+        self.loop = loop
+        self.session: Session  # both are made with the connection, and again after STARTTLS
+        self.envelope: Envelope
+        self.transport: asyncio.Transport | None = None
+        self.tls_context: ssl.SSLContext | None = None if site.tls is None else site.tls.context
+        self.require_starttls = parameters.require_starttls and site.tls is not None
+        self.data_size_limit = parameters.data_size_limit
+        self.enable_SMTPUTF8 = parameters.enable_SMTPUTF8
+
+    def detach(self) -> None:
+        """Forget the connection, which is lost; who keeps this object keeps nothing else."""
+        self._connection = None
+
+    @property
+    def _who(self) -> Who:
+        """Whom a record is about."""
+        return Who("", "", 0) if self._connection is None else self._connection.who
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"aiosmtpd's server.{name} is not there; docs/aiosmtpd.md says what is", name=name
+        )
+
+    async def push(self, status: str | bytes) -> None:
+        """Send a line to the client, before the reply that the hook returns.
+
+        Args:
+            status: without its CRLF.
+        """
+        if isinstance(status, str):
+            status = status.encode("utf-8" if self.enable_SMTPUTF8 else "ascii")
+        connection = self._connection
+        if connection is not None:
+            connection.push(bytes(status) + b"\r\n")
+            await connection.drained()
+
+    async def challenge_auth(
+        self,
+        challenge: str | bytes,
+        encode_to_b64: bool = True,
+        log_client_response: bool = False,
+    ) -> Any:
+        """Send a challenge, in an auth_* hook, and wait for the client's response.
+
+        Args:
+            challenge: text or octets.
+            encode_to_b64: False: it is base64 already.
+            log_client_response: write the response to the log, with any password in it.
+
+        Returns:
+            The response, decoded. MISSING if there is none: the client has cancelled the dialogue
+            or sent what is no base64, and has been told.
+
+        Raises:
+            ValueError: `encode_to_b64` is False and the challenge is no base64 (RFC 4954 4).
+            RuntimeError: no AUTH command is being executed.
+        """
+        octets = challenge.encode() if isinstance(challenge, str) else bytes(challenge)
+        if not encode_to_b64:
+            try:
+                octets = base64.b64decode(octets, validate=True)
+            except binascii.Error as error:
+                raise ValueError(f"a challenge that is no base64: {challenge!r}") from error
+        if self._connection is None:
+            raise RuntimeError("the connection is lost")
+        response = await self._connection.challenge(octets)
+        if log_client_response:
+            warnings.warn("AUTH interaction logging is enabled!", stacklevel=2)
+            logger.debug("%r >> %r", self.session.peer, response)
+        return MISSING if response is None else response
+
+    async def _auth_interact(self, server_message: str) -> Any:
+        """Send a challenge that is base64 already; the older form of `challenge_auth`."""
+        return await self.challenge_auth(re.sub(r"\A334 ", "", server_message), encode_to_b64=False)
+
+    # --- the mechanisms that need no hook -----------------------------------------------------
+
+    async def auth_PLAIN(self, _: Any, args: list[str]) -> AuthResult:  # noqa: N802
+        """Run PLAIN (RFC 4616) and ask the authenticator."""
+        data = await self._first_response(args, "")
+        if data is MISSING:
+            return AuthResult(success=False)
+        parts = data.split(b"\0")
+        if len(parts) != 3:
+            await self.push("501 5.5.2 Can't split auth value")
+            return AuthResult(success=False, handled=True)
+        if parts[0] not in (b"", parts[1]):
+            # Who asks to act for another must not be let in as himself (RFC 4616 2), and the
+            # authenticator does not hear for whom.
+            return AuthResult(success=False, handled=False)
+        return await self._authenticate("PLAIN", LoginPassword(parts[1], parts[2]))
+
+    async def auth_LOGIN(self, _: Any, args: list[str]) -> AuthResult:  # noqa: N802
+        """Run LOGIN and ask the authenticator."""
+        login = await self._first_response(args, self.AuthLoginUsernameChallenge)
+        if login is MISSING:
+            return AuthResult(success=False)
+        password = await self.challenge_auth(self.AuthLoginPasswordChallenge)
+        if password is MISSING:
+            return AuthResult(success=False)
+        return await self._authenticate("LOGIN", LoginPassword(login, password))
+
+    async def _first_response(self, args: list[str], challenge: str) -> Any:
+        """Return the response that came with the command, or what comes after a challenge."""
+        if len(args) < 2:
+            return await self.challenge_auth(challenge)
+        return b"" if args[1] == "=" else base64.b64decode(args[1])
+
+    async def _authenticate(self, mechanism: str, auth_data: Any) -> AuthResult:
+        """Ask the authenticator."""
+        authenticate = self._site.authenticate
+        if authenticate is None:
+            return AuthResult(success=False, handled=False)
+        result = authenticate(self, self.session, self.envelope, mechanism, auth_data)
+        if inspect.isawaitable(result):
+            result = await result
+        if not isinstance(result, AuthResult):
+            raise TypeError(f"an authenticator must return an AuthResult, not {result!r}")
+        return result

@@ -1,0 +1,175 @@
+"""An aiosmtpd handler served on a running loop: `serve_smtp`, and what controllers are made of.
+
+Rules of this file: from aiosmtpd's keyword arguments to a listening server, and to its end; no
+threads, no loop of its own.
+
+What a server is made with besides aiosmtpd's parameters:
+
+    protocol         "lmtp" for LMTP (in aiosmtpd a class of its own)
+    max_connections  at the same time; further clients are refused with 421
+    max_recipients, max_errors    see parameters.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import warnings
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from fastlisten._tls import TlsSettings
+from fastlisten.handlers.smtp.aiosmtpd.connection import AiosmtpdConnection
+from fastlisten.handlers.smtp.aiosmtpd.parameters import Parameters
+from fastlisten.handlers.smtp.aiosmtpd.site import Authenticate, Site
+from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult
+from fastlisten.handlers.smtp.engine.counts import Counts
+from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.journal import Journal
+from fastlisten.hostnames import full_name
+from fastlisten.loop.connection_server import ConnectionServer
+from fastlisten.loop.create_server import create_server
+
+__all__ = ["Made", "serve_smtp"]
+
+#: Seconds that clients have, when a server stops, to read what has been said.
+FAREWELL = 1.0
+
+
+def _authenticate_of(parameters: Parameters) -> Authenticate | None:
+    """Return the authenticator of PLAIN and LOGIN, None if there is none."""
+    callback = parameters.auth_callback
+    if parameters.authenticator is not None or callback is None:
+        return parameters.authenticator
+
+    def authenticate(
+        server: Any, session: Any, envelope: Any, mechanism: str, auth_data: Any
+    ) -> Any:
+        success = bool(callback(mechanism, *auth_data))
+        return AuthResult(success=success, handled=success, auth_data=auth_data)
+
+    return authenticate
+
+
+class Made:
+    """A handler with its parameters, ready to be served.
+
+    Args:
+        handler: an aiosmtpd handler.
+        given: aiosmtpd's parameters of SMTP, and ours.
+        ssl_context: for TLS from the first byte.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        given: dict[str, Any],
+        ssl_context: ssl.SSLContext | None,
+        server_hostname: str | None,
+    ) -> None:
+        given = dict(given)
+        if "server_kwargs" in given:
+            warnings.warn(
+                "server_kwargs: give what is in it as keyword arguments",
+                DeprecationWarning,
+                stacklevel=4,
+            )
+            given = given.pop("server_kwargs") | given
+        if server_hostname:
+            given["hostname"] = server_hostname
+        given.setdefault("enable_SMTPUTF8", True)  # as aiosmtpd's controllers do
+        protocol: Literal["smtp", "lmtp"] = given.pop("protocol", "smtp")
+        if protocol not in ("smtp", "lmtp"):
+            raise ValueError(f"protocol is 'smtp' or 'lmtp', not {protocol!r}")
+        self.max_connections: int | None = given.pop("max_connections", None)
+        self.ssl_context = ssl_context
+        parameters = self.parameters = Parameters.read(given)
+        if parameters.require_starttls and not (parameters.tls_context or ssl_context):
+            raise TypeError("require_starttls needs a tls_context")
+        context = parameters.tls_context
+        self.site = Site(
+            handler,
+            parameters,
+            parameters.hostname or full_name(),
+            protocol=protocol,
+            tls=None if context is None or ssl_context is not None else TlsSettings(context),
+            authenticate=_authenticate_of(parameters),
+            journal=Journal("aiosmtpd", Counts()),
+        )
+
+    async def serve(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        sock: socket.socket | None = None,
+    ) -> ConnectionServer:
+        """Serve on the running loop."""
+        site = self.site
+        text = f"{site.hostname} Too many connections; try again later"
+        return await create_server(
+            lambda: AiosmtpdConnection(site),
+            host,
+            port,
+            sock=sock,
+            ssl=self.ssl_context,
+            max_connections=self.max_connections,
+            # TLS from the first byte: there has been no handshake.
+            refusal=b"" if self.ssl_context is not None else reply(421, "", text),
+            lazy=True,
+            greeting=site.greeting,
+            first_byte_timeout=self.parameters.timeout,
+            idle_timeout=self.parameters.timeout,
+            notice_loss=True,
+            farewell_idle=reply(421, "", f"{site.hostname} Timeout; closing connection"),
+            farewell_shutdown=reply(421, "", f"{site.hostname} Shutting down; try again later"),
+        )
+
+    async def end(self, server: ConnectionServer) -> None:
+        """Stop serving; connections that do not end by themselves are cut."""
+        server.close()
+        server.close_clients()
+        try:
+            await asyncio.wait_for(server.wait_closed(), FAREWELL)
+        except TimeoutError:
+            server.abort_clients()
+            await server.wait_closed()
+        self.site.close()
+        # What hooks are told by being cancelled, and the spare task's end.
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def serve_smtp(
+    handler: Any,
+    host: str | None = "127.0.0.1",
+    port: int = 8025,
+    *,
+    sock: socket.socket | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    **parameters: Any,
+) -> AsyncIterator[ConnectionServer]:
+    """Serve an aiosmtpd handler on the running loop while the block runs.
+
+    Args:
+        handler: an object with handle_* and auth_* methods.
+        host: where to listen; None for all interfaces.
+        port: 0 for an ephemeral one, which `ConnectionServer.sockets` names.
+        sock: a bound socket instead, TCP or Unix; taken over.
+        ssl_context: for TLS from the first byte.
+        server_hostname: the name the server calls itself.
+        parameters: those of aiosmtpd's SMTP class, and those at the head of this file.
+
+    Raises:
+        TypeError: a parameter is unknown, or the handler cannot be served.
+        OSError: it cannot listen.
+    """
+    made = Made(handler, parameters, ssl_context, server_hostname)
+    where: tuple[str | None, int | None] = (host, port) if sock is None else (None, None)
+    server = await made.serve(*where, sock)
+    try:
+        yield server
+    finally:
+        await made.end(server)

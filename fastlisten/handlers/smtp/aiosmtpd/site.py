@@ -1,0 +1,271 @@
+"""What is the same for all connections that one aiosmtpd handler serves.
+
+Rules of this file: made once per listener; asks the handler which hooks it has, and derives from
+these and the parameters what the engine is told. Nothing of a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import re
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastlisten._tls import TlsSettings
+from fastlisten.handlers.smtp.aiosmtpd.blocking import blocking_hook
+from fastlisten.handlers.smtp.aiosmtpd.parameters import Parameters
+from fastlisten.handlers.smtp.aiosmtpd.steps import Steps
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
+from fastlisten.handlers.smtp.dialogue import (
+    DialogueEngine,
+    Transcript,
+    foreign_transcript,
+    transcript,
+)
+from fastlisten.handlers.smtp.engine.counts import Counts
+from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.replies import TELLABLE, Limits
+from fastlisten.handlers.smtp.journal import Journal
+
+if TYPE_CHECKING:
+    from fastlisten.handlers.smtp.aiosmtpd.server import Server
+
+__all__ = ["IDENT", "Authenticate", "Site"]
+
+logger = logging.getLogger("fastlisten.smtp")
+
+#: The words of the greeting after the host's name.
+IDENT = "ESMTP fastlisten"
+
+#: An authenticator as aiosmtpd has it, or a coroutine function.
+Authenticate = Callable[..., Any]
+
+_MECHANISM = re.compile(r"[A-Z0-9_-]{1,20}\Z")
+
+#: What aiosmtpd's handlers were not written for. DSN and BINARYMIME are promises that only the
+#: handler could keep; an enhanced code stands on every reply or on none (RFC 2034), and those of
+#: handlers have none.
+_NOT_OFFERED = {"DSN", "BINARYMIME", "ENHANCEDSTATUSCODES"}
+
+
+class Site:
+    """One handler, as connections use it.
+
+    Args:
+        handler: an object with handle_* and auth_* methods.
+        parameters: aiosmtpd's.
+        hostname: the name the server calls itself.
+        protocol: ``smtp`` or ``lmtp``.
+        tls: how STARTTLS is carried out, None if it is not offered.
+        authenticate: asked by the PLAIN and LOGIN of the server, None to have neither unless the
+            handler has a handle_AUTH hook.
+        mechanisms: the handler's own mechanisms are offered.
+        listener: its id, for the log.
+
+    Attributes:
+        hooks: the handler's methods handle_*, by what follows the underscore.
+        auth_hooks: its methods auth_*, by mechanism.
+        limits: for the engine.
+        conditional: something besides its hook may refuse a command.
+        ehlo_form: the number of arguments of handle_EHLO, 0 without one.
+        server: the object that the hooks of the newest connection get, None before the first.
+
+    Raises:
+        TypeError: the handler cannot be served here; the text says why.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        parameters: Parameters,
+        hostname: str,
+        *,
+        protocol: Literal["smtp", "lmtp"] = "smtp",
+        tls: TlsSettings | None = None,
+        authenticate: Authenticate | None = None,
+        journal: Journal | None = None,
+        logs_dialogue: bool | None = None,
+    ) -> None:
+        self.handler = handler
+        self.parameters = parameters
+        self.hostname = hostname
+        self.ident = IDENT if parameters.ident is None else parameters.ident
+        self.protocol = protocol
+        self.tls = tls
+        self.journal = journal or Journal("", Counts())
+        self._logs_dialogue = logs_dialogue
+        self.authenticate = authenticate
+        self.server: Server | None = None
+        self._steps: Steps | None = None
+        self._ehlo_lines: dict[bytes, tuple[str, ...]] = {}
+        self.hooks: dict[str, Callable[..., Any]] = {
+            name.removeprefix("handle_"): getattr(handler, name)
+            for name in dir(handler)
+            if name.startswith("handle_")
+        }
+        if "DATA" not in self.hooks and hasattr(handler, "process_message"):
+            warnings.warn(
+                "write handle_DATA() instead of process_message()", DeprecationWarning, stacklevel=3
+            )
+            self.hooks["DATA"] = _of_process_message(handler.process_message)
+        if (hook := blocking_hook(handler)) is not None:
+            self.hooks["DATA"] = hook
+        self.ehlo_form = _ehlo_form(self.hooks.get("EHLO"))
+        self.auth_hooks = _auth_hooks(handler)
+        self.conditional = (
+            parameters.require_starttls
+            or parameters.auth_required
+            or parameters.command_call_limit is not None
+            or "STARTTLS" in self.hooks
+        )
+        self.limits = Limits(
+            hostname=hostname,
+            max_message_size=parameters.max_message_size,
+            max_recipients=parameters.max_recipients,
+            max_errors=parameters.max_errors,
+            starttls=tls is not None,
+            protocol=protocol,
+            mechanisms=self._mechanisms(),
+            auth_in_clear=not parameters.auth_require_tls,
+            told=self._told(),
+            counts=self.journal.counts,
+        )
+
+    def _mechanisms(self) -> tuple[str, ...]:
+        names = set(self.auth_hooks)
+        if self.authenticate is not None or "AUTH" in self.hooks:
+            names |= {"PLAIN", "LOGIN"}
+        names -= {name.upper() for name in self.parameters.auth_exclude_mechanism or ()}
+        return tuple(sorted(names))
+
+    def _told(self) -> frozenset[str]:
+        """Return of which commands connections want to be told."""
+        parameters = self.parameters
+        everything = parameters.require_starttls or parameters.command_call_limit is not None
+        if everything or "STARTTLS" in self.hooks:
+            return TELLABLE
+        told = {"EHLO", "HELO", "LHLO"} | (TELLABLE & self.hooks.keys())
+        return frozenset(told | {"VRFY"} if parameters.auth_required else told)
+
+    def transcript(self, peer: Any, session: str) -> Transcript | None:
+        """Return what writes the dialogue of a session, None if nobody wants it.
+
+        In a server of the configuration the option decides, in a program aiosmtpd's logger.
+        """
+        if self._logs_dialogue is None:
+            return foreign_transcript(peer)
+        if not self._logs_dialogue:
+            return None
+        host, port = peer[:2] if isinstance(peer, tuple) else ("", 0)
+        return transcript(self.journal.listener, host, port, session)
+
+    @property
+    def engine_kind(self) -> type[Engine]:
+        """The engine that a connection needs."""
+        wanted = self._logs_dialogue
+        if wanted is None:
+            wanted = foreign_transcript(None) is not None
+        return DialogueEngine if wanted else Engine
+
+    def steps(self, loop: asyncio.AbstractEventLoop) -> Steps:
+        """Return what runs hooks on the loop that serves."""
+        if self._steps is None:
+            self._steps = Steps(loop)
+        return self._steps
+
+    def close(self) -> None:
+        """Let go of the loop."""
+        self.journal.close()
+        self.server = None
+        steps, self._steps = self._steps, None
+        if steps is not None:
+            steps.close()
+
+    @property
+    def greeting(self) -> bytes:
+        """What a client hears first."""
+        ident = self.ident
+        if self.protocol == "lmtp" and ident == IDENT:
+            ident = ident.replace("ESMTP", "LMTP")
+        return f"220 {self.hostname} {ident}".rstrip().encode() + b"\r\n"
+
+    def ehlo_lines(self, usual: bytes) -> tuple[str, ...]:
+        """Return the lines of the reply to EHLO in aiosmtpd's form, without CRLF.
+
+        Args:
+            usual: the engine's reply.
+        """
+        lines = self._ehlo_lines.get(usual)
+        if lines is None:
+            # Two in all: before and after STARTTLS.
+            lines = self._ehlo_lines[usual] = self._make_ehlo_lines(usual)
+        return lines
+
+    def _make_ehlo_lines(self, usual: bytes) -> tuple[str, ...]:
+        parameters = self.parameters
+        dropped = set(_NOT_OFFERED)
+        if not parameters.enable_SMTPUTF8:
+            dropped.add("SMTPUTF8")
+        if parameters.decode_data:
+            dropped.add("8BITMIME")
+        head, *offered = [line[4:] for line in usual.decode().splitlines()]
+        texts = [head, *(text for text in offered if text.partition(" ")[0] not in dropped)]
+        return (*(f"250-{text}" for text in texts[:-1]), f"250 {texts[-1]}")
+
+
+def _ehlo_form(hook: Callable[..., Any] | None) -> int:
+    """Return with how many arguments handle_EHLO is to be called.
+
+    Raises:
+        TypeError: it is neither of the two forms.
+    """
+    if hook is None:
+        return 0
+    number = len(inspect.signature(hook).parameters)
+    if number == 4:
+        warnings.warn(
+            "use the 5-argument form of handle_EHLO, which is given the lines of the reply; "
+            "aiosmtpd 2.0 will not have the 4-argument form",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+    elif number != 5:
+        raise TypeError(f"handle_EHLO must have 4 or 5 parameters besides self, not {number}")
+    return number
+
+
+def _auth_hooks(handler: Any) -> dict[str, Callable[..., Any]]:
+    """Return the methods auth_* by the name of their mechanism in upper case.
+
+    Raises:
+        TypeError: a name that is none.
+    """
+    found = {}
+    for name in dir(handler):
+        if not name.startswith("auth_"):
+            continue
+        hook = getattr(handler, name)
+        if not callable(hook):
+            continue  # a setting: auth_url, auth_token
+        written = name.removeprefix("auth_").replace("__", "-")
+        mechanism = getattr(hook, "__auth_mechanism_name__", written).upper()
+        if _MECHANISM.match(mechanism) is None:
+            raise TypeError(f"{name}: {mechanism!r} is no name of a SASL mechanism (RFC 4422 3.1)")
+        found[mechanism] = hook
+    return found
+
+
+def _of_process_message(process: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Return a handle_DATA hook that calls what smtpd's handlers had instead."""
+
+    async def handle(server: Any, session: Any, envelope: Any) -> Any:
+        arguments = (session.peer, envelope.mail_from, envelope.rcpt_tos, envelope.content)
+        status = process(*arguments)
+        if inspect.isawaitable(status):
+            status = await status
+        return MISSING if status is None else status
+
+    return handle

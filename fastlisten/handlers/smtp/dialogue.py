@@ -1,0 +1,141 @@
+"""The dialogue of a session in the log (`smtp.log-dialogue`): commands and replies, no secrets.
+
+Rules of this file: it shows nothing that may be a password, wherever a client says it. So a line is
+shown only if it begins with a command that is one; of AUTH only the mechanism, of what follows it
+nothing; of anything else, and of messages, only how many octets there were. A client whose AUTH
+was refused goes on with its password as if it had been asked for it, and that is a line, too.
+
+The engine that looks is made where somebody wants to see it; others pay nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.handlers.smtp.engine.replies import Limits
+from fastlisten.handlers.smtp.engine.verbs import HTTP_VERBS, verb_shown
+from fastlisten.log_events import address_text, log, shown
+
+__all__ = ["DialogueEngine", "Transcript", "foreign_transcript", "transcript"]
+
+logger = logging.getLogger("fastlisten.dialogue")
+
+#: The logger of aiosmtpd's own dialogue; who has used that module has it set up.
+_foreign = logging.getLogger("mail.log")
+
+#: Called with whether the client has said it, and what.
+Transcript = Callable[[bool, str], None]
+
+#: Names of SASL mechanisms, which may be shown: those of the IANA registry that clients try. What
+#: else stands behind AUTH may be a password.
+_MECHANISMS = frozenset(
+    b"ANONYMOUS CRAM-MD5 DIGEST-MD5 EXTERNAL GSSAPI LOGIN NTLM OAUTHBEARER PLAIN SCRAM-SHA-1 "
+    b"SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-256-PLUS XOAUTH2".split()
+)
+
+
+def transcript(listener: str, peer: str, port: int, session: str) -> Transcript:
+    """Return what writes a session's dialogue to the logger ``fastlisten.dialogue``."""
+    fields = {"listener": listener, "peer": peer, "port": port, "session": session}
+    address = address_text(peer, port)
+
+    def tell(client: bool, line: str) -> None:
+        side = "client" if client else "server"
+        text, values = "%s: %s %s: %s", (listener, address, side[0].upper(), line)
+        log(logger, logging.INFO, "dialogue", text, *values, **fields, side=side, line=line)
+
+    return tell
+
+
+def foreign_transcript(peer: object) -> Transcript | None:
+    """Return what writes a dialogue as aiosmtpd does, to ``mail.log``; None if nobody reads it."""
+    if not _foreign.isEnabledFor(logging.INFO):
+        return None
+
+    def tell(client: bool, line: str) -> None:
+        if client:
+            _foreign.info("%r >> %r", peer, line)
+        else:
+            _foreign.debug("%r << %r", peer, line)
+
+    return tell
+
+
+class DialogueEngine(Engine):
+    """An engine that tells what is said.
+
+    Attributes:
+        tell: what it is told to; nothing until it is set.
+    """
+
+    __slots__ = ("_octets", "tell")
+
+    def __init__(self, limits: Limits, encrypted: bool = False) -> None:
+        super().__init__(limits, encrypted)
+        self._octets = 0  # of the message
+        self.tell: Transcript | None = None
+
+    def show(self, words: bytes, *, client: bool = False) -> None:
+        """Tell what one side has said, line by line."""
+        if self.tell is not None:
+            for line in words.decode("utf-8", "backslashreplace").split("\r\n"):
+                if line:
+                    self.tell(client, shown(line))
+
+    def next_line(self) -> bytes | None:
+        """Take the next command line; as in `Framing`."""
+        try:
+            line = super().next_line()
+        except Refused:
+            self.show(b"(a bad line)", client=True)
+            raise
+        if line is not None:
+            self.show(_without_secrets(line), client=True)
+        return line
+
+    def next_response(self) -> bytes | None:
+        """Take the next line of an AUTH dialogue; as in `Framing`."""
+        line = super().next_response()
+        if line is not None:
+            words = b"*" if line == b"*" else b"(%d octets in answer to 334)" % len(line)
+            self.show(words, client=True)
+        return line
+
+    def begin_content(self) -> None:
+        """Begin a message; as in `Framing`."""
+        self._octets = 0
+        super().begin_content()
+
+    def next_piece(self) -> bytes | None:
+        """Take a piece of the message; as in `Framing`."""
+        piece = super().next_piece()
+        if piece is not None:
+            self._octets += len(piece)
+            if self.ended:
+                self.show(b"(%d octets of a message)" % self._octets, client=True)
+        return piece
+
+    def replies(self) -> bytes:
+        """Take what is to be written; as in `Engine`."""
+        words = super().replies()
+        self.show(words)
+        return words
+
+
+def _without_secrets(line: bytes) -> bytes:
+    """Return a command line as it may be shown."""
+    verb, space, argument = line.rstrip(b" \t").partition(b" ")
+    verb = verb.upper()
+    if verb == b"AUTH":
+        mechanism, more, _ = argument.lstrip(b" ").partition(b" ")
+        if not argument or mechanism.upper() in _MECHANISMS:
+            return line[: len(verb)] + space + mechanism + (b" ***" if more else b"")
+        return b"AUTH ***"
+    if verb in HTTP_VERBS:  # its query may hold a password
+        return b"%s (%d octets)" % (verb, len(line))
+    if verb_shown(verb) == "UNKNOWN":
+        return b"(%d octets that are no command)" % len(line)
+    return line

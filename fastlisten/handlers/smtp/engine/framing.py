@@ -1,0 +1,208 @@
+"""Where command lines and messages end in the stream of an SMTP client.
+
+Rules of this file: octets in, lines and pieces of messages out; no commands, no replies but the
+one to a bad line. Whatever the cutting of the stream, the result is the same, and what is held
+back is bounded by the longest command line.
+
+Where a line or a message ends decides who can smuggle (RFC 5321 2.3.8, 4.1.1.4, 7.1): a command
+ends at CRLF and nowhere else, a message at CRLF "." CRLF and nowhere else. A command line that
+holds a bare CR, a bare LF or a NUL is refused as a whole, up to its CRLF. Bare CRs and LFs of a
+message are told (`bare`), so that it can be refused as a whole, after its real end: the client,
+and any server behind it that tried to pass a smuggled second message, sees one refusal of one
+message. NUL in a message is left alone, and lines of a message may have any length, because much
+real mail exceeds the 998 octets of RFC 5322 and the size of a message is bounded anyway.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fastlisten.handlers.smtp.engine.refusal import Refused
+
+__all__ = ["AUTH_LINE_LIMIT", "BARE_CR", "LINE_LIMIT", "NO_BREAKS", "PATH_LINE_LIMIT", "Framing"]
+
+#: RFC 5321 4.5.3.1.4: the most octets of a command line, CRLF included.
+LINE_LIMIT = 512
+
+#: The same for MAIL and RCPT: extensions lengthen them (SIZE 26, BODY 17, SMTPUTF8 10, RET 9, ENVID
+#: 107, AUTH 500; NOTIFY 28, ORCPT 500), and a line that is refused for its parameters must be read
+#: first.
+PATH_LINE_LIMIT = 2048
+
+#: The same for AUTH and for what is said to its challenges (RFC 4954 4).
+AUTH_LINE_LIMIT = 12_288
+
+_LONG_LINES = {b"MAIL": PATH_LINE_LIMIT, b"RCPT": PATH_LINE_LIMIT, b"AUTH": AUTH_LINE_LIMIT}
+
+BARE_CR = re.compile(rb"\r[^\n]")
+
+#: All octets but CR and LF.
+NO_BREAKS = bytes(octet for octet in range(256) if octet not in b"\r\n")
+
+_END = b"\r\n.\r\n"
+_CR = 13
+_DOT = 46
+
+
+class Framing:
+    """The part of the stream that has been received and not used up yet.
+
+    Attributes:
+        ended: the piece that `next_piece` gave last was the message's last.
+        bare: the message that is being read has held a bare CR or LF.
+    """
+
+    __slots__ = ("_buffer", "_line_start", "_position", "_skipping", "bare", "ended")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._position = 0  # of the first octet of the buffer that has not been used up
+        self._skipping = False  # inside a command line that has been refused
+        self._line_start = False  # at the first octet of a message
+        self.ended = False
+        self.bare = False
+
+    @property
+    def buffered(self) -> int:
+        """Octets received and not yet used up."""
+        return len(self._buffer) - self._position
+
+    def receive(self, data: bytes) -> None:
+        """Take what the client sent."""
+        if self._position == len(self._buffer):
+            self._buffer = data
+        else:
+            self._buffer = self._buffer[self._position :] + data
+        self._position = 0
+
+    def discard(self) -> None:
+        """Forget what has been received."""
+        self._buffer = b""
+        self._position = 0
+
+    # --- command lines ------------------------------------------------------------------------
+
+    def next_line(self) -> bytes | None:
+        """Return the next command line without its CRLF, or None while it is incomplete.
+
+        Raises:
+            Refused: the line is bad; it will be skipped, once for all.
+        """
+        if self._skipping and not self._skip_line():
+            return None
+        buffer, start = self._buffer, self._position
+        if start == len(buffer):
+            return None
+        end = buffer.find(b"\n", start) - 1
+        if end >= start and end + 2 - start <= LINE_LIMIT and buffer[end] == _CR:
+            line = buffer[start:end]
+            # Numbers: CPython 3.11 takes 150 ns to search for an object of bytes, of which it first
+            # tries to make a number, and 20 for a number.
+            if _CR not in line and 0 not in line:
+                self._position = end + 2
+                return line
+        return self._odd_line(_LONG_LINES.get(buffer[start : start + 4].upper(), LINE_LIMIT))
+
+    def next_response(self) -> bytes | None:
+        """Return the next line of an AUTH dialogue, as `next_line` does a command line.
+
+        A dialogue begins and goes on after whole lines, so that none is being skipped.
+        """
+        return self._odd_line(AUTH_LINE_LIMIT) if self.buffered else None
+
+    def _odd_line(self, limit: int) -> bytes | None:
+        """Return or refuse a line that is long, bad or incomplete.
+
+        The verdict depends on the octets up to the first bad one alone, never on how they were
+        cut into pieces.
+
+        Args:
+            limit: the most octets that it may have, CRLF included.
+        """
+        buffer, start = self._buffer, self._position
+        end = buffer.find(b"\r\n", start, start + limit)
+        line = buffer[start : end if end >= 0 else start + limit]
+        # Plain searches: a line that comes octet by octet is looked at as often as it has octets.
+        # A CR at the end of the input is not judged yet.
+        stray = line.find(b"\r")
+        if b"\n" in line or b"\0" in line or (stray >= 0 and (end >= 0 or stray + 1 < len(line))):
+            self._skipping = True
+            raise Refused(500, "5.5.2", "Bare CR, bare LF or NUL in command line")
+        if end >= 0:
+            self._position = end + 2
+            return line
+        if len(line) == limit:
+            self._skipping = True
+            status = "5.5.6" if limit == AUTH_LINE_LIMIT else "5.5.2"  # RFC 4954 4
+            raise Refused(500, status, "Line too long")
+        return None
+
+    def _skip_line(self) -> bool:
+        """Drop a refused line; whether its CRLF has been found."""
+        end = self._buffer.find(b"\r\n", self._position)
+        if end >= 0:
+            self._position = end + 2
+            self._skipping = False
+            return True
+        # A CR may be the first half of what ends the line.
+        self._position = len(self._buffer) - self._buffer.endswith(b"\r", self._position)
+        return False
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def begin_content(self) -> None:
+        """What follows is a message (RFC 5321 4.1.1.4)."""
+        self._line_start = True
+        self.ended = False
+        self.bare = False
+
+    def next_piece(self) -> bytes | None:
+        """Return what has been received of the message, unstuffed, or None while that is nothing.
+
+        The last piece, after which `ended` is true, may be empty. A piece in which a bare CR or
+        LF is found sets `bare`; the message is worthless then, the piece is not unstuffed.
+        """
+        buffer, start = self._buffer, self._position
+        if self._line_start:
+            # The CRLF before the first line of a message is the DATA command's.
+            head = buffer[start : start + 3]
+            if head == b".\r\n":
+                self._position = start + 3
+                self.ended = True
+                return b""
+            if not head or head == b"." or head == b".\r":
+                return None
+            if head[0] == _DOT:  # a stuffed one
+                start += 1
+            self._line_start = False
+        # Most messages have no line that begins with a dot: one search settles it for them.
+        dot = buffer.find(b"\r\n.", start)
+        end = buffer.find(_END, dot) if dot >= 0 else -1
+        if end >= 0:
+            piece = buffer[start : end + 2]
+            self._position = end + 5
+            self.ended = True
+        else:
+            self._position = len(buffer) - self._held(start)
+            piece = buffer[start : self._position]
+            if not piece:
+                return None
+        # No piece begins or ends inside a CRLF, because `_held` keeps a last CR back. If no CR is
+        # without its LF, and CRs and LFs take turns, no LF is without its CR. These two passes
+        # take 1 ns an octet; counting CR, LF and CRLF takes 1.8.
+        breaks = piece.translate(None, NO_BREAKS)
+        if breaks != b"\r\n" * (len(breaks) // 2) or BARE_CR.search(piece):
+            self.bare = True
+        elif dot != end:
+            piece = piece.replace(b"\r\n.", b"\r\n")
+        return piece
+
+    def _held(self, start: int) -> int:
+        """Return how many octets at the buffer's end may begin the end of the message."""
+        buffer = self._buffer
+        if buffer[-1] not in b"\r\n.":
+            return 0
+        for length in (4, 3, 2, 1):
+            if buffer.endswith(_END[:length], start):
+                return length
+        return 0

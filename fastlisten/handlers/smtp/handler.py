@@ -1,0 +1,275 @@
+"""The smtp and lmtp handlers: what is the same for all connections of a listener.
+
+Rules of this file: bytes that the native core sends (greeting, refusals, farewells), the limits,
+the post office, the relay. What happens on a connection is in connection.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
+from fastlisten.handlers.smtp.connection import SmtpConnection
+from fastlisten.handlers.smtp.early import Anteroom
+from fastlisten.handlers.smtp.engine.counts import Counts
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.journal import Journal
+from fastlisten.handlers.smtp.reports import Reports
+from fastlisten.handlers.smtp.sasl import MECHANISMS
+from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
+from fastlisten.handlers.smtp.trace import Trace
+from fastlisten.mail import passwords
+from fastlisten.mail.delivery import PostOffice
+from fastlisten.mail.relay.relay import Relay, relay_of
+
+if TYPE_CHECKING:
+    from fastlisten.handlers.smtp.aiosmtpd.hosted import Hosted
+    from fastlisten.mail.accounts_reader import Accounts
+
+__all__ = ["LmtpHandler", "SmtpHandler"]
+
+#: Seconds between two looks at an accounts file that is being written at start.
+_INTERVAL = 0.1
+
+
+class SmtpHandler(Handler):
+    """SMTP for one listener (RFC 5321).
+
+    Attributes:
+        per_recipient: the reply to a message is one for each recipient.
+        logs_dialogue: commands and replies are logged.
+        role: `mx` or `submission`; the latter takes mail from authenticated clients only.
+        sender_must_match: who has logged in sends as himself.
+        max_received: Received fields that a message may have.
+        relay: where mail for others goes, None if nowhere.
+        reports: sends the notices that senders have asked for.
+        counts: what the listener's sessions count.
+        journal: its log.
+
+    Raises:
+        SettingError: a package is missing, or a file of the relay's.
+    """
+
+    name: ClassVar[str] = "smtp"
+    default_port: ClassVar[int] = 25
+    default_tls_port: ClassVar[int] = 465
+    server_speaks_first: ClassVar[bool] = True
+    lazy: ClassVar[bool] = True
+    options = OPTIONS
+    protocol: ClassVar[Literal["smtp", "lmtp"]] = "smtp"
+    per_recipient: ClassVar[bool] = False
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        super().__init__(settings)
+        words = f"220 {settings.hostname} {self._kind} {settings.greeting}"
+        self._values = {row.key: row.default for row in self.options} | dict(settings.options)
+        self.greeting = words.rstrip().encode() + b"\r\n"
+        self._delay: float | None = self._values.get("greeting-delay")
+        self._late_greeting = self.greeting
+        if self._delay is not None:
+            # The native core greets at once; so the connection is made at once, and greets.
+            self.greeting = b""
+            self.lazy = False  # type: ignore[misc]  # read from the instance
+        self.counts: Counts = Counts()
+        self.journal = Journal(settings.listener, self.counts)
+        self.max_received: int = self._values["max-received"]
+        self.logs_dialogue: bool = self._values["log-dialogue"]
+        self.role = self._find_role()
+        must_match = self._values.get("sender-must-match")
+        self.sender_must_match: bool = (
+            self.role == "submission" if must_match is None else must_match
+        )
+        self.relay = self._find_relay()
+        self.reports = Reports(settings.hostname, self.relay)
+        self._trace = Trace(settings.hostname, self.protocol)
+        self._office: PostOffice | None = None
+        self._hosted: Hosted | None = None
+        if settings.options.get("aiosmtpd-handler"):
+            from fastlisten.handlers.smtp.aiosmtpd.hosted import Hosted
+
+            self._hosted = Hosted(settings, self.journal, self.logs_dialogue)
+        elif self.role == "submission" and not passwords.available():
+            message = (
+                "nobody can log in here without the package argon2-cffi: "
+                'pip install "fastlisten[auth]"'
+            )
+            raise SettingError("smtp.role", message)
+
+    @property
+    def _kind(self) -> str:
+        """The word for the protocol in the greeting."""
+        return "LMTP" if self.protocol == "lmtp" else "ESMTP"
+
+    def _find_role(self) -> str:
+        """Return the role that is written, else the one that the port suggests."""
+        if self.protocol == "lmtp":
+            return "mx"
+        by_port = "submission" if self.settings.port in SUBMISSION_PORTS else "mx"
+        return self._values["role"] or by_port
+
+    def _find_relay(self) -> Relay | None:
+        if self.protocol == "lmtp":
+            return None  # whoever speaks it has decided already that the mail belongs here
+        settings = relay_of(self._values, self.settings.hostname)
+        return None if settings is None else Relay(settings)
+
+    @functools.cached_property
+    def limits(self) -> Limits:
+        """What holds for every connection of the listener; made for the first one."""
+        settings = self.settings
+        return Limits(
+            hostname=settings.hostname,
+            max_message_size=self._values["max-message-size"],
+            max_recipients=self._values["max-recipients"],
+            max_errors=self._values["max-errors"],
+            starttls=settings.tls is not None and not settings.tls_implicit,
+            protocol=self.protocol,
+            mechanisms=MECHANISMS if self._takes_logins else (),
+            auth_required=self.role == "submission",
+            counts=self.counts,
+        )
+
+    @property
+    def _takes_logins(self) -> bool:
+        return self.protocol == "smtp" and passwords.available()
+
+    def refusal(self, reason: Reason) -> bytes:
+        """Return what a client hears that is not served (RFC 5321 3.1, RFC 3463)."""
+        code, status, text = {
+            Reason.LIMIT: (421, "4.3.2", "Too many connections; try again later"),
+            Reason.OVERLOAD: (421, "4.3.2", "Server busy; try again later"),
+            Reason.RATE: (421, "4.7.0", "Too many connections from your address; try again later"),
+            Reason.ADDRESS: (421, "4.7.0", "Too many connections from your address"),
+            Reason.DENIED: (554, "5.7.1", "Client host rejected: Access denied"),
+        }.get(reason, (421, "4.3.2", "Try again later"))
+        return reply(code, status, f"{self.settings.hostname} {text}")
+
+    def farewell(self, reason: Reason) -> bytes:
+        """Return what a served client hears before the server closes."""
+        status, text = {
+            Reason.IDLE: ("4.4.2", "Timeout; closing connection"),
+            Reason.FIRST_BYTE: ("4.4.2", "Timeout; closing connection"),
+        }.get(reason, ("4.3.2", "Shutting down; try again later"))
+        return reply(421, status, f"{self.settings.hostname} {text}")
+
+    def notes(self) -> tuple[str, ...]:
+        """Return why no mail can be delivered yet, if so."""
+        if self._hosted is not None:
+            return self._hosted.notes()
+        accounts = self.office.accounts
+        if accounts.roster is None:
+            if not os.path.exists(accounts.path):
+                command = "`fastlisten account add NAME --config FILE`"
+                why = f"no mail is accepted until {command} has made an account"
+                return (f"{accounts.path} does not exist: {why}",)
+            return (f"{accounts.path} cannot be read: all mail must wait",)
+        if not accounts.roster.accounts:
+            return (f"{accounts.path} has no accounts: all mail will be rejected",)
+        return ()
+
+    def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
+        """Return the protocol object for one connection."""
+        if self._delay is None:
+            return self._protocol(info)
+        hostname = self.settings.hostname
+        refusal = reply(
+            554,
+            "5.5.0",
+            f"{hostname} Protocol synchronization error: data sent before the greeting",
+        )
+        return Anteroom(
+            info,
+            self._delay,
+            self._late_greeting,
+            refusal,
+            lambda: self._protocol(info),
+            self.journal,
+        )
+
+    def _protocol(self, info: ConnectionInfo) -> asyncio.Protocol:
+        """Return the protocol object of a client that has been greeted."""
+        if self._hosted is not None:
+            return self._hosted.connection(info)
+        return SmtpConnection(self, info)
+
+    async def start(self) -> None:
+        """Open the post office and read the accounts.
+
+        Raises:
+            ValueError: there is no data directory to deliver to.
+            SettingError: the postmaster has no account.
+        """
+        if not self.settings.data_directory:
+            raise ValueError(f"the {self.name} handler needs a data directory")
+        office = PostOffice.enter(
+            self.settings.data_directory, self.settings.extra.get("accounts", "")
+        )
+        self._office = office
+        try:
+            if self._hosted is not None:
+                await asyncio.to_thread(office.accounts.reload)
+                self._hosted.start(office)
+            else:
+                await self._read_accounts(office.accounts)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _read_accounts(self, accounts: Accounts) -> None:
+        """Read the accounts for the first time.
+
+        Raises:
+            SettingError: the postmaster has no account.
+        """
+        postmaster = self.settings.extra.get("postmaster", "")
+        accounts.appoint(postmaster, self.settings.hostname)
+        roster = await asyncio.to_thread(accounts.reload)
+        while not (roster is None or roster.appointed or roster.certain):
+            # The file may be half written, and the account still to come.
+            await asyncio.sleep(_INTERVAL)
+            roster = await asyncio.to_thread(accounts.reload)
+        if roster is not None and not roster.appointed:
+            message = f"server.postmaster: {accounts.path} has no account {postmaster}"
+            raise SettingError("server.postmaster", message)
+
+    async def stop(self) -> None:
+        """Leave the post office; what is being delivered is waited for."""
+        self.journal.close()
+        await self.reports.close()
+        if self.relay is not None:
+            await self.relay.close()
+        if self._hosted is not None:
+            self._hosted.stop()
+        if self._office is not None:
+            office, self._office = self._office, None
+            await asyncio.to_thread(office.leave)
+
+    @property
+    def office(self) -> PostOffice:
+        """The post office.
+
+        Raises:
+            RuntimeError: the handler has not been started.
+        """
+        if self._office is None:
+            raise RuntimeError("the handler has not been started")
+        return self._office
+
+    def received(self, info: ConnectionInfo, engine: Engine, name: str, cipher: str = "") -> bytes:
+        """Return the Received field of a message; as `Trace.received`."""
+        return self._trace.received(info, engine, name, cipher)
+
+
+class LmtpHandler(SmtpHandler):
+    """LMTP for one listener (RFC 2033): each recipient gets a reply of its own; no relay."""
+
+    name: ClassVar[str] = "lmtp"
+    default_port: ClassVar[int] = 24
+    default_tls_port: ClassVar[int] = 0
+    options = LMTP_OPTIONS
+    protocol: ClassVar[Literal["smtp", "lmtp"]] = "lmtp"
+    per_recipient: ClassVar[bool] = True

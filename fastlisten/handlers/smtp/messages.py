@@ -1,0 +1,434 @@
+"""What becomes of the message of a transaction: the letter, the relay, the replies about it.
+
+Rules of this file: messages; whose mail is taken is decided in transactions.py, what comes
+over the wire in connection.py. A message with recipients both here and elsewhere:
+
+    CONTENT --end--> letter prepared --> relay gets DATA --250--> letter published --> our 250
+                         |                   | 4xx, 5xx, lost          | an error: 4xx, although the
+                         v                   v                         v relay has it: better twice
+                        4xx           nothing published,              than never
+                                      the relay's reply
+
+Without local recipients the letter lies in the spool meanwhile, and goes from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastlisten.handlers.base import ConnectionInfo
+from fastlisten.handlers.smtp.dialogue import DialogueEngine
+from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.events import Content, Transaction
+from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.flow import Flow
+from fastlisten.handlers.smtp.hops import Hops
+from fastlisten.handlers.smtp.reports import LARGEST_HEADER, header_of, outcomes, wanted
+from fastlisten.handlers.smtp.trace import return_path
+from fastlisten.log_events import address_text, log, log_fault, session_name
+from fastlisten.mail.accounts import Account
+from fastlisten.mail.delivery import Letter
+from fastlisten.mail.maildir import unique_name
+from fastlisten.mail.relay.relay_replies import RelayRefused
+from fastlisten.mail.relay.source import Source
+
+if TYPE_CHECKING:
+    from fastlisten.handlers.smtp import SmtpHandler
+    from fastlisten.mail.relay.outgoing import Outgoing
+
+__all__ = ["Messages"]
+
+logger = logging.getLogger("fastlisten.smtp")
+
+_NO_SPACE = reply(452, "4.3.1", "Insufficient system storage; try again later")
+_NOT_STORED = reply(451, "4.3.0", "The message could not be stored; try again later")
+_IN_CIRCLES = reply(554, "5.4.6", "Too many hops; the message is looping")
+_INTERNAL = reply(451, "4.3.0", "Internal error; try again later")
+
+#: Those of a session outside of a transaction, shared by all: never changed.
+_NO_ACCOUNTS: dict[str, Account] = {}
+_NO_HOMES: list[str] = []
+
+_Given = TypeVar("_Given")
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Messages(Flow):
+    """The part of a connection that deals with messages."""
+
+    __slots__ = (
+        "_accounts",
+        "_handler",
+        "_header",
+        "_homes",
+        "_hops",
+        "_info",
+        "_letter",
+        "_login",
+        "_name",
+        "_outgoing",
+        "_since",
+        "_skip",
+        "_task",
+        "_user",
+        "_words",
+    )
+
+    def __init__(self, handler: SmtpHandler, info: ConnectionInfo) -> None:
+        kind = DialogueEngine if handler.logs_dialogue else Engine
+        super().__init__(kind(handler.limits, info.tls))
+        self._handler = handler
+        self._info = info
+        self._user = ""  # the name of the account that the client has logged in to
+        self._login: Account | None = None  # as it was then
+        self._accounts = _NO_ACCOUNTS
+        self._homes = _NO_HOMES  # LMTP: the account of each accepted recipient
+        self._outgoing: Outgoing | None = None
+        self._letter: Letter | None = None
+        self._hops: Hops | None = None
+        self._header: bytearray | None = None  # what a notice will quote, None if none is wanted
+        self._name = ""
+        self._since = 0.0  # when the message was whole
+        self._skip = 0  # octets of the letter that are not for the relay
+        self._words = ""  # the relay's about the message
+        self._task: asyncio.Task[None] | None = None  # what the engine waits for, unless a letter
+
+    def _cipher(self) -> str:
+        """Return protocol version and cipher as Postfix words them, empty without TLS."""
+        transport = self._transport
+        tls = None if transport is None else transport.get_extra_info("ssl_object")
+        if tls is None or tls.cipher() is None:
+            return ""
+        name, _, bits = tls.cipher()
+        return f"{tls.version()} with cipher {name} ({bits} bits)"
+
+    def _forget(self, gone: bool = False) -> None:
+        """Drop what is kept of a transaction, and what is under way for it.
+
+        Args:
+            gone: the client is not there any more; nobody takes leave of anybody.
+        """
+        self._accounts, self._homes = _NO_ACCOUNTS, _NO_HOMES
+        self._hops = None
+        if self._letter is not None:
+            self._letter.abandon()
+            self._letter = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self._outgoing is not None:
+            if gone:
+                self._outgoing.abort()
+            else:
+                self._outgoing.finish()
+            self._outgoing = None
+
+    def _held_up(self) -> bool:
+        """Whether the letter takes no more for now."""
+        return self._letter is not None and self._letter.full
+
+    # --- what takes longer than a call --------------------------------------------------------
+
+    def _start(self, work: Callable[[_Given], Coroutine[Any, Any, None]], given: _Given) -> None:
+        """Do something that ends with an answer to the event that the engine waits for.
+
+        Args:
+            work: to be called, and waited for.
+            given: its argument.
+        """
+        self._task = asyncio.get_running_loop().create_task(self._work(work, given))
+
+    async def _work(
+        self, work: Callable[[_Given], Coroutine[Any, Any, None]], given: _Given
+    ) -> None:
+        try:
+            await work(given)
+        except Exception:
+            # A fault of the code must not leave a client without an answer.
+            self._log_fault()
+            if self._transport is not None and self.engine.waiting:
+                self.engine.reject(_INTERNAL)
+        self._task = None
+        self._resume(lambda: None)
+
+    def _resume(self, step: Callable[[], None]) -> None:
+        """Go on after something has ended elsewhere, if the client is still there.
+
+        A fault of the code ends the connection: a client that waits for an answer that does not
+        come would keep its place for ever.
+        """
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            step()
+            self._run()
+        except Exception:
+            self._log_fault()
+            self._end = "error"
+            transport.abort()
+
+    def _log_fault(self) -> None:
+        """Log the exception that is being handled, which nobody has expected."""
+        who, text = self._who(), "%s: %s: internal error"
+        log_fault(logger, "internal-error", text, who.listener, who.address, **who.fields)
+
+    # --- the message --------------------------------------------------------------------------
+
+    def _content(self, event: Content) -> None:
+        """Add to the letter, and deliver it when it is whole."""
+        letter, hops = self._letter, self._hops
+        if hops is None:
+            letter, hops = self._begin()
+        if not hops.over:
+            hops.add(event.data)
+            if self._header is not None and len(self._header) < LARGEST_HEADER:
+                self._header += event.data[:LARGEST_HEADER]
+            if hops.count > self._handler.max_received and letter is not None:
+                letter.abandon()
+                letter = self._letter = None
+        if letter is None:  # the rest of a message that goes in circles
+            if event.final:
+                self._refuse_circle(hops)
+            return
+        if event.data:
+            letter.add(event.data)
+        if event.final:
+            self._since = time.monotonic()
+            if self._sends_on:
+                letter.prepare()
+            else:
+                letter.finish()
+            if letter.done:
+                self._answer_message(letter)
+
+    @property
+    def _sends_on(self) -> bool:
+        """Whether the relay gets the message."""
+        return self._outgoing is not None and bool(self._outgoing.recipients)
+
+    def _begin(self) -> tuple[Letter, Hops]:
+        """Begin the letter of a message."""
+        engine, handler = self.engine, self._handler
+        transaction = engine.transaction
+        assert transaction is not None
+        self._name = unique_name()
+        accounts = list(self._accounts.values())
+        letter = self._letter = Letter(
+            handler.office,
+            accounts,
+            self._name,
+            asyncio.get_running_loop(),
+            self._progress,
+            independent=handler.per_recipient,
+            spool=not accounts,
+        )
+        cipher = self._cipher() if engine.encrypted else ""
+        received = handler.received(self._info, engine, self._name, cipher)
+        path = return_path(transaction.sender) if accounts else b""
+        letter.add(path + received)
+        self._skip = len(path)
+        self._words = ""
+        if transaction.sender and wanted(transaction.recipients):
+            self._header = bytearray()
+        else:
+            self._header = None
+        hops = self._hops = Hops()
+        return letter, hops
+
+    def _progress(self) -> None:
+        """Go on after a job of the letter has ended."""
+        self._resume(self._next_step)
+
+    def _next_step(self) -> None:
+        letter = self._letter
+        if letter is not None:
+            if letter.done:
+                self._answer_message(letter)
+            elif letter.prepared and self._task is None:
+                self._start(self._hand_over, letter)
+
+    async def _hand_over(self, letter: Letter) -> None:
+        """Hand the message to the relay, and publish it then."""
+        outgoing = self._outgoing
+        assert outgoing is not None
+        size = letter.size - self._skip
+        try:
+            self._words = await outgoing.send(Source(letter.path, self._skip, size)) or "yes"
+        except RelayRefused as error:
+            self._log(
+                logging.WARNING,
+                "message-refused-by-relay",
+                "not taken by relay %s: %s",
+                str(outgoing),
+                str(error),
+                relay=str(outgoing),
+                reply=str(error),
+            )
+            self._handler.counts.relayed("message", error.reply)
+            self._drop_message(letter)
+            self.engine.reject(error.reply)
+        except Exception:
+            self._drop_message(letter)
+            raise
+        else:
+            self._handler.counts.relayed("message")
+            letter.publish()
+
+    def _drop_message(self, letter: Letter) -> None:
+        letter.abandon()
+        self._letter = None
+        self._end_message()
+
+    def _answer_message(self, letter: Letter) -> None:
+        """Say what became of the message."""
+        self._letter = None
+        outgoing = self._outgoing if self._sends_on else None
+        error = letter.error
+        if error is None:
+            if self._handler.per_recipient:
+                for name in letter.errors:  # it is not delivered to these
+                    self._accounts.pop(name, None)
+            what = "%d octets delivered"
+            values: tuple[object, ...] = (letter.size,)
+            if outgoing is not None:
+                what += "; relay %s has it: %s"
+                values += (str(outgoing), self._words)
+            duration = time.monotonic() - self._since
+            self._handler.counts.delivery(duration)
+            self._log(
+                logging.INFO,
+                "message-delivered",
+                what,
+                *values,
+                bytes=letter.size,
+                duration=round(duration, 4),
+                relay=None if outgoing is None else str(outgoing),
+                reply=self._words,
+            )
+            transaction = self.engine.transaction
+            assert transaction is not None
+            self._accept_message(letter)
+            if self._header is not None:
+                self._report(letter, transaction, header_of(bytes(self._header)))
+        else:
+            if self._words:
+                self._log(
+                    logging.ERROR,
+                    "message-not-delivered",
+                    "not delivered although relay %s has it, which will get it twice: %s",
+                    str(outgoing),
+                    error,
+                    relay=str(outgoing),
+                    error=str(error),
+                )
+            else:
+                self._not_delivered("not delivered: %s", error, error=str(error))
+            self.engine.reject(failure(error))
+        self._end_message()
+
+    def _accept_message(self, letter: Letter) -> None:
+        done = f"250 2.0.0 Ok, id {self._name}"
+        if not self._handler.per_recipient:
+            if self._words:
+                done += f"; the relay says: {self._words}"
+            self.engine.accept(done.encode() + b"\r\n")
+            return
+        errors = letter.errors
+        if errors:
+            for name, error in errors.items():
+                text = "not delivered to %s: %s"
+                self._not_delivered(text, name, error, to=name, error=str(error))
+        answer = done.encode() + b"\r\n"
+        self.engine.answer(
+            [failure(errors[name]) if name in errors else answer for name in self._homes]
+        )
+
+    def _refuse_circle(self, hops: Hops) -> None:
+        self._log(
+            logging.WARNING,
+            "message-in-circles",
+            "mail loop: %d Received fields",
+            hops.count,
+            count=hops.count,
+        )
+        self._end_message()
+        self.engine.reject(_IN_CIRCLES)
+
+    def _end_message(self) -> None:
+        """Forget the message; what the relay is in the midst of has ended."""
+        self._accounts, self._homes = _NO_ACCOUNTS, _NO_HOMES
+        self._hops = None
+        if self._outgoing is not None:
+            self._outgoing.finish()
+            self._outgoing = None
+
+    def _report(self, letter: Letter, transaction: Transaction, header: bytes) -> None:
+        """Have the sender told of what was delivered, where that was asked for."""
+        errors = letter.errors if self._handler.per_recipient else {}
+        failed = [
+            recipient
+            for recipient, home in zip(transaction.recipients, self._homes, strict=False)
+            if home in errors
+        ]
+        for outcome in outcomes(transaction.recipients, failed, self._outgoing):
+            self._handler.reports.send(
+                self._handler.office, transaction, outcome, header, bool(self._user)
+            )
+
+    def _not_delivered(self, what: str, *values: object, **fields: object) -> None:
+        self._log(logging.ERROR, "message-not-delivered", what, *values, **fields)
+
+    def _log(
+        self,
+        level: int,
+        event: str,
+        what: str,
+        *values: object,
+        **fields: object,
+    ) -> None:
+        """Log what became of the message in progress."""
+        if not logger.isEnabledFor(level):
+            return
+        transaction = self.engine.transaction
+        assert transaction is not None
+        others = [] if self._outgoing is None else self._outgoing.recipients
+        to = [*self._accounts, *(str(each.mailbox) for each in others)]
+        shown = [*self._accounts, *(f"<{each.mailbox}>" for each in others)]
+        info = self._info
+        fields = {
+            "listener": info.listener,
+            "peer": info.peer,
+            "port": info.port,
+            "session": session_name(self._session),
+            "id": self._name,
+            "from_": transaction.sender,
+            "to": to,
+            "user": self._user,
+            **fields,
+        }
+        log(
+            logger,
+            level,
+            event,
+            "%s: %s from <%s> at %s%s to %s: " + what,
+            info.listener,
+            self._name,
+            transaction.sender,
+            address_text(info.peer, info.port),
+            f" as {self._user}" if self._user else "",
+            ", ".join(shown),
+            *values,
+            **fields,
+        )
+
+
+def failure(error: OSError) -> bytes:
+    """Return the reply to a message that could not be stored."""
+    return _NO_SPACE if error.errno in _FULL else _NOT_STORED

@@ -1,0 +1,141 @@
+"""Notices of success (RFC 3461, RFC 3464): a message has been delivered, or went out of our sight.
+
+Rules of this file: texts only. A notice is made of an envelope and of the message's header; who
+sends it, and whether anybody does, is decided in smtp/reports.py. What is returned of the message
+is its header, whatever RET says: RET=FULL is for notices of failure (RFC 3461 4.3).
+"""
+
+from __future__ import annotations
+
+import email.policy
+import email.utils
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.message import EmailMessage, Message
+
+from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
+from fastlisten.handlers.smtp.engine.parameters import decode_xtext
+
+__all__ = ["Outcome", "notice"]
+
+#: Addresses that mean the same to everybody.
+_SIMPLE = re.compile(r"[\w+-]+(?:\.[\w+-]+)*@[\w-]+(?:\.[\w-]+)*")
+
+_UNPRINTABLE = re.compile(r"[^ -~]")
+_UNPRINTABLE_OCTETS = re.compile(rb"[^\t\r\n -~]")
+
+#: What the reader is told, by the action of RFC 3464 2.3.3.
+_WORDS = {
+    "delivered": "The message was delivered to:",
+    "relayed": "The message was handed on to a system that may send no notices, for:",
+}
+_SUBJECTS = {
+    "delivered": "Delivered: your message",
+    "relayed": "Relayed: your message",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the message for some of its recipients.
+
+    Attributes:
+        action: ``delivered`` or ``relayed`` (RFC 3464 2.3.3).
+        status: the enhanced code.
+        recipients: for whom.
+        remote: the relay's name, empty for none.
+    """
+
+    action: str
+    status: str
+    recipients: Sequence[Recipient]
+    remote: str = ""
+
+
+def notice(
+    transaction: Transaction, outcome: Outcome, header: bytes, hostname: str, arrival: str
+) -> bytes:
+    """Return a notice, for the sender of a message.
+
+    Args:
+        transaction: the message's; its sender is not empty.
+        outcome: what became of it.
+        header: the message's header.
+        hostname: the name the server calls itself.
+        arrival: when the message came, as a header writes dates.
+    """
+    plain = transaction.sender.isascii()
+    message = EmailMessage(email.policy.SMTP if plain else email.policy.SMTPUTF8)
+    message["From"] = f"Mail Delivery System <postmaster@{hostname}>"
+    # `email` parses what it is given; of what a client may write it understands some otherwise,
+    # and some not at all. The envelope has the address all the same.
+    simple = _SIMPLE.fullmatch(transaction.sender)
+    message["To"] = f"<{transaction.sender}>" if simple else "undisclosed-recipients:;"
+    message["Subject"] = _SUBJECTS[outcome.action]
+    message["Date"] = email.utils.formatdate()
+    message["Message-ID"] = email.utils.make_msgid(domain=hostname)
+    # RFC 3834 5: programs that answer by themselves do not answer this.
+    message["Auto-Submitted"] = "auto-replied"
+    message["MIME-Version"] = "1.0"
+    message.add_header("Content-Type", "multipart/report", report_type="delivery-status")
+    text = _WORDS[outcome.action] + "\n\n"
+    text += "".join(f"    {_ascii(str(each.mailbox))}\n" for each in outcome.recipients)
+    text += "\nThis was asked for when it was sent. Nothing needs to be done.\n"
+    for kind, content in (
+        ("text/plain", text.encode()),
+        ("message/delivery-status", _status(transaction, outcome, hostname, arrival)),
+        ("text/rfc822-headers", _UNPRINTABLE_OCTETS.sub(b"?", header)),
+    ):
+        message.attach(_part(kind, content))  # type: ignore[arg-type]  # any Message will do
+    return message.as_bytes()
+
+
+def _part(kind: str, content: bytes) -> Message:
+    part = Message(policy=email.policy.SMTP)
+    part["Content-Type"] = kind
+    text = content.decode("ascii").replace("\r\n", "\n")
+    if kind.startswith("message/"):
+        # The generator of such parts wants its blocks of fields one by one.
+        blocks: list[Message | str] = []
+        for block in text.strip("\n").split("\n\n"):
+            fields = Message(policy=email.policy.compat32)
+            for line in block.split("\n"):
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            blocks.append(fields)
+        part.set_payload(blocks)
+    else:
+        part.set_payload(text)
+    return part
+
+
+def _status(transaction: Transaction, outcome: Outcome, hostname: str, arrival: str) -> bytes:
+    """Return the part for programs (RFC 3464 2.1)."""
+    lines = []
+    if transaction.envid:
+        lines.append(f"Original-Envelope-Id: {_decoded(transaction.envid)}")
+    lines += [f"Reporting-MTA: dns; {hostname}", f"Arrival-Date: {arrival}"]
+    for recipient in outcome.recipients:
+        lines.append("")
+        if recipient.orcpt:
+            kind, _, address = recipient.orcpt.partition(";")
+            lines.append(f"Original-Recipient: {kind}; {_decoded(address)}")
+        address = str(recipient.mailbox)
+        kind = "rfc822" if address.isascii() else "utf-8"  # RFC 6533 3
+        lines.append(f"Final-Recipient: {kind}; {_ascii(address)}")
+        lines.append(f"Action: {outcome.action}")
+        lines.append(f"Status: {outcome.status}")
+        if outcome.remote:
+            lines.append(f"Remote-MTA: dns; {outcome.remote}")
+    return "\n".join(lines).encode()
+
+
+def _decoded(xtext: str) -> str:
+    """Return what xtext (RFC 3461 4) means; itself if that cannot be said in a header."""
+    return _ascii(decode_xtext(xtext) or xtext)
+
+
+def _ascii(text: str) -> str:
+    """Return text in which other characters are written as RFC 6533 3 has them."""
+    return _UNPRINTABLE.sub(lambda match: f"\\x{{{ord(match[0]):X}}}", text)
