@@ -22,11 +22,11 @@ from fastlisten.config import loads
 from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.registry import handler_class
 from fastlisten.loop.create_server import engine_for
-from fastlisten.runtime.contexts import Recipe
 from fastlisten.runtime.listener import Limits, Listener
-from fastlisten.runtime.pem import Pair
-from fastlisten.runtime.self_signed import generate
-from fastlisten.runtime.sockets import listen_all, open_all
+from fastlisten.runtime.sockets.opening import listen_all, open_all
+from fastlisten.runtime.tls.contexts import Recipe
+from fastlisten.runtime.tls.pem import Pair
+from fastlisten.runtime.tls.self_signed import generate
 
 __all__ = ["Served", "serve"]
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fastlisten.runtime.pem import Pair
+from fastlisten.runtime.tls.pem import Pair
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 

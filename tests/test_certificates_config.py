@@ -14,8 +14,8 @@ from test_certificates_self_signed import no_library  # noqa: F401  (a fixture)
 
 from fastlisten.config import Config, loads
 from fastlisten.errors import ConfigurationError
-from fastlisten.runtime.certificates import Certificates
-from fastlisten.runtime.pem import Pair, fingerprint
+from fastlisten.runtime.tls.certificates import Certificates
+from fastlisten.runtime.tls.pem import Pair, fingerprint
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 IMPLICIT = "tls.implicit = true"

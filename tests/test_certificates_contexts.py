@@ -14,8 +14,8 @@ from serving import on_loops
 import fastlisten
 from fastlisten._tls import use_memory
 from fastlisten.config.values_tls import TLS12_SUITES
-from fastlisten.runtime.contexts import Front, Recipe, speaks
-from fastlisten.runtime.pem import Pair
+from fastlisten.runtime.tls.contexts import Front, Recipe, speaks
+from fastlisten.runtime.tls.pem import Pair
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 AES128, AES256 = "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"

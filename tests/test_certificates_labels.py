@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from certificate_files import shake
 
-from fastlisten.runtime.pem import Pair, PemError, authorities, fingerprint
+from fastlisten.runtime.tls.pem import Pair, PemError, authorities, fingerprint
 
 pytestmark = [
     pytest.mark.external("openssl"),

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving import external
 
-from fastlisten.runtime.pem import (
+from fastlisten.runtime.tls.pem import (
     Pair,
     PemError,
     authorities,

@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from serving import external
 
-from fastlisten.runtime import self_signed
-from fastlisten.runtime.pem import Pair, PemError
-from fastlisten.runtime.self_signed import FILE_NAME, MissingLibraryError, check_possible, keep
+from fastlisten.runtime.tls import self_signed
+from fastlisten.runtime.tls.pem import Pair, PemError
+from fastlisten.runtime.tls.self_signed import FILE_NAME, MissingLibraryError, check_possible, keep
 
 
 @pytest.fixture(autouse=True)
@@ -168,8 +168,8 @@ def test_the_slower_of_two_takes_what_the_faster_made(
 
 _KEEP = """
 import ssl, sys
-from fastlisten.runtime.pem import fingerprint
-from fastlisten.runtime.self_signed import generate, keep
+from fastlisten.runtime.tls.pem import fingerprint
+from fastlisten.runtime.tls.self_signed import generate, keep
 generate("warm.example")
 print("ready", flush=True)
 sys.stdin.readline()

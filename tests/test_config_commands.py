@@ -21,7 +21,7 @@ from test_config_properties import configurations
 
 from fastlisten.cli.main import main
 from fastlisten.mail.accounts_reader import Accounts
-from fastlisten.runtime.unix_files import group_id, user_id
+from fastlisten.runtime.sockets.unix_files import group_id, user_id
 
 QUICK = settings(
     max_examples=60,

@@ -23,8 +23,8 @@ from test_certificates_config import der, made, shown
 
 from fastlisten.config.write import to_plain, to_toml
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.runtime.certificates import Certificates
 from fastlisten.runtime.make_handler import make_handler
+from fastlisten.runtime.tls.certificates import Certificates
 
 PAIR = 'cert = "file:///c.pem"\nprivate-key = "file:///k.pem"\n'
 JMAP = 'protocol = "jmap"\nbind = "[::]:443"\ntls.implicit = true\n'

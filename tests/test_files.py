@@ -25,8 +25,8 @@ from fastlisten.files import read_file, read_stream
 from fastlisten.handlers.base import SettingError
 from fastlisten.mail.accounts_reader import Accounts
 from fastlisten.mail.relay.relay import Relay, RelaySettings
-from fastlisten.runtime.certificates import Certificates
-from fastlisten.runtime.pem import PemError, read_source
+from fastlisten.runtime.tls.certificates import Certificates
+from fastlisten.runtime.tls.pem import PemError, read_source
 
 PIPE = "it is a pipe (FIFO), not a regular file"
 

@@ -19,7 +19,7 @@ from fastlisten.config import loads
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.loop.create_server import engine_for
 from fastlisten.runtime.listener import Limits, Listener, State
-from fastlisten.runtime.sockets import listen_all, open_all
+from fastlisten.runtime.sockets.opening import listen_all, open_all
 
 TEXT = """
 [server.listener.it]

@@ -16,7 +16,7 @@ from serving import connect, program, read_some, served, soon
 
 from fastlisten.config import loads
 from fastlisten.errors import StartError
-from fastlisten.runtime.sockets import close_all, listen_all, open_all
+from fastlisten.runtime.sockets.opening import close_all, listen_all, open_all
 
 pytestmark = needs_netns()
 

@@ -23,7 +23,7 @@ import pytest
 from certificate_files import authority
 from serving import PATIENCE, clean_environment, program, until
 
-from fastlisten.runtime.pem import PemError
+from fastlisten.runtime.tls.pem import PemError
 
 EMPTY = "mount -t tmpfs -o ro none /proc && mount -t tmpfs -o ro none /sys"
 
@@ -160,7 +160,7 @@ def test_a_key_is_in_a_file_for_a_moment_and_for_nobody_else(
 
     authority().sign("mx.example.org").load_into(Context(ssl.PROTOCOL_TLS_SERVER))
     # Where there is no shared memory either.
-    monkeypatch.setattr("fastlisten.runtime.pem._SHARED_MEMORY", str(tmp_path / "nothing"))
+    monkeypatch.setattr("fastlisten.runtime.tls.pem._SHARED_MEMORY", str(tmp_path / "nothing"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     authority().sign("mx.example.org").load_into(Context(ssl.PROTOCOL_TLS_SERVER))
     assert [os.path.dirname(name) for name in seen] == ["/dev/shm"] * 2 + [str(tmp_path)] * 2
@@ -171,7 +171,7 @@ def test_a_key_that_can_be_put_nowhere_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     without_proc(monkeypatch)
-    monkeypatch.setattr("fastlisten.runtime.pem._SHARED_MEMORY", str(tmp_path / "nothing"))
+    monkeypatch.setattr("fastlisten.runtime.tls.pem._SHARED_MEMORY", str(tmp_path / "nothing"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nothing"))
     with pytest.raises(PemError, match="neither /proc nor a place for temporary files"):
         authority().sign("mx.example.org").load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))

@@ -16,7 +16,7 @@ from certificate_files import Authority, authority, rsa_key, table, write
 from helpers_serve_tls import HOST, ask, client, context, lines, read_to_end, s_client
 from serving import PATIENCE, clean_environment, external, program, run, until
 
-from fastlisten.runtime.pem import Pair, fingerprint
+from fastlisten.runtime.tls.pem import Pair, fingerprint
 
 TELL = (
     '[server.listener.it]\nprotocol = "http"\nbind = "127.0.0.1:0"\ntls.implicit = true\n'

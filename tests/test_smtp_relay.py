@@ -16,10 +16,10 @@ from fastlisten.config.values_network import Endpoint
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.smtp.settings import OPTIONS
 from fastlisten.mail.relay.relay import RelaySettings, _context, relay_of
-from fastlisten.runtime.contexts import Recipe
 from fastlisten.runtime.make_handler import make_handler
-from fastlisten.runtime.pem import Pair
-from fastlisten.runtime.self_signed import generate
+from fastlisten.runtime.tls.contexts import Recipe
+from fastlisten.runtime.tls.pem import Pair
+from fastlisten.runtime.tls.self_signed import generate
 
 MESSAGE = b"Subject: x\r\n\r\n.dot\r\n..two\r\n\r\n.\x80\xff\x00text\r\n"
 

@@ -15,8 +15,8 @@ import pytest
 from helpers_scripted_relay import LOOPS, Action, Do, Script, hand_over, scripted
 
 from fastlisten.mail.relay.client import Client, Gone
-from fastlisten.runtime.contexts import Recipe
-from fastlisten.runtime.self_signed import generate
+from fastlisten.runtime.tls.contexts import Recipe
+from fastlisten.runtime.tls.self_signed import generate
 
 MESSAGE = b"Subject: x\r\n\r\ntext\r\n"
 

@@ -15,7 +15,7 @@ import without_ipv6
 from serving import connect, needs_ipv6, program, read_some, run, served, soon
 
 from fastlisten.config import loads
-from fastlisten.runtime.sockets import close_all, open_all
+from fastlisten.runtime.sockets.opening import close_all, open_all
 
 
 def table(name: str, bind: str, handler: str = "Echo") -> str:

@@ -16,7 +16,7 @@ from serving import needs_ipv6, run
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError
-from fastlisten.runtime.sockets import close_all, open_all
+from fastlisten.runtime.sockets.opening import close_all, open_all
 
 # No test machine has them: RFC 5737 and RFC 3849 reserve them for documentation.
 NOWHERE4 = "192.0.2.77"
@@ -126,7 +126,7 @@ def test_several_options_may_fail_on_one_socket() -> None:
     lines = ('socket.congestion = "nosuchthing"', "socket.priority = 2000000000")
     code = (
         "from fastlisten.config import loads\n"
-        "from fastlisten.runtime.sockets import open_all\n"
+        "from fastlisten.runtime.sockets.opening import open_all\n"
         "from fastlisten.errors import StartError\n"
         "import os; os.setgroups([]) if os.geteuid() == 0 else None\n"
         "os.setresuid(65534, 65534, 65534) if os.geteuid() == 0 else None\n"
@@ -151,7 +151,7 @@ def test_low_ports_say_what_they_need() -> None:
         pytest.skip("this machine lets everybody bind low ports")
     code = (
         "from fastlisten.config import loads\n"
-        "from fastlisten.runtime.sockets import open_all\n"
+        "from fastlisten.runtime.sockets.opening import open_all\n"
         "from fastlisten.errors import StartError\n"
         "import os\n"
         "os.setresuid(65534, 65534, 65534) if os.geteuid() == 0 else None\n"

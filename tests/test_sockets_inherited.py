@@ -15,7 +15,7 @@ from serving import connect, needs_ipv6, program, read_some, served, soon
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError
-from fastlisten.runtime.sockets import close_all, listen_all, open_all
+from fastlisten.runtime.sockets.opening import close_all, listen_all, open_all
 
 
 def text(fd: int, *lines: str) -> str:

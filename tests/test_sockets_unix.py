@@ -17,7 +17,7 @@ from serving import program, served, soon
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError
-from fastlisten.runtime.sockets import BoundSocket, close_all, listen_all, open_all
+from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all, open_all
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
 

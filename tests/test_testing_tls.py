@@ -21,7 +21,7 @@ from tls_handlers import Greet, Tell, upgrade
 
 from fastlisten import HandlerSettings
 from fastlisten._tls import TlsSettings
-from fastlisten.runtime.self_signed import MissingLibraryError
+from fastlisten.runtime.tls.self_signed import MissingLibraryError
 from fastlisten.testing import Served, serve
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 from serving_handlers import Echo, EchoProtocol
 
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.runtime.pem import Pair
+from fastlisten.runtime.tls.pem import Pair
 
 
 class TellProtocol(EchoProtocol):

@@ -60,8 +60,8 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     effect = "`serve` refuses this file" if file else "`serve` leaves this listener out"
     for problem in unavailable:
         print(f"note: {problem}; {effect}", file=err)
-    from fastlisten.runtime.certificates import Certificates
     from fastlisten.runtime.exposed_files import exposed_files
+    from fastlisten.runtime.tls.certificates import Certificates
     from fastlisten.runtime.trial import try_files
 
     problems, notes = try_files(config)

@@ -22,10 +22,10 @@ from fastlisten.config import Config, ListenerSettings, default_config
 from fastlisten.errors import ConfigurationError, FastlistenError, StartError
 from fastlisten.log_events import log, log_fault
 from fastlisten.mail import passwords
+from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.make_handler import make_handler
-from fastlisten.runtime.open_files import raise_descriptor_limit
-from fastlisten.runtime.self_signed import MissingLibraryError, check_possible
 from fastlisten.runtime.server import Server, StoppedError
+from fastlisten.runtime.tls.self_signed import MissingLibraryError, check_possible
 
 __all__ = ["run"]
 

@@ -12,7 +12,7 @@ import os
 import stat
 
 from fastlisten.config import Config
-from fastlisten.runtime.self_signed import FILE_NAME as SELF_SIGNED_FILE
+from fastlisten.runtime.tls.self_signed import FILE_NAME as SELF_SIGNED_FILE
 
 __all__ = ["exposed_files"]
 

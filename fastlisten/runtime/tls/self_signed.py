@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 
 from fastlisten.private_files import make_once
-from fastlisten.runtime.pem import Pair, PemError, read_source
+from fastlisten.runtime.tls.pem import Pair, PemError, read_source
 
 __all__ = [
     "FILE_NAME",

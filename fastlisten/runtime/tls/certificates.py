@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fastlisten.config import Config, ListenerSettings
 from fastlisten.config.text import quote
 from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.runtime.certificate_reports import (
+from fastlisten.runtime.tls.certificate_reports import (
     SELF_SIGNED,
     BrokenError,
     Id,
@@ -21,8 +21,8 @@ from fastlisten.runtime.certificate_reports import (
     name_of,
     needed_by,
 )
-from fastlisten.runtime.contexts import Front, Recipe, speaks
-from fastlisten.runtime.pem import (
+from fastlisten.runtime.tls.contexts import Front, Recipe, speaks
+from fastlisten.runtime.tls.pem import (
     Pair,
     PemError,
     authorities,
@@ -30,7 +30,7 @@ from fastlisten.runtime.pem import (
     read_source,
     source_file,
 )
-from fastlisten.runtime.self_signed import MissingLibraryError, keep, try_to_keep
+from fastlisten.runtime.tls.self_signed import MissingLibraryError, keep, try_to_keep
 
 __all__ = ["Certificates", "Reread"]
 

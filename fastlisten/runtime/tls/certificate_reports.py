@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fastlisten.config import Config, ListenerSettings
 from fastlisten.config.text import quote
 from fastlisten.errors import Problem
-from fastlisten.runtime.pem import Pair, source_file
+from fastlisten.runtime.tls.pem import Pair, source_file
 
 __all__ = ["SELF_SIGNED", "BrokenError", "Id", "Reports", "name_of", "needed_by"]
 

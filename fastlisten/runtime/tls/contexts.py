@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from fastlisten.config import ListenerSettings
 from fastlisten.config.values_tls import TLS12_SUITES, TLS13_SUITES
-from fastlisten.runtime.pem import Pair
+from fastlisten.runtime.tls.pem import Pair
 
 __all__ = ["Front", "Recipe", "speaks"]
 

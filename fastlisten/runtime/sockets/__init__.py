@@ -1,0 +1,1 @@
+"""Listening sockets: made, set up and bound from a configuration's binds, or inherited."""

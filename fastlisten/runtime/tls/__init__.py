@@ -1,0 +1,1 @@
+"""Certificates and contexts: what a configuration's TLS keys make of files and of Python's ssl."""
