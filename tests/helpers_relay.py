@@ -20,7 +20,7 @@ from typing import Any
 from helpers_mail import cheap_hash
 from smtp_harness import Served, serve
 
-from fastlisten.config.values_network import Endpoint
+from fastlisten.config.values.network import Endpoint
 
 USERS = f"""
 [account."alice@example.org"]

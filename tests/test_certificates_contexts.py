@@ -13,7 +13,7 @@ from serving import on_loops
 
 import fastlisten
 from fastlisten._tls import use_memory
-from fastlisten.config.values_tls import TLS12_SUITES
+from fastlisten.config.values.tls import TLS12_SUITES
 from fastlisten.runtime.tls.contexts import Front, Recipe, speaks
 from fastlisten.runtime.tls.pem import Pair
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlisten.config import Bind
-from fastlisten.config.binds import parse_bind
-from fastlisten.config.grammar import BadValueError
+from fastlisten.config.values.binds import parse_bind
+from fastlisten.config.values.grammar import BadValueError
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from config_helpers import HOST
 
 from fastlisten.config import loads
 from fastlisten.config.document_options import document, main
-from fastlisten.config.options import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 

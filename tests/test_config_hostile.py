@@ -23,8 +23,8 @@ from config_helpers import (
 )
 
 from fastlisten.config import loads
-from fastlisten.config.options import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.suggest import likely
 from fastlisten.errors import ConfigurationError
 from fastlisten.mail.accounts import Roster
@@ -104,7 +104,7 @@ def test_twice_as_much_is_twice_as_much_work(shape: str) -> None:
 def test_a_million_macros(text: str) -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
-        "from fastlisten.config.grammar import BadValueError\n"
+        "from fastlisten.config.values.grammar import BadValueError\n"
         "from fastlisten.config.macros import expand\n"
         "n = 1_000_000\n"
         f"try: expand({text}, {{'X': ''}}, '/')\n"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fastlisten.config import Config, loads
 from fastlisten.config.load import default_text
-from fastlisten.config.options import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.text import dotted, quote
 from fastlisten.config.write import to_plain, to_toml
 from fastlisten.errors import ConfigurationError

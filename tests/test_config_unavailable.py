@@ -6,7 +6,7 @@ import pytest
 from config_helpers import host_with, listener_table, load_text
 
 from fastlisten.config import default_config
-from fastlisten.config.options import LISTENER_OPTIONS
+from fastlisten.config.rows.listener import LISTENER_OPTIONS
 from fastlisten.option import Option
 
 CERTIFICATE = "[certificate.x]\ncert = 'file:///x'\nprivate-key = 'file:///x'\n"

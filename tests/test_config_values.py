@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlisten.config import Endpoint, Rate, ServerName
-from fastlisten.config.grammar import BadValueError, format_duration, parse_duration
-from fastlisten.config.kinds import KINDS, describe, plain, write
-from fastlisten.config.options import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
+from fastlisten.config.values.grammar import BadValueError, format_duration, parse_duration
+from fastlisten.config.values.kinds import KINDS, describe, plain, write
 from fastlisten.option import Option
 
 ROWS = {

@@ -12,7 +12,7 @@ from helpers_relay import FOREIGN, Relay, client_of, rcpt, relaying, serving, se
 from smtp_harness import MAIL, settle
 
 from fastlisten.config import loads
-from fastlisten.config.values_network import Endpoint
+from fastlisten.config.values.network import Endpoint
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.smtp.settings import OPTIONS
 from fastlisten.mail.relay.relay import RelaySettings, _context, relay_of

@@ -14,8 +14,8 @@ from typing import Literal, TextIO
 from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 from fastlisten.cli.effective import print_effective
 from fastlisten.config import Bind, Config, ListenerSettings
-from fastlisten.config.kinds import write
 from fastlisten.config.text import quote
+from fastlisten.config.values.kinds import write
 from fastlisten.config.write import to_plain, to_toml
 
 __all__ = ["run"]

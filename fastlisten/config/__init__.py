@@ -9,9 +9,9 @@ machine comes in through `Host`. Data goes one way: text, document, drafts, `Con
 from fastlisten.config.host import Host
 from fastlisten.config.load import default_config, load, loads
 from fastlisten.config.settings import Bind, Certificate, Config, ListenerSettings
-from fastlisten.config.sockets import SocketSetting, socket_options
-from fastlisten.config.values_network import Endpoint, Rate
-from fastlisten.config.values_tls import ServerName
+from fastlisten.config.socket_options import SocketSetting, socket_options
+from fastlisten.config.values.network import Endpoint, Rate
+from fastlisten.config.values.tls import ServerName
 
 __all__ = [
     "Bind",

@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fastlisten.config.binds import (
+from fastlisten.config.document import Document
+from fastlisten.config.drafts import Draft
+from fastlisten.config.host import Host
+from fastlisten.config.protocols import WITHOUT_STARTTLS
+from fastlisten.config.settings import Certificate
+from fastlisten.config.text import Path, quote, show_value
+from fastlisten.config.values.binds import (
     find_overlaps,
     looks_like_port,
     parse_bind,
     set_v6only,
 )
-from fastlisten.config.document import Document
-from fastlisten.config.drafts import Draft
-from fastlisten.config.grammar import BadValueError
-from fastlisten.config.host import Host
-from fastlisten.config.protocols import WITHOUT_STARTTLS
-from fastlisten.config.settings import Certificate
-from fastlisten.config.text import Path, quote, show_value
-from fastlisten.config.values_tls import TLS13_SUITES
+from fastlisten.config.values.grammar import BadValueError
+from fastlisten.config.values.tls import TLS13_SUITES
 
 __all__ = [
     "check_binds",

@@ -5,9 +5,9 @@ Rules of this file: as of checks.py.
 
 from __future__ import annotations
 
-from fastlisten.config.binds import is_loopback
 from fastlisten.config.document import Document
 from fastlisten.config.drafts import Draft
+from fastlisten.config.values.binds import is_loopback
 
 __all__ = ["check_jmap"]
 

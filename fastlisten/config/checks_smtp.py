@@ -14,7 +14,7 @@ from typing import Any
 from fastlisten.config.checks import has_starttls
 from fastlisten.config.document import NOTHING, Document
 from fastlisten.config.drafts import Draft
-from fastlisten.config.values_network import Endpoint
+from fastlisten.config.values.network import Endpoint
 from fastlisten.handlers.smtp.settings import SUBMISSION_PORTS
 
 __all__ = ["check_relays", "check_smtp"]

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
-from fastlisten.config.grammar import format_duration
-from fastlisten.config.kinds import describe, write
 from fastlisten.config.load import default_text
-from fastlisten.config.options import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
+from fastlisten.config.values.grammar import format_duration
+from fastlisten.config.values.kinds import describe, write
 from fastlisten.option import Option
 
 __all__ = ["document", "main"]

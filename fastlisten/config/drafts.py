@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastlisten.config.grammar import BadValueError, text_of
-from fastlisten.config.options import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.protocols import (
     PROTOCOLS,
     Protocol,
@@ -19,9 +17,11 @@ from fastlisten.config.protocols import (
     registered,
 )
 from fastlisten.config.reader import Reader, Schema, Values
+from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.settings import Bind, server_path
 from fastlisten.config.suggest import likely, near
 from fastlisten.config.text import Path, quote
+from fastlisten.config.values.grammar import BadValueError, text_of
 from fastlisten.option import Option, Origin
 
 __all__ = ["Base", "Draft", "Drafts"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from fastlisten.config.grammar import BadValueError
 from fastlisten.config.text import show_value
+from fastlisten.config.values.grammar import BadValueError
 from fastlisten.files import read_file
 
 __all__ = ["expand", "read_text"]

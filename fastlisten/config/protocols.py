@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
-from fastlisten.config.kinds import KINDS
-from fastlisten.config.options import LISTENER_OPTIONS
+from fastlisten.config.rows.listener import LISTENER_OPTIONS
+from fastlisten.config.values.kinds import KINDS
 from fastlisten.handlers.http.settings import OPTIONS as HTTP_OPTIONS
 from fastlisten.handlers.smtp.settings import LMTP_OPTIONS
 from fastlisten.handlers.smtp.settings import OPTIONS as SMTP_OPTIONS

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastlisten.config.document import NOTHING, Document
-from fastlisten.config.grammar import BadValueError
 from fastlisten.config.host import Host
-from fastlisten.config.kinds import KINDS, describe
 from fastlisten.config.macros import expand
 from fastlisten.config.secret_names import Secret, gives_secret, hide_secrets, is_secret_name
 from fastlisten.config.suggest import likely, near
 from fastlisten.config.text import Path, dotted
+from fastlisten.config.values.grammar import BadValueError
+from fastlisten.config.values.kinds import KINDS, describe
 from fastlisten.option import Option
 
 __all__ = ["Reader", "Schema", "Values"]

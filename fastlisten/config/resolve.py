@@ -26,9 +26,9 @@ from fastlisten.config.checks_smtp import check_relays, check_smtp
 from fastlisten.config.document import Document
 from fastlisten.config.drafts import Draft, Drafts
 from fastlisten.config.host import Host
-from fastlisten.config.options import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.protocols import PROTOCOLS
 from fastlisten.config.reader import Reader, Schema, Values
+from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.settings import (
     Certificate,
     Config,

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from fastlisten.config.document import Document
-from fastlisten.config.options import LISTENER_OPTIONS, PROCESS_OPTIONS
+from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.secret_places import SecretPlaces, find_secrets
 from fastlisten.config.text import Path
 from fastlisten.config.unavailable import find_unavailable

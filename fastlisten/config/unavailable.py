@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastlisten.config.kinds import write
 from fastlisten.config.protocols import is_served
 from fastlisten.config.text import Path, quote
+from fastlisten.config.values.kinds import write
 from fastlisten.errors import Problem
 from fastlisten.option import Option
 

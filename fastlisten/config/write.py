@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fastlisten.config.kinds import KINDS, plain, write
-from fastlisten.config.options import CERTIFICATE_OPTIONS
+from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS
 from fastlisten.config.settings import Bind, Config, ListenerSettings
 from fastlisten.config.text import dotted, quote
+from fastlisten.config.values.kinds import KINDS, plain, write
 from fastlisten.option import Option
 
 __all__ = ["to_plain", "to_toml"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from fastlisten._tls import TlsSettings
 from fastlisten.config import Config, ListenerSettings
-from fastlisten.config.kinds import write
 from fastlisten.config.text import quote
+from fastlisten.config.values.kinds import write
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import Handler, HandlerSettings, SettingError
 from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastlisten.config import ListenerSettings
-from fastlisten.config.values_tls import TLS12_SUITES, TLS13_SUITES
+from fastlisten.config.values.tls import TLS12_SUITES, TLS13_SUITES
 from fastlisten.runtime.tls.pem import Pair
 
 __all__ = ["Front", "Recipe", "speaks"]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastlisten.config.grammar import Kind
 from fastlisten.config.secret_names import NOT_SHOWN, Secret
 from fastlisten.config.text import quote
-from fastlisten.config.values import SCALARS
-from fastlisten.config.values_network import NETWORK_KINDS
-from fastlisten.config.values_tls import TLS_KINDS
+from fastlisten.config.values.grammar import Kind
+from fastlisten.config.values.network import NETWORK_KINDS
+from fastlisten.config.values.scalars import SCALARS
+from fastlisten.config.values.tls import TLS_KINDS
 from fastlisten.option import Option
 
 __all__ = ["KINDS", "describe", "plain", "write"]

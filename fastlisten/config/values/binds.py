@@ -11,9 +11,9 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from fastlisten.config.grammar import BadValueError
 from fastlisten.config.settings import Bind
 from fastlisten.config.text import quote, show_value
+from fastlisten.config.values.grammar import BadValueError
 from fastlisten.hostnames import is_hostname
 
 __all__ = ["find_overlaps", "is_loopback", "looks_like_port", "parse_bind", "set_v6only"]

@@ -2,8 +2,8 @@
 
 Rules of this file: a parser looks at one value and its row and at nothing else; it returns the
 typed value or raises `BadValueError`, never anything else. Writers turn a typed value back into
-TOML that parses to the same value. Grammars of addresses and of TLS are in `values_network.py`
-and `values_tls.py`; `kinds.py` joins all.
+TOML that parses to the same value. Grammars of addresses and of TLS are in `network.py`
+and `tls.py`; `kinds.py` joins all.
 
 Booleans and integers may be strings, because macros only make strings.
 """
@@ -14,7 +14,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from fastlisten.config.grammar import (
+from fastlisten.config.secret_names import NOT_SHOWN, Secret
+from fastlisten.config.text import quote
+from fastlisten.config.values.grammar import (
     NUMBER,
     BadValueError,
     Kind,
@@ -22,8 +24,6 @@ from fastlisten.config.grammar import (
     parse_duration,
     text_of,
 )
-from fastlisten.config.secret_names import NOT_SHOWN, Secret
-from fastlisten.config.text import quote
 from fastlisten.mail.address import AddressError, parse_mailbox
 from fastlisten.option import Option
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastlisten.config.grammar import (
+from fastlisten.config.text import quote, show_value
+from fastlisten.config.values.grammar import (
     BadValueError,
     Kind,
     format_duration,
@@ -18,7 +19,6 @@ from fastlisten.config.grammar import (
     strings,
     text_of,
 )
-from fastlisten.config.text import quote, show_value
 from fastlisten.hostnames import is_hostname
 from fastlisten.option import Option
 

@@ -10,12 +10,12 @@ listeners override, ``process`` is a property of the whole process whose key is 
 
 from __future__ import annotations
 
-from fastlisten.config.options_process import (
+from fastlisten.config.rows.process import (
     CERTIFICATE_OPTIONS,
     GREETING_MAXIMUM,
     PROCESS_OPTIONS,
 )
-from fastlisten.config.options_socket import SOCKET_OPTIONS
+from fastlisten.config.rows.socket import SOCKET_OPTIONS
 from fastlisten.option import Option
 
 __all__ = ["CERTIFICATE_OPTIONS", "LISTENER_OPTIONS", "PROCESS_OPTIONS"]

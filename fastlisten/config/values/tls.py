@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastlisten.config.grammar import BadValueError, Kind, strings, text_of
 from fastlisten.config.suggest import likely
 from fastlisten.config.text import quote, show_value
+from fastlisten.config.values.grammar import BadValueError, Kind, strings, text_of
 from fastlisten.hostnames import is_hostname
 from fastlisten.option import Option
 
