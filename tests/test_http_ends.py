@@ -347,7 +347,7 @@ async def test_a_body_may_come_to_its_end_in_a_drain() -> None:
 
 @on_loops
 async def test_what_does_not_end_is_cut(monkeypatch: Any) -> None:
-    monkeypatch.setattr("fastlisten.handlers.http._TASK_PATIENCE", 0.1)
+    monkeypatch.setattr("fastlisten.handlers.http.handler._TASK_PATIENCE", 0.1)
     app = App()
     async with serving_app(app, drain_timeout=0.1) as served:
         reader, writer = await asyncio.open_connection(served.host, served.port)
@@ -386,7 +386,7 @@ async def test_tasks_that_outlive_their_connections_are_waited_for() -> None:
 async def test_and_cancelled_when_they_do_not_end(
     monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastlisten.handlers.http._TASK_PATIENCE", 0.1)
+    monkeypatch.setattr("fastlisten.handlers.http.handler._TASK_PATIENCE", 0.1)
     app = App()
     async with (
         serving_app(app, drain_timeout=0.05) as served,

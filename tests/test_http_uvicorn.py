@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
-from fastlisten.handlers import http
+from fastlisten.handlers.http import handler as http
 from fastlisten.handlers.base import SettingError
 
 PROJECT = Path(__file__).parent.parent / "pyproject.toml"

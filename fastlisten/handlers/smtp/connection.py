@@ -34,7 +34,7 @@ from fastlisten.mail.logins import LoginsBusyError
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
-    from fastlisten.handlers.smtp import SmtpHandler
+    from fastlisten.handlers.smtp.handler import SmtpHandler
 
 __all__ = ["SmtpConnection"]
 

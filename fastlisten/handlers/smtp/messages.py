@@ -38,7 +38,7 @@ from fastlisten.mail.relay.relay_replies import RelayRefused
 from fastlisten.mail.relay.source import Source
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.smtp import SmtpHandler
+    from fastlisten.handlers.smtp.handler import SmtpHandler
     from fastlisten.mail.relay.outgoing import Outgoing
 
 __all__ = ["Messages"]
