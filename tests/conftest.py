@@ -1,39 +1,33 @@
 """What several test files share: the axis of event loops, and the count of open descriptors.
 
 Rules of this file: fixtures only, none of them automatic, and the two modules that have to be
-imported first. Helpers that are not fixtures stand in ``helpers_*.py`` beside the tests that use
-them.
+imported first. Helpers that are not fixtures stand in ``support/``.
 """
 
 from __future__ import annotations
 
 # isort: off
-from isolation import pytest_sessionfinish, pytest_terminal_summary, pytest_unconfigure  # noqa: F401
+from support.isolation import pytest_sessionfinish, pytest_terminal_summary, pytest_unconfigure  # noqa: F401
 
 # isort: on
 import asyncio
 import gc
-import os
 from collections.abc import Callable, Iterator
 
-import hypothesis_profiles  # noqa: F401  (sets the profile of property-based tests)
 import pytest
 import uvloop
+from support import hypothesis_profiles  # noqa: F401  (sets the profile of property-based tests)
+from support.descriptors import open_descriptors
+from support.loops import LOOPS
 
 pytest.register_assert_rewrite(
-    "helpers_clients",
-    "helpers_connection",
-    "helpers_event_loop",
-    "helpers_tls",
-    "helpers_tls_client",
-    "helpers_tls_core",
+    "support.clients",
+    "support.connection",
+    "support.event_loop",
+    "support.tls",
+    "support.tls_client",
+    "support.tls_core",
 )
-
-#: Every test of the native core runs on each: the core nests in the loop, and loops differ.
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.SelectorEventLoop,
-    "uvloop": uvloop.new_event_loop,
-}
 
 # libuv opens a pipe for the whole process with its first loop; no test shall count it as its own.
 uvloop.new_event_loop().close()
@@ -43,17 +37,6 @@ uvloop.new_event_loop().close()
 def loop_factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
     """Return what makes an event loop: asyncio's selector loop, then uvloop's."""
     return LOOPS[request.param]
-
-
-def open_descriptors() -> dict[int, str]:
-    """Return the open descriptors of this process and what each refers to."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            continue  # the directory that was being listed
-    return found
 
 
 @pytest.fixture(scope="session")

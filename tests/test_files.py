@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from config_helpers import HOST, listener_table
+from support.config import HOST, listener_table
 
 from fastlisten.cli import account, check, show
 from fastlisten.config import load, loads

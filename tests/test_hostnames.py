@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from config_helpers import HOST, host_with, listener_table, load_text, only_problem
-from serving import program
+from support.config import HOST, host_with, listener_table, load_text, only_problem
+from support.serving import program
 
 from fastlisten import hostnames
 from fastlisten.hostnames import full_name, is_hostname

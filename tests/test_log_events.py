@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from serving import PATIENCE, program, run
+from support.serving import PATIENCE, program, run
 
 import fastlisten
 from fastlisten.log_events import EVENTS

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytest
-from serving import connect, needs_ipv6, on_loops, read_all, read_some, soon
-from serving_handlers import Echo, LazyEcho, NotReady, shout
+from support.serving import connect, needs_ipv6, on_loops, read_all, read_some, soon
+from support.serving_handlers import Echo, LazyEcho, NotReady, shout
 
 import fastlisten
 from fastlisten import ConnectionInfo, Handler, HandlerSettings, State
@@ -88,7 +88,7 @@ async def test_a_protocol_in_ten_lines() -> None:
 
 @on_loops
 async def test_a_name() -> None:
-    async with serve("serving_handlers:LazyEcho") as served:
+    async with serve("support.serving_handlers:LazyEcho") as served:
         with await connect(served.host, served.port) as client:
             assert await read_some(client, 6) == b"hello\n"
 
@@ -219,7 +219,7 @@ async def test_what_cannot_be_served() -> None:
     with pytest.raises(HandlerNotFoundError):
         await enter("gopher")
     with pytest.raises(HandlerNotFoundError):
-        await enter("serving_handlers:Nothing")
+        await enter("support.serving_handlers:Nothing")
     with pytest.raises(HandlerNotFoundError):
         await enter(lambda reader, writer: None)
     with pytest.raises(RuntimeError, match="the store is not there"):

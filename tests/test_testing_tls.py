@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from certificate_files import authority, write
-from helpers_serve_tls import context
-from serving import connect, needs_ipv6, on_loops, read_all, read_some, soon
-from serving_handlers import Echo, LazyEcho, shout
-from test_certificates_self_signed import no_library  # noqa: F401  (a fixture)
-from tls_handlers import Greet, Tell, upgrade
+from support.certificate_files import authority, write
+from support.serve_tls import context
+from support.serving import connect, needs_ipv6, on_loops, read_all, read_some, soon
+from support.serving_handlers import Echo, LazyEcho, shout
+from support.tls_handlers import Greet, Tell, upgrade
+from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 
 from fastlisten import HandlerSettings
 from fastlisten._tls import TlsSettings

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection: uvicorn's protocol between the core's transport and the application.
 
 Rules of this file: all that leans on uvicorn's protocol class, which is no promised interface, is
-here and in websocket.py; tests/test_http_uvicorn.py names what it must have. What a request
+here and in websocket.py; tests/http/test_http_uvicorn.py names what it must have. What a request
 may look like is framing.py's, what an application may do exchange.py's.
 
     input --slices--> RequestReader --events--> H11Protocol --cycle--> Exchange --> application

@@ -1,0 +1,454 @@
+"""Signals mean the same from the first moment of `fastlisten serve` to its last.
+
+Rules of this file: a signal is sent when the program has said where it is, never after a time.
+Everything is tried as PID 1 of a namespace, too, as in a container: there the system drops what
+has no handler, where it would otherwise end the process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.process import CONFIG, staged
+from support.serving import PATIENCE, clean_environment, program, run, until
+
+STOPS = [signal.SIGTERM, signal.SIGINT]
+OTHERS = [signal.SIGUSR1, signal.SIGUSR2]
+
+_PID_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def _can_be_pid_1() -> bool:
+    if os.geteuid() != 0:
+        return False
+    try:
+        return subprocess.run([*_PID_1, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+WRAPPERS = pytest.mark.parametrize(
+    "wrapper",
+    [
+        pytest.param((), id="process"),
+        pytest.param(
+            _PID_1,
+            id="PID 1",
+            marks=[
+                pytest.mark.netns,
+                pytest.mark.skipif(not _can_be_pid_1(), reason="needs root and PID namespaces"),
+            ],
+        ),
+    ],
+)
+
+#: Where the program is, and how it gets there; each would take for ever.
+STAGES = {
+    "the application is imported": """
+        here("x")
+        time.sleep(600)
+    """,
+    "an extension waits without looking": """
+        import ctypes
+        here("x")
+        while True:
+            ctypes.CDLL(None).usleep(1000)
+    """,
+    "an extension never looks": """
+        import ctypes, threading
+        import fastlisten.cli.signals
+        fastlisten.cli.signals.PATIENCE = 0.1
+        mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+        lock(mutex)
+        def look():
+            while "futex" not in open(f"/proc/self/task/{os.getpid()}/wchan").read():
+                pass
+            here("x")
+        threading.Thread(target=look, daemon=True).start()
+        lock(mutex)
+    """,
+    "an import that failed is tried again": """
+        import fastlisten.cli.signals
+        fastlisten.cli.signals.PATIENCE = 0.1
+        try:
+            here("x")
+            time.sleep(600)
+        except BaseException:
+            while True:
+                time.sleep(600)
+    """,
+    "an exception in a finalizer is lost": """
+        class Slow:
+            def __del__(self):
+                here("x")
+                time.sleep(600)
+        Slow()
+        here("not stopped")
+    """,
+    "the application starts": """
+        async def lifespan():
+            import asyncio
+            here("x")
+            await asyncio.sleep(600)
+    """,
+    "the application starts and blocks the loop": """
+        import fastlisten.cli.signals
+        fastlisten.cli.signals.PATIENCE = 0.1
+        async def lifespan():
+            here("x")
+            time.sleep(600)
+    """,
+    "the application starts and swallows what ends it": """
+        import asyncio
+        async def lifespan():
+            os.kill(os.getpid(), signal.SIGTERM)
+            while True:
+                try:
+                    await asyncio.sleep(600)
+                except asyncio.CancelledError:
+                    here("x")
+    """,
+}
+
+
+@WRAPPERS
+@pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stop_ends_a_start(
+    tmp_path: Path, stage: str, number: signal.Signals, wrapper: tuple[str, ...]
+) -> None:
+    with staged(tmp_path, STAGES[stage], wrapper=wrapper) as one:
+        assert one.reached() == "x"
+        one.program.signal(number)
+        assert one.program.ended() == 0
+        assert one.reached() in ("", "not stopped")
+        assert one.program.out == ""
+        # Python tells of exceptions in finalizers.
+        assert ("Traceback" in one.program.err) == ("finalizer" in stage)
+
+
+@WRAPPERS
+@pytest.mark.parametrize("name", ["argparse", "uvloop"])
+def test_a_stop_ends_it_before_anything_of_its_own_is_imported(
+    tmp_path: Path, name: str, wrapper: tuple[str, ...]
+) -> None:
+    """Two modules that the program imports, one of them before it reads its arguments."""
+    source = "here('x')\ntime.sleep(600)\n"
+    text = CONFIG.replace('app = "staged:app"\n', "")
+    with staged(tmp_path, source, text=text, name=name, wrapper=wrapper) as one:
+        assert one.reached() == "x"
+        one.program.signal()
+        assert one.program.ended() == 0
+        assert one.program.err == "SIGTERM: stopped while starting\n"
+
+
+def test_aiosmtpd_s_classes_are_imported_with_signals_in_hand(tmp_path: Path) -> None:
+    text = CONFIG.replace('"http"', '"smtp"').replace(
+        'app = "staged:app"', 'smtp.aiosmtpd-handler = "staged:H"'
+    )
+    source = """
+        class H:
+            def __init__(self):
+                here("made")
+                time.sleep(600)
+            async def handle_DATA(self, server, session, envelope):
+                return "250 OK"
+    """
+    with staged(tmp_path, source, text=text) as one:
+        assert one.reached() == "made"
+        one.program.signal()
+        assert one.program.ended() == 0
+        assert "Traceback" not in one.program.err
+
+
+def test_what_the_application_has_begun_is_ended(tmp_path: Path) -> None:
+    """A stop is an exception: `finally` blocks run, and functions of atexit."""
+    source = """
+        import atexit
+        atexit.register(here, "atexit")
+        try:
+            here("x")
+            time.sleep(600)
+        finally:
+            here("finally")
+    """
+    with staged(tmp_path, source) as one:
+        assert one.reached() == "x"
+        one.program.signal()
+        assert [one.reached() for _ in range(3)] == ["finally", "atexit", ""]
+        assert one.program.ended() == 0
+        assert one.program.err == "SIGTERM: stopped while starting\n"
+
+
+@WRAPPERS
+def test_a_second_stop_ends_a_start_at_once(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
+    source = """
+        import fastlisten.cli.signals
+        fastlisten.cli.signals.PATIENCE = 600
+        try:
+            here("x")
+            time.sleep(600)
+        finally:
+            here("finally")
+            while True:
+                try:
+                    time.sleep(600)
+                except BaseException:
+                    pass
+    """
+    with staged(tmp_path, source, wrapper=wrapper) as one:
+        assert one.reached() == "x"
+        one.program.signal()
+        assert one.reached() == "finally"
+        one.program.signal()
+        assert one.program.ended() == 0
+
+
+#: Stages that wait for the test, and what the program does after them.
+PAUSES = {
+    "imported": 'pause("x")',
+    "starting": 'async def lifespan():\n    pause("x")',
+}
+
+
+@WRAPPERS
+@pytest.mark.parametrize("stage", PAUSES)
+def test_hup_in_a_start_is_done_after_it(
+    tmp_path: Path, stage: str, wrapper: tuple[str, ...]
+) -> None:
+    with staged(tmp_path, PAUSES[stage], wrapper=wrapper) as one:
+        assert one.reached() == "x"
+        one.program.signal(signal.SIGHUP)
+        one.program.signal(signal.SIGHUP)
+        assert "SIGHUP" not in one.program.err
+        one.go_on()
+        until(lambda: one.program.addresses, "the start")
+        until(lambda: "nothing has changed" in one.program.err, "the reload")
+        assert one.program.stop() == 0
+        assert one.program.err.count("SIGHUP: reading certificates again") == 1
+
+
+@WRAPPERS
+@pytest.mark.parametrize("stage", PAUSES)
+@pytest.mark.parametrize("number", OTHERS, ids=lambda number: number.name)
+def test_usr_in_a_start_is_logged(
+    tmp_path: Path, number: signal.Signals, stage: str, wrapper: tuple[str, ...]
+) -> None:
+    with staged(tmp_path, PAUSES[stage], wrapper=wrapper) as one:
+        assert one.reached() == "x"
+        one.program.signal(number)
+        one.go_on()
+        until(lambda: one.program.addresses, "the start")
+        until(lambda: f"INFO fastlisten: {number.name}: ignored\n" in one.program.err, "the line")
+        assert one.program.stop() == 0
+
+
+def without_uvloop(directory: Path) -> dict[str, str]:
+    (directory / "modules").mkdir()
+    (directory / "modules" / "uvloop.py").write_text("raise ImportError('not here')\n")
+    path = f"{directory / 'modules'}{os.pathsep}{clean_environment()['PYTHONPATH']}"
+    return {"PYTHONPATH": path}
+
+
+@pytest.mark.parametrize("uvloop", [True, False], ids=["uvloop", "asyncio"])
+@pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
+def test_signals_while_it_serves_and_drains(
+    tmp_path: Path, uvloop: bool, number: signal.Signals
+) -> None:
+    environ = {} if uvloop else without_uvloop(tmp_path)
+    text = '[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\ntls.enable = false\n'
+    with program(tmp_path, text, environ=environ) as started:
+
+        def logged(name: signal.Signals, line: str) -> None:
+            before = started.err.count(line)
+            started.signal(name)
+            until(lambda: started.err.count(line) == before + 1, line)
+
+        logged(signal.SIGUSR1, "SIGUSR1: ignored")
+        logged(signal.SIGUSR2, "SIGUSR2: ignored")
+        logged(signal.SIGHUP, "nothing has changed")
+        with socket.create_connection(("127.0.0.1", started.port()), PATIENCE) as client:
+            file = client.makefile("rwb")
+            file.readline()
+            for command in (b"LHLO", b"EHLO c", b"MAIL FROM:<>", b"RCPT TO:<alice@example.org>"):
+                file.write(command + b"\r\n")
+                file.flush()
+                while file.readline()[3:4] == b"-":
+                    pass
+            file.write(b"DATA\r\n")
+            file.flush()
+            assert file.readline().startswith(b"354")
+            logged(number, f"{number.name}: draining")
+            logged(signal.SIGUSR1, "SIGUSR1: ignored")
+            logged(signal.SIGHUP, "nothing has changed")
+            logged(number, f"{number.name}: closing at once")
+            assert started.ended() == 0
+            file.close()
+    assert "Traceback" not in started.err
+
+
+@pytest.mark.parametrize("uvloop", [True, False], ids=["uvloop", "asyncio"])
+def test_a_signal_wakes_a_loop_that_is_about_to_sleep(tmp_path: Path, uvloop: bool) -> None:
+    """Python's own handlers run between instructions; only what it writes ends an epoll_wait."""
+    source = """
+        async def lifespan():
+            fd = signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+            here("woken" if fd != -1 else "asleep")
+            here("uvloop" if "uvloop" in sys.modules else "asyncio")
+    """
+    environ = {} if uvloop else without_uvloop(tmp_path)
+    with staged(tmp_path, source, environ=environ) as one:
+        assert one.reached() == "woken"
+        assert one.reached() == ("uvloop" if uvloop else "asyncio")
+        until(lambda: one.program.addresses, "the start")
+        assert one.program.stop() == 0
+
+
+#: The loop has been closed: Python calls what waits for its end, or takes apart its modules and has
+#: given up its handlers.
+ENDS = {
+    "atexit": """
+        import atexit
+        atexit.register(pause, "ending")
+    """,
+    "modules": """
+        class Late:
+            def __del__(self, say=os.write, said=int(os.environ["SAID"]),
+                        hear=os.read, heard=int(os.environ["HEARD"])):
+                say(said, b"ending\\n")
+                hear(heard, 1)
+        late = Late()
+    """,
+}
+
+
+@WRAPPERS
+@pytest.mark.parametrize("end", ENDS)
+def test_signals_when_everything_has_ended(
+    tmp_path: Path, end: str, wrapper: tuple[str, ...]
+) -> None:
+    with staged(tmp_path, ENDS[end], wrapper=wrapper) as one:
+        until(lambda: one.program.addresses, "the start")
+        one.program.signal()
+        assert one.reached() == "ending"
+        for number in (*OTHERS, signal.SIGHUP, signal.SIGTERM):
+            one.program.signal(number)
+        one.go_on()
+        assert one.program.ended() == 0
+        assert "Traceback" not in one.program.err
+
+
+@WRAPPERS
+def test_an_end_that_hangs_is_cut_short(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
+    source = """
+        import atexit
+        import fastlisten.cli.signals
+        fastlisten.cli.signals.PATIENCE = 600
+        atexit.register(time.sleep, 600)
+        atexit.register(here, "ending")
+    """
+    with staged(tmp_path, source, wrapper=wrapper) as one:
+        until(lambda: one.program.addresses, "the start")
+        one.program.signal()
+        assert one.reached() == "ending"
+        one.program.signal()
+        one.program.signal(signal.SIGINT)
+        assert one.program.ended() == 0
+
+
+def test_children_have_the_signals_that_the_program_was_given(tmp_path: Path) -> None:
+    """Ignored ones are inherited by programs, handlers by forks: neither has been left behind."""
+    source = """
+        import subprocess
+        status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True).stdout
+        ignored = next(line for line in status.split("\\n") if line.startswith("SigIgn"))
+        here(ignored.split()[1])
+        if os.fork() == 0:
+            here("waiting")
+            time.sleep(600)
+            here("not ended")
+        else:
+            _, status = os.wait()
+            here(str(os.WTERMSIG(status)))
+            time.sleep(600)
+    """
+    with staged(tmp_path, source) as one:
+        ignored = int(one.reached(), 16)
+        for number in (*STOPS, *OTHERS, signal.SIGHUP):
+            assert not ignored & 1 << number - 1
+        assert one.reached() == "waiting"
+        os.kill(one.program.pid, signal.SIGTERM)  # the last of the chain: the fork
+        assert one.reached() == str(int(signal.SIGTERM))
+        one.program.signal()
+        assert one.program.ended() == 0
+
+
+def test_the_application_s_own_handlers_of_other_signals_stay(tmp_path: Path) -> None:
+    source = """
+        signal.signal(signal.SIGUSR1, lambda *_: here("mine"))
+        signal.signal(signal.SIGTERM, lambda *_: here("mine"))
+    """
+    with staged(tmp_path, source) as one:
+        until(lambda: one.program.addresses, "the start")
+        one.program.signal(signal.SIGUSR1)
+        assert one.reached() == "mine"
+        one.program.signal()
+        assert one.reached() == ""
+        assert one.program.ended() == 0
+
+
+def test_an_application_that_ends_the_process_has_its_exit_code(tmp_path: Path) -> None:
+    with staged(tmp_path, "sys.exit('no licence')") as one:
+        assert one.program.ended() == 1
+        assert one.program.err == "no licence\n"
+
+
+def test_other_commands_end_by_the_signal() -> None:
+    source = """
+import os, signal, sys
+import fastlisten.cli.check as check
+check.run = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+from fastlisten.cli.main import main
+sys.argv[1:] = ["check"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=clean_environment(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+def test_a_library_s_signals_are_left_alone() -> None:
+    """Neither importing nor calling the command line with arguments takes over anything."""
+    source = """
+import signal
+before = [signal.getsignal(n) for n in signal.valid_signals()]
+import fastlisten
+from fastlisten.cli.main import main
+fastlisten.Server, fastlisten.new_event_loop().close()
+main(["serve", "/nothing.toml"])
+assert [signal.getsignal(n) for n in signal.valid_signals()] == before
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=clean_environment(), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_version_needs_no_server() -> None:
+    """What is imported before signals are in hand is the package's names and nothing of it."""
+    done = run("--version", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    imported = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+    ours = [name for name in imported if name.startswith("fastlisten")]
+    assert "fastlisten.cli.signals" in ours
+    before = imported[: imported.index("fastlisten.cli.signals")]
+    assert [name for name in before if name in ("asyncio", "uvloop", "ssl", "argparse")] == []
+    assert not [name for name in imported if name in ("asyncio", "uvloop")]

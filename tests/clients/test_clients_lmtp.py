@@ -1,0 +1,112 @@
+"""LMTP clients against `fastlisten serve`: swaks, smtp-source -L, on TCP and on a Unix socket.
+
+What LMTP is about is one reply for each recipient; smtplib's LMTP reads one for all of them and
+proves nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from support.clients import ALICE, BOB, CAROL, CROWD, HOST, PLAIN, SENDER, Mail, run, serving
+from support.serving import external
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
+    with serving(tmp_path_factory.mktemp("mail"), "lmtp") as mail:
+        yield mail
+
+
+@pytest.fixture
+def mail(server: Mail) -> Mail:
+    server.forget()
+    return server
+
+
+def swaks(mail: Mail, protocol: str, place: str, *recipients: str, expect: int = 0) -> str:
+    """Send the plain message to some recipients; return what was said."""
+    where = {
+        "tcp": ("--server", HOST, "--port", str(mail.port("lmtp"))),
+        "unix": ("--socket", str(mail.socket("lmtp"))),
+    }[place]
+    done = run(
+        *("swaks", "--protocol", protocol, "--helo", "client.example.com", *where),
+        *("--from", SENDER, "--to", ",".join(recipients)),
+        *("--data", f"@{mail.directory / 'plain'}"),
+        expect=(expect,),
+    )
+    return done.stdout.decode()
+
+
+@external("swaks")
+@pytest.mark.parametrize("place", ["tcp", "unix"])
+@pytest.mark.parametrize("protocol", ["LMTP", "LMTPS"])
+def test_swaks(mail: Mail, protocol: str, place: str) -> None:
+    """Several recipients, one unknown, one for whom this is not the server, one twice."""
+    said = swaks(
+        mail, protocol, place, ALICE, "nobody@example.org", BOB, ALICE, "x@example.net", CAROL
+    )
+    assert "<-  220 mx.example.org LMTP" in said
+    assert " -> LHLO client.example.com\n" in said
+    # What comes after the dot, up to the QUIT.
+    final = said.rpartition("> .\n")[2].partition("> QUIT")[0]
+    assert len(re.findall(r"^<.  250 2\.\d\.\d .*$", final, re.MULTILINE)) == 4
+    assert len(re.findall(r"^<", final, re.MULTILINE)) == 4
+    assert re.search(r"^<.\* 550 5\.1\.1 ", said, re.MULTILINE)
+    assert re.search(r"^<.\* 550 5\.7\.1 ", said, re.MULTILINE)
+    assert mail.everything() == {ALICE: 1, BOB: 1, CAROL: 1}
+    for account in (ALICE, BOB, CAROL):
+        trace, content = mail.the_one(account)
+        assert content == PLAIN
+        assert f" with {protocol} id " in trace
+        assert trace.startswith(f"Return-Path: <{SENDER}>\n")
+
+
+@external("swaks")
+def test_swaks_without_any_recipient(mail: Mail) -> None:
+    said = swaks(mail, "LMTP", "tcp", "nobody@example.org", "nobody@example.net", expect=24)
+    assert "> DATA" not in said
+    assert mail.everything() == {}
+
+
+@external("swaks")
+def test_swaks_speaks_the_wrong_protocol(mail: Mail) -> None:
+    done = run(
+        *("swaks", "--protocol", "ESMTP", "--server", HOST, "--port", str(mail.port("lmtp"))),
+        *("--from", SENDER, "--to", ALICE),
+        expect=(22,),
+    )
+    assert b"<** 500 5." in done.stdout
+    assert mail.everything() == {}
+
+
+@external("smtp-source")
+@pytest.mark.parametrize("disconnect", [(), ("-d",)], ids=["connection-each", "connection-kept"])
+@pytest.mark.parametrize("place", ["tcp", "unix"])
+def test_smtp_source(mail: Mail, place: str, disconnect: tuple[str, ...]) -> None:
+    """-L: many sessions, every message to ten recipients, every one of them counted."""
+    where = mail.at("lmtp") if place == "tcp" else f"unix:{mail.socket('lmtp')}"
+    done = run(
+        *("smtp-source", "-L", "-c", "-s", "5", "-m", "20", "-r", str(len(CROWD)), "-l", "5000"),
+        *("-f", SENDER, "-t", CROWD[0], "-M", "client.example.com", *disconnect, where),
+    )
+    assert done.stderr == b""
+    assert done.stdout.split()[-1] == b"20"
+    assert mail.everything() == dict.fromkeys(CROWD, 20)
+    contents = {content for name in CROWD for content in mail.arrived(name)}
+    assert len(contents) == 20
+    for content in contents:
+        assert len(content.partition(b"\r\n\r\n")[2]) == 5002  # the last line end is its own
+    assert all(b" with LMTP id " in stored for stored in mail.stored(CROWD[3]))
+
+
+@external("smtp-source")
+def test_smtp_source_with_an_unknown_recipient(mail: Mail) -> None:
+    """It gives up at the first refusal; nothing of its message arrives."""
+    where = f"unix:{mail.socket('lmtp')}"
+    done = run("smtp-source", "-L", "-f", SENDER, "-t", "no@example.org", where, expect=(1,))
+    assert b"550 5.1.1" in done.stderr
+    assert mail.everything() == {}

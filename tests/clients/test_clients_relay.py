@@ -1,0 +1,185 @@
+"""Mail for others, all the way: swaks or curl, `fastlisten serve`, Postfix's smtp-sink.
+
+The relay is on a Unix socket, so that no port has to be free for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.clients import ALICE, BOB, HOST, PASSWORDS, PLAIN, SENDER, Mail, run, serving, which
+from support.programs import own_environment
+from support.serving import PATIENCE, external, until
+
+FOREIGN = "someone@example.net"
+
+LOGIN = ("--tls", "--auth", "PLAIN", "--auth-user", ALICE, "--auth-password", PASSWORDS[ALICE])
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A directory that smtp-sink can write into: it drops the privileges of root."""
+    directory = Path(tempfile.mkdtemp(prefix="sink"))
+    directory.chmod(0o777)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def server(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
+    more = f'[smtp]\nrelay = "unix:{place / "socket"}"\n'
+    with serving(tmp_path_factory.mktemp("mail"), "mx", "submission", more=more) as mail:
+        yield mail
+
+
+@pytest.fixture
+def mail(server: Mail) -> Mail:
+    server.forget()
+    return server
+
+
+@contextlib.contextmanager
+def smtp_sink(place: Path, *options: str) -> Iterator[None]:
+    """Run the relay; it writes each message into a file."""
+    path, sock = which("smtp-sink"), place / "socket"
+    assert path is not None
+    user = ("-u", "daemon") if os.geteuid() == 0 else ()
+    with subprocess.Popen(
+        [path, *user, *options, "-d", "message.", f"unix:{sock}", "100"],
+        cwd=place,
+        env=own_environment(),
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            until(lambda: sock.exists() or process.poll() is not None, "smtp-sink")
+            assert process.poll() is None, process.communicate()
+            yield
+        finally:
+            process.kill()
+            process.wait(PATIENCE)
+            sock.unlink(missing_ok=True)
+
+
+def taken(place: Path) -> list[tuple[list[str], bytes]]:
+    """Return recipients and content of what the relay has taken, and forget it."""
+    found = []
+    for path in place.glob("message.*"):
+        dump = path.read_bytes()
+        path.unlink()
+        # It writes LF, and an empty line at the end; our field comes behind its own.
+        assert dump.endswith(b"\n\n")
+        head = re.search(
+            rb"\AX-Client-Addr: (?:.*\n)*?Received: .*\n\tby smtp-sink (?:.*\n)*?"
+            rb"Received: .*\n(?:\t.*\n)*?\tby mx\.example\.org with (\w+) (?:.*\n\t)*.*\n",
+            dump,
+        )
+        assert head is not None, dump[:1000]
+        assert head[1] == b"ESMTPSA"
+        recipients = re.findall(rb"^X-Rcpt-Args: <(.*?)>", head[0], re.MULTILINE)
+        content = dump[head.end() : -1].replace(b"\n", b"\r\n")
+        found.append(([one.decode() for one in recipients], content))
+    return found
+
+
+def swaks(mail: Mail, listener: str, *options: str, expect: int = 0) -> str:
+    """Send the plain message with swaks; return what was said."""
+    done = run(
+        *("swaks", "--server", HOST, "--port", str(mail.port(listener)), "--helo", "me"),
+        *("--data", f"@{mail.directory / 'plain'}", *options),
+        expect=(expect,),
+    )
+    return done.stdout.decode()
+
+
+@external("smtp-sink")
+@external("swaks")
+@pytest.mark.parametrize("pipeline", [(), ("--pipeline",)], ids=["lockstep", "pipelined"])
+def test_swaks_sends_to_others_and_to_ours(
+    mail: Mail, place: Path, pipeline: tuple[str, ...]
+) -> None:
+    recipients = f"{FOREIGN},{BOB},other@example.net"
+    with smtp_sink(place):
+        said = swaks(mail, "submission", *LOGIN, "--from", ALICE, "--to", recipients, *pipeline)
+        assert "<~  250 2.0.0 " in said
+        assert taken(place) == [([FOREIGN, "other@example.net"], PLAIN)]
+        assert mail.everything() == {BOB: 1}
+        assert mail.the_one(BOB)[1] == PLAIN
+        # The server is no client of its own accord: nothing for others, nothing to the relay.
+        swaks(mail, "submission", *LOGIN, "--from", ALICE, "--to", BOB)
+        assert taken(place) == []
+
+
+@external("smtp-sink")
+@external("curl")
+def test_curl_sends_to_others(mail: Mail, place: Path) -> None:
+    """All octets but NUL, CR and LF: smtp-sink writes lines of C."""
+    octets = bytes(octet for octet in range(1, 256) if octet not in b"\r\n")
+    letter = b"Subject: octets\r\n\r\n.\r\n..\r\n.x\r\n" + octets + b"\r\n.\r\n"
+    with smtp_sink(place):
+        run(
+            *("curl", "--silent", "--show-error", "--ssl-reqd", "--cacert", mail.authority),
+            *("--user", f"{ALICE}:{PASSWORDS[ALICE]}", "--mail-from", ALICE),
+            *("--mail-rcpt", FOREIGN, "--upload-file", "-", f"smtp://{mail.at('submission')}/me"),
+            feed=letter,
+        )
+        assert taken(place) == [([FOREIGN], letter)]
+    assert mail.everything() == {}
+
+
+@external("smtp-sink")
+@external("swaks")
+def test_strangers_do_not_reach_the_relay(mail: Mail, place: Path) -> None:
+    with smtp_sink(place):
+        for options in ((), ("--tls",)):
+            said = swaks(mail, "mx", *options, "--from", SENDER, "--to", f"{FOREIGN},{BOB}")
+            assert re.search(r"^<.\* 550 5\.7\.1 ", said, re.MULTILINE)
+        assert taken(place) == []
+    assert mail.everything() == {BOB: 2}
+
+
+@external("smtp-sink")
+@external("swaks")
+@pytest.mark.parametrize(
+    ("options", "code", "delivered"),
+    [
+        (("-f", "RCPT"), r"5\d\d 5\.", 1),
+        (("-r", "MAIL"), r"4\d\d 4\.", 1),
+        (("-q", "CONNECT"), r"451 4\.4\.", 1),
+        (("-Q", "EHLO"), r"4\d\d 4\.", 1),
+        (("-f", "."), r"5\d\d 5\.", 0),
+        (("-q", "."), r"451 4\.4\.", 0),
+        (("-r", "DATA"), r"4\d\d 4\.", 0),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_the_relay_refuses(
+    mail: Mail, place: Path, options: tuple[str, ...], code: str, delivered: int
+) -> None:
+    """A recipient: the others get the message. The message: nobody does, here or there."""
+    with smtp_sink(place, *options):
+        said = swaks(
+            mail,
+            "submission",
+            *(*LOGIN, "--from", ALICE, "--to", f"{BOB},{FOREIGN}"),
+            expect=0 if delivered else 26,
+        )
+        assert re.search(rf"^<~\* {code}", said, re.MULTILINE), said
+        # What it refuses at the end it has written before.
+        assert len(taken(place)) == (options[1] == ".")
+    assert len(mail.stored(BOB)) == delivered
+
+
+@external("swaks")
+def test_there_is_no_relay(mail: Mail) -> None:
+    envelope = ("--from", ALICE, "--to", f"{FOREIGN},{BOB}")
+    said = swaks(mail, "submission", *LOGIN, *envelope)
+    assert re.search(r"^<~\* 451 4\.4\.1 ", said, re.MULTILINE)
+    assert mail.everything() == {BOB: 1}

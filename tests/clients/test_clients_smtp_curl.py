@@ -1,0 +1,152 @@
+"""curl as a mail program against `fastlisten serve`: smtp:// and smtps://."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.clients import (
+    ALICE,
+    BOB,
+    CAROL,
+    MESSAGE,
+    PASSWORDS,
+    SENDER,
+    ZOE,
+    ZOE_ALIAS,
+    Mail,
+    run,
+    serving,
+)
+from support.serving import external
+
+#: curl's exit codes: sending failed, a login was denied.
+SEND_ERROR, LOGIN_DENIED = 55, 67
+
+SCHEMES = {"mx": "smtp", "submission": "smtp", "submissions": "smtps"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
+    with serving(tmp_path_factory.mktemp("mail"), "mx", "submission", "submissions") as mail:
+        yield mail
+
+
+@pytest.fixture
+def mail(server: Mail) -> Mail:
+    server.forget()
+    return server
+
+
+def curl(mail: Mail, listener: str, *options: str, expect: int = 0) -> str:
+    """Send the message with curl, over TLS; return what was said."""
+    done = run(
+        *("curl", "--silent", "--show-error", "--verbose", "--ssl-reqd"),
+        *("--cacert", mail.authority, "--upload-file"),
+        *(str(mail.directory / "letter"), *options),
+        f"{SCHEMES[listener]}://{mail.at(listener)}/client.example.com",
+        expect=(expect,),
+    )
+    return done.stderr.decode(errors="replace")
+
+
+def envelope(sender: str, *recipients: str) -> list[str]:
+    words = ["--mail-from", sender]
+    for recipient in recipients:
+        words += ["--mail-rcpt", recipient]
+    return words
+
+
+@external("curl")
+@pytest.mark.parametrize("initial", [(), ("--sasl-ir",)], ids=["challenged", "initial"])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "*"])
+@pytest.mark.parametrize("listener", ["submission", "submissions"])
+def test_a_user_sends_a_message(
+    mail: Mail, listener: str, mechanism: str, initial: tuple[str, ...]
+) -> None:
+    said = curl(
+        mail,
+        listener,
+        *("--user", f"{ALICE}:{PASSWORDS[ALICE]}", "--login-options", f"AUTH={mechanism}"),
+        *initial,
+        *envelope(ALICE, BOB, CAROL),
+    )
+    assert "< 235 2.7.0 " in said
+    assert mail.everything() == {BOB: 1, CAROL: 1}
+    for account in (BOB, CAROL):
+        trace, content = mail.the_one(account)
+        assert content == MESSAGE
+        assert " with ESMTPSA id " in trace
+
+
+@external("curl")
+def test_passwords_and_names_beyond_ascii(mail: Mail) -> None:
+    curl(mail, "submissions", "--user", f"{ZOE}:{PASSWORDS[ZOE]}", *envelope(ZOE_ALIAS, CAROL))
+    assert mail.arrived(CAROL) == [MESSAGE]
+
+
+@external("curl")
+def test_whose_mail_it_was(mail: Mail) -> None:
+    """Another identity than the one of the password is refused; AUTH= of MAIL is only noted."""
+    login = ("--user", f"{ALICE}:{PASSWORDS[ALICE]}")
+    # Between brackets, in which RFC 4954 does not want it.
+    author = ("--mail-auth", SENDER)
+    said = curl(mail, "submission", *login, *author, *envelope(ALICE, CAROL))
+    assert f" AUTH=<{SENDER}>" in said
+    same = ("--sasl-authzid", ALICE, "--login-options", "AUTH=PLAIN")
+    curl(mail, "submission", *login, *same, *envelope(ALICE, CAROL))
+    assert mail.arrived(CAROL) == [MESSAGE] * 2
+    other = ("--sasl-authzid", BOB, "--login-options", "AUTH=PLAIN")
+    said = curl(mail, "submission", *login, *other, *envelope(ALICE, CAROL), expect=LOGIN_DENIED)
+    assert "< 535 5.7.8 " in said
+
+
+@external("curl")
+def test_a_wrong_password(mail: Mail) -> None:
+    said = curl(
+        mail, "submission", "--user", f"{ALICE}:wrong", *envelope(ALICE, BOB), expect=LOGIN_DENIED
+    )
+    assert "< 535 5.7.8 " in said
+    assert "MAIL FROM" not in said
+    assert mail.everything() == {}
+
+
+@external("curl")
+def test_strangers(mail: Mail) -> None:
+    """On port 25 they bring mail, with and without some unknown recipients; nobody submits."""
+    curl(mail, "mx", *envelope(SENDER, ALICE, BOB))
+    said = curl(mail, "mx", *envelope(SENDER, ALICE, "no@example.org", CAROL), expect=SEND_ERROR)
+    assert "< 550 5.1.1 " in said
+    some = envelope(SENDER, CAROL, "no@example.org", "x@example.net", BOB)
+    said = curl(mail, "mx", "--mail-rcpt-allowfails", *some)
+    assert "< 550 5.7.1 " in said
+    assert mail.everything() == {ALICE: 1, BOB: 2, CAROL: 1}
+    said = curl(mail, "submissions", *envelope(SENDER, CAROL), expect=SEND_ERROR)
+    assert "< 530 5.7.0 " in said
+    assert mail.everything() == {ALICE: 1, BOB: 2, CAROL: 1}
+    assert {*mail.arrived(), *mail.arrived(BOB), *mail.arrived(CAROL)} == {MESSAGE}
+
+
+@external("curl")
+def test_several_messages_over_one_connection(mail: Mail) -> None:
+    url = f"smtp://{mail.at('mx')}/client.example.com"
+    one = ["--cacert", mail.authority, "--ssl-reqd", *envelope(SENDER, ALICE)]
+    one += ["--upload-file", str(mail.directory / "letter"), url]
+    done = run(
+        "curl", "--silent", "--show-error", "--verbose", *one, "--next", *one, "--next", *one
+    )
+    assert done.stderr.count(b"\n< 220 mx.example.org ESMTP") == 1
+    assert mail.arrived() == [MESSAGE] * 3
+
+
+@external("curl")
+def test_verify_and_help(mail: Mail) -> None:
+    """Without anything to upload curl asks: VRFY for a recipient, a command of one's own."""
+    url = f"smtp://{mail.at('mx')}/client.example.com"
+    done = run("curl", "--silent", "--verbose", "--mail-rcpt", ALICE, url)
+    assert b"\r\n> VRFY " in done.stderr.replace(b"\n>", b"\r\n>")
+    assert b"< 252 2." in done.stderr
+    done = run("curl", "--silent", "--verbose", "--request", "NOOP", url)
+    assert b"< 250 2.0.0 " in done.stderr
+    done = run("curl", "--silent", "--verbose", url)
+    assert b"< 214 2.0.0 " in done.stderr

@@ -1,0 +1,119 @@
+"""Postfix's smtp-source against `fastlisten serve`: many sessions, messages and recipients."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.clients import ALICE, CROWD, HOST, LISTENERS, SENDER, Mail, run, serving, split, which
+from support.programs import own_environment
+from support.serving import PATIENCE, external, program, until
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
+    with serving(tmp_path_factory.mktemp("mail"), "mx") as mail:
+        yield mail
+
+
+@pytest.fixture
+def mail(server: Mail) -> Mail:
+    server.forget()
+    return server
+
+
+def smtp_source(mail: Mail, *options: str) -> str:
+    """Run smtp-source; return what it wrote, which is nothing without its option for a counter."""
+    done = run("smtp-source", "-M", "client.example.com", "-f", SENDER, *options, mail.at("mx"))
+    assert done.stderr == b""
+    return done.stdout.decode()
+
+
+def payload(content: bytes) -> bytes:
+    """Return what smtp-source made after its header; it ends it by an empty line."""
+    head, _, body = content.partition(b"\r\n\r\n")
+    assert re.match(rb"From: <sender@example\.com>\r\nTo: <.*user@example\.org>\r\n", head), head
+    assert body.endswith(b"\r\n")
+    return body[:-2]
+
+
+@external("smtp-source")
+@pytest.mark.parametrize("disconnect", [(), ("-d",)], ids=["connection-each", "connection-kept"])
+def test_many_recipients_in_parallel_sessions(mail: Mail, disconnect: tuple[str, ...]) -> None:
+    counts = ("-s", "5", "-m", "20", "-r", str(len(CROWD)), "-l", "3000")
+    told = smtp_source(mail, "-c", *counts, *disconnect, "-t", CROWD[0])
+    # The counter is written over itself.
+    assert told.split()[-1] == "20"
+    assert mail.everything() == dict.fromkeys(CROWD, 20)
+    contents = {content for name in CROWD for content in mail.arrived(name)}
+    # Identical but for their Message-IDs; each one went to all.
+    assert len(contents) == 20
+    for content in contents:
+        body = payload(content)
+        assert body == payload(next(iter(contents)))
+        assert len(body) == 3000
+        # Numbered lines, filled up.
+        lines = body.split(b"\r\n")
+        assert b"".join(line.strip(b"X") for line in lines[:9]) == b"123456789"
+        assert {line.lstrip(b"0123456789").strip(b"X") for line in lines} == {b""}
+
+
+@external("smtp-source")
+def test_message_sizes(mail: Mail) -> None:
+    """Around the sizes of buffers; -l counts what is written, line ends included."""
+    sizes = (100, 4095, 4096, 4097, 65_535, 65_536, 65_537, 1_000_000)
+    for size in sizes:
+        smtp_source(mail, "-l", str(size), "-t", CROWD[0])
+    bodies = sorted((payload(content) for content in mail.arrived(CROWD[0])), key=len)
+    assert [len(body) for body in bodies] == list(sizes)
+    assert bodies[-1].count(b"\r\n") > 10_000
+
+
+@external("smtp-source")
+def test_a_file(mail: Mail) -> None:
+    """-F puts dots before dots and CR before LF."""
+    letter = mail.directory / "file"
+    letter.write_bytes(b"Subject: file\n\n.\n..\n.x\n\xe4\xf6\xfc\nend\n")
+    smtp_source(mail, "-F", str(letter), "-m", "3", "-t", ALICE)
+    # The empty line at the end is its own.
+    sent = b"Subject: file\r\n\r\n.\r\n..\r\n.x\r\n\xe4\xf6\xfc\r\nend\r\n\r\n"
+    assert mail.arrived() == [sent] * 3
+
+
+@external("smtp-source")
+def test_old_mode(mail: Mail) -> None:
+    """-o: no HELO and no header; MAIL without HELO is out of order."""
+    done = run("smtp-source", "-o", "-f", SENDER, "-t", ALICE, mail.at("mx"), expect=(1,))
+    assert b"503 5.5.1" in done.stderr
+    assert mail.everything() == {}
+
+
+@external("smtp-source")
+def test_the_server_ends_in_the_middle(tmp_path: Path) -> None:
+    """What was counted has arrived, once; more than that only as much as was under way."""
+    sessions = 10
+    text = f'[server.listener.mx]\nbind = "{HOST}:0"\n{LISTENERS["mx"]}'
+    with program(tmp_path, text) as server:
+        words = ("-c", "-s", str(sessions), "-m", "100000", "-l", "2000", "-t", ALICE)
+        path = which("smtp-source")
+        assert path is not None
+        with subprocess.Popen(
+            [path, *words, f"{HOST}:{server.port('mx')}"],
+            env=own_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as source:
+            until(lambda: len(server.messages()) > 50, "messages")
+            assert server.stop() == 0
+            told, said = source.communicate(timeout=PATIENCE)
+        # It gives up when it hears no, cannot connect any more, or has lost a connection.
+        assert source.returncode == 1, said
+        counted = int(told.split()[-1])
+        arrived = [split(message)[1] for message in server.messages()]
+    assert counted <= len(arrived) <= counted + sessions
+    names = {name for content in arrived for name in re.findall(rb"Message-Id: .*", content)}
+    assert len(names) == len(arrived)
+    assert {len(content.partition(b"\r\n\r\n")[2]) for content in arrived} == {2002}

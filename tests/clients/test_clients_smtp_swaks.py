@@ -1,0 +1,116 @@
+"""swaks against `fastlisten serve`: STARTTLS, TLS on connect, AUTH, pipelining."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from support.clients import ALICE, BOB, CAROL, HOST, PASSWORDS, PLAIN, SENDER, Mail, run, serving
+from support.serving import external
+
+#: swaks' exit codes: the server refused MAIL, a RCPT, DATA; no AUTH offered; AUTH refused; no TLS.
+NO_MAIL, NO_RCPT, NO_AUTH, NO_TLS = 23, 24, 28, 29
+
+TLS = {"submission": "--tls", "submissions": "--tls-on-connect"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
+    with serving(tmp_path_factory.mktemp("mail"), "mx", "submission", "submissions") as mail:
+        yield mail
+
+
+@pytest.fixture
+def mail(server: Mail) -> Mail:
+    server.forget()
+    return server
+
+
+def swaks(mail: Mail, listener: str, *options: str, expect: int = 0) -> str:
+    """Send the plain message with swaks; return what was said."""
+    done = run(
+        *("swaks", "--server", HOST, "--port", str(mail.port(listener))),
+        *("--helo", "client.example.com", "--data", f"@{mail.directory / 'plain'}"),
+        *("--tls-verify", "--tls-ca-path", mail.authority, *options),
+        expect=(expect,),
+    )
+    return done.stdout.decode()
+
+
+def login(mechanism: str, password: str = PASSWORDS[ALICE]) -> tuple[str, ...]:
+    return ("--auth", mechanism, "--auth-user", ALICE, "--auth-password", password)
+
+
+@external("swaks")
+@pytest.mark.parametrize("pipeline", [(), ("--pipeline",)], ids=["lockstep", "pipelined"])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+@pytest.mark.parametrize("listener", ["submission", "submissions"])
+def test_a_user_sends_a_message(
+    mail: Mail, listener: str, mechanism: str, pipeline: tuple[str, ...]
+) -> None:
+    envelope = ("--from", ALICE, "--to", f"{BOB},{CAROL}")
+    said = swaks(mail, listener, TLS[listener], *login(mechanism), *envelope, *pipeline)
+    assert "<~  235 2.7.0 " in said
+    assert "Server certificate verified" in said or "<~  250" in said
+    assert mail.everything() == {BOB: 1, CAROL: 1}
+    for account in (BOB, CAROL):
+        trace, content = mail.the_one(account)
+        assert content == PLAIN
+        assert " with ESMTPSA id " in trace
+        assert trace.startswith(f"Return-Path: <{ALICE}>\n")
+
+
+@external("swaks")
+def test_a_wrong_password(mail: Mail) -> None:
+    for mechanism in ("PLAIN", "LOGIN"):
+        options = ("--tls-on-connect", *login(mechanism, "wrong"), "--from", ALICE, "--to", BOB)
+        said = swaks(mail, "submissions", *options, expect=NO_AUTH)
+        assert re.search(r"^<~\* 535 5\.7\.8 ", said, re.MULTILINE)
+        assert "MAIL FROM" not in said
+    assert mail.everything() == {}
+
+
+@external("swaks")
+def test_without_tls_there_is_no_auth(mail: Mail) -> None:
+    said = swaks(mail, "submission", *login("PLAIN"), "--from", ALICE, "--to", BOB, expect=NO_AUTH)
+    assert "<-  250-STARTTLS" in said
+    assert "AUTH" not in re.sub(r"^\*\*\*.*", "", said, flags=re.MULTILINE)
+    assert mail.everything() == {}
+
+
+@external("swaks")
+def test_without_auth_there_is_no_submission(mail: Mail) -> None:
+    said = swaks(mail, "submission", "--tls", "--from", ALICE, "--to", BOB, expect=NO_MAIL)
+    assert "<~* 530 5.7.0 " in said
+    assert mail.everything() == {}
+
+
+@external("swaks")
+def test_mail_for_others_is_refused(mail: Mail) -> None:
+    envelope = ("--from", ALICE, "--to", "someone@example.net")
+    said = swaks(mail, "submission", "--tls", *login("LOGIN"), *envelope, expect=NO_RCPT)
+    assert "<~* 550 5.7.1 " in said
+
+
+@external("swaks")
+@pytest.mark.parametrize("protocol", ["SMTP", "ESMTP", "ESMTPS"])
+def test_a_stranger_brings_mail(mail: Mail, protocol: str) -> None:
+    # --protocol would choose its port, too; the last word counts.
+    port = ("--protocol", protocol, "--port", str(mail.port("mx")))
+    said = swaks(mail, "mx", *port, "--from", SENDER, "--to", f"{ALICE},nobody@example.org,{BOB}")
+    assert re.search(r"^<.\* 550 5\.1\.1 ", said, re.MULTILINE)
+    assert mail.everything() == {ALICE: 1, BOB: 1}
+    trace, content = mail.the_one()
+    assert content == PLAIN
+    assert f" with {protocol} id " in trace
+
+
+@external("swaks")
+def test_clients_that_go_away(mail: Mail) -> None:
+    """At every point of a session, without QUIT; nothing arrives, and the next one is served."""
+    for point in ("CONNECT", "FIRST-HELO", "MAIL", "RCPT", "DATA"):
+        swaks(mail, "mx", "--drop-after", point, "--from", SENDER, "--to", ALICE)
+    assert mail.everything() == {}
+    swaks(mail, "mx", "--from", SENDER, "--to", ALICE)
+    assert mail.arrived() == [PLAIN]

@@ -1,0 +1,350 @@
+"""Reports: all mistakes of a file at once, each with its place; syntax, macros, foreign keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.config import (
+    HOST,
+    host_with,
+    listener,
+    listener_table,
+    load_text,
+    only_problem,
+    problems,
+)
+
+from fastlisten.config import load, loads
+from fastlisten.errors import ConfigurationError
+
+LISTENER = listener_table("it", "")
+
+
+def test_all_mistakes_are_in_one_report_in_order_of_line() -> None:
+    found = problems(
+        """\
+[server]
+max-connections = 0
+hostnme = "mx"
+[server.socket]
+tll = 5
+backlog = "many"
+[server.listener.b]
+bind = ["[::]:25", "localhost"]
+protocol = "smpt"
+socket.linger = true
+[server.listener.a]
+backlog = 5
+"""
+    )
+    assert [(problem.line, problem.key) for problem in found] == [
+        (2, "server.max-connections"),
+        (3, "server.hostnme"),
+        (5, "server.socket.tll"),
+        (6, "server.socket.backlog"),
+        (8, "server.listener.b.bind[1]"),
+        (9, "server.listener.b.protocol"),
+        (10, "server.listener.b.socket.linger"),
+        (11, "server.listener.a"),
+        (11, "server.listener.a"),
+        (12, "server.listener.a.backlog"),
+    ]
+    assert found[1].suggestion == "hostname"
+    assert found[2].suggestion == "socket.ttl"
+    assert found[5].suggestion == "smtp"
+    assert found[9].suggestion == "socket.backlog"
+
+
+def test_the_form_of_a_report() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        loads("[server]\nmax-conections = 5" + LISTENER, file="mail.toml", host=HOST)
+    assert str(caught.value) == (
+        "mail.toml:2: server.max-conections = 5: there is no such key; "
+        "did you mean max-connections?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "suggestion"),
+    [
+        ("backlog = 5", "backlog", "socket.backlog"),
+        ("socket.reuse_addr = true", "socket.reuse_addr", "socket.reuse-addr"),
+        ("maxConnections = 5", "maxConnections", "max-connections"),
+        ("max-conn = 5", "max-conn", "max-connections"),
+        ("sokcet.ttl = 5", "sokcet", "socket"),
+        ("socket.nodealy = true", "socket.nodealy", "socket.nodelay"),
+        ("tls.implict = true", "tls.implict", "tls.implicit"),
+        ("tls.cert = 'x'", "tls.cert", "tls.certificate"),
+        ('"socket.ttl" = 5', '"socket.ttl"', "socket.ttl"),
+        ("smtp.max-recipient = 500", "smtp.max-recipient", "smtp.max-recipients"),
+        ("socket.xyzzy = 5", "socket.xyzzy", ""),
+    ],
+)
+def test_unknown_keys_of_a_listener(body: str, key: str, suggestion: str) -> None:
+    problem = only_problem(listener_table("it", body))
+    assert problem.key == f"server.listener.it.{key}"
+    assert problem.message == "there is no such key"
+    assert problem.suggestion == suggestion
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        ("[server]\nmax-conections = 5", "server.max-conections", "max-connections"),
+        ("[server]\nlisteners.x = 5", "server.listeners", "listener"),
+        ("[server.sockets]\nttl = 5", "server.sockets", "socket"),
+        ("[server]\nbind = '[::]:25'", "server.bind", "belongs to a listener"),
+        ("[server]\nblocked-ip = []", "server.blocked-ip", "limits.deny"),
+        ("[server.tls]\nacme = 'x'", "server.tls.acme", "ACME"),
+        ("[acme.x]\n", "acme", "ACME"),
+        ("[serve]\n", "serve", "server"),
+        ("[listener.x]\n", "listener", "server.listener"),
+        ("[listeners.x]\n", "listeners", "server.listener"),
+        ("[socket]\nttl = 5", "socket", "server.socket"),
+        ("[certificates.x]\n", "certificates", "certificate"),
+        ("[smpt]\n", "smpt", "smtp"),
+        ("[smtp]\nrelai = 'x'", "smtp.relai", "relay"),
+        ("[log]\nlevle = 'info'", "log.levle", "level"),
+        ("[server.run-as]\nusr = 'x'", "server.run-as.usr", "run-as.user"),
+        ("[server]\nproxy.xyzzy = 1", "server.proxy.xyzzy", "there is no such key"),
+        ("[certificate.x]\ncert='file://x'\nprivate-kye='file://x'", "certificate.x", "missing"),
+    ],
+)
+def test_slips_outside_listeners_are_errors(text: str, key: str, says: str) -> None:
+    # Last in the text, so that a top-level key stands before all tables.
+    found = problems(text + LISTENER)
+    assert found[0].key == key
+    assert says in str(found[0])
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("workers = 2", "this is for the whole server: server.workers"),
+        ("run-as.user = 'x'", "this is for the whole server: server.run-as"),
+        ("imap.x = 5", "these are settings of imap, and this listener speaks smtp"),
+        ("tls.acme = 'x'", "ACME"),
+    ],
+)
+def test_keys_that_stand_elsewhere(body: str, says: str) -> None:
+    assert says in only_problem(listener_table("it", body)).message
+
+
+def test_keys_of_other_programs_are_named_once_and_ignored() -> None:
+    config = load_text(
+        "version = 3\n[queue]\nx = 1\n[server]\nhttp.url = 'x'\nsecurity = 5\n"
+        "[imap]\nx = 1\n[[session]]\n[store.x]\nsocket = 5" + LISTENER
+    )
+    (warning,) = config.warnings
+    names = "server.http, server.security, version, queue, imap, session, store"
+    assert warning.message.endswith(f"ignored: {names}")
+
+
+def test_override_flags_are_ignored_with_a_warning() -> None:
+    config = load_text(
+        "[server]\ntls.override = true\n" + listener_table("it", "socket.override = false")
+    )
+    assert [warning.key for warning in config.warnings] == [
+        "server.tls.override",
+        "server.listener.it.socket.override",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("server = 3", "server"),
+        ("[[server]]", "server"),
+        ("server.listener = 3", "server.listener"),
+        ("server.listener = []", "server.listener"),
+        ("[[server.listener]]\nbind = '[::]'", "server.listener"),
+        ("server.listener.x = 3", "server.listener.x"),
+        ("[[server.listener.x]]", "server.listener.x"),
+        ("[server.listener]\nbind = '[::]:25'", "server.listener.bind"),
+        ("server.socket = 'x'" + LISTENER, "server.socket"),
+        ("server.tls = []" + LISTENER, "server.tls"),
+        ("log = true" + LISTENER, "log"),
+        ("smtp = 1" + LISTENER, "smtp"),
+        ("certificate = 1" + LISTENER, "certificate"),
+        ("certificate.x = 1" + LISTENER, "certificate.x"),
+        (listener_table("x", "socket = 3"), "server.listener.x.socket"),
+        (listener_table("x", "tls = [{implicit = true}]"), "server.listener.x.tls"),
+        (listener_table("x", "protocol = 3"), "server.listener.x.protocol"),
+        (listener_table("x", "bind = 3"), "server.listener.x.bind"),
+        (listener_table("x", "bind = [['[::]:25']]"), "server.listener.x.bind"),
+        (listener_table("x", "bind = {}"), "server.listener.x.bind"),
+        (listener_table("x", "smtp = 1"), "server.listener.x.smtp"),
+    ],
+)
+def test_wrong_types_are_errors(text: str, key: str) -> None:
+    assert key in {problem.key for problem in problems(text)}
+
+
+def test_wrong_types_around_listeners_are_reported_alone() -> None:
+    assert only_problem("server = 3").key == "server"
+    assert only_problem("server.listener = 3").key == "server.listener"
+
+
+def test_keys_are_not_repeated_in_messages() -> None:
+    found = problems(
+        "[certificate.x]\nprivate-key = 'MIIEsecret'\nprivate_key = '-----BEGIN secret'\n"
+        "cert = ['secret']" + LISTENER
+    )
+    assert len(found) == 3
+    assert "secret" not in "".join(map(str, found))
+
+
+def test_a_listener_needs_bind_and_protocol() -> None:
+    found = problems("[server.listener.x]")
+    assert [problem.message for problem in found] == [
+        "the key bind is missing",
+        "the key protocol is missing",
+    ]
+    assert '"managesieve"' in found[1].allowed
+
+
+@pytest.mark.parametrize("text", ["", "[server]\nmax-connections = 5", "[server.listener]"])
+def test_no_listener_at_all_is_an_error(text: str) -> None:
+    assert only_problem(text).message == "there is no listener"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "suggestion"),
+    [("smpt", "smtp"), ("https", "http with tls.implicit = true"), ("pop3", ""), (" ", "")],
+)
+def test_unknown_protocols(protocol: str, suggestion: str) -> None:
+    problem = only_problem(listener_table("x", f"protocol = '{protocol}'\nbind = '[::1]'"))
+    assert problem.message == "this protocol is not known"
+    assert problem.suggestion == suggestion
+    assert '"lmtp"' in problem.allowed
+
+
+def test_an_empty_protocol() -> None:
+    assert only_problem(listener_table("x", "protocol = ''")).message == "this is empty"
+
+
+# --- texts that are no TOML
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("[server\nx = 1", 1, "not valid TOML"),
+        ("x = 1\nx = 2", 2, "not valid TOML"),
+        ("x = [1,\n2", 2, "not valid TOML"),
+        ("x = 2024-13-45", 1, "not valid TOML"),
+        ("x = 1\ny = " + "9" * 5000, 2, "a number of 5,000 digits is too long"),
+        ("x = 1\ny = {" + "a" * 100, 2, "not valid TOML"),
+        ("x = " + "[" * 5000, 0, "nested too deeply"),
+        ("x = " + "[" * 40 + "]" * 40, 0, "tables are nested more than 32 deep"),
+        (".".join(["a"] * 40) + " = 1", 0, "tables are nested more than 32 deep"),
+        (".".join(["a"] * 5000) + " = 1", 0, "nested"),
+        (b"x = 1\ny = '\xff'", 2, "byte 0xff is not UTF-8"),
+        ("x = 1\ny = '\udcff'", 2, "a lone surrogate"),
+    ],
+)
+def test_syntax_errors_are_reported_alone(text: str | bytes, line: int, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        loads(text, file="x.toml", host=HOST)
+    (problem,) = caught.value.problems
+    assert problem.line == line
+    assert problem.file == "x.toml"
+    assert says in problem.message
+
+
+def test_bytes_and_a_byte_order_mark() -> None:
+    assert loads(b"\xef\xbb\xbf" + LISTENER.encode(), host=HOST).listeners
+
+
+def test_a_number_that_cannot_be_printed_is_reported() -> None:
+    problem = only_problem(listener_table("x", "socket.ttl = 0x" + "f" * 9000))
+    assert problem.value == "a very long number"
+
+
+# --- files
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "nul\0"):
+        with pytest.raises(ConfigurationError) as caught:
+            load(path)
+        (problem,) = caught.value.problems
+        assert problem.file == str(path)
+        assert "cannot be read" in problem.message
+
+
+def test_a_file_that_is_too_large_to_be_a_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(ConfigurationError, match="larger than 64 MiB"):
+        load(path)
+
+
+def test_a_file_and_its_relative_paths(tmp_path: Path) -> None:
+    file = tmp_path / "mail.toml"
+    file.write_text("[server]\ndata-directory = 'data'\ngreeting = '%{file:hello}%'" + LISTENER)
+    (tmp_path / "hello").write_text("hello there\r\n")
+    config = load(file, host=HOST)
+    assert config.file == str(file)
+    assert config.process["server.data-directory"] == str(tmp_path / "data")
+    assert config.process["server.greeting"] == "hello there"
+
+
+# --- macros
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "value"),
+    [
+        ("max-connections = '%{env:PORT}%'", "max-connections", 2525),
+        ("tls.implicit = '%{env:YES}%'", "tls.implicit", True),
+        ("socket.user = 'a%{env:PORT}%b%{env:YES}%'", "socket.user", "a2525btrue"),
+        ('socket.user = "\\u0025{env:PORT}%"', "socket.user", "2525"),
+    ],
+)
+def test_macros(body: str, key: str, value: object) -> None:
+    assert listener(body + "\nbind = 'unix:/x'")[key] == value
+
+
+def test_macros_in_binds_and_protocols() -> None:
+    it = listener(
+        "bind = ['127.0.0.1:%{env:PORT}%']\nprotocol = '%{env:P}%'",
+        host=host_with(environ={"PORT": "26", "P": "imap"}),
+    )
+    assert (it.protocol, it.bind[0].port) == ("imap", 26)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("%{env:MISSING}%", "no variable MISSING"),
+        ("%{env:BYTES}%", "is not UTF-8"),
+        ("%{env:}%", "is not known"),
+        ("%{cfg:x}%", "is not known"),
+        ("%{env:PORT}", "not closed"),
+        ("%{file:/nonexistent}%", "/nonexistent cannot be read: No such file"),
+        ("%{file:/dev/zero}%", "it is a character device, not a regular file"),
+        ("%{file:a\\u0000b}%", "cannot be read"),
+    ],
+)
+def test_macros_that_fail(value: str, says: str) -> None:
+    assert says in only_problem(listener_table("x", f'socket.user = "{value}"')).message
+
+
+def test_a_file_of_a_macro_must_be_text(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff")
+    value = f"%{{file:{tmp_path}/binary}}%"
+    problem = only_problem(listener_table("x", f"socket.user = '{value}'"))
+    assert "binary is not UTF-8" in problem.message
+
+
+def test_what_a_macro_yields_is_not_expanded_again() -> None:
+    host = host_with(environ={"A": "%{env:B}%", "B": "x"})
+    config = load_text("[server]\ngreeting = '%{env:A}%'" + LISTENER, host=host)
+    assert config.process["server.greeting"] == "%{env:B}%"
+
+
+def test_macros_of_foreign_tables_are_left_alone() -> None:
+    assert load_text("[store]\nsecret = '%{file:/nonexistent}%'" + LISTENER).listeners

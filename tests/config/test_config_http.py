@@ -1,0 +1,67 @@
+"""What the configuration checks of an http listener: settings that nobody would carry out."""
+
+from __future__ import annotations
+
+import pytest
+from support.config import listener_problem, listener_table, load_text
+
+HTTP = 'protocol = "http"\nbind = "127.0.0.1:8080"\n'
+APP = HTTP + 'app = "package.module:app"\n'
+
+
+def warned(text: str) -> list[str]:
+    return [problem.key for problem in load_text(text).warnings]
+
+
+def test_hosts_that_nobody_would_keep_out() -> None:
+    problem = listener_problem(APP + 'http.allowed-hosts = "mail.example.org"')
+    assert problem.key == "server.listener.it.http.allowed-hosts"
+    assert "package.module:app decides" in problem.message
+    assert problem.value == '["mail.example.org"]'
+    assert problem.line == 6
+
+
+def test_a_lifespan_of_the_management() -> None:
+    (problem,) = load_text(listener_table("it", HTTP + 'http.lifespan = "off"')).warnings
+    assert problem.key == "server.listener.it.http.lifespan"
+    assert "without app" in problem.message
+    assert problem.line == 5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        APP + 'http.lifespan = "off"',
+        HTTP + 'http.allowed-hosts = "mail.example.org"',
+        HTTP + 'http.access-log = false\nhttp.max-body-size = "1m"',
+        APP + 'http.access-log = false\nhttp.max-body-size = "1m"',
+    ],
+)
+def test_what_means_something(body: str) -> None:
+    assert warned(listener_table("it", body)) == []
+
+
+def test_a_handler_of_its_own_knows_what_its_settings_mean() -> None:
+    body = HTTP + 'handler = "package.module:Handler"\nhttp.lifespan = "off"\n'
+    assert warned(listener_table("it", body)) == []
+    assert warned('[http]\nlifespan = "off"\n' + listener_table("it", body)) == []
+
+
+def test_an_app_that_failed_gives_rise_to_nothing_more() -> None:
+    body = HTTP + 'app = "nothing"\nhttp.lifespan = "off"\nhttp.allowed-hosts = "a.org"'
+    assert listener_problem(body).key == "server.listener.it.app"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needed", "other"),
+    [("allowed-hosts", '["a.org"]', HTTP, APP), ("lifespan", '"on"', APP, HTTP)],
+)
+def test_defaults_that_no_listener_has_a_use_for(
+    key: str, value: str, needed: str, other: str
+) -> None:
+    table = f"[http]\n{key} = {value}\n"
+    assert warned(table + listener_table("it", other)) == [f"http.{key}"]
+    assert warned(table + listener_table("it", needed)) == []
+    both = listener_table("it", other) + listener_table("two", needed.replace("8080", "8081"))
+    assert warned(table + both) == []
+    assert warned(table + listener_table("mail", "")) == [f"http.{key}"]

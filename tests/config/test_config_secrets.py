@@ -1,0 +1,209 @@
+"""Secrets that stand in a configuration: no message, no listing and no log repeats them.
+
+Rules of this file: the secret is always the word p4ssw0rd, and everything that is said of a text is
+searched for it. What is hidden for nothing is no mistake; what is needed to find one is shown.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from support.config import HOST, host_with, listener_table, load_text, only_problem
+
+from fastlisten.cli import check, show
+from fastlisten.config import loads
+from fastlisten.config.secret_names import is_secret_name
+from fastlisten.config.text import show_value
+from fastlisten.config.write import to_plain, to_toml
+from fastlisten.errors import ConfigurationError
+
+SECRET = "p4ssw0rd"
+RELAY = 'smtp.relay = "relay.example.org:25"\nsmtp.relay-user = "u"\n'
+
+
+def said(text: str) -> str:
+    """Return everything that is said of a text, whether it loads or not."""
+    host = host_with(environ={"RELAY_PASSWORD": SECRET, "HOME": "/x"})
+    try:
+        config = loads(text, host=host)
+    except ConfigurationError as error:
+        return "\n".join(map(repr, (error, *error.problems, *error.warnings, str(error))))
+    parts = [to_toml(config), json.dumps(to_plain(config)), repr(config), repr(config.listeners)]
+    return "\n".join([*parts, *map(repr, config.warnings), *map(repr, config.unavailable())])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "smtp.relay-passwrd",
+        "smtp.relay-password2",
+        "smtp.relay_password",
+        "smtp.relay-pasword",
+        "smtp.relay-passowrd",
+        "smtp.password",
+        "smtp.pw",
+        "smtp.relay-secret",
+        "smtp.relay-scret",
+        "smtp.relayToken",
+        "smtp.relay-tokne",
+        "smtp.api-key",
+        "smtp.apikey",
+        "smtp.credentials",
+        "smtp.relay-pass",
+        "smtp.auth",
+        "smtp.auth.plain",
+        "password.x",
+        "secret",
+        "tls.key",
+        "tls.private-key",
+        "tls.passphrase",
+        "smtp.elay-password",
+        "smtp.relaypass",
+        "smtp.relay-pswd",
+        "smtp.relaypw",
+        "smtp.kennwort",
+        "smtp.rp",
+        "smtp.rp.x",
+        "tls.dbpass",
+    ],
+)
+def test_a_misspelt_key(key: str) -> None:
+    text = listener_table("it", f'{key} = "{SECRET}"')
+    problem = only_problem(text)
+    assert f"server.listener.it.{key}".startswith(problem.key)
+    assert problem.message.startswith(("there is no such key", "this"))
+    assert SECRET not in said(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'[smtp]\nrelay-passwrd = "{SECRET}"\n' + listener_table("it", ""),
+        f'[smtp]\nrp = "{SECRET}"\n' + listener_table("it", ""),
+        listener_table("it", f'xyzzy = "--password={SECRET}"'),
+        listener_table("it", f"xyzzy = '-v --auth-token  \"{SECRET} {SECRET}\"'"),
+        f'[smtp.relay]\nhost = "x"\npassword = "{SECRET}"\n' + listener_table("it", ""),
+        f'[[smtp]]\nrelay-password = "{SECRET}"\n' + listener_table("it", ""),
+        f'[smpt]\nrelay-password = "{SECRET}"\n' + listener_table("it", ""),
+        f'[server]\nrelay-password = "{SECRET}"\n' + listener_table("it", ""),
+        f'[[server]]\nx = {{ secret = "{SECRET}" }}\n',
+        f'[storage]\npassword = "{SECRET}"\n[store.x]\nsecret-key = "{SECRET}"\n'
+        + listener_table("it", ""),
+        f'[server.listener]\nbind = {{ password = "{SECRET}" }}',
+        f'[server.listener]\nx = [{{ password = "{SECRET}" }}]',
+        listener_table("it", f'tls.sni = [{{ subject = "a", password = "{SECRET}" }}]'),
+        listener_table("it", f'smtp.relay = "smtp://u:{SECRET}@relay.example.org:25"'),
+        listener_table("it", f'smtp.relay = "u:{SECRET}@relay.example.org:25"'),
+        listener_table("it", f'bind = "u:{SECRET}@127.0.0.1"'),
+        listener_table("it", f'protocol = "jmap"\nurl = "https://u:{SECRET}@a.example"'),
+        listener_table("it", f'protocol = "http"\nhttp.hosts = "https://u:{SECRET}@a.example"'),
+        listener_table("it", f'tls.certificate = "-----BEGIN PRIVATE KEY-----\\n{SECRET}"'),
+        listener_table("it", f'xyzzy = "$argon2id$v=19$m=1,t=1,p=1$c2FsdA${SECRET}"'),
+        listener_table("it", f'xyzzy = "{{SSHA}}{SECRET}"'),
+        listener_table("it", f'xyzzy = ["$6$salt${SECRET}"]'),
+        f'[certificate.x]\ncert = "{SECRET}"\nprivate-key = "{SECRET}"\nkey = "{SECRET}"\n'
+        + listener_table("it", ""),
+        listener_table("it", RELAY + f"smtp.relay-password = ['{SECRET}']"),
+        listener_table("it", RELAY + f'smtp.relay-password = "{SECRET}\\u0000"'),
+    ],
+)
+def test_a_secret_in_the_wrong_place(text: str) -> None:
+    assert SECRET not in said(text)
+
+
+MACRO = "%{env:RELAY_PASSWORD}%"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'tls.protocols = "{MACRO}"',
+        f'limits.deny = ["{MACRO}"]',
+        f'protocol = "http"\nhttp.hosts = "{MACRO} x"',
+        f'tls.sni = [{{ subject = "{MACRO} x", certificate = "x" }}]',
+        f'protocol = "{MACRO}"',
+        f'socket.user = "{MACRO}"',
+        f'greeting = "{MACRO}"',
+        f'tls.certificate = "{MACRO}"',
+        f'{RELAY}smtp.relay-password = "{MACRO}"',
+        f'max-connections = "{MACRO}"',
+        f'handler = "{MACRO}"',
+    ],
+)
+def test_what_a_macro_of_a_secrets_name_gives(body: str) -> None:
+    assert SECRET not in said(listener_table("it", body))
+
+
+def test_what_such_a_macro_gives_is_used_all_the_same() -> None:
+    host = host_with(environ={"RELAY_PASSWORD": SECRET})
+    text = listener_table("it", f'greeting = "{MACRO}"')
+    assert f"{load_text(text, host=host).listeners[0]['greeting']}" == SECRET
+    problem = only_problem(to_toml(load_text(text, host=host)).replace("greeting", "socket.user"))
+    assert "in the place of a secret" in problem.message
+
+
+def test_a_password_among_a_handlers_arguments() -> None:
+    arguments = f"inbox --db-password {SECRET}"
+    body = f'smtp.aiosmtpd-handler = "a:B"\nsmtp.aiosmtpd-args = "{arguments}"'
+    text = listener_table("it", body)
+    assert SECRET not in said(text)
+    value = load_text(text).listeners[0]["smtp.aiosmtpd-args"]
+    assert f"{value}" == arguments
+    assert SECRET not in repr(value)
+    shown = listener_table("it", body.replace(arguments, "inbox --size 5"))
+    assert 'aiosmtpd-args = "inbox --size 5"' in said(shown)
+
+
+def test_other_macros_and_values_are_shown() -> None:
+    text = listener_table("it", "greeting = '%{env:PORT}%'")
+    assert 'greeting = "2525"' in to_toml(load_text(text, host=HOST))
+    assert only_problem(listener_table("it", "xyzzy = 'plover'")).value == '"plover"'
+    assert only_problem(listener_table("it", "tls.timeout = 'plover'")).value == '"plover"'
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bind", "backlog", "tls.certificate", "hostname", "keepalive", "relay-user", "greeting",
+     "trusted-networks", "ignore-client-order", "monkey", "tokyo", "passive", "x", "",
+     "aiosmtpd-handler"],
+)  # fmt: skip
+def test_names_that_are_no_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "PASSWD", "dbPassword", "db_pass", "/run/secrets/x", "TOKEN", "x-api-key"]
+)
+def test_names_that_are(name: str) -> None:
+    assert is_secret_name(name)
+
+
+def test_values_in_messages() -> None:
+    assert show_value({"u": 1, "Password": SECRET, "a": {"key": 1}}) == (
+        "{ u = 1, Password = (not shown), a = { key = (not shown) } }"
+    )
+    assert show_value(f"redis://:x@h redis://u:{SECRET}@h:1/0") == (
+        '"redis://:x@h redis://u:***@h:1/0"'
+    )
+    assert show_value("mail.example.org:25") == '"mail.example.org:25"'
+    assert show_value("%{HOST}%") == '"%{HOST}%"'
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    path = tmp_path / "mail.toml"
+    path.write_text(
+        listener_table("it", RELAY + f'tls.enable = false\nsmtp.relay-password = "{SECRET}"')
+    )
+    for mode in ("text", "json", "toml"):
+        out, err = io.StringIO(), io.StringIO()
+        assert show.run(str(path), mode, out, err) == 0
+        assert SECRET not in out.getvalue() + err.getvalue()
+    path.write_text(path.read_text().replace("relay-password", "relay-passwrd"))
+    out, err = io.StringIO(), io.StringIO()
+    assert check.run(str(path), out, err) == 2
+    assert "smtp.relay-passwrd: there is no such key" in err.getvalue()
+    assert "did you mean smtp.relay-password?" in err.getvalue()
+    assert SECRET not in err.getvalue()

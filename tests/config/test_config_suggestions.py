@@ -1,0 +1,54 @@
+"""What a mistake's message proposes to write instead: common slips, each with what was meant."""
+
+from __future__ import annotations
+
+import pytest
+from support.config import listener_table, load_text
+
+from fastlisten.errors import ConfigurationError
+from fastlisten.toml_text import TomlError, parse_toml
+
+
+def mistake(text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load_text(text)
+    (problem,) = caught.value.problems
+    return str(problem)
+
+
+@pytest.mark.parametrize(
+    ("body", "meant"),
+    [
+        ("smtp.relay = 'smtp.example.net'", '"smtp.example.net:587"'),
+        ("socket.mode = 660", '"0660"'),
+        ("bind = '/run/lmtp.sock'", '"unix:/run/lmtp.sock"'),
+    ],
+)
+def test_what_was_probably_meant(body: str, meant: str) -> None:
+    assert mistake(listener_table("it", body)).endswith(f"; did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    "body", ["smtp.relay = 'a b'", "socket.mode = 9", "socket.mode = true", "bind = '/run/'"]
+)
+def test_nothing_is_made_up(body: str) -> None:
+    assert "did you mean" not in mistake(listener_table("it", body))
+
+
+def test_a_protocol_with_a_handler_may_have_any_name() -> None:
+    said = mistake("[server.listener.it]\nbind = '127.0.0.1:25'\n")
+    assert "the key protocol is missing; allowed: " in said
+    assert said.endswith("; with handler, any other name")
+
+
+@pytest.mark.parametrize("word", ["yes", "True", "smtp.example.net", "off"])
+def test_a_word_without_quotes(word: str) -> None:
+    with pytest.raises(TomlError, match=r"; text needs quotes; booleans are true and false$"):
+        parse_toml(f"a = 1\nb = {word}\n")
+
+
+@pytest.mark.parametrize("text", ["a = ]", "a = 1-", "a = "])
+def test_other_mistakes_of_toml_have_no_such_hint(text: str) -> None:
+    with pytest.raises(TomlError) as caught:
+        parse_toml(text)
+    assert "quotes" not in str(caught.value)

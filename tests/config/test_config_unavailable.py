@@ -1,0 +1,127 @@
+"""What this version does not have yet: found wherever it is asked for, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+from support.config import host_with, listener_table, load_text
+
+from fastlisten.config import default_config
+from fastlisten.config.rows.listener import LISTENER_OPTIONS
+from fastlisten.option import Option
+
+CERTIFICATE = "[certificate.x]\ncert = 'file:///x'\nprivate-key = 'file:///x'\n"
+
+
+def unavailable(text: str) -> list[str]:
+    return [problem.key for problem in load_text(text).unavailable()]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "tls.implicit = true\ntls.timeout = '5s'\ntls.ignore-client-order = false",
+        "tls.certificate = 'x'\ntls.sni = [{subject = 'a', certificate = 'x'}]",
+        "tls.protocols = ['TLSv1.2', 'TLSv1.3']\ntls.client-ca = '/x'",
+        "proxy.trusted-networks = []",
+        "proxy.timeout = '7s'",
+        "limits.per-address = false\nlimits.rate = false",
+        "limits.deny = []",
+        "limit-action = 'wait'",
+        "timeout.idle = '5s'\ntimeout.first-byte = '5s'",
+        "socket.linger = 3\nsocket.reuse-port = true\nsocket.tos = 'EF'",
+        "socket.congestion = 'reno'",
+        "bind = ['unix:/x', 'fd:3', '[::1]:0']",
+        "handler = 'package.module:Class'",
+        "handler = 'package.module:Class'\nprotocol = 'imap'",
+        "protocol = 'http'\napp = 'package.module:make()'\nhttp.max-body-size = false",
+        "smtp.max-recipients = 500",
+        "smtp.role = 'mx'\nsmtp.relay = 'a:25'\nsmtp.relay-tls = 'verify'",
+        "smtp.max-received = 50\nsmtp.greeting-delay = '2s'",
+    ],
+)
+def test_what_this_version_has(body: str) -> None:
+    assert unavailable(CERTIFICATE + listener_table("it", body)) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ("proxy.trusted-networks = 'unix'", "proxy.trusted-networks"),
+        ("limits.per-address = 5", "limits.per-address"),
+        ("limits.rate = '5 / 1m'", "limits.rate"),
+        ("limits.exempt = '10.0.0.0/8'", "limits.exempt"),
+        ("limits.allow = '10.0.0.0/8'", "limits.allow"),
+        ("limits.deny = '10.0.0.0/8'", "limits.deny"),
+        ("forward = '127.0.0.1:25'", "forward"),
+        ("bind = 'systemd:x'", "bind"),
+        ("protocol = 'imap'", "protocol"),
+        ("protocol = 'managesieve'", "protocol"),
+    ],
+)
+def test_what_it_does_not_have(body: str, key: str) -> None:
+    config = load_text(CERTIFICATE + listener_table("it", body))
+    (problem,) = config.unavailable()
+    assert problem.key == f"server.listener.it.{key}"
+    assert problem.line > 3
+    assert problem.message == "not in this version yet"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("workers = 2", "server.workers"),
+        ("workers = 'auto'", "server.workers"),
+        ("run-as.user = 'mail'", "server.run-as.user"),
+        ("run-as.group = 'mail'", "server.run-as.group"),
+        ("control-socket = '/run/x'", "server.control-socket"),
+    ],
+)
+def test_of_the_whole_process(text: str, key: str) -> None:
+    assert unavailable(f"[server]\n{text}" + listener_table("it", "")) == [key]
+
+
+def test_one_worker_however_it_is_written() -> None:
+    text = "[server]\nworkers = 'auto'" + listener_table("it", "")
+    assert load_text(text, host=host_with(processors=1)).unavailable() == ()
+    assert unavailable("[server]\nworkers = 1" + listener_table("it", "")) == []
+
+
+def test_a_default_is_reported_once_with_the_listeners_that_it_concerns() -> None:
+    text = "[server.limits]\nper-address = 9\n" + "".join(
+        listener_table(str(port), f"bind = '127.0.0.1:{port}'") for port in range(1, 6)
+    )
+    (problem,) = load_text(text).unavailable()
+    assert (problem.key, problem.line) == ("server.limits.per-address", 2)
+    assert problem.message.endswith('(listeners "1", "2", "3" and 2 more)')
+
+
+@pytest.mark.parametrize(
+    ("default", "body"),
+    [
+        ("limits.rate = '5 / 1m'", "limits.rate = false"),
+        ("proxy.trusted-networks = 'unix'\nproxy.timeout = '5s'", "proxy.trusted-networks = []"),
+    ],
+)
+def test_a_default_that_concerns_nobody_is_no_obstacle(default: str, body: str) -> None:
+    text = f"[server]\n{default}\n" + listener_table("it", body)
+    assert unavailable(text) == []
+
+
+def test_an_inherited_default_is() -> None:
+    text = "[server]\nlimits.rate = '5 / 1m'\n" + listener_table("it", "")
+    assert unavailable(text) == ["server.limits.rate"]
+
+
+def test_of_the_embedded_default() -> None:
+    blocked = {problem.key.split(".")[2] for problem in default_config().unavailable()}
+    assert blocked == {"imap", "imaps", "managesieve", "jmap"}
+
+
+@pytest.mark.parametrize(
+    "option", [row for row in LISTENER_OPTIONS if not row.available], ids=lambda row: row.key
+)
+def test_defaults_of_rows_ask_for_nothing(option: Option) -> None:
+    # A default is no obstacle whatever it is; what switches a thing off must not be one either.
+    if option.default in (None, False, ()):
+        assert option.default in option.inert or option.default is None

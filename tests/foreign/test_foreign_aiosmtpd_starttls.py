@@ -1,0 +1,125 @@
+"""aiosmtpd and STARTTLS on our loops, answering smtplib and swaks.
+
+Rules of this file: aiosmtpd does not ask the loop. It puts the standard library's private
+SSLProtocol over whatever transport it has; what has to hold is the same on every loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from support.foreign import needs_program
+from support.foreign_smtp import MESSAGE, STARTTLS, Client, Serving, fixtures, marks, on
+
+pytestmark = marks
+certificate, serving = fixtures()
+
+
+def dialogue(sock: socket.socket, text: bytes, end: bytes) -> None:
+    """Send, and receive up to what ends with `end`."""
+    sock.sendall(text)
+    received = b""
+    while not received.endswith(end):
+        data = sock.recv(4096)
+        assert data, received
+        received += data
+
+
+@contextlib.contextmanager
+def asked_for_tls(serving: Serving, behind: bytes = b"") -> Iterator[socket.socket]:
+    """Give a connection on which STARTTLS has been answered; `behind` came in its segment."""
+    with socket.create_connection(("127.0.0.1", serving.address.port), 30) as sock:
+        dialogue(sock, b"", b"\r\n")
+        dialogue(sock, b"EHLO client.example.org\r\n", b"250 HELP\r\n")
+        dialogue(sock, b"STARTTLS\r\n" + behind, b"TLS\r\n")
+        yield sock
+
+
+@on(STARTTLS)
+def test_starttls_forgets_and_says_hello_again(serving: Serving) -> None:
+    context = serving.address.certificate.client_context()
+    with Client(serving.address) as client:
+        assert client.ehlo("client.example.org")[0] == 250
+        assert client.has_extn("starttls")
+        assert client.starttls(context=context)[0] == 220
+        # What was said before is forgotten, and STARTTLS is offered once only.
+        assert client.docmd("MAIL FROM:<a@example.org>")[0] == 503
+        assert client.ehlo("client.example.org")[0] == 250
+        assert not client.has_extn("starttls")
+
+
+@on(STARTTLS)
+def test_auth_after_starttls(serving: Serving) -> None:
+    with serving.client() as client:
+        with pytest.raises(smtplib.SMTPAuthenticationError):
+            client.login("alice", "wrong")
+        assert client.login("alice", "secret")[0] == 235
+        assert not client.sendmail("a@example.org", ["b@example.org"], MESSAGE)
+    assert serving.handler.messages == [(MESSAGE, True)]
+
+
+@on([("fastlisten", "tls"), ("asyncio", "tls")])
+def test_tls_from_the_first_byte_does_not_count_for_auth(serving: Serving) -> None:
+    """Whatever the loop: aiosmtpd does not look. docs/asyncio.md says what to write."""
+    with serving.client() as client:
+        assert not client.has_extn("auth")
+
+
+@on(STARTTLS)
+def test_plaintext_behind_starttls_is_not_executed(serving: Serving) -> None:
+    context = serving.address.certificate.client_context()
+    # In the same segment: aiosmtpd empties its reader's buffer when TLS has begun.
+    with (
+        asked_for_tls(serving, b"NOOP injected\r\n") as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as secure,
+    ):
+        dialogue(secure, b"EHLO client.example.org\r\n", b"250 HELP\r\n")
+        dialogue(secure, b"NOOP encrypted\r\n", b"250 OK\r\n")
+    # In a later one: it is taken for TLS, and is none.
+    with asked_for_tls(serving) as sock:
+        sock.sendall(b"NOOP injected\r\n")
+        with contextlib.suppress(OSError):
+            while sock.recv(4096):
+                pass
+    assert serving.handler.commands == ["encrypted"]
+
+
+@on(STARTTLS)
+@pytest.mark.parametrize("ending", ["closed", "half a hello", "garbage", "no close_notify"])
+def test_ends_during_and_after_the_handshake(serving: Serving, ending: str) -> None:
+    context = serving.address.certificate.client_context()
+    with asked_for_tls(serving) as sock:
+        if ending == "half a hello":
+            outgoing = ssl.MemoryBIO()
+            client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            sock.sendall(outgoing.read()[:100])
+        elif ending == "garbage":
+            sock.sendall(b"\x16\x03\x01" + bytes(100))
+            with contextlib.suppress(OSError):
+                while sock.recv(4096):
+                    pass
+        elif ending == "no close_notify":
+            with context.wrap_socket(sock, server_hostname="localhost") as secure:
+                dialogue(secure, b"NOOP before the end\r\n", b"250 OK\r\n")
+    serving.check_quiet()
+
+
+@on(STARTTLS)
+@needs_program("swaks")
+def test_swaks_takes_starttls(serving: Serving) -> None:
+    command = ["swaks", "--server", "127.0.0.1", "--port", str(serving.address.port), "--tls"]
+    command += ["--from", "a@example.org", "--to", "b@example.org", "--body", "from swaks"]
+    command += ["--tls-ca-path", str(serving.address.certificate.certificate), "--tls-verify"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stdout
+    ((content, encrypted),) = serving.handler.messages
+    assert b"from swaks" in content
+    assert encrypted

@@ -1,0 +1,242 @@
+"""Applications that start and end: once, in order, and with their failures reported."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.http import GET, App, client_of, handler_of, serving_app
+from support.serving import clean_environment, on_loops, program, soon, until
+
+from fastlisten.handlers.http.lifespan import Lifespan, LifespanError
+
+
+class Steps:
+    """An application whose lifespan follows a script: what to send, to raise, or to wait for."""
+
+    def __init__(self, *steps: Any) -> None:
+        self.steps = steps
+        self.told: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "lifespan"
+        for step in self.steps:
+            if step == "receive":
+                self.told.append((await receive())["type"])
+            elif isinstance(step, BaseException):
+                raise step
+            elif isinstance(step, dict):
+                await send(step)
+            else:
+                await asyncio.sleep(step)
+
+
+def message(kind: str, text: str = "") -> dict[str, str]:
+    return {"type": f"lifespan.{kind}"} | ({"message": text} if text else {})
+
+
+STARTED = ("receive", message("startup.complete"), "receive")
+
+
+@on_loops
+async def test_start_and_end() -> None:
+    app = App()
+    async with serving_app(app) as served, client_of(served) as client:
+        assert app.events == ["startup"]
+        _, body = await client.ask(GET)
+        assert b'"state": {"key": "value"}' in body
+    assert app.events == ["startup", "shutdown"]
+
+
+@on_loops
+async def test_each_request_has_the_state_for_itself() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            scope["state"]["shared"] = []
+            await App().lifespan(scope, receive, send)
+            return
+        scope["state"]["shared"].append("x")
+        scope["state"]["own"] = scope["state"].get("own", "") + "x"
+        state = scope["state"]
+        await App().answer(send, f"{len(state['shared'])} {state['own']}".encode())
+
+    async with serving_app(app) as served, client_of(served) as client:
+        assert [(await client.ask(GET))[1] for _ in range(3)] == [b"1 x", b"2 x", b"3 x"]
+
+
+@on_loops
+async def test_one_application_of_several_listeners_starts_once() -> None:
+    app = App()
+    async with serving_app(app), serving_app(app) as served:
+        assert app.events == ["startup"]
+        async with client_of(served) as client:
+            assert (await client.ask(GET))[0] == 200
+    assert app.events == ["startup", "shutdown"]
+    async with serving_app(app):
+        assert app.events == ["startup", "shutdown", "startup"]
+    assert not Lifespan._all
+
+
+@on_loops
+async def test_off() -> None:
+    app = App()
+    options = {"lifespan": "off"}
+    async with serving_app(app, options=options) as served, client_of(served) as client:
+        assert b'"state": {}' in (await client.ask(GET))[1]
+    assert app.events == []
+
+
+@on_loops
+@pytest.mark.parametrize(
+    "app",
+    [Steps(), Steps(ValueError("http only")), Steps("receive"), Steps("receive", KeyError("x"))],
+)
+async def test_an_application_that_does_not_know_it(app: Any) -> None:
+    lifespan = await Lifespan.enter(app, "auto")
+    await lifespan.leave()
+    with pytest.raises(LifespanError, match=r"does not know lifespan|failed to start"):
+        await Lifespan.enter(app, "on")
+    assert not Lifespan._all
+
+
+@on_loops
+@pytest.mark.parametrize("mode", ["auto", "on"])
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (["receive", message("startup.failed", "no database")], "failed to start: no database"),
+        (["receive", message("startup.failed")], "failed to start: it does not say why"),
+        (
+            ["receive", message("startup.failed", "no database"), ValueError("x")],
+            "failed to start: no database",
+        ),
+        (["receive", SystemExit(5)], "failed to start: SystemExit: 5"),
+        ([KeyboardInterrupt()], "failed to start: KeyboardInterrupt"),
+        (["receive", asyncio.CancelledError()], "failed to start: CancelledError"),
+    ],
+)
+async def test_a_start_that_fails(mode: Any, steps: list[Any], words: str) -> None:
+    handler = handler_of(Steps(*steps), lifespan=mode)
+    with pytest.raises(LifespanError, match=words):
+        await handler.start()
+    assert not Lifespan._all
+    # Nothing was started, so that there is nothing to stop.
+    await handler.stop()
+
+
+@on_loops
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([message("shutdown.failed", "disk full")], "failed to end: disk full"),
+        ([ValueError("broken")], "failed to end: ValueError: broken"),
+        ([SystemExit(5)], "failed to end: SystemExit: 5"),
+        ([asyncio.CancelledError()], "failed to end: CancelledError"),
+        ([3600], "has not ended within"),
+    ],
+)
+async def test_an_end_that_fails(monkeypatch: Any, steps: list[Any], words: str) -> None:
+    monkeypatch.setattr("fastlisten.handlers.http.lifespan.SHUTDOWN_PATIENCE", 0.05)
+    handler = handler_of(Steps(*STARTED, *steps))
+    await handler.start()
+    with pytest.raises(LifespanError, match=words):
+        await handler.stop()
+    assert not Lifespan._all
+
+
+@on_loops
+@pytest.mark.parametrize("error", [SystemExit(5), ValueError("x"), asyncio.CancelledError()])
+async def test_one_that_fails_in_between_ends_nothing_else(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = handler_of(Steps("receive", message("startup.complete"), 0.01, error))
+    await handler.start()
+    await soon(lambda: caplog.records, "the report")
+    assert caplog.records[0].message == "the application failed in its lifespan"
+    with pytest.raises(LifespanError, match="failed to end"):
+        await handler.stop()
+
+
+@on_loops
+async def test_one_that_has_ended_by_itself() -> None:
+    app = Steps("receive", message("startup.complete"))
+    async with serving_app(app):
+        pass
+    assert app.told == ["lifespan.startup"]
+
+
+@on_loops
+@pytest.mark.parametrize(
+    "wrong",
+    [message("startup.complete"), message("shutdown.maybe"), {"type": "http.response.start"}],
+)
+async def test_messages_that_do_not_belong_there(wrong: dict[str, str]) -> None:
+    steps = ["receive", message("startup.complete"), wrong]
+    lifespan = await Lifespan.enter(Steps(*steps), "auto")
+    await asyncio.sleep(0.01)
+    with pytest.raises(LifespanError, match="failed to end: RuntimeError"):
+        await lifespan.leave()
+
+
+@on_loops
+async def test_a_start_that_is_cancelled_leaves_nothing() -> None:
+    app = Steps("receive", 3600)
+    task = asyncio.create_task(Lifespan.enter(app, "auto"))
+    while not app.told:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not Lifespan._all
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+CONFIG = """\
+[server.listener.it]
+protocol = "http"
+bind = "127.0.0.1:0"
+app = "lifespan_applications:{name}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("no_start", 3, "cannot start: the application failed to start: no database"),
+        ("no_end", 1, "failed: the application failed to end: disk full"),
+    ],
+)
+def test_exit_codes_of_the_program(tmp_path: Path, name: str, code: int, words: str) -> None:
+    (tmp_path / "lifespan_applications.py").write_text(
+        "from test_http_lifespan import STARTED, Steps, message\n"
+        "no_start = Steps('receive', message('startup.failed', 'no database'))\n"
+        "no_end = Steps(*STARTED, message('shutdown.failed', 'disk full'))\n"
+    )
+    path = f"{tmp_path}:{clean_environment()['PYTHONPATH']}"
+    listeners = 0 if code == 3 else 1
+    environ = {"PYTHONPATH": path}
+    with program(tmp_path, CONFIG.format(name=name), listeners=listeners, environ=environ) as it:
+        assert (it.stop() if listeners else it.ended()) == code
+        assert words in it.err
+        assert "Traceback" not in it.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_start_that_takes_long(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "lifespan_applications.py").write_text(
+        "import asyncio\n"
+        "async def slow(scope, receive, send):\n"
+        "    await receive()\n"
+        "    print('it has begun', flush=True)\n"
+        "    await asyncio.sleep(3600)\n"
+    )
+    environ = {"PYTHONPATH": f"{tmp_path}:{clean_environment()['PYTHONPATH']}"}
+    with program(tmp_path, CONFIG.format(name="slow"), listeners=-1, environ=environ) as it:
+        until(lambda: "it has begun" in it.out, "the start")
+        it.signal(number)
+        assert it.ended() == 0
+        assert f"{number.name}: stopping" in it.err
+        assert "Traceback" not in it.err

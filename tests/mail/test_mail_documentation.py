@@ -1,0 +1,99 @@
+"""docs/accounts.md: its file loads, its commands run, its bounds hold, its program works."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import io
+import re
+import sys
+from pathlib import Path
+from types import CodeType
+
+import pytest
+from support.mail import cheap_hash
+
+from fastlisten.cli.main import main
+from fastlisten.mail import accounts_reader, login_memory, logins, passwords, penalties
+from fastlisten.mail.accounts import Roster
+from fastlisten.mail.spool import STALE_AFTER
+
+PAGE = (Path(__file__).parents[2] / "docs" / "accounts.md").read_text("utf-8")
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def sample(password: str) -> str:
+    return re.sub(r'password = "[^"]*"', f'password = "{password}"', block("toml"))
+
+
+def test_the_file_loads() -> None:
+    (account,) = Roster.parse(sample(cheap_hash("x"))).accounts
+    assert account.name == "alice@example.org"
+    assert len(account.aliases) == 3
+    prefix = re.search(r'password = "([^"]*)\.\.\."', block("toml"))
+    assert prefix is not None
+    assert passwords.hash_password("x").startswith(prefix[1])
+
+
+def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(passwords, "DEFAULT", passwords.Parameters(8, 1, 1, 16, 32))
+    lines = re.findall(r"^    fastlisten (account .*)$", PAGE, re.MULTILINE)
+    assert len(lines) == 7
+    removed = False
+    for line in lines:
+        words = line.partition("#")[0].partition("<")[0].split()
+        if removed:  # the second way to remove: there must be something again
+            assert main(["account", "add", words[2]]) == 0
+        monkeypatch.setattr(sys, "stdin", io.StringIO("secret\n"))
+        assert main(words) == 0
+        removed = words[1] == "remove"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        f"| verifications at a time | {logins.AT_ONCE}, of {passwords.DEFAULT.memory // 1024} MiB ",
+        f"| waiting for one | {logins.WAITING} |",
+        f"| attempts at a time from one address | {penalties.FREE}, ",
+        f"| waiting for their turn, of one address | {penalties.WAITING} |",
+        f"| after {penalties.FREE} failures | one at a time, 1, 2, 4, ... {penalties.LONGEST:.0f} ",
+        f"| forgotten | {penalties.FORGOTTEN / 60:.0f} minutes after",
+        f"| addresses that are remembered | {penalties.SIZE:,}, IPv6 by /64 |",
+        f", at most {logins.LOGGED} a minute;",
+        f"at most {passwords.MAX_PASSWORD} octets",
+        f"after {STALE_AFTER // 3600} hours",
+        f"fewest failures in the last {penalties.FORGOTTEN / 60:.0f} minutes",
+        {3600: "remembered for an hour"}[round(login_memory.LIFE)],
+        {2: "changed less than two seconds ago"}[round(accounts_reader.QUIET)],
+        {60: "trusted after a minute"}[round(accounts_reader.LONGEST)],
+    ],
+)
+def test_the_bounds_are_those(row: str) -> None:
+    assert row in PAGE.replace("\n", " ")
+
+
+def test_the_program_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "accounts.toml").write_text(sample(cheap_hash("x")))
+    text = block("python").replace("/var/lib/fastlisten", str(tmp_path))
+    code = compile(
+        "from fastlisten.mail.delivery import PostOffice\n" + text,
+        "accounts.md",
+        "exec",
+        flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+    )
+    assert isinstance(code, CodeType)
+    names: dict[str, object] = {}
+
+    async def run() -> None:
+        await eval(code, names)
+
+    asyncio.run(run())
+    names["office"].leave()  # type: ignore[attr-defined]
+    assert len(list((tmp_path / "mail" / "alice@example.org" / "cur").iterdir())) == 1
+    assert "Delivered(account='alice@example.org'" in capsys.readouterr().out

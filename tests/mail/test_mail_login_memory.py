@@ -1,0 +1,357 @@
+"""Logins that are known, and who waits for whom: those who guess wait, and nobody waits for them.
+
+Verifications are counted and held, never timed. Addresses that guess are a hundred, as in the case
+that was reported: 22 of 23 right logins heard 454.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mail import cheap_hash, write_accounts
+
+from fastlisten.mail import login_memory, passwords
+from fastlisten.mail import logins as module
+from fastlisten.mail.accounts_reader import Accounts
+from fastlisten.mail.login_memory import LIFE, Known, Memory
+from fastlisten.mail.login_queue import CrowdedError, Queue
+from fastlisten.mail.logins import AT_ONCE, Logins, LoginsBusyError
+from fastlisten.mail.penalties import FORGOTTEN, FREE, Penalties
+
+HASH = cheap_hash("right")
+USERS = [f"user{number}@example.org" for number in range(30)]
+TEXT = "".join(
+    f'[account."{name}"]\npassword = "{HASH}"\naliases = ["a{name}"]\n' for name in USERS
+)
+
+
+class Verifier:
+    """Counts verifications, and can hold them; knows the password without argon2."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[bytes] = []
+        self.go = threading.Event()
+        self.go.set()
+        monkeypatch.setattr(passwords, "verify", self.verify)
+
+    def verify(self, phc: str, secret: bytes) -> bool:
+        assert self.go.wait(30)
+        self.done.append(secret)
+        return secret == b"right"
+
+
+@pytest.fixture
+def verifier(monkeypatch: pytest.MonkeyPatch) -> Verifier:
+    return Verifier(monkeypatch)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "accounts.toml"
+    write_accounts(path, TEXT)
+    return path
+
+
+@pytest.fixture
+def logins(file: Path) -> Iterator[Logins]:
+    accounts = Accounts(file)
+    accounts.reload()
+    those = Logins(accounts)
+    yield those
+    those.close()
+
+
+def check(logins: Logins, name: str, password: str = "right", address: str = "192.0.2.1") -> bool:
+    return asyncio.run(logins.check(name, password, address)) is not None
+
+
+# --- what is known --------------------------------------------------------------------------------
+
+
+def test_a_login_that_was_right_is_not_verified_again(logins: Logins, verifier: Verifier) -> None:
+    for name in (USERS[0], USERS[0].upper(), f"a{USERS[0]}"):
+        for address in ("192.0.2.1", "192.0.2.2", ""):
+            assert check(logins, name, address=address)
+    assert len(verifier.done) == 1
+    assert logins.statistics() == {"succeeded": 9, "failed": 0, "busy": 0}
+    assert len(logins.penalties) == 0
+
+
+def test_nothing_else_is_known_by_it(logins: Logins, verifier: Verifier) -> None:
+    assert check(logins, USERS[0])
+    wrong = [
+        (USERS[0], "Right"),
+        (USERS[0], "right "),
+        (USERS[0], ""),
+        ("nobody@example.org", "right"),
+    ]
+    for number, (name, password) in enumerate(wrong):
+        assert not check(logins, name, password, f"198.51.100.{number}")
+    assert check(logins, USERS[1])  # the same password, and by chance the same hash
+    assert len(verifier.done) == 1 + len(wrong) + 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT.partition('[account."user1@')[2].join(('[account."user1@', "")),
+        TEXT.replace(HASH, cheap_hash("other"), 1),
+        TEXT.replace(f'password = "{HASH}"\n', "", 1),
+    ],
+    ids=["removed", "another hash", "none"],
+)
+def test_a_change_of_the_account_ends_it(
+    logins: Logins, file: Path, verifier: Verifier, text: str
+) -> None:
+    assert check(logins, USERS[0])
+    write_accounts(file, text)
+    check(logins, USERS[0])
+    assert len(verifier.done) == 2
+
+
+def test_an_hour(logins: Logins, verifier: Verifier) -> None:
+    clock = [0.0]
+    logins._memory = Memory(lambda: clock[0])
+    for now, verified in ((0, 1), (LIFE - 1, 1), (LIFE, 2), (2 * LIFE - 1, 2), (9 * LIFE, 3)):
+        clock[0] = now
+        assert check(logins, USERS[0])
+        assert len(verifier.done) == verified
+
+
+def test_what_is_kept_is_bounded_and_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login_memory, "SIZE", 3)
+    memory = Memory()
+    keys = [memory.login(str(number), b"secret", HASH) for number in range(5)]
+    for key in keys:
+        memory.remember(key)
+        memory.mistaken(key.hex())
+    assert [memory.known(key) for key in keys] == [Known.NOTHING] * 2 + [Known.GOOD] * 3
+    assert [memory.mistakes(key.hex()) for key in keys] == [0, 0, 1, 1, 1]
+    assert Memory().login("0", b"secret", HASH) != keys[0]
+    assert b"secret" not in b"".join(memory._right)
+    # Not the same octets in other places.
+    assert memory.login("a", b"bc", HASH) != memory.login("ab", b"c", HASH)
+
+
+def test_what_is_known_is_no_way_round_the_penalty(logins: Logins, verifier: Verifier) -> None:
+    """Else a guess that is right would be answered at once, and who guesses would go on."""
+    clock = [1000.0]
+    logins.penalties = Penalties(lambda: clock[0])
+    assert check(logins, USERS[0])
+    for number in range(FREE):
+        assert not check(logins, USERS[0], str(number))
+
+    async def impatient() -> None:
+        async with asyncio.timeout(0.05):
+            await logins.check(USERS[0], "right", "192.0.2.1")
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(impatient())
+    clock[0] += 1
+    assert check(logins, USERS[0])
+    assert len(verifier.done) == 1 + FREE
+
+
+def test_looking_costs_the_same_for_every_name(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch, verifier: Verifier
+) -> None:
+    """One digest, of as many octets as differ by the name alone."""
+    digested = []
+    real = Memory.login
+
+    def login(self: Memory, account: str, password: bytes, phc: str) -> bytes:
+        digested.append(len(phc))
+        return real(self, account, password, phc)
+
+    monkeypatch.setattr(Memory, "login", login)
+    for number, name in enumerate((USERS[0], "nobody@example.org", "x", "")):
+        assert not check(logins, name, "wrong", f"192.0.2.{number}")
+        assert len(digested) == 1
+        digested.clear()
+    assert len(module._NO_HASH) == len(passwords.hash_password("x"))
+
+
+# --- who is next ----------------------------------------------------------------------------------
+
+
+def test_the_lowest_rank_is_next_and_the_highest_gives_way() -> None:
+    go, order = threading.Event(), list[str]()
+    queue: Queue[None] = Queue(1, 4, "test")
+    begun = threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert go.wait(30)
+
+    first = queue.submit(9, hold)
+    assert begun.wait(30)
+    waiting = {
+        name: queue.submit(rank, lambda name=name: order.append(name))  # type: ignore[misc]
+        for name, rank in (("c", 1), ("d", 2), ("e", 2), ("a", 0))
+    }
+    with pytest.raises(CrowdedError):
+        queue.submit(2, lambda: None)
+    waiting["b"] = queue.submit(0, lambda: order.append("b"))
+    with pytest.raises(CrowdedError):
+        waiting.pop("e").result(30)
+    waiting.pop("c").cancel()  # its place is free
+    waiting["f"] = queue.submit(7, lambda: order.append("f"))
+    assert len(queue) == 4
+    go.set()
+    first.result(30)
+    for future in waiting.values():
+        future.result(30)
+    assert order == ["a", "b", "d", "f"]
+    queue.close()
+    with pytest.raises(RuntimeError):
+        queue.submit(0, lambda: None)
+
+
+def test_threads_are_not_called_without_end() -> None:
+    """Neither by those who give way nor by those who leave."""
+    go = threading.Event()
+    queue: Queue[object] = Queue(1, 2, "test")
+    begun = threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert go.wait(30)
+
+    queue.submit(0, hold)
+    assert begun.wait(30)
+    for number in range(200):
+        queue.submit(200 - number, lambda: None)
+    for _ in range(200):
+        queue.submit(-1, lambda: None).cancel()
+    assert queue._pool._work_queue.qsize() <= 2
+    go.set()
+    queue.close()
+
+
+def test_failures_of_work_are_who_waits_s() -> None:
+    queue: Queue[int] = Queue(1, 2, "test")
+    with pytest.raises(ZeroDivisionError):
+        queue.submit(0, lambda: 1 // 0).result(30)
+    assert queue.submit(0, lambda: 1).result(30) == 1
+    queue.close()
+
+
+@pytest.mark.parametrize("names", ["one", "many", "unknown"])
+def test_a_hundred_addresses_that_guess(logins: Logins, verifier: Verifier, names: str) -> None:
+    """They guess as fast as they may, each on several connections, while users log in."""
+    heard: dict[str, list[str]] = {"guess": [], "user": []}
+
+    def target(number: int) -> str:
+        return {"one": USERS[0], "many": USERS[number % 30], "unknown": f"x{number}@x.example"}[
+            names
+        ]
+
+    async def attempt(kind: str, name: str, password: str, address: str) -> None:
+        try:
+            account = await logins.check(name, password, address)
+        except LoginsBusyError:
+            heard[kind].append("busy")
+        else:
+            heard[kind].append("in" if account else "wrong")
+
+    async def main() -> None:
+        verifier.go.clear()
+        tasks = []
+        for turn in range(FREE):  # connections of each
+            for number in range(100):
+                address = f"198.51.100.{number}"
+                work = attempt("guess", target(number), f"{number} {turn}", address)
+                tasks.append(asyncio.create_task(work))
+        await asyncio.sleep(0)
+        for number in range(23):
+            address = f"203.0.113.{number}"
+            tasks.append(asyncio.create_task(attempt("user", USERS[number + 1], "right", address)))
+        await asyncio.sleep(0)
+        assert len(logins._queue) >= module.WAITING - AT_ONCE
+        verifier.go.set()
+        await asyncio.wait(tasks)
+        # Those whose guesses were made wait now, each for itself, and fill no queue.
+        counted = [record.failures for record in logins.penalties._records.values()]
+        assert sum(counted) == heard["guess"].count("wrong")
+        late = [key for key, it in logins.penalties._records.items() if it.failures == FREE]
+        assert len(late) > 20
+        waiting = [
+            asyncio.create_task(attempt("guess", USERS[0], "more", address)) for address in late
+        ]
+        await asyncio.sleep(0)
+        assert logins._under_way == 0
+        for number in range(23):  # who comes back, from anywhere
+            await attempt("user", USERS[number + 1], "right", f"203.0.113.{100 + number}")
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+
+    clock = [1000.0]  # stands still
+    logins.penalties = Penalties(lambda: clock[0])
+    asyncio.run(main())
+    assert heard["user"] == ["in"] * 46
+    assert "in" not in heard["guess"]
+    # Whoever was told to come again has guessed nothing.
+    guesses = len(verifier.done) - 23
+    assert guesses == heard["guess"].count("wrong")
+    assert guesses + heard["guess"].count("busy") == FREE * 100
+    assert guesses <= AT_ONCE + module.WAITING
+
+
+def test_who_guesses_comes_last(logins: Logins, verifier: Verifier) -> None:
+    """Without a full queue, too."""
+
+    async def main() -> None:
+        for number in range(10):
+            assert await logins.check(USERS[0], "wrong", f"198.51.100.{number}") is None
+        verifier.go.clear()
+        verifier.done.clear()
+        tasks = []
+        for number in range(10):
+            for name in ("nobody@example.org", USERS[5]):
+                check = logins.check(name, "wrong", f"198.51.100.{number}")
+                tasks.append(asyncio.create_task(check))
+        await asyncio.sleep(0)
+        for number in range(3):
+            check = logins.check(USERS[number], "right", f"203.0.113.{number}")
+            tasks.append(asyncio.create_task(check))
+        await asyncio.sleep(0)
+        verifier.go.set()
+        await asyncio.wait(tasks)
+
+    clock = [1000.0]
+    logins.penalties = Penalties(lambda: clock[0])
+    asyncio.run(main())
+    # But for those that threads had at hand, and for the one whose name has been tried ten times.
+    assert verifier.done[: AT_ONCE + 2].count(b"right") == 2
+    assert verifier.done.count(b"right") == 3
+
+
+def test_a_login_that_was_right_once_goes_before_all(logins: Logins, verifier: Verifier) -> None:
+    clock = [0.0]
+    logins._memory = Memory(lambda: clock[0])
+    assert check(logins, USERS[0])
+    clock[0] = LIFE
+    for _ in range(3):
+        logins._memory.mistaken(USERS[0])
+    known, account = asyncio.run(logins._recall(USERS[0], b"right"))
+    assert known is Known.OLD
+    assert account is not None
+    assert logins._rank(known, USERS[0], "") == -1
+    assert logins._rank(Known.NOTHING, USERS[0], "") == 3
+    clock[0] += FORGOTTEN
+    assert logins._rank(Known.NOTHING, USERS[0].upper(), "") == 0
+
+
+def test_names_are_counted_alike_whether_they_exist(logins: Logins, verifier: Verifier) -> None:
+    """A success takes nothing back: it would tell that somebody has that name."""
+    for number, name in enumerate((USERS[0], "nobody@example.org")):
+        for attempt in range(4):
+            check(logins, name, "wrong", f"198.51.100.{10 * number + attempt}")
+    assert check(logins, USERS[0])
+    assert logins._memory.mistakes(USERS[0]) == 4
+    assert logins._memory.mistakes("nobody@example.org") == 4

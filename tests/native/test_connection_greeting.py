@@ -1,0 +1,98 @@
+"""Greetings that the core sends: larger than the buffers, interrupted, answered too early.
+
+Rules of this file: like test_connection_lazy.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from support.connection import (
+    Hook,
+    LoopFactory,
+    Recorder,
+    World,
+    play,
+)
+
+from fastlisten.loop.create_server import engine_for
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+#: The largest greeting, and more than a small send buffer takes at once.
+LONG = random.Random(7).randbytes(65535)
+
+
+@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
+def test_a_greeting_larger_than_the_buffers(loop_factory: LoopFactory, lazy: bool) -> None:
+    """It arrives whole when the client begins to read, and nothing of it is kept twice."""
+
+    async def script(world: World) -> None:
+        server = await world.serve(
+            lambda: Recorder(world), lazy=lazy, greeting=LONG, send_buffer=4096
+        )
+        client = await world.connect(receive_buffer=2048)
+        await world.until(lambda: server.connections == 1)
+        await world.settle()
+        world.note("made", world.count("connection_made"))
+        received = await client.receive(len(LONG))
+        world.note("greeting", received == LONG)
+        await world.settle()
+        world.note("more", client.ended())
+        await client.send(b"x")
+        await world.until("data_received")
+
+    log = play(script, loop_factory)
+    made = ("connection_made",)
+    assert [note for note in log if note != made] == [
+        ("made", 0 if lazy else 1),
+        ("greeting", True),
+        ("more", "open"),
+        ("data_received", "bytes", b"x"),
+    ]
+
+
+@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
+def test_the_first_byte_before_the_greeting_is_sent(loop_factory: LoopFactory, lazy: bool) -> None:
+    """What the protocol writes follows the greeting, byte for byte."""
+
+    async def script(world: World) -> None:
+        hooks: dict[str, Hook] = {
+            "connection_made": lambda p, t: t.write(b"made"),
+            "data_received": lambda p, data: p.transport.writelines([b"got ", data]),
+        }
+        await world.serve(
+            lambda: Recorder(world, hooks), lazy=lazy, greeting=LONG, send_buffer=4096
+        )
+        client = await world.connect(receive_buffer=2048)
+        await client.send(b"impatient")
+        await world.until("data_received")
+        transport = world.transports[0]
+        world.note("left", transport.get_write_buffer_size() > 0)
+        transport.close()
+        data, end = await client.rest()
+        world.note("client", data == LONG + b"madegot impatient", end)
+        await world.until("connection_lost")
+
+    log = play(script, loop_factory)
+    assert ("left", True) in log
+    assert ("client", True, "eof") in log
+
+
+def test_hanging_up_on_a_greeting(loop_factory: LoopFactory) -> None:
+    """A client that goes while its greeting is unsent is ended natively."""
+
+    async def script(world: World) -> None:
+        server = await world.serve(
+            lambda: Recorder(world), lazy=True, greeting=LONG, send_buffer=4096
+        )
+        clients = [await world.connect(receive_buffer=2048) for _ in range(3)]
+        await world.until(lambda: server.connections == 3)
+        clients[0].close()
+        clients[1].reset()
+        clients[2].finish()
+        await world.until(lambda: server.connections == 0)
+        world.note("done", engine_for(world.loop).open)
+
+    assert play(script, loop_factory) == [("done", 0)]

@@ -1,0 +1,160 @@
+"""KeyboardInterrupt and SystemExit in callbacks: they leave the loop, as they do with asyncio.
+
+Rules of this file: raised exceptions are compared in this process; a real signal, and what a
+program prints and returns when it ends so, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+from typing import Any
+
+import pytest
+from support.connection import (
+    Hook,
+    LoopFactory,
+    Note,
+    Recorder,
+    World,
+)
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+CALLBACKS = (
+    "factory",
+    "connection_made",
+    "data_received",
+    "eof_received",
+    "connection_lost",
+    "pause_writing",
+    "resume_writing",
+)
+
+
+def interrupted(
+    callback: str, kind: type[BaseException], loop_factory: LoopFactory, *, native: bool
+) -> tuple[str, list[Note]]:
+    """Raise in a callback; return what left the loop, and the log up to there."""
+    log: list[Note] = []
+    ended: list[Note] = []
+
+    def raising(*_: Any) -> None:
+        log.append(("raising", callback))
+        raise kind("out of here")
+
+    async def main() -> None:
+        world = World(native)
+        world.log = log
+        hooks: dict[str, Hook] = {callback: raising}
+
+        def factory() -> Recorder:
+            if callback == "factory":
+                raising()
+            return Recorder(world, hooks)
+
+        try:
+            await world.serve(factory, send_buffer=8192)
+            client = await world.connect(receive_buffer=4096)
+            await world.settle()
+            await client.send(b"data")
+            await world.settle()
+            world.transports[0].write(bytes(300_000))
+            await client.receive(300_000)
+            await world.settle()
+            client.finish()
+            await world.settle()
+            world.note("nothing happened")
+        finally:
+            hooks.clear()
+            # uvloop may finish its turn first, in which end of input is told again.
+            ended.extend(log[: log.index(("raising", callback)) + 1])
+            await world.close()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        try:
+            runner.run(main())
+        except BaseException as exc:
+            return type(exc).__name__, ended
+    return "nothing", ended
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("callback", CALLBACKS)
+def test_it_leaves_the_loop(
+    loop_factory: LoopFactory, callback: str, kind: type[BaseException]
+) -> None:
+    with warnings.catch_warnings():
+        # asyncio leaves the socket of a factory that failed to the collector, which warns of it.
+        warnings.simplefilter("ignore", ResourceWarning)
+        expected = interrupted(callback, kind, asyncio.SelectorEventLoop, native=False)
+        gc.collect()
+    found = interrupted(callback, kind, loop_factory, native=True)
+    assert found == expected
+    assert found[0] == kind.__name__
+
+
+PROGRAM = """
+import asyncio, os, signal, socket, sys
+import fastlisten, uvloop
+
+# A shell that runs the tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+make = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}[sys.argv[1]]
+native = sys.argv[2] == "native"
+
+class Protocol(asyncio.Protocol):
+    def connection_made(self, transport):
+        print("made", flush=True)
+    def data_received(self, data):
+        print(data, flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+    def connection_lost(self, exc):
+        print("lost", exc, flush=True)
+
+async def main():
+    create = fastlisten.create_server if native else asyncio.get_running_loop().create_server
+    server = await create(Protocol, "127.0.0.1", 0)
+    client = socket.create_connection(server.sockets[0].getsockname())
+    client.sendall(b"interrupt me")
+    try:
+        await asyncio.sleep(20)
+    finally:
+        print("cancelled", flush=True)
+        client.close()
+        for _ in range(25):
+            await asyncio.sleep(0)
+        server.close()
+
+with asyncio.Runner(loop_factory=make) as runner:
+    runner.run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_signal_while_serving(loop: str) -> None:
+    """SIGINT cancels the main task, connections end in order, the program ends by the signal."""
+
+    def run(loop: str, how: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(PROGRAM), loop, how],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr.strip().splitlines()[-1]
+
+    expected = run("asyncio", "asyncio")
+    assert run(loop, "native") == expected
+    assert expected == (
+        -signal.SIGINT,
+        "made\nb'interrupt me'\ncancelled\nlost None\n",
+        "KeyboardInterrupt",
+    )

@@ -1,0 +1,290 @@
+"""timeout.first-byte, and deadlines as such: who is silent too long hears a farewell.
+
+Rules of this file: short times, and only lower bounds of them are asserted: a deadline must never
+come early, and comes at all within the patience of the tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+from support.core import (
+    Client,
+    Listener,
+    LoopFactory,
+    Witness,
+    bound_socket,
+    crowd_of,
+    listening,
+    run,
+    small_sender,
+    until,
+)
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+GREETING = b"220 hi\r\n"
+TOO_SILENT = b"421 say something\r\n"
+TOO_IDLE = b"421 idle\r\n"
+TEXTS: dict[str, Any] = {
+    "greeting": GREETING,
+    "farewell_first_byte": TOO_SILENT,
+    "farewell_idle": TOO_IDLE,
+}
+
+both_kinds = pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+
+
+async def gone(listener: Listener) -> None:
+    """Wait until no connection is left, and see that no deadline is."""
+    await until(lambda: listener.acceptor.connections == 0)
+    assert listener.engine.census()["open"] == 0
+
+
+# --- the first byte ---------------------------------------------------------------------------
+
+
+@both_kinds
+def test_silent_clients_hear_the_farewell(loop_factory: LoopFactory, lazy: bool) -> None:
+    # More than one sweep ends at a time (256).
+    size = 600
+
+    async def main() -> None:
+        async with listening(Witness, lazy=lazy, limit=size, first_byte=0.2, **TEXTS) as listener:
+            begin = time.monotonic()
+            async with crowd_of(listener, size) as clients:
+                for client in clients:
+                    assert await client.everything() == GREETING + TOO_SILENT
+                    assert time.monotonic() >= begin + 0.2
+                await gone(listener)
+            assert listener.acceptor.statistics()["timed_out"] == size
+            assert listener.places is not None
+            assert listener.places.count == 0
+            # A lazy listener never heard of them.
+            assert len(listener.protocols) == (0 if lazy else size)
+            assert all(protocol.ends == [None] for protocol in listener.protocols)
+
+    run(loop_factory, main)
+
+
+@both_kinds
+def test_one_byte_is_enough(loop_factory: LoopFactory, lazy: bool) -> None:
+    async def main() -> None:
+        async with (
+            listening(lazy=lazy, first_byte=0.5, **TEXTS) as listener,
+            crowd_of(listener, 2) as clients,
+        ):
+            talker, silent = clients
+            await talker.send(b"x")
+            assert await silent.everything() == GREETING + TOO_SILENT
+            assert await talker.exactly(len(GREETING) + 1) == GREETING + b"x"
+            await asyncio.sleep(0.7)
+            await talker.send(b"y")
+            assert await talker.receive() == b"y"
+            assert listener.acceptor.statistics()["timed_out"] == 1
+
+    run(loop_factory, main)
+
+
+def test_protocols_that_are_made_slowly(loop_factory: LoopFactory) -> None:
+    # The time of the last of them is up before they have a protocol.
+    def slow() -> Witness:
+        time.sleep(0.005)
+        return Witness()
+
+    async def main() -> None:
+        async with listening(slow, first_byte=0.05, start=False, **TEXTS) as listener:
+            async with crowd_of(listener, 60) as clients:
+                listener.acceptor.resume()
+                for client in clients:
+                    assert await client.everything() == GREETING + TOO_SILENT
+            await gone(listener)
+
+    run(loop_factory, main)
+
+
+def test_a_descriptor_used_again_has_its_own_deadline(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with listening(lazy=True, first_byte=0.3, **TEXTS) as listener:
+            for _ in range(3):
+                async with crowd_of(listener, 5) as earlier:
+                    for client in earlier:
+                        assert await client.receive() == GREETING
+                    await asyncio.sleep(0.2)
+                await gone(listener)
+                begin = time.monotonic()
+                async with crowd_of(listener, 5) as later:
+                    for client in later:
+                        assert await client.everything() == GREETING + TOO_SILENT
+                        assert time.monotonic() >= begin + 0.3
+
+    run(loop_factory, main)
+
+
+# --- a peer that does not take what it is told ------------------------------------------------
+
+
+LONG_GREETING = b"220-" + b"g" * 65_519 + b"\r\n220 end\r\n"
+
+
+async def deaf(listener: Listener) -> Client:
+    """Return a client that has room for a small part of the greeting only."""
+    client = await listener.connect(receive_buffer=2048)
+    await until(lambda: listener.acceptor.connections)
+    return client
+
+
+def test_no_farewell_into_half_a_greeting(loop_factory: LoopFactory) -> None:
+    texts = TEXTS | {"greeting": LONG_GREETING}
+
+    async def main() -> None:
+        sock = small_sender()
+        async with listening(sock=sock, lazy=True, first_byte=0.2, **texts) as listener:
+            client = await deaf(listener)
+            await gone(listener)
+            found = await client.everything()
+            assert 0 < len(found) < len(LONG_GREETING)
+            assert LONG_GREETING.startswith(found)
+            client.close()
+
+    run(loop_factory, main)
+
+
+def test_the_farewell_follows_the_greeting(loop_factory: LoopFactory) -> None:
+    texts = TEXTS | {"greeting": LONG_GREETING}
+
+    async def main() -> None:
+        sock = small_sender()
+        async with listening(Witness, sock=sock, first_byte=0.2, **texts) as listener:
+            client = await deaf(listener)
+            await until(lambda: listener.acceptor.statistics()["timed_out"])
+            assert listener.acceptor.connections == 1
+            assert await client.everything() == LONG_GREETING + TOO_SILENT
+            await gone(listener)
+            assert listener.protocols[0].ends == [None]
+            client.close()
+
+    run(loop_factory, main)
+
+
+@pytest.mark.soak
+def test_a_farewell_that_is_not_taken_is_given_up(loop_factory: LoopFactory) -> None:
+    texts = TEXTS | {"greeting": LONG_GREETING}
+
+    async def main() -> None:
+        sock = small_sender()
+        async with listening(Witness, sock=sock, first_byte=0.2, **texts) as listener:
+            client = await deaf(listener)
+            await gone(listener)
+            assert listener.protocols[0].ends == [None]
+            client.close()
+
+    run(loop_factory, main)
+
+
+# --- what a deadline sets off -----------------------------------------------------------------
+
+
+def test_one_deadline_ends_others_that_are_due(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        class Spiteful(Witness):
+            @property
+            def busy(self) -> bool:  # type: ignore[override]
+                for other in listener.protocols:
+                    if other is not self:
+                        other.transport.abort()
+                return False
+
+        async with listening(Spiteful, first_byte=0.1, start=False, **TEXTS) as listener:
+            async with crowd_of(listener, 40) as clients:
+                listener.acceptor.resume()
+                heard = [await client.everything() for client in clients]
+                await gone(listener)
+            # Those that had been asked before they were aborted have said their farewell.
+            assert set(heard) <= {GREETING, GREETING + TOO_SILENT}
+            assert heard.count(GREETING + TOO_SILENT) >= 1
+            assert [protocol.ends for protocol in listener.protocols] == [[None]] * 40
+
+    run(loop_factory, main)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+@pytest.mark.parametrize("by", ["deadline", "drain"])
+def test_a_protocol_that_ends_the_engine_when_it_is_asked(
+    loop_factory: LoopFactory, by: str, busy: bool
+) -> None:
+    async def main() -> None:
+        class Final(Witness):
+            @property
+            def busy(self) -> bool:  # type: ignore[override]
+                listener.engine.close()
+                return busy
+
+        first_byte = 0.1 if by == "deadline" else 0.0
+        async with listening(Final, first_byte=first_byte, start=False, **TEXTS) as listener:
+            async with crowd_of(listener, 10) as clients:
+                listener.acceptor.resume()
+                for client in clients:
+                    assert await client.receive() == GREETING
+                if by == "drain":
+                    listener.acceptor.drain()
+                for client in clients:
+                    assert await client.everything() == b""
+            assert listener.engine.closed
+
+    run(loop_factory, main)
+
+
+def test_silence_is_logged_in_few_lines(
+    loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> str:
+        async with listening(listener="mx", lazy=True, first_byte=0.1, **TEXTS) as listener:
+            async with crowd_of(listener, 50) as clients:
+                name = "[{}]:{}".format(*clients[0].sock.getsockname())
+                await gone(listener)
+            return name
+
+    with caplog.at_level(logging.INFO, "fastlisten"):
+        first = run(loop_factory, main)
+    lines = [record.getMessage() for record in caplog.records]
+    assert 1 <= len(lines) < 10
+    assert lines[0].startswith('listener "mx": closed ')
+    assert lines[0].endswith(f" for silence, the first from {first}")
+    assert sum(int(line.split()[3]) for line in lines) == 50
+
+
+@pytest.mark.parametrize("name", ["first_byte", "idle", "linger"])
+@pytest.mark.parametrize("value", [-1.0, -0.001, float("nan")])
+def test_a_time_is_not_negative(loop_factory: LoopFactory, name: str, value: float) -> None:
+    async def main() -> None:
+        sock = bound_socket()
+        settings: dict[str, Any] = {name: value}
+        async with listening() as other:
+            with pytest.raises(ValueError, match="must not be negative"):
+                await listening(sock=sock, **settings).__aenter__()
+            sock.close()
+            async with crowd_of(other, 1, first=b"ping") as clients:
+                assert await clients[0].receive() == b"ping"
+
+    run(loop_factory, main)
+
+
+def test_a_very_long_time_does_not_wrap_around(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        forever = float("inf")
+        async with (
+            listening(first_byte=forever, idle=1e12, **TEXTS) as listener,
+            crowd_of(listener, 1) as clients,
+        ):
+            assert await clients[0].receive() == GREETING
+            await clients[0].send(b"ping")
+            assert await clients[0].receive() == b"ping"
+            await asyncio.sleep(0.2)
+            assert listener.acceptor.connections == 1
+
+    run(loop_factory, main)

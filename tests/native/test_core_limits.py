@@ -1,0 +1,398 @@
+"""max-connections of one listener: what takes a place, what gives it back, and who waits.
+
+Rules of this file: few clients, one after the other. The crowd is in test_core_race.py, what a
+refused client hears in test_core_refusal.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.core import (
+    Client,
+    Echo,
+    Listener,
+    LoopFactory,
+    bound_socket,
+    cpu_time,
+    crowd_of,
+    listening,
+    run,
+    until,
+)
+from support.core_process import Child, serving
+from support.loops import LOOPS
+
+from fastlisten import ConnectionServer, create_server
+from fastlisten._core import Arena
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+GREETING = b"220 hi\r\n"
+REFUSAL = b"421 full\r\n"
+#: Seconds in which something that must not happen would have happened.
+A_WHILE = 0.05
+
+
+def test_served_to_the_limit_and_again_when_one_has_left(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with (
+            listening(limit=3, greeting=GREETING, refusal=REFUSAL, server_first=True) as listener,
+            crowd_of(listener, 3) as guests,
+        ):
+            assert [await guest.receive() for guest in guests] == [GREETING] * 3
+            for guest in guests:
+                late = await listener.connect()
+                assert await late.everything() == REFUSAL
+                late.close()
+                guest.close()
+                await until(lambda: listener.places is not None and listener.places.count == 2)
+                guest.sock = (await listener.connect()).sock
+                assert await guest.receive() == GREETING
+            assert listener.acceptor.statistics()["accepted"] == 6
+            assert listener.acceptor.statistics()["refused_limit"] == 3
+            assert listener.acceptor.connections == 3
+
+    run(loop_factory, main)
+
+
+# --- every way to end gives the place back ----------------------------------------------------
+
+
+class Ending(Echo):
+    """Does at a word what the word says."""
+
+    def data_received(self, data: bytes) -> None:
+        if data == b"close":
+            self.transport.close()
+        elif data == b"abort":
+            self.transport.abort()
+        elif data == b"raise":
+            raise ValueError("as asked")
+        elif data == b"eof":
+            self.transport.write_eof()
+        elif data == b"unsent":
+            self.transport.write(bytes(4_000_000))
+            self.transport.close()
+
+
+async def says(client: Client, word: bytes) -> None:
+    await client.send(word)
+    with contextlib.suppress(ConnectionResetError):
+        while await client.receive():
+            pass
+    client.close()
+
+
+async def shuts_down(client: Client) -> None:
+    client.sock.shutdown(socket.SHUT_WR)
+    assert await client.receive() == b""
+    client.close()
+
+
+async def leaves_unread(client: Client) -> None:
+    await client.send(b"unsent")
+    await client.receive(1)
+    client.reset()
+
+
+ENDINGS: dict[str, Callable[[Client], Awaitable[None] | None]] = {
+    "close by the client": Client.close,
+    "reset by the client": Client.reset,
+    "half close": shuts_down,
+    "close": lambda client: says(client, b"close"),
+    "abort": lambda client: says(client, b"abort"),
+    "exception": lambda client: says(client, b"raise"),
+    "write_eof": lambda client: says(client, b"eof"),
+    "close with unsent bytes": lambda client: says(client, b"unsent"),
+    "reset with unsent bytes": leaves_unread,
+}
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_place_is_given_back(loop_factory: LoopFactory, ending: str, lazy: bool) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        # The protocol goes on after the client's end, to be ended otherwise.
+        async with listening(Ending, limit=2, lazy=lazy, refusal=REFUSAL) as listener:
+            assert listener.places is not None
+            for _ in range(5):
+                async with crowd_of(listener, 2) as guests:
+                    await until(lambda: listener.acceptor.connections == 2)
+                    assert listener.places.count == 2
+                    for guest in guests:
+                        ended = ENDINGS[ending](guest)
+                        if ended is not None:
+                            await ended
+                    await until(lambda: listener.acceptor.connections == 0)
+                    assert listener.places.count == 0
+            assert listener.engine.census()["open"] == 0
+            assert listener.acceptor.statistics()["refused_limit"] == 0
+
+    run(loop_factory, main)
+
+
+def failing() -> Any:
+    raise ValueError("as asked")
+
+
+class FailingAtOnce(Echo):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+        raise ValueError("as asked")
+
+
+@pytest.mark.parametrize("factory", [failing, FailingAtOnce])
+def test_a_protocol_that_fails_gives_its_place_back(
+    loop_factory: LoopFactory, factory: Callable[[], asyncio.BaseProtocol]
+) -> None:
+    async def main() -> None:
+        complaints: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: complaints.append(str(context["exception"]))
+        )
+        async with listening(factory, limit=1) as listener:
+            assert listener.places is not None
+            for number in range(1, 4):
+                async with crowd_of(listener, 1) as guests:
+                    assert await guests[0].receive() == b""
+                    await until(lambda: listener.acceptor.connections == 0)
+                    assert listener.places.count == 0
+                assert complaints == ["as asked"] * number
+
+    run(loop_factory, main)
+
+
+# --- one limit, several sockets ---------------------------------------------------------------
+
+
+def test_the_limit_counts_all_sockets_of_a_server(
+    loop_factory: LoopFactory, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        places = Arena(1).places(0, 0)
+        places.limit = 3
+        path = str(tmp_path / "socket")
+        settings: dict[str, Any] = {"places": places, "refusal": REFUSAL, "greeting": GREETING}
+        async with (
+            listening(**settings) as first,
+            listening(sock=bound_socket(socket.AF_INET6), **settings) as second,
+            listening(sock=bound_socket(socket.AF_UNIX, path), **settings) as third,
+        ):
+            listeners: list[Listener] = [first, second, third]
+            guests = [await listener.connect() for listener in listeners]
+            assert [await guest.receive() for guest in guests] == [GREETING] * 3
+            for listener in listeners:
+                late = await listener.connect()
+                assert await late.everything() == REFUSAL
+                late.close()
+            guests[2].close()
+            await until(lambda: places.count == 2)
+            async with crowd_of(first, 1) as more:
+                assert await more[0].receive() == GREETING
+                assert [listener.acceptor.connections for listener in listeners] == [2, 1, 0]
+            for guest in guests:
+                guest.close()
+
+    run(loop_factory, main)
+
+
+def test_the_limit_may_change_while_serving(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with (
+            listening(limit=1, greeting=GREETING, refusal=REFUSAL, server_first=True) as listener,
+            crowd_of(listener, 1) as first,
+        ):
+            assert listener.places is not None
+            assert await first[0].receive() == GREETING
+            listener.places.limit = 2
+            async with crowd_of(listener, 2) as more:
+                assert [await one.receive() for one in more] == [GREETING, REFUSAL]
+                listener.places.limit = 1
+                # Nobody is sent away for it, and nobody comes in before two have left.
+                await more[0].send(b"ping")
+                assert await more[0].receive() == b"ping"
+            await until(lambda: listener.acceptor.connections == 1)
+            async with crowd_of(listener, 1) as late:
+                assert await late[0].receive() == REFUSAL
+
+    run(loop_factory, main)
+
+
+# --- limit-action = wait ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_waiting_clients_are_served_in_turn(loop_factory: LoopFactory, lazy: bool) -> None:
+    async def main() -> None:
+        async with (
+            listening(limit=2, wait=True, greeting=GREETING, lazy=lazy) as listener,
+            crowd_of(listener, 8) as guests,
+        ):
+            await until(lambda: listener.acceptor.full)
+            for number in range(0, 8, 2):
+                assert await guests[number].receive() == GREETING
+                assert await guests[number + 1].receive() == GREETING
+                await asyncio.sleep(A_WHILE)
+                assert [guest.at_hand() for guest in guests[number + 2 :]] == [None] * (6 - number)
+                assert not listener.acceptor.accepting
+                guests[number + 1].close()
+                guests[number].reset()
+            await until(lambda: listener.acceptor.accepting)
+            assert not listener.acceptor.full
+            assert listener.acceptor.statistics()["accepted"] == 8
+            assert listener.acceptor.statistics()["refused_limit"] == 0
+
+    run(loop_factory, main)
+
+
+def test_a_higher_limit_lets_waiting_clients_in(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with (
+            listening(limit=1, wait=True, greeting=GREETING) as listener,
+            crowd_of(listener, 3) as guests,
+        ):
+            assert listener.places is not None
+            assert await guests[0].receive() == GREETING
+            await until(lambda: listener.acceptor.full)
+            listener.places.limit = 2
+            assert await guests[1].receive() == GREETING
+            await asyncio.sleep(A_WHILE)
+            assert guests[2].at_hand() is None
+            listener.places.limit = 0
+            assert await guests[2].receive() == GREETING
+
+    run(loop_factory, main)
+
+
+def test_clients_that_give_up_waiting_cost_no_place(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with (
+            listening(limit=1, wait=True, greeting=GREETING) as listener,
+            crowd_of(listener, 1) as first,
+        ):
+            assert listener.places is not None
+            assert await first[0].receive() == GREETING
+            for _ in range(20):
+                impatient = await listener.connect()
+                impatient.reset()
+                impatient = await listener.connect()
+                impatient.close()
+            patient = await listener.connect()
+            first[0].close()
+            assert await patient.receive() == GREETING
+            assert listener.places.count == listener.acceptor.connections == 1
+            patient.close()
+            await until(lambda: listener.places is not None and listener.places.count == 0)
+
+    run(loop_factory, main)
+
+
+def test_pausing_a_full_listener(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with (
+            listening(limit=1, wait=True, greeting=GREETING) as listener,
+            crowd_of(listener, 2) as guests,
+        ):
+            assert await guests[0].receive() == GREETING
+            await until(lambda: listener.acceptor.full)
+            listener.acceptor.pause()
+            guests[0].close()
+            await until(lambda: not listener.acceptor.full)
+            await asyncio.sleep(A_WHILE)
+            assert guests[1].at_hand() is None
+            listener.acceptor.resume()
+            assert await guests[1].receive() == GREETING
+
+    run(loop_factory, main)
+
+
+def test_a_full_house_does_not_keep_the_process_busy() -> None:
+    # Both loops at once: they are idle together. One place is given back by the other process.
+    arena = Arena(1, 3)
+    mine = arena.places(0, arena.join())
+    mine.limit = 3
+    assert mine.take()
+    sock = bound_socket()
+    keep = [sock.fileno(), arena.fd, *arena.wakeups]
+
+    async def start() -> ConnectionServer:
+        return await create_server(
+            Echo,
+            sock=sock,
+            backlog=4096,
+            max_connections=arena.places(0, arena.join()),
+            limit_action="wait",
+            greeting=GREETING,
+        )
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(sock.close)
+        servers = [
+            stack.enter_context(Child(serving(factory, start), keep)) for factory in LOOPS.values()
+        ]
+        assert [server.hear() for server in servers] == ["ready"] * 2
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(sock.getsockname(), 20))
+
+        served = [connect() for _ in range(2)]
+        assert [client.recv(100) for client in served] == [GREETING] * 2
+        queued = [connect() for _ in range(30)]
+        time.sleep(0.1)
+        before = [cpu_time(server.pid) for server in servers]
+        time.sleep(1)
+        used = [cpu_time(server.pid) - start for server, start in zip(servers, before, strict=True)]
+        assert max(used) < 0.05, dict(zip(LOOPS, used, strict=True))
+        assert sum(server.ask("connections") for server in servers) == 2
+        # A place given back here, in neither of them, is taken by one of them, and then by the
+        # next in the queue, to its end.
+        mine.give()
+        for client in queued:
+            assert client.recv(100) == GREETING
+            client.close()
+
+
+def test_two_sockets_of_a_listener_sleep_by_one_bit(loop_factory: LoopFactory) -> None:
+    """The one that finds no client gives its place back; the other must hear of it."""
+
+    async def main() -> None:
+        arena = Arena(1, 1)
+        places = arena.places(0, arena.join())
+        places.limit = 1
+        servers = [
+            await create_server(
+                asyncio.Protocol,
+                "127.0.0.1",
+                0,
+                max_connections=places,
+                limit_action="wait",
+                greeting=b"hello\r\n",
+                lazy=True,
+            )
+            for _ in range(2)
+        ]
+        addresses = [server.sockets[0].getsockname() for server in servers]
+        for turn in range(40):
+            first = await asyncio.open_connection(*addresses[turn % 2])
+            assert await first[0].readline() == b"hello\r\n"
+            waiting = await asyncio.open_connection(*addresses[(turn + 1) % 2])
+            await asyncio.sleep(0.002)
+            first[1].close()
+            assert await asyncio.wait_for(waiting[0].readline(), 5) == b"hello\r\n"
+            waiting[1].close()
+        for server in servers:
+            server.close()
+        for server in servers:
+            await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())

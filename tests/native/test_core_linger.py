@@ -1,0 +1,289 @@
+"""socket.linger: what was not sent when a connection is closed is sent for so long, then dropped.
+
+Rules of this file: real slow readers with small buffers, so that what is unsent is in the kernel.
+Meanwhile the loop must stay free: an SO_LINGER with a time would make close(2) block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.core import (
+    PATIENCE,
+    Client,
+    Echo,
+    Listener,
+    LoopFactory,
+    bound_socket,
+    crowd_of,
+    listening,
+    run,
+    until,
+)
+from support.core_process import Child
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+#: Fits into the kernel's buffers on both sides, but not into the client's alone.
+CONTENT = bytes(range(256)) * 400
+SMALL = 4096
+#: Longest time in which the loop may do nothing else, seconds.
+LAG = 0.02
+
+
+def run_delay() -> float:
+    """Return how long this thread has waited for a CPU, seconds: not the loop's fault."""
+    with open("/proc/thread-self/schedstat") as file:
+        return int(file.read().split()[1]) / 1e9
+
+
+class Lag:
+    """Measures how late the loop's timers are."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self.ticks = 0
+
+    async def measure(self) -> None:
+        while True:
+            begin, waited = time.monotonic(), run_delay()
+            await asyncio.sleep(0.005)
+            late = time.monotonic() - begin - 0.005 - (run_delay() - waited)
+            self.worst = max(self.worst, late)
+            self.ticks += 1
+
+
+@contextlib.asynccontextmanager
+async def lag() -> AsyncIterator[Lag]:
+    """Measure in the time of the block; fail if the loop was ever blocked."""
+    measured = Lag()
+    task = asyncio.ensure_future(measured.measure())
+    try:
+        yield measured
+    finally:
+        task.cancel()
+    assert measured.ticks > 5
+    assert measured.worst < LAG
+
+
+class Speaker(Echo):
+    """Says all it has to say at once and closes; notes when it was told of the end."""
+
+    content = CONTENT
+    ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.write(self.content)
+        assert self.transport.get_write_buffer_size() == 0, "not all of it is in the kernel"
+        self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert exc is None
+        self.ended = True
+
+
+@contextlib.asynccontextmanager
+async def speaking(factory: Any = Speaker, **settings: Any) -> AsyncIterator[Listener]:
+    """Serve one client at a time with a send buffer that holds `CONTENT`."""
+    sock = bound_socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(CONTENT))
+    async with listening(factory, sock, limit=1, **settings) as listener:
+        yield listener
+
+
+def lingering(listener: Listener) -> int:
+    """Return how many connections linger; they hold their places, and nothing else."""
+    counts = listener.engine.census()
+    assert counts["served"] == counts["endpoints"]
+    assert listener.places is not None
+    assert listener.places.count == counts["open"] == listener.acceptor.connections
+    return counts["lingering"]
+
+
+def test_a_slow_reader_gets_everything(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with (
+            speaking(linger=PATIENCE) as listener,
+            crowd_of(listener, 1, receive_buffer=SMALL) as clients,
+            lag(),
+        ):
+            await until(lambda: lingering(listener) == 1)
+            # The protocol has been told, though the place is not free yet.
+            assert listener.protocols[0].ended
+            found = b""
+            while len(found) < len(CONTENT) - 20_000:
+                found += await clients[0].receive(5000)
+                await asyncio.sleep(0.005)
+            assert lingering(listener) == 1
+            found += await clients[0].everything()
+            assert found == CONTENT
+            await until(lambda: lingering(listener) == 0)
+            assert listener.acceptor.connections == 0
+
+    run(loop_factory, main)
+
+
+def test_a_reader_that_stops_is_reset(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with (
+            speaking(linger=0.3, refusal=b"full", server_first=True) as listener,
+            crowd_of(listener, 1, receive_buffer=SMALL) as clients,
+            lag(),
+        ):
+            begin = time.monotonic()
+            await until(lambda: lingering(listener) == 1)
+            async with crowd_of(listener, 1) as late:
+                heard = await late[0].receive()
+                if time.monotonic() < begin + 0.3:
+                    assert heard == b"full"
+            await until(lambda: lingering(listener) == 0)
+            assert time.monotonic() >= begin + 0.3
+            assert listener.acceptor.connections == 0
+            with pytest.raises(ConnectionResetError):
+                await clients[0].everything()
+
+    run(loop_factory, main)
+
+
+def test_a_reader_that_reads_at_once_is_not_waited_for(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with speaking(linger=PATIENCE * 2) as listener:
+            for _ in range(5):
+                async with crowd_of(listener, 1) as clients:
+                    assert await clients[0].everything() == CONTENT
+                    await until(lambda: listener.acceptor.connections == 0)
+
+    run(loop_factory, main)
+
+
+def test_without_linger_the_kernel_sends_on_and_the_place_is_free(
+    loop_factory: LoopFactory,
+) -> None:
+    async def main() -> None:
+        async with (
+            speaking() as listener,
+            crowd_of(listener, 1, receive_buffer=SMALL) as clients,
+        ):
+            await until(lambda: listener.protocols and listener.protocols[0].ended)
+            await until(lambda: listener.acceptor.connections == 0)
+            assert lingering(listener) == 0
+            assert await clients[0].everything() == CONTENT
+
+    run(loop_factory, main)
+
+
+@pytest.mark.parametrize("sent", [b"", b"unread"])
+def test_a_reset_by_the_reader_ends_it(loop_factory: LoopFactory, sent: bytes) -> None:
+    async def main() -> None:
+        async with speaking(linger=PATIENCE * 2) as listener:
+            client = await listener.connect(receive_buffer=SMALL)
+            await until(lambda: lingering(listener) == 1)
+            await asyncio.sleep(0.02)
+            assert lingering(listener) == 1
+            if sent:
+                await client.send(sent)
+            client.reset()
+            await until(lambda: listener.acceptor.connections == 0)
+
+    run(loop_factory, main)
+
+
+def test_the_readers_own_end_does_not_cut_it_short(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with speaking(linger=PATIENCE * 2) as listener:
+            client = await listener.connect(receive_buffer=SMALL)
+            await until(lambda: lingering(listener) == 1)
+            await client.send(b"QUIT\r\n")
+            client.sock.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0.02)
+            assert lingering(listener) == 1
+            assert await client.everything() == CONTENT
+            await until(lambda: listener.acceptor.connections == 0)
+            client.close()
+
+    run(loop_factory, main)
+
+
+def test_a_reader_that_talks_without_end_keeps_nobody_busy(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with speaking(linger=1.0) as listener:
+
+            def body(channel: socket.socket) -> None:
+                with socket.socket() as flooding:
+                    flooding.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+                    flooding.connect(listener.address)
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                        while True:
+                            flooding.send(bytes(1 << 20))
+
+            with Child(body):
+                await until(lambda: lingering(listener) == 1)
+                async with lag():
+                    await asyncio.sleep(0.5)
+                    assert lingering(listener) == 1
+                await until(lambda: listener.acceptor.connections == 0)
+
+    run(loop_factory, main)
+
+
+def test_abort_does_not_linger(loop_factory: LoopFactory) -> None:
+    class Waiting(Speaker):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            Echo.connection_made(self, transport)
+            self.transport.write(self.content)
+
+    async def main() -> None:
+        async with speaking(Waiting, linger=PATIENCE * 2) as listener:
+            for ending in ("transport", "acceptor", "acceptor while it lingers"):
+                client = await listener.connect(receive_buffer=SMALL)
+                await until(lambda: listener.acceptor.connections == 1)
+                if ending == "transport":
+                    listener.protocols[-1].transport.abort()
+                elif ending == "acceptor":
+                    assert listener.acceptor.abort() == 1
+                else:
+                    listener.protocols[-1].transport.close()
+                    await until(lambda: lingering(listener) == 1)
+                    assert listener.acceptor.abort() == 1
+                await until(lambda: listener.acceptor.connections == 0)
+                assert listener.protocols[-1].ended
+                client.close()
+
+    run(loop_factory, main)
+
+
+def test_a_unix_socket_has_delivered_what_it_has_taken(
+    loop_factory: LoopFactory, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        sock = bound_socket(socket.AF_UNIX, str(tmp_path / "socket"))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(CONTENT))
+        async with listening(Speaker, sock, limit=1, linger=PATIENCE * 2) as listener:
+            client = await Client.connect(listener.address)
+            await until(lambda: listener.acceptor.statistics()["accepted"] == 1)
+            await until(lambda: listener.acceptor.connections == 0)
+            assert await client.everything() == CONTENT
+            client.close()
+
+    run(loop_factory, main)
+
+
+def test_the_kernels_own_linger_is_not_used(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with listening(linger=3.0) as listener, crowd_of(listener, 1) as clients:
+            await clients[0].send(b"ping")
+            assert await clients[0].receive() == b"ping"
+            for sock in (listener.sock, listener.protocols[0].transport.get_extra_info("socket")):
+                found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+                assert struct.unpack("ii", found) == (0, 0)
+
+    run(loop_factory, main)

@@ -1,0 +1,352 @@
+"""A process that runs out of descriptors, really; and one that stops before it does.
+
+Rules of this file: descriptors are exhausted in child processes, one per event loop, both at the
+same time; CPU time is the kernel's account of them. What is measured is CPU, never speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.core import (
+    PATIENCE,
+    Echo,
+    LoopFactory,
+    bound_socket,
+    cpu_time,
+    crowd_of,
+    listening,
+    run,
+    until,
+)
+from support.core_process import Child, serving
+from support.loops import LOOPS
+
+from fastlisten import ConnectionServer, create_server
+from fastlisten._core import Arena, Places
+from fastlisten.loop.create_server import engine_for
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+GREETING = b"220 hi\r\n"
+OVERLOAD = b"421 4.3.2 out of resources\r\n"
+
+#: Of a child: what exhausts its descriptors, the places of its second server, its log lines.
+files: list[int] = []
+places: list[Places] = []
+lines: list[str] = []
+
+
+class Lines(logging.Handler):
+    """Keeps the messages of the package's logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lines.append(record.getMessage())
+
+
+def soft_limit(value: int) -> None:
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (value, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
+
+
+def fill(server: ConnectionServer) -> int:
+    """Open files until no descriptor is left."""
+    while True:
+        try:
+            files.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            return len(files)
+
+
+def free(server: ConnectionServer) -> None:
+    while files:
+        os.close(files.pop())
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "fill": fill,
+    "free": free,
+    "limit": lambda server, value: soft_limit(value),
+    "capacity": lambda server: engine_for(server.get_loop()).capacity,
+    "open": lambda server: engine_for(server.get_loop()).open,
+    "places": lambda server: places[0].count,
+    "lines": lambda server: lines,
+}
+
+
+class Hall:
+    """A child that serves two sockets with few descriptors, and its clients.
+
+    Attributes:
+        child: the process.
+        addresses: of its two sockets.
+    """
+
+    def __init__(self, stack: contextlib.ExitStack, loop_factory: LoopFactory, limit: int) -> None:
+        self.stack = stack
+        socks = [bound_socket(), bound_socket()]
+        self.addresses = [sock.getsockname() for sock in socks]
+
+        async def start() -> ConnectionServer:
+            soft_limit(limit)
+            logging.getLogger("fastlisten").addHandler(Lines())
+            ports = [sock.detach() for sock in socks]
+            first, second = (socket.socket(fileno=port) for port in ports)
+            server = await create_server(
+                Echo, sock=first, backlog=4096, greeting=GREETING, refusal=OVERLOAD
+            )
+            # Takes a place before it accepts: not one may be lost when accept fails.
+            places.append(Arena(1).places(0, 0))
+            places[0].limit = 1000
+            self.second = await create_server(
+                Echo,
+                sock=second,
+                backlog=4096,
+                greeting=GREETING,
+                refusal=OVERLOAD,
+                max_connections=places[0],
+                limit_action="wait",
+            )
+            return server
+
+        self.child = stack.enter_context(
+            Child(serving(loop_factory, start, COMMANDS), [sock.fileno() for sock in socks])
+        )
+        assert self.child.hear() == "ready"
+        for sock in socks:
+            sock.close()
+
+    def connect(self, which: int = 0) -> socket.socket:
+        return self.stack.enter_context(socket.create_connection(self.addresses[which], PATIENCE))
+
+    def served(self, size: int, which: int = 0) -> list[socket.socket]:
+        """Connect so many clients, all of which must be greeted."""
+        clients = [self.connect(which) for _ in range(size)]
+        for client in clients:
+            assert client.recv(100) == GREETING
+        return clients
+
+    def refused(self, size: int, which: int = 0) -> None:
+        """Connect so many clients, all of which must hear that there is no room."""
+        clients = [self.connect(which) for _ in range(size)]
+        for client in clients:
+            assert client.recv(100) == OVERLOAD
+            assert client.recv(100) == b""
+            client.close()
+
+    def lines(self, size: int) -> list[str]:
+        """Wait until the child has logged so many lines; return all."""
+        end = time.monotonic() + PATIENCE
+        while len(found := self.child.ask("lines")) < size:
+            assert time.monotonic() < end, found
+            time.sleep(0.05)
+        return list(found)
+
+
+def echoes(clients: list[socket.socket]) -> None:
+    for client in clients:
+        client.sendall(b"ping")
+        assert client.recv(100) == b"ping"
+
+
+@pytest.fixture
+def halls() -> Iterator[Callable[[int], list[Hall]]]:
+    """Return what starts a hall per event loop, with so many descriptors each."""
+    with contextlib.ExitStack() as stack:
+        yield lambda limit: [Hall(stack, factory, limit) for factory in LOOPS.values()]
+
+
+def test_out_of_descriptors(halls: Callable[[int], list[Hall]]) -> None:
+    both = halls(200)
+    served = {hall: hall.served(10, which=0) + hall.served(5, which=1) for hall in both}
+    for episode in (1, 2):
+        for hall in both:
+            assert hall.child.ask("fill") > 100
+            hall.refused(100)
+            hall.refused(20, which=1)
+            echoes(served[hall])
+        # It lasts, with clients knocking all the time, a few at once and politely told so.
+        before = [cpu_time(hall.child.pid) for hall in both]
+        for _ in range(5):
+            for hall in both:
+                hall.refused(3)
+        used = [cpu_time(hall.child.pid) - start for hall, start in zip(both, before, strict=True)]
+        assert max(used) < 0.1, used
+        for hall in both:
+            echoes(served[hall])
+            found = hall.lines(episode)
+            assert len(found) == episode
+            assert found[-1].startswith("listeners: accepting failed ")
+            assert f"EMFILE: {os.strerror(errno.EMFILE)}" in found[-1]
+            # Recovers by itself: nobody does more than to close files.
+            hall.child.ask("free")
+            for client in hall.served(60, which=0) + hall.served(10, which=1):
+                client.close()
+            echoes(served[hall])
+        # Quiet for longer than the longest pause and the time that ends an episode.
+        time.sleep(2.2)
+        for hall in both:
+            assert len(hall.lines(episode)) == episode
+            assert hall.child.ask("statistics")["refused_overload"] == 115 * episode
+            assert hall.child.ask("places") == 5
+
+
+def test_no_descriptor_even_for_refusals(halls: Callable[[int], list[Hall]]) -> None:
+    both = halls(200)
+    served = {hall: hall.served(5) for hall in both}
+    queues: dict[Hall, list[socket.socket]] = {}
+    for hall in both:
+        # Below what it holds already: the reserve cannot be used nor taken back.
+        hall.child.ask("limit", 3)
+        queues[hall] = [hall.connect(n % 2) for n in range(20)]
+    time.sleep(0.2)
+    before = [cpu_time(hall.child.pid) for hall in both]
+    time.sleep(1)
+    used = [cpu_time(hall.child.pid) - start for hall, start in zip(both, before, strict=True)]
+    assert max(used) < 0.05, used
+    for hall in both:
+        echoes(served[hall])
+        hall.child.ask("limit", 200)
+        for client in queues[hall]:
+            assert client.recv(100) == GREETING
+        echoes(queues[hall])
+        assert len(hall.lines(1)) == 1
+        assert hall.child.ask("places") == 10
+        # The reserve is there again.
+        hall.child.ask("fill")
+        hall.refused(10)
+        hall.child.ask("free")
+
+
+def test_accepting_stops_before_descriptors_run_out(halls: Callable[[int], list[Hall]]) -> None:
+    for hall in halls(160):
+        capacity = hall.child.ask("capacity")
+        assert 60 < capacity < 160 - 40
+        clients = hall.served(capacity)
+        late = [hall.connect(n % 2) for n in range(80)]
+        found = hall.lines(1)
+        assert found[0].count(f"this process holds {capacity} connections") == 1
+        echoes(clients)
+        assert hall.child.ask("open") == capacity
+        for client in clients:
+            client.close()
+        for client in late:
+            assert client.recv(100) == GREETING
+        statistics = hall.child.ask("statistics")
+        assert statistics["accept_errors"] == statistics["refused_overload"] == 0
+        assert len(hall.lines(1)) == 1
+
+
+# --- the capacity of an engine ----------------------------------------------------------------
+
+
+def test_accepting_stops_at_the_capacity_and_resumes(
+    loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with (
+            listening(greeting=GREETING, server_first=True) as one,
+            listening(greeting=GREETING, limit=3, wait=True) as other,
+        ):
+            engine = one.engine
+            engine.set_capacity(10)
+            async with crowd_of(one, 8) as clients, crowd_of(other, 2) as others:
+                for client in clients + others:
+                    assert await client.receive() == GREETING
+                async with crowd_of(one, 4) as queue, crowd_of(other, 1) as last:
+                    await until(lambda: not one.acceptor.accepting)
+                    assert not other.acceptor.accepting
+                    await asyncio.sleep(0.05)
+                    assert [client.at_hand() for client in queue + last] == [None] * 5
+                    assert engine.open == 10
+                    # A place that is waited for is not taken before a descriptor can be had.
+                    assert other.places is not None
+                    assert other.places.count == 2
+                    clients[0].close()
+                    clients[1].close()
+                    await until(lambda: engine.open == 10 and one.acceptor.connections > 6)
+                    engine.set_capacity(13)
+                    for client in queue + last:
+                        assert await client.receive() == GREETING
+                    assert engine.open == engine.capacity == 13
+                    engine.set_capacity(20)
+            # Reached once more within the minute, it is not said again.
+            await until(lambda: engine.open == 0)
+            engine.set_capacity(2)
+            async with crowd_of(one, 5) as clients:
+                assert [await client.receive() for client in clients[:2]] == [GREETING] * 2
+                await until(lambda: not one.acceptor.accepting)
+                await asyncio.sleep(0.3)
+            await until(lambda: engine.open == 0 and one.acceptor.accepting)
+
+    with caplog.at_level(logging.WARNING, "fastlisten"):
+        run(loop_factory, main)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "this process holds 10 connections" in messages[0]
+
+
+def test_refusals_take_a_fourth_of_the_capacity(loop_factory: LoopFactory) -> None:
+    """A flood of clients that are refused, and stay, keeps nobody out of another listener."""
+
+    async def main() -> None:
+        async with (
+            listening(limit=1, refusal=OVERLOAD) as full,
+            listening(greeting=GREETING) as other,
+        ):
+            full.engine.set_capacity(8)
+            async with crowd_of(full, 20) as clients:
+                for client in clients[1:]:
+                    assert await client.everything() == OVERLOAD
+                assert full.acceptor.accepting
+                assert full.engine.census()["parked"] == 2
+                assert full.engine.open == 3
+                async with crowd_of(other, 4) as served:
+                    for client in served:
+                        assert await client.receive() == GREETING
+
+    run(loop_factory, main)
+
+
+def test_a_listener_that_comes_while_the_process_is_full(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with listening(greeting=GREETING) as one:
+            one.engine.set_capacity(2)
+            async with crowd_of(one, 3) as clients:
+                await until(lambda: not one.acceptor.accepting)
+                async with listening(greeting=GREETING) as other, crowd_of(other, 1) as late:
+                    await asyncio.sleep(0.05)
+                    assert late[0].at_hand() is None
+                    for client in clients:
+                        client.close()
+                    assert await late[0].receive() == GREETING
+
+    run(loop_factory, main)
+
+
+def test_a_capacity_is_at_least_one(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with listening() as listener:
+            before = listener.engine.capacity
+            for value in (0, -1):
+                with pytest.raises(ValueError, match=f"at least 1, not {value}"):
+                    listener.engine.set_capacity(value)
+            assert listener.engine.capacity == before
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            taken = len(os.listdir("/proc/self/fd"))
+            assert before <= soft - min(256, soft // 4) - taken + 10
+
+    run(loop_factory, main)

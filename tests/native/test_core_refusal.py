@@ -1,0 +1,363 @@
+"""What a client hears for which there is no place, and what it costs.
+
+Rules of this file: the clients judge. "No reset" means that a client reads the whole text and
+then the end of input, without an error, whatever it had sent before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.core import (
+    Client,
+    Listener,
+    LoopFactory,
+    bound_socket,
+    crowd_of,
+    listening,
+    run,
+    until,
+)
+from support.core_process import Child
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+REFUSAL = b"421 4.3.2 too many connections, try again later\r\n"
+#: The core's bounds of parked refusals: how many, how long (s), how much is read of each.
+MAX_PARKED = 1024
+PARKED_TIME = 2.0
+PARKED_BYTES = 16384
+
+both_kinds = pytest.mark.parametrize("server_first", [True, False], ids=["server", "client"])
+
+
+@contextlib.asynccontextmanager
+async def full(**settings: Any) -> AsyncIterator[Listener]:
+    """Serve a listener whose only place is taken."""
+    async with (
+        listening(limit=1, refusal=REFUSAL, **settings) as listener,
+        crowd_of(listener, 1),
+    ):
+        await until(lambda: listener.acceptor.connections == 1)
+        yield listener
+
+
+def parked(listener: Listener) -> int:
+    """Return how many refusals are parked."""
+    counts = listener.engine.census()
+    assert counts["parked"] == counts["parked_slots"]
+    return counts["parked"]
+
+
+@contextlib.asynccontextmanager
+async def refused_at_once(listener: Listener, size: int) -> AsyncIterator[list[Client]]:
+    """Connect so many clients in one turn of the loop; they have been refused, nobody has read.
+
+    Fast, so that the two seconds of the first are not over when the last is refused.
+    """
+    before = listener.acceptor.statistics()["refused_limit"]
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(size):
+            sock = stack.enter_context(socket.create_connection(listener.address))
+            sock.setblocking(False)
+            clients.append(Client(sock))
+        await until(lambda: listener.acceptor.statistics()["refused_limit"] == before + size)
+        yield clients
+
+
+def closed(clients: list[Client]) -> list[bool]:
+    """Return for each client whether the server has closed its descriptor.
+
+    Then it answers bytes by a reset, on loopback at once. The loop gets no turn meanwhile.
+    """
+    found = []
+    for client in clients:
+        try:
+            client.sock.send(b"x")
+            client.sock.send(b"x")
+        except (BrokenPipeError, ConnectionResetError):
+            found.append(True)
+        else:
+            found.append(False)
+    return found
+
+
+# --- the text arrives -------------------------------------------------------------------------
+
+
+@both_kinds
+def test_a_silent_client_reads_the_text_and_the_end(
+    loop_factory: LoopFactory, server_first: bool
+) -> None:
+    async def main() -> None:
+        async with full(server_first=server_first) as listener, crowd_of(listener, 5) as refused:
+            for client in refused:
+                assert await client.everything() == REFUSAL
+            # Where the server speaks first nothing can be unread: closed at once.
+            assert parked(listener) == (0 if server_first else 5)
+            for client in refused:
+                client.close()
+            await until(lambda: parked(listener) == 0)
+
+    run(loop_factory, main)
+
+
+@both_kinds
+@pytest.mark.parametrize("size", [1, 1024, PARKED_BYTES - 1])
+def test_a_client_that_has_sent_already_is_not_reset(
+    loop_factory: LoopFactory, server_first: bool, size: int
+) -> None:
+    async def main() -> None:
+        async with full(server_first=server_first) as listener:
+            listener.acceptor.pause()
+            async with crowd_of(listener, 5, first=b"x" * size) as refused:
+                listener.acceptor.resume()
+                for client in refused:
+                    assert await client.everything() == REFUSAL
+                # And it may go on with what it began to say.
+                for client in refused:
+                    assert parked(listener) > 0
+                    client.close()
+                await until(lambda: parked(listener) == 0)
+
+    run(loop_factory, main)
+
+
+@both_kinds
+def test_a_client_that_sends_while_it_is_refused_is_not_reset(
+    loop_factory: LoopFactory, server_first: bool
+) -> None:
+    async def main() -> None:
+        async with full(server_first=server_first) as listener:
+            for _ in range(20):
+                async with crowd_of(listener, 1, first=b"EHLO client.example.org\r\n") as refused:
+                    assert await refused[0].everything() == REFUSAL
+
+    run(loop_factory, main)
+
+
+@both_kinds
+@pytest.mark.parametrize("size", [64 * 1024, 1024 * 1024])
+def test_the_text_arrives_also_at_a_client_that_sends_without_end(
+    loop_factory: LoopFactory, server_first: bool, size: int
+) -> None:
+    async def main() -> None:
+        async with full(server_first=server_first) as listener:
+            listener.acceptor.pause()
+            async with crowd_of(listener, 3) as refused:
+                sending = [asyncio.ensure_future(one.send(b"x" * size)) for one in refused]
+                await asyncio.sleep(0.02)
+                listener.acceptor.resume()
+                for client, task in zip(refused, sending, strict=True):
+                    assert await client.exactly(len(REFUSAL)) == REFUSAL
+                    # More than is read of anybody: what follows the text may be a reset.
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                        await task
+                    with contextlib.suppress(ConnectionResetError):
+                        assert await client.everything() == b""
+
+    run(loop_factory, main)
+
+
+def test_on_a_unix_socket(loop_factory: LoopFactory, tmp_path: Path) -> None:
+    async def main() -> None:
+        sock = bound_socket(socket.AF_UNIX, str(tmp_path / "socket"))
+        async with full(sock=sock) as listener:
+            listener.acceptor.pause()
+            async with crowd_of(listener, 3, first=b"x" * 1024) as refused:
+                listener.acceptor.resume()
+                for client in refused:
+                    assert await client.everything() == REFUSAL
+
+    run(loop_factory, main)
+
+
+def test_no_text_no_word(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with listening(limit=1) as listener, crowd_of(listener, 3) as clients:
+            for client in clients[1:]:
+                assert await client.everything() == b""
+            assert parked(listener) == 0
+
+    run(loop_factory, main)
+
+
+# --- the bounds of what is parked -------------------------------------------------------------
+
+
+def test_so_many_bytes_are_read_of_a_refused_client(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with full() as listener, crowd_of(listener, 1) as refused:
+            assert await refused[0].everything() == REFUSAL
+            for size in (1, PARKED_BYTES - 3, 1):
+                await refused[0].send(b"x" * size)
+                await asyncio.sleep(0.02)
+                assert parked(listener) == 1
+            await refused[0].send(b"x")
+            await until(lambda: parked(listener) == 0)
+            assert closed(refused) == [True]
+
+    run(loop_factory, main)
+
+
+def test_a_refused_client_is_waited_for_two_seconds(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        async with full() as listener:
+            begin = clock()
+            async with crowd_of(listener, 2) as refused:
+                await until(lambda: parked(listener) == 2 or clock() > begin + PARKED_TIME)
+                while clock() < begin + PARKED_TIME * 0.9:
+                    # Sending does not prolong it.
+                    await refused[1].send(b"x")
+                    count = parked(listener)
+                    assert count == 2 or clock() > begin + PARKED_TIME
+                    await asyncio.sleep(0.1)
+                await until(lambda: parked(listener) == 0)
+                assert closed(refused) == [True, True]
+
+    run(loop_factory, main)
+
+
+def test_so_many_are_parked_and_the_oldest_go_first(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        over = 60
+        async with full() as listener, refused_at_once(listener, MAX_PARKED + over) as refused:
+            assert parked(listener) == MAX_PARKED
+            assert closed(refused) == [True] * over + [False] * MAX_PARKED
+            assert [client.at_hand() for client in refused] == [REFUSAL] * len(refused)
+
+    run(loop_factory, main)
+
+
+def test_a_descriptor_that_was_parked_once_is_not_closed_for_it(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with full() as listener:
+            assert listener.places is not None
+            async with refused_at_once(listener, 50):
+                assert parked(listener) == 50
+            await until(lambda: parked(listener) == 0)
+            # These take the same descriptors; then the old ones have their turn to be closed.
+            listener.places.limit = 51
+            async with crowd_of(listener, 50) as served:
+                await until(lambda: listener.acceptor.connections == 51)
+                async with refused_at_once(listener, MAX_PARKED + 60):
+                    for client in served:
+                        await client.send(b"ping")
+                        assert await client.receive() == b"ping"
+            await until(lambda: listener.acceptor.held == 1)
+            listener.places.limit = 1
+            # Thousands of entries that are gone do not displace those that are not.
+            for _ in range(5):
+                async with refused_at_once(listener, 900):
+                    pass
+                await until(lambda: parked(listener) == 0)
+            async with refused_at_once(listener, 5) as late:
+                assert closed(late) == [False] * 5
+
+    run(loop_factory, main)
+
+
+# --- what it costs ----------------------------------------------------------------------------
+
+
+@both_kinds
+def test_refused_clients_are_not_counted(loop_factory: LoopFactory, server_first: bool) -> None:
+    async def main() -> None:
+        async with full(server_first=server_first) as listener:
+            assert listener.places is not None
+            async with crowd_of(listener, 30) as refused:
+                for client in refused:
+                    assert await client.receive() == REFUSAL
+                assert listener.places.count == listener.acceptor.connections == 1
+                # As descriptors they are: against the process's capacity.
+                assert listener.acceptor.held == listener.engine.open == 1 + parked(listener)
+                statistics = listener.acceptor.statistics()
+                assert (statistics["accepted"], statistics["refused_limit"]) == (1, 30)
+
+    run(loop_factory, main)
+
+
+@both_kinds
+def test_a_refusal_makes_no_python_object(loop_factory: LoopFactory, server_first: bool) -> None:
+    size = 400
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with full(server_first=server_first) as listener:
+            listener.engine.sink = None
+
+            def body(channel: socket.socket) -> None:
+                while channel.recv(1):
+                    for _ in range(size):
+                        with socket.create_connection(listener.address, 20) as client:
+                            assert client.recv(100) == REFUSAL
+                            assert client.recv(100) == b""
+                    channel.send(b"0")
+
+            with Child(body) as child:
+                child.channel.setblocking(False)
+                blocks = []
+                for _ in range(3):
+                    await loop.sock_sendall(child.channel, b"x")
+                    await loop.sock_recv(child.channel, 100)
+                    await until(lambda: parked(listener) == 0)
+                    blocks.append(sys.getallocatedblocks())
+            # The first round warms the loop's own caches up.
+            assert abs(blocks[2] - blocks[1]) < size // 4, blocks
+            assert len(listener.protocols) == 1
+            assert listener.acceptor.statistics()["refused_limit"] == 3 * size
+
+    run(loop_factory, main)
+
+
+# --- what is said of it -----------------------------------------------------------------------
+
+
+def test_a_flood_makes_few_lines(
+    loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> str:
+        async with full(listener="mx", server_first=True) as listener:
+            async with crowd_of(listener, 200) as refused:
+                name = "[{}]:{}".format(*refused[0].sock.getsockname())
+                for client in refused:
+                    assert await client.receive() == REFUSAL
+            await until(lambda: caplog.records)
+            return name
+
+    with caplog.at_level(logging.WARNING, "fastlisten"):
+        first = run(loop_factory, main)
+    lines = [record.getMessage() for record in caplog.records]
+    assert 1 <= len(lines) < 10
+    assert lines[0].startswith('listener "mx": refused ')
+    assert lines[0].endswith(f" connections, the first from {first}: max-connections = 1 reached")
+    assert sum(int(line.split()[3]) for line in lines) == 200
+
+
+def test_a_line_names_its_listener_though_it_has_gone(
+    loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with listening(listener="stays"):
+            for name in ("one", "two"):
+                async with (
+                    full(listener=name, server_first=True) as listener,
+                    crowd_of(listener, 1) as refused,
+                ):
+                    assert await refused[0].everything() == REFUSAL
+
+    with caplog.at_level(logging.WARNING, "fastlisten"):
+        run(loop_factory, main)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(": ")[0] for line in lines] == ['listener "one"', 'listener "two"']
+    assert all(line.endswith("max-connections = 1 reached") for line in lines)

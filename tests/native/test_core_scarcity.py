@@ -1,0 +1,180 @@
+"""Making the core's objects with too few descriptors: an error, and nothing left behind.
+
+Rules of this file: in a child process, whose limit of descriptors is lowered to what is open and
+so many more; each number of them is tried until there are enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import json
+import os
+import resource
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+
+import pytest
+from support.core import Echo, LoopFactory, bound_socket
+from support.core_process import Child
+
+from fastlisten import create_server
+from fastlisten._connection import ConnectionAcceptor
+from fastlisten._core import Arena, Engine
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+
+def descriptors() -> list[int]:
+    return sorted(int(name) for name in os.listdir("/proc/self/fd"))
+
+
+Undo = Callable[[], Awaitable[object]]
+
+
+async def starve(make: Callable[[], Awaitable[Undo]]) -> tuple[int, list[str]]:
+    """Call what makes something with 0, 1, 2, ... free descriptors, until it succeeds.
+
+    Args:
+        make: returns what undoes it.
+
+    Returns:
+        How many attempts failed, and what went wrong besides.
+    """
+    wrong: list[str] = []
+    sys.unraisablehook = lambda args: wrong.append(repr(args.exc_value))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Without gaps below the highest, so that the limit leaves exactly so many.
+    while (gap := os.open("/dev/null", os.O_RDONLY)) < max(descriptors()[:-1]):
+        pass
+    os.close(gap)
+    for spare in range(50):
+        before = descriptors()[:-1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(before) + 1 + spare, hard))
+        undo: Undo | None = None
+        try:
+            undo = await make()
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                wrong.append(f"{spare} spare: {error!r}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        done = undo is not None
+        if undo is not None:
+            await undo()
+        undo = None
+        gc.collect()
+        if descriptors()[:-1] != before:
+            wrong.append(f"{spare} spare: {before} became {descriptors()}")
+        if done:
+            break
+    return spare, wrong
+
+
+def heard(loop_factory: LoopFactory, make: Callable[[], Awaitable[Undo]]) -> tuple[int, list[str]]:
+    """Starve `make` in a child on a running loop."""
+
+    async def main() -> tuple[int, list[str]]:
+        # Once in plenty, for what the loop makes at its first use.
+        await (await make())()
+        return await starve(make)
+
+    def body(channel: socket.socket) -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            channel.send(json.dumps(runner.run(main())).encode())
+
+    with Child(body) as child:
+        failures, wrong = child.hear()
+    return failures, wrong
+
+
+def test_an_arena(loop_factory: LoopFactory) -> None:
+    async def make() -> Undo:
+        held = [Arena(2, 5)]
+        assert len(held[0].wakeups) == 5
+
+        async def undo() -> None:
+            held.clear()
+
+        return undo
+
+    # The memory and a wake-up descriptor for each generation.
+    assert heard(loop_factory, make) == (6, [])
+
+
+def test_an_engine(loop_factory: LoopFactory) -> None:
+    async def make() -> Undo:
+        engine = Engine(asyncio.get_running_loop())
+
+        async def undo() -> None:
+            engine.close()
+
+        return undo
+
+    # The epoll set, the timer and the reserve.
+    assert heard(loop_factory, make) == (3, [])
+
+
+def test_a_server(loop_factory: LoopFactory) -> None:
+    async def make() -> Undo:
+        server = await create_server(Echo, sock=bound_socket(), max_connections=3)
+
+        async def undo() -> None:
+            server.close()
+            await server.wait_closed()
+
+        return undo
+
+    # The socket, the engine's three, the arena's two.
+    assert heard(loop_factory, make) == (6, [])
+
+
+def test_descriptors_beyond_the_table_of_slots(loop_factory: LoopFactory) -> None:
+    # The table is as long as the hard limit is; what was opened before it was lowered may have
+    # a higher number.
+    async def main() -> list[str]:
+        files = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
+        arena = Arena(1)
+        complaints = []
+        with bound_socket() as high:
+            for fd in files:
+                os.close(fd)
+            with bound_socket() as low:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+                engine = Engine(asyncio.get_running_loop())
+                try:
+                    ConnectionAcceptor(engine, high, Echo)
+                except ValueError as error:
+                    complaints.append(str(error))
+                try:
+                    ConnectionAcceptor(engine, low, Echo, places=arena.places(0, 0), wait=True)
+                except OSError as error:
+                    complaints.append(str(error))
+                # Neither of them is half there.
+                assert engine.idle
+                assert engine.census()["listening"] == 0
+                ConnectionAcceptor(engine, low, Echo).close()
+                engine.close()
+        return complaints
+
+    def body(channel: socket.socket) -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            channel.send(json.dumps(runner.run(main())).encode())
+
+    with Child(body) as child:
+        out_of_range, no_slot = child.hear()
+    assert "of the listening socket is out of range" in out_of_range
+    assert "beyond the table of slots" in no_slot
+
+
+def test_a_server_that_cannot_be_takes_its_socket_with_it(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        sock = bound_socket()
+        with pytest.raises(ValueError, match="at most 65,535"):
+            await create_server(Echo, sock=sock, greeting=bytes(65_536))
+        # As there, the socket is taken over and closed with what failed.
+        assert sock.fileno() == -1
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())

@@ -1,0 +1,136 @@
+"""Server.control without HTTP: what is asked for, done twice, or impossible."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+import pytest
+from support.management import listener
+from support.serving import connect, on_loops, read_some, served, soon
+
+from fastlisten.runtime.control import MAX_LIMIT, STOOD_STILL, ImpossibleError, UnknownListenerError
+from fastlisten.runtime.listener import State
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+
+def text(directory: Path, *listeners: str) -> str:
+    head = f'[server]\ndata-directory = "{directory}"\ntls.enable = false\n'
+    return head + "".join(listeners)
+
+
+@on_loops
+async def test_more_listeners_than_are_looked_at_in_one_go(tmp_path: Path) -> None:
+    ids = [f"l{number:03}" for number in range(230)]
+    async with served(text(tmp_path, *(listener(id) for id in ids))) as server:
+        reports = await server.control.reports()
+        assert [report.id for report in reports] == ids
+        assert len({report.addresses for report in reports}) == 230
+
+
+@on_loops
+async def test_limits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with served(text(tmp_path, listener("it"))) as server:
+        control = server.control
+        for limit in (0, -1, MAX_LIMIT + 1):
+            with pytest.raises(ValueError, match="must be from 1 to 2147483647"):
+                control.set_limit("it", limit, "a test")
+        with caplog.at_level(logging.INFO, "fastlisten"):
+            for limit in (MAX_LIMIT, MAX_LIMIT, 1):
+                control.set_limit("it", limit, "a test")
+                assert control.report("it").limit == limit
+        assert [line for line in caplog.messages if "set to" in line] == [
+            'listener "it": max-connections set to 2147483647 by a test, was 8192',
+            'listener "it": max-connections set to 1 by a test, was 2147483647',
+        ]
+
+
+@on_loops
+async def test_a_full_listener_is_paused_and_resumed(tmp_path: Path) -> None:
+    waiting = listener("it", "max-connections = 1", 'limit-action = "wait"')
+    async with served(text(tmp_path, waiting)) as server:
+        control, (only,) = server.control, server.listeners
+        port = only.sockets[0].port
+        with await connect("127.0.0.1", port) as one, await connect("127.0.0.1", port) as two:
+            one.send(b"x")
+            two.send(b"x")
+            assert await read_some(one, 1) == b"x"
+            await soon(lambda: only.state is State.FULL, "the limit")
+            assert control.ready
+            control.pause("it", "a test")
+            assert control.not_accepting() == [("it", State.PAUSED)]
+            # A free place changes nothing now.
+            one.close()
+            await soon(lambda: only.connections == 0, "the end of the first")
+            assert only.state is State.PAUSED
+            control.resume("it", "a test")
+            assert await read_some(two, 1) == b"x"
+            assert control.ready
+
+
+@on_loops
+async def test_a_refusal_is_logged_with_the_limit_of_its_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(text(tmp_path, listener("it", "max-connections = 1"))) as server:
+        control, (only,) = server.control, server.listeners
+        port = only.sockets[0].port
+        with await connect("127.0.0.1", port), await connect("127.0.0.1", port):
+            await soon(lambda: control.report("it").refused["limit"] == 1, "the refusal")
+            control.set_limit("it", 2, "a test")
+            await soon(lambda: "refused 1 connection" in caplog.text, "the line")
+    assert "max-connections = 1 reached" in caplog.text
+
+
+@on_loops
+async def test_errors_say_what_they_are_about(tmp_path: Path) -> None:
+    async with served(text(tmp_path, listener("it"))) as server:
+        control = server.control
+        for ask in (control.pause, control.resume, control.drain):
+            with pytest.raises(UnknownListenerError) as unknown:
+                ask("other", "a test")
+            assert unknown.value.id == "other"
+        control.drain("it", "a test")
+        for ask in (control.pause, control.resume):
+            with pytest.raises(ImpossibleError) as impossible:
+                ask("it", "a test")
+            assert (impossible.value.id, impossible.value.state) == ("it", State.CLOSED)
+        assert not control.ready
+
+
+@on_loops
+async def test_before_the_start_and_after_the_end(tmp_path: Path) -> None:
+    async with served(text(tmp_path, listener("it"))) as server:
+        before = server.control.ready
+    assert (before, server.control.ready) == (True, False)
+    (report,) = await server.control.reports()
+    assert report.state is State.CLOSED
+    # Nothing is open any more; what was counted is still known.
+    assert (report.connections, report.held, report.accepted) == (0, 0, 0)
+    assert report.addresses[0].startswith("127.0.0.1:")
+
+
+@on_loops
+async def test_a_drain_does_not_count_the_time_in_which_the_process_stood_still(
+    tmp_path: Path,
+) -> None:
+    limited = text(tmp_path, 'shutdown-timeout = "1s"\n', listener("it"))
+    async with served(limited) as server:
+        (only,) = server.listeners
+        with await connect("127.0.0.1", only.sockets[0].port) as client:
+            client.send(b"begin")
+            assert await read_some(client, 5) == b"begin"
+            server.control.drain("it", "a test")
+            # The drain has begun to wait, then the loop stands still.
+            await asyncio.sleep(0)
+            time.sleep(STOOD_STILL + 1.1)
+            # The client needs the server's answers, and so some turns of it, to come to its end.
+            for _ in range(10):
+                await asyncio.sleep(0)
+            client.send(b"end")
+            assert await read_some(client, 3) == b"end"
+            assert await read_some(client, 100) == b"farewell: shutdown\n"
+        await soon(lambda: only.state is State.CLOSED, "the end of the drain")

@@ -1,0 +1,187 @@
+"""Files with secrets that others can read or change: what check and serve say of them.
+
+Rules of this file: modes are really set; tests run as any user, for nobody's rights are tried.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from support.certificate_files import authority, table, write
+from support.config import HOST, listener_table
+
+from fastlisten.cli import check
+from fastlisten.config import load
+from fastlisten.runtime.exposed_files import exposed_files
+from fastlisten.runtime.server import Server
+
+READ = "every user of this host can read it, and it holds"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Return a directory with a configuration and files that only their owner can read."""
+    write(tmp_path, authority().sign("mx"))
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "accounts.toml").write_text('[account."a@example.org"]\n')
+    (tmp_path / "password").write_text("p4ssw0rd\n")
+    configure(tmp_path)
+    for path in (data / "accounts.toml", tmp_path / "mail.key", tmp_path / "password"):
+        path.chmod(0o600)
+    return tmp_path
+
+
+def configure(place: Path, password: str = "%{file:password}%", more: str = "") -> None:
+    path = place / "mail.toml"
+    path.write_text(
+        f"server.data-directory = '{place}/data'\n"
+        + table(place)
+        + listener_table(
+            "it",
+            'bind = "127.0.0.1:0"\nsmtp.relay = "relay.example.org:25"\nsmtp.relay-user = "u"\n'
+            f'smtp.relay-password = "{password}"',
+        )
+        + more
+    )
+    path.chmod(0o644)
+
+
+def said(place: Path) -> list[str]:
+    lines = exposed_files(load(place / "mail.toml", host=HOST))
+    return [line.replace(f"{place}/", "") for line in lines]
+
+
+def test_nothing_is_said_where_all_is_well(place: Path) -> None:
+    assert said(place) == []
+    for path in ("data/accounts.toml", "mail.key", "password"):
+        (place / path).chmod(0o640)
+    (place / "data").chmod(0o1777)
+    assert said(place) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "expected"),
+    [
+        ("data/accounts.toml", 0o644, f"{READ} the hashes of passwords; chmod 0640"),
+        ("mail.key", 0o604, f"{READ} certificate.default.private-key; chmod 0600"),
+        ("password", 0o644, f"{READ} server.listener.it.smtp.relay-password; chmod 0640"),
+        (
+            "password",
+            0o666,
+            "every user of this host can read and change it, and it holds "
+            "server.listener.it.smtp.relay-password; chmod 0640",
+        ),
+        (
+            "mail.key",
+            0o602,
+            "every user of this host can change it, and it holds "
+            "certificate.default.private-key; chmod 0600",
+        ),
+        (
+            "data/accounts.toml",
+            0o660,
+            "its group can change it, and it holds the hashes of passwords; chmod 0640",
+        ),
+        (
+            "data",
+            0o777,
+            "every user of this host can replace what is in it; chmod 0775",
+        ),
+    ],
+)
+def test_what_others_can_do(place: Path, path: str, mode: int, expected: str) -> None:
+    (place / path).chmod(mode)
+    who = "" if path == "data" else f"{path} has mode {mode:04o}: "
+    assert said(place) == [(who or f"data has mode {mode:04o}: ") + expected]
+
+
+def test_directories_in_which_a_file_can_be_replaced(place: Path) -> None:
+    """Whoever can write a directory puts a file of his own in the place of the one with 0600."""
+    keys = place / "keys"
+    keys.mkdir()
+    (place / "password").rename(keys / "password")
+    (place / "password").symlink_to(keys / "password")
+    keys.chmod(0o777)
+    expected = "keys has mode 0777: every user of this host can replace what is in it; chmod 0775"
+    assert said(place) == [expected]
+    keys.chmod(0o1777)
+    assert said(place) == []
+    keys.chmod(0o755)
+    place.chmod(0o702)
+    try:
+        (line,) = exposed_files(load(place / "mail.toml", host=HOST))
+    finally:
+        place.chmod(0o700)
+    assert line.startswith(f"{place} has mode 0702: ")
+
+
+def test_the_self_signed_certificates_key(place: Path) -> None:
+    path = place / "data" / "self-signed.pem"
+    path.write_text("x")
+    path.chmod(0o644)
+    assert said(place) == [
+        f"data/self-signed.pem has mode 0644: {READ} the self-signed certificate's key; chmod 0640"
+    ]
+
+
+def test_what_a_link_leads_to_counts(place: Path) -> None:
+    (place / "password").rename(place / "there")
+    (place / "password").symlink_to(place / "there")
+    assert said(place) == []
+    (place / "there").chmod(0o644)
+    assert [line.partition(" ")[0] for line in said(place)] == ["password"]
+
+
+@pytest.mark.parametrize(
+    ("password", "more", "key"),
+    [
+        ("p4ss", "", "server.listener.it.smtp.relay-password"),
+        ("%{env:NOT}%x", "", "server.listener.it.smtp.relay-password"),
+        ("%{file:password}%", '[store.x]\nsecret = "p4ss"', "store.x.secret"),
+        ("%{file:password}%", '[[a.users]]\nname = "u"\npassword = "p"', "a.users[0].password"),
+        ("%{file:password}%", '[a]\nkey = "remote-ip"\nauth = "plain"', ""),
+        ("%{file:password}%", "[a]\nsecret = '%{file:password}%'\npassword = ''", ""),
+    ],
+)
+def test_the_configuration_itself(place: Path, password: str, more: str, key: str) -> None:
+    configure(place, password, more)
+    host = HOST
+    text = (place / "mail.toml").read_text().replace("%{env:NOT}%", "%{env:PORT}%")
+    (place / "mail.toml").write_text(text)
+    assert exposed_files(load(place / "mail.toml", host=host)) == (
+        [f"{place}/mail.toml has mode 0644: {READ} {key}; chmod 0640"] if key else []
+    )
+    (place / "mail.toml").chmod(0o640)
+    assert said(place) == []
+
+
+def test_check_and_serve_say_it(place: Path) -> None:
+    (place / "password").chmod(0o644)
+    expected = f"{place}/password has mode 0644: {READ} server.listener.it.smtp.relay-password"
+    out, err = io.StringIO(), io.StringIO()
+    assert check.run(str(place / "mail.toml"), out, err) == 0
+    assert err.getvalue() == f"warning: {expected}; chmod 0640\n"
+    assert Server(load(place / "mail.toml")).notes == [f"{expected}; chmod 0640"]
+
+
+def test_a_renewed_key_with_another_mode(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (place / "password").chmod(0o644)
+    server = Server(load(place / "mail.toml"))
+    for mode, warned in ((0o604, 1), (0o604, 0), (0o600, 0), (0o604, 1)):
+        (place / "mail.key").chmod(mode)
+        caplog.clear()
+        server.reload()
+        found = [record.getMessage() for record in caplog.records if READ in record.getMessage()]
+        assert [line.partition(" ")[0] for line in found] == [f"{place}/mail.key"] * warned
+
+
+def test_what_is_not_there_or_no_file_is_not_spoken_of(place: Path) -> None:
+    os.unlink(place / "data" / "accounts.toml")
+    assert said(place) == []
+    os.mkfifo(place / "data" / "accounts.toml", 0o666)
+    os.chmod(place / "data" / "accounts.toml", 0o666)
+    assert said(place) == []

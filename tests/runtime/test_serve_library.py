@@ -1,0 +1,236 @@
+"""`fastlisten.Server` in a program of one's own: its three steps, `serve`, `stop` and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+from typing import Any
+
+import pytest
+from support.serving import connect, on_loops, read_all, read_some, soon
+from support.serving_handlers import LazyEcho, WrongWords
+
+from fastlisten import ConfigurationError, HandlerSettings, Server, StartError, State
+from fastlisten.config import loads
+from fastlisten.runtime.refusal import TLS_ALERT, Words
+
+TEXT = """
+[server]
+shutdown-timeout = "1h"
+
+[server.listener.it]
+protocol = "http"
+bind = "127.0.0.1:0"
+handler = "support.serving_handlers:Echo"
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(descriptors_back: None) -> None:
+    """Every test leaves the descriptors as it found them."""
+
+
+def handler_of(server: Server) -> Any:
+    return server.listeners[0].handler
+
+
+def port_of(server: Server) -> int:
+    return server.listeners[0].sockets[0].port
+
+
+@on_loops
+async def test_three_steps() -> None:
+    server = Server(loads(TEXT))
+    assert (server.started, server.accepting) == (False, False)
+    await server.startup()
+    assert (server.started, server.accepting) == (True, True)
+    running = asyncio.create_task(server.main_loop())
+    with await connect("127.0.0.1", port_of(server)) as client:
+        client.send(b"x")
+        assert await read_some(client, 1) == b"x"
+        assert not running.done()
+        server.stop()
+        await running
+        # Nothing has been closed yet: that is the third step.
+        states = [server.accepting]
+        await server.shutdown()
+        states.append(server.accepting)
+        assert await read_all(client) == b"farewell: shutdown\n"
+    assert states == [True, False]
+    assert handler_of(server).events == ["start", "stop"]
+    await server.shutdown()
+    assert handler_of(server).events == ["start", "stop"]
+
+
+@on_loops
+async def test_serve_is_all_of_it() -> None:
+    server = Server(loads(TEXT))
+    running = asyncio.create_task(server.serve())
+    await soon(lambda: server.started, "the start")
+    with await connect("127.0.0.1", port_of(server)) as client:
+        client.send(b"x")
+        assert await read_some(client, 1) == b"x"
+        server.stop()
+        await running
+        assert await read_all(client) == b"farewell: shutdown\n"
+
+
+@on_loops
+async def test_stop_before_the_start_is_for_nobody() -> None:
+    server = Server(loads(TEXT))
+    server.stop()
+    async with server:
+        assert server.accepting
+
+
+@on_loops
+async def test_a_second_stop_closes_at_once() -> None:
+    server = Server(loads(TEXT))
+    running = asyncio.create_task(server.serve())
+    await soon(lambda: server.started, "the start")
+    with await connect("127.0.0.1", port_of(server)) as client:
+        client.send(b"begin")
+        assert await read_some(client, 5) == b"begin"
+        server.stop()
+        await soon(lambda: server.listeners[0].state is State.DRAINING, "the drain")
+        assert not running.done()
+        server.stop()
+        await running
+        assert await read_all(client) == b"farewell: shutdown\n"
+
+
+@on_loops
+async def test_stop_at_once() -> None:
+    async with Server(loads(TEXT)) as server:
+        client = await connect("127.0.0.1", port_of(server))
+        client.send(b"begin")
+        assert await read_some(client, 5) == b"begin"
+        server.stop(at_once=True)
+    with client:
+        assert await read_all(client) == b"farewell: shutdown\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@on_loops
+async def test_signals_stop_it(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    server = Server(loads(TEXT))
+    running = asyncio.create_task(server.serve())
+    await soon(lambda: server.started, "the start")
+    with await connect("127.0.0.1", port_of(server)) as client:
+        client.send(b"begin")
+        assert await read_some(client, 5) == b"begin"
+        os.kill(os.getpid(), number)
+        await soon(lambda: server.listeners[0].state is State.DRAINING, "the drain")
+        assert not running.done()
+        os.kill(os.getpid(), number)
+        await running
+        assert await read_all(client) == b"farewell: shutdown\n"
+    assert signal.getsignal(number) is before
+
+
+@on_loops
+async def test_sighup_reads_certificates_again(caplog: pytest.LogCaptureFixture) -> None:
+    """And ends nothing, where there are none too."""
+    caplog.set_level("INFO", "fastlisten")
+    before = signal.getsignal(signal.SIGHUP)
+    server = Server(loads(TEXT))
+    running = asyncio.create_task(server.serve())
+    await soon(lambda: server.started, "the start")
+    with await connect("127.0.0.1", port_of(server)) as client:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await soon(lambda: "nothing has changed in 0 files" in caplog.text, "the answer")
+        client.send(b"x")
+        assert await read_some(client, 1) == b"x"
+        server.stop()
+        await running
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+@on_loops
+async def test_a_cancelled_serve_drains() -> None:
+    server = Server(loads(TEXT))
+    running = asyncio.create_task(server.serve())
+    await soon(lambda: server.started, "the start")
+    with await connect("127.0.0.1", port_of(server)) as client:
+        client.send(b"x")
+        assert await read_some(client, 1) == b"x"
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert await read_all(client) == b"farewell: shutdown\n"
+    assert handler_of(server).events == ["start", "stop"]
+
+
+@on_loops
+async def test_a_failing_program_leaves_nothing() -> None:
+    async def fails() -> None:
+        async with Server(loads(TEXT)):
+            raise KeyError("the program's own")
+
+    with pytest.raises(KeyError):
+        await fails()
+
+
+@on_loops
+async def test_two_servers_on_one_loop() -> None:
+    async with Server(loads(TEXT)) as one, Server(loads(TEXT)) as other:
+        for server in (one, other):
+            with await connect("127.0.0.1", port_of(server)) as client:
+                client.send(b"x")
+                assert await read_some(client, 1) == b"x"
+        one.stop()
+        await one.shutdown()
+        with await connect("127.0.0.1", port_of(other)) as client:
+            client.send(b"x")
+            assert await read_some(client, 1) == b"x"
+
+
+def test_what_is_not_available_is_refused_before_anything_is_made() -> None:
+    text = TEXT + "limits.per-address = 3\nlimits.rate = '3 / 1m'\n"
+    with pytest.raises(ConfigurationError) as caught:
+        Server(loads(text))
+    assert [problem.key for problem in caught.value.problems] == [
+        "server.listener.it.limits.per-address",
+        "server.listener.it.limits.rate",
+    ]
+
+
+@on_loops
+async def test_a_failed_start_can_be_followed_by_another() -> None:
+    async with Server(loads(TEXT)) as first:
+        taken = TEXT.replace("127.0.0.1:0", f"127.0.0.1:{port_of(first)}")
+        second = Server(loads(taken))
+        with pytest.raises(StartError):
+            await second.startup()
+        assert not second.started
+        first.stop()
+        await first.shutdown()
+        async with Server(loads(taken)) as third:
+            assert third.accepting
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def test_nothing_is_said_in_clear_text_where_tls_comes_first() -> None:
+    """A refusal comes before any handshake; the rest is said through TLS, by the core too."""
+    clear = Words.of(LazyEcho(HandlerSettings("it", "echo", "host")))
+    assert clear.greeting == b"hello\n"
+    assert clear.refusal == b"refused: limit\n"
+    assert clear.overload == b"refused: overload\n"
+    assert clear.farewell_first_byte == b"farewell: first-byte\n"
+    assert clear.farewell_idle == b"farewell: idle\n"
+    assert clear.farewell_shutdown == b"farewell: shutdown\n"
+    secret = Words.of(LazyEcho(HandlerSettings("it", "echo", "host", tls_implicit=True)))
+    assert secret == dataclasses.replace(clear, refusal=TLS_ALERT, overload=TLS_ALERT)
+    # A TLS record: alert, version, two bytes long, fatal.
+    assert TLS_ALERT[:6] == bytes((21, 3, 3, 0, 2, 2))
+
+
+def test_words_are_bytes() -> None:
+    handler = WrongWords(HandlerSettings("it", "echo", "host"))
+    with pytest.raises(TypeError, match="WrongWords: refusal must be bytes, not str"):
+        Words.of(handler)

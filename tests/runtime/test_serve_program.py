@@ -1,0 +1,276 @@
+"""`fastlisten serve FILE` as a program: what it prints, and its exit codes.
+
+0 drained, 1 failed while running, 2 configuration, 3 cannot start. The failures of sockets (3)
+are in test_sockets_failures.py.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import smtplib
+import socket
+from pathlib import Path
+
+import pytest
+from support.serving import external, program, run
+
+#: The page's full sample, and one listener that needs what this version does not have.
+FULL = """
+[server.listener."smtp"]
+bind = ["[::]:25"]
+protocol = "smtp"
+
+[server.listener."submission"]
+bind = ["[::]:587"]
+protocol = "smtp"
+
+[server.listener."submissions"]
+bind = ["[::]:465"]
+protocol = "smtp"
+tls.implicit = true
+
+[server.listener."management"]
+bind = ["127.0.0.1:8080"]
+protocol = "http"
+
+[server.listener."mailboxes"]
+bind = ["127.0.0.1:143"]
+protocol = "imap"
+"""
+
+SMTP = '[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'
+
+
+def echo(handler: str = "Echo", *lines: str, name: str = "it") -> str:
+    return (
+        f'[server.listener.{name}]\nprotocol = "http"\nbind = "127.0.0.1:0"\n'
+        f'handler = "serving_handlers:{handler}"\n' + "".join(f"{line}\n" for line in lines)
+    )
+
+
+def refused(tmp_path: Path, text: str) -> list[str]:
+    """Return what the program says of a configuration for which it must exit with 2."""
+    (tmp_path / "mail.toml").write_text(text)
+    done = run("serve", tmp_path / "mail.toml", XDG_DATA_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return [
+        line.replace(f"{tmp_path}/", "")
+        for line in done.stderr.splitlines()
+        if not line.startswith("warning:")
+    ]
+
+
+# --- 0 ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    with program(tmp_path, SMTP) as started:
+        started.signal(number)
+        assert started.ended() == 0
+        assert f"INFO fastlisten: {number.name}: draining\n" in started.err
+        assert started.err.endswith(" INFO fastlisten: stopped\n")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", started.port()), 20)
+
+
+def test_it_lists_what_it_serves(tmp_path: Path) -> None:
+    text = echo(name="b") + 'max-connections = 5\nlimit-action = "wait"\n'
+    text += SMTP.replace('"127.0.0.1:0"', '["127.0.0.1:0", "127.0.0.2:0"]')
+    with program(tmp_path, text, listeners=2) as started:
+        lines = [re.sub(r":[0-9]+([,;])", r":PORT\1", line) for line in started.out.splitlines()]
+        assert started.stop() == 0
+    assert lines == [
+        'listener "b": http on 127.0.0.1:PORT; max-connections 5, then wait',
+        'listener "it": smtp on 127.0.0.1:PORT, 127.0.0.2:PORT; max-connections 8192, then refuse',
+        'listener "b": it echoes',
+    ]
+
+
+def test_it_says_what_the_limit_of_open_files_is_too_low_for(tmp_path: Path) -> None:
+    text = echo(name="a") + "max-connections = 50\n" + echo(name="b") + "max-connections = 5000\n"
+    limited = ["sh", "-c", 'ulimit -n 1000 && exec "$@"', "sh"]
+    with program(tmp_path, text, listeners=2, wrapper=limited) as started:
+        few, many, note = started.out.splitlines()
+        assert started.stop() == 0
+    assert few.endswith("max-connections 50, then refuse")
+    assert many.endswith("; needs up to 5001 descriptors, this process may have 1000")
+    assert note == 'listeners "a", "b": it echoes'
+
+
+def test_it_delivers_mail(tmp_path: Path) -> None:
+    body = b"Subject: hello\r\n\r\n..two dots\r\n.one dot\r\nBytes: \xc3\xa4\xff\r\n"
+    with program(tmp_path, SMTP) as started:
+        with smtplib.SMTP("127.0.0.1", started.port(), "client.example.com", timeout=20) as session:
+            assert session.sendmail("s@example.com", ["alice@example.org"], body) == {}
+            with pytest.raises(smtplib.SMTPRecipientsRefused) as caught:
+                session.sendmail("s@example.com", ["nobody@example.org"], body)
+            assert caught.value.recipients["nobody@example.org"][0] == 550
+        assert started.stop() == 0
+        (message,) = started.messages()
+        assert message.endswith(b"\r\n" + body)
+        (line,) = [one for one in started.err.splitlines() if "delivered" in one]
+        assert "fastlisten.smtp: it: " in line
+        assert f"to alice@example.org: {len(message)} octets delivered" in line
+
+
+def test_limits_that_cannot_be_met_are_warned_about(tmp_path: Path) -> None:
+    """Only those that somebody wrote: the default is the same on every machine."""
+    limited = ["sh", "-c", 'ulimit -n 600; exec "$@"', "sh"]
+    with program(tmp_path, echo(), wrapper=limited) as started:
+        assert started.stop() == 0
+        assert "RLIMIT_NOFILE" not in started.err
+    with program(tmp_path, echo("Echo", "max-connections = 500"), wrapper=limited) as started:
+        assert started.stop() == 0
+        (line,) = [one for one in started.err.splitlines() if "RLIMIT_NOFILE" in one]
+    assert "max-connections add up to 500, but this process may open 600 files" in line
+
+
+def test_the_soft_limit_of_descriptors_is_raised(tmp_path: Path) -> None:
+    limited = ["sh", "-c", 'ulimit -S -n 100; ulimit -H -n 700; exec "$@"', "sh"]
+    with program(tmp_path, echo(), wrapper=limited) as started:
+        limits = Path(f"/proc/{started.pid}/limits").read_text()
+        assert re.search(r"^Max open files +700 +700 ", limits, re.MULTILINE)
+        assert started.stop() == 0
+
+
+# --- 1 ----------------------------------------------------------------------------------------
+
+
+def test_a_failure_while_running_ends_it_with_1(tmp_path: Path) -> None:
+    with program(tmp_path, echo("NeverEnds", name="a") + echo(name="b"), listeners=2) as started:
+        assert started.stop() == 1
+        assert "ERROR fastlisten: failed: the store is gone\n" in started.err
+        assert "RuntimeError: the store is gone" in started.err
+        assert 'listener "a": its handler did not stop' in started.err
+
+
+# --- 2 ----------------------------------------------------------------------------------------
+
+
+def test_what_is_not_there_yet_is_a_mistake(tmp_path: Path) -> None:
+    yet = "not in this version yet"
+    assert refused(tmp_path, FULL) == [
+        f'error: mail.toml:21: server.listener.mailboxes.protocol = "imap": {yet}',
+    ]
+
+
+def test_the_full_sample_without_them_is_no_mistake(tmp_path: Path) -> None:
+    """Only serving refuses it; it is checked and shown like any other."""
+    (tmp_path / "mail.toml").write_text(FULL)
+    assert run("check", tmp_path / "mail.toml").returncode == 0
+    assert run("show", tmp_path / "mail.toml").returncode == 0
+
+
+def test_mistakes_are_all_reported(tmp_path: Path) -> None:
+    lines = refused(tmp_path, SMTP + "socket.bcklog = 3\nmax-connections = 0\n")
+    assert len(lines) == 3
+    assert lines[0].startswith("error: mail.toml:4: server.listener.it.socket.bcklog")
+    assert "did you mean" in lines[0]
+    assert lines[1].startswith("error: mail.toml:5: server.listener.it.max-connections = 0: ")
+    assert lines[2] == "2 errors"
+
+
+def test_a_file_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    done = run("serve", tmp_path / "nothing.toml")
+    assert done.returncode == 2
+    assert "nothing.toml" in done.stderr
+    assert "No such file or directory" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("proxy.trusted-networks = ['10.0.0.0/8']", "server.listener.it.proxy.trusted-networks"),
+        ("limits.per-address = 3", "server.listener.it.limits.per-address"),
+        ("limits.rate = '20 / 5m'", "server.listener.it.limits.rate"),
+        ("[server]\nworkers = 4", "server.workers"),
+        ("[server]\nrun-as.user = 'mail'", "server.run-as.user"),
+        ("[server]\ncontrol-socket = '/run/fl.sock'", "server.control-socket"),
+    ],
+)
+def test_what_this_version_does_not_have_is_never_ignored(
+    tmp_path: Path, lines: str, key: str
+) -> None:
+    text = f"{lines}\n{SMTP}" if "[server]" in lines else f"{SMTP}{lines}\n"
+    (line,) = refused(tmp_path, text)
+    assert key in line
+    assert line.endswith("not in this version yet")
+
+
+def test_handlers_that_cannot_be_used_are_reported_together(tmp_path: Path) -> None:
+    text = (
+        echo(name="a", handler="NoSuchThing")
+        + echo(name="b", handler="Picky")
+        + echo(name="c", handler="NOT_A_HANDLER")
+    )
+    lines = refused(tmp_path, text)
+    assert [line.partition(": ")[2].partition(" = ")[0] for line in lines] == [
+        "mail.toml:4: server.listener.a.handler",
+        "mail.toml:8: server.listener.b.handler",
+        "mail.toml:12: server.listener.c.handler",
+    ]
+    assert "has no attribute 'NoSuchThing'" in lines[0]
+    assert "Picky does not take its settings: ValueError: no such store" in lines[1]
+    assert "neither a subclass of fastlisten.Handler" in lines[2]
+
+
+def test_systemd_must_name_a_file(tmp_path: Path) -> None:
+    done = run("serve", INVOCATION_ID="1", NOTIFY_SOCKET="/nowhere", HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == "error: under systemd a configuration file must be named\n"
+
+
+def test_usage_errors_are_2() -> None:
+    assert run("serve", "--nonsense").returncode == 2
+    assert run().returncode == 2
+
+
+# --- 3 ----------------------------------------------------------------------------------------
+
+
+def test_a_handler_that_cannot_start_ends_it_with_3(tmp_path: Path) -> None:
+    with program(tmp_path, echo("NotReady"), listeners=0) as started:
+        assert started.ended() == 3
+        assert started.out == ""
+        assert "ERROR fastlisten: cannot start: the store is not there\n" in started.err
+        assert "RuntimeError: the store is not there" in started.err
+
+
+# --- system calls -----------------------------------------------------------------------------
+
+OPTIONS = (
+    "socket.ttl = 60",
+    "socket.tos = 72",
+    "socket.send-buffer-size = 65536",
+    "socket.recv-buffer-size = 65536",
+    'socket.linger = "3s"',
+    "socket.keepalive = true",
+    'socket.keepalive-time = "2m"',
+    'socket.user-timeout = "30s"',
+)
+
+
+@external("strace")
+@pytest.mark.parametrize(("extra", "each"), [("", 0), ("socket.priority = 3", 1)])
+def test_accepting_sets_no_options(tmp_path: Path, extra: str, each: int) -> None:
+    """Accepted sockets inherit them; what is not inherited (the priority) is set once."""
+    connections = 20
+    trace = tmp_path / "trace"
+    wrapper = ["strace", "-f", "-o", str(trace), "-e", "trace=accept4,setsockopt"]
+    text = SMTP + "\n".join((*OPTIONS, extra)) + "\n"
+    with program(tmp_path, text, wrapper=wrapper) as started:
+        for _ in range(connections):
+            with smtplib.SMTP("127.0.0.1", started.port(), "c.example.com", timeout=20) as session:
+                session.sendmail("s@example.com", ["alice@example.org"], b"Subject: x\r\n\r\n")
+        assert started.stop() == 0
+    calls = re.findall(r"^\d+ +(\w+)\(.* = (\d+)", trace.read_text(), re.MULTILINE)
+    first = calls.index(next(call for call in calls if call[0] == "accept4"))
+    names = [name for name, _ in calls[first:]]
+    assert names.count("accept4") >= connections
+    assert names.count("setsockopt") == each * connections
+    # They were set: on the listening socket.
+    assert [name for name, _ in calls[:first]].count("setsockopt") > len(OPTIONS)

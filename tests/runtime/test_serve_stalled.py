@@ -1,0 +1,222 @@
+"""A server that stood still (SIGSTOP and SIGCONT) for longer than its timeouts: what clients have
+sent meanwhile is read before anybody is judged.
+
+Rules of this file: one stop for all states of a connection; it lasts until every deadline has
+passed by the clock. The server runs as users run it. What a client sends during the stop is in the
+server's kernel before the server goes on: on loopback a send is a delivery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.certificate_files import authority, table, write
+from support.serve_tls import context
+from support.serving import PATIENCE, Program, program, until
+from support.tls_core import client_hello
+
+#: Every timeout of the server, in seconds.
+TIME = 1.0
+#: How long it stands still: longer than the timeouts, and than what is taken for a busy loop.
+STOP = 2.5
+#: More than one turn of the engine serves, and more than one sweep ends.
+CROWD = 300
+
+GREETING = b"220 mx.example.org ESMTP\r\n"
+HEAD = b"GET / HTTP/1.1\r\nHost: mx.example.org\r\nConnection: close\r\n"
+
+
+def configuration() -> str:
+    text = table(Path(), "mx").replace("file://", "file://../")
+    times = f'timeout.first-byte = "{TIME:g}s"\ntimeout.idle = "{TIME:g}s"\n'
+    listeners = {
+        "smtp": "",
+        "delayed": f'smtp.greeting-delay = "{TIME:g}s"\n',
+        "tls": 'tls.implicit = true\ntls.timeout = "1s"\n',
+        "http": 'app = "support.http_application:app"\nhttp.header-timeout = "1s"\n',
+    }
+    for name, more in listeners.items():
+        protocol = "http" if name == "http" else "smtp"
+        text += f'[server.listener.{name}]\nprotocol = "{protocol}"\nbind = "127.0.0.1:0"\n'
+        text += f"{times}{more}"
+    return text
+
+
+@contextlib.contextmanager
+def stopped(served: Program) -> Iterator[None]:
+    """Let the server stand still while the block runs, at least `STOP` seconds."""
+    served.signal(signal.SIGSTOP)
+    stat = Path(f"/proc/{served.pid}/stat")
+    until(lambda: stat.read_text().rpartition(") ")[2][0] == "T", "the stop")
+    began = time.monotonic()
+    try:
+        yield
+        while (left := began + STOP - time.monotonic()) > 0:
+            time.sleep(left)
+    finally:
+        served.signal(signal.SIGCONT)
+
+
+def rest(client: socket.socket) -> bytes:
+    """Return all that a client hears up to the end."""
+    found = b""
+    while data := client.recv(65536):
+        found += data
+    return found
+
+
+def line(client: socket.socket) -> bytes:
+    found = b""
+    while not found.endswith(b"\r\n"):
+        data = client.recv(1)
+        assert data, found
+        found += data
+    return found
+
+
+def say(client: socket.socket, words: bytes) -> bytes:
+    """Say a line and return the last line of the reply."""
+    client.sendall(words + b"\r\n")
+    while (answer := line(client))[3:4] == b"-":
+        pass
+    return answer
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Program]:
+    write(tmp_path, authority().sign("mx.example.org", "127.0.0.1"), "mx")
+    (tmp_path / "run").mkdir()
+    with program(tmp_path / "run", configuration(), listeners=4) as started:
+        yield started
+
+
+def test_what_was_sent_meanwhile_is_read(served: Program) -> None:
+    with contextlib.ExitStack() as stack:
+
+        def connect(listener: str, greeted: bool = False) -> socket.socket:
+            address = ("127.0.0.1", served.port(listener))
+            client = stack.enter_context(socket.create_connection(address, PATIENCE))
+            if greeted:
+                assert line(client) == GREETING
+            return client
+
+        def shake(client: socket.socket) -> ssl.SSLSocket:
+            return stack.enter_context(
+                context().wrap_socket(client, server_hostname="mx.example.org")
+            )
+
+        lazy = [connect("smtp", True) for _ in range(CROWD)]
+        mute = [connect("smtp", True) for _ in range(CROWD)]
+        known = [connect("smtp", True) for _ in range(20)]
+        for client in known:
+            assert say(client, b"EHLO c.example.com").startswith(b"250 ")
+        writing = connect("smtp", True)
+        for words, code in (
+            (b"EHLO c.example.com", b"250"),
+            (b"MAIL FROM:<s@example.com>", b"250"),
+            (b"RCPT TO:<alice@example.org>", b"250"),
+            (b"DATA", b"354"),
+        ):
+            assert say(writing, words).startswith(code)
+        half = connect("smtp", True)
+        half.sendall(b"NO")
+        early = connect("delayed")
+        unasked = [connect("tls") for _ in range(20)]
+        begun = connect("tls")
+        hello = client_hello()
+        begun.sendall(hello[:100])
+        secured = shake(connect("tls"))
+        assert line(secured) == GREETING
+        heads = [connect("http") for _ in range(20)]
+        for client in heads:
+            client.sendall(HEAD[:10])
+        silent_head = connect("http")
+        silent_head.sendall(HEAD[:10])
+        # The server has had time to hear all of it before it is stopped.
+        assert say(connect("smtp", True), b"NOOP").startswith(b"250 ")
+
+        with stopped(served):
+            for client in (*lazy, *known):
+                client.sendall(b"NOOP\r\n")
+            writing.sendall(b"Subject: x\r\n\r\nx\r\n.\r\n")
+            half.sendall(b"OP\r\n")
+            early.sendall(b"EHLO c.example.com\r\n")
+            begun.sendall(hello[100:])
+            for client in unasked:
+                client.sendall(hello)
+            secured.sendall(b"NOOP\r\n")
+            for client in heads:
+                client.sendall(HEAD[10:] + b"\r\n")
+
+        for client in (*lazy, *known, half):
+            assert line(client).startswith(b"250 ")
+        assert line(writing).startswith(b"250 2.0.0 Ok")
+        assert rest(early).startswith(b"554 5.5.0 ")
+        for client in (*unasked, begun):
+            # The server's half of the handshake.
+            assert client.recv(1) == b"\x16"
+        assert line(secured).startswith(b"250 ")
+        for client in heads:
+            assert rest(client).startswith(b"HTTP/1.1 200 ")
+        # Who sent nothing has had its time.
+        for client in mute:
+            assert rest(client) == b"421 4.4.2 mx.example.org Timeout; closing connection\r\n"
+        assert rest(silent_head).startswith(b"HTTP/1.1 408 ")
+    assert len(served.messages()) == 1
+    assert served.stop() == 0
+
+
+def test_handshakes_can_be_finished_afterwards(served: Program) -> None:
+    """A client needs the server's answer first: its own time has gone on while it waited."""
+    with contextlib.ExitStack() as stack:
+        clients, hellos = [], []
+        for _ in range(20):
+            address = ("127.0.0.1", served.port("tls"))
+            clients.append(stack.enter_context(socket.create_connection(address, PATIENCE)))
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            hellos.append(
+                (
+                    context().wrap_bio(incoming, outgoing, server_hostname="mx.example.org"),
+                    incoming,
+                    outgoing,
+                )
+            )
+        with stopped(served):
+            for client, (tls, _, outgoing) in zip(clients, hellos, strict=True):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    tls.do_handshake()
+                client.sendall(outgoing.read())
+        for client, (tls, incoming, outgoing) in zip(clients, hellos, strict=True):
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    data = client.recv(65536)
+                    assert data, "the server ended the handshake"
+                    incoming.write(data)
+            client.sendall(outgoing.read())
+            greeting = b""
+            while greeting != GREETING:
+                try:
+                    greeting += tls.read(65536)
+                except ssl.SSLWantReadError:
+                    data = client.recv(65536)
+                    assert data, greeting
+                    incoming.write(data)
+
+
+def test_a_handshake_that_does_not_go_on_ends_all_the_same(served: Program) -> None:
+    """The time that it is given once more is bounded, too."""
+    with socket.create_connection(("127.0.0.1", served.port("tls")), PATIENCE) as client:
+        with stopped(served):
+            client.sendall(client_hello()[:100])
+        with contextlib.suppress(ConnectionResetError):
+            assert rest(client) == b""

@@ -1,0 +1,381 @@
+"""The certificates of a configuration: shared, reported with all their mistakes, read again."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import ssl
+from pathlib import Path
+
+import pytest
+from support.certificate_files import (
+    Authority,
+    authority,
+    rsa_key,
+    shake,
+    table,
+    trusting_all,
+    write,
+)
+from support.certificates import config, der, made, shown
+from support.config import listener_table
+from support.without_cryptography import no_library  # noqa: F401  (a fixture)
+
+from fastlisten.errors import ConfigurationError
+from fastlisten.runtime.tls.certificates import Certificates
+from fastlisten.runtime.tls.pem import Pair, fingerprint
+
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+IMPLICIT = "tls.implicit = true"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(descriptors_back: None) -> None:
+    """Every test leaves the descriptors as it found them."""
+
+
+def mistakes(directory: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        made(directory, text)
+    return [str(problem).removeprefix(f"{directory}/") for problem in caught.value.problems]
+
+
+# --- which ------------------------------------------------------------------------------------
+
+
+def test_which_listeners_have_a_context(tmp_path: Path) -> None:
+    write(tmp_path, authority().sign("mx"))
+    text = table(tmp_path) + "".join(
+        listener_table(name, f"bind = '127.0.0.1:{port}'\n{body}")
+        for port, (name, body) in enumerate(
+            {
+                "implicit": IMPLICIT,
+                "starttls": "",
+                "none": "tls.enable = false",
+                "http": "protocol = 'http'",
+                "https": f"protocol = 'http'\n{IMPLICIT}",
+                "own": "protocol = 'own'\nhandler = 'a:B'",
+            }.items(),
+            2000,
+        )
+    )
+    it = made(tmp_path, text)
+    assert it.notes == []
+    contexts = {name: it.context(name) for name in ("implicit", "starttls", "https", "own")}
+    # They want the same, so they share it: one set of keys for session tickets.
+    assert len(set(contexts.values())) == 1
+    assert None not in contexts.values()
+    assert [it.context(name) for name in ("none", "http", "unheard of")] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "tls.certificate = 'other'",
+        "tls.sni = [{subject = 'a.example', certificate = 'other'}]",
+        "tls.protocols = 'TLSv1.3'",
+        "tls.ciphers = ['ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-RSA-AES128-GCM-SHA256']",
+        "tls.ignore-client-order = false",
+        "tls.client-ca = 'ca.pem'",
+    ],
+)
+def test_other_settings_make_another_context(tmp_path: Path, body: str) -> None:
+    write(tmp_path, authority().sign("mx"))
+    write(tmp_path, authority().sign("other"), "other")
+    (tmp_path / "ca.pem").write_bytes(authority().pem)
+    text = table(tmp_path) + table(tmp_path, "other", "other")
+    text += listener_table("a", "bind = '127.0.0.1:1'") + listener_table("b", body)
+    text += listener_table("c", f"bind = '127.0.0.1:3'\n{body}\ntls.timeout = '7s'")
+    it = made(tmp_path, text)
+    assert it.context("a") is not it.context("b")
+    assert it.context("b") is it.context("c")
+
+
+def test_alpn_is_the_handlers(tmp_path: Path) -> None:
+    write(tmp_path, authority().sign("mx"))
+    text = table(tmp_path) + listener_table("a", "bind = '127.0.0.1:1'") + listener_table("b", "")
+    it = Certificates(config(tmp_path, text), {"a": ("smtp",)})
+    one = trusting_all()
+    one.set_alpn_protocols(["smtp"])
+    for name, chosen in (("a", "smtp"), ("b", None)):
+        context = it.context(name)
+        assert context is not None
+        assert shake(context, one).client.selected_alpn_protocol() == chosen
+
+
+def test_inline_and_by_file_and_by_name(tmp_path: Path) -> None:
+    default, other = authority().sign("mx"), authority().sign("other")
+    write(tmp_path, other, "other")
+    text = (
+        f"[certificate.default]\ncert = '''{default.cert.decode()}'''\n"
+        f"private-key = '''{default.key.decode()}'''\n"
+        "[certificate.x]\ncert = 'file://other.crt'\nprivate-key = 'file://other.key'\n"
+    ) + listener_table("it", "tls.sni = [{subject = 'Other.Example', certificate = 'x'}]")
+    it = made(tmp_path, text)
+    assert shown(it) == der(default)
+    assert shown(it, "other.example") == der(other)
+    assert it.reload().files == 2
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+def test_all_mistakes_are_reported_at_their_lines(tmp_path: Path) -> None:
+    write(tmp_path, authority().sign("mx"), "good")
+    write(tmp_path, Pair(authority().sign("mx").cert, authority().sign("mx").key), "mixed")
+    (tmp_path / "garbage").write_text("hello")
+    text = (
+        "[certificate.default]\ncert = 'file://good.crt'\nprivate-key = 'file://missing.key'\n"
+        "[certificate.mixed]\ncert = 'file://mixed.crt'\nprivate-key = 'file://mixed.key'\n"
+        "[certificate.unused]\ncert = 'file://missing'\nprivate-key = 'file://missing'\n"
+        "[certificate.text]\ncert = '-----BEGIN CERTIFICATE----- x'\nprivate-key = 'file://garbage'"
+    )
+    text += listener_table("a", "bind = '127.0.0.1:1'")
+    text += listener_table("b", f"tls.certificate = 'mixed'\n{IMPLICIT}\nbind = '127.0.0.1:2'")
+    text += listener_table("c", "tls.certificate = 'text'\ntls.client-ca = 'garbage'")
+    assert mistakes(tmp_path, text) == [
+        f'mail.toml:5: certificate.default.private-key = "file://{tmp_path}/missing.key": '
+        'cannot be read: No such file or directory (listener "a")',
+        f'mail.toml:8: certificate.mixed.private-key = "file://{tmp_path}/mixed.key": '
+        'the private key does not belong to the certificate (listener "b")',
+        'mail.toml:13: certificate.text.cert: there is no certificate in it (PEM) (listener "c")',
+        f'mail.toml:29: server.listener.c.tls.client-ca = "{tmp_path}/garbage": '
+        'there is no certificate in it (PEM) (listener "c")',
+    ]
+
+
+def test_many_listeners_are_not_all_named(tmp_path: Path) -> None:
+    text = table(tmp_path) + "".join(
+        listener_table(str(port), f"bind = '127.0.0.1:{port}'") for port in range(1, 6)
+    )
+    (line,) = mistakes(tmp_path, text)
+    assert line.endswith('No such file or directory (listeners "1", "2", "3" and 2 more)')
+
+
+def test_secrets_are_not_repeated(tmp_path: Path) -> None:
+    good = authority().sign("mx")
+    text = f"[certificate.x]\ncert = '''{good.cert.decode()}'''\n"
+    text += "private-key = '''-----BEGIN PRIVATE KEY-----\nsecret'''" + listener_table("it", "")
+    (line,) = mistakes(tmp_path, text)
+    assert "certificate.x.private-key: the private key is damaged" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("days", "says"), [((-9, -2), "expired on"), ((2, 9), "is not valid before")]
+)
+def test_dates_are_a_warning(tmp_path: Path, days: tuple[int, int], says: str) -> None:
+    first, last = (
+        datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=day) for day in days
+    )
+    expired = authority().sign("mx", first=first, last=last)
+    write(tmp_path, expired)
+    it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
+    (note,) = it.notes
+    day = last if says == "expired on" else first
+    assert "mail.toml:4: certificate.default.cert = " in note
+    assert note.endswith(f'the certificate {says} {day:%Y-%m-%d} (listener "it")')
+    assert shown(it) == der(expired)
+
+
+def test_suites_that_do_not_fit_the_key(tmp_path: Path) -> None:
+    write(tmp_path, authority().sign("mx"))
+    body = "tls.ciphers = 'ECDHE-RSA-AES128-GCM-SHA256'"
+    it = made(tmp_path, table(tmp_path) + listener_table("it", body))
+    (note,) = it.notes
+    assert note.endswith(
+        'none of the suites of TLS 1.2 fits the key of certificate "default" (listener "it")'
+    )
+    write(tmp_path, authority().sign("mx", key=rsa_key()))
+    assert made(tmp_path, table(tmp_path) + listener_table("it", body)).notes == []
+
+
+# --- the self-signed one ----------------------------------------------------------------------
+
+
+def test_without_any_certificate(tmp_path: Path) -> None:
+    text = listener_table("it", IMPLICIT)
+    first = made(tmp_path, text)
+    path = tmp_path / "data" / "self-signed.pem"
+    print_ = fingerprint(path.read_bytes())
+    assert first.notes == [
+        'no certificate is configured (listener "it"): clients are shown a self-signed one, which '
+        f"they do not trust, kept in {path}; SHA-256 {print_}"
+    ]
+    second = made(tmp_path, text)
+    assert second.notes == first.notes
+    assert shown(first) == shown(second)
+    for it in (first, second):
+        found = it.reload()
+        assert (found.changed, found.problems, found.files) == ([], [], 1)
+
+
+def test_several_of_which_none_is_the_default(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path, authority().sign(name), name)
+    text = table(tmp_path, "a", "a") + table(tmp_path, "b", "b") + listener_table("it", "")
+    (note,) = made(tmp_path, text).notes
+    assert note.startswith("no certificate is called default, and none is named (listener")
+
+
+def test_nothing_is_made_where_nothing_needs_it(tmp_path: Path) -> None:
+    made(tmp_path, listener_table("it", "protocol = 'http'"))
+    made(tmp_path, listener_table("it", "tls.enable = false"))
+    made(tmp_path, listener_table("it", "protocol = 'own'\nhandler = 'a:B'"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    assert mistakes(tmp_path, listener_table("it", "")) == [
+        f'mail.toml:2: server.data-directory = "{tmp_path}/data": '
+        "a self-signed certificate cannot be kept there: Not a directory"
+    ]
+
+
+def test_a_file_that_is_damaged(tmp_path: Path) -> None:
+    made(tmp_path, listener_table("it", ""))
+    path = tmp_path / "data" / "self-signed.pem"
+    path.write_bytes(path.read_bytes()[:300])
+    (line,) = mistakes(tmp_path, listener_table("it", ""))
+    assert f"the self-signed certificate in {path}: " in line
+    path.write_text("")
+    (line,) = mistakes(tmp_path, listener_table("it", ""))
+    assert line.endswith("the self-signed certificate in it cannot be used: is empty")
+
+
+@pytest.mark.usefixtures("no_library")
+def test_without_the_library(tmp_path: Path) -> None:
+    for body, key in ((IMPLICIT, "tls.implicit"), ("tls.enable = true", "tls.enable")):
+        (line,) = mistakes(tmp_path, listener_table("it", body))
+        assert line == (
+            f"mail.toml:7: server.listener.it.{key} = true: no certificate is configured, and "
+            "making a self-signed certificate needs the package cryptography: "
+            "pip install 'fastlisten[tls]' (listener \"it\"); "
+            'allowed: a table [certificate."default"] with cert and private-key'
+        )
+    # Nobody has asked for STARTTLS here: it is left out, and that is said.
+    it = made(tmp_path, listener_table("it", ""))
+    (note,) = it.notes
+    assert note.startswith('STARTTLS is not offered (listener "it"): no certificate is configured')
+    assert it.context("it") is None
+
+
+# --- again ------------------------------------------------------------------------------------
+
+
+def test_nothing_new(tmp_path: Path) -> None:
+    write(tmp_path, authority().sign("mx"))
+    it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
+    found = it.reload()
+    assert (found.changed, found.warnings, found.problems, found.files) == ([], [], [], 2)
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+def test_a_renewed_certificate_is_shown(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """Also one whose key is of another kind, as when an authority's client changes its mind."""
+    write(tmp_path, authority().sign("mx", key=rsa_key()))
+    it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
+    context = it.context("it")
+    for renewed in (authority().sign("mx"), authority().sign("mx", key=rsa_key())):
+        write(tmp_path, renewed)
+        found = it.reload()
+        assert (found.problems, found.warnings) == ([], [])
+        (line,) = found.changed
+        assert line == (
+            f'certificate "default" is new: valid until {renewed.valid()[1]:%Y-%m-%d}, '
+            f"SHA-256 {fingerprint(renewed.cert)}"
+        )
+        assert it.context("it") is context
+        assert shown(it, version=version) == der(renewed)
+        assert it.reload().changed == []
+
+
+def test_what_is_broken_changes_nothing(tmp_path: Path) -> None:
+    before = authority().sign("mx")
+    cert, key = write(tmp_path, before)
+    it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
+
+    def broken() -> str:
+        found = it.reload()
+        assert found.changed == []
+        assert shown(it) == der(before)
+        (problem,) = found.problems
+        return str(problem).partition(" = ")[2].removeprefix(f'"file://{tmp_path}/')
+
+    key.unlink()
+    assert broken() == 'mail.key": cannot be read: No such file or directory (listener "it")'
+    renewed = authority().sign("mx")
+    key.write_bytes(renewed.key)
+    message = 'the private key does not belong to the certificate (listener "it")'
+    assert broken() == f'mail.key": {message}'
+    cert.write_text("")
+    assert broken() == 'mail.crt": there is no certificate in it (PEM) (listener "it")'
+    assert broken().startswith("mail.crt")
+    cert.write_bytes(renewed.cert)
+    assert len(it.reload().changed) == 1
+    assert shown(it) == der(renewed)
+
+
+def test_one_of_several_is_renewed(tmp_path: Path) -> None:
+    pairs = {name: authority().sign(name) for name in ("a", "b", "c")}
+    for name, pair in pairs.items():
+        write(tmp_path, pair, name)
+    text = "".join(table(tmp_path, name, name) for name in pairs)
+    names = "[{subject = 'b.example', certificate = 'b'}, {subject = '*.c', certificate = 'c'}]"
+    text += listener_table("it", f"tls.certificate = 'a'\ntls.sni = {names}")
+    text += listener_table("c", "bind = '127.0.0.1:9'\ntls.certificate = 'c'")
+    it = made(tmp_path, text)
+    renewed = authority().sign("c")
+    write(tmp_path, renewed, "c")
+    (tmp_path / "b.crt").unlink()
+    found = it.reload()
+    assert [line.partition(":")[0] for line in found.changed] == ['certificate "c" is new']
+    assert len(found.problems) == 1
+    assert shown(it) == der(pairs["a"])
+    assert shown(it, "b.example") == der(pairs["b"])
+    assert shown(it, "mx.c") == der(renewed)
+    assert shown(it, listener="c") == der(renewed)
+
+
+def test_an_expired_renewal_is_taken_with_a_warning(tmp_path: Path) -> None:
+    write(tmp_path, authority().sign("mx"))
+    it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    expired = authority().sign("mx", first=past - datetime.timedelta(days=9), last=past)
+    write(tmp_path, expired)
+    found = it.reload()
+    (warning,) = found.warnings
+    assert f"expired on {past:%Y-%m-%d}" in warning
+    assert shown(it) == der(expired)
+
+
+def test_client_authorities_come_and_go(tmp_path: Path) -> None:
+    write(tmp_path, authority().sign("mx"))
+    old, new = Authority.make("old"), Authority.make("new")
+    file = tmp_path / "ca.pem"
+    file.write_bytes(old.pem)
+    it = made(tmp_path, table(tmp_path) + listener_table("it", f"tls.client-ca = '{file}'"))
+    context = it.context("it")
+    assert context is not None
+
+    def accepted(whose: Authority) -> bool:
+        client = trusting_all()
+        whose.sign("alice", client=True).load_into(client)
+        try:
+            shake(context, client)
+        except ssl.SSLError:
+            return False
+        return True
+
+    assert (accepted(old), accepted(new)) == (True, False)
+    file.write_bytes(old.pem + new.pem)
+    assert it.reload().changed == [f"the authorities of clients in {file} are new"]
+    assert (accepted(old), accepted(new)) == (True, True)
+    file.write_bytes(new.pem)
+    assert len(it.reload().changed) == 1
+    assert (accepted(old), accepted(new)) == (False, True)
+    file.write_text("")
+    found = it.reload()
+    assert "there is no certificate in it" in str(found.problems[0])
+    assert (accepted(old), accepted(new)) == (False, True)

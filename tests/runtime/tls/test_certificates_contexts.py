@@ -1,0 +1,331 @@
+"""Contexts: each `tls.*` value as a client in memory sees it, and which certificate is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any
+
+import pytest
+from support.certificate_files import Authority, authority, ec_key, rsa_key, shake, trusting_all
+from support.config import listener
+from support.serving import on_loops
+
+import fastlisten
+from fastlisten._tls import use_memory
+from fastlisten.config.values.tls import TLS12_SUITES
+from fastlisten.runtime.tls.contexts import Front, Recipe, speaks
+from fastlisten.runtime.tls.pem import Pair
+
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+AES128, AES256 = "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"
+OLDER, NEWER = (AES128,), ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256",
+                           "TLS_AES_128_GCM_SHA256")  # fmt: skip
+
+
+def pair(*names: str) -> Pair:
+    return authority().sign(*(names or ("mx.example.org",)), key=rsa_key())
+
+
+def client(version: ssl.TLSVersion | None = None, ciphers: str = "") -> ssl.SSLContext:
+    context = trusting_all()
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    if ciphers:
+        context.set_ciphers(ciphers)
+    return context
+
+
+def version(context: ssl.SSLContext, asked: ssl.TLSVersion) -> str | None:
+    """Return the version that a client of one version gets, None if it is refused."""
+    try:
+        return shake(context, client(asked)).client.version()
+    except ssl.SSLError:
+        return None
+
+
+# --- versions and suites ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("protocols", "ciphers", "older", "newer"),
+    [
+        (("TLSv1.2", "TLSv1.3"), (), True, True),
+        (("TLSv1.2",), (), True, False),
+        (("TLSv1.3",), (), False, True),
+        # A version for which there is no suite is not spoken.
+        (("TLSv1.2", "TLSv1.3"), OLDER, True, False),
+        (("TLSv1.2", "TLSv1.3"), NEWER, False, True),
+        (("TLSv1.2", "TLSv1.3"), (*OLDER, *NEWER), True, True),
+        (("TLSv1.2",), (*OLDER, *NEWER), True, False),
+        (("TLSv1.3",), (*OLDER, *NEWER), False, True),
+    ],
+)
+def test_versions(
+    protocols: tuple[str, ...], ciphers: tuple[str, ...], older: bool, newer: bool
+) -> None:
+    context = Recipe(protocols, ciphers).context(pair())
+    assert version(context, V12) == ("TLSv1.2" if older else None)
+    assert version(context, V13) == ("TLSv1.3" if newer else None)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize("asked", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+def test_obsolete_versions_are_refused(asked: ssl.TLSVersion) -> None:
+    lenient = client(asked, "ALL:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError):
+        shake(Recipe().context(pair()), lenient)
+
+
+def test_the_default_suites_are_all_safe_ones() -> None:
+    """Forward secrecy, and nothing but AEAD, whatever the host's OpenSSL would allow."""
+    names = {suite["name"] for suite in Recipe().context(pair()).get_ciphers()}
+    assert {name for name in names if not name.startswith("TLS_")} == set(TLS12_SUITES.values())
+    for weak in ("ECDHE-RSA-AES256-SHA384", "AES256-GCM-SHA384", "DHE-RSA-AES256-GCM-SHA384"):
+        with pytest.raises(ssl.SSLError):
+            shake(Recipe().context(pair()), client(V12, weak))
+
+
+@pytest.mark.parametrize("name", [name for name in TLS12_SUITES.values() if "RSA" in name])
+def test_one_suite(name: str) -> None:
+    context = Recipe(ciphers=(name,)).context(pair())
+    assert shake(context, client(V12)).cipher == name
+    others = ":".join(other for other in TLS12_SUITES.values() if other != name)
+    with pytest.raises(ssl.SSLError):
+        shake(context, client(V12, others))
+
+
+@pytest.mark.parametrize("order", [(AES128, AES256), (AES256, AES128)])
+def test_whose_order_counts(order: tuple[str, str]) -> None:
+    asked = client(V12, ":".join(reversed(order)))
+    assert shake(Recipe(ciphers=order).context(pair()), asked).cipher == order[0]
+    lenient = Recipe(ciphers=order, client_order=True).context(pair())
+    assert shake(lenient, asked).cipher == order[1]
+
+
+def test_the_recipe_of_a_listener() -> None:
+    it = listener(
+        f"tls.protocols = 'TLSv1.2'\ntls.ciphers = '{AES256}'\ntls.ignore-client-order = false"
+    )
+    assert Recipe.of(it, ("imap",)) == Recipe(("TLSv1.2",), (AES256,), True, ("imap",))
+    assert Recipe.of(listener(""), ()) == Recipe()
+
+
+def test_whether_a_certificate_can_be_shown() -> None:
+    mine, other = pair(), authority().sign("x", key=ec_key())
+    only_rsa = Recipe(ciphers=(AES128, *NEWER))
+    assert speaks(only_rsa.context(mine), V12)
+    assert not speaks(only_rsa.context(other), V12)
+    assert speaks(only_rsa.context(other), V13)
+    assert not speaks(Recipe(("TLSv1.3",)).context(mine), V12)
+
+
+# --- what else there is to it -----------------------------------------------------------------
+
+
+def test_options() -> None:
+    options = Recipe().context(pair()).options
+    assert options & ssl.OP_NO_RENEGOTIATION
+    assert options & ssl.OP_NO_COMPRESSION
+    assert not options & ssl.OP_NO_TICKET
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [(["imap"], "imap"), (["x", "acme"], "acme"), (["x"], None), ([], None)]
+)
+def test_alpn(offered: list[str], chosen: str | None) -> None:
+    asked = client()
+    if offered:
+        asked.set_alpn_protocols(offered)
+    done = shake(Recipe(alpn=("imap", "acme")).context(pair()), asked)
+    assert done.client.selected_alpn_protocol() == chosen
+    assert done.server.selected_alpn_protocol() == chosen
+    assert shake(Recipe().context(pair()), asked).client.selected_alpn_protocol() is None
+
+
+@pytest.mark.parametrize("asked", [V12, V13])
+def test_clients_need_a_certificate_of_the_authority(asked: ssl.TLSVersion) -> None:
+    context = Recipe().context(pair(), authority().pem.decode())
+    mine = authority().sign("alice", client=True)
+    theirs = Authority.make("stranger").sign("mallory", client=True)
+    wrong_use = authority().sign("server only")
+
+    def talk(shown: Pair | None) -> Any:
+        one = client(asked)
+        if shown is not None:
+            shown.load_into(one)
+        return shake(context, one).server.getpeercert()
+
+    peer = talk(mine)
+    assert peer is not None
+    assert peer["subject"] == ((("commonName", "alice"),),)
+    for shown in (None, theirs, wrong_use):
+        with pytest.raises(ssl.SSLError):
+            talk(shown)
+
+
+def test_an_authority_below_another_is_enough() -> None:
+    below = Authority.make("below", authority())
+    context = Recipe().context(pair(), below.pem.decode())
+    one = client()
+    below.sign("alice", client=True).load_into(one)
+    assert shake(context, one).server.getpeercert()
+    beside = client()
+    authority().sign("bob", client=True).load_into(beside)
+    with pytest.raises(ssl.SSLError):
+        shake(context, beside)
+
+
+def test_what_a_client_proved_cannot_be_prolonged() -> None:
+    """A session of TLS 1.3 would get a new term with each return."""
+    one = client(V13)
+    authority().sign("alice", client=True).load_into(one)
+    strict = Recipe().context(pair(), authority().pem.decode())
+    first = shake(strict, one)
+    again = shake(strict, one, session=first.client.session)
+    assert not again.client.session_reused
+    assert again.server.getpeercert()
+    lenient = Recipe().context(pair())
+    session = shake(lenient, one).client.session
+    assert shake(lenient, one, session=session).client.session_reused
+
+
+@pytest.mark.parametrize("asked", [V12, V13])
+def test_what_a_client_proved_ends_with_its_authority(asked: ssl.TLSVersion) -> None:
+    """It does not get in by a session from before, which would show no certificate again."""
+    old, new = Authority.make("old"), Authority.make("new")
+    it = Front(Recipe().context(pair(), old.pem.decode()), {})
+    one = client(asked)
+    old.sign("alice", client=True).load_into(one)
+    session = shake(it.context, one).client.session
+    it.replace(Recipe().context(pair(), new.pem.decode()), {})
+    for offered in (None, session):
+        with pytest.raises(ssl.SSLError):
+            shake(it.context, one, session=offered)
+    other = client(asked)
+    new.sign("bob", client=True).load_into(other)
+    assert shake(it.context, other).server.getpeercert()
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def front(*names: str) -> Front:
+    contexts = {name: Recipe().context(pair(name)) for name in names}
+    return Front(Recipe().context(pair("default.example")), contexts)
+
+
+def shown(it: Front, name: str | None, asked: ssl.TLSVersion = V13) -> str:
+    """Return the first name of the certificate that a client sees who asks for a name."""
+    context = authority().client_context()
+    context.check_hostname = False
+    context.minimum_version = context.maximum_version = asked
+    found = shake(it.context, context, name).client.getpeercert()
+    assert found is not None
+    return str(found["subjectAltName"][0][1])
+
+
+@pytest.mark.parametrize("asked", [V12, V13])
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    [
+        (None, "default.example"),
+        ("mx.example.org", "mx.example.org"),
+        ("MX.Example.ORG", "mx.example.org"),
+        ("other.example.org", "*.example.org"),
+        # One label, no more and no less.
+        ("a.b.example.org", "default.example"),
+        ("example.org", "default.example"),
+        ("bücher.example.org", "xn--bcher-kva.example.org"),
+        ("nowhere.example", "default.example"),
+        ("org", "default.example"),
+    ],
+)
+def test_which_certificate(name: str | None, subject: str, asked: ssl.TLSVersion) -> None:
+    it = front("mx.example.org", "*.example.org", "xn--bcher-kva.example.org")
+    assert shown(it, name, asked) == subject
+
+
+def test_names_that_no_client_of_python_would_send() -> None:
+    it = front("mx.example.org", "*.example.org")
+    exact, wildcard, default = map(it.choose, ("mx.example.org", "a.example.org", None))
+    assert len({exact, wildcard, default}) == 3
+    assert it.choose("mx.example.org.") is exact
+    assert it.choose("A.EXAMPLE.ORG.") is wildcard
+    for name in ("", ".", "..", ".example", "*", "*.", "x" * 255):
+        assert it.choose(name) is default
+
+
+def test_a_context_without_names_asks_nobody() -> None:
+    """A handshake costs no Python then."""
+    assert front().context.sni_callback is None
+    assert front("mx.example.org").context.sni_callback is not None
+
+
+def test_the_context_stays_and_shows_another_certificate() -> None:
+    """Also one with another kind of key, beside which the old one must not be seen any more."""
+    it = front()
+    context = it.context
+    for asked in (V12, V13):
+        assert shown(it, None, asked) == "default.example"
+    it.replace(Recipe().context(authority().sign("new.example")), {})
+    assert it.context is context
+    rsa = client(V12, "ECDHE-RSA-AES128-GCM-SHA256")
+    with pytest.raises(ssl.SSLError):
+        shake(context, rsa)
+    for asked in (V12, V13):
+        assert shown(it, None, asked) == "new.example"
+    # And back again.
+    it.replace(context, {})
+    assert shown(it, None) == "default.example"
+
+
+@pytest.mark.parametrize("asked", [V12, V13])
+def test_sessions_survive_a_renewal(asked: ssl.TLSVersion) -> None:
+    it = front("mx.example.org")
+    one = client(asked)
+    for name in (None, "mx.example.org"):
+        first = shake(it.context, one, name)
+        assert not first.client.session_reused
+        session = first.client.session
+        assert shake(it.context, one, name, session).client.session_reused
+        it.replace(
+            Recipe().context(authority().sign("new.example")),
+            {"mx.example.org": Recipe().context(authority().sign("mx.example.org"))},
+        )
+        again = shake(it.context, one, name, session)
+        assert again.client.session_reused
+        assert again.server.session_reused
+
+
+@pytest.mark.parametrize("memory", [False, True], ids=["socket", "memory"])
+@on_loops
+async def test_names_on_the_cores_connections(memory: bool) -> None:
+    """Both ways to OpenSSL let the callback choose a context, before a renewal and after it."""
+    it = front("mx.example.org")
+    renewed = Recipe().context(authority().sign("new.example"))
+    contexts = {"mx.example.org": Recipe().context(pair("mx.example.org"))}
+
+    async def seen(port: int, name: str | None) -> str:
+        asked = authority().client_context()
+        asked.check_hostname = False
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=asked, server_hostname=name or ""
+        )
+        found = writer.get_extra_info("peercert")
+        writer.close()
+        await writer.wait_closed()
+        return str(found["subjectAltName"][0][1])
+
+    before = use_memory(memory)
+    try:
+        server = await fastlisten.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=it.context)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            for default in ("default.example", "new.example"):
+                assert await seen(port, "mx.example.org") == "mx.example.org"
+                assert await seen(port, "other.example") == default
+                assert await seen(port, None) == default
+                it.replace(renewed, contexts)
+    finally:
+        use_memory(before)

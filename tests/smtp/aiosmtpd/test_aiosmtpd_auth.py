@@ -1,0 +1,242 @@
+"""AUTH: mechanisms of the server, of handlers, and hooks of all ages, beside aiosmtpd's answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.aiosmtpd import (
+    BAD_PLAIN,
+    ENVELOPE,
+    PLAIN,
+    Recorder,
+    b64,
+    controlled,
+    talk,
+    theirs,
+)
+from support.foreign import foreign
+
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
+
+aiosmtpd, pytestmark = foreign("aiosmtpd.smtp")
+
+HELLO, MAIL, RCPT = ENVELOPE
+NOOP = "NOOP"
+
+_Hook = Callable[..., Any]
+
+auth_mechanism: Callable[[str], Callable[[_Hook], _Hook]] = (
+    aiosmtpd.auth_mechanism if aiosmtpd else lambda name: lambda hook: hook
+)
+
+
+def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
+    if data.login == b"later":
+        message = "454 4.7.0 come again"
+        return AuthResult(success=False, handled=False, message=message)
+    return AuthResult(success=data.password == b"secret", handled=False, auth_data=data)
+
+
+class Mechanisms(Recorder):
+    async def auth_ASKS(self, server: Any, args: list[str]) -> Any:
+        answer = await server.challenge_auth("who?")
+        if answer is MISSING:
+            return AuthResult(success=False)
+        return AuthResult(success=answer == b"me", handled=False, auth_data=answer)
+
+    async def auth_OLD(self, server: Any, args: list[str]) -> Any:
+        return "somebody" if args[1:] else False
+
+    @auth_mechanism("x-decorated")
+    async def auth_whatever(self, server: Any, args: list[str]) -> Any:
+        return AuthResult(success=True, message="235 2.7.0 decorated")
+
+    async def auth_TELLS__ITSELF(self, server: Any, args: list[str]) -> Any:
+        await server.push("535 5.7.8 not you")
+        return AuthResult(success=False, handled=True)
+
+
+LOGIN = [b64(b"user"), b64(b"secret")]
+AUTHS: dict[str, list[str | bytes]] = {
+    "plain": [HELLO, PLAIN, MAIL],
+    "plain asked": [HELLO, "AUTH PLAIN", PLAIN.split()[2], MAIL],
+    "wrong": [HELLO, BAD_PLAIN, NOOP, PLAIN, MAIL],
+    "twice": [HELLO, PLAIN, PLAIN],
+    "login": [HELLO, "AUTH LOGIN", *LOGIN, MAIL],
+    "login with its name": [HELLO, f"AUTH LOGIN {LOGIN[0]}", LOGIN[1], MAIL],
+    "cancelled": [HELLO, "AUTH LOGIN", "*", PLAIN],
+    "cancelled late": [HELLO, "AUTH LOGIN", LOGIN[0], "*", NOOP, PLAIN],
+    "no base64": [HELLO, "AUTH LOGIN", "!", "AUTH PLAIN !", PLAIN],
+    "not plain": [HELLO, f"AUTH PLAIN {b64(b'x')}", PLAIN],
+    "later": [HELLO, f"AUTH LOGIN {b64(b'later')}", LOGIN[1], PLAIN],
+    "unknown": [HELLO, "AUTH CRAM-MD5", "AUTH", PLAIN],
+    "before ehlo": [PLAIN],
+    "its own": [HELLO, "AUTH ASKS", b64(b"you"), "AUTH ASKS", b64(b"me"), MAIL],
+    "its own cancelled": [HELLO, "AUTH ASKS", "*", "AUTH ASKS", b64(b"me")],
+    "old ways": [HELLO, "AUTH OLD", "AUTH OLD eA=="],
+    "decorated": [HELLO, "AUTH X-DECORATED", MAIL],
+    "tells itself": [HELLO, "AUTH TELLS-ITSELF", NOOP, PLAIN, MAIL],
+}
+
+
+def test_no_authentication_inside_a_transaction() -> None:
+    """RFC 4954 4 forbids it; aiosmtpd takes it."""
+    for serve, code in ((theirs, 235), (controlled, 503)):
+        with (
+            serve(Mechanisms(), authenticator=authenticate, auth_require_tls=False) as controller,
+            talk(controller.port) as client,
+        ):
+            assert client.say(HELLO, MAIL, PLAIN) == [250, 250, code]
+
+
+@pytest.mark.parametrize(
+    ("identity", "theirs_says", "ours_says"),
+    [("", 235, 235), ("user", 235, 235), ("another", 235, 535), ("User", 235, 535)],
+)
+def test_nobody_acts_for_another(identity: str, theirs_says: int, ours_says: int) -> None:
+    """RFC 4616 2: aiosmtpd passes over the authorization identity, and lets him in."""
+    line = f"AUTH PLAIN {b64(chr(0).join((identity, 'user', 'secret')).encode())}"
+    for serve, code in ((theirs, theirs_says), (controlled, ours_says)):
+        with (
+            serve(Recorder(), authenticator=authenticate, auth_require_tls=False) as controller,
+            talk(controller.port) as client,
+        ):
+            assert client.say(HELLO, line) == [250, code]
+
+
+def test_an_attribute_that_cannot_be_called_is_no_mechanism() -> None:
+    class Settings(Mechanisms):
+        auth_token = None
+        auth_url = "https://example.org/"
+
+    with (
+        controlled(Settings(), auth_require_tls=False) as controller,
+        talk(controller.port) as client,
+    ):
+        (line,) = (it for it in client.ask(HELLO)[1] if it.startswith("AUTH "))
+        assert set(line.split()[1:]) == {"ASKS", "OLD", "X-DECORATED", "TELLS-ITSELF"}
+        assert client.say("AUTH TOKEN eA==") == [504]
+
+
+class Decides(Recorder):
+    """Has handle_AUTH, which leaves some to the server's own mechanisms."""
+
+    async def handle_AUTH(self, server: Any, session: Any, envelope: Any, args: list[str]) -> Any:
+        if args[0] != "LOGIN":
+            return MISSING
+        if len(args) == 1:
+            await server.push("504 5.7.4 name and all at once")
+            return None
+        if args[1] == "fail":
+            raise ValueError("on purpose")
+        return "235 2.7.0 in" if args[1] == b64(b"user") else "535 5.7.8 out"
+
+
+class Replaces(Recorder):
+    """Has a mechanism of the server's."""
+
+    async def auth_PLAIN(self, server: Any, args: list[str]) -> Any:
+        await asyncio.sleep(0)
+        return AuthResult(success=len(args) == 2, handled=False, auth_data=args)
+
+
+HANDLERS: dict[str, tuple[type[Recorder], list[str | bytes]]] = {
+    "decides": (
+        Decides,
+        [HELLO, "AUTH LOGIN", f"AUTH LOGIN {b64(b'x')}", "AUTH LOGIN fail", PLAIN, PLAIN],
+    ),
+    "decides to let in": (Decides, [HELLO, f"AUTH LOGIN {LOGIN[0]}", MAIL]),
+    "replaces": (Replaces, [HELLO, "AUTH PLAIN", BAD_PLAIN, MAIL]),
+}
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_hooks_in_the_place_of_mechanisms_answer_the_same(name: str) -> None:
+    kind, lines = HANDLERS[name]
+
+    def run(serve: Callable[..., Any]) -> list[int]:
+        parameters = {"authenticator": authenticate, "auth_require_tls": False}
+        with serve(kind(), **parameters) as controller, talk(controller.port) as client:
+            return client.say(*lines)
+
+    expected = run(theirs)
+    assert 235 in expected
+    assert run(controlled) == expected
+
+
+def test_what_a_session_knows_after_authentication() -> None:
+    for serve in (theirs, controlled):
+        handler = Recorder()
+        with (
+            serve(handler, authenticator=authenticate, auth_require_tls=False) as controller,
+            talk(controller.port) as client,
+        ):
+            client.say(HELLO, PLAIN, MAIL, RCPT)
+            assert client.data()[0] == 250
+        ((_, session),) = handler.messages
+        assert session.authenticated is True
+        assert session.auth_data == (b"user", b"secret")
+        assert session.login_data == b"user"
+
+
+def test_a_challenge_that_is_no_base64_is_an_error() -> None:
+    class Asks(Recorder):
+        async def auth_ASKS(self, server: Any, args: list[str]) -> Any:
+            return await server.challenge_auth("no base64!", encode_to_b64=False)
+
+    with controlled(Asks(), auth_require_tls=False) as controller, talk(controller.port) as client:
+        client.say(HELLO)
+        code, (text,) = client.ask("AUTH ASKS")
+        assert code == 500
+        assert "ValueError" in text
+
+
+@pytest.mark.parametrize("line", [BAD_PLAIN, "AUTH TELLS-ITSELF"])
+def test_guessing_ends(line: str) -> None:
+    with (
+        controlled(
+            Mechanisms(), authenticator=authenticate, auth_require_tls=False, max_errors=3
+        ) as controller,
+        talk(controller.port) as client,
+    ):
+        assert client.say(HELLO, line, line, line, line) == [250, 535, 535, 535, 421]
+        assert client.reply() == (0, [])
+
+
+def test_a_challenge_belongs_to_auth() -> None:
+    class Asks(Recorder):
+        async def handle_NOOP(self, server: Any, *arguments: Any) -> Any:
+            return await server.challenge_auth("who?")
+
+    with controlled(Asks()) as controller, talk(controller.port) as client:
+        assert client.say("NOOP", "RSET") == [500, 250]
+
+
+def test_a_hook_that_does_not_wait_for_the_response_ends_the_connection() -> None:
+    class Hasty(Recorder):
+        async def auth_HASTY(self, server: Any, args: list[str]) -> Any:
+            try:
+                async with asyncio.timeout(0.01):
+                    await server.challenge_auth("quick?")
+            except TimeoutError:
+                return AuthResult(success=False, handled=False)
+
+    with controlled(Hasty(), auth_require_tls=False) as controller, talk(controller.port) as client:
+        assert client.say(HELLO, "AUTH HASTY") == [250, 334]
+        assert client.reply()[0] == 421
+        assert client.reply() == (0, [])
+
+
+@pytest.mark.parametrize("name", AUTHS)
+def test_authentication_answers_the_same(name: str) -> None:
+    def run(serve: Callable[..., Any]) -> list[int]:
+        parameters = {"authenticator": authenticate, "auth_require_tls": False}
+        with serve(Mechanisms(), **parameters) as controller, talk(controller.port) as client:
+            return client.say(*AUTHS[name])
+
+    expected = run(theirs)
+    assert 235 in expected or name == "before ehlo"
+    assert run(controlled) == expected

@@ -1,0 +1,323 @@
+"""The same handler and the same dialogue, served by aiosmtpd and by us: the codes are the same.
+
+Rules of this file: where they differ on purpose, the dialogue stands in `DIFFERENT` with both
+answers; docs/aiosmtpd.md has a row for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.aiosmtpd import (
+    ENVELOPE,
+    MESSAGE,
+    PLAIN,
+    Recorder,
+    controlled,
+    server_context,
+    talk,
+    theirs,
+)
+from support.foreign import foreign
+
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
+
+_, pytestmark = foreign("aiosmtpd.smtp")
+
+HELLO, MAIL, RCPT = ENVELOPE
+NOOP = "NOOP"
+
+
+class Hooks(Recorder):
+    """Has every hook, and keeps the names of those that were called, with their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, ...]] = []
+
+    async def handle_HELO(self, server: Any, session: Any, envelope: Any, name: str) -> str:
+        self.calls.append(("HELO", name))
+        session.host_name = name
+        return "250 hello"
+
+    async def handle_EHLO(
+        self, server: Any, session: Any, envelope: Any, name: str, responses: list[str]
+    ) -> list[str]:
+        assert responses[0].startswith("250-")
+        assert responses[-1] == "250 HELP"
+        self.calls.append(("EHLO", name))
+        if name == "refused.example":
+            return ["550 not you"]
+        session.host_name = name
+        return ["250-mine", "250-X-OURS", "250 HELP"]
+
+    async def handle_MAIL(
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> Any:
+        self.calls.append(("MAIL", address, *options))
+        if address.startswith("no"):
+            return "550 no"
+        if address.startswith("later"):
+            await asyncio.sleep(0.001)
+            return "451 later"
+        if address.startswith("forgets"):
+            return "250 but nothing is set"
+        envelope.mail_from = address
+        return "250 fine"
+
+    async def handle_RCPT(
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> Any:
+        self.calls.append(("RCPT", address, *options))
+        if address.startswith("no"):
+            return "550 no"
+        if address.startswith("missing"):
+            return MISSING
+        if address.startswith("fails"):
+            raise ValueError("on purpose")
+        if address.startswith("none"):
+            return None
+        if address.startswith("waits"):
+            await asyncio.sleep(0.001)
+        envelope.rcpt_tos.append(address)
+        return "250 fine"
+
+    async def handle_RSET(self, server: Any, session: Any, envelope: Any) -> str:
+        self.calls.append(("RSET",))
+        return "250 reset"
+
+    async def handle_NOOP(self, server: Any, session: Any, envelope: Any, argument: Any) -> str:
+        self.calls.append(("NOOP", argument))
+        if argument == "fails":
+            raise ValueError("on purpose")
+        return "250 nothing" if argument != "refused" else "500 not even that"
+
+    async def handle_VRFY(self, server: Any, session: Any, envelope: Any, address: str) -> str:
+        self.calls.append(("VRFY", address))
+        return "252 perhaps"
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:
+        self.calls.append(("QUIT",))
+        return "221 farewell"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> Any:
+        await super().handle_DATA(server, session, envelope)
+        self.calls.append(("DATA", envelope.mail_from, *envelope.rcpt_tos))
+        return "250 taken" if b"virus" not in envelope.content else "554 5.7.1 no"
+
+
+DIALOGUES: dict[str, list[str | bytes]] = {
+    "a message": [*ENVELOPE, "DATA", MESSAGE + b".", "QUIT"],
+    "two messages": [
+        *ENVELOPE,
+        "DATA",
+        b"one\r\n.",
+        MAIL,
+        RCPT,
+        "RCPT TO:<waits@x.org>",
+        "DATA",
+        b".",
+    ],
+    "helo": ["HELO client.example", MAIL, RCPT, "DATA", b"x\r\n.", "QUIT"],
+    "several recipients": [
+        *ENVELOPE,
+        "RCPT TO:<no@example.org>",
+        "RCPT TO:<c@example.org>",
+        "RCPT TO:<c@example.org>",
+        "DATA",
+        b"x\r\n.",
+    ],
+    "out of order": [MAIL, RCPT, HELLO, RCPT, MAIL, MAIL, "QUIT"],
+    "no sender": [HELLO, "MAIL FROM:<no@example.com>", RCPT, "MAIL FROM:<later@example.com>", RCPT],
+    "sender not set": [HELLO, "MAIL FROM:<forgets@example.com>", RCPT, MAIL, RCPT],
+    "the empty sender": [HELLO, "MAIL FROM:<>", RCPT, "DATA", b"x\r\n."],
+    "missing": [HELLO, MAIL, "RCPT TO:<missing@example.org>", "DATA", b"x\r\n."],
+    "none": [HELLO, MAIL, "RCPT TO:<none@example.org>", RCPT, "DATA", b"x\r\n."],
+    "an exception": [HELLO, MAIL, "RCPT TO:<fails@example.org>", RCPT, "DATA", b"x\r\n.", "NOOP"],
+    "a refused message": [*ENVELOPE, "DATA", b"virus\r\n.", MAIL, RCPT, "DATA", b"x\r\n."],
+    "reset": [*ENVELOPE, "RSET", RCPT, MAIL, RCPT, "DATA", b"x\r\n."],
+    "ehlo resets": [*ENVELOPE, HELLO, RCPT, MAIL, RCPT, "HELO other.example", RCPT],
+    "a refused ehlo": ["EHLO refused.example", MAIL, HELLO, MAIL],
+    "noop": ["NOOP", "NOOP words", "NOOP refused", "NOOP fails", HELLO, "NOOP"],
+    "vrfy": ["VRFY <a@example.org>", "VRFY a@example.org", "VRFY"],
+    "unknown": ["BOGUS", HELLO, "BOGUS", "BOGUS x", "EXPN list", MAIL],
+    "syntax": [
+        HELLO,
+        "MAIL",
+        "MAIL TO:<a@example.com>",
+        "MAIL FROM:<a@example.com> SIZE=x",
+        "MAIL FROM:<a@example.com> BODY=9BIT",
+        "MAIL FROM:<a@example.com> FOO=bar",
+        "MAIL FROM:<a@example.com> SIZE=999999999",
+        MAIL,
+        "RCPT",
+        "RCPT FROM:<a@example.com>",
+        "RCPT TO:<a@example.com> FOO=bar",
+        "RSET x",
+        "QUIT x",
+        "EHLO",
+        "HELO",
+    ],
+    "options": [
+        HELLO,
+        "MAIL FROM:<a@example.com> size=10 body=8bitmime SMTPUTF8",
+        "RCPT TO:<b@example.org>",
+        "DATA",
+        "sch\u00f6n\r\n.".encode(),
+    ],
+    "delivery reports": [
+        HELLO,
+        "MAIL FROM:<a@example.com> RET=HDRS",
+        "MAIL FROM:<a@example.com> BODY=BINARYMIME",
+        MAIL,
+        "RCPT TO:<b@example.org> NOTIFY=NEVER",
+    ],
+}
+
+#: Dialogue, what aiosmtpd says, what we say.
+DIFFERENT: dict[str, tuple[list[str | bytes], list[int], list[int]]] = {
+    # An address stands in angle brackets (RFC 5321 4.1.2).
+    "no brackets": ([HELLO, "MAIL FROM:a@example.com"], [250, 250], [250, 501]),
+    # 554, since RCPT has been tried (RFC 5321 3.3).
+    "nobody": ([HELLO, MAIL, "DATA"], [250, 250, 503], [250, 250, 554]),
+    # The refusal of EHLO leaves the session as it was (RFC 5321 4.1.4).
+    "ehlo in vain": (
+        [*ENVELOPE, "EHLO refused.example", RCPT],
+        [250, 250, 250, 550, 503],
+        [250, 250, 250, 550, 250],
+    ),
+    # Not offered, not known.
+    "no starttls": ([HELLO, "STARTTLS"], [250, 454], [250, 502]),
+    # An address is UTF-8.
+    "octets": ([HELLO, b"MAIL FROM:<\xff@example.com>"], [250, 250], [250, 501]),
+    # RFC 6531 3.5.
+    "not ascii": ([HELLO, "MAIL FROM:<\u00e4@example.com>"], [250, 250], [250, 553]),
+    # Much real mail has them.
+    "a long line": (
+        [*ENVELOPE, "DATA", b"x" * 2000 + b"\r\n."],
+        [250, 250, 250, 354, 500],
+        [250, 250, 250, 354, 250],
+    ),
+    # RFC 5321 2.3.8.
+    "a bare LF": (
+        [*ENVELOPE, "DATA", b"x\ny\r\n."],
+        [250, 250, 250, 354, 250],
+        [250, 250, 250, 354, 550],
+    ),
+    # A server names its commands by 214 (RFC 5321 4.2.2).
+    "help": (["HELP"], [250], [214]),
+    # What is offered in a session after EHLO needs EHLO.
+    "parameters after helo": (
+        ["HELO client.example", "MAIL FROM:<a@example.com> SIZE=1"],
+        [250, 501],
+        [250, 555],
+    ),
+}
+
+
+def codes(serve: Any, lines: list[str | bytes], **parameters: Any) -> tuple[list[int], Hooks]:
+    """Return the codes of a dialogue, and the handler."""
+    handler = Hooks()
+    with serve(handler, **parameters) as controller, talk(controller.port) as client:
+        return client.say(*lines), handler
+
+
+@pytest.mark.parametrize("name", DIALOGUES)
+def test_codes_and_calls_are_the_same(name: str) -> None:
+    lines = DIALOGUES[name]
+    expected, their_handler = codes(theirs, lines)
+    found, our_handler = codes(controlled, lines)
+    assert found == expected
+    assert our_handler.calls == their_handler.calls
+    ours, others = our_handler.messages, their_handler.messages
+    assert [vars(envelope) for envelope, _ in ours] == [vars(envelope) for envelope, _ in others]
+    for (_, session), (_, other) in zip(ours, others, strict=True):
+        assert (session.host_name, session.extended_smtp, session.ssl, session.peer[0]) == (
+            other.host_name,
+            other.extended_smtp,
+            other.ssl,
+            other.peer[0],
+        )
+
+
+class Plain:
+    """Hooks that are plain functions, which neither takes, but for their effects."""
+
+    def handle_NOOP(self, *arguments: Any) -> str:
+        return "250 OK"
+
+    def handle_MAIL(self, server: Any, session: Any, envelope: Any, *arguments: Any) -> str:
+        envelope.mail_from = "set"
+        return "250 OK"
+
+
+def test_hooks_that_are_plain_functions_fail_the_same() -> None:
+    for serve in (theirs, controlled):
+        with serve(Plain()) as controller, talk(controller.port) as client:
+            assert client.say(HELLO, "NOOP", MAIL) == [250, 500, 500]
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_codes_that_differ_on_purpose(name: str) -> None:
+    lines, others, ours = DIFFERENT[name]
+    assert codes(theirs, lines)[0] == others
+    assert codes(controlled, lines)[0] == ours
+
+
+# -- TLS
+
+
+def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
+    if data.login == b"later":
+        message = "454 4.7.0 come again"
+        return AuthResult(success=False, handled=False, message=message)
+    return AuthResult(success=data.password == b"secret", handled=False, auth_data=data)
+
+
+class Judge(Recorder):
+    def __init__(self, verdict: bool = True) -> None:
+        super().__init__()
+        self.verdict = verdict
+
+    def handle_STARTTLS(self, server: Any, session: Any, envelope: Any) -> bool:
+        assert session.ssl["cipher"][1].startswith("TLS")
+        return self.verdict
+
+
+@pytest.mark.parametrize(
+    ("verdict", "parameters"),
+    [
+        (True, {}),
+        (False, {}),
+        (True, {"require_starttls": True}),
+        (True, {"authenticator": authenticate, "auth_required": True}),
+    ],
+    ids=["taken", "refused by the hook", "required", "for AUTH"],
+)
+def test_starttls_answers_the_same(verdict: bool, parameters: dict[str, Any]) -> None:
+    def run(serve: Callable[..., Any]) -> tuple[list[int], list[Any]]:
+        handler = Judge(verdict)
+        with (
+            serve(handler, tls_context=server_context(), **parameters) as controller,
+            talk(controller.port) as client,
+        ):
+            before = client.say("NOOP", HELLO, "VRFY a@b.org", MAIL, "STARTTLS")
+            client.starttls()
+            after = client.say(HELLO)
+            if verdict:
+                after += client.say("STARTTLS x")
+                if "authenticator" in parameters:
+                    after += client.say(MAIL, PLAIN)
+                after += client.say(MAIL, RCPT, "DATA", b"x\r\n.")
+            return before + after + client.say("QUIT"), [vars(e) for e, _ in handler.messages]
+
+    expected = run(theirs)
+    found = run(controlled)
+    if verdict:
+        # STARTTLS again, with an argument: out of order comes before syntax.
+        index = expected[0].index(501)
+        expected[0][index] = 503
+    assert found == expected

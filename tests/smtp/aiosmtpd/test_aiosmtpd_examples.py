@@ -1,0 +1,202 @@
+"""aiosmtpd's own example handlers, as they are, on our engine."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import mailbox
+import smtplib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.aiosmtpd import ENVELOPE, MESSAGE, Recorder, controlled, talk
+from support.foreign import foreign
+
+from fastlisten.handlers import smtp
+
+handlers, pytestmark = foreign("aiosmtpd.handlers")
+
+
+def send(port: int, message: bytes = MESSAGE) -> int:
+    """Send a message; return the code of the last reply."""
+    with talk(port) as client:
+        assert client.say(*ENVELOPE) == [250, 250, 250]
+        return client.data(message)[0]
+
+
+def test_debugging() -> None:
+    stream = io.StringIO()
+    with controlled(handlers.Debugging(stream)) as controller, talk(controller.port) as client:
+        client.say(ENVELOPE[0], ENVELOPE[1] + " SIZE=20", ENVELOPE[2])
+        client.data()
+        peer = client.sock.getsockname()
+    assert stream.getvalue().splitlines() == [
+        "---------- MESSAGE FOLLOWS ----------",
+        "mail options: ['SIZE=20']",
+        "",
+        "Subject: x",
+        f"X-Peer: {peer!r}",
+        "",
+        ".dot",
+        "------------ END MESSAGE ------------",
+    ]
+
+
+def test_sink() -> None:
+    with controlled(handlers.Sink()) as controller:
+        assert send(controller.port) == 250
+
+
+@pytest.mark.parametrize("decode_data", [False, True])
+@pytest.mark.parametrize("suspends", [False, True])
+def test_message(suspends: bool, decode_data: bool) -> None:
+    taken: list[Message] = []
+
+    def handler() -> Any:
+        if not suspends:
+
+            class Sync(handlers.Message):  # type: ignore[misc, name-defined]
+                def handle_message(self, message: Message) -> None:
+                    taken.append(message)
+
+            return Sync()
+
+        class Async(handlers.AsyncMessage):  # type: ignore[misc, name-defined]
+            async def handle_message(self, message: Message) -> None:
+                await asyncio.sleep(0.001)
+                taken.append(message)
+
+        return Async(loop=asyncio.AbstractEventLoop())  # type: ignore[abstract]
+
+    with controlled(handler(), decode_data=decode_data) as controller:
+        assert send(controller.port) == 250
+    (message,) = taken
+    assert message["Subject"] == "x"
+    assert message["X-MailFrom"] == "a@example.com"
+    assert message["X-RcptTo"] == "b@example.org"
+    assert message["X-Peer"].startswith("('127.0.0.1', ")
+    payload = message.get_payload()
+    assert isinstance(payload, str)
+    assert payload.splitlines() == [".dot"]
+
+
+def test_a_mailbox_of_many_at_once(tmp_path: Path) -> None:
+    with controlled(handlers.Mailbox(tmp_path / "mail")) as controller:
+        messages = [b"Subject: %d\r\n\r\nx\r\n" % number for number in range(24)]
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(lambda message: send(controller.port, message), messages))
+    assert found == {250}
+    kept = mailbox.Maildir(tmp_path / "mail", create=False)
+    assert sorted(int(message["Subject"]) for message in kept) == list(range(24))
+
+
+def test_a_mailbox_is_given_one_message_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, real = threading.Semaphore(1), mailbox.Maildir.add
+    alone: list[bool] = []
+
+    def add(self: Any, message: Any) -> Any:
+        first = inside.acquire(blocking=False)
+        alone.append(first)
+        time.sleep(0.01)  # long enough for the others, were they let in
+        try:
+            return real(self, message)
+        finally:
+            if first:
+                inside.release()
+
+    monkeypatch.setattr(mailbox.Maildir, "add", add)
+    with (
+        controlled(handlers.Mailbox(tmp_path / "mail")) as controller,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        assert set(pool.map(lambda _: send(controller.port), range(8))) == {250}
+    assert alone == [True] * 8
+
+
+def test_what_blocks_does_not_hold_up_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, threads = threading.Event(), []
+
+    def add(self: Any, message: Message) -> None:
+        threads.append(threading.current_thread())
+        assert go.wait(20)
+
+    monkeypatch.setattr(mailbox.Maildir, "add", add)
+    with (
+        controlled(handlers.Mailbox(tmp_path / "mail")) as controller,
+        talk(controller.port) as client,
+        talk(controller.port) as other,
+    ):
+        client.say(*ENVELOPE)
+        assert client.say("DATA") == [354]
+        client.send(b"x\r\n.")
+        assert other.say("NOOP") == [250]
+        go.set()
+        assert client.reply()[0] == 250
+        assert threads[0] is not controller._thread
+
+
+def test_a_handler_that_fails_in_its_thread(tmp_path: Path) -> None:
+    handler = handlers.Mailbox(tmp_path / "mail")
+    with controlled(handler) as controller:
+        (tmp_path / "mail" / "tmp").rmdir()
+        with talk(controller.port) as client:
+            client.say(*ENVELOPE)
+            code, (text,) = client.data()
+    assert code == 500
+    assert "FileNotFoundError" in text
+
+
+def test_a_class_of_ones_own_runs_on_the_loop(tmp_path: Path) -> None:
+    threads = []
+
+    class Own(handlers.Mailbox):  # type: ignore[misc, name-defined]
+        def handle_message(self, message: Message) -> None:
+            threads.append(threading.current_thread())
+
+    with controlled(Own(tmp_path / "mail")) as controller:
+        assert send(controller.port) == 250
+        assert threads == [controller._thread]
+
+
+def test_a_proxy_to_a_server_on_the_same_loop() -> None:
+    """smtplib waits for its server: on the loop both would wait for ever."""
+    behind = Recorder()
+
+    async def serve() -> None:
+        async with smtp.serve_smtp(behind, port=0) as target:
+            proxy = handlers.Proxy("127.0.0.1", target.sockets[0].getsockname()[1])
+            async with smtp.serve_smtp(proxy, port=0) as front:
+                port = front.sockets[0].getsockname()[1]
+                assert await asyncio.to_thread(send, port) == 250
+
+    asyncio.run(serve())
+    envelope = behind.only()
+    assert envelope.mail_from == "a@example.com"
+    assert envelope.rcpt_tos == ["b@example.org"]
+    assert b"\r\nX-Peer: 127.0.0.1\r\n" in envelope.content
+
+
+def test_smtplib_and_its_ways() -> None:
+    handler = Recorder()
+    with (
+        controlled(handler) as controller,
+        smtplib.SMTP("127.0.0.1", controller.port, timeout=20) as client,
+    ):
+        client.sendmail(
+            "a@example.com", ["b@example.org"], MESSAGE, mail_options=["BODY=8BITMIME", "SMTPUTF8"]
+        )
+        assert client.verify("b@example.org")[0] == 252
+        assert client.noop()[0] == 250
+        assert client.rset()[0] == 250
+    assert handler.only().content == MESSAGE
+    assert handler.only().smtp_utf8
+    assert handler.only().mail_options == [f"SIZE={len(MESSAGE)}", "BODY=8BITMIME", "SMTPUTF8"]

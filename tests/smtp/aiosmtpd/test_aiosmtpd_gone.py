@@ -1,0 +1,135 @@
+"""A client that is gone while a hook runs: the hook is cancelled, and the place is free.
+
+Rules of this file: a controller with one place; the hook would run for ever, so that a second
+client is served only if the first one's end was noticed. Order comes from events, never from time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.aiosmtpd import MESSAGE, PLAIN, Talk, controlled, server_context, talk
+from support.serving import until
+
+HELLO, MAIL, RCPT = (
+    "EHLO client.example.com",
+    "MAIL FROM:<a@example.com>",
+    "RCPT TO:<b@example.com>",
+)
+
+
+class Waits:
+    """A handler one of whose hooks never ends by itself."""
+
+    def __init__(self, hook: str) -> None:
+        self.began, self.cancelled = threading.Event(), threading.Event()
+
+        async def wait(*arguments: Any) -> Any:
+            self.began.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+
+        setattr(self, hook, wait)
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        return "250 OK"
+
+
+#: What each hook is waiting behind.
+STEPS: dict[str, list[str | bytes]] = {
+    "handle_NOOP": ["NOOP"],
+    "handle_MAIL": [HELLO, MAIL],
+    "handle_RCPT": [HELLO, MAIL, RCPT],
+    "handle_DATA": [HELLO, MAIL, RCPT, "DATA", MESSAGE + b"."],
+    "handle_VRFY": [HELLO, "VRFY a"],
+    "auth_PLAIN": [HELLO, PLAIN],
+}
+
+
+def nothing(client: Talk) -> None:
+    """Go at once."""
+
+
+def finish(client: Talk) -> None:
+    """End the sending half first."""
+    client.sock.shutdown(socket.SHUT_WR)
+
+
+def flood(client: Talk) -> None:
+    """Send more than is read ahead first, so that reading is paused."""
+    client.sock.settimeout(0.2)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            client.sock.sendall(b"NOOP\r\n" * 10_000)
+
+
+#: How the connection is encrypted, and what the client does before it goes. TLS has no half of a
+#: connection: the end of its input ends all of it.
+WAYS = [
+    ("plain", nothing),
+    ("plain", finish),
+    ("plain", flood),
+    ("starttls", nothing),
+    ("starttls", flood),
+    ("implicit", nothing),
+    ("implicit", flood),
+]
+
+
+@pytest.mark.parametrize(("tls", "before"), WAYS, ids=[f"{a}-{b.__name__}" for a, b in WAYS])
+@pytest.mark.parametrize("hook", STEPS)
+def test_the_place_is_given_back(hook: str, tls: str, before: Callable[[Talk], None]) -> None:
+    handler = Waits(hook)
+    parameters: dict[str, Any] = {"max_connections": 1, "auth_require_tls": False}
+    if tls == "starttls":
+        parameters["tls_context"] = server_context()
+    elif tls == "implicit":
+        parameters["ssl_context"] = server_context()
+    with controlled(handler, **parameters) as controller:
+        with talk(controller.port, tls == "implicit") as client:
+            if tls == "starttls":
+                assert client.say(HELLO, "STARTTLS") == [250, 220]
+                client.starttls()
+            *steps, last = STEPS[hook]
+            client.say(*steps)
+            client.send(last)
+            assert handler.began.wait(20)
+            before(client)
+            client.reset()
+        assert handler.cancelled.wait(20)
+        server = controller.server
+        assert server is not None
+        until(lambda: server.connections == 0, "the end of the connection")
+        with talk(controller.port, tls == "implicit") as client:
+            assert client.say("RSET") == [250]
+
+
+def test_nothing_is_said_behind_the_end() -> None:
+    """What waits to be sent keeps a closed connection; a hook that goes on adds nothing to it."""
+    much = b"250-" + b"x" * 8_000_000 + b"\r\n"
+
+    class Closes:
+        async def handle_NOOP(self, server: Any, session: Any, envelope: Any, arg: str) -> str:
+            server.transport.write(much)
+            server.transport.close()
+            await server.push("250 pushed")
+            return "250 OK"
+
+    with (
+        controlled(Closes()) as controller,
+        socket.create_connection((controller.hostname, controller.port), 20) as client,
+    ):
+        client.sendall(b"NOOP\r\n")
+        heard = b""
+        while data := client.recv(1 << 20):
+            heard += data
+    assert heard.endswith(much)

@@ -1,0 +1,81 @@
+"""Any dialogue, served by aiosmtpd and by us: codes, calls and envelopes are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support.aiosmtpd import ENVELOPE, controlled, talk, theirs
+from support.foreign import foreign
+from test_aiosmtpd_differential import Hooks
+
+_, pytestmark = foreign("aiosmtpd.smtp")
+
+HELLO, MAIL, RCPT = ENVELOPE
+
+#: What a message that is sent stands for among the lines.
+MESSAGES = {"a message": b"x\r\n.y\r\n", "a bad message": b"virus\r\n", "nothing": b""}
+
+#: Without HELO: after it parameters are another error to each.
+LINES = (
+    HELLO,
+    MAIL,
+    "MAIL FROM:<no@example.com>",
+    "MAIL FROM:<later@example.com>",
+    "MAIL FROM:<forgets@example.com>",
+    "MAIL FROM:<> SIZE=5",
+    RCPT,
+    "RCPT TO:<no@example.org>",
+    "RCPT TO:<missing@example.org>",
+    "RCPT TO:<fails@example.org>",
+    "RCPT TO:<waits@example.org>",
+    "RCPT TO:<nobody@example.org> NOTIFY=NEVER",
+    "RSET",
+    "NOOP",
+    "NOOP fails",
+    "VRFY a@example.org",
+    "BOGUS",
+    *MESSAGES,
+)
+
+#: Most dialogues that are made up of these get somewhere.
+START = st.sampled_from([(), (HELLO,), (HELLO, MAIL), (HELLO, MAIL, RCPT)])
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[Any, Any]]:
+    with theirs(Hooks()) as other, controlled(Hooks(), max_errors=1000) as ours:
+        yield other, ours
+
+
+def play(controller: Any, lines: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the codes of a dialogue, the calls of hooks, and the envelopes."""
+    handler = controller.handler
+    handler.calls.clear()
+    handler.messages.clear()
+    codes = []
+    with talk(controller.port) as client:
+        for line in lines:
+            if line in MESSAGES:
+                count = len(handler.messages)
+                code = client.data(MESSAGES[line])[0]
+                # DATA without recipients, the one difference.
+                codes.append(503 if code == 554 and len(handler.messages) == count else code)
+            else:
+                codes += client.say(line)
+    return codes, list(handler.calls), [vars(envelope) for envelope, _ in handler.messages]
+
+
+@given(start=START, rest=st.lists(st.sampled_from(LINES), max_size=10))
+@example(start=(HELLO, MAIL, RCPT), rest=["a message", MAIL, RCPT, "a bad message", RCPT])
+@example(start=(HELLO, MAIL, RCPT), rest=["a message", MAIL, "a message"])
+@example(start=(HELLO, MAIL), rest=["RCPT TO:<no@example.org>", "a message", RCPT, "nothing"])
+def test_any_dialogue(servers: tuple[Any, Any], start: tuple[str, ...], rest: list[str]) -> None:
+    other, ours = servers
+    lines = (*start, *rest)
+    if lines.count("BOGUS") > 4:
+        return  # the end of aiosmtpd's patience
+    assert play(ours, lines) == play(other, lines)

@@ -1,0 +1,348 @@
+"""AUTH in the SMTP engine (RFC 4954), and the mechanisms PLAIN (RFC 4616) and LOGIN."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from support.smtp_driven import NAME, PASSWORD, WRONG, Driven
+from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
+
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Auth, Goodbye, Response
+from fastlisten.handlers.smtp.engine.framing import AUTH_LINE_LIMIT
+from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.sasl import MECHANISMS, Credentials, Login, Plain, mechanism
+
+PLAIN_TOKEN = base64.b64encode(f"\0{NAME}\0{PASSWORD}".encode())
+PLAIN = b"AUTH PLAIN " + PLAIN_TOKEN + b"\r\n"
+NAME_LINE = base64.b64encode(NAME.encode()) + b"\r\n"
+PASSWORD_LINE = base64.b64encode(PASSWORD.encode()) + b"\r\n"
+
+
+def driven(encrypted: bool = True, **limits: object) -> Driven:
+    return Driven(encrypted, **{"mechanisms": MECHANISMS, "starttls": True} | limits)
+
+
+def greeted(encrypted: bool = True, **limits: object) -> Driven:
+    made = driven(encrypted, **limits)
+    made.feed(HELLO)
+    return made
+
+
+# --- when it is there -----------------------------------------------------------------------------
+
+
+def test_it_is_offered_over_tls_only() -> None:
+    clear, encrypted = driven(False), driven()
+    assert b"AUTH" not in clear.feed(HELLO)
+    assert b"250-AUTH PLAIN LOGIN\r\n" in encrypted.feed(HELLO)
+    assert b"STARTTLS\r\n" in clear.feed(b"HELP\r\n").splitlines(keepends=True)[0]
+    assert b"AUTH\r\n" in encrypted.feed(b"HELP\r\n").splitlines(keepends=True)[0]
+
+
+@pytest.mark.parametrize("starttls", [True, False])
+def test_it_is_offered_in_clear_to_who_asks_for_that(starttls: bool) -> None:
+    clear = driven(False, auth_in_clear=True, starttls=starttls)
+    assert b"250-AUTH PLAIN LOGIN\r\n" in clear.feed(HELLO)
+    assert codes(clear.feed(PLAIN)) == [235]
+
+
+@pytest.mark.parametrize(
+    ("limits", "encrypted", "before", "line", "said"),
+    [
+        ({"mechanisms": ()}, True, HELLO, PLAIN, b"502 5.5.1 "),
+        ({}, False, HELLO, PLAIN, b"538 5.7.11 "),
+        ({"starttls": False}, False, HELLO, PLAIN, b"502 5.5.1 "),
+        ({}, True, b"", PLAIN, b"503 5.5.1 "),
+        ({}, True, b"HELO x\r\n", PLAIN, b"503 5.5.1 "),
+        ({}, True, HELLO + PLAIN, PLAIN, b"503 5.5.1 "),
+        ({}, True, HELLO + MAIL, PLAIN, b"503 5.5.1 "),
+        ({}, True, HELLO, b"AUTH CRAM-MD5\r\n", b"504 5.5.4 "),
+        ({}, True, HELLO, b"AUTH CRAM-MD5 !\r\n", b"504 5.5.4 "),
+        ({}, True, HELLO, b"AUTH \xff\r\n", b"504 5.5.4 "),
+        ({}, True, HELLO, b"AUTH PLAIN\tx\r\n", b"504 5.5.4 "),
+        ({}, True, HELLO, b"AUTH\r\n", b"501 5.5.4 "),
+        ({}, True, HELLO, b"AUTH PLAIN A B\r\n", b"501 5.5.4 "),
+        ({}, True, HELLO, b"AUTH PLAIN !!!!\r\n", b"501 5.5.2 "),
+        ({}, True, HELLO, b"AUTH PLAIN QQ\r\n", b"501 5.5.2 "),
+        ({}, True, HELLO, b"AUTH PLAIN QQ==QQ==\r\n", b"501 5.5.2 "),
+        ({}, True, HELLO, PLAIN.replace(b"PLAIN ", b"PLAIN !"), b"501 5.5.2 Invalid base64"),
+        ({}, True, HELLO, PLAIN.replace(b"\r", b"=\r"), b"501 5.5.2 Invalid base64"),
+        ({}, True, HELLO, b"AUTH PLAIN =\r\n", b"501 5.5.2 Malformed "),
+    ],
+)
+def test_when_it_is_refused(
+    limits: dict[str, object], encrypted: bool, before: bytes, line: bytes, said: bytes
+) -> None:
+    made = driven(encrypted, **limits)
+    made.feed(before)
+    authenticated = made.engine.authenticated
+    assert made.feed(line).startswith(said)
+    assert made.engine.authenticated is authenticated
+
+
+def test_the_next_command_after_a_refusal_is_a_command() -> None:
+    made = greeted()
+    said = made.feed(b"AUTH PLAIN !!!!\r\nAUTH NTLM\r\nAUTH LOGIN ====\r\nNOOP\r\n")
+    assert codes(said) == [501, 504, 501, 250]
+
+
+# --- dialogues ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 10, 10_000])
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (PLAIN, [235]),
+        (b"auth plain " + PLAIN_TOKEN + b"  \r\n", [235]),
+        (b"AUTH PLAIN\r\n" + PLAIN_TOKEN + b"\r\n", [334, 235]),
+        (b"AUTH LOGIN\r\n" + NAME_LINE + PASSWORD_LINE, [334, 334, 235]),
+        (b"AUTH LOGIN " + NAME_LINE + PASSWORD_LINE, [334, 235]),
+        (b"AUTH LOGIN\r\n" + PASSWORD_LINE + NAME_LINE, [334, 334, 535]),
+        (b"AUTH PLAIN " + base64.b64encode(b"\0a\0b") + b"\r\n", [535]),
+        (b"AUTH PLAIN " + base64.b64encode(b"bob\0alice\0b") + b"\r\n", [535]),
+        (b"AUTH PLAIN " + base64.b64encode(b"alice\0b") + b"\r\n", [501]),
+        (b"AUTH PLAIN\r\n*\r\n", [334, 501]),
+        (b"AUTH PLAIN\r\n\r\n", [334, 501]),
+        (b"AUTH PLAIN\r\n=\r\n", [334, 501]),
+        (b"AUTH PLAIN\r\n" + PLAIN_TOKEN + b" \r\n", [334, 501]),
+        (b"AUTH PLAIN\r\n-" + PLAIN_TOKEN + b"\r\n", [334, 501]),
+        (b"AUTH PLAIN\r\nQUIT!\r\n", [334, 501]),
+        (b"AUTH PLAIN\r\nA\0B\r\n", [334, 500]),
+        (b"AUTH PLAIN\r\nA\nB\r\n", [334, 500]),
+        (b"AUTH LOGIN\r\n" + NAME_LINE + b"*\r\n", [334, 334, 501]),
+        (b"AUTH LOGIN\r\n\r\n", [334, 501]),
+    ],
+)
+def test_dialogues(lines: bytes, said: list[int], size: int) -> None:
+    made = greeted()
+    assert codes(made.feed(*cut(lines + b"NOOP\r\n", size))) == [*said, 250]
+    assert made.engine.authenticated is (said[-1] == 235)
+    assert made.engine.buffered == 0
+
+
+def test_what_is_said_in_a_dialogue() -> None:
+    made = greeted()
+    assert made.feed(b"AUTH PLAIN\r\n") == b"334 \r\n"
+    assert made.feed(b"*\r\n") == b"501 5.7.0 Authentication aborted\r\n"
+    assert made.feed(b"AUTH LOGIN\r\n") == b"334 VXNlcm5hbWU6\r\n"
+    assert made.feed(NAME_LINE) == b"334 UGFzc3dvcmQ6\r\n"
+    assert made.feed(PASSWORD_LINE) == b"235 2.7.0 Authentication successful\r\n"
+    assert made.events == [
+        ("auth", "PLAIN"),
+        ("auth over",),
+        ("auth", "LOGIN"),
+        ("login", NAME, True),
+    ]
+
+
+def test_an_initial_response_without_octets_is_not_none() -> None:
+    engine = Engine(Limits("x", mechanisms=("EXTERNAL",)), encrypted=True)
+    engine.receive(HELLO + b"AUTH EXTERNAL =\r\nAUTH EXTERNAL\r\n")
+    event = engine.next_event()
+    assert isinstance(event, Auth)
+    assert event.response == b""
+    engine.reject(WRONG)
+    event = engine.next_event()
+    assert isinstance(event, Auth)
+    assert event.response is None
+    engine.challenge(b"\xff" * 57)
+    assert engine.replies().endswith(b"334 " + b"/" * 76 + b"\r\n")
+
+
+def test_passwords_are_not_shown() -> None:
+    shown = repr([Auth("PLAIN", b"secret"), Response(b"secret"), Credentials("a", "secret")])
+    assert "secret" not in shown
+
+
+def test_nothing_is_executed_while_a_step_is_being_judged() -> None:
+    engine = Engine(Limits("x", mechanisms=MECHANISMS), encrypted=True)
+    engine.receive(HELLO + PLAIN + MAIL)
+    assert isinstance(engine.next_event(), Auth)
+    assert engine.waiting
+    assert engine.next_event() is None
+    assert engine.buffered == len(MAIL)
+    before = engine.authenticated
+    engine.accept(reply(235, "2.7.0", "Hello"))
+    assert (before, engine.authenticated) == (False, True)
+    assert engine.replies().endswith(b"235 2.7.0 Hello\r\n")
+
+
+def test_answering_a_step_with_421_hangs_up() -> None:
+    engine = Engine(Limits("x", mechanisms=MECHANISMS), encrypted=True)
+    engine.receive(HELLO + b"AUTH PLAIN\r\n")
+    engine.next_event()
+    engine.challenge(b"")
+    engine.receive(PLAIN_TOKEN + b"\r\n" + MAIL)
+    assert isinstance(engine.next_event(), Response)
+    engine.reject(reply(421, "4.3.2", "Going"))
+    assert isinstance(engine.next_event(), Goodbye)
+    assert engine.next_event() is None
+
+
+def test_a_challenge_without_a_dialogue_is_a_fault_of_the_caller() -> None:
+    engine = Engine(Limits("x"))
+    with pytest.raises(RuntimeError):
+        engine.challenge(b"")
+    engine.receive(ENVELOPE)
+    engine.next_event()
+    with pytest.raises(RuntimeError):
+        engine.challenge(b"")
+
+
+# --- what follows from it -------------------------------------------------------------------------
+
+
+def test_a_user_stays_known_until_tls_begins() -> None:
+    made = greeted(False, auth_in_clear=True, auth_required=True)
+    made.feed(PLAIN)
+    made.feed(b"RSET\r\n" + HELLO + b"HELO x\r\n" + HELLO)
+    known = [made.engine.authenticated]
+    assert codes(made.feed(MAIL + b"RSET\r\n")) == [250, 250]
+    made.feed(b"STARTTLS\r\n")
+    known.append(made.engine.authenticated)
+    made.engine.tls_started()
+    known.append(made.engine.authenticated)
+    assert known == [True, False, False]
+    assert codes(made.feed(HELLO + MAIL + PLAIN + MAIL)) == [250, 530, 235, 250]
+
+
+def test_where_it_is_required_nothing_is_sent_without_it() -> None:
+    made = greeted(auth_required=True)
+    before = made.feed(
+        MAIL + RCPT + b"DATA\r\nVRFY a\r\nBDAT 1 LAST\r\nx" + b"AUTH PLAIN QQ==\r\n" + MAIL
+    )
+    assert codes(before) == [530, 530, 530, 530, 530, 501, 530]
+    assert before.startswith(b"530 5.7.0 Authentication required\r\n")
+    assert codes(made.feed(b"NOOP\r\nHELP\r\nRSET\r\nEHLO y\r\n")) == [250, 214, 250, 250]
+    after = made.feed(PLAIN + MAIL + RCPT + b"VRFY a\r\nDATA\r\n.\r\n")
+    assert codes(after) == [235, 250, 250, 252, 354, 250]
+
+
+def test_where_it_is_required_and_needs_tls_that_is_said() -> None:
+    made = greeted(False, auth_required=True)
+    assert made.feed(MAIL) == b"530 5.7.0 Authentication required; use STARTTLS, then AUTH\r\n"
+
+
+def test_mail_before_ehlo_is_told_to_say_ehlo() -> None:
+    assert driven(auth_required=True).feed(MAIL).startswith(b"503 5.5.1 Send EHLO first")
+
+
+# --- hostile input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 1000, 100_000])
+def test_the_longest_lines(size: int) -> None:
+    made = greeted(max_errors=100)
+    start = b"AUTH PLAIN "
+    longest = (AUTH_LINE_LIMIT - len(start) - 2) // 4 * 4
+    line = start + b"A" * longest + b"\r\n"
+    assert made.feed(*cut(line, size)).startswith(b"501 5.5.2 Malformed PLAIN ")
+    over = start + b"A" * (AUTH_LINE_LIMIT - len(start) - 1) + b"\r\n"
+    assert made.feed(*cut(over, size)) == b"500 5.5.6 Line too long\r\n"
+    made.feed(b"AUTH PLAIN\r\n")
+    assert made.feed(*cut(b"A" * 12_288 + b"\r\n", size)) == b"500 5.5.6 Line too long\r\n"
+    made.feed(b"AUTH PLAIN\r\n")
+    assert made.feed(*cut(b"A" * 12_284 + b"\r\nNOOP\r\n", size)).startswith(b"501 5.5.2 ")
+    assert made.engine.buffered == 0
+
+
+@pytest.mark.parametrize("before", [b"AUTH PLAIN ", b"AUTH PLAIN\r\n"])
+def test_an_endless_line_is_answered_once_and_not_kept(before: bytes) -> None:
+    made = greeted()
+    made.feed(before)
+    said = b""
+    for _ in range(300):
+        said += made.feed(b"A" * 1000)
+        assert made.engine.buffered <= AUTH_LINE_LIMIT
+    assert said == b"500 5.5.6 Line too long\r\n"
+    assert codes(made.feed(b"\r\nNOOP\r\n")) == [250]
+    assert not made.engine.authenticated
+
+
+def test_who_guesses_is_hung_up_on() -> None:
+    made = greeted(max_errors=3)
+    wrong = b"AUTH PLAIN " + base64.b64encode(b"\0alice\0guess") + b"\r\n"
+    assert codes(made.feed(wrong * 10)) == [535, 535, 535, 421]
+    assert made.events[-1] == ("goodbye",)
+
+
+def test_who_cancels_for_ever_is_hung_up_on() -> None:
+    made = greeted(max_errors=3)
+    assert codes(made.feed(b"AUTH LOGIN\r\n*\r\n" * 10)) == [334, 501] * 3 + [334, 421]
+    assert made.events[-2:] == [("auth over",), ("goodbye",)]
+
+
+def test_challenges_without_end_are_written_now_and_then() -> None:
+    engine = Engine(Limits("x", mechanisms=("X",)), encrypted=True)
+    engine.receive(HELLO + b"AUTH X\r\n" + b"QQ==\r\n" * 1000)
+    asked, most = 0, 0
+    while (event := engine.next_event()) is not None:
+        if isinstance(event, Auth | Response):
+            engine.challenge(b"?")
+            asked += 1
+        else:
+            most = max(most, len(engine.replies()))
+    assert asked == 1001
+    assert 0 < most < 2000
+
+
+# --- mechanisms -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("response", "result"),
+    [
+        (b"\0name\0word", ("name", "word")),
+        (b"name\0name\0word", ("name", "word")),
+        ("\0näme\0wörd".encode(), ("näme", "wörd")),
+        (b"\0 \0 ", (" ", " ")),
+        (b"other\0name\0word", 535),
+        (b"\0\0word", 501),
+        (b"\0name\0", 501),
+        (b"\0name", 501),
+        (b"name", 501),
+        (b"", 501),
+        (b"\0name\0word\0", 501),
+        (b"\0\xff\0word", 501),
+        (b"\0name\0\xff", 501),
+        (b"\xff\0name\0word", 535),
+    ],
+)
+def test_plain(response: bytes, result: tuple[str, str] | int) -> None:
+    assert Plain().step(None) == b""
+    if isinstance(result, tuple):
+        assert Plain().step(response) == Credentials(*result)
+    else:
+        with pytest.raises(Refused) as refused:
+            Plain().step(response)
+        assert codes(refused.value.reply) == [result]
+
+
+@pytest.mark.parametrize("initial", [True, False])
+def test_login(initial: bool) -> None:
+    dialogue = Login()
+    if not initial:
+        assert dialogue.step(None) == b"Username:"
+    assert dialogue.step(b"name") == b"Password:"
+    assert dialogue.step(b"word") == Credentials("name", "word")
+
+
+@pytest.mark.parametrize("response", [b"", b"\xff", b"a\0b"])
+@pytest.mark.parametrize("named", [True, False])
+def test_login_refuses_nonsense(response: bytes, named: bool) -> None:
+    dialogue = Login()
+    if named:
+        dialogue.step(b"name")
+    with pytest.raises(Refused) as refused:
+        dialogue.step(response)
+    assert codes(refused.value.reply) == [501]
+
+
+def test_mechanisms_by_name() -> None:
+    assert [type(mechanism(name)) for name in MECHANISMS] == [Plain, Login]
+    with pytest.raises(ValueError, match="CRAM-MD5"):
+        mechanism("CRAM-MD5")

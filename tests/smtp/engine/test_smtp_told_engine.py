@@ -1,0 +1,168 @@
+"""Commands of which the SMTP engine's user wishes to be told (`Limits.told`)."""
+
+from __future__ import annotations
+
+import pytest
+from support.smtp_driven import Driven
+from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
+
+from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.events import Command, Goodbye
+from fastlisten.handlers.smtp.engine.replies import NOT_VERIFIED, OK, TELLABLE, reply
+
+ALL = {
+    "EHLO": b"EHLO client\r\n",
+    "HELO": b"helo client\r\n",
+    "RSET": b"RSET\r\n",
+    "NOOP": b"NOOP  some words \r\n",
+    "VRFY": b"VRFY <\xff>\r\n",
+    "HELP": b"HELP\r\n",
+    "QUIT": b"quit\r\n",
+}
+
+#: What the client calls itself in HELLO.
+FIRST = "client.example.com"
+
+
+def asked(verb: str, before: bytes = b"", **limits: object) -> tuple[Engine, Command]:
+    """Return an engine in which a command waits, and the command."""
+    engine = Engine(Limits(HOSTNAME, told=frozenset({verb}), **limits))  # type: ignore[arg-type]
+    engine.receive(before + ALL[verb])
+    while not isinstance(event := engine.next_event(), Command) or event.argument == FIRST:
+        engine.accept()
+    engine.replies()
+    return engine, event
+
+
+def usual(line: bytes) -> bytes:
+    return Driven().feed(line)
+
+
+@pytest.mark.parametrize("verb", ALL)
+def test_the_usual_answer_is_the_usual_answer(verb: str) -> None:
+    engine, command = asked(verb)
+    assert command.verb == verb
+    assert command.usual == usual(ALL[verb])
+    assert engine.replies() == b""
+    engine.accept()
+    engine.next_event()
+    assert engine.replies() == command.usual
+
+
+def test_what_they_are_told() -> None:
+    told = {verb: asked(verb)[1].argument for verb in ALL}
+    assert told == {
+        "EHLO": "client",
+        "HELO": "client",
+        "RSET": "",
+        "NOOP": "some words",
+        "VRFY": "<\ufffd>",
+        "HELP": "",
+        "QUIT": "",
+    }
+    assert asked("VRFY")[1].usual == NOT_VERIFIED
+
+
+@pytest.mark.parametrize("verb", ALL)
+@pytest.mark.parametrize("answer", [reply(250, "2.0.0", "As you like", "and more"), OK])
+def test_another_answer(verb: str, answer: bytes) -> None:
+    engine, _ = asked(verb)
+    engine.accept(answer)
+    engine.next_event()
+    assert engine.replies() == answer
+
+
+def test_nothing_happens_before_the_answer() -> None:
+    engine, _ = asked("EHLO", b"HELO first\r\n" + MAIL)
+    assert engine.waiting
+    assert engine.next_event() is None
+    assert (engine.client_name, engine.extended) == ("first", False)
+    before = engine.transaction
+    engine.accept()
+    assert (engine.client_name, engine.extended) == ("client", True)
+    assert before is not None
+    assert engine.transaction is None
+    assert engine.next_event() is None
+
+
+@pytest.mark.parametrize("verb", ALL)
+def test_what_is_rejected_does_not_happen(verb: str) -> None:
+    engine, _ = asked(verb, HELLO + MAIL)
+    engine.reject(reply(550, "5.7.1", "No"))
+    assert engine.client_name == FIRST
+    assert engine.transaction is not None
+    assert engine.next_event() is None
+    assert engine.replies() == b"550 5.7.1 No\r\n"
+    assert not engine.closed
+
+
+@pytest.mark.parametrize("verb", ALL)
+def test_421_hangs_up(verb: str) -> None:
+    engine, _ = asked(verb)
+    engine.reject(reply(421, "4.3.2", "Going"))
+    assert isinstance(engine.next_event(), Goodbye)
+    assert engine.replies() == b"421 4.3.2 Going\r\n"
+
+
+def test_quit_is_followed_by_goodbye() -> None:
+    engine, _ = asked("QUIT", HELLO + MAIL)
+    engine.receive(MAIL)
+    engine.accept()
+    assert engine.closed
+    assert isinstance(engine.next_event(), Goodbye)
+    assert engine.transaction is None
+    assert engine.buffered == 0
+
+
+@pytest.mark.parametrize(
+    "line", [b"EHLO\r\n", b"HELO a b\r\n", b"RSET x\r\n", b"VRFY\r\n", b"QUIT x\r\n"]
+)
+def test_of_bad_syntax_nobody_is_told(line: bytes) -> None:
+    driven = Driven(told=TELLABLE)
+    assert codes(driven.feed(line)) == [501]
+    assert driven.events == []
+
+
+def test_errors_are_counted() -> None:
+    driven = Driven(told=TELLABLE, max_errors=2)
+    assert codes(driven.feed(b"NOOP no\r\n" * 5)) == [550, 550, 421]
+
+
+def test_the_others_are_as_ever() -> None:
+    driven = Driven(told=frozenset({"NOOP"}))
+    driven.feed(ENVELOPE + b"NOOP\r\nRSET\r\nHELP\r\nQUIT\r\n")
+    assert [event[0] for event in driven.events] == ["mail", "rcpt", "command", "reset", "goodbye"]
+
+
+def test_it_changes_nothing_of_what_is_said() -> None:
+    stream = HELLO + b"HELO x\r\nNOOP\r\nHELP\r\nVRFY y\r\n" + ENVELOPE + b"RSET\r\n" + MAIL + RCPT
+    stream += b"DATA\r\nQUIT\r\n.\r\nQUIT\r\n"
+    told, untold = Driven(told=TELLABLE), Driven()
+    assert told.feed(stream) == untold.feed(stream)
+    assert told.messages == untold.messages == [b"QUIT\r\n"]
+
+
+def test_of_lhlo_in_lmtp() -> None:
+    driven = Driven(told=TELLABLE, protocol="lmtp")
+    assert codes(driven.feed(HELLO + b"LHLO x\r\n")) == [500, 250]
+    assert driven.events == [("command", "LHLO", "x")]
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "DATA", "noop", "XYZ"])
+def test_of_other_verbs_nobody_can_be_told(verb: str) -> None:
+    with pytest.raises(ValueError, match=verb):
+        Limits(HOSTNAME, told=frozenset({verb}))
+
+
+def test_many_of_them_are_written_now_and_then() -> None:
+    driven = Driven(told=TELLABLE)
+    assert codes(driven.feed(b"NOOP\r\n" * 1000)) == [250] * 1000
+    engine = Engine(Limits(HOSTNAME, told=TELLABLE))
+    engine.receive(b"HELP\r\n" * 1000)
+    most = 0
+    while (event := engine.next_event()) is not None:
+        if isinstance(event, Command):
+            engine.accept()
+        else:
+            most = max(most, len(engine.replies()))
+    assert 0 < most < 20_000

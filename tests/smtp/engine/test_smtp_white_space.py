@@ -1,0 +1,195 @@
+"""White space in command lines, by RFC 5321: one space between words (4.1.1), none after the colon
+of a path (4.1.1.2), any before the end of the line (4.1.1: receivers SHOULD tolerate it).
+
+Rules of this file: what is tolerated means the same as without it: events and replies are compared
+with those of the plain line. Further spaces between words, and one after the colon, are taken as by
+every server that Internet mail knows; a tab is white space at the end only.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from support.aiosmtpd import Recorder, controlled, talk
+from support.smtp_driven import NAME, PASSWORD, Driven
+from support.smtp_harness import codes
+
+from fastlisten.handlers.smtp.sasl import MECHANISMS
+
+BLANKS = [b" ", b"\t", b" \t", b"\t \t ", b"\t" * 60]
+ids = pytest.mark.parametrize("blanks", BLANKS, ids=["SP", "HTAB", "both", "mixed", "many"])
+protocols = pytest.mark.parametrize("protocol", ["smtp", "lmtp"])
+
+HELLO, MAIL, RCPT = b"EHLO c.example.com", b"MAIL FROM:<a@example.com>", b"RCPT TO:<b@example.com>"
+ENVELOPE = (HELLO, MAIL, RCPT)
+
+#: Each command, and what comes before it.
+COMMANDS: list[tuple[bytes, tuple[bytes, ...]]] = [
+    (HELLO, ()),
+    (b"HELO c.example.com", ()),
+    (b"EHLO [192.0.2.1]", ()),
+    (b"EHLO", ()),
+    (MAIL, (HELLO,)),
+    (b"MAIL FROM:<>", (HELLO,)),
+    (b"MAIL FROM:<a@example.com> SIZE=10 BODY=8BITMIME", (HELLO,)),
+    (b"MAIL FROM:<a@example.com> SIZE=x", (HELLO,)),
+    (b"MAIL", (HELLO,)),
+    (RCPT, (HELLO, MAIL)),
+    (b"RCPT TO:<postmaster>", (HELLO, MAIL)),
+    (b"RCPT TO:<b@example.com> NOTIFY=NEVER", (HELLO, MAIL)),
+    (b"RCPT TO:<no@example.com>", (HELLO, MAIL)),
+    (b"DATA", ENVELOPE),
+    (b"DATA x", ENVELOPE),
+    (b"BDAT 0", ENVELOPE),
+    (b"BDAT 0 LAST", ENVELOPE),
+    (b"RSET", ENVELOPE),
+    (b"NOOP", ()),
+    (b"NOOP word", ()),
+    (b"VRFY b", (HELLO,)),
+    (b"EXPN b", (HELLO,)),
+    (b"HELP", ()),
+    (b"HELP mail", ()),
+    (b"QUIT", ()),
+    (b"STARTTLS", (HELLO,)),
+    (b"AUTH LOGIN", (HELLO,)),
+    (b"AUTH PLAIN =", (HELLO,)),
+    (b"XCLIENT", (HELLO,)),
+    (b"WHAT", ()),
+]
+
+
+def said(protocol: str, lines: tuple[bytes, ...], **limits: Any) -> tuple[bytes, list[Any]]:
+    """Return replies and events of a session."""
+    if protocol == "lmtp":
+        lines = tuple(line.replace(b"EHLO", b"LHLO") for line in lines)
+    driven = Driven(limits.pop("encrypted", False), protocol=protocol, **limits)
+    for line in lines:
+        driven.feed(line + b"\r\n")
+    return driven.replies, driven.events
+
+
+@protocols
+@ids
+@pytest.mark.parametrize("command", COMMANDS, ids=[c.decode() for c, _ in COMMANDS])
+def test_at_the_end(command: tuple[bytes, tuple[bytes, ...]], blanks: bytes, protocol: str) -> None:
+    line, before = command
+    limits: dict[str, Any] = {}
+    if line.startswith(b"STARTTLS"):
+        limits = {"starttls": True}
+    elif line.startswith(b"AUTH") and protocol == "smtp":
+        limits = {"mechanisms": MECHANISMS, "encrypted": True}
+    found = said(protocol, (*before, line + blanks), **limits)
+    assert found == said(protocol, (*before, line), **limits)
+    if line == b"DATA":
+        assert found[0].splitlines()[-1].startswith(b"354 ")
+
+
+@protocols
+@pytest.mark.parametrize(
+    ("line", "plain", "before"),
+    [
+        (b"EHLO   c.example.com", HELLO, ()),
+        (b"NOOP   word", b"NOOP word", ()),
+        (b"MAIL  FROM:<a@example.com>", MAIL, (HELLO,)),
+        (b"MAIL FROM: <a@example.com>", MAIL, (HELLO,)),
+        (b"MAIL FROM:   <a@example.com>", MAIL, (HELLO,)),
+        (b"MAIL FROM: <>", b"MAIL FROM:<>", (HELLO,)),
+        (b"MAIL FROM:<a@example.com>   SIZE=1", b"MAIL FROM:<a@example.com> SIZE=1", (HELLO,)),
+        (
+            b"MAIL FROM:<a@example.com> SIZE=1   BODY=7BIT \t",
+            b"MAIL FROM:<a@example.com> SIZE=1 BODY=7BIT",
+            (HELLO,),
+        ),
+        (b"RCPT  TO:<b@example.com>", RCPT, (HELLO, MAIL)),
+        (b"RCPT TO: <b@example.com>", RCPT, (HELLO, MAIL)),
+        (
+            b"RCPT TO:<b@example.com>  NOTIFY=NEVER",
+            b"RCPT TO:<b@example.com> NOTIFY=NEVER",
+            (HELLO, MAIL),
+        ),
+        (b"BDAT  0   LAST", b"BDAT 0 LAST", ENVELOPE),
+        (b"VRFY   b", b"VRFY b", (HELLO,)),
+    ],
+)
+def test_more_spaces_than_one(
+    line: bytes, plain: bytes, before: tuple[bytes, ...], protocol: str
+) -> None:
+    assert said(protocol, (*before, line)) == said(protocol, (*before, plain))
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "before"),
+    [
+        (b" NOOP", 500, ()),
+        (b"\tNOOP", 500, ()),
+        (b" ", 500, ()),
+        (b"\t", 500, ()),
+        (b"NOOP\x0b", 500, ()),
+        (b"NOOP\xa0", 500, ()),
+        (b"EHLO\tc.example.com", 500, ()),
+        (b"EHLO \tc.example.com", 501, ()),
+        (b"EHLO c.example.com d", 501, ()),
+        (b"MAIL\tFROM:<a@example.com>", 500, (HELLO,)),
+        (b"MAIL FROM:\t<a@example.com>", 501, (HELLO,)),
+        (b"MAIL FROM :<a@example.com>", 501, (HELLO,)),
+        (b"MAIL FROM:<a@example.com>\tSIZE=1", 501, (HELLO,)),
+        (b"MAIL FROM:<a@example.com> SIZE=1\tBODY=7BIT", 501, (HELLO,)),
+        (b"MAIL FROM:<a@example.com\t>", 501, (HELLO,)),
+        (b"MAIL FROM:<a@example.com >", 501, (HELLO,)),
+        (b'MAIL FROM:<"a\tb"@example.com>', 501, (HELLO,)),
+        (b"RCPT TO:< b@example.com>", 501, (HELLO, MAIL)),
+        (b"RCPT TO:<b@example.com>\tNOTIFY=NEVER", 501, (HELLO, MAIL)),
+        (b"BDAT 0\tLAST", 501, ENVELOPE),
+    ],
+)
+def test_what_is_not_tolerated(line: bytes, code: int, before: tuple[bytes, ...]) -> None:
+    driven = Driven()
+    driven.feed(*(each + b"\r\n" for each in before))
+    assert codes(driven.feed(line + b"\r\n"))[-1:] == [code]
+
+
+def test_a_space_in_a_quoted_name_is_the_names() -> None:
+    driven = Driven()
+    driven.feed(HELLO + b"\r\n")
+    assert codes(driven.feed(b'MAIL FROM:<"a  b"@example.com>\t\r\n')) == [250]
+    assert driven.events[-1][:2] == ("mail", '"a  b"@example.com')
+
+
+@pytest.mark.parametrize("blanks", BLANKS)
+def test_an_answer_in_a_dialogue_is_base64(blanks: bytes) -> None:
+    """It is no command: RFC 4954 4 has a server reject what is not in the alphabet."""
+    driven = Driven(True, mechanisms=MECHANISMS)
+    driven.feed(HELLO + b"\r\n")
+    assert codes(driven.feed(b"AUTH LOGIN\r\n")) == [334]
+    assert codes(driven.feed(b"QUJD" + blanks + b"\r\n")) == [501]
+    assert codes(driven.feed(b"NOOP\r\n")) == [250]
+
+
+@ids
+def test_an_initial_response_is_a_part_of_its_command(blanks: bytes) -> None:
+    word = base64.b64encode(f"\0{NAME}\0{PASSWORD}".encode())
+    driven = Driven(True, mechanisms=MECHANISMS)
+    driven.feed(HELLO + b"\r\n")
+    assert codes(driven.feed(b"AUTH PLAIN " + word + blanks + b"\r\n")) == [235]
+
+
+def test_hooks_see_arguments_without_it() -> None:
+    seen = []
+
+    class Handler(Recorder):
+        async def handle_NOOP(self, server: Any, session: Any, envelope: Any, arg: Any) -> str:
+            seen.append(arg)
+            return "250 OK"
+
+        async def handle_EHLO(
+            self, server: Any, session: Any, envelope: Any, hostname: str, responses: list[str]
+        ) -> list[str]:
+            seen.append(hostname)
+            return responses
+
+    with controlled(Handler()) as controller, talk(controller.port) as client:
+        said = client.say("EHLO c.example.com\t", "NOOP \t", "NOOP  word\t ", "RSET\t", "QUIT\t")
+        assert said == [250, 250, 250, 250, 221]
+    assert seen == ["c.example.com", None, "word"]

@@ -1,0 +1,176 @@
+"""A relay without an extension that a message needs, declared or not, and one that has it.
+
+What cannot be sent is refused at the earliest moment at which it is known, for all recipients: at
+RCPT what the envelope shows, at the end what the message shows. Nobody here gets what is refused,
+and no octet that the relay has not allowed for goes to it. RFC 6152, 6531 3.5, 3030, 1870.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.relay import FOREIGN, client_of, rcpt, relaying, serving
+from support.scripted_relay import Do, Script, hand_over, scripted
+from support.smtp_harness import settle
+
+from fastlisten.handlers.smtp.engine.events import Transaction
+from fastlisten.mail.relay.source import PIECE, Nature, Octets, _examine
+
+LOCAL = "alice@example.org"
+ALL = ("8BITMIME", "SMTPUTF8", "SIZE 9999999", "BINARYMIME", "CHUNKING")
+
+ASCII = b"Subject: x\r\n\r\ntext\r\n"
+BODY8 = "Subject: x\r\n\r\ntäxt\r\n".encode()
+LATIN = "Subject: x\r\n\r\ntäxt\r\n".encode("latin-1")
+UTF8 = "Subject: ä\r\n\r\ntext\r\n".encode()
+LATIN_HEADER = "Subject: ä\r\n\r\ntext\r\n".encode("latin-1")
+
+EIGHT, UTF8_HEADER = b"554 5.6.3 ", b"554 5.6.9 "
+TAKEN = b"250 2.0.0 "
+
+#: What the client says, what the relay lacks, the message, the reply to it, what MAIL says at last.
+CASES: list[tuple[str, str, bytes, bytes, str]] = [
+    ("", "", ASCII, TAKEN, ""),
+    ("", "8BITMIME", ASCII, TAKEN, ""),
+    ("BODY=8BITMIME", "8BITMIME", ASCII, TAKEN, ""),
+    ("BODY=7BIT", "8BITMIME", ASCII, TAKEN, ""),
+    ("SMTPUTF8", "SMTPUTF8", ASCII, TAKEN, ""),
+    ("BODY=8BITMIME SMTPUTF8", "8BITMIME SMTPUTF8", ASCII, TAKEN, ""),
+    ("BODY=8BITMIME", "", ASCII, TAKEN, "BODY=8BITMIME"),
+    ("", "", BODY8, TAKEN, "BODY=8BITMIME"),
+    ("BODY=7BIT", "", LATIN, TAKEN, "BODY=8BITMIME"),
+    ("", "", UTF8, TAKEN, "BODY=8BITMIME SMTPUTF8"),
+    ("", "", LATIN_HEADER, TAKEN, "BODY=8BITMIME"),
+    ("", "8BITMIME", BODY8, EIGHT, ""),
+    ("", "8BITMIME", LATIN, EIGHT, ""),
+    ("BODY=7BIT", "8BITMIME", BODY8, EIGHT, ""),
+    ("BODY=8BITMIME", "8BITMIME", BODY8, EIGHT, ""),
+    ("SMTPUTF8", "8BITMIME", BODY8, EIGHT, "SMTPUTF8"),
+    ("", "8BITMIME", LATIN_HEADER, EIGHT, ""),
+    ("", "SMTPUTF8", BODY8, TAKEN, "BODY=8BITMIME"),
+    ("", "SMTPUTF8", LATIN_HEADER, TAKEN, "BODY=8BITMIME"),
+    ("", "SMTPUTF8", UTF8, UTF8_HEADER, ""),
+    ("BODY=8BITMIME", "SMTPUTF8", UTF8, UTF8_HEADER, "BODY=8BITMIME"),
+    ("BODY=8BITMIME SMTPUTF8", "SMTPUTF8", UTF8, UTF8_HEADER, "BODY=8BITMIME"),
+    ("BODY=8BITMIME SMTPUTF8", "8BITMIME", UTF8, EIGHT, "SMTPUTF8"),
+    ("", "BINARYMIME", BODY8, TAKEN, "BODY=8BITMIME"),
+    ("", "SIZE", ASCII * 1000, TAKEN, ""),
+]
+
+
+@pytest.mark.parametrize(("declared", "lacking", "message", "expected", "mail"), CASES)
+def test_what_a_message_needs(
+    tmp_path: Path, declared: str, lacking: str, message: bytes, expected: bytes, mail: str
+) -> None:
+    offered = [each for each in ALL if each.partition(" ")[0] not in lacking.split()]
+    with (
+        relaying(extensions=tuple(offered)) as relay,
+        serving(tmp_path, relay) as served,
+        client_of(served) as client,
+    ):
+        assert client.say(f"MAIL FROM:<a@b.example> {declared}".strip().encode())[:4] == b"250 "
+        assert client.say(rcpt(LOCAL)).startswith(b"250 ")
+        assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
+        client.say(b"DATA")
+        assert client.say(message + b".\r\n").startswith(expected)
+        said = [line for line in relay.commands if line.startswith("MAIL")][-1]
+        assert said == f"MAIL FROM:<a@b.example> {mail}".strip()
+        taken = expected == TAKEN
+        assert [content.endswith(message) for _, _, content in relay.messages] == [True] * taken
+        assert len(served.delivered()) == taken
+        settle(relay.at_rest)
+        # What is known to be in vain is not begun.
+        assert relay.commands.count("DATA") == taken
+
+
+@pytest.mark.parametrize(
+    ("mail", "to", "lacking", "expected"),
+    [
+        ("FROM:<ä@b.example> SMTPUTF8", FOREIGN, "SMTPUTF8", b"550 5.6.7 "),
+        ("FROM:<a@b.example> SMTPUTF8", "ü@elsewhere.example", "SMTPUTF8", b"553 5.6.7 "),
+        ("FROM:<a@b.example> SMTPUTF8", "c@bücher.example", "SMTPUTF8", b"553 5.6.7 "),
+        ("FROM:<a@b.example> BODY=BINARYMIME", FOREIGN, "BINARYMIME", b"554 5.6.3 "),
+        ("FROM:<a@b.example> BODY=BINARYMIME", FOREIGN, "CHUNKING", b"554 5.6.3 "),
+        ("FROM:<a@b.example> SIZE=2000", FOREIGN, "", b"552 5.3.4 "),
+    ],
+)
+def test_what_the_envelope_shows_is_refused_at_once(
+    tmp_path: Path, mail: str, to: str, lacking: str, expected: bytes
+) -> None:
+    offered = [each for each in (*ALL, "SIZE 1000") if each.partition(" ")[0] != lacking]
+    with (
+        relaying(extensions=tuple(offered)) as relay,
+        serving(tmp_path, relay) as served,
+        client_of(served) as client,
+    ):
+        assert client.say(f"MAIL {mail}".encode()).startswith(b"250 ")
+        assert client.say(f"RCPT TO:<{to}>".encode()).startswith(expected)
+        assert not any(to in command for command in relay.commands)
+        assert client.say(rcpt(LOCAL)).startswith(b"250 ")
+
+
+@pytest.mark.parametrize("limit", ["SIZE 1000", "SIZE 0", "SIZE", "SIZE junk", "SIZE " + "9" * 30])
+def test_a_message_that_is_larger_than_the_relay_takes(tmp_path: Path, limit: str) -> None:
+    with (
+        relaying(extensions=(limit,)) as relay,
+        serving(tmp_path, relay) as served,
+        client_of(served) as client,
+    ):
+        client.say(b"MAIL FROM:<a@b.example>")
+        client.say(rcpt(FOREIGN))
+        client.say(b"DATA")
+        reply = client.say(ASCII * 100 + b".\r\n")
+        assert reply.startswith(b"552 5.3.4 " if limit == "SIZE 1000" else TAKEN)
+        assert len(relay.messages) == (limit != "SIZE 1000")
+
+
+def test_a_relay_that_refuses_what_has_turned_out() -> None:
+    """Its refusal of the second MAIL is one of the message; without RSET it is told nothing."""
+    mail: list[Any] = [b"550 5.6.1 no 8-bit today\r\n"]
+    with scripted(Script({"MAIL 2": mail})) as relay:
+        assert hand_over(relay, BODY8).message == b"550 5.6.1 The relay says: no 8-bit today\r\n"
+    with scripted(Script({"RSET": [b"502 5.5.1 what?\r\n"], "MAIL": [Do.USUAL]})) as relay:
+        assert hand_over(relay, BODY8).message == b"250 queued as 4711"
+        assert relay.commands.count("MAIL FROM:<a@b.example>") == 1
+
+
+@pytest.mark.parametrize("which", ["RCPT 3", "RCPT 4"])
+def test_a_relay_that_refuses_a_recipient_whom_it_had_accepted(which: str) -> None:
+    """That is no verdict on the message, which goes to others too: nothing is refused for good."""
+    with scripted(Script({which: [b"550 5.7.1 no\r\n"]})) as relay:
+        heard = hand_over(relay, BODY8, recipients=("c@d.example", "e@f.example"))
+        assert heard.recipients == [b"250 ", b"250 "]
+        assert heard.message.startswith(b"451 4.4.2 ")
+        assert relay.messages == []
+
+
+def test_binary_goes_by_its_declaration() -> None:
+    script = Script(extensions=("BINARYMIME", "CHUNKING"))
+    with scripted(script) as relay:
+        transaction = Transaction("a@b.example", body="BINARYMIME")
+        heard = hand_over(relay, b"Subject: \xe4\r\n\r\n\n\r\x00", transaction=transaction)
+        assert heard.message == b"250 queued as 4711"
+        assert "BDAT 17 LAST" in relay.commands
+
+
+@pytest.mark.parametrize(
+    ("message", "nature"),
+    [
+        (b"", Nature()),
+        (ASCII, Nature()),
+        (BODY8, Nature(True, False)),
+        (UTF8, Nature(True, True)),
+        (LATIN_HEADER, Nature(True, False)),
+        (b"A: b\r\n" * 50_000 + "\r\nä\r\n".encode(), Nature(True, False)),
+        (b"A: b\r\n" * 50_000 + "A: ä\r\n\r\n".encode(), Nature(True, True)),
+        (b"A:" + b"x" * (PIECE - 4) + "\r\n\r\nä".encode(), Nature(True, False)),
+        (b"A:" + b"x" * (PIECE - 5) + "\r\n\r\nä".encode(), Nature(True, False)),
+        (b"A:" + b"x" * (PIECE - 3) + "\r\n\r\nä".encode(), Nature(True, False)),
+        (b"A:" + b"x" * (PIECE - 3) + "ä\r\n\r\n".encode(), Nature(True, True)),
+    ],
+    ids=range(11),
+)
+def test_what_is_found_in_a_message(message: bytes, nature: Nature) -> None:
+    assert _examine(Octets(message)) == nature

@@ -1,0 +1,246 @@
+"""AUTH on a connection: who may log in, what changes by it, and what is said of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.relay import AUTH, Client, client_of, plain, serving
+from support.smtp_harness import HELLO, HOSTNAME, MAIL, RCPT, Served, codes, serve, settle
+
+from fastlisten.cli import serve as serve_command
+from fastlisten.config import default_config, loads
+from fastlisten.errors import ConfigurationError
+from fastlisten.handlers.base import HandlerSettings
+from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.mail import passwords
+from fastlisten.mail.accounts import Account
+from fastlisten.mail.logins import LoginsBusyError
+from fastlisten.runtime.make_handler import make_handler
+
+OWN_MAIL = b"MAIL FROM:<alice@example.org>\r\n"
+WRONG = plain("alice@example.org", "wrong")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path, None) as server:
+        yield server
+
+
+@pytest.fixture
+def submission(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path, None, role="submission") as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", ["alice@example.org", "al@example.org"])
+def test_a_login(served: Served, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    caplog.set_level(logging.INFO, "fastlisten.smtp")
+    with client_of(served, auth=plain(name, "wonder")) as client:
+        assert served.protocol()._user == "alice@example.org"
+        assert client.say(AUTH).startswith(b"503 5.5.1 ")
+        client.say(MAIL)
+        client.say(RCPT)
+        client.say(b"DATA")
+        assert client.say(b".").startswith(b"250 ")
+    (stored,) = served.delivered()
+    assert b" with ESMTPSA id " in stored
+    assert ": logged in as alice@example.org" in caplog.text
+    assert re.search(
+        r"at \[127\.0\.0\.1\]:\d+ as alice@example\.org to alice@example\.org: ", caplog.text
+    )
+    assert "wonder" not in caplog.text
+
+
+def test_a_login_by_the_other_mechanism(served: Served) -> None:
+    with client_of(served, auth=b"") as client:
+        assert client.say(b"AUTH LOGIN") == b"334 VXNlcm5hbWU6\r\n"
+        assert client.say(base64.b64encode(b"bob@example.org")) == b"334 UGFzc3dvcmQ6\r\n"
+        assert client.say(base64.b64encode(b"builder")).startswith(b"235 2.7.0 ")
+        assert served.protocol()._user == "bob@example.org"
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [
+        ("alice@example.org", "wrong"),
+        ("nobody@example.org", "wonder"),
+        ("postmaster", "wonder"),
+        ("alice", "wonder"),
+    ],
+)
+def test_a_wrong_login(served: Served, name: str, password: str) -> None:
+    with client_of(served, auth=b"") as client:
+        assert (
+            client.say(plain(name, password)) == b"535 5.7.8 Authentication credentials invalid\r\n"
+        )
+        assert not served.protocol().engine.authenticated
+        assert client.say(AUTH).startswith(b"235 ")
+
+
+def test_a_cancelled_dialogue_leaves_nothing(served: Served) -> None:
+    with client_of(served, auth=b"") as client:
+        assert client.say(b"AUTH LOGIN").startswith(b"334 ")
+        assert client.say(b"*").startswith(b"501 ")
+        assert served.protocol()._sasl is None
+        assert client.say(b"AUTH PLAIN !!!").startswith(b"501 ")
+        assert client.say(b"AUTH PLAIN").startswith(b"334 ")
+        assert client.say(base64.b64encode(b"eve\0alice@example.org\0wonder")).startswith(b"535 ")
+        assert client.say(AUTH).startswith(b"235 ")
+
+
+def test_submission_wants_a_login_before_mail(submission: Served) -> None:
+    with client_of(submission, auth=b"") as client:
+        assert client.say(MAIL).startswith(b"530 5.7.0 ")
+        assert client.say(RCPT).startswith(b"530 5.7.0 ")
+        assert client.say(WRONG).startswith(b"535 ")
+        assert client.say(MAIL).startswith(b"530 5.7.0 ")
+        assert client.say(AUTH).startswith(b"235 ")
+        assert client.say(OWN_MAIL).startswith(b"250 ")
+
+
+def test_what_is_pipelined_behind_it_waits(submission: Served) -> None:
+    with submission.connect() as client:
+        client.sendall(HELLO + AUTH + OWN_MAIL + RCPT + b"DATA\r\n.\r\nQUIT\r\n")
+        replies = b""
+        while piece := client.recv(65536):
+            replies += piece
+    assert codes(replies) == [250, 235, 250, 250, 354, 250, 221]
+
+
+def test_without_tls_there_is_none(tmp_path: Path) -> None:
+    with serve(tmp_path, tls="starttls") as served, served.connect() as connection:
+        client = Client(connection)
+        assert b"AUTH" not in client.say(HELLO)
+        assert client.say(AUTH).startswith(b"538 5.7.11 ")
+        client.close()
+
+
+def test_starttls_forgets_nothing_it_must_keep_and_offers_it(tmp_path: Path) -> None:
+    with serving(tmp_path, None, tls="starttls") as served, served.secured() as connection:
+        client = Client(connection)
+        assert b"250-AUTH PLAIN LOGIN\r\n" in client.say(HELLO)
+        assert client.say(AUTH).startswith(b"235 ")
+        client.close()
+
+
+class Gate:
+    """Logins that wait until they are let go."""
+
+    available = True
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.cancelled = 0
+        self.failure: Exception | None = None
+
+    async def check(
+        self, name: str, password: str, address: str, listener: str, session: str, port: int
+    ) -> Account | None:
+        import asyncio
+
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return None
+
+
+@pytest.fixture
+def gate(served: Served, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    gate = Gate()
+    monkeypatch.setattr(served.handler.office, "logins", _Both(gate, served.handler.office.logins))
+    return gate
+
+
+class _Both:
+    """The gate's check, and the rest of what is there."""
+
+    def __init__(self, gate: Gate, logins: Any) -> None:
+        self.check = gate.check
+        self._logins = logins
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logins, name)
+
+
+def test_a_client_that_leaves_meanwhile(served: Served, gate: Gate) -> None:
+    with client_of(served, auth=b"") as client:
+        client.connection.sendall(AUTH)
+        settle(lambda: gate.asked == 1)
+        protocol = served.protocol()
+        assert protocol.working
+        assert not protocol.busy
+    settle(lambda: gate.cancelled == 1)
+    assert served.protocols == []
+
+
+def test_too_many_at_once(served: Served, gate: Gate) -> None:
+    gate.failure = LoginsBusyError("many")
+    with client_of(served, auth=b"") as client:
+        assert client.say(AUTH).startswith(b"454 4.7.0 ")
+        assert client.say(MAIL).startswith(b"250 ")
+
+
+def test_a_fault_of_ours_is_answered(
+    served: Served, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.failure = ZeroDivisionError("oops")
+    with client_of(served, auth=b"") as client:
+        assert client.say(AUTH).startswith(b"451 4.3.0 ")
+        assert client.say(MAIL).startswith(b"250 ")
+    assert "ZeroDivisionError: oops" in caplog.text
+
+
+# --- roles ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("port", "role", "expected"),
+    [
+        (25, None, "mx"),
+        (2525, None, "mx"),
+        (0, None, "mx"),
+        (587, None, "submission"),
+        (465, None, "submission"),
+        (2587, None, "submission"),
+        (2465, None, "submission"),
+        (587, "mx", "mx"),
+        (25, "submission", "submission"),
+    ],
+)
+def test_roles(port: int, role: str | None, expected: str) -> None:
+    handler = SmtpHandler(HandlerSettings("x", "smtp", HOSTNAME, port=port, options={"role": role}))
+    assert handler.role == expected
+    assert handler.limits.auth_required == (expected == "submission")
+
+
+def test_without_the_library_submission_cannot_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "available", lambda: False)
+    config = loads(
+        '[server.listener.a]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\nsmtp.role = "submission"\n'
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        make_handler(config, config.listeners[0])
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.key) == (4, "server.listener.a.smtp.role")
+    assert 'pip install "fastlisten[auth]"' in problem.message
+    # The embedded default does without these listeners, and says why.
+    said = io.StringIO()
+    able = serve_command._what_can_be_served(default_config(), said)
+    assert {"submission", "submissions"}.isdisjoint(listener.id for listener in able.listeners)
+    assert "smtp" in {listener.id for listener in able.listeners}
+    assert said.getvalue().count('pip install "fastlisten[auth]"') == 2
+    mx = SmtpHandler(HandlerSettings("x", "smtp", HOSTNAME))
+    assert mx.limits.mechanisms == ()

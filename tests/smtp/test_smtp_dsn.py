@@ -1,0 +1,311 @@
+"""Notices of success (RFC 3461): made when they are asked for, and sent where that does no harm."""
+
+from __future__ import annotations
+
+import email
+import email.message
+import email.policy
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.relay import FOREIGN, Client, client_of, relaying, serving
+from support.smtp_harness import Served, settle
+
+from fastlisten.handlers.smtp import reports as smtp_reports
+from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
+from fastlisten.mail.address import parse_mailbox
+from fastlisten.mail.dsn import Outcome, notice
+
+TEXT = b"Subject: the message\r\nFrom: a\r\n\r\nbody\r\n.\r\n"
+ALICE = "alice@example.org"
+TO_BOB = b"RCPT TO:<bob@example.org> NOTIFY=SUCCESS ORCPT=rfc822;Bob+2Bx@example.com"
+PLAIN_DSNLESS = ("8BITMIME", "SMTPUTF8")
+
+_ATOMS = st.from_regex(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~äßю-]{1,12}", fullmatch=True)
+_LOCALS = st.one_of(
+    st.lists(_ATOMS, min_size=1, max_size=3).map(".".join),
+    st.from_regex(r'"(?:[ !#-\[\]-~ä]|\\[ -~]){0,12}"', fullmatch=True),
+    st.sampled_from(["=?utf-8?q??=", "=?utf-8?b?DQpCY2M6IHg=?="]),
+)
+_DOMAINS = st.sampled_from(["example.org", "bücher.example", "[192.0.2.1]", "[IPv6:::1]", "a"])
+mailboxes = st.tuples(_LOCALS, _DOMAINS).map("@".join)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path, None) as server:
+        yield server
+
+
+def send(client: Client, mail: bytes, *recipients: bytes) -> None:
+    for line in (mail, *recipients):
+        assert client.say(line).startswith(b"250 ")
+    client.say(b"DATA")
+    assert client.say(TEXT).startswith(b"250 ")
+
+
+def fields(message: email.message.EmailMessage) -> list[dict[str, str]]:
+    """Return the blocks of a notice's part for programs."""
+    (part,) = [part for part in message.walk() if part.get_content_type().endswith("-status")]
+    return [dict(block.items()) for block in part.get_payload()]  # type: ignore[union-attr]
+
+
+def notices(served: Served, account: str = ALICE) -> list[email.message.EmailMessage]:
+    settle(lambda: len(served.delivered(account)) > 0)
+    return [
+        email.message_from_bytes(stored, policy=email.policy.SMTP)
+        for stored in served.delivered(account)
+    ]
+
+
+def test_a_sender_here_is_told(served: Served) -> None:
+    with client_of(served, auth=b"") as client:
+        send(client, b"MAIL FROM:<alice@example.org> RET=FULL ENVID=a+2Bb", TO_BOB)
+        (message,) = notices(served)
+        stored = served.delivered()[0]
+        assert stored.startswith(b"Return-Path: <>\r\n")
+        assert message.get_content_type() == "multipart/report"
+        assert message.get_param("report-type") == "delivery-status"
+        assert message["Auto-Submitted"] == "auto-replied"
+        assert message["To"].addresses[0].addr_spec == ALICE
+        assert message["From"].endswith("<postmaster@mx.example.org>")
+        assert not message.defects
+        about, bob = fields(message)
+        assert about["Original-Envelope-Id"] == "a+b"
+        assert about["Reporting-MTA"] == "dns; mx.example.org"
+        assert bob == {
+            "Original-Recipient": "rfc822; Bob+x@example.com",
+            "Final-Recipient": "rfc822; bob@example.org",
+            "Action": "delivered",
+            "Status": "2.0.0",
+        }
+        # The header alone, whatever RET says: that is for failures.
+        returned = [part for part in message.walk() if part.get_content_type().startswith("text/")]
+        assert returned[-1].get_content_type() == "text/rfc822-headers"
+        assert b"Subject: the message\r\n" in stored
+        assert b"body\r\n" not in stored
+        assert len(served.delivered("bob@example.org")) == 1
+
+
+@pytest.mark.parametrize("notify", [b"", b" NOTIFY=NEVER", b" NOTIFY=FAILURE,DELAY"])
+def test_nobody_is_told_who_did_not_ask(served: Served, notify: bytes) -> None:
+    with client_of(served, auth=b"") as client:
+        send(client, b"MAIL FROM:<alice@example.org>", b"RCPT TO:<bob@example.org>" + notify)
+        send(client, b"MAIL FROM:<>", TO_BOB)
+        # One that is asked for comes after all that were not.
+        send(client, b"MAIL FROM:<alice@example.org> ENVID=last", TO_BOB)
+        (message,) = notices(served)
+        assert fields(message)[0]["Original-Envelope-Id"] == "last"
+
+
+def test_only_those_recipients_are_named_for_whom_it_was_asked(served: Served) -> None:
+    with client_of(served, auth=b"") as client:
+        send(
+            client,
+            b"MAIL FROM:<al@example.org>",
+            b"RCPT TO:<alice@example.org> NOTIFY=FAILURE",
+            TO_BOB,
+        )
+        settle(lambda: len(served.delivered()) == 2)
+        (message,) = [each for each in notices(served) if each["Auto-Submitted"]]
+        assert [block.get("Final-Recipient") for block in fields(message)] == [
+            None,
+            "rfc822; bob@example.org",
+        ]
+
+
+@pytest.mark.parametrize("sender", ["mallory@elsewhere.example", "nobody@example.org"])
+def test_strangers_cannot_have_notices_sent_to_anybody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sender: str
+) -> None:
+    caplog.set_level(logging.DEBUG, "fastlisten.smtp")
+    with relaying() as relay, serving(tmp_path, relay) as served:
+        with client_of(served, auth=b"") as client:
+            send(client, f"MAIL FROM:<{sender}>".encode(), TO_BOB)
+        settle(lambda: f"no notice to <{sender}>" in caplog.text)
+        assert relay.begun == 0
+
+
+def test_a_users_notice_goes_elsewhere_by_the_relay(tmp_path: Path) -> None:
+    with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
+        send(client, f"MAIL FROM:<{FOREIGN}>".encode(), TO_BOB)
+        settle(lambda: len(relay.messages) == 1)
+        ((sender, recipients, content),) = relay.messages
+        assert sender == "MAIL FROM:<>"
+        assert recipients == [f"RCPT TO:<{FOREIGN}> NOTIFY=NEVER"]
+        message = email.message_from_bytes(content, policy=email.policy.SMTP)
+        assert fields(message)[1]["Action"] == "delivered"
+
+
+def test_a_relay_with_dsn_reports_itself(tmp_path: Path) -> None:
+    with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
+        to = f"RCPT TO:<{FOREIGN}> NOTIFY=SUCCESS".encode()
+        send(client, b"MAIL FROM:<alice@example.org> ENVID=x", to, TO_BOB)
+        assert f"RCPT TO:<{FOREIGN}> NOTIFY=SUCCESS" in relay.commands
+        (message,) = notices(served)
+        assert [block.get("Action") for block in fields(message)] == [None, "delivered"]
+
+
+def test_for_a_relay_without_dsn_the_sender_is_told_that_we_know_no_more(tmp_path: Path) -> None:
+    with (
+        relaying(extensions=PLAIN_DSNLESS) as relay,
+        serving(tmp_path, relay) as served,
+        client_of(served) as client,
+    ):
+        to = f"RCPT TO:<{FOREIGN}> NOTIFY=SUCCESS".encode()
+        send(client, b"MAIL FROM:<alice@example.org>", to)
+        (message,) = notices(served)
+        assert fields(message)[1] == {
+            "Final-Recipient": f"rfc822; {FOREIGN}",
+            "Action": "relayed",
+            "Status": "2.1.9",
+            "Remote-MTA": "dns; 127.0.0.1",
+        }
+
+
+def test_a_notice_that_cannot_be_sent_is_logged_and_that_is_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
+        relay.answers["RCPT"] = "550 5.1.1 no"
+        send(client, f"MAIL FROM:<{FOREIGN}>".encode(), TO_BOB)
+        settle(lambda: f"a notice to <{FOREIGN}> cannot be sent: 550 no" in caplog.text)
+        assert len(served.delivered("bob@example.org")) == 1
+
+
+def test_in_lmtp_only_who_has_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_smtp_lmtp import broken
+
+    with serving(tmp_path, None, lmtp=True) as served:
+        broken("bob@example.org", 5, monkeypatch)
+        client = Client(served.connect())
+        client.say(b"LHLO c")
+        client.say(b"MAIL FROM:<al@example.org>")
+        client.say(TO_BOB)
+        client.say(b"RCPT TO:<alice@example.org> NOTIFY=SUCCESS")
+        client.say(b"DATA")
+        assert client.say(TEXT).startswith(b"451 ")
+        assert client.reply().startswith(b"250 ")
+        client.close()
+        settle(lambda: len(served.delivered()) == 2)
+        (message,) = [each for each in notices(served) if each["Auto-Submitted"]]
+        assert [block.get("Final-Recipient") for block in fields(message)] == [
+            None,
+            "rfc822; alice@example.org",
+        ]
+
+
+#: Reverse paths that are good, and that no header can hold as they are, or only in a way of theirs.
+ODD = [
+    "=?utf-8?q??=@elsewhere.example",
+    "=?utf-8?b?DQpCY2M6IHg=?=@elsewhere.example",
+    '"a\\" b>,<c"@elsewhere.example',
+    "a@[192.0.2.1]",
+    "(a)@elsewhere.example",
+    "!#$%&'*/?^`{|}~@elsewhere.example",
+]
+
+
+@pytest.mark.parametrize("sender", ODD)
+def test_odd_senders_hear_their_250_and_the_notice_goes_where_it_belongs(
+    tmp_path: Path, sender: str
+) -> None:
+    with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
+        if not client.say(f"MAIL FROM:<{sender}>".encode()).startswith(b"250 "):
+            assert sender.startswith("(")
+            return
+        send(client, b"RSET", f"MAIL FROM:<{sender}>".encode(), TO_BOB)
+        settle(lambda: len(relay.messages) == 1)
+        ((_, recipients, content),) = relay.messages
+        assert recipients == [f"RCPT TO:<{sender}> NOTIFY=NEVER"]
+        head = content.partition(b"\r\n\r\n")[0]
+        assert b"\r\nTo: undisclosed-recipients:;\r\n" in head
+        assert b"\r\nBcc" not in content
+
+
+def test_a_message_without_a_header_is_not_quoted(served: Served) -> None:
+    with client_of(served, auth=b"") as client:
+        for line in (b"MAIL FROM:<alice@example.org>", TO_BOB):
+            client.say(line)
+        client.say(b"DATA")
+        assert client.say(b"\r\nsecret\r\n\r\nmore\r\n.\r\n").startswith(b"250 ")
+        (message,) = notices(served)
+        assert b"secret" not in message.as_bytes()
+
+
+def test_notices_under_way_are_bounded(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(smtp_reports, "MOST", 0)
+    with client_of(served, auth=b"") as client:
+        send(client, b"MAIL FROM:<alice@example.org>", TO_BOB)
+    settle(lambda: "no notice to <alice@example.org>: 0 are on their way" in caplog.text)
+
+
+def test_a_notice_that_goes_nowhere_is_not_made(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "fastlisten.smtp")
+    made = []
+    monkeypatch.setattr(smtp_reports, "notice", lambda *given: made.append(given))
+    with client_of(served, auth=b"") as client:
+        send(client, b"MAIL FROM:<m@elsewhere.example>", TO_BOB)
+        settle(lambda: "no notice to <m@elsewhere.example>" in caplog.text)
+    assert made == []
+
+
+def test_a_notice_that_cannot_be_made_costs_nobody_the_reply(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object) -> bytes:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(smtp_reports, "notice", fail)
+    with client_of(served, auth=b"") as client:
+        send(client, b"MAIL FROM:<alice@example.org>", TO_BOB)
+        assert client.say(b"NOOP").startswith(b"250 ")
+        settle(lambda: "ZeroDivisionError: oops" in caplog.text)
+
+
+@given(sender=mailboxes, recipient=mailboxes, header=st.binary(max_size=300), envid=st.text())
+def test_any_notice_can_be_made(sender: str, recipient: str, header: bytes, envid: str) -> None:
+    data = notice(
+        Transaction(sender, envid=envid),
+        Outcome(
+            "delivered", "2.0.0", [Recipient(parse_mailbox(recipient), orcpt="rfc822;" + envid)]
+        ),
+        header,
+        "mx.example.org",
+        "Sun, 22 Nov 2026 12:00:00 -0000",
+    )
+    message = email.message_from_bytes(data, policy=email.policy.compat32)
+    assert len(message.get_payload()) == 3
+    assert not message.defects
+
+
+def test_a_notice_whatever_the_addresses_and_the_header(served: Served) -> None:
+    for sender, hostname in (
+        ("älice@bücher.example", "mx.example.org"),
+        ('"a \\"b"@[192.0.2.1]', "[192.0.2.1]"),
+        ("a.b+c@example.org", "localhost"),
+    ):
+        recipient = Recipient(parse_mailbox("böb@bücher.example"), orcpt="utf-8;b\\x{F6}b@x")
+        transaction = Transaction(sender, envid="x+41")
+        data = notice(
+            transaction,
+            Outcome("delivered", "2.0.0", [recipient, recipient]),
+            b"Subject: \xff\x00" + b"x" * 3000 + b"\r\nNo field\r\n",
+            hostname,
+            "Sun, 22 Nov 2026 12:00:00 -0000",
+        )
+        message = email.message_from_bytes(data, policy=email.policy.SMTP)
+        blocks = fields(message)
+        assert len(blocks) == 3
+        assert blocks[0]["Original-Envelope-Id"] == "xA"
+        assert blocks[2]["Final-Recipient"] == "utf-8; b\\x{F6}b@b\\x{FC}cher.example"
+        assert b"\n\n" not in data.replace(b"\r\n", b"~")
+        assert all(len(line) <= 998 for line in data.split(b"\r\n") if b"xxx" not in line)

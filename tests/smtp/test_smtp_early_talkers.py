@@ -1,0 +1,160 @@
+"""Clients that speak before they are greeted, where the listener waits for that."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.smtp_harness import DIALOGUE, DONE, HOSTNAME, SERVERS, codes, read_all, serve
+
+from fastlisten import testing
+from fastlisten.handlers.base import ConnectionInfo
+from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.handlers.smtp.early import Anteroom
+from fastlisten.handlers.smtp.engine.counts import Counts
+from fastlisten.handlers.smtp.journal import Journal
+
+GREETING = f"220 {HOSTNAME} ESMTP\r\n".encode()
+REFUSAL = (
+    f"554 5.5.0 {HOSTNAME} Protocol synchronization error: data sent before the greeting\r\n"
+).encode()
+
+
+@pytest.fixture(params=SERVERS)
+def how(request: pytest.FixtureRequest) -> tuple[Callable[[], Any], bool]:
+    return SERVERS[request.param]
+
+
+def test_who_waits_is_served(tmp_path: Path, how: tuple[Callable[[], Any], bool]) -> None:
+    with (
+        serve(tmp_path, None, how[0], how[1], greeting_delay=0.1) as served,
+        served.connect() as client,
+    ):
+        client.settimeout(0.02)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(20)
+        assert client.recv(4096) == GREETING
+        client.sendall(b"NOOP\r\nQUIT\r\n")
+        assert codes(read_all(client)) == [250, 221]
+
+
+def test_who_does_not_is_refused(
+    tmp_path: Path, how: tuple[Callable[[], Any], bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fastlisten.smtp")
+    with (
+        serve(tmp_path, None, how[0], how[1], greeting_delay=30.0) as served,
+        served.connect() as client,
+    ):
+        client.sendall(b"EHLO me\r\n")
+        assert read_all(client) == REFUSAL
+    assert "NOQUEUE: reject: CONNECT from [127.0.0.1]:" in caplog.text
+    assert served.handler.counts.rejections == {("5xx", "pregreet"): 1}
+    assert served.handler.counts.ends == {"rejected": 1}
+    records = {vars(one).get("event"): vars(one).get("fields") for one in caplog.records}
+    refused, ended = records["rejected"], records["session-ended"]
+    assert refused is not None
+    assert ended is not None
+    assert refused["session"] == ended["session"] != ""
+    assert (ended["bytes_received"], ended["bytes_sent"], ended["rejected"]) == (9, len(REFUSAL), 1)
+
+
+def test_over_tls_from_the_first_byte(tmp_path: Path) -> None:
+    with serve(tmp_path, tls="implicit", greeting_delay=0.1) as served:
+        with served.connect() as client:
+            assert client.recv(4096) == GREETING
+            client.sendall(DIALOGUE)
+            assert codes(read_all(client)) == DONE
+        assert len(served.delivered()) == 1
+    with (
+        serve(tmp_path, tls="implicit", greeting_delay=30.0) as served,
+        served.connect() as client,
+    ):
+        client.sendall(b"EHLO me\r\n")
+        assert read_all(client) == REFUSAL
+
+
+def test_starttls_after_it(tmp_path: Path) -> None:
+    with serve(tmp_path, tls="starttls", greeting_delay=0.1) as served, served.connect() as client:
+        assert client.recv(4096) == GREETING
+        client.sendall(b"EHLO me\r\nSTARTTLS\r\n")
+        said = b""
+        while b"220 " not in said:
+            said += client.recv(4096)
+        with served.encrypt(client) as encrypted:
+            encrypted.sendall(DIALOGUE)
+            assert codes(read_all(encrypted)) == DONE
+
+
+def test_clients_that_leave_before_it_leave_nothing(tmp_path: Path) -> None:
+    with serve(tmp_path, greeting_delay=0.2) as served:
+        for _ in range(5):
+            served.connect().close()
+        with served.connect() as half:
+            half.shutdown(socket.SHUT_WR)
+            assert read_all(half) in (b"", GREETING)
+        with served.connect() as client:
+            assert client.recv(4096) == GREETING
+            client.sendall(b"QUIT\r\n")
+            assert codes(read_all(client)) == [221]
+
+
+def test_the_server_can_stop_meanwhile(tmp_path: Path) -> None:
+    with serve(tmp_path, greeting_delay=60.0) as served:
+        client = served.connect()
+    with client:
+        assert not read_all(client).startswith(b"220")
+
+
+def test_without_it_the_core_greets(tmp_path: Path) -> None:
+    with serve(tmp_path) as served:
+        assert served.handler.lazy
+        assert served.handler.greeting == GREETING
+        assert type(served.handler).lazy
+
+
+def test_timeouts_begin_with_the_greeting(tmp_path: Path) -> None:
+    """Until then it is the server that lets the client wait."""
+    (tmp_path / "accounts.toml").write_text("")
+
+    def talk(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), 20) as client:
+            return read_all(client)
+
+    async def main() -> bytes:
+        async with testing.serve(
+            SmtpHandler,
+            first_byte_timeout=0.2,
+            idle_timeout=0.2,
+            data_directory=str(tmp_path),
+            options={"greeting-delay": 1.5},
+        ) as served:
+            return await asyncio.to_thread(talk, served.port)
+
+    said = asyncio.run(main())
+    assert said.startswith(b"220 test.example ESMTP\r\n421 4.4.2 test.example Timeout")
+
+
+def test_the_timer_goes_with_the_client() -> None:
+    async def main() -> None:
+        room = Anteroom(
+            ConnectionInfo("it", "192.0.2.1", 1),
+            60.0,
+            GREETING,
+            REFUSAL,
+            asyncio.Protocol,
+            Journal("it", Counts()),
+        )
+        room.connection_made(asyncio.Transport())
+        timer = room._timer
+        assert timer is not None
+        room.connection_lost(None)
+        assert timer._handle.cancelled()
+
+    asyncio.run(main())

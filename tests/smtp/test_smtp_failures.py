@@ -1,0 +1,184 @@
+"""SMTP clients that end early and disks that fail: nothing is delivered, nothing is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+from support.smtp_harness import (
+    DIALOGUE,
+    DONE,
+    ENVELOPE,
+    HELLO,
+    SERVERS,
+    Served,
+    codes,
+    read_all,
+    read_until,
+    reset,
+    serve,
+    settle,
+)
+
+from fastlisten.handlers.smtp.connection import SmtpConnection
+from fastlisten.mail import draft, maildir
+from fastlisten.mail.spool import write_all
+
+
+@pytest.fixture(params=SERVERS)
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
+    """The handler on the loops' own transports and on the native ones."""
+    loop_factory, native = SERVERS[request.param]
+    with serve(tmp_path, loop_factory=loop_factory, native=native) as server:
+        yield server
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[Served]:
+    """The handler as it is used."""
+    with serve(tmp_path, loop_factory=uvloop.new_event_loop) as server:
+        yield server
+
+
+# --- ends -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_an_early_end_at_every_point_leaves_nothing(served: Served, how: str) -> None:
+    gc.collect()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    end = DIALOGUE.index(b"\r\n.\r\n") + 5
+    for length in range(end):
+        client = served.connect()
+        client.sendall(DIALOGUE[:length])
+        if how == "reset":
+            reset(client)
+        else:
+            client.close()
+    settle(lambda: not served.protocols)
+    assert served.delivered() == []
+    settle(lambda: served.left_over() == [])
+    settle(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, SmtpConnection)]
+
+
+def test_an_early_end_of_a_spooled_message_leaves_nothing(served: Served) -> None:
+    for octets in (200_000, 300_000, 1_000_000):
+        with served.connect() as client:
+            client.sendall(ENVELOPE + b"DATA\r\n" + b"x" * octets)
+            settle(lambda: served.left_over() != [])
+    settle(lambda: not served.protocols)
+    settle(lambda: served.left_over() == [])
+    assert served.delivered() == []
+
+
+def test_unfinished_messages_hold_no_descriptors(plain: Served) -> None:
+    clients = [plain.connect() for _ in range(20)]
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for client in clients:
+        client.sendall(ENVELOPE + b"DATA\r\n" + b"x" * 300_000)
+    settle(lambda: len(plain.left_over()) == 20)
+    settle(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+    for client in clients:
+        client.close()
+    settle(lambda: plain.left_over() == [])
+
+
+@pytest.mark.parametrize("command", [b"RSET\r\n", HELLO])
+def test_a_transaction_that_is_reset_leaves_nothing(served: Served, command: bytes) -> None:
+    assert codes(served.say(ENVELOPE + command + b"DATA\r\nQUIT\r\n")) == [250] * 4 + [503, 221]
+    assert served.delivered() == []
+
+
+def test_a_spooled_message_that_proves_bad_leaves_nothing(served: Served) -> None:
+    with served.connect() as client:
+        client.sendall(ENVELOPE + b"DATA\r\n" + b"x" * 300_000)
+        settle(lambda: served.left_over() != [])
+        client.sendall(b"\n.\r\n.\r\nx\r\n.\r\n")
+        said = read_until(client, b"Command not recognized\r\n")
+        assert codes(said)[:5] == [250, 250, 250, 354, 550]
+    settle(lambda: served.left_over() == [])
+    assert served.delivered() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(28, b"452 4.3.1 "), (122, b"452 4.3.1 "), (5, b"451 4.3.0 ")]
+)
+def test_a_failing_disk_is_a_temporary_failure(
+    plain: Served, monkeypatch: pytest.MonkeyPatch, error: int, code: bytes
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        patch.setattr(maildir.Maildir, "prepare", unsynced_prepare)
+        said = plain.say(DIALOGUE)
+    assert codes(said) == [250, 250, 250, 354, int(code[:3]), 221]
+    assert b"\r\n" + code in said
+    assert plain.left_over() == []
+    assert plain.delivered() == []
+    assert codes(plain.say(DIALOGUE)) == DONE
+
+
+def unsynced_prepare(self: maildir.Maildir) -> None:
+    for part in ("cur", "new", "tmp"):
+        (Path(self.path) / part).mkdir(parents=True, exist_ok=True)
+
+
+def test_a_fault_of_the_code_is_a_temporary_failure(
+    plain: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: object, wanted: object) -> bool:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(draft.Draft, "commit", fail)
+        assert codes(plain.say(DIALOGUE)) == [250, 250, 250, 354, 451, 221]
+    assert plain.left_over() == []
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_spooling_failure_is_told_at_the_end(
+    plain: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = write_all
+    calls = []
+
+    def fail(fd: int, data: bytes) -> None:
+        calls.append(len(data))
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        real(fd, data)
+
+    monkeypatch.setattr(draft, "write_all", fail)
+    with plain.connect() as client:
+        client.sendall(ENVELOPE + b"DATA\r\n")
+        for _ in range(40):
+            client.sendall(b"x" * 65_534 + b"\r\n")
+        client.sendall(b".\r\nQUIT\r\n")
+        said = read_all(client)
+    assert codes(said) == [250, 250, 250, 354, 452, 221]
+    assert len(calls) == 3
+    settle(lambda: plain.left_over() == [])
+    assert plain.delivered() == []
+
+
+def test_a_fault_after_the_delivery_ends_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without an answer the client would wait, and keep its place, for ever."""
+
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(SmtpConnection, "_answer_message", fail)
+    with serve(tmp_path) as served:
+        assert codes(served.say(DIALOGUE)) == [250, 250, 250, 354]
+        settle(lambda: served.protocols == [])
+    assert "ZeroDivisionError: oops" in caplog.text

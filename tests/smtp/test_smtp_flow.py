@@ -1,0 +1,207 @@
+"""Flow control of SMTP connections: slow disks, slow clients, shares of the loop."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from support.smtp_harness import (
+    DIALOGUE,
+    DONE,
+    ENVELOPE,
+    HELLO,
+    MAIL,
+    MESSAGE,
+    RCPT,
+    SERVERS,
+    Served,
+    body_of,
+    codes,
+    read_all,
+    read_until,
+    reset,
+    serve,
+    settle,
+)
+
+from fastlisten.handlers.smtp.flow import READ_AHEAD
+from fastlisten.mail import letter, maildir
+
+
+@pytest.fixture(params=SERVERS)
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
+    """The handler on the loops' own transports and on the native ones."""
+    loop_factory, native = SERVERS[request.param]
+    with serve(tmp_path, loop_factory=loop_factory, native=native) as server:
+        yield server
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[Served]:
+    """The handler as it is used."""
+    with serve(tmp_path, loop_factory=uvloop.new_event_loop) as server:
+        yield server
+
+
+class Gate:
+    """Holds the pool's threads at a system call until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    def before(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the call with the gate in front of it."""
+
+        def held(*arguments: Any) -> Any:
+            if threading.current_thread().name.startswith("delivery"):
+                self.reached.set()
+                assert self.opened.wait(60)
+            return real(*arguments)
+
+        return held
+
+
+@pytest.fixture
+def gate(served: Served) -> Iterator[Gate]:
+    """A gate, opened at the end at the latest, over a maildir that is there already."""
+    maildir.Maildir(str(served.directory / "mail" / "alice@example.org")).prepare()
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+def test_a_client_that_vanishes_during_delivery_is_not_served(
+    served: Served, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", gate.before(os.fsync))
+    client = served.connect()
+    client.sendall(DIALOGUE.replace(b"QUIT\r\n", b""))
+    assert gate.reached.wait(20)
+    reset(client)
+    settle(lambda: not served.protocols)
+    gate.opened.set()
+    settle(lambda: served.left_over() == [])
+    assert served.delivered() == []
+
+
+def test_commands_wait_for_the_delivery_before_them(
+    served: Served, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", gate.before(os.fsync))
+    with served.connect() as client:
+        client.sendall(DIALOGUE)
+        client.shutdown(socket.SHUT_WR)  # what was asked for before it is still answered
+        said = read_until(client, b"<CR><LF>.<CR><LF>\r\n")
+        assert gate.reached.wait(20)
+        protocol = served.protocol()
+        assert protocol.busy
+        assert protocol.working
+        gate.opened.set()
+        said += read_all(client)
+    assert codes(said) == DONE
+    assert [body_of(stored) for stored in served.delivered()] == [MESSAGE]
+
+
+def test_input_during_a_delivery_is_kept_within_bounds(
+    served: Served, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", gate.before(os.fsync))
+    count = 100_000
+    with served.connect() as client:
+        client.sendall(ENVELOPE + b"DATA\r\n.\r\n")
+        said = read_until(client, b"<CR><LF>.<CR><LF>\r\n")
+        assert gate.reached.wait(20)
+        sender = threading.Thread(target=client.sendall, args=(b"NOOP\r\n" * count + b"QUIT\r\n",))
+        sender.start()
+        protocol = served.protocol()
+        settle(lambda: not protocol._reading)
+        assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024
+        gate.opened.set()
+        said += read_all(client)
+        sender.join()
+    assert codes(said) == [*DONE[:5], *[250] * count, 221]
+
+
+def test_a_client_that_reads_nothing_stops_being_served(served: Served) -> None:
+    count = 120_000  # 18 MB of replies: more than the kernel keeps for both ends
+    with served.connect() as client:
+        sender = threading.Thread(target=client.sendall, args=(b"HELP\r\n" * count + b"QUIT\r\n",))
+        sender.start()
+        protocol = served.protocol()
+        settle(lambda: protocol._write_paused and not protocol._reading)
+        transport = protocol._transport
+        assert served.call(transport.get_write_buffer_size) < 200_000
+        assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024
+        said = read_all(client)
+        sender.join()
+    assert codes(said) == [214] * count + [221]
+
+
+def test_memory_for_a_message_is_bounded_while_the_disk_is_slow(
+    served: Served, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "write", gate.before(os.write))
+    octets = 20_000_000
+    with served.connect() as client:
+        client.sendall(ENVELOPE + b"DATA\r\n")
+        said = read_until(client, b"<CR><LF>.<CR><LF>\r\n")
+        message = b"0123456789abcdef\r\n" * (octets // 18)
+        sender = threading.Thread(target=client.sendall, args=(message + b".\r\nQUIT\r\n",))
+        sender.start()
+        protocol = served.protocol()
+        settle(lambda: not protocol._reading)
+        assert gate.reached.wait(20)
+        assert protocol._letter._pending_size <= letter.SPOOL_SIZE + 256 * 1024
+        assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024
+        gate.opened.set()
+        said += read_all(client)
+        sender.join()
+    assert codes(said) == DONE
+    assert [body_of(stored) for stored in served.delivered()] == [message]
+
+
+def test_one_connection_does_not_keep_the_loop(plain: Served) -> None:
+    with plain.connect() as client:
+        client.sendall(HELLO)
+        read_until(client, b"HELP\r\n")
+        protocol = plain.protocol()
+        plain.call(lambda: protocol.data_received(b"RSET\r\n" * 2000 + b"QUIT\r\n"))
+        # It was written in shares of 512 commands, with the loop's other callbacks in between.
+        said = read_all(client)
+    assert codes(said) == [250] * 2000 + [221]
+
+
+def test_shares_of_the_loop(plain: Served) -> None:
+    with plain.connect() as client:
+        client.sendall(HELLO)
+        read_until(client, b"HELP\r\n")
+        protocol = plain.protocol()
+
+        def first_share() -> tuple[bool, int]:
+            protocol.data_received(b"RSET\r\n" * 2000)
+            return protocol._scheduled, protocol.engine.buffered
+
+        assert plain.call(first_share) == (True, 6 * (2000 - 512))
+        client.shutdown(socket.SHUT_WR)
+        assert codes(read_all(client)) == [250] * 2000
+
+
+def test_busy_is_from_mail_to_the_reply_to_the_end(plain: Served) -> None:
+    with plain.connect() as client:
+        client.sendall(HELLO)
+        read_until(client, b"HELP\r\n")
+        protocol = plain.protocol()
+        states = []
+        for command in (HELLO, MAIL, RCPT, b"DATA\r\n", b"x\r\n.\r\n", MAIL, b"RSET\r\n"):
+            client.sendall(command)
+            read_until(client, b"\r\n")
+            states.append(plain.call(lambda: protocol.busy))
+            assert not plain.call(lambda: protocol.working)
+    assert states == [False, True, True, True, False, True, False]

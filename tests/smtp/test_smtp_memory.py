@@ -1,0 +1,95 @@
+"""What a session takes that has said EHLO and waits: thousands of them do, most of the time.
+
+Rules of this file: the bound is a tenth above what was measured, so that another Python passes and
+some more objects per session do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+from support.mail import write_accounts
+from support.smtp_harness import ACCOUNTS, HOSTNAME, MAIL, RCPT
+
+from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
+from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.handlers.smtp import messages as smtp_messages
+from fastlisten.handlers.smtp.connection import SmtpConnection
+
+SESSIONS = 500
+
+#: Octets; 730 with CPython 3.11, of which 73 are the client's name.
+MOST = 800
+
+
+class Nowhere(asyncio.Transport):
+    """Takes what is written."""
+
+    def write(self, data: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+def handler_in(directory: Path) -> SmtpHandler:
+    write_accounts(directory / "accounts.toml", ACCOUNTS)
+    return SmtpHandler(HandlerSettings("test", "smtp", HOSTNAME, data_directory=str(directory)))
+
+
+def test_a_session_that_waits(tmp_path: Path) -> None:
+    handler, nowhere = handler_in(tmp_path), Nowhere()
+    infos = [ConnectionInfo("test", "127.0.0.1", port) for port in range(SESSIONS)]
+    names = [b"EHLO client%06d.example.com\r\n" % number for number in range(SESSIONS)]
+    sessions: list[Any] = [None] * SESSIONS
+
+    def begin(number: int) -> SmtpConnection:
+        session = SmtpConnection(handler, infos[number])
+        session.connection_made(nowhere)
+        session.data_received(names[number])
+        return session
+
+    async def measure() -> float:
+        await handler.start()
+        begin(0)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for number in range(SESSIONS):
+                sessions[number] = begin(number)
+            gc.collect()
+            return (tracemalloc.get_traced_memory()[0] - before) / SESSIONS
+        finally:
+            tracemalloc.stop()
+            sessions.clear()
+            await handler.stop()
+
+    assert asyncio.run(measure()) < MOST
+
+
+def test_what_they_share_is_not_changed(tmp_path: Path) -> None:
+    handler, nowhere = handler_in(tmp_path), Nowhere()
+
+    async def talk() -> None:
+        await handler.start()
+        session = SmtpConnection(handler, ConnectionInfo("test", "127.0.0.1", 1))
+        session.connection_made(nowhere)
+        for line in (b"EHLO c\r\n", MAIL, RCPT, b"RSET\r\n", RCPT, MAIL, RCPT, RCPT, b"QUIT\r\n"):
+            session.data_received(line)
+        session.connection_lost(None)
+        await handler.stop()
+
+    asyncio.run(talk())
+    assert smtp_messages._NO_ACCOUNTS == {}
+    assert smtp_messages._NO_HOMES == []

@@ -1,0 +1,468 @@
+"""Every negative reply is in the log: one line with who, what and why, bounded in a storm.
+
+Rules of this file: real clients; what is looked at are the records, their words and their fields.
+The log never shows what may be a password, and nothing of a client's that could forge a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.serving import until
+from support.smtp_harness import (
+    ENVELOPE,
+    HELLO,
+    MAIL,
+    RCPT,
+    Served,
+    codes,
+    read_all,
+    read_until,
+    serve,
+)
+
+from fastlisten import testing
+from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.log_events import MOST, Throttle
+
+PASSWORD = "correct horse"
+SECRET = base64.b64encode(f"\0alice@example.org\0{PASSWORD}".encode())
+
+
+@pytest.fixture(autouse=True)
+def everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "fastlisten")
+
+
+def events(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    """Return the fields of all records of an event, and what they say."""
+    return [
+        {**vars(one)["fields"], "message": one.getMessage()}
+        for one in list(caplog.records)
+        if getattr(one, "event", "") == event
+    ]
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[Served]:
+    with serve(tmp_path) as served:
+        yield served
+
+
+@pytest.mark.parametrize(
+    ("said", "command", "reason", "code", "more"),
+    [
+        (ENVELOPE + b"RCPT TO:<nobody@example.org>\r\n", "RCPT", "unknown-recipient", "550",
+         {"from": "sender@example.com", "to": ["nobody@example.org"]}),
+        (ENVELOPE + b"RCPT TO:<x@elsewhere.example>\r\n", "RCPT", "relay-denied", "550",
+         {"from": "sender@example.com", "to": ["x@elsewhere.example"]}),
+        (HELLO + b"MAIL FROM:<a b>\r\n", "MAIL", "syntax", "501", {"from": None}),
+        (HELLO + RCPT, "RCPT", "sequence", "503", {"from": None, "to": ["alice@example.org"]}),
+        (HELLO + b"MAIL FROM:<> SIZE=999999999\r\n", "MAIL", "too-large", "552", {"from": ""}),
+        (HELLO + b"MAIL FROM:<a@b.test> SIZE=999999999\r\n", "MAIL", "too-large", "552",
+         {"from": "a@b.test"}),
+        (HELLO + b"MAIL FROM:<a@b.test> NO=1\r\n", "MAIL", "syntax", "555", {"from": "a@b.test"}),
+        ("MAIL FROM:<jürgen@b.test>\r\n".encode(), "MAIL", "sequence", "503",
+         {"from": "jürgen@b.test"}),
+        (ENVELOPE + b"MAIL FROM:<a@b.test>\r\n", "MAIL", "sequence", "503",
+         {"from": "a@b.test", "to": []}),
+        (ENVELOPE + b"RCPT TO:<alice@example.org> X=<y>\r\n", "RCPT", "syntax", "555",
+         {"from": "sender@example.com", "to": ["alice@example.org"]}),
+        (HELLO + MAIL + b"DATA\r\n", "DATA", "other", "554", {"from": "sender@example.com"}),
+        (ENVELOPE + b"DATA\r\na\nb\r\n.\r\n", "DATA", "bare-line-break", "550",
+         {"from": "sender@example.com", "to": ["alice@example.org"]}),
+        (ENVELOPE + b"BDAT 3 LAST\r\na\nb", "BDAT", "bare-line-break", "550",
+         {"from": "sender@example.com", "to": ["alice@example.org"]}),
+        (ENVELOPE + b"DATA\r\n" + b"Received: x\r\n" * 12 + b"\r\n.\r\n", "DATA", "loop", "554",
+         {"from": "sender@example.com", "to": ["alice@example.org"]}),
+        (HELLO + b"STARTTLS\r\n", "STARTTLS", "syntax", "502", {}),
+        (HELLO + b"ETRN x\r\n", "ETRN", "syntax", "502", {}),
+        (b"GET / HTTP/1.1\r\n", "GET", "http", "421", {"helo": ""}),
+        (b"BDAT\r\n", "BDAT", "syntax", "501", {}),
+        (b"NOOP " + b"x" * 600 + b"\r\n", "UNKNOWN", "syntax", "500", {"protocol": "SMTP"}),
+        (HELLO + b"NO\0OP\r\n", "UNKNOWN", "syntax", "500", {}),
+    ],
+)  # fmt: skip
+def test_each_kind_has_its_line(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    said: bytes,
+    command: str,
+    reason: str,
+    code: str,
+    more: dict[str, Any],
+) -> None:
+    with serve(tmp_path, max_received=10) as served:
+        with served.connect() as client:
+            port = client.getsockname()[1]
+            client.sendall(said + b"QUIT\r\n")
+            read_all(client)
+        counts = served.handler.counts
+    (record,) = events(caplog, "rejected")
+    assert (record["command"], record["reason"]) == (command, reason)
+    assert (record["listener"], record["peer"], record["port"]) == ("test", "127.0.0.1", port)
+    assert record["reply"].startswith(f"{code} ")
+    for name, value in more.items():
+        assert record[name] == value
+    head = f"test: NOQUEUE: reject: {command} from [127.0.0.1]:{port}: {code} "
+    assert record["message"].startswith(head)
+    assert counts.rejections == {("4xx" if code[0] == "4" else "5xx", reason): 1}
+
+
+def test_the_line_of_a_recipient(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """As administrators know it from Postfix."""
+    plain.say(ENVELOPE + b"RCPT TO:<nobody@example.org>\r\nQUIT\r\n")
+    (record,) = events(caplog, "rejected")
+    line = record["message"].partition(": 550 ")[2]
+    assert line == (
+        "5.1.1 No such mailbox here; from=<sender@example.com> to=<nobody@example.org> "
+        "proto=ESMTP helo=<client.example.com>"
+    )
+
+
+def test_what_is_accepted_is_not_in_it(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+    plain.say(ENVELOPE + b"NOOP\r\nRSET\r\nVRFY x\r\nHELP\r\nQUIT\r\n")
+    assert events(caplog, "rejected") == []
+
+
+def test_too_many_recipients(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(tmp_path, max_recipients=2) as served:
+        assert codes(served.say(ENVELOPE + RCPT + RCPT + b"QUIT\r\n"))[-2:] == [452, 221]
+        assert served.handler.counts.rejections == {("4xx", "too-many-recipients"): 1}
+    (record,) = events(caplog, "rejected")
+    assert (record["command"], record["to"]) == ("RCPT", ["alice@example.org"])
+
+
+def test_too_many_errors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The reply that is given is the one that is logged."""
+    with serve(tmp_path, max_errors=2) as served:
+        assert codes(served.say(b"X\r\n" * 5)) == [500, 500, 421]
+    assert [one["reason"] for one in events(caplog, "rejected")] == [
+        "syntax",
+        "syntax",
+        "too-many-errors",
+    ]
+
+
+def test_mail_that_cannot_be_stored(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+    inbox = plain.directory / "mail" / "alice@example.org"
+    inbox.parent.mkdir(exist_ok=True)
+    inbox.write_text("no directory")
+    plain.say(ENVELOPE + b"DATA\r\nx\r\n.\r\nQUIT\r\n")
+    (record,) = events(caplog, "rejected")
+    assert (record["reason"], record["to"]) == ("local-error", ["alice@example.org"])
+    assert plain.handler.counts.messages == {"deferred": 1}
+
+
+def test_lmtp_names_the_recipient_of_each_reply(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(tmp_path, lmtp=True) as served:
+        (tmp_path / "mail").mkdir(exist_ok=True)
+        (tmp_path / "mail" / "bob@example.org").write_text("no directory")
+        said = served.say(
+            b"LHLO c\r\n" + MAIL + RCPT + b"RCPT TO:<bob@example.org>\r\n"
+            b"RCPT TO:<x@example.org>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n"
+        )
+        assert codes(said) == [250, 250, 250, 250, 550, 354, 250, 451, 221]
+        counts = served.handler.counts
+    unknown, failed = events(caplog, "rejected")
+    assert (unknown["to"], failed["to"]) == (["x@example.org"], ["bob@example.org"])
+    assert {unknown["protocol"], failed["protocol"]} == {"LMTP"}
+    assert counts.messages == {"accepted": 1}
+    (delivered,) = events(caplog, "message-delivered")
+    assert delivered["to"] == ["alice@example.org"]
+    (lost,) = events(caplog, "message-not-delivered")
+    assert lost["to"] == "bob@example.org"
+
+
+def test_in_lmtp_each_reply_to_a_message_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(tmp_path, lmtp=True) as served:
+        bob = b"RCPT TO:<bob@example.org>\r\n"
+        said = served.say(b"LHLO c\r\n" + MAIL + RCPT + bob + b"DATA\r\na\nb\r\n.\r\nQUIT\r\n")
+        assert codes(said) == [250, 250, 250, 250, 354, 550, 550, 221]
+        assert served.handler.counts.rejections == {("5xx", "bare-line-break"): 2}
+    (record,) = events(caplog, "rejected")
+    assert record["to"] == ["alice@example.org", "bob@example.org"]
+    (end,) = events(caplog, "session-ended")
+    assert end["rejected"] == 2
+
+
+# --- logins and TLS ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def submission(tmp_path: Path) -> Iterator[Served]:
+    pytest.importorskip("argon2")
+    from fastlisten.mail import passwords
+
+    accounts = f'[account."alice@example.org"]\npassword = "{passwords.hash_password(PASSWORD)}"\n'
+    with serve(tmp_path, accounts=accounts, tls="starttls", role="submission") as served:
+        yield served
+
+
+def test_a_login_that_is_wanted_and_one_that_is_wrong(
+    submission: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    with submission.secured() as client:
+        client.sendall(HELLO + MAIL)
+        read_until(client, b"required\r\n")
+        client.sendall(b"AUTH PLAIN " + base64.b64encode(b"\0alice@example.org\0wrong") + b"\r\n")
+        read_until(client, b"invalid\r\n")
+        client.sendall(b"QUIT\r\n")
+        read_until(client, b"Goodbye\r\n")
+    first, second = events(caplog, "rejected")
+    assert (first["command"], first["reason"]) == ("MAIL", "authentication-required")
+    assert first["from"] == "sender@example.com"
+    assert (second["command"], second["reason"]) == ("AUTH", "login-failed")
+    assert first["tls"] == second["tls"] == "TLSv1.3"
+    (failed,) = events(caplog, "login-failed")
+    assert (failed["listener"], failed["user"]) == ("test", "alice@example.org")
+    assert failed["session"] == second["session"]
+    assert submission.handler.counts.logins == {"failed": 1}
+
+
+def test_a_password_is_in_no_line(submission: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even where the client sends it at the wrong moment, as a command."""
+    with submission.secured() as client:
+        client.sendall(HELLO)
+        read_until(client, b"250 HELP\r\n")
+        for line in (
+            b"AUTH CRAM-MD5 " + SECRET,
+            SECRET,
+            b"AUTH PLAIN",
+            SECRET[:-3],
+            SECRET,
+            b"AUTH PLAIN " + SECRET[:-3],
+            b"PLAIN " + SECRET,
+            f"MAIL FROM:<{PASSWORD}>".encode(),
+            b"AUTH PLAIN " + SECRET + b" " + SECRET,
+        ):
+            client.sendall(line + b"\r\n")
+            read_until(client, b"\r\n")
+        client.sendall(b"AUTH PLAIN " + SECRET + b"\r\n")
+        assert read_until(client, b"\r\n").startswith(b"235 ")
+    until(lambda: events(caplog, "session-ended"), "the end")
+    assert len(events(caplog, "rejected")) == 8
+    everything = caplog.text + repr([vars(one) for one in caplog.records])
+    for secret in (SECRET.decode(), SECRET[:-3].decode(), PASSWORD):
+        assert secret not in everything
+
+
+def test_bad_tls_after_starttls(submission: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with submission.connect() as client:
+        client.sendall(HELLO)
+        read_until(client, b"250 HELP\r\n")
+        client.sendall(b"STARTTLS\r\n")
+        read_until(client, b"\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with_error = client.recv(100)
+    assert not with_error.startswith(b"5")
+    until(lambda: events(caplog, "session-ended"), "the end")
+    (record,) = events(caplog, "tls-failed")
+    assert record["error"]
+    assert record["listener"] == "test"
+    assert events(caplog, "session-ended")[0]["reason"] == "tls-failed"
+
+
+def test_plaintext_behind_starttls(submission: Served, caplog: pytest.LogCaptureFixture) -> None:
+    submission.say(HELLO + b"STARTTLS\r\nRSET\r\n")
+    (record,) = events(caplog, "rejected")
+    assert (record["command"], record["reason"]) == ("STARTTLS", "early-talker")
+
+
+# --- handlers written for aiosmtpd ------------------------------------------------------------
+
+
+class Choosy:
+    """Refuses recipients, one of them by an exception."""
+
+    async def handle_RCPT(
+        self, server: Any, session: Any, envelope: Any, address: str, options: Any
+    ) -> str:
+        if address.startswith("fault"):
+            raise ValueError("ours")
+        return "550 5.1.1 not this one"
+
+
+def test_hooks_of_aiosmtpd(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = HELLO + MAIL + RCPT + b"RCPT TO:<fault@example.org>\r\nX\r\nQUIT\r\n"
+
+    def talk(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), 20) as client:
+            client.sendall(said)
+            return read_all(client)
+
+    async def main() -> None:
+        async with testing.serve(
+            SmtpHandler,
+            data_directory=str(tmp_path),
+            options={"aiosmtpd-handler": f"{__name__}:Choosy"},
+        ) as at:
+            await asyncio.to_thread(talk, at.port)
+
+    asyncio.run(main())
+    told = [(one["command"], one["to"], one["reply"][:9]) for one in events(caplog, "rejected")]
+    assert told == [
+        ("RCPT", ["alice@example.org"], "550 5.1.1"),
+        ("RCPT", ["fault@example.org"], "500 Error"),
+        ("UNKNOWN", [], "500 5.5.1"),
+    ]
+    assert {one["listener"] for one in events(caplog, "rejected")} == {"test"}
+    (end,) = events(caplog, "session-ended")
+    assert (end["reason"], end["rejected"]) == ("quit", 3)
+
+
+# --- bounds -----------------------------------------------------------------------------------
+
+
+def test_a_storm_is_bounded_and_counted(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred of a kind; another kind has its own hundred."""
+    storm = b"RCPT TO:<nobody@example.org>\r\n" * 90
+    for _ in range(20):
+        plain.say(ENVELOPE + storm + b"RCPT TO:<x@y.example>\r\nQUIT\r\n")
+    counts = plain.handler.counts.rejections
+    assert counts == {("5xx", "unknown-recipient"): 1800, ("5xx", "relay-denied"): 20}
+    by_reason = [one["reason"] for one in events(caplog, "rejected")]
+    plain.call(plain.handler.journal.close)
+    omitted = events(caplog, "rejections-omitted")
+    told = sum(one["count"] for one in omitted)
+    assert by_reason.count("unknown-recipient") + told == 1800
+    assert by_reason.count("relay-denied") == 20
+    assert by_reason.count("unknown-recipient") <= MOST * (len(omitted))
+    assert {(one["listener"], one["reason"]) for one in omitted} == {("smtp", "unknown-recipient")}
+
+
+def test_the_bound_begins_anew() -> None:
+    told: list[tuple[str, int]] = []
+
+    async def main() -> None:
+        throttle = Throttle(lambda kind, count: told.append((kind, count)))
+        assert [throttle.allows("a") for _ in range(MOST + 3)] == [True] * MOST + [False] * 3
+        assert throttle.allows("b")
+        throttle.close()
+        assert throttle.allows("a")
+        throttle.close()
+
+    asyncio.run(main())
+    assert told == [("a", 3)]
+
+
+def test_nothing_of_a_clients_forges_or_floods(
+    plain: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Addresses are cut; what they hold is escaped where lines are written (test_logs.py)."""
+    long = b"a" * 60 + b"." + b"b." * 90 + b"example.net"
+    many = b"".join(b"RCPT TO:<al@example.org>\r\n" for _ in range(20))
+    plain.say(
+        ENVELOPE
+        + b"RCPT TO:<"
+        + long
+        + b"@"
+        + long[-200:]
+        + b">\r\n"
+        + many
+        + b"DATA\r\na\nb\r\n.\r\nQUIT\r\n"
+    )
+    for one in events(caplog, "rejected"):
+        assert len(one["message"]) < 800
+
+
+# --- sessions ---------------------------------------------------------------------------------
+
+
+def test_a_session_can_be_followed(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        plain.say(ENVELOPE + b"RCPT TO:<x@example.org>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n")
+    names = ("rejected", "message-delivered", "session-ended")
+    of_each = [[one["session"] for one in events(caplog, name)] for name in names]
+    assert of_each[0] == of_each[1] == of_each[2]
+    first, second = of_each[0]
+    assert first != second
+    for delivered, stored in zip(
+        events(caplog, "message-delivered"), plain.delivered(), strict=True
+    ):
+        # The message's id, which stands in the reply and in its Received field, joins them.
+        message = delivered["message"].split(": ")[1].split(" ")[0]
+        assert f" id {message}".encode() in stored
+
+
+def test_what_the_end_of_a_session_says(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+    said = ENVELOPE + b"NOPE\r\nDATA\r\nx\r\n.\r\n" + MAIL + RCPT + b"DATA\r\ny\r\n.\r\nQUIT\r\n"
+    heard = plain.say(said)
+    (end,) = events(caplog, "session-ended")
+    assert (end["reason"], end["messages"], end["rejected"]) == ("quit", 2, 1)
+    assert (end["bytes_received"], end["bytes_sent"]) == (
+        len(said),
+        len(heard),
+    )
+    assert end["helo"] == "client.example.com"
+    assert end["duration"] >= 0
+    assert plain.handler.counts.octets > 0
+    assert plain.handler.counts.ends == {"quit": 1}
+
+
+def test_how_sessions_end(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+    plain.say(HELLO)
+    client = plain.connect()
+    client.sendall(HELLO)
+    read_until(client, b"250 HELP\r\n")
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    until(lambda: len(events(caplog, "session-ended")) == 2, "the reset")
+    plain.say(b"POST / HTTP/1.1\r\n")
+    until(lambda: len(events(caplog, "session-ended")) == 3, "the end")
+    reasons = [one["reason"] for one in events(caplog, "session-ended")]
+    assert reasons == ["client-closed", "reset", "rejected"]
+
+
+def test_how_the_server_ends_sessions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """For silence, and because it ends itself."""
+
+    async def main(idle: float) -> bytes:
+        async with testing.serve(
+            SmtpHandler, data_directory=str(tmp_path), idle_timeout=idle
+        ) as at:
+            reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
+            writer.write(HELLO)
+            await reader.readuntil(b"250 HELP\r\n")
+            said = await reader.read() if idle else b""
+        said += await reader.read()
+        writer.close()
+        return said
+
+    assert asyncio.run(main(0.1)).startswith(b"421 4.4.2 ")
+    assert asyncio.run(main(0.0)).startswith(b"421 4.3.2 ")
+    assert [one["reason"] for one in events(caplog, "session-ended")] == ["timeout", "shutdown"]
+
+
+def test_sessions_of_scanners_are_bounded(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(MOST + 20):
+        plain.say(b"QUIT\r\n")
+    plain.say(ENVELOPE + b"DATA\r\nx\r\n.\r\nQUIT\r\n")
+    until(lambda: plain.handler.counts.ends.get("quit") == MOST + 21, "all ends")
+    plain.call(plain.handler.journal.close)
+    ended = events(caplog, "session-ended")
+    told = sum(one["count"] for one in events(caplog, "sessions-omitted"))
+    assert len(ended) + told == MOST + 21
+    assert ended[-1]["messages"] == 1
+
+
+def test_tls_from_the_first_byte(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(tmp_path, tls="implicit") as served, served.connect() as client:
+        assert isinstance(client, ssl.SSLSocket)
+        client.sendall(b"X\r\nQUIT\r\n")
+        read_until(client, b"Goodbye\r\n")
+    (record,) = events(caplog, "rejected")
+    assert record["tls"] == "TLSv1.3"
+    assert record["message"].endswith(" proto=SMTP helo=<> tls=TLSv1.3")

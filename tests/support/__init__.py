@@ -1,0 +1,1 @@
+"""What several tests share: servers, clients, certificates, programs. No tests in here."""

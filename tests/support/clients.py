@@ -1,0 +1,277 @@
+"""What the tests of real clients share: a program that serves every protocol, and its mail.
+
+Rules of this file: no test in it, and nothing that only one client needs. The server is
+`fastlisten serve` with a real file and a certificate of the tests' authority; what counts is what
+has arrived in the Maildirs, octet by octet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import argon2
+
+from support.certificate_files import authority, rsa_key, table, write
+from support.programs import own_environment
+from support.serving import PATIENCE, Program, program, until
+
+HOST = "127.0.0.1"
+
+ALICE = "alice@example.org"
+BOB = "bob@example.org"
+CAROL = "carol@example.org"
+#: An account whose name needs SMTPUTF8.
+ZOE = "zoë@example.org"
+
+#: An address of hers that needs none.
+ZOE_ALIAS = "zoe@example.org"
+#: A bounded number of recipients as smtp-source makes them: it puts numbers before the name.
+CROWD = ("user@example.org", *(f"{number}user@example.org" for number in range(2, 11)))
+
+#: Passwords hold what clients have to quote; ZOE's is not ASCII.
+PASSWORDS = {ALICE: "correct horse %+/=\"'battery", ZOE: "pässwörd"}
+
+SENDER = "sender@example.com"
+
+#: Lines that begin with dots, lines of dots, octets of all kinds but a bare CR or LF.
+MESSAGE = (
+    b"Subject: all of it\r\nFrom: sender@example.com\r\n\r\n.\r\n..\r\n...\r\n.hidden\r\n\r\n"
+    + bytes(octet for octet in range(256) if octet not in b"\r\n")
+    + b"\r\n\r\nthe last line\r\n.\r\n"
+)
+#: The same without what a client could object to.
+PLAIN = b"Subject: plain\r\nFrom: sender@example.com\r\n\r\n.\r\n..\r\n.hidden\r\n\r\nthe end\r\n"
+
+#: The listeners that a test can ask for.
+LISTENERS = {
+    "mx": 'protocol = "smtp"\n',
+    "submission": 'protocol = "smtp"\nsmtp.role = "submission"\n',
+    "submissions": 'protocol = "smtp"\nsmtp.role = "submission"\ntls.implicit = true\n',
+    "lmtp": 'protocol = "lmtp"\n',
+    "management": 'protocol = "http"\n',
+    "managements": 'protocol = "http"\ntls.implicit = true\n',
+    "application": 'protocol = "http"\napp = "support.http_application:app"\n',
+    "applications": (
+        'protocol = "http"\napp = "support.http_application:app"\ntls.implicit = true\n'
+    ),
+}
+
+
+#: Those that are on a Unix socket, too.
+ON_UNIX_SOCKETS = ("lmtp", "management")
+
+
+@functools.cache
+def accounts() -> str:
+    """Return the accounts file; its hashes cost little, because each test has to pay for them."""
+    hasher = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    text = ""
+    for name in (ALICE, BOB, CAROL, ZOE, *CROWD):
+        text += f"[account.{json.dumps(name, ensure_ascii=False)}]\n"
+        if name == ZOE:
+            text += f'aliases = ["{ZOE_ALIAS}"]\n'
+        if name in PASSWORDS:
+            text += f'password = "{hasher.hash(PASSWORDS[name])}"\n'
+    return text
+
+
+class Mail:
+    """A running server.
+
+    Attributes:
+        program: the program.
+        directory: where its files are, and the authority's certificate.
+        authority: the file with the certificate that clients have to trust.
+    """
+
+    def __init__(self, started: Program, directory: Path) -> None:
+        self.program = started
+        self.directory = directory
+        self.authority = str(directory / "authority.pem")
+
+    def port(self, listener: str) -> int:
+        """Return the TCP port of a listener."""
+        return self.program.port(listener)
+
+    def at(self, listener: str) -> str:
+        """Return a listener's address, as programs want it."""
+        return f"{HOST}:{self.port(listener)}"
+
+    def socket(self, listener: str) -> Path:
+        """Return the Unix socket of one of the listeners that have one, too."""
+        return self.directory / f"{listener}.socket"
+
+    def stored(self, account: str = ALICE) -> list[bytes]:
+        """Return the files of an account, trace fields included."""
+        return self.program.messages(account)
+
+    def arrived(self, account: str = ALICE) -> list[bytes]:
+        """Return the messages of an account as they were sent."""
+        return [split(message)[1] for message in self.stored(account)]
+
+    def the_one(self, account: str = ALICE) -> tuple[str, bytes]:
+        """Return the trace fields and the content of an account's only message."""
+        (message,) = self.stored(account)
+        return split(message)
+
+    def forget(self) -> None:
+        """Remove all mail that has arrived."""
+        for path in (self.program.directory / "data" / "mail").glob("*/new/*"):
+            path.unlink()
+
+    def everything(self) -> dict[str, int]:
+        """Return how many messages each account has that has any."""
+        found: dict[str, int] = {}
+        for path in (self.program.directory / "data" / "mail").glob("*/new/*"):
+            found[path.parts[-3]] = found.get(path.parts[-3], 0) + 1
+        return found
+
+
+def split(stored: bytes) -> tuple[str, bytes]:
+    """Divide a file into the trace fields, which delivery put on top, and what was sent.
+
+    The trace is unfolded: one line for each of its two fields.
+    """
+    found = re.match(rb"Return-Path: <[^>\r]*>\r\nReceived: .*(?:\r\n[ \t].*)*\r\n", stored)
+    assert found, stored[:500]
+    trace = re.sub(r"\r\n[ \t]+", " ", found[0].decode())
+    return trace.replace("\r\n", "\n"), stored[found.end() :]
+
+
+@contextlib.contextmanager
+def serving(directory: Path, *listeners: str, more: str = "") -> Iterator[Mail]:
+    """Serve some of the listeners above until the end of the block; the server must end well.
+
+    Args:
+        directory: for its files.
+        listeners: their names.
+        more: tables to be added to the configuration.
+    """
+    write(directory, authority().sign("mx.example.org", HOST, key=rsa_key()))
+    (directory / "authority.pem").write_bytes(authority().pem)
+    (directory / "letter").write_bytes(MESSAGE)
+    # Without its last line end, for swaks puts one there.
+    (directory / "plain").write_bytes(PLAIN[:-2])
+    text = table(directory)
+    for name in listeners:
+        bind = [f"{HOST}:0"]
+        if name in ON_UNIX_SOCKETS:
+            bind.append(f"unix:{directory / name}.socket")
+        text += f'[server.listener."{name}"]\nbind = {json.dumps(bind)}\n{LISTENERS[name]}'
+    count = len(listeners)
+    with program(directory, text + more, accounts=accounts(), listeners=count) as started:
+        before = sockets(started.pid)
+        yield Mail(started, directory)
+        # Every client has gone: nothing of it is left.
+        until(lambda: sockets(started.pid) == before, "the ends of connections")
+        assert started.stop() == 0
+        log = started.err.splitlines()
+        assert [line for line in log if " ERROR " in line or "Traceback" in line] == []
+        left = [*(directory / "data" / "mail").glob("*/tmp/*")]
+        assert left == []
+
+
+def sockets(pid: int) -> list[str]:
+    """Return the sockets that a process has open."""
+    names = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            names.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return sorted(name for name in names if name.startswith("socket:"))
+
+
+class Dialogue:
+    """A program that is talked to by its standard input and output.
+
+    Attributes:
+        heard: what it has written so far, errors included.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.heard = b""
+
+    def hear(self, pattern: bytes) -> bytes:
+        """Wait until what it writes matches a pattern; return what came up to it and drop it."""
+        assert self.process.stdout is not None
+        ends = time.monotonic() + PATIENCE
+        while not (found := re.search(pattern, self.heard)):
+            ready, _, _ = select.select([self.process.stdout], [], [], ends - time.monotonic())
+            assert ready, self.heard
+            data = os.read(self.process.stdout.fileno(), 65536)
+            assert data, self.heard
+            self.heard += data
+        before, self.heard = self.heard[: found.end()], self.heard[found.end() :]
+        return before
+
+    def say(self, words: bytes, pattern: bytes) -> bytes:
+        """Write to it and wait for an answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(words)
+        self.process.stdin.flush()
+        return self.hear(pattern)
+
+    def code(self, words: bytes) -> int:
+        """Say a command of SMTP; return the code of the answer."""
+        return int(self.say(words, rb"(?m)^\d{3} .*\r\n").splitlines()[-1][:3])
+
+
+@contextlib.contextmanager
+def talking(*command: str | Path) -> Iterator[Dialogue]:
+    """Talk to a program; at the end of the block it must have ended by itself, with 0."""
+    path = which(str(command[0]))
+    assert path is not None
+    with subprocess.Popen(
+        [path, *map(str, command[1:])],
+        env=own_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        dialogue = Dialogue(process)
+        try:
+            yield dialogue
+            assert process.stdout is not None
+            dialogue.heard += process.stdout.read()
+            assert process.wait(PATIENCE) == 0, dialogue.heard
+        finally:
+            process.kill()
+
+
+def which(name: str) -> str | None:
+    """Return the path of a program, in the administrator's part of the path, too."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+
+def run(
+    *command: str | Path, feed: bytes | None = None, expect: Sequence[int] = (0,)
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end; its exit code must be an expected one.
+
+    Args:
+        command: the program and its arguments.
+        feed: what it reads on its standard input; nothing if None.
+        expect: the exit codes.
+    """
+    path = which(str(command[0]))
+    assert path is not None
+    done = subprocess.run(
+        [path, *map(str, command[1:])],
+        input=b"" if feed is None else feed,
+        env=own_environment(),
+        capture_output=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode in expect, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    return done

@@ -1,0 +1,190 @@
+"""Forked processes for tests of the native core: they serve, they are asked, they are killed.
+
+Rules of this file: a child keeps no descriptor of the test's but those it is given (a copy of a
+client's socket would keep that client's close from the server), runs no destructor of the test's
+objects, and ends with its channel, so that a test that fails leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+
+from fastlisten import ConnectionServer
+from support.core import PATIENCE, LoopFactory
+
+Body = Callable[[socket.socket], None]
+Commands = Mapping[str, Callable[..., Any]]
+
+
+class Child:
+    """A forked process that runs one function.
+
+    Args:
+        body: called in the child with its end of a channel of messages; the child ends with it.
+        keep: descriptors that the child uses; all others are closed there.
+
+    Attributes:
+        pid: of the child.
+    """
+
+    def __init__(self, body: Body, keep: Iterable[int] = ()) -> None:
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel.settimeout(PATIENCE)
+        with warnings.catch_warnings():
+            # Python 3.12 warns where another test has left a thread (of an executor, say); the
+            # child takes no lock that a thread could hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
+        if self.pid == 0:
+            _be_child(body, theirs, keep)
+        theirs.close()
+        self._waited = False
+
+    def hear(self) -> Any:
+        """Return the child's next message.
+
+        Raises:
+            AssertionError: the child failed, with its traceback, or has ended.
+        """
+        text = self.channel.recv(1 << 20)
+        assert text, f"child {self.pid} ended without an answer, status {self._wait()}"
+        answer = json.loads(text)
+        if isinstance(answer, dict) and "traceback" in answer:
+            raise AssertionError(f"child {self.pid} failed:\n{answer['traceback']}")
+        return answer
+
+    def ask(self, command: str, *arguments: Any) -> Any:
+        """Let the child carry out a command of its `serving` and return the answer."""
+        self.channel.send(json.dumps([command, *arguments]).encode())
+        return self.hear()
+
+    def kill(self) -> None:
+        """End it with SIGKILL, in whatever instruction it is, and wait until it is gone."""
+        if not self._waited:
+            os.kill(self.pid, signal.SIGKILL)
+        self._wait()
+
+    def stop(self) -> int:
+        """Close the channel, wait until the child has ended, return its exit status."""
+        self.channel.close()
+        return self._wait()
+
+    def _wait(self) -> int:
+        self.channel.close()
+        if not self._waited:
+            self._waited = True
+            _, status = os.waitpid(self.pid, 0)
+            self._status = os.waitstatus_to_exitcode(status)
+        return self._status
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            status = self.stop()
+            assert status in (0, -signal.SIGKILL), f"child ended with status {status}"
+        else:
+            self.kill()
+
+
+def _be_child(body: Body, channel: socket.socket, keep: Iterable[int]) -> NoReturn:
+    status = 1
+    try:
+        faulthandler.disable()
+        # Objects of the test hold numbers of descriptors that are about to mean something else.
+        gc.freeze()
+        last = 2
+        for fd in sorted({channel.fileno(), *keep}):
+            os.closerange(last + 1, fd)
+            last = fd
+        os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
+        # So do those behind the test runner's streams and log handlers.
+        sys.stdout = sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        logging.getLogger().handlers[:] = [logging.NullHandler()]
+        body(channel)
+        status = 0
+    except BaseException:
+        channel.send(json.dumps({"traceback": traceback.format_exc()}).encode())
+    finally:
+        os._exit(status)
+
+
+@contextlib.contextmanager
+def children(size: int, body: Body, keep: Iterable[int]) -> Iterator[list[Child]]:
+    """Start so many children, wait for a message of each, kill them at the end of the block."""
+    found: list[Child] = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(size):
+            child = Child(body, keep)
+            stack.callback(child.kill)
+            found.append(child)
+        for child in found:
+            child.hear()
+        yield found
+
+
+def serving(
+    loop_factory: LoopFactory,
+    start: Callable[[], Awaitable[ConnectionServer]],
+    commands: Commands | None = None,
+) -> Body:
+    """Return the body of a child that serves until its channel closes.
+
+    It says ``"ready"``, and then answers commands: those given, called with the server and the
+    command's arguments, and ``connections`` and ``statistics``.
+
+    Args:
+        loop_factory: makes the child's loop.
+        start: makes its server.
+        commands: name to function; the result must be good for JSON.
+    """
+    known: dict[str, Callable[..., Any]] = {
+        "connections": lambda server: server.connections,
+        "statistics": lambda server: server.statistics(),
+        **(commands or {}),
+    }
+
+    def body(channel: socket.socket) -> None:
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            server = await start()
+            ended: asyncio.Future[None] = loop.create_future()
+
+            def command() -> None:
+                text = channel.recv(65536)
+                if not text:
+                    loop.remove_reader(channel.fileno())
+                    ended.set_result(None)
+                    return
+                name, *arguments = json.loads(text)
+                try:
+                    answer = known[name](server, *arguments)
+                except Exception:
+                    answer = {"traceback": traceback.format_exc()}
+                channel.send(json.dumps(answer).encode())
+
+            loop.add_reader(channel.fileno(), command)
+            channel.send(b'"ready"')
+            await ended
+            server.close()
+            server.abort_clients()
+            await server.wait_closed()
+
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(main())
+
+    return body

@@ -1,0 +1,68 @@
+"""Our loops beside asyncio's: a script is played on both and must be told the same.
+
+Rules of this file: as in support.connection; only that here a script uses the methods of its loop,
+and which loop that is makes the difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import fastlisten
+from fastlisten.loop.create_server import existing_engine
+from support.connection import LoopFactory, Note, Script, World, play
+from support.tls_certificates import server_context
+
+#: Our loops by their base.
+OURS: dict[str, LoopFactory] = {
+    "asyncio": partial(fastlisten.new_event_loop, use_uvloop=False),
+    "uvloop": partial(fastlisten.new_event_loop, use_uvloop=True),
+}
+
+
+def play_on(script: Script, loop_factory: LoopFactory, *, debug: bool | None = None) -> list[Note]:
+    """Play a script whose `World.create` is the loop's own create_server."""
+
+    async def watched(world: World) -> None:
+        await script(world)
+        await world.close()
+        engine = existing_engine(world.loop)
+        if engine is not None:
+            census = engine.census()
+            assert census["open"] == census["endpoints"] == census["accepted"] == 0, census
+
+    return play(watched, loop_factory, native=False, debug=debug)
+
+
+def same_on_asyncio(
+    script: Script, loop_factory: LoopFactory, *, debug: bool | None = None
+) -> list[Note]:
+    """Play a script on asyncio's loop and on one of ours; the logs must agree. Return the log."""
+    expected = play_on(script, asyncio.SelectorEventLoop, debug=debug)
+    assert expected, "a script that notes nothing proves nothing"
+    found = play_on(script, loop_factory, debug=debug)
+    assert found == expected
+    return found
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler, **options: Any) -> AsyncIterator[Any]:
+    """Serve a stream function; yield the address."""
+    server = await asyncio.start_server(handler, "127.0.0.1", 0, **options)
+    try:
+        yield server.sockets[0].getsockname()
+    finally:
+        server.close()
+
+
+async def upgrade(writer: asyncio.StreamWriter) -> None:
+    """What a server does after STARTTLS."""
+    writer.write(b"220 go ahead\r\n")
+    await writer.start_tls(server_context(), ssl_handshake_timeout=5)

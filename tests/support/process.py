@@ -1,0 +1,118 @@
+"""Programs whose stages a test can follow: modules that say where they are and wait there.
+
+Rules of this file: no test in it. A stage is reached when its name comes through a pipe, and left
+when a line is sent back; nothing waits for a time to pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from support.serving import PATIENCE, Program, clean_environment, program
+
+#: What the modules of these programs begin with. `here` says where the program is; `pause` does so
+#: and waits for a line.
+PRELUDE = """
+import os, signal, sys, time
+def here(where):
+    os.write(int(os.environ["SAID"]), (where + "\\n").encode())
+def pause(where):
+    here(where)
+    os.read(int(os.environ["HEARD"]), 1)
+async def app(scope, receive, send):
+    assert scope["type"] == "lifespan"
+    await receive()
+    await lifespan()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+async def lifespan():
+    pass
+"""
+
+CONFIG = """
+[server.listener.it]
+protocol = "http"
+bind = "127.0.0.1:0"
+app = "staged:app"
+tls.enable = false
+"""
+
+
+class Staged:
+    """A program that is stopped at its stages.
+
+    Attributes:
+        program: it.
+    """
+
+    def __init__(self, program: Program, said: int, heard: int) -> None:
+        self.program = program
+        self._said = said
+        self._heard = heard
+        self._lines = b""
+
+    def reached(self) -> str:
+        """Wait for the next stage; return its name, or nothing at the end of the program."""
+        while b"\n" not in self._lines:
+            ready, _, _ = select.select([self._said], [], [], PATIENCE)
+            assert ready, self.program.err
+            data = os.read(self._said, 4096)
+            if not data:
+                return ""  # and what it said is in its standard error
+            self._lines += data
+        line, _, self._lines = self._lines.partition(b"\n")
+        return line.decode()
+
+    def go_on(self) -> None:
+        """Let it leave the stage that it waits in."""
+        os.write(self._heard, b"\n")
+
+
+@contextlib.contextmanager
+def staged(
+    directory: Path,
+    source: str,
+    *,
+    text: str = CONFIG,
+    name: str = "staged",
+    wrapper: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Staged]:
+    """Run `fastlisten serve` with a module of the test's own.
+
+    Args:
+        directory: for all files.
+        source: of the module, after `PRELUDE`.
+        text: the configuration.
+        name: of the module.
+        wrapper: a command that runs the program.
+        environ: changes of the environment.
+    """
+    modules = directory / "modules"
+    modules.mkdir(exist_ok=True)
+    (modules / f"{name}.py").write_text(PRELUDE + textwrap.dedent(source), "utf-8")
+    said, say = os.pipe()
+    hear, heard = os.pipe()
+    path = f"{modules}{os.pathsep}{clean_environment()['PYTHONPATH']}"
+    try:
+        with program(
+            directory,
+            text,
+            listeners=-1,
+            wrapper=wrapper,
+            environ={"PYTHONPATH": path, "SAID": str(say), "HEARD": str(hear), **(environ or {})},
+            pass_fds=(say, hear),
+        ) as started:
+            os.close(say)
+            say = -1
+            yield Staged(started, said, heard)
+    finally:
+        for fd in (said, say, hear, heard):
+            if fd >= 0:
+                os.close(fd)

@@ -1,0 +1,143 @@
+"""Handlers that tests name: ``handler = "support.serving_handlers:Echo"``.
+
+Rules of this file: small and without surprises; what a test wants to see is kept in attributes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar, cast
+
+from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
+
+
+class EchoProtocol(asyncio.Protocol):
+    """Sends back what it gets; between ``begin`` and ``end`` it is busy."""
+
+    def __init__(self, handler: Echo, info: ConnectionInfo) -> None:
+        self.handler = handler
+        self.info = info
+        self.busy = False
+        self.received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.handler.open.append(self)
+        self.handler.made += 1
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        self.busy = b"begin" in self.received and b"end" not in self.received
+        self.transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.handler.open.remove(self)
+
+
+class Echo(Handler):
+    """Client first, Python objects at accept.
+
+    Attributes:
+        open: the protocol objects of open connections, oldest first.
+        made: how many there have been.
+        events: what was called, in order.
+    """
+
+    name: ClassVar[str] = "echo"
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        super().__init__(settings)
+        self.open: list[EchoProtocol] = []
+        self.made = 0
+        self.events: list[str] = []
+
+    def refusal(self, reason: Reason) -> bytes:
+        return f"refused: {reason.value}\n".encode()
+
+    def farewell(self, reason: Reason) -> bytes:
+        return f"farewell: {reason.value}\n".encode()
+
+    def notes(self) -> tuple[str, ...]:
+        return ("it echoes",)
+
+    def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
+        return EchoProtocol(self, info)
+
+    async def start(self) -> None:
+        self.events.append("start")
+
+    async def stop(self) -> None:
+        self.events.append("stop")
+
+
+class LazyEcho(Echo):
+    """The same with a greeting, and Python objects at the first byte."""
+
+    server_speaks_first: ClassVar[bool] = True
+    lazy: ClassVar[bool] = True
+    greeting = b"hello\n"
+
+
+class FloodProtocol(EchoProtocol):
+    """Writes `Flood.size` octets at the first input and closes."""
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(bytes(Flood.size))
+        self.transport.close()
+
+
+class Flood(Echo):
+    """Says much and closes, so that the kernel is left with unsent data."""
+
+    #: More than the client's receive buffer, less than the server's send buffer.
+    size: ClassVar[int] = 300_000
+
+    def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
+        return FloodProtocol(self, info)
+
+
+class NotReady(Echo):
+    """Cannot start."""
+
+    async def start(self) -> None:
+        raise RuntimeError("the store is not there")
+
+
+class Picky(Handler):
+    """Does not take its settings."""
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        raise ValueError("no such store")
+
+
+class WrongWords(Echo):
+    """Its words are no bytes."""
+
+    def refusal(self, reason: Reason) -> Any:
+        return "go away"
+
+
+class NeverEnds(Echo):
+    """Fails when it is stopped."""
+
+    async def stop(self) -> None:
+        raise RuntimeError("the store is gone")
+
+
+async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer each line in capitals."""
+    while line := await reader.readline():
+        writer.write(line.upper())
+        await writer.drain()
+
+
+async def fail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Raise at the first line, with that line as the text."""
+    raise ValueError((await reader.readline()).decode())
+
+
+NOT_A_HANDLER = 3
+
+
+def no_coroutine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Return at once."""

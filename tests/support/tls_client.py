@@ -1,0 +1,216 @@
+"""A client's side of TLS step by step, and OpenSSL's functions that Python does not offer.
+
+Rules of this file: a client is no transport of asyncio but an `ssl.SSLObject` between two buffers,
+so that a script decides which bytes go into the socket, when, and how the connection ends.
+"""
+
+from __future__ import annotations
+
+import _ssl
+import contextlib
+import ctypes
+import gc
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.connection import Client, describe
+from support.tls_certificates import HOST, client_context
+
+
+def spelled(exc: BaseException | None) -> str:
+    """Return class and arguments of an exception, equal for equal errors."""
+    if isinstance(exc, ssl.SSLError) and exc.reason:
+        return f"{type(exc).__name__}({exc.reason})"
+    return describe(exc)
+
+
+class TlsClient:
+    """The client's side of TLS over a raw socket, step by step.
+
+    Attributes:
+        tls: OpenSSL's state.
+        raw: the socket below.
+    """
+
+    def __init__(
+        self,
+        raw: Client,
+        context: ssl.SSLContext | None = None,
+        *,
+        name: str | None = HOST,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        self.raw = raw
+        self.sock = raw.sock
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.tls = (context or client_context()).wrap_bio(
+            self.incoming, self.outgoing, server_hostname=name, session=session
+        )
+
+    # -- what goes into the socket
+
+    async def flush(self) -> None:
+        """Send what OpenSSL wants to be sent."""
+        if self.outgoing.pending:
+            await self.raw.send(self.outgoing.read())
+
+    def flight(self) -> bytes:
+        """Take what OpenSSL wants to be sent, to be sent otherwise or not at all."""
+        return self.outgoing.read()
+
+    def sealed(self, data: bytes) -> bytes:
+        """Return the records of some data."""
+        view = memoryview(data)
+        while view:
+            view = view[self.tls.write(view) :]
+        return self.flight()
+
+    async def send(self, data: bytes) -> None:
+        """Send data encrypted."""
+        await self.raw.send(self.sealed(data))
+
+    # -- what comes out of it
+
+    async def feed(self) -> bool:
+        """Wait for input; False at its end."""
+        data = await self.raw.world.patience(self.raw.world.loop.sock_recv(self.sock, 1 << 18))
+        if data:
+            self.incoming.write(data)
+        else:
+            self.incoming.write_eof()
+        return bool(data)
+
+    async def step(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call what may want input, until it has what it wants."""
+        while True:
+            try:
+                result = function(*arguments)
+            except ssl.SSLWantReadError:
+                await self.flush()
+                await self.feed()
+            else:
+                await self.flush()
+                return result
+
+    async def handshake(self) -> TlsClient:
+        """Shake hands."""
+        try:
+            await self.step(self.tls.do_handshake)
+        finally:
+            with contextlib.suppress(OSError):
+                await self.flush()  # an alert
+        return self
+
+    async def last_flight(self) -> bytes:
+        """Shake hands up to the client's second flight, and return that instead of sending it."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        await self.flush()
+        while not self.outgoing.pending:
+            await self.feed()
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.tls.do_handshake()
+        return self.flight()
+
+    async def receive(self, size: int) -> bytes:
+        """Return exactly `size` decrypted bytes, fewer if the stream ends before."""
+        parts = bytearray()
+        while len(parts) < size:
+            try:
+                data = await self.step(self.tls.read, min(size - len(parts), 1 << 18))
+            except ssl.SSLZeroReturnError:
+                break
+            if not data:
+                break
+            parts += data
+        return bytes(parts)
+
+    async def rest(self) -> tuple[bytes, str]:
+        """Read to the end; return what came, and how it ended.
+
+        "close_notify", "truncated" (TCP's end without it), or the error.
+        """
+        parts = bytearray()
+        try:
+            while data := await self.step(self.tls.read, 1 << 18):
+                parts += data
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError) as exc:
+            if isinstance(exc, ssl.SSLEOFError):
+                return bytes(parts), "truncated"
+        except OSError as exc:
+            return bytes(parts), spelled(exc)
+        return bytes(parts), "close_notify"
+
+    # -- the end
+
+    def notice(self) -> bytes:
+        """Return the record of our close_notify."""
+        with contextlib.suppress(ssl.SSLError):
+            self.tls.unwrap()
+        return self.flight()
+
+    async def notify(self) -> None:
+        """Send close_notify, and do not wait for the other."""
+        await self.raw.send(self.notice())
+
+    async def close(self) -> None:
+        """Send close_notify, then TCP's end."""
+        with contextlib.suppress(OSError):
+            await self.notify()
+        self.raw.close()
+
+    def finish(self) -> None:
+        """Shut down the sending side of TCP, without close_notify."""
+        self.raw.finish()
+
+    def reset(self) -> None:
+        """Close with a reset."""
+        self.raw.reset()
+
+
+def openssl_state(tls: ssl.SSLObject) -> int:
+    """Return the address of OpenSSL's SSL structure, for calls by ctypes."""
+    # The object's head, its socket, then the pointer (CPython 3.7 to 3.15).
+    inner: Any = tls._sslobj  # type: ignore[attr-defined]
+    place = id(inner) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
+    address = ctypes.c_void_p.from_address(place).value
+    assert address is not None
+    return address
+
+
+def openssl_function(name: str, *arguments: Any) -> Callable[..., int]:
+    """Return a function of the OpenSSL that Python's ssl uses; skip the test where there is none.
+
+    Args:
+        name: of a function that takes an SSL structure.
+        arguments: the types of the arguments behind it.
+    """
+    try:
+        function: Any = getattr(ctypes.CDLL(_ssl.__file__), name)
+    except (AttributeError, OSError):
+        pytest.skip("the OpenSSL of this Python cannot be called by ctypes")
+    function.argtypes = [ctypes.c_void_p, *arguments]
+    function.restype = ctypes.c_int
+    return lambda tls, *values: int(function(openssl_state(tls), *values))
+
+
+def tls_sessions() -> int:
+    """Return how many sessions of OpenSSL exist, after a collection of garbage.
+
+    Each transport over TLS holds one from its client's first byte on; the transports themselves
+    are not known to the collector.
+    """
+    gc.collect()
+    return sum(type(thing).__name__ == "_SSLSocket" for thing in gc.get_objects())
+
+
+@contextlib.contextmanager
+def no_session_left() -> Iterator[None]:
+    """Assert that the block leaves no session behind that was not there before."""
+    before = tls_sessions()
+    yield
+    assert tls_sessions() <= before

@@ -1,0 +1,113 @@
+"""Contexts of callbacks over TLS, and debug mode: as asyncio does it.
+
+Rules of this file: like test_tls_transport; what a callback finds in a context variable is noted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Any
+
+import pytest
+from support.connection import Hook, LoopFactory
+from support.tls import TlsRecorder, TlsWorld, play_tls, same_tls
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+def setting(value: str) -> Hook:
+    """Return a hook that notes the variable and then sets it."""
+
+    def hook(protocol: TlsRecorder, *_: Any) -> None:
+        protocol.world.note("found", variable.get())
+        variable.set(value)
+
+    return hook
+
+
+@pytest.mark.parametrize("who", ["nobody", "factory", "connection_made", "data_received"])
+def test_what_one_callback_sets_another_sees(loop_factory: LoopFactory, who: str) -> None:
+    """Never one connection what another has set, nor the program what any of them has."""
+
+    async def script(world: TlsWorld) -> None:
+        def factory() -> TlsRecorder:
+            if who == "factory":
+                variable.set("factory")
+            hooks = {
+                name: setting(name)
+                if name == who
+                else (lambda p, *_: p.world.note("found", variable.get()))
+                for name in ("connection_made", "data_received", "eof_received", "connection_lost")
+            }
+            return TlsRecorder(world, hooks)
+
+        variable.set("server")
+        await world.serve(factory)
+        variable.set("later")
+        for _ in range(2):
+            client, _ = await world.made()
+            for word in (b"one", b"two"):
+                before = world.count("data_received")
+                await client.send(word)
+                await world.until("data_received", before + 1)
+            lost = world.count("connection_lost")
+            await client.notify()
+            await world.until("connection_lost", lost + 1)
+        world.note("outside", variable.get())
+
+    log = same_tls(script, loop_factory)
+    assert ("outside", "later") in log
+
+
+def test_tasks_of_a_protocol_have_its_context(loop_factory: LoopFactory) -> None:
+    async def script(world: TlsWorld) -> None:
+        async def work() -> None:
+            await asyncio.sleep(0)
+            world.note("task", variable.get())
+
+        tasks = []
+
+        def factory() -> TlsRecorder:
+            variable.set("factory")
+            return TlsRecorder(
+                world, {"data_received": lambda p, d: tasks.append(world.loop.create_task(work()))}
+            )
+
+        await world.serve(factory)
+        client, _ = await world.made()
+        await client.send(b"go")
+        await world.until("task")
+
+    assert ("task", "factory") in same_tls(script, loop_factory)
+
+
+def test_a_dialogue_in_debug_mode(loop_factory: LoopFactory) -> None:
+    async def script(world: TlsWorld) -> None:
+        hooks: dict[str, Hook] = {"data_received": lambda p, data: p.transport.write(data)}
+        await world.serve(lambda: TlsRecorder(world, hooks))
+        client, _ = await world.made()
+        await client.send(b"hello")
+        world.note("client", await client.receive(5))
+        await client.notify()
+        await world.until("connection_lost")
+
+    assert ("client", b"hello") in same_tls(script, loop_factory, debug=True)
+
+
+def test_a_failed_handshake_in_debug_mode(loop_factory: LoopFactory) -> None:
+    """Told to nobody, or to the exception handler in asyncio's words; the client ends."""
+
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: TlsRecorder(world))
+        client = await world.connect()
+        await client.send(b"GET / HTTP/1.0\r\n\r\n")
+        world.note("client", await client.rest())
+        await world.settle()
+
+    log = play_tls(script, loop_factory, debug=True)
+    assert log[-1] == ("client", (b"", "eof"))
+    expected = play_tls(script, asyncio.SelectorEventLoop, native=False, debug=True)
+    assert all(note in expected for note in log)

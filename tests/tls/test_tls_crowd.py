@@ -1,0 +1,165 @@
+"""Crowds: silent clients, floods of half-open handshakes, and real clients in the midst of them.
+
+Rules of this file: like test_tls_handshake. Memory is counted in blocks of CPython's allocator and
+in objects; what OpenSSL holds, in sessions that exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+
+import pytest
+from support.connection import LoopFactory
+from support.core import Client, crowd_of, run, until
+from support.tls import no_session_left
+from support.tls_core import client_hello, talk, tls_listening
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+SILENT = 1000
+
+
+@pytest.mark.parametrize("first", [b"", b"\x16"], ids=["silent", "one-byte"])
+def test_a_thousand_clients_that_say_nothing(loop_factory: LoopFactory, first: bytes) -> None:
+    """A silent one costs no object at all; a real client is served among them."""
+
+    async def main() -> None:
+        async with tls_listening(lazy=True, handshakes=SILENT * 2) as listener:
+            await talk(listener.address)
+            await listener.empty()
+            listener.protocols.clear()
+            with contextlib.ExitStack() as stack:
+                sockets = [stack.enter_context(socket.socket()) for _ in range(SILENT)]
+                before = sys.getallocatedblocks()
+                for i, sock in enumerate(sockets):
+                    sock.connect(listener.address)
+                    if first:
+                        sock.send(first)
+                    if i % 100 == 0:
+                        await asyncio.sleep(0)
+                await until(lambda: listener.acceptor.connections == SILENT)
+                if first:
+                    await until(lambda: listener.settings.in_progress == SILENT)
+                    assert listener.transports() == SILENT
+                else:
+                    assert sys.getallocatedblocks() - before < SILENT // 2
+                    assert listener.transports() == 0
+                    assert listener.settings.in_progress == 0
+                assert listener.protocols == []
+                await asyncio.gather(*(talk(listener.address) for _ in range(5)))
+            await listener.empty()
+
+    with no_session_left():
+        run(loop_factory, main)
+
+
+def test_eager_silent_clients_have_no_session(loop_factory: LoopFactory) -> None:
+    """asyncio's factory is called at accept; OpenSSL's side is made at the first byte."""
+
+    async def main() -> None:
+        async with tls_listening() as listener:
+            await talk(listener.address)
+            await listener.empty()
+            async with crowd_of(listener, 100):
+                await until(lambda: listener.acceptor.connections == 100)
+                assert len(listener.protocols) == 101
+                assert all(protocol.transport is None for protocol in listener.protocols[1:])
+                assert listener.settings.in_progress == 0
+            await listener.empty()
+            assert all(protocol.transport is None for protocol in listener.protocols[1:])
+
+    with no_session_left():
+        run(loop_factory, main)
+
+
+@pytest.mark.parametrize("said", ["one byte", "half", "hello"])
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_the_bound_on_handshakes(loop_factory: LoopFactory, said: str, lazy: bool) -> None:
+    """The oldest makes room, so that who shakes hands now is served; the bound is never passed."""
+    hello = client_hello()
+    words = {"one byte": hello[:1], "half": hello[:200], "hello": hello}[said]
+
+    async def main() -> None:
+        async with tls_listening(handshakes=10, lazy=lazy) as listener:
+            settings = listener.settings
+            async with crowd_of(listener, 10, first=words) as oldest:
+                await until(lambda: settings.in_progress == 10)
+                assert listener.count("handshake_failures") == 0
+                async with crowd_of(listener, 5, first=words):
+                    await until(lambda: listener.count("handshake_failures") == 5)
+                    assert settings.in_progress == 10
+                    for client in oldest[:5]:
+                        # What the server said before, or an alert; and then the end.
+                        with contextlib.suppress(ConnectionResetError):
+                            await client.everything()
+                    for client in oldest[5:]:
+                        answer = client.at_hand()
+                        assert answer != b""
+                    await talk(listener.address)
+                    assert listener.acceptor.connections <= 10 + 1
+            await listener.empty()
+
+    with no_session_left():
+        run(loop_factory, main)
+
+
+def test_real_clients_in_a_flood(loop_factory: LoopFactory) -> None:
+    """While half-open handshakes come faster than they time out, everybody else is served."""
+    hello = client_hello()
+
+    async def main() -> None:
+        async with tls_listening(handshakes=20) as listener:
+            flooding = True
+            sent = 0
+
+            async def flood() -> None:
+                nonlocal sent
+                held: list[Client] = []
+                try:
+                    while flooding:
+                        held.append(await listener.connect(first=hello[:300]))
+                        sent += 1
+                        assert listener.settings.in_progress <= 20
+                        if len(held) > 100:
+                            held.pop(0).close()
+                finally:
+                    for client in held:
+                        client.close()
+
+            floods = [asyncio.create_task(flood()) for _ in range(3)]
+            await until(lambda: listener.settings.in_progress == 20)
+            for _ in range(15):
+                # Its handshake begins and ends between two of theirs, or is the victim of
+                # twenty newer ones: then it comes again, as clients do.
+                for _attempt in range(10):
+                    with contextlib.suppress(OSError):
+                        await talk(listener.address)
+                        break
+                else:
+                    raise AssertionError("starved")
+            flooding = False
+            await asyncio.gather(*floods)
+            assert sent > 40
+            await listener.empty()
+
+    run(loop_factory, main)
+
+
+def test_handshakes_at_the_limit_of_places(loop_factory: LoopFactory) -> None:
+    """A place is held from accept, through the handshake, and given back however it ends."""
+
+    async def main() -> None:
+        async with tls_listening(limit=5, handshakes=3) as listener:
+            for _ in range(4):
+                async with crowd_of(listener, 5, first=client_hello()[:100]):
+                    # Half of the places at most.
+                    await until(lambda: listener.count("handshake_failures") % 5 == 3)
+                    await until(lambda: listener.acceptor.held == 2)
+                await listener.empty()
+            assert listener.count("handshake_failures") == 20
+            await talk(listener.address)
+
+    run(loop_factory, main)

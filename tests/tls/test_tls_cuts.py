@@ -1,0 +1,222 @@
+"""A client's bytes cut at every position: delivered in two, one by one, or not to the end.
+
+Rules of this file: what a client sends is two flights of the handshake, then a record of data and
+a close_notify; a position is an index into all of it. At every one of them the client goes on,
+closes or resets; afterwards no slot, no place, no transport is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+import pytest
+from support.connection import LoopFactory
+from support.core import Client, run
+from support.tls import kind_of_api, no_session_left
+from support.tls_certificates import HOST, client_context
+from support.tls_core import TlsListener, tls_listening
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+WORD = b"the word"
+#: Clients at the same time.
+BATCH = 40
+#: Places: those of clients that are gone come back some time later.
+LIMIT = 2000
+#: Turns of the loop in which the server takes what was sent.
+TURNS = 4
+
+both_versions = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+class Witness(asyncio.Protocol):
+    """Notes everything."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.notes.append("made")
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def eof_received(self) -> None:
+        self.notes.append("eof")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.notes.append("lost")
+
+
+class Talker:
+    """A client that is OpenSSL between two buffers, and a socket."""
+
+    def __init__(self, client: Client, context: ssl.SSLContext) -> None:
+        self.client = client
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)
+
+    async def flights(self) -> AsyncIterator[bytes]:
+        """Yield what this client sends between two answers; at last its words and its end."""
+        done = False
+        while not done:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.tls.do_handshake()
+                done = True
+            if done:
+                self.tls.write(WORD)
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    self.tls.unwrap()
+            if self.outgoing.pending:
+                yield self.outgoing.read()
+            else:
+                self.incoming.write(await self.client.receive())
+
+    async def farewell(self) -> None:
+        """Wait for the server's close_notify and its end of TCP."""
+        while data := await self.client.receive():
+            self.incoming.write(data)
+        # The server has answered: shutdown is complete.
+        self.tls.unwrap()
+
+
+async def turns() -> None:
+    """Let the server take what was sent."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+async def cut_once(listener: TlsListener, context: ssl.SSLContext, position: int) -> None:
+    """Pause at a position, then go on to the end."""
+    client = await listener.connect()
+    talker = Talker(client, context)
+    async for flight in talker.flights():
+        for part in (flight[: max(position, 0)], flight[max(position, 0) :]):
+            if part:
+                await client.send(part)
+                await turns()
+        position -= len(flight)
+    await talker.farewell()
+    client.close()
+
+
+async def cut_off(
+    listener: TlsListener, context: ssl.SSLContext, position: int, ending: str
+) -> None:
+    """Close or reset at a position."""
+    client = await listener.connect()
+    async for flight in Talker(client, context).flights():
+        await client.send(flight[:position])
+        position -= len(flight)
+        if position <= 0:
+            break
+    if ending == "reset at once":
+        client.reset()
+        return
+    await turns()
+    if ending == "reset":
+        client.reset()
+    else:
+        client.close()
+
+
+async def length(listener: TlsListener, context: ssl.SSLContext) -> int:
+    """Return how many bytes a client sends."""
+    client = await listener.connect()
+    talker = Talker(client, context)
+    total = 0
+    async for flight in talker.flights():
+        total += len(flight)
+        await client.send(flight)
+    await talker.farewell()
+    client.close()
+    return total
+
+
+async def for_all(positions: Iterable[int], work: Callable[[int], Awaitable[None]]) -> None:
+    """Do it for all, in batches."""
+    waiting = list(positions)
+    while waiting:
+        await asyncio.gather(*(work(position) for position in waiting[:BATCH]))
+        del waiting[:BATCH]
+
+
+@both_versions
+def test_byte_by_byte(loop_factory: LoopFactory, version: ssl.TLSVersion) -> None:
+    async def main() -> None:
+        context = client_context(version=version)
+        async with tls_listening(Witness) as listener:
+            client = await listener.connect()
+            talker = Talker(client, context)
+            async for flight in talker.flights():
+                for i in range(len(flight)):
+                    await client.send(flight[i : i + 1])
+                    await turns()
+            await talker.farewell()
+            client.close()
+            await listener.empty()
+            (protocol,) = listener.protocols
+            assert protocol.notes == ["made", "eof", "lost"]
+            assert protocol.received == WORD
+            assert listener.count("handshake_failures") == listener.count("truncated") == 0
+
+    with no_session_left():
+        run(loop_factory, main)
+
+
+@both_versions
+@pytest.mark.parametrize("kind", ["socket", "memory"])
+def test_in_two_parts(version: ssl.TLSVersion, kind: str) -> None:
+    async def main() -> None:
+        context = client_context(version=version)
+        async with tls_listening(Witness) as listener:
+            total = await length(listener, context)
+            positions = range(1, total, 1 if kind == "socket" else 7)
+            await for_all(positions, lambda position: cut_once(listener, context, position))
+            await listener.empty()
+            assert len(listener.protocols) == len(positions) + 1
+            for protocol in listener.protocols:
+                assert protocol.notes == ["made", "eof", "lost"]
+                assert protocol.received == WORD
+            assert listener.count("handshake_failures") == listener.count("truncated") == 0
+
+    with no_session_left(), kind_of_api(kind):
+        run(asyncio.SelectorEventLoop, main)
+
+
+@both_versions
+@pytest.mark.parametrize("ending", ["close", "reset", "reset at once"])
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_cut_off(
+    loop_factory: LoopFactory, version: ssl.TLSVersion, ending: str, lazy: bool
+) -> None:
+    async def main() -> None:
+        context = client_context(version=version)
+        async with tls_listening(Witness, limit=LIMIT, lazy=lazy) as listener:
+            total = await length(listener, context)
+            await listener.empty()
+            made = len(listener.protocols)
+            # All of them once; the variants, which differ in few instructions, by samples.
+            positions = range(0, total, 1 if ending == "close" and not lazy else 3)
+            await for_all(positions, lambda position: cut_off(listener, context, position, ending))
+            await listener.empty()
+            assert listener.count("accepted") == len(positions) + 1
+            for protocol in listener.protocols[made:]:
+                # Either it never heard of the connection, or it heard of its end, once.
+                assert protocol.notes in ([], ["made", "lost"], ["made", "eof", "lost"])
+                assert WORD.startswith(protocol.received)
+            shaken = sum(bool(protocol.notes) for protocol in listener.protocols)
+            failed = listener.count("handshake_failures")
+            if lazy:
+                assert shaken + failed <= len(positions) + 1
+            elif ending != "reset at once":
+                # A client that came and went without a word is no failure.
+                assert len(positions) <= shaken + failed <= len(positions) + 1
+            assert failed > len(positions) // 4
+
+    with no_session_left():
+        run(loop_factory, main)

@@ -1,0 +1,115 @@
+"""Where the functions of OpenSSL are found, what is believed of them, and what serves without.
+
+Rules of this file: each case is a Python of its own, because what is found holds for a process.
+`hide` makes an interpreter look like one that has `_ssl` built in.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+
+PRELUDE = """
+import _ssl, ctypes, os, shutil, sys
+
+def library():
+    return next(line.split()[-1] for line in open("/proc/self/maps") if "/libssl.so" in line)
+
+def hide():
+    del _ssl.__file__
+
+def show(path):
+    ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+"""
+
+#: Echoes over TLS, with a client of asyncio's own.
+SERVE = """
+import asyncio
+import fastlisten
+from fastlisten._tls import calls_openssl
+from support.tls_certificates import HOST, client_context, server_context
+
+async def echo(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
+
+def protocol():
+    return asyncio.StreamReaderProtocol(asyncio.StreamReader(), echo)
+
+async def main():
+    server = await fastlisten.create_server(protocol, "127.0.0.1", 0, ssl=server_context())
+    async with server:
+        reader, writer = await asyncio.open_connection(
+            *server.sockets[0].getsockname(), ssl=client_context(), server_hostname=HOST)
+        words = bytes(range(256)) * 4000
+        writer.write(words)
+        assert await reader.readexactly(len(words)) == words
+        writer.close()
+        await writer.wait_closed()
+
+print(calls_openssl())
+asyncio.run(main())
+print("served")
+"""
+
+
+def run(preparation: str, *arguments: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRELUDE + preparation + SERVE, *arguments],
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def built_in() -> bool:
+    return "_ssl" in sys.builtin_module_names
+
+
+needs_module = pytest.mark.skipif(built_in(), reason="this interpreter has _ssl built in")
+
+
+@needs_module
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="its objects have another layout"
+)
+def test_what_the_module_is_linked_with() -> None:
+    """So it is on every CPython that the package is made for, from 3.11 to 3.15."""
+    assert run("") == ["True", "served"]
+
+
+@needs_module
+def test_what_the_interpreter_is_linked_with() -> None:
+    assert run("path = library(); hide(); show(path)") == ["True", "served"]
+
+
+@needs_module
+def test_nothing_that_shows() -> None:
+    """As where OpenSSL is a static part of the interpreter."""
+    assert run("hide()") == ["False", "served"]
+
+
+@needs_module
+def test_the_openssl_of_somebody_else(tmp_path: Path) -> None:
+    """The same version, loaded a second time: sessions of one are nothing to the other."""
+    copy = tmp_path / "libssl.so.other"
+    code = f"path = library(); hide(); shutil.copy(path, {str(copy)!r}); show({str(copy)!r})\n"
+    assert run(code) == ["False", "served"]
+
+
+@needs_module
+def test_a_python_that_is_not_known() -> None:
+    later = "import fastlisten; sys.version_info = (3, 99, 0, 'final', 0)\n"
+    back = "from fastlisten._tls import calls_openssl; calls_openssl()\nsys.version_info = was\n"
+    assert run("was = sys.version_info\n" + later + back) == ["False", "served"]

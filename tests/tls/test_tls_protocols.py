@@ -1,0 +1,106 @@
+"""Which protocol over TLS is called: set_protocol, and protocols with a buffer of their own.
+
+Rules of this file: as in test_tls_transport.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.connection import Hook, LoopFactory, numbers
+from support.tls import (
+    WAY_NAMES,
+    WAYS,
+    TlsBuffered,
+    TlsRecorder,
+    TlsWorld,
+    play_tls,
+    same_tls,
+)
+
+pytestmark = [
+    pytest.mark.usefixtures("descriptors_back"),
+    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+]
+
+
+def test_set_protocol_in_the_stream(loop_factory: LoopFactory, kind: str) -> None:
+    """Every callback goes to the protocol of the moment, from the next one on."""
+
+    async def script(world: TlsWorld) -> None:
+        second = TlsRecorder(world, name="second ")
+        third = TlsBuffered(world, name="third ", size=64)
+        fourth = TlsRecorder(world, name="fourth ")
+
+        def change(protocol: Any, data: bytes) -> None:
+            protocol.transport.set_protocol(second)
+            world.note("get_protocol", protocol.transport.get_protocol() is second)
+
+        await world.serve(lambda: TlsRecorder(world, {"data_received": change}))
+        client, transport = await world.made()
+        await client.send(b"for the first")
+        await world.until("data_received")
+        await client.send(b"for the second")
+        await world.until("second data_received")
+        transport.set_protocol(third)
+        await client.send(b"for the third")
+        await world.until("third buffer_updated")
+        transport.set_protocol(fourth)
+        await client.send(b"for the fourth")
+        await world.until("fourth data_received")
+        await client.notify()
+        await world.until("fourth connection_lost")
+
+    same_tls(script, loop_factory, kind=kind)
+
+
+def test_set_protocol_after_close(loop_factory: LoopFactory, kind: str) -> None:
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: TlsRecorder(world))
+        client, transport = await world.made()
+        transport.close()
+        transport.set_protocol(TlsRecorder(world, name="second "))
+        world.note("client", await client.rest())
+        await client.notify()
+        await world.until("second connection_lost")
+
+    same_tls(script, loop_factory, kind=kind)
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000, 100_000])
+def test_a_buffered_protocol(loop_factory: LoopFactory, kind: str, size: int) -> None:
+    """All that was decrypted arrives in order, however small the buffer, and then the end."""
+    sent = numbers(min(30_000, size * 600))
+
+    async def script(world: TlsWorld) -> None:
+        received = bytearray()
+        updates: Hook = lambda p, n: received.extend(p.buffer[:n])  # noqa: E731
+        await world.serve(lambda: TlsBuffered(world, {"buffer_updated": updates}, size=size))
+        client, _ = await world.made()
+        # Many records in one segment, so that most of it waits inside OpenSSL.
+        await client.raw.send(
+            b"".join(client.sealed(sent[i : i + 997]) for i in range(0, len(sent), 997))
+        )
+        await world.until(lambda: len(received) >= len(sent))
+        await client.notify()
+        await world.until("connection_lost")
+        world.log[:] = [note for note in world.log if note[0] != "buffer_updated"]
+        world.note("received", bytes(received) == sent)
+
+    log = same_tls(script, loop_factory, kind=kind)
+    assert log[-1] == ("received", True)
+
+
+def test_an_empty_buffer(loop_factory: LoopFactory, kind: str) -> None:
+    """A protocol without room for input is in error; nothing spins."""
+
+    async def script(world: TlsWorld) -> None:
+        hooks: dict[str, Hook] = {"get_buffer": lambda p, hint: bytearray()}
+        await world.serve(lambda: TlsBuffered(world, hooks))
+        client = await world.join()
+        await client.send(b"abc")
+        await world.until("connection_lost")
+
+    log = play_tls(script, loop_factory, kind=kind)
+    assert [note[0] for note in log] == ["connection_made", "handler", "connection_lost"]

@@ -1,0 +1,132 @@
+"""Plaintext behind STARTTLS is never executed after the handshake (CVE-2011-0411).
+
+Rules of this file: as in support.tls_start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+
+import pytest
+from support.connection import LoopFactory
+from support.tls import (
+    WAY_NAMES,
+    WAYS,
+    TlsClient,
+    TlsWorld,
+    play_tls,
+)
+from support.tls_start import COMMAND, GO_AHEAD, Starter
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+on_all_ways = pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES)
+
+#: Plaintext that somebody on the way has put behind the command.
+INJECTED = b"NOOP\r\nEVIL\r\n"
+
+
+@pytest.mark.parametrize("cut", range(len(COMMAND + INJECTED) + 1))
+def test_injected_plaintext(cut: int) -> None:
+    """In one segment with the command or in a later one, cut anywhere: never received after it.
+
+    What came with the command's own segment the protocol has got before it asked for TLS, and it
+    must drop it; what came later is taken for TLS, and the handshake fails.
+    """
+    words = COMMAND + INJECTED
+
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: Starter(world), plain=True)
+        raw = await world.connect()
+        await world.until("connection_made")
+        protocol = world.transports[0].get_protocol()
+        if cut:
+            await raw.send(words[:cut])
+            await world.settle()
+        if cut < len(words):
+            await raw.send(words[cut:])
+        assert await raw.receive(len(GO_AHEAD)) == GO_AHEAD
+        world.note("plaintext", protocol.plaintext)
+        client = TlsClient(raw)
+        try:
+            await client.handshake()
+        except OSError:
+            world.note("no handshake")
+        else:
+            await client.send(b"hello")
+            await world.until("data_received")
+            await client.notify()
+        await world.until("connection_lost")
+        await world.nothing_left()
+
+    log = [n for n in play_tls(script, asyncio.SelectorEventLoop) if n[0] != "connection_made"]
+    received = [note[2] for note in log if note[0] == "data_received"]
+    if cut < len(COMMAND) or cut == len(words):
+        assert received == [b"hello"]
+        assert ("plaintext", words) in log
+    else:
+        assert received == []
+        assert ("plaintext", words[:cut]) in log
+        assert ("no handshake",) in log
+        assert any(note[0] == "failed" and note[1].startswith("SSLError") for note in log)
+
+
+@on_all_ways
+@pytest.mark.parametrize("paused", [False, True], ids=["at-once", "paused-before"])
+def test_plaintext_that_is_there_before_the_call(
+    loop_factory: LoopFactory, kind: str, paused: bool
+) -> None:
+    """A protocol that pauses reading before its go-ahead has nothing else to do."""
+
+    async def script(world: TlsWorld) -> None:
+        class Later(Starter):
+            def start(self) -> None:
+                if paused:
+                    self.transport.pause_reading()
+                    world.loop.call_later(0.02, super().start)
+                else:
+                    super().start()
+
+        await world.serve(lambda: Later(world), plain=True)
+        client = await world.connect()
+        await client.send(COMMAND)
+        await world.settle()
+        await client.send(INJECTED)
+        assert await client.receive(len(GO_AHEAD)) == GO_AHEAD
+        with contextlib.suppress(OSError):
+            await TlsClient(client).handshake()
+        await world.until("connection_lost")
+        world.note("failures", world.server.statistics()["handshake_failures"])
+        await world.nothing_left()
+
+    log = play_tls(script, loop_factory, kind=kind)
+    assert sorted(note[0] for note in log) == [
+        "connection_lost",
+        "connection_made",
+        "failed",
+        "failures",
+    ]
+    assert log[-1] == ("failures", 1)
+
+
+@on_all_ways
+def test_a_client_hello_that_comes_early(loop_factory: LoopFactory, kind: str) -> None:
+    """A client that does not wait for the go-ahead but for the segment's end does no harm."""
+
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: Starter(world), plain=True)
+        raw = await world.connect()
+        client = TlsClient(raw)
+        with pytest.raises(ssl.SSLWantReadError):
+            client.tls.do_handshake()
+        await raw.send(COMMAND)
+        await world.settle()
+        await client.flush()
+        assert await raw.receive(len(GO_AHEAD)) == GO_AHEAD
+        await client.handshake()
+        await client.send(b"hello")
+        await world.until("data_received")
+
+    assert play_tls(script, loop_factory, kind=kind)[-1] == ("data_received", "bytes", b"hello")
