@@ -26,7 +26,7 @@ from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import messages as smtp_messages
 from fastlisten.handlers.smtp.engine.engine import Engine, Limits
 from fastlisten.handlers.smtp.engine.events import Content, Mail, Recipient
-from fastlisten.mail.delivery import PostOffice
+from fastlisten.mail.delivery.post_office import PostOffice
 
 ROUNDS = 15
 SESSIONS = 500

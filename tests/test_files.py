@@ -23,7 +23,7 @@ from fastlisten.config import load, loads
 from fastlisten.errors import ConfigurationError
 from fastlisten.files import read_file, read_stream
 from fastlisten.handlers.base import SettingError
-from fastlisten.mail.accounts_reader import Accounts
+from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.relay.relay import Relay, RelaySettings
 from fastlisten.runtime.tls.certificates import Certificates
 from fastlisten.runtime.tls.pem import PemError, read_source

@@ -17,10 +17,10 @@ from typing import TextIO
 
 from fastlisten.cli import account_file
 from fastlisten.errors import ConfigurationError, FastlistenError
-from fastlisten.mail import passwords
-from fastlisten.mail.accounts import Account, Roster, parse_alias, read_accounts
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.accounts.passwords import generate
+from fastlisten.mail.accounts.roster import Account, Roster, parse_alias, read_accounts
 from fastlisten.mail.address import AddressError, parse_mailbox
-from fastlisten.mail.passwords import generate
 
 __all__ = [
     "PasswordError",

@@ -19,7 +19,7 @@ import tomli
 
 from fastlisten.cli.rewrite import rewrite
 from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.mail.accounts import Account, Roster, read_accounts
+from fastlisten.mail.accounts.roster import Account, Roster, read_accounts
 from fastlisten.mail.address import parse_mailbox
 
 __all__ = ["add_account", "add_alias", "change", "remove_account", "set_password"]

@@ -11,9 +11,9 @@ file at the same moment, in place (`cp`, many editors) or by a rename of their o
     it is another file when ours takes its      the two are exchanged again
     place
 
-Then what stands there is edited anew. The second and the third need a read lease (leases.py); who
-gets none (not the owner, a network filesystem) waits until the file has been at rest, and sees only
-what has been written.
+Then what stands there is edited anew. The second and the third need a read lease
+(file_leases.py); who gets none (not the owner, a network filesystem) waits until the file has been
+at rest, and sees only what has been written.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastlisten.files import check_regular
-from fastlisten.mail import leases
-from fastlisten.mail.accounts_reader import QUIET
-from fastlisten.mail.spool import sync_directory, write_all
+from fastlisten.mail.accounts import file_leases
+from fastlisten.mail.accounts.accounts_file import QUIET
+from fastlisten.mail.maildir.spool import sync_directory, write_all
 
 __all__ = ["PATIENCE", "PATIENCE_WITH_OURS", "rewrite"]
 
@@ -111,13 +111,13 @@ def _attempt(path: Path, read: Callable[[Path], bytes], edit: Callable[[bytes], 
     try:  # closing it gives the lease back
         found = os.fstat(fd)
         check_regular(found)
-        lease = leases.take(fd)
+        lease = file_leases.take(fd)
         if lease is False:
             raise _MeanwhileError
         if lease is None and 0 <= time.time() - found.st_mtime < QUIET:
             raise _MeanwhileError  # who is writing it cannot be known
         data = edit(read(path))
-        if not _is(path, found) or _changed(fd, found) or (lease and leases.wanted(fd)):
+        if not _is(path, found) or _changed(fd, found) or (lease and file_leases.wanted(fd)):
             raise _MeanwhileError
         _put(path, data, fd, lease=bool(lease))
     finally:
@@ -184,7 +184,7 @@ def _exchange(new: Path, path: Path, old: int, lease: bool) -> None:
         os.rename(new, path)
         return
     # Whoever came between has written, or holds, the file that has our temporary name now.
-    if not _is(new, found) or _changed(old, found) or (lease and leases.wanted(old)):
+    if not _is(new, found) or _changed(old, found) or (lease and file_leases.wanted(old)):
         _swap(new, path)
         raise _MeanwhileError
 

@@ -21,7 +21,7 @@ from fastlisten.cli.signals import Signals
 from fastlisten.config import Config, ListenerSettings, default_config
 from fastlisten.errors import ConfigurationError, FastlistenError, StartError
 from fastlisten.log_events import log, log_fault
-from fastlisten.mail import passwords
+from fastlisten.mail.accounts import passwords
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.make_handler import make_handler
 from fastlisten.runtime.server import Server, StoppedError

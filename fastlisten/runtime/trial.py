@@ -10,8 +10,8 @@ from fastlisten.config import Config, ListenerSettings
 from fastlisten.config.text import quote
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import SettingError
-from fastlisten.mail.accounts import Roster, read_accounts
-from fastlisten.mail.accounts_reader import parse_file
+from fastlisten.mail.accounts.accounts_file import parse_file
+from fastlisten.mail.accounts.roster import Roster, read_accounts
 from fastlisten.mail.relay.relay import Relay, relay_of
 from fastlisten.runtime.make_handler import unusable
 

@@ -20,7 +20,7 @@ from support.config import listener_table
 from test_config_properties import configurations
 
 from fastlisten.cli.main import main
-from fastlisten.mail.accounts_reader import Accounts
+from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.runtime.sockets.unix_files import group_id, user_id
 
 QUICK = settings(

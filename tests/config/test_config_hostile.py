@@ -27,7 +27,7 @@ from fastlisten.config.protocols import PROTOCOLS
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.suggest import likely
 from fastlisten.errors import ConfigurationError
-from fastlisten.mail.accounts import Roster
+from fastlisten.mail.accounts.roster import Roster
 
 LISTENER = listener_table("it", "")
 

@@ -17,7 +17,7 @@ from support.serving import until
 
 from fastlisten.cli import rewrite
 from fastlisten.cli.account import add, list_accounts, passwd
-from fastlisten.mail import leases
+from fastlisten.mail.accounts import file_leases
 
 
 def run(function: object, *arguments: object) -> tuple[int, str, str]:
@@ -230,7 +230,7 @@ def test_a_writer_who_opens_the_file_at_the_last_moment(
         if lease and not writers:
             writers.append(threading.Thread(target=write))
             writers[0].start()
-            until(lambda: leases.wanted(old), "the writer")
+            until(lambda: file_leases.wanted(old), "the writer")
         exchange(new, there, old, lease)
 
     monkeypatch.setattr(rewrite, "_exchange", late)

@@ -16,8 +16,8 @@ from support.mail import cheap_hash
 from fastlisten.cli import account
 from fastlisten.cli.account_file import add_account, add_alias, remove_account, set_password
 from fastlisten.errors import ConfigurationError
-from fastlisten.mail import passwords
-from fastlisten.mail.accounts import Roster
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.accounts.roster import Roster
 
 OLD, NEW = cheap_hash("old"), cheap_hash("new")
 

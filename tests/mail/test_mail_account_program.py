@@ -19,7 +19,7 @@ from support.serving import PATIENCE, clean_environment
 from fastlisten.cli import serve
 from fastlisten.cli.main import main
 from fastlisten.config import default_config
-from fastlisten.mail import passwords
+from fastlisten.mail.accounts import passwords
 
 NOBODY = "(no password: nobody can log in)"
 

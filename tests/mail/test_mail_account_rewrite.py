@@ -20,8 +20,8 @@ import pytest
 from support.smtp_harness import settle
 
 from fastlisten.cli import account, rewrite
-from fastlisten.mail import leases
-from fastlisten.mail.accounts import Roster
+from fastlisten.mail.accounts import file_leases
+from fastlisten.mail.accounts.roster import Roster
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 EXTERNAL = pytest.mark.external
@@ -289,7 +289,7 @@ def test_a_writer_without_end_is_an_error(place: Path, monkeypatch: pytest.Monke
 def test_without_leases_a_change_is_seen(
     place: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "take", lambda fd: None)
+    monkeypatch.setattr(file_leases, "take", lambda fd: None)
     monkeypatch.setattr(rewrite, "_swap", lambda one, other: False)
     os.utime(place, (1, 1))
     target = place if how == "in place" else place.with_name("other")
@@ -307,7 +307,7 @@ def test_without_leases_a_change_is_seen(
 def test_without_leases_it_is_left_at_rest_first(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "take", lambda fd: None)
+    monkeypatch.setattr(file_leases, "take", lambda fd: None)
     monkeypatch.setattr(rewrite, "PATIENCE", 0)
     assert add(place)[0] == 1
     os.utime(place, (1, 1))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.mail.accounts import Account, Roster
+from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.address import Mailbox, parse_mailbox
 
 #: What "secret" is with 8 KiB and one pass.

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.mail import cheap_hash, write_accounts
 
-from fastlisten.mail import accounts_reader
-from fastlisten.mail.accounts import Roster, read_accounts
-from fastlisten.mail.accounts_reader import LONGEST, QUIET, Accounts
+from fastlisten.mail.accounts import accounts_file
+from fastlisten.mail.accounts.accounts_file import LONGEST, QUIET, Accounts
+from fastlisten.mail.accounts.roster import Roster, read_accounts
 from fastlisten.mail.address import parse_mailbox
 
 A, B, C = (f'[account."{name}@example.org"]\n' for name in "abc")
@@ -248,7 +248,7 @@ def test_a_change_while_it_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) 
 
     site.path.write_text(A + C)
     with monkeypatch.context() as patch:
-        patch.setattr(accounts_reader, "read_accounts", read)
+        patch.setattr(accounts_file, "read_accounts", read)
         site.accounts.reload()
     roster = site.accounts.roster
     assert roster is not None

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from fastlisten.mail.maildir import Maildir
-from fastlisten.mail.spool import STALE_AFTER, Spool
+from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.maildir.spool import STALE_AFTER, Spool
 
 #: Delivers to three in a child for every number of system calls after which it is killed, until
 #: one child gets to the end. Says what became of each.
 PROGRAM = """
 import itertools, os, signal, sys
-from fastlisten.mail.draft import Draft
-from fastlisten.mail.maildir import Maildir
-from fastlisten.mail.spool import Spool
+from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.maildir.spool import Spool
 root, spooled, independent = sys.argv[1], sys.argv[2] == "spool", sys.argv[3] == "independent"
 CALLS = ("open", "write", "fsync", "link", "rename", "unlink", "close", "mkdir")
 def deliver(place, last):

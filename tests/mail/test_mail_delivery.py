@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from support.smtp_harness import ENVELOPE, body_of, codes, serve
 
-from fastlisten.mail.accounts import Account
-from fastlisten.mail.delivery import Letter, PostOffice
-from fastlisten.mail.letter import SPOOL_SIZE
-from fastlisten.mail.maildir import Maildir
-from fastlisten.mail.spool import STALE_AFTER, Spool, unique_name
+from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.delivery.delivery import SPOOL_SIZE
+from fastlisten.mail.delivery.post_office import Letter, PostOffice
+from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.maildir.spool import STALE_AFTER, Spool, unique_name
 
 ALICE, BOB = Account("alice@example.org"), Account("bob@example.org")
 ONE = ENVELOPE + b"DATA\r\n"

@@ -14,9 +14,10 @@ import pytest
 from support.mail import cheap_hash
 
 from fastlisten.cli.main import main
-from fastlisten.mail import accounts_reader, login_memory, logins, passwords, penalties
-from fastlisten.mail.accounts import Roster
-from fastlisten.mail.spool import STALE_AFTER
+from fastlisten.mail.accounts import accounts_file, passwords
+from fastlisten.mail.accounts.roster import Roster
+from fastlisten.mail.logins import login_cache, logins, penalties
+from fastlisten.mail.maildir.spool import STALE_AFTER
 
 PAGE = (Path(__file__).parents[2] / "docs" / "accounts.md").read_text("utf-8")
 
@@ -69,9 +70,9 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         f"at most {passwords.MAX_PASSWORD} octets",
         f"after {STALE_AFTER // 3600} hours",
         f"fewest failures in the last {penalties.FORGOTTEN / 60:.0f} minutes",
-        {3600: "remembered for an hour"}[round(login_memory.LIFE)],
-        {2: "changed less than two seconds ago"}[round(accounts_reader.QUIET)],
-        {60: "trusted after a minute"}[round(accounts_reader.LONGEST)],
+        {3600: "remembered for an hour"}[round(login_cache.LIFE)],
+        {2: "changed less than two seconds ago"}[round(accounts_file.QUIET)],
+        {60: "trusted after a minute"}[round(accounts_file.LONGEST)],
     ],
 )
 def test_the_bounds_are_those(row: str) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support.smtp_harness import DIALOGUE, DONE, body_of, codes, serve
 
-from fastlisten.mail.accounts import Account
-from fastlisten.mail.delivery import Delivered, PostOffice
-from fastlisten.mail.letter import SPOOL_SIZE
+from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.delivery.delivery import SPOOL_SIZE
+from fastlisten.mail.delivery.post_office import Delivered, PostOffice
 
 ALICE, BOB = Account("alice@example.org"), Account("bob@example.org")
 

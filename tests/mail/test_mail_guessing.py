@@ -11,8 +11,8 @@ import pytest
 from support.relay import client_of, plain, serving
 from support.smtp_harness import Served, settle
 
-from fastlisten.mail import passwords
-from fastlisten.mail.penalties import FREE, Penalties
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.logins.penalties import FREE, Penalties
 
 GUESSERS = 12
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from fastlisten.mail import draft
-from fastlisten.mail.accounts import Account
-from fastlisten.mail.delivery import Letter, PostOffice
-from fastlisten.mail.draft import Draft
-from fastlisten.mail.letter import SPOOL_SIZE
-from fastlisten.mail.maildir import Maildir
-from fastlisten.mail.spool import Spool, unique_name, write_all
+from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.delivery import staged_message
+from fastlisten.mail.delivery.delivery import SPOOL_SIZE
+from fastlisten.mail.delivery.post_office import Letter, PostOffice
+from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.maildir.spool import Spool, unique_name, write_all
 
 ALICE, BOB, CAROL = (Account(f"{name}@example.org") for name in ("alice", "bob", "carol"))
 ALL = [ALICE, BOB, CAROL]
@@ -389,7 +389,7 @@ def test_a_disk_that_fills_up_is_left_for_the_next(
         if room < len(data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(draft, "write_all", fill)
+    monkeypatch.setattr(staged_message, "write_all", fill)
     one = Draft(boxes, "name", independent=True)
     content = [os.urandom(10_000) for _ in range(8)]
     for piece in content:

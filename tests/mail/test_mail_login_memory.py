@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 from support.mail import cheap_hash, write_accounts
 
-from fastlisten.mail import login_memory, passwords
-from fastlisten.mail import logins as module
-from fastlisten.mail.accounts_reader import Accounts
-from fastlisten.mail.login_memory import LIFE, Known, Memory
-from fastlisten.mail.login_queue import CrowdedError, Queue
-from fastlisten.mail.logins import AT_ONCE, Logins, LoginsBusyError
-from fastlisten.mail.penalties import FORGOTTEN, FREE, Penalties
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.accounts.accounts_file import Accounts
+from fastlisten.mail.logins import login_cache
+from fastlisten.mail.logins import logins as module
+from fastlisten.mail.logins.login_cache import LIFE, Known, Memory
+from fastlisten.mail.logins.logins import AT_ONCE, Logins, LoginsBusyError
+from fastlisten.mail.logins.penalties import FORGOTTEN, FREE, Penalties
+from fastlisten.mail.logins.verification_queue import CrowdedError, Queue
 
 HASH = cheap_hash("right")
 USERS = [f"user{number}@example.org" for number in range(30)]
@@ -123,7 +124,7 @@ def test_an_hour(logins: Logins, verifier: Verifier) -> None:
 
 
 def test_what_is_kept_is_bounded_and_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login_memory, "SIZE", 3)
+    monkeypatch.setattr(login_cache, "SIZE", 3)
     memory = Memory()
     keys = [memory.login(str(number), b"secret", HASH) for number in range(5)]
     for key in keys:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from support.mail import Held, cheap_hash, write_accounts
 
-from fastlisten.mail import logins as module
-from fastlisten.mail import passwords
-from fastlisten.mail.accounts_reader import Accounts
-from fastlisten.mail.delivery import PostOffice
-from fastlisten.mail.logins import AT_ONCE, Logins, LoginsBusyError
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.accounts.accounts_file import Accounts
+from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.logins import logins as module
+from fastlisten.mail.logins.logins import AT_ONCE, Logins, LoginsBusyError
 
 HASH = cheap_hash("sécret")
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from fastlisten.mail import spool
-from fastlisten.mail.draft import Draft
-from fastlisten.mail.maildir import Maildir
-from fastlisten.mail.spool import STALE_AFTER, unique_name
+from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.maildir import spool
+from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.maildir.spool import STALE_AFTER, unique_name
 
 
 def always() -> bool:
@@ -42,7 +42,7 @@ def test_names_are_unique_and_of_the_format() -> None:
 
 def test_names_of_forked_processes_differ() -> None:
     program = (
-        "import os\nfrom fastlisten.mail.maildir import unique_name\n"
+        "import os\nfrom fastlisten.mail.maildir.maildir import unique_name\n"
         "unique_name()\nchild = os.fork()\n"
         "os.write(1, (unique_name() + '\\n').encode())\n"
         "if child: os.waitpid(child, 0)\n"

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlisten.mail.draft import Draft
-from fastlisten.mail.folder_names import FolderNameError, directory_of, folder_of
-from fastlisten.mail.maildir import Maildir, unique_name
+from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.maildir.folder_names import FolderNameError, directory_of, folder_of
+from fastlisten.mail.maildir.maildir import Maildir, unique_name
 
 #: What text processing would not leave as it is.
 ODD = b"Subject: x\r\n\r\n.\r\n..\nbare\rFrom \x00\xff\xfe\r\n\x1a no end of line"
@@ -263,8 +263,8 @@ def test_any_directory_is_a_folder_or_none(text: str) -> None:
 
 WORKER = """
 import os, random, sys, time
-from fastlisten.mail.draft import Draft
-from fastlisten.mail.maildir import Maildir, unique_name
+from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.maildir.maildir import Maildir, unique_name
 path, role, seed, seconds = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
 chance, box = random.Random(seed), Maildir(path)
 end = time.monotonic() + seconds

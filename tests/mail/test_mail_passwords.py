@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.mail import cheap_hash
 
-from fastlisten.mail import passwords
-from fastlisten.mail.passwords import (
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.accounts.passwords import (
     MAX_PASSWORD,
     CannotVerifyError,
     Decoys,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.mail import run_virtually
 
-from fastlisten.mail import penalties
-from fastlisten.mail.penalties import FORGOTTEN, FREE, LoginsBusyError, Penalties, source_of
+from fastlisten.mail.logins import penalties
+from fastlisten.mail.logins.penalties import FORGOTTEN, FREE, LoginsBusyError, Penalties, source_of
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 

@@ -21,7 +21,7 @@ from support.relay import client_of as mail_client
 from support.serving import connect, on_loops, program, read_some, served, soon, until
 from support.smtp_harness import MAIL
 
-from fastlisten.mail.accounts_reader import Accounts
+from fastlisten.mail.accounts.accounts_file import Accounts
 
 CHALLENGE = base64.b64encode(b"<challenge>").decode()
 

@@ -19,9 +19,9 @@ from fastlisten.config import default_config, loads
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.mail import passwords
-from fastlisten.mail.accounts import Account
-from fastlisten.mail.logins import LoginsBusyError
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.logins.logins import LoginsBusyError
 from fastlisten.runtime.make_handler import make_handler
 
 OWN_MAIL = b"MAIL FROM:<alice@example.org>\r\n"

@@ -24,8 +24,8 @@ from pathlib import Path
 import pytest
 from support.smtp_harness import ACCOUNTS, body_of
 
-from fastlisten.mail.maildir import Maildir
-from fastlisten.mail.spool import STALE_AFTER
+from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.maildir.spool import STALE_AFTER
 
 NAMES = ("alice@example.org", "bob@example.org")
 

@@ -18,7 +18,7 @@ from support.smtp_harness import Served, settle
 from fastlisten.handlers.smtp import reports as smtp_reports
 from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
-from fastlisten.mail.dsn import Outcome, notice
+from fastlisten.mail.dsn.message import Outcome, notice
 
 TEXT = b"Subject: the message\r\nFrom: a\r\n\r\nbody\r\n.\r\n"
 ALICE = "alice@example.org"

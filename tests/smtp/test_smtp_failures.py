@@ -25,8 +25,9 @@ from support.smtp_harness import (
 )
 
 from fastlisten.handlers.smtp.connection import SmtpConnection
-from fastlisten.mail import draft, maildir
-from fastlisten.mail.spool import write_all
+from fastlisten.mail.delivery import staged_message
+from fastlisten.mail.maildir import maildir
+from fastlisten.mail.maildir.spool import write_all
 
 
 @pytest.fixture(params=SERVERS)
@@ -138,7 +139,7 @@ def test_a_fault_of_the_code_is_a_temporary_failure(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(draft.Draft, "commit", fail)
+        patch.setattr(staged_message.Draft, "commit", fail)
         assert codes(plain.say(DIALOGUE)) == [250, 250, 250, 354, 451, 221]
     assert plain.left_over() == []
     assert "ZeroDivisionError" in caplog.text
@@ -156,7 +157,7 @@ def test_a_spooling_failure_is_told_at_the_end(
             raise OSError(28, "No space left on device")
         real(fd, data)
 
-    monkeypatch.setattr(draft, "write_all", fail)
+    monkeypatch.setattr(staged_message, "write_all", fail)
     with plain.connect() as client:
         client.sendall(ENVELOPE + b"DATA\r\n")
         for _ in range(40):

@@ -23,9 +23,9 @@ from fastlisten.config import loads
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.base import HandlerSettings, SettingError
 from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
-from fastlisten.mail.accounts_reader import Accounts
+from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.address import Mailbox, parse_mailbox
-from fastlisten.mail.delivery import PostOffice
+from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.runtime.make_handler import make_handler
 
 TWO = """

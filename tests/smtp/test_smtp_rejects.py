@@ -204,7 +204,7 @@ def test_in_lmtp_each_reply_to_a_message_counts(
 @pytest.fixture
 def submission(tmp_path: Path) -> Iterator[Served]:
     pytest.importorskip("argon2")
-    from fastlisten.mail import passwords
+    from fastlisten.mail.accounts import passwords
 
     accounts = f'[account."alice@example.org"]\npassword = "{passwords.hash_password(PASSWORD)}"\n'
     with serve(tmp_path, accounts=accounts, tls="starttls", role="submission") as served:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from argon2.low_level import Type, hash_secret
 
-from fastlisten.mail import passwords
+from fastlisten.mail.accounts import passwords
 
 __all__ = ["Held", "cheap_hash", "run_virtually", "write_accounts"]
 

@@ -27,9 +27,9 @@ import uvloop
 
 from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
+from fastlisten.mail.relay.message_source import Octets
 from fastlisten.mail.relay.relay import Relay, RelaySettings
-from fastlisten.mail.relay.relay_replies import RelayRefused
-from fastlisten.mail.relay.source import Octets
+from fastlisten.mail.relay.relay_error import RelayRefused
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,

@@ -30,7 +30,7 @@ from fastlisten.handlers.smtp.journal import Journal
 from fastlisten.handlers.smtp.sasl import Credentials, Login, Plain, mechanism
 from fastlisten.handlers.smtp.transactions import Transactions
 from fastlisten.log_events import session_name
-from fastlisten.mail.logins import LoginsBusyError
+from fastlisten.mail.logins.logins import LoginsBusyError
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings

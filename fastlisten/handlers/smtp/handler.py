@@ -22,13 +22,13 @@ from fastlisten.handlers.smtp.reports import Reports
 from fastlisten.handlers.smtp.sasl import MECHANISMS
 from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
 from fastlisten.handlers.smtp.trace import Trace
-from fastlisten.mail import passwords
-from fastlisten.mail.delivery import PostOffice
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.relay.relay import Relay, relay_of
 
 if TYPE_CHECKING:
     from fastlisten.handlers.smtp.aiosmtpd.hosted import Hosted
-    from fastlisten.mail.accounts_reader import Accounts
+    from fastlisten.mail.accounts.accounts_file import Accounts
 
 __all__ = ["LmtpHandler", "SmtpHandler"]
 

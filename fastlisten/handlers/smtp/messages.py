@@ -31,15 +31,15 @@ from fastlisten.handlers.smtp.hops import Hops
 from fastlisten.handlers.smtp.reports import LARGEST_HEADER, header_of, outcomes, wanted
 from fastlisten.handlers.smtp.trace import return_path
 from fastlisten.log_events import address_text, log, log_fault, session_name
-from fastlisten.mail.accounts import Account
-from fastlisten.mail.delivery import Letter
-from fastlisten.mail.maildir import unique_name
-from fastlisten.mail.relay.relay_replies import RelayRefused
-from fastlisten.mail.relay.source import Source
+from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.delivery.post_office import Letter
+from fastlisten.mail.maildir.maildir import unique_name
+from fastlisten.mail.relay.message_source import Source
+from fastlisten.mail.relay.relay_error import RelayRefused
 
 if TYPE_CHECKING:
     from fastlisten.handlers.smtp.handler import SmtpHandler
-    from fastlisten.mail.relay.outgoing import Outgoing
+    from fastlisten.mail.relay.session import Outgoing
 
 __all__ = ["Messages"]
 

@@ -23,14 +23,14 @@ from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.handlers.smtp.trace import return_path
 from fastlisten.log_events import log
 from fastlisten.mail.address import Mailbox, parse_mailbox
-from fastlisten.mail.delivery import PostOffice
-from fastlisten.mail.dsn import Outcome, notice
+from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.dsn.message import Outcome, notice
+from fastlisten.mail.relay.message_source import Octets
 from fastlisten.mail.relay.relay import Relay
-from fastlisten.mail.relay.relay_replies import RelayRefused
-from fastlisten.mail.relay.source import Octets
+from fastlisten.mail.relay.relay_error import RelayRefused
 
 if TYPE_CHECKING:
-    from fastlisten.mail.relay.outgoing import Outgoing
+    from fastlisten.mail.relay.session import Outgoing
 
 __all__ = ["LARGEST_HEADER", "Reports", "header_of", "outcomes", "wanted"]
 

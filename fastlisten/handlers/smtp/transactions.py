@@ -10,7 +10,7 @@ notices, too.
     another domain                    the relay, if the client is authenticated and there is one;
                                       else 550 5.7.1. LMTP has no relay.
 
-As long as the accounts file may be half written, each 550 is a 451 (accounts_reader.py).
+As long as the accounts file may be half written, each 550 is a 451 (accounts_file.py).
 
 The relay is asked at RCPT, so that its refusals reach whom they concern.
 """
@@ -23,10 +23,10 @@ from collections.abc import Callable
 from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.messages import Messages
-from fastlisten.mail.accounts import Account, Roster
+from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.address import parse_mailbox
 from fastlisten.mail.relay.client import is_ours
-from fastlisten.mail.relay.relay_replies import TO_ONESELF, RelayRefused
+from fastlisten.mail.relay.relay_error import TO_ONESELF, RelayRefused
 
 __all__ = ["Transactions"]
 

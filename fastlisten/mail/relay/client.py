@@ -1,7 +1,7 @@
 """A connection to a server of SMTP, as its client: commands out, each reply in its turn.
 
 Rules of this file: the dialogue, TLS and AUTH; what a message needs and what a reply means for it
-is in outgoing.py.
+is in session.py.
 
 A reply counts only in its turn. What the server has said when it was not asked is never taken for
 the answer to the next command: before each command nothing may have come (`quiet`), and a reply
@@ -37,7 +37,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 from fastlisten.loop.deadline import Patience, finish_within
-from fastlisten.mail.relay.client_replies import Replies, Reply, Senseless, extensions_of
+from fastlisten.mail.relay.remote_replies import Replies, Reply, Senseless, extensions_of
 
 __all__ = ["Client", "Gone", "OutOfTurn", "Unexpected", "is_ours", "is_yes"]
 

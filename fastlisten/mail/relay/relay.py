@@ -1,6 +1,6 @@
 """The relay: where mail for others goes, and what is the same for all that goes there.
 
-Rules of this file: settings, TLS contexts and the bound on sessions; no SMTP (outgoing.py).
+Rules of this file: settings, TLS contexts and the bound on sessions; no SMTP (session.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastlisten.handlers.base import SettingError
 
 if TYPE_CHECKING:
     from fastlisten.handlers.smtp.engine.events import Transaction
-    from fastlisten.mail.relay.outgoing import Outgoing
+    from fastlisten.mail.relay.session import Outgoing
 
 __all__ = ["Relay", "RelaySettings", "relay_of"]
 
@@ -153,7 +153,7 @@ class Relay:
             transaction: whose foreign recipients are to be asked for.
             user: for whom; empty for ourselves.
         """
-        from fastlisten.mail.relay.outgoing import Outgoing
+        from fastlisten.mail.relay.session import Outgoing
 
         return Outgoing(self, transaction, user)
 

@@ -16,7 +16,7 @@ from fastlisten import testing
 from fastlisten.config import loads
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.mail.passwords import hash_password
+from fastlisten.mail.accounts.passwords import hash_password
 from fastlisten.runtime.server import Server
 
 HELLO, MAIL, RCPT = ENVELOPE

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlisten.mail.relay.client_replies import Replies, Reply, Senseless, extensions_of
+from fastlisten.mail.relay.remote_replies import Replies, Reply, Senseless, extensions_of
 
 
 def read(*pieces: bytes) -> list[Reply | str]:

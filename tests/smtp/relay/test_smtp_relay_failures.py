@@ -29,10 +29,10 @@ from support.smtp_harness import MAIL, Served, reset, settle
 
 from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
-from fastlisten.mail.relay import outgoing as smtp_outgoing
+from fastlisten.mail.relay import message_source as smtp_source
 from fastlisten.mail.relay import relay as smtp_relay
-from fastlisten.mail.relay import source as smtp_source
-from fastlisten.mail.relay.relay_replies import RelayRefused, quoted, refusal
+from fastlisten.mail.relay import session as smtp_outgoing
+from fastlisten.mail.relay.relay_error import RelayRefused, quoted, refusal
 
 LOCAL = "alice@example.org"
 MESSAGE = b"Subject: x\r\n\r\ntext\r\n.\r\n"

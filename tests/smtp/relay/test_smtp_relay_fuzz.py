@@ -14,10 +14,10 @@ from support.relay import FOREIGN
 
 from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
-from fastlisten.mail.relay import outgoing as smtp_outgoing
+from fastlisten.mail.relay import session as smtp_outgoing
+from fastlisten.mail.relay.message_source import Octets
 from fastlisten.mail.relay.relay import Relay, RelaySettings
-from fastlisten.mail.relay.relay_replies import RelayRefused, quoted, refusal
-from fastlisten.mail.relay.source import Octets
+from fastlisten.mail.relay.relay_error import RelayRefused, quoted, refusal
 
 REPLY = re.compile(rb"[45][0-9]{2} [45]\.[0-9]{1,3}\.[0-9]{1,3} [ -~]{0,400}\r\n\Z")
 

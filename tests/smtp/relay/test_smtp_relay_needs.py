@@ -16,7 +16,7 @@ from support.scripted_relay import Do, Script, hand_over, scripted
 from support.smtp_harness import settle
 
 from fastlisten.handlers.smtp.engine.events import Transaction
-from fastlisten.mail.relay.source import PIECE, Nature, Octets, _examine
+from fastlisten.mail.relay.message_source import PIECE, Nature, Octets, _examine
 
 LOCAL = "alice@example.org"
 ALL = ("8BITMIME", "SMTPUTF8", "SIZE 9999999", "BINARYMIME", "CHUNKING")

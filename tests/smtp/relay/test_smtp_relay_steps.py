@@ -97,14 +97,14 @@ def test_starttls_that_is_answered_otherwise(said: str, loop: str) -> None:
 
 @pytest.mark.parametrize("said", CLASSES)
 def test_quit_changes_nothing(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastlisten.mail.relay.outgoing._GOODBYE_TIMEOUT", 0.1)
+    monkeypatch.setattr("fastlisten.mail.relay.session._GOODBYE_TIMEOUT", 0.1)
     with scripted(Script({"QUIT": CLASSES[said]})) as relay:
         assert hand_over(relay, MESSAGE).message == b"250 queued as 4711"
         assert len(relay.kept) == 1
 
 
 def test_a_stop_does_not_wait_for_a_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastlisten.mail.relay.outgoing._GOODBYE_TIMEOUT", 15.0)
+    monkeypatch.setattr("fastlisten.mail.relay.session._GOODBYE_TIMEOUT", 15.0)
     monkeypatch.setattr("fastlisten.mail.relay.relay.LAST_GOODBYE", 0.05)
     waited: list[float | None] = []
     wait = asyncio.wait

@@ -25,9 +25,9 @@ from fastlisten.handlers.smtp.aiosmtpd.site import Authenticate, Site
 from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult, LoginPassword
 from fastlisten.handlers.smtp.journal import Journal
 from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
-from fastlisten.mail import passwords
-from fastlisten.mail.delivery import PostOffice
-from fastlisten.mail.logins import LoginsBusyError
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.logins.logins import LoginsBusyError
 
 __all__ = ["Hosted"]
 

@@ -3,10 +3,10 @@
 Rules of this file: the loop never hashes. An attempt passes these gates, in this order:
 
     the penalty of its address    penalties.py: waits, one at a time after failures
-    what is known                 login_memory.py: a login that was right within the last hour is
+    what is known                 login_cache.py:  a login that was right within the last hour is
                                   right again, and waits for nothing more
-    the queue of the process      login_queue.py: at most WAITING, those before others against whom
-                                  fewer failures speak, of their address and of the name
+    the queue of the process      verification_queue.py: at most WAITING; whose address and name
+                                  have the fewest failures is next
     a thread                      at most AT_ONCE, each takes the memory of one hash (64 MiB)
 
 The penalty comes first: what is known would answer guesses at no cost. In the thread every attempt
@@ -27,13 +27,13 @@ from concurrent.futures import Future
 from functools import partial
 
 from fastlisten.log_events import address_text, log
-from fastlisten.mail import passwords
-from fastlisten.mail.accounts import Account, Roster
-from fastlisten.mail.accounts_reader import Accounts
+from fastlisten.mail.accounts import passwords
+from fastlisten.mail.accounts.accounts_file import Accounts
+from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.address import AddressError, parse_mailbox
-from fastlisten.mail.login_memory import Known, Memory
-from fastlisten.mail.login_queue import CrowdedError, Queue
-from fastlisten.mail.penalties import LoginsBusyError, Penalties
+from fastlisten.mail.logins.login_cache import Known, Memory
+from fastlisten.mail.logins.penalties import LoginsBusyError, Penalties
+from fastlisten.mail.logins.verification_queue import CrowdedError, Queue
 
 __all__ = ["Logins", "LoginsBusyError"]
 

@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable
 
 from fastlisten.errors import FastlistenError
-from fastlisten.mail.events import call_on
+from fastlisten.mail.delivery.events import call_on
 
 __all__ = ["LoginsBusyError", "Penalties"]
 

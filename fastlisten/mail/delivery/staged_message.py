@@ -22,8 +22,8 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 
-from fastlisten.mail.maildir import Maildir
-from fastlisten.mail.spool import Spool, sync_directory, write_all
+from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.maildir.spool import Spool, sync_directory, write_all
 
 __all__ = ["Draft"]
 

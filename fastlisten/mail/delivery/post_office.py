@@ -18,13 +18,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
-from fastlisten.mail.accounts import Account
-from fastlisten.mail.accounts_reader import Accounts
-from fastlisten.mail.events import Delivered, Subscriptions, call_on
-from fastlisten.mail.letter import Letter
-from fastlisten.mail.logins import Logins
-from fastlisten.mail.maildir import Maildir
-from fastlisten.mail.spool import Spool, unique_name
+from fastlisten.mail.accounts.accounts_file import Accounts
+from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.delivery.delivery import Letter
+from fastlisten.mail.delivery.events import Delivered, Subscriptions, call_on
+from fastlisten.mail.logins.logins import Logins
+from fastlisten.mail.maildir.maildir import Maildir
+from fastlisten.mail.maildir.spool import Spool, unique_name
 
 __all__ = ["Delivered", "Letter", "PostOffice"]
 

@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.log_events import log
-from fastlisten.mail import leases
-from fastlisten.mail.accounts import Roster, Transition, read_accounts
+from fastlisten.mail.accounts import file_leases
+from fastlisten.mail.accounts.roster import Roster, Transition, read_accounts
 from fastlisten.mail.address import AddressError, parse_mailbox
 
 __all__ = ["LONGEST", "QUIET", "Accounts", "parse_file"]
@@ -192,7 +192,7 @@ class Accounts:
         """Whether somebody has the file open for writing, as far as that can be known."""
         fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
-            return leases.take(fd) is False
+            return file_leases.take(fd) is False
         finally:
             os.close(fd)
 

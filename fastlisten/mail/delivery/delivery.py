@@ -19,12 +19,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fastlisten.mail.accounts import Account
-from fastlisten.mail.draft import Draft
-from fastlisten.mail.events import Delivered, call_on
+from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.delivery.events import Delivered, call_on
+from fastlisten.mail.delivery.staged_message import Draft
 
 if TYPE_CHECKING:
-    from fastlisten.mail.delivery import PostOffice
+    from fastlisten.mail.delivery.post_office import PostOffice
 
 __all__ = ["SPOOL_SIZE", "Letter"]
 

@@ -6,7 +6,7 @@
 
 Rules of this file: what a text says, and how it is read; no loop. A `Roster` is what one version
 of the file says and never changes; a `Transition` is what can be said while a new version may be
-half written. Which of them is in force is accounts_reader.py's business.
+half written. Which of them is in force is accounts_file.py's business.
 
 Addresses are looked up exactly first, then without regard to case. The mailbox `postmaster` of
 every local domain and of the server's own name (where its notices come from), and the one without
@@ -27,8 +27,8 @@ from typing import Any, ClassVar
 
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.files import read_file
+from fastlisten.mail.accounts.passwords import read_parameters
 from fastlisten.mail.address import AddressError, Mailbox, parse_mailbox
-from fastlisten.mail.passwords import read_parameters
 from fastlisten.toml_text import TomlError, parse_toml
 
 __all__ = ["Account", "Roster", "Transition", "parse_alias", "read_accounts"]

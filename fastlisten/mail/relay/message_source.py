@@ -12,7 +12,7 @@ import errno
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from fastlisten.mail.relay.relay_replies import NOT_READ, RelayRefused
+from fastlisten.mail.relay.relay_error import NOT_READ, RelayRefused
 
 __all__ = ["Nature", "Octets", "Source", "nature", "pieces"]
 

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.log_events import log
 from fastlisten.mail.relay.client import Client, Gone, OutOfTurn, Unexpected, is_yes
-from fastlisten.mail.relay.client_replies import Reply, Senseless
-from fastlisten.mail.relay.relay_replies import (
+from fastlisten.mail.relay.message_source import Nature, Source, nature, pieces
+from fastlisten.mail.relay.relay_error import (
     LOST,
     NO_BINARY,
     NO_EIGHT_BITS,
@@ -45,7 +45,7 @@ from fastlisten.mail.relay.relay_replies import (
     quoted,
     refusal,
 )
-from fastlisten.mail.relay.source import Nature, Source, nature, pieces
+from fastlisten.mail.relay.remote_replies import Reply, Senseless
 
 if TYPE_CHECKING:
     from fastlisten.mail.relay.relay import Relay

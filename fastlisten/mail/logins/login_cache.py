@@ -22,7 +22,7 @@ import time
 import unicodedata
 from collections.abc import Callable
 
-from fastlisten.mail.penalties import FORGOTTEN
+from fastlisten.mail.logins.penalties import FORGOTTEN
 
 __all__ = ["LIFE", "Known", "Memory"]
 

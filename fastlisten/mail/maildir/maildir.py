@@ -1,9 +1,9 @@
 """Maildir++: the directories of one mailbox, its folders, and the messages in them.
 
 Rules of this file: plain blocking system calls, to be run in a worker thread; no knowledge of any
-protocol. How a message gets in is in draft.py. Several processes (and programs of others) may
-read, move and deliver at the same time: there are no locks, every change is one rename(2), and
-who finds a file gone looks where it has been moved to.
+protocol. How a message gets in is in delivery/staged_message.py. Several processes (and other
+people's programs) may read, move and deliver at the same time: there are no locks, every change is
+one rename(2), and who finds a file gone looks where it has been moved to.
 
     new/NAME            delivered, seen by no reader
     cur/NAME:2,FLAGS    taken over by a reader; FLAGS are letters in order: D F P R S T, a-z
@@ -22,8 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from fastlisten.mail.folder_names import directory_of, folder_of
-from fastlisten.mail.spool import Spool, make_directories, unique_name
+from fastlisten.mail.maildir.folder_names import directory_of, folder_of
+from fastlisten.mail.maildir.spool import Spool, make_directories, unique_name
 
 __all__ = ["Maildir", "Message", "unique_name"]
 

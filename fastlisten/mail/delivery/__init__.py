@@ -1,0 +1,28 @@
+"""Delivery: one interface to the maildirs for every protocol.
+
+    post_office       what all listeners of a process share: accounts, logins, maildirs, threads
+      delivery        one message on its way, driven from an event loop
+      staged_message  the same message as files in tmp/ and new/, driven by a thread
+    events            tells subscribers what has been delivered
+
+`PostOffice` and `Delivered` are imported when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastlisten.mail.delivery.events import Delivered
+    from fastlisten.mail.delivery.post_office import PostOffice
+
+__all__ = ["Delivered", "PostOffice"]
+
+_HOMES = {"Delivered": "events", "PostOffice": "post_office"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

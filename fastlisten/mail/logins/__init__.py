@@ -1,0 +1,1 @@
+"""Logins: passwords verified within bounds, and penalties for addresses that guess."""

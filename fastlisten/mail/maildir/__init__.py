@@ -1,0 +1,1 @@
+"""Maildirs: their directories, folders and messages, and the spool."""
