@@ -1,0 +1,295 @@
+"""Which module may import which: the floors of the package, and no circles.
+
+Rules of this file: the sources decide, read by tools/imports.py; imports inside functions and those
+for type checkers count like all others. What is not as it should be is listed with its reason, and
+an entry that is no longer needed fails. That the rules can fail is shown on small packages made up
+for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+import fastlisten
+from tools.imports import Import, circles, imports_of, modules_of
+
+PACKAGE = Path(fastlisten.__file__).parent
+IMPORTS = imports_of(PACKAGE)
+
+#: From the ground up. A room is a module or a package with all that is in it; it may import from
+#: the floors below its own, and within itself.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    (
+        "_system",
+        "addresses",
+        "errors",
+        "files",
+        "hostnames",
+        "log_events",
+        "option",
+        "private_files",
+        "toml_text",
+    ),
+    ("_arena",),
+    ("_core",),
+    ("_connection",),
+    ("_tls",),
+    ("loop",),
+    ("mail",),
+    ("handlers",),
+    ("config",),
+    ("runtime",),
+    ("management",),
+    ("cli", "testing"),
+    ("",),  # the public names, which are imported when they are asked for
+    ("__main__",),
+)
+
+#: What must not be imported although it is on a lower floor, with the reason.
+NEVER: tuple[tuple[str, str, str], ...] = (
+    ("config", "_", "a configuration is checked without the native modules"),
+    ("config", "loop", "a configuration is checked without an event loop"),
+    ("handlers.http", "handlers.smtp", "protocols do not know each other"),
+    ("handlers.smtp", "handlers.http", "protocols do not know each other"),
+    ("handlers.smtp.engine", "loop", "the engine does no I/O"),
+    ("handlers.smtp.engine", "_", "the engine does no I/O"),
+)
+
+#: A package within a room that imports nothing of the room around it.
+SEALED = ("handlers.smtp.engine",)
+
+#: Imports against the rules, from a room or module to another, each with its reason.
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("cli.main", ""): "for __version__",
+    ("management.app", ""): "for __version__",
+    ("_connection", "_tls"): "the stub: start_tls() returns a TlsConnection",
+    ("mail", "handlers"): "to be untangled: the relay's replies, parameters of RCPT, the Handler",
+    ("handlers.http", "management"): "to be untangled: the default application is to be a name",
+}
+
+#: Imports of types that close a circle, from a room or module to another, each with its reason.
+CIRCLES: dict[tuple[str, str], str] = {
+    ("_connection", "_tls"): "start_tls() returns a TlsConnection, which is a Connection",
+    ("config", "config"): "to be untangled",
+    ("handlers.http", "handlers.http"): "its protocol is to be rewritten",
+    ("handlers.smtp", "handlers.smtp"): "to be untangled",
+    ("mail", "mail"): "to be untangled",
+    ("runtime", "runtime"): "to be untangled",
+}
+
+
+def within(module: str, room: str) -> bool:
+    """Tell whether a module is in a room; a room that ends in _ is all that begins with it."""
+    return module == room or module.startswith(room if room.endswith("_") else f"{room}.")
+
+
+def floor_of(module: str) -> tuple[int, str]:
+    """Return floor and room of a module."""
+    for floor, rooms in enumerate(FLOORS):
+        for room in rooms:
+            if module == room or (room and within(module, room)):
+                return floor, room
+    raise AssertionError(f"{module} is on no floor: it needs a place in FLOORS")
+
+
+def short(name: str) -> str:
+    return name.partition(".")[2]
+
+
+def matches(exception: tuple[str, str], one: Import) -> bool:
+    """Tell whether an import is from and to the rooms that an exception names."""
+    pairs = zip((one.importer, one.imported), exception, strict=True)
+    return all(short(name) == room or (room and within(short(name), room)) for name, room in pairs)
+
+
+def wrong(one: Import) -> str:
+    """Return what is wrong with an import; empty for one that may be."""
+    importer, imported = short(one.importer), short(one.imported)
+    (from_floor, from_room), (to_floor, to_room) = floor_of(importer), floor_of(imported)
+    if from_room != to_room and from_floor <= to_floor:
+        return f"{to_room or 'the public names'} is not below {from_room}"
+    for room, other, reason in NEVER:
+        if within(importer, room) and within(imported, other):
+            return reason
+    for sealed in SEALED:
+        inner = within(imported, sealed) or not within(imported, sealed.partition(".")[0])
+        if within(importer, sealed) and not inner:
+            return f"{sealed} knows nothing of what is around it"
+    return ""
+
+
+def complaints(
+    imports: Iterable[Import], exceptions: Mapping[tuple[str, str], str] = EXCEPTIONS
+) -> list[str]:
+    """Return what is wrong with imports, and which exceptions are needed no longer."""
+    unused = set(exceptions)
+    found = []
+    for one in imports:
+        if reason := wrong(one):
+            used = {exception for exception in exceptions if matches(exception, one)}
+            unused -= used
+            if not used:
+                found.append(f"{one}: {reason}")
+    return found + [f"{pair} is no exception any more: remove it" for pair in sorted(unused)]
+
+
+def circled(
+    imports: Iterable[Import], exceptions: Mapping[tuple[str, str], str] = CIRCLES
+) -> list[str]:
+    """Return the circles, and which exceptions are needed no longer."""
+    imports = list(imports)
+
+    def without(excepted: Iterable[tuple[str, str]]) -> list[list[str]]:
+        excepted = list(excepted)
+        return circles(
+            (short(one.importer), short(one.imported))
+            for one in imports
+            if one.kind != "types" or not any(matches(pair, one) for pair in excepted)
+        )
+
+    left = without(exceptions)
+    unused = [pair for pair in exceptions if without(exceptions.keys() - {pair}) == left]
+    return [f"a circle: {' '.join(circle)}" for circle in left] + [
+        f"{pair} closes no circle any more: remove it" for pair in sorted(unused)
+    ]
+
+
+def test_imports_go_down() -> None:
+    assert complaints(IMPORTS) == []
+
+
+def test_every_module_has_a_floor() -> None:
+    for module in modules_of(PACKAGE):
+        floor_of(short(module))
+
+
+def test_no_circle_at_run_time() -> None:
+    at_run_time = [one for one in IMPORTS if one.kind != "types"]
+    assert circled(at_run_time, {}) == []
+
+
+def test_no_circle_among_types() -> None:
+    assert circled(IMPORTS) == []
+
+
+# --- the rules can fail ---------------------------------------------------------------------------
+
+
+def package(directory: Path, files: Mapping[str, str]) -> Path:
+    """Make a package of source files; return its folder."""
+    root = directory / "fastlisten"
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in path.relative_to(directory).parents[:-1]:
+            (directory / folder / "__init__.py").touch()
+        path.write_text(text)
+    return root
+
+
+LAZY = "def f():\n    from fastlisten.{} import x\n"
+TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from fastlisten.{} import x\n"
+RUN = "from fastlisten.{} import x\n"
+
+
+@pytest.mark.parametrize("form", [RUN, LAZY, TYPES], ids=["run", "lazy", "types"])
+@pytest.mark.parametrize(
+    ("importer", "imported", "reason"),
+    [
+        ("mail/letter", "handlers.base", "handlers is not below mail"),
+        ("handlers/base", "config.load", "config is not below handlers"),
+        ("errors", "option", "option is not below errors"),
+        ("cli/main", "testing", "testing is not below cli"),
+        ("config/load", "loop.binding", "without an event loop"),
+        ("handlers/smtp/flow", "handlers.http.protocol", "do not know each other"),
+        ("handlers/smtp/engine/engine", "handlers.base", "nothing of what is around it"),
+        ("handlers/smtp/engine/engine", "handlers.smtp.flow", "nothing of what is around it"),
+        ("runtime/server", "", "the public names is not below runtime"),
+    ],
+)
+def test_an_import_against_the_rules(
+    tmp_path: Path, importer: str, imported: str, reason: str, form: str
+) -> None:
+    text = form.format(imported).replace("fastlisten. ", "fastlisten ")
+    files = {f"{importer}.py": text}
+    if imported:
+        files[imported.replace(".", "/") + ".py"] = ""
+    (found,) = complaints(imports_of(package(tmp_path, files)), {})
+    assert found.startswith(f"fastlisten/{importer}.py:{text.count(chr(10))}: ")
+    assert reason in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from fastlisten._tls cimport x",
+        "from fastlisten._tls cimport (  # why\n    x,\n    y,\n)",
+        "cimport fastlisten._tls",
+        "from fastlisten cimport _tls",
+        "from fastlisten._tls import x",
+        "def f():\n    from fastlisten._tls import x",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pyx", "pxd"])
+def test_a_cimport_against_the_rules(tmp_path: Path, text: str, suffix: str) -> None:
+    root = package(tmp_path, {f"_core.{suffix}": text, "_tls.pyx": ""})
+    (found,) = complaints(imports_of(root), {})
+    assert found.endswith(": _tls is not below _core")
+
+
+def test_what_may_be(tmp_path: Path) -> None:
+    root = package(
+        tmp_path,
+        {
+            "errors.py": "import os",
+            "_core.pyx": '"""from fastlisten._tls cimport x"""\n# from fastlisten._tls cimport x\n',
+            "_tls.pyx": "from fastlisten._core cimport Engine",
+            "mail/letter.py": "from fastlisten.errors import x\nfrom fastlisten.mail import dsn",
+            "mail/dsn.py": "",
+            "handlers/smtp/engine/engine.py": "from fastlisten.mail.letter import x",
+        },
+    )
+    assert len(imports_of(root)) == 4
+    assert complaints(imports_of(root), {}) == []
+    assert circled(imports_of(root), {}) == []
+
+
+@pytest.mark.parametrize("form", [RUN, LAZY, TYPES], ids=["run", "lazy", "types"])
+def test_a_circle(tmp_path: Path, form: str) -> None:
+    files = {
+        "mail/a.py": RUN.format("mail.b"),
+        "mail/b.py": RUN.format("mail.c"),
+        "mail/c.py": form.format("mail.a"),
+        "mail/d.py": RUN.format("mail.a"),
+    }
+    imports = imports_of(package(tmp_path, files))
+    assert circled(imports, {}) == ["a circle: mail.a mail.b mail.c"]
+    excused = circled(imports, {("mail.c", "mail"): "a reason"})
+    assert (excused == []) is (form == TYPES)
+
+
+def test_a_package_that_its_own_module_imports(tmp_path: Path) -> None:
+    files = {"mail/a.py": "from fastlisten.mail import x"}
+    root = package(tmp_path, files)
+    (root / "mail" / "__init__.py").write_text("from fastlisten.mail.a import y\nx = 1")
+    assert circled(imports_of(root), {}) == ["a circle: mail mail.a"]
+
+
+def test_an_exception_that_is_needed_no_longer(tmp_path: Path) -> None:
+    imports = imports_of(package(tmp_path, {"mail/a.py": RUN.format("mail.b"), "mail/b.py": ""}))
+    pair = ("mail.a", "mail.b")
+    assert complaints(imports, {pair: "a reason"}) == [
+        "('mail.a', 'mail.b') is no exception any more: remove it"
+    ]
+    assert circled(imports, {pair: "a reason"}) == [
+        "('mail.a', 'mail.b') closes no circle any more: remove it"
+    ]
+
+
+def test_a_module_on_no_floor(tmp_path: Path) -> None:
+    imports = imports_of(package(tmp_path, {"attic.py": RUN.format("errors"), "errors.py": ""}))
+    with pytest.raises(AssertionError, match="attic is on no floor"):
+        complaints(imports)
