@@ -2,7 +2,7 @@
 
 Rules of this file: all of `asyncio.Server`, in the words and with the semantics of the running
 Python version where versions differ; what goes beyond it has names of its own. Sockets come bound
-from `binding`; connections are the core's.
+from `listening_sockets`; connections are the core's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterable, Sequence
 
 from fastlisten._core import Acceptor
-from fastlisten.loop.binding import remove_unix, set_nodelay, set_options
+from fastlisten.loop.listening_sockets import remove_unix, set_nodelay, set_options
 
 __all__ = ["ConnectionServer"]
 

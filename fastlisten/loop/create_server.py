@@ -16,9 +16,9 @@ from typing import Any, Literal
 from fastlisten._connection import ConnectionAcceptor
 from fastlisten._core import Acceptor, Arena, Engine, Places
 from fastlisten._tls import TlsAcceptor, TlsSettings
-from fastlisten.loop.binding import bind_all
 from fastlisten.loop.connection_server import ConnectionServer
-from fastlisten.loop.records import log_records
+from fastlisten.loop.listening_sockets import bind_all
+from fastlisten.loop.log_records import log_records
 from fastlisten.loop.tls_arguments import tls_of
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 Rules of this file: the methods of the loop that make or take server-side connections, with the
 signatures of the newest Python, and nothing else; the rest is the base loop's. What is served is
-`loop`'s, what is bound is `binding`'s.
+`loop`'s, what is bound is `listening_sockets`'s.
 
 A loop belongs to the process and the thread that made it. A forked child holds a dead copy: its
 copies of connections are closed in the child and live on in the parent; it may make a new loop.
@@ -25,9 +25,9 @@ from typing import Any, TypeVar
 from fastlisten._connection import ConnectionAcceptor
 from fastlisten._tls import TlsSettings
 from fastlisten.loop import start_tls
-from fastlisten.loop.binding import bind_unix, inode_of, set_nodelay
 from fastlisten.loop.connection_server import ConnectionServer
 from fastlisten.loop.create_server import engine_for, existing_engine, serve, take_sockets
+from fastlisten.loop.listening_sockets import bind_unix, inode_of, set_nodelay
 from fastlisten.loop.sendfile import sendfile
 from fastlisten.loop.tls_arguments import check_timeouts, shared_settings, tls_of
 

@@ -18,7 +18,7 @@ from support.serving import PATIENCE, program, until
 from fastlisten.cli import logs
 from fastlisten.cli.logs import ProgramHandler
 from fastlisten.log_events import log
-from fastlisten.loop.records import log_records
+from fastlisten.loop.log_records import log_records
 
 LINE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} "

@@ -203,7 +203,7 @@ RUN = "from fastlisten.{} import x\n"
         ("handlers/base", "config.load", "config is not below handlers"),
         ("errors", "option", "option is not below errors"),
         ("cli/main", "testing", "testing is not below cli"),
-        ("config/load", "loop.binding", "without an event loop"),
+        ("config/load", "loop.engines", "without an event loop"),
         ("handlers/smtp/flow", "handlers.http.protocol", "do not know each other"),
         ("handlers/smtp/engine/engine", "handlers.base", "nothing of what is around it"),
         ("handlers/smtp/engine/engine", "handlers.smtp.flow", "nothing of what is around it"),

@@ -19,9 +19,9 @@ from typing import Any
 
 from fastlisten.handlers.smtp.aiosmtpd.server import Server
 from fastlisten.handlers.smtp.aiosmtpd.serving import Made, serve_smtp
-from fastlisten.loop.binding import bind_unix
 from fastlisten.loop.connection_server import ConnectionServer
 from fastlisten.loop.event_loop import new_event_loop
+from fastlisten.loop.listening_sockets import bind_unix
 
 __all__ = [
     "Controller",
