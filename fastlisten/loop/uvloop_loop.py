@@ -1,13 +1,13 @@
-"""The drop-in loop on uvloop: a file of its own, so that uvloop is imported only where it is used.
+"""The event loop on uvloop, in a file of its own so that uvloop is imported only where it is used.
 
-Rules of this file: the class and nothing else; what it does is `event_loop`'s.
+Rules of this file: the class and nothing else; its methods are in server_methods.py.
 """
 
 from __future__ import annotations
 
 import uvloop
 
-from fastlisten.loop.event_loop import ServerMethods
+from fastlisten.loop.server_methods import ServerMethods
 
 __all__ = ["UvloopLoop"]
 
