@@ -2,9 +2,9 @@
 
 Rules of this file: it imports nothing of the package, so that every module can log by it. A record
 has words for a person and, beside them, an event with fields for programs; who sets up logging
-decides which of them is written (cli/logs.py). Names are an interface, as those of metrics are:
-`EVENTS` is the table of them, docs/logging.md says what they mean, and a test holds the two and
-the calls against each other.
+decides which of them is written (cli/logging_setup.py). Names are an interface, as those of metrics
+are: `EVENTS` is the table of them, docs/logging.md says what they mean, and a test compares the two
+with the calls.
 
 What a peer can cause without end has a bound (`Throttle`), and what it said is cut (`shown`).
 """

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 
 from benchmarks.candidates.serve import run_until_told, until_told
 from fastlisten import new_event_loop, testing
-from fastlisten.cli.logs import set_up_logging
+from fastlisten.cli.logging_setup import set_up_logging
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings
 from fastlisten.handlers.smtp.engine.engine import Engine, Limits
 from fastlisten.handlers.smtp.engine.events import Content, Goodbye, Mail, Recipient

@@ -1,9 +1,9 @@
 """Changes of the accounts file: by line, so that comments and the administrator's hand stay.
 
-Rules of this file: text in, text out, but for `change`; how the file is written is rewrite.py's
-business. Every edit says first what the file shall mean afterwards, and is made only if the text
-that results means that and nothing else: what a line looks like is a guess (it may stand in a
-string of several lines), what TOML says is not.
+Rules of this file: text in, text out, but for `change`; file_rewrite.py writes the file. An edit
+states first what the file is to mean afterwards, and is made only if the resulting text means that
+and nothing else: what a line looks like is a guess (it may be part of a multi-line string), what
+TOML says is not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import tomli
 
-from fastlisten.cli.rewrite import rewrite
+from fastlisten.cli.file_rewrite import rewrite
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.mail.accounts.roster import Account, Roster, read_accounts
 from fastlisten.mail.address import parse_mailbox

@@ -60,9 +60,9 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     effect = "`serve` refuses this file" if file else "`serve` leaves this listener out"
     for problem in unavailable:
         print(f"note: {problem}; {effect}", file=err)
-    from fastlisten.runtime.exposed_files import exposed_files
+    from fastlisten.runtime.file_checks import try_files
+    from fastlisten.runtime.file_permissions import exposed_files
     from fastlisten.runtime.tls.certificates import Certificates
-    from fastlisten.runtime.trial import try_files
 
     problems, notes = try_files(config)
     try:

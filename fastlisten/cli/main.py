@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-from fastlisten.cli.signals import Signals, Stopped
+from fastlisten.cli.program_signals import Signals, Stopped
 
 # For type checkers; importing typing takes longer than all of this file.
 TYPE_CHECKING = False
@@ -109,14 +109,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:]
     serving = words[:1] == ["serve"]
     signals = Signals() if serving else None
-    from fastlisten.cli import streams
+    from fastlisten.cli import standard_streams
 
-    streams.set_up(serving=serving)
+    standard_streams.set_up(serving=serving)
     if signals is not None:
         signals.watch()
     try:
         code = _program(words, signals)
-    except streams.OutputError as error:
+    except standard_streams.OutputError as error:
         # The reader of our output (head, less) that has gone needs no explanation.
         if not error.broken:
             print(error, file=sys.stderr)
@@ -185,7 +185,7 @@ def _run(arguments: Sequence[str], signals: Signals | None) -> int:
 
 def _account(given: argparse.Namespace) -> int:
     """Do what is asked, and see to it that what is said arrives."""
-    from fastlisten.cli.streams import OutputError, check_output
+    from fastlisten.cli.standard_streams import OutputError, check_output
 
     check_output()  # nothing is changed that nobody is told of
     generated = getattr(given, "generate", False)

@@ -14,16 +14,16 @@ import os
 from typing import TextIO
 
 from fastlisten.cli import account
-from fastlisten.cli.announce import Announcer
 from fastlisten.cli.check import CONFIGURATION_ERROR, read_config
-from fastlisten.cli.logs import set_up_logging
-from fastlisten.cli.signals import Signals
+from fastlisten.cli.logging_setup import set_up_logging
+from fastlisten.cli.program_signals import Signals
+from fastlisten.cli.startup_messages import Announcer
 from fastlisten.config import Config, ListenerSettings, default_config
 from fastlisten.errors import ConfigurationError, FastlistenError, StartError
 from fastlisten.log_events import log, log_fault
 from fastlisten.mail.accounts import passwords
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
-from fastlisten.runtime.make_handler import make_handler
+from fastlisten.runtime.handler_factory import make_handler
 from fastlisten.runtime.server import Server, StoppedError
 from fastlisten.runtime.tls.self_signed import MissingLibraryError, check_possible
 

@@ -32,7 +32,7 @@ from fastlisten._connection import Connection, ConnectionAcceptor
 from fastlisten._core import Acceptor, Engine, Places
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.handlers.base import ConnectionInfo, Handler
-from fastlisten.runtime.refusal import Words
+from fastlisten.runtime.canned_replies import Words
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all
 
 __all__ = ["Limits", "Listener", "State"]

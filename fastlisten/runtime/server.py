@@ -22,9 +22,9 @@ from fastlisten.handlers.base import Handler
 from fastlisten.log_events import log
 from fastlisten.loop.create_server import engine_for
 from fastlisten.runtime.control import DRAIN_PAUSE, STOOD_STILL, Control
-from fastlisten.runtime.exposed_files import exposed_files
+from fastlisten.runtime.file_permissions import exposed_files
+from fastlisten.runtime.handler_factory import handler_kind, make_handler
 from fastlisten.runtime.listener import Limits, Listener
-from fastlisten.runtime.make_handler import handler_kind, make_handler
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all, open_all
 from fastlisten.runtime.tls.certificates import Certificates
 

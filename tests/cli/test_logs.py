@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from support.serving import PATIENCE, program, until
 
-from fastlisten.cli import logs
-from fastlisten.cli.logs import ProgramHandler
+from fastlisten.cli import logging_setup
+from fastlisten.cli.logging_setup import ProgramHandler
 from fastlisten.log_events import log
 from fastlisten.loop.log_records import log_records
 
@@ -36,7 +36,7 @@ open_handlers: list[ProgramHandler] = []
 
 def set_up_logging(level: str, form: str, stream: io.StringIO) -> None:
     """Log to a stream until the end of the test."""
-    open_handlers.append(logs.set_up_logging(level, form, stream))  # type: ignore[arg-type]
+    open_handlers.append(logging_setup.set_up_logging(level, form, stream))  # type: ignore[arg-type]
 
 
 def written(stream: io.StringIO) -> str:

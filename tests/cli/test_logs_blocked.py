@@ -27,7 +27,7 @@ from support.serving import PATIENCE, clean_environment, until
 
 from fastlisten.cli import log_writer
 from fastlisten.cli.log_writer import QueuedHandler
-from fastlisten.cli.logs import set_up_logging
+from fastlisten.cli.logging_setup import set_up_logging
 
 CONFIG = """
 [log]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from support.serving import clean_environment
 
-from fastlisten.cli import logs
+from fastlisten.cli import logging_setup
 from fastlisten.cli.log_writer import QueuedHandler
 
 
@@ -33,10 +33,12 @@ def stream() -> io.StringIO:
 
 
 @pytest.fixture
-def handler(form: str, stream: io.StringIO) -> Iterator[logs.ProgramHandler]:
+def handler(form: str, stream: io.StringIO) -> Iterator[logging_setup.ProgramHandler]:
     """A handler of the program's, which no logger has."""
-    made = logs.ProgramHandler(stream)
-    made.setFormatter(logs.JsonFormatter() if form == "json" else logs._TextFormatter())
+    made = logging_setup.ProgramHandler(stream)
+    made.setFormatter(
+        logging_setup.JsonFormatter() if form == "json" else logging_setup._TextFormatter()
+    )
     yield made
     made.close()
 
@@ -116,7 +118,7 @@ def test_a_program_that_gets_no_memory_says_so() -> None:
 
 
 def test_records_that_were_lost_have_an_event() -> None:
-    line = json.loads(logs.JsonFormatter().format(logs._lost(3)))
+    line = json.loads(logging_setup.JsonFormatter().format(logging_setup._lost(3)))
     assert (line["event"], line["count"], line["level"]) == ("records-lost", 3, "warning")
 
 

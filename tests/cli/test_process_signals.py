@@ -62,8 +62,8 @@ STAGES = {
     """,
     "an extension never looks": """
         import ctypes, threading
-        import fastlisten.cli.signals
-        fastlisten.cli.signals.PATIENCE = 0.1
+        import fastlisten.cli.program_signals
+        fastlisten.cli.program_signals.PATIENCE = 0.1
         mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
         lock(mutex)
         def look():
@@ -74,8 +74,8 @@ STAGES = {
         lock(mutex)
     """,
     "an import that failed is tried again": """
-        import fastlisten.cli.signals
-        fastlisten.cli.signals.PATIENCE = 0.1
+        import fastlisten.cli.program_signals
+        fastlisten.cli.program_signals.PATIENCE = 0.1
         try:
             here("x")
             time.sleep(600)
@@ -98,8 +98,8 @@ STAGES = {
             await asyncio.sleep(600)
     """,
     "the application starts and blocks the loop": """
-        import fastlisten.cli.signals
-        fastlisten.cli.signals.PATIENCE = 0.1
+        import fastlisten.cli.program_signals
+        fastlisten.cli.program_signals.PATIENCE = 0.1
         async def lifespan():
             here("x")
             time.sleep(600)
@@ -189,8 +189,8 @@ def test_what_the_application_has_begun_is_ended(tmp_path: Path) -> None:
 @WRAPPERS
 def test_a_second_stop_ends_a_start_at_once(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
     source = """
-        import fastlisten.cli.signals
-        fastlisten.cli.signals.PATIENCE = 600
+        import fastlisten.cli.program_signals
+        fastlisten.cli.program_signals.PATIENCE = 600
         try:
             here("x")
             time.sleep(600)
@@ -349,8 +349,8 @@ def test_signals_when_everything_has_ended(
 def test_an_end_that_hangs_is_cut_short(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
     source = """
         import atexit
-        import fastlisten.cli.signals
-        fastlisten.cli.signals.PATIENCE = 600
+        import fastlisten.cli.program_signals
+        fastlisten.cli.program_signals.PATIENCE = 600
         atexit.register(time.sleep, 600)
         atexit.register(here, "ending")
     """
@@ -448,7 +448,7 @@ def test_the_version_needs_no_server() -> None:
     assert done.returncode == 0
     imported = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
     ours = [name for name in imported if name.startswith("fastlisten")]
-    assert "fastlisten.cli.signals" in ours
-    before = imported[: imported.index("fastlisten.cli.signals")]
+    assert "fastlisten.cli.program_signals" in ours
+    before = imported[: imported.index("fastlisten.cli.program_signals")]
     assert [name for name in before if name in ("asyncio", "uvloop", "ssl", "argparse")] == []
     assert not [name for name in imported if name in ("asyncio", "uvloop")]

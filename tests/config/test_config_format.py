@@ -23,7 +23,7 @@ from support.config import (
 
 from fastlisten.config.write import to_plain, to_toml
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.runtime.make_handler import make_handler
+from fastlisten.runtime.handler_factory import make_handler
 from fastlisten.runtime.tls.certificates import Certificates
 
 PAIR = 'cert = "file:///c.pem"\nprivate-key = "file:///k.pem"\n'

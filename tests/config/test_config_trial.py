@@ -17,8 +17,8 @@ from support.config import listener_table
 from fastlisten.cli import check
 from fastlisten.config import load
 from fastlisten.errors import ConfigurationError
+from fastlisten.runtime.file_checks import try_files
 from fastlisten.runtime.server import Server
-from fastlisten.runtime.trial import try_files
 
 PLAIN = "tls.enable = false\n"
 RELAY = PLAIN + 'smtp.relay = "relay.example.org:25"\n'

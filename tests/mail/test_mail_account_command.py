@@ -15,7 +15,7 @@ import pytest
 import tomli
 from support.serving import until
 
-from fastlisten.cli import rewrite
+from fastlisten.cli import file_rewrite
 from fastlisten.cli.account import add, list_accounts, passwd
 from fastlisten.mail.accounts import file_leases
 
@@ -202,7 +202,7 @@ def test_concurrent_additions_all_arrive(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_never_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewrite, "PATIENCE_WITH_OURS", 0)
+    monkeypatch.setattr(file_rewrite, "PATIENCE_WITH_OURS", 0)
     path = tmp_path / "accounts.toml"
     with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -219,7 +219,7 @@ def test_a_writer_who_opens_the_file_at_the_last_moment(
     """He has the old file by the time that ours takes its place, and is heard all the same."""
     path = tmp_path / "accounts.toml"
     path.write_text('[account."a@b"]\n')
-    exchange = rewrite._exchange
+    exchange = file_rewrite._exchange
     writers: list[threading.Thread] = []
 
     def write() -> None:
@@ -233,7 +233,7 @@ def test_a_writer_who_opens_the_file_at_the_last_moment(
             until(lambda: file_leases.wanted(old), "the writer")
         exchange(new, there, old, lease)
 
-    monkeypatch.setattr(rewrite, "_exchange", late)
+    monkeypatch.setattr(file_rewrite, "_exchange", late)
     assert run(add, "ours@b", path)[0] == 0
     if not writers:
         pytest.skip("no leases on this filesystem")

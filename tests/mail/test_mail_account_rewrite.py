@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from support.smtp_harness import settle
 
-from fastlisten.cli import account, rewrite
+from fastlisten.cli import account, file_rewrite
 from fastlisten.mail.accounts import file_leases
 from fastlisten.mail.accounts.roster import Roster
 
@@ -201,7 +201,7 @@ def change(path: Path, meanwhile: Callable[[int], None]) -> int:
         meanwhile(attempts)
         return content + b'[account."ours@example.org"]\n'
 
-    rewrite.rewrite(path, Path.read_bytes, edit)
+    file_rewrite.rewrite(path, Path.read_bytes, edit)
     return attempts
 
 
@@ -241,7 +241,7 @@ def test_an_editor_that_renames_meanwhile(place: Path) -> None:
 
 def test_a_rename_at_the_last_moment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the last look at the file, before ours takes its place."""
-    real, swaps = rewrite._swap, []
+    real, swaps = file_rewrite._swap, []
 
     def swap(one: Path, other: Path) -> bool:
         swaps.append(other)
@@ -251,7 +251,7 @@ def test_a_rename_at_the_last_moment(place: Path, monkeypatch: pytest.MonkeyPatc
             theirs.replace(place)
         return real(one, other)
 
-    monkeypatch.setattr(rewrite, "_swap", swap)
+    monkeypatch.setattr(file_rewrite, "_swap", swap)
     assert change(place, lambda attempt: None) == 2
     assert len(swaps) == 3  # there, back, and there
     assert names(place) == ["a", "other1", "ours"]
@@ -268,7 +268,7 @@ def test_a_copy_that_is_half_done_is_waited_for(place: Path) -> None:
         ours.start()
         # The lock is taken, so that it is under way.
         settle(lambda: Path(f"{place}.lock").exists())
-        ours.join(5 * rewrite._INTERVAL)
+        ours.join(5 * file_rewrite._INTERVAL)
         assert done == []
         copy.write(text[len(TEXT) :])
     ours.join()
@@ -277,7 +277,7 @@ def test_a_copy_that_is_half_done_is_waited_for(place: Path) -> None:
 
 
 def test_a_writer_without_end_is_an_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewrite, "PATIENCE", 0)
+    monkeypatch.setattr(file_rewrite, "PATIENCE", 0)
     with open(place, "a"):
         code, said = add(place)
     assert code == 1
@@ -290,7 +290,7 @@ def test_without_leases_a_change_is_seen(
     place: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_leases, "take", lambda fd: None)
-    monkeypatch.setattr(rewrite, "_swap", lambda one, other: False)
+    monkeypatch.setattr(file_rewrite, "_swap", lambda one, other: False)
     os.utime(place, (1, 1))
     target = place if how == "in place" else place.with_name("other")
 
@@ -308,7 +308,7 @@ def test_without_leases_it_is_left_at_rest_first(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_leases, "take", lambda fd: None)
-    monkeypatch.setattr(rewrite, "PATIENCE", 0)
+    monkeypatch.setattr(file_rewrite, "PATIENCE", 0)
     assert add(place)[0] == 1
     os.utime(place, (1, 1))
     assert add(place)[0] == 0
@@ -330,7 +330,7 @@ def test_an_edit_that_fails_leaves_nothing(place: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        rewrite.rewrite(place, Path.read_bytes, fail)
+        file_rewrite.rewrite(place, Path.read_bytes, fail)
     with open(place, "a"):  # the lease has been given back
         pass
     assert sorted(it.name for it in place.parent.iterdir()) == [place.name, f"{place.name}.lock"]
@@ -338,13 +338,13 @@ def test_an_edit_that_fails_leaves_nothing(place: Path) -> None:
 
 def test_two_removals_by_two_attempts_are_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place.write_text(TEXT + '[account."b@example.org"]\n')
-    real, asked = rewrite._changed, []
+    real, asked = file_rewrite._changed, []
 
     def changed(fd: int, found: os.stat_result) -> bool:
         asked.append(fd)
         return len(asked) == 1 or real(fd, found)
 
-    monkeypatch.setattr(rewrite, "_changed", changed)
+    monkeypatch.setattr(file_rewrite, "_changed", changed)
     out = io.StringIO()
     assert account.remove("b@example.org", place, place.parent, out, out) == 0
     assert out.getvalue().startswith(f"removed b@example.org from {place}\n")

@@ -15,7 +15,7 @@ from support.config import HOST, listener_table
 
 from fastlisten.cli import check
 from fastlisten.config import load
-from fastlisten.runtime.exposed_files import exposed_files
+from fastlisten.runtime.file_permissions import exposed_files
 from fastlisten.runtime.server import Server
 
 READ = "every user of this host can read it, and it holds"

@@ -14,7 +14,7 @@ from support.serving_handlers import LazyEcho, WrongWords
 
 from fastlisten import ConfigurationError, HandlerSettings, Server, StartError, State
 from fastlisten.config import loads
-from fastlisten.runtime.refusal import TLS_ALERT, Words
+from fastlisten.runtime.canned_replies import TLS_ALERT, Words
 
 TEXT = """
 [server]

@@ -15,7 +15,7 @@ from support.certificate_files import Authority, authority, rsa_key, table, writ
 from support.serve_tls import HOST, Seen, ask, client, context, lines, read_to_end, s_client
 from support.serving import PATIENCE, Program, external, program, until
 
-from fastlisten.runtime.refusal import TLS_ALERT
+from fastlisten.runtime.canned_replies import TLS_ALERT
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 AES128, AES256 = "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"

@@ -22,7 +22,7 @@ from fastlisten.handlers.smtp import SmtpHandler
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.logins.logins import LoginsBusyError
-from fastlisten.runtime.make_handler import make_handler
+from fastlisten.runtime.handler_factory import make_handler
 
 OWN_MAIL = b"MAIL FROM:<alice@example.org>\r\n"
 WRONG = plain("alice@example.org", "wrong")

@@ -26,7 +26,7 @@ from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
 from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.address import Mailbox, parse_mailbox
 from fastlisten.mail.delivery.post_office import PostOffice
-from fastlisten.runtime.make_handler import make_handler
+from fastlisten.runtime.handler_factory import make_handler
 
 TWO = """
 [account."alice@example.org"]

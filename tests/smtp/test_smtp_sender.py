@@ -18,7 +18,7 @@ from fastlisten.config import loads
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.runtime.make_handler import make_handler
+from fastlisten.runtime.handler_factory import make_handler
 
 WONDER = f'password = "{cheap_hash("wonder")}"'
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting, socket_options
 from fastlisten.errors import SocketFailure, StartError
-from fastlisten.runtime.sockets.holders import describe_holder
-from fastlisten.runtime.sockets.inherited import take_descriptor
+from fastlisten.runtime.sockets.address_holders import describe_holder
+from fastlisten.runtime.sockets.inherited_descriptors import take_descriptor
 from fastlisten.runtime.sockets.option_inheritance import not_inherited
 from fastlisten.runtime.sockets.unix_files import bind_file, group_id, remove_file, user_id
 

@@ -1,7 +1,7 @@
 """The certificates of a configuration: read, tried, shared between listeners, read again.
 
 Rules of this file: every trouble is reported, all of them together, in the words of
-certificate_reports.py. Nothing becomes visible to clients before all of it has been tried.
+certificate_problems.py. Nothing becomes visible to clients before all of it has been tried.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fastlisten.config import Config, ListenerSettings
 from fastlisten.config.text import quote
 from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.runtime.tls.certificate_reports import (
+from fastlisten.runtime.tls.certificate_problems import (
     SELF_SIGNED,
     BrokenError,
     Id,

@@ -16,7 +16,7 @@ from fastlisten.config.values.network import Endpoint
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.smtp.settings import OPTIONS
 from fastlisten.mail.relay.relay import RelaySettings, _context, relay_of
-from fastlisten.runtime.make_handler import make_handler
+from fastlisten.runtime.handler_factory import make_handler
 from fastlisten.runtime.tls.contexts import Recipe
 from fastlisten.runtime.tls.pem import Pair
 from fastlisten.runtime.tls.self_signed import generate

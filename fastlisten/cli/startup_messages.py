@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import Literal, TextIO
 
-from fastlisten.cli.logs import JsonFormatter
+from fastlisten.cli.logging_setup import JsonFormatter
 from fastlisten.errors import Problem, SocketFailure
 from fastlisten.log_events import event_record
 

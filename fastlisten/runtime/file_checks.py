@@ -13,7 +13,7 @@ from fastlisten.handlers.base import SettingError
 from fastlisten.mail.accounts.accounts_file import parse_file
 from fastlisten.mail.accounts.roster import Roster, read_accounts
 from fastlisten.mail.relay.relay import Relay, relay_of
-from fastlisten.runtime.make_handler import unusable
+from fastlisten.runtime.handler_factory import unusable
 
 __all__ = ["try_files"]
 
