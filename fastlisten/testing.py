@@ -21,7 +21,7 @@ from fastlisten._tls import TlsSettings
 from fastlisten.config import loads
 from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.registry import handler_class
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 from fastlisten.runtime.listener import Limits, Listener
 from fastlisten.runtime.sockets.opening import listen_all, open_all
 from fastlisten.runtime.tls.contexts import Recipe

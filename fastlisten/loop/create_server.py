@@ -1,62 +1,29 @@
 """The library's way in: `create_server` on any running asyncio or uvloop loop.
 
 Rules of this file: asyncio's names, defaults and errors; what goes beyond them is keyword-only.
-One engine per loop, made with its first server and closed with its last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ssl import SSLContext, SSLSocket
 from typing import Any, Literal
 
 from fastlisten._connection import ConnectionAcceptor
-from fastlisten._core import Acceptor, Arena, Engine, Places
+from fastlisten._core import Acceptor, Arena, Places
 from fastlisten._tls import TlsAcceptor, TlsSettings
 from fastlisten.loop.connection_server import ConnectionServer
+from fastlisten.loop.engines import engine_for
 from fastlisten.loop.listening_sockets import bind_all
-from fastlisten.loop.log_records import log_records
 from fastlisten.loop.tls_arguments import tls_of
 
 __all__ = [
     "create_server",
-    "engine_for",
-    "existing_engine",
     "serve",
     "take_sockets",
 ]
-
-#: Engines by id of their loop. An engine is kept alive by its loop (as a reader callback) and by
-#: its acceptors; when both are gone it closes itself.
-_engines: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
-
-
-def engine_for(loop: asyncio.AbstractEventLoop) -> Engine:
-    """Return the engine of a loop, a new one if it has none.
-
-    Args:
-        loop: a uvloop loop or an asyncio selector loop.
-
-    Raises:
-        OSError: no descriptor or memory for the engine.
-    """
-    engine = existing_engine(loop)
-    if engine is None:
-        engine = Engine(loop)
-        engine.sink = log_records
-        _engines[id(loop)] = engine
-    return engine
-
-
-def existing_engine(loop: asyncio.AbstractEventLoop) -> Engine | None:
-    """Return the engine of a loop if it has one that is not closed."""
-    engine = _engines.get(id(loop))
-    if engine is None or engine.closed or engine.loop is not loop:
-        return None
-    return engine
 
 
 async def create_server(

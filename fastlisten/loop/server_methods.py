@@ -22,7 +22,8 @@ from fastlisten._connection import ConnectionAcceptor
 from fastlisten._tls import TlsSettings
 from fastlisten.loop import start_tls
 from fastlisten.loop.connection_server import ConnectionServer
-from fastlisten.loop.create_server import engine_for, existing_engine, serve, take_sockets
+from fastlisten.loop.create_server import serve, take_sockets
+from fastlisten.loop.engines import engine_for, existing_engine
 from fastlisten.loop.listening_sockets import bind_unix, inode_of, set_nodelay
 from fastlisten.loop.sendfile import sendfile
 from fastlisten.loop.tls_arguments import check_timeouts, shared_settings, tls_of

@@ -16,7 +16,7 @@ from asyncio import sslproto
 from typing import Any, cast
 
 from fastlisten._connection import Connection
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 from fastlisten.loop.tls_arguments import check_timeouts, shared_settings
 
 __all__ = ["is_ours", "start_tls"]

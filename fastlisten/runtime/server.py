@@ -20,7 +20,7 @@ from fastlisten.config import Config, ListenerSettings
 from fastlisten.errors import ConfigurationError, FastlistenError, Problem
 from fastlisten.handlers.base import Handler
 from fastlisten.log_events import log
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 from fastlisten.runtime.control import DRAIN_PAUSE, STOOD_STILL, Control
 from fastlisten.runtime.file_permissions import exposed_files
 from fastlisten.runtime.handler_factory import handler_kind, make_handler

@@ -25,7 +25,7 @@ pytestmark += [pytest.mark.external("openssl"), pytest.mark.usefixtures("descrip
 
 APPLICATION = """
 import asyncio, json, os
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 async def app(scope, receive, send):
     if scope["path"] == "/slow":

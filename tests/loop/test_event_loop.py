@@ -21,7 +21,7 @@ from support.connection import LoopFactory
 from support.event_loop import OURS
 
 import fastlisten
-from fastlisten.loop.create_server import engine_for, existing_engine
+from fastlisten.loop.engines import engine_for, existing_engine
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -20,7 +20,7 @@ from support.connection import LoopFactory, Recorder, World, describe, numbers
 from support.event_loop import OURS, play_on, same_on_asyncio
 from support.tls_certificates import HOST, client_context, server_context
 
-from fastlisten.loop.create_server import existing_engine
+from fastlisten.loop.engines import existing_engine
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

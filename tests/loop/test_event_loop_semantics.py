@@ -19,7 +19,7 @@ from support.connection import LoopFactory, Recorder, World
 from support.event_loop import OURS, play_on, same_on_asyncio
 
 import fastlisten
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

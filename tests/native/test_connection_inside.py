@@ -24,7 +24,7 @@ from support.connection import (
     same_as_asyncio,
 )
 
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -17,7 +17,7 @@ import pytest
 from support.connection import LoopFactory
 
 import fastlisten
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -23,7 +23,7 @@ from support.connection import LoopFactory
 
 import fastlisten
 from fastlisten._core import Arena
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -34,7 +34,7 @@ from support.loops import LOOPS
 
 from fastlisten import ConnectionServer, create_server
 from fastlisten._core import Arena, Places
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -17,7 +17,7 @@ from support.serving_handlers import Echo, LazyEcho
 from fastlisten._core import Arena
 from fastlisten.config import loads
 from fastlisten.handlers.base import HandlerSettings
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 from fastlisten.runtime.listener import Limits, Listener, State
 from fastlisten.runtime.sockets.opening import listen_all, open_all
 

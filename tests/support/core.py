@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from fastlisten._connection import ConnectionAcceptor
 from fastlisten._core import Acceptor, Arena, Engine, Places
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import fastlisten
-from fastlisten.loop.create_server import existing_engine
+from fastlisten.loop.engines import existing_engine
 from support.connection import LoopFactory, Note, Script, World, play
 from support.tls_certificates import server_context
 

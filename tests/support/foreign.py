@@ -26,7 +26,7 @@ import pytest
 import uvloop
 
 import fastlisten
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 from support.descriptors import open_descriptors
 from support.foreign_clients import PATIENCE, WAYS, Address, Certificate, make_certificate, until
 

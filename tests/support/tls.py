@@ -17,7 +17,7 @@ from typing import Any
 import uvloop
 
 import fastlisten._tls as native_tls
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 from support.connection import (
     Buffered,
     Client,

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastlisten._core import Arena
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 from support.core import Client, Echo, Listener, bound_socket, until
 from support.tls_certificates import HOST, client_context, server_context
 

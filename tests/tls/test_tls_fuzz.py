@@ -26,7 +26,7 @@ from support.tls import WAY_NAMES, WAYS, kind_of_api, no_session_left
 from support.tls_certificates import HOST, client_context, server_context
 
 import fastlisten
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

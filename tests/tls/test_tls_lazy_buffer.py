@@ -21,7 +21,7 @@ from support.tls import (
     same_tls,
 )
 
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -30,7 +30,7 @@ from support.tls_core import client_hello, talk
 
 import fastlisten
 from fastlisten._tls import TlsAcceptor, TlsSettings
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

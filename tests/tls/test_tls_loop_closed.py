@@ -26,7 +26,7 @@ from support.tls_core import client_hello, tls_listening
 
 import fastlisten
 from fastlisten._tls import TlsSettings
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -32,7 +32,7 @@ from support.tls import (
 from support.tls_certificates import HOST, client_context
 from support.tls_core import BUSY, TlsListener, client_hello, tls_listening
 
-from fastlisten.loop.create_server import engine_for
+from fastlisten.loop.engines import engine_for
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
