@@ -21,7 +21,7 @@ if sanitize:
     # No function of a sanitized build may go on after undefined behaviour: a test must fail.
     flags += [*link, "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
-names = ("_core", "_connection", "_tls")
+names = ("_arena", "_core", "_connection", "_tls")
 modules = [
     Extension(f"fastlisten.{name}", [f"fastlisten/{name}.pyx"], extra_compile_args=flags,
               extra_link_args=link)

@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 
 #: Modules that exist only as native code in a wheel.
-NATIVE = ("_connection", "_core", "_tls")
+NATIVE = ("_arena", "_connection", "_core", "_tls")
 
 
 def sdist_problems(names: set[str], tracked: set[str]) -> list[str]:

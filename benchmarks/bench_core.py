@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from fastlisten._core import Arena, OptionBatch, Places
+from fastlisten._arena import Arena, Places
+from fastlisten._core import OptionBatch
 
 #: Options of one listening socket as a full configuration has them, in the form of setsockopt.
 OPTIONS: tuple[tuple[int, int, bytes], ...] = (

@@ -6,6 +6,8 @@
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from fastlisten._arena cimport Places, Row
+
 
 # What a descriptor in the table is. A slot changes its state only by functions of Engine.
 cdef enum SlotState:
@@ -61,14 +63,6 @@ cdef struct SlotExtra:
     uint32_t cell         # reserved: the per-address counter that this connection holds
     uint32_t proxy        # reserved: bytes of PROXY header received
     uint32_t spare
-
-
-# One row of the arena: who holds how many places of one listener.
-cdef struct Row:
-    uint32_t limit        # 0: no limit
-    uint32_t spare[7]
-    uint64_t waiters[4]   # one bit per generation that sleeps until a place is given back
-    # followed by one uint32_t cell per generation
 
 
 # How many different errors of accept4 a listener counts by number: the four of the process, and the
@@ -137,31 +131,6 @@ cdef inline uint32_t milliseconds(double seconds) except? 0xFFFFFFFF:
     if not 0 <= seconds:
         raise ValueError(f"a time must not be negative: {seconds}")
     return <uint32_t>(min(seconds, 1209600.0) * 1000 + 0.999)
-
-
-cdef class Arena:
-    cdef readonly int fd
-    cdef readonly uint32_t listeners
-    cdef readonly uint32_t generations
-    cdef readonly tuple wakeups
-    cdef char *base
-    cdef size_t size
-    cdef int *wakeup_fds
-    cdef size_t row_size(self, uint32_t generations)
-    cdef int map(self) except -1
-    cdef int set_wakeups(self, wakeups) except -1
-    cdef Row *row_at(self, uint32_t listener)
-    cdef void *process_at(self, uint32_t generation)
-    cdef int require(self, generation) except -1
-
-
-@cython.final
-cdef class Places:
-    cdef readonly Arena arena
-    cdef readonly uint32_t listener
-    cdef readonly uint32_t generation
-    cdef Row *row
-    cdef uint32_t *cells
 
 
 @cython.final

@@ -3,7 +3,9 @@
 # Rules of this file: declarations by header, only what is used; the helpers in C are those that
 # Cython cannot write (atomics, anonymous unions, macros with side conditions).
 
+from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport strerror
 
 cdef extern from * nogil:
     """
@@ -173,3 +175,9 @@ cdef extern from * nogil:
     int munmap(void *, size_t)
     int memfd_create(const char *, unsigned int)
     int ftruncate(int, long)
+
+
+cdef inline int raise_errno(str what) except -1:
+    """Raise OSError for errno, naming what was tried."""
+    cdef int number = errno
+    raise OSError(number, f"{what}: {strerror(number).decode('ascii', 'replace')}")

@@ -8,8 +8,9 @@ from typing import Any, Never
 
 from typing_extensions import disjoint_base
 
+from fastlisten._arena import Places
 from fastlisten._connection import Connection, ConnectionAcceptor, Security
-from fastlisten._core import Engine, OptionBatch, Places, _AcceptorOwner
+from fastlisten._core import Engine, OptionBatch, _AcceptorOwner
 
 def calls_openssl() -> bool: ...
 def use_memory(wanted: bool) -> bool: ...

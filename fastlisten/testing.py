@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastlisten._core import Arena
+from fastlisten._arena import Arena
 from fastlisten._tls import TlsSettings
 from fastlisten.config import loads
 from fastlisten.handlers.base import Handler, HandlerSettings

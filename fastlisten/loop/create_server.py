@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ssl import SSLContext, SSLSocket
 from typing import Any, Literal
 
+from fastlisten._arena import Arena, Places
 from fastlisten._connection import ConnectionAcceptor
-from fastlisten._core import Acceptor, Arena, Places
+from fastlisten._core import Acceptor
 from fastlisten._tls import TlsAcceptor, TlsSettings
 from fastlisten.loop.connection_server import ConnectionServer
 from fastlisten.loop.engines import engine_for

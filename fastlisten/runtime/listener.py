@@ -28,8 +28,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from fastlisten._arena import Places
 from fastlisten._connection import Connection, ConnectionAcceptor
-from fastlisten._core import Acceptor, Engine, Places
+from fastlisten._core import Acceptor, Engine
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.handlers.base import ConnectionInfo, Handler
 from fastlisten.runtime.canned_replies import Words

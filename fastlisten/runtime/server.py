@@ -14,7 +14,8 @@ import resource
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 
-from fastlisten._core import Arena, Engine
+from fastlisten._arena import Arena
+from fastlisten._core import Engine
 from fastlisten._tls import TlsSettings
 from fastlisten.config import Config, ListenerSettings
 from fastlisten.errors import ConfigurationError, FastlistenError, Problem

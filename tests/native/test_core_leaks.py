@@ -22,7 +22,7 @@ import pytest
 from support.connection import LoopFactory
 
 import fastlisten
-from fastlisten._core import Arena
+from fastlisten._arena import Arena
 from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")

@@ -31,7 +31,7 @@ from support.core_process import Child, serving
 from support.loops import LOOPS
 
 from fastlisten import ConnectionServer, create_server
-from fastlisten._core import Arena
+from fastlisten._arena import Arena
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

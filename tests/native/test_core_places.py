@@ -12,7 +12,7 @@ import struct
 
 import pytest
 
-from fastlisten._core import MAX_GENERATIONS, Arena, Places
+from fastlisten._arena import MAX_GENERATIONS, Arena, Places
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

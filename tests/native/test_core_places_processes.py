@@ -20,7 +20,7 @@ import pytest
 from support.core_process import children
 
 import fastlisten
-from fastlisten._core import Arena, Places
+from fastlisten._arena import Arena, Places
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -42,7 +42,7 @@ def gives(places: Places) -> None:
 ATTACHING = """
 import os, socket, sys
 import fastlisten
-from fastlisten._core import Arena
+from fastlisten._arena import Arena
 channel = socket.socket(fileno=int(sys.argv[1]))
 _, fds, _, _ = socket.recv_fds(channel, 1, 16)
 arena = Arena.attach(fds[0], fds[1:])

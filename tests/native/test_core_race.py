@@ -24,7 +24,7 @@ from support.core_process import Child, serving
 from support.loops import LOOPS
 
 from fastlisten import ConnectionServer, create_server
-from fastlisten._core import Arena, Places
+from fastlisten._arena import Arena, Places
 from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")

@@ -21,8 +21,9 @@ from support.core import Echo, LoopFactory, bound_socket
 from support.core_process import Child
 
 from fastlisten import create_server
+from fastlisten._arena import Arena
 from fastlisten._connection import ConnectionAcceptor
-from fastlisten._core import Arena, Engine
+from fastlisten._core import Engine
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -14,7 +14,7 @@ import pytest
 from support.serving import connect, on_loops, read_all, read_some, soon
 from support.serving_handlers import Echo, LazyEcho
 
-from fastlisten._core import Arena
+from fastlisten._arena import Arena
 from fastlisten.config import loads
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.loop.engines import engine_for

@@ -15,8 +15,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from fastlisten._arena import Arena, Places
 from fastlisten._connection import ConnectionAcceptor
-from fastlisten._core import Acceptor, Arena, Engine, Places
+from fastlisten._core import Acceptor, Engine
 from fastlisten.loop.engines import engine_for
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from fastlisten._core import Arena
+from fastlisten._arena import Arena
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.loop.engines import engine_for
 from support.core import Client, Echo, Listener, bound_socket, until

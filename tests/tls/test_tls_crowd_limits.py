@@ -20,7 +20,7 @@ from support.tls import no_session_left
 from support.tls_core import client_hello, talk, tls_listening
 
 from fastlisten import testing
-from fastlisten._core import Arena
+from fastlisten._arena import Arena
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
