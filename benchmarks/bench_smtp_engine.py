@@ -23,7 +23,7 @@ import pytest
 
 from fastlisten.handlers import smtp
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
-from fastlisten.handlers.smtp import messages as smtp_messages
+from fastlisten.handlers.smtp import message_delivery as smtp_messages
 from fastlisten.handlers.smtp.engine.engine import Engine, Limits
 from fastlisten.handlers.smtp.engine.events import Content, Mail, Recipient
 from fastlisten.mail.delivery.post_office import PostOffice

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.relay import FOREIGN, Client, client_of, relaying, serving
 from support.smtp_harness import Served, settle
 
-from fastlisten.handlers.smtp import reports as smtp_reports
+from fastlisten.handlers.smtp import dsn_sender
 from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
 from fastlisten.mail.dsn.message import Outcome, notice
@@ -240,7 +240,7 @@ def test_a_message_without_a_header_is_not_quoted(served: Served) -> None:
 def test_notices_under_way_are_bounded(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(smtp_reports, "MOST", 0)
+    monkeypatch.setattr(dsn_sender, "MOST", 0)
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<alice@example.org>", TO_BOB)
     settle(lambda: "no notice to <alice@example.org>: 0 are on their way" in caplog.text)
@@ -251,7 +251,7 @@ def test_a_notice_that_goes_nowhere_is_not_made(
 ) -> None:
     caplog.set_level(logging.DEBUG, "fastlisten.smtp")
     made = []
-    monkeypatch.setattr(smtp_reports, "notice", lambda *given: made.append(given))
+    monkeypatch.setattr(dsn_sender, "notice", lambda *given: made.append(given))
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<m@elsewhere.example>", TO_BOB)
         settle(lambda: "no notice to <m@elsewhere.example>" in caplog.text)
@@ -264,7 +264,7 @@ def test_a_notice_that_cannot_be_made_costs_nobody_the_reply(
     def fail(*arguments: object) -> bytes:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(smtp_reports, "notice", fail)
+    monkeypatch.setattr(dsn_sender, "notice", fail)
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<alice@example.org>", TO_BOB)
         assert client.say(b"NOOP").startswith(b"250 ")

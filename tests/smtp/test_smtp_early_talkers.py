@@ -15,9 +15,9 @@ from support.smtp_harness import DIALOGUE, DONE, HOSTNAME, SERVERS, codes, read_
 from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp.early import Anteroom
 from fastlisten.handlers.smtp.engine.counts import Counts
-from fastlisten.handlers.smtp.journal import Journal
+from fastlisten.handlers.smtp.pregreet import PregreetDelay
+from fastlisten.handlers.smtp.session_log import SessionLog
 
 GREETING = f"220 {HOSTNAME} ESMTP\r\n".encode()
 REFUSAL = (
@@ -143,13 +143,13 @@ def test_timeouts_begin_with_the_greeting(tmp_path: Path) -> None:
 
 def test_the_timer_goes_with_the_client() -> None:
     async def main() -> None:
-        room = Anteroom(
+        room = PregreetDelay(
             ConnectionInfo("it", "192.0.2.1", 1),
             60.0,
             GREETING,
             REFUSAL,
             asyncio.Protocol,
-            Journal("it", Counts()),
+            SessionLog("it", Counts()),
         )
         room.connection_made(asyncio.Transport())
         timer = room._timer

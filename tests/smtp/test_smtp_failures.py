@@ -24,7 +24,7 @@ from support.smtp_harness import (
     settle,
 )
 
-from fastlisten.handlers.smtp.connection import SmtpConnection
+from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 from fastlisten.mail.delivery import staged_message
 from fastlisten.mail.maildir import maildir
 from fastlisten.mail.maildir.spool import write_all

@@ -30,7 +30,7 @@ from support.smtp_harness import (
     settle,
 )
 
-from fastlisten.handlers.smtp.flow import READ_AHEAD
+from fastlisten.handlers.smtp.engine_protocol import READ_AHEAD
 from fastlisten.mail.delivery import delivery
 from fastlisten.mail.maildir import maildir
 

@@ -22,7 +22,7 @@ from support.smtp_harness import (
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, Reason
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp.connection import SmtpConnection
+from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 from fastlisten.log_events import address_text
 
 

@@ -16,9 +16,8 @@ from support.mail import write_accounts
 from support.smtp_harness import ACCOUNTS, HOSTNAME, MAIL, RCPT
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
-from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp import messages as smtp_messages
-from fastlisten.handlers.smtp.connection import SmtpConnection
+from fastlisten.handlers.smtp import SmtpHandler, message_delivery
+from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 
 SESSIONS = 500
 
@@ -91,5 +90,5 @@ def test_what_they_share_is_not_changed(tmp_path: Path) -> None:
         await handler.stop()
 
     asyncio.run(talk())
-    assert smtp_messages._NO_ACCOUNTS == {}
-    assert smtp_messages._NO_HOMES == []
+    assert message_delivery._NO_ACCOUNTS == {}
+    assert message_delivery._NO_HOMES == []

@@ -15,8 +15,8 @@ from support.smtp_harness import ENVELOPE, MAIL, RCPT, Served, body_of, codes, s
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
-from fastlisten.handlers.smtp.connection import SmtpConnection
-from fastlisten.handlers.smtp.hops import Hops
+from fastlisten.handlers.smtp.received_count import ReceivedCount
+from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 
 HOP = b"Received: from a by b; Sun, 22 Nov 2026 12:00:00 +0000\r\n"
 
@@ -134,7 +134,7 @@ def test_what_goes_in_circles_is_not_handed_over(tmp_path: Path) -> None:
     ],
 )
 def test_what_counts(message: bytes, count: int) -> None:
-    hops = Hops()
+    hops = ReceivedCount()
     hops.add(message + (b"" if message.endswith(b"\r\n") else b"\r\n"))
     assert hops.count == count
 
@@ -147,9 +147,9 @@ _PARTS = st.sampled_from(
 @given(st.lists(_PARTS, max_size=30).map(b"".join), st.lists(st.integers(0, 400), max_size=8))
 def test_pieces_make_no_difference(message: bytes, cuts: list[int]) -> None:
     message += b"\r\n"
-    whole = Hops()
+    whole = ReceivedCount()
     whole.add(message)
-    pieces = Hops()
+    pieces = ReceivedCount()
     places = [0, *sorted(min(cut, len(message)) for cut in cuts), len(message)]
     for start, end in itertools.pairwise(places):
         pieces.add(message[start:end])

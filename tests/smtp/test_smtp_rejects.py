@@ -334,7 +334,7 @@ def test_a_storm_is_bounded_and_counted(plain: Served, caplog: pytest.LogCapture
     counts = plain.handler.counts.rejections
     assert counts == {("5xx", "unknown-recipient"): 1800, ("5xx", "relay-denied"): 20}
     by_reason = [one["reason"] for one in events(caplog, "rejected")]
-    plain.call(plain.handler.journal.close)
+    plain.call(plain.handler.session_log.close)
     omitted = events(caplog, "rejections-omitted")
     told = sum(one["count"] for one in omitted)
     assert by_reason.count("unknown-recipient") + told == 1800
@@ -451,7 +451,7 @@ def test_sessions_of_scanners_are_bounded(plain: Served, caplog: pytest.LogCaptu
         plain.say(b"QUIT\r\n")
     plain.say(ENVELOPE + b"DATA\r\nx\r\n.\r\nQUIT\r\n")
     until(lambda: plain.handler.counts.ends.get("quit") == MOST + 21, "all ends")
-    plain.call(plain.handler.journal.close)
+    plain.call(plain.handler.session_log.close)
     ended = events(caplog, "session-ended")
     told = sum(one["count"] for one in events(caplog, "sessions-omitted"))
     assert len(ended) + told == MOST + 21

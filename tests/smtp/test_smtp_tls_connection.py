@@ -15,8 +15,8 @@ from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, codes
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp.connection import SmtpConnection
-from fastlisten.handlers.smtp.flow import READ_AHEAD
+from fastlisten.handlers.smtp.engine_protocol import READ_AHEAD
+from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 
 SETTINGS: Any = object()
 STARTTLS = b"STARTTLS\r\n"

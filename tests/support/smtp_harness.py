@@ -23,7 +23,7 @@ import uvloop
 from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
-from fastlisten.handlers.smtp.connection import SmtpConnection
+from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 from support.mail import write_accounts
 
 HOSTNAME = "mx.example.org"

@@ -1,18 +1,19 @@
-"""smtp and lmtp: our own engine, what surrounds it, and aiosmtpd's handlers on it.
+"""smtp and lmtp: our own engine, the handlers that use it, and handlers written for aiosmtpd.
 
-The way of a connection, by module:
+The modules, from the listener down to the octets:
 
-    settings          the rows of `[smtp]` and `[lmtp]`
-    handler           what all connections of a listener share
-      early           waits before the greeting, if asked for
-      connection      events of the engine in their order; AUTH
-        flow          when something is executed: transport, flow control, TLS
-        engine/       octets to events and replies, without I/O
-        transactions  recipients
-        messages      messages: to a mailbox or to the relay (mail/)
-        reports       DSNs that senders asked for
-      journal         what the log says of sessions; dialogue: their commands and replies
-      aiosmtpd/       the same engine, its events answered by the hooks of an aiosmtpd handler
+    settings              the rows of `[smtp]` and `[lmtp]`
+    handler               what all connections of a listener share
+      pregreet            smtp.greeting-delay: clients that talk before the greeting
+      smtp_connection     the engine's events in their order; AUTH (sasl)
+        envelope_checks   MAIL and RCPT: which senders and recipients are accepted
+        message_delivery  the message: to mailboxes or to the relay (mail/)
+        engine_protocol   transport, flow control, STARTTLS
+        engine/           octets to events and replies, without I/O
+      trace_fields        Return-Path and Received; received_count: detects mail loops
+      dsn_sender          DSNs that senders asked for
+      session_log         the log of sessions; dialogue_log: their commands and replies
+      aiosmtpd/           the same engine, its events answered by the hooks of an aiosmtpd handler
 
 The public names are imported when somebody asks for them, so that reading a configuration loads no
 event loop and no native module.

@@ -1,7 +1,7 @@
 """The smtp and lmtp handlers: what is the same for all connections of a listener.
 
 Rules of this file: bytes that the native core sends (greeting, refusals, farewells), the limits,
-the post office, the relay. What happens on a connection is in connection.py.
+the post office, the relay. What happens on a connection is in smtp_connection.py.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import os
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
-from fastlisten.handlers.smtp.connection import SmtpConnection
-from fastlisten.handlers.smtp.early import Anteroom
+from fastlisten.handlers.smtp.dsn_sender import DsnSender
 from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.engine import Engine, Limits
 from fastlisten.handlers.smtp.engine.replies import reply
-from fastlisten.handlers.smtp.journal import Journal
-from fastlisten.handlers.smtp.reports import Reports
+from fastlisten.handlers.smtp.pregreet import PregreetDelay
 from fastlisten.handlers.smtp.sasl import MECHANISMS
+from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
-from fastlisten.handlers.smtp.trace import Trace
+from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp.trace_fields import TraceFields
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.relay.relay import Relay, relay_of
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.aiosmtpd.hosted import Hosted
+    from fastlisten.handlers.smtp.aiosmtpd.configured_handler import ConfiguredHandler
     from fastlisten.mail.accounts.accounts_file import Accounts
 
 __all__ = ["LmtpHandler", "SmtpHandler"]
@@ -48,7 +48,7 @@ class SmtpHandler(Handler):
         relay: where mail for others goes, None if nowhere.
         reports: sends the notices that senders have asked for.
         counts: what the listener's sessions count.
-        journal: its log.
+        session_log: its log.
 
     Raises:
         SettingError: a package is missing, or a file of the relay's.
@@ -75,7 +75,7 @@ class SmtpHandler(Handler):
             self.greeting = b""
             self.lazy = False  # type: ignore[misc]  # read from the instance
         self.counts: Counts = Counts()
-        self.journal = Journal(settings.listener, self.counts)
+        self.session_log = SessionLog(settings.listener, self.counts)
         self.max_received: int = self._values["max-received"]
         self.logs_dialogue: bool = self._values["log-dialogue"]
         self.role = self._find_role()
@@ -84,14 +84,14 @@ class SmtpHandler(Handler):
             self.role == "submission" if must_match is None else must_match
         )
         self.relay = self._find_relay()
-        self.reports = Reports(settings.hostname, self.relay)
-        self._trace = Trace(settings.hostname, self.protocol)
+        self.dsn_sender = DsnSender(settings.hostname, self.relay)
+        self._trace_fields = TraceFields(settings.hostname, self.protocol)
         self._office: PostOffice | None = None
-        self._hosted: Hosted | None = None
+        self._configured: ConfiguredHandler | None = None
         if settings.options.get("aiosmtpd-handler"):
-            from fastlisten.handlers.smtp.aiosmtpd.hosted import Hosted
+            from fastlisten.handlers.smtp.aiosmtpd.configured_handler import ConfiguredHandler
 
-            self._hosted = Hosted(settings, self.journal, self.logs_dialogue)
+            self._configured = ConfiguredHandler(settings, self.session_log, self.logs_dialogue)
         elif self.role == "submission" and not passwords.available():
             message = (
                 "nobody can log in here without the package argon2-cffi: "
@@ -158,8 +158,8 @@ class SmtpHandler(Handler):
 
     def notes(self) -> tuple[str, ...]:
         """Return why no mail can be delivered yet, if so."""
-        if self._hosted is not None:
-            return self._hosted.notes()
+        if self._configured is not None:
+            return self._configured.notes()
         accounts = self.office.accounts
         if accounts.roster is None:
             if not os.path.exists(accounts.path):
@@ -181,19 +181,19 @@ class SmtpHandler(Handler):
             "5.5.0",
             f"{hostname} Protocol synchronization error: data sent before the greeting",
         )
-        return Anteroom(
+        return PregreetDelay(
             info,
             self._delay,
             self._late_greeting,
             refusal,
             lambda: self._protocol(info),
-            self.journal,
+            self.session_log,
         )
 
     def _protocol(self, info: ConnectionInfo) -> asyncio.Protocol:
         """Return the protocol object of a client that has been greeted."""
-        if self._hosted is not None:
-            return self._hosted.connection(info)
+        if self._configured is not None:
+            return self._configured.connection(info)
         return SmtpConnection(self, info)
 
     async def start(self) -> None:
@@ -210,9 +210,9 @@ class SmtpHandler(Handler):
         )
         self._office = office
         try:
-            if self._hosted is not None:
+            if self._configured is not None:
                 await asyncio.to_thread(office.accounts.reload)
-                self._hosted.start(office)
+                self._configured.start(office)
             else:
                 await self._read_accounts(office.accounts)
         except BaseException:
@@ -238,12 +238,12 @@ class SmtpHandler(Handler):
 
     async def stop(self) -> None:
         """Leave the post office; what is being delivered is waited for."""
-        self.journal.close()
-        await self.reports.close()
+        self.session_log.close()
+        await self.dsn_sender.close()
         if self.relay is not None:
             await self.relay.close()
-        if self._hosted is not None:
-            self._hosted.stop()
+        if self._configured is not None:
+            self._configured.stop()
         if self._office is not None:
             office, self._office = self._office, None
             await asyncio.to_thread(office.leave)
@@ -261,7 +261,7 @@ class SmtpHandler(Handler):
 
     def received(self, info: ConnectionInfo, engine: Engine, name: str, cipher: str = "") -> bytes:
         """Return the Received field of a message; as `Trace.received`."""
-        return self._trace.received(info, engine, name, cipher)
+        return self._trace_fields.received(info, engine, name, cipher)
 
 
 class LmtpHandler(SmtpHandler):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from fastlisten.handlers.smtp.engine.refusal import Refused
 
-__all__ = ["MECHANISMS", "Credentials", "Login", "Plain", "mechanism"]
+__all__ = ["MECHANISMS", "Credentials", "LoginMechanism", "PlainMechanism", "mechanism"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def _text(octets: bytes) -> str:
     return text
 
 
-class Plain:
+class PlainMechanism:
     """PLAIN."""
 
     __slots__ = ()
@@ -76,7 +76,7 @@ class Plain:
         return credentials
 
 
-class Login:
+class LoginMechanism:
     """LOGIN. The name may come as the initial response."""
 
     __slots__ = ("_name",)
@@ -109,7 +109,7 @@ class Login:
 MECHANISMS = ("PLAIN", "LOGIN")
 
 
-def mechanism(name: str) -> Plain | Login:
+def mechanism(name: str) -> PlainMechanism | LoginMechanism:
     """Return the server's side of a dialogue.
 
     Args:
@@ -119,7 +119,7 @@ def mechanism(name: str) -> Plain | Login:
         ValueError: another.
     """
     if name == "PLAIN":
-        return Plain()
+        return PlainMechanism()
     if name == "LOGIN":
-        return Login()
+        return LoginMechanism()
     raise ValueError(f"no mechanism is called {name}")

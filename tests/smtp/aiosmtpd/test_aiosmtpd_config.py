@@ -217,7 +217,7 @@ async def test_a_drain_waits_for_a_hook() -> None:
         writer.write(lines + MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\n")
         idle, other = await asyncio.open_connection(served.host, served.port)
         assert (await idle.readline()).startswith(b"220 ")
-        site: Any = served.handler._hosted._site  # type: ignore[attr-defined]
+        site: Any = served.handler._configured._served  # type: ignore[attr-defined]
         await site.handler.began.wait()
         assert served.listener.drain() == 1
         assert (await idle.readline()).startswith(b"421 ")

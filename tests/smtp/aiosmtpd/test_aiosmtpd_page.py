@@ -18,7 +18,7 @@ from support.foreign import foreign
 from support.foreign_clients import PATIENCE
 
 from fastlisten.handlers import smtp
-from fastlisten.handlers.smtp.aiosmtpd.parameters import Parameters
+from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
 
 PAGE = Path(__file__).parents[3] / "docs" / "aiosmtpd.md"
 
@@ -102,7 +102,7 @@ def test_every_parameter_has_a_row() -> None:
     for name in names:
         if name in {"tls_context", "require_starttls", "handler", "loop"}:
             continue
-        if name in Parameters.__dataclass_fields__:
+        if name in AiosmtpdParameters.__dataclass_fields__:
             assert said[name].startswith("there")
         elif "TypeError" in said[name]:
             given: dict[str, Any] = {name: 1}

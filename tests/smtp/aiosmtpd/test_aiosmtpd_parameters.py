@@ -16,7 +16,7 @@ from support.aiosmtpd import (
 )
 
 from fastlisten.handlers import smtp
-from fastlisten.handlers.smtp.aiosmtpd.parameters import NO_LIMIT, Parameters
+from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import NO_LIMIT, AiosmtpdParameters
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
@@ -86,11 +86,11 @@ def test_names_of_mechanisms_are_checked() -> None:
 
 
 def test_limits_of_commands() -> None:
-    limits = Parameters(command_call_limit={"NOOP": 2, "*": 3})
+    limits = AiosmtpdParameters(command_call_limit={"NOOP": 2, "*": 3})
     assert [limits.call_limit(verb) for verb in ("NOOP", "RSET")] == [2, 3]
-    assert Parameters(command_call_limit={"NOOP": 2}).call_limit("RSET") == 20
-    assert Parameters(command_call_limit=4).call_limit("RSET") == 4
-    assert Parameters().call_limit("RSET") is None
+    assert AiosmtpdParameters(command_call_limit={"NOOP": 2}).call_limit("RSET") == 20
+    assert AiosmtpdParameters(command_call_limit=4).call_limit("RSET") == 4
+    assert AiosmtpdParameters().call_limit("RSET") is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastlisten.handlers.smtp.aiosmtpd.replies import error_reply, reply_of
+from fastlisten.handlers.smtp.aiosmtpd.hook_replies import error_reply, reply_of
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
 
 

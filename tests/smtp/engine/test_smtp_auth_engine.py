@@ -13,7 +13,13 @@ from fastlisten.handlers.smtp.engine.events import Auth, Goodbye, Response
 from fastlisten.handlers.smtp.engine.framing import AUTH_LINE_LIMIT
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import reply
-from fastlisten.handlers.smtp.sasl import MECHANISMS, Credentials, Login, Plain, mechanism
+from fastlisten.handlers.smtp.sasl import (
+    MECHANISMS,
+    Credentials,
+    LoginMechanism,
+    PlainMechanism,
+    mechanism,
+)
 
 PLAIN_TOKEN = base64.b64encode(f"\0{NAME}\0{PASSWORD}".encode())
 PLAIN = b"AUTH PLAIN " + PLAIN_TOKEN + b"\r\n"
@@ -313,18 +319,18 @@ def test_challenges_without_end_are_written_now_and_then() -> None:
     ],
 )
 def test_plain(response: bytes, result: tuple[str, str] | int) -> None:
-    assert Plain().step(None) == b""
+    assert PlainMechanism().step(None) == b""
     if isinstance(result, tuple):
-        assert Plain().step(response) == Credentials(*result)
+        assert PlainMechanism().step(response) == Credentials(*result)
     else:
         with pytest.raises(Refused) as refused:
-            Plain().step(response)
+            PlainMechanism().step(response)
         assert codes(refused.value.reply) == [result]
 
 
 @pytest.mark.parametrize("initial", [True, False])
 def test_login(initial: bool) -> None:
-    dialogue = Login()
+    dialogue = LoginMechanism()
     if not initial:
         assert dialogue.step(None) == b"Username:"
     assert dialogue.step(b"name") == b"Password:"
@@ -334,7 +340,7 @@ def test_login(initial: bool) -> None:
 @pytest.mark.parametrize("response", [b"", b"\xff", b"a\0b"])
 @pytest.mark.parametrize("named", [True, False])
 def test_login_refuses_nonsense(response: bytes, named: bool) -> None:
-    dialogue = Login()
+    dialogue = LoginMechanism()
     if named:
         dialogue.step(b"name")
     with pytest.raises(Refused) as refused:
@@ -343,6 +349,6 @@ def test_login_refuses_nonsense(response: bytes, named: bool) -> None:
 
 
 def test_mechanisms_by_name() -> None:
-    assert [type(mechanism(name)) for name in MECHANISMS] == [Plain, Login]
+    assert [type(mechanism(name)) for name in MECHANISMS] == [PlainMechanism, LoginMechanism]
     with pytest.raises(ValueError, match="CRAM-MD5"):
         mechanism("CRAM-MD5")

@@ -18,7 +18,7 @@ from support.relay import FOREIGN, Relay, client_of, rcpt, serving
 from support.smtp_harness import MAIL, Served, settle
 
 from fastlisten import new_event_loop, testing
-from fastlisten.handlers.smtp import transactions as smtp_transactions
+from fastlisten.handlers.smtp import envelope_checks
 from fastlisten.mail.relay import client as smtp_client
 from fastlisten.mail.relay import relay as smtp_relay
 
@@ -120,7 +120,7 @@ def test_a_relay_that_is_oneself_ends(
     """It is noticed at once; in another process it is asked again until no place is left."""
     monkeypatch.setattr(smtp_relay, "SESSIONS", 6)
     if not noticed:
-        monkeypatch.setattr(smtp_transactions, "is_ours", lambda peer, port: False)
+        monkeypatch.setattr(envelope_checks, "is_ours", lambda peer, port: False)
     (tmp_path / "ca.pem").write_bytes(testing._pair().cert)
     options = {
         "relay_tls": "implicit",

@@ -17,8 +17,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from fastlisten.handlers.smtp.aiosmtpd.server import Server
-from fastlisten.handlers.smtp.aiosmtpd.serving import Made, serve_smtp
+from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
+from fastlisten.handlers.smtp.aiosmtpd.serve_smtp import SmtpService, serve_smtp
 from fastlisten.loop.connection_server import ConnectionServer
 from fastlisten.loop.event_loop import new_event_loop
 from fastlisten.loop.listening_sockets import bind_unix
@@ -72,7 +72,7 @@ class _Base:
         self.handler = handler
         self.ssl_context = ssl_context
         self.server: ConnectionServer | None = None
-        self._made = Made(handler, parameters, ssl_context, server_hostname)
+        self._service = SmtpService(handler, parameters, ssl_context, server_hostname)
         self._owns_loop = loop is None
         self.loop = new_event_loop() if loop is None else loop
 
@@ -84,15 +84,15 @@ class _Base:
         )
 
     @property
-    def smtpd(self) -> Server | None:
+    def smtpd(self) -> HookServer | None:
         """What the hooks of the newest connection get as `server`, None while nothing is served.
 
         Before the first connection it is an object without session and envelope.
         """
-        site = self._made.site
-        if site.server is None and self.server is not None:
-            site.server = Server(site, None, self.loop)
-        return site.server
+        served = self._service.served
+        if served.server is None and self.server is not None:
+            served.server = HookServer(served, None, self.loop)
+        return served.server
 
     def cancel_tasks(self, stop_loop: bool = True) -> None:
         """Cancel all tasks of the loop; to be called on it.
@@ -134,7 +134,7 @@ class _Inet(_Base):
         self.port = port
 
     async def _serve(self) -> ConnectionServer:
-        server = await self._made.serve(self.hostname or None, self.port)
+        server = await self._service.serve(self.hostname or None, self.port)
         self.port = server.sockets[0].getsockname()[1]
         return server
 
@@ -157,7 +157,7 @@ class _Unix(_Base):
         self.unix_socket = str(unix_socket)
 
     async def _serve(self) -> ConnectionServer:
-        return await self._made.serve(sock=bind_unix(self.unix_socket))
+        return await self._service.serve(sock=bind_unix(self.unix_socket))
 
     def _ended(self) -> None:
         super()._ended()
@@ -256,7 +256,7 @@ class _Threaded(_Base):
     def _end(self) -> None:
         """Stop serving, whatever hooks raise meanwhile."""
         assert self.server is not None
-        ending = self.loop.create_task(self._made.end(self.server))
+        ending = self.loop.create_task(self._service.end(self.server))
         while not ending.done():
             # What ends the loop comes twice where the hook had suspended: its task's end, too.
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
@@ -298,7 +298,7 @@ class _Unthreaded(_Base):
         """Stop listening, and end all connections."""
         self.ended.clear()
         assert self.server is not None
-        await self._made.end(self.server)
+        await self._service.end(self.server)
         self._ended()
         self.ended.set()
 

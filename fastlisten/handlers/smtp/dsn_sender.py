@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
-from fastlisten.handlers.smtp.trace import return_path
+from fastlisten.handlers.smtp.trace_fields import return_path
 from fastlisten.log_events import log
 from fastlisten.mail.address import Mailbox, parse_mailbox
 from fastlisten.mail.delivery.post_office import PostOffice
@@ -32,7 +32,7 @@ from fastlisten.mail.relay.relay_error import RelayRefused
 if TYPE_CHECKING:
     from fastlisten.mail.relay.session import Outgoing
 
-__all__ = ["LARGEST_HEADER", "Reports", "header_of", "outcomes", "wanted"]
+__all__ = ["LARGEST_HEADER", "DsnSender", "header_of", "outcomes", "wanted"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
@@ -81,7 +81,7 @@ def header_of(beginning: bytes) -> bytes:
     return beginning.partition(b"\r\n\r\n")[0][:LARGEST_HEADER] + b"\r\n"
 
 
-class Reports:
+class DsnSender:
     """Sends the notices of one listener.
 
     Args:

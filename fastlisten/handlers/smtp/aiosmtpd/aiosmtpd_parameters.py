@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["NO_LIMIT", "Parameters"]
+__all__ = ["NO_LIMIT", "AiosmtpdParameters"]
 
 #: What `data_size_limit=None` means: a message lies in memory, and the readers of SIZE can be
 #: trusted with 32 bits.
@@ -29,7 +29,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True)
-class Parameters:
+class AiosmtpdParameters:
     """What aiosmtpd's SMTP class is made with.
 
     Attributes:
@@ -77,7 +77,7 @@ class Parameters:
     max_errors: int = 20
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> Parameters:
+    def read(cls, given: Mapping[str, Any]) -> AiosmtpdParameters:
         """Return the parameters of the given keyword arguments.
 
         Raises:

@@ -1,8 +1,8 @@
 """An aiosmtpd handler that a configuration names: `smtp.aiosmtpd-handler`, `smtp.aiosmtpd-args`.
 
-Rules of this file: from settings to a site; nothing of a connection. What is wrong is reported with
-the key that is to blame, as far as possible when the configuration is read. The class is imported
-then; the handler itself is made on the loop that serves, where it may ask for that loop.
+Rules of this file: from settings to a served handler; nothing about connections. Errors name the
+key that is to blame, and are found when the server is made if they can be. The class is imported
+then; the handler itself is made on the running loop, so that it may ask for that loop.
 
 The handler decides where mail goes: accounts, `relay` and the header fields that the server's own
 delivery adds have no part in it. Who may send, where `role` is submission, is decided by the
@@ -19,17 +19,17 @@ from typing import Any, Literal, NoReturn
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, SettingError
 from fastlisten.handlers.registry import explained
-from fastlisten.handlers.smtp.aiosmtpd.connection import AiosmtpdConnection
-from fastlisten.handlers.smtp.aiosmtpd.parameters import Parameters
-from fastlisten.handlers.smtp.aiosmtpd.site import Authenticate, Site
+from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_connection import AiosmtpdConnection
+from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
+from fastlisten.handlers.smtp.aiosmtpd.served_handler import Authenticate, ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult, LoginPassword
-from fastlisten.handlers.smtp.journal import Journal
+from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.logins.logins import LoginsBusyError
 
-__all__ = ["Hosted"]
+__all__ = ["ConfiguredHandler"]
 
 #: Options of the handler smtp that a handler of aiosmtpd leaves without effect.
 _WITHOUT_EFFECT = ("relay", "max-received", "sender-must-match")
@@ -42,22 +42,24 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-class Hosted:
+class ConfiguredHandler:
     """The aiosmtpd handler of one listener.
 
     Args:
         settings: of the listener; `aiosmtpd-handler` is set.
-        journal: its log.
+        session_log: its log.
         logs_dialogue: commands and replies are in it.
 
     Raises:
         SettingError: the class cannot be had, or does not take its arguments.
     """
 
-    def __init__(self, settings: HandlerSettings, journal: Journal, logs_dialogue: bool) -> None:
+    def __init__(
+        self, settings: HandlerSettings, session_log: SessionLog, logs_dialogue: bool
+    ) -> None:
         self._settings = settings
         self._logs_dialogue = logs_dialogue
-        self._journal = journal
+        self._session_log = session_log
         rows = LMTP_OPTIONS if settings.protocol == "lmtp" else OPTIONS
         self._options = {row.key: row.default for row in rows} | dict(settings.options)
         self._kind = self._load(self._options["aiosmtpd-handler"])
@@ -68,7 +70,7 @@ class Hosted:
                 '(pip install "fastlisten[auth]"), or auth_* methods of the handler'
             )
             raise self._error("role", message)
-        self._site: Site | None = None
+        self._served: ServedHandler | None = None
 
     def _error(self, key: str, message: str) -> SettingError:
         return SettingError(f"{self._settings.protocol}.{key}", message)
@@ -153,9 +155,9 @@ class Hosted:
             else:
                 handler = from_cli(_Parser(add_help=False), *self._arguments)
             protocol: Literal["smtp", "lmtp"] = "lmtp" if settings.protocol == "lmtp" else "smtp"
-            self._site = Site(
+            self._served = ServedHandler(
                 handler,
-                Parameters(
+                AiosmtpdParameters(
                     data_size_limit=options["max-message-size"],
                     enable_SMTPUTF8=True,
                     auth_required=self._submission,
@@ -165,8 +167,8 @@ class Hosted:
                 settings.hostname,
                 protocol=protocol,
                 tls=None if settings.tls_implicit else settings.tls,
-                authenticate=_by_accounts(office, self._journal) if asks_accounts else None,
-                journal=self._journal,
+                authenticate=_by_accounts(office, self._session_log) if asks_accounts else None,
+                session_log=self._session_log,
                 logs_dialogue=self._logs_dialogue,
             )
         except Exception as error:
@@ -179,23 +181,23 @@ class Hosted:
 
     def stop(self) -> None:
         """Let go of the handler."""
-        site, self._site = self._site, None
-        if site is not None:
-            site.close()
+        served, self._served = self._served, None
+        if served is not None:
+            served.close()
 
     def connection(self, info: ConnectionInfo) -> AiosmtpdConnection:
         """Return the protocol object for one connection."""
-        assert self._site is not None, "the handler has not been started"
-        return AiosmtpdConnection(self._site, info)
+        assert self._served is not None, "the handler has not been started"
+        return AiosmtpdConnection(self._served, info)
 
 
-def _by_accounts(office: PostOffice, journal: Journal) -> Authenticate:
+def _by_accounts(office: PostOffice, session_log: SessionLog) -> Authenticate:
     """Return an authenticator that asks the accounts."""
 
     async def authenticate(
         server: Any, session: Any, envelope: Any, mechanism: str, given: Any
     ) -> Any:
-        who = server._who
+        who = server._log_context
         try:
             name, password = given.login.decode(), given.password.decode()
             account = await office.logins.check(
@@ -204,12 +206,12 @@ def _by_accounts(office: PostOffice, journal: Journal) -> Authenticate:
         except UnicodeDecodeError:
             account = None
         except LoginsBusyError as error:
-            journal.login_deferred(who, str(error))
+            session_log.login_deferred(who, str(error))
             message = "454 4.7.0 Too many are logging in; try again later"
             return AuthResult(success=False, handled=False, message=message)
         if account is None:
             return AuthResult(success=False, handled=False)
-        journal.logged_in(who, account.name)
+        session_log.logged_in(who, account.name)
         # What a handler need not know it does not get.
         return AuthResult(success=True, auth_data=LoginPassword(account.name.encode(), b""))
 

@@ -1,7 +1,8 @@
 """One SMTP or LMTP connection: which event leads to what.
 
-Rules of this file: events in their order, and AUTH; what becomes of mail is in transactions.py
-and messages.py, when something is executed in flow.py. What the engine waits for:
+Rules of this file: events in their order, and AUTH. envelope_checks.py answers MAIL and RCPT,
+message_delivery.py delivers, engine_protocol.py says when something is executed. The engine waits
+for:
 
     a letter is being delivered, or takes no more for now     Letter -> _progress
     the accounts file has changed and is read again           PostOffice.refresh -> _looked_up
@@ -14,7 +15,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.smtp.dialogue import DialogueEngine, transcript
+from fastlisten.handlers.smtp.dialogue_log import DialogueEngine, transcript
 from fastlisten.handlers.smtp.engine.events import (
     Auth,
     Content,
@@ -26,9 +27,9 @@ from fastlisten.handlers.smtp.engine.events import (
 )
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import reply
-from fastlisten.handlers.smtp.journal import Journal
-from fastlisten.handlers.smtp.sasl import Credentials, Login, Plain, mechanism
-from fastlisten.handlers.smtp.transactions import Transactions
+from fastlisten.handlers.smtp.envelope_checks import EnvelopeChecks
+from fastlisten.handlers.smtp.sasl import Credentials, LoginMechanism, PlainMechanism, mechanism
+from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.log_events import session_name
 from fastlisten.mail.logins.logins import LoginsBusyError
 
@@ -42,14 +43,14 @@ _WRONG_LOGIN = reply(535, "5.7.8", "Authentication credentials invalid")
 _LOGINS_BUSY = reply(454, "4.7.0", "Temporary authentication failure; try again later")
 
 
-class SmtpConnection(Transactions):
+class SmtpConnection(EnvelopeChecks):
     """One connection. The native core (or whoever serves it) has sent the greeting."""
 
     __slots__ = ("_sasl",)
 
     def __init__(self, handler: SmtpHandler, info: ConnectionInfo) -> None:
         super().__init__(handler, info)
-        self._sasl: Plain | Login | None = None
+        self._sasl: PlainMechanism | LoginMechanism | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -125,9 +126,9 @@ class SmtpConnection(Transactions):
         return info.listener, info.peer, info.port
 
     @property
-    def _journal(self) -> Journal:
+    def _session_log(self) -> SessionLog:
         """The log of the listener."""
-        return self._handler.journal
+        return self._handler.session_log
 
     @property
     def _user_name(self) -> str:
@@ -164,12 +165,12 @@ class SmtpConnection(Transactions):
                 self._info.port,
             )
         except LoginsBusyError as error:
-            self._journal.login_deferred(self._who(), str(error))
+            self._session_log.login_deferred(self._log_context(), str(error))
             self.engine.reject(_LOGINS_BUSY)
             return
         if account is None:
             self.engine.reject(_WRONG_LOGIN)
             return
         self._user, self._login = account.name, account
-        self._journal.logged_in(self._who(), account.name)
+        self._session_log.logged_in(self._log_context(), account.name)
         self.engine.accept()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastlisten.handlers.smtp.aiosmtpd.replies import reply_of
+from fastlisten.handlers.smtp.aiosmtpd.hook_replies import reply_of
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.aiosmtpd.server import Server
-    from fastlisten.handlers.smtp.aiosmtpd.site import Site
+    from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
+    from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 
 __all__ = ["INVALID", "last_code", "reply_to_auth"]
 
@@ -24,11 +24,11 @@ INVALID = b"535 5.7.8 Authentication credentials invalid\r\n"
 _AUTHENTICATED = b"235 2.7.0 Authentication successful\r\n"
 
 
-async def reply_to_auth(site: Site, server: Server, args: list[str]) -> bytes | None:
+async def reply_to_auth(served: ServedHandler, server: HookServer, args: list[str]) -> bytes | None:
     """Ask the hooks about an AUTH command.
 
     Args:
-        site: whose hooks.
+        served: whose hooks.
         server: of the connection; what its session says of who the client is, is set.
         args: the mechanism, and the initial response in base64 if there is one.
 
@@ -38,13 +38,13 @@ async def reply_to_auth(site: Site, server: Server, args: list[str]) -> bytes | 
     Raises:
         Exception: what a hook raised, or what is wrong with what it returned.
     """
-    session, utf8 = server.session, site.parameters.enable_SMTPUTF8
-    hook = site.hooks.get("AUTH")
+    session, utf8 = server.session, served.parameters.enable_SMTPUTF8
+    hook = served.hooks.get("AUTH")
     if hook is not None:
         status = await hook(server, session, server.envelope, args)
         if status is not MISSING:
             return None if status is None else reply_of(status, utf8)
-    method = site.auth_hooks.get(args[0]) or getattr(server, f"auth_{args[0]}")
+    method = served.auth_hooks.get(args[0]) or getattr(server, f"auth_{args[0]}")
     result = await method(server, args)
     if not isinstance(result, AuthResult):
         # Before AuthResult, hooks returned who the client is.

@@ -22,13 +22,13 @@ from collections.abc import Callable
 
 from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.handlers.smtp.engine.replies import reply
-from fastlisten.handlers.smtp.messages import Messages
+from fastlisten.handlers.smtp.message_delivery import MessageDelivery
 from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.address import parse_mailbox
 from fastlisten.mail.relay.client import is_ours
 from fastlisten.mail.relay.relay_error import TO_ONESELF, RelayRefused
 
-__all__ = ["Transactions"]
+__all__ = ["EnvelopeChecks"]
 
 _UNKNOWN_RECIPIENT = reply(550, "5.1.1", "No such mailbox here")
 _NOT_FOR_OTHERS = reply(550, "5.7.1", "Relay access denied")
@@ -41,7 +41,7 @@ _LOGIN_ENDED = reply(530, "5.7.0", "Authentication required; the account has cha
 _LONGEST_LINE = 512
 
 
-class Transactions(Messages):
+class EnvelopeChecks(MessageDelivery):
     """The part of a connection that deals with mail."""
 
     __slots__ = ()

@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastlisten._tls import TlsSettings
-from fastlisten.handlers.smtp.aiosmtpd.blocking import blocking_hook
-from fastlisten.handlers.smtp.aiosmtpd.parameters import Parameters
+from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
+from fastlisten.handlers.smtp.aiosmtpd.blocking_handlers import blocking_hook
 from fastlisten.handlers.smtp.aiosmtpd.steps import Steps
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
-from fastlisten.handlers.smtp.dialogue import (
+from fastlisten.handlers.smtp.dialogue_log import (
     DialogueEngine,
     Transcript,
     foreign_transcript,
@@ -28,12 +28,12 @@ from fastlisten.handlers.smtp.dialogue import (
 from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.engine import Engine
 from fastlisten.handlers.smtp.engine.replies import TELLABLE, Limits
-from fastlisten.handlers.smtp.journal import Journal
+from fastlisten.handlers.smtp.session_log import SessionLog
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.aiosmtpd.server import Server
+    from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 
-__all__ = ["IDENT", "Authenticate", "Site"]
+__all__ = ["IDENT", "Authenticate", "ServedHandler"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
@@ -51,7 +51,7 @@ _MECHANISM = re.compile(r"[A-Z0-9_-]{1,20}\Z")
 _NOT_OFFERED = {"DSN", "BINARYMIME", "ENHANCEDSTATUSCODES"}
 
 
-class Site:
+class ServedHandler:
     """One handler, as connections use it.
 
     Args:
@@ -80,13 +80,13 @@ class Site:
     def __init__(
         self,
         handler: Any,
-        parameters: Parameters,
+        parameters: AiosmtpdParameters,
         hostname: str,
         *,
         protocol: Literal["smtp", "lmtp"] = "smtp",
         tls: TlsSettings | None = None,
         authenticate: Authenticate | None = None,
-        journal: Journal | None = None,
+        session_log: SessionLog | None = None,
         logs_dialogue: bool | None = None,
     ) -> None:
         self.handler = handler
@@ -95,10 +95,10 @@ class Site:
         self.ident = IDENT if parameters.ident is None else parameters.ident
         self.protocol = protocol
         self.tls = tls
-        self.journal = journal or Journal("", Counts())
+        self.session_log = session_log or SessionLog("", Counts())
         self._logs_dialogue = logs_dialogue
         self.authenticate = authenticate
-        self.server: Server | None = None
+        self.server: HookServer | None = None
         self._steps: Steps | None = None
         self._ehlo_lines: dict[bytes, tuple[str, ...]] = {}
         self.hooks: dict[str, Callable[..., Any]] = {
@@ -131,7 +131,7 @@ class Site:
             mechanisms=self._mechanisms(),
             auth_in_clear=not parameters.auth_require_tls,
             told=self._told(),
-            counts=self.journal.counts,
+            counts=self.session_log.counts,
         )
 
     def _mechanisms(self) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ class Site:
         if not self._logs_dialogue:
             return None
         host, port = peer[:2] if isinstance(peer, tuple) else ("", 0)
-        return transcript(self.journal.listener, host, port, session)
+        return transcript(self.session_log.listener, host, port, session)
 
     @property
     def engine_kind(self) -> type[Engine]:
@@ -178,7 +178,7 @@ class Site:
 
     def close(self) -> None:
         """Let go of the loop."""
-        self.journal.close()
+        self.session_log.close()
         self.server = None
         steps, self._steps = self._steps, None
         if steps is not None:

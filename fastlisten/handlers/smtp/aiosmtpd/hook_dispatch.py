@@ -7,7 +7,7 @@ answers mean what they mean there, with these exceptions, all on the safe side:
                                     begin a transaction; one that says 250 to MAIL or RCPT and
                                     sets nothing has refused it silently, as in aiosmtpd
     a refused EHLO changes nothing  RFC 5321 4.1.4; in aiosmtpd the transaction is over
-    an answer is one reply          see replies.py
+    an answer is one reply          see hook_replies.py
     STARTTLS hooks that fail        leave the connection without service, as those do that say no
 """
 
@@ -20,16 +20,16 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from fastlisten.handlers.smtp.aiosmtpd.auth import INVALID, last_code, reply_to_auth
-from fastlisten.handlers.smtp.aiosmtpd.replies import error_reply, reply_of
+from fastlisten.handlers.smtp.aiosmtpd.auth_hooks import INVALID, last_code, reply_to_auth
+from fastlisten.handlers.smtp.aiosmtpd.hook_replies import error_reply, reply_of
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, Envelope
 from fastlisten.handlers.smtp.engine.events import Auth, Command, Content, Event, Mail, Recipient
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.aiosmtpd.connection import AiosmtpdConnection
-    from fastlisten.handlers.smtp.aiosmtpd.site import Site
+    from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_connection import AiosmtpdConnection
+    from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 
-__all__ = ["Dialogue"]
+__all__ = ["HookDispatcher"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
@@ -64,17 +64,17 @@ def _options(words: tuple[str, ...]) -> list[str]:
     return options
 
 
-class Dialogue:
+class HookDispatcher:
     """The hooks of one connection.
 
     Attributes:
         over: the engine has ended an AUTH dialogue that a hook is still in.
     """
 
-    __slots__ = ("_calls", "_connection", "_secure", "_site", "over")
+    __slots__ = ("_calls", "_connection", "_secure", "_served", "over")
 
-    def __init__(self, site: Site, connection: AiosmtpdConnection) -> None:
-        self._site = site
+    def __init__(self, served: ServedHandler, connection: AiosmtpdConnection) -> None:
+        self._served = served
         self._connection = connection
         self._calls: dict[str, int] = {}
         self._secure = True
@@ -88,18 +88,18 @@ class Dialogue:
         Most handlers have hooks for one or two commands. For the others a coroutine each would
         cost as much as the engine's own work.
         """
-        site = self._site
-        if site.conditional:
+        served = self._served
+        if served.conditional:
             return False
         if isinstance(event, Mail):
-            if "MAIL" in site.hooks:
+            if "MAIL" in served.hooks:
                 return False
             self._take_sender(event)
         elif isinstance(event, Recipient):
-            if "RCPT" in site.hooks:
+            if "RCPT" in served.hooks:
                 return False
             self._take_recipient(event)
-        elif isinstance(event, Command) and event.verb in _EXTENDED and site.ehlo_form == 0:
+        elif isinstance(event, Command) and event.verb in _EXTENDED and served.ehlo_form == 0:
             self._take_name(event)
         else:
             return False
@@ -110,7 +110,7 @@ class Dialogue:
         engine = self._connection.engine
         verb = event.verb if isinstance(event, Command) else _VERBS[type(event)]
         try:
-            refusal = self._refusal(verb) if self._site.conditional else None
+            refusal = self._refusal(verb) if self._served.conditional else None
             if refusal is not None:
                 self._connection.content()
                 engine.reject(refusal)
@@ -131,7 +131,7 @@ class Dialogue:
 
     def _refusal(self, verb: str) -> bytes | None:
         """Return why a command is not carried out, whatever its hook would say."""
-        parameters = self._site.parameters
+        parameters = self._served.parameters
         server, engine = self._connection.server, self._connection.engine
         if not self._secure and verb != "QUIT":
             return _INSECURE
@@ -154,20 +154,20 @@ class Dialogue:
 
     async def _call(self, name: str, *arguments: Any) -> Any:
         """Return what a hook says, MISSING if there is none."""
-        hook = self._site.hooks.get(name)
+        hook = self._served.hooks.get(name)
         if hook is None:
             return MISSING
         server = self._connection.server
         return await hook(server, server.session, server.envelope, *arguments)
 
     def _reply(self, status: Any) -> bytes:
-        return reply_of(status, self._site.parameters.enable_SMTPUTF8)
+        return reply_of(status, self._served.parameters.enable_SMTPUTF8)
 
     async def _of_exception(self, error: Exception) -> bytes:
         """Return what is said of an exception of a hook."""
-        utf8 = self._site.parameters.enable_SMTPUTF8
+        utf8 = self._served.parameters.enable_SMTPUTF8
         peer = self._connection.server.session.peer
-        hook = self._site.hooks.get("exception")
+        hook = self._served.hooks.get("exception")
         try:
             if hook is not None:
                 return self._reply(await hook(error))
@@ -185,11 +185,11 @@ class Dialogue:
         server.envelope = Envelope()
         server.session.extended_smtp = True
         server.session.host_name = event.argument
-        self._greeted("\r\n".join([*self._site.ehlo_lines(event.usual), ""]).encode())
+        self._greeted("\r\n".join([*self._served.ehlo_lines(event.usual), ""]).encode())
 
     async def _ehlo(self, event: Command) -> None:
-        site, connection = self._site, self._connection
-        if site.ehlo_form == 0:
+        served, connection = self._served, self._connection
+        if served.ehlo_form == 0:
             self._take_name(event)
             return
         server = connection.server
@@ -197,10 +197,10 @@ class Dialogue:
         before = (server.envelope, session.extended_smtp, session.host_name)
         server.envelope = Envelope()
         session.extended_smtp = True
-        lines = list(site.ehlo_lines(event.usual))
+        lines = list(served.ehlo_lines(event.usual))
         reply = b""
         try:
-            if site.ehlo_form == 4:
+            if served.ehlo_form == 4:
                 reply = await self._old_ehlo(event.argument, lines)
             else:
                 lines = await self._call("EHLO", event.argument, lines)
@@ -284,7 +284,7 @@ class Dialogue:
 
     def _refuse_sender(self, event: Mail) -> bool:
         """Refuse what handlers do not know of MAIL; whether there was such a thing."""
-        parameters, connection = self._site.parameters, self._connection
+        parameters, connection = self._served.parameters, self._connection
         transaction = event.transaction
         refusal = None
         if transaction.body == "BINARYMIME":
@@ -310,7 +310,7 @@ class Dialogue:
         connection.engine.accept(_OK)
 
     async def _mail(self, event: Mail) -> None:
-        if "MAIL" not in self._site.hooks:
+        if "MAIL" not in self._served.hooks:
             self._take_sender(event)
             return
         if self._refuse_sender(event):
@@ -341,7 +341,7 @@ class Dialogue:
 
     async def _rcpt(self, event: Recipient) -> None:
         connection = self._connection
-        if "RCPT" not in self._site.hooks or event.notify or event.orcpt:
+        if "RCPT" not in self._served.hooks or event.notify or event.orcpt:
             self._take_recipient(event)
             return
         status = await self._call("RCPT", event.mailbox.text, _options(event.words))
@@ -355,7 +355,7 @@ class Dialogue:
             connection.engine.reject(reply)
 
     async def _data(self, event: Content) -> None:
-        parameters, connection = self._site.parameters, self._connection
+        parameters, connection = self._served.parameters, self._connection
         envelope, content = connection.server.envelope, connection.content()
         if parameters.decode_data:
             utf8 = parameters.enable_SMTPUTF8
@@ -375,7 +375,7 @@ class Dialogue:
         reply = _OK if status is MISSING else self._reply(status)
         connection.forget()
         if reply.startswith(b"2"):
-            self._site.journal.counts.delivery(time.monotonic() - began)
+            self._served.session_log.counts.delivery(time.monotonic() - began)
             connection.engine.accept(reply)
         else:
             connection.engine.reject(reply)
@@ -392,14 +392,14 @@ class Dialogue:
     @property
     def asks_after_tls(self) -> bool:
         """Whether there is a hook to be asked once TLS has begun."""
-        return "STARTTLS" in self._site.hooks
+        return "STARTTLS" in self._served.hooks
 
     async def tls_started(self) -> None:
         """Ask the hook whether the TLS session is good enough."""
         server = self._connection.server
         self._secure = False
         try:
-            okay = self._site.hooks["STARTTLS"](server, server.session, server.envelope)
+            okay = self._served.hooks["STARTTLS"](server, server.session, server.envelope)
             # In aiosmtpd this hook is no coroutine function; one that is would always say yes.
             self._secure = bool(await okay if inspect.isawaitable(okay) else okay)
         except Exception:
@@ -416,7 +416,7 @@ class Dialogue:
             args.append(base64.b64encode(event.response).decode() or "=")
         connection.held, self.over = b"", False
         try:
-            reply = await reply_to_auth(self._site, connection.server, args)
+            reply = await reply_to_auth(self._served, connection.server, args)
             reply = connection.held + (reply or b"")
         finally:
             connection.held = None
@@ -435,17 +435,17 @@ _EXTENDED = frozenset({"EHLO", "LHLO"})
 
 _VERBS: dict[type, str] = {Mail: "MAIL", Recipient: "RCPT", Content: "DATA", Auth: "AUTH"}
 
-_ANSWERS: dict[str, Callable[[Dialogue, Any], Coroutine[Any, Any, None]]] = {
-    "EHLO": Dialogue._ehlo,
-    "LHLO": Dialogue._ehlo,
-    "HELO": Dialogue._helo,
-    "RSET": Dialogue._rset,
-    "NOOP": Dialogue._noop,
-    "VRFY": Dialogue._vrfy,
-    "HELP": Dialogue._help,
-    "QUIT": Dialogue._quit,
-    "MAIL": Dialogue._mail,
-    "RCPT": Dialogue._rcpt,
-    "DATA": Dialogue._data,
-    "AUTH": Dialogue._auth,
+_ANSWERS: dict[str, Callable[[HookDispatcher, Any], Coroutine[Any, Any, None]]] = {
+    "EHLO": HookDispatcher._ehlo,
+    "LHLO": HookDispatcher._ehlo,
+    "HELO": HookDispatcher._helo,
+    "RSET": HookDispatcher._rset,
+    "NOOP": HookDispatcher._noop,
+    "VRFY": HookDispatcher._vrfy,
+    "HELP": HookDispatcher._help,
+    "QUIT": HookDispatcher._quit,
+    "MAIL": HookDispatcher._mail,
+    "RCPT": HookDispatcher._rcpt,
+    "DATA": HookDispatcher._data,
+    "AUTH": HookDispatcher._auth,
 }

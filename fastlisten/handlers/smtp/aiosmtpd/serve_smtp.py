@@ -7,7 +7,7 @@ What a server is made with besides aiosmtpd's parameters:
 
     protocol         "lmtp" for LMTP (in aiosmtpd a class of its own)
     max_connections  at the same time; further clients are refused with 421
-    max_recipients, max_errors    see parameters.py
+    max_recipients, max_errors    see aiosmtpd_parameters.py
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from fastlisten._tls import TlsSettings
-from fastlisten.handlers.smtp.aiosmtpd.connection import AiosmtpdConnection
-from fastlisten.handlers.smtp.aiosmtpd.parameters import Parameters
-from fastlisten.handlers.smtp.aiosmtpd.site import Authenticate, Site
+from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_connection import AiosmtpdConnection
+from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
+from fastlisten.handlers.smtp.aiosmtpd.served_handler import Authenticate, ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult
 from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.replies import reply
-from fastlisten.handlers.smtp.journal import Journal
+from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.hostnames import full_name
 from fastlisten.loop.connection_server import ConnectionServer
 from fastlisten.loop.create_server import create_server
 
-__all__ = ["Made", "serve_smtp"]
+__all__ = ["SmtpService", "serve_smtp"]
 
 #: Seconds that clients have, when a server stops, to read what has been said.
 FAREWELL = 1.0
 
 
-def _authenticate_of(parameters: Parameters) -> Authenticate | None:
+def _authenticate_of(parameters: AiosmtpdParameters) -> Authenticate | None:
     """Return the authenticator of PLAIN and LOGIN, None if there is none."""
     callback = parameters.auth_callback
     if parameters.authenticator is not None or callback is None:
@@ -53,7 +53,7 @@ def _authenticate_of(parameters: Parameters) -> Authenticate | None:
     return authenticate
 
 
-class Made:
+class SmtpService:
     """A handler with its parameters, ready to be served.
 
     Args:
@@ -85,18 +85,18 @@ class Made:
             raise ValueError(f"protocol is 'smtp' or 'lmtp', not {protocol!r}")
         self.max_connections: int | None = given.pop("max_connections", None)
         self.ssl_context = ssl_context
-        parameters = self.parameters = Parameters.read(given)
+        parameters = self.parameters = AiosmtpdParameters.read(given)
         if parameters.require_starttls and not (parameters.tls_context or ssl_context):
             raise TypeError("require_starttls needs a tls_context")
         context = parameters.tls_context
-        self.site = Site(
+        self.served = ServedHandler(
             handler,
             parameters,
             parameters.hostname or full_name(),
             protocol=protocol,
             tls=None if context is None or ssl_context is not None else TlsSettings(context),
             authenticate=_authenticate_of(parameters),
-            journal=Journal("aiosmtpd", Counts()),
+            session_log=SessionLog("aiosmtpd", Counts()),
         )
 
     async def serve(
@@ -106,10 +106,10 @@ class Made:
         sock: socket.socket | None = None,
     ) -> ConnectionServer:
         """Serve on the running loop."""
-        site = self.site
-        text = f"{site.hostname} Too many connections; try again later"
+        served = self.served
+        text = f"{served.hostname} Too many connections; try again later"
         return await create_server(
-            lambda: AiosmtpdConnection(site),
+            lambda: AiosmtpdConnection(served),
             host,
             port,
             sock=sock,
@@ -118,12 +118,12 @@ class Made:
             # TLS from the first byte: there has been no handshake.
             refusal=b"" if self.ssl_context is not None else reply(421, "", text),
             lazy=True,
-            greeting=site.greeting,
+            greeting=served.greeting,
             first_byte_timeout=self.parameters.timeout,
             idle_timeout=self.parameters.timeout,
             notice_loss=True,
-            farewell_idle=reply(421, "", f"{site.hostname} Timeout; closing connection"),
-            farewell_shutdown=reply(421, "", f"{site.hostname} Shutting down; try again later"),
+            farewell_idle=reply(421, "", f"{served.hostname} Timeout; closing connection"),
+            farewell_shutdown=reply(421, "", f"{served.hostname} Shutting down; try again later"),
         )
 
     async def end(self, server: ConnectionServer) -> None:
@@ -135,7 +135,7 @@ class Made:
         except TimeoutError:
             server.abort_clients()
             await server.wait_closed()
-        self.site.close()
+        self.served.close()
         # What hooks are told by being cancelled, and the spare task's end.
         await asyncio.sleep(0)
 
@@ -166,7 +166,7 @@ async def serve_smtp(
         TypeError: a parameter is unknown, or the handler cannot be served.
         OSError: it cannot listen.
     """
-    made = Made(handler, parameters, ssl_context, server_hostname)
+    made = SmtpService(handler, parameters, ssl_context, server_hostname)
     where: tuple[str | None, int | None] = (host, port) if sock is None else (None, None)
     server = await made.serve(*where, sock)
     try:

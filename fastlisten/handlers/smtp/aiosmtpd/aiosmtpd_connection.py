@@ -1,7 +1,7 @@
 """One SMTP connection whose events go to the hooks of an aiosmtpd handler.
 
-Rules of this file: events in their order, and hooks that suspend; which hook is asked and what its
-answer means is in dialogue.py, when something is executed in smtp/flow.py. What the engine
+Rules of this file: events in their order, and hooks that suspend; hook_dispatch.py says which hook
+is asked and what its answer means, smtp/engine_protocol.py when something is executed. The engine
 waits for:
 
     a hook has suspended                    its task's end -> _hook_ended
@@ -15,10 +15,10 @@ import contextvars
 from typing import TYPE_CHECKING, Any, cast
 
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.smtp.aiosmtpd.dialogue import Dialogue
-from fastlisten.handlers.smtp.aiosmtpd.server import Server
+from fastlisten.handlers.smtp.aiosmtpd.hook_dispatch import HookDispatcher
+from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 from fastlisten.handlers.smtp.aiosmtpd.types import Envelope, Session
-from fastlisten.handlers.smtp.dialogue import DialogueEngine
+from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
 from fastlisten.handlers.smtp.engine.events import (
     Auth,
     Command,
@@ -30,13 +30,13 @@ from fastlisten.handlers.smtp.engine.events import (
     Response,
 )
 from fastlisten.handlers.smtp.engine.replies import reply
-from fastlisten.handlers.smtp.flow import Flow
-from fastlisten.handlers.smtp.journal import Journal, Who
+from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
+from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
 from fastlisten.log_events import session_name
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
-    from fastlisten.handlers.smtp.aiosmtpd.site import Site
+    from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 
 __all__ = ["AiosmtpdConnection"]
 
@@ -49,11 +49,11 @@ _ASKED = (Command, Mail, Recipient, Auth)
 _OF_TLS = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
 
 
-class AiosmtpdConnection(Flow):
+class AiosmtpdConnection(EngineProtocol):
     """One connection.
 
     Args:
-        site: its handler.
+        served: its handler.
         info: where it comes from; None: the transport says.
 
     Attributes:
@@ -63,20 +63,20 @@ class AiosmtpdConnection(Flow):
 
     __slots__ = (
         "_context",
-        "_dialogue",
+        "_dispatcher",
         "_drained",
         "_info",
         "_pieces",
         "_response",
-        "_site",
+        "_served",
         "_task",
         "held",
         "server",
     )
 
-    def __init__(self, site: Site, info: ConnectionInfo | None = None) -> None:
-        super().__init__(site.engine_kind(site.limits, info is not None and info.tls))
-        self._site = site
+    def __init__(self, served: ServedHandler, info: ConnectionInfo | None = None) -> None:
+        super().__init__(served.engine_kind(served.limits, info is not None and info.tls))
+        self._served = served
         self._info = info
         self._context = contextvars.copy_context()
         self._task: asyncio.Task[None] | None = None
@@ -84,8 +84,8 @@ class AiosmtpdConnection(Flow):
         self._drained: asyncio.Future[None] | None = None
         self._pieces = bytearray()  # of the message; a list of small ones would take much more
         self.held: bytes | None = None
-        self.server = site.server = Server(site, self, asyncio.get_running_loop())
-        self._dialogue = Dialogue(site, self)
+        self.server = served.server = HookServer(served, self, asyncio.get_running_loop())
+        self._dispatcher = HookDispatcher(served, self)
 
     @property
     def busy(self) -> bool:
@@ -111,7 +111,7 @@ class AiosmtpdConnection(Flow):
             self._note_tls()
         self._begin_session()
         if isinstance(self.engine, DialogueEngine):
-            self.engine.tell = self._site.transcript(self.server.session.peer, self.session_name)
+            self.engine.tell = self._served.transcript(self.server.session.peer, self.session_name)
 
     def resume_writing(self) -> None:
         """Go on, and let a hook go on that waits for it."""
@@ -132,7 +132,7 @@ class AiosmtpdConnection(Flow):
     def _unlink(self) -> None:
         """Let go of what holds this object, so that no cycle waits for the collector."""
         self.server.detach()
-        del self._dialogue
+        del self._dispatcher
 
     # --- events -------------------------------------------------------------------------------
 
@@ -173,11 +173,11 @@ class AiosmtpdConnection(Flow):
 
     def _ask(self, event: Event) -> None:
         """Have an event answered, by hooks where there are any for it."""
-        if not self._dialogue.answer_unasked(event):
-            self._step(self._dialogue.answer(event))
+        if not self._dispatcher.answer_unasked(event):
+            self._step(self._dispatcher.answer(event))
 
     def _step(self, coroutine: Any) -> None:
-        steps = self._site.steps(self.server.loop)
+        steps = self._served.steps(self.server.loop)
         try:
             self._task = steps.run(coroutine, self._context, self._hook_ended)
         except asyncio.CancelledError:
@@ -250,7 +250,7 @@ class AiosmtpdConnection(Flow):
     def _respond(self, data: bytes | None) -> None:
         """Give a hook the client's response."""
         if data is None:
-            self._dialogue.over = True
+            self._dispatcher.over = True
         response, self._response = self._response, None
         if response is not None and not response.done():
             response.set_result(data)
@@ -276,11 +276,11 @@ class AiosmtpdConnection(Flow):
     @property
     def _tls(self) -> TlsSettings | None:
         """How TLS begins."""
-        return self._site.tls
+        return self._served.tls
 
     def _start_tls(self, transport: asyncio.Transport) -> bool:
         """Give the go-ahead, if the handler has nothing against it, and begin the handshake."""
-        return self._dialogue.start_tls() and super()._start_tls(transport)
+        return self._dispatcher.start_tls() and super()._start_tls(transport)
 
     def _forget_session(self) -> None:
         """Forget the transaction; the session is made anew when TLS has begun."""
@@ -290,21 +290,21 @@ class AiosmtpdConnection(Flow):
         """Begin anew, and tell the handler."""
         self.server.transport = self._transport
         self._begin_session()
-        if self._dialogue.asks_after_tls:
-            self._step(self._dialogue.tls_started())
+        if self._dispatcher.asks_after_tls:
+            self._step(self._dispatcher.tls_started())
 
     def _whence(self) -> tuple[str, str, int]:
         """Return the listener, the client's address and its port."""
         peer = self.server.session.peer
-        listener = self._site.journal.listener
+        listener = self._served.session_log.listener
         if not isinstance(peer, tuple) or len(peer) < 2:
             return listener, "", 0
         return listener, str(peer[0]), int(peer[1])
 
     @property
-    def _journal(self) -> Journal:
+    def _session_log(self) -> SessionLog:
         """The log of the listener."""
-        return self._site.journal
+        return self._served.session_log
 
     @property
     def _user_name(self) -> str:
@@ -322,6 +322,6 @@ class AiosmtpdConnection(Flow):
         return session_name(self._session)
 
     @property
-    def who(self) -> Who:
+    def log_context(self) -> LogContext:
         """Whom a record is about."""
-        return self._who()
+        return self._log_context()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Hops"]
+__all__ = ["ReceivedCount"]
 
 # The obsolete syntax of RFC 5322 4.5 allows blanks before the colon.
 _FIELD = re.compile(rb"(?:\A|\r\n)received[ \t]*:", re.IGNORECASE)
@@ -18,7 +18,7 @@ _FIELD = re.compile(rb"(?:\A|\r\n)received[ \t]*:", re.IGNORECASE)
 _KEPT = 64
 
 
-class Hops:
+class ReceivedCount:
     """The Received fields of one message so far.
 
     Attributes:

@@ -14,7 +14,7 @@ import time
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.engine.engine import Engine
 
-__all__ = ["Trace", "return_path"]
+__all__ = ["TraceFields", "return_path"]
 
 
 def return_path(sender: str) -> bytes:
@@ -26,7 +26,7 @@ def return_path(sender: str) -> bytes:
     return f"Return-Path: <{sender}>\r\n".encode()
 
 
-class Trace:
+class TraceFields:
     """Makes Received fields for one listener.
 
     Args:

@@ -24,18 +24,18 @@ from fastlisten.handlers.smtp.aiosmtpd.types import (
     LoginPassword,
     Session,
 )
-from fastlisten.handlers.smtp.journal import Who
+from fastlisten.handlers.smtp.session_log import LogContext
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.aiosmtpd.connection import AiosmtpdConnection
-    from fastlisten.handlers.smtp.aiosmtpd.site import Site
+    from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_connection import AiosmtpdConnection
+    from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 
-__all__ = ["Server"]
+__all__ = ["HookServer"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
 
-class Server:
+class HookServer:
     """One connection's server, as its hooks see it.
 
     Attributes:
@@ -57,20 +57,23 @@ class Server:
     AuthLoginPasswordChallenge = "Password\x00"
 
     def __init__(
-        self, site: Site, connection: AiosmtpdConnection | None, loop: asyncio.AbstractEventLoop
+        self,
+        served: ServedHandler,
+        connection: AiosmtpdConnection | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        parameters = site.parameters
-        self._site = site
+        parameters = served.parameters
+        self._served = served
         self._connection = connection
-        self.event_handler = site.handler
-        self.hostname = site.hostname
-        self.__ident__ = site.ident
+        self.event_handler = served.handler
+        self.hostname = served.hostname
+        self.__ident__ = served.ident
         self.loop = loop
         self.session: Session  # both are made with the connection, and again after STARTTLS
         self.envelope: Envelope
         self.transport: asyncio.Transport | None = None
-        self.tls_context: ssl.SSLContext | None = None if site.tls is None else site.tls.context
-        self.require_starttls = parameters.require_starttls and site.tls is not None
+        self.tls_context: ssl.SSLContext | None = None if served.tls is None else served.tls.context
+        self.require_starttls = parameters.require_starttls and served.tls is not None
         self.data_size_limit = parameters.data_size_limit
         self.enable_SMTPUTF8 = parameters.enable_SMTPUTF8
 
@@ -79,9 +82,9 @@ class Server:
         self._connection = None
 
     @property
-    def _who(self) -> Who:
+    def _log_context(self) -> LogContext:
         """Whom a record is about."""
-        return Who("", "", 0) if self._connection is None else self._connection.who
+        return LogContext("", "", 0) if self._connection is None else self._connection.log_context
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -175,7 +178,7 @@ class Server:
 
     async def _authenticate(self, mechanism: str, auth_data: Any) -> AuthResult:
         """Ask the authenticator."""
-        authenticate = self._site.authenticate
+        authenticate = self._served.authenticate
         if authenticate is None:
             return AuthResult(success=False, handled=False)
         result = authenticate(self, self.session, self.envelope, mechanism, auth_data)

@@ -14,14 +14,14 @@ from typing import cast
 
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.engine.events import Refusal
-from fastlisten.handlers.smtp.journal import Journal, Who
+from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
 from fastlisten.log_events import new_session, session_name
 from fastlisten.loop.deadline import Deadline
 
-__all__ = ["Anteroom"]
+__all__ = ["PregreetDelay"]
 
 
-class Anteroom(asyncio.Protocol):
+class PregreetDelay(asyncio.Protocol):
     """A connection until it is greeted.
 
     Args:
@@ -30,7 +30,7 @@ class Anteroom(asyncio.Protocol):
         greeting: to be sent then.
         refusal: what a client hears that does not wait.
         then: makes the protocol object for what follows.
-        journal: the log of the listener.
+        session_log: the log of the listener.
     """
 
     __slots__ = (
@@ -38,8 +38,8 @@ class Anteroom(asyncio.Protocol):
         "_delay",
         "_greeting",
         "_info",
-        "_journal",
         "_refusal",
+        "_session_log",
         "_then",
         "_timer",
         "_transport",
@@ -57,7 +57,7 @@ class Anteroom(asyncio.Protocol):
         greeting: bytes,
         refusal: bytes,
         then: Callable[[], asyncio.Protocol],
-        journal: Journal,
+        session_log: SessionLog,
     ) -> None:
         self._began = time.monotonic()
         self._info = info
@@ -65,7 +65,7 @@ class Anteroom(asyncio.Protocol):
         self._greeting = greeting
         self._refusal = refusal
         self._then = then
-        self._journal = journal
+        self._session_log = session_log
         self._timer: Deadline | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -91,17 +91,19 @@ class Anteroom(asyncio.Protocol):
 
     def _log(self, transport: asyncio.Transport, received: int) -> None:
         """Log the refusal, and the end of a session that begins and ends with it."""
-        info, journal = self._info, self._journal
+        info, session_log = self._info, self._session_log
         tls = transport.get_extra_info("ssl_object")
         version = "" if tls is None else tls.version() or "TLS"
-        who = Who(info.listener, info.peer, info.port, session_name(new_session()), tls=version)
+        who = LogContext(
+            info.listener, info.peer, info.port, session_name(new_session()), tls=version
+        )
         refusal = Refusal(self._refusal, b"CONNECT", "pregreet", None, ())
-        journal.counts.rejection(refusal.reply, refusal.reason)
-        if journal.wants(refusal.reason):
-            journal.refused(who, refusal)
-        if journal.wants_end("rejected"):
+        session_log.counts.rejection(refusal.reply, refusal.reason)
+        if session_log.wants(refusal.reason):
+            session_log.refused(who, refusal)
+        if session_log.wants_end("rejected"):
             duration = time.monotonic() - self._began
-            journal.ended(who, "rejected", duration, received, len(self._refusal), 0, 1)
+            session_log.ended(who, "rejected", duration, received, len(self._refusal), 0, 1)
 
     def _greet(self) -> None:
         self._timer = None

@@ -1,7 +1,7 @@
 """What becomes of the message of a transaction: the letter, the relay, the replies about it.
 
-Rules of this file: messages; whose mail is taken is decided in transactions.py, what comes
-over the wire in connection.py. A message with recipients both here and elsewhere:
+Rules of this file: messages; whose mail is taken is decided in envelope_checks.py, what comes
+over the wire in smtp_connection.py. A message with recipients both here and elsewhere:
 
     CONTENT --end--> letter prepared --> relay gets DATA --250--> letter published --> our 250
                          |                   | 4xx, 5xx, lost          | an error: 4xx, although the
@@ -22,14 +22,14 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.smtp.dialogue import DialogueEngine
+from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
+from fastlisten.handlers.smtp.dsn_sender import LARGEST_HEADER, header_of, outcomes, wanted
 from fastlisten.handlers.smtp.engine.engine import Engine
 from fastlisten.handlers.smtp.engine.events import Content, Transaction
 from fastlisten.handlers.smtp.engine.replies import reply
-from fastlisten.handlers.smtp.flow import Flow
-from fastlisten.handlers.smtp.hops import Hops
-from fastlisten.handlers.smtp.reports import LARGEST_HEADER, header_of, outcomes, wanted
-from fastlisten.handlers.smtp.trace import return_path
+from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
+from fastlisten.handlers.smtp.received_count import ReceivedCount
+from fastlisten.handlers.smtp.trace_fields import return_path
 from fastlisten.log_events import address_text, log, log_fault, session_name
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.post_office import Letter
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fastlisten.handlers.smtp.handler import SmtpHandler
     from fastlisten.mail.relay.session import Outgoing
 
-__all__ = ["Messages"]
+__all__ = ["MessageDelivery"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
@@ -59,7 +59,7 @@ _Given = TypeVar("_Given")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class Messages(Flow):
+class MessageDelivery(EngineProtocol):
     """The part of a connection that deals with messages."""
 
     __slots__ = (
@@ -91,7 +91,7 @@ class Messages(Flow):
         self._homes = _NO_HOMES  # LMTP: the account of each accepted recipient
         self._outgoing: Outgoing | None = None
         self._letter: Letter | None = None
-        self._hops: Hops | None = None
+        self._hops: ReceivedCount | None = None
         self._header: bytearray | None = None  # what a notice will quote, None if none is wanted
         self._name = ""
         self._since = 0.0  # when the message was whole
@@ -176,7 +176,7 @@ class Messages(Flow):
 
     def _log_fault(self) -> None:
         """Log the exception that is being handled, which nobody has expected."""
-        who, text = self._who(), "%s: %s: internal error"
+        who, text = self._log_context(), "%s: %s: internal error"
         log_fault(logger, "internal-error", text, who.listener, who.address, **who.fields)
 
     # --- the message --------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Messages(Flow):
         """Whether the relay gets the message."""
         return self._outgoing is not None and bool(self._outgoing.recipients)
 
-    def _begin(self) -> tuple[Letter, Hops]:
+    def _begin(self) -> tuple[Letter, ReceivedCount]:
         """Begin the letter of a message."""
         engine, handler = self.engine, self._handler
         transaction = engine.transaction
@@ -239,7 +239,7 @@ class Messages(Flow):
             self._header = bytearray()
         else:
             self._header = None
-        hops = self._hops = Hops()
+        hops = self._hops = ReceivedCount()
         return letter, hops
 
     def _progress(self) -> None:
@@ -350,7 +350,7 @@ class Messages(Flow):
             [failure(errors[name]) if name in errors else answer for name in self._homes]
         )
 
-    def _refuse_circle(self, hops: Hops) -> None:
+    def _refuse_circle(self, hops: ReceivedCount) -> None:
         self._log(
             logging.WARNING,
             "message-in-circles",
@@ -378,7 +378,7 @@ class Messages(Flow):
             if home in errors
         ]
         for outcome in outcomes(transaction.recipients, failed, self._outgoing):
-            self._handler.reports.send(
+            self._handler.dsn_sender.send(
                 self._handler.office, transaction, outcome, header, bool(self._user)
             )
 

@@ -1,8 +1,8 @@
 """The flow of one SMTP connection: octets to the engine, replies to the transport, and TLS.
 
 Rules of this file: when something is executed and when it waits, whatever it is; what events mean
-is a subclass's business (connection.py, aiosmtpd/connection.py). The greeting has been sent
-when an object is made (by the native core, or by early.py), so that it is never written here.
+is up to the subclasses (smtp_connection.py, aiosmtpd/aiosmtpd_connection.py). The greeting has been
+sent (by the native core, or by pregreet.py) before an object is made, so it is never written here.
 
 What stops a connection's engine for a while, each ended by a callback that calls `_run` again:
 
@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, cast
 from fastlisten.handlers.smtp.engine.engine import Engine
 from fastlisten.handlers.smtp.engine.events import Event, Flush, Goodbye, StartTls
 from fastlisten.handlers.smtp.engine.replies import NO_TLS_NOW
-from fastlisten.handlers.smtp.journal import Journal, Who
+from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
 from fastlisten.log_events import new_session, session_name
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
 
-__all__ = ["READ_AHEAD", "Flow"]
+__all__ = ["READ_AHEAD", "EngineProtocol"]
 
 #: Octets of pipelined input that are kept while nothing can be executed, before reading stops.
 READ_AHEAD = 64 * 1024
@@ -42,7 +42,7 @@ READ_AHEAD = 64 * 1024
 SHARE = 8
 
 
-class Flow(asyncio.Protocol):
+class EngineProtocol(asyncio.Protocol):
     """One connection, without what its events mean.
 
     Attributes:
@@ -94,7 +94,7 @@ class Flow(asyncio.Protocol):
         raise NotImplementedError
 
     @property
-    def _journal(self) -> Journal:
+    def _session_log(self) -> SessionLog:
         """The log of the listener."""
         raise NotImplementedError
 
@@ -216,11 +216,11 @@ class Flow(asyncio.Protocol):
 
     # --- the log ------------------------------------------------------------------------------
 
-    def _who(self) -> Who:
+    def _log_context(self) -> LogContext:
         """Return whom a record is about."""
         engine = self.engine
         listener, peer, port = self._whence()
-        return Who(
+        return LogContext(
             listener,
             peer,
             port,
@@ -239,22 +239,22 @@ class Flow(asyncio.Protocol):
 
     def _log_refusals(self) -> None:
         """Log the negative replies that have been given."""
-        refusals, journal = self.engine.take_refusals(), self._journal
+        refusals, session_log = self.engine.take_refusals(), self._session_log
         who = None
         for refusal in refusals:
-            if journal.wants(refusal.reason):
-                who = who or self._who()
-                journal.refused(who, refusal)
+            if session_log.wants(refusal.reason):
+                who = who or self._log_context()
+                session_log.refused(who, refusal)
 
     def _log_end(self, exc: Exception | None) -> None:
         """Log the end of the session; called by `connection_lost` before anything is forgotten."""
-        engine, journal = self.engine, self._journal
+        engine, session_log = self.engine, self._session_log
         if engine.refusals is not None:
             self._log_refusals()
         reason = self._end or self._reason(exc)
-        if journal.wants_end(reason, bool(engine.taken or self._user_name)):
-            journal.ended(
-                self._who(),
+        if session_log.wants_end(reason, bool(engine.taken or self._user_name)):
+            session_log.ended(
+                self._log_context(),
                 reason,
                 time.monotonic() - self._began,
                 self._received,
@@ -299,7 +299,9 @@ class Flow(asyncio.Protocol):
         """Go on over the new transport; a handshake that failed ends in connection_lost."""
         if done.cancelled() or done.exception() is not None:
             why = "cancelled" if done.cancelled() else str(done.exception())
-            self._journal.tls_failed(self._who(), why or type(done.exception()).__name__)
+            self._session_log.tls_failed(
+                self._log_context(), why or type(done.exception()).__name__
+            )
         elif self._transport is not None and self.engine.securing:
             self._transport = done.result()
             self._write_paused = False

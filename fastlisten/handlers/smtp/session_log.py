@@ -1,8 +1,8 @@
 """What the log says of a listener's sessions: refusals, ends, logins, and what was left out.
 
-Rules of this file: words, fields and bounds; when something is said is decided by flow.py and
-the classes on top of it. Everything that a client can cause without end has a bound for each
-listener and kind; messages and logins have none here, which cost the client more than us.
+Rules of this file: words, fields and bounds; engine_protocol.py and its subclasses decide when
+something is logged. Whatever a client can cause without end has a bound per listener and kind.
+Messages and logins have none here: they cost the client more than us.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastlisten.handlers.smtp.engine.events import Recipient, Refusal
 from fastlisten.handlers.smtp.engine.verbs import verb_shown
 from fastlisten.log_events import Throttle, address_text, log, shown
 
-__all__ = ["Journal", "Who"]
+__all__ = ["LogContext", "SessionLog"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
@@ -24,7 +24,7 @@ _RECIPIENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class LogContext:
     """Whom a record is about, as far as it is known.
 
     Attributes:
@@ -63,7 +63,7 @@ class Who:
         return address_text(self.peer, self.port)
 
 
-class Journal:
+class SessionLog:
     """The log of one listener.
 
     Args:
@@ -89,7 +89,7 @@ class Journal:
         """Whether one more refusal is to be logged; it is counted if not."""
         return logger.isEnabledFor(logging.INFO) and self._refusals.allows(reason)
 
-    def refused(self, who: Who, refusal: Refusal) -> None:
+    def refused(self, who: LogContext, refusal: Refusal) -> None:
         """Log a refusal that is wanted, in the manner of Postfix."""
         reply = _text_of(refusal.reply)
         sender, to = refusal.sender, [shown(str(each.mailbox)) for each in _some(refusal)]
@@ -145,7 +145,7 @@ class Journal:
             count=count,
         )
 
-    def tls_failed(self, who: Who, why: str) -> None:
+    def tls_failed(self, who: LogContext, why: str) -> None:
         """Log a handshake after STARTTLS that failed."""
         if logger.isEnabledFor(logging.INFO) and self._handshakes.allows("tls-failed"):
             text = "%s: TLS handshake with %s failed: %s"
@@ -154,13 +154,13 @@ class Journal:
 
     # --- logins -------------------------------------------------------------------------------
 
-    def logged_in(self, who: Who, user: str) -> None:
+    def logged_in(self, who: LogContext, user: str) -> None:
         """Log a login that succeeded."""
         text = "%s: %s: logged in as %s"
         values = (who.listener, who.address, user)
         log(logger, logging.INFO, "login-succeeded", text, *values, **who.fields, user=user)
 
-    def login_deferred(self, who: Who, why: str) -> None:
+    def login_deferred(self, who: LogContext, why: str) -> None:
         """Log that a password could not be verified; those that are wrong log themselves."""
         text = "%s: %s: login deferred: %s"
         values = (who.listener, who.address, why)
@@ -183,7 +183,7 @@ class Journal:
 
     def ended(
         self,
-        who: Who,
+        who: LogContext,
         reason: str,
         duration: float,
         received: int,
