@@ -206,7 +206,11 @@ RUN = "from fastlisten.{} import x\n"
         ("config/load", "loop.engines", "without an event loop"),
         ("handlers/smtp/flow", "handlers.http.protocol", "do not know each other"),
         ("handlers/smtp/engine/engine", "handlers.base", "nothing of what is around it"),
-        ("handlers/smtp/engine/engine", "handlers.smtp.flow", "nothing of what is around it"),
+        (
+            "handlers/smtp/engine/engine",
+            "handlers.smtp.engine_protocol",
+            "nothing of what is around it",
+        ),
         ("runtime/server", "", "the public names is not below runtime"),
     ],
 )

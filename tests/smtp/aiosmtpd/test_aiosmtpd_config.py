@@ -198,7 +198,7 @@ def test_a_handler_that_cannot_be_made_stops_the_start(
         protocol = "smtp"
         bind = "127.0.0.1:0"
         tls.enable = false
-        smtp.aiosmtpd-handler = "aiosmtpd_handlers:{handler}"
+        smtp.aiosmtpd-handler = "support.aiosmtpd_handlers:{handler}"
         {f'smtp.aiosmtpd-args = "{arguments}"' if arguments else ""}
     """
     with program(tmp_path, config, listeners=0) as ended:
