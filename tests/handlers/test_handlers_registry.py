@@ -192,7 +192,7 @@ def test_a_module_that_does_not_import_says_why(write: Write, text: str, words: 
 
 
 def test_a_module_is_imported_only_when_it_is_needed(write: Write) -> None:
-    name = write("costly_module", "from serving_handlers import Echo")
+    name = write("costly_module", "from support.serving_handlers import Echo")
     text = (
         f'[server.listener.it]\nprotocol = "http"\nbind = "127.0.0.1:0"\nhandler = "{name}:Echo"\n'
     )

@@ -24,7 +24,7 @@ CLIENTS = ("127.0.0.1", "127.0.0.2", "127.0.0.1")
 def table(name: str, *lines: str, bind: str = '"127.0.0.1:0"', handler: str = "Echo") -> str:
     return (
         f'[server.listener.{name}]\nprotocol = "http"\nbind = {bind}\n'
-        f'handler = "serving_handlers:{handler}"\n' + "".join(f"{line}\n" for line in lines)
+        f'handler = "support.serving_handlers:{handler}"\n' + "".join(f"{line}\n" for line in lines)
     )
 
 

@@ -45,7 +45,7 @@ SMTP = '[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'
 def echo(handler: str = "Echo", *lines: str, name: str = "it") -> str:
     return (
         f'[server.listener.{name}]\nprotocol = "http"\nbind = "127.0.0.1:0"\n'
-        f'handler = "serving_handlers:{handler}"\n' + "".join(f"{line}\n" for line in lines)
+        f'handler = "support.serving_handlers:{handler}"\n' + "".join(f"{line}\n" for line in lines)
     )
 
 

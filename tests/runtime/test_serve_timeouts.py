@@ -25,7 +25,7 @@ SMTP = (
 def echo(handler: str, *lines: str) -> str:
     return (
         '[server.listener.it]\nprotocol = "http"\nbind = "127.0.0.1:0"\n'
-        f'handler = "serving_handlers:{handler}"\n' + "".join(f"{line}\n" for line in lines)
+        f'handler = "support.serving_handlers:{handler}"\n' + "".join(f"{line}\n" for line in lines)
     )
 
 

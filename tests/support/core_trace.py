@@ -75,7 +75,7 @@ def traced(output: Path, strace: list[str], **arguments: Any) -> Iterator[Traced
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(PACKAGE.parent), str(HERE.parent)))},
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

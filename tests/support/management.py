@@ -33,7 +33,7 @@ def listener(id: str, *more: str, handler: str = "Echo") -> str:
     lines = [
         f'[server.listener."{quoted}"]',
         'protocol = "smtp"',
-        f'handler = "serving_handlers:{handler}"',
+        f'handler = "support.serving_handlers:{handler}"',
         'bind = ["127.0.0.1:0"]',
         *more,
     ]

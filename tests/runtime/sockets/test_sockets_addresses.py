@@ -21,7 +21,7 @@ from fastlisten.runtime.sockets.opening import close_all, open_all
 def table(name: str, bind: str, handler: str = "Echo") -> str:
     return (
         f"[server.listener.{name}]\n"
-        f'protocol = "http"\nhandler = "serving_handlers:{handler}"\nbind = {bind}\n'
+        f'protocol = "http"\nhandler = "support.serving_handlers:{handler}"\nbind = {bind}\n'
     )
 
 
