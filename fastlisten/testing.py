@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from fastlisten._arena import Arena
 from fastlisten._tls import TlsSettings
+from fastlisten.addresses import with_port
 from fastlisten.config import loads
 from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.registry import handler_class
@@ -97,7 +98,7 @@ async def serve(
     Raises:
         MissingLibraryError: TLS is wanted and the package `cryptography` is not installed.
     """
-    bind = f"[{host}]:0" if ":" in host else f"{host}:0"
+    bind = with_port(host, 0)
     config = loads(f'[server.listener.test]\nprotocol = "smtp"\nbind = "{bind}"\n')
     with contextlib.ExitStack() as stack:
         directory = data_directory or stack.enter_context(tempfile.TemporaryDirectory())

@@ -6,11 +6,11 @@ service that nobody could log in to, is a mistake; what merely means nothing is 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from fastlisten.addresses import is_loopback
 from fastlisten.config.checks import has_starttls
 from fastlisten.config.document import NOTHING, Document
 from fastlisten.config.drafts import Draft
@@ -118,12 +118,7 @@ def _check_relay_tls(document: Document, draft: Draft, relay: Endpoint, login: b
 
 def is_near(relay: Endpoint) -> bool:
     """Tell whether what is sent to a relay stays on this host."""
-    if relay.port == 0 or relay.host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(relay.host).is_loopback
-    except ValueError:
-        return False
+    return relay.port == 0 or relay.host == "localhost" or is_loopback(relay.host)
 
 
 def _error(

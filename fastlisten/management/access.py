@@ -18,7 +18,6 @@ change needs is known to no page.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -26,6 +25,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
+from fastlisten.addresses import is_loopback, parse_address
 from fastlisten.management.answers import RefusedError
 
 __all__ = ["Access"]
@@ -40,8 +40,6 @@ _PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _PORTS = {"http": 80, "https": 443}
 
 _CHALLENGE = 'Bearer realm="fastlisten"'
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Access:
@@ -111,12 +109,10 @@ class Access:
         if match is None:
             raise RefusedError(400, "exactly one well-formed Host is needed (RFC 9110 7.2)")
         host = _canonical(match[1] or match[2])
-        address = _address(host)
+        address = parse_address(host)
         server = scope.get("server") or ("", None)
-        if not (
-            host in self._names
-            or (address is not None and (address.is_loopback or address == _address(server[0])))
-        ):
+        ours = address is not None and (address.is_loopback or address == parse_address(server[0]))
+        if not ours and host not in self._names:
             raise RefusedError(403, "this server is not called by the name in the header Host")
         return host, int(match[3]) if match[3] else None
 
@@ -183,26 +179,14 @@ def _is_local(scope: Mapping[str, Any], headers: Headers) -> bool:
     if any(name in headers for name in _PROXIED):
         return False
     if client := scope.get("client"):
-        address = _address(client[0])
-        return address is not None and address.is_loopback
+        return is_loopback(client[0])
     # On Unix sockets the server is a path, without a port, and clients have no address. A client
     # without address on another socket is one that has gone; nobody knows where it was.
     server = scope.get("server")
     return server is not None and server[1] is None
 
 
-def _address(text: str) -> _Address | None:
-    """Return the address that a text is, an IPv4-mapped one as IPv4; None if it is a name."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
 def _canonical(host: str) -> str:
     """Return a host name or an address in the one form in which it is compared."""
-    address = _address(host)
+    address = parse_address(host)
     return host.lower().removesuffix(".") if address is None else str(address)

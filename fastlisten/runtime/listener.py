@@ -32,6 +32,7 @@ from fastlisten._arena import Places
 from fastlisten._connection import Connection, ConnectionAcceptor
 from fastlisten._core import Acceptor, Engine
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
+from fastlisten.addresses import peer_address
 from fastlisten.handlers.base import ConnectionInfo, Handler
 from fastlisten.runtime.canned_replies import Words
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all
@@ -320,11 +321,6 @@ def _factory(
         peer = connection.get_extra_info("peername")
         if not peer:
             return handler.connection(ConnectionInfo(listener, "", 0, tls))
-        address = peer[0]
-        if address.startswith("::ffff:") and "." in address:
-            address = address[7:]
-        elif len(peer) == 4 and peer[3]:
-            address = f"{address}%{peer[3]}"
-        return handler.connection(ConnectionInfo(listener, address, peer[1], tls))
+        return handler.connection(ConnectionInfo(listener, peer_address(peer), peer[1], tls))
 
     return make

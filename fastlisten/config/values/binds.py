@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from fastlisten.addresses import unmapped
 from fastlisten.config.settings import Bind
 from fastlisten.config.text import quote, show_value
 from fastlisten.config.values.grammar import BadValueError
@@ -32,8 +33,6 @@ _BRACKETS = re.compile(r"\[([^\[\]]*)\](?::(.*))?", re.DOTALL)
 _MAIL_PORTS = frozenset(
     ("24", "25", "80", "110", "143", "443", "465", "587", "993", "995", "2525", "4190", "8080")
 )
-
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 def parse_bind(text: str, default_port: int) -> Bind:
@@ -121,8 +120,7 @@ def _inet6(text: str, host: str, port: str | None, default_port: int) -> Bind:
     packed = socket.inet_pton(socket.AF_INET6, address)
     canonical = socket.inet_ntop(socket.AF_INET6, packed)
     number = _port(port, default_port)
-    if packed[:12] == _MAPPED:
-        plain = socket.inet_ntop(socket.AF_INET, packed[12:])
+    if (plain := unmapped(canonical)) != canonical:
         raise BadValueError(
             "this is an IPv4 address in IPv6 form", suggestion=quote(f"{plain}:{number}")
         )

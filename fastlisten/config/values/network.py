@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fastlisten.addresses import unmapped_network, with_port
 from fastlisten.config.text import quote, show_value
 from fastlisten.config.values.grammar import (
     BadValueError,
@@ -42,7 +43,6 @@ _PORT = re.compile(r"[0-9]{1,5}")
 _URL_REST = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::([0-9]{1,5}))?((?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]*)*)"
 )
-_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _LARGEST_RATE = 2**31 - 1
 # A rate over more than a day would be kept for longer than servers run between updates.
 _LONGEST_RATE = 86400.0
@@ -77,7 +77,7 @@ class Endpoint(NamedTuple):
     def __str__(self) -> str:
         if not self.port:
             return f"unix:{self.host}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return with_port(self.host, self.port)
 
 
 def _network(option: Option, text: str) -> Network:
@@ -93,11 +93,7 @@ def _network(option: Option, text: str) -> Network:
         raise BadValueError(
             f"{show_value(text)} has address bits beyond its prefix", suggestion=quote(str(loose))
         ) from None
-    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
-        # Clients of a dual-stack socket are compared by their IPv4 address.
-        address = int(network.network_address) & 0xFFFFFFFF
-        return ipaddress.IPv4Network((address, network.prefixlen - 96))
-    return network
+    return unmapped_network(network)
 
 
 def _networks(option: Option, raw: Any) -> tuple[Network, ...]:

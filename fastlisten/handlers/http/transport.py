@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from fastlisten.addresses import unmapped
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.log_events import address_text
 
@@ -25,11 +26,7 @@ def server_address(transport: asyncio.BaseTransport) -> tuple[str, int | None] |
     """Return ASGI's ``server``: address and port, or the path of a Unix socket and None."""
     name = transport.get_extra_info("sockname")
     if isinstance(name, tuple):
-        address: str = name[0]
-        if address.startswith("::ffff:") and "." in address:
-            # IPv4 on a socket for both families.
-            address = address[7:]
-        return (address, name[1])
+        return (unmapped(name[0]), name[1])
     return (os.fsdecode(name), None) if name else None
 
 

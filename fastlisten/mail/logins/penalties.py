@@ -27,6 +27,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from fastlisten.addresses import parse_address
 from fastlisten.errors import FastlistenError
 from fastlisten.mail.delivery.events import call_on
 
@@ -229,10 +230,7 @@ def source_of(address: str) -> str:
     """Return what is counted for an address: itself, or the /64 of an IPv6 address."""
     if ":" not in address:
         return address
-    try:
-        number = ipaddress.IPv6Address(address.partition("%")[0])
-    except ipaddress.AddressValueError:
-        return address
-    if number.ipv4_mapped is not None:
-        return str(number.ipv4_mapped)
+    number = parse_address(address)
+    if not isinstance(number, ipaddress.IPv6Address):
+        return address if number is None else str(number)
     return str(ipaddress.IPv6Network((int(number) >> 64 << 64, 64)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ipaddress
 import ssl
 import weakref
 from collections import Counter
@@ -15,6 +14,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastlisten.addresses import is_loopback, with_port
 from fastlisten.files import read_file
 from fastlisten.handlers.base import SettingError
 
@@ -69,17 +69,12 @@ class RelaySettings:
     def __str__(self) -> str:
         if not self.port:
             return f"unix:{self.host}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return with_port(self.host, self.port)
 
     @property
     def near(self) -> bool:
         """What is sent there stays on this host, so that a password may go in plain text."""
-        if not self.port or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return not self.port or self.host == "localhost" or is_loopback(self.host)
 
 
 def relay_of(values: Mapping[str, Any], hostname: str) -> RelaySettings | None:

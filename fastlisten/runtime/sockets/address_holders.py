@@ -11,12 +11,12 @@ import socket
 import sys
 from collections.abc import Iterator
 
+from fastlisten.addresses import MAPPED_PREFIX
+
 __all__ = ["describe_holder"]
 
 #: proc_pid_net(5): the state of a listening TCP socket.
 _LISTENING = "0A"
-
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 def describe_holder(name: object) -> str:
@@ -59,7 +59,7 @@ def _address(text: str) -> bytes:
     packed = bytes.fromhex(text)
     if sys.byteorder == "little":
         packed = b"".join(packed[i : i + 4][::-1] for i in range(0, len(packed), 4))
-    return packed.removeprefix(_MAPPED)
+    return packed.removeprefix(MAPPED_PREFIX)
 
 
 def _overlap(one: bytes, other: bytes) -> bool:

@@ -1,0 +1,88 @@
+"""IP addresses as text: each in the one form in which it is compared, counted and shown.
+
+Rules of this file: nothing is looked up, and nothing of the package is imported.
+
+On a socket for both families an IPv4 client has an IPv4-mapped IPv6 address, ``::ffff:192.0.2.1``
+(RFC 4291 2.5.5.2). Networks in a configuration, limits per address, logs and the answers of HTTP
+mean the IPv4 address, so that is what such an address becomes wherever one comes in.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+__all__ = [
+    "MAPPED_PREFIX",
+    "Address",
+    "Network",
+    "is_loopback",
+    "parse_address",
+    "peer_address",
+    "unmapped",
+    "unmapped_network",
+    "with_port",
+]
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: The first 12 of the 16 bytes of an IPv4-mapped address.
+MAPPED_PREFIX = b"\0" * 10 + b"\xff\xff"
+
+_MAPPED = ipaddress.IPv6Network((MAPPED_PREFIX + bytes(4), 96))
+
+
+def unmapped(text: str) -> str:
+    """Return an address as it is, but an IPv4-mapped one as IPv4.
+
+    Args:
+        text: an address as the kernel, inet_ntop(3) or `socket` writes it.
+    """
+    return text[7:] if text.startswith("::ffff:") and "." in text else text
+
+
+def peer_address(name: tuple[Any, ...]) -> str:
+    """Return the address in a socket's name, with its scope if it has one: ``fe80::1%2``.
+
+    Args:
+        name: what getpeername or getsockname of an IPv4 or IPv6 socket returns.
+    """
+    address: str = name[0]
+    if len(name) == 4 and name[3]:
+        return f"{address}%{name[3]}"
+    return unmapped(address)
+
+
+def parse_address(text: str) -> Address | None:
+    """Return the address that a text is, without its scope, an IPv4-mapped one as IPv4.
+
+    Returns:
+        None if the text is not an address.
+    """
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.ipv4_mapped or address
+    return address
+
+
+def unmapped_network(network: Network) -> Network:
+    """Return a network as it is, but one of IPv4-mapped addresses as IPv4."""
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        packed = network.network_address.packed.removeprefix(MAPPED_PREFIX)
+        return ipaddress.IPv4Network((packed, network.prefixlen - 96))
+    return network
+
+
+def is_loopback(text: str) -> bool:
+    """Tell whether a text is an address that only this host can reach; False for a name."""
+    address = parse_address(text)
+    return address is not None and address.is_loopback
+
+
+def with_port(host: str, port: int) -> str:
+    """Return an address or a host name with a port: ``192.0.2.1:25``, ``[2001:db8::1]:25``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
