@@ -23,10 +23,10 @@ from fastlisten.config import loads
 from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.registry import handler_class
 from fastlisten.loop.engines import engine_for
-from fastlisten.runtime.listener import Limits, Listener
+from fastlisten.runtime.listener import ConnectionPolicy, Listener
 from fastlisten.runtime.sockets.opening import listen_all, open_all
-from fastlisten.runtime.tls.contexts import Recipe
-from fastlisten.runtime.tls.pem import Pair
+from fastlisten.runtime.tls.contexts import ContextSettings
+from fastlisten.runtime.tls.pem import KeyPair
 from fastlisten.runtime.tls.self_signed import generate
 
 __all__ = ["Served", "serve"]
@@ -53,7 +53,7 @@ class Served:
 
 
 @functools.cache
-def _pair() -> Pair:
+def _pair() -> KeyPair:
     """Return the certificate of all that this process serves for tests, and its key."""
     return generate("test.example")
 
@@ -107,7 +107,7 @@ async def serve(
         settings = None
         given = handler if isinstance(handler, Handler) else handler_class(handler)
         if tls is not None:
-            settings = TlsSettings(Recipe(alpn=given.alpn).context(_pair()))
+            settings = TlsSettings(ContextSettings(alpn=given.alpn).context(_pair()))
         starttls = settings if tls == "starttls" else None
         if isinstance(given, Handler):
             handler = given
@@ -133,14 +133,14 @@ async def serve(
                 )
             )
         port = sockets[0].port
-        limits = Limits(
+        policy = ConnectionPolicy(
             wait=limit_action == "wait",
             linger=linger,
             first_byte=first_byte_timeout,
             idle=idle_timeout,
         )
         listener = Listener(
-            "test", handler, sockets, limits, settings if tls == "implicit" else None
+            "test", handler, sockets, policy, settings if tls == "implicit" else None
         )
         arena = Arena(1, 1)
         places = arena.places(0, arena.join())

@@ -60,11 +60,11 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     effect = "`serve` refuses this file" if file else "`serve` leaves this listener out"
     for problem in unavailable:
         print(f"note: {problem}; {effect}", file=err)
-    from fastlisten.runtime.file_checks import try_files
-    from fastlisten.runtime.file_permissions import exposed_files
+    from fastlisten.runtime.file_checks import check_files
+    from fastlisten.runtime.file_permissions import permission_warnings
     from fastlisten.runtime.tls.certificates import Certificates
 
-    problems, notes = try_files(config)
+    problems, notes = check_files(config)
     try:
         notes += Certificates(config, trial=True).notes
     except ConfigurationError as error:
@@ -72,7 +72,7 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     if problems:
         problems.sort(key=lambda problem: problem.line)
         return _refused(ConfigurationError(problems), err)
-    for note in (*notes, *exposed_files(config)):
+    for note in (*notes, *permission_warnings(config)):
         print(f"warning: {note}", file=err)
     count = len(config.listeners)
     name = file or "the embedded default"

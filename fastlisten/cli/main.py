@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-from fastlisten.cli.program_signals import Signals, Stopped
+from fastlisten.cli.program_signals import ProgramSignals, Stopped
 
 # For type checkers; importing typing takes longer than all of this file.
 TYPE_CHECKING = False
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments, None)
     words = sys.argv[1:]
     serving = words[:1] == ["serve"]
-    signals = Signals() if serving else None
+    signals = ProgramSignals() if serving else None
     from fastlisten.cli import standard_streams
 
     standard_streams.set_up(serving=serving)
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _program(words: Sequence[str], signals: Signals | None) -> int:
+def _program(words: Sequence[str], signals: ProgramSignals | None) -> int:
     """Run the command line of this process, to its last word."""
     import signal
 
@@ -157,7 +157,7 @@ def _code(end: SystemExit) -> int:
     return _FAILED
 
 
-def _run(arguments: Sequence[str], signals: Signals | None) -> int:
+def _run(arguments: Sequence[str], signals: ProgramSignals | None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.version:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from fastlisten.runtime.server import Server
 
-__all__ = ["PATIENCE", "Signals", "Stopped"]
+__all__ = ["PATIENCE", "ProgramSignals", "Stopped"]
 
 #: Seconds that a stop may go unnoticed before anything is served: half of what `docker stop`
 #: waits before it kills, and long for what `finally` blocks do.
@@ -63,7 +63,7 @@ class Stopped(SystemExit):
         super().__init__(0)
 
 
-class Signals:
+class ProgramSignals:
     """The signals of this process, taken when it is made, in the main thread.
 
     Attributes:

@@ -16,8 +16,8 @@ from typing import TextIO
 from fastlisten.cli import account
 from fastlisten.cli.check import CONFIGURATION_ERROR, read_config
 from fastlisten.cli.logging_setup import set_up_logging
-from fastlisten.cli.program_signals import Signals
-from fastlisten.cli.startup_messages import Announcer
+from fastlisten.cli.program_signals import ProgramSignals
+from fastlisten.cli.startup_messages import StartupMessages
 from fastlisten.config import Config, ListenerSettings, default_config
 from fastlisten.errors import ConfigurationError, FastlistenError, StartError
 from fastlisten.log_events import log, log_fault
@@ -38,7 +38,7 @@ CANNOT_START = 3
 DEFAULT_ACCOUNT = "user@localhost"
 
 
-def run(file: str | None, out: TextIO, err: TextIO, signals: Signals | None = None) -> int:
+def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | None = None) -> int:
     """Serve a configuration until SIGTERM or SIGINT.
 
     Args:
@@ -60,37 +60,37 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: Signals | None = No
         if found is None:
             return CONFIGURATION_ERROR
         config = found
-    announcer = Announcer(config.process["log.format"], out, err)
+    messages = StartupMessages(config.process["log.format"], out, err)
     if file is not None:
         for problem in config.warnings:
-            announcer.warning(problem)
+            messages.warning(problem)
     try:
         if file is None:
             _make_default_account(config, out)
         server = Server(config)
         warning = raise_descriptor_limit(config)
     except OSError as error:
-        announcer.failed(error)
+        messages.failed(error)
         return CANNOT_START
     except ConfigurationError as error:
         for problem in error.problems:
-            announcer.refused(problem)
+            messages.refused(problem)
         return CONFIGURATION_ERROR
     handler = set_up_logging(config.process["log.level"], config.process["log.format"], err)
     try:
         if warning:
             log(logger, logging.WARNING, "configuration-warning", "%s", warning, error=warning)
-        return _run_loop(server, announcer, signals)
+        return _run_loop(server, messages, signals)
     except StartError as error:
         handler.flush()
         for failure in error.failures:
-            announcer.failed(failure)
+            messages.failed(failure)
         return CANNOT_START
     finally:
         handler.close()
 
 
-def _run_loop(server: Server, announcer: Announcer, signals: Signals | None) -> int:
+def _run_loop(server: Server, messages: StartupMessages, signals: ProgramSignals | None) -> int:
     from fastlisten.loop.event_loop import new_event_loop
 
     async def serve() -> None:
@@ -101,7 +101,7 @@ def _run_loop(server: Server, announcer: Announcer, signals: Signals | None) -> 
                 if signals is not None:
                     signals.started()
                 for line, event, fields in server.announcements():
-                    announcer.say(line, event, **fields)
+                    messages.say(line, event, **fields)
                 await server.main_loop()
             finally:
                 await server.shutdown()

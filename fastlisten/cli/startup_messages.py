@@ -14,10 +14,10 @@ from fastlisten.cli.logging_setup import JsonFormatter
 from fastlisten.errors import Problem, SocketFailure
 from fastlisten.log_events import event_record
 
-__all__ = ["Announcer"]
+__all__ = ["StartupMessages"]
 
 
-class Announcer:
+class StartupMessages:
     """Says things on the two streams.
 
     Args:

@@ -1,6 +1,6 @@
 """What the native core says to clients by itself, as bytes.
 
-Rules of this file: words come from the handler; how they go over the wire is decided here. Where
+Rules of this file: replies come from the handler; how they go over the wire is decided here. Where
 TLS begins with the first byte, greeting and farewells go through it. A refusal comes before any
 handshake, and nothing may be said in clear text: a fatal alert takes its place.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fastlisten.handlers.base import Handler, Reason
 
-__all__ = ["TLS_ALERT", "Words"]
+__all__ = ["TLS_ALERT", "CannedReplies"]
 
 #: A TLS record (RFC 8446 5.1, 6): alert, version 3.3, length 2, fatal, internal_error(80). Clients
 #: report it as a server-side failure and may retry, unlike handshake_failure.
@@ -19,7 +19,7 @@ TLS_ALERT = bytes((21, 3, 3, 0, 2, 2, 80))
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class CannedReplies:
     """Everything that the core says by itself on a listener's connections.
 
     Attributes:
@@ -39,14 +39,14 @@ class Words:
     farewell_shutdown: bytes
 
     @classmethod
-    def of(cls, handler: Handler) -> Words:
-        """Ask a handler for its words.
+    def of(cls, handler: Handler) -> CannedReplies:
+        """Ask a handler for its replies.
 
         Raises:
             TypeError: the handler gave something else than bytes.
         """
         clear = not handler.settings.tls_implicit
-        words = {
+        replies = {
             "greeting": handler.greeting,
             "refusal": handler.refusal(Reason.LIMIT) if clear else TLS_ALERT,
             "overload": handler.refusal(Reason.OVERLOAD) if clear else TLS_ALERT,
@@ -54,9 +54,9 @@ class Words:
             "farewell_idle": handler.farewell(Reason.IDLE),
             "farewell_shutdown": handler.farewell(Reason.SHUTDOWN),
         }
-        for name, text in words.items():
+        for name, text in replies.items():
             if not isinstance(text, bytes):
                 raise TypeError(
                     f"{type(handler).__name__}: {name} must be bytes, not {type(text).__name__}"
                 )
-        return cls(**words)
+        return cls(**replies)

@@ -13,12 +13,12 @@ from fastlisten.handlers.base import SettingError
 from fastlisten.mail.accounts.accounts_file import parse_file
 from fastlisten.mail.accounts.roster import Roster, read_accounts
 from fastlisten.mail.relay.relay import Relay, relay_of
-from fastlisten.runtime.handler_factory import unusable
+from fastlisten.runtime.handler_factory import handler_problem
 
-__all__ = ["try_files"]
+__all__ = ["check_files"]
 
 
-def try_files(config: Config) -> tuple[list[Problem], list[str]]:
+def check_files(config: Config) -> tuple[list[Problem], list[str]]:
     """Return what is wrong with files that a configuration names, and what deserves notice."""
     own = [each for each in config.listeners if not each["handler"]]
     problems: dict[Problem, None] = {}  # one for a file that many listeners inherit
@@ -48,7 +48,7 @@ def _try_relay(config: Config, settings: ListenerSettings) -> dict[Problem, None
         try:
             Relay(relay)
         except SettingError as error:
-            return {unusable(config, settings, str(error), error.key): None}
+            return {handler_problem(config, settings, str(error), error.key): None}
     return {}
 
 

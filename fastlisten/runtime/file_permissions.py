@@ -14,14 +14,14 @@ import stat
 from fastlisten.config import Config
 from fastlisten.runtime.tls.self_signed import FILE_NAME as SELF_SIGNED_FILE
 
-__all__ = ["exposed_files"]
+__all__ = ["permission_warnings"]
 
 # What exposes a file with secrets, and what is taken away from it then.
 _EXPOSED = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 _TOO_MUCH = stat.S_IRWXO | stat.S_IWGRP
 
 
-def exposed_files(config: Config) -> list[str]:
+def permission_warnings(config: Config) -> list[str]:
     """Return a warning for each file with secrets that others can read or change.
 
     Args:

@@ -15,7 +15,7 @@ from fastlisten.handlers.base import Handler, HandlerSettings, SettingError
 from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler
 from fastlisten.runtime.control import Control
 
-__all__ = ["handler_kind", "make_handler", "unusable"]
+__all__ = ["handler_kind", "handler_problem", "make_handler"]
 
 
 def handler_kind(config: Config, settings: ListenerSettings) -> type[Handler]:
@@ -28,7 +28,7 @@ def handler_kind(config: Config, settings: ListenerSettings) -> type[Handler]:
     try:
         return named_handler(name) if name else registered_handler(settings.protocol)
     except HandlerNotFoundError as error:
-        problem = unusable(config, settings, str(error))
+        problem = handler_problem(config, settings, str(error))
         raise ConfigurationError([problem], config.warnings) from error
 
 
@@ -74,16 +74,18 @@ def make_handler(
     try:
         return kind(given)
     except SettingError as error:
-        problem = unusable(config, settings, str(error), error.key)
+        problem = handler_problem(config, settings, str(error), error.key)
         raise ConfigurationError([problem], config.warnings) from error
     except Exception as error:
         # Foreign code; what it says of its settings is the administrator's business.
         text = f"{kind.__name__} does not take its settings: {type(error).__name__}: {error}"
-        problem = unusable(config, settings, text)
+        problem = handler_problem(config, settings, text)
         raise ConfigurationError([problem], config.warnings) from error
 
 
-def unusable(config: Config, settings: ListenerSettings, message: str, key: str = "") -> Problem:
+def handler_problem(
+    config: Config, settings: ListenerSettings, message: str, key: str = ""
+) -> Problem:
     """Return the report of a handler that cannot be used, at the line that names it.
 
     Args:

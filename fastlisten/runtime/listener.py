@@ -34,10 +34,10 @@ from fastlisten._core import Acceptor, Engine
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.addresses import peer_address
 from fastlisten.handlers.base import ConnectionInfo, Handler
-from fastlisten.runtime.canned_replies import Words
+from fastlisten.runtime.canned_replies import CannedReplies
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all
 
-__all__ = ["Limits", "Listener", "State"]
+__all__ = ["ConnectionPolicy", "Listener", "State"]
 
 logger = logging.getLogger("fastlisten")
 
@@ -58,7 +58,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-class Limits:
+class ConnectionPolicy:
     """What holds for every connection of a listener.
 
     Attributes:
@@ -92,7 +92,7 @@ class Listener:
         name: its id.
         handler: serves its connections; made for this listener.
         sockets: bound, one per bind; closed with the listener.
-        limits: what holds for each connection.
+        policy: what holds for each connection.
         tls: how TLS is spoken from the first byte; None where it is not.
 
     Attributes:
@@ -107,14 +107,14 @@ class Listener:
         name: str,
         handler: Handler,
         sockets: Sequence[BoundSocket],
-        limits: Limits,
+        policy: ConnectionPolicy,
         tls: TlsSettings | None = None,
     ) -> None:
         self.name = name
         self.handler = handler
         self.sockets = tuple(sockets)
         self.addresses: tuple[str, ...] = ()
-        self._limits = limits
+        self._policy = policy
         self._tls = tls
         self._acceptors: list[Acceptor] = []
         # What acceptors have counted that are gone: counters never go back.
@@ -144,7 +144,7 @@ class Listener:
     @property
     def waits(self) -> bool:
         """True if clients beyond the limit wait in the backlog, False if they are refused."""
-        return self._limits.wait
+        return self._policy.wait
 
     @property
     def connections(self) -> int:
@@ -179,7 +179,7 @@ class Listener:
         """
         if self._state is not State.BOUND:
             raise RuntimeError(f'listener "{self.name}" is {self._state.value}, not bound')
-        words = Words.of(self.handler)
+        replies = CannedReplies.of(self.handler)
         handler = self.handler
         self.addresses = tuple(bound.address for bound in self.sockets)
         self._places = places
@@ -200,16 +200,16 @@ class Listener:
                     options=bound.accepted if len(bound.accepted) else None,
                     lazy=handler.lazy,
                     server_first=handler.server_speaks_first,
-                    wait=self._limits.wait,
-                    greeting=words.greeting,
-                    refusal=words.refusal,
-                    overload=words.overload,
-                    farewell_first_byte=words.farewell_first_byte,
-                    farewell_idle=words.farewell_idle,
-                    farewell_shutdown=words.farewell_shutdown,
-                    linger=self._limits.linger,
-                    first_byte=self._limits.first_byte,
-                    idle=self._limits.idle,
+                    wait=self._policy.wait,
+                    greeting=replies.greeting,
+                    refusal=replies.refusal,
+                    overload=replies.overload,
+                    farewell_first_byte=replies.farewell_first_byte,
+                    farewell_idle=replies.farewell_idle,
+                    farewell_shutdown=replies.farewell_shutdown,
+                    linger=self._policy.linger,
+                    first_byte=self._policy.first_byte,
+                    idle=self._policy.idle,
                     notice_loss=True,
                     **more,
                 )

@@ -23,9 +23,9 @@ from fastlisten.handlers.base import Handler
 from fastlisten.log_events import log
 from fastlisten.loop.engines import engine_for
 from fastlisten.runtime.control import DRAIN_PAUSE, STOOD_STILL, Control
-from fastlisten.runtime.file_permissions import exposed_files
+from fastlisten.runtime.file_permissions import permission_warnings
 from fastlisten.runtime.handler_factory import handler_kind, make_handler
-from fastlisten.runtime.listener import Limits, Listener
+from fastlisten.runtime.listener import ConnectionPolicy, Listener
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all, open_all
 from fastlisten.runtime.tls.certificates import Certificates
 
@@ -77,7 +77,7 @@ class Server:
         self._tls: dict[str, TlsSettings] = {}
         self.certificates = self._make(problems)
         self.notes += self.certificates.notes
-        self._exposed = exposed_files(config)
+        self._exposed = permission_warnings(config)
         self.notes += self._exposed
         self._arena: Arena | None = None
         self._generation = 0
@@ -299,7 +299,7 @@ class Server:
             log(logger, logging.INFO, "certificate-changed", "%s", line)
         for line in found.warnings:
             log(logger, logging.WARNING, "certificate-warning", "%s", line, error=line)
-        before, self._exposed = self._exposed, exposed_files(self.config)
+        before, self._exposed = self._exposed, permission_warnings(self.config)
         for line in self._exposed:
             if line not in before:  # a renewed key, say, that has another mode
                 logger.warning("%s", line)
@@ -399,9 +399,9 @@ def _connections(count: int) -> str:
     return "1 connection" if count == 1 else f"{count} connections"
 
 
-def _limits(settings: ListenerSettings) -> Limits:
+def _limits(settings: ListenerSettings) -> ConnectionPolicy:
     linger = settings["socket.linger"]
-    return Limits(
+    return ConnectionPolicy(
         wait=settings["limit-action"] == "wait",
         linger=linger if linger else 0.0,
         first_byte=settings["timeout.first-byte"] or 0.0,

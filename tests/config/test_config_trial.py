@@ -17,7 +17,7 @@ from support.config import listener_table
 from fastlisten.cli import check
 from fastlisten.config import load
 from fastlisten.errors import ConfigurationError
-from fastlisten.runtime.file_checks import try_files
+from fastlisten.runtime.file_checks import check_files
 from fastlisten.runtime.server import Server
 
 PLAIN = "tls.enable = false\n"
@@ -183,5 +183,5 @@ def test_a_postmaster_without_an_account(tmp_path: Path, name: str, there: bool)
 
 
 def test_nothing_is_made(tmp_path: Path) -> None:
-    try_files(load(configure(tmp_path, RELAY, PLAIN)))
+    check_files(load(configure(tmp_path, RELAY, PLAIN)))
     assert [path.name for path in tmp_path.iterdir()] == ["mail.toml"]

@@ -18,7 +18,7 @@ from fastlisten._arena import Arena
 from fastlisten.config import loads
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.loop.engines import engine_for
-from fastlisten.runtime.listener import Limits, Listener, State
+from fastlisten.runtime.listener import ConnectionPolicy, Listener, State
 from fastlisten.runtime.sockets.opening import listen_all, open_all
 
 TEXT = """
@@ -36,7 +36,7 @@ class Bench:
         self.handler = kind(HandlerSettings("it", "echo", "host.example"))
         self.sockets = open_all(loads(TEXT).listeners)
         self.ports = [bound.port for bound in self.sockets]
-        self.listener = Listener("it", self.handler, self.sockets, Limits(wait=wait))
+        self.listener = Listener("it", self.handler, self.sockets, ConnectionPolicy(wait=wait))
         self.arena = Arena(1, 1)
         self.places = self.arena.places(0, self.arena.join())
         self.places.limit = 2

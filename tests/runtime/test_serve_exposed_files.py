@@ -15,7 +15,7 @@ from support.config import HOST, listener_table
 
 from fastlisten.cli import check
 from fastlisten.config import load
-from fastlisten.runtime.file_permissions import exposed_files
+from fastlisten.runtime.file_permissions import permission_warnings
 from fastlisten.runtime.server import Server
 
 READ = "every user of this host can read it, and it holds"
@@ -51,7 +51,7 @@ def configure(place: Path, password: str = "%{file:password}%", more: str = "") 
 
 
 def said(place: Path) -> list[str]:
-    lines = exposed_files(load(place / "mail.toml", host=HOST))
+    lines = permission_warnings(load(place / "mail.toml", host=HOST))
     return [line.replace(f"{place}/", "") for line in lines]
 
 
@@ -113,7 +113,7 @@ def test_directories_in_which_a_file_can_be_replaced(place: Path) -> None:
     keys.chmod(0o755)
     place.chmod(0o702)
     try:
-        (line,) = exposed_files(load(place / "mail.toml", host=HOST))
+        (line,) = permission_warnings(load(place / "mail.toml", host=HOST))
     finally:
         place.chmod(0o700)
     assert line.startswith(f"{place} has mode 0702: ")
@@ -152,7 +152,7 @@ def test_the_configuration_itself(place: Path, password: str, more: str, key: st
     host = HOST
     text = (place / "mail.toml").read_text().replace("%{env:NOT}%", "%{env:PORT}%")
     (place / "mail.toml").write_text(text)
-    assert exposed_files(load(place / "mail.toml", host=host)) == (
+    assert permission_warnings(load(place / "mail.toml", host=host)) == (
         [f"{place}/mail.toml has mode 0644: {READ} {key}; chmod 0640"] if key else []
     )
     (place / "mail.toml").chmod(0o640)

@@ -14,7 +14,7 @@ from support.serving_handlers import LazyEcho, WrongWords
 
 from fastlisten import ConfigurationError, HandlerSettings, Server, StartError, State
 from fastlisten.config import loads
-from fastlisten.runtime.canned_replies import TLS_ALERT, Words
+from fastlisten.runtime.canned_replies import TLS_ALERT, CannedReplies
 
 TEXT = """
 [server]
@@ -217,14 +217,14 @@ async def test_a_failed_start_can_be_followed_by_another() -> None:
 
 def test_nothing_is_said_in_clear_text_where_tls_comes_first() -> None:
     """A refusal comes before any handshake; the rest is said through TLS, by the core too."""
-    clear = Words.of(LazyEcho(HandlerSettings("it", "echo", "host")))
+    clear = CannedReplies.of(LazyEcho(HandlerSettings("it", "echo", "host")))
     assert clear.greeting == b"hello\n"
     assert clear.refusal == b"refused: limit\n"
     assert clear.overload == b"refused: overload\n"
     assert clear.farewell_first_byte == b"farewell: first-byte\n"
     assert clear.farewell_idle == b"farewell: idle\n"
     assert clear.farewell_shutdown == b"farewell: shutdown\n"
-    secret = Words.of(LazyEcho(HandlerSettings("it", "echo", "host", tls_implicit=True)))
+    secret = CannedReplies.of(LazyEcho(HandlerSettings("it", "echo", "host", tls_implicit=True)))
     assert secret == dataclasses.replace(clear, refusal=TLS_ALERT, overload=TLS_ALERT)
     # A TLS record: alert, version, two bytes long, fatal.
     assert TLS_ALERT[:6] == bytes((21, 3, 3, 0, 2, 2))
@@ -233,4 +233,4 @@ def test_nothing_is_said_in_clear_text_where_tls_comes_first() -> None:
 def test_words_are_bytes() -> None:
     handler = WrongWords(HandlerSettings("it", "echo", "host"))
     with pytest.raises(TypeError, match="WrongWords: refusal must be bytes, not str"):
-        Words.of(handler)
+        CannedReplies.of(handler)

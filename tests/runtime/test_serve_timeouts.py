@@ -140,6 +140,6 @@ def test_false_means_for_ever() -> None:
                 client.send(b"x")
                 assert await read_some(client, 1) == b"x"
                 assert handler.open[0].transport.get_extra_info("listener") == "it"
-                assert listener._limits.first_byte == listener._limits.idle == 0.0
+                assert listener._policy.first_byte == listener._policy.idle == 0.0
 
     asyncio.run(main())

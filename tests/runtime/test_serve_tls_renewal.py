@@ -16,7 +16,7 @@ from support.certificate_files import Authority, authority, rsa_key, table, writ
 from support.serve_tls import HOST, ask, client, context, lines, read_to_end, s_client
 from support.serving import PATIENCE, clean_environment, external, program, run, until
 
-from fastlisten.runtime.tls.pem import Pair, fingerprint
+from fastlisten.runtime.tls.pem import KeyPair, fingerprint
 
 TELL = (
     '[server.listener.it]\nprotocol = "http"\nbind = "127.0.0.1:0"\ntls.implicit = true\n'
@@ -33,7 +33,7 @@ def shown(port: int) -> bytes:
     return found
 
 
-def der(pair: Pair) -> bytes:
+def der(pair: KeyPair) -> bytes:
     return ssl.PEM_cert_to_DER_cert(pair.cert.decode())
 
 

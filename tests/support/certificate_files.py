@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fastlisten.runtime.tls.pem import Pair
+from fastlisten.runtime.tls.pem import KeyPair
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -70,7 +70,7 @@ class Authority:
         first: datetime.datetime | None = None,
         last: datetime.datetime | None = None,
         client: bool = False,
-    ) -> Pair:
+    ) -> KeyPair:
         """Return a certificate for some names, addresses among them, and its key."""
         key = key or ec_key()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
@@ -79,9 +79,9 @@ class Authority:
             x509.SubjectAlternativeName([_general(name) for name in names]),
             x509.ExtendedKeyUsage([usage]),
         ]
-        return Pair(_sign(subject, self, key, extensions, first, last), key_pem(key))
+        return KeyPair(_sign(subject, self, key, extensions, first, last), key_pem(key))
 
-    def client_context(self, pair: Pair | None = None) -> ssl.SSLContext:
+    def client_context(self, pair: KeyPair | None = None) -> ssl.SSLContext:
         """Return a context for clients that trust this authority, perhaps with a certificate."""
         context = ssl.create_default_context(cadata=self.pem.decode())
         # As new Pythons do by themselves.
@@ -149,7 +149,7 @@ def authority() -> Authority:
     return Authority.make()
 
 
-def write(directory: Path, pair: Pair, name: str = "mail") -> tuple[Path, Path]:
+def write(directory: Path, pair: KeyPair, name: str = "mail") -> tuple[Path, Path]:
     """Write a pair to two files, as a renewal does; return their names."""
     cert, key = directory / f"{name}.crt", directory / f"{name}.key"
     cert.write_bytes(pair.cert)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastlisten.config import Config, loads
 from fastlisten.runtime.tls.certificates import Certificates
-from fastlisten.runtime.tls.pem import Pair
+from fastlisten.runtime.tls.pem import KeyPair
 from support.certificate_files import shake, trusting_all
 from support.config import HOST
 
@@ -36,5 +36,5 @@ def shown(
     return shake(context, trusting_all(maximum_version=version), name).shown
 
 
-def der(pair: Pair) -> bytes:
+def der(pair: KeyPair) -> bytes:
     return ssl.PEM_cert_to_DER_cert(pair.cert.decode())

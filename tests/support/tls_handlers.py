@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.runtime.tls.pem import Pair
+from fastlisten.runtime.tls.pem import KeyPair
 from support.serving_handlers import Echo, EchoProtocol
 
 
@@ -56,7 +56,7 @@ async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     """Take the names of a certificate's and a key's file, go over to TLS, then shout."""
     cert, key = [(await reader.readline()).decode().strip() for _ in range(2)]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    Pair(Path(cert).read_bytes(), Path(key).read_bytes()).load_into(context)
+    KeyPair(Path(cert).read_bytes(), Path(key).read_bytes()).load_into(context)
     writer.write(b"go\n")
     await writer.start_tls(context)
     while line := await reader.readline():

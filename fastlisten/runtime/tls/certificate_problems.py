@@ -11,18 +11,25 @@ from collections.abc import Sequence
 from fastlisten.config import Config, ListenerSettings
 from fastlisten.config.text import quote
 from fastlisten.errors import Problem
-from fastlisten.runtime.tls.pem import Pair, source_file
+from fastlisten.runtime.tls.pem import KeyPair, source_file
 
-__all__ = ["SELF_SIGNED", "BrokenError", "Id", "Reports", "name_of", "needed_by"]
+__all__ = [
+    "SELF_SIGNED",
+    "CertificateId",
+    "CertificateProblems",
+    "UnusableError",
+    "name_of",
+    "needed_by",
+]
 
 #: Stands for the self-signed certificate where others have the id of their table, which no
 #: table's name can be: ids are text.
 SELF_SIGNED = None
 
-Id = str | None
+CertificateId = str | None
 
 
-class BrokenError(Exception):
+class UnusableError(Exception):
     """Something that cannot be used; carries the report."""
 
     def __init__(self, problem: Problem) -> None:
@@ -30,7 +37,7 @@ class BrokenError(Exception):
         super().__init__(str(problem))
 
 
-class Reports:
+class CertificateProblems:
     """Makes the reports of one configuration.
 
     Attributes:
@@ -41,17 +48,17 @@ class Reports:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.users: dict[Id, list[ListenerSettings]] = {}
+        self.users: dict[CertificateId, list[ListenerSettings]] = {}
         self.self_signed_file = ""
 
-    def sources(self, id: Id) -> tuple[str, str]:
+    def sources(self, id: CertificateId) -> tuple[str, str]:
         """Return what the configuration has for certificate and key: PEM, or the name of a file."""
         if id is SELF_SIGNED:
             return (f"file://{self.self_signed_file}",) * 2
         certificate = self.config.certificates[id]
         return certificate.cert, certificate.private_key
 
-    def of_certificate(self, id: Id, of_key: bool, message: str) -> Problem:
+    def of_certificate(self, id: CertificateId, of_key: bool, message: str) -> Problem:
         """Return the report of what is wrong with a certificate, or with its key."""
         message += needed_by(self.users[id])
         if id is SELF_SIGNED:
@@ -74,7 +81,7 @@ class Reports:
         """Return the report of what is wrong with a key that some listeners have in common."""
         return self.config.problem(users[0].path(key), message + needed_by(users), value)
 
-    def dates(self, id: Id, pair: Pair) -> list[str]:
+    def dates(self, id: CertificateId, pair: KeyPair) -> list[str]:
         """Return a warning if a certificate is not valid now."""
         first, last = pair.valid()
         now = datetime.datetime.now(datetime.UTC)
@@ -87,7 +94,7 @@ class Reports:
         return [str(self.of_certificate(id, False, f"the certificate {trouble}"))]
 
 
-def name_of(id: Id) -> str:
+def name_of(id: CertificateId) -> str:
     """Return how a certificate is called in the midst of a sentence."""
     return "the self-signed certificate" if id is SELF_SIGNED else f"certificate {quote(id)}"
 

@@ -15,15 +15,15 @@ from fastlisten.config.text import quote
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.runtime.tls.certificate_problems import (
     SELF_SIGNED,
-    BrokenError,
-    Id,
-    Reports,
+    CertificateId,
+    CertificateProblems,
+    UnusableError,
     name_of,
     needed_by,
 )
-from fastlisten.runtime.tls.contexts import Front, Recipe, speaks
+from fastlisten.runtime.tls.contexts import ContextSettings, RenewableContext, speaks
 from fastlisten.runtime.tls.pem import (
-    Pair,
+    KeyPair,
     PemError,
     authorities,
     fingerprint,
@@ -32,11 +32,11 @@ from fastlisten.runtime.tls.pem import (
 )
 from fastlisten.runtime.tls.self_signed import MissingLibraryError, keep, try_to_keep
 
-__all__ = ["Certificates", "Reread"]
+__all__ = ["Certificates", "ReloadResult"]
 
 
 @dataclass(slots=True)
-class Reread:
+class ReloadResult:
     """What came of reading everything again.
 
     Attributes:
@@ -53,16 +53,16 @@ class Reread:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class _ContextGroup:
     """What listeners must have in common to share a context."""
 
-    recipe: Recipe
-    certificate: Id
+    settings: ContextSettings
+    certificate: CertificateId
     names: tuple[tuple[str, str], ...]
     client_ca: str | None
 
     @property
-    def ids(self) -> tuple[Id, ...]:
+    def ids(self) -> tuple[CertificateId, ...]:
         """All certificates, the default one first."""
         return tuple(dict.fromkeys((self.certificate, *(id for _, id in self.names))))
 
@@ -93,20 +93,20 @@ class Certificates:
         self._only_tried = False
         self.notes: list[str] = []
         self._config = config
-        self._reports = Reports(config)
-        self._pairs: dict[Id, Pair] = {}
+        self._reports = CertificateProblems(config)
+        self._pairs: dict[CertificateId, KeyPair] = {}
         self._client_cas: dict[str, str] = {}
-        self._fronts: dict[_Shape, Front] = {}
-        self._shapes: dict[str, _Shape] = {}
+        self._live: dict[_ContextGroup, RenewableContext] = {}
+        self._groups: dict[str, _ContextGroup] = {}
         for listener in config.listeners:
             if listener["tls.implicit"] or listener.starttls:
-                shape = self._shapes[listener.id] = _Shape(
-                    Recipe.of(listener, (alpn or {}).get(listener.id, ())),
+                group = self._groups[listener.id] = _ContextGroup(
+                    ContextSettings.of(listener, (alpn or {}).get(listener.id, ())),
                     listener["tls.certificate"],
                     tuple(sorted(listener["tls.sni"])),
                     listener["tls.client-ca"],
                 )
-                for id in shape.ids:
+                for id in group.ids:
                     self._reports.users.setdefault(id, []).append(listener)
         self._load()
 
@@ -115,8 +115,8 @@ class Certificates:
 
         It stays the same object for ever; `reload` changes what stands behind it.
         """
-        shape = self._shapes.get(listener)
-        return None if shape is None else self._fronts[shape].context
+        group = self._groups.get(listener)
+        return None if group is None else self._live[group].context
 
     def expiry(self) -> dict[str, dict[str, float]]:
         """Return until when certificates are valid, in Unix time, by listener and certificate.
@@ -125,8 +125,8 @@ class Certificates:
         """
         ends = {id: pair.valid()[1].timestamp() for id, pair in self._pairs.items()}
         return {
-            listener: {"" if id is SELF_SIGNED else id: ends[id] for id in shape.ids}
-            for listener, shape in self._shapes.items()
+            listener: {"" if id is SELF_SIGNED else id: ends[id] for id in group.ids}
+            for listener, group in self._groups.items()
         }
 
     # -- the first time
@@ -140,29 +140,29 @@ class Certificates:
                     self._try(id, pair)
                     self._pairs[id] = pair
                     self.notes += self._remarks(id, pair)
-            except BrokenError as error:
+            except UnusableError as error:
                 problems.append(error.problem)
-        for path in dict.fromkeys(shape.client_ca for shape in self._shapes.values()):
+        for path in dict.fromkeys(group.client_ca for group in self._groups.values()):
             try:
                 if path is not None:
                     self._client_cas[path] = self._read_client_ca(path)
-            except BrokenError as error:
+            except UnusableError as error:
                 problems.append(error.problem)
-        for shape in dict.fromkeys(() if problems else self._shapes.values()):
+        for group in dict.fromkeys(() if problems else self._groups.values()):
             try:
-                self._fronts[shape] = Front(*self._contexts(shape))
-                self.notes += self._unfit(shape)
-            except BrokenError as error:
+                self._live[group] = RenewableContext(*self._contexts(group))
+                self.notes += self._unfit(group)
+            except UnusableError as error:
                 problems.append(error.problem)
         if problems:
             problems.sort(key=lambda problem: problem.line)
             raise ConfigurationError(problems, self._config.warnings)
 
-    def _keep_self_signed(self) -> Pair | None:
+    def _keep_self_signed(self) -> KeyPair | None:
         """Return the self-signed pair; None where it can be done without.
 
         Raises:
-            BrokenError: it cannot be made or read.
+            UnusableError: it cannot be made or read.
         """
         at_data_directory = self._reports.at_data_directory
         directory = self._config.process["server.data-directory"]
@@ -174,10 +174,10 @@ class Certificates:
             return None
         except OSError as error:
             message = f"a self-signed certificate cannot be kept there: {error.strerror}"
-            raise BrokenError(at_data_directory(message)) from None
+            raise UnusableError(at_data_directory(message)) from None
         except PemError as error:
             message = f"the self-signed certificate in it cannot be used: {error}"
-            raise BrokenError(at_data_directory(message)) from None
+            raise UnusableError(at_data_directory(message)) from None
         self._reports.self_signed_file = kept.path
         self._only_tried = self._trial and kept.made
         return kept.pair
@@ -186,13 +186,13 @@ class Certificates:
         """Leave STARTTLS out where nobody asked for it in so many words.
 
         Raises:
-            BrokenError: somebody did, or TLS is all that a listener speaks.
+            UnusableError: somebody did, or TLS is all that a listener speaks.
         """
         users = self._reports.users.pop(SELF_SIGNED)
         for listener in users:
             key = "tls.implicit" if listener["tls.implicit"] else "tls.enable"
             if listener["tls.implicit"] or listener.origin(key) != "default":
-                raise BrokenError(
+                raise UnusableError(
                     self._config.problem(
                         listener.path(key),
                         f"{self._none()}, and {why}{needed_by(users)}",
@@ -201,19 +201,19 @@ class Certificates:
                     )
                 )
         for listener in users:
-            del self._shapes[listener.id]
+            del self._groups[listener.id]
         self.notes.append(f"STARTTLS is not offered{needed_by(users)}: {self._none()}, and {why}")
 
     # -- again
 
-    def reload(self) -> Reread:
+    def reload(self) -> ReloadResult:
         """Read all files again; what is new and whole is used in new handshakes.
 
         Open connections stay, and so do the keys of session tickets. What cannot be used is
         reported, and what was in use before goes on being used.
         """
-        found = Reread()
-        renewed: set[Id] = set()
+        found = ReloadResult()
+        renewed: set[CertificateId] = set()
         new_cas: set[str] = set()
         for id, before in list(self._pairs.items()):
             if not (files := len({*map(source_file, self._reports.sources(id))} - {""})):
@@ -223,7 +223,7 @@ class Certificates:
                 if (pair := self._read(id)) == before:
                     continue
                 self._try(id, pair)
-            except BrokenError as error:
+            except UnusableError as error:
                 found.problems.append(error.problem)
                 continue
             self._pairs[id] = pair
@@ -236,45 +236,45 @@ class Certificates:
             try:
                 if (text := self._read_client_ca(path)) == known:
                     continue
-            except BrokenError as error:
+            except UnusableError as error:
                 found.problems.append(error.problem)
                 continue
             self._client_cas[path] = text
             new_cas.add(path)
             found.changed.append(f"the authorities of clients in {path} are new")
-        for shape, front in self._fronts.items():
-            if renewed.isdisjoint(shape.ids) and shape.client_ca not in new_cas:
+        for group, live in self._live.items():
+            if renewed.isdisjoint(group.ids) and group.client_ca not in new_cas:
                 continue
             try:
-                front.replace(*self._contexts(shape))
-                found.warnings += self._unfit(shape)
-            except BrokenError as error:
+                live.replace(*self._contexts(group))
+                found.warnings += self._unfit(group)
+            except UnusableError as error:
                 found.problems.append(error.problem)
         return found
 
     # -- both times
 
-    def _contexts(self, shape: _Shape) -> tuple[ssl.SSLContext, dict[str, ssl.SSLContext]]:
+    def _contexts(self, group: _ContextGroup) -> tuple[ssl.SSLContext, dict[str, ssl.SSLContext]]:
         """Return the contexts of all certificates of a listener: the default, and by name."""
-        text = "" if shape.client_ca is None else self._client_cas[shape.client_ca]
+        text = "" if group.client_ca is None else self._client_cas[group.client_ca]
         try:
-            made = {id: shape.recipe.context(self._pairs[id], text) for id in shape.ids}
+            made = {id: group.settings.context(self._pairs[id], text) for id in group.ids}
         except ssl.SSLError as error:
             message = f"this host's OpenSSL cannot do it: {error.reason or error}"
-            report = self._reports.at_listener(self._sharing(shape), "tls.ciphers", message)
-            raise BrokenError(report) from None
-        return made[shape.certificate], {name: made[id] for name, id in shape.names}
+            report = self._reports.at_listener(self._sharing(group), "tls.ciphers", message)
+            raise UnusableError(report) from None
+        return made[group.certificate], {name: made[id] for name, id in group.names}
 
-    def _unfit(self, shape: _Shape) -> list[str]:
+    def _unfit(self, group: _ContextGroup) -> list[str]:
         """Return a warning for each certificate that none of a listener's suites can show."""
         # The default fits every kind of key, and so does each suite of TLS 1.3.
-        if not shape.recipe.older_suites:
+        if not group.settings.older_suites:
             return []
-        contexts = {id: shape.recipe.context(self._pairs[id]) for id in shape.ids}
+        contexts = {id: group.settings.context(self._pairs[id]) for id in group.ids}
         return [
             str(
                 self._reports.at_listener(
-                    self._sharing(shape),
+                    self._sharing(group),
                     "tls.ciphers",
                     f"none of the suites of TLS 1.2 fits the key of {name_of(id)}",
                 )
@@ -283,19 +283,19 @@ class Certificates:
             if not speaks(context, ssl.TLSVersion.TLSv1_2)
         ]
 
-    def _sharing(self, shape: _Shape) -> list[ListenerSettings]:
-        return [one for one in self._config.listeners if self._shapes.get(one.id) == shape]
+    def _sharing(self, group: _ContextGroup) -> list[ListenerSettings]:
+        return [one for one in self._config.listeners if self._groups.get(one.id) == group]
 
-    def _read(self, id: Id) -> Pair:
+    def _read(self, id: CertificateId) -> KeyPair:
         read = []
         for source, of_key in zip(self._reports.sources(id), (False, True), strict=True):
             try:
                 read.append(read_source(source))
             except PemError as error:
                 raise self._broken(id, of_key, str(error)) from None
-        return Pair(*read)
+        return KeyPair(*read)
 
-    def _try(self, id: Id, pair: Pair) -> None:
+    def _try(self, id: CertificateId, pair: KeyPair) -> None:
         """Load a pair where nobody sees it."""
         try:
             pair.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
@@ -308,14 +308,14 @@ class Certificates:
         except PemError as error:
             users = [one for one in self._config.listeners if one["tls.client-ca"] == path]
             report = self._reports.at_listener(users, "tls.client-ca", str(error), quote(path))
-            raise BrokenError(report) from None
+            raise UnusableError(report) from None
 
-    def _broken(self, id: Id, of_key: bool, message: str) -> BrokenError:
-        return BrokenError(self._reports.of_certificate(id, of_key, message))
+    def _broken(self, id: CertificateId, of_key: bool, message: str) -> UnusableError:
+        return UnusableError(self._reports.of_certificate(id, of_key, message))
 
     # -- words
 
-    def _remarks(self, id: Id, pair: Pair) -> list[str]:
+    def _remarks(self, id: CertificateId, pair: KeyPair) -> list[str]:
         """Return what is said of a certificate at the start."""
         dates = self._reports.dates(id, pair)
         if id is not SELF_SIGNED:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from fastlisten.config import ListenerSettings
 from fastlisten.config.values.tls import TLS12_SUITES, TLS13_SUITES
-from fastlisten.runtime.tls.pem import Pair
+from fastlisten.runtime.tls.pem import KeyPair
 
-__all__ = ["Front", "Recipe", "speaks"]
+__all__ = ["ContextSettings", "RenewableContext", "speaks"]
 
 _VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -26,7 +26,7 @@ _DEFAULT_SUITES = tuple(TLS12_SUITES.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ContextSettings:
     """How contexts of a listener are made; the same for each of its certificates.
 
     Attributes:
@@ -42,8 +42,8 @@ class Recipe:
     alpn: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, settings: ListenerSettings, alpn: tuple[str, ...]) -> Recipe:
-        """Return the recipe of a listener's settings."""
+    def of(cls, settings: ListenerSettings, alpn: tuple[str, ...]) -> ContextSettings:
+        """Return what a listener's settings ask for."""
         return cls(
             settings["tls.protocols"],
             settings["tls.ciphers"],
@@ -51,7 +51,7 @@ class Recipe:
             alpn,
         )
 
-    def context(self, pair: Pair, authorities: str = "") -> ssl.SSLContext:
+    def context(self, pair: KeyPair, authorities: str = "") -> ssl.SSLContext:
         """Return a context for the server's side of connections.
 
         Args:
@@ -137,7 +137,7 @@ def speaks(context: ssl.SSLContext, version: ssl.TLSVersion) -> bool:
     return True
 
 
-class Front:
+class RenewableContext:
     """The context that connections of some listeners are made with, and the ones behind it.
 
     Args:

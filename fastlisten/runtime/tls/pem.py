@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from fastlisten.files import read_file
 
-__all__ = ["Pair", "PemError", "authorities", "fingerprint", "read_source", "source_file"]
+__all__ = ["KeyPair", "PemError", "authorities", "fingerprint", "read_source", "source_file"]
 
 #: What the value of a key begins with when it names a file.
 _FILE = "file://"
@@ -57,7 +57,7 @@ class PemError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class KeyPair:
     """A certificate with its chain, and its private key.
 
     Attributes:

@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 
 from fastlisten.private_files import make_once
-from fastlisten.runtime.tls.pem import Pair, PemError, read_source
+from fastlisten.runtime.tls.pem import KeyPair, PemError, read_source
 
 __all__ = [
     "FILE_NAME",
@@ -62,7 +62,7 @@ class SelfSigned:
     """
 
     path: str
-    pair: Pair
+    pair: KeyPair
     made: bool
 
 
@@ -87,7 +87,7 @@ def keep(directory: str, hostname: str) -> SelfSigned:
         os.makedirs(directory, mode=0o700, exist_ok=True)
     if make_once(path, content):
         # As it would be read from the file, so that reading it again finds nothing new.
-        return SelfSigned(path, Pair(content, content), True)
+        return SelfSigned(path, KeyPair(content, content), True)
     return SelfSigned(path, _read(path), False)
 
 
@@ -110,14 +110,14 @@ def check_possible(directory: str) -> None:
         raise MissingLibraryError
 
 
-def _read(path: str) -> Pair:
+def _read(path: str) -> KeyPair:
     content = read_source(f"file://{path}")
     if not content:
         raise PemError("is empty")
-    return Pair(content, content)
+    return KeyPair(content, content)
 
 
-def generate(hostname: str) -> Pair:
+def generate(hostname: str) -> KeyPair:
     """Return a new certificate for a host, this machine's loopback names, and its key.
 
     Raises:
@@ -169,7 +169,7 @@ def generate(hostname: str) -> Pair:
         )
         .sign(key, hashes.SHA256())
     )
-    return Pair(
+    return KeyPair(
         certificate.public_bytes(serialization.Encoding.PEM),
         key.private_bytes(
             serialization.Encoding.PEM,

@@ -23,7 +23,7 @@ from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 
 from fastlisten.errors import ConfigurationError
 from fastlisten.runtime.tls.certificates import Certificates
-from fastlisten.runtime.tls.pem import Pair, fingerprint
+from fastlisten.runtime.tls.pem import KeyPair, fingerprint
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 IMPLICIT = "tls.implicit = true"
@@ -122,7 +122,7 @@ def test_inline_and_by_file_and_by_name(tmp_path: Path) -> None:
 
 def test_all_mistakes_are_reported_at_their_lines(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx"), "good")
-    write(tmp_path, Pair(authority().sign("mx").cert, authority().sign("mx").key), "mixed")
+    write(tmp_path, KeyPair(authority().sign("mx").cert, authority().sign("mx").key), "mixed")
     (tmp_path / "garbage").write_text("hello")
     text = (
         "[certificate.default]\ncert = 'file://good.crt'\nprivate-key = 'file://missing.key'\n"

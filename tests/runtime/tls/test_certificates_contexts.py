@@ -14,8 +14,8 @@ from support.serving import on_loops
 import fastlisten
 from fastlisten._tls import use_memory
 from fastlisten.config.values.tls import TLS12_SUITES
-from fastlisten.runtime.tls.contexts import Front, Recipe, speaks
-from fastlisten.runtime.tls.pem import Pair
+from fastlisten.runtime.tls.contexts import ContextSettings, RenewableContext, speaks
+from fastlisten.runtime.tls.pem import KeyPair
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 AES128, AES256 = "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384"
@@ -23,7 +23,7 @@ OLDER, NEWER = (AES128,), ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA2
                            "TLS_AES_128_GCM_SHA256")  # fmt: skip
 
 
-def pair(*names: str) -> Pair:
+def pair(*names: str) -> KeyPair:
     return authority().sign(*(names or ("mx.example.org",)), key=rsa_key())
 
 
@@ -64,7 +64,7 @@ def version(context: ssl.SSLContext, asked: ssl.TLSVersion) -> str | None:
 def test_versions(
     protocols: tuple[str, ...], ciphers: tuple[str, ...], older: bool, newer: bool
 ) -> None:
-    context = Recipe(protocols, ciphers).context(pair())
+    context = ContextSettings(protocols, ciphers).context(pair())
     assert version(context, V12) == ("TLSv1.2" if older else None)
     assert version(context, V13) == ("TLSv1.3" if newer else None)
 
@@ -74,21 +74,21 @@ def test_versions(
 def test_obsolete_versions_are_refused(asked: ssl.TLSVersion) -> None:
     lenient = client(asked, "ALL:@SECLEVEL=0")
     with pytest.raises(ssl.SSLError):
-        shake(Recipe().context(pair()), lenient)
+        shake(ContextSettings().context(pair()), lenient)
 
 
 def test_the_default_suites_are_all_safe_ones() -> None:
     """Forward secrecy, and nothing but AEAD, whatever the host's OpenSSL would allow."""
-    names = {suite["name"] for suite in Recipe().context(pair()).get_ciphers()}
+    names = {suite["name"] for suite in ContextSettings().context(pair()).get_ciphers()}
     assert {name for name in names if not name.startswith("TLS_")} == set(TLS12_SUITES.values())
     for weak in ("ECDHE-RSA-AES256-SHA384", "AES256-GCM-SHA384", "DHE-RSA-AES256-GCM-SHA384"):
         with pytest.raises(ssl.SSLError):
-            shake(Recipe().context(pair()), client(V12, weak))
+            shake(ContextSettings().context(pair()), client(V12, weak))
 
 
 @pytest.mark.parametrize("name", [name for name in TLS12_SUITES.values() if "RSA" in name])
 def test_one_suite(name: str) -> None:
-    context = Recipe(ciphers=(name,)).context(pair())
+    context = ContextSettings(ciphers=(name,)).context(pair())
     assert shake(context, client(V12)).cipher == name
     others = ":".join(other for other in TLS12_SUITES.values() if other != name)
     with pytest.raises(ssl.SSLError):
@@ -98,8 +98,8 @@ def test_one_suite(name: str) -> None:
 @pytest.mark.parametrize("order", [(AES128, AES256), (AES256, AES128)])
 def test_whose_order_counts(order: tuple[str, str]) -> None:
     asked = client(V12, ":".join(reversed(order)))
-    assert shake(Recipe(ciphers=order).context(pair()), asked).cipher == order[0]
-    lenient = Recipe(ciphers=order, client_order=True).context(pair())
+    assert shake(ContextSettings(ciphers=order).context(pair()), asked).cipher == order[0]
+    lenient = ContextSettings(ciphers=order, client_order=True).context(pair())
     assert shake(lenient, asked).cipher == order[1]
 
 
@@ -107,24 +107,26 @@ def test_the_recipe_of_a_listener() -> None:
     it = listener(
         f"tls.protocols = 'TLSv1.2'\ntls.ciphers = '{AES256}'\ntls.ignore-client-order = false"
     )
-    assert Recipe.of(it, ("imap",)) == Recipe(("TLSv1.2",), (AES256,), True, ("imap",))
-    assert Recipe.of(listener(""), ()) == Recipe()
+    assert ContextSettings.of(it, ("imap",)) == ContextSettings(
+        ("TLSv1.2",), (AES256,), True, ("imap",)
+    )
+    assert ContextSettings.of(listener(""), ()) == ContextSettings()
 
 
 def test_whether_a_certificate_can_be_shown() -> None:
     mine, other = pair(), authority().sign("x", key=ec_key())
-    only_rsa = Recipe(ciphers=(AES128, *NEWER))
+    only_rsa = ContextSettings(ciphers=(AES128, *NEWER))
     assert speaks(only_rsa.context(mine), V12)
     assert not speaks(only_rsa.context(other), V12)
     assert speaks(only_rsa.context(other), V13)
-    assert not speaks(Recipe(("TLSv1.3",)).context(mine), V12)
+    assert not speaks(ContextSettings(("TLSv1.3",)).context(mine), V12)
 
 
 # --- what else there is to it -----------------------------------------------------------------
 
 
 def test_options() -> None:
-    options = Recipe().context(pair()).options
+    options = ContextSettings().context(pair()).options
     assert options & ssl.OP_NO_RENEGOTIATION
     assert options & ssl.OP_NO_COMPRESSION
     assert not options & ssl.OP_NO_TICKET
@@ -137,20 +139,20 @@ def test_alpn(offered: list[str], chosen: str | None) -> None:
     asked = client()
     if offered:
         asked.set_alpn_protocols(offered)
-    done = shake(Recipe(alpn=("imap", "acme")).context(pair()), asked)
+    done = shake(ContextSettings(alpn=("imap", "acme")).context(pair()), asked)
     assert done.client.selected_alpn_protocol() == chosen
     assert done.server.selected_alpn_protocol() == chosen
-    assert shake(Recipe().context(pair()), asked).client.selected_alpn_protocol() is None
+    assert shake(ContextSettings().context(pair()), asked).client.selected_alpn_protocol() is None
 
 
 @pytest.mark.parametrize("asked", [V12, V13])
 def test_clients_need_a_certificate_of_the_authority(asked: ssl.TLSVersion) -> None:
-    context = Recipe().context(pair(), authority().pem.decode())
+    context = ContextSettings().context(pair(), authority().pem.decode())
     mine = authority().sign("alice", client=True)
     theirs = Authority.make("stranger").sign("mallory", client=True)
     wrong_use = authority().sign("server only")
 
-    def talk(shown: Pair | None) -> Any:
+    def talk(shown: KeyPair | None) -> Any:
         one = client(asked)
         if shown is not None:
             shown.load_into(one)
@@ -166,7 +168,7 @@ def test_clients_need_a_certificate_of_the_authority(asked: ssl.TLSVersion) -> N
 
 def test_an_authority_below_another_is_enough() -> None:
     below = Authority.make("below", authority())
-    context = Recipe().context(pair(), below.pem.decode())
+    context = ContextSettings().context(pair(), below.pem.decode())
     one = client()
     below.sign("alice", client=True).load_into(one)
     assert shake(context, one).server.getpeercert()
@@ -180,12 +182,12 @@ def test_what_a_client_proved_cannot_be_prolonged() -> None:
     """A session of TLS 1.3 would get a new term with each return."""
     one = client(V13)
     authority().sign("alice", client=True).load_into(one)
-    strict = Recipe().context(pair(), authority().pem.decode())
+    strict = ContextSettings().context(pair(), authority().pem.decode())
     first = shake(strict, one)
     again = shake(strict, one, session=first.client.session)
     assert not again.client.session_reused
     assert again.server.getpeercert()
-    lenient = Recipe().context(pair())
+    lenient = ContextSettings().context(pair())
     session = shake(lenient, one).client.session
     assert shake(lenient, one, session=session).client.session_reused
 
@@ -194,11 +196,11 @@ def test_what_a_client_proved_cannot_be_prolonged() -> None:
 def test_what_a_client_proved_ends_with_its_authority(asked: ssl.TLSVersion) -> None:
     """It does not get in by a session from before, which would show no certificate again."""
     old, new = Authority.make("old"), Authority.make("new")
-    it = Front(Recipe().context(pair(), old.pem.decode()), {})
+    it = RenewableContext(ContextSettings().context(pair(), old.pem.decode()), {})
     one = client(asked)
     old.sign("alice", client=True).load_into(one)
     session = shake(it.context, one).client.session
-    it.replace(Recipe().context(pair(), new.pem.decode()), {})
+    it.replace(ContextSettings().context(pair(), new.pem.decode()), {})
     for offered in (None, session):
         with pytest.raises(ssl.SSLError):
             shake(it.context, one, session=offered)
@@ -210,12 +212,12 @@ def test_what_a_client_proved_ends_with_its_authority(asked: ssl.TLSVersion) -> 
 # --- names ------------------------------------------------------------------------------------
 
 
-def front(*names: str) -> Front:
-    contexts = {name: Recipe().context(pair(name)) for name in names}
-    return Front(Recipe().context(pair("default.example")), contexts)
+def front(*names: str) -> RenewableContext:
+    contexts = {name: ContextSettings().context(pair(name)) for name in names}
+    return RenewableContext(ContextSettings().context(pair("default.example")), contexts)
 
 
-def shown(it: Front, name: str | None, asked: ssl.TLSVersion = V13) -> str:
+def shown(it: RenewableContext, name: str | None, asked: ssl.TLSVersion = V13) -> str:
     """Return the first name of the certificate that a client sees who asks for a name."""
     context = authority().client_context()
     context.check_hostname = False
@@ -268,7 +270,7 @@ def test_the_context_stays_and_shows_another_certificate() -> None:
     context = it.context
     for asked in (V12, V13):
         assert shown(it, None, asked) == "default.example"
-    it.replace(Recipe().context(authority().sign("new.example")), {})
+    it.replace(ContextSettings().context(authority().sign("new.example")), {})
     assert it.context is context
     rsa = client(V12, "ECDHE-RSA-AES128-GCM-SHA256")
     with pytest.raises(ssl.SSLError):
@@ -290,8 +292,8 @@ def test_sessions_survive_a_renewal(asked: ssl.TLSVersion) -> None:
         session = first.client.session
         assert shake(it.context, one, name, session).client.session_reused
         it.replace(
-            Recipe().context(authority().sign("new.example")),
-            {"mx.example.org": Recipe().context(authority().sign("mx.example.org"))},
+            ContextSettings().context(authority().sign("new.example")),
+            {"mx.example.org": ContextSettings().context(authority().sign("mx.example.org"))},
         )
         again = shake(it.context, one, name, session)
         assert again.client.session_reused
@@ -303,8 +305,8 @@ def test_sessions_survive_a_renewal(asked: ssl.TLSVersion) -> None:
 async def test_names_on_the_cores_connections(memory: bool) -> None:
     """Both ways to OpenSSL let the callback choose a context, before a renewal and after it."""
     it = front("mx.example.org")
-    renewed = Recipe().context(authority().sign("new.example"))
-    contexts = {"mx.example.org": Recipe().context(pair("mx.example.org"))}
+    renewed = ContextSettings().context(authority().sign("new.example"))
+    contexts = {"mx.example.org": ContextSettings().context(pair("mx.example.org"))}
 
     async def seen(port: int, name: str | None) -> str:
         asked = authority().client_context()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.certificate_files import shake
 
-from fastlisten.runtime.tls.pem import Pair, PemError, authorities, fingerprint
+from fastlisten.runtime.tls.pem import KeyPair, PemError, authorities, fingerprint
 
 pytestmark = [
     pytest.mark.external("openssl"),
@@ -70,7 +70,7 @@ def files(tmp_path: Path) -> Files:
 def served(files: Files, cert: bytes, key: bytes) -> None:
     """Load both, and let a client that knows the certificate shake hands."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    pair = Pair(cert, key)
+    pair = KeyPair(cert, key)
     pair.load_into(context)
     shown = openssl("x509", "-in", files.cert_file, "-noout", "-fingerprint", "-sha256").decode()
     assert fingerprint(pair.cert) == shown.strip().rpartition("=")[2]
@@ -152,7 +152,7 @@ def test_a_chain_of_all_labels(files: Files, tmp_path: Path) -> None:
     chain = other.cert.replace(b" CERTIFICATE-", b" X509 CERTIFICATE-") + other.trusted()
     served(files, files.trusted() + chain, files.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    Pair(files.cert + chain, files.key).load_into(context)
+    KeyPair(files.cert + chain, files.key).load_into(context)
     client = ssl.create_default_context(cadata=files.cert.decode())
     seen = shake(context, client, NAME).client._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
     assert len(seen) == 3

@@ -19,7 +19,7 @@ from support.certificate_files import Authority, Key, authority, ec_key, key_pem
 from support.serving import external
 
 from fastlisten.runtime.tls.pem import (
-    Pair,
+    KeyPair,
     PemError,
     authorities,
     fingerprint,
@@ -40,7 +40,7 @@ def server_context() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 
-def pair(key: Key | None = None) -> Pair:
+def pair(key: Key | None = None) -> KeyPair:
     return authority().sign("mx.example.org", key=key)
 
 
@@ -51,7 +51,7 @@ def pair(key: Key | None = None) -> Pair:
 @pytest.mark.parametrize("kind", [ec_key, rsa_key])
 def test_keys_of_every_form(kind: type, form: serialization.PrivateFormat) -> None:
     key = kind()
-    Pair(pair(key).cert, key_pem(key, form)).load_into(server_context())
+    KeyPair(pair(key).cert, key_pem(key, form)).load_into(server_context())
 
 
 def test_text_around_it_and_windows_line_ends() -> None:
@@ -59,7 +59,7 @@ def test_text_around_it_and_windows_line_ends() -> None:
     cert = b"subject=CN = mx \xe4\n" + good.cert + b"\nissuer=...\n" + authority().pem
     key = b"Bag Attributes\n" + good.key
     for change in (bytes, lambda text: text.replace(b"\n", b"\r\n")):
-        taken = Pair(change(cert), change(key))
+        taken = KeyPair(change(cert), change(key))
         taken.load_into(server_context())
         assert fingerprint(taken.cert) == fingerprint(good.cert)
         assert taken.valid() == good.valid()
@@ -68,20 +68,20 @@ def test_text_around_it_and_windows_line_ends() -> None:
 def test_one_file_with_both_in_any_order() -> None:
     good = pair()
     for text in (good.key + good.cert, good.cert + good.key):
-        Pair(text, text).load_into(server_context())
+        KeyPair(text, text).load_into(server_context())
 
 
 def test_the_key_is_that_of_the_key_file() -> None:
     """Not another one that stands beside the certificate."""
     good = pair()
-    Pair(key_pem(ec_key()) + good.cert, good.key).load_into(server_context())
+    KeyPair(key_pem(ec_key()) + good.cert, good.key).load_into(server_context())
 
 
 def test_the_whole_chain_is_shown() -> None:
     between = Authority.make("between", authority())
     leaf = between.sign("mx.example.org")
     context = server_context()
-    Pair(leaf.cert + between.pem, leaf.key).load_into(context)
+    KeyPair(leaf.cert + between.pem, leaf.key).load_into(context)
     assert shake(context, authority().client_context(), "mx.example.org").client.version()
 
 
@@ -90,7 +90,7 @@ def test_the_whole_chain_is_shown() -> None:
 
 def refusal(cert: bytes, key: bytes) -> tuple[str, bool]:
     with pytest.raises(PemError) as caught:
-        Pair(cert, key).load_into(server_context())
+        KeyPair(cert, key).load_into(server_context())
     return str(caught.value), caught.value.of_key
 
 

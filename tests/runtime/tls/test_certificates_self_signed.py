@@ -21,7 +21,7 @@ from support.serving import external
 from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 
 from fastlisten.runtime.tls import self_signed
-from fastlisten.runtime.tls.pem import Pair, PemError
+from fastlisten.runtime.tls.pem import KeyPair, PemError
 from fastlisten.runtime.tls.self_signed import FILE_NAME, MissingLibraryError, check_possible, keep
 
 
@@ -30,7 +30,7 @@ def nothing_left(descriptors_back: None) -> None:
     """Every test leaves the descriptors as it found them."""
 
 
-def certificate(pair: Pair) -> x509.Certificate:
+def certificate(pair: KeyPair) -> x509.Certificate:
     (found,) = x509.load_pem_x509_certificates(pair.cert)
     return found
 
@@ -134,7 +134,7 @@ def test_the_slower_of_two_takes_what_the_faster_made(
     generate = self_signed.generate
     others = []
 
-    def slow(hostname: str) -> Pair:
+    def slow(hostname: str) -> KeyPair:
         with monkeypatch.context() as undone:
             undone.setattr(self_signed, "generate", generate)
             others.append(keep(str(tmp_path), hostname))

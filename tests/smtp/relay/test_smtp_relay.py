@@ -17,8 +17,8 @@ from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.smtp.settings import OPTIONS
 from fastlisten.mail.relay.relay import RelaySettings, _context, relay_of
 from fastlisten.runtime.handler_factory import make_handler
-from fastlisten.runtime.tls.contexts import Recipe
-from fastlisten.runtime.tls.pem import Pair
+from fastlisten.runtime.tls.contexts import ContextSettings
+from fastlisten.runtime.tls.pem import KeyPair
 from fastlisten.runtime.tls.self_signed import generate
 
 MESSAGE = b"Subject: x\r\n\r\n.dot\r\n..two\r\n\r\n.\x80\xff\x00text\r\n"
@@ -165,16 +165,16 @@ def test_a_message_by_bdat_without_a_last_line_end_gets_one(tmp_path: Path) -> N
 
 
 @pytest.fixture(scope="module")
-def pair() -> Pair:
+def pair() -> KeyPair:
     return generate("relay.example")
 
 
 @pytest.fixture
-def tls(pair: Pair, tmp_path: Path) -> dict[str, Any]:
+def tls(pair: KeyPair, tmp_path: Path) -> dict[str, Any]:
     """What a relay with a certificate for localhost is made with, and the authorities' file."""
     (tmp_path / "ca.pem").write_bytes(pair.cert)
     return {
-        "tls": Recipe().context(pair),
+        "tls": ContextSettings().context(pair),
         "extensions": ("STARTTLS", "AUTH PLAIN LOGIN", "8BITMIME"),
     }
 
@@ -220,10 +220,10 @@ def test_a_certificate_that_is_not_known_is_no_way(
         assert not any(command.startswith(("AUTH", "MAIL")) for command in relay.commands)
 
 
-def test_a_name_that_is_not_the_certificates_is_no_way(tmp_path: Path, pair: Pair) -> None:
+def test_a_name_that_is_not_the_certificates_is_no_way(tmp_path: Path, pair: KeyPair) -> None:
     other = generate("relay.example")
     (tmp_path / "ca.pem").write_bytes(other.cert)
-    with relaying(tls=Recipe().context(pair), extensions=("STARTTLS",)) as relay:
+    with relaying(tls=ContextSettings().context(pair), extensions=("STARTTLS",)) as relay:
         options = {"relay_tls": "verify", "relay_ca": str(tmp_path / "ca.pem")}
         assert hand_over(tmp_path, relay, **options).startswith(b"451 4.4.1 ")
 

@@ -15,7 +15,7 @@ import pytest
 from support.scripted_relay import LOOPS, Action, Do, Script, hand_over, scripted
 
 from fastlisten.mail.relay.client import Client, Gone
-from fastlisten.runtime.tls.contexts import Recipe
+from fastlisten.runtime.tls.contexts import ContextSettings
 from fastlisten.runtime.tls.self_signed import generate
 
 MESSAGE = b"Subject: x\r\n\r\ntext\r\n"
@@ -229,7 +229,7 @@ def test_a_relay_that_offers_no_login_that_is_known(offered: str) -> None:
 
 @pytest.fixture(scope="module")
 def tls() -> Any:
-    return Recipe().context(generate("localhost"))
+    return ContextSettings().context(generate("localhost"))
 
 
 @pytest.mark.parametrize("loop", LOOPS)
