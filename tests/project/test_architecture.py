@@ -75,7 +75,6 @@ CIRCLES: dict[tuple[str, str], str] = {
     ("_connection", "_tls"): "start_tls() returns a TlsConnection, which is a Connection",
     ("config", "config"): "to be untangled",
     ("handlers.http", "handlers.http"): "its protocol is to be rewritten",
-    ("handlers.smtp", "handlers.smtp"): "to be untangled",
     ("mail", "mail"): "to be untangled",
     ("runtime", "runtime"): "to be untangled",
 }

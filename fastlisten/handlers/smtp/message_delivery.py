@@ -28,6 +28,7 @@ from fastlisten.handlers.smtp.engine.engine import Engine
 from fastlisten.handlers.smtp.engine.events import Content, Transaction
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
+from fastlisten.handlers.smtp.mail_services import MailServices
 from fastlisten.handlers.smtp.received_count import ReceivedCount
 from fastlisten.handlers.smtp.trace_fields import return_path
 from fastlisten.log_events import address_text, log, log_fault, session_name
@@ -38,7 +39,6 @@ from fastlisten.mail.relay.message_source import Source
 from fastlisten.mail.relay.relay_error import RelayRefused
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.handler import SmtpHandler
     from fastlisten.mail.relay.session import Outgoing
 
 __all__ = ["MessageDelivery"]
@@ -80,7 +80,7 @@ class MessageDelivery(EngineProtocol):
         "_words",
     )
 
-    def __init__(self, handler: SmtpHandler, info: ConnectionInfo) -> None:
+    def __init__(self, handler: MailServices, info: ConnectionInfo) -> None:
         kind = DialogueEngine if handler.logs_dialogue else Engine
         super().__init__(kind(handler.limits, info.tls))
         self._handler = handler

@@ -28,6 +28,7 @@ from fastlisten.handlers.smtp.engine.events import (
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.envelope_checks import EnvelopeChecks
+from fastlisten.handlers.smtp.mail_services import MailServices
 from fastlisten.handlers.smtp.sasl import Credentials, LoginMechanism, PlainMechanism, mechanism
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.log_events import session_name
@@ -35,7 +36,6 @@ from fastlisten.mail.logins.logins import LoginsBusyError
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
-    from fastlisten.handlers.smtp.handler import SmtpHandler
 
 __all__ = ["SmtpConnection"]
 
@@ -48,7 +48,7 @@ class SmtpConnection(EnvelopeChecks):
 
     __slots__ = ("_sasl",)
 
-    def __init__(self, handler: SmtpHandler, info: ConnectionInfo) -> None:
+    def __init__(self, handler: MailServices, info: ConnectionInfo) -> None:
         super().__init__(handler, info)
         self._sasl: PlainMechanism | LoginMechanism | None = None
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.aiosmtpd.hook_dispatch import HookDispatcher
 from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
+from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import Envelope, Session
 from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
 from fastlisten.handlers.smtp.engine.events import (
@@ -36,7 +37,6 @@ from fastlisten.log_events import session_name
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
-    from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 
 __all__ = ["AiosmtpdConnection"]
 
@@ -84,7 +84,7 @@ class AiosmtpdConnection(EngineProtocol):
         self._drained: asyncio.Future[None] | None = None
         self._pieces = bytearray()  # of the message; a list of small ones would take much more
         self.held: bytes | None = None
-        self.server = served.server = HookServer(served, self, asyncio.get_running_loop())
+        self.server = HookServer(served, self, asyncio.get_running_loop())
         self._dispatcher = HookDispatcher(served, self)
 
     @property

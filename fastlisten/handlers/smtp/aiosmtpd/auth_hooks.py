@@ -7,14 +7,10 @@ the order of its events are the dialogue's business.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastlisten.handlers.smtp.aiosmtpd.hook_replies import reply_of
+from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
+from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
-
-if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
-    from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 
 __all__ = ["INVALID", "last_code", "reply_to_auth"]
 

@@ -89,10 +89,10 @@ class _Base:
 
         Before the first connection it is an object without session and envelope.
         """
-        served = self._service.served
-        if served.server is None and self.server is not None:
-            served.server = HookServer(served, None, self.loop)
-        return served.server
+        service = self._service
+        if service.newest is None and self.server is not None:
+            service.newest = HookServer(service.served, None, self.loop)
+        return service.newest
 
     def cancel_tasks(self, stop_loop: bool = True) -> None:
         """Cancel all tasks of the loop; to be called on it.

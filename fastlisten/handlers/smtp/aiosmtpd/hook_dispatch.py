@@ -18,16 +18,15 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from fastlisten.handlers.smtp.aiosmtpd.auth_hooks import INVALID, last_code, reply_to_auth
 from fastlisten.handlers.smtp.aiosmtpd.hook_replies import error_reply, reply_of
+from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
+from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, Envelope
+from fastlisten.handlers.smtp.engine.engine import Engine
 from fastlisten.handlers.smtp.engine.events import Auth, Command, Content, Event, Mail, Recipient
-
-if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_connection import AiosmtpdConnection
-    from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 
 __all__ = ["HookDispatcher"]
 
@@ -64,6 +63,29 @@ def _options(words: tuple[str, ...]) -> list[str]:
     return options
 
 
+class HookedConnection(Protocol):
+    """What the dispatcher uses of its connection; an AiosmtpdConnection.
+
+    Attributes:
+        engine: decides the state, and gets the answers.
+        server: what hooks get as their first argument.
+        held: what hooks have pushed during an AUTH dialogue; None outside of one.
+    """
+
+    engine: Engine
+    server: HookServer
+    held: bytes | None
+
+    def content(self) -> bytes:
+        """Return the message, and forget it."""
+
+    def forget(self) -> None:
+        """Drop what is kept of a transaction."""
+
+    def give_up(self) -> None:
+        """End a connection on which no answer can be given."""
+
+
 class HookDispatcher:
     """The hooks of one connection.
 
@@ -73,7 +95,7 @@ class HookDispatcher:
 
     __slots__ = ("_calls", "_connection", "_secure", "_served", "over")
 
-    def __init__(self, served: ServedHandler, connection: AiosmtpdConnection) -> None:
+    def __init__(self, served: ServedHandler, connection: HookedConnection) -> None:
         self._served = served
         self._connection = connection
         self._calls: dict[str, int] = {}

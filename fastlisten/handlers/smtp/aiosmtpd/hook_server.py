@@ -15,8 +15,9 @@ import logging
 import re
 import ssl
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import (
     MISSING,
     AuthResult,
@@ -26,13 +27,26 @@ from fastlisten.handlers.smtp.aiosmtpd.types import (
 )
 from fastlisten.handlers.smtp.session_log import LogContext
 
-if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_connection import AiosmtpdConnection
-    from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
-
 __all__ = ["HookServer"]
 
 logger = logging.getLogger("fastlisten.smtp")
+
+
+class HookChannel(Protocol):
+    """What hooks can do with their connection, through HookServer; an AiosmtpdConnection."""
+
+    @property
+    def log_context(self) -> LogContext:
+        """Whom a log record is about."""
+
+    def push(self, data: bytes) -> None:
+        """Send what a hook says before its answer."""
+
+    async def drained(self) -> None:
+        """Wait until the client reads."""
+
+    async def challenge(self, challenge: bytes) -> bytes | None:
+        """Send a challenge of AUTH and wait for the response; None: the dialogue is over."""
 
 
 class HookServer:
@@ -59,7 +73,7 @@ class HookServer:
     def __init__(
         self,
         served: ServedHandler,
-        connection: AiosmtpdConnection | None,
+        connection: HookChannel | None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         parameters = served.parameters

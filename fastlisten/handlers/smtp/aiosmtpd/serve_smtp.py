@@ -23,6 +23,7 @@ from typing import Any, Literal
 from fastlisten._tls import TlsSettings
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_connection import AiosmtpdConnection
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
+from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import Authenticate, ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult
 from fastlisten.handlers.smtp.engine.counts import Counts
@@ -60,6 +61,10 @@ class SmtpService:
         handler: an aiosmtpd handler.
         given: aiosmtpd's parameters of SMTP, and ours.
         ssl_context: for TLS from the first byte.
+
+    Attributes:
+        served: the handler, as its connections use it.
+        newest: what the hooks of the newest connection get; None before the first.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class SmtpService:
             raise ValueError(f"protocol is 'smtp' or 'lmtp', not {protocol!r}")
         self.max_connections: int | None = given.pop("max_connections", None)
         self.ssl_context = ssl_context
+        self.newest: HookServer | None = None
         parameters = self.parameters = AiosmtpdParameters.read(given)
         if parameters.require_starttls and not (parameters.tls_context or ssl_context):
             raise TypeError("require_starttls needs a tls_context")
@@ -99,6 +105,11 @@ class SmtpService:
             session_log=SessionLog("aiosmtpd", Counts()),
         )
 
+    def _connect(self) -> AiosmtpdConnection:
+        connection = AiosmtpdConnection(self.served)
+        self.newest = connection.server
+        return connection
+
     async def serve(
         self,
         host: str | None = None,
@@ -109,7 +120,7 @@ class SmtpService:
         served = self.served
         text = f"{served.hostname} Too many connections; try again later"
         return await create_server(
-            lambda: AiosmtpdConnection(served),
+            self._connect,
             host,
             port,
             sock=sock,
@@ -136,6 +147,7 @@ class SmtpService:
             server.abort_clients()
             await server.wait_closed()
         self.served.close()
+        self.newest = None
         # What hooks are told by being cancelled, and the spare task's end.
         await asyncio.sleep(0)
 

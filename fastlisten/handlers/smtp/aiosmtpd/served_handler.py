@@ -12,7 +12,7 @@ import logging
 import re
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fastlisten._tls import TlsSettings
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
@@ -29,9 +29,6 @@ from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.engine import Engine
 from fastlisten.handlers.smtp.engine.replies import TELLABLE, Limits
 from fastlisten.handlers.smtp.session_log import SessionLog
-
-if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 
 __all__ = ["IDENT", "Authenticate", "ServedHandler"]
 
@@ -71,7 +68,6 @@ class ServedHandler:
         limits: for the engine.
         conditional: something besides its hook may refuse a command.
         ehlo_form: the number of arguments of handle_EHLO, 0 without one.
-        server: the object that the hooks of the newest connection get, None before the first.
 
     Raises:
         TypeError: the handler cannot be served here; the text says why.
@@ -98,7 +94,6 @@ class ServedHandler:
         self.session_log = session_log or SessionLog("", Counts())
         self._logs_dialogue = logs_dialogue
         self.authenticate = authenticate
-        self.server: HookServer | None = None
         self._steps: Steps | None = None
         self._ehlo_lines: dict[bytes, tuple[str, ...]] = {}
         self.hooks: dict[str, Callable[..., Any]] = {
@@ -179,7 +174,6 @@ class ServedHandler:
     def close(self) -> None:
         """Let go of the loop."""
         self.session_log.close()
-        self.server = None
         steps, self._steps = self._steps, None
         if steps is not None:
             steps.close()
