@@ -361,7 +361,7 @@ def test_the_bound_begins_anew() -> None:
 def test_nothing_of_a_clients_forges_or_floods(
     plain: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Addresses are cut; what they hold is escaped where lines are written (test_logs.py)."""
+    """Addresses are cut; what they hold is escaped where lines are written (test_log_lines.py)."""
     long = b"a" * 60 + b"." + b"b." * 90 + b"example.net"
     many = b"".join(b"RCPT TO:<al@example.org>\r\n" for _ in range(20))
     plain.say(

@@ -19,7 +19,7 @@ from fastlisten.mail.accounts.roster import Roster
 from fastlisten.mail.logins import login_cache, logins, penalties
 from fastlisten.mail.maildir.spool import STALE_AFTER
 
-PAGE = (Path(__file__).parents[2] / "docs" / "accounts.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "accounts.md").read_text("utf-8")
 
 
 def block(language: str) -> str:
