@@ -14,6 +14,7 @@ __all__ = [
     "FastlistenError",
     "PeerError",
     "Problem",
+    "SettingError",
     "SocketFailure",
     "StartError",
 ]
@@ -84,6 +85,19 @@ class ConfigurationError(FastlistenError):
         self.problems = tuple(problems)
         self.warnings = tuple(warnings)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class SettingError(FastlistenError):
+    """What a handler raises when it is made and cannot use a value that the configuration gives.
+
+    Attributes:
+        key: the dotted key of the value as a listener has it: ``app``, ``smtp.relay``; empty
+            where the handler cannot be had at all.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(message)
 
 
 # --- the operating system ---------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fastlisten.errors import FastlistenError
+from fastlisten.errors import SettingError
 from fastlisten.option import Option
 
 if TYPE_CHECKING:
@@ -34,19 +34,6 @@ class Reason(enum.Enum):
     FIRST_BYTE = "first-byte"  # said nothing within timeout.first-byte
     IDLE = "idle"  # said nothing within timeout.idle
     SHUTDOWN = "shutdown"  # the server drains
-
-
-class SettingError(FastlistenError):
-    """What a handler raises when it is made and cannot use a value that the configuration gives.
-
-    Attributes:
-        key: the dotted key of the value as a listener has it: ``app``, ``smtp.relay``; empty
-            where the handler cannot be had at all.
-    """
-
-    def __init__(self, key: str, message: str) -> None:
-        self.key = key
-        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)

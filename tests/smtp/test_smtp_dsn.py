@@ -1,4 +1,4 @@
-"""Notices of success (RFC 3461): made when they are asked for, and sent where that does no harm."""
+"""DSNs of success (RFC 3461): made when they are asked for, and sent where that does no harm."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from support.relay import FOREIGN, Client, client_of, relaying, serving
 from support.smtp_harness import Served, settle
 
-from fastlisten.handlers.smtp import dsn_sender
-from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
-from fastlisten.mail.dsn.message import Outcome, notice
+from fastlisten.mail.dsn import sender as dsn_sender
+from fastlisten.mail.dsn.message import dsn_message
+from fastlisten.mail.dsn.outcome import Outcome
+from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
 
 TEXT = b"Subject: the message\r\nFrom: a\r\n\r\nbody\r\n.\r\n"
 ALICE = "alice@example.org"
@@ -49,12 +50,12 @@ def send(client: Client, mail: bytes, *recipients: bytes) -> None:
 
 
 def fields(message: email.message.EmailMessage) -> list[dict[str, str]]:
-    """Return the blocks of a notice's part for programs."""
+    """Return the blocks of the part of a DSN for programs."""
     (part,) = [part for part in message.walk() if part.get_content_type().endswith("-status")]
     return [dict(block.items()) for block in part.get_payload()]  # type: ignore[union-attr]
 
 
-def notices(served: Served, account: str = ALICE) -> list[email.message.EmailMessage]:
+def dsns(served: Served, account: str = ALICE) -> list[email.message.EmailMessage]:
     settle(lambda: len(served.delivered(account)) > 0)
     return [
         email.message_from_bytes(stored, policy=email.policy.SMTP)
@@ -65,7 +66,7 @@ def notices(served: Served, account: str = ALICE) -> list[email.message.EmailMes
 def test_a_sender_here_is_told(served: Served) -> None:
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<alice@example.org> RET=FULL ENVID=a+2Bb", TO_BOB)
-        (message,) = notices(served)
+        (message,) = dsns(served)
         stored = served.delivered()[0]
         assert stored.startswith(b"Return-Path: <>\r\n")
         assert message.get_content_type() == "multipart/report"
@@ -98,7 +99,7 @@ def test_nobody_is_told_who_did_not_ask(served: Served, notify: bytes) -> None:
         send(client, b"MAIL FROM:<>", TO_BOB)
         # One that is asked for comes after all that were not.
         send(client, b"MAIL FROM:<alice@example.org> ENVID=last", TO_BOB)
-        (message,) = notices(served)
+        (message,) = dsns(served)
         assert fields(message)[0]["Original-Envelope-Id"] == "last"
 
 
@@ -111,7 +112,7 @@ def test_only_those_recipients_are_named_for_whom_it_was_asked(served: Served) -
             TO_BOB,
         )
         settle(lambda: len(served.delivered()) == 2)
-        (message,) = [each for each in notices(served) if each["Auto-Submitted"]]
+        (message,) = [each for each in dsns(served) if each["Auto-Submitted"]]
         assert [block.get("Final-Recipient") for block in fields(message)] == [
             None,
             "rfc822; bob@example.org",
@@ -126,11 +127,11 @@ def test_strangers_cannot_have_notices_sent_to_anybody(
     with relaying() as relay, serving(tmp_path, relay) as served:
         with client_of(served, auth=b"") as client:
             send(client, f"MAIL FROM:<{sender}>".encode(), TO_BOB)
-        settle(lambda: f"no notice to <{sender}>" in caplog.text)
+        settle(lambda: f"DSN to <{sender}> not sent" in caplog.text)
         assert relay.begun == 0
 
 
-def test_a_users_notice_goes_elsewhere_by_the_relay(tmp_path: Path) -> None:
+def test_a_users_dsn_goes_elsewhere_by_the_relay(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         send(client, f"MAIL FROM:<{FOREIGN}>".encode(), TO_BOB)
         settle(lambda: len(relay.messages) == 1)
@@ -146,7 +147,7 @@ def test_a_relay_with_dsn_reports_itself(tmp_path: Path) -> None:
         to = f"RCPT TO:<{FOREIGN}> NOTIFY=SUCCESS".encode()
         send(client, b"MAIL FROM:<alice@example.org> ENVID=x", to, TO_BOB)
         assert f"RCPT TO:<{FOREIGN}> NOTIFY=SUCCESS" in relay.commands
-        (message,) = notices(served)
+        (message,) = dsns(served)
         assert [block.get("Action") for block in fields(message)] == [None, "delivered"]
 
 
@@ -158,7 +159,7 @@ def test_for_a_relay_without_dsn_the_sender_is_told_that_we_know_no_more(tmp_pat
     ):
         to = f"RCPT TO:<{FOREIGN}> NOTIFY=SUCCESS".encode()
         send(client, b"MAIL FROM:<alice@example.org>", to)
-        (message,) = notices(served)
+        (message,) = dsns(served)
         assert fields(message)[1] == {
             "Final-Recipient": f"rfc822; {FOREIGN}",
             "Action": "relayed",
@@ -167,13 +168,13 @@ def test_for_a_relay_without_dsn_the_sender_is_told_that_we_know_no_more(tmp_pat
         }
 
 
-def test_a_notice_that_cannot_be_sent_is_logged_and_that_is_all(
+def test_a_dsn_that_cannot_be_sent_is_logged_and_that_is_all(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         relay.answers["RCPT"] = "550 5.1.1 no"
         send(client, f"MAIL FROM:<{FOREIGN}>".encode(), TO_BOB)
-        settle(lambda: f"a notice to <{FOREIGN}> cannot be sent: 550 no" in caplog.text)
+        settle(lambda: f"DSN to <{FOREIGN}> not sent: 550 no" in caplog.text)
         assert len(served.delivered("bob@example.org")) == 1
 
 
@@ -192,7 +193,7 @@ def test_in_lmtp_only_who_has_it_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         assert client.reply().startswith(b"250 ")
         client.close()
         settle(lambda: len(served.delivered()) == 2)
-        (message,) = [each for each in notices(served) if each["Auto-Submitted"]]
+        (message,) = [each for each in dsns(served) if each["Auto-Submitted"]]
         assert [block.get("Final-Recipient") for block in fields(message)] == [
             None,
             "rfc822; alice@example.org",
@@ -211,7 +212,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("sender", ODD)
-def test_odd_senders_hear_their_250_and_the_notice_goes_where_it_belongs(
+def test_odd_senders_hear_their_250_and_the_dsn_goes_where_it_belongs(
     tmp_path: Path, sender: str
 ) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
@@ -233,7 +234,7 @@ def test_a_message_without_a_header_is_not_quoted(served: Served) -> None:
             client.say(line)
         client.say(b"DATA")
         assert client.say(b"\r\nsecret\r\n\r\nmore\r\n.\r\n").startswith(b"250 ")
-        (message,) = notices(served)
+        (message,) = dsns(served)
         assert b"secret" not in message.as_bytes()
 
 
@@ -243,28 +244,28 @@ def test_notices_under_way_are_bounded(
     monkeypatch.setattr(dsn_sender, "MOST", 0)
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<alice@example.org>", TO_BOB)
-    settle(lambda: "no notice to <alice@example.org>: 0 are on their way" in caplog.text)
+    settle(lambda: "DSN to <alice@example.org> not sent: 0 are in progress" in caplog.text)
 
 
-def test_a_notice_that_goes_nowhere_is_not_made(
+def test_a_dsn_that_goes_nowhere_is_not_made(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "fastlisten.smtp")
     made = []
-    monkeypatch.setattr(dsn_sender, "notice", lambda *given: made.append(given))
+    monkeypatch.setattr(dsn_sender, "dsn_message", lambda *given: made.append(given))
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<m@elsewhere.example>", TO_BOB)
-        settle(lambda: "no notice to <m@elsewhere.example>" in caplog.text)
+        settle(lambda: "DSN to <m@elsewhere.example> not sent" in caplog.text)
     assert made == []
 
 
-def test_a_notice_that_cannot_be_made_costs_nobody_the_reply(
+def test_a_dsn_that_cannot_be_made_costs_nobody_the_reply(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*arguments: object) -> bytes:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(dsn_sender, "notice", fail)
+    monkeypatch.setattr(dsn_sender, "dsn_message", fail)
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<alice@example.org>", TO_BOB)
         assert client.say(b"NOOP").startswith(b"250 ")
@@ -272,11 +273,13 @@ def test_a_notice_that_cannot_be_made_costs_nobody_the_reply(
 
 
 @given(sender=mailboxes, recipient=mailboxes, header=st.binary(max_size=300), envid=st.text())
-def test_any_notice_can_be_made(sender: str, recipient: str, header: bytes, envid: str) -> None:
-    data = notice(
-        Transaction(sender, envid=envid),
+def test_any_dsn_can_be_made(sender: str, recipient: str, header: bytes, envid: str) -> None:
+    data = dsn_message(
+        Envelope(sender, envid=envid),
         Outcome(
-            "delivered", "2.0.0", [Recipient(parse_mailbox(recipient), orcpt="rfc822;" + envid)]
+            "delivered",
+            "2.0.0",
+            [EnvelopeRecipient(parse_mailbox(recipient), orcpt="rfc822;" + envid)],
         ),
         header,
         "mx.example.org",
@@ -287,16 +290,18 @@ def test_any_notice_can_be_made(sender: str, recipient: str, header: bytes, envi
     assert not message.defects
 
 
-def test_a_notice_whatever_the_addresses_and_the_header(served: Served) -> None:
+def test_a_dsn_whatever_the_addresses_and_the_header(served: Served) -> None:
     for sender, hostname in (
         ("älice@bücher.example", "mx.example.org"),
         ('"a \\"b"@[192.0.2.1]', "[192.0.2.1]"),
         ("a.b+c@example.org", "localhost"),
     ):
-        recipient = Recipient(parse_mailbox("böb@bücher.example"), orcpt="utf-8;b\\x{F6}b@x")
-        transaction = Transaction(sender, envid="x+41")
-        data = notice(
-            transaction,
+        recipient = EnvelopeRecipient(
+            parse_mailbox("böb@bücher.example"), orcpt="utf-8;b\\x{F6}b@x"
+        )
+        envelope = Envelope(sender, envid="x+41")
+        data = dsn_message(
+            envelope,
             Outcome("delivered", "2.0.0", [recipient, recipient]),
             b"Subject: \xff\x00" + b"x" * 3000 + b"\r\nNo field\r\n",
             hostname,

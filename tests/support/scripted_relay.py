@@ -25,11 +25,12 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
-from fastlisten.mail.relay.message_source import Octets
+from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
+from fastlisten.mail.relay.message_source import BytesSource
 from fastlisten.mail.relay.relay import Relay, RelaySettings
-from fastlisten.mail.relay.relay_error import RelayRefused
+from fastlisten.mail.relay.relay_error import RelayError
+from fastlisten.mail.reply import Reply
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -282,11 +283,16 @@ class Heard:
         return self.message or self.recipients[-1]
 
 
+def _written(reply: Reply) -> bytes:
+    """Return a reply as SMTP writes it."""
+    return f"{reply}\r\n".encode()
+
+
 def hand_over(
     script: Script,
     message: bytes,
     loop: str = "asyncio",
-    transaction: Transaction | None = None,
+    envelope: Envelope | None = None,
     recipients: Sequence[str] = ("carol@elsewhere.example",),
     wait: float = 10.0,
     tls: str = "none",
@@ -302,7 +308,7 @@ def hand_over(
         script: the relay, which runs.
         message: with line ends.
         loop: of `LOOPS`.
-        transaction: with the sender; one without parameters if none is given.
+        envelope: with the sender; one without parameters if none is given.
         recipients: addresses, one RCPT each.
         wait: as `smtp.relay-timeout`.
         tls: as `smtp.relay-tls`.
@@ -316,21 +322,21 @@ def hand_over(
         host, port = ("127.0.0.1", script.port) if not socket_path else (socket_path, 0)
         settings = RelaySettings(host, port, tls, "me.example", user, "secret", timeout=wait)
         relay = Relay(settings)
-        outgoing = relay.outgoing(transaction or Transaction("a@b.example"))
+        session = relay.session(envelope or Envelope("a@b.example"))
         for recipient in recipients:
             try:
-                await outgoing.recipient(Recipient(parse_mailbox(recipient)))
+                await session.recipient(EnvelopeRecipient(parse_mailbox(recipient)))
                 heard.recipients.append(b"250 ")
-            except RelayRefused as error:
-                heard.recipients.append(error.reply)
-        while idle and not outgoing._smtp._heard:  # type: ignore[union-attr]
+            except RelayError as error:
+                heard.recipients.append(_written(error.reply))
+        while idle and not session._smtp._heard:  # type: ignore[union-attr]
             await asyncio.sleep(0.001)
-        if outgoing.recipients:
+        if session.recipients:
             try:
-                heard.message = b"250 " + (await outgoing.send(Octets(message))).encode()
-            except RelayRefused as error:
-                heard.message = error.reply
-        outgoing.finish()
+                heard.message = b"250 " + (await session.send(BytesSource(message))).encode()
+            except RelayError as error:
+                heard.message = _written(error.reply)
+        session.finish()
         await relay.close()
         assert relay.sessions == 0
 

@@ -11,7 +11,6 @@ The modules, from the listener down to the octets:
         engine_protocol   transport, flow control, STARTTLS
         engine/           octets to events and replies, without I/O
       trace_fields        Return-Path and Received; received_count: detects mail loops
-      dsn_sender          DSNs that senders asked for
       session_log         the log of sessions; dialogue_log: their commands and replies
       aiosmtpd/           the same engine, its events answered by the hooks of an aiosmtpd handler
 

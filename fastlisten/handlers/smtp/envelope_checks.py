@@ -26,7 +26,7 @@ from fastlisten.handlers.smtp.message_delivery import MessageDelivery
 from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.address import parse_mailbox
 from fastlisten.mail.relay.client import is_ours
-from fastlisten.mail.relay.relay_error import TO_ONESELF, RelayRefused
+from fastlisten.mail.relay.relay_error import TO_ONESELF, RelayError
 
 __all__ = ["EnvelopeChecks"]
 
@@ -103,7 +103,7 @@ class EnvelopeChecks(MessageDelivery):
         relay = self._handler.relay
         if not local and relay is not None and self._may_send(roster):
             if is_ours(self._info.peer, self._info.port):
-                self.engine.reject(TO_ONESELF)
+                self.engine.reject(reply(*TO_ONESELF))
             else:
                 self._start(self._ask_relay, recipient)
         elif not roster.certain:
@@ -131,12 +131,13 @@ class EnvelopeChecks(MessageDelivery):
         assert transaction is not None
         outgoing = self._outgoing
         if outgoing is None:
-            outgoing = self._outgoing = relay.outgoing(transaction, self._user)
+            outgoing = self._outgoing = relay.session(transaction, self._user)
         try:
             await outgoing.recipient(recipient)
-        except RelayRefused as error:
-            self._handler.counts.relayed("recipient", error.reply)
-            self.engine.reject(error.reply)
+        except RelayError as error:
+            answer = reply(*error.reply)
+            self._handler.counts.relayed("recipient", answer)
+            self.engine.reject(answer)
         else:
             self._handler.counts.relayed("recipient")
             self.engine.accept()

@@ -12,7 +12,6 @@ import os
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
-from fastlisten.handlers.smtp.dsn_sender import DsnSender
 from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.engine import Engine, Limits
 from fastlisten.handlers.smtp.engine.replies import reply
@@ -24,6 +23,7 @@ from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 from fastlisten.handlers.smtp.trace_fields import TraceFields
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.dsn.sender import DsnSender
 from fastlisten.mail.relay.relay import Relay, relay_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SmtpHandler(Handler):
         sender_must_match: who has logged in sends as himself.
         max_received: Received fields that a message may have.
         relay: where mail for others goes, None if nowhere.
-        reports: sends the notices that senders have asked for.
+        dsn_sender: sends the DSNs that senders have asked for.
         counts: what the listener's sessions count.
         session_log: its log.
 

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
-from fastlisten.handlers.smtp.dsn_sender import LARGEST_HEADER, header_of, outcomes, wanted
 from fastlisten.handlers.smtp.engine.engine import Engine
 from fastlisten.handlers.smtp.engine.events import Content, Transaction
 from fastlisten.handlers.smtp.engine.replies import reply
@@ -34,12 +33,14 @@ from fastlisten.handlers.smtp.trace_fields import return_path
 from fastlisten.log_events import address_text, log, log_fault, session_name
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.post_office import Letter
+from fastlisten.mail.dsn.message import LARGEST_HEADER, header_of
+from fastlisten.mail.dsn.outcome import outcomes, wanted
 from fastlisten.mail.maildir.maildir import unique_name
-from fastlisten.mail.relay.message_source import Source
-from fastlisten.mail.relay.relay_error import RelayRefused
+from fastlisten.mail.relay.message_source import MessageSource
+from fastlisten.mail.relay.relay_error import RelayError
 
 if TYPE_CHECKING:
-    from fastlisten.mail.relay.session import Outgoing
+    from fastlisten.mail.relay.session import RelaySession
 
 __all__ = ["MessageDelivery"]
 
@@ -89,7 +90,7 @@ class MessageDelivery(EngineProtocol):
         self._login: Account | None = None  # as it was then
         self._accounts = _NO_ACCOUNTS
         self._homes = _NO_HOMES  # LMTP: the account of each accepted recipient
-        self._outgoing: Outgoing | None = None
+        self._outgoing: RelaySession | None = None
         self._letter: Letter | None = None
         self._hops: ReceivedCount | None = None
         self._header: bytearray | None = None  # what a notice will quote, None if none is wanted
@@ -260,8 +261,8 @@ class MessageDelivery(EngineProtocol):
         assert outgoing is not None
         size = letter.size - self._skip
         try:
-            self._words = await outgoing.send(Source(letter.path, self._skip, size)) or "yes"
-        except RelayRefused as error:
+            self._words = await outgoing.send(MessageSource(letter.path, self._skip, size)) or "yes"
+        except RelayError as error:
             self._log(
                 logging.WARNING,
                 "message-refused-by-relay",
@@ -271,9 +272,10 @@ class MessageDelivery(EngineProtocol):
                 relay=str(outgoing),
                 reply=str(error),
             )
-            self._handler.counts.relayed("message", error.reply)
+            answer = reply(*error.reply)
+            self._handler.counts.relayed("message", answer)
             self._drop_message(letter)
-            self.engine.reject(error.reply)
+            self.engine.reject(answer)
         except Exception:
             self._drop_message(letter)
             raise

@@ -1,8 +1,8 @@
-"""Notices of success (RFC 3461, RFC 3464): a message has been delivered, or went out of our sight.
+"""DSNs of success as messages (RFC 3461, RFC 3464): delivered, or relayed to a server without DSN.
 
-Rules of this file: texts only. A notice is made of an envelope and of the message's header; who
-sends it, and whether anybody does, is decided in smtp/reports.py. What is returned of the message
-is its header, whatever RET says: RET=FULL is for notices of failure (RFC 3461 4.3).
+Rules of this file: texts only. A DSN is made from the envelope and the header of a message; whether
+one is sent is decided in sender.py. It returns the header alone, whatever RET says: RET=FULL is
+for DSNs of failure (RFC 3461 4.3).
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import email.policy
 import email.utils
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from email.message import EmailMessage, Message
 
-from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
-from fastlisten.handlers.smtp.engine.parameters import decode_xtext
+from fastlisten.mail.dsn.outcome import Outcome
+from fastlisten.mail.envelope import Envelope
+from fastlisten.mail.xtext import decode_xtext
 
-__all__ = ["Outcome", "notice"]
+__all__ = ["LARGEST_HEADER", "dsn_message", "header_of"]
+
+#: BytesSource of a message's header that are kept for its DSN.
+LARGEST_HEADER = 64 * 1024
 
 #: Addresses that mean the same to everybody.
 _SIMPLE = re.compile(r"[\w+-]+(?:\.[\w+-]+)*@[\w-]+(?:\.[\w-]+)*")
@@ -36,42 +38,36 @@ _SUBJECTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of the message for some of its recipients.
-
-    Attributes:
-        action: ``delivered`` or ``relayed`` (RFC 3464 2.3.3).
-        status: the enhanced code.
-        recipients: for whom.
-        remote: the relay's name, empty for none.
-    """
-
-    action: str
-    status: str
-    recipients: Sequence[Recipient]
-    remote: str = ""
-
-
-def notice(
-    transaction: Transaction, outcome: Outcome, header: bytes, hostname: str, arrival: str
-) -> bytes:
-    """Return a notice, for the sender of a message.
+def header_of(beginning: bytes) -> bytes:
+    """Return the header of a message, as far as a DSN returns it.
 
     Args:
-        transaction: the message's; its sender is not empty.
+        beginning: of the message.
+    """
+    if beginning.startswith(b"\r\n"):
+        return b""  # there is none, all is body
+    return beginning.partition(b"\r\n\r\n")[0][:LARGEST_HEADER] + b"\r\n"
+
+
+def dsn_message(
+    envelope: Envelope, outcome: Outcome, header: bytes, hostname: str, arrival: str
+) -> bytes:
+    """Return a DSN for the sender of a message.
+
+    Args:
+        envelope: the message's; its sender is not empty.
         outcome: what became of it.
         header: the message's header.
         hostname: the name the server calls itself.
         arrival: when the message came, as a header writes dates.
     """
-    plain = transaction.sender.isascii()
+    plain = envelope.sender.isascii()
     message = EmailMessage(email.policy.SMTP if plain else email.policy.SMTPUTF8)
     message["From"] = f"Mail Delivery System <postmaster@{hostname}>"
     # `email` parses what it is given; of what a client may write it understands some otherwise,
     # and some not at all. The envelope has the address all the same.
-    simple = _SIMPLE.fullmatch(transaction.sender)
-    message["To"] = f"<{transaction.sender}>" if simple else "undisclosed-recipients:;"
+    simple = _SIMPLE.fullmatch(envelope.sender)
+    message["To"] = f"<{envelope.sender}>" if simple else "undisclosed-recipients:;"
     message["Subject"] = _SUBJECTS[outcome.action]
     message["Date"] = email.utils.formatdate()
     message["Message-ID"] = email.utils.make_msgid(domain=hostname)
@@ -84,7 +80,7 @@ def notice(
     text += "\nThis was asked for when it was sent. Nothing needs to be done.\n"
     for kind, content in (
         ("text/plain", text.encode()),
-        ("message/delivery-status", _status(transaction, outcome, hostname, arrival)),
+        ("message/delivery-status", _status(envelope, outcome, hostname, arrival)),
         ("text/rfc822-headers", _UNPRINTABLE_OCTETS.sub(b"?", header)),
     ):
         message.attach(_part(kind, content))  # type: ignore[arg-type]  # any Message will do
@@ -110,11 +106,11 @@ def _part(kind: str, content: bytes) -> Message:
     return part
 
 
-def _status(transaction: Transaction, outcome: Outcome, hostname: str, arrival: str) -> bytes:
+def _status(envelope: Envelope, outcome: Outcome, hostname: str, arrival: str) -> bytes:
     """Return the part for programs (RFC 3464 2.1)."""
     lines = []
-    if transaction.envid:
-        lines.append(f"Original-Envelope-Id: {_decoded(transaction.envid)}")
+    if envelope.envid:
+        lines.append(f"Original-Envelope-Id: {_decoded(envelope.envid)}")
     lines += [f"Reporting-MTA: dns; {hostname}", f"Arrival-Date: {arrival}"]
     for recipient in outcome.recipients:
         lines.append("")

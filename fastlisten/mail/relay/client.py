@@ -37,9 +37,21 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 from fastlisten.loop.deadline import Patience, finish_within
-from fastlisten.mail.relay.remote_replies import Replies, Reply, Senseless, extensions_of
+from fastlisten.mail.relay.remote_replies import (
+    MalformedReplyError,
+    RemoteReplies,
+    RemoteReply,
+    extensions_of,
+)
 
-__all__ = ["Client", "Gone", "OutOfTurn", "Unexpected", "is_ours", "is_yes"]
+__all__ = [
+    "OutOfSyncError",
+    "RemoteClosedError",
+    "SmtpClient",
+    "UnexpectedReplyError",
+    "is_ours",
+    "is_yes",
+]
 
 # <linux/sockios.h>, which Python's `termios` names as ttys do: octets that the peer's host has not
 # acknowledged yet; over a Unix socket, those that the peer has not read (tcp(7), unix(7)).
@@ -76,22 +88,22 @@ def is_ours(peer: str, port: int) -> bool:
     return (peer, port) in _ends
 
 
-class Gone(ConnectionError):  # noqa: N818 - what happened, not whose fault it is
+class RemoteClosedError(ConnectionError):
     """The server has closed the connection, or said that it does (421)."""
 
 
-class OutOfTurn(Exception):  # noqa: N818 - what was said, not who said it
+class OutOfSyncError(Exception):
     """The server has said something when it was not asked."""
 
 
-class Unexpected(Exception):  # noqa: N818 - a verdict, not a fault
+class UnexpectedReplyError(Exception):
     """A reply with which the session cannot go on.
 
     Attributes:
         reply: as it came.
     """
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: RemoteReply) -> None:
         self.reply = reply
         super().__init__(f"{reply.code} {reply.text}")
 
@@ -121,7 +133,7 @@ def is_yes(code: int) -> bool:
     return 200 <= code <= 299 and code not in _OF_OTHERS
 
 
-class Client(asyncio.Protocol):
+class SmtpClient(asyncio.Protocol):
     """A connection.
 
     Args:
@@ -139,7 +151,7 @@ class Client(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.extensions: dict[str, str] = {}
         self.encrypted = False
-        self._replies = Replies()
+        self._replies = RemoteReplies()
         self._secrets: list[str] = []  # what no log and no client is to see again
         self._end: Exception | None = None  # why nothing more comes
         self._plain: asyncio.Transport | None = None  # the one below TLS
@@ -173,12 +185,12 @@ class Client(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Close: nobody says goodbye in SMTP by closing a half."""
-        self._end = self._end or Gone("the connection was closed")
+        self._end = self._end or RemoteClosedError("the connection was closed")
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let nobody wait any more."""
-        self._end = self._end or Gone(str(exc) if exc else "the connection was closed")
+        self._end = self._end or RemoteClosedError(str(exc) if exc else "the connection was closed")
         self.transport = self._plain = self._socket = None
         _ends.discard(self._name)
         self._wake()
@@ -227,8 +239,8 @@ class Client(asyncio.Protocol):
             hostname: what we call ourselves.
 
         Raises:
-            Unexpected: the greeting, or the reply to EHLO, is a refusal.
-            Gone, OutOfTurn, Senseless, OSError (and TimeoutError)
+            UnexpectedReplyError: the greeting, or the reply to EHLO, is a refusal.
+            RemoteClosedError, OutOfSyncError, MalformedReplyError, OSError (and TimeoutError)
         """
         loop = asyncio.get_running_loop()
         if port:
@@ -239,14 +251,14 @@ class Client(asyncio.Protocol):
             await self._secure(context, host if port else "")
         greeting = await self.reply(self.timeout)
         if greeting.code != 220:
-            raise Unexpected(greeting)
+            raise UnexpectedReplyError(greeting)
         await self.hello(hostname)
 
     async def hello(self, hostname: str) -> None:
         """Say EHLO, or HELO to a server that does not know EHLO (RFC 5321 3.2).
 
         Raises:
-            Unexpected: neither is accepted.
+            UnexpectedReplyError: neither is accepted.
         """
         self.extensions = {}
         reply = await self.command("EHLO", hostname)
@@ -255,17 +267,17 @@ class Client(asyncio.Protocol):
         elif reply.code == 250:
             self.extensions = extensions_of(reply)
         if reply.code != 250:
-            raise Unexpected(reply)
+            raise UnexpectedReplyError(reply)
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """Ask for TLS and begin it. EHLO has to follow.
 
         Raises:
-            Unexpected: the server refuses; the connection goes on without TLS.
+            UnexpectedReplyError: the server refuses; the connection goes on without TLS.
         """
         reply = await self.command("STARTTLS")
         if reply.code != 220:
-            raise Unexpected(reply)
+            raise UnexpectedReplyError(reply)
         await self._secure(context, host)
 
     async def _secure(self, context: ssl.SSLContext, host: str) -> None:
@@ -289,15 +301,15 @@ class Client(asyncio.Protocol):
         """Log in (RFC 4954), by the first of PLAIN, LOGIN and CRAM-MD5 that the server offers.
 
         Raises:
-            Unexpected: the server refuses.
-            Senseless: it offers none of these.
+            UnexpectedReplyError: the server refuses.
+            MalformedReplyError: it offers none of these.
         """
         offered = self.extensions.get("AUTH", "").upper().split()
         for mechanism in ("PLAIN", "LOGIN", "CRAM-MD5"):
             if mechanism in offered:
                 break
         else:
-            raise Senseless("it offers no mechanism of AUTH that is known here")
+            raise MalformedReplyError("it offers no mechanism of AUTH that is known here")
         self._secrets = [password, *_words(mechanism, user, password)]
         words = iter(self._secrets[1:])
         first = f" {next(words)}" if mechanism == "PLAIN" else ""
@@ -310,25 +322,25 @@ class Client(asyncio.Protocol):
                 if reply.code == 334:
                     reply = await self.command(word)
         if reply.code != 235:
-            raise Unexpected(reply)
+            raise UnexpectedReplyError(reply)
 
     def abort(self) -> None:
         """Close the connection at once."""
-        self._end = self._end or Gone("closed here")
+        self._end = self._end or RemoteClosedError("closed here")
         if self.transport is not None:
             self.transport.abort()
         self._wake()
 
     # --- commands and replies -----------------------------------------------------------------
 
-    async def command(self, *words: str, within: float | None = None) -> Reply:
+    async def command(self, *words: str, within: float | None = None) -> RemoteReply:
         """Send a command and return its reply.
 
         Raises:
             ValueError: a word holds a control character.
-            Gone: the connection ended, or had ended.
-            OutOfTurn: the server said something before it had the command.
-            Senseless: its reply is none.
+            RemoteClosedError: the connection ended, or had ended.
+            OutOfSyncError: the server said something before it had the command.
+            MalformedReplyError: its reply is none.
             TimeoutError: it came too late.
         """
         line = " ".join(words).encode()
@@ -338,15 +350,15 @@ class Client(asyncio.Protocol):
         self.write(line + b"\r\n")
         reply = await self.reply(self.timeout if within is None else within)
         if reply.early:
-            raise OutOfTurn(f"{reply.code} {reply.text} - before it had {words[0][:8]}")
+            raise OutOfSyncError(f"{reply.code} {reply.text} - before it had {words[0][:8]}")
         return reply
 
     async def quiet(self) -> None:
         """See to it that the server has said nothing since its last reply.
 
         Raises:
-            Gone: it has closed the connection, with a 421 or without.
-            OutOfTurn: it has said something else.
+            RemoteClosedError: it has closed the connection, with a 421 or without.
+            OutOfSyncError: it has said something else.
             TimeoutError: it goes on sending something that is nothing of SMTP's.
         """
         # What has arrived is read before it is judged; over TLS it may be none of SMTP's.
@@ -357,22 +369,22 @@ class Client(asyncio.Protocol):
         if self._replies:
             try:
                 reply = self._take()
-            except Senseless as error:
-                raise OutOfTurn(str(error)) from None
+            except MalformedReplyError as error:
+                raise OutOfSyncError(str(error)) from None
             if reply is not None and reply.code == 421:
                 self.abort()  # RFC 5321 3.8: it may say so at any time
-                raise Gone(f"421 {reply.text}")
+                raise RemoteClosedError(f"421 {reply.text}")
             beginning = self._without_secrets(self._replies.beginning)
             said = beginning if reply is None else f"{reply.code} {reply.text}"
-            raise OutOfTurn(f"{said} - without having been asked")
+            raise OutOfSyncError(f"{said} - without having been asked")
         if self._end is not None or self.transport is None or self.transport.is_closing():
             raise self._gone()
 
-    async def reply(self, within: float) -> Reply:
+    async def reply(self, within: float) -> RemoteReply:
         """Wait for the next reply, be it early or not.
 
         Raises:
-            Gone, Senseless, TimeoutError
+            RemoteClosedError, MalformedReplyError, TimeoutError
         """
         patience = Patience(within)
         while (reply := self._take()) is None:
@@ -381,16 +393,16 @@ class Client(asyncio.Protocol):
             await self._event(patience)
         return reply
 
-    def _take(self) -> Reply | None:
+    def _take(self) -> RemoteReply | None:
         """Return the first reply that has come, without what it repeats of a login."""
         try:
             reply = self._replies.take()
-        except Senseless as error:
-            raise Senseless(self._without_secrets(str(error))) from None
+        except MalformedReplyError as error:
+            raise MalformedReplyError(self._without_secrets(str(error))) from None
         if reply is None or not self._secrets:
             return reply
         lines = tuple(self._without_secrets(line) for line in reply.lines)
-        return Reply(reply.code, lines, reply.early)
+        return RemoteReply(reply.code, lines, reply.early)
 
     def _without_secrets(self, text: str) -> str:
         """Return text without what it has of a login, whole or cut: it is logged and passed on."""
@@ -403,7 +415,7 @@ class Client(asyncio.Protocol):
         """Write octets.
 
         Raises:
-            Gone: there is no connection any more.
+            RemoteClosedError: there is no connection any more.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -414,11 +426,11 @@ class Client(asyncio.Protocol):
             raise self._gone() from error
 
     def _gone(self) -> Exception:
-        return self._end or Gone("the connection was closed")
+        return self._end or RemoteClosedError("the connection was closed")
 
     # --- the message --------------------------------------------------------------------------
 
-    async def send(self, pieces: AsyncIterator[bytes], within: float) -> tuple[Reply, bool]:
+    async def send(self, pieces: AsyncIterator[bytes], within: float) -> tuple[RemoteReply, bool]:
         """Send a message and return the reply to it.
 
         Args:
@@ -430,7 +442,7 @@ class Client(asyncio.Protocol):
             nothing more can be said in the session.
 
         Raises:
-            Gone, Senseless, TimeoutError
+            RemoteClosedError, MalformedReplyError, TimeoutError
             Whatever `pieces` raises; the message is not whole then.
         """
         whole, first = False, True
@@ -452,7 +464,7 @@ class Client(asyncio.Protocol):
                 if not self._heard:
                     self.write(held)
                     whole = True
-        except Gone:
+        except RemoteClosedError:
             pass  # what it said last, if anything, says more
         # What has begun to come early has no reason to take long.
         reply = await self.reply(within if whole else self.timeout)

@@ -12,9 +12,9 @@ import errno
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from fastlisten.mail.relay.relay_error import NOT_READ, RelayRefused
+from fastlisten.mail.relay.relay_error import NOT_READ, RelayError
 
-__all__ = ["Nature", "Octets", "Source", "nature", "pieces"]
+__all__ = ["BytesSource", "MessageSource", "RequiredExtensions", "pieces", "required_extensions"]
 
 #: Octets of a message that are read and written at a time.
 PIECE = 256 * 1024
@@ -26,8 +26,8 @@ _LAST = 5
 _LONGEST_HEADER = 1024 * 1024
 
 
-class Source:
-    """Octets of a message, read piece by piece in a thread.
+class MessageSource:
+    """A message in a file, read piece by piece in a thread.
 
     Args:
         path: the file.
@@ -58,8 +58,8 @@ class Source:
         return piece
 
 
-class Octets(Source):
-    """Octets of a message that is in memory."""
+class BytesSource(MessageSource):
+    """A message in memory."""
 
     __slots__ = ("_data",)
 
@@ -73,7 +73,7 @@ class Octets(Source):
 
 
 @dataclass(frozen=True, slots=True)
-class Nature:
+class RequiredExtensions:
     """What a message needs of those who carry it.
 
     Attributes:
@@ -85,7 +85,7 @@ class Nature:
     utf8_header: bool = False
 
 
-def _examine(content: Source) -> Nature:
+def _examine(content: MessageSource) -> RequiredExtensions:
     header, ended, whole, eight_bits = bytearray(), False, True, False
     offset = 0
     while offset < content.size and not (ended and eight_bits):
@@ -101,7 +101,7 @@ def _examine(content: Source) -> Nature:
             ended = end >= 0 or not whole
             if ended:
                 del header[end if end >= 0 else _LONGEST_HEADER :]
-    return Nature(eight_bits, not header.isascii() and _is_utf8(header, whole))
+    return RequiredExtensions(eight_bits, not header.isascii() and _is_utf8(header, whole))
 
 
 def _is_utf8(octets: bytearray, whole: bool) -> bool:
@@ -113,25 +113,25 @@ def _is_utf8(octets: bytearray, whole: bool) -> bool:
     return True
 
 
-async def nature(content: Source) -> Nature:
+async def required_extensions(content: MessageSource) -> RequiredExtensions:
     """Find out what a message needs, whatever its sender has declared.
 
     Raises:
-        RelayRefused: it cannot be read.
+        RelayError: it cannot be read.
     """
     try:
         return await asyncio.to_thread(_examine, content)
     except OSError as error:
-        raise RelayRefused(NOT_READ, str(error)) from error
+        raise RelayError(NOT_READ, str(error)) from error
 
 
-async def pieces(content: Source, stuffed: bool) -> AsyncIterator[bytes]:
+async def pieces(content: MessageSource, stuffed: bool) -> AsyncIterator[bytes]:
     """Give a message piece by piece, as DATA wants it if `stuffed`: dots doubled, and the end.
 
     The last piece is what makes the message whole: its last octets, and after them the final dot.
 
     Raises:
-        RelayRefused: it cannot be read.
+        RelayError: it cannot be read.
     """
     tail, held = b"\r\n", b""
     offset = 0
@@ -139,7 +139,7 @@ async def pieces(content: Source, stuffed: bool) -> AsyncIterator[bytes]:
         try:
             piece = await asyncio.to_thread(content.read, offset)
         except OSError as error:
-            raise RelayRefused(NOT_READ, str(error)) from error
+            raise RelayError(NOT_READ, str(error)) from error
         offset += len(piece)
         if stuffed:
             # Two octets of the piece before, so that a line that begins at the cut is seen.

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastlisten.addresses import is_loopback, with_port
+from fastlisten.errors import SettingError
 from fastlisten.files import read_file
-from fastlisten.handlers.base import SettingError
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.smtp.engine.events import Transaction
-    from fastlisten.mail.relay.session import Outgoing
+    from fastlisten.mail.envelope import Envelope
+    from fastlisten.mail.relay.session import RelaySession
 
 __all__ = ["Relay", "RelaySettings", "relay_of"]
 
@@ -141,16 +141,16 @@ class Relay:
                 message = f"the authorities cannot be read: {reason}"
                 raise SettingError("smtp.relay-ca", message) from error
 
-    def outgoing(self, transaction: Transaction, user: str = "") -> Outgoing:
-        """Return a session for a transaction; nothing is connected yet.
+    def session(self, envelope: Envelope, user: str = "") -> RelaySession:
+        """Return a session for a message; nothing is connected yet.
 
         Args:
-            transaction: whose foreign recipients are to be asked for.
+            envelope: the message's. Its recipients are not asked for until `recipient` is called.
             user: for whom; empty for ourselves.
         """
-        from fastlisten.mail.relay.session import Outgoing
+        from fastlisten.mail.relay.session import RelaySession
 
-        return Outgoing(self, transaction, user)
+        return RelaySession(self, envelope, user)
 
     async def take_place(self, user: str) -> None:
         """Take one of the process's places for sessions, after waiting for one.

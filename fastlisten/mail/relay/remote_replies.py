@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Replies", "Reply", "Senseless", "extensions_of"]
+__all__ = ["MalformedReplyError", "RemoteReplies", "RemoteReply", "extensions_of"]
 
 #: Octets of a line. RFC 5321 4.5.3.1.5 has 512; servers with long texts exist.
 LONGEST_LINE = 8192
@@ -28,12 +28,12 @@ _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _OLD_AUTH = re.compile(r"AUTH=", re.IGNORECASE)
 
 
-class Senseless(Exception):  # noqa: N818 - what was said, not who said it
+class MalformedReplyError(Exception):
     """What the server says is no reply: a malformed or endless one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RemoteReply:
     """A reply.
 
     Attributes:
@@ -52,7 +52,7 @@ class Reply:
         return "\n".join(self.lines)
 
 
-class Replies:
+class RemoteReplies:
     """What has come from a server and has not been taken yet."""
 
     __slots__ = ("_buffer", "_early")
@@ -85,11 +85,11 @@ class Replies:
         self._buffer += data
         self._early = self._early or early
 
-    def take(self) -> Reply | None:
+    def take(self) -> RemoteReply | None:
         """Return the first reply, None if it is not whole yet.
 
         Raises:
-            Senseless: it is none.
+            MalformedReplyError: it is none.
         """
         buffer, start, code = self._buffer, 0, b""
         lines: list[str] = []
@@ -97,28 +97,30 @@ class Replies:
             end = buffer.find(b"\n", start)
             length = (len(buffer) if end < 0 else end) - start
             if length > LONGEST_LINE or start + length > LONGEST_REPLY or len(lines) == MOST_LINES:
-                raise Senseless("a reply that is too long")
+                raise MalformedReplyError("a reply that is too long")
             if end < 0:
                 return None
             line = bytes(buffer[start:end]).removesuffix(b"\r")
             match = _LINE.fullmatch(line)
             if match is None:
-                raise Senseless(f"no reply: {line[:100]!r}")
+                raise MalformedReplyError(f"no reply: {line[:100]!r}")
             if lines and match[1] != code:
-                raise Senseless(f"a reply with two codes, {code.decode()} and {match[1].decode()}")
+                raise MalformedReplyError(
+                    f"a reply with two codes, {code.decode()} and {match[1].decode()}"
+                )
             code = match[1]
             lines.append((match[3] or b"").decode("utf-8", "surrogateescape"))
             start = end + 1
             if match[2] != b"-":
                 break
-        reply = Reply(int(code), tuple(lines), self._early)
+        reply = RemoteReply(int(code), tuple(lines), self._early)
         del buffer[:start]
         # What is left came with the rest of this reply, or after it.
         self._early = self._early and bool(buffer)
         return reply
 
 
-def extensions_of(reply: Reply) -> dict[str, str]:
+def extensions_of(reply: RemoteReply) -> dict[str, str]:
     """Return what a reply to EHLO offers: parameters by keyword in upper case (RFC 5321 4.1.1.1).
 
     Args:

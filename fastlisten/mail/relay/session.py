@@ -1,4 +1,4 @@
-"""One session with the relay, for the foreign recipients of one transaction.
+"""One session with the relay, for the foreign recipients of one envelope.
 
 Rules of this file: what is said to a relay and what its replies mean; how it is said is in
 client.py. No accounts and no letters. Addresses and parameters are passed on as the client
@@ -26,10 +26,21 @@ import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.log_events import log
-from fastlisten.mail.relay.client import Client, Gone, OutOfTurn, Unexpected, is_yes
-from fastlisten.mail.relay.message_source import Nature, Source, nature, pieces
+from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
+from fastlisten.mail.relay.client import (
+    OutOfSyncError,
+    RemoteClosedError,
+    SmtpClient,
+    UnexpectedReplyError,
+    is_yes,
+)
+from fastlisten.mail.relay.message_source import (
+    MessageSource,
+    RequiredExtensions,
+    pieces,
+    required_extensions,
+)
 from fastlisten.mail.relay.relay_error import (
     LOST,
     NO_BINARY,
@@ -41,16 +52,17 @@ from fastlisten.mail.relay.relay_error import (
     OUT_OF_STEP,
     TOO_LARGE,
     UNREACHABLE,
-    RelayRefused,
+    RelayError,
     quoted,
     refusal,
 )
-from fastlisten.mail.relay.remote_replies import Reply, Senseless
+from fastlisten.mail.relay.remote_replies import MalformedReplyError, RemoteReply
+from fastlisten.mail.reply import Reply
 
 if TYPE_CHECKING:
     from fastlisten.mail.relay.relay import Relay
 
-__all__ = ["Outgoing"]
+__all__ = ["RelaySession"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
@@ -58,7 +70,7 @@ logger = logging.getLogger("fastlisten.smtp")
 _GOODBYE_TIMEOUT = 5.0
 
 
-class Outgoing:
+class RelaySession:
     """A session with the relay.
 
     Attributes:
@@ -68,27 +80,27 @@ class Outgoing:
 
     __slots__ = (
         "_ended",
+        "_envelope",
         "_mailed",
-        "_nature",
         "_placed",
         "_relay",
+        "_required",
         "_smtp",
-        "_transaction",
         "_user",
         "recipients",
         "relays_dsn",
     )
 
-    def __init__(self, relay: Relay, transaction: Transaction, user: str) -> None:
+    def __init__(self, relay: Relay, envelope: Envelope, user: str) -> None:
         self._relay = relay
-        self._transaction = transaction
+        self._envelope = envelope
         self._user = user
-        self._nature = Nature()  # of the message, once it is there
-        self._smtp: Client | None = None
+        self._required = RequiredExtensions()  # of the message, once it is there
+        self._smtp: SmtpClient | None = None
         self._mailed: list[str] = []  # the words of MAIL that the relay has accepted
         self._placed = False
         self._ended = False
-        self.recipients: list[Recipient] = []
+        self.recipients: list[EnvelopeRecipient] = []
         self.relays_dsn = False
 
     def __str__(self) -> str:
@@ -99,18 +111,18 @@ class Outgoing:
         """The relay's name or address."""
         return self._relay.settings.host
 
-    async def recipient(self, recipient: Recipient) -> None:
+    async def recipient(self, recipient: EnvelopeRecipient) -> None:
         """Ask the relay for a recipient.
 
         Raises:
-            RelayRefused: with the reply to our client.
+            RelayError: with the reply to our client.
         """
         async with self._errors(UNREACHABLE):
             smtp = await self._ready()
             await self._rcpt(smtp, recipient)
         self.recipients.append(recipient)
 
-    async def send(self, content: Source) -> str:
+    async def send(self, content: MessageSource) -> str:
         """Hand the message over.
 
         Args:
@@ -120,17 +132,17 @@ class Outgoing:
             The relay's words about it.
 
         Raises:
-            RelayRefused: with the reply to our client; the relay does not have the message, or
+            RelayError: with the reply to our client; the relay does not have the message, or
                 has not said so.
         """
         async with self._errors(LOST):
-            self._nature = await nature(content)
+            self._required = await required_extensions(content)
             smtp = await self._ready()
             self._check(smtp, content.size)
             wait = 10 * self._relay.settings.timeout  # RFC 5321 4.5.3.2.6
             if self._words_of_mail(smtp) != self._mailed:
                 await self._begin_again(smtp)
-            if self._transaction.body == "BINARYMIME":
+            if self._envelope.body == "BINARYMIME":
                 command = f"BDAT {content.size} LAST\r\n".encode()
                 await smtp.quiet()
                 reply, whole = await smtp.send(_behind(command, content), wait)
@@ -183,7 +195,7 @@ class Outgoing:
     # --- the session --------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _errors(self, lost: bytes) -> AsyncIterator[None]:
+    async def _errors(self, lost: Reply) -> AsyncIterator[None]:
         """Turn what can go wrong into what the client hears, and close where that was the end.
 
         Args:
@@ -191,33 +203,39 @@ class Outgoing:
         """
         try:
             yield
-        except RelayRefused as error:
+        except RelayError as error:
             # A refusal that the client hears is logged as its own.
             if error.reply in (UNREACHABLE, LOST, NO_PLACE):
                 self._log_failure(str(error))
             raise
-        except (OutOfTurn, Senseless, Unexpected, OSError, ValueError) as error:
+        except (
+            OutOfSyncError,
+            MalformedReplyError,
+            UnexpectedReplyError,
+            OSError,
+            ValueError,
+        ) as error:
             # OSError includes timeouts and TLS; ValueError is for odd octets.
             self._close()
-            if isinstance(error, Unexpected):
+            if isinstance(error, UnexpectedReplyError):
                 reason = f"{error.reply.code} {quoted(error.reply.text)}"
-            elif isinstance(error, OutOfTurn):
+            elif isinstance(error, OutOfSyncError):
                 reason = f"answers out of turn: {quoted(str(error))}"
             else:
                 reason = quoted(f"{type(error).__name__}: {error}")
             self._log_failure(reason)
-            answer = OUT_OF_STEP if isinstance(error, OutOfTurn) else lost
-            raise RelayRefused(answer, reason) from error
+            answer = OUT_OF_STEP if isinstance(error, OutOfSyncError) else lost
+            raise RelayError(answer, reason) from error
         except BaseException:
             self._close()
             raise
 
-    async def _ready(self) -> Client:
+    async def _ready(self) -> SmtpClient:
         """Return a session in which the relay knows all that it has accepted so far."""
         if self._smtp is not None:
             try:
                 await self._smtp.quiet()
-            except Gone as error:
+            except RemoteClosedError as error:
                 self._log("relay-connected-again", "connecting again", error=quoted(str(error)))
             else:
                 return self._smtp
@@ -225,23 +243,23 @@ class Outgoing:
         smtp = await self._connect()
         try:
             await self._mail(smtp)
-        except RelayRefused as error:
+        except RelayError as error:
             self._close()
             if self.recipients:
-                raise RelayRefused(LOST, str(error)) from error  # as in `_rcpt_again`
+                raise RelayError(LOST, str(error)) from error  # as in `_rcpt_again`
             raise
         await self._rcpt_again(smtp)
         return smtp
 
-    async def _connect(self) -> Client:
+    async def _connect(self) -> SmtpClient:
         settings = self._relay.settings
         try:
             await self._relay.take_place(self._user)
         except TimeoutError as error:
             reason = str(error) or "no place for another session"
-            raise RelayRefused(NO_PLACE, reason) from error
+            raise RelayError(NO_PLACE, reason) from error
         self._placed = True
-        smtp = self._smtp = Client(settings.timeout)
+        smtp = self._smtp = SmtpClient(settings.timeout)
         implicit = self._relay.context if settings.tls == "implicit" else None
         await smtp.connect(settings.host, settings.port, implicit, settings.hostname)
         self._go_on(smtp)
@@ -255,7 +273,7 @@ class Outgoing:
         self.relays_dsn = "DSN" in smtp.extensions
         return smtp
 
-    async def _start_tls(self, smtp: Client) -> None:
+    async def _start_tls(self, smtp: SmtpClient) -> None:
         settings = self._relay.settings
         needed = settings.tls == "verify"
         if "STARTTLS" not in smtp.extensions:
@@ -265,7 +283,7 @@ class Outgoing:
         assert self._relay.context is not None
         try:
             await smtp.start_tls(self._relay.context, settings.host if settings.port else "")
-        except Unexpected as error:
+        except UnexpectedReplyError as error:
             if needed or error.reply.code < 400:
                 raise
             reply = f"{error.reply.code} {quoted(error.reply.text)}"
@@ -273,7 +291,7 @@ class Outgoing:
             return
         await smtp.hello(settings.hostname)
 
-    def _go_on(self, smtp: Client) -> None:
+    def _go_on(self, smtp: SmtpClient) -> None:
         """Stop here if `abort` came while there was no connection to close yet."""
         if self._ended:
             smtp.abort()
@@ -281,41 +299,41 @@ class Outgoing:
 
     # --- the envelope -------------------------------------------------------------------------
 
-    def _words_of_mail(self, smtp: Client) -> list[str]:
+    def _words_of_mail(self, smtp: SmtpClient) -> list[str]:
         """Return the parameters of MAIL, as far as the relay knows them."""
-        transaction, offered = self._transaction, smtp.extensions
-        words = [f"FROM:<{transaction.sender}>"]
-        if transaction.body == "BINARYMIME":
+        envelope, offered = self._envelope, smtp.extensions
+        words = [f"FROM:<{envelope.sender}>"]
+        if envelope.body == "BINARYMIME":
             words.append("BODY=BINARYMIME")
-        elif "8BITMIME" in offered and (transaction.body == "8BITMIME" or self._nature.eight_bits):
+        elif "8BITMIME" in offered and (envelope.body == "8BITMIME" or self._required.eight_bits):
             words.append("BODY=8BITMIME")
-        if "SMTPUTF8" in offered and (transaction.smtputf8 or self._nature.utf8_header):
+        if "SMTPUTF8" in offered and (envelope.smtputf8 or self._required.utf8_header):
             words.append("SMTPUTF8")
-        if transaction.size and "SIZE" in offered:
-            words.append(f"SIZE={transaction.size}")
+        if envelope.size and "SIZE" in offered:
+            words.append(f"SIZE={envelope.size}")
         if self.relays_dsn:
-            if transaction.ret:
-                words.append(f"RET={transaction.ret}")
-            if transaction.envid:
-                words.append(f"ENVID={transaction.envid}")
-        if transaction.auth and self._relay.settings.user and "AUTH" in offered:
+            if envelope.ret:
+                words.append(f"RET={envelope.ret}")
+            if envelope.envid:
+                words.append(f"ENVID={envelope.envid}")
+        if envelope.auth and self._relay.settings.user and "AUTH" in offered:
             # RFC 4954 5: we do not vouch for what the client says of its message's origin.
             words.append("AUTH=<>")
         return words
 
-    async def _mail(self, smtp: Client) -> None:
-        transaction, offered = self._transaction, smtp.extensions
-        if transaction.body == "BINARYMIME" and not offered.keys() >= {"BINARYMIME", "CHUNKING"}:
-            raise RelayRefused(NO_BINARY)
-        if not transaction.sender.isascii() and "SMTPUTF8" not in offered:
-            raise RelayRefused(NO_UTF8_SENDER)
-        if transaction.size and transaction.size > _largest(smtp):
-            raise RelayRefused(TOO_LARGE)
+    async def _mail(self, smtp: SmtpClient) -> None:
+        envelope, offered = self._envelope, smtp.extensions
+        if envelope.body == "BINARYMIME" and not offered.keys() >= {"BINARYMIME", "CHUNKING"}:
+            raise RelayError(NO_BINARY)
+        if not envelope.sender.isascii() and "SMTPUTF8" not in offered:
+            raise RelayError(NO_UTF8_SENDER)
+        if envelope.size and envelope.size > _largest(smtp):
+            raise RelayError(TOO_LARGE)
         words = self._words_of_mail(smtp)
         await self._command(smtp, "MAIL", words)
         self._mailed = words
 
-    async def _rcpt(self, smtp: Client, recipient: Recipient) -> None:
+    async def _rcpt(self, smtp: SmtpClient, recipient: EnvelopeRecipient) -> None:
         words = [f"TO:<{recipient.mailbox.text}>"]
         if self.relays_dsn:
             if recipient.notify:
@@ -323,10 +341,10 @@ class Outgoing:
             if recipient.orcpt:
                 words.append(f"ORCPT={recipient.orcpt}")
         if "SMTPUTF8" not in smtp.extensions and not all(word.isascii() for word in words):
-            raise RelayRefused(NO_UTF8_RECIPIENT)
+            raise RelayError(NO_UTF8_RECIPIENT)
         await self._command(smtp, "RCPT", words)
 
-    async def _command(self, smtp: Client, verb: str, words: list[str]) -> None:
+    async def _command(self, smtp: SmtpClient, verb: str, words: list[str]) -> None:
         reply = await smtp.command(verb, *words)
         self._go_on(smtp)
         if not is_yes(reply.code):
@@ -334,7 +352,7 @@ class Outgoing:
                 self._close()  # it is out of step, and stays so
             raise refusal(reply.code, reply.text)
 
-    async def _begin_again(self, smtp: Client) -> None:
+    async def _begin_again(self, smtp: SmtpClient) -> None:
         """Say MAIL once more, with what the message has turned out to need."""
         reply = await smtp.command("RSET")
         if not is_yes(reply.code):
@@ -342,7 +360,7 @@ class Outgoing:
         await self._mail(smtp)
         await self._rcpt_again(smtp)
 
-    async def _rcpt_again(self, smtp: Client) -> None:
+    async def _rcpt_again(self, smtp: SmtpClient) -> None:
         """Name the recipients that the relay has accepted once more.
 
         A refusal now must not be the verdict on the message: it is about one recipient, and the
@@ -351,39 +369,41 @@ class Outgoing:
         try:
             for recipient in self.recipients:
                 await self._rcpt(smtp, recipient)
-        except RelayRefused as error:
+        except RelayError as error:
             self._close()
-            raise RelayRefused(LOST, str(error)) from error
+            raise RelayError(LOST, str(error)) from error
 
     # --- the message --------------------------------------------------------------------------
 
-    def _check(self, smtp: Client, size: int) -> None:
+    def _check(self, smtp: SmtpClient, size: int) -> None:
         """Find out whether the relay can carry the message.
 
         Raises:
-            RelayRefused: it lacks what the message needs.
+            RelayError: it lacks what the message needs.
         """
         offered = smtp.extensions
-        if self._nature.utf8_header and "SMTPUTF8" not in offered:
-            raise RelayRefused(NO_UTF8_HEADER)
-        binary = self._transaction.body == "BINARYMIME"
-        if self._nature.eight_bits and not binary and "8BITMIME" not in offered:
-            raise RelayRefused(NO_EIGHT_BITS)
+        if self._required.utf8_header and "SMTPUTF8" not in offered:
+            raise RelayError(NO_UTF8_HEADER)
+        binary = self._envelope.body == "BINARYMIME"
+        if self._required.eight_bits and not binary and "8BITMIME" not in offered:
+            raise RelayError(NO_EIGHT_BITS)
         if size > _largest(smtp):
-            raise RelayRefused(TOO_LARGE)
+            raise RelayError(TOO_LARGE)
 
-    async def _confirm(self, smtp: Client) -> None:
+    async def _confirm(self, smtp: SmtpClient) -> None:
         """Make sure that a refusal of DATA is one, and not a late word about a recipient.
 
         Raises:
-            OutOfTurn: the relay is ready for the message after all.
+            OutOfSyncError: the relay is ready for the message after all.
         """
-        with contextlib.suppress(Gone, Senseless, TimeoutError):
+        with contextlib.suppress(RemoteClosedError, MalformedReplyError, TimeoutError):
             reply = await smtp.command("RSET", within=_GOODBYE_TIMEOUT)
             if reply.code < 400 and not is_yes(reply.code):
-                raise OutOfTurn(f"{reply.code} {reply.text} - to RSET, after it had refused DATA")
+                raise OutOfSyncError(
+                    f"{reply.code} {reply.text} - to RSET, after it had refused DATA"
+                )
 
-    def _judge(self, reply: Reply, whole: bool) -> str:
+    def _judge(self, reply: RemoteReply, whole: bool) -> str:
         """Return the relay's words about the message if it has taken it.
 
         A refusal holds whenever it comes: many relays refuse as soon as they have seen enough.
@@ -395,7 +415,7 @@ class Outgoing:
         if not whole:
             self._close()  # what is said now would be taken for the rest of the message
             if reply.code < 400:
-                raise OutOfTurn(f"{reply.code} {reply.text} - before it had the message")
+                raise OutOfSyncError(f"{reply.code} {reply.text} - before it had the message")
         if not is_yes(reply.code):
             if reply.code < 400:
                 self._close()
@@ -404,10 +424,10 @@ class Outgoing:
 
     # --- the end ------------------------------------------------------------------------------
 
-    async def _goodbye(self, smtp: Client) -> None:
+    async def _goodbye(self, smtp: SmtpClient) -> None:
         try:
             await smtp.command("QUIT", within=_GOODBYE_TIMEOUT)
-        except (OutOfTurn, Senseless, OSError) as error:
+        except (OutOfSyncError, MalformedReplyError, OSError) as error:
             logger.debug("relay %s: at QUIT: %s", self, error)
         finally:
             self._close()
@@ -422,13 +442,13 @@ class Outgoing:
             self._relay.give_place_back(self._user)
 
 
-def _largest(smtp: Client) -> float:
+def _largest(smtp: SmtpClient) -> float:
     """Return the octets that a message may have for a relay (RFC 1870 3), infinity if any."""
     limit = smtp.extensions.get("SIZE", "")
     return int(limit) if limit.isascii() and limit.isdecimal() and int(limit[:20]) else float("inf")
 
 
-async def _behind(command: bytes, content: Source) -> AsyncIterator[bytes]:
+async def _behind(command: bytes, content: MessageSource) -> AsyncIterator[bytes]:
     yield command
     async for piece in pieces(content, stuffed=False):
         yield piece

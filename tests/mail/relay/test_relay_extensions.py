@@ -15,8 +15,8 @@ from support.relay import FOREIGN, client_of, rcpt, relaying, serving
 from support.scripted_relay import Do, Script, hand_over, scripted
 from support.smtp_harness import settle
 
-from fastlisten.handlers.smtp.engine.events import Transaction
-from fastlisten.mail.relay.message_source import PIECE, Nature, Octets, _examine
+from fastlisten.mail.envelope import Envelope
+from fastlisten.mail.relay.message_source import PIECE, BytesSource, RequiredExtensions, _examine
 
 LOCAL = "alice@example.org"
 ALL = ("8BITMIME", "SMTPUTF8", "SIZE 9999999", "BINARYMIME", "CHUNKING")
@@ -149,28 +149,28 @@ def test_a_relay_that_refuses_a_recipient_whom_it_had_accepted(which: str) -> No
 def test_binary_goes_by_its_declaration() -> None:
     script = Script(extensions=("BINARYMIME", "CHUNKING"))
     with scripted(script) as relay:
-        transaction = Transaction("a@b.example", body="BINARYMIME")
-        heard = hand_over(relay, b"Subject: \xe4\r\n\r\n\n\r\x00", transaction=transaction)
+        envelope = Envelope("a@b.example", body="BINARYMIME")
+        heard = hand_over(relay, b"Subject: \xe4\r\n\r\n\n\r\x00", envelope=envelope)
         assert heard.message == b"250 queued as 4711"
         assert "BDAT 17 LAST" in relay.commands
 
 
 @pytest.mark.parametrize(
-    ("message", "nature"),
+    ("message", "required"),
     [
-        (b"", Nature()),
-        (ASCII, Nature()),
-        (BODY8, Nature(True, False)),
-        (UTF8, Nature(True, True)),
-        (LATIN_HEADER, Nature(True, False)),
-        (b"A: b\r\n" * 50_000 + "\r\nä\r\n".encode(), Nature(True, False)),
-        (b"A: b\r\n" * 50_000 + "A: ä\r\n\r\n".encode(), Nature(True, True)),
-        (b"A:" + b"x" * (PIECE - 4) + "\r\n\r\nä".encode(), Nature(True, False)),
-        (b"A:" + b"x" * (PIECE - 5) + "\r\n\r\nä".encode(), Nature(True, False)),
-        (b"A:" + b"x" * (PIECE - 3) + "\r\n\r\nä".encode(), Nature(True, False)),
-        (b"A:" + b"x" * (PIECE - 3) + "ä\r\n\r\n".encode(), Nature(True, True)),
+        (b"", RequiredExtensions()),
+        (ASCII, RequiredExtensions()),
+        (BODY8, RequiredExtensions(True, False)),
+        (UTF8, RequiredExtensions(True, True)),
+        (LATIN_HEADER, RequiredExtensions(True, False)),
+        (b"A: b\r\n" * 50_000 + "\r\nä\r\n".encode(), RequiredExtensions(True, False)),
+        (b"A: b\r\n" * 50_000 + "A: ä\r\n\r\n".encode(), RequiredExtensions(True, True)),
+        (b"A:" + b"x" * (PIECE - 4) + "\r\n\r\nä".encode(), RequiredExtensions(True, False)),
+        (b"A:" + b"x" * (PIECE - 5) + "\r\n\r\nä".encode(), RequiredExtensions(True, False)),
+        (b"A:" + b"x" * (PIECE - 3) + "\r\n\r\nä".encode(), RequiredExtensions(True, False)),
+        (b"A:" + b"x" * (PIECE - 3) + "ä\r\n\r\n".encode(), RequiredExtensions(True, True)),
     ],
     ids=range(11),
 )
-def test_what_is_found_in_a_message(message: bytes, nature: Nature) -> None:
-    assert _examine(Octets(message)) == nature
+def test_what_is_found_in_a_message(message: bytes, required: RequiredExtensions) -> None:
+    assert _examine(BytesSource(message)) == required

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.relay import FOREIGN
 
-from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.mail.address import parse_mailbox
-from fastlisten.mail.relay import session as smtp_outgoing
-from fastlisten.mail.relay.message_source import Octets
+from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
+from fastlisten.mail.relay import session as relay_session
+from fastlisten.mail.relay.message_source import BytesSource
 from fastlisten.mail.relay.relay import Relay, RelaySettings
-from fastlisten.mail.relay.relay_error import RelayRefused, quoted, refusal
+from fastlisten.mail.relay.relay_error import RelayError, quoted, refusal
 
 REPLY = re.compile(rb"[45][0-9]{2} [45]\.[0-9]{1,3}\.[0-9]{1,3} [ -~]{0,400}\r\n\Z")
 
@@ -31,7 +31,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-class Senseless(asyncio.Protocol):
+class Nonsense(asyncio.Protocol):
     """Says something at random to everything, and goes at random."""
 
     open = 0
@@ -41,7 +41,7 @@ class Senseless(asyncio.Protocol):
         self.message: bytes | None = None  # what has come of one
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        Senseless.open += 1
+        Nonsense.open += 1
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
         # Mostly a greeting, so that there is something to come after it.
         self.say(PIECES[0] if self.source.random() < 0.9 else b"")
@@ -64,7 +64,7 @@ class Senseless(asyncio.Protocol):
         self.say(usual if self.source.random() < 0.7 else self.source.choice(PIECES))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        Senseless.open -= 1
+        Nonsense.open -= 1
 
     def say(self, data: bytes) -> None:
         if not self.transport.is_closing():
@@ -75,34 +75,34 @@ class Senseless(asyncio.Protocol):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_senseless_relays(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smtp_outgoing, "_GOODBYE_TIMEOUT", 0.1)
+    monkeypatch.setattr(relay_session, "_GOODBYE_TIMEOUT", 0.1)
     source = random.Random(seed)
     ends = {"taken": 0, "refused": 0}
     refusals = set[bytes]()
 
     async def session(port: int) -> None:
         relay = Relay(RelaySettings("127.0.0.1", port, "may", "me.example", timeout=0.1))
-        outgoing = relay.outgoing(Transaction("a@b.example", size=5))
+        handover = relay.session(Envelope("a@b.example", size=5))
         try:
             for _ in range(2):
-                await outgoing.recipient(Recipient(parse_mailbox(FOREIGN)))
-            await outgoing.send(Octets(b"Subject: x\r\n\r\n.\r\n"))
+                await handover.recipient(EnvelopeRecipient(parse_mailbox(FOREIGN)))
+            await handover.send(BytesSource(b"Subject: x\r\n\r\n.\r\n"))
             ends["taken"] += 1
-        except RelayRefused as error:
+        except RelayError as error:
             ends["refused"] += 1
-            refusals.add(error.reply)
-        outgoing.finish()
+            refusals.add(f"{error.reply}\r\n".encode())
+        handover.finish()
         await relay.close()
         assert relay.sessions == 0
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Senseless(source), "127.0.0.1", 0)
+        server = await loop.create_server(lambda: Nonsense(source), "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
             for _ in range(5):
                 await asyncio.gather(*(session(port) for _ in range(20)))
-            while Senseless.open:
+            while Nonsense.open:
                 await asyncio.sleep(0.01)
 
     asyncio.run(main())
@@ -112,7 +112,7 @@ def test_senseless_relays(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.integers(-5, 1100), st.text(max_size=600))
 def test_any_refusal_makes_a_proper_reply(code: int, text: str) -> None:
-    made = refusal(code, text).reply
+    made = f"{refusal(code, text).reply}\r\n".encode()
     assert REPLY.match(made)
     if 400 <= code <= 599 and code not in (421, 530, 534, 535, 538):
         assert made.startswith(b"%d %d." % (code, code // 100))

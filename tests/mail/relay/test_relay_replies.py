@@ -8,18 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlisten.mail.relay.remote_replies import Replies, Reply, Senseless, extensions_of
+from fastlisten.mail.relay.remote_replies import (
+    MalformedReplyError,
+    RemoteReplies,
+    RemoteReply,
+    extensions_of,
+)
 
 
-def read(*pieces: bytes) -> list[Reply | str]:
+def read(*pieces: bytes) -> list[RemoteReply | str]:
     """Return the replies in a stream, and how it fails if it does."""
-    replies, found = Replies(), list[Reply | str]()
+    replies, found = RemoteReplies(), list[RemoteReply | str]()
     for piece in pieces:
         replies.add(piece, early=False)
         try:
             while (reply := replies.take()) is not None:
                 found.append(reply)
-        except Senseless as error:
+        except MalformedReplyError as error:
             return [*found, str(error).partition(",")[0]]
     return found
 
@@ -27,14 +32,14 @@ def read(*pieces: bytes) -> list[Reply | str]:
 @pytest.mark.parametrize(
     ("stream", "expected"),
     [
-        (b"250 ok\r\n", [Reply(250, ("ok",))]),
-        (b"250\r\n", [Reply(250, ("",))]),
-        (b"250 \r\n", [Reply(250, ("",))]),
-        (b"250 ok\n", [Reply(250, ("ok",))]),
-        (b"250-a\r\n250-\r\n250 b\r\n", [Reply(250, ("a", "", "b"))]),
-        (b"250-a\r\n250\r\n", [Reply(250, ("a", ""))]),
-        (b"250 a\r\n550 b\r\n", [Reply(250, ("a",)), Reply(550, ("b",))]),
-        (b"250 \xe4\r\n", [Reply(250, ("\udce4",))]),
+        (b"250 ok\r\n", [RemoteReply(250, ("ok",))]),
+        (b"250\r\n", [RemoteReply(250, ("",))]),
+        (b"250 \r\n", [RemoteReply(250, ("",))]),
+        (b"250 ok\n", [RemoteReply(250, ("ok",))]),
+        (b"250-a\r\n250-\r\n250 b\r\n", [RemoteReply(250, ("a", "", "b"))]),
+        (b"250-a\r\n250\r\n", [RemoteReply(250, ("a", ""))]),
+        (b"250 a\r\n550 b\r\n", [RemoteReply(250, ("a",)), RemoteReply(550, ("b",))]),
+        (b"250 \xe4\r\n", [RemoteReply(250, ("\udce4",))]),
         (b"250 a", []),
         (b"250-a\r\n", []),
         (b"550-a\r\n250 b\r\n", ["a reply with two codes"]),
@@ -54,7 +59,7 @@ def read(*pieces: bytes) -> list[Reply | str]:
     ],
     ids=range(23),
 )  # fmt: skip
-def test_replies(stream: bytes, expected: list[Reply | str]) -> None:
+def test_replies(stream: bytes, expected: list[RemoteReply | str]) -> None:
     assert read(stream) == expected
     assert read(*(stream[index : index + 1] for index in range(len(stream)))) == expected
 
@@ -72,7 +77,7 @@ def test_the_cut_does_not_matter(stream: bytes, cuts: list[int]) -> None:
 
 
 def test_what_came_early_is_marked_until_it_is_taken() -> None:
-    replies = Replies()
+    replies = RemoteReplies()
     replies.add(b"25", early=True)
     replies.add(b"0 a\r\n250 b\r\n", early=False)
     first, second = replies.take(), replies.take()
@@ -87,6 +92,6 @@ def test_what_came_early_is_marked_until_it_is_taken() -> None:
 
 
 def test_extensions() -> None:
-    reply = Reply(250, ("relay", "size 100", "AUTH=LOGIN", "auth PLAIN", "8bitmime", "X "))
+    reply = RemoteReply(250, ("relay", "size 100", "AUTH=LOGIN", "auth PLAIN", "8bitmime", "X "))
     offered = {"SIZE": "100", "AUTH": "LOGIN PLAIN", "8BITMIME": "", "X": ""}
     assert extensions_of(reply) == offered

@@ -15,7 +15,7 @@ import pytest
 from support.scripted_relay import LOOPS
 
 from fastlisten.loop.deadline import Patience
-from fastlisten.mail.relay.client import Client
+from fastlisten.mail.relay.client import SmtpClient
 
 END = b"\r\n.\r\n"
 #: More than all buffers on the way can hold (tcp_wmem and tcp_rmem).
@@ -71,7 +71,7 @@ async def message() -> AsyncIterator[bytes]:
     yield END
 
 
-def late(client: Client, relay: Slow, times: int, taking: bool) -> list[int]:
+def late(client: SmtpClient, relay: Slow, times: int, taking: bool) -> list[int]:
     """Have the client find its time up so often while it waits for room; return what was left."""
     event, seen = client._event, list[int]()
 
@@ -96,7 +96,7 @@ def late(client: Client, relay: Slow, times: int, taking: bool) -> list[int]:
 @pytest.mark.parametrize("taking", [True, False])
 def test_room(loop: str, taking: bool) -> None:
     async def main() -> None:
-        client = Client(20.0)
+        client = SmtpClient(20.0)
         await client.connect("127.0.0.1", relay.listening.getsockname()[1], None, "me.example")
         seen = late(client, relay, 3, taking)
         try:

@@ -24,7 +24,7 @@ from support.scripted_relay import LOOPS, Action, Do, Script, scripted
 from support.tls_certificates import HOST, certificates, client_context
 
 from fastlisten.loop.deadline import finish_within
-from fastlisten.mail.relay.client import Client
+from fastlisten.mail.relay.client import SmtpClient
 
 #: How long the relay may take where the loop is blocked, in seconds, and elsewhere.
 SHORT, LONG = 0.3, 20.0
@@ -80,14 +80,14 @@ class Stall:
         return Step([action])
 
 
-def unacknowledged(client: Client) -> int:
+def unacknowledged(client: SmtpClient) -> int:
     """Return how many octets the relay's host has not acknowledged."""
     found = fcntl.ioctl(client._socket.fileno(), termios.TIOCOUTQ, bytes(4))
     return int(struct.unpack("i", found)[0])
 
 
-async def connected(relay: Script) -> Client:
-    client = Client(LONG)
+async def connected(relay: Script) -> SmtpClient:
+    client = SmtpClient(LONG)
     await client.connect("127.0.0.1", relay.port, None, "me.example")
     return client
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.scripted_relay import LOOPS, Action, Do, Script, hand_over, scripted
 
-from fastlisten.mail.relay.client import Client, Gone
+from fastlisten.mail.relay.client import RemoteClosedError, SmtpClient
 from fastlisten.runtime.tls.contexts import ContextSettings
 from fastlisten.runtime.tls.self_signed import generate
 
@@ -148,17 +148,17 @@ def test_a_write_to_a_closed_connection_is_an_error_of_one_kind(loop: str) -> No
     """Also where the transport has been closed behind our back, and does not say so."""
 
     async def main(port: int) -> None:
-        client = Client(10.0)
+        client = SmtpClient(10.0)
         await client.connect("127.0.0.1", port, None, "me.example")
         transport = client.transport
         assert transport is not None
         client.abort()
         while client.transport is not None:
             await asyncio.sleep(0.001)
-        with pytest.raises(Gone):
+        with pytest.raises(RemoteClosedError):
             client.write(b"x")
         client.transport = Hidden(transport)  # type: ignore[assignment]
-        with pytest.raises(Gone) if loop == "uvloop" else Nothing():
+        with pytest.raises(RemoteClosedError) if loop == "uvloop" else Nothing():
             client.write(b"x")
         client.transport = None
 

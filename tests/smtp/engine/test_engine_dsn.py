@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.smtp_driven import Driven
 from support.smtp_harness import HELLO, MAIL, codes
 
-from fastlisten.handlers.smtp.engine.parameters import decode_xtext
+from fastlisten.mail.xtext import decode_xtext
 
 OFFERED: dict[str, Any] = {"mechanisms": ("PLAIN",), "auth_in_clear": True}
 

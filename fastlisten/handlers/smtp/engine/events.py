@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastlisten.mail.address import Mailbox
+from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
 
 __all__ = [
     "Auth",
@@ -28,50 +28,27 @@ __all__ = [
 
 
 @dataclass(slots=True)
-class Recipient:
+class Recipient(EnvelopeRecipient):
     """RCPT TO, well-formed and in order. To be answered; kept in its transaction if accepted.
 
     Attributes:
-        mailbox: the address.
-        notify: the value of NOTIFY (RFC 3461 4.1) in upper case: ``NEVER``, or some of SUCCESS,
-            FAILURE and DELAY with commas between them; empty if nothing was said.
-        orcpt: the value of ORCPT (RFC 3461 4.2) as given, empty if nothing was said.
         words: all parameters as the client wrote them.
     """
 
-    mailbox: Mailbox
-    notify: str = ""
-    orcpt: str = ""
     words: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
-class Transaction:
+class Transaction(Envelope):
     """One mail transaction, from an accepted MAIL to the reply to its data.
 
     Attributes:
-        sender: the reverse path, empty for ``<>``.
-        size: what the client declared by SIZE, in octets, 0 if nothing.
-        body: ``7BIT``, ``8BITMIME`` or ``BINARYMIME`` as declared by BODY, empty if nothing.
-        smtputf8: the client asked for SMTPUTF8 (RFC 6531).
-        ret: ``FULL`` or ``HDRS`` as said by RET (RFC 3461 4.3), empty if nothing was said.
-        envid: the value of ENVID (RFC 3461 4.4), xtext as given, empty if nothing was said.
-        auth: the value of AUTH (RFC 4954 5), xtext as given but for the angle brackets that some
-            clients put around an address, empty if nothing was said. What a client without the
-            right to speak for others says here is not to be believed.
         words: all parameters of MAIL as the client wrote them.
-        recipients: the accepted ones in order, duplicates included.
+        recipients: the accepted ones.
     """
 
-    sender: str
-    size: int = 0
-    body: str = ""
-    smtputf8: bool = False
-    ret: str = ""
-    envid: str = ""
-    auth: str = ""
-    words: tuple[str, ...] = ()
     recipients: list[Recipient] = field(default_factory=list)
+    words: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

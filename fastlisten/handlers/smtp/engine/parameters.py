@@ -22,8 +22,9 @@ from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.mail.address import AddressError, parse_mailbox
+from fastlisten.mail.xtext import decode_xtext
 
-__all__ = ["apply_mail_parameters", "apply_recipient_parameters", "decode_xtext"]
+__all__ = ["apply_mail_parameters", "apply_recipient_parameters"]
 
 #: RFC 3461 4.4 and 4.2: the most characters of the values of ENVID and ORCPT.
 MAX_ENVID = 100
@@ -48,8 +49,6 @@ _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+\Z")
 _UTF8_XTEXT = re.compile(
     r"(?:[!-*,-<>-\[\]-~\u0080-\U0010ffff]|\+[0-7][0-9A-F]|\\x\{[1-9A-F][0-9A-F]{1,5}\})+\Z"
 )
-_ENCODED = re.compile(r"\+([0-9A-F]{2})")
-_UTF8_ENCODED = re.compile(r"\+([0-9A-F]{2})|\\x\{([0-9A-F]{2,6})\}")
 
 #: The address types of ORCPT are atoms (RFC 3461 4.2); the IANA registry's are short.
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~-]{1,32}\Z")
@@ -88,24 +87,6 @@ def _not_here(word: str, command: str) -> Refused:
     if match is None:
         return Refused(501, "5.5.4", "Bad parameter syntax")
     return Refused(555, "5.5.4", f"Unsupported {command} parameter: {match[1].upper()}")
-
-
-def _decode_match(match: re.Match[str]) -> str:
-    code = int(match[match.lastindex or 0], 16)
-    # A tab is white space. What is no character of Unicode becomes one that is not printable.
-    return " " if code == 9 else chr(code) if code <= 0x10FFFF else "\0"
-
-
-def decode_xtext(text: str, international: bool = False) -> str | None:
-    """Return what an xtext means, or None if that is not printable.
-
-    Args:
-        text: with two hexadecimal digits after each "+".
-        international: it may have the forms of RFC 6533 3 (in ORCPT of type utf-8, in AUTH).
-    """
-    pattern = _UTF8_ENCODED if international else _ENCODED
-    decoded = pattern.sub(_decode_match, text)
-    return decoded if decoded.isprintable() else None
 
 
 # --- MAIL -----------------------------------------------------------------------------------------
