@@ -24,7 +24,7 @@ import pytest
 from fastlisten.handlers import smtp
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import message_delivery as smtp_messages
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Content, Mail, Recipient
 from fastlisten.mail.delivery.post_office import PostOffice
 
@@ -58,7 +58,7 @@ PIECE = (b"x" * 70 + b"\r\n") * 910  # 64 KiB, as sockets give it
 
 def converse(pieces: tuple[bytes, ...]) -> int:
     """Run a session of the engine alone; return the octets of its replies."""
-    engine, said = Engine(LIMITS), 0
+    engine, said = SmtpEngine(LIMITS), 0
     for piece in pieces:
         engine.receive(piece)
         while (event := engine.next_event()) is not None:
@@ -71,7 +71,7 @@ def converse(pieces: tuple[bytes, ...]) -> int:
 
 def swallow() -> int:
     """Read 16 MiB of a message."""
-    engine = Engine(LIMITS)
+    engine = SmtpEngine(LIMITS)
     for piece in (HELLO, *ENVELOPE):
         engine.receive(piece)
         while engine.next_event() is not None:

@@ -17,7 +17,7 @@ from benchmarks.candidates.serve import run_until_told, until_told
 from fastlisten import new_event_loop, testing
 from fastlisten.cli.logging_setup import set_up_logging
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Content, Goodbye, Mail, Recipient
 
 #: Enough for any load; what is above it would be refused and counted as an error.
@@ -35,7 +35,7 @@ class SinkConnection(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(self, limits: Limits) -> None:
-        self._engine = Engine(limits)
+        self._engine = SmtpEngine(limits)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""

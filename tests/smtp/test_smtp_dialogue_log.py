@@ -20,7 +20,7 @@ from support.smtp_harness import HELLO, MAIL, RCPT, Served, read_all, read_until
 from fastlisten import testing
 from fastlisten.config import loads
 from fastlisten.handlers.smtp import Controller, SmtpHandler
-from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 
 NAME, PASSWORD = "alice@example.org", "correct horse"
 SECRETS = (
@@ -87,7 +87,7 @@ def test_nobody_pays_who_has_not_asked(tmp_path: Path, caplog: pytest.LogCapture
     with serve(tmp_path) as served, served.connect() as client:
         client.sendall(HELLO)
         read_until(client, b"250 HELP\r\n")
-        assert type(served.protocol().engine) is Engine
+        assert type(served.protocol().engine) is SmtpEngine
     assert said(caplog) == []
 
 

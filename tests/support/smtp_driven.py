@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import (
     Auth,
     Command,
@@ -54,7 +54,7 @@ class Driven:
     """
 
     def __init__(self, encrypted: bool = False, **limits: Any) -> None:
-        self.engine = Engine(Limits(HOSTNAME, **limits), encrypted)
+        self.engine = SmtpEngine(Limits(HOSTNAME, **limits), encrypted)
         self.lmtp = limits.get("protocol") == "lmtp"
         self.events: list[tuple[Any, ...]] = []
         self.parameters: list[tuple[Any, ...]] = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.engine.verbs import HTTP_VERBS, verb_shown
@@ -64,7 +64,7 @@ def foreign_transcript(peer: object) -> Transcript | None:
     return tell
 
 
-class DialogueEngine(Engine):
+class DialogueEngine(SmtpEngine):
     """An engine that tells what is said.
 
     Attributes:
@@ -119,7 +119,7 @@ class DialogueEngine(Engine):
         return piece
 
     def replies(self) -> bytes:
-        """Take what is to be written; as in `Engine`."""
+        """Take what is to be written; as in `SmtpEngine`."""
         words = super().replies()
         self.show(words)
         return words

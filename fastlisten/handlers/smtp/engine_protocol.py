@@ -23,7 +23,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, cast
 
-from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Event, Flush, Goodbye, StartTls
 from fastlisten.handlers.smtp.engine.replies import NO_TLS_NOW
 from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
@@ -64,7 +64,7 @@ class EngineProtocol(asyncio.Protocol):
         "engine",
     )
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: SmtpEngine) -> None:
         self.engine = engine
         self._transport: asyncio.Transport | None = None
         self._reading = True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
 from fastlisten.handlers.smtp.engine.counts import Counts
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.pregreet import PregreetDelay
 from fastlisten.handlers.smtp.sasl import MECHANISMS
@@ -259,8 +259,10 @@ class SmtpHandler(Handler):
             raise RuntimeError("the handler has not been started")
         return self._office
 
-    def received(self, info: ConnectionInfo, engine: Engine, name: str, cipher: str = "") -> bytes:
-        """Return the Received field of a message; as `Trace.received`."""
+    def received(
+        self, info: ConnectionInfo, engine: SmtpEngine, name: str, cipher: str = ""
+    ) -> bytes:
+        """Return the Received field of a message; as `TraceFields.received`."""
         return self._trace_fields.received(info, engine, name, cipher)
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp.engine.counts import Counts
-from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.mail.delivery.post_office import PostOffice
@@ -44,5 +44,7 @@ class MailServices(Protocol):
     def office(self) -> PostOffice:
         """Where local mail is delivered."""
 
-    def received(self, info: ConnectionInfo, engine: Engine, name: str, cipher: str = "") -> bytes:
+    def received(
+        self, info: ConnectionInfo, engine: SmtpEngine, name: str, cipher: str = ""
+    ) -> bytes:
         """Return the Received field of a message, as `TraceFields.received`."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
-from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Content, Transaction
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
@@ -82,7 +82,7 @@ class MessageDelivery(EngineProtocol):
     )
 
     def __init__(self, handler: MailServices, info: ConnectionInfo) -> None:
-        kind = DialogueEngine if handler.logs_dialogue else Engine
+        kind = DialogueEngine if handler.logs_dialogue else SmtpEngine
         super().__init__(kind(handler.limits, info.tls))
         self._handler = handler
         self._info = info

@@ -12,7 +12,7 @@ import email.utils
 import time
 
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 
 __all__ = ["TraceFields", "return_path"]
 
@@ -41,7 +41,9 @@ class TraceFields:
         self._kind = "LMTP" if protocol == "lmtp" else ""
         self._date = (0, "")
 
-    def received(self, info: ConnectionInfo, engine: Engine, name: str, cipher: str = "") -> bytes:
+    def received(
+        self, info: ConnectionInfo, engine: SmtpEngine, name: str, cipher: str = ""
+    ) -> bytes:
         """Return the Received field of the transaction in progress.
 
         Args:

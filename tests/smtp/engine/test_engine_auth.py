@@ -8,7 +8,7 @@ import pytest
 from support.smtp_driven import NAME, PASSWORD, WRONG, Driven
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Auth, Goodbye, Response
 from fastlisten.handlers.smtp.engine.framing import AUTH_LINE_LIMIT
 from fastlisten.handlers.smtp.engine.refusal import Refused
@@ -146,7 +146,7 @@ def test_what_is_said_in_a_dialogue() -> None:
 
 
 def test_an_initial_response_without_octets_is_not_none() -> None:
-    engine = Engine(Limits("x", mechanisms=("EXTERNAL",)), encrypted=True)
+    engine = SmtpEngine(Limits("x", mechanisms=("EXTERNAL",)), encrypted=True)
     engine.receive(HELLO + b"AUTH EXTERNAL =\r\nAUTH EXTERNAL\r\n")
     event = engine.next_event()
     assert isinstance(event, Auth)
@@ -165,7 +165,7 @@ def test_passwords_are_not_shown() -> None:
 
 
 def test_nothing_is_executed_while_a_step_is_being_judged() -> None:
-    engine = Engine(Limits("x", mechanisms=MECHANISMS), encrypted=True)
+    engine = SmtpEngine(Limits("x", mechanisms=MECHANISMS), encrypted=True)
     engine.receive(HELLO + PLAIN + MAIL)
     assert isinstance(engine.next_event(), Auth)
     assert engine.waiting
@@ -178,7 +178,7 @@ def test_nothing_is_executed_while_a_step_is_being_judged() -> None:
 
 
 def test_answering_a_step_with_421_hangs_up() -> None:
-    engine = Engine(Limits("x", mechanisms=MECHANISMS), encrypted=True)
+    engine = SmtpEngine(Limits("x", mechanisms=MECHANISMS), encrypted=True)
     engine.receive(HELLO + b"AUTH PLAIN\r\n")
     engine.next_event()
     engine.challenge(b"")
@@ -190,7 +190,7 @@ def test_answering_a_step_with_421_hangs_up() -> None:
 
 
 def test_a_challenge_without_a_dialogue_is_a_fault_of_the_caller() -> None:
-    engine = Engine(Limits("x"))
+    engine = SmtpEngine(Limits("x"))
     with pytest.raises(RuntimeError):
         engine.challenge(b"")
     engine.receive(ENVELOPE)
@@ -283,7 +283,7 @@ def test_who_cancels_for_ever_is_hung_up_on() -> None:
 
 
 def test_challenges_without_end_are_written_now_and_then() -> None:
-    engine = Engine(Limits("x", mechanisms=("X",)), encrypted=True)
+    engine = SmtpEngine(Limits("x", mechanisms=("X",)), encrypted=True)
     engine.receive(HELLO + b"AUTH X\r\n" + b"QQ==\r\n" * 1000)
     asked, most = 0, 0
     while (event := engine.next_event()) is not None:

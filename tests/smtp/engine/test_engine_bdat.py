@@ -6,7 +6,7 @@ import pytest
 from support.smtp_driven import Driven, chunk, message
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Content
 
 BINARY = HELLO + b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n" + RCPT
@@ -63,7 +63,7 @@ def test_each_chunk_is_answered_when_it_has_come() -> None:
 
 
 def test_nothing_of_a_chunk_is_held_back() -> None:
-    engine = Engine(Limits("x"))
+    engine = SmtpEngine(Limits("x"))
     engine.receive(ENVELOPE)
     while engine.next_event() is not None:
         engine.accept()
@@ -306,7 +306,7 @@ def test_the_size_counts_its_octets_not_its_zeros() -> None:
 
 
 def test_chunks_without_octets_do_nothing_for_long() -> None:
-    engine = Engine(Limits("x"))
+    engine = SmtpEngine(Limits("x"))
     engine.receive(ENVELOPE)
     while engine.next_event() is not None:
         engine.accept()

@@ -6,7 +6,7 @@ import pytest
 from support.smtp_driven import NOBODY, Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Flush, Goodbye, Mail, Recipient
 from fastlisten.handlers.smtp.engine.replies import reply
 
@@ -292,7 +292,7 @@ def test_nothing_is_executed_after_quit() -> None:
 
 
 def test_nothing_is_executed_while_an_answer_is_awaited() -> None:
-    engine = Engine(Limits(HOSTNAME))
+    engine = SmtpEngine(Limits(HOSTNAME))
     engine.receive(ENVELOPE)
     assert isinstance(engine.next_event(), Mail)
     assert codes(engine.replies()) == [250]
@@ -309,7 +309,7 @@ def test_nothing_is_executed_while_an_answer_is_awaited() -> None:
 
 
 def test_a_message_that_is_rejected_ends_its_transaction() -> None:
-    engine = Engine(Limits(HOSTNAME))
+    engine = SmtpEngine(Limits(HOSTNAME))
     engine.receive(ENVELOPE + b"DATA\r\nx\r\n.\r\n" + MAIL)
     for _ in range(2):
         engine.next_event()
@@ -322,7 +322,7 @@ def test_a_message_that_is_rejected_ends_its_transaction() -> None:
 
 
 def test_answering_421_hangs_up() -> None:
-    engine = Engine(Limits(HOSTNAME))
+    engine = SmtpEngine(Limits(HOSTNAME))
     engine.receive(ENVELOPE)
     engine.next_event()
     engine.reject(reply(421, "4.3.2", "Going"))
@@ -332,7 +332,7 @@ def test_answering_421_hangs_up() -> None:
 
 
 def test_an_answer_without_a_question_is_a_fault_of_the_caller() -> None:
-    engine = Engine(Limits(HOSTNAME))
+    engine = SmtpEngine(Limits(HOSTNAME))
     with pytest.raises(RuntimeError):
         engine.accept()
     with pytest.raises(RuntimeError):
@@ -340,7 +340,7 @@ def test_an_answer_without_a_question_is_a_fault_of_the_caller() -> None:
 
 
 def test_replies_are_to_be_written_now_and_then() -> None:
-    engine = Engine(Limits(HOSTNAME))
+    engine = SmtpEngine(Limits(HOSTNAME))
     engine.receive(b"HELP\r\n" * 1000)
     said, flushes = b"", 0
     while (event := engine.next_event()) is not None:

@@ -8,7 +8,7 @@ import pytest
 from support.smtp_driven import LATER, Driven
 from support.smtp_harness import HOSTNAME, MAIL, RCPT, codes
 
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Content, Goodbye, Mail, Recipient
 from fastlisten.handlers.smtp.engine.replies import OK, reply
 
@@ -35,7 +35,7 @@ def lmtp(**limits: Any) -> Driven:
     return driven
 
 
-def to_the_end(engine: Engine) -> None:
+def to_the_end(engine: SmtpEngine) -> None:
     """Accept whatever comes before the end of a message."""
     while not isinstance(event := engine.next_event(), Content) or not event.final:
         assert event is not None
@@ -43,9 +43,9 @@ def to_the_end(engine: Engine) -> None:
             engine.accept()
 
 
-def waiting(stream: bytes) -> Engine:
+def waiting(stream: bytes) -> SmtpEngine:
     """Return an engine in which a final Content waits."""
-    engine = Engine(Limits(HOSTNAME, protocol="lmtp", max_errors=2))
+    engine = SmtpEngine(Limits(HOSTNAME, protocol="lmtp", max_errors=2))
     engine.receive(LHLO + stream)
     to_the_end(engine)
     engine.replies()
@@ -210,7 +210,7 @@ def test_a_wrong_number_of_answers_is_a_fault_of_the_caller(count: int) -> None:
 
 
 def test_in_smtp_a_message_has_one_answer() -> None:
-    engine = Engine(Limits(HOSTNAME))
+    engine = SmtpEngine(Limits(HOSTNAME))
     engine.receive(b"EHLO x\r\n" + MAIL + RCPT * 3 + ENDS["data"])
     to_the_end(engine)
     engine.replies()

@@ -6,7 +6,7 @@ import pytest
 from support.smtp_driven import Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Command, Goodbye
 from fastlisten.handlers.smtp.engine.replies import NOT_VERIFIED, OK, TELLABLE, reply
 
@@ -24,9 +24,9 @@ ALL = {
 FIRST = "client.example.com"
 
 
-def asked(verb: str, before: bytes = b"", **limits: object) -> tuple[Engine, Command]:
+def asked(verb: str, before: bytes = b"", **limits: object) -> tuple[SmtpEngine, Command]:
     """Return an engine in which a command waits, and the command."""
-    engine = Engine(Limits(HOSTNAME, told=frozenset({verb}), **limits))  # type: ignore[arg-type]
+    engine = SmtpEngine(Limits(HOSTNAME, told=frozenset({verb}), **limits))  # type: ignore[arg-type]
     engine.receive(before + ALL[verb])
     while not isinstance(event := engine.next_event(), Command) or event.argument == FIRST:
         engine.accept()
@@ -157,7 +157,7 @@ def test_of_other_verbs_nobody_can_be_told(verb: str) -> None:
 def test_many_of_them_are_written_now_and_then() -> None:
     driven = Driven(told=TELLABLE)
     assert codes(driven.feed(b"NOOP\r\n" * 1000)) == [250] * 1000
-    engine = Engine(Limits(HOSTNAME, told=TELLABLE))
+    engine = SmtpEngine(Limits(HOSTNAME, told=TELLABLE))
     engine.receive(b"HELP\r\n" * 1000)
     most = 0
     while (event := engine.next_event()) is not None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.smtp_driven import NAME, PASSWORD, Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes, cut
 
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Auth, Content, Event, Goodbye, Response, StartTls
 from fastlisten.handlers.smtp.engine.framing import AUTH_LINE_LIMIT
 from fastlisten.handlers.smtp.engine.replies import OK, TELLABLE, reply
@@ -182,7 +182,7 @@ ANSWERS = [
 ]
 
 
-def answer(engine: Engine, event: Event, word: bytes, way: int, lmtp: bool) -> None:
+def answer(engine: SmtpEngine, event: Event, word: bytes, way: int, lmtp: bool) -> None:
     """Answer an event in one of the ways that there are."""
     if isinstance(event, Auth | Response) and way:
         engine.challenge(word)
@@ -205,7 +205,7 @@ def answer(engine: Engine, event: Event, word: bytes, way: int, lmtp: bool) -> N
 def test_any_answers_are_possible_at_any_time(
     stream: bytes, kind: dict[str, Any], encrypted: bool, answers: list[tuple[bytes, int]]
 ) -> None:
-    engine = Engine(Limits(HOSTNAME, starttls=True, **kind, **FIXED), encrypted)
+    engine = SmtpEngine(Limits(HOSTNAME, starttls=True, **kind, **FIXED), encrypted)
     turns = itertools.cycle(answers)
     said, last = b"", None
     for piece in cut(stream, 300):

@@ -8,7 +8,7 @@ import pytest
 from support.smtp_driven import Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
-from fastlisten.handlers.smtp.engine.engine import Engine, Limits
+from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Goodbye, Mail, StartTls
 from fastlisten.handlers.smtp.engine.replies import NO_TLS_NOW
 
@@ -18,9 +18,9 @@ TOO_EARLY = (
 )
 
 
-def asked(before: bytes = HELLO) -> Engine:
+def asked(before: bytes = HELLO) -> SmtpEngine:
     """Return an engine whose client has asked for TLS and waits for the answer."""
-    engine = Engine(Limits(HOSTNAME, starttls=True))
+    engine = SmtpEngine(Limits(HOSTNAME, starttls=True))
     engine.receive(before + STARTTLS)
     while not isinstance(event := engine.next_event(), StartTls):
         assert event is not None
@@ -198,7 +198,7 @@ def test_nothing_is_kept_and_nothing_is_said_after_the_go_ahead() -> None:
 
 
 def test_a_handshake_that_nobody_asked_for_is_a_fault_of_the_caller() -> None:
-    engine = Engine(Limits(HOSTNAME, starttls=True))
+    engine = SmtpEngine(Limits(HOSTNAME, starttls=True))
     with pytest.raises(RuntimeError):
         engine.tls_started()
     engine = asked()

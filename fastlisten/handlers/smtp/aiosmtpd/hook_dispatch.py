@@ -25,7 +25,7 @@ from fastlisten.handlers.smtp.aiosmtpd.hook_replies import error_reply, reply_of
 from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, Envelope
-from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Auth, Command, Content, Event, Mail, Recipient
 
 __all__ = ["HookDispatcher"]
@@ -72,7 +72,7 @@ class HookedConnection(Protocol):
         held: what hooks have pushed during an AUTH dialogue; None outside of one.
     """
 
-    engine: Engine
+    engine: SmtpEngine
     server: HookServer
     held: bytes | None
 

@@ -26,7 +26,7 @@ from fastlisten.handlers.smtp.dialogue_log import (
     transcript,
 )
 from fastlisten.handlers.smtp.engine.counts import Counts
-from fastlisten.handlers.smtp.engine.engine import Engine
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import TELLABLE, Limits
 from fastlisten.handlers.smtp.session_log import SessionLog
 
@@ -158,12 +158,12 @@ class ServedHandler:
         return transcript(self.session_log.listener, host, port, session)
 
     @property
-    def engine_kind(self) -> type[Engine]:
+    def engine_kind(self) -> type[SmtpEngine]:
         """The engine that a connection needs."""
         wanted = self._logs_dialogue
         if wanted is None:
             wanted = foreign_transcript(None) is not None
-        return DialogueEngine if wanted else Engine
+        return DialogueEngine if wanted else SmtpEngine
 
     def steps(self, loop: asyncio.AbstractEventLoop) -> Steps:
         """Return what runs hooks on the loop that serves."""

@@ -65,7 +65,7 @@ from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.engine.session import RESET, State
 
-__all__ = ["Engine", "Limits"]
+__all__ = ["Limits", "SmtpEngine"]
 
 #: Replies that gather before they are to be written: bounds the memory that a client's endless
 #: pipeline of the cheapest commands takes (the longest reply, to HELP, has about 250 octets).
@@ -88,7 +88,7 @@ _CLOSED = State.CLOSED
 _receive = Answers.receive  # what super() looks up, at each piece of input
 
 
-class Engine(Answers):
+class SmtpEngine(Answers):
     """One connection's SMTP session, from the server's side, after the greeting."""
 
     __slots__ = ()
