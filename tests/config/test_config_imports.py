@@ -1,31 +1,106 @@
-"""What the configuration may import: neither native modules nor a loop."""
+"""What is imported by whom: a configuration needs neither an event loop nor a native module.
+
+Rules of this file: each statement runs in an interpreter of its own, which then says what it has
+loaded. What each module may import is tests/project/test_architecture.py's subject; here is what
+comes of it.
+"""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import fastlisten
+from fastlisten import handlers
 
-# The package's own __init__ is left out: it imports everything, because it is the public face.
-SCRIPT = """
-import sys, types
-package = types.ModuleType("fastlisten")
-package.__path__ = [sys.argv[1]]
-sys.modules["fastlisten"] = package
-import fastlisten.config, fastlisten.cli.check, fastlisten.cli.show
-fastlisten.config.default_config().unavailable()
-loops = {"asyncio", "uvloop"} & set(sys.modules)
-native = {name for name in sys.modules if name.startswith("fastlisten._")}
-print(sorted(loops | native))
-"""
+#: Loading one of these means that a program which only reads a file has paid for a server.
+LOOPS = frozenset({"asyncio", "concurrent.futures", "uvloop"})
+
+#: What extras bring; a configuration that does not use them is read without them.
+EXTRAS = frozenset({"argon2", "cryptography", "h11", "prometheus_client", "starlette", "uvicorn"})
+
+PACKAGE = Path(fastlisten.__file__).parent
+
+#: The packages of protocols; only their settings are needed to read a configuration.
+PROTOCOLS = sorted(
+    path.parent.name for path in Path(handlers.__file__).parent.glob("*/__init__.py")
+)
 
 
-def test_the_configuration_needs_neither_loop_nor_native_modules() -> None:
-    root = str(Path(fastlisten.__file__).parent)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, root], capture_output=True, text=True, check=False
-    )
+def loaded(statements: str, *arguments: str) -> set[str]:
+    """Return the modules that an interpreter has loaded after it has run some statements."""
+    script = f"import json, sys\n{statements}\nprint(json.dumps(sorted(sys.modules)))"
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert done.stdout == "[]\n"
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def heavy(modules: set[str]) -> set[str]:
+    """Return those of some modules that a program which serves nothing should not load."""
+    native = {name for name in modules if name.startswith("fastlisten._") and "__" not in name}
+    return (modules & (LOOPS | EXTRAS)) | native
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "import fastlisten",
+        "import fastlisten.config",
+        "import fastlisten.config; fastlisten.config.default_config().unavailable()",
+        "import fastlisten.cli.check, fastlisten.cli.show",
+        "from fastlisten import ConfigurationError, Problem, StartError",
+        *(f"import fastlisten.handlers.{name}.settings" for name in PROTOCOLS),
+    ],
+)
+def test_neither_loop_nor_native_modules(statements: str) -> None:
+    assert heavy(loaded(statements)) == set()
+
+
+@pytest.mark.parametrize("mode", [[], ["--json"], ["--toml"]], ids=" ".join)
+def test_show_needs_neither_loop_nor_native_modules(tmp_path: Path, mode: list[str]) -> None:
+    path = tmp_path / "mail.toml"
+    binds = {"smtp": "127.0.0.1:25", "lmtp": "127.0.0.1:24", "http": "127.0.0.1:80"}
+    path.write_text(
+        "".join(
+            f"[server.listener.{name}]\nprotocol = '{name}'\nbind = '{bind}'\n"
+            for name, bind in binds.items()
+        )
+    )
+    modules = loaded(
+        "from fastlisten.cli.main import main\nassert main(sys.argv[1:]) == 0",
+        "show",
+        *mode,
+        str(path),
+    )
+    assert heavy(modules) == set()
+
+
+def test_the_test_would_see_them() -> None:
+    modules = loaded("from fastlisten import create_server")
+    assert heavy(modules) >= {"asyncio", "fastlisten._core"}
+
+
+@pytest.mark.parametrize(
+    "package", ["fastlisten", *(f"fastlisten.handlers.{p}" for p in PROTOCOLS)]
+)
+def test_public_names_are_imported_when_they_are_asked_for(package: str) -> None:
+    """The package alone loads nothing but itself, and each of its names loads its module."""
+    own = {name for name in loaded(f"import {package}") if name.startswith("fastlisten")}
+    parts = package.split(".")
+    assert own == {".".join(parts[: i + 1]) for i in range(len(parts))}
+    names = loaded(
+        f"import {package} as package\n"
+        "assert package.__all__\n"
+        "for name in package.__all__:\n"
+        "    value = getattr(package, name)\n"
+        "    assert value.__module__.startswith('fastlisten.'), value\n"
+        "    assert value.__name__ == name\n"
+        "    assert name in dir(package)\n"
+        "assert not hasattr(package, 'nothing_of_this_name')\n"
+    )
+    assert any(name.startswith(package + ".") for name in names)

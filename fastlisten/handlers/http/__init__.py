@@ -21,4 +21,10 @@ __all__ = ["HttpHandler"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.handler"), name)
+    value = getattr(importlib.import_module(f"{__name__}.handler"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
