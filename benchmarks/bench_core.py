@@ -66,19 +66,19 @@ def test_no_options_by_batch(benchmark: Any, listening: socket.socket) -> None:
     measure(benchmark, lambda: batch.apply(fd))
 
 
-def places(generations: int, limit: int) -> Places:
+def places(members: int, limit: int) -> Places:
     """Return the places of one listener, seen by the first of so many processes."""
-    arena = Arena(1, generations)
+    arena = Arena(1, members)
     found = arena.places(0, arena.join())
     found.limit = limit
     return found
 
 
 @pytest.mark.benchmark(group="a place")
-@pytest.mark.parametrize("generations", [1, 16, 64, 256])
-def test_place_taken_and_given(benchmark: Any, generations: int) -> None:
+@pytest.mark.parametrize("members", [1, 16, 64, 256])
+def test_place_taken_and_given(benchmark: Any, members: int) -> None:
     """Measure both calls together; the sum is over one counter per process."""
-    found = places(generations, 8192)
+    found = places(members, 8192)
 
     def take_and_give() -> None:
         found.take()
@@ -89,10 +89,10 @@ def test_place_taken_and_given(benchmark: Any, generations: int) -> None:
 
 
 @pytest.mark.benchmark(group="a place")
-@pytest.mark.parametrize("generations", [1, 16, 64, 256])
-def test_place_refused(benchmark: Any, generations: int) -> None:
+@pytest.mark.parametrize("members", [1, 16, 64, 256])
+def test_place_refused(benchmark: Any, members: int) -> None:
     """Measure a take at the limit, with nobody racing."""
-    found = places(generations, 1)
+    found = places(members, 1)
     assert found.take()
     measure(benchmark, found.take)
     assert found.count == 1

@@ -1,7 +1,14 @@
 # The arena: shared memory behind max-connections.
 #
-# Rules of this file: what happens once per process or listener; what happens once per connection
-# is in the .pxd. No import of the package's Python modules, and of the native ones only _system.
+# Rules of this file: what happens once per process or listener; what happens once per connection is
+# in the .pxd. No import of the package's Python modules, and of the native ones only _system.
+#
+#   +------+--------+-- ... --+-----+-- ... --+
+#   | head | member |         | row |         |     a member: a process, a row: a listener
+#   +------+--------+-- ... --+-----+-- ... --+
+#
+# Each row has the listener's limit and one cell per member, which only that member writes. When a
+# process has died, its cells are set to zero, so nothing leaks.
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
@@ -17,66 +24,61 @@ from fastlisten._system cimport (
 import os
 
 cdef enum:
-    # The arena begins with this and its layout version; a process of another version must not join.
+    # The arena begins with this and the version of its layout, so that a process that expects
+    # another layout does not join.
     ARENA_MAGIC = 0x666C3161  # "fl1a"
     ARENA_VERSION = 1
-    # A cache line: rows start on one, so that two listeners never share.
+    # A cache line. Rows start on one, so that no two listeners share one.
     LINE = 64
 
-# One bit per generation in Row.waiters.
-MAX_GENERATIONS = 256
+# Row.waiters has one bit per member.
+MAX_MEMBERS = 256
 
 
 cdef struct ArenaHead:
     uint32_t magic
     uint32_t version
     uint32_t listeners
-    uint32_t generations
+    uint32_t members
     uint32_t row_size
     uint32_t spare[11]
 
 
-# One per process generation, 64 bytes.
-cdef struct Process:
-    uint32_t pid          # 0: free
-    uint32_t capacity     # connections that the process may hold
-    uint64_t heartbeat    # CLOCK_MONOTONIC milliseconds of its last sign of life
-    uint32_t spare[12]
-
-
-# Without tp_clear: __dealloc__ closes what `wakeups` lists, also when a cycle of garbage ends.
+# Without tp_clear, because __dealloc__ closes what `wakeups` lists, and must find it also when the
+# garbage collector has broken a cycle.
 @cython.no_gc_clear
 cdef class Arena:
-    """Shared memory with the connection counters of all listeners and processes.
+    """Shared memory that counts the connections of all listeners in all processes.
 
-    Lives in a memfd, so that processes that do not descend from its maker can attach to it. Per
-    listener it has a row: the limit and one 32-bit counter per process generation, written only
-    by that process. What a process held is given back by `heal` after its death, whatever
-    instruction it died in.
+    It lives in a memfd, so that processes which do not descend from its maker can attach to it.
+    Each listener has a row: the limit, and one 32-bit cell per member, which only that member
+    writes. A member is a process with an engine, from its start to its end. `heal` gives back what
+    a dead one held, whatever instruction it died in.
 
     Args:
         listeners: number of rows, at least 1.
-        generations: processes (more exactly: engines) that can take part at the same time,
-            1 to 256.
+        members: how many processes (more exactly: engines) can take part at the same time, 1 to
+            256.
 
     Raises:
         ValueError: a number is out of range.
-        OSError: the kernel gave no memory or descriptor.
+        OSError: no memory or no descriptor.
     """
 
     def __cinit__(self):
         self.fd = -1
 
-    def __init__(self, uint32_t listeners, uint32_t generations=1):
+    def __init__(self, uint32_t listeners, uint32_t members=1):
         if listeners < 1:
             raise ValueError("an arena needs at least one listener")
-        if not 1 <= generations <= MAX_GENERATIONS:
-            raise ValueError(f"generations must be 1 to {MAX_GENERATIONS}, not {generations}")
+        if not 1 <= members <= MAX_MEMBERS:
+            raise ValueError(f"members must be 1 to {MAX_MEMBERS}, not {members}")
         cdef int fd
         cdef ArenaHead *head
-        cdef size_t row = self.row_size(generations)
         wakeups = []
-        self.size = LINE + generations * sizeof(Process) + listeners * row
+        self.listeners = listeners
+        self.members = members
+        self.size = LINE + members * sizeof(Member) + listeners * self.row_size()
         fd = memfd_create(b"fastlisten-arena", MFD_CLOEXEC)
         if fd < 0:
             raise_errno("memfd_create")
@@ -88,12 +90,10 @@ cdef class Arena:
         head.magic = ARENA_MAGIC
         head.version = ARENA_VERSION
         head.listeners = listeners
-        head.generations = generations
-        head.row_size = <uint32_t>row
-        self.listeners = listeners
-        self.generations = generations
+        head.members = members
+        head.row_size = <uint32_t>self.row_size()
         try:
-            for _ in range(generations):
+            for _ in range(members):
                 fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
                 if fd < 0:
                     raise_errno("eventfd")
@@ -103,10 +103,10 @@ cdef class Arena:
 
     @staticmethod
     def attach(int fd, wakeups):
-        """Return the arena behind a descriptor received from its maker.
+        """Return the arena behind a descriptor that its maker has passed on.
 
-        Takes over `fd` and the event descriptors `wakeups` (one per generation, in order), unless
-        it raises.
+        Takes over `fd` and the event descriptors `wakeups` (one per member, in order), unless it
+        raises.
 
         Raises:
             ValueError: not an arena, or one of another version.
@@ -123,24 +123,23 @@ cdef class Arena:
             head = <ArenaHead *>self.base
             if head.magic != ARENA_MAGIC or head.version != ARENA_VERSION:
                 raise ValueError("not an arena of this version")
-            # What lies beyond the end of the file would be SIGBUS at the first touch.
-            if not 1 <= head.generations <= MAX_GENERATIONS \
-                    or head.row_size != self.row_size(head.generations) \
-                    or self.size != LINE + head.generations * sizeof(Process) \
-                    + <size_t>head.listeners * head.row_size:
-                raise ValueError("not an arena: its size does not fit its head")
-            if len(wakeups) != head.generations:
-                raise ValueError(f"{head.generations} wake-up descriptors expected")
+            self.listeners = head.listeners
+            self.members = head.members
+            # Touching memory beyond the end of the file would be SIGBUS.
+            if not 1 <= self.members <= MAX_MEMBERS or head.row_size != self.row_size() \
+                    or self.size != LINE + self.members * sizeof(Member) \
+                    + <size_t>self.listeners * head.row_size:
+                raise ValueError("not an arena: its size does not match its head")
+            if len(wakeups) != self.members:
+                raise ValueError(f"{self.members} wake-up descriptors expected")
         except BaseException:
             self.fd = -1
             raise
-        self.listeners = head.listeners
-        self.generations = head.generations
         self.set_wakeups(wakeups)
         return self
 
-    cdef size_t row_size(self, uint32_t generations):
-        return (sizeof(Row) + generations * sizeof(uint32_t) + LINE - 1) // LINE * LINE
+    cdef size_t row_size(self):
+        return (sizeof(Row) + self.members * sizeof(uint32_t) + LINE - 1) // LINE * LINE
 
     cdef int map(self) except -1:
         cdef void *base = mmap(NULL, self.size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
@@ -160,70 +159,68 @@ cdef class Arena:
 
     cdef Row *row_at(self, uint32_t listener):
         cdef ArenaHead *head = <ArenaHead *>self.base
-        return <Row *>(self.base + LINE + self.generations * sizeof(Process)
-                       + listener * head.row_size)
+        return <Row *>(self.base + LINE + self.members * sizeof(Member) + listener * head.row_size)
 
-    cdef void *process_at(self, uint32_t generation):
-        return self.base + LINE + generation * sizeof(Process)
+    cdef Member *member_at(self, uint32_t member):
+        return <Member *>(self.base + LINE) + member
 
-    cdef int require(self, generation) except -1:
-        if not 0 <= generation < self.generations:
-            raise ValueError(f"generation must be 0 to {self.generations - 1}, not {generation}")
+    cdef int require(self, member) except -1:
+        if not 0 <= member < self.members:
+            raise ValueError(f"member must be 0 to {self.members - 1}, not {member}")
         return 0
 
     def join(self):
-        """Take a free generation for an engine of this process and return its number.
+        """Become a member, for one engine of this process; return the member's number.
 
         Raises:
-            RuntimeError: all generations are taken.
+            RuntimeError: the arena has as many members as it can have.
         """
         cdef uint32_t i
-        for i in range(self.generations):
-            if fl_cas32(&(<Process *>self.process_at(i)).pid, 0, <uint32_t>os.getpid()):
+        for i in range(self.members):
+            if fl_cas32(&self.member_at(i).pid, 0, <uint32_t>os.getpid()):
                 return i
-        raise RuntimeError(f"all {self.generations} generations of the arena are taken")
+        raise RuntimeError(f"the arena is full: it has {self.members} members already")
 
-    def heal(self, generation):
-        """Give back all that a generation holds, and free it; return how many places that were.
+    def heal(self, member):
+        """Give back all places that a member holds, free its number, return how many there were.
 
-        Call it only for a process that is gone (after waitpid), or for one's own generation when
-        its engine is closed.
+        Call it only for a process that is gone (after waitpid), or for one's own number when the
+        engine is closed.
         """
-        self.require(generation)
-        cdef uint32_t i, own = generation
+        self.require(member)
+        cdef uint32_t i, own = member
         cdef uint64_t found = 0, one = 1
-        cdef uint32_t held
         cdef Row *row
         for i in range(self.listeners):
             row = self.row_at(i)
             fl_and64(&row.waiters[own // 64], ~(<uint64_t>1 << (own % 64)))
-            held = fl_swap32(<uint32_t *>(row + 1) + own, 0)
-            found += held
-        # All, not only those that say they wait: the dead may have taken note of the waiters, or
-        # given a place back, and not have come to ring.
-        for i in range(self.generations):
+            found += fl_swap32(<uint32_t *>(row + 1) + own, 0)
+        # Wake all members, not only those whose bit says that they wait: the dead one may have
+        # taken the bits, or given a place back, and then died before it woke anybody.
+        for i in range(self.members):
             write(self.wakeup_fds[i], &one, sizeof(one))
-        memset(<char *>self.process_at(own) + 4, 0, sizeof(Process) - 4)
-        fl_store32(&(<Process *>self.process_at(own)).pid, 0)
+        memset(<char *>self.member_at(own) + sizeof(uint32_t), 0,
+               sizeof(Member) - sizeof(uint32_t))
+        fl_store32(&self.member_at(own).pid, 0)
         return found
 
     def pids(self):
-        """Return the process ids that hold a generation, by generation; 0 for a free one."""
-        return tuple(
-            fl_load32(&(<Process *>self.process_at(i)).pid) for i in range(self.generations)
-        )
+        """Return each member's process id, by number; 0 for a number that is free."""
+        return tuple(fl_load32(&self.member_at(i).pid) for i in range(self.members))
 
-    def places(self, listener, generation):
-        """Return the counter of one listener as one generation uses it."""
-        self.require(generation)
+    def places(self, listener, member):
+        """Return the places of one listener, as one member takes them and gives them back."""
+        self.require(member)
         if not 0 <= listener < self.listeners:
             raise ValueError(f"listener must be 0 to {self.listeners - 1}, not {listener}")
         cdef Places places = Places.__new__(Places)
         places.arena = self
         places.listener = listener
-        places.generation = generation
-        places.row = self.row_at(places.listener)
-        places.cells = <uint32_t *>(places.row + 1)
+        places.counter.row = self.row_at(places.listener)
+        places.counter.cells = <uint32_t *>(places.counter.row + 1)
+        places.counter.member = member
+        places.counter.members = self.members
+        places.counter.wakeups = self.wakeup_fds
         return places
 
     def __dealloc__(self):
@@ -240,35 +237,39 @@ cdef class Arena:
 
 
 cdef class Places:
-    """The places of one listener, counted for one generation. Made by `Arena.places`."""
+    """The places of one listener, as one member sees them. Made by `Arena.places`."""
+
+    @property
+    def member(self):
+        """The number of the member that takes and gives back."""
+        return self.counter.member
 
     @property
     def limit(self):
-        """Most places that all generations together may hold; 0 for no limit. Live."""
-        return fl_load32(&self.row.limit)
+        """How many places all members together may hold; 0 for no limit. May be set at any time."""
+        return fl_load32(&self.counter.row.limit)
 
     @limit.setter
     def limit(self, uint32_t value):
-        fl_store32(&self.row.limit, value)
-        waiters_ring(self.row, self.arena.generations, self.arena.wakeup_fds)
+        fl_store32(&self.counter.row.limit, value)
+        wake_waiters(&self.counter)
 
     @property
     def count(self):
-        """Places held at the moment by all generations (others may be racing: a snapshot)."""
-        return places_sum(self.cells, self.arena.generations)
+        """How many places all members hold (a snapshot: others may be taking some right now)."""
+        return places_held(&self.counter)
 
     @property
     def held(self):
-        """Places held by this generation."""
-        return fl_load32(&self.cells[self.generation])
+        """How many places this member holds."""
+        return fl_load32(&self.counter.cells[self.counter.member])
 
     def take(self):
-        """Take one place; False when the limit is reached."""
-        return place_take(self.row, self.cells, self.generation, self.arena.generations)
+        """Take one place; return False when the limit is reached."""
+        return take_place(&self.counter)
 
     def give(self):
-        """Give one place back and wake whoever waits for it."""
-        if fl_load32(&self.cells[self.generation]) == 0:
-            raise ValueError("this generation holds no place")
-        place_give(self.row, self.cells, self.generation, self.arena.generations,
-                   self.arena.wakeup_fds)
+        """Give one place back and wake the members that wait for it."""
+        if self.held == 0:
+            raise ValueError("this member holds no place")
+        give_place(&self.counter)

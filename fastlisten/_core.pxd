@@ -6,7 +6,7 @@
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fastlisten._arena cimport Places, Row
+from fastlisten._arena cimport PlaceCounter, Places
 
 
 # What a descriptor in the table is. A slot changes its state only by functions of Engine.
@@ -91,11 +91,7 @@ cdef struct AcceptorState:
     bint tls                # the first bytes begin a handshake, `first_byte` is its deadline
     bint passive            # without a listening socket: its connections are handed to it
     bint notice_loss        # resets end connections that neither read nor write at the moment
-    Row *row
-    uint32_t *cells
-    uint32_t generation
-    uint32_t generations
-    const int *wakeups
+    PlaceCounter places     # max-connections; without a row there is no limit
     const char *greeting
     uint32_t greeting_size
     const char *refusal

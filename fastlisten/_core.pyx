@@ -29,7 +29,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from fastlisten._arena cimport TAKE_ROUNDS, Places, place_give, place_take, places_sum
+from fastlisten._arena cimport TAKE_ROUNDS, Places, give_place, places_held, take_place
 from fastlisten._system cimport (
     AF_INET, AF_INET6, CLOCK_MONOTONIC, EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MAP_ANONYMOUS, MAP_FAILED,
@@ -428,7 +428,7 @@ cdef class Engine:
         else:
             state.connections -= 1
         if flags & FLAG_PLACE:
-            place_give(state.row, state.cells, state.generation, state.generations, state.wakeups)
+            give_place(&state.places)
         if self.at_capacity and self.open < self.capacity - self.capacity // 64:
             # A little room first: arming all listeners for one connection each is dear.
             self.at_capacity = False
@@ -576,7 +576,7 @@ cdef class Engine:
                     self.record(R_CAPACITY, state, -1, self.capacity)
                 return
             held = False
-            if state.wait and state.row != NULL:
+            if state.wait and state.places.row != NULL:
                 if not self.take_or_sleep(state):
                     return
                 held = True
@@ -585,8 +585,7 @@ cdef class Engine:
             if fd < 0:
                 error = errno
                 if held:
-                    place_give(state.row, state.cells, state.generation, state.generations,
-                               state.wakeups)
+                    give_place(&state.places)
                 if error == EAGAIN:
                     return
                 if error == EINTR or error == ECONNABORTED:
@@ -603,8 +602,7 @@ cdef class Engine:
                 return
             if <uint32_t>fd >= self.table_size:
                 if held:
-                    place_give(state.row, state.cells, state.generation, state.generations,
-                               state.wakeups)
+                    give_place(&state.places)
                 state.refused_overload += 1
                 self.say_and_close(fd, state.overload, state.overload_size)
                 continue
@@ -626,8 +624,8 @@ cdef class Engine:
             if scope:
                 self.extra[fd].scope = scope
                 slot.flags |= FLAG_EXTRA
-            if not held and state.row != NULL:
-                if not place_take(state.row, state.cells, state.generation, state.generations):
+            if not held and state.places.row != NULL:
+                if not take_place(&state.places):
                     self.refuse(state, fd)
                     continue
                 held = True
@@ -669,12 +667,12 @@ cdef class Engine:
         cleared by who rings, never here: another socket of the same listener may sleep by it.
         """
         cdef int _attempt
-        cdef uint64_t bit = <uint64_t>1 << (state.generation % 64)
+        cdef uint64_t bit = <uint64_t>1 << (state.places.member % 64)
         for _attempt in range(TAKE_ROUNDS):
-            if place_take(state.row, state.cells, state.generation, state.generations):
+            if take_place(&state.places):
                 return True
-            fl_or64(&state.row.waiters[state.generation // 64], bit)
-            if places_sum(state.cells, state.generations) >= fl_load32(&state.row.limit):
+            fl_or64(&state.places.row.waiters[state.places.member // 64], bit)
+            if places_held(&state.places) >= fl_load32(&state.places.row.limit):
                 self.disarm(state, HOLD_FULL)
                 return False
         # Places are free, but others race for them: the next wake-up tries again.
@@ -1192,8 +1190,8 @@ cdef class Engine:
             one.detail = self.overload_errno
         elif kind == R_BROKEN:
             one.detail = state.last_errno
-        elif kind == R_REFUSED and state.row != NULL:
-            one.detail = <int32_t>state.row.limit
+        elif kind == R_REFUSED and state.places.row != NULL:
+            one.detail = <int32_t>state.places.row.limit
         else:
             one.detail = 0
         one.acceptor = state.index if state != NULL else 0xFFFF
@@ -1319,7 +1317,7 @@ cdef class Engine:
         return 0
 
     cdef int watch_wakeup(self, Places places) except -1:
-        cdef int fd = places.arena.wakeup_fds[places.generation]
+        cdef int fd = places.counter.wakeups[places.counter.member]
         if fd not in self.wakeups:
             self.watch_system(fd)
             self.wakeups[fd] = 0
@@ -1327,7 +1325,7 @@ cdef class Engine:
         return 0
 
     cdef int unwatch_wakeup(self, Places places) except -1:
-        cdef int fd = places.arena.wakeup_fds[places.generation]
+        cdef int fd = places.counter.wakeups[places.counter.member]
         self.wakeups[fd] -= 1
         if self.wakeups[fd] == 0:
             del self.wakeups[fd]
@@ -1613,11 +1611,7 @@ cdef class Acceptor:
         state.idle = milliseconds(idle)
         state.notice_loss = notice_loss
         if places is not None:
-            state.row = places.row
-            state.cells = places.cells
-            state.generation = places.generation
-            state.generations = places.arena.generations
-            state.wakeups = places.arena.wakeup_fds
+            state.places = places.counter
         if options is not None:
             state.options = options.table
             state.options_size = options.size

@@ -487,10 +487,11 @@ cdef class TlsConnection(Connection):
         cdef TlsSettings settings = self.settings
         cdef Py_ssize_t most = settings.handshakes
         cdef AcceptorState *state = self.state()
-        cdef uint32_t limit = 0 if state.row == NULL else fl_load32(&state.row.limit)
+        cdef uint32_t limit = 0 if state.places.row == NULL \
+            else fl_load32(&state.places.row.limit)
         if limit:
             # Else a flood of half-open ones would keep all places. The limit may change.
-            most = max(1, min(most, <Py_ssize_t>(limit // (2 * state.generations))))
+            most = max(1, min(most, <Py_ssize_t>(limit // (2 * state.places.members))))
         while len(settings.progress) >= most:
             oldest = <TlsConnection><void *><size_t>next(iter(settings.progress))
             del settings.progress[<size_t><void *>oldest]

@@ -80,7 +80,7 @@ class Server:
         self._exposed = permission_warnings(config)
         self.notes += self._exposed
         self._arena: Arena | None = None
-        self._generation = 0
+        self._member = 0
         self._engine: Engine | None = None
         self._stopping: asyncio.Event | None = None
         self._at_once: asyncio.Event | None = None
@@ -172,7 +172,7 @@ class Server:
         engine = self._engine = engine_for(asyncio.get_running_loop())
         engine.log_connections(logger.isEnabledFor(logging.DEBUG))
         arena = self._arena = Arena(max(1, len(self._handlers)), 1)
-        self._generation = arena.join()
+        self._member = arena.join()
         own: dict[str, list[BoundSocket]] = {settings.id: [] for settings, _ in self._handlers}
         for bound in sockets:
             own[bound.listener].append(bound)
@@ -189,7 +189,7 @@ class Server:
         for row, ((settings, _), listener) in enumerate(
             zip(self._handlers, self.listeners, strict=True)
         ):
-            places = arena.places(row, self._generation)
+            places = arena.places(row, self._member)
             places.limit = settings["max-connections"]
             listener.listen(engine, places)
 
@@ -261,7 +261,7 @@ class Server:
         if self._engine is not None and self._engine.idle:
             self._engine.close()
         if self._arena is not None:
-            self._arena.heal(self._generation)
+            self._arena.heal(self._member)
 
     # -- around them
 

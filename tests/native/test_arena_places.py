@@ -12,18 +12,18 @@ import struct
 
 import pytest
 
-from fastlisten._arena import MAX_GENERATIONS, Arena, Places
+from fastlisten._arena import MAX_MEMBERS, Arena, Places
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Layout, version 1: a head and one record per generation of a cache line each, then the rows.
+#: Layout, version 1: a head and one record per member of a cache line each, then the rows.
 LINE = 64
 WAITERS = 32
 CELLS = 64
 
 
 def small_arena() -> Arena:
-    """Return an arena of three listeners and four generations; listener 1 has five places."""
+    """Return an arena of three listeners and four members; listener 1 has five places."""
     arena = Arena(3, 4)
     arena.places(1, 0).limit = 5
     return arena
@@ -36,7 +36,7 @@ def memory(arena: Arena) -> mmap.mmap:
 
 def row_at(arena: Arena, view: mmap.mmap, listener: int) -> int:
     row_size = struct.unpack_from("5I", view)[4]
-    return LINE + arena.generations * LINE + listener * int(row_size)
+    return LINE + arena.members * LINE + listener * int(row_size)
 
 
 def takes(places: Places) -> int:
@@ -64,27 +64,27 @@ def is_rung(fd: int) -> bool:
 # --- layout -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("listeners", "generations"), [(1, 1), (3, 4), (2, 16), (2, 17), (7, 256)])
-def test_layout(listeners: int, generations: int) -> None:
-    arena = Arena(listeners, generations)
+@pytest.mark.parametrize(("listeners", "members"), [(1, 1), (3, 4), (2, 16), (2, 17), (7, 256)])
+def test_layout(listeners: int, members: int) -> None:
+    arena = Arena(listeners, members)
     with memory(arena) as view:
         magic, version, rows, columns, row_size = struct.unpack_from("5I", view)
         assert struct.pack(">I", magic) == b"fl1a"
-        assert (version, rows, columns) == (1, listeners, generations)
+        assert (version, rows, columns) == (1, listeners, members)
         assert row_size % LINE == 0
-        assert CELLS + 4 * generations <= row_size < CELLS + 4 * generations + LINE
-        assert len(view) == LINE + generations * LINE + listeners * row_size
-        assert len(arena.wakeups) == generations == len(set(arena.wakeups))
+        assert CELLS + 4 * members <= row_size < CELLS + 4 * members + LINE
+        assert len(view) == LINE + members * LINE + listeners * row_size
+        assert len(arena.wakeups) == members == len(set(arena.wakeups))
         for listener in range(listeners):
-            places = arena.places(listener, generations - 1)
+            places = arena.places(listener, members - 1)
             places.limit = 1000 + listener
             for _ in range(listener + 1):
                 assert places.take()
         for listener in range(listeners):
             row = row_at(arena, view, listener)
             assert struct.unpack_from("I", view, row) == (1000 + listener,)
-            cells = struct.unpack_from(f"{generations}I", view, row + CELLS)
-            assert cells == (0,) * (generations - 1) + (listener + 1,)
+            cells = struct.unpack_from(f"{members}I", view, row + CELLS)
+            assert cells == (0,) * (members - 1) + (listener + 1,)
 
 
 def test_join_writes_the_process_into_its_record() -> None:
@@ -99,23 +99,23 @@ def test_numbers_out_of_range() -> None:
     arena = small_arena()
     with pytest.raises(ValueError, match="at least one listener"):
         Arena(0)
-    for generations in (0, MAX_GENERATIONS + 1):
-        with pytest.raises(ValueError, match=f"1 to 256, not {generations}"):
-            Arena(1, generations)
+    for members in (0, MAX_MEMBERS + 1):
+        with pytest.raises(ValueError, match=f"1 to 256, not {members}"):
+            Arena(1, members)
     for listener in (-1, 3):
         with pytest.raises(ValueError, match=f"listener must be 0 to 2, not {listener}"):
             arena.places(listener, 0)
-    for generation in (-1, 4):
-        with pytest.raises(ValueError, match=f"generation must be 0 to 3, not {generation}"):
-            arena.places(0, generation)
-        with pytest.raises(ValueError, match=f"generation must be 0 to 3, not {generation}"):
-            arena.heal(generation)
+    for member in (-1, 4):
+        with pytest.raises(ValueError, match=f"member must be 0 to 3, not {member}"):
+            arena.places(0, member)
+        with pytest.raises(ValueError, match=f"member must be 0 to 3, not {member}"):
+            arena.heal(member)
 
 
-def test_join_ends_when_all_generations_are_taken() -> None:
+def test_a_full_arena_takes_no_more_members() -> None:
     arena = small_arena()
     assert [arena.join() for _ in range(4)] == [0, 1, 2, 3]
-    with pytest.raises(RuntimeError, match="all 4 generations"):
+    with pytest.raises(RuntimeError, match="full: it has 4 members"):
         arena.join()
     arena.heal(2)
     assert arena.pids()[2] == 0
@@ -188,11 +188,11 @@ def test_an_arena_in_a_cycle_of_garbage_returns_its_descriptors() -> None:
     cycle.append(cycle)
 
 
-def test_heal_gives_back_what_one_generation_holds_of_all_listeners() -> None:
+def test_heal_gives_back_what_one_member_holds_of_all_listeners() -> None:
     arena = small_arena()
     for listener in range(3):
-        for generation in (0, 1):
-            places = arena.places(listener, generation)
+        for member in (0, 1):
+            places = arena.places(listener, member)
             for _ in range(listener):
                 assert places.take()
     assert arena.heal(1) == 3

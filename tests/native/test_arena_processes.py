@@ -46,11 +46,11 @@ from fastlisten._arena import Arena
 channel = socket.socket(fileno=int(sys.argv[1]))
 _, fds, _, _ = socket.recv_fds(channel, 1, 16)
 arena = Arena.attach(fds[0], fds[1:])
-generation = arena.join()
-places = arena.places(1, generation)
+member = arena.join()
+places = arena.places(1, member)
 while places.take():
     pass
-channel.send(bytes([arena.listeners, arena.generations, generation, places.held]))
+channel.send(bytes([arena.listeners, arena.members, member, places.held]))
 channel.recv(1)
 places.give()
 channel.send(b"given")
@@ -88,9 +88,9 @@ def racing(arena: Arena, limit: int, tokens: tuple[int, int]) -> Callable[[socke
     read_end, write_end = tokens
 
     def body(channel: socket.socket) -> None:
-        generation = arena.join()
-        places = arena.places(0, generation)
-        rng = random.Random(generation)
+        member = arena.join()
+        places = arena.places(0, member)
+        rng = random.Random(member)
         taken = refused = 0
         channel.send(b"0")
         channel.recv(1)
@@ -171,8 +171,8 @@ def test_a_hundred_kills_at_random_moments_lose_nothing() -> None:
     rng = random.Random(5)
 
     def body(channel: socket.socket) -> None:
-        generation = arena.join()
-        places = [arena.places(listener, generation) for listener in range(2)]
+        member = arena.join()
+        places = [arena.places(listener, member) for listener in range(2)]
         channel.send(b"0")
         while True:
             for one in places:
@@ -185,11 +185,11 @@ def test_a_hundred_kills_at_random_moments_lose_nothing() -> None:
     for _ in range(50):
         with children(2, body, keep) as pair:
             time.sleep(rng.uniform(0, 0.004))
-            generations = [arena.pids().index(child.pid) for child in pair]
-            for child, generation in zip(pair, generations, strict=True):
+            members = [arena.pids().index(child.pid) for child in pair]
+            for child, member in zip(pair, members, strict=True):
                 child.kill()
                 assert child.stop() == -signal.SIGKILL
-                healed += arena.heal(generation)
+                healed += arena.heal(member)
         assert arena.pids() == (os.getpid(), 0, 0)
         assert [one.count for one in mine] == [0, 0]
         assert [takes(one) for one in mine] == [1, 9]

@@ -100,7 +100,7 @@ def test_an_arena(loop_factory: LoopFactory) -> None:
 
         return undo
 
-    # The memory and a wake-up descriptor for each generation.
+    # The memory and a wake-up descriptor for each member.
     assert heard(loop_factory, make) == (6, [])
 
 

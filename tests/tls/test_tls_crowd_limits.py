@@ -88,7 +88,7 @@ def test_several_processes_share_the_limit(
     loop_factory: LoopFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has its share of the half: together they hold no more than one would."""
-    monkeypatch.setattr(tls_core, "Arena", functools.partial(Arena, generations=4))
+    monkeypatch.setattr(tls_core, "Arena", functools.partial(Arena, members=4))
 
     async def main() -> None:
         async with tls_listening(limit=24) as listener, crowd_of(listener, 5, first=HALF):
