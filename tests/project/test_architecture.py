@@ -66,7 +66,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.main", ""): "for __version__",
     ("management.app", ""): "for __version__",
     ("_connection", "_tls"): "the stub: start_tls() returns a TlsConnection",
-    ("mail", "handlers"): "to be untangled: the relay's replies, parameters of RCPT, the Handler",
     ("handlers.http", "management"): "to be untangled: the default application is to be a name",
 }
 
