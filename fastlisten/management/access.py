@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from fastlisten.addresses import is_loopback, parse_address
-from fastlisten.management.answers import RefusedError
+from fastlisten.management.responses import RefusedError
 
 __all__ = ["Access"]
 

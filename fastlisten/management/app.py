@@ -24,17 +24,17 @@ import fastlisten
 from fastlisten.errors import FastlistenError
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.management.access import Access
-from fastlisten.management.answers import (
+from fastlisten.management.metrics import OPENMETRICS, TEXT, Metrics, wants_openmetrics
+from fastlisten.management.operations import OPERATIONS, Operation, openapi
+from fastlisten.management.responses import (
     JSON,
     RefusedError,
     answer,
     json_answer,
     problem_answer,
 )
-from fastlisten.management.metrics import OPENMETRICS, TEXT, Metrics, wants_openmetrics
-from fastlisten.management.operations import OPERATIONS, Operation, openapi
-from fastlisten.management.page import CSP, page
-from fastlisten.management.representation import listener_json
+from fastlisten.management.schemas import listener_json
+from fastlisten.management.status_page import CSP, page
 from fastlisten.management.token_file import FILE_NAME, keep_token
 from fastlisten.runtime.control import (
     MAX_LIMIT,

@@ -27,7 +27,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 
 from fastlisten.management.mail_metrics import mail_metrics
-from fastlisten.management.representation import errno_name
+from fastlisten.management.schemas import errno_name
 from fastlisten.runtime.control import Control, ListenerReport
 
 __all__ = ["OPENMETRICS", "TEXT", "Metrics", "wants_openmetrics"]

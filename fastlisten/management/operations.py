@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastlisten.management.answers import JSON, PROBLEM
-from fastlisten.management.representation import SCHEMAS
+from fastlisten.management.responses import JSON, PROBLEM
+from fastlisten.management.schemas import SCHEMAS
 
 __all__ = ["OPERATIONS", "Operation", "openapi"]
 

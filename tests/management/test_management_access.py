@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from fastlisten.management.access import Access
-from fastlisten.management.answers import RefusedError
+from fastlisten.management.responses import RefusedError
 
 TOKEN = "t" * 43
 

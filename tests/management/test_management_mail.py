@@ -21,7 +21,7 @@ from support.smtp_harness import MAIL, RCPT, read_all
 
 from fastlisten.handlers.smtp.engine.counts import DURATIONS, REASONS, Counts, reason_of
 from fastlisten.management.mail_metrics import mail_metrics
-from fastlisten.management.representation import SCHEMAS
+from fastlisten.management.schemas import SCHEMAS
 
 MANUAL = Path(__file__).parents[2] / "docs" / "management.md"
 
