@@ -174,12 +174,12 @@ class AiosmtpdConnection(EngineProtocol):
     def _ask(self, event: Event) -> None:
         """Have an event answered, by hooks where there are any for it."""
         if not self._dispatcher.answer_unasked(event):
-            self._step(self._dispatcher.answer(event))
+            self._run_hook(self._dispatcher.answer(event))
 
-    def _step(self, coroutine: Any) -> None:
-        steps = self._served.steps(self.server.loop)
+    def _run_hook(self, coroutine: Any) -> None:
+        tasks = self._served.eager_tasks(self.server.loop)
         try:
-            self._task = steps.run(coroutine, self._context, self._hook_ended)
+            self._task = tasks.run(coroutine, self._context, self._hook_ended)
         except asyncio.CancelledError:
             self.give_up()
 
@@ -291,7 +291,7 @@ class AiosmtpdConnection(EngineProtocol):
         self.server.transport = self._transport
         self._begin_session()
         if self._dispatcher.asks_after_tls:
-            self._step(self._dispatcher.tls_started())
+            self._run_hook(self._dispatcher.tls_started())
 
     def _whence(self) -> tuple[str, str, int]:
         """Return the listener, the client's address and its port."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from fastlisten._tls import TlsSettings
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
 from fastlisten.handlers.smtp.aiosmtpd.blocking_handlers import blocking_hook
-from fastlisten.handlers.smtp.aiosmtpd.steps import Steps
+from fastlisten.handlers.smtp.aiosmtpd.eager_tasks import EagerTasks
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
 from fastlisten.handlers.smtp.dialogue_log import (
     DialogueEngine,
@@ -94,7 +94,7 @@ class ServedHandler:
         self.session_log = session_log or SessionLog("", Counts())
         self._logs_dialogue = logs_dialogue
         self.authenticate = authenticate
-        self._steps: Steps | None = None
+        self._eager_tasks: EagerTasks | None = None
         self._ehlo_lines: dict[bytes, tuple[str, ...]] = {}
         self.hooks: dict[str, Callable[..., Any]] = {
             name.removeprefix("handle_"): getattr(handler, name)
@@ -165,18 +165,18 @@ class ServedHandler:
             wanted = foreign_transcript(None) is not None
         return DialogueEngine if wanted else SmtpEngine
 
-    def steps(self, loop: asyncio.AbstractEventLoop) -> Steps:
+    def eager_tasks(self, loop: asyncio.AbstractEventLoop) -> EagerTasks:
         """Return what runs hooks on the loop that serves."""
-        if self._steps is None:
-            self._steps = Steps(loop)
-        return self._steps
+        if self._eager_tasks is None:
+            self._eager_tasks = EagerTasks(loop)
+        return self._eager_tasks
 
     def close(self) -> None:
         """Let go of the loop."""
         self.session_log.close()
-        steps, self._steps = self._steps, None
-        if steps is not None:
-            steps.close()
+        tasks, self._eager_tasks = self._eager_tasks, None
+        if tasks is not None:
+            tasks.close()
 
     @property
     def greeting(self) -> bytes:

@@ -1,17 +1,22 @@
-"""Coroutines that are stepped by hand, and cost a task only if they suspend.
+"""Coroutines that start at once and cost a task only if they suspend.
 
-Rules of this file: nothing of SMTP. A coroutine may do all that it may do in a task of its own:
+Rules of this file: nothing about SMTP. A coroutine may do whatever it may do in a task of its own:
 ask for the current task, be cancelled, use `asyncio.timeout`.
 
-Most hooks never suspend, and a task for each would cost more than what it runs. So one spare task
-per loop waits at a gate. A coroutine's first step is made by hand with the spare declared to be
-the current task (`asyncio._enter_task`, which asyncio documents for task implementations of
-others). If the coroutine ends within it, the spare is as new; if it suspends, the spare is the
-task that it has seen, passes the gate, and goes on with it:
+Most hooks never suspend. With a plain task for each, a session of one message costs 3 % more CPU
+with aiosmtpd's Sink (one hook), 4 to 8 % with hooks for RCPT and DATA, and 11 to 15 % with five
+hooks; up to 23 % where the client pipelines, because each hook splits the replies. (Measured on
+CPython 3.11, uvloop: 0.5 us for a coroutine here, 2.5 us for a task.) Python 3.12 has the same in
+`asyncio.Task(..., eager_start=True)`, for 0.4 us: once 3.11 is no longer supported, this file goes.
 
-    spare waits at the gate --first step suspended--> spare waits for what the step waits for
+One spare task per loop waits at a gate. The first step of a coroutine is run with the spare
+declared to be the current task (`asyncio._enter_task`, documented for other implementations of
+tasks). If the coroutine ends in it, the spare is free again. If it suspends, it has seen the spare
+as its task, so the spare passes the gate and runs the rest:
+
+    spare waits at the gate --first step suspended--> spare runs the rest of the coroutine
         ^      |
-        +------+  first step ended
+        +------+  first step ended the coroutine
 """
 
 from __future__ import annotations
@@ -23,13 +28,13 @@ from asyncio import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-__all__ = ["Steps"]
+__all__ = ["EagerTasks"]
 
 _Coroutine = Coroutine[Any, Any, None]
 
 
 class _Spare:
-    """A task that waits at a gate for a coroutine that has been begun."""
+    """A task that waits at a gate for a coroutine whose first step has suspended."""
 
     __slots__ = ("context", "coroutine", "gate", "started", "task", "waits_for")
 
@@ -44,12 +49,12 @@ class _Spare:
         )
 
     async def _main(self) -> None:
-        # Tasks take nothing but coroutines from Python 3.12 on.
+        # From Python 3.12 on, tasks accept coroutines only.
         await self._drive()
 
     @types.coroutine
     def _drive(self) -> Generator[Any, Any, None]:
-        """Wait at the gate, then be the coroutine that was given."""
+        """Wait at the gate, then run the rest of the coroutine that was given."""
         cancelled: BaseException | None = None
         self.started = True
         try:
@@ -81,8 +86,8 @@ class _Spare:
             return
 
 
-class Steps:
-    """Runs coroutines on one loop. Not for use by other threads."""
+class EagerTasks:
+    """Runs coroutines on one loop. Not thread-safe."""
 
     __slots__ = ("_loop", "_spare")
 
@@ -96,21 +101,21 @@ class Steps:
         context: contextvars.Context,
         done: Callable[[asyncio.Task[None]], object],
     ) -> asyncio.Task[None] | None:
-        """Run a coroutine, up to its end if it does not suspend.
+        """Run a coroutine; to its end, if it does not suspend.
 
         Args:
-            coroutine: not begun.
-            context: of all its steps; not entered.
-            done: called with the task after the end of a coroutine that suspended.
+            coroutine: not started yet.
+            context: for all its steps; must not be entered.
+            done: called with the task when a coroutine that suspended has ended.
 
         Returns:
-            None if the coroutine has ended; else the task that goes on with it.
+            None if the coroutine has ended, else the task that runs the rest.
 
         Raises:
-            BaseException: what the coroutine raised in its first step.
+            BaseException: whatever the coroutine raised in its first step.
         """
         loop, spare = self._loop, self._spare
-        if spare is None or spare.gate.done() or spare.task.cancelling():  # by somebody
+        if spare is None or spare.gate.done() or spare.task.cancelling():  # a hook cancelled it
             spare = self._spare = _Spare(loop)
         task = spare.task
         if asyncio.current_task(loop) is None:
@@ -120,23 +125,23 @@ class Steps:
                 if task.cancelling() and not spare.started:
                     # A task that is cancelled before its first step never takes one.
                     context.run(coroutine.throw, asyncio.CancelledError())
-                    coroutine.close()  # it does not want to hear of it
+                    coroutine.close()  # it swallowed the cancellation
                     raise asyncio.CancelledError
             except StopIteration:
                 return None
             finally:
                 _leave_task(loop, task)
-        # Else a task is running, which two cannot at once: the first step is made by the spare.
+        # Otherwise a task is running, and there can be only one: the spare takes the first step.
         self._spare = None
         spare.coroutine, spare.context = coroutine, context
-        del spare.task  # what it raises holds frames that hold the spare
+        del spare.task  # its exception would keep frames alive, and they the spare
         task.add_done_callback(done)
         if not spare.gate.done():
             spare.gate.set_result(None)
         return task
 
     def close(self) -> None:
-        """Let the spare task end in the loop's next round."""
+        """Let the spare task end in the loop's next iteration."""
         spare, self._spare = self._spare, None
         if spare is not None and not spare.gate.done():
             spare.gate.set_result(None)

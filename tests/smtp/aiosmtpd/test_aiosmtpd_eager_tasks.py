@@ -1,4 +1,4 @@
-"""Coroutines stepped by hand: a task only for those that suspend, and all that a task gives."""
+"""Coroutines that start at once: a task only for those that suspend, with all that a task gives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.serving import on_loops
 
-from fastlisten.handlers.smtp.aiosmtpd.steps import Steps
+from fastlisten.handlers.smtp.aiosmtpd.eager_tasks import EagerTasks
 
 VARIABLE = contextvars.ContextVar("variable", default="nothing")
 
@@ -20,20 +20,20 @@ class Runs:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.steps = Steps(self.loop)
+        self.eager_tasks = EagerTasks(self.loop)
         self.tasks: list[asyncio.Task[None] | None] = []
 
     async def run(
         self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None
     ) -> asyncio.Task[None] | None:
-        """Return what `Steps.run` returned, after the coroutine's end."""
+        """Return what `EagerTasks.run` returned, after the coroutine's end."""
         began: asyncio.Future[asyncio.Task[None] | None] = self.loop.create_future()
         ended: asyncio.Future[None] = self.loop.create_future()
 
         def begin() -> None:
             try:
                 began.set_result(
-                    self.steps.run(
+                    self.eager_tasks.run(
                         coroutine,
                         contextvars.copy_context() if context is None else context,
                         lambda task: ended.set_result(None),
@@ -50,7 +50,7 @@ class Runs:
 
     async def end(self) -> None:
         """Close, and fail if a task is left."""
-        self.steps.close()
+        self.eager_tasks.close()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -230,7 +230,7 @@ async def test_a_task_that_is_running_is_not_disturbed(runs: Runs) -> None:
         seen.append(asyncio.current_task())
 
     # From within a task: the coroutine becomes a task at once.
-    task = runs.steps.run(hook(), contextvars.copy_context(), seen.append)
+    task = runs.eager_tasks.run(hook(), contextvars.copy_context(), seen.append)
     assert seen == []
     assert task is not None
     await task
