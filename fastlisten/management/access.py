@@ -1,18 +1,18 @@
-"""Who may do what: loopback or token, and nothing on behalf of another site's page.
+"""Who may do what.
 
-    asked for       from loopback or a Unix socket      from anywhere else
+    request         from loopback or a Unix socket      from anywhere else
     reading         free                                token
     a change        token                               token
 
-Rules of this file: it decides from the scope and the headers of a request alone, and says no by
+Rules of this file: it decides from the scope and the headers of a request alone, and refuses by
 raising `RefusedError`. There are no cookies and no CORS: a page of another site can neither use
-what a browser has stored for us nor read an answer.
+credentials that a browser has stored for us nor read a response.
 
-A browser on this machine is on loopback too, and shows pages of strangers. Three things keep them
-out. **Host**: a page whose name an attacker has pointed at 127.0.0.1 (DNS rebinding) still says
-its own name there. **Origin** and **Sec-Fetch-Site**, which pages cannot set: what another site's
-page asks for is refused, but for following a link to a page of ours. The **token**: what a
-change needs is known to no page.
+A browser on this machine is on loopback too, and shows strangers' pages. Three things keep those
+out. **Host**: a page whose name an attacker has pointed at 127.0.0.1 (DNS rebinding) still sends
+its own name. **Origin** and **Sec-Fetch-Site**, which pages cannot set: a request by another
+site's page is refused, unless the user followed a link. The **token**: no page knows it, and every
+change needs it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ __all__ = ["Access"]
 #: RFC 9110 7.2: uri-host [":" port]. The first group is an IPv6 literal, the second anything else.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~%!$&'()*+,;=-]+))(?::([0-9]{0,5}))?")
 
-#: Requests with one of these came through a proxy: that it is on loopback says nothing of whom it
-#: asks for.
+#: A request with one of these came through a proxy. That the proxy is on loopback says nothing
+#: about its client.
 _PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 _PORTS = {"http": 80, "https": 443}
@@ -43,34 +43,34 @@ _CHALLENGE = 'Bearer realm="fastlisten"'
 
 
 class Access:
-    """Decides about requests.
+    """Allows or refuses requests.
 
     Args:
-        names: host names under which the server is asked, beside ``localhost``, loopback
-            addresses and the address that a request came in at.
+        names: host names of this server, in addition to ``localhost``, loopback addresses and the
+            address that a request came in at.
 
     Attributes:
-        token: what allows changes; empty as long as it is not known, when nothing does.
+        token: allows changes; while it is empty, nothing does.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.token = ""
-        # A host name may be an address literal as mail writes it (RFC 5321 4.1.3).
+        # A host name may be an address literal of mail (RFC 5321 4.1.3).
         bare = (name.strip("[]").removeprefix("IPv6:") for name in names)
         self._names = {_canonical(name) for name in ("localhost", *bare) if name}
 
     def check(self, scope: Mapping[str, Any], headers: Headers) -> bool:
-        """Decide whether a request may be heard and may read.
+        """Check that a request may be answered, and may read.
 
         Args:
-            scope: of ASGI.
+            scope: the ASGI scope.
             headers: of the request.
 
         Returns:
-            True if it carries the token.
+            True if the request has the token.
 
         Raises:
-            RefusedError: 400 or 403 for its Host or origin, 401 if it needs the token and has none.
+            RefusedError: 400 or 403 because of its Host or origin, 401 if it lacks the token.
         """
         host = self._check_host(scope, headers)
         _check_origin(scope, headers, host)
@@ -78,14 +78,17 @@ class Access:
         if not authorized and not _is_local(scope, headers):
             raise RefusedError(
                 401,
-                "from another machine, or through a proxy, reading needs the token too",
+                "from another host or through a proxy, reading needs the token too",
                 {"www-authenticate": _CHALLENGE},
             )
         return authorized
 
     @staticmethod
     def check_change(authorized: bool) -> None:
-        """Decide whether a request, of which `check` has said whether it has the token, may change.
+        """Check that a request may change something.
+
+        Args:
+            authorized: what `check` returned.
 
         Raises:
             RefusedError: 401.
@@ -93,77 +96,81 @@ class Access:
         if not authorized:
             raise RefusedError(
                 401,
-                "a change needs the header Authorization: Bearer with the token, which is in "
-                "management.token in the server's data directory",
+                "a change needs the token: send it as Authorization: Bearer TOKEN; it is in the "
+                "file management.token of the server's data directory",
                 {"www-authenticate": _CHALLENGE},
             )
 
     def _check_host(self, scope: Mapping[str, Any], headers: Headers) -> tuple[str, int | None]:
-        """Return host and port that a request is for.
+        """Return the host and the port that a request is for.
 
         Raises:
-            RefusedError: 400 for no or a malformed Host, 403 for one that we are not.
+            RefusedError: 400 if Host is missing or malformed, 403 if it is not a name of ours.
         """
         given = headers.getlist("host")
         match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
         if match is None:
-            raise RefusedError(400, "exactly one well-formed Host is needed (RFC 9110 7.2)")
+            raise RefusedError(
+                400, "exactly one well-formed Host header is required (RFC 9110 7.2)"
+            )
         host = _canonical(match[1] or match[2])
         address = parse_address(host)
         server = scope.get("server") or ("", None)
         ours = address is not None and (address.is_loopback or address == parse_address(server[0]))
         if not ours and host not in self._names:
-            raise RefusedError(403, "this server is not called by the name in the header Host")
+            raise RefusedError(
+                403, "the Host header does not name this server; add the name to http.allowed-hosts"
+            )
         return host, int(match[3]) if match[3] else None
 
     def _check_token(self, headers: Headers) -> bool:
-        """Tell whether a request carries the token.
+        """Tell whether a request has the token.
 
         Raises:
-            RefusedError: 401 for a wrong one, also where none is needed: its sender meant to have
-                it.
+            RefusedError: 401 for a wrong token, even where none is needed: the sender meant to
+                send the right one.
         """
         given = headers.getlist("authorization")
         if not given:
             return False
         scheme, _, value = given[0].partition(" ")
-        # In constant time; the header may hold any octet, which compare_digest takes as bytes only.
+        # In constant time. The header may hold any octet; compare_digest takes that only as bytes.
         same = hmac.compare_digest(value.strip(" ").encode("latin-1"), self.token.encode("ascii"))
         if len(given) == 1 and scheme.lower() == "bearer" and same and self.token:
             return True
         raise RefusedError(
             401,
-            "the header Authorization does not hold the token",
+            "the token in the Authorization header is wrong",
             {"www-authenticate": f'{_CHALLENGE}, error="invalid_token"'},
         )
 
 
 def _check_origin(scope: Mapping[str, Any], headers: Headers, host: tuple[str, int | None]) -> None:
-    """Refuse what a page of another site asks for.
+    """Refuse a request by a page of another site.
 
     Raises:
         RefusedError: 403.
     """
     for origin in headers.getlist("origin"):
         if not _is_same(origin, host):
-            raise RefusedError(403, "the header Origin names another site")
+            raise RefusedError(403, "the Origin header names another site")
     sites = headers.getlist("sec-fetch-site")
     if all(site in ("same-origin", "none") for site in sites):
         return
-    # A link that somebody followed: the answer is shown to the person and to no script.
+    # The user followed a link: the response is shown to a person, and no script can read it.
     followed = (
         scope["method"] in ("GET", "HEAD")
         and headers.get("sec-fetch-mode") == "navigate"
         and headers.get("sec-fetch-dest") == "document"
     )
     if not followed:
-        raise RefusedError(403, "the header Sec-Fetch-Site says that another site asks")
+        raise RefusedError(403, "Sec-Fetch-Site says that another site sent the request")
 
 
 def _is_same(origin: str, host: tuple[str, int | None]) -> bool:
     """Tell whether an Origin (RFC 6454 7) names the host that the request is for.
 
-    The scheme is not compared: TLS may have ended at a proxy.
+    The scheme is not compared: a proxy may have terminated TLS.
     """
     try:
         parts = urlsplit(origin)
@@ -180,13 +187,13 @@ def _is_local(scope: Mapping[str, Any], headers: Headers) -> bool:
         return False
     if client := scope.get("client"):
         return is_loopback(client[0])
-    # On Unix sockets the server is a path, without a port, and clients have no address. A client
-    # without address on another socket is one that has gone; nobody knows where it was.
+    # On a Unix socket the server is a path without a port, and clients have no address. On any
+    # other socket a client without an address has gone, and nobody knows where it was.
     server = scope.get("server")
     return server is not None and server[1] is None
 
 
 def _canonical(host: str) -> str:
-    """Return a host name or an address in the one form in which it is compared."""
+    """Return the form of a host name or an address in which it is compared."""
     address = parse_address(host)
     return host.lower().removesuffix(".") if address is None else str(address)

@@ -1,10 +1,10 @@
 """The management application: an ASGI app over the control of a running server.
 
-    request -> Access (who) -> operation (what) -> body (with what) -> Control -> answer
+    request -> Access (who) -> operation (what) -> body (with what) -> Control -> response
 
-Rules of this file: the order above. Who may not read is told so and nothing else, not even
-whether a path exists; nothing of a body is read for those who may not change. Every refusal is an
-exception and is worded where its reason is found.
+Rules of this file: the order above. Whoever may not read learns nothing else, not even whether a
+path exists, and no body is read from whoever may not make changes. Every refusal is an exception,
+worded where its reason is found.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from fastlisten.management.operations import OPERATIONS, Operation, openapi
 from fastlisten.management.responses import (
     JSON,
     RefusedError,
-    answer,
-    json_answer,
-    problem_answer,
+    json_response,
+    make_response,
+    problem_response,
 )
 from fastlisten.management.schemas import listener_json
-from fastlisten.management.status_page import CSP, page
+from fastlisten.management.status_page import CSP, status_page
 from fastlisten.management.token_file import FILE_NAME, keep_token
 from fastlisten.runtime.control import (
     MAX_LIMIT,
@@ -47,18 +47,18 @@ __all__ = ["application"]
 
 logger = logging.getLogger("fastlisten.http")
 
-#: The longest body that is read, in octets; the only one there is has some 20.
+#: Octets of the longest body that is read; `{"limit": 8192}` is the only kind there is.
 _MAX_BODY = 4096
 
 
 def application(settings: HandlerSettings) -> ASGIApp:
     """Return the management application of the server that a listener belongs to.
 
-    Its lifespan makes or reads the token; before, and without it, nothing can be changed.
+    Its lifespan creates or reads the token; until then nothing can be changed.
 
     Args:
         settings: of the listener. `extra["control"]` is the server's `Control`; the option
-            ``allowed-hosts``, if there is one, names hosts beside `hostname`.
+            ``allowed-hosts``, if there is one, lists host names in addition to `hostname`.
 
     Raises:
         ValueError: there is no server to manage.
@@ -85,10 +85,10 @@ class Application:
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         else:
-            # Before it is accepted, so that the client gets 403.
+            # A WebSocket, closed before it was accepted: the client gets 403.
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
 
-    # -- from start to end
+    # -- lifespan
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -105,40 +105,42 @@ class Application:
     async def _start(self) -> None:
         directory = self._settings.data_directory
         if not directory:
-            raise FastlistenError("the token for changes needs a data directory to be kept in")
-        token, made = await asyncio.to_thread(keep_token, directory)
+            raise FastlistenError(
+                "the management token needs a data directory; set server.data-directory"
+            )
+        token, created = await asyncio.to_thread(keep_token, directory)
         self._access.token = token
-        if made:
-            logger.info("the token for changes has been made: %s/%s", directory, FILE_NAME)
+        if created:
+            logger.info("created the management token: %s/%s", directory, FILE_NAME)
 
-    # -- a request
+    # -- requests
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = await self._answer(scope, receive)
+            response = await self._respond(scope, receive)
         except RefusedError as refusal:
-            response = problem_answer(refusal)
+            response = problem_response(refusal)
         except _GoneError:
             return
         if scope["method"] == "HEAD":
             send = _without_body(send)
         await response(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
         headers = Headers(scope=scope)
         authorized = self._access.check(scope, headers)
         operation, id = _find(scope)
         if operation.changes:
             self._access.check_change(authorized)
         try:
-            if operation.takes:
+            if operation.body:
                 self._set_limit(id, await _json_body(receive, headers), _client(scope))
                 return await self._listener(headers, id)
             if operation.changes:
                 if await _body(receive, headers):
-                    raise RefusedError(400, "a body is not taken here")
-                if operation.ends_access and scope.get("query_string") != b"self=yes":
-                    self._spare_myself(id)
+                    raise RefusedError(400, "this operation takes no body")
+                if operation.closes_listener and scope.get("query_string") != b"self=yes":
+                    self._spare_own_listener(id)
                 self._change(operation, id, _client(scope))
                 return await self._listener(headers, id)
             reading: Callable[[Headers, str], Awaitable[Response]]
@@ -149,57 +151,57 @@ class Application:
         except ImpossibleError as error:
             raise RefusedError(409, str(error)) from None
 
-    # -- reading: each takes the headers and the id in the path
+    # -- operations that read; each takes the headers and the id in the path
 
     async def _page(self, headers: Headers, id: str) -> Response:
         control, reports = self._control, await self._control.reports()
-        made = await asyncio.to_thread(page, self._settings.hostname, control.ready, reports)
-        return answer(
-            made,
+        page = await asyncio.to_thread(status_page, self._settings.hostname, control.ready, reports)
+        return make_response(
+            page,
             "text/html; charset=utf-8",
             headers={"content-security-policy": CSP, "x-frame-options": "DENY"},
         )
 
     async def _live(self, headers: Headers, id: str) -> Response:
-        return json_answer({"status": "alive"})
+        return json_response({"status": "alive"})
 
     async def _readiness(self, headers: Headers, id: str) -> Response:
         ready = self._control.ready
         missing = [{"id": id, "state": state.value} for id, state in self._control.not_accepting()]
         status = "ready" if ready else "unready"
-        return json_answer({"status": status, "not-accepting": missing}, 200 if ready else 503)
+        return json_response({"status": status, "not-accepting": missing}, 200 if ready else 503)
 
     async def _metrics(self, headers: Headers, id: str) -> Response:
         openmetrics = wants_openmetrics(",".join(headers.getlist("accept")))
         metrics = Metrics(self._control, await self._control.reports())
-        made = await asyncio.to_thread(metrics.write, openmetrics)
-        return answer(made, OPENMETRICS if openmetrics else TEXT, headers={"vary": "accept"})
+        text = await asyncio.to_thread(metrics.write, openmetrics)
+        return make_response(text, OPENMETRICS if openmetrics else TEXT, headers={"vary": "accept"})
 
     async def _openapi(self, headers: Headers, id: str) -> Response:
-        return json_answer(self._document)
+        return json_response(self._document)
 
     async def _listeners(self, headers: Headers, id: str) -> Response:
         reports = await self._control.reports()
         return await asyncio.to_thread(
-            lambda: json_answer({"listeners": [listener_json(report) for report in reports]})
+            lambda: json_response({"listeners": [listener_json(report) for report in reports]})
         )
 
     async def _listener(self, headers: Headers, id: str) -> Response:
-        return json_answer(listener_json(self._control.report(id)))
+        return json_response(listener_json(self._control.report(id)))
 
-    # -- changing
+    # -- operations that change something
 
-    def _spare_myself(self, id: str) -> None:
-        """Refuse what would leave nobody to ask for its contrary.
+    def _spare_own_listener(self, id: str) -> None:
+        """Refuse to close the listener that the request came in at: nobody could undo it.
 
         Raises:
-            RefusedError: 409, the listener is the one that answers.
+            RefusedError: 409.
         """
         if id == self._settings.listener:
             raise RefusedError(
                 409,
-                f'listener "{id}" is the one that answers and would take no more requests; '
-                "ask with ?self=yes if that is meant",
+                f'listener "{id}" is the one that answers this request and would accept no others; '
+                "add ?self=yes if you mean it",
             )
 
     def _change(self, operation: Operation, id: str, by: str) -> None:
@@ -211,32 +213,32 @@ class Application:
 
     def _set_limit(self, id: str, value: Any, by: str) -> None:
         limit = value.get("limit") if isinstance(value, dict) and len(value) == 1 else None
-        # To JSON Schema 5.0 is an integer, and true is none.
+        # In JSON Schema 5.0 is an integer, and true is not.
         if isinstance(limit, float) and limit.is_integer():
             limit = int(limit)
         if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
             raise RefusedError(
-                422, f'the body must be {{"limit": n}} with n an integer from 1 to {MAX_LIMIT}'
+                422, f'the body must be {{"limit": N}}, N an integer from 1 to {MAX_LIMIT}'
             )
         self._control.set_limit(id, limit, by)
 
 
 class _GoneError(Exception):
-    """The client went away before it had sent its request; there is nobody to answer."""
+    """The client went away before it had sent all of its request; there is nobody to answer."""
 
 
 def _find(scope: Scope) -> tuple[Operation, str]:
-    """Return the operation that is asked for, and the id in the path, empty if there is none.
+    """Return the operation of a request and the id in its path, empty if it has none.
 
     Raises:
         RefusedError: 404, 405.
     """
-    # The path as it was sent, where a slash in an id can be told from one between segments.
+    # The path as it was sent: a slash within an id is encoded there, one between segments is not.
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     try:
         segments = [unquote_to_bytes(one).decode("utf-8") for one in path.split(b"/")]
     except UnicodeDecodeError:
-        raise RefusedError(404, "no path is anything but UTF-8") from None
+        raise RefusedError(404, "a path must be UTF-8") from None
     methods: list[str] = []
     for operation, template in _TEMPLATES:
         if len(template) != len(segments):
@@ -253,8 +255,10 @@ def _find(scope: Scope) -> tuple[Operation, str]:
                 return operation, id
             methods += known
     if methods:
-        raise RefusedError(405, f"only {', '.join(methods)} here", {"allow": ", ".join(methods)})
-    raise RefusedError(404, "there is nothing at this path; /openapi.json says what there is")
+        raise RefusedError(
+            405, f"only {', '.join(methods)} can be used here", {"allow": ", ".join(methods)}
+        )
+    raise RefusedError(404, "there is nothing at this path; /openapi.json lists what there is")
 
 
 def _client(scope: Scope) -> str:
@@ -266,7 +270,7 @@ _TEMPLATES = [(operation, operation.path.split("/")) for operation in OPERATIONS
 
 
 async def _json_body(receive: Receive, headers: Headers) -> Any:
-    """Return the JSON value of a body.
+    """Return the JSON value in a request's body.
 
     Raises:
         RefusedError: 400, 413, 415.
@@ -274,18 +278,18 @@ async def _json_body(receive: Receive, headers: Headers) -> Any:
     kind, _, parameters = headers.get("content-type", "").partition(";")
     charset = parameters.replace(" ", "").replace('"', "").lower()
     if kind.strip().lower() != JSON or charset not in ("", "charset=utf-8"):
-        raise RefusedError(415, f"the body must be declared as {JSON}")
+        raise RefusedError(415, f"the body must be declared as Content-Type: {JSON}")
     try:
         return json.loads((await _body(receive, headers)).decode("utf-8"))
     except (ValueError, RecursionError):
-        raise RefusedError(400, "the body is not valid JSON in UTF-8") from None
+        raise RefusedError(400, "the body is not JSON in UTF-8") from None
 
 
 async def _body(receive: Receive, headers: Headers) -> bytes:
     """Return the body of a request.
 
     Raises:
-        RefusedError: 413, without having read more than is allowed.
+        RefusedError: 413; no more than the limit has been read.
     """
     body = b""
     declared = headers.get("content-length", "")
@@ -299,12 +303,12 @@ async def _body(receive: Receive, headers: Headers) -> bytes:
         too_long = len(body) > _MAX_BODY
         more = message.get("more_body", False)
     if too_long:
-        raise RefusedError(413, f"a body may have {_MAX_BODY} octets")
+        raise RefusedError(413, f"a body may have at most {_MAX_BODY} octets")
     return body
 
 
 def _without_body(send: Send) -> Send:
-    """Return what sends the head of an answer as it is and nothing of its body (RFC 9110 9.3.2)."""
+    """Return a `send` that leaves out the body of the response (RFC 9110 9.3.2)."""
 
     async def send_head(message: Message) -> None:
         if message["type"] == "http.response.body":

@@ -1,7 +1,7 @@
-"""What mail servers are watched for, as Prometheus reads it.
+"""The counters of mail for Prometheus.
 
-Rules of this file: as in metrics.py. A series is there from its first count on: a thousand
-listeners that each have twenty reasons to refuse would make a page that nobody can read.
+Rules of this file: as in metrics.py. A series appears with its first count: a thousand listeners
+with twenty reasons each would make a page that nobody can read.
 
     fastlisten_messages_total{listener,worker,result}                accepted, rejected, deferred
     fastlisten_message_bytes_total{listener,worker}
@@ -28,16 +28,16 @@ _WHERE = ("listener", "worker")
 
 
 def mail_metrics(reports: Iterable[ListenerReport], worker: str) -> Iterator[Metric]:
-    """Yield every metric of mail that has a value."""
-    messages = _counter("messages", "Messages, by result.", "result")
-    octets = _counter("message_bytes", "Bytes of the messages that were accepted.")
-    rejections = _counter("rejections", "Negative replies, by reason.", "class", "reason")
-    logins = _counter("logins", "Attempts to log in, by result.", "result")
-    relay = _counter("relay_answers", "Answers of the relay, by step and result.", "step", "result")
-    ended = _counter("sessions_ended", "Sessions that have ended, by reason.", "reason")
+    """Yield the metrics of mail that have a value."""
+    messages = _counter("messages", "Messages by result.", "result")
+    octets = _counter("message_bytes", "Bytes of accepted messages.")
+    rejections = _counter("rejections", "Negative replies by reason.", "class", "reason")
+    logins = _counter("logins", "Logins by result.", "result")
+    relay = _counter("relay_answers", "Answers of the relay by step and result.", "step", "result")
+    ended = _counter("sessions_ended", "Ended sessions by reason.", "reason")
     durations = HistogramMetricFamily(
         "fastlisten_delivery_duration_seconds",
-        "Time from the end of a message to the reply that it is accepted.",
+        "Time from the end of a message to the reply that accepts it.",
         labels=_WHERE,
     )
     for report in reports:
@@ -77,6 +77,6 @@ def _add(
 
 
 def _buckets(counts: Counts) -> list[tuple[str, float]]:
-    """Return the histogram as Prometheus has it: each bucket holds those before it."""
+    """Return the histogram in Prometheus's form: each bucket includes those before it."""
     bounds = [*(str(bound) for bound in DURATIONS), "+Inf"]
     return list(zip(bounds, accumulate(counts.durations), strict=True))

@@ -1,10 +1,9 @@
-"""The server's counters as Prometheus reads them: the text format, or OpenMetrics if asked for.
+"""The server's counters for Prometheus, in its text format or in OpenMetrics.
 
-Rules of this file: a set of metrics is made from one look at the server and not from the running
-server, so that it can be written out in a thread. Names and labels are an interface: dashboards
-and alerts are built on them.
+Rules of this file: metrics are made from reports, not from the running server, so that a thread can
+write them. Names and labels are an interface: dashboards and alerts depend on them.
 
-    fastlisten_connections{listener,worker}                     in flight in this worker
+    fastlisten_connections{listener,worker}                     open, in this worker
     fastlisten_connections_limit{listener}                      over all workers
     fastlisten_accepted_total{listener,worker}
     fastlisten_refused_total{listener,worker,reason}            limit, overload
@@ -38,11 +37,11 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 class Metrics(Collector):
-    """All metrics at the moment when it is made.
+    """All metrics at one moment.
 
     Args:
-        control: of the server; asked now and not again.
-        reports: of all listeners.
+        control: of the server; asked now and not later.
+        reports: one for each listener.
     """
 
     def __init__(self, control: Control, reports: Iterable[ListenerReport]) -> None:
@@ -53,7 +52,7 @@ class Metrics(Collector):
         self._expiry = control.certificate_expiry()
 
     def write(self, openmetrics: bool) -> bytes:
-        """Return the text; takes a while where there are thousands of listeners."""
+        """Return the text; takes a while if there are thousands of listeners."""
         registry = CollectorRegistry()
         registry.register(self)
         if openmetrics:
@@ -66,30 +65,30 @@ class Metrics(Collector):
         worker = self._worker
         connections = GaugeMetricFamily(
             "fastlisten_connections",
-            "Connections in flight, from accept to close.",
+            "Open connections, from accept to close.",
             labels=("listener", "worker"),
         )
         limit = GaugeMetricFamily(
             "fastlisten_connections_limit",
-            "Most connections that all workers together may have in flight.",
+            "The most connections that all workers together may have open.",
             labels=("listener",),
         )
         accepted = CounterMetricFamily(
-            "fastlisten_accepted", "Connections accepted.", labels=("listener", "worker")
+            "fastlisten_accepted", "Accepted connections.", labels=("listener", "worker")
         )
         refused = CounterMetricFamily(
             "fastlisten_refused",
-            "Connections refused, by reason.",
+            "Refused connections by reason.",
             labels=("listener", "worker", "reason"),
         )
         errors = CounterMetricFamily(
             "fastlisten_accept_errors",
-            "Failures of accept(2), by errno.",
+            "Failures of accept(2) by errno.",
             labels=("listener", "worker", "errno"),
         )
         handshakes = CounterMetricFamily(
             "fastlisten_tls_handshake_failures",
-            "TLS handshakes that failed.",
+            "Failed TLS handshakes.",
             labels=("listener", "worker"),
         )
         for report in self._reports:
@@ -105,19 +104,19 @@ class Metrics(Collector):
         yield from mail_metrics(self._reports, worker)
         restarts = CounterMetricFamily(
             "fastlisten_worker_restarts",
-            "Workers that were replaced because they had ended unasked.",
+            "Workers that ended unexpectedly and were replaced.",
             labels=("worker",),
         )
         restarts.add_metric((worker,), self._restarts)
         yield restarts
         yield GaugeMetricFamily(
             "fastlisten_config_last_reload_successful",
-            "1 if all that the last reload read could be used, 0 if not.",
+            "1 if the last reload succeeded, 0 if it failed.",
             value=float(self._reloaded),
         )
         expiry = GaugeMetricFamily(
             "fastlisten_certificate_expiry_timestamp_seconds",
-            "When a listener's certificates cease to be valid, in Unix time.",
+            "When a listener's certificates expire, in Unix time.",
             labels=("listener", "certificate"),
         )
         for listener, certificates in self._expiry.items():
@@ -127,10 +126,10 @@ class Metrics(Collector):
 
 
 def wants_openmetrics(accept: str) -> bool:
-    """Tell whether a header Accept (RFC 9110 12.5.1) prefers OpenMetrics to the text format.
+    """Tell whether an Accept header (RFC 9110 12.5.1) prefers OpenMetrics to the text format.
 
-    Only who names OpenMetrics gets it; a wildcard does not. Versions are not compared: the one
-    that is written is the one that everybody reads.
+    It has to name OpenMetrics; a wildcard does not count. Versions are not compared: every reader
+    reads the one that is written.
     """
     best = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
     for part in accept.lower().split(","):
@@ -142,7 +141,7 @@ def wants_openmetrics(accept: str) -> bool:
 
 
 def _quality(parameters: list[str]) -> float:
-    """Return the weight among an Accept part's parameters; 0 for one that is no weight."""
+    """Return the weight among the parameters of a media range; 0 if it is malformed."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.rstrip() == "q":

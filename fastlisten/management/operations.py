@@ -1,6 +1,6 @@
-"""What can be asked over HTTP: one table that both the router and the OpenAPI document read.
+"""The operations of the management API: a table for the router and for the OpenAPI document.
 
-Rules of this file: data, and the document made from it. What an operation does is in app.py,
+Rules of this file: the table, and the document made from it. The code of an operation is in app.py,
 under the same name.
 """
 
@@ -17,67 +17,71 @@ __all__ = ["OPERATIONS", "Operation", "openapi"]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that can be asked for.
+    """One operation of the API.
 
     Attributes:
-        name: of the method that does it, and its operationId.
-        method: of HTTP; what answers GET answers HEAD.
-        path: segments in braces stand for any segment, percent-encoded.
-        text: a sentence on what it does.
-        gives: a sentence on the answer 200.
-        schema: of the answer's JSON, empty for other media types.
-        media: media types of the answer 200.
-        unready: it may answer 503, in the form of 200.
-        takes: the schema of the body that it needs, empty if it takes none.
-        ends_access: it may leave the listener that answers without new connections, so that it
-            must be asked for twice there.
+        name: its operationId, and the method of `Application` that carries it out.
+        method: HTTP method; an operation with GET has HEAD too.
+        path: a segment in braces stands for any one segment, percent-encoded.
+        summary: a sentence on what it does.
+        response: a sentence on the response with status 200.
+        schema: name of the schema of that response, empty if it is not JSON.
+        media_types: of that response.
+        unready: it may respond with 503 and the same schema.
+        body: name of the schema of the body that it needs, empty if it takes none.
+        closes_listener: it stops a listener from accepting; for the listener that the request
+            came in at it needs a confirmation.
     """
 
     name: str
     method: Literal["GET", "POST"]
     path: str
-    text: str
-    gives: str
+    summary: str
+    response: str
     schema: str = ""
-    media: tuple[str, ...] = (JSON,)
+    media_types: tuple[str, ...] = (JSON,)
     unready: bool = False
-    takes: str = ""
-    ends_access: bool = False
+    body: str = ""
+    closes_listener: bool = False
 
     @property
     def changes(self) -> bool:
-        """It changes something, and needs the token."""
+        """True if it changes something, which needs the token."""
         return self.method == "POST"
 
     @property
     def of_listener(self) -> bool:
-        """It is about one listener, whose id is in the path."""
+        """True if it is about one listener, whose id is in the path."""
         return "{id}" in self.path
 
 
-#: In words and not as a parameter, so that no program which tries out all parameters locks itself
-#: out.
-_MYSELF = "The listener that answers is left alone (409) unless the query is self=yes."
+#: In words, not as a parameter: a program that tries all parameters must not lock itself out.
+_OWN_LISTENER = "For the listener that answers the request: 409, unless the query is self=yes."
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
-        "page", "GET", "/", "A page that shows all listeners.", "The page.", media=("text/html",)
+        "page",
+        "GET",
+        "/",
+        "A page that shows all listeners.",
+        "The page.",
+        media_types=("text/html",),
     ),
     Operation(
         "live",
         "GET",
         "/healthz/live",
-        "Does the server answer? What does not should be restarted.",
-        "It does.",
+        "Is the server alive? If it does not respond, it should be restarted.",
+        "It is alive.",
         "Alive",
     ),
     Operation(
         "readiness",
         "GET",
         "/healthz/ready",
-        "Does every listener accept? A listener that is full and lets clients wait counts as "
-        "accepting; one that is paused or drained does not, although somebody wanted it so.",
-        "Every listener accepts.",
+        "Does every listener accept connections? One that is full and lets clients wait counts as "
+        "accepting; one that was paused or drained on purpose does not.",
+        "Every listener accepts connections.",
         "Readiness",
         unready=True,
     ),
@@ -85,9 +89,9 @@ OPERATIONS: tuple[Operation, ...] = (
         "metrics",
         "GET",
         "/metrics",
-        "Counters for Prometheus: its text format, or OpenMetrics if the header Accept prefers it.",
+        "Counters in Prometheus's text format, or in OpenMetrics if the Accept header prefers it.",
         "The metrics.",
-        media=("text/plain", "application/openmetrics-text"),
+        media_types=("text/plain", "application/openmetrics-text"),
     ),
     Operation("openapi", "GET", "/openapi.json", "This document.", "The document.", "Document"),
     Operation(
@@ -100,58 +104,59 @@ OPERATIONS: tuple[Operation, ...] = (
         "pause",
         "POST",
         "/api/listeners/{id}/pause",
-        "Accept no more until resumed: clients wait in the backlog, connections go on. A listener "
-        f"that is paused already stays so. {_MYSELF}",
-        "The listener, paused.",
+        "Stop accepting until resumed: new clients wait in the backlog, connections continue. "
+        f"Has no effect on a paused listener. {_OWN_LISTENER}",
+        "The paused listener.",
         "Listener",
-        ends_access=True,
+        closes_listener=True,
     ),
     Operation(
         "resume",
         "POST",
         "/api/listeners/{id}/resume",
-        "Accept again. A listener that was not paused goes on as it was.",
-        "The listener, accepting.",
+        "Accept connections again. Has no effect on a listener that is not paused.",
+        "The resumed listener.",
         "Listener",
     ),
     Operation(
         "drain",
         "POST",
         "/api/listeners/{id}/drain",
-        "Close for good: idle clients hear a farewell, busy ones may finish within "
-        f"server.shutdown-timeout. Only a restart brings the listener back. {_MYSELF}",
+        "Close for good: idle sessions get a farewell, busy ones may finish within "
+        f"server.shutdown-timeout. Only a restart brings the listener back. {_OWN_LISTENER}",
         "The listener, draining or closed.",
         "Listener",
-        ends_access=True,
+        closes_listener=True,
     ),
     Operation(
         "limit",
         "POST",
         "/api/listeners/{id}/limit",
-        "Change max-connections until the next start. Connections beyond a smaller limit go on.",
+        "Change max-connections until the server restarts. Connections above a smaller limit "
+        "continue.",
         "The listener with its new limit.",
         "Listener",
-        takes="Limit",
+        body="Limit",
     ),
 )
 
 _PROBLEMS = {
-    400: "The request is malformed: no or several Host, a body where none is taken, a body that "
-    "is no JSON.",
+    400: "The request is malformed: no Host header or several, a body where none is expected, a "
+    "body that is not JSON.",
     401: "The token is missing or wrong.",
-    403: "The header Host names another server, or another site's page asks.",
-    404: "There is no listener of this id, or nothing at this path.",
-    405: "Another method was used than the header Allow names.",
+    403: "The Host header names another server, or another site's page sent the request.",
+    404: "There is no listener with this id, or nothing at this path.",
+    405: "The method is not one of those in the Allow header.",
     409: "The listener is draining or closed, and only a restart brings it back; or it is the one "
-    "that answers, and nobody could ask for it any more.",
+    "that answers the request and would accept no others.",
     413: "The body is too large.",
     415: "The body is not declared as application/json.",
-    422: "The body is JSON, but not of the form that is needed.",
+    422: "The body is JSON, but not what the operation needs.",
 }
 
 _HEADERS = {
-    401: ("WWW-Authenticate", "What is needed: Bearer (RFC 6750)."),
-    405: ("Allow", "The methods that are known here."),
+    401: ("WWW-Authenticate", "The scheme: Bearer (RFC 6750)."),
+    405: ("Allow", "The methods of this path."),
 }
 
 
@@ -172,16 +177,19 @@ def _responses(operation: Operation) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     if operation.schema:
         schema = {"$ref": f"#/components/schemas/{operation.schema}"}
-    content = {kind: {"schema": schema} for kind in operation.media}
-    responses: dict[str, Any] = {"200": {"description": operation.gives, "content": content}}
+    content = {kind: {"schema": schema} for kind in operation.media_types}
+    responses: dict[str, Any] = {"200": {"description": operation.response, "content": content}}
     if operation.unready:
-        responses["503"] = {"description": "Some listener does not accept.", "content": content}
+        responses["503"] = {
+            "description": "Some listener does not accept connections.",
+            "content": content,
+        }
     problems = [400, 401, 403, 405]
     if operation.of_listener:
         problems.append(404)
     if operation.changes:
         problems.append(409)
-    if operation.takes:
+    if operation.body:
         problems += (413, 415, 422)
     for status in sorted(problems):
         responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
@@ -192,8 +200,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     token: list[dict[str, list[str]]] = [{"token": []}]
     made: dict[str, Any] = {
         "operationId": operation.name,
-        "summary": operation.text,
-        # The empty requirement: without the token too, from loopback.
+        "summary": operation.summary,
+        # The empty requirement: reading from loopback works without the token.
         "security": token if operation.changes else [{}, *token],
         "responses": _responses(operation),
     }
@@ -203,19 +211,22 @@ def _operation(operation: Operation) -> dict[str, Any]:
                 "name": "id",
                 "in": "path",
                 "required": True,
-                "description": "Of the listener. Any character may be in it, percent-encoded: "
-                "a slash is %2F.",
+                "description": "The id of the listener, percent-encoded: a slash is %2F.",
                 "schema": {"type": "string"},
             }
         ]
-    if operation.takes:
-        schema = {"$ref": f"#/components/schemas/{operation.takes}"}
+    if operation.body:
+        schema = {"$ref": f"#/components/schemas/{operation.body}"}
         made["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
     return made
 
 
 def openapi(version: str) -> dict[str, Any]:
-    """Return the OpenAPI document of a version of the package."""
+    """Return the OpenAPI document.
+
+    Args:
+        version: of the package.
+    """
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
@@ -224,9 +235,9 @@ def openapi(version: str) -> dict[str, Any]:
         "info": {
             "title": "fastlisten management",
             "version": version,
-            "description": "Health, metrics and control of a running server. Reading is free on "
-            "loopback and on Unix sockets and needs the token from elsewhere; a change always "
-            "needs it.",
+            "description": "Health, metrics and control of a running server. Reading is free from "
+            "loopback and on Unix sockets and needs the token from elsewhere; changes always need "
+            "it.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,

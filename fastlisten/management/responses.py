@@ -1,8 +1,8 @@
-"""What every answer has in common, and how a request is refused.
+"""The responses of the management application, and the exception that refuses a request.
 
-Rules of this file: an answer is made here or not at all, so that none lacks the headers that keep
-other sites' pages from using it. A refusal is an exception: whoever finds the reason raises it,
-and app.py turns it into an answer (RFC 9457) in one place.
+Rules of this file: every response is made here, so that none lacks the headers that keep other
+sites' pages from using it. A refusal is an exception: raised where its reason is found, and turned
+into a response (RFC 9457) in one place, in app.py.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from starlette.responses import Response
 
-__all__ = ["JSON", "PROBLEM", "RefusedError", "answer", "json_answer", "problem_answer"]
+__all__ = ["JSON", "PROBLEM", "RefusedError", "json_response", "make_response", "problem_response"]
 
 JSON = "application/json"
 
 #: RFC 9457 3: the media type of a refusal's body.
 PROBLEM = "application/problem+json"
 
-#: On every answer. State changes with every request: nothing is kept. Nothing is what it is not
-#: declared to be, nothing can be embedded by another site, and links from it tell nobody.
+#: In every response. The state may change at any time, so nothing is cached; no browser guesses a
+#: type, no other site embeds a response, and links to other sites do not tell where they were.
 _HEADERS = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
@@ -32,12 +32,12 @@ _HEADERS = {
 
 
 class RefusedError(Exception):
-    """A request that is not carried out.
+    """A request that is refused.
 
     Attributes:
-        status: of HTTP, 4xx.
-        detail: why, for the person who sent it.
-        headers: which the status calls for.
+        status: HTTP status, 4xx.
+        detail: why, for the person who sent the request.
+        headers: that go with the status.
     """
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -47,28 +47,28 @@ class RefusedError(Exception):
         super().__init__(f"{status}: {detail}")
 
 
-def answer(
+def make_response(
     content: bytes | str,
     media_type: str,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return an answer; `media_type` is written as it stands."""
+    """Return a response; `media_type` becomes its content type unchanged."""
     made = Response(content, status, {**_HEADERS, **(headers or {})})
     made.headers["content-type"] = media_type
     return made
 
 
-def json_answer(value: Any, status: int = 200) -> Response:
-    """Return a value as JSON, a line of its own for those who read it in a terminal."""
-    return answer(json.dumps(value) + "\n", JSON, status)
+def json_response(value: Any, status: int = 200) -> Response:
+    """Return a value as JSON, with a line feed for those who read it in a terminal."""
+    return make_response(json.dumps(value) + "\n", JSON, status)
 
 
-def problem_answer(refusal: RefusedError) -> Response:
-    """Return the answer to a request that is refused."""
+def problem_response(refusal: RefusedError) -> Response:
+    """Return the response to a request that is refused."""
     body = {
         "title": http.HTTPStatus(refusal.status).phrase,
         "status": refusal.status,
         "detail": refusal.detail,
     }
-    return answer(json.dumps(body) + "\n", PROBLEM, refusal.status, refusal.headers)
+    return make_response(json.dumps(body) + "\n", PROBLEM, refusal.status, refusal.headers)

@@ -1,7 +1,7 @@
-"""What a listener is in JSON: the value, and the JSON Schema that says what each key means.
+"""Listeners as JSON: the values, and the JSON Schemas that describe them.
 
-Rules of this file: both stand side by side, and a test holds one against the other. Keys are
-written as in the configuration, with hyphens.
+Rules of this file: values and schemas side by side; a test compares them. Keys are written as in
+the configuration, with hyphens.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["SCHEMAS", "errno_name", "listener_json"]
 
 
 def errno_name(number: int) -> str:
-    """Return the name of an errno: ``EMFILE``; ``other`` for 0, the rest that is not told apart."""
+    """Return the name of an errno, ``EMFILE``; ``other`` for 0, which stands for all the rest."""
     return errno.errorcode.get(number, str(number)) if number else "other"
 
 
 def listener_json(report: ListenerReport) -> dict[str, Any]:
-    """Return the JSON value of a report, as the schema ``Listener`` says."""
+    """Return a report as JSON, in the form of the schema ``Listener``."""
     return {
         "id": report.id,
         "protocol": report.protocol,
@@ -54,8 +54,10 @@ def _mail_json(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _by_reason(counts: Counts, of: str) -> dict[str, int]:
-    return {reason: count for (kind, reason), count in counts.rejections.items() if kind == of}
+def _by_reason(counts: Counts, reply_class: str) -> dict[str, int]:
+    return {
+        reason: count for (kind, reason), count in counts.rejections.items() if kind == reply_class
+    }
 
 
 def _object(text: str, properties: dict[str, Any]) -> dict[str, Any]:
@@ -85,65 +87,68 @@ def _counts(text: str) -> dict[str, Any]:
 
 
 _MAIL = _object(
-    "What was counted of a listener's mail since the start. What has not occurred is left out.",
+    "Counters of a listener's mail since the server started. Those that are zero are left out.",
     {
-        "messages": _counts("By result: accepted, rejected, deferred."),
-        "bytes": _count("Of the accepted ones."),
-        "rejections": _counts("Replies 5xx, by reason."),
-        "deferrals": _counts("Replies 4xx, by reason."),
-        "logins": _counts("By result: succeeded, failed, deferred."),
-        "sessions-ended": _counts("By reason."),
+        "messages": _counts("Messages by result: accepted, rejected, deferred."),
+        "bytes": _count("Bytes of the accepted messages."),
+        "rejections": _counts("5xx replies by reason."),
+        "deferrals": _counts("4xx replies by reason."),
+        "logins": _counts("Logins by result: succeeded, failed, deferred."),
+        "sessions-ended": _counts("Ended sessions by reason."),
     },
 )
 
 _STATE = _string(
-    "listening: accepts. full: no place is left, clients wait in the backlog. paused: accepts "
-    "nothing until resumed. draining: accepts nothing any more, busy connections may finish. "
-    "closed: nothing is left; only a restart brings it back.",
+    "listening: accepts connections. full: the limit is reached, clients wait in the backlog. "
+    "paused: accepts nothing until it is resumed. draining: accepts nothing more, busy connections "
+    "may finish. closed: only a restart brings the listener back.",
     enum=[state.value for state in State],
 )
 
 _LISTENER = _object(
-    "A listener as it is now. Counters begin at the start of the server.",
+    "A listener as it is now. Counters start at zero with the server.",
     {
-        "id": _string("As the configuration names it: [server.listener.<id>]."),
+        "id": _string("The id in the configuration: [server.listener.<id>]."),
         "protocol": _string("In lower case."),
         "state": _STATE,
         "accepting": {
             "type": "boolean",
-            "description": "Every address accepts, or would if a place were free.",
+            "description": "Every address accepts connections, or would if the limit were not "
+            "reached.",
         },
         "addresses": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "What it is bound to, with the ports that the kernel chose: "
+            "description": "The bound addresses, with the ports that the kernel chose: "
             "127.0.0.1:25, [::]:25, unix:/run/lmtp.",
         },
-        "connections": _count("In flight, from accept to close, over all workers."),
-        "limit": _count("The most that may be in flight: max-connections.", maximum=MAX_LIMIT),
-        "limit-action": _string(
-            "What happens to clients beyond the limit.", enum=["refuse", "wait"]
+        "connections": _count("Open connections, from accept to close, over all workers."),
+        "limit": _count(
+            "The most connections that may be open: max-connections.", maximum=MAX_LIMIT
         ),
-        "accepted": _count("Connections accepted."),
+        "limit-action": _string(
+            "What happens to clients above the limit.", enum=["refuse", "wait"]
+        ),
+        "accepted": _count("Accepted connections."),
         "refused": _object(
-            "Connections refused, by reason.",
+            "Refused connections by reason.",
             {
                 "limit": _count("Because the limit was reached."),
-                "overload": _count("Because the process had no descriptor left."),
+                "overload": _count("Because the process had no descriptors left."),
             },
         ),
         "accept-errors": {
             "type": "object",
-            "description": "Failures of accept(2), by the name of the errno.",
+            "description": "Failures of accept(2) by the name of the errno.",
             "additionalProperties": {"type": "integer", "minimum": 1},
         },
-        "tls-handshake-failures": _count("TLS handshakes that failed."),
-        "timed-out": _count("Connections closed for silence."),
+        "tls-handshake-failures": _count("Failed TLS handshakes."),
+        "timed-out": _count("Connections closed because a timeout expired."),
         "mail": {"$ref": "#/components/schemas/Mail"},
     },
 )
 
-#: The schemas of the document's components, by name.
+#: The schemas in the OpenAPI document, by name.
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Listener": _LISTENER,
     "Mail": _MAIL,
@@ -151,26 +156,26 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "All listeners, in order of id.",
         {"listeners": {"type": "array", "items": {"$ref": "#/components/schemas/Listener"}}},
     ),
-    "Alive": _object("The server answers.", {"status": _string("", const="alive")}),
+    "Alive": _object("The server responds.", {"status": _string("", const="alive")}),
     "Readiness": _object(
         "Whether clients can be sent here.",
         {
             "status": _string("", enum=["ready", "unready"]),
             "not-accepting": {
                 "type": "array",
-                "description": "The listeners because of which it is unready.",
-                "items": _object("", {"id": _string("Of the listener."), "state": _STATE}),
+                "description": "The listeners that do not accept connections.",
+                "items": _object("", {"id": _string("The id of the listener."), "state": _STATE}),
             },
         },
     ),
     "Limit": _object(
-        "A new limit; it holds until the next start.",
+        "A new limit; it holds until the server restarts.",
         {
             "limit": {
                 "type": "integer",
                 "minimum": 1,
                 "maximum": MAX_LIMIT,
-                "description": "The most connections that may be in flight.",
+                "description": "The most connections that may be open.",
             }
         },
     ),
@@ -179,7 +184,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         {
             "title": _string("The status in words."),
             "status": {"type": "integer", "minimum": 400, "maximum": 499},
-            "detail": _string("What is wrong with this request, for a person."),
+            "detail": _string("What is wrong with this request, for people."),
         },
     ),
 }

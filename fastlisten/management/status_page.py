@@ -1,7 +1,7 @@
-"""The status page: all listeners in one table, for a person with a browser.
+"""The status page: all listeners in one table, for a browser.
 
-Rules of this file: plain HTML. No script, nothing from elsewhere, no form; what the configuration
-chose freely (ids) is escaped, and the policy in `CSP` would stop what escaped that.
+Rules of this file: plain HTML without scripts, forms or anything from another site. Ids, which are
+free text in the configuration, are escaped; should that fail, the policy in `CSP` stops the rest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from fastlisten.runtime.control import ListenerReport
 
-__all__ = ["CSP", "page"]
+__all__ = ["CSP", "status_page"]
 
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em; }
@@ -23,7 +23,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.bad { color: #a00; font-weight: bold; }
 """
 
-#: Only the one style below may take effect, and no other site may frame the page.
+#: Only the style above applies, and no other site may frame the page.
 CSP = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src "
     f"'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
@@ -43,13 +43,13 @@ _COLUMNS = (
 )
 
 
-def page(hostname: str, ready: bool, reports: Iterable[ListenerReport]) -> str:
+def status_page(hostname: str, ready: bool, reports: Iterable[ListenerReport]) -> str:
     """Return the page.
 
     Args:
         hostname: of the server.
-        ready: every listener accepts.
-        reports: of the listeners.
+        ready: whether every listener accepts.
+        reports: one for each listener.
     """
     rows = "\n".join(_row(report) for report in reports)
     head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
@@ -85,7 +85,7 @@ def _row(report: ListenerReport) -> str:
 
 
 def _text(value: str) -> str:
-    """Return text for HTML; what cannot be seen, or not be in HTML, is shown as U+FFFD."""
+    """Return text escaped for HTML; characters that cannot be seen become U+FFFD."""
     return html.escape(
         "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)
     )

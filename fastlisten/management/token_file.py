@@ -1,10 +1,10 @@
-"""The token that every change needs: made at the first start, kept in a file of the data directory.
+"""The token that every change needs: created at the first start, kept in the data directory.
 
-Rules of this file: the token is neither logged nor part of any error. Several processes that start
-together all use the one that was made first.
+Rules of this file: the token is never logged and never part of an error. Processes that start at
+the same time all use the token that was created first.
 
-A file that others may read is refused rather than repaired: whoever could read it may have done
-so, and only the administrator can tell whether a new token is needed.
+A file that others may read is refused, not repaired: somebody may have read it already, and only
+the administrator can tell whether a new token is needed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ __all__ = ["FILE_NAME", "TokenError", "keep_token"]
 #: Name of the file in the data directory.
 FILE_NAME = "management.token"
 
-#: 256 bits: nobody guesses it, so that failed attempts need not be counted.
+#: 256 bits: too many to guess, so failed attempts need not be counted.
 _OCTETS = 32
 
-#: What RFC 6750 2.1 (b64token) lets stand after ``Bearer``. A token of the administrator's own may
-#: be used; below 32 characters it would be open to guessing.
+#: What may follow ``Bearer`` (RFC 6750 2.1, b64token). The administrator may write a token of their
+#: own; one of less than 32 characters could be guessed.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{32,512}=*")
 
-#: More than any token; keeps a device or a log named by mistake out of memory.
+#: Octets; more than any token, and little enough to read whatever lies there instead.
 _LARGEST_FILE = 1024
 
 
 class TokenError(FastlistenError):
-    """The file cannot be used; `path` is its name, the text says what to do."""
+    """The file cannot be used; `path` is its name, and the message says what to do."""
 
     def __init__(self, path: str, message: str) -> None:
         self.path = path
@@ -42,17 +42,17 @@ class TokenError(FastlistenError):
 
 
 def keep_token(directory: str) -> tuple[str, bool]:
-    """Return the token of a data directory, made now if there is none.
+    """Return the token of a data directory; create it if there is none.
 
     Args:
-        directory: made if it does not exist.
+        directory: created if it does not exist.
 
     Returns:
-        The token, and whether it was made just now.
+        The token, and whether it has just been created.
 
     Raises:
         TokenError: the file cannot be used as it is.
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path = os.path.join(directory, FILE_NAME)
     if not os.path.lexists(path):
@@ -64,13 +64,13 @@ def keep_token(directory: str) -> tuple[str, bool]:
 
 
 def _read(path: str) -> str:
-    """Return what the file holds.
+    """Return the token in the file.
 
     Raises:
-        TokenError: it cannot be read, or not only by its owner, or it holds no token.
+        TokenError: the file cannot be read, can be read by others, or holds no token.
     """
     try:
-        # Not a link: it might lead to a file that another user chose. Not waiting for a pipe.
+        # No symbolic link: another user may have chosen where it leads. No waiting for a pipe.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         link = " (it must not be a symbolic link)" if os.path.islink(path) else ""
@@ -85,20 +85,24 @@ def _read(path: str) -> str:
         raise TokenError(
             path,
             "holds no token (at least 32 characters of A-Z a-z 0-9 . _ ~ + / -); "
-            "remove it to get one at the next start",
+            "remove it to get a new one at the next start",
         )
     return text
 
 
 def _check(path: str, found: os.stat_result) -> None:
-    """Raise TokenError if the open file can be used by others."""
+    """Raise TokenError if other users can read or change the open file."""
     if not stat.S_ISREG(found.st_mode):
         raise TokenError(path, "is not a regular file")
     if found.st_uid not in (0, os.geteuid()):
-        raise TokenError(path, f"belongs to user {found.st_uid}, who can read and change it")
+        raise TokenError(
+            path,
+            f"belongs to user {found.st_uid}, who can read and change it; make it belong to root "
+            f"or to user {os.geteuid()}",
+        )
     if found.st_mode & 0o077:
         raise TokenError(
             path,
             f"has mode {stat.S_IMODE(found.st_mode):04o}, so that others may use it; remove it to "
-            "get a new token at the next start, or set it to 0600 if nobody can have read it",
+            "get a new token at the next start, or, if nobody can have read it, set it to 0600",
         )

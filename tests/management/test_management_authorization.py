@@ -75,9 +75,7 @@ async def test_the_token_is_in_no_log(tmp_path: Path, caplog: pytest.LogCaptureF
                 await other.post("/api/listeners/it/pause")
         assert 'listener "it": max-connections set to 3 by 127.0.0.1, was 8192' in caplog.messages
         assert 'listener "it": paused by 127.0.0.1' in caplog.messages
-        assert (
-            f"the token for changes has been made: {tmp_path}/management.token" in caplog.messages
-        )
+        assert f"created the management token: {tmp_path}/management.token" in caplog.messages
         assert it.token not in caplog.text
         assert it.token[:-1] not in caplog.text
 

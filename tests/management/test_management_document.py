@@ -310,4 +310,4 @@ def test_nothing_fails(tmp_path: Path, requests: list[Any]) -> None:
 @pytest.mark.parametrize("operation", [one for one in OPERATIONS if not one.changes])
 def test_what_answers_get_is_documented_with_its_media_type(operation: Any) -> None:
     content = DOCUMENT["paths"][operation.path]["get"]["responses"]["200"]["content"]
-    assert tuple(content) == operation.media
+    assert tuple(content) == operation.media_types
