@@ -54,6 +54,7 @@ def repository(tmp_path: Path) -> Path:
     support.mkdir(parents=True)
     (tmp_path / "home" / ".local" / "share").mkdir(parents=True)
     shutil.copy(isolation.__file__, support)
+    (support / "__init__.py").touch()
     names = "pytest_sessionfinish, pytest_terminal_summary, pytest_unconfigure"
     (tmp_path / "repository" / "tests" / "conftest.py").write_text(
         f"from support.isolation import {names}\n"
