@@ -22,6 +22,11 @@ cdef enum ConnectionFlag:
     LATE_WRITES = 4096     # the unit in which writes after the loss are counted, from here up
 
 
+cdef enum:
+    # asyncio logs a warning when so many writes after the loss have been dropped.
+    LOG_THRESHOLD = 5
+
+
 # One end of an IP connection, in numbers: most are never spelled out.
 cdef struct Name:
     int length            # 4, 16, or 0 for none or a Unix socket's

@@ -16,8 +16,9 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset, strerror
 
 from fastlisten._core cimport (
-    FLAG_EXTRA, FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, FLAG_SPOKE, R_HANDSHAKE, R_TIMED_OUT,
-    Acceptor, AcceptorState, Endpoint, Engine, Slot,
+    FAREWELL_TIME, FLAG_EXTRA, FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, FLAG_SPOKE,
+    RECEIVE_SIZE, REPLY_FIRST_BYTE, REPLY_GREETING, REPLY_IDLE, REPLY_SHUTDOWN, R_HANDSHAKE,
+    R_TIMED_OUT, Acceptor, AcceptorState, Endpoint, Engine, Slot,
 )
 
 from fastlisten._system cimport (
@@ -37,17 +38,11 @@ cdef enum:
     # Sent per sendmsg; the kernel takes up to 1,024, but 64 chunks fill any socket buffer that
     # is worth a system call.
     CHUNKS = 64
-    # What is received at most at once, asyncio's max_size.
-    RECEIVE = 262144
     # asyncio's default: pause the protocol above 64 KiB, resume at a quarter of the limit.
     HIGH_WATER = 65536
-    # asyncio logs from the fifth write after the loss on.
-    LOG_THRESHOLD = 5
     # linux/in.h and linux/in6.h; Python's socket module does not name the second.
     IP_TRANSPARENT = 19
     IPV6_TRANSPARENT = 75
-    # After a farewell the peer has this long (ms) to take what it has not read yet.
-    FAREWELL = 10000
 
 cdef object logger = logging.getLogger("asyncio")
 cdef object BufferedProtocol = asyncio.BufferedProtocol
@@ -187,8 +182,8 @@ cdef class Connection(Endpoint):
             context = PyContext_Copy(context)
         PyContext_Enter(context)
         try:
-            if slot.offset < state.greeting_size:
-                self.keep(acceptor.texts[0], slot.offset)
+            if slot.offset < state.replies[REPLY_GREETING].size:
+                self.keep(acceptor.replies[REPLY_GREETING], slot.offset)
             self.flags |= CONNECTED
             try:
                 self.protocol.connection_made(self)
@@ -286,7 +281,8 @@ cdef class Connection(Endpoint):
         state.timed_out += 1
         self.flags |= TIMED_OUT
         self.engine().record(R_TIMED_OUT, state, self.fd, 1)
-        return self.say_farewell(acceptor.texts[3 if first_byte else 4])
+        return self.say_farewell(acceptor.replies[
+            REPLY_FIRST_BYTE if first_byte else REPLY_IDLE])
 
     cdef int late_for_tls(self, AcceptorState *state) except -1:
         """The peer has not taken in time what was to be sent before the handshake."""
@@ -337,7 +333,7 @@ cdef class Connection(Endpoint):
         return 0
 
     cdef int limit_farewell(self) except -1:
-        self.engine().set_deadline(self.fd, FAREWELL)
+        self.engine().set_deadline(self.fd, FAREWELL_TIME)
         return 0
 
     cdef bint says(self, str attribute, bint default) except -1:
@@ -364,7 +360,7 @@ cdef class Connection(Endpoint):
                 self.write(text)
                 if self.fd >= 0:
                     # Unread bytes would turn the close into a reset that overtakes the text.
-                    recv(self.fd, self.engine().buffer, RECEIVE, MSG_DONTWAIT)
+                    recv(self.fd, self.engine().buffer, RECEIVE_SIZE, MSG_DONTWAIT)
         return self.force_close(None)
 
     cdef bytes last_words(self):
@@ -375,7 +371,7 @@ cdef class Connection(Endpoint):
         except Exception as exc:
             self.complain("protocol.last_words failed", exc)
             return b""
-        return words if type(words) is bytes else <bytes>self.acceptor().texts[5]
+        return words if type(words) is bytes else <bytes>self.acceptor().replies[REPLY_SHUTDOWN]
 
     cdef int dropped(self) except -1:
         """The engine is gone; the protocol is not told, as asyncio does not tell it either."""
@@ -421,7 +417,7 @@ cdef class Connection(Endpoint):
         return 0
 
     cdef int receive(self) except -1:
-        cdef ssize_t got = recv(self.fd, self.engine().buffer, RECEIVE, 0)
+        cdef ssize_t got = recv(self.fd, self.engine().buffer, RECEIVE_SIZE, 0)
         if got > 0:
             self.touched()
             return self.deliver(PyBytes_FromStringAndSize(self.engine().buffer, got))
@@ -922,7 +918,7 @@ cdef class Connection(Endpoint):
             self.protocol = None
             self.context = None
             engine.finish(fd, not self.flags & ABORTED, self.flags & (TIMED_OUT | DISMISSED))
-            engine.reap()
+            engine.retire_acceptors()
 
     cdef int remember(self) except -1:
         """Keep what may still be asked for; let go of the socket object without closing."""
@@ -1091,8 +1087,8 @@ cdef class ConnectionAcceptor(Acceptor):
     cdef int take(self, Connection connection, sock, protocol) except -1:
         cdef int fd = sock.fileno()
         cdef Extras extras
-        self.engine.enroll(self, fd)
-        self.engine.adopt(fd, connection)
+        self.engine.add_connection(self, fd)
+        self.engine.set_endpoint(fd, connection)
         connection.context = PyContext_CopyCurrent()
         connection.use_protocol(protocol)
         extras = connection.need_extras()

@@ -65,6 +65,31 @@ cdef struct SlotExtra:
     uint32_t spare
 
 
+# What is sent without asking a handler: the index into Acceptor.replies and AcceptorState.replies.
+cdef enum:
+    REPLY_GREETING = 0
+    REPLY_REFUSAL = 1       # no place under the limit
+    REPLY_OVERLOAD = 2      # no descriptor or no memory
+    REPLY_FIRST_BYTE = 3    # farewell: nothing was said within `first_byte`
+    REPLY_IDLE = 4          # farewell: nothing was said within `idle`
+    REPLY_SHUTDOWN = 5      # farewell: the server shuts down
+    REPLY_KINDS = 6
+
+
+cdef struct CannedReply:
+    const char *text
+    uint32_t size           # 0: nothing is sent
+
+
+cdef enum:
+    # What is received at most at once, and the size of the engine's buffer: asyncio's max_size.
+    RECEIVE_SIZE = 262144
+    # The longest greeting: Slot.offset counts its bytes in 16 bits.
+    MAX_GREETING = 65535
+    # How long (ms) a peer has to take a farewell before the connection is closed.
+    FAREWELL_TIME = 10000
+
+
 # How many different errors of accept4 a listener counts by number: the four of the process, and the
 # ones of single connections that occur; what comes after them is counted without its number.
 cdef enum:
@@ -92,16 +117,7 @@ cdef struct AcceptorState:
     bint passive            # without a listening socket: its connections are handed to it
     bint notice_loss        # resets end connections that neither read nor write at the moment
     PlaceCounter places     # max-connections; without a row there is no limit
-    const char *greeting
-    uint32_t greeting_size
-    const char *refusal
-    uint32_t refusal_size
-    const char *overload
-    uint32_t overload_size
-    const char *farewell_first_byte
-    uint32_t farewell_first_byte_size
-    const char *farewell_shutdown
-    uint32_t farewell_shutdown_size
+    CannedReply replies[REPLY_KINDS]    # what the core sends by itself
     void *options           # OptionBatch's table for accepted sockets
     uint32_t options_size
     uint32_t linger         # milliseconds, 0: the kernel's default
@@ -127,6 +143,12 @@ cdef inline uint32_t milliseconds(double seconds) except? 0xFFFFFFFF:
     if not 0 <= seconds:
         raise ValueError(f"a time must not be negative: {seconds}")
     return <uint32_t>(min(seconds, 1209600.0) * 1000 + 0.999)
+
+
+cdef inline int check_greeting(bytes greeting) except -1:
+    if len(greeting) > MAX_GREETING:
+        raise ValueError(f"greeting of {len(greeting)} bytes, at most {MAX_GREETING:,} allowed")
+    return 0
 
 
 @cython.final
@@ -211,7 +233,7 @@ cdef class Engine:
     cdef void rearm(self, int hold) noexcept nogil
     cdef void hold_all(self, uint8_t hold) noexcept nogil
     cdef void overloaded(self, AcceptorState *state, int error) noexcept nogil
-    cdef void say_and_close(self, int fd, const char *text, uint32_t size) noexcept nogil
+    cdef void say_and_close(self, int fd, const CannedReply *reply) noexcept nogil
     cdef void accept_batch(self, AcceptorState *state, int budget) noexcept nogil
     cdef bint take_or_sleep(self, AcceptorState *state) noexcept nogil
     cdef bint greet(self, AcceptorState *state, int fd) noexcept nogil
@@ -229,19 +251,19 @@ cdef class Engine:
     cdef void close_descriptors(self) noexcept
     cdef int turn(self) except -1
     cdef int reschedule(self) except -1
-    cdef int admit(self, int fd) except -1
     cdef int first_byte(self, int fd, uint32_t events) except -1
-    cdef int adopt(self, int fd, Endpoint endpoint) except -1
-    cdef int enroll(self, Acceptor acceptor, int fd) except -1
+    cdef Endpoint make_endpoint(self, int fd)
+    cdef int set_endpoint(self, int fd, Endpoint endpoint) except -1
+    cdef int add_connection(self, Acceptor acceptor, int fd) except -1
     cdef int sweep(self) except -1
     cdef int judge(self, int fd, uint64_t stop) except -1
     cdef uint32_t ready(self, int fd) noexcept nogil
     cdef int flush_records(self) except -1
     cdef object peername(self, int fd)
-    cdef int enlist(self, Acceptor acceptor) except -1
+    cdef int add_acceptor(self, Acceptor acceptor) except -1
     cdef int watch_wakeup(self, Places places) except -1
     cdef int unwatch_wakeup(self, Places places) except -1
-    cdef int reap(self) except -1
+    cdef int retire_acceptors(self) except -1
 
 
 # What a connection is to the engine; made by Acceptor.endpoint, dropped at Engine.finish.
@@ -277,7 +299,7 @@ cdef class Acceptor:
     cdef readonly object sock
     cdef readonly Places places
     cdef readonly OptionBatch options
-    cdef readonly tuple texts
+    cdef readonly tuple replies   # bytes, by REPLY_...
     cdef readonly object server
     cdef readonly object listener
     cdef object factory
@@ -286,4 +308,3 @@ cdef class Acceptor:
     cdef bint closing
     cdef AcceptorState *state
     cdef Endpoint endpoint(self, int fd)
-    cdef void part(self, uint32_t fd) noexcept nogil

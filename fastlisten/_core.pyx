@@ -7,7 +7,7 @@
 #   listening socket --epoll--> accept_batch --place free?--no--> refuse --> PARKED --> closed
 #                                    | yes
 #                                    v
-#                  lazy: LAZY --first byte--> OPEN <--admit-- ACCEPTED :eager
+#                  lazy: LAZY --first byte--> OPEN <---------- ACCEPTED :eager
 #                          | EOF, reset,        |
 #                          | deadline           v close
 #                          v                 LINGERING (socket.linger) --> closed
@@ -142,16 +142,12 @@ cdef enum:
     # (an epoll_wait, the host loop's iteration): shorter slices would buy little more
     # (python -m benchmarks --only lag).
     SLICE = 200
-    # What asyncio reads at most at once (selectors: 256 KiB).
-    BUFFER = 262144
     # Refused peers that are waited for at a time (and at most a fourth of the capacity), how long,
     # and how much is read from each.
     MAX_PARKED = 1024
     PARKED_RING = 4096
     PARKED_TIME = 2000
     PARKED_BYTES = 16384
-    # A farewell behind which input is unread has this long (ms) to be taken, as in _connection.pyx.
-    FAREWELL = 10000
     # Deadlines are swept at most this often (ms): timeouts are seconds, a sweep is a table scan.
     SWEEP_PAUSE = 50
     # A sweep that comes so late (ms), after no turn for so long (ms), says that the process stood
@@ -222,6 +218,45 @@ cdef str text_of(const uint8_t *address, int flags):
     return (<bytes>text).decode("ascii")
 
 
+cdef inline bint greeted(const AcceptorState *state, const Slot *slot) noexcept nogil:
+    """Whether all of the greeting has been sent."""
+    return slot.offset == state.replies[REPLY_GREETING].size
+
+
+cdef void send_farewell(const AcceptorState *state, const Slot *slot, int fd,
+                        int kind) noexcept nogil:
+    """Say farewell to a silent client, unless it is still in the middle of the greeting."""
+    if greeted(state, slot) and state.replies[kind].size:
+        send(fd, state.replies[kind].text, state.replies[kind].size, MSG_NOSIGNAL)
+
+
+cdef inline void fill_slot(Engine engine, const AcceptorState *state, int fd,
+                           const sockaddr_storage *peer) noexcept nogil:
+    """Write down whose connection a descriptor is: its acceptor, its peer's address."""
+    cdef Slot *slot = &engine.table[fd]
+    cdef uint32_t scope
+    cdef int length = fl_address(peer, slot.address, &slot.port, &scope)
+    slot.flags = FLAG_INET if length == 4 else FLAG_INET6 if length == 16 else 0
+    slot.offset = 0
+    slot.deadline = 0
+    slot.acceptor = state.index
+    if scope:
+        engine.extra[fd].scope = scope
+        slot.flags |= FLAG_EXTRA
+
+
+cdef inline void count_connection(Engine engine, AcceptorState *state, int fd) noexcept nogil:
+    """Make a filled slot a connection, until Engine.release."""
+    engine.table[fd].state = SLOT_ACCEPTED
+    if fd >= <int>engine.top:
+        engine.top = fd + 1
+    engine.open += 1
+    state.active += 1
+    state.connections += 1
+    state.accepted += 1
+    engine.record(R_OPENED, state, fd, 0)
+
+
 cdef class Engine:
     """The native heart of one event loop: an epoll set, the table of slots, the deadlines.
 
@@ -263,7 +298,7 @@ cdef class Engine:
         self.table = <Slot *>memory
         self.extra = <SlotExtra *>(self.table + self.table_size)
         self.buffer = <char *>(self.extra + self.table_size)
-        self.view = PyMemoryView_FromMemory(self.buffer, BUFFER, PyBUF_WRITE)
+        self.view = PyMemoryView_FromMemory(self.buffer, RECEIVE_SIZE, PyBUF_WRITE)
         self.events = calloc(MAX_EVENTS, sizeof(epoll_event))
         self.accepted = <int *>calloc(MAX_ACCEPTS, sizeof(int))
         self.parked = <uint64_t *>calloc(PARKED_RING, sizeof(uint64_t))
@@ -291,7 +326,7 @@ cdef class Engine:
         engines.add(self)
 
     cdef size_t mapping_size(self):
-        return self.table_size * (sizeof(Slot) + sizeof(SlotExtra)) + BUFFER
+        return self.table_size * (sizeof(Slot) + sizeof(SlotExtra)) + RECEIVE_SIZE
 
     cdef int watch_system(self, int fd) except -1:
         """Put a descriptor of the engine's own into the epoll set."""
@@ -452,8 +487,8 @@ cdef class Engine:
             self.endpoints[fd] = None
         state = self.acceptors[slot.acceptor]
         time = state.linger if linger else 0
-        if linger and told and not time and recv(fd, self.buffer, BUFFER, MSG_DONTWAIT) > 0:
-            time = FAREWELL
+        if linger and told and not time and recv(fd, self.buffer, RECEIVE_SIZE, MSG_DONTWAIT) > 0:
+            time = FAREWELL_TIME
         if time and slot.flags & (FLAG_INET | FLAG_INET6):
             # The acknowledgement of our FIN is an edge (sk_state_change), the level would be
             # "writable" at once and for ever: hence edge-triggered.
@@ -537,19 +572,19 @@ cdef class Engine:
                 if fd < 0:
                     break
                 state.refused_overload += 1
-                self.say_and_close(fd, state.overload, state.overload_size)
+                self.say_and_close(fd, &state.replies[REPLY_OVERLOAD])
             self.reserve = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
         self.hold_all(HOLD_BACKOFF)
         self.overload_until = self.now + self.overload_pause
         self.arm_timer(self.overload_until)
         self.arm_timer(self.overload_since + EPISODE)
 
-    cdef void say_and_close(self, int fd, const char *text, uint32_t size) noexcept nogil:
+    cdef void say_and_close(self, int fd, const CannedReply *reply) noexcept nogil:
         """Last words on a descriptor without a slot, which must be free again at once."""
-        if size:
-            send(fd, text, size, MSG_NOSIGNAL | MSG_DONTWAIT)
+        if reply.size:
+            send(fd, reply.text, reply.size, MSG_NOSIGNAL | MSG_DONTWAIT)
             # Unread bytes would turn the close into a reset that overtakes the text.
-            recv(fd, self.buffer, BUFFER, MSG_DONTWAIT)
+            recv(fd, self.buffer, RECEIVE_SIZE, MSG_DONTWAIT)
         close(fd)
 
     # -- accepting
@@ -559,9 +594,8 @@ cdef class Engine:
         cdef sockaddr_storage peer
         cdef socklen_t size
         cdef Slot *slot
-        cdef int fd, error, length
+        cdef int fd, error
         cdef int left = budget
-        cdef uint32_t scope
         cdef bint held
         while left > 0:
             if left & 3 == 0 and fl_microseconds() > self.accept_stop:
@@ -604,7 +638,7 @@ cdef class Engine:
                 if held:
                     give_place(&state.places)
                 state.refused_overload += 1
-                self.say_and_close(fd, state.overload, state.overload_size)
+                self.say_and_close(fd, &state.replies[REPLY_OVERLOAD])
                 continue
             slot = &self.table[fd]
             if slot.state == SLOT_LISTENING:
@@ -612,18 +646,7 @@ cdef class Engine:
                 self.acceptors[slot.acceptor].registered = False
                 self.acceptors[slot.acceptor].hold |= HOLD_CLOSED
                 slot.generation += 1
-            slot.flags = 0
-            slot.offset = 0
-            slot.deadline = 0
-            slot.acceptor = state.index
-            length = fl_address(&peer, slot.address, &slot.port, &scope)
-            if length == 4:
-                slot.flags = FLAG_INET
-            elif length == 16:
-                slot.flags = FLAG_INET6
-            if scope:
-                self.extra[fd].scope = scope
-                slot.flags |= FLAG_EXTRA
+            fill_slot(self, state, fd, &peer)
             if not held and state.places.row != NULL:
                 if not take_place(&state.places):
                     self.refuse(state, fd)
@@ -631,26 +654,18 @@ cdef class Engine:
                 held = True
             if held:
                 slot.flags |= FLAG_PLACE
-            slot.state = SLOT_ACCEPTED
-            if fd >= <int>self.top:
-                self.top = fd + 1
-            self.open += 1
-            state.active += 1
-            state.connections += 1
-            state.accepted += 1
-            self.record(R_OPENED, state, fd, 0)
+            count_connection(self, state, fd)
             if state.options_size:
                 state.option_errors += options_apply(
                     <OptionEntry *>state.options, state.options_size, fd)
-            if state.greeting_size and not self.greet(state, fd):
+            if state.replies[REPLY_GREETING].size and not self.greet(state, fd):
                 self.release(fd)
                 continue
             if state.first_byte:
                 self.set_deadline(fd, state.first_byte)
             if state.lazy:
                 slot.state = SLOT_LAZY
-                if self.interest(fd, FLAG_IN if slot.offset == state.greeting_size
-                                 else FLAG_IN | FLAG_OUT) < 0:
+                if self.interest(fd, FLAG_IN if greeted(state, slot) else FLAG_IN | FLAG_OUT) < 0:
                     error = errno
                     self.release(fd)
                     self.overloaded(state, error)
@@ -681,10 +696,10 @@ cdef class Engine:
     cdef bint greet(self, AcceptorState *state, int fd) noexcept nogil:
         """Send what is left of the greeting; False when the connection is dead."""
         cdef Slot *slot = &self.table[fd]
+        cdef const CannedReply *greeting = &state.replies[REPLY_GREETING]
         cdef ssize_t sent
-        while slot.offset < state.greeting_size:
-            sent = send(fd, state.greeting + slot.offset, state.greeting_size - slot.offset,
-                        MSG_NOSIGNAL)
+        while slot.offset < greeting.size:
+            sent = send(fd, greeting.text + slot.offset, greeting.size - slot.offset, MSG_NOSIGNAL)
             if sent < 0:
                 return errno == EAGAIN or errno == EINTR
             slot.offset += <uint16_t>sent
@@ -694,17 +709,18 @@ cdef class Engine:
 
     cdef void refuse(self, AcceptorState *state, int fd) noexcept nogil:
         """Say it in the protocol and close, so that the text arrives. Counts as no place."""
+        cdef const CannedReply *refusal = &state.replies[REPLY_REFUSAL]
         cdef ssize_t got
         state.refused_limit += 1
         self.record(R_REFUSED, state, fd, 1)
-        if state.refusal_size == 0:
+        if refusal.size == 0:
             close(fd)
             return
-        if send(fd, state.refusal, state.refusal_size, MSG_NOSIGNAL) < 0:
+        if send(fd, refusal.text, refusal.size, MSG_NOSIGNAL) < 0:
             close(fd)
             return
         if state.server_first:
-            got = recv(fd, self.buffer, BUFFER, 0)
+            got = recv(fd, self.buffer, RECEIVE_SIZE, 0)
             if got < 0 and errno == EAGAIN:
                 # Nothing unread: close sends the text and a FIN, never a reset.
                 close(fd)
@@ -811,7 +827,7 @@ cdef class Engine:
         cdef AcceptorState *state = self.acceptors[self.table[fd].acceptor]
         if not self.greet(state, fd):
             self.release(fd)
-        elif self.table[fd].offset == state.greeting_size and self.interest(fd, FLAG_IN) < 0:
+        elif greeted(state, &self.table[fd]) and self.interest(fd, FLAG_IN) < 0:
             self.release(fd)
 
     cdef void native_event(self, int fd, uint32_t events) noexcept nogil:
@@ -833,12 +849,12 @@ cdef class Engine:
                 slot.offset += <uint16_t>got
         elif slot.state == SLOT_LINGERING:
             # One receive only: a peer that talks without end must not keep the loop.
-            got = recv(fd, self.buffer, BUFFER, 0)
+            got = recv(fd, self.buffer, RECEIVE_SIZE, 0)
             if events & <uint32_t>EPOLLERR or (got < 0 and errno != EAGAIN and errno != EINTR):
                 self.release(fd)
             elif ioctl(fd, SIOCOUTQ, &unsent) < 0 or unsent == 0:
                 self.release(fd)
-            elif got == BUFFER:
+            elif got == RECEIVE_SIZE:
                 # There is more, and no edge will tell; setting the same events again does.
                 self.watch_edges(fd, EPOLL_CTL_MOD)
 
@@ -883,7 +899,7 @@ cdef class Engine:
                 fd = self.accepted[self.accepted_position]
                 self.accepted_position += 1
                 if self.table[fd].state == SLOT_ACCEPTED:
-                    self.admit(fd)
+                    self.make_endpoint(fd).made()
                     if self.closed or fl_microseconds() > stop:
                         break
             while self.position < self.count:
@@ -918,7 +934,7 @@ cdef class Engine:
             # Ready events that are left keep the epoll descriptor readable by themselves.
             if not self.closed and self.accepted_position < self.accepted_count:
                 self.reschedule()
-        return self.reap()
+        return self.retire_acceptors()
 
     cdef int reschedule(self) except -1:
         if not self.rescheduled:
@@ -926,21 +942,21 @@ cdef class Engine:
             self.loop.call_soon(self._continue)
         return 0
 
-    cdef int admit(self, int fd) except -1:
-        """Make the Python side of an accepted connection."""
+    cdef Endpoint make_endpoint(self, int fd):
+        """Give an accepted or lazy connection its Python side; close it if that fails."""
         cdef Acceptor acceptor = <Acceptor>self.owners[self.table[fd].acceptor]
         cdef Endpoint endpoint
         try:
             endpoint = acceptor.endpoint(fd)
-            self.adopt(fd, endpoint)
+            self.set_endpoint(fd, endpoint)
         except BaseException:
             self.release(fd)
             raise
-        return endpoint.made()
+        return endpoint
 
     cdef int first_byte(self, int fd, uint32_t events) except -1:
-        """A silent connection became readable: make its Python side, or close it without one."""
-        cdef Acceptor acceptor
+        """A lazy connection became readable: make its Python side, or close it without one."""
+        cdef AcceptorState *state
         cdef Endpoint endpoint
         cdef ssize_t got
         cdef char byte
@@ -952,21 +968,17 @@ cdef class Engine:
             if got <= 0:
                 self.release(fd)
                 return 0
-        acceptor = <Acceptor>self.owners[self.table[fd].acceptor]
-        try:
-            endpoint = acceptor.endpoint(fd)
-            self.adopt(fd, endpoint)
-        except BaseException:
-            self.release(fd)
-            raise
-        if not acceptor.state.tls:
+        endpoint = self.make_endpoint(fd)
+        state = self.acceptors[self.table[fd].acceptor]
+        if not state.tls:
             self.table[fd].flags |= FLAG_SPOKE
-            self.set_deadline(fd, acceptor.state.idle)
+            self.set_deadline(fd, state.idle)
         endpoint.made()
         # Received like all that follows: if the protocol has not paused, closed or changed.
         return endpoint.event(events) if endpoint.fd >= 0 else 0
 
-    cdef int adopt(self, int fd, Endpoint endpoint) except -1:
+    cdef int set_endpoint(self, int fd, Endpoint endpoint) except -1:
+        """Let an endpoint have a connection, in place of another one if there is one."""
         cdef Py_ssize_t size = len(self.endpoints)
         if fd >= size:
             self.endpoints.extend([None] * (fd + 256 - size))
@@ -976,45 +988,24 @@ cdef class Engine:
         self.table[fd].state = SLOT_OPEN
         return 0
 
-    cdef int enroll(self, Acceptor acceptor, int fd) except -1:
-        """Give a slot to a connection that somebody else has accepted. It counts as no place."""
-        cdef AcceptorState *state = acceptor.state
+    cdef int add_connection(self, Acceptor acceptor, int fd) except -1:
+        """Give a slot to a connection that somebody else has accepted. It needs no place."""
         cdef sockaddr_storage peer
         cdef socklen_t size = sizeof(peer)
-        cdef Slot *slot
-        cdef uint32_t scope
-        cdef int length
         if self.closed or acceptor.closing:
             raise RuntimeError("the acceptor is closed")
         if fd < 0 or <uint32_t>fd >= self.table_size:
             raise ValueError(f"descriptor {fd} is out of range")
-        slot = &self.table[fd]
-        if slot.state != SLOT_FREE:
+        if self.table[fd].state != SLOT_FREE:
             raise ValueError(f"descriptor {fd} is served already")
         memset(&peer, 0, sizeof(peer))
         if getpeername(fd, <sockaddr *>&peer, &size) < 0:
-            # Reset meanwhile: nobody can say any more who it was, and the first receive will tell.
+            # The connection has been reset: nobody can tell any more who it was, and the first
+            # receive will report it.
             peer.ss_family = 0
         self.tick()
-        slot.flags = 0
-        slot.offset = 0
-        slot.deadline = 0
-        slot.acceptor = state.index
-        length = fl_address(&peer, slot.address, &slot.port, &scope)
-        if length == 4:
-            slot.flags = FLAG_INET
-        elif length == 16:
-            slot.flags = FLAG_INET6
-        if scope:
-            self.extra[fd].scope = scope
-            slot.flags |= FLAG_EXTRA
-        slot.state = SLOT_ACCEPTED
-        self.top = max(self.top, <uint32_t>fd + 1)
-        self.open += 1
-        state.active += 1
-        state.connections += 1
-        state.accepted += 1
-        self.record(R_OPENED, state, fd, 0)
+        fill_slot(self, acceptor.state, fd, &peer)
+        count_connection(self, acceptor.state, fd)
         return 0
 
     # -- deadlines
@@ -1143,9 +1134,7 @@ cdef class Engine:
                     else:
                         state.timed_out += 1
                         self.record(R_TIMED_OUT, state, <int>fd, 1)
-                    if slot.offset == state.greeting_size and state.farewell_first_byte_size:
-                        send(<int>fd, state.farewell_first_byte, state.farewell_first_byte_size,
-                             MSG_NOSIGNAL)
+                    send_farewell(state, slot, <int>fd, REPLY_FIRST_BYTE)
                     self.release(<int>fd)
                 elif slot.state == SLOT_PARKED:
                     # Unread bytes would turn the close into a reset.
@@ -1288,11 +1277,11 @@ cdef class Engine:
 
     # -- listeners come and go
 
-    cdef int enlist(self, Acceptor acceptor) except -1:
+    cdef int add_acceptor(self, Acceptor acceptor) except -1:
         """Give an acceptor its index; the wake-up descriptor of its arena is watched from now."""
         cdef uint32_t index
         cdef AcceptorState **larger
-        self.reap()
+        self.retire_acceptors()
         for index in range(self.acceptors_size):
             if self.acceptors[index] == NULL:
                 break
@@ -1334,7 +1323,7 @@ cdef class Engine:
             self.table[fd].generation += 1
         return 0
 
-    cdef int reap(self) except -1:
+    cdef int retire_acceptors(self) except -1:
         """Let go of closed acceptors whose last connection has ended."""
         cdef uint32_t i
         cdef Acceptor acceptor
@@ -1572,11 +1561,11 @@ cdef class Acceptor:
                  double linger=0.0, double first_byte=0.0, double idle=0.0,
                  bint notice_loss=False):
         cdef AcceptorState *state = self.state
+        cdef int kind
         cdef int fd = sock.fileno() if sock is not None else -1
         if engine.closed:
             raise RuntimeError("the engine is closed")
-        if len(greeting) > 0xFFFF:
-            raise ValueError(f"greeting of {len(greeting)} bytes, at most 65,535 allowed")
+        check_greeting(greeting)
         if sock is not None and (fd < 0 or <uint32_t>fd >= engine.table_size):
             raise ValueError(f"descriptor {fd} of the listening socket is out of range")
         if sock is not None and engine.table[fd].state != SLOT_FREE:
@@ -1590,22 +1579,15 @@ cdef class Acceptor:
         self.places = places
         self.options = options
         self.context = copy_context()
-        self.texts = (greeting, refusal, overload, farewell_first_byte, farewell_idle,
-                      farewell_shutdown)
+        self.replies = (greeting, refusal, overload, farewell_first_byte, farewell_idle,
+                        farewell_shutdown)
         state.fd = fd
         state.lazy = lazy
         state.server_first = server_first
         state.wait = wait
-        state.greeting = PyBytes_AS_STRING(greeting)
-        state.greeting_size = <uint32_t>len(greeting)
-        state.refusal = PyBytes_AS_STRING(refusal)
-        state.refusal_size = <uint32_t>len(refusal)
-        state.overload = PyBytes_AS_STRING(overload)
-        state.overload_size = <uint32_t>len(overload)
-        state.farewell_first_byte = PyBytes_AS_STRING(farewell_first_byte)
-        state.farewell_first_byte_size = <uint32_t>len(farewell_first_byte)
-        state.farewell_shutdown = PyBytes_AS_STRING(farewell_shutdown)
-        state.farewell_shutdown_size = <uint32_t>len(farewell_shutdown)
+        for kind in range(REPLY_KINDS):
+            state.replies[kind].text = PyBytes_AS_STRING(<bytes>self.replies[kind])
+            state.replies[kind].size = <uint32_t>len(<bytes>self.replies[kind])
         state.linger = milliseconds(linger)
         state.first_byte = milliseconds(first_byte)
         state.idle = milliseconds(idle)
@@ -1615,7 +1597,7 @@ cdef class Acceptor:
         if options is not None:
             state.options = options.table
             state.options_size = options.size
-        engine.enlist(self)
+        engine.add_acceptor(self)
         if sock is None:
             state.passive = True
             state.hold |= HOLD_CLOSED
@@ -1665,7 +1647,7 @@ cdef class Acceptor:
                     slot.state = SLOT_FREE
                     slot.generation += 1
             engine.retiring += 1
-            engine.reap()
+            engine.retire_acceptors()
         elif self.server is not None:
             self.server._retired(self)
 
@@ -1685,12 +1667,12 @@ cdef class Acceptor:
             if slot.state < SLOT_ACCEPTED or slot.acceptor != self.state.index:
                 continue
             if slot.state == SLOT_LAZY:
-                self.part(fd)
+                send_farewell(self.state, slot, <int>fd, REPLY_SHUTDOWN)
                 engine.release(<int>fd)
             elif slot.state == SLOT_OPEN:
                 endpoint = <Endpoint>engine.endpoints[fd]
                 endpoint.drain()
-        engine.reap()
+        engine.retire_acceptors()
         return self.state.active
 
     def close_clients(self):
@@ -1717,9 +1699,9 @@ cdef class Acceptor:
             elif slot.state == SLOT_LAZY or slot.state == SLOT_ACCEPTED:
                 found += 1
                 if slot.state == SLOT_LAZY:
-                    self.part(fd)
+                    send_farewell(self.state, slot, <int>fd, REPLY_SHUTDOWN)
                 engine.release(<int>fd)
-        engine.reap()
+        engine.retire_acceptors()
         return found
 
     def abort(self, *, bint farewell=False):
@@ -1750,16 +1732,10 @@ cdef class Acceptor:
                     endpoint.abort_now()
             else:
                 if farewell and slot.state == SLOT_LAZY:
-                    self.part(fd)
+                    send_farewell(self.state, slot, <int>fd, REPLY_SHUTDOWN)
                 engine.release(<int>fd)
-        engine.reap()
+        engine.retire_acceptors()
         return found
-
-    cdef void part(self, uint32_t fd) noexcept nogil:
-        """Say farewell to a silent client, if its greeting is not unfinished."""
-        cdef AcceptorState *state = self.state
-        if self.engine.table[fd].offset == state.greeting_size and state.farewell_shutdown_size:
-            send(<int>fd, state.farewell_shutdown, state.farewell_shutdown_size, MSG_NOSIGNAL)
 
     def endpoints(self):
         """Return the connections that have Python objects, in order of descriptor."""

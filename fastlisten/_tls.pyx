@@ -36,12 +36,13 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport strerror
 
 from fastlisten._connection cimport (
-    BUFFERED, CLOSING, CONNECTED, LATE_WRITES, LOST, PAUSED, UPGRADING, Connection,
+    BUFFERED, CLOSING, CONNECTED, LATE_WRITES, LOG_THRESHOLD, LOST, PAUSED, UPGRADING, Connection,
     ConnectionAcceptor, Extras, Security,
 )
 from fastlisten._core cimport (
-    FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, R_HANDSHAKE, AcceptorState,
-    Endpoint, Slot, milliseconds,
+    FAREWELL_TIME, FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, RECEIVE_SIZE, REPLY_FIRST_BYTE,
+    REPLY_GREETING, REPLY_IDLE, REPLY_SHUTDOWN, R_HANDSHAKE, AcceptorState, Endpoint, Slot,
+    check_greeting, milliseconds,
 )
 from fastlisten._system cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK,
@@ -64,8 +65,6 @@ cdef enum:
     SSL_ERROR_ZERO_RETURN = 6
     # The most plain text in a record (RFC 8446 5.1).
     RECORD = 16384
-    # A read takes one record; the engine's buffer has room for many.
-    RECEIVE = 262144
     # What OpenSSL is given at once where it reads memory: a record with its head and tag. All of it
     # may be key updates, some 600, which are done in one call.
     FEED = 16640
@@ -74,12 +73,8 @@ cdef enum:
     ANSWERS = 32768
     # asyncio's defaults for TLS: pause the protocol from 512 KiB on, resume at a quarter.
     HIGH_WATER = 524288
-    # After a farewell the peer has this long (ms), as without TLS.
-    FAREWELL = 10000
-    # asyncio logs from the sixth write after the end on.
-    LOG_THRESHOLD = 5
     # Microseconds in which one connection may go on with what OpenSSL has decrypted already.
-    SLICE = 500
+    DECRYPTED_SLICE = 500
 
 cdef object logger = logging.getLogger("asyncio")
 cdef object Disconnected = (SSLEOFError, SSLZeroReturnError)
@@ -287,7 +282,7 @@ cdef class TlsSettings(Security):
         new.waiter = waiter
         old.sock = None
         old.successor = successor
-        connection.engine().adopt(fd, successor)
+        connection.engine().set_endpoint(fd, successor)
         connection.flags = (connection.flags | CLOSING | LOST) & ~UPGRADING
         connection.fd = -1
         connection.owner = NULL
@@ -441,12 +436,13 @@ cdef class TlsConnection(Connection):
             # close_notify, if nothing stands before it.
             self.close()
         if self.fd >= 0:
-            recv(self.fd, self.engine().buffer, RECEIVE, MSG_DONTWAIT)
+            recv(self.fd, self.engine().buffer, RECEIVE_SIZE, MSG_DONTWAIT)
         return self.force_close(None)
 
     cdef int limit_farewell(self) except -1:
         """The peer has the time of a farewell, or of a shutdown, whichever is shorter."""
-        self.engine().set_deadline(self.fd, min(<uint32_t>FAREWELL, self.settings.shutdown_time))
+        self.engine().set_deadline(
+            self.fd, min(<uint32_t>FAREWELL_TIME, self.settings.shutdown_time))
         return 0
 
     cdef int dropped(self) except -1:
@@ -596,8 +592,8 @@ cdef class TlsConnection(Connection):
         acceptor = <TlsAcceptor>self.acceptor()
         if acceptor.first_byte:
             self.engine().set_deadline(self.fd, acceptor.first_byte)
-        if acceptor.texts[0]:
-            self.write(acceptor.texts[0])
+        if acceptor.replies[REPLY_GREETING]:
+            self.write(acceptor.replies[REPLY_GREETING])
         if self.fd < 0 or self.flags & LOST:
             return 0
         if not self.tls & SILENT:
@@ -631,7 +627,7 @@ cdef class TlsConnection(Connection):
         self.engine().record(R_HANDSHAKE, state, self.fd, 1)
         # OpenSSL has sent its alert. Unread bytes would turn the close into a reset that
         # overtakes it.
-        recv(self.fd, self.engine().buffer, RECEIVE, MSG_DONTWAIT)
+        recv(self.fd, self.engine().buffer, RECEIVE_SIZE, MSG_DONTWAIT)
         if self.extras is not None and self.extras.waiter is not None:
             waiter = self.extras.waiter
             self.extras.waiter = None
@@ -753,7 +749,7 @@ cdef class TlsConnection(Connection):
             if not self.tls & UNREAD or self.fd < 0 or self.flags & (LOST | CLOSING | PAUSED):
                 return 0
             if stop == 0:
-                stop = fl_microseconds() + SLICE
+                stop = fl_microseconds() + DECRYPTED_SLICE
             elif fl_microseconds() > stop:
                 self.loop().call_soon(self._deliver)
                 return 0
@@ -786,7 +782,7 @@ cdef class TlsConnection(Connection):
         return got
 
     cdef int receive(self) except -1:
-        cdef Py_ssize_t got = self.take(self.engine().view, self.engine().buffer, RECEIVE)
+        cdef Py_ssize_t got = self.take(self.engine().view, self.engine().buffer, RECEIVE_SIZE)
         if got < 0:
             return 0
         if got == 0:
@@ -920,7 +916,7 @@ cdef class TlsConnection(Connection):
                 return 0
             # Of what OpenSSL has decrypted already epoll does not tell.
             if stop == 0:
-                stop = fl_microseconds() + SLICE
+                stop = fl_microseconds() + DECRYPTED_SLICE
             elif fl_microseconds() > stop:
                 self.loop().call_soon(self._deliver)
                 return 0
@@ -1343,15 +1339,15 @@ cdef class TlsAcceptor(ConnectionAcceptor):
                  double first_byte=0.0, bint lazy=False, **options):
         # All that can be wrong comes before the engine knows the socket.
         self.first_byte = milliseconds(first_byte)
-        if len(greeting) > 0xFFFF:
-            raise ValueError(f"greeting of {len(greeting)} bytes, at most 65,535 allowed")
+        check_greeting(greeting)
         ConnectionAcceptor.__init__(self, engine, sock, factory, first_byte=tls.handshake_timeout,
                                     lazy=lazy, **options)
         self.tls = tls
-        self.texts = (greeting, *self.texts[1:])
+        self.replies = (greeting, *self.replies[1:])
         self.state.tls = True
-        # The core must not say these itself, in clear text.
-        self.state.farewell_first_byte_size = self.state.farewell_shutdown_size = 0
+        # Sent by the core these would go out in clear text.
+        for kind in (REPLY_FIRST_BYTE, REPLY_IDLE, REPLY_SHUTDOWN):
+            self.state.replies[kind].size = 0
 
     cdef Endpoint endpoint(self, int fd):
         return TlsConnection.__new__(TlsConnection)
