@@ -53,6 +53,7 @@ def repository(tmp_path: Path) -> Path:
     support = tmp_path / "repository" / "tests" / "support"
     support.mkdir(parents=True)
     (tmp_path / "home" / ".local" / "share").mkdir(parents=True)
+    (support / "__init__.py").touch()
     shutil.copy(isolation.__file__, support)
     (support / "__init__.py").touch()
     names = "pytest_sessionfinish, pytest_terminal_summary, pytest_unconfigure"
