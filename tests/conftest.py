@@ -17,16 +17,16 @@ from collections.abc import Callable, Iterator
 import pytest
 import uvloop
 from support import hypothesis_profiles  # noqa: F401  (sets the profile of property-based tests)
-from support.descriptors import open_descriptors
+from support.kernel import open_descriptors
 from support.loops import LOOPS
 
 pytest.register_assert_rewrite(
-    "support.clients",
-    "support.connection",
-    "support.event_loop",
-    "support.tls",
+    "support.real_server",
+    "support.world",
+    "support.loop_worlds",
+    "support.tls_world",
     "support.tls_client",
-    "support.tls_core",
+    "support.tls_listener",
 )
 
 # libuv opens a pipe for the whole process with its first loop; no test shall count it as its own.

@@ -11,7 +11,7 @@ import pytest
 import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.mail import cheap_hash
+from support.accounts import cheap_hash
 
 from fastlisten.cli import account
 from fastlisten.cli.account_file import add_account, add_alias, remove_account, set_password

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.process import CONFIG, staged
 from support.serving import PATIENCE, clean_environment, program, run, until
+from support.staged_program import CONFIG, staged
 
 STOPS = [signal.SIGTERM, signal.SIGINT]
 OTHERS = [signal.SIGUSR1, signal.SIGUSR2]

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.certificate_files import authority
+from support.certificates import authority
 from support.serving import PATIENCE, clean_environment, program, until
 
 from fastlisten.runtime.tls.pem import PemError

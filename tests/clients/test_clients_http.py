@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-from support.certificate_files import authority
-from support.clients import HOST, Mail, run, serving
+from support.certificates import authority
 from support.http_application import PIECE
+from support.real_server import HOST, Mail, run, serving
 from support.serving import PATIENCE, external, until
 
 STREAM = hashlib.sha256(PIECE * 64).hexdigest()

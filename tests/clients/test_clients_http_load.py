@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from support.clients import Mail, run, serving
+from support.real_server import Mail, run, serving
 from support.serving import external
 
 

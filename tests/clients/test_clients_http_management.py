@@ -8,8 +8,8 @@ from smtplib import SMTP, SMTPConnectError
 
 import httpx
 import pytest
-from support.certificate_files import authority
-from support.clients import HOST, Mail, run, serving
+from support.certificates import authority
+from support.real_server import HOST, Mail, run, serving
 from support.serving import PATIENCE, external
 
 SCHEMES = {"management": "http", "managements": "https"}

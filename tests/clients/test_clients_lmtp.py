@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from support.clients import ALICE, BOB, CAROL, CROWD, HOST, PLAIN, SENDER, Mail, run, serving
+from support.real_server import ALICE, BOB, CAROL, CROWD, HOST, PLAIN, SENDER, Mail, run, serving
 from support.serving import external
 
 

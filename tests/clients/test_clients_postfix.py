@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clients import ALICE, BOB, CROWD, HOST, PLAIN, ZOE, Mail, run, serving
+from support.real_server import ALICE, BOB, CROWD, HOST, PLAIN, ZOE, Mail, run, serving
 from support.serving import external, until
 
 if os.geteuid() != 0:

@@ -15,8 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clients import ALICE, BOB, HOST, PASSWORDS, PLAIN, SENDER, Mail, run, serving, which
-from support.programs import own_environment
+from support.environment import own_environment
+from support.real_server import (
+    ALICE,
+    BOB,
+    HOST,
+    PASSWORDS,
+    PLAIN,
+    SENDER,
+    Mail,
+    run,
+    serving,
+    which,
+)
 from support.serving import PATIENCE, external, until
 
 FOREIGN = "someone@example.net"

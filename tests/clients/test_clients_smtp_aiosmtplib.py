@@ -10,8 +10,8 @@ from typing import Any
 
 import aiosmtplib
 import pytest
-from support.certificate_files import authority
-from support.clients import ALICE, BOB, HOST, MESSAGE, PASSWORDS, SENDER, ZOE, Mail, serving
+from support.certificates import authority
+from support.real_server import ALICE, BOB, HOST, MESSAGE, PASSWORDS, SENDER, ZOE, Mail, serving
 from support.serving import PATIENCE, soon
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.clients import (
+from support.real_server import (
     ALICE,
     BOB,
     CAROL,

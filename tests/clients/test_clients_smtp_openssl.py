@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator
 
 import pytest
-from support.clients import (
+from support.real_server import (
     ALICE,
     BOB,
     CAROL,

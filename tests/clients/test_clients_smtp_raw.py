@@ -6,8 +6,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from support.clients import ALICE, BOB, HOST, MESSAGE, Mail, serving
-from support.typist import typing
+from support.real_server import ALICE, BOB, HOST, MESSAGE, Mail, serving
+from support.smtp_client import typing
 
 SENDER = b"sender@example.com"
 

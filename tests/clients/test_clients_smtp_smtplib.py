@@ -12,8 +12,19 @@ from email.message import EmailMessage
 from email.policy import SMTP
 
 import pytest
-from support.certificate_files import authority
-from support.clients import ALICE, BOB, CAROL, HOST, MESSAGE, PASSWORDS, SENDER, ZOE, Mail, serving
+from support.certificates import authority
+from support.real_server import (
+    ALICE,
+    BOB,
+    CAROL,
+    HOST,
+    MESSAGE,
+    PASSWORDS,
+    SENDER,
+    ZOE,
+    Mail,
+    serving,
+)
 from support.serving import PATIENCE
 
 NAME = "client.example.com"

@@ -8,8 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.clients import ALICE, CROWD, HOST, LISTENERS, SENDER, Mail, run, serving, split, which
-from support.programs import own_environment
+from support.environment import own_environment
+from support.real_server import (
+    ALICE,
+    CROWD,
+    HOST,
+    LISTENERS,
+    SENDER,
+    Mail,
+    run,
+    serving,
+    split,
+    which,
+)
 from support.serving import PATIENCE, external, program, until
 
 

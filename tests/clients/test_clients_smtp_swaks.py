@@ -6,7 +6,18 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from support.clients import ALICE, BOB, CAROL, HOST, PASSWORDS, PLAIN, SENDER, Mail, run, serving
+from support.real_server import (
+    ALICE,
+    BOB,
+    CAROL,
+    HOST,
+    PASSWORDS,
+    PLAIN,
+    SENDER,
+    Mail,
+    run,
+    serving,
+)
 from support.serving import external
 
 #: swaks' exit codes: the server refused MAIL, a RCPT, DATA; no AUTH offered; AUTH refused; no TLS.

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.certificate_files import authority
+from support.certificates import authority
 from support.config import listener_table
 
 from fastlisten.cli import check

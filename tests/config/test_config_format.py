@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.certificate_files import authority, table, write
-from support.certificates import der, made, shown
+from support.certificates import authority, table, write
 from support.config import (
     HOST,
     listener,
@@ -20,6 +19,7 @@ from support.config import (
     only_problem,
     problems,
 )
+from support.configured_certificates import der, made, shown
 
 from fastlisten.config.write import to_plain, to_toml
 from fastlisten.handlers.smtp import SmtpHandler

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.environment import own_environment
 from support.foreign import OURS, Serving, fixtures, foreign, needs_program
 from support.foreign_clients import (
     CROWD,
@@ -30,7 +31,6 @@ from support.foreign_clients import (
     stalled,
     until,
 )
-from support.programs import own_environment
 
 uvicorn, httpx, aiohttp, websockets, pytestmark = foreign(
     "uvicorn", "httpx", "aiohttp", "websockets.asyncio.client"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     LoopFactory,
     Recorder,
     World,

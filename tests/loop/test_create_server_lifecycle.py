@@ -11,7 +11,7 @@ import socket
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     LoopFactory,
     Recorder,
     World,

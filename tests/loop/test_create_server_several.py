@@ -9,7 +9,7 @@ import asyncio
 import socket
 
 import pytest
-from support.connection import (
+from support.world import (
     LoopFactory,
     Recorder,
     World,

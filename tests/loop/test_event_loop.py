@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.connection import LoopFactory
-from support.event_loop import OURS
+from support.loop_worlds import OURS
+from support.world import LoopFactory
 
 import fastlisten
 from fastlisten.loop.engines import engine_for, existing_engine

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory, Recorder, World, describe, numbers
-from support.event_loop import OURS, play_on, same_on_asyncio
+from support.loop_worlds import OURS, play_on, same_on_asyncio
 from support.tls_certificates import HOST, client_context, server_context
+from support.world import LoopFactory, Recorder, World, describe, numbers
 
 from fastlisten.loop.engines import existing_engine
 

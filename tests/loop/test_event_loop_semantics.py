@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory, Recorder, World
-from support.event_loop import OURS, play_on, same_on_asyncio
+from support.loop_worlds import OURS, play_on, same_on_asyncio
+from support.world import LoopFactory, Recorder, World
 
 import fastlisten
 from fastlisten.loop.engines import engine_for

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory, World
-from support.event_loop import OURS, play_on, serving, upgrade
+from support.loop_worlds import OURS, play_on, serving, upgrade
 from support.tls_certificates import HOST, client_context
+from support.world import LoopFactory, World
 
 from fastlisten._tls import TlsConnection
 

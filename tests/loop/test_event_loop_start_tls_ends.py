@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.connection import LoopFactory, Recorder, World
-from support.event_loop import OURS, play_on, same_on_asyncio, serving, upgrade
+from support.loop_worlds import OURS, play_on, same_on_asyncio, serving, upgrade
 from support.tls_certificates import HOST, client_context, server_context
+from support.world import LoopFactory, Recorder, World
 
 import fastlisten
 from fastlisten._tls import TlsConnection

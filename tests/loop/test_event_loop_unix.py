@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory, Recorder, World
-from support.event_loop import OURS, play_on, same_on_asyncio
+from support.loop_worlds import OURS, play_on, same_on_asyncio
 from support.tls_certificates import HOST, client_context, server_context
+from support.world import LoopFactory, Recorder, World
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

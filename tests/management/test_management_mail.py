@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.mail import write_accounts
+from support.accounts import write_accounts
 from support.management import listener, managed
 from support.relay import FOREIGN, client_of, rcpt, relaying, serving
 from support.serving import on_loops, soon

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from support.certificate_files import authority, table, write
+from support.certificates import authority, table, write
 from support.management import IDS, listener, managed, settings
 from support.serving import connect, on_loops, read_all, read_some, served, soon
 

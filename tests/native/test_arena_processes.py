@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.core_process import children
+from support.forked import children
 
 import fastlisten
 from fastlisten._arena import Arena, Places

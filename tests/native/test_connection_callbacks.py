@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     Buffered,
     Hook,
     LoopFactory,

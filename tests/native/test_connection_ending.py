@@ -9,7 +9,7 @@ import logging
 import sys
 
 import pytest
-from support.connection import (
+from support.world import (
     MUCH,
     Hook,
     LoopFactory,

@@ -20,8 +20,8 @@ import struct
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory
 from support.endless_stream import stream
+from support.world import LoopFactory
 
 import fastlisten
 from fastlisten.loop.engines import engine_for

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from support.connection import (
+from support.world import (
     Hook,
     LoopFactory,
     Recorder,

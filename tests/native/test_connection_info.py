@@ -16,7 +16,7 @@ import tempfile
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     Hook,
     LoopFactory,
     Recorder,

@@ -16,7 +16,7 @@ import warnings
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     Hook,
     LoopFactory,
     Note,

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     Buffered,
     Client,
     Hook,

@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     Hook,
     LoopFactory,
     Recorder,

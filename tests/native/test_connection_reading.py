@@ -9,7 +9,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     Buffered,
     Hook,
     LoopFactory,

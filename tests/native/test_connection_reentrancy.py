@@ -14,7 +14,7 @@ import socket
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     Client,
     Hook,
     LoopFactory,

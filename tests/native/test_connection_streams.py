@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     Client,
     LoopFactory,
     World,

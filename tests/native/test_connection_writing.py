@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     MUCH,
     LoopFactory,
     Recorder,

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import pytest
-from support.core import (
+from support.listener import (
     Client,
     Listener,
     LoopFactory,

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
-from support.core import Echo, LoopFactory, bound_socket
-from support.core_process import Child
+from support.forked import Child
+from support.listener import Echo, LoopFactory, bound_socket
 
 from fastlisten import create_server
 from fastlisten._arena import Arena

@@ -17,7 +17,7 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 import pytest
-from support.connection import (
+from support.world import (
     LoopFactory,
     Recorder,
     World,

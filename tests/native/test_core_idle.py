@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import pytest
-from support.core import (
+from support.listener import (
     Echo,
     LoopFactory,
     Witness,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.core import (
+from support.forked import Child, serving
+from support.listener import (
     Client,
     Echo,
     Listener,
@@ -27,7 +28,6 @@ from support.core import (
     run,
     until,
 )
-from support.core_process import Child, serving
 from support.loops import LOOPS
 
 from fastlisten import ConnectionServer, create_server

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.core import (
+from support.forked import Child
+from support.listener import (
     PATIENCE,
     Client,
     Echo,
@@ -28,7 +29,6 @@ from support.core import (
     run,
     until,
 )
-from support.core_process import Child
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.core import (
+from support.listener import (
     RESET,
     Client,
     Listener,
@@ -30,7 +30,7 @@ from support.core import (
     until,
 )
 from support.tls_certificates import HOST, client_context
-from support.tls_core import tls_listening
+from support.tls_listener import tls_listening
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.core import (
+from support.listener import (
     PATIENCE,
     Client,
     Echo,
@@ -25,9 +25,9 @@ from support.core import (
     run,
     until,
 )
-from support.core_program import GREETING
-from support.core_trace import traced
 from support.loops import LOOPS
+from support.strace import traced
+from support.traced_program import GREETING
 
 from fastlisten._core import OptionBatch
 

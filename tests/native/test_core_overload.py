@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.core import (
+from support.forked import Child, serving
+from support.listener import (
     PATIENCE,
     Echo,
     LoopFactory,
@@ -29,7 +30,6 @@ from support.core import (
     run,
     until,
 )
-from support.core_process import Child, serving
 from support.loops import LOOPS
 
 from fastlisten import ConnectionServer, create_server

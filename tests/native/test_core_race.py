@@ -1,6 +1,6 @@
 """max-connections against a crowd: thousands of arrivals and departures, four server processes.
 
-Rules of this file: the limit is judged by what the clients see at one instant (support.core_crowd
+Rules of this file: the limit is judged by what the clients see at one instant (support.crowd
 says why that is exact). Two of the processes run asyncio's loop and two uvloop's, one lazy and one
 eager each, all on one listening socket and one arena.
 """
@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.core import bound_socket
-from support.core_crowd import REFUSAL, Crowd, greeting_of
-from support.core_process import Child, serving
+from support.crowd import REFUSAL, Crowd, greeting_of
+from support.forked import Child, serving
+from support.listener import bound_socket
 from support.loops import LOOPS
 
 from fastlisten import ConnectionServer, create_server

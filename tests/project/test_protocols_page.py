@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.certificate_files import authority
-from support.clients import HOST, Mail, serving, which
-from support.programs import own_environment
-from support.typist import typing
+from support.certificates import authority
+from support.environment import own_environment
+from support.real_server import HOST, Mail, serving, which
+from support.smtp_client import typing
 
 TESTS = Path(__file__).parents[1] / "clients"
 PAGE = TESTS.parents[1] / "docs" / "protocols.md"

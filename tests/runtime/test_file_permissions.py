@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.certificate_files import authority, table, write
+from support.certificates import authority, table, write
 from support.config import HOST, listener_table
 
 from fastlisten.cli import check

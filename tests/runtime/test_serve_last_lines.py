@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.certificate_files import authority, table, write
+from support.certificates import authority, table, write
 from support.relay import AUTH, USERS
-from support.serve_tls import context
 from support.serving import PATIENCE, Program, program, until
-from support.tls_core import client_hello
+from support.tls_listener import client_hello
+from support.tls_probes import context
 
 SHUTDOWN = b"421 4.3.2 mx.example.org Shutting down; try again later\r\n"
 TIMEOUT = b"421 4.4.2 mx.example.org Timeout; closing connection\r\n"
@@ -91,9 +91,9 @@ def configuration(relay: int, times: str) -> str:
         "smtp": 'tls.timeout = "1h"\n',
         "lmtp": "",
         "delayed": 'smtp.greeting-delay = "60s"\n',
-        "hooks": 'smtp.aiosmtpd-handler = "support.cut_applications:Waits"\ntls.enable = false\n',
+        "hooks": 'smtp.aiosmtpd-handler = "support.hanging_handlers:Waits"\ntls.enable = false\n',
         "tls": f'tls.implicit = true\nsmtp.relay = "127.0.0.1:{relay}"\nsmtp.relay-tls = "none"\n',
-        "http": 'app = "support.cut_applications:app"\nhttp.header-timeout = "1s"\n',
+        "http": 'app = "support.hanging_handlers:app"\nhttp.header-timeout = "1s"\n',
     }.items():
         protocol = name if name in ("lmtp", "http") else "smtp"
         text += f'[server.listener.{name}]\nprotocol = "{protocol}"\nbind = "127.0.0.1:0"\n'

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.accounts import Held
 from support.http import App, handler_of
-from support.mail import Held
 from support.relay import AUTH, Client, client_of, relaying, serving
 from support.serving import on_loops, soon
 from support.smtp_harness import ENVELOPE, read_until, reset, serve, settle

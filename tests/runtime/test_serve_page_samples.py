@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from support.clients import ALICE, BOB, PASSWORDS, accounts, split
 from support.netns import Namespace, needs_netns
 from support.page_samples import WHOLE
+from support.real_server import ALICE, BOB, PASSWORDS, accounts, split
 from support.serving import Program, external, program
 
 pytestmark = needs_netns()

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.certificate_files import authority, table, write
-from support.serve_tls import context
+from support.certificates import authority, table, write
 from support.serving import PATIENCE, Program, program, until
-from support.tls_core import client_hello
+from support.tls_listener import client_hello
+from support.tls_probes import context
 
 #: Every timeout of the server, in seconds.
 TIME = 1.0

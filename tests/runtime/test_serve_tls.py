@@ -11,9 +11,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from support.certificate_files import Authority, authority, rsa_key, table, write
-from support.serve_tls import HOST, Seen, ask, client, context, lines, read_to_end, s_client
+from support.certificates import Authority, authority, rsa_key, table, write
 from support.serving import PATIENCE, Program, external, program, until
+from support.tls_probes import HOST, Seen, ask, client, context, lines, read_to_end, s_client
 
 from fastlisten.runtime.canned_replies import TLS_ALERT
 

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.certificate_files import Authority, authority, rsa_key, table, write
-from support.serve_tls import HOST, ask, client, context, lines, read_to_end, s_client
+from support.certificates import Authority, authority, rsa_key, table, write
 from support.serving import PATIENCE, clean_environment, external, program, run, until
+from support.tls_probes import HOST, ask, client, context, lines, read_to_end, s_client
 
 from fastlisten.runtime.tls.pem import KeyPair, fingerprint
 

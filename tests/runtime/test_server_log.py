@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.accounts import write_accounts
 from support.http import App, client_of, serving_app
-from support.mail import write_accounts
 from support.management import listener
 from support.relay import FOREIGN, rcpt, relaying, serving
 from support.relay import client_of as mail_client

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.mail import cheap_hash, write_accounts
+from support.accounts import cheap_hash, write_accounts
 from support.relay import FOREIGN, Client, client_of, plain, rcpt, relaying, serving
 from support.smtp_harness import HELLO, MAIL, serve
 

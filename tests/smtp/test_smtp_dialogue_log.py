@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.mail import cheap_hash
+from support.accounts import cheap_hash
 from support.smtp_harness import HELLO, MAIL, RCPT, Served, read_all, read_until, serve
 
 from fastlisten import testing

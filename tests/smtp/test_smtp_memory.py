@@ -12,7 +12,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-from support.mail import write_accounts
+from support.accounts import write_accounts
 from support.smtp_harness import ACCOUNTS, HOSTNAME, MAIL, RCPT
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.mail import cheap_hash, write_accounts
+from support.accounts import cheap_hash, write_accounts
 from support.relay import AUTH, FOREIGN, USERS, Client, Relay, client_of, plain, relaying, serving
 from support.smtp_harness import HELLO, Served, serve
 

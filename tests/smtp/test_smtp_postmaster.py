@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.mail import write_accounts
+from support.accounts import write_accounts
 from support.relay import AUTH, USERS, Client, client_of, rcpt, serving
 from support.serving import program
 from support.smtp_harness import HELLO, HOSTNAME, MAIL, Served, codes, serve, settle

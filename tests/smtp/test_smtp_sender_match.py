@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.mail import cheap_hash, write_accounts
+from support.accounts import cheap_hash, write_accounts
 from support.relay import FOREIGN, Client, client_of, plain, rcpt, relaying, serving
 from support.smtp_harness import HELLO, Served, codes, serve
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from support.mail import write_accounts
+from support.accounts import write_accounts
 from support.smtp_harness import (
     DIALOGUE,
     DONE,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.programs import own_environment
+from support.environment import own_environment
 from support.smtp_harness import HELLO, MAIL, MESSAGE, RCPT, Served, Tls, body_of, codes, serve
 
 SWAKS = shutil.which("swaks")

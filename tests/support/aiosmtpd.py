@@ -18,7 +18,7 @@ from typing import Any
 
 from fastlisten.handlers import smtp
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
-from support.certificate_files import authority
+from support.certificates import authority
 
 PATIENCE = 20.0
 

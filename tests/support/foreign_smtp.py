@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from support.descriptors import open_descriptors
 from support.foreign import LOOPS, OURS, census, foreign
 from support.foreign_clients import Address, Certificate, Together, make_certificate, until
+from support.kernel import open_descriptors
 
 controllers, smtp, marks = foreign("aiosmtpd.controller", "aiosmtpd.smtp")
 marks += [pytest.mark.external("openssl"), pytest.mark.usefixtures("frozen_heap")]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlisten.config.values.network import Endpoint
-from support.mail import cheap_hash
+from support.accounts import cheap_hash
 from support.smtp_harness import Served, serve
 
 USERS = f"""

@@ -27,7 +27,7 @@ import pytest
 import fastlisten
 from fastlisten.config import loads
 from fastlisten.runtime.server import Server
-from support.mail import write_accounts
+from support.accounts import write_accounts
 
 #: Longer than anything here takes on a busy machine; only failures wait for it.
 PATIENCE = 30.0

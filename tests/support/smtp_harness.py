@@ -24,7 +24,7 @@ from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
 from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
-from support.mail import write_accounts
+from support.accounts import write_accounts
 
 HOSTNAME = "mx.example.org"
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from support.connection import Client, describe
 from support.tls_certificates import HOST, client_context
+from support.world import Client, describe
 
 
 def spelled(exc: BaseException | None) -> str:

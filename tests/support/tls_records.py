@@ -16,8 +16,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from support.tls import TlsClient, TlsWorld
 from support.tls_certificates import client_context
+from support.tls_world import TlsClient, TlsWorld
 
 #: Content types (5.1).
 HANDSHAKE, APPLICATION_DATA = 22, 23

@@ -9,11 +9,11 @@ import ssl
 from collections.abc import Callable
 
 import pytest
-from support.connection import LoopFactory
-from support.core import run, until
-from support.tls import TlsClient, TlsRecorder, TlsWorld, play_tls
+from support.listener import run, until
 from support.tls_certificates import client_context, server_context
-from support.tls_core import talk, tls_listening
+from support.tls_listener import talk, tls_listening
+from support.tls_world import TlsClient, TlsRecorder, TlsWorld, play_tls
+from support.world import LoopFactory
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -12,14 +12,14 @@ import ssl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.connection import numbers
-from support.tls import (
+from support.tls_certificates import client_context
+from support.tls_world import (
     KINDS,
     TlsRecorder,
     TlsWorld,
     play_tls,
 )
-from support.tls_certificates import client_context
+from support.world import numbers
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -15,18 +15,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory
-from support.core import Echo, bound_socket, run
-from support.event_loop import OURS
+from support.listener import Echo, bound_socket, run
+from support.loop_worlds import OURS
 from support.serving import PATIENCE
-from support.tls import (
+from support.tls_certificates import server_context
+from support.tls_listener import client_hello, talk
+from support.tls_world import (
     KINDS,
     WAYS,
     kind_of_api,
     no_session_left,
 )
-from support.tls_certificates import server_context
-from support.tls_core import client_hello, talk
+from support.world import LoopFactory
 
 import fastlisten
 from fastlisten._tls import TlsAcceptor, TlsSettings

@@ -10,8 +10,8 @@ import contextvars
 from typing import Any
 
 import pytest
-from support.connection import Hook, LoopFactory
-from support.tls import TlsRecorder, TlsWorld, play_tls, same_tls
+from support.tls_world import TlsRecorder, TlsWorld, play_tls, same_tls
+from support.world import Hook, LoopFactory
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -12,10 +12,10 @@ import socket
 import sys
 
 import pytest
-from support.connection import LoopFactory
-from support.core import Client, crowd_of, run, until
-from support.tls import no_session_left
-from support.tls_core import client_hello, talk, tls_listening
+from support.listener import Client, crowd_of, run, until
+from support.tls_listener import client_hello, talk, tls_listening
+from support.tls_world import no_session_left
+from support.world import LoopFactory
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -13,11 +13,11 @@ import functools
 import socket
 
 import pytest
-from support import tls_core
-from support.connection import LoopFactory
-from support.core import Client, crowd_of, run, until
-from support.tls import no_session_left
-from support.tls_core import client_hello, talk, tls_listening
+from support import tls_listener
+from support.listener import Client, crowd_of, run, until
+from support.tls_listener import client_hello, talk, tls_listening
+from support.tls_world import no_session_left
+from support.world import LoopFactory
 
 from fastlisten import testing
 from fastlisten._arena import Arena
@@ -88,7 +88,7 @@ def test_several_processes_share_the_limit(
     loop_factory: LoopFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has its share of the half: together they hold no more than one would."""
-    monkeypatch.setattr(tls_core, "Arena", functools.partial(Arena, members=4))
+    monkeypatch.setattr(tls_listener, "Arena", functools.partial(Arena, members=4))
 
     async def main() -> None:
         async with tls_listening(limit=24) as listener, crowd_of(listener, 5, first=HALF):

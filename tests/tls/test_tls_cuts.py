@@ -13,11 +13,11 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import pytest
-from support.connection import LoopFactory
-from support.core import Client, run
-from support.tls import kind_of_api, no_session_left
+from support.listener import Client, run
 from support.tls_certificates import HOST, client_context
-from support.tls_core import TlsListener, tls_listening
+from support.tls_listener import TlsListener, tls_listening
+from support.tls_world import kind_of_api, no_session_left
+from support.world import LoopFactory
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -12,10 +12,10 @@ import ssl
 from typing import Any, NamedTuple
 
 import pytest
-from support.connection import LoopFactory, numbers
-from support.core import Client, Echo, run, until
+from support.listener import Client, Echo, run, until
 from support.tls_certificates import HOST, client_context
-from support.tls_core import TlsListener, tls_listening
+from support.tls_listener import TlsListener, tls_listening
+from support.world import LoopFactory, numbers
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -9,8 +9,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory
-from support.tls import (
+from support.tls_world import (
     WAY_NAMES,
     WAYS,
     TlsBuffered,
@@ -20,6 +19,7 @@ from support.tls import (
     play_tls,
     same_tls,
 )
+from support.world import LoopFactory
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -12,8 +12,8 @@ import ssl
 from typing import Any
 
 import pytest
-from support.connection import Hook, LoopFactory, numbers
-from support.tls import (
+from support.tls_certificates import client_context
+from support.tls_world import (
     WAY_NAMES,
     WAYS,
     TlsBuffered,
@@ -22,7 +22,7 @@ from support.tls import (
     play_tls,
     same_tls,
 )
-from support.tls_certificates import client_context
+from support.world import Hook, LoopFactory, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -15,16 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.connection import Hook, LoopFactory
-from support.core_process import children, serving
-from support.tls import (
+from support.forked import children, serving
+from support.tls_certificates import HOST, client_context, server_context
+from support.tls_world import (
     KINDS,
     TlsClient,
     TlsRecorder,
     TlsWorld,
     play_tls,
 )
-from support.tls_certificates import HOST, client_context, server_context
+from support.world import Hook, LoopFactory
 
 import fastlisten
 

@@ -20,10 +20,10 @@ import struct
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory
 from support.endless_stream import stream
-from support.tls import WAY_NAMES, WAYS, kind_of_api, no_session_left
 from support.tls_certificates import HOST, client_context, server_context
+from support.tls_world import WAY_NAMES, WAYS, kind_of_api, no_session_left
+from support.world import LoopFactory
 
 import fastlisten
 from fastlisten.loop.engines import engine_for

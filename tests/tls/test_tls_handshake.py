@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory
-from support.core import Echo, run, until
-from support.tls import TlsClient, TlsRecorder, TlsWorld, play_tls, same_tls
+from support.listener import Echo, run, until
 from support.tls_certificates import CLIENT, client_context, server_context
 from support.tls_certificates import certificates as made
-from support.tls_core import TlsListener, client_hello, everything, talk, tls_listening
+from support.tls_listener import TlsListener, client_hello, everything, talk, tls_listening
+from support.tls_world import TlsClient, TlsRecorder, TlsWorld, play_tls, same_tls
+from support.world import LoopFactory
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

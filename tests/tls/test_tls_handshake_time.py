@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.connection import LoopFactory
-from support.core import Client, run
+from support.listener import Client, run
 from support.tls_certificates import client_context
-from support.tls_core import client_hello, everything, talk, tls_listening
+from support.tls_listener import client_hello, everything, talk, tls_listening
+from support.world import LoopFactory
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.certificate_files import authority, table, write
-from support.connection import LoopFactory
-from support.serve_tls import HOST, ask, client, lines, read_to_end
+from support.certificates import authority, table, write
 from support.serving import PATIENCE, program, until
-from support.tls import (
+from support.tls_certificates import certificates, client_context, server_context
+from support.tls_probes import HOST, ask, client, lines, read_to_end
+from support.tls_records import CHANGE_CIPHER_SPEC, crafted
+from support.tls_world import (
     KINDS,
     WAY_NAMES,
     WAYS,
@@ -33,8 +34,7 @@ from support.tls import (
     TlsWorld,
     play_tls,
 )
-from support.tls_certificates import certificates, client_context, server_context
-from support.tls_records import CHANGE_CIPHER_SPEC, crafted
+from support.world import LoopFactory
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

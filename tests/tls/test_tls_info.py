@@ -8,8 +8,8 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from support.connection import LoopFactory
-from support.tls import (
+from support.tls_certificates import client_context, server_context
+from support.tls_world import (
     WAY_NAMES,
     WAYS,
     TlsRecorder,
@@ -17,7 +17,7 @@ from support.tls import (
     play_tls,
     same_tls,
 )
-from support.tls_certificates import client_context, server_context
+from support.world import LoopFactory
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.connection import Hook, LoopFactory, Recorder
-from support.tls import WAY_NAMES, WAYS, TlsClient, TlsRecorder, TlsWorld, same_tls
 from support.tls_certificates import client_context, server_context
+from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsRecorder, TlsWorld, same_tls
+from support.world import Hook, LoopFactory, Recorder
 
 from fastlisten.loop.start_tls import start_tls
 

@@ -13,8 +13,8 @@ import warnings
 from typing import Any
 
 import pytest
-from support.connection import Hook, LoopFactory
-from support.tls import TlsClient, TlsRecorder, TlsWorld
+from support.tls_world import TlsClient, TlsRecorder, TlsWorld
+from support.world import Hook, LoopFactory
 
 CALLBACKS = (
     "factory",

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.connection import Hook, LoopFactory
-from support.tls import (
+from support.tls_world import (
     WAY_NAMES,
     WAYS,
     TlsBuffered,
@@ -20,6 +19,7 @@ from support.tls import (
     play_tls,
     same_tls,
 )
+from support.world import Hook, LoopFactory
 
 from fastlisten.loop.engines import engine_for
 

@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory
-from support.core import Client, run, until
-from support.tls import (
+from support.listener import Client, run, until
+from support.tls_certificates import HOST, client_context
+from support.tls_listener import BUSY, TlsListener, client_hello, tls_listening
+from support.tls_world import (
     KINDS,
     WAYS,
     TlsRecorder,
@@ -29,8 +30,7 @@ from support.tls import (
     play_tls,
     tls_sessions,
 )
-from support.tls_certificates import HOST, client_context
-from support.tls_core import BUSY, TlsListener, client_hello, tls_listening
+from support.world import LoopFactory
 
 from fastlisten.loop.engines import engine_for
 

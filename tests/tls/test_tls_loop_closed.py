@@ -18,11 +18,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory
-from support.core import Client, listening, run, until
-from support.tls import KINDS, kind_of_api, no_session_left
+from support.listener import Client, listening, run, until
 from support.tls_certificates import HOST, client_context, server_context
-from support.tls_core import client_hello, tls_listening
+from support.tls_listener import client_hello, tls_listening
+from support.tls_world import KINDS, kind_of_api, no_session_left
+from support.world import LoopFactory
 
 import fastlisten
 from fastlisten._tls import TlsSettings

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from support.connection import LoopFactory
-from support.core import PATIENCE, Echo, run, until
-from support.programs import own_environment
+from support.environment import own_environment
+from support.listener import PATIENCE, Echo, run, until
 from support.serving import external
 from support.tls_certificates import certificates, server_context
-from support.tls_core import TlsListener, tls_listening
+from support.tls_listener import TlsListener, tls_listening
+from support.world import LoopFactory
 
 from fastlisten.testing import serve
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.connection import Hook, LoopFactory, numbers
-from support.tls import (
+from support.tls_world import (
     WAY_NAMES,
     WAYS,
     TlsBuffered,
@@ -18,6 +17,7 @@ from support.tls import (
     play_tls,
     same_tls,
 )
+from support.world import Hook, LoopFactory, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

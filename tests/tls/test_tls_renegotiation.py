@@ -9,8 +9,8 @@ import ssl
 from typing import Any
 
 import pytest
-from support.connection import Hook, LoopFactory
-from support.tls import (
+from support.tls_certificates import client_context, server_context
+from support.tls_world import (
     WAY_NAMES,
     WAYS,
     TlsClient,
@@ -20,7 +20,7 @@ from support.tls import (
     play_tls,
     same_tls,
 )
-from support.tls_certificates import client_context, server_context
+from support.world import Hook, LoopFactory
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from support.connection import Hook, LoopFactory, numbers
-from support.tls import (
+from support.tls_certificates import client_context
+from support.tls_world import (
     WAY_NAMES,
     WAYS,
     TlsClient,
@@ -19,7 +19,7 @@ from support.tls import (
     play_tls,
     same_tls,
 )
-from support.tls_certificates import client_context
+from support.world import Hook, LoopFactory, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -1,6 +1,6 @@
 """`Connection.start_tls`: from plaintext to TLS in the middle of a connection, as STARTTLS does it.
 
-Rules of this file: as in support.tls_start.
+Rules of this file: as in support.starttls_protocol.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import ssl
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory, numbers
-from support.tls import (
+from support.starttls_protocol import COMMAND, GO_AHEAD, Starter, commanded
+from support.tls_certificates import client_context, server_context
+from support.tls_world import (
     WAY_NAMES,
     WAYS,
     TlsBuffered,
@@ -21,8 +22,7 @@ from support.tls import (
     no_session_left,
     play_tls,
 )
-from support.tls_certificates import client_context, server_context
-from support.tls_start import COMMAND, GO_AHEAD, Starter, commanded
+from support.world import LoopFactory, numbers
 
 from fastlisten._tls import TlsSettings
 

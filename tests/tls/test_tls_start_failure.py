@@ -1,6 +1,6 @@
 """start_tls that comes to nothing: clients that go, timeouts, closing meanwhile, cancelled futures.
 
-Rules of this file: as in support.tls_start.
+Rules of this file: as in support.starttls_protocol.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import ssl
 from typing import Any
 
 import pytest
-from support.connection import LoopFactory, numbers
-from support.tls import (
+from support.starttls_protocol import COMMAND, GO_AHEAD, Starter, commanded
+from support.tls_world import (
     WAY_NAMES,
     WAYS,
     TlsClient,
@@ -19,7 +19,7 @@ from support.tls import (
     no_session_left,
     play_tls,
 )
-from support.tls_start import COMMAND, GO_AHEAD, Starter, commanded
+from support.world import LoopFactory, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

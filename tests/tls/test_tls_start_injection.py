@@ -1,6 +1,6 @@
 """Plaintext behind STARTTLS is never executed after the handshake (CVE-2011-0411).
 
-Rules of this file: as in support.tls_start.
+Rules of this file: as in support.starttls_protocol.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import contextlib
 import ssl
 
 import pytest
-from support.connection import LoopFactory
-from support.tls import (
+from support.starttls_protocol import COMMAND, GO_AHEAD, Starter
+from support.tls_world import (
     WAY_NAMES,
     WAYS,
     TlsClient,
     TlsWorld,
     play_tls,
 )
-from support.tls_start import COMMAND, GO_AHEAD, Starter
+from support.world import LoopFactory
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import CodeType
 
 import pytest
-from support.mail import cheap_hash
+from support.accounts import cheap_hash
 
 from fastlisten.cli.main import main
 from fastlisten.mail.accounts import accounts_file, passwords

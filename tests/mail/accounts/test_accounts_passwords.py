@@ -10,7 +10,7 @@ from base64 import b64encode
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.mail import cheap_hash
+from support.accounts import cheap_hash
 
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.passwords import (

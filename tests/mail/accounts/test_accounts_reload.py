@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.mail import cheap_hash, write_accounts
+from support.accounts import cheap_hash, write_accounts
 
 from fastlisten.mail.accounts import accounts_file
 from fastlisten.mail.accounts.accounts_file import LONGEST, QUIET, Accounts

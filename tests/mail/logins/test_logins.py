@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.mail import Held, cheap_hash, write_accounts
+from support.accounts import Held, cheap_hash, write_accounts
 
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.accounts_file import Accounts

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 from aiosmtpd.smtp import SMTP
-from support.mail import cheap_hash
+from support.accounts import cheap_hash
 from support.relay import FOREIGN, Relay, client_of, rcpt, serving
 from support.smtp_harness import MAIL, Served, settle
 

@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from support.certificate_files import (
+from support.certificates import (
     Authority,
     authority,
     rsa_key,
@@ -17,8 +17,8 @@ from support.certificate_files import (
     trusting_all,
     write,
 )
-from support.certificates import config, der, made, shown
 from support.config import listener_table
+from support.configured_certificates import config, der, made, shown
 from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 
 from fastlisten.errors import ConfigurationError

@@ -7,7 +7,7 @@ import ssl
 from typing import Any
 
 import pytest
-from support.certificate_files import Authority, authority, ec_key, rsa_key, shake, trusting_all
+from support.certificates import Authority, authority, ec_key, rsa_key, shake, trusting_all
 from support.config import listener
 from support.serving import on_loops
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.certificate_files import shake
+from support.certificates import shake
 
 from fastlisten.runtime.tls.pem import KeyPair, PemError, authorities, fingerprint
 

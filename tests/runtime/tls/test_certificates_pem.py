@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
-from support.certificate_files import Authority, Key, authority, ec_key, key_pem, rsa_key, shake
+from support.certificates import Authority, Key, authority, ec_key, key_pem, rsa_key, shake
 from support.serving import external
 
 from fastlisten.runtime.tls.pem import (

@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from support.certificate_files import shake
+from support.certificates import shake
 from support.serving import external
 from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 

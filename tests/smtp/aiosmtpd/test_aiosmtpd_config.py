@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.aiosmtpd import ENVELOPE, MESSAGE, b64, talk
-from support.certificate_files import authority, table, write
+from support.certificates import authority, table, write
 from support.serving import Program, on_loops, program
 
 from fastlisten import testing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from support.smtp_driven import NAME, PASSWORD, WRONG, Driven
+from support.engine_driver import NAME, PASSWORD, WRONG, Driven
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine

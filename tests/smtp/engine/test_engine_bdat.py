@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.smtp_driven import Driven, chunk, message
+from support.engine_driver import Driven, chunk, message
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine

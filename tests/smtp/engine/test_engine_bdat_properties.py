@@ -6,7 +6,7 @@ import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.smtp_driven import Driven, chunk, message
+from support.engine_driver import Driven, chunk, message
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
 BINARY = HELLO + b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n" + RCPT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.smtp_driven import NOBODY, Driven
+from support.engine_driver import NOBODY, Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine

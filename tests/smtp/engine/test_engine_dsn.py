@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.smtp_driven import Driven
+from support.engine_driver import Driven
 from support.smtp_harness import HELLO, MAIL, codes
 
 from fastlisten.mail.xtext import decode_xtext

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.smtp_driven import Driven
+from support.engine_driver import Driven
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp.engine.framing import LINE_LIMIT, PATH_LINE_LIMIT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.smtp_driven import LATER, Driven
+from support.engine_driver import LATER, Driven
 from support.smtp_harness import HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.smtp_driven import NAME, PASSWORD, Driven
+from support.engine_driver import NAME, PASSWORD, Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from support.smtp_driven import Driven
+from support.engine_driver import Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.smtp_driven import NAME, PASSWORD, Driven
+from support.engine_driver import NAME, PASSWORD, Driven
 from support.smtp_harness import HELLO
 
 #: So large that errors made in plaintext, which are remembered, make no difference.

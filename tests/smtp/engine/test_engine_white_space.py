@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.aiosmtpd import Recorder, controlled, talk
-from support.smtp_driven import NAME, PASSWORD, Driven
+from support.engine_driver import NAME, PASSWORD, Driven
 from support.smtp_harness import codes
 
 from fastlisten.handlers.smtp.sasl import MECHANISMS

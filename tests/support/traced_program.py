@@ -1,6 +1,6 @@
 """A server as a program of its own, for tests that watch its system calls or let them fail.
 
-    python support/core_program.py '{"loop": "asyncio", "listeners": 2}'
+    python support/traced_program.py '{"loop": "asyncio", "listeners": 2}'
 
 Says its addresses on one line, serves until its input ends, then says what its log and its
 counters hold, all as JSON.
@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 from fastlisten._core import OptionBatch
-from support.core import listening
+from support.listener import listening
 from support.loops import LOOPS
 
 GREETING = b"220 hi\r\n"

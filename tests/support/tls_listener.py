@@ -1,7 +1,7 @@
 """What the tests of TLS share that concern the core alone: a listener with settings of its own,
 and clients that stop somewhere in the handshake.
 
-Rules of this file: as in support.core, whose `Listener` this one extends.
+Rules of this file: as in support.listener, whose `Listener` this one extends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from fastlisten._arena import Arena
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.loop.engines import engine_for
-from support.core import Client, Echo, Listener, bound_socket, until
+from support.listener import Client, Echo, Listener, bound_socket, until
 from support.tls_certificates import HOST, client_context, server_context
 
 #: States of slots in which a connection, wanted or not, is still there.

@@ -10,14 +10,14 @@ import asyncio
 from typing import Any
 
 from fastlisten._tls import TlsSettings
-from support.connection import Hook
-from support.tls import (
+from support.tls_certificates import server_context
+from support.tls_world import (
     TlsClient,
     TlsRecorder,
     TlsWorld,
     spelled,
 )
-from support.tls_certificates import server_context
+from support.world import Hook
 
 COMMAND = b"STARTTLS\r\n"
 GO_AHEAD = b"220 go\r\n"

@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from fastlisten import ConnectionServer
-from support.core import PATIENCE, LoopFactory
+from support.listener import PATIENCE, LoopFactory
 
 Body = Callable[[socket.socket], None]
 Commands = Mapping[str, Callable[..., Any]]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from support.certificate_files import authority
+from support.certificates import authority
 from support.serving import PATIENCE, Program
 
 HOST = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""Running the server program of support/core_program.py under strace.
+"""Running the server program of support/traced_program.py under strace.
 
 Rules of this file: a test that uses it is marked ``external("strace")`` and skipped without it,
 also where the kernel forbids tracing.
@@ -67,7 +67,7 @@ def traced(output: Path, strace: list[str], **arguments: Any) -> Iterator[Traced
         pytest.skip("strace is missing or not allowed to trace")
     command = [
         *("strace", "-f", "--seccomp-bpf", "-qq", "-o", str(output), "-e", "signal=none", *strace),
-        *(sys.executable, str(HERE / "core_program.py"), json.dumps(arguments)),
+        *(sys.executable, str(HERE / "traced_program.py"), json.dumps(arguments)),
     ]
     program = Traced()
     with subprocess.Popen(

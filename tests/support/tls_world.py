@@ -1,6 +1,6 @@
 """One script over TLS, played on asyncio's own server and on ours: asyncio is the oracle.
 
-Rules of this file: as in support.connection, whose `World` this one extends. Errors of OpenSSL are
+Rules of this file: as in support.world, whose `World` this one extends. Errors of OpenSSL are
 noted by class and reason: their texts name lines of CPython's source.
 """
 
@@ -18,14 +18,6 @@ import uvloop
 
 import fastlisten._tls as native_tls
 from fastlisten.loop.engines import engine_for
-from support.connection import (
-    Buffered,
-    Client,
-    LoopFactory,
-    Note,
-    Recorder,
-    World,
-)
 from support.tls_certificates import server_context
 from support.tls_client import (
     TlsClient,
@@ -33,6 +25,14 @@ from support.tls_client import (
     openssl_function,
     spelled,
     tls_sessions,
+)
+from support.world import (
+    Buffered,
+    Client,
+    LoopFactory,
+    Note,
+    Recorder,
+    World,
 )
 
 __all__ = [

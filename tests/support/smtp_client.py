@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-from support.clients import HOST, Mail
+from support.real_server import HOST, Mail
 from support.serving import PATIENCE
 
 __all__ = ["Typist", "typing"]

@@ -1,6 +1,6 @@
 """Our loops beside asyncio's: a script is played on both and must be told the same.
 
-Rules of this file: as in support.connection; only that here a script uses the methods of its loop,
+Rules of this file: as in support.world; only that here a script uses the methods of its loop,
 and which loop that is makes the difference.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import fastlisten
 from fastlisten.loop.engines import existing_engine
-from support.connection import LoopFactory, Note, Script, World, play
 from support.tls_certificates import server_context
+from support.world import LoopFactory, Note, Script, World, play
 
 #: Our loops by their base.
 OURS: dict[str, LoopFactory] = {

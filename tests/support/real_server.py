@@ -21,8 +21,8 @@ from pathlib import Path
 
 import argon2
 
-from support.certificate_files import authority, rsa_key, table, write
-from support.programs import own_environment
+from support.certificates import authority, rsa_key, table, write
+from support.environment import own_environment
 from support.serving import PATIENCE, Program, program, until
 
 HOST = "127.0.0.1"

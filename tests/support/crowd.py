@@ -17,7 +17,7 @@ import socket
 import time
 from typing import Any
 
-from support.core import RESET
+from support.listener import RESET
 
 GREETING = b"220 "
 REFUSAL = b"421 full\r\n"

@@ -1,0 +1,40 @@
+"""The certificates of a configuration, and what clients are shown."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from fastlisten.config import Config, loads
+from fastlisten.runtime.tls.certificates import Certificates
+from fastlisten.runtime.tls.pem import KeyPair
+from support.certificates import shake, trusting_all
+from support.config import HOST
+
+__all__ = ["config", "der", "made", "shown"]
+
+
+def config(directory: Path, text: str) -> Config:
+    """Load a text as the file ``mail.toml`` of a directory, whose data is in ``data``."""
+    head = f'[server]\ndata-directory = "{directory / "data"}"\n'
+    return loads(head + text, file=str(directory / "mail.toml"), host=HOST)
+
+
+def made(directory: Path, text: str) -> Certificates:
+    return Certificates(config(directory, text))
+
+
+def shown(
+    it: Certificates,
+    name: str | None = None,
+    listener: str = "it",
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+) -> bytes:
+    """Return the certificate that clients of a listener see, in DER."""
+    context = it.context(listener)
+    assert context is not None
+    return shake(context, trusting_all(maximum_version=version), name).shown
+
+
+def der(pair: KeyPair) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(pair.cert.decode())
