@@ -32,7 +32,7 @@ from pathlib import Path
 from fastlisten.files import check_regular
 from fastlisten.mail.accounts import file_leases
 from fastlisten.mail.accounts.accounts_file import QUIET
-from fastlisten.mail.maildir.spool import sync_directory, write_all
+from fastlisten.private_files import open_new, sync_directory, write_all
 
 __all__ = ["PATIENCE", "PATIENCE_WITH_OURS", "rewrite"]
 
@@ -138,7 +138,7 @@ def _put(path: Path, data: bytes, old: int | None, lease: bool = False) -> None:
     """
     # Nobody can have put a link where it will be: the name cannot be guessed, and must be new.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = open_new(temporary)
     try:
         try:
             if old is None:

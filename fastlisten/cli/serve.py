@@ -13,6 +13,7 @@ import logging
 import os
 from typing import TextIO
 
+from fastlisten import private_files
 from fastlisten.cli import account
 from fastlisten.cli.check import CONFIGURATION_ERROR, read_config
 from fastlisten.cli.logging_setup import set_up_logging
@@ -186,7 +187,7 @@ def _make_default_account(config: Config, out: TextIO) -> None:
         kept = os.path.join(directory, f"{DEFAULT_ACCOUNT}.password")
         if password:
             # Before the account: there is never one whose password nobody can find.
-            _write_secret(kept, f"{password}\n")
+            private_files.replace(kept, f"{password}\n".encode())
         problem = io.StringIO()
         if account.add(DEFAULT_ACCOUNT, file, out, problem, password=password):
             raise OSError(problem.getvalue().strip())
@@ -197,12 +198,3 @@ def _make_default_account(config: Config, out: TextIO) -> None:
         else:
             print(f"its password is in {kept}", file=out)
     print(f"mail is kept in {directory}; accounts in {file}", file=out)
-
-
-def _write_secret(path: str, text: str) -> None:
-    """Write a file that its owner alone can read, whoever could read what was there before."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write(text)

@@ -15,7 +15,7 @@ import secrets
 import stat
 
 from fastlisten.errors import FastlistenError
-from fastlisten.private_files import make_once
+from fastlisten.private_files import create_once
 
 __all__ = ["FILE_NAME", "TokenError", "keep_token"]
 
@@ -58,7 +58,7 @@ def keep_token(directory: str) -> tuple[str, bool]:
     if not os.path.lexists(path):
         token = secrets.token_urlsafe(_OCTETS)
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        if make_once(path, token.encode() + b"\n"):
+        if create_once(path, token.encode() + b"\n"):
             return token, True
     return _read(path), False
 

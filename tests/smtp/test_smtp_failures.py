@@ -27,7 +27,7 @@ from support.smtp_harness import (
 from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 from fastlisten.mail.delivery import staged_message
 from fastlisten.mail.maildir import maildir
-from fastlisten.mail.maildir.spool import write_all
+from fastlisten.private_files import write_all
 
 
 @pytest.fixture(params=SERVERS)

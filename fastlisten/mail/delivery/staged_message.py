@@ -23,7 +23,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from fastlisten.mail.maildir.maildir import Maildir
-from fastlisten.mail.maildir.spool import Spool, sync_directory, write_all
+from fastlisten.mail.maildir.spool import Spool
+from fastlisten.private_files import open_new, sync_directory, write_all
 
 __all__ = ["Draft"]
 
@@ -262,12 +263,11 @@ class Draft:
     def _create(self, place: Spool) -> int:
         """Create the file in a tmp/, and the directories if they are missing."""
         path = f"{place.tmp}/{self.name}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            fd = os.open(path, flags, 0o600)
+            fd = open_new(path)
         except FileNotFoundError:
             place.prepare()
-            fd = os.open(path, flags, 0o600)
+            fd = open_new(path)
         self._files[place.path] = path
         return fd
 

@@ -1,4 +1,4 @@
-"""Spools: where messages are written before they are anywhere, and the tools to write durably.
+"""Spools: where messages are written before they are delivered.
 
 Rules of this file: plain blocking system calls, to be run in a worker thread. A spool has one
 directory, tmp/; a maildir is a spool that has more.
@@ -15,14 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fastlisten.hostnames import name_in_files
+from fastlisten.private_files import sync_directory
 
 __all__ = [
     "STALE_AFTER",
     "Spool",
     "make_directories",
-    "sync_directory",
     "unique_name",
-    "write_all",
 ]
 
 #: Seconds after which a file in tmp/ is left over from a crash: 36 hours, as the format says.
@@ -47,24 +46,6 @@ def unique_name() -> str:
         _process = (pid, f"R{secrets.token_hex(4)}.{name_in_files()}")
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
     return f"{seconds}.M{nanoseconds // 1000}P{pid}Q{next(_counter)}{_process[1]}"
-
-
-def sync_directory(path: str | Path) -> None:
-    """Make the entries of a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write every octet; a full disk shows as a short write first, as an error then."""
-    written = os.write(fd, data)
-    if written < len(data):
-        view = memoryview(data)
-        while written < len(data):
-            written += os.write(fd, view[written:])
 
 
 def make_directories(root: str, parts: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ import ipaddress
 import os
 from dataclasses import dataclass
 
-from fastlisten.private_files import make_once
+from fastlisten.private_files import create_once
 from fastlisten.runtime.tls.pem import KeyPair, PemError, read_source
 
 __all__ = [
@@ -85,7 +85,7 @@ def keep(directory: str, hostname: str) -> SelfSigned:
     content = made.key + made.cert
     if not os.path.exists(directory):
         os.makedirs(directory, mode=0o700, exist_ok=True)
-    if make_once(path, content):
+    if create_once(path, content):
         # As it would be read from the file, so that reading it again finds nothing new.
         return SelfSigned(path, KeyPair(content, content), True)
     return SelfSigned(path, _read(path), False)

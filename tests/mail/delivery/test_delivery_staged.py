@@ -20,7 +20,8 @@ from fastlisten.mail.delivery.delivery import SPOOL_SIZE
 from fastlisten.mail.delivery.post_office import Letter, PostOffice
 from fastlisten.mail.delivery.staged_message import Draft
 from fastlisten.mail.maildir.maildir import Maildir
-from fastlisten.mail.maildir.spool import Spool, unique_name, write_all
+from fastlisten.mail.maildir.spool import Spool, unique_name
+from fastlisten.private_files import write_all
 
 ALICE, BOB, CAROL = (Account(f"{name}@example.org") for name in ("alice", "bob", "carol"))
 ALL = [ALICE, BOB, CAROL]
