@@ -15,7 +15,7 @@ from fastlisten.config.checks import has_starttls
 from fastlisten.config.document import NOTHING, Document
 from fastlisten.config.drafts import Draft
 from fastlisten.config.values.network import Endpoint
-from fastlisten.handlers.smtp.settings import SUBMISSION_PORTS
+from fastlisten.handlers.smtp.settings import role_by_port
 
 __all__ = ["check_relays", "check_smtp"]
 
@@ -66,10 +66,10 @@ def _check_role(document: Document, draft: Draft) -> None:
     role = draft["smtp.role"]
     if role is None:
         ports = [bind.port for bind in draft.binds if bind.port]
-        role = "submission" if ports and ports[0] in SUBMISSION_PORTS else "mx"
+        role = role_by_port(ports[0] if ports else 0)
         if draft["handler"] is not None or draft["smtp.aiosmtpd-handler"] is not None:
             pass  # whoever wrote the code decides who may send
-        elif not SUBMISSION_PORTS.isdisjoint(ports) and not SUBMISSION_PORTS.issuperset(ports):
+        elif any(role_by_port(port) != role for port in ports):
             _warn_of_both_roles(document, draft, ports, role)
         elif role == "mx":
             _check_meant_for_users(document, draft)
@@ -94,7 +94,7 @@ def _check_meant_for_users(document: Document, draft: Draft) -> None:
 
 def _warn_of_both_roles(document: Document, draft: Draft, ports: Sequence[int], role: str) -> None:
     """Warn where ports of submission and others are together: a listener has one role."""
-    other = next(port for port in ports if (port in SUBMISSION_PORTS) != (role == "submission"))
+    other = next(port for port in ports if role_by_port(port) != role)
     does = "takes mail from strangers" if role == "mx" else "takes mail only after a login"
     message = f"the role of a listener comes from its first port, so this one is {role} and {does} "
     message += f"on port {other} too; make two listeners, or write smtp.role if that is meant"

@@ -18,7 +18,7 @@ from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.pregreet import PregreetDelay
 from fastlisten.handlers.smtp.sasl import MECHANISMS
 from fastlisten.handlers.smtp.session_log import SessionLog
-from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
+from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, Role, role_by_port
 from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 from fastlisten.handlers.smtp.trace_fields import TraceFields
 from fastlisten.mail.accounts import passwords
@@ -91,7 +91,9 @@ class SmtpHandler(Handler):
         if settings.options.get("aiosmtpd-handler"):
             from fastlisten.handlers.smtp.aiosmtpd.configured_handler import ConfiguredHandler
 
-            self._configured = ConfiguredHandler(settings, self.session_log, self.logs_dialogue)
+            self._configured = ConfiguredHandler(
+                settings, self.role, self.session_log, self.logs_dialogue
+            )
         elif self.role == "submission" and not passwords.available():
             message = (
                 "nobody can log in here without the package argon2-cffi: "
@@ -104,12 +106,12 @@ class SmtpHandler(Handler):
         """The word for the protocol in the greeting."""
         return "LMTP" if self.protocol == "lmtp" else "ESMTP"
 
-    def _find_role(self) -> str:
-        """Return the role that is written, else the one that the port suggests."""
+    def _find_role(self) -> Role:
+        """Return the role that is configured, else that of the port; LMTP clients never log in."""
         if self.protocol == "lmtp":
             return "mx"
-        by_port = "submission" if self.settings.port in SUBMISSION_PORTS else "mx"
-        return self._values["role"] or by_port
+        role: Role | None = self._values["role"]
+        return role or role_by_port(self.settings.port)
 
     def _find_relay(self) -> Relay | None:
         if self.protocol == "lmtp":

@@ -7,12 +7,27 @@ listener. What must hold between rows is in config/checks_smtp.py.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastlisten.option import Option
 
-__all__ = ["LMTP_OPTIONS", "OPTIONS", "SUBMISSION_PORTS"]
+__all__ = ["LMTP_OPTIONS", "OPTIONS", "Role", "role_by_port"]
+
+#: `mx` takes mail from strangers, `submission` from authenticated clients only.
+Role = Literal["mx", "submission"]
 
 #: The ports of submission: RFC 6409, RFC 8314, and the ones beside them that need no privilege.
-SUBMISSION_PORTS = frozenset((587, 465, 2587, 2465))
+_SUBMISSION_PORTS = frozenset((587, 465, 2587, 2465))
+
+
+def role_by_port(port: int) -> Role:
+    """Return the role of a listener that has no `smtp.role`.
+
+    Args:
+        port: the listener's first port, 0 for a Unix socket.
+    """
+    return "submission" if port in _SUBMISSION_PORTS else "mx"
+
 
 # What a server is asked for whoever brings the mail.
 _COMMON: tuple[Option, ...] = (

@@ -24,7 +24,7 @@ from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParame
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import Authenticate, ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult, LoginPassword
 from fastlisten.handlers.smtp.session_log import SessionLog
-from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, SUBMISSION_PORTS
+from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, Role
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.logins.logins import LoginsBusyError
@@ -47,6 +47,7 @@ class ConfiguredHandler:
 
     Args:
         settings: of the listener; `aiosmtpd-handler` is set.
+        role: of the listener.
         session_log: its log.
         logs_dialogue: commands and replies are in it.
 
@@ -55,9 +56,14 @@ class ConfiguredHandler:
     """
 
     def __init__(
-        self, settings: HandlerSettings, session_log: SessionLog, logs_dialogue: bool
+        self,
+        settings: HandlerSettings,
+        role: Role,
+        session_log: SessionLog,
+        logs_dialogue: bool,
     ) -> None:
         self._settings = settings
+        self._submission = role == "submission"  # clients must authenticate
         self._logs_dialogue = logs_dialogue
         self._session_log = session_log
         rows = LMTP_OPTIONS if settings.protocol == "lmtp" else OPTIONS
@@ -110,16 +116,6 @@ class ConfiguredHandler:
                 name = self._options["aiosmtpd-handler"]
                 raise self._error(key, f"{name} does not take them: {error}") from error
         return arguments
-
-    @property
-    def _submission(self) -> bool:
-        """Whether clients must authenticate."""
-        if self._settings.protocol == "lmtp":
-            return False
-        role = self._options["role"]
-        if role is None:
-            return self._settings.port in SUBMISSION_PORTS
-        return bool(role == "submission")
 
     @property
     def _owns_auth(self) -> bool:
