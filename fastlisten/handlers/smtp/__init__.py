@@ -8,6 +8,7 @@ The modules, from the listener down to the octets:
       smtp_connection     the engine's events in their order; AUTH (sasl)
         envelope_checks   MAIL and RCPT: which senders and recipients are accepted
         message_delivery  the message: to mailboxes or to the relay (mail/)
+        background_work   tasks that the engine waits for
         engine_protocol   transport, flow control, STARTTLS
         engine/           octets to events and replies, without I/O
       trace_fields        Return-Path and Received; received_count: detects mail loops

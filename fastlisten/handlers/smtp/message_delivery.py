@@ -18,19 +18,18 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from fastlisten.handlers.base import ConnectionInfo
+from fastlisten.handlers.smtp.background_work import BackgroundWork
 from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Content, Transaction
 from fastlisten.handlers.smtp.engine.replies import reply
-from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
 from fastlisten.handlers.smtp.mail_services import MailServices
 from fastlisten.handlers.smtp.received_count import ReceivedCount
 from fastlisten.handlers.smtp.trace_fields import return_path
-from fastlisten.log_events import address_text, log, log_fault, session_name
+from fastlisten.log_events import address_text, log, session_name
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.post_office import Letter
 from fastlisten.mail.dsn.message import LARGEST_HEADER, header_of
@@ -49,18 +48,15 @@ logger = logging.getLogger("fastlisten.smtp")
 _NO_SPACE = reply(452, "4.3.1", "Insufficient system storage; try again later")
 _NOT_STORED = reply(451, "4.3.0", "The message could not be stored; try again later")
 _IN_CIRCLES = reply(554, "5.4.6", "Too many hops; the message is looping")
-_INTERNAL = reply(451, "4.3.0", "Internal error; try again later")
 
 #: Those of a session outside of a transaction, shared by all: never changed.
 _NO_ACCOUNTS: dict[str, Account] = {}
 _NO_HOMES: list[str] = []
 
-_Given = TypeVar("_Given")
-
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class MessageDelivery(EngineProtocol):
+class MessageDelivery(BackgroundWork):
     """The part of a connection that deals with messages."""
 
     __slots__ = (
@@ -76,7 +72,6 @@ class MessageDelivery(EngineProtocol):
         "_outgoing",
         "_since",
         "_skip",
-        "_task",
         "_user",
         "_words",
     )
@@ -98,7 +93,6 @@ class MessageDelivery(EngineProtocol):
         self._since = 0.0  # when the message was whole
         self._skip = 0  # octets of the letter that are not for the relay
         self._words = ""  # the relay's about the message
-        self._task: asyncio.Task[None] | None = None  # what the engine waits for, unless a letter
 
     def _cipher(self) -> str:
         """Return protocol version and cipher as Postfix words them, empty without TLS."""
@@ -133,52 +127,6 @@ class MessageDelivery(EngineProtocol):
     def _held_up(self) -> bool:
         """Whether the letter takes no more for now."""
         return self._letter is not None and self._letter.full
-
-    # --- what takes longer than a call --------------------------------------------------------
-
-    def _start(self, work: Callable[[_Given], Coroutine[Any, Any, None]], given: _Given) -> None:
-        """Do something that ends with an answer to the event that the engine waits for.
-
-        Args:
-            work: to be called, and waited for.
-            given: its argument.
-        """
-        self._task = asyncio.get_running_loop().create_task(self._work(work, given))
-
-    async def _work(
-        self, work: Callable[[_Given], Coroutine[Any, Any, None]], given: _Given
-    ) -> None:
-        try:
-            await work(given)
-        except Exception:
-            # A fault of the code must not leave a client without an answer.
-            self._log_fault()
-            if self._transport is not None and self.engine.waiting:
-                self.engine.reject(_INTERNAL)
-        self._task = None
-        self._resume(lambda: None)
-
-    def _resume(self, step: Callable[[], None]) -> None:
-        """Go on after something has ended elsewhere, if the client is still there.
-
-        A fault of the code ends the connection: a client that waits for an answer that does not
-        come would keep its place for ever.
-        """
-        transport = self._transport
-        if transport is None:
-            return
-        try:
-            step()
-            self._run()
-        except Exception:
-            self._log_fault()
-            self._end = "error"
-            transport.abort()
-
-    def _log_fault(self) -> None:
-        """Log the exception that is being handled, which nobody has expected."""
-        who, text = self._log_context(), "%s: %s: internal error"
-        log_fault(logger, "internal-error", text, who.listener, who.address, **who.fields)
 
     # --- the message --------------------------------------------------------------------------
 

@@ -1,64 +1,90 @@
-"""What the hooks of an aiosmtpd handler say to AUTH, and what it means.
+"""The hooks of AUTH.
 
-Rules of this file: the three ways in which such hooks have spoken in the course of time (a reply of
-handle_AUTH; who the client is, MISSING or False; an AuthResult) become one reply; the engine and
-the order of its events are the dialogue's business.
+Rules of this file: over the years such hooks have answered in three ways (handle_AUTH with a reply;
+auth_* with an identity, MISSING or False; auth_* with an AuthResult). All become one reply here.
 """
 
 from __future__ import annotations
 
-from fastlisten.handlers.smtp.aiosmtpd.hook_replies import reply_of
-from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
-from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
+import base64
+
+from fastlisten.handlers.smtp.aiosmtpd.hook_calls import HookCalls
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
+from fastlisten.handlers.smtp.engine.events import Auth
 
-__all__ = ["INVALID", "last_code", "reply_to_auth"]
+__all__ = ["AuthHooks"]
 
-#: What is said to a client that is not who it says.
-INVALID = b"535 5.7.8 Authentication credentials invalid\r\n"
-
+_INVALID = b"535 5.7.8 Authentication credentials invalid\r\n"
 _AUTHENTICATED = b"235 2.7.0 Authentication successful\r\n"
+_ALREADY_AUTHENTICATED = b"503 Already authenticated\r\n"
 
 
-async def reply_to_auth(served: ServedHandler, server: HookServer, args: list[str]) -> bytes | None:
-    """Ask the hooks about an AUTH command.
+class AuthHooks(HookCalls):
+    """The hooks of AUTH."""
 
-    Args:
-        served: whose hooks.
-        server: of the connection; what its session says of who the client is, is set.
-        args: the mechanism, and the initial response in base64 if there is one.
+    __slots__ = ()
 
-    Returns:
-        The reply, None if a hook has pushed it.
+    async def _auth(self, event: Auth) -> None:
+        connection = self._connection
+        engine, session = connection.engine, connection.server.session
+        if session.authenticated:
+            engine.reject(_ALREADY_AUTHENTICATED)
+            return
+        args = [event.mechanism]
+        if event.response is not None:
+            args.append(base64.b64encode(event.response).decode() or "=")
+        connection.held, self.over = b"", False
+        try:
+            reply = await self._auth_reply(args)
+            reply = connection.held + (reply or b"")
+        finally:
+            connection.held = None
+        if self.over:
+            self.over = False
+        elif not engine.waiting:
+            connection.give_up()  # the hook did not wait for the response to its challenge
+        elif _last_code(reply).startswith(b"2"):
+            session.authenticated = True
+            engine.accept(reply)
+        else:
+            engine.reject(reply or _INVALID)
 
-    Raises:
-        Exception: what a hook raised, or what is wrong with what it returned.
-    """
-    session, utf8 = server.session, served.parameters.enable_SMTPUTF8
-    hook = served.hooks.get("AUTH")
-    if hook is not None:
-        status = await hook(server, session, server.envelope, args)
+    async def _auth_reply(self, args: list[str]) -> bytes | None:
+        """Ask the hooks, and note in the session who the client is.
+
+        Args:
+            args: the mechanism, and the initial response in base64 if there is one.
+
+        Returns:
+            The reply, None if a hook has pushed it.
+
+        Raises:
+            Exception: what a hook raised, or what is wrong with what it returned.
+        """
+        server = self._connection.server
+        session = server.session
+        status = await self._call("AUTH", args)
         if status is not MISSING:
-            return None if status is None else reply_of(status, utf8)
-    method = served.auth_hooks.get(args[0]) or getattr(server, f"auth_{args[0]}")
-    result = await method(server, args)
-    if not isinstance(result, AuthResult):
-        # Before AuthResult, hooks returned who the client is.
-        if result is None:
+            return None if status is None else self._reply(status)
+        method = self._served.auth_hooks.get(args[0]) or getattr(server, f"auth_{args[0]}")
+        result = await method(server, args)
+        if not isinstance(result, AuthResult):
+            # Before there was AuthResult, hooks returned the client's identity.
+            if result is None:
+                return None
+            if result is MISSING or result is False:
+                return _INVALID
+            session._login_data = result
+            return _AUTHENTICATED
+        if result.success:
+            session.auth_data = result.auth_data
+            session._login_data = getattr(result.auth_data, "login", None)
+            return self._reply(result.message) if result.message else _AUTHENTICATED
+        if result.handled:
             return None
-        if result is MISSING or result is False:
-            return INVALID
-        session._login_data = result
-        return _AUTHENTICATED
-    if result.success:
-        session.auth_data = result.auth_data
-        session._login_data = getattr(result.auth_data, "login", None)
-        return reply_of(result.message, utf8) if result.message else _AUTHENTICATED
-    if result.handled:
-        return None
-    return reply_of(result.message, utf8) if result.message else INVALID
+        return self._reply(result.message) if result.message else _INVALID
 
 
-def last_code(replies: bytes) -> bytes:
+def _last_code(replies: bytes) -> bytes:
     """Return the code of the last of some replies."""
     return replies.removesuffix(b"\r\n").rpartition(b"\n")[2][:3]

@@ -1,0 +1,87 @@
+"""How a hook of an aiosmtpd handler is called, and how what it returns or raises becomes a reply.
+
+Rules of this file: what all hooks have in common. command_hooks.py, transaction_hooks.py and
+auth_hooks.py say what each hook is asked and what its answer means.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+from fastlisten.handlers.smtp.aiosmtpd.hook_replies import error_reply, reply_of
+from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
+from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
+
+__all__ = ["OK", "HookCalls", "HookedConnection"]
+
+logger = logging.getLogger("fastlisten.smtp")
+
+OK = b"250 OK\r\n"
+
+
+class HookedConnection(Protocol):
+    """What the dispatcher uses of its connection; an AiosmtpdConnection.
+
+    Attributes:
+        engine: decides the state, and gets the answers.
+        server: what hooks get as their first argument.
+        held: what hooks have pushed during an AUTH dialogue; None outside of one.
+    """
+
+    engine: SmtpEngine
+    server: HookServer
+    held: bytes | None
+
+    def content(self) -> bytes:
+        """Return the message, and forget it."""
+
+    def forget(self) -> None:
+        """Drop what is kept of a transaction."""
+
+    def give_up(self) -> None:
+        """End a connection on which no answer can be given."""
+
+
+class HookCalls:
+    """The hooks of one connection, as they are called; which one when is up to subclasses.
+
+    Attributes:
+        over: the engine has ended an AUTH dialogue that a hook is still in.
+    """
+
+    __slots__ = ("_calls", "_connection", "_secure", "_served", "over")
+
+    def __init__(self, served: ServedHandler, connection: HookedConnection) -> None:
+        self._served = served
+        self._connection = connection
+        self._calls: dict[str, int] = {}
+        self._secure = True
+        self.over = False
+
+    async def _call(self, name: str, *arguments: Any) -> Any:
+        """Return what a hook says, MISSING if there is none."""
+        hook = self._served.hooks.get(name)
+        if hook is None:
+            return MISSING
+        server = self._connection.server
+        return await hook(server, server.session, server.envelope, *arguments)
+
+    def _reply(self, status: Any) -> bytes:
+        return reply_of(status, self._served.parameters.enable_SMTPUTF8)
+
+    async def _of_exception(self, error: Exception) -> bytes:
+        """Return what is said of an exception of a hook."""
+        utf8 = self._served.parameters.enable_SMTPUTF8
+        peer = self._connection.server.session.peer
+        hook = self._served.hooks.get("exception")
+        try:
+            if hook is not None:
+                return self._reply(await hook(error))
+        except Exception as inner:
+            logger.exception("%r: exception in handle_exception()", peer)
+            return error_reply(inner, utf8)
+        logger.error("%r: SMTP session exception", peer, exc_info=error)
+        return error_reply(error, utf8)

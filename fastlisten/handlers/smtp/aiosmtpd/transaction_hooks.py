@@ -1,0 +1,138 @@
+"""The hooks of a mail transaction: MAIL, RCPT, DATA.
+
+Rules of this file: the engine decides the state. A hook that says 5xx after it has filled the
+envelope does not begin a transaction; one that says 250 to MAIL or RCPT and fills nothing has
+refused it silently, as in aiosmtpd.
+"""
+
+from __future__ import annotations
+
+import time
+
+from fastlisten.handlers.smtp.aiosmtpd.hook_calls import OK, HookCalls
+from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
+from fastlisten.handlers.smtp.engine.events import Content, Mail, Recipient
+
+__all__ = ["TransactionHooks"]
+
+_NO_UTF8 = b"501 Error: SMTPUTF8 disabled\r\n"
+_NO_BINARY = b"501 Error: BODY can only be one of 7BIT, 8BITMIME\r\n"
+_NO_PARAMETER = b"555 Parameters not recognized or not implemented\r\n"
+_NOT_ASCII = b"500 Error: strict ASCII mode\r\n"
+
+#: Parameters whose values are the client's own and lose their meaning in upper case.
+_KEEP = frozenset({"AUTH"})
+
+
+def _options(words: tuple[str, ...]) -> list[str]:
+    """Return the parameters of a command as aiosmtpd gives them to hooks: in upper case."""
+    options = []
+    for word in words:
+        keyword, equals, value = word.partition("=")
+        keyword = keyword.upper()
+        options.append(keyword + equals + (value if keyword in _KEEP else value.upper()))
+    return options
+
+
+class TransactionHooks(HookCalls):
+    """The hooks of MAIL, RCPT and DATA."""
+
+    __slots__ = ()
+
+    def _refuse_sender(self, event: Mail) -> bool:
+        """Refuse what handlers do not know of MAIL; whether there was such a thing."""
+        parameters, connection = self._served.parameters, self._connection
+        transaction = event.transaction
+        refusal = None
+        if transaction.body == "BINARYMIME":
+            refusal = _NO_BINARY
+        elif transaction.ret or transaction.envid or (parameters.decode_data and transaction.body):
+            refusal = _NO_PARAMETER
+        elif transaction.smtputf8 and not parameters.enable_SMTPUTF8:
+            refusal = _NO_UTF8
+        if refusal is not None:
+            connection.engine.reject(refusal)
+            return True
+        connection.server.envelope.smtp_utf8 = transaction.smtputf8
+        return False
+
+    def _take_sender(self, event: Mail) -> None:
+        """Begin a transaction without asking."""
+        if self._refuse_sender(event):
+            return
+        connection, transaction = self._connection, event.transaction
+        envelope = connection.server.envelope
+        envelope.mail_from = transaction.sender or "<>"
+        envelope.mail_options.extend(_options(transaction.words))
+        connection.engine.accept(OK)
+
+    async def _mail(self, event: Mail) -> None:
+        if "MAIL" not in self._served.hooks:
+            self._take_sender(event)
+            return
+        if self._refuse_sender(event):
+            return
+        connection, transaction = self._connection, event.transaction
+        status = await self._call("MAIL", transaction.sender or "<>", _options(transaction.words))
+        if status is MISSING:
+            self._take_sender(event)
+            return
+        reply = self._reply(status)
+        if reply.startswith(b"2") and connection.server.envelope.mail_from:
+            connection.engine.accept(reply)
+        else:
+            if not reply.startswith(b"2"):
+                connection.forget()
+            connection.engine.reject(reply)
+
+    def _take_recipient(self, event: Recipient) -> None:
+        """Accept a recipient without asking."""
+        connection = self._connection
+        if event.notify or event.orcpt:
+            connection.engine.reject(_NO_PARAMETER)
+            return
+        envelope = connection.server.envelope
+        envelope.rcpt_tos.append(event.mailbox.text)
+        envelope.rcpt_options.extend(_options(event.words))
+        connection.engine.accept(OK)
+
+    async def _rcpt(self, event: Recipient) -> None:
+        connection = self._connection
+        if "RCPT" not in self._served.hooks or event.notify or event.orcpt:
+            self._take_recipient(event)
+            return
+        status = await self._call("RCPT", event.mailbox.text, _options(event.words))
+        if status is MISSING:
+            self._take_recipient(event)
+            return
+        reply = self._reply(status)
+        if reply.startswith(b"2") and connection.server.envelope.rcpt_tos:
+            connection.engine.accept(reply)
+        else:
+            connection.engine.reject(reply)
+
+    async def _data(self, event: Content) -> None:
+        parameters, connection = self._served.parameters, self._connection
+        envelope, content = connection.server.envelope, connection.content()
+        if parameters.decode_data:
+            utf8 = parameters.enable_SMTPUTF8
+            try:
+                envelope.content = content.decode(
+                    "utf-8" if utf8 else "ascii", "surrogateescape" if utf8 else "strict"
+                )
+            except UnicodeDecodeError:
+                connection.forget()
+                connection.engine.reject(_NOT_ASCII)
+                return
+        else:
+            envelope.content = content
+        envelope.original_content = content
+        began = time.monotonic()
+        status = await self._call("DATA")
+        reply = OK if status is MISSING else self._reply(status)
+        connection.forget()
+        if reply.startswith(b"2"):
+            self._served.session_log.counts.delivery(time.monotonic() - began)
+            connection.engine.accept(reply)
+        else:
+            connection.engine.reject(reply)
