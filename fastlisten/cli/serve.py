@@ -25,8 +25,9 @@ from fastlisten.log_events import log, log_fault
 from fastlisten.mail.accounts import passwords
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.handler_factory import make_handler
-from fastlisten.runtime.server import Server, StoppedError
+from fastlisten.runtime.server import Server
 from fastlisten.runtime.tls.self_signed import MissingLibraryError, check_possible
+from fastlisten.runtime.worker import StoppedError
 
 __all__ = ["run"]
 

@@ -134,14 +134,14 @@ class Application:
             self._access.check_change(authorized)
         try:
             if operation.body:
-                self._set_limit(id, await _json_body(receive, headers), _client(scope))
+                await self._set_limit(id, await _json_body(receive, headers), _client(scope))
                 return await self._listener(headers, id)
             if operation.changes:
                 if await _body(receive, headers):
                     raise RefusedError(400, "this operation takes no body")
                 if operation.closes_listener and scope.get("query_string") != b"self=yes":
                     self._spare_own_listener(id)
-                self._change(operation, id, _client(scope))
+                await self._change(operation, id, _client(scope))
                 return await self._listener(headers, id)
             reading: Callable[[Headers, str], Awaitable[Response]]
             reading = getattr(self, f"_{operation.name}")
@@ -154,8 +154,9 @@ class Application:
     # -- operations that read; each takes the headers and the id in the path
 
     async def _page(self, headers: Headers, id: str) -> Response:
-        control, reports = self._control, await self._control.reports()
-        page = await asyncio.to_thread(status_page, self._settings.hostname, control.ready, reports)
+        readiness, reports = await self._control.readiness(), await self._control.reports()
+        hostname = self._settings.hostname
+        page = await asyncio.to_thread(status_page, hostname, readiness.ready, reports)
         return make_response(
             page,
             "text/html; charset=utf-8",
@@ -166,14 +167,14 @@ class Application:
         return json_response({"status": "alive"})
 
     async def _readiness(self, headers: Headers, id: str) -> Response:
-        ready = self._control.ready
-        missing = [{"id": id, "state": state.value} for id, state in self._control.not_accepting()]
-        status = "ready" if ready else "unready"
-        return json_response({"status": status, "not-accepting": missing}, 200 if ready else 503)
+        found = await self._control.readiness()
+        missing = [{"id": id, "state": state.value} for id, state in found.not_accepting]
+        status, code = ("ready", 200) if found.ready else ("unready", 503)
+        return json_response({"status": status, "not-accepting": missing}, code)
 
     async def _metrics(self, headers: Headers, id: str) -> Response:
         openmetrics = wants_openmetrics(",".join(headers.getlist("accept")))
-        metrics = Metrics(self._control, await self._control.reports())
+        metrics = Metrics(await self._control.server(), await self._control.reports())
         text = await asyncio.to_thread(metrics.write, openmetrics)
         return make_response(text, OPENMETRICS if openmetrics else TEXT, headers={"vary": "accept"})
 
@@ -187,7 +188,7 @@ class Application:
         )
 
     async def _listener(self, headers: Headers, id: str) -> Response:
-        return json_response(listener_json(self._control.report(id)))
+        return json_response(listener_json(await self._control.report(id)))
 
     # -- operations that change something
 
@@ -204,14 +205,15 @@ class Application:
                 "add ?self=yes if you mean it",
             )
 
-    def _change(self, operation: Operation, id: str, by: str) -> None:
-        {
+    async def _change(self, operation: Operation, id: str, by: str) -> None:
+        change = {
             "pause": self._control.pause,
             "resume": self._control.resume,
             "drain": self._control.drain,
-        }[operation.name](id, by)
+        }[operation.name]
+        await change(id, by)
 
-    def _set_limit(self, id: str, value: Any, by: str) -> None:
+    async def _set_limit(self, id: str, value: Any, by: str) -> None:
         limit = value.get("limit") if isinstance(value, dict) and len(value) == 1 else None
         # In JSON Schema 5.0 is an integer, and true is not.
         if isinstance(limit, float) and limit.is_integer():
@@ -220,7 +222,7 @@ class Application:
             raise RefusedError(
                 422, f'the body must be {{"limit": N}}, N an integer from 1 to {MAX_LIMIT}'
             )
-        self._control.set_limit(id, limit, by)
+        await self._control.set_limit(id, limit, by)
 
 
 class _GoneError(Exception):

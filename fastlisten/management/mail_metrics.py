@@ -20,14 +20,14 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from fastlisten.handlers.smtp.engine.counts import DURATIONS, Counts
-from fastlisten.runtime.control import ListenerReport
+from fastlisten.runtime.reports import ListenerReport
 
 __all__ = ["mail_metrics"]
 
 _WHERE = ("listener", "worker")
 
 
-def mail_metrics(reports: Iterable[ListenerReport], worker: str) -> Iterator[Metric]:
+def mail_metrics(reports: Iterable[ListenerReport]) -> Iterator[Metric]:
     """Yield the metrics of mail that have a value."""
     messages = _counter("messages", "Messages by result.", "result")
     octets = _counter("message_bytes", "Bytes of accepted messages.")
@@ -40,11 +40,7 @@ def mail_metrics(reports: Iterable[ListenerReport], worker: str) -> Iterator[Met
         "Time from the end of a message to the reply that accepts it.",
         labels=_WHERE,
     )
-    for report in reports:
-        counts = report.mail
-        if counts is None:
-            continue
-        where = (report.id, worker)
+    for where, counts in _counts_of_mail(reports):
         _add(messages, where, _single(counts.messages))
         _add(rejections, where, counts.rejections.items())
         _add(logins, where, _single(counts.logins))
@@ -57,6 +53,16 @@ def mail_metrics(reports: Iterable[ListenerReport], worker: str) -> Iterator[Met
     for family in (messages, octets, rejections, logins, relay, ended, durations):
         if family.samples:
             yield family
+
+
+def _counts_of_mail(
+    reports: Iterable[ListenerReport],
+) -> Iterator[tuple[tuple[str, str], Counts]]:
+    """Yield what each listener's workers have counted of mail, with their labels."""
+    for report in reports:
+        for number, counters in report.workers.items():
+            if counters.mail is not None:
+                yield (report.id, str(number)), counters.mail
 
 
 def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:

@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 
 from fastlisten.management.mail_metrics import mail_metrics
 from fastlisten.management.schemas import errno_name
-from fastlisten.runtime.control import Control, ListenerReport
+from fastlisten.runtime.reports import ListenerReport, ServerReport
 
 __all__ = ["OPENMETRICS", "TEXT", "Metrics", "wants_openmetrics"]
 
@@ -40,16 +40,13 @@ class Metrics(Collector):
     """All metrics at one moment.
 
     Args:
-        control: of the server; asked now and not later.
+        server: what concerns the server as a whole.
         reports: one for each listener.
     """
 
-    def __init__(self, control: Control, reports: Iterable[ListenerReport]) -> None:
-        self._worker = str(control.worker)
-        self._restarts = control.worker_restarts
-        self._reloaded = control.reload_succeeded
+    def __init__(self, server: ServerReport, reports: Iterable[ListenerReport]) -> None:
+        self._server = server
         self._reports = tuple(reports)
-        self._expiry = control.certificate_expiry()
 
     def write(self, openmetrics: bool) -> bytes:
         """Return the text; takes a while if there are thousands of listeners."""
@@ -62,7 +59,6 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric; called by the library."""
-        worker = self._worker
         connections = GaugeMetricFamily(
             "fastlisten_connections",
             "Open connections, from accept to close.",
@@ -92,34 +88,37 @@ class Metrics(Collector):
             labels=("listener", "worker"),
         )
         for report in self._reports:
-            connections.add_metric((report.id, worker), report.connections)
             limit.add_metric((report.id,), report.limit)
-            accepted.add_metric((report.id, worker), report.accepted)
-            for reason, count in report.refused.items():
-                refused.add_metric((report.id, worker, reason), count)
-            for number, count in report.accept_errors.items():
-                errors.add_metric((report.id, worker, errno_name(number)), count)
-            handshakes.add_metric((report.id, worker), report.handshake_failures)
+            for number, counters in report.workers.items():
+                where = (report.id, str(number))
+                connections.add_metric(where, counters.connections)
+                accepted.add_metric(where, counters.accepted)
+                for reason, count in counters.refused.items():
+                    refused.add_metric((*where, reason), count)
+                for errno, count in counters.accept_errors.items():
+                    errors.add_metric((*where, errno_name(errno)), count)
+                handshakes.add_metric(where, counters.handshake_failures)
         yield from (connections, limit, accepted, refused, errors, handshakes)
-        yield from mail_metrics(self._reports, worker)
+        yield from mail_metrics(self._reports)
         restarts = CounterMetricFamily(
             "fastlisten_worker_restarts",
             "Workers that ended unexpectedly and were replaced.",
             labels=("worker",),
         )
-        restarts.add_metric((worker,), self._restarts)
+        for number, count in self._server.worker_restarts.items():
+            restarts.add_metric((str(number),), count)
         yield restarts
         yield GaugeMetricFamily(
             "fastlisten_config_last_reload_successful",
             "1 if the last reload succeeded, 0 if it failed.",
-            value=float(self._reloaded),
+            value=float(self._server.reload_succeeded),
         )
         expiry = GaugeMetricFamily(
             "fastlisten_certificate_expiry_timestamp_seconds",
             "When a listener's certificates expire, in Unix time.",
             labels=("listener", "certificate"),
         )
-        for listener, certificates in self._expiry.items():
+        for listener, certificates in self._server.certificate_expiry.items():
             for certificate, end in certificates.items():
                 expiry.add_metric((listener, certificate), end)
         yield expiry

@@ -10,8 +10,9 @@ import errno
 from typing import Any
 
 from fastlisten.handlers.smtp.engine.counts import Counts
-from fastlisten.runtime.control import MAX_LIMIT, ListenerReport
+from fastlisten.runtime.control import MAX_LIMIT
 from fastlisten.runtime.listener import State
+from fastlisten.runtime.reports import ListenerReport
 
 __all__ = ["SCHEMAS", "errno_name", "listener_json"]
 
@@ -23,6 +24,7 @@ def errno_name(number: int) -> str:
 
 def listener_json(report: ListenerReport) -> dict[str, Any]:
     """Return a report as JSON, in the form of the schema ``Listener``."""
+    total = report.total
     return {
         "id": report.id,
         "protocol": report.protocol,
@@ -32,14 +34,14 @@ def listener_json(report: ListenerReport) -> dict[str, Any]:
         "connections": report.held,
         "limit": report.limit,
         "limit-action": report.limit_action,
-        "accepted": report.accepted,
-        "refused": dict(report.refused),
+        "accepted": total.accepted,
+        "refused": dict(total.refused),
         "accept-errors": {
-            errno_name(number): count for number, count in report.accept_errors.items()
+            errno_name(number): count for number, count in total.accept_errors.items()
         },
-        "tls-handshake-failures": report.handshake_failures,
-        "timed-out": report.timed_out,
-        "mail": _mail_json(report.mail or Counts()),
+        "tls-handshake-failures": total.handshake_failures,
+        "timed-out": total.timed_out,
+        "mail": _mail_json(total.mail or Counts()),
     }
 
 

@@ -11,7 +11,7 @@ import hashlib
 import html
 from collections.abc import Iterable
 
-from fastlisten.runtime.control import ListenerReport
+from fastlisten.runtime.reports import ListenerReport
 
 __all__ = ["CSP", "status_page"]
 
@@ -66,14 +66,15 @@ def status_page(hostname: str, ready: bool, reports: Iterable[ListenerReport]) -
 
 def _row(report: ListenerReport) -> str:
     state = '<td class="bad">' if not report.accepting else "<td>"
-    refused = ", ".join(f"{count} {reason}" for reason, count in report.refused.items() if count)
+    total = report.total
+    refused = ", ".join(f"{count} {reason}" for reason, count in total.refused.items() if count)
     numbers = (
         report.held,
         f"{report.limit}, then {report.limit_action}",
-        report.accepted,
+        total.accepted,
         refused or 0,
-        sum(report.accept_errors.values()),
-        report.handshake_failures,
+        sum(total.accept_errors.values()),
+        total.handshake_failures,
     )
     return (
         f"<tr><td><bdi>{_text(report.id)}</bdi></td><td>{_text(report.protocol)}</td>"

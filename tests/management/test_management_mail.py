@@ -118,11 +118,14 @@ def test_buckets_hold_those_before_them() -> None:
     counts.relayed("message", b"450 4.2.1 later\r\n")
     counts.relayed("message", b"550 5.1.1 no\r\n")
 
-    class Report:
-        id = "it"
+    class Counters:
         mail = counts
 
-    families = {one.name: one for one in mail_metrics([Report()], "0")}  # type: ignore[list-item]
+    class Report:
+        id = "it"
+        workers = {0: Counters}  # noqa: RUF012
+
+    families = {one.name: one for one in mail_metrics([Report()])}  # type: ignore[list-item]
     buckets = {
         one.labels["le"]: one.value
         for one in families["fastlisten_delivery_duration_seconds"].samples

@@ -234,6 +234,6 @@ async def test_certificates_and_reloads(tmp_path: Path) -> None:
 async def test_the_self_signed_certificate_has_no_name(tmp_path: Path) -> None:
     text = f'[server]\ndata-directory = "{tmp_path}"\n' + listener("it", "tls.implicit = true")
     async with served(text) as server:
-        (only,) = server.control.certificate_expiry().values()
+        (only,) = (await server.control.server()).certificate_expiry.values()
         years = (only[""] - datetime.datetime.now().timestamp()) / 86400 / 365
         assert 9 < years < 11

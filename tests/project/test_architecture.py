@@ -75,7 +75,6 @@ CIRCLES: dict[tuple[str, str], str] = {
     ("config", "config"): "to be untangled",
     ("handlers.http", "handlers.http"): "its protocol is to be rewritten",
     ("mail", "mail"): "to be untangled",
-    ("runtime", "runtime"): "to be untangled",
 }
 
 

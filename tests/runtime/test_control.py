@@ -11,8 +11,10 @@ import pytest
 from support.management import listener
 from support.serving import connect, on_loops, read_some, served, soon
 
-from fastlisten.runtime.control import MAX_LIMIT, STOOD_STILL, ImpossibleError, UnknownListenerError
+from fastlisten.runtime.control import MAX_LIMIT, ImpossibleError, UnknownListenerError
+from fastlisten.runtime.drain import STOOD_STILL
 from fastlisten.runtime.listener import State
+from fastlisten.runtime.reports import Readiness
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -37,11 +39,11 @@ async def test_limits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         control = server.control
         for limit in (0, -1, MAX_LIMIT + 1):
             with pytest.raises(ValueError, match="must be from 1 to 2147483647"):
-                control.set_limit("it", limit, "a test")
+                await control.set_limit("it", limit, "a test")
         with caplog.at_level(logging.INFO, "fastlisten"):
             for limit in (MAX_LIMIT, MAX_LIMIT, 1):
-                control.set_limit("it", limit, "a test")
-                assert control.report("it").limit == limit
+                await control.set_limit("it", limit, "a test")
+                assert (await control.report("it")).limit == limit
         assert [line for line in caplog.messages if "set to" in line] == [
             'listener "it": max-connections set to 2147483647 by a test, was 8192',
             'listener "it": max-connections set to 1 by a test, was 2147483647',
@@ -59,16 +61,16 @@ async def test_a_full_listener_is_paused_and_resumed(tmp_path: Path) -> None:
             two.send(b"x")
             assert await read_some(one, 1) == b"x"
             await soon(lambda: only.state is State.FULL, "the limit")
-            assert control.ready
-            control.pause("it", "a test")
-            assert control.not_accepting() == [("it", State.PAUSED)]
+            assert (await control.readiness()).ready
+            await control.pause("it", "a test")
+            assert await control.readiness() == Readiness(False, (("it", State.PAUSED),))
             # A free place changes nothing now.
             one.close()
             await soon(lambda: only.connections == 0, "the end of the first")
             assert only.state is State.PAUSED
-            control.resume("it", "a test")
+            await control.resume("it", "a test")
             assert await read_some(two, 1) == b"x"
-            assert control.ready
+            assert (await control.readiness()).ready
 
 
 @on_loops
@@ -79,8 +81,8 @@ async def test_a_refusal_is_logged_with_the_limit_of_its_time(
         control, (only,) = server.control, server.listeners
         port = only.sockets[0].port
         with await connect("127.0.0.1", port), await connect("127.0.0.1", port):
-            await soon(lambda: control.report("it").refused["limit"] == 1, "the refusal")
-            control.set_limit("it", 2, "a test")
+            await soon(lambda: only.statistics()["refused_limit"] == 1, "the refusal")
+            await control.set_limit("it", 2, "a test")
             await soon(lambda: "refused 1 connection" in caplog.text, "the line")
     assert "max-connections = 1 reached" in caplog.text
 
@@ -91,25 +93,26 @@ async def test_errors_say_what_they_are_about(tmp_path: Path) -> None:
         control = server.control
         for ask in (control.pause, control.resume, control.drain):
             with pytest.raises(UnknownListenerError) as unknown:
-                ask("other", "a test")
+                await ask("other", "a test")
             assert unknown.value.id == "other"
-        control.drain("it", "a test")
+        await control.drain("it", "a test")
         for ask in (control.pause, control.resume):
             with pytest.raises(ImpossibleError) as impossible:
-                ask("it", "a test")
+                await ask("it", "a test")
             assert (impossible.value.id, impossible.value.state) == ("it", State.CLOSED)
-        assert not control.ready
+        assert not (await control.readiness()).ready
 
 
 @on_loops
 async def test_before_the_start_and_after_the_end(tmp_path: Path) -> None:
     async with served(text(tmp_path, listener("it"))) as server:
-        before = server.control.ready
-    assert (before, server.control.ready) == (True, False)
+        before = await server.control.readiness()
+    after = await server.control.readiness()
+    assert (before.ready, after.ready) == (True, False)
     (report,) = await server.control.reports()
     assert report.state is State.CLOSED
     # Nothing is open any more; what was counted is still known.
-    assert (report.connections, report.held, report.accepted) == (0, 0, 0)
+    assert (report.total.connections, report.held, report.total.accepted) == (0, 0, 0)
     assert report.addresses[0].startswith("127.0.0.1:")
 
 
@@ -123,7 +126,7 @@ async def test_a_drain_does_not_count_the_time_in_which_the_process_stood_still(
         with await connect("127.0.0.1", only.sockets[0].port) as client:
             client.send(b"begin")
             assert await read_some(client, 5) == b"begin"
-            server.control.drain("it", "a test")
+            await server.control.drain("it", "a test")
             # The drain has begun to wait, then the loop stands still.
             await asyncio.sleep(0)
             time.sleep(STOOD_STILL + 1.1)

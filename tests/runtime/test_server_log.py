@@ -47,10 +47,10 @@ async def test_what_the_management_has_done(
         with await connect("127.0.0.1", async_port) as client:
             client.send(b"x")
             assert await read_some(client, 1) == b"x"
-            control.pause("it", "a test")
-            control.resume("it", "a test")
-            control.set_limit("it", 7, "a test")
-            control.drain("it", "a test")
+            await control.pause("it", "a test")
+            await control.resume("it", "a test")
+            await control.set_limit("it", 7, "a test")
+            await control.drain("it", "a test")
             client.close()
             await soon(lambda: "listener-closed" in str(caplog.records[-1].__dict__), "its end")
     by = {"level": "INFO", "listener": "it", "by": "a test"}

@@ -6,8 +6,8 @@ certificate_problems.py. Nothing becomes visible to clients before all of it has
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastlisten.config import Config, ListenerSettings
@@ -56,6 +56,7 @@ class ReloadResult:
 class _ContextGroup:
     """What listeners must have in common to share a context."""
 
+    handler: str  # whose class variables tell what is spoken by ALPN
     settings: ContextSettings
     certificate: CertificateId
     names: tuple[tuple[str, str], ...]
@@ -72,7 +73,6 @@ class Certificates:
 
     Args:
         config: loaded.
-        alpn: what the handler of each listener speaks by ALPN, by id of the listener.
         trial: nothing is written: a self-signed certificate that would have to be made is not kept.
 
     Attributes:
@@ -82,13 +82,7 @@ class Certificates:
         ConfigurationError: with everything that cannot be used.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        alpn: Mapping[str, tuple[str, ...]] | None = None,
-        *,
-        trial: bool = False,
-    ) -> None:
+    def __init__(self, config: Config, *, trial: bool = False) -> None:
         self._trial = trial
         self._only_tried = False
         self.notes: list[str] = []
@@ -97,11 +91,13 @@ class Certificates:
         self._pairs: dict[CertificateId, KeyPair] = {}
         self._client_cas: dict[str, str] = {}
         self._live: dict[_ContextGroup, RenewableContext] = {}
+        self._alpn: dict[_ContextGroup, tuple[str, ...]] = {}
         self._groups: dict[str, _ContextGroup] = {}
         for listener in config.listeners:
             if listener["tls.implicit"] or listener.starttls:
                 group = self._groups[listener.id] = _ContextGroup(
-                    ContextSettings.of(listener, (alpn or {}).get(listener.id, ())),
+                    listener["handler"] or listener.protocol,
+                    ContextSettings.of(listener),
                     listener["tls.certificate"],
                     tuple(sorted(listener["tls.sni"])),
                     listener["tls.client-ca"],
@@ -117,6 +113,17 @@ class Certificates:
         """
         group = self._groups.get(listener)
         return None if group is None else self._live[group].context
+
+    def set_alpn(self, listener: str, protocols: tuple[str, ...]) -> None:
+        """Let a listener's connections negotiate a protocol by ALPN (RFC 7301).
+
+        The names are the handler's, which is imported after the contexts were made. Does nothing
+        where the listener has no TLS.
+        """
+        group = self._groups.get(listener)
+        if group is not None and protocols != self._alpn.get(group, ()):
+            self._alpn[group] = protocols
+            self._live[group].set_alpn(protocols)
 
     def expiry(self) -> dict[str, dict[str, float]]:
         """Return until when certificates are valid, in Unix time, by listener and certificate.
@@ -257,8 +264,9 @@ class Certificates:
     def _contexts(self, group: _ContextGroup) -> tuple[ssl.SSLContext, dict[str, ssl.SSLContext]]:
         """Return the contexts of all certificates of a listener: the default, and by name."""
         text = "" if group.client_ca is None else self._client_cas[group.client_ca]
+        settings = dataclasses.replace(group.settings, alpn=self._alpn.get(group, ()))
         try:
-            made = {id: group.settings.context(self._pairs[id], text) for id in group.ids}
+            made = {id: settings.context(self._pairs[id], text) for id in group.ids}
         except ssl.SSLError as error:
             message = f"this host's OpenSSL cannot do it: {error.reason or error}"
             report = self._reports.at_listener(self._sharing(group), "tls.ciphers", message)

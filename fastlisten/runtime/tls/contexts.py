@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastlisten.config import ListenerSettings
@@ -42,13 +42,12 @@ class ContextSettings:
     alpn: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, settings: ListenerSettings, alpn: tuple[str, ...]) -> ContextSettings:
-        """Return what a listener's settings ask for."""
+    def of(cls, settings: ListenerSettings) -> ContextSettings:
+        """Return what a listener's settings ask for; ALPN is its handler's business."""
         return cls(
             settings["tls.protocols"],
             settings["tls.ciphers"],
             not settings["tls.ignore-client-order"],
-            alpn,
         )
 
     def context(self, pair: KeyPair, authorities: str = "") -> ssl.SSLContext:
@@ -166,6 +165,14 @@ class RenewableContext:
         if self._names or self._default is not self.context:
             # mypy: typeshed wants an SSLObject where each kind of TLS object comes.
             self.context.sni_callback = self._choose
+
+    def set_alpn(self, protocols: Sequence[str]) -> None:
+        """Negotiate one of these protocols by ALPN, whichever certificate is shown.
+
+        Contexts that `replace` is given later bring their own.
+        """
+        for context in {self.context, self._default, *self._names.values()}:
+            context.set_alpn_protocols(list(protocols))
 
     def choose(self, name: str | None) -> ssl.SSLContext:
         """Return the context for a name that a client asks for: exact, wildcard, default."""

@@ -96,7 +96,7 @@ def test_a_server_accepts_only_after_every_listen() -> None:
     async def main() -> None:
         config = loads(table("a", '"127.0.0.1:0"') + table("b", '"127.0.0.1:0"'))
         server = Server(config)
-        first, last = (handler for _, handler in server._handlers)
+        first, last = (handler for _, handler in server._worker.handlers)
         thief = socket.socket()
 
         async def start() -> None:
@@ -118,7 +118,7 @@ def test_a_server_accepts_only_after_every_listen() -> None:
 def test_handlers_are_started_before_anything_listens() -> None:
     async def main() -> None:
         server = Server(loads(table("a", '"127.0.0.1:0"')))
-        handler = server._handlers[0][1]
+        handler = server._worker.handlers[0][1]
         refused = []
 
         async def start() -> None:
@@ -146,7 +146,7 @@ def test_a_handler_that_cannot_be_served_leaves_nothing(
         with pytest.raises(error):
             await server.startup()
         assert not server.started
-        assert server._handlers[0][1].events == ["start", "stop"]  # type: ignore[attr-defined]
+        assert server._worker.handlers[0][1].events == ["start", "stop"]  # type: ignore[attr-defined]
         assert all(listener.state is State.CLOSED for listener in server.listeners)
 
     asyncio.run(main())

@@ -18,11 +18,10 @@ from support.certificates import (
     write,
 )
 from support.config import listener_table
-from support.configured_certificates import config, der, made, shown
+from support.configured_certificates import der, made, shown
 from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 
 from fastlisten.errors import ConfigurationError
-from fastlisten.runtime.tls.certificates import Certificates
 from fastlisten.runtime.tls.pem import KeyPair, fingerprint
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -62,8 +61,9 @@ def test_which_listeners_have_a_context(tmp_path: Path) -> None:
     it = made(tmp_path, text)
     assert it.notes == []
     contexts = {name: it.context(name) for name in ("implicit", "starttls", "https", "own")}
-    # They want the same, so they share it: one set of keys for session tickets.
-    assert len(set(contexts.values())) == 1
+    # The same settings and the same handler share one: one set of keys for session tickets.
+    assert contexts["implicit"] is contexts["starttls"]
+    assert len(set(contexts.values())) == 3
     assert None not in contexts.values()
     assert [it.context(name) for name in ("none", "http", "unheard of")] == [None] * 3
 
@@ -93,14 +93,25 @@ def test_other_settings_make_another_context(tmp_path: Path, body: str) -> None:
 
 def test_alpn_is_the_handlers(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx"))
-    text = table(tmp_path) + listener_table("a", "bind = '127.0.0.1:1'") + listener_table("b", "")
-    it = Certificates(config(tmp_path, text), {"a": ("smtp",)})
+    text = table(tmp_path) + "".join(
+        listener_table(name, f"bind = '127.0.0.1:{port}'\nhandler = 'x:{name}'")
+        for port, name in enumerate("ab", 1)
+    )
+    it = made(tmp_path, text)
+    it.set_alpn("a", ("smtp",))
+    it.set_alpn("b", ())
     one = trusting_all()
     one.set_alpn_protocols(["smtp"])
-    for name, chosen in (("a", "smtp"), ("b", None)):
+
+    def chosen(name: str) -> str | None:
         context = it.context(name)
         assert context is not None
-        assert shake(context, one).client.selected_alpn_protocol() == chosen
+        return shake(context, one).client.selected_alpn_protocol()
+
+    assert (chosen("a"), chosen("b")) == ("smtp", None)
+    write(tmp_path, authority().sign("renewed"))
+    assert it.reload().changed
+    assert (chosen("a"), chosen("b")) == ("smtp", None)
 
 
 def test_inline_and_by_file_and_by_name(tmp_path: Path) -> None:

@@ -103,14 +103,12 @@ def test_whose_order_counts(order: tuple[str, str]) -> None:
     assert shake(lenient, asked).cipher == order[1]
 
 
-def test_the_recipe_of_a_listener() -> None:
+def test_the_settings_of_a_listener() -> None:
     it = listener(
         f"tls.protocols = 'TLSv1.2'\ntls.ciphers = '{AES256}'\ntls.ignore-client-order = false"
     )
-    assert ContextSettings.of(it, ("imap",)) == ContextSettings(
-        ("TLSv1.2",), (AES256,), True, ("imap",)
-    )
-    assert ContextSettings.of(listener(""), ()) == ContextSettings()
+    assert ContextSettings.of(it) == ContextSettings(("TLSv1.2",), (AES256,), True)
+    assert ContextSettings.of(listener("")) == ContextSettings()
 
 
 def test_whether_a_certificate_can_be_shown() -> None:

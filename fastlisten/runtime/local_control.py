@@ -1,0 +1,131 @@
+"""The control of a server that is one process: its worker is asked directly.
+
+Rules of this file: it is called on the worker's loop and never blocks. It checks, logs and reports;
+how a thing is done is the worker's and the listener's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from fastlisten.log_events import log
+from fastlisten.runtime.control import MAX_LIMIT, Control, ImpossibleError, UnknownListenerError
+from fastlisten.runtime.listener import Listener, State
+from fastlisten.runtime.reports import Counters, ListenerReport, Readiness, ServerReport
+from fastlisten.runtime.worker import Worker
+
+__all__ = ["LocalControl"]
+
+logger = logging.getLogger("fastlisten")
+
+#: How many listeners to report before others get their turn on the loop: about a millisecond.
+_BATCH = 100
+
+
+class LocalControl(Control):
+    """Controls the worker of this process; it may start later.
+
+    Args:
+        worker: the only one.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    # -- asking
+
+    async def readiness(self) -> Readiness:
+        """Return whether clients can be sent to the server."""
+        listeners = self._worker.listeners
+        missing = tuple((one.name, one.state) for one in listeners if not one.accepting)
+        return Readiness(bool(listeners) and not missing, missing)
+
+    async def server(self) -> ServerReport:
+        """Return what concerns the server as a whole."""
+        plan = self._worker.plan
+        return ServerReport(
+            {self._worker.number: 0}, plan.reload_succeeded, plan.certificates.expiry()
+        )
+
+    async def reports(self) -> list[ListenerReport]:
+        """Return what all listeners are, in order of id; each at a moment of its own."""
+        found = []
+        for count, listener in enumerate(self._worker.listeners, 1):
+            found.append(self._report(listener))
+            if count % _BATCH == 0:
+                await asyncio.sleep(0)
+        return found
+
+    async def report(self, id: str) -> ListenerReport:
+        """Return what one listener is."""
+        return self._report(self._listener(id))
+
+    # -- doing
+
+    async def pause(self, id: str, by: str) -> None:
+        """Stop a listener from accepting until `resume`."""
+        listener = self._living(id, "paused")
+        if listener.state is not State.PAUSED:
+            listener.pause()
+            text = 'listener "%s": paused by %s'
+            log(logger, logging.INFO, "listener-paused", text, id, by, listener=id, by=by)
+
+    async def resume(self, id: str, by: str) -> None:
+        """Let a listener accept again after `pause`."""
+        listener = self._living(id, "resumed")
+        if listener.state is State.PAUSED:
+            listener.resume()
+            text = 'listener "%s": resumed by %s'
+            log(logger, logging.INFO, "listener-resumed", text, id, by, listener=id, by=by)
+
+    async def drain(self, id: str, by: str) -> None:
+        """Close a listener for good."""
+        listener = self._listener(id)
+        if listener.state in (State.DRAINING, State.CLOSED):
+            return
+        text = 'listener "%s": draining, asked for by %s'
+        log(logger, logging.INFO, "listener-draining", text, id, by, listener=id, by=by)
+        self._worker.drain_listener(listener)
+
+    async def set_limit(self, id: str, limit: int, by: str) -> None:
+        """Change the `max-connections` of a listener until the next start."""
+        listener = self._living(id, "given another limit")
+        if not 1 <= limit <= MAX_LIMIT:
+            raise ValueError(f"a limit must be from 1 to {MAX_LIMIT}, not {limit}")
+        places = listener.places
+        assert places is not None
+        before, places.limit = places.limit, limit
+        if before != limit:
+            text = 'listener "%s": max-connections set to %d by %s, was %d'
+            values = (id, limit, by, before)
+            fields: dict[str, object] = {"listener": id, "limit": limit, "by": by}
+            log(logger, logging.INFO, "limit-changed", text, *values, **fields)
+
+    # -- inside
+
+    def _report(self, listener: Listener) -> ListenerReport:
+        places = listener.places
+        return ListenerReport(
+            id=listener.name,
+            protocol=listener.handler.settings.protocol,
+            state=listener.state,
+            accepting=listener.accepting,
+            addresses=listener.addresses,
+            held=places.count if places is not None else 0,
+            limit=places.limit if places is not None else 0,
+            limit_action="wait" if listener.waits else "refuse",
+            workers={self._worker.number: Counters.of(listener)},
+        )
+
+    def _listener(self, id: str) -> Listener:
+        listener = self._worker.listener(id)
+        if listener is None:
+            raise UnknownListenerError(id)
+        return listener
+
+    def _living(self, id: str, wanted: str) -> Listener:
+        listener = self._listener(id)
+        if listener.state in (State.DRAINING, State.CLOSED):
+            raise ImpossibleError(id, listener.state, wanted)
+        return listener

@@ -1,0 +1,116 @@
+"""The plan: everything that is decided before a process serves, and before any is forked.
+
+    Config ─> Plan ─> Worker ─> Server        one process
+                 └──> Worker, Worker, ...     forked by whoever holds the plan and its sockets
+
+Rules of this file: our own modules only. What `handler` and `app` name is other people's code, and
+is imported by the worker, after privileges are dropped. Nothing is bound until `bind`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from fastlisten._arena import Arena
+from fastlisten._tls import TlsSettings
+from fastlisten.config import Config
+from fastlisten.errors import ConfigurationError
+from fastlisten.log_events import log
+from fastlisten.runtime.file_permissions import permission_warnings
+from fastlisten.runtime.sockets.opening import BoundSocket, open_all
+from fastlisten.runtime.tls.certificates import Certificates
+
+__all__ = ["Plan"]
+
+logger = logging.getLogger("fastlisten")
+
+
+class Plan:
+    """What the workers of a server have in common.
+
+    Certificates are read when it is made; where one is needed and none is configured, the
+    self-signed one is made then. TLS contexts are made here and not by the workers so that all of
+    them have the same keys for session tickets.
+
+    Args:
+        config: loaded.
+
+    Attributes:
+        config: as given.
+        certificates: the TLS contexts of the listeners.
+        tls: how TLS is spoken on each listener that has it, by id.
+        notes: what the administrator should know about certificates and sockets, a sentence each.
+        reload_succeeded: false if something read at the last reload could not be used.
+
+    Raises:
+        ConfigurationError: something is not available in this version, or a certificate cannot be
+            used.
+    """
+
+    def __init__(self, config: Config) -> None:
+        if unavailable := config.unavailable():
+            raise ConfigurationError(unavailable, config.warnings)
+        self.config = config
+        self.certificates = Certificates(config)
+        self.tls: dict[str, TlsSettings] = {}
+        for settings in config.listeners:
+            context = self.certificates.context(settings.id)
+            if context is not None:
+                self.tls[settings.id] = TlsSettings(
+                    context, handshake_timeout=settings["tls.timeout"]
+                )
+        self._permission_warnings = permission_warnings(config)
+        self.notes = [*self.certificates.notes, *self._permission_warnings]
+        self.reload_succeeded = True
+
+    def bind(self) -> list[BoundSocket]:
+        """Create and bind the sockets of all listeners; `listen_all` lets them listen.
+
+        Raises:
+            StartError: with all failures; nothing is open then.
+        """
+        return open_all(self.config.listeners, self.notes)
+
+    def make_arena(self, members: int = 1) -> Arena:
+        """Return the shared memory that counts the connections of all workers.
+
+        It has a row for each listener, in the order of the configuration, with its
+        `max-connections` as the limit.
+
+        Args:
+            members: how many processes may count in it at a time.
+
+        Raises:
+            OSError: no descriptor or memory for it.
+        """
+        listeners = self.config.listeners
+        arena = Arena(max(1, len(listeners)), members)
+        for row, settings in enumerate(listeners):
+            arena.places(row, 0).limit = settings["max-connections"]
+        return arena
+
+    def reload(self) -> None:
+        """Read certificates and client authorities again, and log the outcome.
+
+        What cannot be used changes nothing. In each process that was forked after the plan was
+        made this has to be called of its own.
+        """
+        found = self.certificates.reload()
+        self.reload_succeeded = not found.problems
+        for problem in found.problems:
+            text = "%s; what was in use before stays in use"
+            log(logger, logging.ERROR, "certificate-error", text, problem, **problem.fields)
+        for line in found.changed:
+            log(logger, logging.INFO, "certificate-changed", "%s", line)
+        for line in found.warnings:
+            log(logger, logging.WARNING, "certificate-warning", "%s", line, error=line)
+        before, self._permission_warnings = (
+            self._permission_warnings,
+            permission_warnings(self.config),
+        )
+        for line in self._permission_warnings:
+            if line not in before:  # a renewed key, say, that has another mode
+                logger.warning("%s", line)
+        if not (found.changed or found.problems):
+            files = "1 file" if found.files == 1 else f"{found.files} files"
+            logger.info("nothing has changed in %s of certificates", files)

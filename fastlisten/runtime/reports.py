@@ -1,0 +1,163 @@
+"""What a server says about itself: values at one moment, free to travel between processes.
+
+Rules of this file: data only. A listener's counters are kept per worker, and added up here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from fastlisten.handlers.smtp.engine.counts import Counts
+from fastlisten.runtime.listener import Listener, State
+
+__all__ = ["Counters", "ListenerReport", "Readiness", "ServerReport"]
+
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What has been counted on one listener since the start.
+
+    Attributes:
+        connections: in flight now, from accept to close.
+        accepted: connections accepted.
+        refused: connections refused, by reason: ``limit``, ``overload``.
+        accept_errors: failures of accept(2), by errno; 0 stands for others.
+        handshake_failures: failed TLS handshakes.
+        timed_out: connections closed because the client was silent.
+        mail: what was counted of its mail, None where it has none.
+    """
+
+    connections: int
+    accepted: int
+    refused: Mapping[str, int]
+    accept_errors: Mapping[int, int]
+    handshake_failures: int
+    timed_out: int
+    mail: Counts | None
+
+    @classmethod
+    def of(cls, listener: Listener) -> Counters:
+        """Return what this process has counted on a listener."""
+        counted = listener.statistics()
+        mail = listener.handler.counts
+        return cls(
+            connections=listener.connections,
+            accepted=counted.get("accepted", 0),
+            refused={
+                "limit": counted.get("refused_limit", 0),
+                "overload": counted.get("refused_overload", 0),
+            },
+            accept_errors=listener.accept_errors(),
+            handshake_failures=counted.get("handshake_failures", 0),
+            timed_out=counted.get("timed_out", 0),
+            mail=None if mail is None else mail.copy(),
+        )
+
+    @classmethod
+    def sum(cls, parts: Iterable[Counters]) -> Counters:
+        """Return the sum of the counters of several workers."""
+        parts = tuple(parts)
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            connections=sum(one.connections for one in parts),
+            accepted=sum(one.accepted for one in parts),
+            refused=_sum(one.refused for one in parts),
+            accept_errors=_sum(one.accept_errors for one in parts),
+            handshake_failures=sum(one.handshake_failures for one in parts),
+            timed_out=sum(one.timed_out for one in parts),
+            mail=_sum_mail([one.mail for one in parts if one.mail is not None]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerReport:
+    """What a listener is at one moment.
+
+    Attributes:
+        id: as the configuration names it.
+        protocol: in lower case.
+        state: where it is.
+        accepting: every address accepts, or would if there were a place.
+        addresses: as they are bound, with the port that the kernel chose: ``127.0.0.1:25``,
+            ``[::]:25``, ``unix:/run/lmtp``; the last ones once it is closed.
+        held: places taken under the limit, by all workers.
+        limit: the `max-connections` in force.
+        limit_action: ``refuse`` or ``wait``.
+        workers: the counters of each worker, by its number.
+    """
+
+    id: str
+    protocol: str
+    state: State
+    accepting: bool
+    addresses: tuple[str, ...]
+    held: int
+    limit: int
+    limit_action: Literal["refuse", "wait"]
+    workers: Mapping[int, Counters]
+
+    @property
+    def total(self) -> Counters:
+        """The sum of all workers' counters."""
+        return Counters.sum(self.workers.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether clients can be sent to the server.
+
+    A listener that is paused or drained makes the server unready although that was asked for.
+
+    Attributes:
+        ready: the server has started, and every listener accepts or would if it had a place.
+        not_accepting: id and state of the listeners that don't.
+    """
+
+    ready: bool
+    not_accepting: tuple[tuple[str, State], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReport:
+    """What concerns the server as a whole.
+
+    Attributes:
+        worker_restarts: how often each worker, by number, was replaced because it ended unasked.
+        reload_succeeded: false if something read at the last reload could not be used; true
+            before the first.
+        certificate_expiry: when certificates expire, in Unix time, by listener and certificate;
+            the self-signed certificate has the empty name.
+    """
+
+    worker_restarts: Mapping[int, int]
+    reload_succeeded: bool
+    certificate_expiry: Mapping[str, Mapping[str, float]]
+
+
+def _sum(parts: Iterable[Mapping[_Key, int]]) -> dict[_Key, int]:
+    total: dict[_Key, int] = {}
+    for part in parts:
+        for key, count in part.items():
+            total[key] = total.get(key, 0) + count
+    return total
+
+
+def _sum_mail(parts: list[Counts]) -> Counts | None:
+    if not parts:
+        return None
+    total = Counts()
+    total.messages = _sum(one.messages for one in parts)
+    total.octets = sum(one.octets for one in parts)
+    total.rejections = _sum(one.rejections for one in parts)
+    total.logins = _sum(one.logins for one in parts)
+    total.relay = _sum(one.relay for one in parts)
+    total.ends = _sum(one.ends for one in parts)
+    buckets = zip(*(one.durations for one in parts), strict=True)
+    total.durations = [sum(bucket) for bucket in buckets]
+    total.seconds = sum(one.seconds for one in parts)
+    return total

@@ -1,0 +1,268 @@
+"""A worker: the handlers and listeners of a plan in one process, from their making to the drain.
+
+    Worker(plan) ─> make_handlers ─> start ─> accept ─> run ─> shutdown
+                    their modules    handlers  sockets   until   drain, then
+                    are imported     are ready listen    stop()  handlers stop
+
+Rules of this file: it is handed what it shares with other workers (bound sockets, the arena, its
+member number there) and opens, forks and signals nothing. It never looks beyond its own process:
+who else serves the same listeners is not its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+from fastlisten._arena import Arena
+from fastlisten._core import Engine
+from fastlisten.config import ListenerSettings
+from fastlisten.errors import ConfigurationError, FastlistenError, Problem
+from fastlisten.handlers.base import Handler
+from fastlisten.log_events import log
+from fastlisten.loop.engines import engine_for
+from fastlisten.runtime.control import Control
+from fastlisten.runtime.drain import drain
+from fastlisten.runtime.handler_factory import handler_kind, make_handler
+from fastlisten.runtime.listener import ConnectionPolicy, Listener
+from fastlisten.runtime.plan import Plan
+from fastlisten.runtime.sockets.opening import BoundSocket, close_all
+
+__all__ = ["StoppedError", "Worker"]
+
+logger = logging.getLogger("fastlisten")
+
+
+class StoppedError(FastlistenError):
+    """The server was asked to stop before it had started."""
+
+
+class Worker:
+    """Serves the listeners of a plan in this process.
+
+    Args:
+        plan: of the server.
+        number: of this worker among those of the server, for counters and metrics.
+
+    Attributes:
+        plan: as given.
+        number: as given.
+        handlers: with the settings of their listeners, from `make_handlers` on.
+        listeners: in the order of the configuration, from `accept` on.
+        ended: `shutdown` is done.
+    """
+
+    def __init__(self, plan: Plan, number: int = 0) -> None:
+        self.plan = plan
+        self.number = number
+        self.handlers: list[tuple[ListenerSettings, Handler]] = []
+        self.listeners: tuple[Listener, ...] = ()
+        self.ended = False
+        self._sockets: Sequence[BoundSocket] = ()
+        self._started: list[Handler] = []
+        self._engine: Engine | None = None
+        self._drains: set[asyncio.Task[None]] = set()
+        self._stopping: asyncio.Event | None = None
+        self._at_once: asyncio.Event | None = None
+
+    # -- from the plan to a drained process
+
+    def make_handlers(self, control: Control) -> None:
+        """Import what the configuration names, and make the handler of each listener.
+
+        Args:
+            control: of the whole server, for handlers that manage it.
+
+        Raises:
+            ConfigurationError: with all handlers that cannot be found or reject their settings.
+        """
+        plan = self.plan
+        problems: list[Problem] = []
+        for settings in plan.config.listeners:
+            try:
+                kind = handler_kind(plan.config, settings)
+                plan.certificates.set_alpn(settings.id, kind.alpn)
+                starttls = None if settings["tls.implicit"] else plan.tls.get(settings.id)
+                handler = make_handler(plan.config, settings, kind, starttls, control)
+                self.handlers.append((settings, handler))
+            except ConfigurationError as error:
+                problems += error.problems
+        if problems:
+            problems.sort(key=lambda problem: problem.line)
+            raise ConfigurationError(problems, plan.config.warnings)
+
+    async def start(self, sockets: Sequence[BoundSocket]) -> None:
+        """Start the handlers; after it the worker is ready to accept.
+
+        Args:
+            sockets: bound, for all listeners of the plan; the worker closes them.
+
+        Raises:
+            StoppedError: `stop` was called meanwhile.
+            Exception: what a handler raises. `abandon` cleans up.
+        """
+        self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
+        self._sockets = sockets
+        ports = {bound.listener: bound.port for bound in reversed(sockets) if bound.port}
+        for settings, handler in self.handlers:
+            # A bind with port 0 has its port only now.
+            port = handler.settings.port or ports.get(settings.id, 0)
+            handler.settings = dataclasses.replace(handler.settings, port=port)
+            await self._start_handler(handler, self._stopping)
+            self._started.append(handler)
+
+    async def _start_handler(self, handler: Handler, stopped: asyncio.Event) -> None:
+        """Start a handler, which may take as long as the application that it serves; or stop."""
+        starting = asyncio.ensure_future(handler.start())
+        stopping = asyncio.ensure_future(stopped.wait())
+        try:
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait((starting,))
+        if starting.cancelled() and stopped.is_set():
+            raise StoppedError("stopped while starting")
+        starting.result()
+
+    def accept(self, arena: Arena, member: int) -> None:
+        """Accept connections from now on. The sockets listen already.
+
+        Args:
+            arena: made by the plan; it counts the connections of all workers.
+            member: the number of this process in the arena.
+
+        Raises:
+            OSError: no descriptor or memory. `abandon` cleans up.
+        """
+        engine = self._engine = engine_for(asyncio.get_running_loop())
+        engine.log_connections(logger.isEnabledFor(logging.DEBUG))
+        own: dict[str, list[BoundSocket]] = {settings.id: [] for settings, _ in self.handlers}
+        for bound in self._sockets:
+            own[bound.listener].append(bound)
+        self.listeners = tuple(
+            Listener(
+                settings.id,
+                handler,
+                own[settings.id],
+                _policy(settings),
+                self.plan.tls[settings.id] if settings["tls.implicit"] else None,
+            )
+            for settings, handler in self.handlers
+        )
+        for row, listener in enumerate(self.listeners):
+            listener.listen(engine, arena.places(row, member))
+
+    async def run(self) -> None:
+        """Serve until `stop` is called."""
+        assert self._stopping is not None
+        await self._stopping.wait()
+
+    async def shutdown(self) -> None:
+        """Drain all listeners, then stop the handlers. A worker ends once.
+
+        Raises:
+            Exception: what a handler raised when it was stopped, after all others have stopped.
+        """
+        if self.ended:
+            return
+        # The drain of all listeners takes over those that are under way.
+        for one in self._drains:
+            one.cancel()
+        await asyncio.gather(*self._drains, return_exceptions=True)
+        timeout = self.plan.config.process["server.shutdown-timeout"]
+
+        def waiting(count: int) -> None:
+            text = "draining: %s still open, at most %g s"
+            fields = {"count": count, "timeout": timeout}
+            what = _connections(count)
+            log(logger, logging.INFO, "server-draining", text, what, timeout, **fields)
+
+        cut = await drain(self.listeners, timeout, at_once=self._at_once, waiting=waiting)
+        if cut:
+            text = "closed %s that had not finished"
+            what = _connections(cut)
+            log(logger, logging.WARNING, "connections-cut", text, what, count=cut)
+        failed: Exception | None = None
+        for settings, handler in reversed(self.handlers):
+            try:
+                await handler.stop()
+            except Exception as error:
+                # The other handlers still have data to save.
+                logger.error('listener "%s": its handler did not stop: %r', settings.id, error)
+                failed = error
+        self._close_engine()
+        self.ended = True
+        if failed is not None:
+            raise failed
+
+    async def abandon(self) -> None:
+        """Undo a start that failed: close the sockets, stop the handlers that were started."""
+        for listener in self.listeners:
+            listener.drain()
+        close_all(self._sockets)
+        for handler in reversed(self._started):
+            await handler.stop()
+        self._close_engine()
+
+    def _close_engine(self) -> None:
+        """Close the engine, unless other servers of the loop use it."""
+        if self._engine is not None and self._engine.idle:
+            self._engine.close()
+
+    # -- while it runs
+
+    @property
+    def stopping(self) -> bool:
+        """True once `stop` has been called."""
+        return self._stopping is not None and self._stopping.is_set()
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Let `run` return, or `start` raise; does nothing before `start`.
+
+        Args:
+            at_once: `shutdown` cuts all connections; implied when it is called again.
+        """
+        if self._stopping is None or self._at_once is None:
+            return
+        if self._stopping.is_set() or at_once:
+            self._at_once.set()
+        self._stopping.set()
+
+    def listener(self, id: str) -> Listener | None:
+        """Return the listener of that id, if there is one."""
+        return next((one for one in self.listeners if one.name == id), None)
+
+    def drain_listener(self, listener: Listener) -> None:
+        """Begin to drain one listener, and log its end."""
+        if listener.drain():
+            task = asyncio.get_running_loop().create_task(self._drain_listener(listener))
+            self._drains.add(task)
+            task.add_done_callback(self._drains.discard)
+
+    async def _drain_listener(self, listener: Listener) -> None:
+        timeout = self.plan.config.process["server.shutdown-timeout"]
+        name = listener.name
+        cut = await drain((listener,), timeout)
+        if cut:
+            text = 'listener "%s": closed %s that had not finished in %g s'
+            fields: dict[str, object] = {"listener": name, "count": cut}
+            values = (name, _connections(cut), timeout)
+            log(logger, logging.WARNING, "connections-cut", text, *values, **fields)
+        log(logger, logging.INFO, "listener-closed", 'listener "%s": closed', name, listener=name)
+
+
+def _connections(count: int) -> str:
+    return "1 connection" if count == 1 else f"{count} connections"
+
+
+def _policy(settings: ListenerSettings) -> ConnectionPolicy:
+    return ConnectionPolicy(
+        wait=settings["limit-action"] == "wait",
+        linger=settings["socket.linger"] or 0.0,
+        first_byte=settings["timeout.first-byte"] or 0.0,
+        idle=settings["timeout.idle"] or 0.0,
+    )
