@@ -9,36 +9,10 @@ from typing import Any
 
 import pytest
 from support.http import GET, App, client_of, handler_of, serving_app
+from support.lifespan_steps import STARTED, Steps, message
 from support.serving import clean_environment, on_loops, program, soon, until
 
 from fastlisten.handlers.http.lifespan import Lifespan, LifespanError
-
-
-class Steps:
-    """An application whose lifespan follows a script: what to send, to raise, or to wait for."""
-
-    def __init__(self, *steps: Any) -> None:
-        self.steps = steps
-        self.told: list[str] = []
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        assert scope["type"] == "lifespan"
-        for step in self.steps:
-            if step == "receive":
-                self.told.append((await receive())["type"])
-            elif isinstance(step, BaseException):
-                raise step
-            elif isinstance(step, dict):
-                await send(step)
-            else:
-                await asyncio.sleep(step)
-
-
-def message(kind: str, text: str = "") -> dict[str, str]:
-    return {"type": f"lifespan.{kind}"} | ({"message": text} if text else {})
-
-
-STARTED = ("receive", message("startup.complete"), "receive")
 
 
 @on_loops
@@ -211,7 +185,7 @@ app = "lifespan_applications:{name}"
 )
 def test_exit_codes_of_the_program(tmp_path: Path, name: str, code: int, words: str) -> None:
     (tmp_path / "lifespan_applications.py").write_text(
-        "from test_http_lifespan import STARTED, Steps, message\n"
+        "from support.lifespan_steps import STARTED, Steps, message\n"
         "no_start = Steps('receive', message('startup.failed', 'no database'))\n"
         "no_end = Steps(*STARTED, message('shutdown.failed', 'disk full'))\n"
     )
