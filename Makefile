@@ -1,13 +1,13 @@
-# What one types, each command complete by itself on a machine with Python (3.11 or newer, with its
-# headers and its venv module), a C compiler and make. Everything is installed into $(VENV); the
-# package is installed in place, and again only if something that is compiled has changed.
+# Each command works on its own. They need Python (3.11 or newer, with its headers and venv module), a
+# C compiler and make. Everything is installed into $(VENV); the package is installed in place, and
+# again only when something that is compiled has changed.
 #
 #   make serve [CONFIG=mail.toml]   set up and serve; without a file, the embedded default
 #   make test [ARGS="-k smtp"]      set up and run the tests
 #   make lint                       style and types
-#   make docs                       write what is generated of docs/
-#   make bench [ARGS=--quick]       measure, and write the table of docs/performance.md
-#   make environment                the package in place, and all tools
+#   make docs                       write the generated pages of docs/
+#   make bench [ARGS=--quick]       run the benchmarks, write the table in docs/performance.md
+#   make environment                install the package in place, and all tools
 #   make clean                      remove everything that was built or installed here
 
 PYTHON ?= python3
@@ -38,7 +38,7 @@ docs: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks --markdown $(ARGS)
 
-# For building by hand: setup.py needs what pip would bring only for itself.
+# For running setup.py by hand, which needs the build requirements that pip installs only temporarily.
 environment: $(VENV)/installed $(VENV)/installed-dev
 
 clean:

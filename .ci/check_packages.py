@@ -1,10 +1,10 @@
-"""Says what is wrong with a sdist and a wheel.
+"""Check the contents of an sdist and a wheel.
 
     git ls-files -z | python .ci/check_packages.py SDIST WHEEL
 
-Rules of this file: it reads archives and asserts nothing about how they were made. The sdist
-holds every tracked file but those of the repository itself (.ci, .github, .gitignore), so that
-whoever has it can build, test and document; the wheel holds what is used, and no C.
+Rules of this file: it reads archives, however they were made. The sdist contains every tracked file
+except those of the repository itself (.ci, .github, .gitignore), so that the package can be built,
+tested and documented from it; the wheel contains what is used, and no C.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NATIVE = ("_arena", "_connection", "_core", "_tls")
 
 
 def sdist_problems(names: set[str], tracked: set[str]) -> list[str]:
-    """Compare what a sdist holds with what is tracked, both without the leading directory."""
+    """Compare an sdist with what is tracked, both without the leading directory."""
     expected = {name for name in tracked if not name.startswith((".ci/", ".git"))}
     made = {name for name in names if name in ("PKG-INFO", "setup.cfg") or ".egg-info" in name}
     return [f"sdist lacks {name}" for name in sorted(expected - names)] + [
@@ -27,7 +27,7 @@ def sdist_problems(names: set[str], tracked: set[str]) -> list[str]:
 
 
 def wheel_problems(names: set[str], tracked: set[str]) -> list[str]:
-    """Say what a wheel lacks of the package, and what it holds beside it."""
+    """List what a wheel lacks of the package, and what it contains besides."""
     expected = {name for name in tracked if name.startswith("fastlisten/")}
     found = {name for name in names if ".dist-info/" not in name}
     native = {
@@ -51,7 +51,7 @@ def main() -> int:
     problems = sdist_problems(set(files), tracked)
     with zipfile.ZipFile(wheel) as archive:
         problems += wheel_problems(set(archive.namelist()), tracked)
-    print("\n".join(problems) or f"sdist of {len(files)} files, wheel: as they should be")
+    print("\n".join(problems) or f"sdist of {len(files)} files, wheel: contents as expected")
     return 1 if problems else 0
 
 

@@ -1,9 +1,10 @@
-"""The main job of the installed package: from a TOML file to served mail and a web page.
+"""The main job of the installed package: from a TOML file to served mail and management over HTTP.
 
     python -I .ci/main_job.py
 
-Rules of this file: the standard library, and the installed program as a user would run it; nothing
-of the source tree is imported. Every step says what it did, and the first that fails ends it.
+Rules of this file: it uses the standard library and the installed program, as a user would run it,
+and imports nothing from the source tree. Every step prints what it did; the first that fails ends
+the run.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 
 PROGRAM = Path(sysconfig.get_path("scripts"), "fastlisten")
 
-#: Far more than any step takes: a server that hangs must end the run, not the day.
+#: Seconds; far more than any step takes, so that only a server that hangs ends the run.
 PATIENCE = 30
 
 CONFIGURATION = """\
@@ -60,12 +61,12 @@ smtp.role = "submission"
 ALICE, BOB = "alice@example.org", "bob@example.org"
 PASSWORD = "correct horse battery staple"
 
-#: Dots at the start of lines, a line of one dot, 8-bit octets.
+#: Dots at the start of lines, a line with a single dot, 8-bit octets.
 MESSAGE = b"Subject: the main job\r\n\r\n.\r\n..two\r\n.hidden\r\n\xc3\xa9\r\nthe last line\r\n"
 
 
 def fastlisten(*arguments: str, feed: str = "") -> str:
-    """Run the program to its end; return what it prints."""
+    """Run the program until it exits; return what it prints."""
     done = subprocess.run(
         [PROGRAM, *arguments],
         input=feed,
@@ -80,7 +81,7 @@ def fastlisten(*arguments: str, feed: str = "") -> str:
 
 
 def check_installation() -> None:
-    """The package is the installed one, whole, and its program runs."""
+    """Check that the installed package is used, not the source tree, and that its program runs."""
     spec = importlib.util.find_spec("fastlisten")
     assert spec is not None
     assert spec.origin is not None
@@ -92,7 +93,7 @@ def check_installation() -> None:
 
 
 def check_configuration(file: Path) -> None:
-    """The file is without mistakes, and is shown as it was written."""
+    """Check that the file has no errors, and is shown as it was written."""
     fastlisten("check", str(file))
     shown = json.loads(fastlisten("show", str(file), "--json"))
     assert shown["format"] == 1
@@ -105,7 +106,7 @@ def check_configuration(file: Path) -> None:
 
 @contextlib.contextmanager
 def serving(file: Path) -> Iterator[dict[str, int]]:
-    """Serve the file until the end of the block; give the port of each listener."""
+    """Serve the file until the end of the block; yield the port of each listener."""
     with subprocess.Popen(
         [PROGRAM, "serve", file], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
@@ -132,7 +133,7 @@ def serving(file: Path) -> Iterator[dict[str, int]]:
 
 
 def take_mail(directory: Path, account: str) -> tuple[bytes, bytes]:
-    """Remove an account's only message; return what was put on top of it, and the message."""
+    """Remove an account's only message; return the header added on top, and the message."""
     (delivered,) = (directory / "mail" / account / "new").iterdir()
     content = delivered.read_bytes()
     delivered.unlink()
@@ -141,7 +142,7 @@ def take_mail(directory: Path, account: str) -> tuple[bytes, bytes]:
 
 
 def bring_mail(port: int, directory: Path) -> None:
-    """A stranger brings a message by SMTP."""
+    """Send a message by SMTP without logging in."""
     with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
         client.sendmail("bob@example.net", [ALICE], MESSAGE)
     head, _ = take_mail(directory, ALICE)
@@ -150,7 +151,7 @@ def bring_mail(port: int, directory: Path) -> None:
 
 
 def submit_mail(port: int, directory: Path) -> None:
-    """A user sends a message: STARTTLS with the certificate that was made, and AUTH."""
+    """Send a message as a user: STARTTLS with the self-signed certificate, and AUTH."""
     context = ssl.create_default_context(cafile=str(directory / "self-signed.pem"))
     context.check_hostname = False
     with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
@@ -163,7 +164,7 @@ def submit_mail(port: int, directory: Path) -> None:
 
 
 def hand_over_mail(port: int, directory: Path) -> None:
-    """A mail server hands over a message by LMTP: one reply for each of two recipients."""
+    """Deliver a message by LMTP: one reply for each of two recipients."""
     wire = MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\n"
     with (
         socket.create_connection(("127.0.0.1", port), PATIENCE) as connection,
@@ -192,7 +193,7 @@ def hand_over_mail(port: int, directory: Path) -> None:
 
 
 def ask(url: str, body: object = None, token: str = "") -> tuple[int, str]:
-    """Ask by GET, or by POST with a JSON body; return the status and the answer."""
+    """Send a GET, or a POST with a JSON body; return the status and the response."""
     request = urllib.request.Request(url)
     if body is not None:
         request.data = json.dumps(body).encode()
@@ -208,7 +209,7 @@ def ask(url: str, body: object = None, token: str = "") -> tuple[int, str]:
 
 
 def manage(port: int, directory: Path) -> None:
-    """The management application tells, and changes a limit for who has the token."""
+    """Read from the management application, and change a limit with the token."""
     site = f"http://127.0.0.1:{port}"
     assert ask(f"{site}/healthz/ready")[0] == 200
     metrics = ask(f"{site}/metrics")[1]
@@ -222,7 +223,7 @@ def manage(port: int, directory: Path) -> None:
 
 
 def main() -> None:
-    """Do all of it in a directory of its own."""
+    """Run all steps in a temporary directory."""
     check_installation()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -232,7 +233,7 @@ def main() -> None:
         words = ("--config", str(file), "--password-stdin")
         fastlisten("account", "add", ALICE, *words, feed=f"{PASSWORD}\n")
         fastlisten("account", "add", BOB, *words, feed="another\n")
-        # While the file is as new as this, nobody is refused for good.
+        # As long as the accounts file is this new, nobody is refused permanently.
         os.utime(directory / "accounts.toml", (1, 1))
         with serving(file) as ports:
             bring_mail(ports["smtp"], directory)

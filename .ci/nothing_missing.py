@@ -1,7 +1,7 @@
-"""A pytest plugin: what would be skipped because something is not installed fails instead.
+"""A pytest plugin: tests that would be skipped because something is not installed fail instead.
 
-Rules of this file: only tests marked `external` (they need a program of another project), and, for
-root, those marked `netns`. Everybody else's skip remains a skip. Used as ``-p nothing_missing``.
+Rules of this file: it applies only to tests marked `external` (they need another project's program)
+and, for root, `netns`. All other skips remain skips. Used as ``-p nothing_missing``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn the report of such a skip into one of a failure."""
+    """Turn the report of such a skip into a failure."""
     report = yield
     needed = item.get_closest_marker("external") or (
         os.geteuid() == 0 and item.get_closest_marker("netns")
