@@ -63,10 +63,9 @@ class Option:
         available: False while this version parses the key but cannot carry it out yet.
         inert: values that ask for nothing, so that an unavailable key set to one is no obstacle.
         extra: anything else a value grammar needs: ``optional`` (`false` means not set),
-            ``by-protocol`` (defaults that differ by protocol), ``default-text`` (what the
-            documentation says of a default that the host decides), ``whole`` (whole seconds only),
-            ``protocols`` (the only ones whose listeners have it), ``greets`` (only listeners that
-            greet have it), ``older`` (an older spelling that means the same).
+            ``default-text`` (what the documentation says of a default that the host decides),
+            ``whole`` (whole seconds only), ``greets`` (only listeners that greet have it),
+            ``older`` (an older spelling that means the same).
     """
 
     key: str

@@ -14,7 +14,7 @@ from support.serving_handlers import Echo, LazyEcho, NotReady, shout
 
 import fastlisten
 from fastlisten import ConnectionInfo, Handler, HandlerSettings, State
-from fastlisten.handlers.registry import HandlerNotFoundError
+from fastlisten.handlers.importing import HandlerNotFoundError
 from fastlisten.testing import Served, serve
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from fastlisten.config.document import Document
 from fastlisten.config.drafts import Draft
 from fastlisten.config.host import Host
-from fastlisten.config.protocols import WITHOUT_STARTTLS
+from fastlisten.config.protocols import KnownProtocols
 from fastlisten.config.settings import Certificate
 from fastlisten.config.text import Path, quote, show_value
 from fastlisten.config.values.binds import (
@@ -36,8 +36,8 @@ __all__ = [
     "server_speaks_first",
 ]
 
-# RFC 2033 5: LMTP must not be offered on the port of SMTP.
-_SMTP_PORT = 25
+# Of an address without port where the protocol is not known, which has been reported.
+_ANY_PORT = 25
 
 _BINDS = '"address:port", "[address]:port", "address", "unix:/path", "fd:number" or "systemd:name"'
 
@@ -102,18 +102,21 @@ def _check_certificates(
 
 
 def check_listener(
-    document: Document, draft: Draft, certificates: Mapping[str, Certificate]
+    document: Document,
+    draft: Draft,
+    certificates: Mapping[str, Certificate],
+    protocols: KnownProtocols,
 ) -> None:
     """Settle TLS, what serves the listener, and values that its protocol rules out."""
     _settle_tls(draft, certificates)
-    _check_handler(document, draft)
+    _check_handler(document, draft, protocols)
     _settle_defer_accept(document, draft)
     if draft["tls.enable"] and draft["tls.ciphers"]:
         _check_suites_left(document, draft)
-    protocol = draft.base.protocol.name
-    plain = protocol in WITHOUT_STARTTLS and not draft["tls.implicit"]
+    protocol = draft.base.protocol
+    plain = protocol.starttls is False and not draft["tls.implicit"]
     if plain and draft.values.typed.get("tls.enable"):
-        message = f"{protocol} has no STARTTLS, this means nothing without tls.implicit"
+        message = f"{protocol.name} has no STARTTLS, this means nothing without tls.implicit"
         document.warning(draft.at("tls.enable"), message, True)
 
 
@@ -139,7 +142,7 @@ def has_starttls(draft: Draft) -> bool:
     in the configuration is meant for it.
     """
     protocol = draft.base.protocol
-    if not draft["tls.enable"] or draft["tls.implicit"] or protocol.name in WITHOUT_STARTTLS:
+    if not draft["tls.enable"] or draft["tls.implicit"] or protocol.starttls is False:
         return False
     if protocol.starttls or draft["tls.certificate"] is not None:
         return True
@@ -183,14 +186,16 @@ def check_default_certificate(document: Document, certificates: Mapping[str, Cer
         document.warning(("certificate", "default"), message)
 
 
-def _check_handler(document: Document, draft: Draft) -> None:
+def _check_handler(document: Document, draft: Draft, protocols: KnownProtocols) -> None:
     typed = draft.values.typed
     named = [key for key in ("handler", "forward", "app") if key in typed]
     for key in named[1:]:
         document.error(draft.at(key), f"only one of {named[0]} and {key} can serve a listener")
-    protocol = draft.base.protocol.name
-    if "app" in named and protocol not in ("", "http"):
-        document.error(draft.at("app"), f"an application serves http, not {protocol}")
+    protocol = draft.base.protocol
+    if "app" in named and protocol.name and not protocol.default_app:
+        able = (each.name for each in protocols.definitions.values() if each.default_app)
+        message = f"an application serves {' or '.join(able)}, not {protocol.name}"
+        document.error(draft.at("app"), message)
 
 
 def check_unused_certificates(
@@ -231,10 +236,9 @@ def read_binds(document: Document, draft: Draft) -> None:
     if texts is None:
         return
     protocol = draft.base.protocol
-    # An unknown protocol has been reported; any port will do to read the rest.
-    port = protocol.standard_port(draft["tls.implicit"]) if protocol.name else _SMTP_PORT
+    port = protocol.standard_port(draft["tls.implicit"]) if protocol.name else _ANY_PORT
     path = draft.at("bind")
-    single = isinstance(_raw(document, path), str)
+    single = isinstance(document.value_at(path), str)
     for index, text in enumerate(texts):
         here = path if single else (*path, index)
         try:
@@ -254,16 +258,7 @@ def read_binds(document: Document, draft: Draft) -> None:
                 text,
                 quote(f"[{address}]:{tail}"),
             )
-        if protocol.name == "lmtp" and bind.port == _SMTP_PORT:
-            document.error(here, "LMTP must not be on port 25 (RFC 2033)", text)
     _check_unix(document, draft)
-
-
-def _raw(document: Document, path: Path) -> Any:
-    value: Any = document.data
-    for part in path:
-        value = value[part]
-    return value
 
 
 def _check_unix(document: Document, draft: Draft) -> None:

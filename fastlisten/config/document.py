@@ -74,6 +74,16 @@ class Document:
         """Return the line of a key, or of the nearest table around it; 0 if there is none."""
         return self._lines[self.moved.get(path, path)]
 
+    def value_at(self, path: Path) -> Any:
+        """Return what stands at a path, NOTHING if nothing does."""
+        value: Any = self.data
+        for part in self.moved.get(path, path):
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                return NOTHING
+        return value
+
     def error(
         self,
         path: Path,
@@ -98,6 +108,11 @@ class Document:
         """Add something that deserves notice and stops nothing; arguments as for `error`."""
         self._warnings.append(_Note(path, message, value, "", suggestion))
         self._noticed.add(path)
+
+    @property
+    def has_errors(self) -> bool:
+        """True once there is a mistake."""
+        return bool(self._errors)
 
     def has_errors_at(self, *paths: Path) -> bool:
         """Tell whether one of some keys has a mistake of its own."""

@@ -1,9 +1,12 @@
 """Writes docs/configuration.md from the option table.
 
     python -m fastlisten.config.document_options [--check] [FILE]
+    python -m fastlisten.config.document_options --protocol NAME
 
-Rules of this file: what is said of a key comes from its row; the text around it is
-`configuration.md.in` beside this file, where each line ``<!-- table: NAME -->`` becomes a table.
+Rules of this file: what is said of a key comes from its row, what is said of a protocol from its
+`Protocol`; the text around it is `configuration.md.in` beside this file, where each line
+``<!-- table: NAME -->`` becomes a table. The page is about the protocols of this package, whatever
+else is installed; the second form prints what there is to say of any protocol.
 With --check nothing is written, and the exit code is 1 if the file is not what would be written.
 """
 
@@ -16,13 +19,14 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 from fastlisten.config.load import default_text
-from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
-from fastlisten.config.values.grammar import format_duration
 from fastlisten.config.values.kinds import describe, write
+from fastlisten.handlers.installed import ProtocolError, installed_protocols
+from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option
 
-__all__ = ["document", "main"]
+__all__ = ["document", "document_protocol", "main"]
 
 _FILE = "docs/configuration.md"
 _TABLE = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
@@ -33,49 +37,101 @@ def document() -> str:
     """Return the text of the page."""
     template = files("fastlisten.config").joinpath("configuration.md.in")
     text = template.read_text(encoding="utf-8").replace("<!-- default.toml -->\n", default_text())
-    return _TABLE.sub(lambda match: _table(_rows(match[1])), text)
+    protocols = _own_protocols()
+
+    def table(match: re.Match[str]) -> str:
+        if match[1] == "protocols":
+            return _protocols(protocols)
+        return _table(_rows(match[1], protocols), protocols)
+
+    return _TABLE.sub(table, text)
 
 
-def _rows(name: str) -> Iterable[tuple[str, str, Option]]:
+def document_protocol(protocol: Protocol) -> str:
+    """Return what there is to say of one protocol: its properties, then the keys that it adds."""
+    parts = [f"## {protocol.name}", _protocols([protocol])]
+    if rows := _rows_of(protocol):
+        parts.append(_table(rows, [protocol]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _own_protocols() -> list[Protocol]:
+    definitions = known_protocols().definitions
+    return [definitions[name] for name in definitions if name in installed_protocols().own]
+
+
+def _rows(name: str, protocols: Iterable[Protocol]) -> Iterable[tuple[str, str, Option]]:
     """Return key, place and row of everything that one of the page's tables holds."""
     if name == "process":
         return [(row.key, "process", row) for row in PROCESS_OPTIONS]
     if name == "certificate":
         return [(row.key, "`[certificate]`", row) for row in CERTIFICATE_OPTIONS]
-    if name in PROTOCOLS:
-        place = f"`[{name}]`, listener"
-        return [(row.key, place, row) for row in PROTOCOLS[name].options]
+    for protocol in protocols:
+        if protocol.name == name:
+            return _rows_of(protocol)
     grouped = [row for row in LISTENER_OPTIONS if row.key.rpartition(".")[0] == name.strip("-")]
     return [(row.key, _place(row), row) for row in grouped]
+
+
+def _rows_of(protocol: Protocol) -> list[tuple[str, str, Option]]:
+    rows = [(row.key, _place(row), row) for row in protocol.listener_options]
+    place = f"`[{protocol.name}]`, listener"
+    return rows + [(row.key, place, row) for row in own_rows(protocol)]
+
+
+def _protocols(protocols: Iterable[Protocol]) -> str:
+    """Return the table of what protocols are."""
+    lines = [
+        "| protocol | port | port with `tls.implicit` | speaks first | STARTTLS | other defaults |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows = {row.key: row for row in known_protocols().listener_options}
+    starttls = {True: "yes", False: "no", None: "if the listener has a certificate"}
+    for protocol in protocols:
+        name = f"`{protocol.name}`" + ("" if protocol.handler else " (*not in this version yet*)")
+        defaults = (
+            f"`{key} = {write(rows[key], value)}`" for key, value in protocol.defaults.items()
+        )
+        cells = (
+            name,
+            str(protocol.port or "none"),
+            str(protocol.standard_port(True) or "none"),
+            "the server" if protocol.server_speaks_first else "the client",
+            starttls[protocol.starttls],
+            ", ".join(defaults) or "none",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _place(row: Option) -> str:
     return "listener, `[server]`" if "server" in row.scopes else "listener"
 
 
-def _table(rows: Iterable[tuple[str, str, Option]]) -> str:
+def _table(rows: Iterable[tuple[str, str, Option]], protocols: Sequence[Protocol]) -> str:
     lines = ["| key | value | default | where | reload | meaning |", "|---|---|---|---|---|---|"]
     for key, place, row in rows:
         text = row.text if row.available else f"{row.text} *Not in this version yet.*"
         value = describe(row)
         if row.unit and row.unit not in value and row.kind != "duration":
             value += f" ({row.unit})"
-        cells = (f"`{key}`", value, _default(row), place, _RELOAD[row.reload], text)
+        cells = (f"`{key}`", value, _default(row, protocols), place, _RELOAD[row.reload], text)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def _default(row: Option) -> str:
+def _default(row: Option, protocols: Iterable[Protocol]) -> str:
     if text := row.extra.get("default-text"):
         return str(text)
     shown = "not set" if row.default is None else f"`{write(row, row.default)}`"
     by_protocol = {
-        protocol: format_duration(value)
-        for protocol, value in row.extra.get("by-protocol", {}).items()
+        protocol.name: write(row, protocol.defaults[row.key])
+        for protocol in protocols
+        if row.key in protocol.defaults
     }
     for value in dict.fromkeys(by_protocol.values()):
         names = ", ".join(name for name in by_protocol if by_protocol[name] == value)
-        shown += f'; {names} `"{value}"`'
+        shown += f"; {names} `{value}`"
     return shown
 
 
@@ -86,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; None for the process's own.
 
     Returns:
-        0, or 1 if a check finds the page out of date.
+        0, or 1 if a check finds the page out of date, or a protocol is not installed.
     """
     parser = argparse.ArgumentParser(
         prog="python -m fastlisten.config.document_options",
@@ -94,7 +150,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("file", nargs="?", default=_FILE)
     parser.add_argument("--check", action="store_true", help="only say whether it is current")
+    parser.add_argument("--protocol", metavar="NAME", help="print what one protocol is instead")
     options = parser.parse_args(arguments)
+    if options.protocol is not None:
+        return _print_protocol(options.protocol.lower())
     text = document()
     if not options.check:
         with open(options.file, "w", encoding="utf-8") as file:
@@ -108,6 +167,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not current:
         print(f"{options.file} is out of date: run {parser.prog}", file=sys.stderr)
     return 0 if current else 1
+
+
+def _print_protocol(name: str) -> int:
+    try:
+        protocol = known_protocols().find(name)
+    except ProtocolError as error:
+        print(f"protocol {name}: {error}", file=sys.stderr)
+        return 1
+    if protocol is None:
+        known = ", ".join(known_protocols().names)
+        print(f"protocol {name} is not installed; there are {known}", file=sys.stderr)
+        return 1
+    print(document_protocol(protocol), end="")
+    return 0
 
 
 if __name__ == "__main__":

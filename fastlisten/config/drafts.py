@@ -9,25 +9,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastlisten.config.protocols import (
-    PROTOCOLS,
-    Protocol,
-    ProtocolError,
-    load_registered,
-    registered,
-)
+from fastlisten.config.protocols import UNKNOWN, KnownProtocols, own_rows
 from fastlisten.config.reader import Reader, Schema, Values
 from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
-from fastlisten.config.settings import Bind, server_path
+from fastlisten.config.settings import Bind, default_path
 from fastlisten.config.suggest import likely, near
 from fastlisten.config.text import Path, quote
 from fastlisten.config.values.grammar import BadValueError, text_of
+from fastlisten.config.values.kinds import KINDS
+from fastlisten.handlers.installed import ClassNotFoundError, ProtocolError
+from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option, Origin
 
 __all__ = ["Base", "Draft", "Drafts"]
 
-# A protocol that is not known: nothing is required of its listener but what is so of all.
-_UNKNOWN = Protocol("")
+_HANDLER_ROW = next(row for row in LISTENER_OPTIONS if row.key == "handler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,81 +85,137 @@ class Draft:
     def written_at(self, key: str) -> Path:
         """Return the path where the value that holds for a key is written."""
         own = key in self.values.typed or key not in self.base.from_server
-        return self.at(key) if own else server_path(key)
+        return self.at(key) if own else self.inherited_at(key)
+
+    def inherited_at(self, key: str) -> Path:
+        """Return the path where the default of a key stands that listeners inherit."""
+        return default_path(key, self.base.protocol.name)
 
 
 class Drafts:
     """Reads listeners.
 
+    Call `find_protocol` for all of them first, because the tables of protocols are read with what
+    all listeners of them can have.
+
     Args:
         reader: of the document.
+        protocols: those that are known.
         server: the values of `[server]`, by key on a listener.
         defaults: defaults that the host decides, by key on a listener.
+
+    Attributes:
+        tables: the values of protocols' own tables, as `[smtp]`, by key on a listener.
     """
 
     def __init__(
-        self, reader: Reader, server: Mapping[str, Any], defaults: Mapping[str, Any]
+        self,
+        reader: Reader,
+        protocols: KnownProtocols,
+        server: Mapping[str, Any],
+        defaults: Mapping[str, Any],
     ) -> None:
         self._reader = reader
         self._document = reader.document
+        self._protocols = protocols
         self._server = server
         self._defaults = defaults
-        self._bases: dict[str, Base] = {}
-        #: The values of handlers' own tables, as `[smtp]`.
-        self.handlers: dict[str, Any] = {}
+        self._spoken: dict[str, Protocol] = {}  # by listener
+        self._found: dict[tuple[str, str], Protocol | ProtocolError] = {}
+        # The rows of each protocol's own table: a class that a listener names may add some.
+        self._rows = {
+            protocol.name: {row.key: row for row in own_rows(protocol)}
+            for protocol in protocols.definitions.values()
+        }
+        self._bases: dict[int, Base] = {}
+        self._tables_read: dict[str, Mapping[str, Any]] = {}
+        self._classes_not_found: list[tuple[Path, str]] = []
+        self.tables: dict[str, Any] = {}
+
+    def find_protocol(self, id: str, data: dict[str, Any]) -> None:
+        """Find out what a listener speaks, and report a protocol that it cannot."""
+        path: Path = ("server", "listener", id)
+        protocol = self._spoken[id] = self._protocol(data, path)
+        rows = self._rows.setdefault(protocol.name, {})
+        for row in own_rows(protocol):
+            if rows.setdefault(row.key, row) != row:
+                message = f"its option {row.key} differs from that of another handler of "
+                message += f"protocol {quote(protocol.name)}; give one of them another protocol"
+                self._document.error((*path, "handler"), message, data.get("handler"))
+                self._spoken[id] = UNKNOWN
+                return
 
     def read(self, id: str, data: dict[str, Any]) -> Draft:
         """Return the listener of one table, having reported what is wrong in it."""
         path: Path = ("server", "listener", id)
-        base = self.base(self._protocol(data, path))
+        base = self._base(self._spoken[id])
         draft = Draft(id, path, base, Values())
         self._reader.read(data, base.schema, path, draft.values)
-        for key in ("bind", "protocol"):
-            if key not in data:
-                self._document.error(path, f"the key {key} is missing", allowed=_REQUIRED[key])
+        if "bind" not in data:
+            allowed = 'an address, as bind = "[::]:25"'
+            self._document.error(path, "the key bind is missing", allowed=allowed)
+        if "protocol" not in data:
+            allowed = self._names() + "; with handler, any other name"
+            self._document.error(path, "the key protocol is missing", allowed=allowed)
         return draft
 
-    def base(self, protocol: Protocol) -> Base:
-        """Return what the listeners of a protocol share, having read the protocol's own table."""
-        if (base := self._bases.get(protocol.name)) is None:
-            written = {**self._server, **self._handler_table(protocol)}
-            rows = [row for row in LISTENER_OPTIONS if _has(protocol, row)]
-            rows += protocol.options
+    def read_tables(self) -> None:
+        """Read the own tables of all protocols that are known, spoken or not."""
+        for protocol in self._protocols.definitions.values():
+            self._own_table(protocol)
+
+    def explain_unknown(self) -> None:
+        """Say which handlers could not be asked for their ports, options and STARTTLS."""
+        for path, message in self._classes_not_found:
+            text = "; what it says of ports, options and STARTTLS is not known"
+            self._document.warning(path, message + text)
+
+    def is_own_table(self, name: str) -> bool:
+        """Tell whether a top-level table has been read as a protocol's own."""
+        return name in self._tables_read
+
+    def rows(self, keys: Iterable[str]) -> dict[str, Option]:
+        """Return the row of each key that stands in `[server]` or in a protocol's own table."""
+        rows = {row.key: row for row in self._protocols.listener_options}
+        for own in self._rows.values():
+            rows.update(own)
+        return {key: rows[key] for key in keys}
+
+    def _base(self, protocol: Protocol) -> Base:
+        """Return what the listeners of a protocol share."""
+        if (base := self._bases.get(id(protocol))) is None:
+            written = {**self._server, **self._own_table(protocol)}
+            rows = self._protocols.rows(protocol)
             # These two are not values that a listener has but what it is.
             options = tuple(row for row in rows if row.key not in ("bind", "protocol"))
-            inherited = {option.key: _default(option, protocol.name) for option in options}
+            inherited = {row.key: protocol.defaults.get(row.key, row.default) for row in options}
             inherited.update(self._defaults)
-            base = self._bases[protocol.name] = Base(
+            base = self._bases[id(protocol)] = Base(
                 protocol=protocol,
                 options=options,
-                schema=Schema(((row.key, row) for row in rows), _elsewhere(protocol)),
+                schema=Schema(((row.key, row) for row in rows), self._elsewhere(protocol)),
                 inherited={key: written.get(key, value) for key, value in inherited.items()},
                 from_server=frozenset(key for key in inherited if key in written),
             )
         return base
 
-    def is_table_of_handler(self, name: str) -> bool:
-        """Tell whether a top-level table has been read as a handler's own."""
-        return name in self._bases and bool(self._bases[name].protocol.options)
-
-    def rows(self, keys: Iterable[str]) -> dict[str, Option]:
-        """Return the row of each key that stands in `[server]` or in a handler's table."""
-        rows = {row.key: row for row in LISTENER_OPTIONS}
-        rows.update((row.key, row) for base in self._bases.values() for row in base.options)
-        return {key: rows[key] for key in keys}
-
-    def _handler_table(self, protocol: Protocol) -> dict[str, Any]:
-        if not protocol.options:
+    def _own_table(self, protocol: Protocol) -> Mapping[str, Any]:
+        """Return the values of a protocol's own table, read when it is first asked for."""
+        name = protocol.name
+        rows = self._rows.get(name)
+        if not rows:
             return {}
-        values = Values()
-        schema = Schema((row.key.partition(".")[2], row) for row in protocol.options)
-        table = self._reader.table(self._document.data, (protocol.name,))
-        self._reader.read(table, schema, (protocol.name,), values)
-        self.handlers.update(values.typed)
-        return values.typed
+        if name not in self._tables_read:
+            values = Values()
+            schema = Schema((key.removeprefix(f"{name}."), row) for key, row in rows.items())
+            table = self._reader.table(self._document.data, (name,))
+            self._reader.read(table, schema, (name,), values)
+            self._tables_read[name] = values.typed
+            self.tables.update(values.typed)
+        return self._tables_read[name]
 
     def _protocol(self, data: dict[str, Any], path: Path) -> Protocol:
-        """Return the protocol of a listener, an unknown one if it has none or a wrong one."""
+        """Return the protocol of a listener, `UNKNOWN` if it has none or a wrong one."""
         raw = data.get("protocol")
         try:
             text = text_of(self._reader.expanded(raw))
@@ -171,66 +223,60 @@ class Drafts:
             # As with an empty text, the reader reports it with its row, and its absence too.
             text = ""
         if not text:
-            return _UNKNOWN
+            return UNKNOWN
         name = text.strip().lower()
-        if name in PROTOCOLS:
-            return PROTOCOLS[name]
+        known = self._protocols.names
         at = (*path, "protocol")
-        if name in registered():
-            try:
-                return load_registered(name)
-            except ProtocolError as error:
-                self._document.error(at, str(error), raw)
-                return _UNKNOWN
-        known = (*PROTOCOLS, *sorted(set(registered()) - set(PROTOCOLS)))
         # Whoever names the code that serves may invent a protocol's name, but not misspell one.
-        if name and "handler" in data and not near(name, known):
-            return Protocol(name)
-        suggestion = "http with tls.implicit = true" if name == "https" else likely(name, known)
-        self._document.error(
-            at, "this protocol is not known", raw, ", ".join(map(quote, known)), suggestion
-        )
-        return _UNKNOWN
+        invented = bool(name) and "handler" in data and not near(name, known)
+        if name not in known and not invented:
+            suggestion = self._other_name(name) or likely(name, known)
+            message = "this protocol is not known"
+            self._document.error(at, message, raw, self._names(), suggestion)
+            return UNKNOWN
+        handler = self._handler(data)
+        found = self._find(name, handler)
+        if isinstance(found, ClassNotFoundError):
+            # Serving it will fail and say so; all else that can be checked is checked.
+            self._classes_not_found.append(((*path, "handler"), str(found)))
+            found = self._find(name, "")
+        if isinstance(found, ProtocolError):
+            self._document.error(at, str(found), raw)
+            return UNKNOWN
+        return found
 
+    def _find(self, name: str, handler: str) -> Protocol | ProtocolError:
+        """Return a protocol, or why it cannot be had; thousands of listeners may ask for it."""
+        found = self._found.get((name, handler))
+        if found is None:
+            try:
+                found = self._protocols.find(name, handler) or Protocol(name, of_class=True)
+            except ProtocolError as error:
+                found = error
+            self._found[name, handler] = found
+        return found
 
-_REQUIRED = {
-    "bind": 'an address, as bind = "[::]:25"',
-    "protocol": ", ".join(map(quote, PROTOCOLS)) + "; with handler, any other name",
-}
+    def _handler(self, data: dict[str, Any]) -> str:
+        """Return the class that a listener names, empty if it names none or that is wrong."""
+        try:
+            return str(KINDS["object"].parse(_HANDLER_ROW, self._reader.expanded(data["handler"])))
+        except (KeyError, BadValueError):
+            return ""
 
+    def _names(self) -> str:
+        return ", ".join(map(quote, self._protocols.names))
 
-def _default(option: Option, protocol: str) -> Any:
-    return option.extra.get("by-protocol", {}).get(protocol, option.default)
+    def _other_name(self, name: str) -> str:
+        others = (each.other_names for each in self._protocols.definitions.values())
+        return next((names[name] for names in others if name in names), "")
 
-
-def _has(protocol: Protocol, option: Option) -> bool:
-    """Tell whether the listeners of a protocol have a row; nothing is known of foreign ones."""
-    if protocol.name not in PROTOCOLS:
-        return True
-    if option.extra.get("greets") and not protocol.server_speaks_first:
-        return False
-    return protocol.name in option.extra.get("protocols", PROTOCOLS)
-
-
-def _elsewhere(protocol: Protocol) -> dict[str, str]:
-    """Return what to say of keys that are known, but not on a listener of this protocol."""
-    messages = {
-        option.key.removeprefix("server."): f"this is for the whole server: {option.key}"
-        for option in PROCESS_OPTIONS
-        if option.key.startswith("server.")
-    }
-    for option in LISTENER_OPTIONS:
-        if not _has(protocol, option):
-            others = " and ".join(option.extra.get("protocols", ()))
-            of = (
-                f"only {others} listeners have this"
-                if others
-                else "only servers that greet have it"
-            )
-            messages[option.key] = f"{of}, and this listener speaks {protocol.name}"
-    messages["run-as"] = "this is for the whole server: server.run-as"
-    for other in PROTOCOLS.values():
-        if other.name != protocol.name:
-            spoken = f"this listener speaks {protocol.name}" if protocol.name else "unknown here"
-            messages[other.name] = f"these are settings of {other.name}, and {spoken}"
-    return messages
+    def _elsewhere(self, protocol: Protocol) -> dict[str, str]:
+        """Return what to say of keys that are known, but not on a listener of this protocol."""
+        messages = {
+            option.key.removeprefix("server."): f"this is for the whole server: {option.key}"
+            for option in PROCESS_OPTIONS
+            if option.key.startswith("server.")
+        }
+        messages.update(self._protocols.absent(protocol))
+        messages["run-as"] = "this is for the whole server: server.run-as"
+        return messages

@@ -1,91 +1,28 @@
-"""The protocols that a listener can name: the six of the format, and those that packages register.
+"""The protocols that a listener can name, as the configuration uses them.
 
-Rules of this file: what the configuration must know of a protocol, as data. A registered handler
-is imported only when a file names its protocol, because importing it may start a loop's modules.
+Rules of this file: no protocol is known by name here. What a protocol is comes from its `Protocol`
+object (handlers/protocol.py); this adds what the option table must know: that its rows can be
+parsed, that they collide with no others, and which rows a listener of it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
 
 from fastlisten.config.rows.listener import LISTENER_OPTIONS
 from fastlisten.config.values.kinds import KINDS
-from fastlisten.handlers.http.settings import OPTIONS as HTTP_OPTIONS
-from fastlisten.handlers.smtp.settings import LMTP_OPTIONS
-from fastlisten.handlers.smtp.settings import OPTIONS as SMTP_OPTIONS
+from fastlisten.handlers.installed import InstalledProtocols, ProtocolError, installed_protocols
+from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option
 
-__all__ = [
-    "PROTOCOLS",
-    "WITHOUT_STARTTLS",
-    "Protocol",
-    "ProtocolError",
-    "is_served",
-    "load_registered",
-    "registered",
-]
+__all__ = ["UNKNOWN", "KnownProtocols", "known_protocols", "own_rows"]
 
-#: The entry-point group that handlers register in.
-GROUP = "fastlisten.handlers"
+#: What a listener speaks whose protocol has been reported as wrong: nothing more is wrong with it.
+UNKNOWN = Protocol("", of_class=True)
 
-
-class ProtocolError(Exception):
-    """A registered handler that cannot be used; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """What the configuration knows of a protocol.
-
-    Attributes:
-        name: the word for it.
-        port: its standard port, 0 if it has none.
-        tls_port: the same with TLS from the first byte, 0 if it has none of its own.
-        server_speaks_first: the server greets; clients wait for it.
-        starttls: going over to TLS within a connection is a part of it.
-        options: the rows of its own table, keys with the protocol's name before them.
-    """
-
-    name: str
-    port: int = 0
-    tls_port: int = 0
-    server_speaks_first: bool = False
-    starttls: bool = False
-    options: tuple[Option, ...] = ()
-
-    def standard_port(self, implicit_tls: bool) -> int:
-        """Return the port of a bind that names none, 0 if there is no such port."""
-        return (implicit_tls and self.tls_port) or self.port
-
-
-def _prefixed(name: str, options: tuple[Option, ...]) -> tuple[Option, ...]:
-    return tuple(replace(option, key=f"{name}.{option.key}") for option in options)
-
-
-#: The protocols of the format. Ports: RFC 5321 and 8314 (smtp), 2033 (lmtp: any but 25, IANA has
-#: 24), 9051 (imap), 5804 (managesieve), 9110 (http), 8620 (jmap, which is always over TLS).
-PROTOCOLS: Mapping[str, Protocol] = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol("smtp", 25, 465, True, True, _prefixed("smtp", SMTP_OPTIONS)),
-        Protocol("lmtp", 24, 0, True, True, _prefixed("lmtp", LMTP_OPTIONS)),
-        Protocol("imap", 143, 993, True, True),
-        Protocol("managesieve", 4190, 0, True, True),
-        Protocol("jmap", 443, 443, False),
-        Protocol("http", 80, 443, False, False, _prefixed("http", HTTP_OPTIONS)),
-    )
-}
-
-# Those that this package has a handler for; it works also where it was never installed.
-_OWN = frozenset(("smtp", "lmtp", "http"))
-
-#: Protocols that cannot go from plain text to TLS within a connection.
-WITHOUT_STARTTLS = frozenset(("http", "jmap"))
-
-# Names of tables and keys that a handler's own table would collide with.
+# Names of tables and keys that a protocol's own table would collide with.
 _RESERVED = frozenset(option.key.partition(".")[0] for option in LISTENER_OPTIONS) | {
     "certificate",
     "log",
@@ -93,46 +30,111 @@ _RESERVED = frozenset(option.key.partition(".")[0] for option in LISTENER_OPTION
 }
 
 
-@cache
-def registered() -> Mapping[str, EntryPoint]:
-    """Return the handlers that installed packages register, by protocol."""
-    return {point.name.lower(): point for point in entry_points(group=GROUP)}
+class KnownProtocols:
+    """The installed protocols.
 
-
-def is_served(name: str) -> bool:
-    """Tell whether this installation has a handler for a protocol."""
-    return name in _OWN or name in registered()
-
-
-@cache
-def load_registered(name: str) -> Protocol:
-    """Return a protocol that a package registers, which imports its handler.
-
-    Raises:
-        ProtocolError: if it cannot be imported, or is no handler.
+    Attributes:
+        names: of all of them.
+        definitions: those that are known without importing a handler, by name.
+        listener_options: the rows of the option table, then those that listeners of one protocol
+            have besides.
     """
-    point = registered()[name]
-    try:
-        handler = point.load()
-    except Exception as error:
-        # Foreign code runs here and may raise anything; the user learns which package it was.
-        reason = f"{type(error).__name__}: {error}"
-        raise ProtocolError(f"its handler {point.value} cannot be loaded: {reason}") from error
-    try:
-        options = tuple(handler.options)
-        protocol = Protocol(
-            name,
-            handler.default_port,
-            handler.default_tls_port,
-            handler.server_speaks_first,
-            getattr(handler, "starttls", False),
-            _prefixed(name, options),
+
+    def __init__(self, installed: InstalledProtocols) -> None:
+        self._installed = installed
+        self._broken: dict[str, str] = {}
+        self.names = installed.names
+        definitions: dict[str, Protocol] = {}
+        rows = {option.key: option for option in LISTENER_OPTIONS}
+        for name, protocol in installed.definitions.items():
+            taken = [row.key for row in protocol.listener_options if row.key in rows]
+            if mistake := _mistake(protocol) or (taken and f"the key {taken[0]} is taken"):
+                self._broken[name] = f"its definition cannot be used: {mistake}"
+                continue
+            definitions[name] = protocol
+            rows.update((row.key, row) for row in protocol.listener_options)
+        self.definitions: Mapping[str, Protocol] = definitions
+        self.listener_options = tuple(rows.values())
+
+    def find(self, name: str, handler: str = "") -> Protocol | None:
+        """Return a protocol, None if none of that name is installed and no class is named.
+
+        Args:
+            name: in lower case.
+            handler: the class that a listener names, ``package.module:Class``; empty if none.
+
+        Raises:
+            ProtocolError: it cannot be used; the text says why.
+            ClassNotFoundError: the class that the listener names cannot be had.
+        """
+        if name in self._broken:
+            raise ProtocolError(self._broken[name])
+        protocol = self._installed.find(name, handler)
+        if protocol is None or protocol is self.definitions.get(name):
+            return protocol
+        if mistake := _mistake(protocol):
+            raise ProtocolError(f"its handler {protocol.handler} cannot be used: {mistake}")
+        return protocol
+
+    def rows(self, protocol: Protocol) -> tuple[Option, ...]:
+        """Return the rows of the option table that listeners of a protocol have."""
+        general = LISTENER_OPTIONS if protocol is not UNKNOWN else self.listener_options
+        return (
+            *(row for row in general if _has(protocol, row)),
+            *protocol.listener_options,
+            *own_rows(protocol),
         )
-    except (AttributeError, TypeError) as error:
-        raise ProtocolError(f"its handler {point.value} is not a Handler: {error}") from error
-    if options and name in _RESERVED:
-        raise ProtocolError(f"its handler {point.value} has settings under a reserved name")
-    for option in options:
-        if option.kind not in KINDS:
-            raise ProtocolError(f"{option.key} of its handler has the unknown kind {option.kind}")
-    return protocol
+
+    def absent(self, protocol: Protocol) -> Iterator[tuple[str, str]]:
+        """Yield keys that listeners of a protocol do not have, and what to say of each."""
+        spoken = f"this listener speaks {protocol.name}"
+        for row in LISTENER_OPTIONS:
+            if not _has(protocol, row):
+                yield row.key, f"only servers that greet have it, and {spoken}"
+        for other in self.definitions.values():
+            for row in other.listener_options:
+                if other.name != protocol.name and protocol is not UNKNOWN:
+                    yield row.key, f"only {other.name} listeners have this, and {spoken}"
+        for name in self.names:
+            if name != protocol.name:
+                why = spoken if protocol.name else "unknown here"
+                yield name, f"these are settings of {name}, and {why}"
+
+
+def known_protocols() -> KnownProtocols:
+    """Return the protocols that are installed."""
+    return _known(installed_protocols())
+
+
+@lru_cache(maxsize=1)
+def _known(installed: InstalledProtocols) -> KnownProtocols:
+    return KnownProtocols(installed)
+
+
+def own_rows(protocol: Protocol) -> tuple[Option, ...]:
+    """Return the rows of a protocol's own table, by the keys they have on a listener."""
+    return tuple(
+        replace(option, key=f"{protocol.name}.{option.key}") for option in protocol.options
+    )
+
+
+def _has(protocol: Protocol, option: Option) -> bool:
+    """Tell whether the listeners of a protocol have a general row.
+
+    What a class's variables leave unsaid may be so.
+    """
+    return not option.extra.get("greets") or protocol.server_speaks_first or protocol.of_class
+
+
+def _mistake(protocol: Protocol) -> str:
+    """Return why the rows or defaults of a protocol cannot be used, empty if they can."""
+    if protocol.options and protocol.name in _RESERVED:
+        return "it has settings under a reserved name"
+    for row in (*protocol.options, *protocol.listener_options):
+        if row.kind not in KINDS:
+            return f"{row.key} has the unknown kind {row.kind}"
+    keys = {row.key for row in (*LISTENER_OPTIONS, *protocol.listener_options)}
+    for key in protocol.defaults:
+        if key not in keys:
+            return f"it has a default for {key}, which is no key of a listener"
+    return ""

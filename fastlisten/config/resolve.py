@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -20,56 +21,56 @@ from fastlisten.config.checks import (
     read_binds,
     server_speaks_first,
 )
-from fastlisten.config.checks_http import check_http, check_http_table
-from fastlisten.config.checks_jmap import check_jmap
-from fastlisten.config.checks_smtp import check_relays, check_smtp
 from fastlisten.config.document import Document
 from fastlisten.config.drafts import Draft, Drafts
 from fastlisten.config.host import Host
-from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.protocol_checks import check_protocols
+from fastlisten.config.protocols import KnownProtocols, known_protocols
 from fastlisten.config.reader import Reader, Schema, Values
-from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
+from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.settings import (
     Certificate,
     Config,
     ListenerSettings,
     data_directory,
-    server_path,
 )
 from fastlisten.config.suggest import near
-from fastlisten.config.text import dotted, show_value
+from fastlisten.config.text import Path, dotted, show_value
 
 __all__ = ["resolve"]
 
-_SERVER_SCHEMA = Schema(
-    (
-        *(
-            (row.key.removeprefix("server."), row)
-            for row in PROCESS_OPTIONS
-            if row.key.startswith("server.")
-        ),
-        *((row.key, row) for row in LISTENER_OPTIONS if "server" in row.scopes),
-    ),
-    elsewhere={
-        **{
-            row.key: f'this belongs to a listener: server.listener."ID".{row.key}'
-            for row in LISTENER_OPTIONS
-            if "server" not in row.scopes
-        },
-        "blocked-ip": "addresses are not blocked by this key, which would let them in: "
-        "write limits.deny",
-    },
-    others=("listener",),
-)
 _LOG_SCHEMA = Schema(
     (row.key.removeprefix("log."), row) for row in PROCESS_OPTIONS if row.key.startswith("log.")
 )
 _CERTIFICATE_SCHEMA = Schema(((row.key, row) for row in CERTIFICATE_OPTIONS), secret=True)
 
-# Keys of [server], which some write at the top of the file.
-_KEYS_OF_SERVER = (*_SERVER_SCHEMA.tree, "listener")
-_KEYS_OF_LISTENER = frozenset(row.key for row in LISTENER_OPTIONS)
 _TOP_LEVEL = ("server", "certificate", "log")
+
+
+@lru_cache(maxsize=1)
+def _server_schema(protocols: KnownProtocols) -> Schema:
+    """Return what may stand in `[server]`."""
+    rows = protocols.listener_options
+    return Schema(
+        (
+            *(
+                (row.key.removeprefix("server."), row)
+                for row in PROCESS_OPTIONS
+                if row.key.startswith("server.")
+            ),
+            *((row.key, row) for row in rows if "server" in row.scopes),
+        ),
+        elsewhere={
+            **{
+                row.key: f'this belongs to a listener: server.listener."ID".{row.key}'
+                for row in rows
+                if "server" not in row.scopes
+            },
+            "blocked-ip": "addresses are not blocked by this key, which would let them in: "
+            "write limits.deny",
+        },
+        others=("listener",),
+    )
 
 
 def resolve(document: Document, host: Host, default_directory: str = "") -> Config:
@@ -83,18 +84,21 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     Raises:
         ConfigurationError: with all mistakes.
     """
+    protocols = known_protocols()
     reader = Reader(document, host)
     process = Values()
     server_table = reader.table(document.data, ("server",))
     listeners = reader.table(server_table, ("server", "listener"))
     rest = {key: value for key, value in server_table.items() if key != "listener"}
-    reader.read(rest, _SERVER_SCHEMA, ("server",), process, strict=False)
+    reader.read(rest, _server_schema(protocols), ("server",), process, strict=False)
     reader.read(reader.table(document.data, ("log",)), _LOG_SCHEMA, ("log",), process)
     certificates = _certificates(reader)
     server = {
-        row.key: process.typed.pop(row.key) for row in LISTENER_OPTIONS if row.key in process.typed
+        row.key: process.typed.pop(row.key)
+        for row in protocols.listener_options
+        if row.key in process.typed
     }
-    check_values(document, host, server, server_path, certificates)
+    check_values(document, host, server, _in_server, certificates)
 
     values = _process(process.typed, host, default_directory)
     if host.refused_hostname and "server.hostname" not in process.typed:
@@ -106,32 +110,28 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     own = {key: f"server.{key}" for key in ("hostname", "greeting")}
     written = {key: values[full] for key, full in own.items() if full in process.typed}
     defaults = {key: values[full] for key, full in own.items()}
-    reading = Drafts(reader, {**server, **written}, defaults)
-    for protocol in PROTOCOLS.values():
-        if protocol.options:
-            reading.base(protocol)
-    drafts = _drafts(reading, reader, listeners)
+    reading = Drafts(reader, protocols, {**server, **written}, defaults)
+    drafts = _drafts(reading, reader, listeners, protocols)
     for draft in drafts:
         if draft.values.typed:
             check_values(document, host, draft.values.typed, draft.at, certificates)
-        check_listener(document, draft, certificates)
+        check_listener(document, draft, certificates, protocols)
         read_binds(document, draft)
-        check_jmap(document, draft)
-        check_smtp(document, draft)
-        check_http(document, draft)
+    check_protocols(document, protocols.definitions.values(), drafts, reading.tables)
     check_binds(document, drafts)
     check_unused_certificates(document, drafts, certificates)
-    check_relays(document, drafts, reading.handlers)
-    check_http_table(document, drafts, reading.handlers)
     _check_default_backlog(document, host, drafts)
-    _report_foreign(document, reader, reading)
+    _report_foreign(document, reader, reading, protocols)
+    if document.has_errors:
+        reading.explain_unknown()
     document.check()
-    shared = {**server, **reading.handlers}
+    shared = {**server, **reading.tables}
     return Config(
         listeners=tuple(_listener(draft, document) for draft in drafts),
         process=MappingProxyType(values),
         server=MappingProxyType(shared),
         server_options=MappingProxyType(reading.rows(shared)),
+        protocol_tables=frozenset(key.partition(".")[0] for key in reading.tables),
         certificates=MappingProxyType(certificates),
         warnings=document.warnings(),
         file=document.file,
@@ -141,13 +141,26 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     )
 
 
-def _drafts(reading: Drafts, reader: Reader, listeners: Mapping[str, Any]) -> list[Draft]:
+def _in_server(key: str) -> Path:
+    """Return where a key of a listener stands in `[server]`."""
+    return ("server", *key.split("."))
+
+
+def _drafts(
+    reading: Drafts, reader: Reader, listeners: Mapping[str, Any], protocols: KnownProtocols
+) -> list[Draft]:
+    ids = sorted(listeners)
+    for id in ids:
+        if isinstance(listeners[id], dict):
+            reading.find_protocol(id, listeners[id])
+    reading.read_tables()
+    keys = frozenset(row.key for row in protocols.listener_options)
     drafts = []
-    for id in sorted(listeners):
+    for id in ids:
         path = ("server", "listener", id)
         if isinstance(listeners[id], dict):
             drafts.append(reading.read(id, listeners[id]))
-        elif id in _KEYS_OF_LISTENER:
+        elif id in keys:
             reader.document.error(
                 path,
                 "a listener needs a name",
@@ -211,20 +224,25 @@ def _check_default_backlog(document: Document, host: Host, drafts: list[Draft]) 
             return
 
 
-def _report_foreign(document: Document, reader: Reader, reading: Drafts) -> None:
+def _report_foreign(
+    document: Document, reader: Reader, reading: Drafts, protocols: KnownProtocols
+) -> None:
     """Report tables and keys that are another program's, once; a slip of ours is an error."""
     foreign = list(reader.foreign)
+    ours = (*_TOP_LEVEL, *protocols.definitions)
+    # Some write these at the top of the file.
+    keys_of_server = (*_server_schema(protocols).tree, "listener")
     for name in document.data:
-        if name in _TOP_LEVEL or reading.is_table_of_handler(name):
+        if name in _TOP_LEVEL or reading.is_own_table(name):
             continue
         path = (name,)
         if name == "acme":
             document.error(
                 path, "certificates are not fetched by ACME; name files in [certificate]"
             )
-        elif name in _KEYS_OF_SERVER:
+        elif name in keys_of_server:
             document.error(path, "this belongs into [server]", suggestion=f"server.{name}")
-        elif name not in PROTOCOLS and (slip := near(name, (*_TOP_LEVEL, *PROTOCOLS))):
+        elif name not in ours and (slip := near(name, ours)):
             document.error(path, "there is no such table", suggestion=slip)
         elif name == "listeners":
             document.error(path, "there is no such table", suggestion="server.listener")
@@ -243,6 +261,7 @@ def _listener(draft: Draft, document: Document) -> ListenerSettings:
     return ListenerSettings(
         id=draft.id,
         protocol=base.protocol.name,
+        definition=base.protocol,
         bind=tuple(draft.binds),
         server_speaks_first=server_speaks_first(draft),
         starttls=has_starttls(draft),

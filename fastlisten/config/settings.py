@@ -18,9 +18,10 @@ from fastlisten.config.secret_places import SecretPlaces, find_secrets
 from fastlisten.config.text import Path
 from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import Problem
+from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option, Origin
 
-__all__ = ["Bind", "Certificate", "Config", "Family", "ListenerSettings", "server_path"]
+__all__ = ["Bind", "Certificate", "Config", "Family", "ListenerSettings", "default_path"]
 
 Family = Literal["inet", "inet6", "unix", "fd", "systemd"]
 
@@ -67,13 +68,19 @@ class Certificate:
     default: bool = False
 
 
-def server_path(key: str) -> Path:
-    """Return where the default of a listener's key stands: in `[server]` or a handler's table."""
+def default_path(key: str, protocol: str) -> Path:
+    """Return where the default of a listener's key stands: in `[server]`, or the protocol's table.
+
+    Args:
+        key: as on a listener.
+        protocol: that the listener speaks.
+    """
     parts = tuple(key.split("."))
-    return ("server", *parts) if parts[0] in _SERVER_GROUPS else parts
+    own = parts[0] == protocol and protocol not in _SERVER_GROUPS
+    return parts if own else ("server", *parts)
 
 
-# First parts of the keys of LISTENER_OPTIONS; others belong to a handler's own table.
+# First parts of the keys that all listeners have: names that no protocol's own table has.
 _SERVER_GROUPS = frozenset(option.key.partition(".")[0] for option in LISTENER_OPTIONS)
 
 
@@ -83,11 +90,12 @@ class ListenerSettings:
 
     Attributes:
         id: the name of its table.
-        protocol: in lower case.
+        protocol: its name, in lower case.
+        definition: what that protocol is, with the class that serves it.
         bind: its addresses, in the order written.
         server_speaks_first: the server greets before the client has said anything.
         starttls: connections begin in plain text and may go over to TLS.
-        options: the rows that apply, in the table's order, those of its handler last.
+        options: the rows that apply, in the table's order, those of its protocol last.
         written: the typed values that stand in the listener's own table.
         adjusted: values that a rule changed, and the origin each counts as: TLS switched on by
             the listener's own `tls.implicit`, the certificate that is found without being named.
@@ -95,6 +103,7 @@ class ListenerSettings:
 
     id: str
     protocol: str
+    definition: Protocol = field(repr=False)
     bind: tuple[Bind, ...]
     server_speaks_first: bool
     starttls: bool
@@ -139,7 +148,7 @@ class ListenerSettings:
     def path(self, key: str) -> Path:
         """Return the key path of the value: on the listener, or where its default is written."""
         if key not in self.written and key in self._from_server:
-            return server_path(key)
+            return default_path(key, self.protocol)
         return ("server", "listener", self.id, *key.split("."))
 
     def line(self, key: str) -> int:
@@ -166,6 +175,7 @@ class Config:
         process: the typed value of each key of the whole process, by its full key.
         server: the defaults that are written for all listeners, by the key they have on one.
         server_options: the row of each of them.
+        protocol_tables: the first parts of those keys that stand in a protocol's own table.
         certificates: by id.
         warnings: what deserves notice, in order of line.
         file: as given, empty for a text without a file.
@@ -175,6 +185,7 @@ class Config:
     process: Mapping[str, Any]
     server: Mapping[str, Any]
     server_options: Mapping[str, Option] = field(repr=False)
+    protocol_tables: frozenset[str] = field(repr=False)
     certificates: Mapping[str, Certificate]
     warnings: tuple[Problem, ...]
     file: str
@@ -215,11 +226,6 @@ class Config:
     def unavailable(self) -> tuple[Problem, ...]:
         """Return what this version of the server cannot carry out, in order of line."""
         return find_unavailable(self, self._document)
-
-    @property
-    def handler_tables(self) -> frozenset[str]:
-        """The names of handlers' own tables among the keys of `server`."""
-        return frozenset(key.partition(".")[0] for key in self.server) - _SERVER_GROUPS
 
     @property
     def process_options(self) -> tuple[Option, ...]:

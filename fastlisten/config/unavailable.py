@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastlisten.config.protocols import is_served
 from fastlisten.config.text import Path, quote
 from fastlisten.config.values.kinds import write
 from fastlisten.errors import Problem
@@ -64,7 +63,7 @@ def _needed_by(path: Path, ids: list[str]) -> str:
 def _of_listener(listener: ListenerSettings) -> list[tuple[Path, str]]:
     here: Path = ("server", "listener", listener.id)
     found = []
-    if not listener["handler"] and not is_served(listener.protocol):
+    if not listener["handler"] and not listener.definition.handler:
         found.append(((*here, "protocol"), quote(listener.protocol)))
     found += [
         ((*here, "bind"), quote(bind.text)) for bind in listener.bind if bind.family == "systemd"

@@ -67,7 +67,7 @@ def to_toml(config: Config) -> str:
     tables: dict[str, list[tuple[str, Option, Any]]] = {"server": server}
     for key, value in config.server.items():
         group = key.partition(".")[0]
-        if group in config.handler_tables:
+        if group in config.protocol_tables:
             entry = (key.removeprefix(f"{group}."), rows[key], value)
             tables.setdefault(group, []).append(entry)
         else:

@@ -12,7 +12,8 @@ from fastlisten.config.text import quote
 from fastlisten.config.values.kinds import write
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import Handler, HandlerSettings, SettingError
-from fastlisten.handlers.registry import HandlerNotFoundError, named_handler, registered_handler
+from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
+from fastlisten.handlers.registry import registered_handler
 from fastlisten.runtime.control import Control
 
 __all__ = ["handler_kind", "handler_problem", "make_handler"]
@@ -24,7 +25,7 @@ def handler_kind(config: Config, settings: ListenerSettings) -> type[Handler]:
     Raises:
         ConfigurationError: it cannot be found.
     """
-    name = settings["handler"]
+    name = settings["handler"] or settings.definition.handler
     try:
         return named_handler(name) if name else registered_handler(settings.protocol)
     except HandlerNotFoundError as error:

@@ -10,7 +10,7 @@ from support.config import HOST
 
 from fastlisten.config import loads
 from fastlisten.config.document_options import document, main
-from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -23,7 +23,10 @@ def test_the_page_is_current() -> None:
 
 def test_every_key_is_on_the_page() -> None:
     text = document()
-    rows = (*LISTENER_OPTIONS, *PROCESS_OPTIONS, *CERTIFICATE_OPTIONS, *PROTOCOLS["smtp"].options)
+    rows = [*LISTENER_OPTIONS, *PROCESS_OPTIONS, *CERTIFICATE_OPTIONS]
+    for protocol in known_protocols().definitions.values():
+        rows += [*protocol.listener_options, *own_rows(protocol)]
+        assert f"| `{protocol.name}`" in text
     for row in rows:
         assert f"| `{row.key}` |" in text
     assert "<!-- table" not in text

@@ -23,7 +23,7 @@ from support.config import (
 )
 
 from fastlisten.config import loads
-from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.suggest import likely
 from fastlisten.errors import ConfigurationError
@@ -167,8 +167,9 @@ def test_what_macros_give_is_bounded() -> None:
     ],
 )
 def test_odd_values_of_every_key(value: str) -> None:
-    for protocol in PROTOCOLS.values():
-        for row in (*LISTENER_OPTIONS, *protocol.options):
+    for protocol in known_protocols().definitions.values():
+        rows = (*LISTENER_OPTIONS, *protocol.listener_options, *own_rows(protocol))
+        for row in rows:
             body = f"{row.key} = {value}\n"
             if row.key != "protocol":
                 body += f"protocol = '{protocol.name}'\n"

@@ -13,7 +13,7 @@ from support.config import HOST
 
 from fastlisten.config import Config, loads
 from fastlisten.config.load import default_text
-from fastlisten.config.protocols import PROTOCOLS
+from fastlisten.config.protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.text import dotted, quote
 from fastlisten.config.write import to_plain, to_toml
@@ -67,7 +67,8 @@ _GOOD = {
 _GOOD_BINDS = ("127.0.0.1:0", "[::]:0", "[::1]:0", "unix:/run/{}", "fd:10{}", "10.0.0.{}", "a::{}")
 _BAD_BINDS = ("localhost:25", ":25", "", "[::]:25", "127.0.0.1:25", "2001:db8::1:25")
 # Those that go with a relay are mistakes without one: test_config_smtp.py has them.
-_SMTP = tuple(row for row in PROTOCOLS["smtp"].options if not row.key.startswith("smtp.relay-"))
+_PROTOCOLS = known_protocols().definitions
+_SMTP = tuple(row for row in own_rows(_PROTOCOLS["smtp"]) if not row.key.startswith("smtp.relay-"))
 _NO_KEYS = ("socket.override", "run-as", "backlog", "x.y", "tls", "socket")
 
 
@@ -85,19 +86,18 @@ def entries(draw: st.DrawFn, rows: Sequence[Option], before: str = "", most: int
 @st.composite
 def listeners(draw: st.DrawFn, number: int) -> str:
     id = draw(st.sampled_from(["{}", "a.{}", 'q"{}', "é {}"])).format(number)
-    protocol = draw(st.sampled_from([*PROTOCOLS, *["smtp"] * 6]))
+    protocol = draw(st.sampled_from([*_PROTOCOLS, *["smtp"] * 6]))
     binds = draw(st.lists(st.sampled_from(_GOOD_BINDS), min_size=1, max_size=3, unique=True))
     if draw(st.integers(0, 19)) == 19:
         binds.append(draw(st.sampled_from(_BAD_BINDS)))
     shown = ", ".join(quote(bind.format(number)) for bind in binds)
     text = f"[server.listener.{quote(id)}]\nprotocol = {quote(protocol)}\nbind = [{shown}]\n"
-    rows = [row for row in LISTENER_OPTIONS if row.key not in ("bind", "protocol")]
-    speaks_first = PROTOCOLS[protocol].server_speaks_first
+    definition = _PROTOCOLS[protocol]
     rows = [
         row
-        for row in rows
-        if protocol in row.extra.get("protocols", PROTOCOLS)
-        and (speaks_first or not row.extra.get("greets"))
+        for row in (*LISTENER_OPTIONS, *definition.listener_options)
+        if row.key not in ("bind", "protocol")
+        and (definition.server_speaks_first or not row.extra.get("greets"))
     ]
     text += draw(entries((*rows, *_SMTP) if protocol == "smtp" else rows))
     if draw(st.integers(0, 19)) == 19:

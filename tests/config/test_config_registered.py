@@ -1,23 +1,28 @@
-"""Protocols that installed packages register, and code that a listener names."""
+"""Handler classes that installed packages register, and code that a listener names.
+
+What packages register as objects is in test_protocol_objects.py.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
 
 import pytest
 from support.config import listener, listener_problem, listener_table, load_text, problems
+from support.registered import registered
 
-from fastlisten.config import protocols
+from fastlisten import Handler
+from fastlisten.errors import ConfigurationError
 from fastlisten.option import Option
 
 Register = Callable[..., None]
 
 
-class Echo:
+class Echo(Handler):
     name = "echo"
     default_port = 7
     default_tls_port = 8
@@ -31,22 +36,20 @@ class Echo:
 @pytest.fixture
 def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
     """Register classes as installed packages do."""
-    points: dict[str, EntryPoint] = {}
     module = ModuleType("fastlisten_test_handlers")
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    values: dict[str, str] = {}
 
-    def add(name: str, handler: Any = None, value: str = "") -> None:
-        if handler is not None:
-            setattr(module, handler.__name__, handler)
-            value = f"{module.__name__}:{handler.__name__}"
-        points[name] = EntryPoint(name, value, protocols.GROUP)
+    with contextlib.ExitStack() as stack:
 
-    for cached in (protocols.registered, protocols.load_registered):
-        cached.cache_clear()
-    monkeypatch.setattr(protocols, "entry_points", lambda group: tuple(points.values()))
-    yield add
-    for cached in (protocols.registered, protocols.load_registered):
-        cached.cache_clear()
+        def add(name: str, handler: Any = None, value: str = "") -> None:
+            if handler is not None:
+                setattr(module, handler.__name__, handler)
+                value = f"{module.__name__}:{handler.__name__}"
+            values[name] = value
+            stack.enter_context(registered(handlers=values))
+
+        yield add
 
 
 def test_a_registered_protocol(register: Register) -> None:
@@ -92,8 +95,17 @@ def test_its_keys_are_checked(register: Register) -> None:
     ]
 
 
-def test_a_builtin_protocol_that_a_package_registers_is_served(register: Register) -> None:
-    register("imap", value="nowhere:Nothing")
+def test_a_protocol_that_is_not_served_here_is_by_a_package(register: Register) -> None:
+    """Its class adds what it has to what is known of the protocol."""
+
+    class Imap(Echo):
+        default_port = 0
+
+    register("imap", Imap)
+    it = listener("protocol = 'imap'\nbind = '127.0.0.1'\nimap.shout = true")
+    assert [bind.port for bind in it.bind] == [143]
+    assert it.starttls
+    assert it.handler_options == {"shout": True, "limit": 100}
     assert load_text(listener_table("it", "protocol = 'imap'")).unavailable() == ()
 
 
@@ -101,18 +113,16 @@ class NoHandler:
     pass
 
 
-class Unknown:
-    default_port = default_tls_port = 0
-    server_speaks_first = True
+class Unknown(Handler):
     options = (Option("x", "nonsense", 0, "X."),)
 
 
 @pytest.mark.parametrize(
     ("name", "handler", "value", "says"),
     [
-        ("echo", None, "nowhere_to_be_found:X", "cannot be loaded: ModuleNotFoundError"),
-        ("echo", None, "os:nothing", "cannot be loaded: AttributeError"),
-        ("echo", NoHandler, "", "is not a Handler"),
+        ("echo", None, "nowhere_to_be_found:X", 'no module "nowhere_to_be_found"'),
+        ("echo", None, "os:nothing", "module 'os' has no attribute 'nothing'"),
+        ("echo", NoHandler, "", "neither a subclass of fastlisten.Handler"),
         ("echo", Unknown, "", "the unknown kind nonsense"),
         ("socket", Echo, "", "reserved name"),
     ],
@@ -127,7 +137,7 @@ def test_handlers_that_cannot_be_used(
 def test_registered_protocols_are_among_those_that_are_named(register: Register) -> None:
     register("echo", Echo)
     problem = listener_problem("protocol = 'eco'")
-    assert '"http", "echo"' in problem.allowed
+    assert '"echo", "http"' in problem.allowed
     assert problem.suggestion == "echo"
 
 
@@ -140,5 +150,15 @@ def test_whoever_names_the_code_may_name_the_protocol() -> None:
     assert slip.suggestion == "smtp"
 
 
-def test_code_is_not_imported_when_it_is_only_named() -> None:
+def test_a_file_that_names_a_class_which_is_not_here_can_be_read() -> None:
+    """As when it is checked on another machine; only serving it is refused."""
     assert listener("handler = 'nowhere_to_be_found:X'")["handler"] == "nowhere_to_be_found:X"
+
+
+def test_a_class_that_is_not_here_is_said_where_it_may_be_why() -> None:
+    body = "protocol = 'finger'\nhandler = 'nowhere_to_be_found:X'\nfinger.shout = true"
+    with pytest.raises(ConfigurationError) as caught:
+        load_text(listener_table("it", body))
+    (warning,) = caught.value.warnings
+    assert warning.key == "server.listener.it.handler"
+    assert 'no module "nowhere_to_be_found"' in warning.message

@@ -7,26 +7,21 @@ import socket
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import serving_handlers
+from support.registered import registered
 from support.serving import connect, on_loops, program, read_all, read_some, served
 
 import fastlisten
 from fastlisten.config import loads
 from fastlisten.errors import ConfigurationError
-from fastlisten.handlers import registry
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason
-from fastlisten.handlers.registry import (
-    GROUP,
-    HandlerNotFoundError,
-    handler_class,
-    named_handler,
-    registered_handler,
-)
+from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
+from fastlisten.handlers.installed import HANDLERS_GROUP
+from fastlisten.handlers.registry import handler_class, registered_handler
 from fastlisten.handlers.smtp import SmtpHandler
 from fastlisten.handlers.streams import StreamHandler
 from fastlisten.runtime.server import Server
@@ -50,17 +45,6 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
         sys.modules.pop(name, None)
 
 
-def register(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
-    """Let entry points exist as if packages with them were installed."""
-    points = [EntryPoint(name, value, GROUP) for name, value in values.items()]
-
-    def entry_points(*, group: str) -> list[EntryPoint]:
-        assert group == "fastlisten.handlers"
-        return points
-
-    monkeypatch.setattr(registry, "entry_points", entry_points)
-
-
 # --- by protocol ------------------------------------------------------------------------------
 
 
@@ -70,20 +54,20 @@ def test_smtp_is_there() -> None:
     assert handler_class("smtp") is SmtpHandler
 
 
-def test_smtp_is_there_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch)
-    assert registered_handler("smtp") is SmtpHandler
+def test_smtp_is_there_without_an_installation() -> None:
+    with registered():
+        assert registered_handler("smtp") is SmtpHandler
 
 
-def test_an_installed_package_registers_a_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, Echo="support.serving_handlers:Echo")
-    for word in ("echo", "Echo", "ECHO"):
-        assert registered_handler(word) is serving_handlers.Echo
+def test_an_installed_package_registers_a_protocol() -> None:
+    with registered(handlers={"Echo": "support.serving_handlers:Echo"}):
+        for word in ("echo", "Echo", "ECHO"):
+            assert registered_handler(word) is serving_handlers.Echo
 
 
-def test_an_installed_package_may_replace_smtp(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, smtp="support.serving_handlers:Echo")
-    assert registered_handler("smtp") is serving_handlers.Echo
+def test_an_installed_package_may_replace_smtp() -> None:
+    with registered(handlers={"smtp": "support.serving_handlers:Echo"}):
+        assert registered_handler("smtp") is serving_handlers.Echo
 
 
 def test_an_unknown_protocol_is_an_error() -> None:
@@ -91,12 +75,12 @@ def test_an_unknown_protocol_is_an_error() -> None:
         registered_handler("gopher")
 
 
-def test_an_installed_package_that_is_broken_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, write: Write
-) -> None:
+def test_an_installed_package_that_is_broken_is_an_error(write: Write) -> None:
     name = write("broken_package", "raise OSError('no licence')")
-    register(monkeypatch, gopher=f"{name}:Gopher")
-    with pytest.raises(HandlerNotFoundError) as caught:
+    with (
+        registered(handlers={"gopher": f"{name}:Gopher"}),
+        pytest.raises(HandlerNotFoundError) as caught,
+    ):
         registered_handler("gopher")
     assert str(caught.value) == (
         "handler 'broken_package:Gopher': importing it raised OSError: no licence"
@@ -108,7 +92,7 @@ def test_a_package_serves_a_protocol_of_its_own(tmp_path: Path) -> None:
     info = tmp_path / "gopher-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gopher\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\ngopher = gopher_server:Gopher\n")
+    (info / "entry_points.txt").write_text(f"[{HANDLERS_GROUP}]\ngopher = gopher_server:Gopher\n")
     (tmp_path / "gopher_server.py").write_text(
         "import support.serving_handlers\nclass Gopher(support.serving_handlers.LazyEcho):\n"
         "    name = 'gopher'\n    default_port = 70\n"
@@ -191,15 +175,14 @@ def test_a_module_that_does_not_import_says_why(write: Write, text: str, words: 
     assert caught.value.__cause__ is not None
 
 
-def test_a_module_is_imported_only_when_it_is_needed(write: Write) -> None:
+def test_a_module_is_imported_only_when_a_listener_needs_it(write: Write) -> None:
     name = write("costly_module", "from support.serving_handlers import Echo")
-    text = (
-        f'[server.listener.it]\nprotocol = "http"\nbind = "127.0.0.1:0"\nhandler = "{name}:Echo"\n'
-    )
-    config = loads(text)
-    assert name not in sys.modules
-    Server(config)
-    assert name in sys.modules
+    text = '[server.listener.it]\nbind = "127.0.0.1:0"\nprotocol = '
+    with registered(handlers={"costly": f"{name}:Echo"}):
+        Server(loads(text + '"lmtp"\ntls.enable = false\n'))
+        assert name not in sys.modules
+        Server(loads(text + '"costly"\n'))
+        assert name in sys.modules
 
 
 def test_the_server_says_which_listener_and_line() -> None:

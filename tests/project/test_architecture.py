@@ -66,7 +66,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.main", ""): "for __version__",
     ("management.app", ""): "for __version__",
     ("_connection", "_tls"): "the stub: start_tls() returns a TlsConnection",
-    ("handlers.http", "management"): "to be untangled: the default application is to be a name",
 }
 
 #: Imports of types that close a circle, from a room or module to another, each with its reason.

@@ -1,8 +1,8 @@
 """The option table: one row per key that may stand in a configuration.
 
 Rules of this file: data only. Parser, resolver, `show`, the generated documentation and the
-socket options all read these rows; a key that is not here does not exist. Handlers bring rows of
-their own (`Handler.options`), which `protocols.py` adds.
+socket options all read these rows; a key that is not here does not exist. Protocols bring rows of
+their own (handlers/protocol.py), which `protocols.py` adds, and defaults that differ.
 
 Scopes: ``listener`` is `server.listener.<id>.KEY`, ``server`` is `server.KEY`, a default that
 listeners override, ``process`` is a property of the whole process whose key is written in full.
@@ -20,10 +20,8 @@ from fastlisten.option import Option
 
 __all__ = ["CERTIFICATE_OPTIONS", "LISTENER_OPTIONS", "PROCESS_OPTIONS"]
 
-# RFC 5321 4.5.3.2.7 wants a server to wait 5 minutes at least for the next command.
-_SMTP_PATIENCE = 300.0
-# RFC 9051 5.4 and RFC 5804 1.2: no logout of a logged-in client before 30 minutes.
-_LOGGED_IN_PATIENCE = 1800.0
+# RFC 5321 4.5.3.2.7: a mail server waits 5 minutes at least for the next command.
+_PATIENCE = 300.0
 
 LISTENER_OPTIONS: tuple[Option, ...] = (
     Option(
@@ -39,8 +37,8 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="protocol",
         kind="string",
         default="",
-        text="The protocol that is spoken: smtp, lmtp, imap, managesieve, jmap, http, or one that "
-        "an installed package registers; with `handler`, any name.",
+        text="The protocol that is spoken: one of those above, one that an installed package "
+        "registers, or, with `handler`, any name.",
         scopes=("listener",),
         reload="rebind",
         extra={"default-text": "required"},
@@ -65,7 +63,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="app",
         kind="object",
         default=None,
-        text="The ASGI application that an http listener serves; with `()` at the end, a function "
+        text="The ASGI application that the listener serves; with `()` at the end, a function "
         "that makes it.",
         scopes=("listener",),
         reload="restart",
@@ -85,21 +83,9 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         default="",
         maximum=GREETING_MAXIMUM,
         unit="bytes",
-        text="Text after the host name in the greeting; smtp, lmtp, imap and managesieve, and "
-        "protocols that packages register.",
+        text="Text after the host name in the greeting, if the protocol has one.",
         scopes=("listener",),
         extra={"default-text": "`server.greeting`", "greets": True},
-    ),
-    Option(
-        key="url",
-        kind="url",
-        default=None,
-        text="Where clients reach a jmap listener, as its session names it to them; `https://` may "
-        "be left out.",
-        extra={
-            "default-text": "`https://`, the host name, and the port unless it is 443",
-            "protocols": ("jmap",),
-        },
     ),
     Option(
         key="max-connections",
@@ -210,33 +196,22 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
     Option(
         key="timeout.first-byte",
         kind="duration",
-        default=_SMTP_PATIENCE,
+        default=_PATIENCE,
         minimum=1,
         maximum=86400,
         unit="seconds",
         text="How long a client may stay silent after it has connected; `false`: for ever.",
-        extra={
-            "optional": True,
-            "by-protocol": {"imap": 60.0, "managesieve": 60.0, "jmap": 30.0, "http": 30.0},
-        },
+        extra={"optional": True},
     ),
     Option(
         key="timeout.idle",
         kind="duration",
-        default=_SMTP_PATIENCE,
+        default=_PATIENCE,
         minimum=1,
         maximum=7 * 86400,
         unit="seconds",
         text="How long a client that has spoken may stay silent; `false`: for ever.",
-        extra={
-            "optional": True,
-            "by-protocol": {
-                "imap": _LOGGED_IN_PATIENCE,
-                "managesieve": _LOGGED_IN_PATIENCE,
-                "jmap": 60.0,
-                "http": 60.0,
-            },
-        },
+        extra={"optional": True},
     ),
     Option(
         key="limits.per-address",

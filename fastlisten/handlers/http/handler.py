@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
-from fastlisten.handlers.http.settings import OPTIONS
+from fastlisten.handlers.http.settings import HTTP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,16 +54,16 @@ class HttpHandler(Handler):
     of the server is served.
     """
 
-    name: ClassVar[str] = "http"
-    default_port: ClassVar[int] = 80
-    default_tls_port: ClassVar[int] = 443
+    name: ClassVar[str] = HTTP.name
+    default_port: ClassVar[int] = HTTP.port
+    default_tls_port: ClassVar[int] = HTTP.tls_port
     lazy: ClassVar[bool] = True
     alpn: ClassVar[tuple[str, ...]] = ("http/1.1",)
-    options = OPTIONS
+    options = HTTP.options
 
     def __init__(self, settings: HandlerSettings) -> None:
         super().__init__(settings)
-        self._values = {row.key: row.default for row in OPTIONS} | dict(settings.options)
+        self._values = {row.key: row.default for row in HTTP.options} | dict(settings.options)
         self._make = _application_maker(settings.extra.get("app"))
         self._lifespan: Lifespan | None = None
         self._service: Service | None = None
@@ -193,9 +193,12 @@ def _application_maker(app: Any) -> Callable[[HandlerSettings], Application]:
         text = f'http needs a newer uvicorn than {found_version}: pip install "fastlisten[http]"'
         raise SettingError("", text)
     if management:
-        from fastlisten.management.app import application
-
-        return application
+        # By name: the management stands above the handlers and imports them.
+        module, _, attribute = HTTP.default_app.partition(":")
+        maker: Callable[[HandlerSettings], Application] = getattr(
+            importlib.import_module(module), attribute
+        )
+        return maker
     from fastlisten.handlers.http.application import load_application
 
     found: Application = load_application(app) if isinstance(app, str) else app

@@ -1,16 +1,19 @@
-"""The rows that the http handler adds to the option table: the table `[http]` and its overrides.
+"""What http is: its ports, what it serves, and the rows of the table `[http]`.
 
 Rules of this file: data only, so that the configuration can read it without a loop. Keys are
-relative to the handler's table: ``max-body-size`` is written ``http.max-body-size`` on a listener.
+relative to the protocol's table: ``max-body-size`` is written ``http.max-body-size`` on a listener.
+What must hold between rows is in checks.py.
 """
 
 from __future__ import annotations
 
+from fastlisten.handlers.http.checks import check_http
+from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option
 
-__all__ = ["OPTIONS"]
+__all__ = ["HTTP"]
 
-OPTIONS: tuple[Option, ...] = (
+_OPTIONS: tuple[Option, ...] = (
     Option(
         key="lifespan",
         kind="choice",
@@ -71,4 +74,18 @@ OPTIONS: tuple[Option, ...] = (
         text="One line of log (at `info`) for each request.",
         reload="restart",
     ),
+)
+
+HTTP = Protocol(
+    name="http",
+    handler="fastlisten.handlers.http:HttpHandler",
+    port=80,  # RFC 9110 4.2.1
+    tls_port=443,  # RFC 9110 4.2.2
+    starttls=False,
+    options=_OPTIONS,
+    # Browsers open connections in advance; a minute is what they find with other servers.
+    defaults={"timeout.first-byte": 30.0, "timeout.idle": 60.0},
+    default_app="fastlisten.management.app:application",
+    other_names={"https": "http with tls.implicit = true"},
+    check=check_http,
 )

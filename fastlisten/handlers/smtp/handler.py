@@ -16,9 +16,10 @@ from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.pregreet import PregreetDelay
+from fastlisten.handlers.smtp.role import Role, role_by_port
 from fastlisten.handlers.smtp.sasl import MECHANISMS
 from fastlisten.handlers.smtp.session_log import SessionLog
-from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, Role, role_by_port
+from fastlisten.handlers.smtp.settings import LMTP, SMTP
 from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 from fastlisten.handlers.smtp.trace_fields import TraceFields
 from fastlisten.mail.accounts import passwords
@@ -54,12 +55,14 @@ class SmtpHandler(Handler):
         SettingError: a package is missing, or a file of the relay's.
     """
 
-    name: ClassVar[str] = "smtp"
-    default_port: ClassVar[int] = 25
-    default_tls_port: ClassVar[int] = 465
-    server_speaks_first: ClassVar[bool] = True
+    # For subclasses, which may be registered under a name of their own.
+    name: ClassVar[str] = SMTP.name
+    default_port: ClassVar[int] = SMTP.port
+    default_tls_port: ClassVar[int] = SMTP.tls_port
+    server_speaks_first: ClassVar[bool] = SMTP.server_speaks_first
+    starttls: ClassVar[bool] = bool(SMTP.starttls)
     lazy: ClassVar[bool] = True
-    options = OPTIONS
+    options = SMTP.options
     protocol: ClassVar[Literal["smtp", "lmtp"]] = "smtp"
     per_recipient: ClassVar[bool] = False
 
@@ -271,9 +274,9 @@ class SmtpHandler(Handler):
 class LmtpHandler(SmtpHandler):
     """LMTP for one listener (RFC 2033): each recipient gets a reply of its own; no relay."""
 
-    name: ClassVar[str] = "lmtp"
-    default_port: ClassVar[int] = 24
-    default_tls_port: ClassVar[int] = 0
-    options = LMTP_OPTIONS
+    name: ClassVar[str] = LMTP.name
+    default_port: ClassVar[int] = LMTP.port
+    default_tls_port: ClassVar[int] = LMTP.tls_port
+    options = LMTP.options
     protocol: ClassVar[Literal["smtp", "lmtp"]] = "lmtp"
     per_recipient: ClassVar[bool] = True

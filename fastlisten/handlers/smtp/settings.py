@@ -1,33 +1,17 @@
-"""The rows that the smtp and lmtp handlers add to the option table: `[smtp]`, `[lmtp]`.
+"""What smtp and lmtp are: their ports, and the rows of the tables `[smtp]` and `[lmtp]`.
 
 Rules of this file: data only, so that the configuration can read it without a loop. Keys are
-relative to the handler's table: ``max-recipients`` is written ``smtp.max-recipients`` on a
-listener. What must hold between rows is in config/checks_smtp.py.
+relative to the protocol's table: ``max-recipients`` is written ``smtp.max-recipients`` on a
+listener. What must hold between rows is in checks.py.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
+from fastlisten.handlers.protocol import Protocol
+from fastlisten.handlers.smtp.checks import check_lmtp, check_smtp
 from fastlisten.option import Option
 
-__all__ = ["LMTP_OPTIONS", "OPTIONS", "Role", "role_by_port"]
-
-#: `mx` takes mail from strangers, `submission` from authenticated clients only.
-Role = Literal["mx", "submission"]
-
-#: The ports of submission: RFC 6409, RFC 8314, and the ones beside them that need no privilege.
-_SUBMISSION_PORTS = frozenset((587, 465, 2587, 2465))
-
-
-def role_by_port(port: int) -> Role:
-    """Return the role of a listener that has no `smtp.role`.
-
-    Args:
-        port: the listener's first port, 0 for a Unix socket.
-    """
-    return "submission" if port in _SUBMISSION_PORTS else "mx"
-
+__all__ = ["LMTP", "SMTP"]
 
 # What a server is asked for whoever brings the mail.
 _COMMON: tuple[Option, ...] = (
@@ -146,7 +130,7 @@ _RELAY: tuple[Option, ...] = (
     ),
 )
 
-OPTIONS: tuple[Option, ...] = (
+_SMTP: tuple[Option, ...] = (
     Option(
         key="role",
         kind="choice",
@@ -181,4 +165,23 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
-LMTP_OPTIONS: tuple[Option, ...] = (*_AIOSMTPD, *_COMMON)
+SMTP = Protocol(
+    name="smtp",
+    handler="fastlisten.handlers.smtp:SmtpHandler",
+    port=25,  # RFC 5321 4.5.4.2
+    tls_port=465,  # RFC 8314 7.3
+    server_speaks_first=True,
+    starttls=True,  # RFC 3207
+    options=_SMTP,
+    check=check_smtp,
+)
+
+LMTP = Protocol(
+    name="lmtp",
+    handler="fastlisten.handlers.smtp:LmtpHandler",
+    port=24,  # RFC 2033 5: any but 25; IANA has 24 for "any private mail system"
+    server_speaks_first=True,
+    starttls=True,
+    options=(*_AIOSMTPD, *_COMMON),
+    check=check_lmtp,
+)

@@ -14,7 +14,7 @@ from support.smtp_harness import MAIL, settle
 from fastlisten.config import loads
 from fastlisten.config.values.network import Endpoint
 from fastlisten.errors import ConfigurationError
-from fastlisten.handlers.smtp.settings import OPTIONS
+from fastlisten.handlers.smtp.settings import SMTP
 from fastlisten.mail.relay.relay import RelaySettings, _context, relay_of
 from fastlisten.runtime.handler_factory import make_handler
 from fastlisten.runtime.tls.contexts import ContextSettings
@@ -318,7 +318,7 @@ def test_what_is_missing_is_found_at_start(lines: str, key: str, words: str) -> 
     ],
 )
 def test_how_it_is_spoken_to(values: dict[str, Any], expected: str) -> None:
-    rows = {row.key: row.default for row in OPTIONS} | {"relay": Endpoint("a.example", 25)}
+    rows = {row.key: row.default for row in SMTP.options} | {"relay": Endpoint("a.example", 25)}
     settings = relay_of({**rows, **values}, "mx.example.org")
     assert settings is not None
     assert settings.tls == expected

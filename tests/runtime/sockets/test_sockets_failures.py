@@ -130,8 +130,8 @@ def test_several_options_may_fail_on_one_socket() -> None:
         "from fastlisten.runtime.sockets.opening import open_all\n"
         "from fastlisten.errors import StartError\n"
         "import os; os.setgroups([]) if os.geteuid() == 0 else None\n"
-        "os.setresuid(65534, 65534, 65534) if os.geteuid() == 0 else None\n"
         f"config = loads({table('a', chr(34) + '127.0.0.1:0' + chr(34), *lines)!r})\n"
+        "os.setresuid(65534, 65534, 65534) if os.geteuid() == 0 else None\n"
         "try: open_all(config.listeners)\n"
         "except StartError as error: print(error)\n"
     )
@@ -155,8 +155,8 @@ def test_low_ports_say_what_they_need() -> None:
         "from fastlisten.runtime.sockets.opening import open_all\n"
         "from fastlisten.errors import StartError\n"
         "import os\n"
-        "os.setresuid(65534, 65534, 65534) if os.geteuid() == 0 else None\n"
         f"config = loads({table('a', chr(34) + '127.0.0.1:25' + chr(34))!r})\n"
+        "os.setresuid(65534, 65534, 65534) if os.geteuid() == 0 else None\n"
         "try: open_all(config.listeners)\n"
         "except StartError as error: print(error)\n"
     )

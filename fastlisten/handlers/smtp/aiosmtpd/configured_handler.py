@@ -18,13 +18,14 @@ import shlex
 from typing import Any, Literal, NoReturn
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, SettingError
-from fastlisten.handlers.registry import explained
+from fastlisten.handlers.importing import explained
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_connection import AiosmtpdConnection
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import Authenticate, ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult, LoginPassword
+from fastlisten.handlers.smtp.role import Role
 from fastlisten.handlers.smtp.session_log import SessionLog
-from fastlisten.handlers.smtp.settings import LMTP_OPTIONS, OPTIONS, Role
+from fastlisten.handlers.smtp.settings import LMTP, SMTP
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.logins.logins import LoginsBusyError
@@ -66,8 +67,8 @@ class ConfiguredHandler:
         self._submission = role == "submission"  # clients must authenticate
         self._logs_dialogue = logs_dialogue
         self._session_log = session_log
-        rows = LMTP_OPTIONS if settings.protocol == "lmtp" else OPTIONS
-        self._options = {row.key: row.default for row in rows} | dict(settings.options)
+        protocol = LMTP if settings.protocol == "lmtp" else SMTP
+        self._options = {row.key: row.default for row in protocol.options} | dict(settings.options)
         self._kind = self._load(self._options["aiosmtpd-handler"])
         self._arguments = self._split(self._options["aiosmtpd-args"] or "")
         if self._submission and not self._owns_auth and not passwords.available():
@@ -131,7 +132,7 @@ class ConfiguredHandler:
             f"{self._settings.protocol}.{key}"
             for key in _WITHOUT_EFFECT
             if key in self._settings.options
-            and self._options[key] != next(row.default for row in OPTIONS if row.key == key)
+            and self._options[key] != next(row.default for row in SMTP.options if row.key == key)
         ]
         name = self._options["aiosmtpd-handler"]
         return tuple(f"{key} has no effect: {name} decides what becomes of mail" for key in written)

@@ -1,0 +1,124 @@
+"""A configuration as the checks of protocols see it: handlers/checking.py, carried out.
+
+Rules of this file: it translates and decides nothing. Reports go to the document, at the place
+where a value is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fastlisten.config.checks import has_starttls
+from fastlisten.config.document import NOTHING, Document
+from fastlisten.config.drafts import Draft
+from fastlisten.config.settings import Bind
+from fastlisten.config.text import Path
+from fastlisten.config.values.binds import is_loopback
+from fastlisten.handlers.protocol import Protocol
+
+__all__ = ["check_protocols"]
+
+
+def check_protocols(
+    document: Document,
+    protocols: Iterable[Protocol],
+    drafts: Sequence[Draft],
+    tables: Mapping[str, Any],
+) -> None:
+    """Let every protocol check its listeners and its own table; addresses have been read.
+
+    Args:
+        document: receives the reports.
+        protocols: those that are known, whether a listener speaks them or not.
+        drafts: all listeners.
+        tables: the values of protocols' own tables, by key on a listener.
+    """
+    checks = {protocol.name: protocol.check for protocol in protocols}
+    spoken: dict[str, list[Draft]] = {name: [] for name in checks}
+    for draft in drafts:
+        protocol = draft.base.protocol
+        checks.setdefault(protocol.name, protocol.check)
+        spoken.setdefault(protocol.name, []).append(draft)
+    for name, check in checks.items():
+        if check is not None:
+            check(_Protocol(document, name, spoken[name], tables))
+
+
+class _Bind:
+    """One address of a listener."""
+
+    def __init__(self, document: Document, bind: Bind, path: Path) -> None:
+        self._document = document
+        self._path = path
+        self.text = bind.text
+        self.port = bind.port
+        self.is_loopback = is_loopback(bind)
+
+    def error(self, message: str, allowed: str = "") -> None:
+        self._document.error(self._path, message, self.text, allowed)
+
+
+class _Listener:
+    """One listener."""
+
+    def __init__(self, document: Document, draft: Draft) -> None:
+        self._document = document
+        self._draft = draft
+        self.id = draft.id
+        pairs = zip(draft.binds, draft.bind_paths, strict=True)
+        self.binds = tuple(_Bind(document, bind, path) for bind, path in pairs)
+
+    @property
+    def starttls(self) -> bool:
+        return has_starttls(self._draft)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._draft[key]
+
+    def sets(self, key: str) -> bool:
+        return key in self._draft.values.typed
+
+    def is_set(self, key: str) -> bool:
+        return self._draft.is_written(key)
+
+    def is_wrong(self, key: str) -> bool:
+        return self._document.has_errors_at(self._draft.at(key), self._draft.inherited_at(key))
+
+    def set_default(self, key: str, value: Any) -> None:
+        self._draft.adjusted[key] = (value, "default")
+
+    def error(self, key: str, message: str, allowed: str = "") -> None:
+        path = self._draft.written_at(key)
+        if not self._document.has_errors_at(path):
+            self._document.error(path, message, self._value(key, path), allowed)
+
+    def warning(self, key: str, message: str) -> None:
+        path = self._draft.written_at(key) if key else self._draft.path
+        # A value that many listeners inherit; of a listener itself there may be more to say.
+        if not key or not self._document.has_warning_at(path):
+            value = self._value(key, path) if key else NOTHING
+            self._document.warning(path, message, value)
+
+    def _value(self, key: str, path: Path) -> Any:
+        """Return a value as it is written, else what holds."""
+        value = self._document.value_at(path)
+        return self._draft[key] if value is NOTHING else value
+
+
+class _Protocol:
+    """One protocol: its listeners, and its own table."""
+
+    def __init__(
+        self, document: Document, name: str, drafts: Sequence[Draft], tables: Mapping[str, Any]
+    ) -> None:
+        self._document = document
+        self._tables = tables
+        self.name = name
+        self.listeners = tuple(_Listener(document, draft) for draft in drafts)
+
+    def table_sets(self, key: str) -> bool:
+        return f"{self.name}.{key}" in self._tables
+
+    def table_warning(self, key: str, message: str) -> None:
+        self._document.warning((self.name, *key.split(".")), message)

@@ -1,0 +1,1 @@
+"""imap: known to the configuration, and not served by this version."""

@@ -1,0 +1,84 @@
+"""From `package.module:Class`, or a function, to a handler class.
+
+Rules of this file: an import that fails says which module's it was and why. What protocols there
+are is not known here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from fastlisten.errors import FastlistenError
+from fastlisten.handlers.base import Handler
+from fastlisten.handlers.streams import stream_handler
+
+__all__ = ["HandlerNotFoundError", "as_handler_class", "explained", "named_handler"]
+
+
+class HandlerNotFoundError(FastlistenError):
+    """A handler that cannot be found, imported or used; the text says which and why."""
+
+
+def named_handler(name: str) -> type[Handler]:
+    """Return the handler class that ``package.module:Class`` names.
+
+    It may also name an async function of (reader, writer).
+
+    Raises:
+        HandlerNotFoundError: it does not import, or is neither of the two.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise HandlerNotFoundError(f'handler = {name!r}: write "package.module:Class"')
+    return _load(name)
+
+
+def explained(error: Exception, module: str) -> str:
+    """Return why a module, or what is wanted of it, cannot be had.
+
+    Args:
+        error: of the import.
+        module: its name; another that is missing is one that it needs.
+    """
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and (module == missing or module.startswith(missing + ".")):
+        return f'no module "{missing}"; it must be installed or on PYTHONPATH'
+    return str(error)
+
+
+def _load(name: str) -> type[Handler]:
+    module, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise HandlerNotFoundError(f"handler {name!r}: {explained(error, module)}") from error
+    except Exception as error:
+        # The module's own code ran and raised; which module it was matters more than how.
+        raise HandlerNotFoundError(
+            f"handler {name!r}: importing it raised {type(error).__name__}: {error}"
+        ) from error
+    return as_handler_class(found, name)
+
+
+def as_handler_class(found: Any, name: str) -> type[Handler]:
+    """Return a class as it is, and one that runs an async function of (reader, writer).
+
+    Args:
+        found: the class or function.
+        name: how it was named, for the error.
+
+    Raises:
+        HandlerNotFoundError: it is neither.
+    """
+    if inspect.isclass(found) and issubclass(found, Handler):
+        return found
+    if inspect.iscoroutinefunction(found):
+        return stream_handler(found)
+    raise HandlerNotFoundError(
+        f"handler {name!r}: neither a subclass of fastlisten.Handler "
+        "nor an async function of (reader, writer)"
+    )

@@ -1,0 +1,148 @@
+"""Which protocols are installed: those of this package, and those that other packages register.
+
+    fastlisten.protocols   entry points of `Protocol` objects, by protocol name
+    fastlisten.handlers    the older group: entry points of handler classes
+
+Rules of this file: the metadata of installed packages is asked once in a process. Objects are
+imported then, since they are light; a class only when a listener needs it. A package that cannot
+be imported harms nobody who does not use it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+import fastlisten.handlers
+from fastlisten.handlers.protocol import Protocol
+
+__all__ = [
+    "HANDLERS_GROUP",
+    "PROTOCOLS_GROUP",
+    "ClassNotFoundError",
+    "InstalledProtocols",
+    "ProtocolError",
+    "installed_protocols",
+]
+
+#: The entry-point group in which packages register `Protocol` objects.
+PROTOCOLS_GROUP = "fastlisten.protocols"
+
+#: The older one, in which they register handler classes.
+HANDLERS_GROUP = "fastlisten.handlers"
+
+#: Where this package's own protocols are.
+_OWN_PACKAGES = "fastlisten.handlers."
+
+
+class ProtocolError(Exception):
+    """A protocol that is registered and cannot be used; the text says why."""
+
+
+class ClassNotFoundError(ProtocolError):
+    """The class that a listener names cannot be imported, or is no handler."""
+
+
+class InstalledProtocols:
+    """The protocols that a process can use.
+
+    Args:
+        objects: where each `Protocol` object is, ``package.module:attribute``, by name.
+        classes: where each handler class of the older group is, by name.
+
+    Attributes:
+        definitions: the objects by name, in order of name; without those that are broken.
+        names: all names that are registered, in order.
+        own: the names of the protocols that this package registers.
+    """
+
+    def __init__(self, objects: Mapping[str, str], classes: Mapping[str, str]) -> None:
+        self._classes = classes
+        self._broken: dict[str, str] = {}
+        self._found: dict[tuple[str, str], Protocol] = {}
+        self.definitions: Mapping[str, Protocol] = dict(self._load(objects))
+        self.names = tuple(sorted({*objects, *classes}))
+        self.own = frozenset(
+            name for name, value in objects.items() if value.startswith(_OWN_PACKAGES)
+        )
+
+    def _load(self, objects: Mapping[str, str]) -> Iterator[tuple[str, Protocol]]:
+        for name in sorted(objects):
+            value = objects[name]
+            module, _, attribute = value.partition(":")
+            try:
+                found: Any = importlib.import_module(module)
+                for part in attribute.split("."):
+                    found = getattr(found, part)
+            except Exception as error:
+                # Foreign code runs here and may raise anything; who uses it learns of it.
+                reason = f"{type(error).__name__}: {error}"
+                self._broken[name] = f"its definition {value} cannot be imported: {reason}"
+                continue
+            if not isinstance(found, Protocol):
+                self._broken[name] = f"its definition {value} is not a Protocol"
+            elif found.name != name:
+                self._broken[name] = f"its definition {value} is that of {found.name!r}"
+            else:
+                yield name, found
+
+    def find(self, name: str, handler: str = "") -> Protocol | None:
+        """Return a protocol, None if none of that name is installed and no class is named.
+
+        Args:
+            name: in lower case.
+            handler: the class that a listener names, ``package.module:Class``; empty if none.
+
+        Raises:
+            ProtocolError: it is registered, but cannot be used.
+            ClassNotFoundError: the class that the listener names cannot be had.
+        """
+        if name in self._broken and not handler:
+            raise ProtocolError(self._broken[name])
+        definition = self.definitions.get(name)
+        registered = self._classes.get(name, "")
+        kind_name = handler or registered
+        if not kind_name or (definition is not None and kind_name == definition.handler):
+            return definition
+        found = self._found.get((name, kind_name))
+        if found is None:
+            # It loads an event loop, which most configurations do without.
+            from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
+
+            try:
+                kind = named_handler(kind_name)
+            except HandlerNotFoundError as error:
+                raise (ClassNotFoundError if handler else ProtocolError)(str(error)) from error
+            base = definition or Protocol(name, of_class=True)
+            found = self._found[name, kind_name] = base.spoken_by(kind, kind_name)
+        return found
+
+
+@functools.cache
+def installed_protocols() -> InstalledProtocols:
+    """Return the protocols that are installed, as they were when this was first asked."""
+    objects = _registered(PROTOCOLS_GROUP)
+    if not any(value.startswith(_OWN_PACKAGES) for value in objects.values()):
+        # A source tree that was never installed, or was before it had these entry points.
+        objects = {**dict(_in_this_package()), **objects}
+    return InstalledProtocols(objects, _registered(HANDLERS_GROUP))
+
+
+def _registered(group: str) -> dict[str, str]:
+    """Return what a group registers; another package's object goes before one of our own."""
+    points = [(point.name.lower(), point.value) for point in entry_points(group=group)]
+    points.sort(key=lambda point: not point[1].startswith(_OWN_PACKAGES))
+    return dict(points)
+
+
+def _in_this_package() -> Iterator[tuple[str, str]]:
+    for module in pkgutil.iter_modules(fastlisten.handlers.__path__, _OWN_PACKAGES):
+        if module.ispkg:
+            settings = f"{module.name}.settings"
+            for attribute, value in vars(importlib.import_module(settings)).items():
+                if isinstance(value, Protocol):
+                    yield value.name, f"{settings}:{attribute}"

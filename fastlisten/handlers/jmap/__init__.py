@@ -1,0 +1,1 @@
+"""jmap: known to the configuration, and not served by this version."""

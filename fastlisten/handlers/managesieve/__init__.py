@@ -1,0 +1,1 @@
+"""managesieve: known to the configuration, and not served by this version."""

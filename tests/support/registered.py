@@ -1,0 +1,41 @@
+"""Protocols and handlers that other packages register, for as long as a block runs.
+
+Rules of this file: entry points alone are made up; what they name is imported as always.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint
+from unittest import mock
+
+from fastlisten.handlers import installed
+
+__all__ = ["registered"]
+
+
+@contextlib.contextmanager
+def registered(
+    protocols: Mapping[str, str] | None = None, handlers: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Let entry points exist, and no others, as in a source tree that was never installed.
+
+    Args:
+        protocols: ``module:attribute`` by name, in the group of `Protocol` objects.
+        handlers: ``module:Class`` by name, in the older group of handler classes.
+    """
+    groups = {
+        installed.PROTOCOLS_GROUP: protocols or {},
+        installed.HANDLERS_GROUP: handlers or {},
+    }
+
+    def entry_points(*, group: str) -> list[EntryPoint]:
+        return [EntryPoint(name, value, group) for name, value in groups[group].items()]
+
+    installed.installed_protocols.cache_clear()
+    try:
+        with mock.patch.object(installed, "entry_points", entry_points):
+            yield
+    finally:
+        installed.installed_protocols.cache_clear()
