@@ -139,7 +139,7 @@ def test_a_fault_of_the_code_is_a_temporary_failure(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(staged_message.Draft, "commit", fail)
+        patch.setattr(staged_message.StagedMessage, "commit", fail)
         assert codes(plain.say(DIALOGUE)) == [250, 250, 250, 354, 451, 221]
     assert plain.left_over() == []
     assert "ZeroDivisionError" in caplog.text

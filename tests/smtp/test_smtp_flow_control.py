@@ -159,7 +159,7 @@ def test_memory_for_a_message_is_bounded_while_the_disk_is_slow(
         protocol = served.protocol()
         settle(lambda: not protocol._reading)
         assert gate.reached.wait(20)
-        assert protocol._letter._pending_size <= delivery.SPOOL_SIZE + 256 * 1024
+        assert protocol._delivery._pending_size <= delivery.SPOOL_SIZE + 256 * 1024
         assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024
         gate.opened.set()
         said += read_all(client)

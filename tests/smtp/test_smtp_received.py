@@ -79,11 +79,11 @@ def test_one_more_goes_in_circles(served: Served, size: int) -> None:
     assert served.left_over() == []
 
 
-def test_the_letter_is_dropped_at_once(served: Served) -> None:
+def test_the_delivery_is_dropped_at_once(served: Served) -> None:
     with served.connect() as client:
         client.sendall(ENVELOPE + b"DATA\r\n" + HOP * 3000)
         protocol = served.protocol()
-        while protocol._hops is None or protocol._letter is not None:
+        while protocol._hops is None or protocol._delivery is not None:
             pass
         assert protocol._hops.count > 100
 

@@ -30,6 +30,7 @@ from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
 from fastlisten.mail.relay.message_source import BytesSource
 from fastlisten.mail.relay.relay import Relay, RelaySettings
 from fastlisten.mail.relay.relay_error import RelayError
+from fastlisten.mail.relay.session import RelaySession
 from fastlisten.mail.reply import Reply
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -322,7 +323,7 @@ def hand_over(
         host, port = ("127.0.0.1", script.port) if not socket_path else (socket_path, 0)
         settings = RelaySettings(host, port, tls, "me.example", user, "secret", timeout=wait)
         relay = Relay(settings)
-        session = relay.session(envelope or Envelope("a@b.example"))
+        session = RelaySession(relay, envelope or Envelope("a@b.example"))
         for recipient in recipients:
             try:
                 await session.recipient(EnvelopeRecipient(parse_mailbox(recipient)))

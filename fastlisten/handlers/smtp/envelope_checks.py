@@ -27,6 +27,7 @@ from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.address import parse_mailbox
 from fastlisten.mail.relay.client import is_ours
 from fastlisten.mail.relay.relay_error import TO_ONESELF, RelayError
+from fastlisten.mail.relay.session import RelaySession
 
 __all__ = ["EnvelopeChecks"]
 
@@ -131,7 +132,7 @@ class EnvelopeChecks(MessageDelivery):
         assert transaction is not None
         outgoing = self._outgoing
         if outgoing is None:
-            outgoing = self._outgoing = relay.session(transaction, self._user)
+            outgoing = self._outgoing = RelaySession(relay, transaction, self._user)
         try:
             await outgoing.recipient(recipient)
         except RelayError as error:

@@ -1,15 +1,15 @@
-"""What becomes of the message of a transaction: the letter, the relay, the replies about it.
+"""What becomes of the message of a transaction: the delivery, the relay, the replies about it.
 
 Rules of this file: messages; whose mail is taken is decided in envelope_checks.py, what comes
 over the wire in smtp_connection.py. A message with recipients both here and elsewhere:
 
-    CONTENT --end--> letter prepared --> relay gets DATA --250--> letter published --> our 250
-                         |                   | 4xx, 5xx, lost          | an error: 4xx, although the
-                         v                   v                         v relay has it: better twice
-                        4xx           nothing published,              than never
-                                      the relay's reply
+    CONTENT --end--> prepare --> relay gets DATA --250--> publish --> our 250
+                        |             | 4xx, 5xx, lost       | an error: 4xx, although the relay
+                        v             v                      v has it: better twice than never
+                       4xx     nothing published,
+                               the relay's reply
 
-Without local recipients the letter lies in the spool meanwhile, and goes from there.
+Without local recipients the message lies in the spool meanwhile, and is removed afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import asyncio
 import errno
 import logging
 import time
-from typing import TYPE_CHECKING
 
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.background_work import BackgroundWork
@@ -31,15 +30,13 @@ from fastlisten.handlers.smtp.received_count import ReceivedCount
 from fastlisten.handlers.smtp.trace_fields import return_path
 from fastlisten.log_events import address_text, log, session_name
 from fastlisten.mail.accounts.roster import Account
-from fastlisten.mail.delivery.post_office import Letter
+from fastlisten.mail.delivery.delivery import Delivery
 from fastlisten.mail.dsn.message import LARGEST_HEADER, header_of
 from fastlisten.mail.dsn.outcome import outcomes, wanted
 from fastlisten.mail.maildir.maildir import unique_name
 from fastlisten.mail.relay.message_source import MessageSource
 from fastlisten.mail.relay.relay_error import RelayError
-
-if TYPE_CHECKING:
-    from fastlisten.mail.relay.session import RelaySession
+from fastlisten.mail.relay.session import RelaySession
 
 __all__ = ["MessageDelivery"]
 
@@ -61,12 +58,12 @@ class MessageDelivery(BackgroundWork):
 
     __slots__ = (
         "_accounts",
+        "_delivery",
         "_handler",
         "_header",
         "_homes",
         "_hops",
         "_info",
-        "_letter",
         "_login",
         "_name",
         "_outgoing",
@@ -86,12 +83,12 @@ class MessageDelivery(BackgroundWork):
         self._accounts = _NO_ACCOUNTS
         self._homes = _NO_HOMES  # LMTP: the account of each accepted recipient
         self._outgoing: RelaySession | None = None
-        self._letter: Letter | None = None
+        self._delivery: Delivery | None = None
         self._hops: ReceivedCount | None = None
         self._header: bytearray | None = None  # what a notice will quote, None if none is wanted
         self._name = ""
         self._since = 0.0  # when the message was whole
-        self._skip = 0  # octets of the letter that are not for the relay
+        self._skip = 0  # octets of the delivery that are not for the relay
         self._words = ""  # the relay's about the message
 
     def _cipher(self) -> str:
@@ -111,9 +108,9 @@ class MessageDelivery(BackgroundWork):
         """
         self._accounts, self._homes = _NO_ACCOUNTS, _NO_HOMES
         self._hops = None
-        if self._letter is not None:
-            self._letter.abandon()
-            self._letter = None
+        if self._delivery is not None:
+            self._delivery.abandon()
+            self._delivery = None
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -125,51 +122,51 @@ class MessageDelivery(BackgroundWork):
             self._outgoing = None
 
     def _held_up(self) -> bool:
-        """Whether the letter takes no more for now."""
-        return self._letter is not None and self._letter.full
+        """Whether the delivery takes no more for now."""
+        return self._delivery is not None and self._delivery.full
 
     # --- the message --------------------------------------------------------------------------
 
     def _content(self, event: Content) -> None:
-        """Add to the letter, and deliver it when it is whole."""
-        letter, hops = self._letter, self._hops
+        """Add to the delivery, and deliver it when it is whole."""
+        delivery, hops = self._delivery, self._hops
         if hops is None:
-            letter, hops = self._begin()
+            delivery, hops = self._begin()
         if not hops.over:
             hops.add(event.data)
             if self._header is not None and len(self._header) < LARGEST_HEADER:
                 self._header += event.data[:LARGEST_HEADER]
-            if hops.count > self._handler.max_received and letter is not None:
-                letter.abandon()
-                letter = self._letter = None
-        if letter is None:  # the rest of a message that goes in circles
+            if hops.count > self._handler.max_received and delivery is not None:
+                delivery.abandon()
+                delivery = self._delivery = None
+        if delivery is None:  # the rest of a message that goes in circles
             if event.final:
                 self._refuse_circle(hops)
             return
         if event.data:
-            letter.add(event.data)
+            delivery.add(event.data)
         if event.final:
             self._since = time.monotonic()
             if self._sends_on:
-                letter.prepare()
+                delivery.prepare()
             else:
-                letter.finish()
-            if letter.done:
-                self._answer_message(letter)
+                delivery.finish()
+            if delivery.done:
+                self._answer_message(delivery)
 
     @property
     def _sends_on(self) -> bool:
         """Whether the relay gets the message."""
         return self._outgoing is not None and bool(self._outgoing.recipients)
 
-    def _begin(self) -> tuple[Letter, ReceivedCount]:
-        """Begin the letter of a message."""
+    def _begin(self) -> tuple[Delivery, ReceivedCount]:
+        """Begin the delivery of a message."""
         engine, handler = self.engine, self._handler
         transaction = engine.transaction
         assert transaction is not None
         self._name = unique_name()
         accounts = list(self._accounts.values())
-        letter = self._letter = Letter(
+        delivery = self._delivery = Delivery(
             handler.office,
             accounts,
             self._name,
@@ -181,7 +178,7 @@ class MessageDelivery(BackgroundWork):
         cipher = self._cipher() if engine.encrypted else ""
         received = handler.received(self._info, engine, self._name, cipher)
         path = return_path(transaction.sender) if accounts else b""
-        letter.add(path + received)
+        delivery.add(path + received)
         self._skip = len(path)
         self._words = ""
         if transaction.sender and wanted(transaction.recipients):
@@ -189,27 +186,28 @@ class MessageDelivery(BackgroundWork):
         else:
             self._header = None
         hops = self._hops = ReceivedCount()
-        return letter, hops
+        return delivery, hops
 
     def _progress(self) -> None:
-        """Go on after a job of the letter has ended."""
+        """Go on after a job of the delivery has ended."""
         self._resume(self._next_step)
 
     def _next_step(self) -> None:
-        letter = self._letter
-        if letter is not None:
-            if letter.done:
-                self._answer_message(letter)
-            elif letter.prepared and self._task is None:
-                self._start(self._hand_over, letter)
+        delivery = self._delivery
+        if delivery is not None:
+            if delivery.done:
+                self._answer_message(delivery)
+            elif delivery.prepared and self._task is None:
+                self._start(self._hand_over, delivery)
 
-    async def _hand_over(self, letter: Letter) -> None:
+    async def _hand_over(self, delivery: Delivery) -> None:
         """Hand the message to the relay, and publish it then."""
         outgoing = self._outgoing
         assert outgoing is not None
-        size = letter.size - self._skip
+        size = delivery.size - self._skip
         try:
-            self._words = await outgoing.send(MessageSource(letter.path, self._skip, size)) or "yes"
+            source = MessageSource(delivery.path, self._skip, size)
+            self._words = await outgoing.send(source) or "yes"
         except RelayError as error:
             self._log(
                 logging.WARNING,
@@ -222,31 +220,31 @@ class MessageDelivery(BackgroundWork):
             )
             answer = reply(*error.reply)
             self._handler.counts.relayed("message", answer)
-            self._drop_message(letter)
+            self._drop_message(delivery)
             self.engine.reject(answer)
         except Exception:
-            self._drop_message(letter)
+            self._drop_message(delivery)
             raise
         else:
             self._handler.counts.relayed("message")
-            letter.publish()
+            delivery.publish()
 
-    def _drop_message(self, letter: Letter) -> None:
-        letter.abandon()
-        self._letter = None
+    def _drop_message(self, delivery: Delivery) -> None:
+        delivery.abandon()
+        self._delivery = None
         self._end_message()
 
-    def _answer_message(self, letter: Letter) -> None:
+    def _answer_message(self, delivery: Delivery) -> None:
         """Say what became of the message."""
-        self._letter = None
+        self._delivery = None
         outgoing = self._outgoing if self._sends_on else None
-        error = letter.error
+        error = delivery.error
         if error is None:
             if self._handler.per_recipient:
-                for name in letter.errors:  # it is not delivered to these
+                for name in delivery.errors:  # it is not delivered to these
                     self._accounts.pop(name, None)
             what = "%d octets delivered"
-            values: tuple[object, ...] = (letter.size,)
+            values: tuple[object, ...] = (delivery.size,)
             if outgoing is not None:
                 what += "; relay %s has it: %s"
                 values += (str(outgoing), self._words)
@@ -257,16 +255,16 @@ class MessageDelivery(BackgroundWork):
                 "message-delivered",
                 what,
                 *values,
-                bytes=letter.size,
+                bytes=delivery.size,
                 duration=round(duration, 4),
                 relay=None if outgoing is None else str(outgoing),
                 reply=self._words,
             )
             transaction = self.engine.transaction
             assert transaction is not None
-            self._accept_message(letter)
+            self._accept_message(delivery)
             if self._header is not None:
-                self._report(letter, transaction, header_of(bytes(self._header)))
+                self._report(delivery, transaction, header_of(bytes(self._header)))
         else:
             if self._words:
                 self._log(
@@ -283,14 +281,14 @@ class MessageDelivery(BackgroundWork):
             self.engine.reject(failure(error))
         self._end_message()
 
-    def _accept_message(self, letter: Letter) -> None:
+    def _accept_message(self, delivery: Delivery) -> None:
         done = f"250 2.0.0 Ok, id {self._name}"
         if not self._handler.per_recipient:
             if self._words:
                 done += f"; the relay says: {self._words}"
             self.engine.accept(done.encode() + b"\r\n")
             return
-        errors = letter.errors
+        errors = delivery.errors
         if errors:
             for name, error in errors.items():
                 text = "not delivered to %s: %s"
@@ -319,9 +317,9 @@ class MessageDelivery(BackgroundWork):
             self._outgoing.finish()
             self._outgoing = None
 
-    def _report(self, letter: Letter, transaction: Transaction, header: bytes) -> None:
+    def _report(self, delivery: Delivery, transaction: Transaction, header: bytes) -> None:
         """Have the sender told of what was delivered, where that was asked for."""
-        errors = letter.errors if self._handler.per_recipient else {}
+        errors = delivery.errors if self._handler.per_recipient else {}
         failed = [
             recipient
             for recipient, home in zip(transaction.recipients, self._homes, strict=False)

@@ -4,7 +4,7 @@ Rules of this file: events in their order, and AUTH. envelope_checks.py answers 
 message_delivery.py delivers, engine_protocol.py says when something is executed. The engine waits
 for:
 
-    a letter is being delivered, or takes no more for now     Letter -> _progress
+    a delivery is being delivered, or takes no more for now     Delivery -> _progress
     the accounts file has changed and is read again           PostOffice.refresh -> _looked_up
     a password is being verified, or the relay is asked       _work
 """

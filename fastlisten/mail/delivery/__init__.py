@@ -1,9 +1,10 @@
 """Delivery: one interface to the maildirs for every protocol.
 
-    post_office       what all listeners of a process share: accounts, logins, maildirs, threads
+    post_office       what all listeners of a process share: accounts, logins, storage
+      storage         the maildirs, the spool, and the threads that write there
       delivery        one message on its way, driven from an event loop
       staged_message  the same message as files in tmp/ and new/, driven by a thread
-    events            tells subscribers what has been delivered
+      events          tells subscribers what has been delivered
 
 `PostOffice` and `Delivered` are imported when somebody asks for them.
 """

@@ -1,13 +1,12 @@
-"""Letter: one message on its way, from a loop, piece by piece, through the post office's pool.
+"""The delivery of one message, which comes in pieces, from an event loop through a pool of threads.
 
-Rules of this file: everything but `_work` is called on the loop, and the loop never waits for a
-disk. A letter is used by one connection; it has at most one job in the pool at any time, and holds
-at most about twice `SPOOL_SIZE` octets: what is more goes to the draft while the message is still
-coming in. What can be asked of it:
+Rules of this file: everything but `_work` and what it calls runs on the loop, and the loop never
+waits for a disk. One connection uses a delivery. It has at most one job in the pool at a time and
+keeps about twice `SPOOL_SIZE` octets at most: the rest is written while the message still comes in.
 
-    add, add, ...  finish               delivered, all in one job if it is small
-    add, add, ...  prepare  publish     delivered, with time in between to do something else first
-    abandon                             at any time: it is not delivered unless it has been already
+    add, add, ...  finish               deliver; a small message takes a single job
+    add, add, ...  prepare  publish     deliver in two steps, with something done in between
+    abandon                             at any time: don't deliver, unless that has happened already
 """
 
 from __future__ import annotations
@@ -17,30 +16,28 @@ import enum
 import errno
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from fastlisten.mail.accounts.roster import Account
-from fastlisten.mail.delivery.events import Delivered, call_on
-from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.delivery.events import Delivered
+from fastlisten.mail.delivery.staged_message import StagedMessage
+from fastlisten.mail.delivery.storage import MailStorage
+from fastlisten.mail.loop_calls import call_on
 
-if TYPE_CHECKING:
-    from fastlisten.mail.delivery.post_office import PostOffice
-
-__all__ = ["SPOOL_SIZE", "Letter"]
+__all__ = ["SPOOL_SIZE", "Delivery"]
 
 logger = logging.getLogger("fastlisten.mail")
 
-#: Octets of a message that are kept in memory. Most mail is smaller and takes one job in the
-#: pool; a larger one takes a job for each such piece.
+#: Octets of a message that are kept in memory. Most messages are smaller and take one job in the
+#: pool; a larger one takes a job for each piece of this size.
 SPOOL_SIZE = 128 * 1024
 
-#: What a piece counts at least: an empty object of bytes and its place in a list take 41 octets, so
-#: that clients who send two octets at a time would have us hold twenty times `SPOOL_SIZE`.
+#: The least that a piece counts, in octets. A bytes object and its place in a list take 41 octets
+#: even if empty: a client that sends two octets at a time could make us hold 20 times `SPOOL_SIZE`.
 PIECE_COST = 64
 
 
 class _Goal(enum.Enum):
-    """What a letter, or one of its jobs, is to reach."""
+    """How far a delivery, or one of its jobs, is to go."""
 
     MORE = enum.auto()
     PREPARED = enum.auto()
@@ -48,13 +45,13 @@ class _Goal(enum.Enum):
     PUBLISHED = enum.auto()
 
 
-class Letter:
-    """One message on its way, seen from the loop.
+class Delivery:
+    """The delivery of one message.
 
     Attributes:
-        prepared: it waits, durable, for `publish`.
-        done: it has been delivered, or `error` says why not.
-        error: why nobody can have it; what is added after that is dropped.
+        prepared: the message is on the disk and waits for `publish`.
+        done: the message has been delivered, or `error` says why not.
+        error: why nobody can have it; what is added from then on is dropped.
         size: octets added.
     """
 
@@ -62,12 +59,12 @@ class Letter:
         "_abandoned",
         "_accounts",
         "_changed",
-        "_draft",
         "_goal",
         "_loop",
-        "_office",
         "_pending",
         "_pending_size",
+        "_staged",
+        "_storage",
         "_working",
         "done",
         "error",
@@ -77,7 +74,7 @@ class Letter:
 
     def __init__(
         self,
-        office: PostOffice,
+        storage: MailStorage,
         accounts: Sequence[Account],
         name: str,
         loop: asyncio.AbstractEventLoop,
@@ -86,24 +83,24 @@ class Letter:
         independent: bool = False,
         spool: bool = False,
     ) -> None:
-        """Begin a letter.
+        """Begin a delivery.
 
         Args:
-            office: where to.
-            accounts: to whom, all different; at least one unless it goes through the spool.
+            storage: where to.
+            accounts: the recipients, all different; at least one unless `spool` is true.
             name: the file's name, from `unique_name`.
             loop: the loop on which everything is called.
             changed: called on the loop whenever a job in the pool has ended: `done`, `prepared`
                 and `full` may have changed.
-            independent: an account's failure is not the others': `errors` tells.
-            spool: write to the spool first, and remove it from there at the end.
+            independent: the failure of one account does not concern the others; see `errors`.
+            spool: write to the spool first, and remove the file there at the end.
         """
-        self._office = office
+        self._storage = storage
         self._accounts = tuple(accounts)
-        self._draft = Draft(
-            [office.maildir(account) for account in accounts],
+        self._staged = StagedMessage(
+            [storage.maildir(account) for account in accounts],
             name,
-            spool=office.spool if spool else None,
+            spool=storage.spool if spool else None,
             independent=independent,
         )
         self._loop = loop
@@ -120,22 +117,22 @@ class Letter:
 
     @property
     def full(self) -> bool:
-        """No more should be added until `changed` is called."""
+        """Whether to wait for `changed` before more is added."""
         return self._working and self._pending_size >= SPOOL_SIZE
 
     @property
     def path(self) -> str:
-        """Where the message can be read while it is prepared, by a thread."""
-        return self._draft.path
+        """The file in which a thread can read the message while it is `prepared`."""
+        return self._staged.path
 
     @property
     def errors(self) -> dict[str, OSError]:
-        """By name, the independent accounts that go without it although others have it.
+        """Why independent accounts did not get the message although others did, by account name.
 
-        Complete when the letter is done; without meaning if `error` is set.
+        Complete when the delivery is `done`; meaningless if `error` is set.
         """
-        errors = self._draft.errors
-        paths = {account.name: self._office.maildir(account).path for account in self._accounts}
+        errors = self._staged.errors
+        paths = {account.name: self._storage.maildir(account).path for account in self._accounts}
         return {name: errors[path] for name, path in paths.items() if path in errors}
 
     def add(self, data: bytes) -> None:
@@ -148,11 +145,11 @@ class Letter:
                 self._submit()
 
     def finish(self) -> None:
-        """Deliver; `changed` is called when it is done, unless it is `done` at once."""
+        """Deliver; `changed` is called when that is done, unless it is `done` at once."""
         self._aim(_Goal.FINISHED)
 
     def prepare(self) -> None:
-        """Make it durable, so that hardly anything can fail any more; nobody sees it yet.
+        """Make the message durable without showing it to anybody; little can fail after that.
 
         `changed` is called when it is `prepared`, or `done` with an error, unless it is `done`
         at once.
@@ -160,12 +157,12 @@ class Letter:
         self._aim(_Goal.PREPARED)
 
     def publish(self) -> None:
-        """Deliver what is prepared; `changed` is called when it is done."""
+        """Deliver a prepared message; `changed` is called when it is done."""
         assert self.prepared
         self._aim(_Goal.PUBLISHED)
 
     def abandon(self) -> None:
-        """Forget the message; it is not delivered unless that has happened already."""
+        """Drop the message, unless it has been delivered already."""
         self._changed = None
         self._abandoned = True
         self._pending.clear()
@@ -188,14 +185,14 @@ class Letter:
         self._pending_size = 0
         self._working = True
         goal = self._goal
-        self._office.submit(lambda: self._work(pieces, goal))
+        self._storage.submit(lambda: self._work(pieces, goal))
 
     def _discard(self) -> None:
-        if self._draft.opened:
-            self._office.submit(self._draft.discard)
+        if self._staged.opened:
+            self._storage.submit(self._staged.discard)
 
     def _worked(self, goal: _Goal, error: OSError | None) -> None:
-        """Take the end of a job."""
+        """Handle the end of a job."""
         self._working = False
         if self._abandoned:
             self._discard()
@@ -218,42 +215,42 @@ class Letter:
     def _work(self, pieces: list[bytes], goal: _Goal) -> None:
         """Do one job."""
         failure: OSError | None = None
-        draft = self._draft
+        staged = self._staged
         try:
             if not self._abandoned and self._carry_out(pieces, goal):
                 self._announce()
         except OSError as error:
             failure = error
-            draft.discard()
+            staged.discard()
         except Exception:
-            # A fault of the code must not leave a client without an answer or a file behind.
-            logger.exception("delivery of %s failed", draft.name)
+            # A bug must not leave a client without a reply, or a file behind.
+            logger.exception("delivery of %s failed", staged.name)
             failure = OSError(errno.EIO, "internal error")
-            draft.discard()
-        if not call_on(self._loop, lambda: self._worked(goal, failure)) and draft.opened:
-            draft.discard()
+            staged.discard()
+        if not call_on(self._loop, lambda: self._worked(goal, failure)) and staged.opened:
+            staged.discard()
 
     def _carry_out(self, pieces: list[bytes], goal: _Goal) -> bool:
-        """Write, and do what else the goal demands; whether the message is delivered now."""
-        draft = self._draft
+        """Write, and go as far as the goal says; return whether the message is delivered now."""
+        staged = self._staged
         if goal is _Goal.PUBLISHED:
-            draft.publish()
+            staged.publish()
             return True
-        draft.write(pieces)
+        staged.write(pieces)
         if goal is _Goal.FINISHED:
-            return draft.commit(lambda: not self._abandoned)
+            return staged.commit(lambda: not self._abandoned)
         if goal is _Goal.PREPARED:
-            draft.prepare()
+            staged.prepare()
         else:
-            draft.suspend()
+            staged.suspend()
         return False
 
     def _announce(self) -> None:
-        if not self._office.subscriptions:
+        if not self._storage.subscriptions:
             return
         for account in self._accounts:
-            maildir = self._office.maildir(account)
-            if maildir.path not in self._draft.errors:
-                path = f"{maildir.new}/{self._draft.name}"
-                event = Delivered(account.name, self._draft.name, path, self.size)
-                self._office.subscriptions.announce(event)
+            maildir = self._storage.maildir(account)
+            if maildir.path not in self._staged.errors:
+                path = f"{maildir.new}/{self._staged.name}"
+                event = Delivered(account.name, self._staged.name, path, self.size)
+                self._storage.subscriptions.announce(event)

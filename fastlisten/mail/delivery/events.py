@@ -1,9 +1,8 @@
-"""Events of delivery: who waits for mail of an account hears of it when it is there.
+"""Delivery events: subscribers are called when an account has new mail.
 
-Rules of this file: called from any thread; callbacks run on the loop on which they were
-subscribed. An event says that a file has appeared; the maildir alone says what is in it. Only
-deliveries of this process are heard of: what other processes (or the administrator's hands) put
-into a maildir is found by looking there.
+Rules of this file: any thread may call it; callbacks run on the loop on which they subscribed. An
+event says that a file has appeared; what the mailbox holds, only the maildir says. Events are about
+deliveries of this process: what other processes or people put into a maildir is found by looking.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-__all__ = ["Delivered", "Subscriptions", "call_on"]
+from fastlisten.mail.loop_calls import call_on
+
+__all__ = ["Delivered", "Subscriptions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Delivered:
     """A message has been delivered.
 
     Attributes:
-        account: the name of the account that has it.
+        account: the name of the account that got it.
         name: the file's name.
         path: the file. A reader may have moved it from new/ to cur/ already.
         size: its octets.
@@ -41,7 +42,7 @@ class _Subscription:
 
 
 class Subscriptions:
-    """Who waits for which account's mail.
+    """Who is told of new mail, by account.
 
     Its length is the number of subscriptions.
     """
@@ -64,8 +65,8 @@ class Subscriptions:
             callback: called with what was delivered.
 
         Returns:
-            What ends the subscription. After it has been called on the loop, nothing is called
-            back any more; calling it again does nothing.
+            A function that ends the subscription. Once it has been called on the loop, there are
+            no more callbacks; calling it again does nothing.
         """
         subscription = _Subscription(asyncio.get_running_loop(), callback)
         with self._lock:
@@ -73,7 +74,7 @@ class Subscriptions:
         return lambda: self._remove(account, subscription)
 
     def announce(self, event: Delivered) -> None:
-        """Tell those who wait for the account's mail."""
+        """Tell the account's subscribers, on their loops."""
         with self._lock:
             waiting = list(self._by_account.get(event.account, ()))
         for subscription in waiting:
@@ -93,14 +94,3 @@ class Subscriptions:
                 those.remove(subscription)
                 if not those:
                     del self._by_account[account]
-
-
-def call_on(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> bool:
-    """Call back on a loop from a thread; whether the loop is still there."""
-    try:
-        loop.call_soon_threadsafe(callback)
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
-        return False
-    return True

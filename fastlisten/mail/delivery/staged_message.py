@@ -1,18 +1,18 @@
-"""Draft: one message on its way into the maildirs of its recipients.
+"""A message as files on their way into the maildirs of its recipients.
 
-Rules of this file: plain blocking system calls, to be run in a worker thread, by one at a time.
-Octets are stored as they are given (CRLFs included). What happens to a message:
+Rules of this file: blocking system calls, for one worker thread at a time. Octets are stored as
+they are given, CRLFs included. The steps:
 
-    write     tmp/NAME of the first recipient (or of the spool)
-    prepare   that is synced, and linked into the tmp/ of every other recipient
-    publish   new/NAME: renamed there, recipient by recipient; then every new/ is synced
+    write     into tmp/NAME of the first recipient (or of the spool)
+    prepare   sync that file, and link it into the tmp/ of every other recipient
+    publish   rename to new/NAME, recipient by recipient; then sync every new/
 
-so that all that can fail for want of space, rights or a sound disk has happened before the first
-recipient sees anything. If a rename or the last sync fails all the same, what was renamed is
-taken back: nobody has the message, or everybody.
+So whatever can fail for lack of space, rights or a sound disk fails before the first recipient sees
+anything. If a rename or the last sync fails all the same, what was renamed is removed again: either
+everybody has the message or nobody.
 
-That is what SMTP wants, where one reply stands for all. Recipients who are *independent* (LMTP)
-go without the message one by one, each with the error of its own, as long as one is left.
+SMTP needs that, because one reply stands for all recipients. *Independent* recipients (LMTP) fail
+one by one, each with its own error, as long as one is left.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import Spool
 from fastlisten.private_files import open_new, sync_directory, write_all
 
-__all__ = ["Draft"]
+__all__ = ["StagedMessage"]
 
 logger = logging.getLogger("fastlisten.mail")
 
@@ -37,17 +37,17 @@ _CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSU
 _COPY_SIZE = 1024 * 1024
 
 
-class Draft:
+class StagedMessage:
     """One message that is being written into the maildirs of its recipients.
 
-    After `publish`, `commit`, `discard` or an error of any but `write`, nothing is left open and
-    nothing in tmp/.
+    After `publish`, `commit`, `discard`, or an error of anything but `write`, no file is open and
+    none is left in tmp/.
 
     Attributes:
         name: the file's name in every maildir.
-        path: where what has been written can be read until it is published; empty before.
-        opened: something has been written that `publish` or `discard` must settle.
-        errors: by the path of their maildirs, independent recipients who go without it.
+        path: the file that holds what has been written until it is published; empty before.
+        opened: there are files that `publish` or `discard` has yet to deal with.
+        errors: why independent recipients do not get the message, by the path of their maildir.
     """
 
     __slots__ = (
@@ -71,13 +71,13 @@ class Draft:
         spool: Spool | None = None,
         independent: bool = False,
     ) -> None:
-        """Begin a draft.
+        """Begin a message; nothing is written yet.
 
         Args:
             maildirs: the recipients'; at least one, unless there is a spool.
             name: from `unique_name`.
             spool: where to write first, instead of into the first recipient's tmp/.
-            independent: a recipient's failure is not the others'.
+            independent: the failure of one recipient does not concern the others.
         """
         self.name = name
         self.path = ""
@@ -97,7 +97,7 @@ class Draft:
         """Append to the message.
 
         Raises:
-            OSError: it could not be written; the draft is to be discarded.
+            OSError: it could not be written; discard the message.
         """
         data = b"".join(pieces)
         if not self.opened:
@@ -119,7 +119,7 @@ class Draft:
         self._close()
 
     def _begin(self) -> None:
-        """Create the file: in the spool, or with the first recipient where that is possible."""
+        """Create the file: in the spool, or with the first recipient where it can be created."""
         self.opened = True
         if self._spool is not None:
             self._fd = self._create(self._spool)
@@ -131,10 +131,10 @@ class Draft:
         self.path = next(reversed(self._files.values()))
 
     def _move(self, error: OSError) -> None:
-        """Go on in the next recipient's tmp/ with what has been written so far.
+        """Move what has been written so far to the next recipient's tmp/, and go on there.
 
         Raises:
-            OSError: there is no other recipient, or nobody's disk takes it.
+            OSError: there is no other recipient, or none to whom it can be written.
         """
         source, target = self.path, -1
         first = self._alive[0]
@@ -156,10 +156,10 @@ class Draft:
     # --- delivering ---------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make it durable in every tmp/; follows a `write`.
+        """Make the message durable in every tmp/; call it after `write`.
 
         Raises:
-            OSError: nobody can have the message; it is discarded.
+            OSError: nobody can have the message; it has been discarded.
         """
         try:
             os.fsync(self._fd)
@@ -174,10 +174,10 @@ class Draft:
             raise
 
     def publish(self) -> None:
-        """Rename into every new/ and sync them; follows `prepare`.
+        """Rename the files into every new/, and sync these; call it after `prepare`.
 
         Raises:
-            OSError: nobody has the message; it is discarded.
+            OSError: nobody has the message; it has been discarded.
         """
         try:
             for maildir in self._alive.copy():
@@ -202,13 +202,13 @@ class Draft:
         """Prepare and publish.
 
         Args:
-            wanted: asked last before the first recipient sees the message.
+            wanted: asked right before the first recipient sees the message.
 
         Returns:
-            False if it was not wanted any more; it is discarded then.
+            False if the message was not wanted any more; it has been discarded.
 
         Raises:
-            OSError: nobody has the message; it is discarded.
+            OSError: nobody has the message; it has been discarded.
         """
         self.prepare()
         if not wanted():
@@ -218,7 +218,7 @@ class Draft:
         return True
 
     def discard(self) -> None:
-        """Remove what has been written, but for what was published."""
+        """Remove the files, except those that were published."""
         self.opened = False
         try:
             self._close()
@@ -229,10 +229,10 @@ class Draft:
     # --- one place ----------------------------------------------------------------------------
 
     def _give_up(self, maildir: Maildir, error: OSError, *, keep: bool = False) -> None:
-        """Go on without a recipient, and (unless its file is still needed) remove the file.
+        """Go on without a recipient, and remove its file unless it is still needed.
 
         Raises:
-            OSError: the error, if the recipients are not independent or nobody else is left.
+            OSError: `error`, if the recipients are not independent or no other is left.
         """
         if not self._independent or len(self._alive) == 1:
             raise error
@@ -252,7 +252,7 @@ class Draft:
         except FileNotFoundError:
             return  # a reader or the administrator was faster
         except OSError as error:
-            # A disk that fails to write often fails here too; `Spool.clean` comes later.
+            # A disk that cannot be written often fails here too; `Spool.clean` tries again later.
             logger.warning("cannot remove %s: %s", path, error.strerror)
 
     def _close(self) -> None:
@@ -261,7 +261,7 @@ class Draft:
             os.close(fd)
 
     def _create(self, place: Spool) -> int:
-        """Create the file in a tmp/, and the directories if they are missing."""
+        """Create the file in a tmp/, and missing directories."""
         path = f"{place.tmp}/{self.name}"
         try:
             fd = open_new(path)
@@ -272,7 +272,7 @@ class Draft:
         return fd
 
     def _link(self, maildir: Maildir) -> None:
-        """Put the same file into another tmp/, or a copy of it where links cannot be."""
+        """Link the file into another tmp/, or copy it where it cannot be linked."""
         path = f"{maildir.tmp}/{self.name}"
         try:
             try:
@@ -294,10 +294,10 @@ class Draft:
 
     @staticmethod
     def _copy(source: str, target: int, size: int) -> None:
-        """Write the first octets of a file once more."""
+        """Copy the first octets of a file."""
         with open(source, "rb", buffering=0) as file:
             while size and (piece := file.read(min(size, _COPY_SIZE))):
                 write_all(target, piece)
                 size -= len(piece)
         if size:
-            raise OSError(errno.EIO, "a draft has become shorter", source)
+            raise OSError(errno.EIO, "the file is shorter than what was written", source)

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fastlisten.mail.envelope import EnvelopeRecipient
-
-if TYPE_CHECKING:
-    from fastlisten.mail.relay.session import RelaySession
+from fastlisten.mail.relay.session import RelaySession
 
 __all__ = ["Outcome", "outcomes", "wanted"]
 

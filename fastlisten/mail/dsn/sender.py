@@ -26,6 +26,7 @@ from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
 from fastlisten.mail.relay.message_source import BytesSource
 from fastlisten.mail.relay.relay import Relay
 from fastlisten.mail.relay.relay_error import RelayError
+from fastlisten.mail.relay.session import RelaySession
 
 __all__ = ["DsnSender"]
 
@@ -129,7 +130,7 @@ class DsnSender:
             logger.exception("DSN to <%s> not sent: internal error", to)
 
     async def _relay_dsn(self, relay: Relay, mailbox: Mailbox, data: bytes) -> None:
-        session = relay.session(Envelope("", smtputf8=not mailbox.text.isascii()))
+        session = RelaySession(relay, Envelope("", smtputf8=not mailbox.text.isascii()))
         try:
             # No DSN about a DSN (RFC 3461 6.2).
             await session.recipient(EnvelopeRecipient(mailbox, notify="NEVER"))

@@ -29,7 +29,7 @@ from collections.abc import Callable
 
 from fastlisten.addresses import parse_address
 from fastlisten.errors import FastlistenError
-from fastlisten.mail.delivery.events import call_on
+from fastlisten.mail.loop_calls import call_on
 
 __all__ = ["LoginsBusyError", "Penalties"]
 

@@ -1,6 +1,6 @@
-"""The relay: where mail for others goes, and what is the same for all that goes there.
+"""The relay of a listener: where it is, how it is spoken to, and how many sessions there may be.
 
-Rules of this file: settings, TLS contexts and the bound on sessions; no SMTP (session.py).
+Rules of this file: settings, TLS contexts and the limits on sessions; SMTP is in session.py.
 """
 
 from __future__ import annotations
@@ -12,28 +12,24 @@ import weakref
 from collections import Counter
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastlisten.addresses import is_loopback, with_port
 from fastlisten.errors import SettingError
 from fastlisten.files import read_file
 
-if TYPE_CHECKING:
-    from fastlisten.mail.envelope import Envelope
-    from fastlisten.mail.relay.session import RelaySession
-
 __all__ = ["Relay", "RelaySettings", "relay_of"]
 
-#: Sessions with relays that a process has at a time; whoever wants one more waits for a place.
-#: A relay counts the sessions of each client too: Postfix refuses the 51st.
+#: Sessions with relays that a process has at a time; the next one waits for a place. Relays count
+#: the sessions of each client too: Postfix refuses the 51st.
 SESSIONS = 50
 
-#: Of these, how many one user may have: whoever sends with more programs at once can wait, and
-#: one stolen password does not keep all the others from sending.
+#: How many of these one user may have, so that one stolen password does not keep all other users
+#: from sending.
 SESSIONS_OF_USER = 10
 
-#: Seconds that relays get to answer QUIT when the server stops, which must not take longer for a
-#: relay that hangs than whoever stops it allows.
+#: Seconds that relays get to answer QUIT when the server stops: a relay that hangs must not delay
+#: that.
 LAST_GOODBYE = 1.0
 
 # A semaphore belongs to a loop; a process has one loop for serving, tests have several.
@@ -44,16 +40,16 @@ _places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """How a relay is spoken to.
+    """Where a relay is, and how to speak to it.
 
     Attributes:
         host: its name, its IP address, or the path of its Unix socket.
         port: its port, 0 for a Unix socket.
         tls: `verify`, `implicit`, `may` or `none`, as `smtp.relay-tls` explains them.
-        hostname: what we call ourselves.
-        user: the name to log in with, empty for none.
-        password: that goes with it.
-        ca: a PEM file of authorities, empty for the host's.
+        hostname: the name to give in EHLO.
+        user: the name to log in with; empty to not log in.
+        password: the password to log in with.
+        ca: a PEM file of certificate authorities; empty for those of the host.
         timeout: seconds to wait, as `smtp.relay-timeout` explains.
     """
 
@@ -73,12 +69,12 @@ class RelaySettings:
 
     @property
     def near(self) -> bool:
-        """What is sent there stays on this host, so that a password may go in plain text."""
+        """Whether the relay is on this host, so that a password may be sent in plain text."""
         return not self.port or self.host == "localhost" or is_loopback(self.host)
 
 
 def relay_of(values: Mapping[str, Any], hostname: str) -> RelaySettings | None:
-    """Return the relay that a listener's rows describe, None if it has none."""
+    """Return the relay that a listener's options describe, None if it has none."""
     endpoint = values["relay"]
     if endpoint is None:
         return None
@@ -102,14 +98,14 @@ _LARGEST_CA = 4 << 20
 
 @functools.lru_cache(maxsize=64)
 def _context(ca: str, verified: bool) -> ssl.SSLContext:
-    """Return a context; shared, because to read the host's authorities takes milliseconds."""
+    """Return a context; it is shared, because reading the host's authorities takes milliseconds."""
     if ca:
-        read_file(ca, _LARGEST_CA, "authorities")  # OpenSSL would wait for a pipe, and at a device
+        read_file(ca, _LARGEST_CA, "authorities")  # OpenSSL would block on a pipe or a device
     context = ssl.create_default_context(cafile=ca or None)
-    # Some builds of Python leave it to the configuration of OpenSSL, which may name none.
+    # Some builds of Python leave this to the configuration of OpenSSL, which may set none.
     context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     if not verified:
-        # Encryption without a checked name is better than none, which is the alternative here.
+        # Opportunistic TLS: encryption without verification is better than none.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
@@ -120,7 +116,7 @@ class Relay:
 
     Attributes:
         settings: as given.
-        context: for TLS, None where none is spoken.
+        context: for TLS; None if it is not used.
         sessions: how many are open now.
 
     Raises:
@@ -141,25 +137,14 @@ class Relay:
                 message = f"the authorities cannot be read: {reason}"
                 raise SettingError("smtp.relay-ca", message) from error
 
-    def session(self, envelope: Envelope, user: str = "") -> RelaySession:
-        """Return a session for a message; nothing is connected yet.
-
-        Args:
-            envelope: the message's. Its recipients are not asked for until `recipient` is called.
-            user: for whom; empty for ourselves.
-        """
-        from fastlisten.mail.relay.session import RelaySession
-
-        return RelaySession(self, envelope, user)
-
     async def take_place(self, user: str) -> None:
-        """Take one of the process's places for sessions, after waiting for one.
+        """Take one of the process's places for sessions; wait until there is one.
 
         Args:
-            user: for whom; empty for ourselves.
+            user: for whom; empty for the server itself.
 
         Raises:
-            TimeoutError: none became free, or the user has too many.
+            TimeoutError: no place became free, or the user has too many sessions.
         """
         if user and self._users[user] >= SESSIONS_OF_USER:
             raise TimeoutError(f"{user} has {SESSIONS_OF_USER} sessions already")
@@ -167,7 +152,7 @@ class Relay:
         places = _places.get(loop)
         if places is None:
             places = _places[loop] = asyncio.Semaphore(SESSIONS)
-        self._users[user] += 1  # before the wait, which others of the user share
+        self._users[user] += 1  # before waiting: the user's other sessions may be waiting too
         try:
             async with asyncio.timeout(self.settings.timeout):
                 await places.acquire()
@@ -188,13 +173,13 @@ class Relay:
             del self._users[user]
 
     def end_later(self, ending: Coroutine[Any, Any, None]) -> None:
-        """Let a session say goodbye without anybody waiting for it but `close`."""
+        """Let a session say QUIT in the background; only `close` waits for it."""
         task = asyncio.get_running_loop().create_task(ending)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
-        """Wait for the goodbyes, not for long: QUIT has been said, and no mail depends on it."""
+        """Wait a moment for sessions that are saying QUIT; no mail depends on it."""
         ending = list(self._ending)
         if ending:
             _, late = await asyncio.wait(ending, timeout=LAST_GOODBYE)

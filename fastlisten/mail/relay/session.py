@@ -24,7 +24,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 from fastlisten.log_events import log
 from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
@@ -41,6 +40,7 @@ from fastlisten.mail.relay.message_source import (
     pieces,
     required_extensions,
 )
+from fastlisten.mail.relay.relay import Relay
 from fastlisten.mail.relay.relay_error import (
     LOST,
     NO_BINARY,
@@ -58,9 +58,6 @@ from fastlisten.mail.relay.relay_error import (
 )
 from fastlisten.mail.relay.remote_replies import MalformedReplyError, RemoteReply
 from fastlisten.mail.reply import Reply
-
-if TYPE_CHECKING:
-    from fastlisten.mail.relay.relay import Relay
 
 __all__ = ["RelaySession"]
 
@@ -91,7 +88,7 @@ class RelaySession:
         "relays_dsn",
     )
 
-    def __init__(self, relay: Relay, envelope: Envelope, user: str) -> None:
+    def __init__(self, relay: Relay, envelope: Envelope, user: str = "") -> None:
         self._relay = relay
         self._envelope = envelope
         self._user = user

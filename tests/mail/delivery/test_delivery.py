@@ -15,8 +15,8 @@ import pytest
 from support.smtp_harness import ENVELOPE, body_of, codes, serve
 
 from fastlisten.mail.accounts.roster import Account
-from fastlisten.mail.delivery.delivery import SPOOL_SIZE
-from fastlisten.mail.delivery.post_office import Letter, PostOffice
+from fastlisten.mail.delivery.delivery import SPOOL_SIZE, Delivery
+from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import STALE_AFTER, Spool, unique_name
 
@@ -147,9 +147,9 @@ def test_a_full_disk_takes_nothing_into_the_spool(
         async with opened(root) as office:
             for size, error in ((2_000_000, errno.ENOSPC), (10, None), (2_000_000, errno.ENOSPC)):
                 watched = Watched(office, accounts, spool=True)
-                watched.letter.add(b"x" * size)
+                watched.delivery.add(b"x" * size)
                 await watched.finish()
-                found = watched.letter.error
+                found = watched.delivery.error
                 assert (found.errno if found else None) == error
                 assert not list((root / "spool" / "tmp").iterdir())
 
@@ -211,16 +211,18 @@ async def opened(tmp_path: Path):  # type: ignore[no-untyped-def]
 
 
 class Watched:
-    """A letter whose end can be awaited."""
+    """A delivery whose end can be awaited."""
 
     def __init__(self, office: PostOffice, accounts: list[Account], spool: bool = False) -> None:
         self.changed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self.letter = Letter(office, accounts, unique_name(), loop, self.changed.set, spool=spool)
+        self.delivery = Delivery(
+            office, accounts, unique_name(), loop, self.changed.set, spool=spool
+        )
 
     async def finish(self) -> None:
-        self.letter.finish()
-        while not self.letter.done:
+        self.delivery.finish()
+        while not self.delivery.done:
             self.changed.clear()
             await self.changed.wait()
 
@@ -232,10 +234,10 @@ def test_letters_of_every_size(tmp_path: Path) -> None:
                 content = os.urandom(size)
                 watched = Watched(office, [ALICE, BOB])
                 for start in range(0, size, 10_000):
-                    watched.letter.add(content[start : start + 10_000])
+                    watched.delivery.add(content[start : start + 10_000])
                 await watched.finish()
-                assert watched.letter.error is None
-                assert watched.letter.size == size
+                assert watched.delivery.error is None
+                assert watched.delivery.size == size
                 for account in (ALICE, BOB):
                     (path,) = Path(office.maildir(account).new).iterdir()
                     assert path.read_bytes() == content
@@ -250,10 +252,10 @@ def test_letters_are_abandoned_at_every_stage(tmp_path: Path) -> None:
             for rounds in range(40):
                 watched = Watched(office, [ALICE])
                 for _ in range(rounds % 8):
-                    watched.letter.add(b"x" * 50_000)
+                    watched.delivery.add(b"x" * 50_000)
                     await asyncio.sleep(0.0005 * (rounds % 3))
-                watched.letter.abandon()
-                assert watched.letter.full is False
+                watched.delivery.abandon()
+                assert watched.delivery.full is False
         assert stored(tmp_path) == []
 
     asyncio.run(main())
@@ -262,9 +264,9 @@ def test_letters_are_abandoned_at_every_stage(tmp_path: Path) -> None:
 def test_a_loop_that_is_gone_leaves_nothing(tmp_path: Path) -> None:
     office = PostOffice.enter(str(tmp_path))
     loop = asyncio.new_event_loop()
-    letter = Letter(office, [ALICE], unique_name(), loop, lambda: None)
+    delivery = Delivery(office, [ALICE], unique_name(), loop, lambda: None)
     loop.close()
-    letter.add(b"x" * SPOOL_SIZE)
+    delivery.add(b"x" * SPOOL_SIZE)
     office.leave()
     assert stored(tmp_path) == []
 
@@ -275,13 +277,13 @@ def test_an_error_is_kept_and_told_at_the_end(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path) as office:
             watched = Watched(office, [ALICE])
-            watched.letter.add(b"x" * SPOOL_SIZE)
+            watched.delivery.add(b"x" * SPOOL_SIZE)
             await watched.changed.wait()
-            assert watched.letter.error is not None
-            assert watched.letter.error.errno in (errno.ENOTDIR, errno.EEXIST)
-            assert not watched.letter.done
-            watched.letter.add(b"x" * SPOOL_SIZE)
-            assert not watched.letter.full
+            assert watched.delivery.error is not None
+            assert watched.delivery.error.errno in (errno.ENOTDIR, errno.EEXIST)
+            assert not watched.delivery.done
+            watched.delivery.add(b"x" * SPOOL_SIZE)
+            assert not watched.delivery.full
             await watched.finish()
 
     asyncio.run(main())

@@ -17,7 +17,7 @@ from fastlisten.mail.maildir.spool import STALE_AFTER, Spool
 #: one child gets to the end. Says what became of each.
 PROGRAM = """
 import itertools, os, signal, sys
-from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import Spool
 root, spooled, independent = sys.argv[1], sys.argv[2] == "spool", sys.argv[3] == "independent"
@@ -37,11 +37,11 @@ def deliver(place, last):
         setattr(os, name, killing(getattr(os, name)))
     boxes = [Maildir(f"{place}/{name}") for name in "abc"]
     spool = Spool(f"{place}/spool") if spooled else None
-    draft = Draft(boxes, "name", spool=spool, independent=independent)
-    draft.write([b"first "])
-    draft.suspend()
-    draft.write([b"second"])
-    assert draft.commit(lambda: True)
+    staged = StagedMessage(boxes, "name", spool=spool, independent=independent)
+    staged.write([b"first "])
+    staged.suspend()
+    staged.write([b"second"])
+    assert staged.commit(lambda: True)
 for number in itertools.count(1):
     place = f"{root}/{number}"
     child = os.fork()

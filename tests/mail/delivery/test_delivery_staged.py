@@ -1,4 +1,4 @@
-"""Letters: prepared before they are published, through a spool, and failing one by one."""
+"""Deliveries: prepared before they are published, through a spool, and failing one by one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery import staged_message
-from fastlisten.mail.delivery.delivery import SPOOL_SIZE
-from fastlisten.mail.delivery.post_office import Letter, PostOffice
-from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.delivery.delivery import SPOOL_SIZE, Delivery
+from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import Spool, unique_name
 from fastlisten.private_files import write_all
@@ -60,34 +60,34 @@ def in_office(test: Callable[[PostOffice], Awaitable[None]]) -> Callable[[Path],
 
 
 class Watched:
-    """A letter whose stages can be awaited."""
+    """A delivery whose stages can be awaited."""
 
     def __init__(self, office: PostOffice, accounts: list[Account], **options: bool) -> None:
         self.changed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self.letter = Letter(office, accounts, unique_name(), loop, self.changed.set, **options)
+        self.delivery = Delivery(office, accounts, unique_name(), loop, self.changed.set, **options)
 
     def fill(self, size: int) -> bytes:
         content = os.urandom(size)
         for start in range(0, size, 50_000):
-            self.letter.add(content[start : start + 50_000])
+            self.delivery.add(content[start : start + 50_000])
         return content
 
-    async def until(self, stage: Callable[[Letter], bool]) -> None:
-        while not stage(self.letter):
+    async def until(self, stage: Callable[[Delivery], bool]) -> None:
+        while not stage(self.delivery):
             self.changed.clear()
             await self.changed.wait()
 
     async def prepare(self) -> None:
-        self.letter.prepare()
+        self.delivery.prepare()
         await self.until(lambda it: it.prepared or it.done)
 
     async def publish(self) -> None:
-        self.letter.publish()
+        self.delivery.publish()
         await self.until(lambda it: it.done)
 
     async def finish(self) -> None:
-        self.letter.finish()
+        self.delivery.finish()
         await self.until(lambda it: it.done)
 
 
@@ -110,14 +110,14 @@ async def test_nobody_sees_what_is_prepared(office: PostOffice) -> None:
         watched = Watched(office, ALL)
         content = watched.fill(size)
         await watched.prepare()
-        letter = watched.letter
-        assert letter.prepared
-        assert not letter.done
-        assert Path(letter.path).read_bytes() == content
+        delivery = watched.delivery
+        assert delivery.prepared
+        assert not delivery.done
+        assert Path(delivery.path).read_bytes() == content
         assert files(office) == [f"mail/{account.name}/tmp" for account in ALL]
         await watched.publish()
-        assert letter.error is None
-        assert letter.errors == {}
+        assert delivery.error is None
+        assert delivery.errors == {}
         assert files(office) == new(*ALL)
         for account in ALL:
             box = office.maildir(account)
@@ -134,9 +134,9 @@ async def test_what_is_prepared_can_be_abandoned(office: PostOffice) -> None:
         if rounds < 4:
             await watched.prepare()
         else:
-            watched.letter.prepare()
+            watched.delivery.prepare()
             await asyncio.sleep(0.001 * (rounds % 5))
-        watched.letter.abandon()
+        watched.delivery.abandon()
         while files(office):
             await asyncio.sleep(0.001)
 
@@ -147,9 +147,9 @@ async def test_abandoned_while_it_is_published_it_is_whole_or_gone(office: PostO
         watched = Watched(office, ALL)
         watched.fill(100)
         await watched.prepare()
-        watched.letter.publish()
+        watched.delivery.publish()
         await asyncio.sleep(0.0005 * rounds)
-        watched.letter.abandon()
+        watched.delivery.abandon()
     await asyncio.to_thread(office._pool.submit(lambda: None).result)
     while any("/tmp" in path for path in files(office)):
         await asyncio.sleep(0.001)
@@ -168,14 +168,14 @@ async def test_a_preparation_that_fails_is_the_end(office: PostOffice) -> None:
             (office.mail / ALICE.name).write_text("no directory")
             watched.fill(2 * SPOOL_SIZE)
             await watched.until(lambda it: it.error is not None)
-            watched.letter.prepare()
-            assert watched.letter.done
+            watched.delivery.prepare()
+            assert watched.delivery.done
         else:
             watched.fill(10)
             await watched.prepare()
-        assert watched.letter.done
-        assert not watched.letter.prepared
-        assert watched.letter.error is not None
+        assert watched.delivery.done
+        assert not watched.delivery.prepared
+        assert watched.delivery.error is not None
         assert [path for path in files(office) if path != "mail"] == []
 
 
@@ -188,10 +188,10 @@ async def test_mail_for_no_account_lies_in_the_spool(office: PostOffice) -> None
         watched = Watched(office, [], spool=True)
         content = watched.fill(size)
         await watched.prepare()
-        assert Path(watched.letter.path).read_bytes() == content
+        assert Path(watched.delivery.path).read_bytes() == content
         assert files(office) == ["spool/tmp"]
         await watched.publish()
-        assert watched.letter.error is None
+        assert watched.delivery.error is None
         assert files(office) == []
 
 
@@ -202,7 +202,7 @@ async def test_mail_for_both_lies_there_until_the_end(office: PostOffice) -> Non
         content = watched.fill(size)
         await watched.prepare()
         assert files(office) == [*(f"mail/{it.name}/tmp" for it in (ALICE, BOB)), "spool/tmp"]
-        assert watched.letter.path.startswith(office.spool.tmp)
+        assert watched.delivery.path.startswith(office.spool.tmp)
         await watched.publish()
         assert files(office) == new(ALICE, BOB)
         for account in (ALICE, BOB):
@@ -225,10 +225,10 @@ async def test_one_recipient_s_failure_is_not_the_others(office: PostOffice) -> 
                 watched = Watched(office, ALL, independent=True, spool=spool)
                 content = watched.fill(size)
                 await watched.finish()
-                letter = watched.letter
-                assert letter.error is None
-                assert list(letter.errors) == [broken.name]
-                assert letter.errors[broken.name].errno in (errno.ENOTDIR, errno.EEXIST)
+                delivery = watched.delivery
+                assert delivery.error is None
+                assert list(delivery.errors) == [broken.name]
+                assert delivery.errors[broken.name].errno in (errno.ENOTDIR, errno.EEXIST)
                 others = [account for account in ALL if account is not broken]
                 assert [path for path in files(office) if path != "mail"] == new(*others)
                 for account in others:
@@ -260,12 +260,12 @@ async def test_a_fault_of_the_code_leaves_nothing_behind(office: PostOffice) -> 
         raise ZeroDivisionError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Draft, "commit", fail)
+        patch.setattr(StagedMessage, "commit", fail)
         watched = Watched(office, [ALICE])
         watched.fill(SPOOL_SIZE + 10)
         await watched.finish()
-    assert watched.letter.error is not None
-    assert watched.letter.error.errno == errno.EIO
+    assert watched.delivery.error is not None
+    assert watched.delivery.error.errno == errno.EIO
     assert files(office) == []
 
 
@@ -276,17 +276,17 @@ async def test_abandoned_before_its_turn_nothing_is_written(office: PostOffice) 
     def wait() -> None:
         assert go.wait(20)
 
-    def write(self: Draft, pieces: list[bytes]) -> None:
+    def write(self: StagedMessage, pieces: list[bytes]) -> None:
         written.append(pieces)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Draft, "write", write)
+        patch.setattr(StagedMessage, "write", write)
         for _ in range(8):  # all threads of the pool
             office.submit(wait)
         watched = Watched(office, [ALICE])
         watched.fill(10)
-        watched.letter.finish()
-        watched.letter.abandon()
+        watched.delivery.finish()
+        watched.delivery.abandon()
         go.set()
         await asyncio.to_thread(office.leave)
     assert written == []
@@ -295,20 +295,20 @@ async def test_abandoned_before_its_turn_nothing_is_written(office: PostOffice) 
 
 @in_office
 async def test_abandoned_while_it_is_written_it_is_not_delivered(office: PostOffice) -> None:
-    reached, go, real = threading.Event(), threading.Event(), Draft.write
+    reached, go, real = threading.Event(), threading.Event(), StagedMessage.write
 
-    def write(self: Draft, pieces: list[bytes]) -> None:
+    def write(self: StagedMessage, pieces: list[bytes]) -> None:
         real(self, pieces)
         reached.set()
         assert go.wait(20)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Draft, "write", write)
+        patch.setattr(StagedMessage, "write", write)
         watched = Watched(office, [ALICE])
         watched.fill(10)
-        watched.letter.finish()
+        watched.delivery.finish()
         assert await asyncio.to_thread(reached.wait, 20)
-        watched.letter.abandon()
+        watched.delivery.abandon()
         go.set()
         await asyncio.to_thread(office.leave)
     await asyncio.sleep(0)
@@ -322,7 +322,7 @@ async def test_where_nobody_gets_it_that_is_the_error(office: PostOffice) -> Non
         watched = Watched(office, ALL, independent=True, **options)
         watched.fill(10)
         await watched.finish()
-        assert watched.letter.error is not None
+        assert watched.delivery.error is not None
         assert files(office) == ["."]
 
 
@@ -353,7 +353,7 @@ def test_whatever_fails_each_has_it_or_its_error(
     descriptors = len(os.listdir("/proc/self/fd"))
     place = Spool(str(tmp_path / "spool"))
     place.prepare()
-    one = Draft(boxes, "name", independent=True, spool=place if spool else None)
+    one = StagedMessage(boxes, "name", independent=True, spool=place if spool else None)
     content = [os.urandom(1000), os.urandom(2000)]
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing)
@@ -391,7 +391,7 @@ def test_a_disk_that_fills_up_is_left_for_the_next(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(staged_message, "write_all", fill)
-    one = Draft(boxes, "name", independent=True)
+    one = StagedMessage(boxes, "name", independent=True)
     content = [os.urandom(10_000) for _ in range(8)]
     for piece in content:
         one.write([piece])
@@ -413,16 +413,16 @@ async def test_small_pieces_are_held_within_bounds(office: PostOffice) -> None:
     for _ in range(8):  # all threads of the pool
         office.submit(wait)
     watched = Watched(office, [ALICE])
-    letter = watched.letter
+    delivery = watched.delivery
     added = 0
-    while not letter.full:
-        letter.add(b"ab")
+    while not delivery.full:
+        delivery.add(b"ab")
         added += 1
     # Twice the spool, of objects that take 56 octets each with their place in a list.
     assert added <= 2 * SPOOL_SIZE // 56
     ends.set()
-    letter.finish()
+    delivery.finish()
     await watched.until(lambda it: it.done)
-    assert letter.error is None
+    assert delivery.error is None
     (message,) = Path(office.maildir(ALICE).new).iterdir()
     assert message.read_bytes() == b"ab" * added

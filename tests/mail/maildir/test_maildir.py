@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir import spool
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import STALE_AFTER, unique_name
@@ -63,12 +63,12 @@ def test_a_host_name_cannot_lead_elsewhere(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_message_for_several_is_one_file(tmp_path: Path, boxes: list[Maildir]) -> None:
-    draft = Draft(boxes, "name")
-    draft.write([b"one\r\n", b"two\r\n"])
-    draft.write([b"three\r\n"])
+    staged = StagedMessage(boxes, "name")
+    staged.write([b"one\r\n", b"two\r\n"])
+    staged.write([b"three\r\n"])
     assert files(tmp_path) == ["a/tmp/name"]
-    assert draft.commit(always)
-    assert not draft.opened
+    assert staged.commit(always)
+    assert not staged.opened
     assert files(tmp_path) == ["a/new/name", "b/new/name", "c/new/name"]
     inodes = {(Path(box.new) / "name").stat().st_ino for box in boxes}
     assert len(inodes) == 1
@@ -88,9 +88,9 @@ def test_where_links_cannot_be_files_are_copied(
 
     monkeypatch.setattr(os, "link", link)
     content = os.urandom(3_000_000)
-    draft = Draft(boxes, "name")
-    draft.write([content])
-    assert draft.commit(always)
+    staged = StagedMessage(boxes, "name")
+    staged.write([content])
+    assert staged.commit(always)
     assert files(tmp_path) == ["a/new/name", "b/new/name", "c/new/name"]
     for box in boxes:
         assert (Path(box.new) / "name").read_bytes() == content
@@ -112,9 +112,9 @@ def test_everything_is_synced_before_the_first_rename(
             return real(*arguments)  # type: ignore[operator]
 
         monkeypatch.setattr(os, name, noted)
-    draft = Draft(boxes, "name")
-    draft.write([b"x"])
-    draft.commit(always)
+    staged = StagedMessage(boxes, "name")
+    staged.write([b"x"])
+    staged.commit(always)
     assert calls == [
         "fsync:tmp/name",
         "link",
@@ -130,26 +130,26 @@ def test_everything_is_synced_before_the_first_rename(
 
 def test_a_suspended_draft_holds_no_descriptor(boxes: list[Maildir]) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
-    draft = Draft(boxes, "name")
+    staged = StagedMessage(boxes, "name")
     for number in range(3):
-        draft.write([b"%d\r\n" % number])
-        draft.suspend()
+        staged.write([b"%d\r\n" % number])
+        staged.suspend()
         assert len(os.listdir("/proc/self/fd")) == descriptors
-    draft.write([])
-    assert draft.commit(always)
+    staged.write([])
+    assert staged.commit(always)
     assert (Path(boxes[2].new) / "name").read_bytes() == b"0\r\n1\r\n2\r\n"
 
 
 def test_what_is_not_wanted_any_more_is_discarded(tmp_path: Path, boxes: list[Maildir]) -> None:
-    draft = Draft(boxes, "name")
-    draft.write([b"x"])
+    staged = StagedMessage(boxes, "name")
+    staged.write([b"x"])
     asked: list[list[str]] = []
 
     def wanted() -> bool:
         asked.append(files(tmp_path))
         return False
 
-    assert not draft.commit(wanted)
+    assert not staged.commit(wanted)
     assert asked == [["a/tmp/name", "b/tmp/name", "c/tmp/name"]]
     assert files(tmp_path) == []
 
@@ -174,23 +174,23 @@ def test_whatever_fails_nobody_has_the_message(
         return real(*arguments)
 
     descriptors = len(os.listdir("/proc/self/fd"))
-    draft = Draft(boxes, "name")
-    draft.write([b"x"])
+    staged = StagedMessage(boxes, "name")
+    staged.write([b"x"])
     failed = False
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing)
         try:
-            draft.commit(always)
+            staged.commit(always)
         except OSError as error:
             failed = error.errno == errno.EIO
     assert failed is (count >= at)
     if failed:
         assert files(tmp_path) == []
-        assert not draft.opened
+        assert not staged.opened
         # The client comes again, and everybody gets it once.
-        draft = Draft(boxes, "again")
-        draft.write([b"x"])
-        draft.commit(always)
+        staged = StagedMessage(boxes, "again")
+        staged.write([b"x"])
+        staged.commit(always)
     assert [len(list(Path(box.new).iterdir())) for box in boxes] == [1, 1, 1]
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
@@ -198,24 +198,24 @@ def test_whatever_fails_nobody_has_the_message(
 def test_a_discard_that_fails_is_logged(
     boxes: list[Maildir], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    draft = Draft(boxes, "name")
-    draft.write([b"x"])
+    staged = StagedMessage(boxes, "name")
+    staged.write([b"x"])
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", fail)
-        draft.discard()
+        staged.discard()
     assert "cannot remove" in caplog.text
-    assert not draft.opened
+    assert not staged.opened
 
 
 def test_a_maildir_that_disappears_is_made_again(tmp_path: Path, boxes: list[Maildir]) -> None:
     for name in ("one", "two"):
-        draft = Draft(boxes, name)
-        draft.write([b"x"])
-        draft.commit(always)
+        staged = StagedMessage(boxes, name)
+        staged.write([b"x"])
+        staged.commit(always)
         for box in boxes[1:]:
             for path in sorted(Path(box.path).rglob("*"), reverse=True):
                 if path.is_dir():
@@ -230,9 +230,9 @@ def test_short_writes_are_continued(boxes: list[Maildir], monkeypatch: pytest.Mo
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data[:1000])))
     content = os.urandom(10_500)
-    draft = Draft(boxes, "name")
-    draft.write([content])
-    draft.commit(always)
+    staged = StagedMessage(boxes, "name")
+    staged.write([content])
+    staged.commit(always)
     assert (Path(boxes[1].new) / "name").read_bytes() == content
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.folder_names import FolderNameError, directory_of, folder_of
 from fastlisten.mail.maildir.maildir import Maildir, unique_name
 
@@ -32,9 +32,9 @@ def box(tmp_path: Path) -> Maildir:
 
 def deliver(box: Maildir, content: bytes = b"x") -> str:
     name = unique_name()
-    draft = Draft([box], name)
-    draft.write([content])
-    draft.commit(lambda: True)
+    staged = StagedMessage([box], name)
+    staged.write([content])
+    staged.commit(lambda: True)
     return name
 
 
@@ -263,7 +263,7 @@ def test_any_directory_is_a_folder_or_none(text: str) -> None:
 
 WORKER = """
 import os, random, sys, time
-from fastlisten.mail.delivery.staged_message import Draft
+from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.maildir import Maildir, unique_name
 path, role, seed, seconds = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
 chance, box = random.Random(seed), Maildir(path)
@@ -272,9 +272,9 @@ count = 0
 while time.monotonic() < end:
     if role == "deliver":
         body = f"{seed}-{count} ".encode() * chance.choice((1, 500)) + b"end"
-        draft = Draft([box], unique_name())
-        draft.write([body])
-        draft.commit(lambda: True)
+        staged = StagedMessage([box], unique_name())
+        staged.write([body])
+        staged.commit(lambda: True)
         count += 1
         continue
     before = box.messages()

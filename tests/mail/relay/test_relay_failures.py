@@ -462,7 +462,7 @@ def test_a_session_that_is_given_up_while_it_connects() -> None:
     async def main() -> None:
         settings = smtp_relay.RelaySettings("127.0.0.1", relay.port, "none", "me")
         of = smtp_relay.Relay(settings)
-        handover = of.session(Envelope("a@b.example"))
+        handover = relay_session.RelaySession(of, Envelope("a@b.example"))
         loop = asyncio.get_running_loop()
         relay.pause = lambda _: loop.call_soon_threadsafe(handover.abort)
         with pytest.raises((asyncio.CancelledError, RelayError)):

@@ -82,7 +82,7 @@ def test_senseless_relays(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def session(port: int) -> None:
         relay = Relay(RelaySettings("127.0.0.1", port, "may", "me.example", timeout=0.1))
-        handover = relay.session(Envelope("a@b.example", size=5))
+        handover = relay_session.RelaySession(relay, Envelope("a@b.example", size=5))
         try:
             for _ in range(2):
                 await handover.recipient(EnvelopeRecipient(parse_mailbox(FOREIGN)))
