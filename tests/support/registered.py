@@ -18,24 +18,29 @@ __all__ = ["registered"]
 @contextlib.contextmanager
 def registered(
     protocols: Mapping[str, str] | None = None, handlers: Mapping[str, str] | None = None
-) -> Iterator[None]:
+) -> Iterator[list[str]]:
     """Let entry points exist, and no others, as in a source tree that was never installed.
 
     Args:
         protocols: ``module:attribute`` by name, in the group of `Protocol` objects.
         handlers: ``module:Class`` by name, in the older group of handler classes.
+
+    Yields:
+        The groups that have been asked for, each as often as it was.
     """
+    asked: list[str] = []
     groups = {
         installed.PROTOCOLS_GROUP: protocols or {},
         installed.HANDLERS_GROUP: handlers or {},
     }
 
     def entry_points(*, group: str) -> list[EntryPoint]:
+        asked.append(group)
         return [EntryPoint(name, value, group) for name, value in groups[group].items()]
 
     installed.installed_protocols.cache_clear()
     try:
         with mock.patch.object(installed, "entry_points", entry_points):
-            yield
+            yield asked
     finally:
         installed.installed_protocols.cache_clear()

@@ -1,0 +1,378 @@
+"""Protocols that packages register as objects, and the classes that speak them.
+
+Rules of this file: the package is outside of the tree. It is found by its metadata on the path, as
+an installation leaves it, or by made-up entry points where what is tested is in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from support.config import listener, listener_problem, listener_table, load_text, problems
+from support.environment import own_environment
+from support.registered import registered
+
+import fastlisten
+from fastlisten.config.document_options import main as document
+from fastlisten.errors import ConfigurationError
+from fastlisten.handlers.installed import PROTOCOLS_GROUP, installed_protocols
+from fastlisten.handlers.protocol import Protocol
+from fastlisten.handlers.registry import registered_handler
+from fastlisten.runtime.server import Server
+
+SETTINGS = """
+from fastlisten.handlers.protocol import Protocol
+from fastlisten.option import Option
+
+def check(gopher):
+    for listener in gopher.listeners:
+        if listener["gopher.menu"] is None and listener.sets("gopher.depth"):
+            listener.error("gopher.depth", "there is no menu to go down")
+        for bind in listener.binds:
+            if not bind.is_loopback and not listener.starttls:
+                bind.error("gopher needs TLS", "a loopback address")
+        if listener["gopher-url"] is None:
+            listener.set_default("gopher-url", f"gopher://{listener['hostname']}")
+        if not listener.is_set("timeout.idle"):
+            listener.warning("", "patience is short here")
+    if gopher.table_sets("menu") and not gopher.listeners:
+        gopher.table_warning("menu", "nobody shows it")
+
+GOPHER = Protocol(
+    name="gopher",
+    handler="gopher_handler:Gopher",
+    port=70,
+    tls_port=7070,
+    server_speaks_first=True,
+    starttls=True,
+    options=(
+        Option("menu", "path", None, "The file with the menu."),
+        Option("depth", "integer", 3, "How deep menus go.", minimum=1),
+    ),
+    listener_options=(Option("gopher-url", "string", None, "Where clients reach it."),),
+    defaults={"timeout.idle": 7.0, "max-connections": 10},
+    other_names={"gophers": "gopher with tls.implicit = true"},
+    check=check,
+)
+BROKEN = 3
+"""
+
+HANDLER = """
+from fastlisten import Handler
+from support.serving_handlers import LazyEcho
+
+class Gopher(LazyEcho):
+    name = "gopher"
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """Return a folder with a package's modules and the metadata of its installation."""
+    (tmp_path / "gopher_settings.py").write_text(SETTINGS)
+    (tmp_path / "gopher_handler.py").write_text(HANDLER)
+    info = tmp_path / "gopher-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gopher\nVersion: 1\n")
+    entry = f"[{PROTOCOLS_GROUP}]\ngopher = gopher_settings:GOPHER\n"
+    (info / "entry_points.txt").write_text(entry)
+    return tmp_path
+
+
+@pytest.fixture
+def gopher(package: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this process have the package."""
+    monkeypatch.syspath_prepend(package)
+    with registered(protocols={"gopher": "gopher_settings:GOPHER"}):
+        yield
+    for name in ("gopher_settings", "gopher_handler"):
+        sys.modules.pop(name, None)
+
+
+def run(package: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of ours where the package is installed."""
+    paths = (package, Path(fastlisten.__file__).parents[1], Path(__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        env={**own_environment(), "PYTHONPATH": ":".join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# --- by its metadata --------------------------------------------------------------------------
+
+
+def test_show_knows_its_rows_defaults_and_starttls(package: Path) -> None:
+    file = package / "mail.toml"
+    file.write_text(
+        "[gopher]\ndepth = 5\nmenu = 'menu'\n"
+        "[server.listener.it]\nprotocol = 'Gopher'\nbind = '127.0.0.1'\n"
+    )
+    done = run(package, "fastlisten", "show", "--json", str(file))
+    assert "patience is short here" in done.stderr
+    (it,) = json.loads(done.stdout)["listeners"]
+    assert it["protocol"] == "gopher"
+    assert it["bind"][0]["port"] == 70
+    assert it["gopher.depth"] == {"value": 5, "origin": "server"}
+    assert it["timeout.idle"] == {"value": 7.0, "origin": "default"}
+    assert it["max-connections"]["value"] == 10
+    assert it["gopher-url"]["value"].startswith("gopher://")
+    text = run(package, "fastlisten", "show", str(file)).stdout
+    assert 'listener "it": gopher, plain text until STARTTLS' in text
+    again = run(package, "fastlisten", "show", "--toml", str(file)).stdout
+    assert "[gopher]\ndepth = 5\n" in again
+
+
+def test_check_reports_what_its_own_check_finds(package: Path) -> None:
+    file = package / "mail.toml"
+    file.write_text(
+        "[server.listener.it]\nprotocol = 'gopher'\ntls.enable = false\n"
+        "bind = ['127.0.0.1', '192.0.2.1']\ngopher.depth = 2\n"
+    )
+    done = run(package, "fastlisten", "check", str(file))
+    assert done.returncode == 2
+    assert f"{file}:4: server.listener.it.bind[1]" in done.stderr
+    assert "gopher needs TLS" in done.stderr
+    assert f"{file}:5: server.listener.it.gopher.depth = 2: there is no menu" in done.stderr
+
+
+def test_its_options_are_documented(package: Path) -> None:
+    module = "fastlisten.config.document_options"
+    done = run(package, module, "--protocol", "gopher")
+    assert done.returncode == 0, done.stderr
+    assert '| `gopher` | 70 | 7070 | the server | yes | `timeout.idle = "7s"`' in done.stdout
+    assert "| `gopher.depth` | a whole number, 1 or more | `3` | `[gopher]`" in done.stdout
+    assert "| `gopher-url` |" in done.stdout
+    # The package's own page is about its own protocols, whatever else is installed.
+    page = package / "page.md"
+    assert run(package, module, str(page)).returncode == 0
+    assert "gopher" not in page.read_text()
+
+
+# --- in this process --------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("gopher")
+def test_no_handler_is_imported_for_it() -> None:
+    assert listener("protocol = 'gopher'\nbind = '127.0.0.1'").definition.port == 70
+    assert "gopher_handler" not in sys.modules
+    assert registered_handler("gopher").__module__ == "gopher_handler"
+
+
+@pytest.mark.usefixtures("gopher")
+def test_its_own_keys_are_its_own() -> None:
+    found = listener_problem("gopher-url = 'x'")
+    assert found.message == "only gopher listeners have this, and this listener speaks smtp"
+    found = listener_problem("gopher.depth = 1")
+    assert found.message == "these are settings of gopher, and this listener speaks smtp"
+    (slip,) = problems("[gopher]\ndeepth = 1" + listener_table("it", "protocol = 'gopher'"))
+    assert slip.suggestion == "depth"
+    default = load_text("[server]\ngopher-url = 'x'" + listener_table("it", "protocol = 'gopher'"))
+    assert default.listeners[0]["gopher-url"] == "x"
+    assert default.listeners[0].line("gopher-url") == 2
+
+
+@pytest.mark.usefixtures("gopher")
+def test_its_table_is_read_where_nobody_speaks_it() -> None:
+    config = load_text("[gopher]\nmenu = 'x'" + listener_table("it", ""))
+    assert [warning.message for warning in config.warnings] == ["nobody shows it"]
+    assert problems("[gopher]\nnonsense = 1" + listener_table("it", ""))[0].key == "gopher.nonsense"
+
+
+@pytest.mark.usefixtures("gopher")
+def test_what_people_call_it_is_suggested() -> None:
+    assert listener_problem("protocol = 'gophers'").suggestion == "gopher with tls.implicit = true"
+
+
+def test_packages_are_asked_once_whatever_the_number_of_listeners() -> None:
+    bodies = "".join(
+        listener_table(f"it-{number}", f"bind = '127.0.0.{number}:0'\ntls.enable = false")
+        for number in range(1, 4)
+    )
+    with registered() as asked:
+        Server(load_text(bodies))
+        load_text(bodies)
+    assert sorted(asked) == ["fastlisten.handlers", "fastlisten.protocols"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("gopher", "nowhere_to_be_found:X", "cannot be imported: ModuleNotFoundError"),
+        ("gopher", "gopher_settings:NOTHING", "cannot be imported: AttributeError"),
+        ("gopher", "gopher_settings:BROKEN", "is not a Protocol"),
+        ("burrow", "gopher_settings:GOPHER", "is that of 'gopher'"),
+    ],
+)
+@pytest.mark.usefixtures("gopher")
+def test_an_object_that_cannot_be_used_harms_nobody_else(name: str, value: str, says: str) -> None:
+    with registered(protocols={name: value}):
+        assert listener("").protocol == "smtp"
+        assert says in listener_problem(f"protocol = '{name}'").message
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("defaults={'no-key': 1}", "it has a default for no-key, which is no key of a listener"),
+        ("options=(Option('x', 'odd', 0, ''),)", "x has the unknown kind odd"),
+        ("listener_options=(Option('bind', 'string', '', ''),)", "the key bind is taken"),
+        ("name='socket', options=(Option('x', 'string', 0, ''),)", "under a reserved name"),
+    ],
+)
+@pytest.mark.usefixtures("gopher")
+def test_an_object_whose_rows_cannot_be_used(package: Path, change: str, says: str) -> None:
+    name = "socket" if "socket" in change else "gopher"
+    (package / "variant.py").write_text(
+        "import dataclasses\nfrom fastlisten.option import Option\nfrom gopher_settings import *\n"
+        f"IT = dataclasses.replace(GOPHER, {change})\n"
+    )
+    try:
+        with registered(protocols={name: "variant:IT"}):
+            assert says in listener_problem(f"protocol = '{name}'").message
+    finally:
+        sys.modules.pop("variant", None)
+
+
+# --- classes ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the name of a module with handler classes."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_classes.py").write_text(
+        textwrap.dedent("""
+        from fastlisten import Handler
+        from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
+        from fastlisten.option import Option
+
+        class Finger(Handler):
+            default_port = 79
+            default_tls_port = 7979
+            starttls = True
+            options = (Option("plan", "boolean", True, "Show plans."),)
+
+        class Other(Finger):
+            options = (Option("plan", "integer", 1, "Another meaning."),)
+
+        class Submit(SmtpHandler):
+            pass
+
+        class Local(LmtpHandler):
+            pass
+        """)
+    )
+    yield "own_classes"
+    sys.modules.pop("own_classes", None)
+
+
+def test_a_class_that_a_listener_names_says_what_an_entry_point_would(classes: str) -> None:
+    body = "protocol = 'finger'\nbind = '127.0.0.1'\nfinger.plan = false"
+    named = listener(f"{body}\nhandler = '{classes}:Finger'")
+    with registered(handlers={"finger": f"{classes}:Finger"}):
+        by_entry_point = listener(body)
+    for it in (named, by_entry_point):
+        assert [bind.port for bind in it.bind] == [79]
+        assert it.starttls
+        assert it.handler_options == {"plan": False}
+    tls = listener(f"{body}\ntls.implicit = true\nhandler = '{classes}:Finger'")
+    assert [bind.port for bind in tls.bind] == [7979]
+
+
+def test_a_class_on_a_protocol_that_is_known_adds_to_it(classes: str) -> None:
+    it = listener(
+        f"protocol = 'http'\nbind = '127.0.0.1:1'\nhandler = '{classes}:Finger'\nhttp.plan = false"
+    )
+    assert it.handler_options["plan"] is False
+    assert it["http.access-log"] is True
+    assert it["timeout.idle"] == 60.0
+    assert it.starttls
+
+
+def test_the_own_table_of_classes_is_read_with_what_all_of_them_have(classes: str) -> None:
+    tables = "[finger]\nplan = false" + "".join(
+        listener_table(name, f"protocol = 'finger'\nbind = '{bind}'\nhandler = '{handler}'")
+        for name, bind, handler in (
+            ("a", "127.0.0.1:1", "nowhere_to_be_found:X"),
+            ("b", "127.0.0.1:2", f"{classes}:Finger"),
+        )
+    )
+    a, b = load_text(tables).listeners
+    assert (a.handler_options, b.handler_options) == ({}, {"plan": False})
+
+
+def test_two_classes_that_mean_different_things_by_one_key(classes: str) -> None:
+    tables = "".join(
+        listener_table(
+            handler,
+            f"protocol = 'finger'\nbind = '127.0.0.1:{port}'\nhandler = '{classes}:{handler}'",
+        )
+        for port, handler in enumerate(("Finger", "Other"), 1)
+    )
+    (problem,) = problems(tables)
+    assert problem.key == "server.listener.Other.handler"
+    assert "its option finger.plan differs" in problem.message
+
+
+def test_a_subclass_under_a_name_of_its_own_keeps_starttls(classes: str) -> None:
+    handlers = {"submit": f"{classes}:Submit", "local": f"{classes}:Local"}
+    with registered(handlers=handlers):
+        submit = listener("protocol = 'submit'\nbind = '127.0.0.1'\nsubmit.max-errors = 3")
+        local = listener("protocol = 'local'\nbind = '127.0.0.1'")
+        assert submit.starttls
+        assert submit.server_speaks_first
+        assert [bind.port for bind in (*submit.bind, *local.bind)] == [25, 24]
+        assert submit.handler_options["max-errors"] == 3
+        assert local.starttls
+    assert listener(f"protocol = 'mine'\nhandler = '{classes}:Submit'").starttls
+
+
+def test_what_is_known_of_a_protocol_and_its_class_agree() -> None:
+    """A class that disagreed would be another protocol by an older entry point."""
+    for name, definition in installed_protocols().definitions.items():
+        if definition.handler:
+            kind = registered_handler(name)
+            made = Protocol(name, of_class=True).spoken_by(kind, definition.handler)
+            assert (made.name, made.port, made.tls_port) == (
+                definition.name,
+                definition.port,
+                definition.tls_port,
+            )
+            assert made.server_speaks_first is definition.server_speaks_first
+            assert bool(made.starttls) is bool(definition.starttls)
+            assert made.options == definition.options
+
+
+def test_a_variant_of_a_protocol_has_its_checks_and_defaults(classes: str) -> None:
+    module = import_module("fastlisten.handlers.smtp.settings")
+    assert module.SMTP.check is not None
+    folder = Path(str(import_module(classes).__file__)).parent
+    (folder / "own_variant.py").write_text(
+        "import dataclasses\nfrom fastlisten.handlers.smtp.settings import SMTP\n"
+        f"IT = dataclasses.replace(SMTP, name='submit', handler='{classes}:Submit')\n"
+    )
+    try:
+        with registered(protocols={"submit": "own_variant:IT"}):
+            assert listener("protocol = 'submit'\nbind = '127.0.0.1:1'").starttls
+            body = "protocol = 'submit'\nbind = '127.0.0.1:587'\ntls.enable = false"
+            assert "passwords over TLS only" in listener_problem(body).message
+            with pytest.raises(ConfigurationError, match=r"submit\.relay"):
+                load_text(listener_table("it", "protocol = 'submit'\nsubmit.relay-ca = 'x'"))
+    finally:
+        sys.modules.pop("own_variant", None)
+
+
+def test_an_unknown_protocol_is_not_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    assert document(["--protocol", "nonsense"]) == 1
+    assert "protocol nonsense is not installed; there are http, imap" in capsys.readouterr().err
