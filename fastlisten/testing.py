@@ -23,6 +23,7 @@ from fastlisten.config import loads
 from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.registry import handler_class
 from fastlisten.loop.engines import engine_for
+from fastlisten.runtime.drain import drain
 from fastlisten.runtime.listener import ConnectionPolicy, Listener
 from fastlisten.runtime.sockets.opening import listen_all, open_all
 from fastlisten.runtime.tls.contexts import ContextSettings
@@ -91,7 +92,7 @@ async def serve(
         linger: seconds, as `socket.linger`.
         first_byte_timeout: seconds, 0 for ever.
         idle_timeout: seconds, 0 for ever.
-        drain_timeout: seconds that busy connections may take at the end of the block.
+        drain_timeout: seconds that busy connections may take to finish at the end of the block.
         data_directory: where the handler keeps its data; a temporary directory if empty.
         options: the handler's own rows, by key without the protocol's prefix.
 
@@ -152,13 +153,7 @@ async def serve(
             listener.listen(engine, places)
             yield Served(host, port, listener, handler, _client_context() if tls else None)
         finally:
-            # Looked at again every 10 ms: nothing tells when a protocol stops being busy.
-            for _ in range(max(1, round(drain_timeout / 0.01))):
-                if not listener.drain():
-                    break
-                await asyncio.sleep(0.01)
-            listener.abort()
-            await listener.closed()
+            await drain((listener,), drain_timeout)
             await handler.stop()
             if engine.idle:
                 engine.close()
