@@ -7,6 +7,7 @@ on every failure. No socket listens unless all are bound.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import socket
@@ -61,6 +62,10 @@ class BoundSocket:
         """The bound port, 0 for a Unix socket."""
         name = self.sock.getsockname()
         return int(name[1]) if isinstance(name, tuple) else 0
+
+    def duplicate(self) -> BoundSocket:
+        """Return the same socket (dup(2)) for another worker; a Unix socket's file stays ours."""
+        return dataclasses.replace(self, sock=self.sock.dup(), unlink=None)
 
     def close(self) -> None:
         """Close the socket, and remove its file if it is still the one that was made here."""
