@@ -53,9 +53,9 @@ def test_both_sides_in_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         "C: MAIL FROM:<sender@example.com>",
         "C: RCPT TO:<alice@example.org>",
         "C: DATA",
-        "C: (22 octets of a message)",
-        "C: (a bad line)",
-        "C: (12 octets that are no command)",
+        "C: (message of 22 octets)",
+        "C: (malformed line)",
+        "C: (unknown command of 12 octets)",
         "C: QUIT",
     ]
     assert [line[:6] for line in lines if line.startswith("S")] == [
@@ -192,7 +192,7 @@ def test_a_handler_of_the_configuration(tmp_path: Path, caplog: pytest.LogCaptur
     asyncio.run(main())
     lines = said(caplog)
     assert lines[0] == "C: EHLO client.example.com"
-    assert "C: (3 octets of a message)" in lines
+    assert "C: (message of 3 octets)" in lines
     # What is pushed stands before the answer.
     assert lines.index("S: 250-wait") < lines.index("S: 250 done")
 

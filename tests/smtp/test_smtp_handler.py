@@ -115,7 +115,7 @@ def test_a_handler_needs_a_place_for_mail() -> None:
         (
             None,
             "{} does not exist: no mail is accepted until "
-            "`fastlisten account add NAME --config FILE` has made an account",
+            "`fastlisten account add NAME --config FILE` has created an account",
         ),
         ("[account.", "{} cannot be read: all mail must wait"),
         ("", "{} cannot be read: all mail must wait"),

@@ -91,4 +91,4 @@ def test_what_they_share_is_not_changed(tmp_path: Path) -> None:
 
     asyncio.run(talk())
     assert message_delivery._NO_ACCOUNTS == {}
-    assert message_delivery._NO_HOMES == []
+    assert message_delivery._NO_LMTP_ACCOUNTS == []

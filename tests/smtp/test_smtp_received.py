@@ -83,9 +83,9 @@ def test_the_delivery_is_dropped_at_once(served: Served) -> None:
     with served.connect() as client:
         client.sendall(ENVELOPE + b"DATA\r\n" + HOP * 3000)
         protocol = served.protocol()
-        while protocol._hops is None or protocol._delivery is not None:
+        while protocol._received_count is None or protocol._delivery is not None:
             pass
-        assert protocol._hops.count > 100
+        assert protocol._received_count.count > 100
 
 
 def test_how_many_is_configured(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """The dialogue of a session in the log (`smtp.log-dialogue`): commands and replies, no secrets.
 
-Rules of this file: it shows nothing that may be a password, wherever a client says it. So a line is
-shown only if it begins with a command that is one; of AUTH only the mechanism, of what follows it
-nothing; of anything else, and of messages, only how many octets there were. A client whose AUTH
-was refused goes on with its password as if it had been asked for it, and that is a line, too.
+Rules of this file: nothing that may be a password is logged, wherever the client sends it. A line
+is logged only if it begins with a known command; of AUTH only the mechanism is, and nothing of the
+responses that follow; of messages and of everything else only the number of octets. (A client whose
+AUTH was refused may send its password all the same, and that looks like a command line.)
 
-The engine that looks is made where somebody wants to see it; others pay nothing.
+DialogueEngine is used only where the dialogue is logged; other sessions pay nothing.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["DialogueEngine", "Transcript", "foreign_transcript", "transcript"]
 
 logger = logging.getLogger("fastlisten.dialogue")
 
-#: The logger of aiosmtpd's own dialogue; who has used that module has it set up.
+#: The logger of aiosmtpd's own dialogue, which programs written for it have set up.
 _foreign = logging.getLogger("mail.log")
 
-#: Called with whether the client has said it, and what.
+#: Called with a line, and before it whether the client sent it.
 Transcript = Callable[[bool, str], None]
 
-#: Names of SASL mechanisms, which may be shown: those of the IANA registry that clients try. What
-#: else stands behind AUTH may be a password.
+#: The SASL mechanisms of the IANA registry that clients try. Anything else after AUTH may be a
+#: password.
 _MECHANISMS = frozenset(
     b"ANONYMOUS CRAM-MD5 DIGEST-MD5 EXTERNAL GSSAPI LOGIN NTLM OAUTHBEARER PLAIN SCRAM-SHA-1 "
     b"SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-256-PLUS XOAUTH2".split()
@@ -38,7 +38,7 @@ _MECHANISMS = frozenset(
 
 
 def transcript(listener: str, peer: str, port: int, session: str) -> Transcript:
-    """Return what writes a session's dialogue to the logger ``fastlisten.dialogue``."""
+    """Return a function that logs a session's dialogue to the logger ``fastlisten.dialogue``."""
     fields = {"listener": listener, "peer": peer, "port": port, "session": session}
     address = address_text(peer, port)
 
@@ -51,7 +51,7 @@ def transcript(listener: str, peer: str, port: int, session: str) -> Transcript:
 
 
 def foreign_transcript(peer: object) -> Transcript | None:
-    """Return what writes a dialogue as aiosmtpd does, to ``mail.log``; None if nobody reads it."""
+    """Return a function that logs as aiosmtpd does, to ``mail.log``; None if that is disabled."""
     if not _foreign.isEnabledFor(logging.INFO):
         return None
 
@@ -65,21 +65,21 @@ def foreign_transcript(peer: object) -> Transcript | None:
 
 
 class DialogueEngine(SmtpEngine):
-    """An engine that tells what is said.
+    """An engine that logs commands and replies.
 
     Attributes:
-        tell: what it is told to; nothing until it is set.
+        tell: called with each line; nothing is logged until it is set.
     """
 
     __slots__ = ("_octets", "tell")
 
     def __init__(self, limits: Limits, encrypted: bool = False) -> None:
         super().__init__(limits, encrypted)
-        self._octets = 0  # of the message
+        self._octets = 0  # of the message so far
         self.tell: Transcript | None = None
 
     def show(self, words: bytes, *, client: bool = False) -> None:
-        """Tell what one side has said, line by line."""
+        """Log what one side has sent, line by line."""
         if self.tell is not None:
             for line in words.decode("utf-8", "backslashreplace").split("\r\n"):
                 if line:
@@ -90,7 +90,7 @@ class DialogueEngine(SmtpEngine):
         try:
             line = super().next_line()
         except Refused:
-            self.show(b"(a bad line)", client=True)
+            self.show(b"(malformed line)", client=True)
             raise
         if line is not None:
             self.show(_without_secrets(line), client=True)
@@ -100,7 +100,7 @@ class DialogueEngine(SmtpEngine):
         """Take the next line of an AUTH dialogue; as in `Framing`."""
         line = super().next_response()
         if line is not None:
-            words = b"*" if line == b"*" else b"(%d octets in answer to 334)" % len(line)
+            words = b"*" if line == b"*" else b"(%d octets in response to 334)" % len(line)
             self.show(words, client=True)
         return line
 
@@ -115,7 +115,7 @@ class DialogueEngine(SmtpEngine):
         if piece is not None:
             self._octets += len(piece)
             if self.ended:
-                self.show(b"(%d octets of a message)" % self._octets, client=True)
+                self.show(b"(message of %d octets)" % self._octets, client=True)
         return piece
 
     def replies(self) -> bytes:
@@ -126,7 +126,7 @@ class DialogueEngine(SmtpEngine):
 
 
 def _without_secrets(line: bytes) -> bytes:
-    """Return a command line as it may be shown."""
+    """Return a command line as it may be logged."""
     verb, space, argument = line.rstrip(b" \t").partition(b" ")
     verb = verb.upper()
     if verb == b"AUTH":
@@ -134,8 +134,8 @@ def _without_secrets(line: bytes) -> bytes:
         if not argument or mechanism.upper() in _MECHANISMS:
             return line[: len(verb)] + space + mechanism + (b" ***" if more else b"")
         return b"AUTH ***"
-    if verb in HTTP_VERBS:  # its query may hold a password
+    if verb in HTTP_VERBS:  # the query may contain a password
         return b"%s (%d octets)" % (verb, len(line))
     if verb_shown(verb) == "UNKNOWN":
-        return b"(%d octets that are no command)" % len(line)
+        return b"(unknown command of %d octets)" % len(line)
     return line

@@ -1,19 +1,19 @@
-"""The flow of one SMTP connection: octets to the engine, replies to the transport, and TLS.
+"""The asyncio protocol around the engine: octets to it, replies to the transport, STARTTLS.
 
-Rules of this file: when something is executed and when it waits, whatever it is; what events mean
-is up to the subclasses (smtp_connection.py, aiosmtpd/aiosmtpd_connection.py). The greeting has been
-sent (by the native core, or by pregreet.py) before an object is made, so it is never written here.
+Rules of this file: when commands are executed and when they wait; what events mean is up to the
+subclasses (smtp_connection.py, aiosmtpd/aiosmtpd_connection.py). The greeting has been sent (by the
+native core, or by pregreet.py) before an object is made, so it is never written here.
 
-What stops a connection's engine for a while, each ended by a callback that calls `_run` again:
+What stops the engine for a while; each ends in a callback that calls `_run` again:
 
-    what a subclass waits for               `_held_up`, or an event that waits for its answer
+    the subclass waits for something        `_held_up`, or an event that waits for its answer
     the client does not read its replies    pause_writing / resume_writing
-    it has had its share of the loop        call_soon -> _take_turn
+    the connection has had its turn         call_soon -> _take_turn
     TLS begins                              start_tls -> _secured
 
-Meanwhile input is kept by the engine up to `READ_AHEAD`; then reading stops. Before the go-ahead
-for TLS it stops at once: what the client sends then is in the kernel still when the transport is
-exchanged, and meets nobody but the handshake.
+Meanwhile the engine keeps input up to `READ_AHEAD` octets; then reading is paused. Before the
+go-ahead for TLS it is paused at once: what the client sends after STARTTLS stays in the kernel
+until the transport is replaced, and is read as part of the handshake.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
 __all__ = ["READ_AHEAD", "EngineProtocol"]
 
-#: Octets of pipelined input that are kept while nothing can be executed, before reading stops.
+#: Octets of pipelined input to keep while nothing can be executed; then reading is paused.
 READ_AHEAD = 64 * 1024
 
-#: Batches of replies (of 64 commands, about 100 µs) that one connection may write before others
-#: get their turn.
+#: How many batches of replies (64 commands, about 100 µs each) a connection may write before it is
+#: the turn of others.
 SHARE = 8
 
 
 class EngineProtocol(asyncio.Protocol):
-    """One connection, without what its events mean.
+    """One connection; subclasses give the events their meaning.
 
     Attributes:
-        engine: its session.
+        engine: the SMTP session.
     """
 
     __slots__ = (
@@ -75,22 +75,22 @@ class EngineProtocol(asyncio.Protocol):
         self._began = time.monotonic()
         self._received = self._sent = 0  # octets
         self._tls_version = ""
-        self._end = ""  # why the session ends, once that is known
+        self._end = ""  # why the session ended, once known
 
-    # --- what a subclass says -----------------------------------------------------------------
+    # --- what subclasses implement ------------------------------------------------------------
 
     @property
     def working(self) -> bool:
-        """The server is at work for the client: its silence is not the client's fault."""
+        """Whether the client waits for the server, so that timeout.idle must not run out."""
         raise NotImplementedError
 
     @property
     def _tls(self) -> TlsSettings | None:
-        """How TLS begins, None where it cannot."""
+        """How to start TLS, None where that is not possible."""
         raise NotImplementedError
 
     def _whence(self) -> tuple[str, str, int]:
-        """Return the listener, the client's address and its port, for a log."""
+        """Return the listener's id, the client's address and its port, for the log."""
         raise NotImplementedError
 
     @property
@@ -100,23 +100,23 @@ class EngineProtocol(asyncio.Protocol):
 
     @property
     def _user_name(self) -> str:
-        """Who has logged in, empty if nobody has."""
+        """The name of the user that has logged in, empty if none has."""
         raise NotImplementedError
 
     def _held_up(self) -> bool:
-        """Whether nothing can be executed now for a reason of the subclass's own."""
+        """Return whether the subclass has a reason to execute nothing for now."""
         raise NotImplementedError
 
     def _handle(self, event: Event) -> None:
-        """Do what an event asks for: any but Flush, Goodbye and StartTls."""
+        """Handle an event other than Flush, Goodbye and StartTls."""
         raise NotImplementedError
 
     def _leave(self) -> None:
-        """Forget what is under way: the session has ended."""
+        """Drop whatever is in progress: the session has ended."""
         raise NotImplementedError
 
     def _forget_session(self) -> None:
-        """Forget all that the client has said: TLS begins."""
+        """Forget all that the client has said (RFC 3207 4.2): TLS begins."""
         raise NotImplementedError
 
     def _tls_begun(self) -> None:
@@ -125,25 +125,25 @@ class EngineProtocol(asyncio.Protocol):
     # --- called by the transport --------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
         if self.engine.encrypted:
             self._note_tls()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent."""
+        """Execute what the client sent."""
         self._received += len(data)
         self.engine.receive(data)
         self._run()
 
     def eof_received(self) -> bool:
-        """Keep the connection for what the client still waits for, where its half can end."""
+        """Keep the connection open for replies that are still due, if it can be half closed."""
         self._eof = True
         transport = self._transport
         return self._at_work() and transport is not None and transport.can_write_eof()
 
     def pause_writing(self) -> None:
-        """Execute nothing more: the client does not read its replies."""
+        """Stop executing commands: the client does not read its replies."""
         self._write_paused = True
 
     def resume_writing(self) -> None:
@@ -154,7 +154,7 @@ class EngineProtocol(asyncio.Protocol):
     # --- the engine ---------------------------------------------------------------------------
 
     def _run(self) -> None:
-        """Execute what can be executed now, and write the replies at once."""
+        """Execute what can be executed now, and write the replies."""
         transport, engine = self._transport, self.engine
         if transport is None or transport.is_closing():
             return
@@ -211,13 +211,13 @@ class EngineProtocol(asyncio.Protocol):
         self._run()
 
     def _at_work(self) -> bool:
-        """Whether something will call `_run` again without the client's doing."""
+        """Return whether something other than the client will call `_run` again."""
         return self._write_paused or self.working
 
     # --- the log ------------------------------------------------------------------------------
 
     def _log_context(self) -> LogContext:
-        """Return whom a record is about."""
+        """Return what a log record says of the session."""
         engine = self.engine
         listener, peer, port = self._whence()
         return LogContext(
@@ -232,22 +232,22 @@ class EngineProtocol(asyncio.Protocol):
         )
 
     def _note_tls(self) -> None:
-        """Keep the version of TLS: at the end of the session nobody knows it any more."""
+        """Note the TLS version for the log: when the session has ended it cannot be asked for."""
         assert self._transport is not None
         tls = self._transport.get_extra_info("ssl_object")
         self._tls_version = sys.intern((tls is not None and tls.version()) or "TLS")
 
     def _log_refusals(self) -> None:
-        """Log the negative replies that have been given."""
+        """Log the negative replies that have been sent."""
         refusals, session_log = self.engine.take_refusals(), self._session_log
-        who = None
+        context = None
         for refusal in refusals:
             if session_log.wants(refusal.reason):
-                who = who or self._log_context()
-                session_log.refused(who, refusal)
+                context = context or self._log_context()
+                session_log.refused(context, refusal)
 
     def _log_end(self, exc: Exception | None) -> None:
-        """Log the end of the session; called by `connection_lost` before anything is forgotten."""
+        """Log the end of the session; `connection_lost` calls it before it forgets anything."""
         engine, session_log = self.engine, self._session_log
         if engine.refusals is not None:
             self._log_refusals()
@@ -264,7 +264,7 @@ class EngineProtocol(asyncio.Protocol):
             )
 
     def _reason(self, exc: Exception | None) -> str:
-        """Return why a session has ended that did not end in its protocol."""
+        """Return why a session ended that ended neither by QUIT nor by the engine."""
         transport = self._transport
         ended_by = None if transport is None else transport.get_extra_info("ended_by")
         if ended_by is not None:
@@ -278,7 +278,7 @@ class EngineProtocol(asyncio.Protocol):
     # --- TLS ----------------------------------------------------------------------------------
 
     def _start_tls(self, transport: asyncio.Transport) -> bool:
-        """Give the go-ahead and begin the handshake; whether that was possible."""
+        """Send the go-ahead and start the handshake; return whether that was possible."""
         settings = self._tls
         begin = getattr(transport, "start_tls", None)
         if settings is None or begin is None or self._eof:
@@ -290,13 +290,13 @@ class EngineProtocol(asyncio.Protocol):
         replies = self.engine.replies()
         self._sent += len(replies)
         transport.write(replies)
-        self._reading = True  # as it will be afterwards, whatever it was before
-        if not transport.is_closing():  # it is, if the client has gone already
+        self._reading = True  # the new transport reads, whatever the old one did
+        if not transport.is_closing():  # it is if the client has already gone
             begin(settings).add_done_callback(self._secured)
         return True
 
     def _secured(self, done: asyncio.Future[asyncio.Transport]) -> None:
-        """Go on over the new transport; a handshake that failed ends in connection_lost."""
+        """Go on over the new transport; if the handshake failed, connection_lost follows."""
         if done.cancelled() or done.exception() is not None:
             why = "cancelled" if done.cancelled() else str(done.exception())
             self._session_log.tls_failed(

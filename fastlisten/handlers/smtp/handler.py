@@ -1,7 +1,7 @@
-"""The smtp and lmtp handlers: what is the same for all connections of a listener.
+"""The smtp and lmtp handlers: what all connections of a listener share.
 
-Rules of this file: bytes that the native core sends (greeting, refusals, farewells), the limits,
-the post office, the relay. What happens on a connection is in smtp_connection.py.
+Rules of this file: the bytes that the native core sends (greeting, refusals, farewells), the
+engine's limits, the post office, the relay. What happens on a connection is in smtp_connection.py.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
 
 __all__ = ["LmtpHandler", "SmtpHandler"]
 
-#: Seconds between two looks at an accounts file that is being written at start.
-_INTERVAL = 0.1
+#: Seconds between two reads of an accounts file that is being written when the server starts.
+_REREAD_INTERVAL = 0.1
 
 
 class SmtpHandler(Handler):
     """SMTP for one listener (RFC 5321).
 
     Attributes:
-        per_recipient: the reply to a message is one for each recipient.
+        per_recipient: each recipient of a message gets a reply of its own.
         logs_dialogue: commands and replies are logged.
-        role: `mx` or `submission`; the latter takes mail from authenticated clients only.
-        sender_must_match: who has logged in sends as himself.
-        max_received: Received fields that a message may have.
-        relay: where mail for others goes, None if nowhere.
+        role: `mx`, or `submission`, which takes mail from authenticated clients only.
+        sender_must_match: authenticated users may send only from addresses of their own.
+        max_received: how many Received fields a message may have.
+        relay: where mail for other domains goes, None if nowhere.
         dsn_sender: sends the DSNs that senders have asked for.
-        counts: what the listener's sessions count.
-        session_log: its log.
+        counts: the counters of the listener's sessions.
+        session_log: their log.
 
     Raises:
-        SettingError: a package is missing, or a file of the relay's.
+        SettingError: a package is missing, or a file that the relay's settings name.
     """
 
     # For subclasses, which may be registered under a name of their own.
@@ -68,13 +68,14 @@ class SmtpHandler(Handler):
 
     def __init__(self, settings: HandlerSettings) -> None:
         super().__init__(settings)
-        words = f"220 {settings.hostname} {self._kind} {settings.greeting}"
+        greeting = f"220 {settings.hostname} {self._kind} {settings.greeting}"
         self._values = {row.key: row.default for row in self.options} | dict(settings.options)
-        self.greeting = words.rstrip().encode() + b"\r\n"
+        self.greeting = greeting.rstrip().encode() + b"\r\n"
         self._delay: float | None = self._values.get("greeting-delay")
         self._late_greeting = self.greeting
         if self._delay is not None:
-            # The native core greets at once; so the connection is made at once, and greets.
+            # The native core would greet at once. PregreetDelay does it instead, and for that the
+            # connection is made at accept.
             self.greeting = b""
             self.lazy = False  # type: ignore[misc]  # read from the instance
         self.counts: Counts = Counts()
@@ -99,7 +100,7 @@ class SmtpHandler(Handler):
             )
         elif self.role == "submission" and not passwords.available():
             message = (
-                "nobody can log in here without the package argon2-cffi: "
+                "users cannot log in without the package argon2-cffi: "
                 'pip install "fastlisten[auth]"'
             )
             raise SettingError("smtp.role", message)
@@ -118,13 +119,13 @@ class SmtpHandler(Handler):
 
     def _find_relay(self) -> Relay | None:
         if self.protocol == "lmtp":
-            return None  # whoever speaks it has decided already that the mail belongs here
+            return None  # an LMTP client has already decided that the mail is delivered here
         settings = relay_of(self._values, self.settings.hostname)
         return None if settings is None else Relay(settings)
 
     @functools.cached_property
     def limits(self) -> Limits:
-        """What holds for every connection of the listener; made for the first one."""
+        """What the engine of every connection is told; made for the first one."""
         settings = self.settings
         return Limits(
             hostname=settings.hostname,
@@ -143,7 +144,7 @@ class SmtpHandler(Handler):
         return self.protocol == "smtp" and passwords.available()
 
     def refusal(self, reason: Reason) -> bytes:
-        """Return what a client hears that is not served (RFC 5321 3.1, RFC 3463)."""
+        """Return the reply to a client that is not served (RFC 5321 3.1, RFC 3463)."""
         code, status, text = {
             Reason.LIMIT: (421, "4.3.2", "Too many connections; try again later"),
             Reason.OVERLOAD: (421, "4.3.2", "Server busy; try again later"),
@@ -154,7 +155,7 @@ class SmtpHandler(Handler):
         return reply(code, status, f"{self.settings.hostname} {text}")
 
     def farewell(self, reason: Reason) -> bytes:
-        """Return what a served client hears before the server closes."""
+        """Return the reply with which the server ends a session."""
         status, text = {
             Reason.IDLE: ("4.4.2", "Timeout; closing connection"),
             Reason.FIRST_BYTE: ("4.4.2", "Timeout; closing connection"),
@@ -162,14 +163,14 @@ class SmtpHandler(Handler):
         return reply(421, status, f"{self.settings.hostname} {text}")
 
     def notes(self) -> tuple[str, ...]:
-        """Return why no mail can be delivered yet, if so."""
+        """Return why no mail can be delivered yet, if that is so."""
         if self._configured is not None:
             return self._configured.notes()
         accounts = self.office.accounts
         if accounts.roster is None:
             if not os.path.exists(accounts.path):
                 command = "`fastlisten account add NAME --config FILE`"
-                why = f"no mail is accepted until {command} has made an account"
+                why = f"no mail is accepted until {command} has created an account"
                 return (f"{accounts.path} does not exist: {why}",)
             return (f"{accounts.path} cannot be read: all mail must wait",)
         if not accounts.roster.accounts:
@@ -196,7 +197,7 @@ class SmtpHandler(Handler):
         )
 
     def _protocol(self, info: ConnectionInfo) -> asyncio.Protocol:
-        """Return the protocol object of a client that has been greeted."""
+        """Return the protocol object for a client that has been greeted."""
         if self._configured is not None:
             return self._configured.connection(info)
         return SmtpConnection(self, info)
@@ -234,15 +235,15 @@ class SmtpHandler(Handler):
         accounts.appoint(postmaster, self.settings.hostname)
         roster = await asyncio.to_thread(accounts.reload)
         while not (roster is None or roster.appointed or roster.certain):
-            # The file may be half written, and the account still to come.
-            await asyncio.sleep(_INTERVAL)
+            # The file may be half written, and the account yet to come.
+            await asyncio.sleep(_REREAD_INTERVAL)
             roster = await asyncio.to_thread(accounts.reload)
         if roster is not None and not roster.appointed:
             message = f"server.postmaster: {accounts.path} has no account {postmaster}"
             raise SettingError("server.postmaster", message)
 
     async def stop(self) -> None:
-        """Leave the post office; what is being delivered is waited for."""
+        """Leave the post office when what is being delivered has been."""
         self.session_log.close()
         await self.dsn_sender.close()
         if self.relay is not None:
@@ -255,7 +256,7 @@ class SmtpHandler(Handler):
 
     @property
     def office(self) -> PostOffice:
-        """The post office.
+        """Where local mail is delivered.
 
         Raises:
             RuntimeError: the handler has not been started.
@@ -272,7 +273,7 @@ class SmtpHandler(Handler):
 
 
 class LmtpHandler(SmtpHandler):
-    """LMTP for one listener (RFC 2033): each recipient gets a reply of its own; no relay."""
+    """LMTP for one listener (RFC 2033): one reply for each recipient of a message; no relay."""
 
     name: ClassVar[str] = LMTP.name
     default_port: ClassVar[int] = LMTP.port

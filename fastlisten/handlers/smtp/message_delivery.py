@@ -1,15 +1,15 @@
-"""What becomes of the message of a transaction: the delivery, the relay, the replies about it.
+"""The message of a transaction: to mailboxes, to the relay, and the reply to it.
 
-Rules of this file: messages; whose mail is taken is decided in envelope_checks.py, what comes
-over the wire in smtp_connection.py. A message with recipients both here and elsewhere:
+Rules of this file: messages; envelope_checks.py decides which senders and recipients are accepted,
+smtp_connection.py handles what comes before the message. One with local and other recipients:
 
-    CONTENT --end--> prepare --> relay gets DATA --250--> publish --> our 250
-                        |             | 4xx, 5xx, lost       | an error: 4xx, although the relay
-                        v             v                      v has it: better twice than never
-                       4xx     nothing published,
-                               the relay's reply
+    last octet --> written, synced --> relay gets it --250--> moved into mailboxes --> our 250
+                         | error           | 4xx, 5xx, lost          | error
+                         v                 v                         v
+                        4xx         relay's reply; nothing      4xx, although the relay has it:
+                                    is delivered here           better twice than never
 
-Without local recipients the message lies in the spool meanwhile, and is removed afterwards.
+A message without local recipients waits for the relay in the spool.
 """
 
 from __future__ import annotations
@@ -43,34 +43,34 @@ __all__ = ["MessageDelivery"]
 logger = logging.getLogger("fastlisten.smtp")
 
 _NO_SPACE = reply(452, "4.3.1", "Insufficient system storage; try again later")
-_NOT_STORED = reply(451, "4.3.0", "The message could not be stored; try again later")
-_IN_CIRCLES = reply(554, "5.4.6", "Too many hops; the message is looping")
+_NOT_STORED = reply(451, "4.3.0", "Message could not be stored; try again later")
+_MAIL_LOOP = reply(554, "5.4.6", "Too many hops; the message is looping")
 
-#: Those of a session outside of a transaction, shared by all: never changed.
+#: What all sessions share while they have no transaction; never changed.
 _NO_ACCOUNTS: dict[str, Account] = {}
-_NO_HOMES: list[str] = []
+_NO_LMTP_ACCOUNTS: list[str] = []
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class MessageDelivery(BackgroundWork):
-    """The part of a connection that deals with messages."""
+    """A connection that delivers messages."""
 
     __slots__ = (
         "_accounts",
         "_delivery",
         "_handler",
         "_header",
-        "_homes",
-        "_hops",
         "_info",
+        "_lmtp_accounts",
         "_login",
-        "_name",
-        "_outgoing",
-        "_since",
-        "_skip",
+        "_message_id",
+        "_received_at",
+        "_received_count",
+        "_relay_offset",
+        "_relay_reply",
+        "_relay_session",
         "_user",
-        "_words",
     )
 
     def __init__(self, handler: MailServices, info: ConnectionInfo) -> None:
@@ -78,21 +78,21 @@ class MessageDelivery(BackgroundWork):
         super().__init__(kind(handler.limits, info.tls))
         self._handler = handler
         self._info = info
-        self._user = ""  # the name of the account that the client has logged in to
-        self._login: Account | None = None  # as it was then
+        self._user = ""  # the account that the client has logged in to
+        self._login: Account | None = None  # the account as it was at the login
         self._accounts = _NO_ACCOUNTS
-        self._homes = _NO_HOMES  # LMTP: the account of each accepted recipient
-        self._outgoing: RelaySession | None = None
+        self._lmtp_accounts = _NO_LMTP_ACCOUNTS  # LMTP: the account of each accepted recipient
+        self._relay_session: RelaySession | None = None
         self._delivery: Delivery | None = None
-        self._hops: ReceivedCount | None = None
-        self._header: bytearray | None = None  # what a notice will quote, None if none is wanted
-        self._name = ""
-        self._since = 0.0  # when the message was whole
-        self._skip = 0  # octets of the delivery that are not for the relay
-        self._words = ""  # the relay's about the message
+        self._received_count: ReceivedCount | None = None
+        self._header: bytearray | None = None  # what a DSN will quote, None if no DSN is wanted
+        self._message_id = ""
+        self._received_at = 0.0  # when the last octet of the message came
+        self._relay_offset = 0  # octets at the start that are not for the relay
+        self._relay_reply = ""  # the relay's reply to the message
 
     def _cipher(self) -> str:
-        """Return protocol version and cipher as Postfix words them, empty without TLS."""
+        """Return TLS version and cipher in the form that Postfix uses, empty without TLS."""
         transport = self._transport
         tls = None if transport is None else transport.get_extra_info("ssl_object")
         if tls is None or tls.cipher() is None:
@@ -101,53 +101,53 @@ class MessageDelivery(BackgroundWork):
         return f"{tls.version()} with cipher {name} ({bits} bits)"
 
     def _forget(self, gone: bool = False) -> None:
-        """Drop what is kept of a transaction, and what is under way for it.
+        """Drop the transaction, and whatever is in progress for it.
 
         Args:
-            gone: the client is not there any more; nobody takes leave of anybody.
+            gone: the client is gone: abort the session with the relay rather than end it by QUIT.
         """
-        self._accounts, self._homes = _NO_ACCOUNTS, _NO_HOMES
-        self._hops = None
+        self._accounts, self._lmtp_accounts = _NO_ACCOUNTS, _NO_LMTP_ACCOUNTS
+        self._received_count = None
         if self._delivery is not None:
             self._delivery.abandon()
             self._delivery = None
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        if self._outgoing is not None:
+        if self._relay_session is not None:
             if gone:
-                self._outgoing.abort()
+                self._relay_session.abort()
             else:
-                self._outgoing.finish()
-            self._outgoing = None
+                self._relay_session.finish()
+            self._relay_session = None
 
     def _held_up(self) -> bool:
-        """Whether the delivery takes no more for now."""
+        """Return whether the message accepts no more octets for now."""
         return self._delivery is not None and self._delivery.full
 
     # --- the message --------------------------------------------------------------------------
 
     def _content(self, event: Content) -> None:
-        """Add to the delivery, and deliver it when it is whole."""
-        delivery, hops = self._delivery, self._hops
-        if hops is None:
-            delivery, hops = self._begin()
-        if not hops.over:
-            hops.add(event.data)
+        """Add octets to the message; deliver it after the last."""
+        delivery, received = self._delivery, self._received_count
+        if received is None:
+            delivery, received = self._begin()
+        if not received.over:
+            received.add(event.data)
             if self._header is not None and len(self._header) < LARGEST_HEADER:
                 self._header += event.data[:LARGEST_HEADER]
-            if hops.count > self._handler.max_received and delivery is not None:
+            if received.count > self._handler.max_received and delivery is not None:
                 delivery.abandon()
                 delivery = self._delivery = None
-        if delivery is None:  # the rest of a message that goes in circles
+        if delivery is None:  # the rest of a message that is looping
             if event.final:
-                self._refuse_circle(hops)
+                self._refuse_loop(received)
             return
         if event.data:
             delivery.add(event.data)
         if event.final:
-            self._since = time.monotonic()
-            if self._sends_on:
+            self._received_at = time.monotonic()
+            if self._relays:
                 delivery.prepare()
             else:
                 delivery.finish()
@@ -155,41 +155,41 @@ class MessageDelivery(BackgroundWork):
                 self._answer_message(delivery)
 
     @property
-    def _sends_on(self) -> bool:
+    def _relays(self) -> bool:
         """Whether the relay gets the message."""
-        return self._outgoing is not None and bool(self._outgoing.recipients)
+        return self._relay_session is not None and bool(self._relay_session.recipients)
 
     def _begin(self) -> tuple[Delivery, ReceivedCount]:
-        """Begin the delivery of a message."""
+        """Begin a message."""
         engine, handler = self.engine, self._handler
         transaction = engine.transaction
         assert transaction is not None
-        self._name = unique_name()
+        self._message_id = unique_name()
         accounts = list(self._accounts.values())
         delivery = self._delivery = Delivery(
             handler.office,
             accounts,
-            self._name,
+            self._message_id,
             asyncio.get_running_loop(),
             self._progress,
             independent=handler.per_recipient,
             spool=not accounts,
         )
         cipher = self._cipher() if engine.encrypted else ""
-        received = handler.received(self._info, engine, self._name, cipher)
+        field = handler.received(self._info, engine, self._message_id, cipher)
         path = return_path(transaction.sender) if accounts else b""
-        delivery.add(path + received)
-        self._skip = len(path)
-        self._words = ""
+        delivery.add(path + field)
+        self._relay_offset = len(path)
+        self._relay_reply = ""
         if transaction.sender and wanted(transaction.recipients):
             self._header = bytearray()
         else:
             self._header = None
-        hops = self._hops = ReceivedCount()
-        return delivery, hops
+        received = self._received_count = ReceivedCount()
+        return delivery, received
 
     def _progress(self) -> None:
-        """Go on after a job of the delivery has ended."""
+        """Go on after one of the message's jobs has ended."""
         self._resume(self._next_step)
 
     def _next_step(self) -> None:
@@ -201,21 +201,21 @@ class MessageDelivery(BackgroundWork):
                 self._start(self._hand_over, delivery)
 
     async def _hand_over(self, delivery: Delivery) -> None:
-        """Hand the message to the relay, and publish it then."""
-        outgoing = self._outgoing
-        assert outgoing is not None
-        size = delivery.size - self._skip
+        """Hand the message to the relay, then move it into the mailboxes."""
+        relay_session = self._relay_session
+        assert relay_session is not None
+        size = delivery.size - self._relay_offset
         try:
-            source = MessageSource(delivery.path, self._skip, size)
-            self._words = await outgoing.send(source) or "yes"
+            source = MessageSource(delivery.path, self._relay_offset, size)
+            self._relay_reply = await relay_session.send(source) or "Ok"
         except RelayError as error:
             self._log(
                 logging.WARNING,
                 "message-refused-by-relay",
-                "not taken by relay %s: %s",
-                str(outgoing),
+                "not accepted by relay %s: %s",
+                str(relay_session),
                 str(error),
-                relay=str(outgoing),
+                relay=str(relay_session),
                 reply=str(error),
             )
             answer = reply(*error.reply)
@@ -235,20 +235,20 @@ class MessageDelivery(BackgroundWork):
         self._end_message()
 
     def _answer_message(self, delivery: Delivery) -> None:
-        """Say what became of the message."""
+        """Reply to the message, and log what became of it."""
         self._delivery = None
-        outgoing = self._outgoing if self._sends_on else None
+        relay_session = self._relay_session if self._relays else None
         error = delivery.error
         if error is None:
             if self._handler.per_recipient:
-                for name in delivery.errors:  # it is not delivered to these
+                for name in delivery.errors:  # not delivered to these
                     self._accounts.pop(name, None)
             what = "%d octets delivered"
             values: tuple[object, ...] = (delivery.size,)
-            if outgoing is not None:
-                what += "; relay %s has it: %s"
-                values += (str(outgoing), self._words)
-            duration = time.monotonic() - self._since
+            if relay_session is not None:
+                what += "; accepted by relay %s: %s"
+                values += (str(relay_session), self._relay_reply)
+            duration = time.monotonic() - self._received_at
             self._handler.counts.delivery(duration)
             self._log(
                 logging.INFO,
@@ -257,8 +257,8 @@ class MessageDelivery(BackgroundWork):
                 *values,
                 bytes=delivery.size,
                 duration=round(duration, 4),
-                relay=None if outgoing is None else str(outgoing),
-                reply=self._words,
+                relay=None if relay_session is None else str(relay_session),
+                reply=self._relay_reply,
             )
             transaction = self.engine.transaction
             assert transaction is not None
@@ -266,14 +266,14 @@ class MessageDelivery(BackgroundWork):
             if self._header is not None:
                 self._report(delivery, transaction, header_of(bytes(self._header)))
         else:
-            if self._words:
+            if self._relay_reply:
                 self._log(
                     logging.ERROR,
                     "message-not-delivered",
-                    "not delivered although relay %s has it, which will get it twice: %s",
-                    str(outgoing),
+                    "accepted by relay %s but not delivered here; a retry sends it there twice: %s",
+                    str(relay_session),
                     error,
-                    relay=str(outgoing),
+                    relay=str(relay_session),
                     error=str(error),
                 )
             else:
@@ -282,10 +282,10 @@ class MessageDelivery(BackgroundWork):
         self._end_message()
 
     def _accept_message(self, delivery: Delivery) -> None:
-        done = f"250 2.0.0 Ok, id {self._name}"
+        done = f"250 2.0.0 Ok, id {self._message_id}"
         if not self._handler.per_recipient:
-            if self._words:
-                done += f"; the relay says: {self._words}"
+            if self._relay_reply:
+                done += f"; the relay says: {self._relay_reply}"
             self.engine.accept(done.encode() + b"\r\n")
             return
         errors = delivery.errors
@@ -295,37 +295,37 @@ class MessageDelivery(BackgroundWork):
                 self._not_delivered(text, name, error, to=name, error=str(error))
         answer = done.encode() + b"\r\n"
         self.engine.answer(
-            [failure(errors[name]) if name in errors else answer for name in self._homes]
+            [failure(errors[name]) if name in errors else answer for name in self._lmtp_accounts]
         )
 
-    def _refuse_circle(self, hops: ReceivedCount) -> None:
+    def _refuse_loop(self, received: ReceivedCount) -> None:
         self._log(
             logging.WARNING,
             "message-in-circles",
             "mail loop: %d Received fields",
-            hops.count,
-            count=hops.count,
+            received.count,
+            count=received.count,
         )
         self._end_message()
-        self.engine.reject(_IN_CIRCLES)
+        self.engine.reject(_MAIL_LOOP)
 
     def _end_message(self) -> None:
-        """Forget the message; what the relay is in the midst of has ended."""
-        self._accounts, self._homes = _NO_ACCOUNTS, _NO_HOMES
-        self._hops = None
-        if self._outgoing is not None:
-            self._outgoing.finish()
-            self._outgoing = None
+        """Drop the message and end the session with the relay, which is between transactions."""
+        self._accounts, self._lmtp_accounts = _NO_ACCOUNTS, _NO_LMTP_ACCOUNTS
+        self._received_count = None
+        if self._relay_session is not None:
+            self._relay_session.finish()
+            self._relay_session = None
 
     def _report(self, delivery: Delivery, transaction: Transaction, header: bytes) -> None:
-        """Have the sender told of what was delivered, where that was asked for."""
+        """Send the DSNs of success that were asked for."""
         errors = delivery.errors if self._handler.per_recipient else {}
         failed = [
             recipient
-            for recipient, home in zip(transaction.recipients, self._homes, strict=False)
-            if home in errors
+            for recipient, account in zip(transaction.recipients, self._lmtp_accounts, strict=False)
+            if account in errors
         ]
-        for outcome in outcomes(transaction.recipients, failed, self._outgoing):
+        for outcome in outcomes(transaction.recipients, failed, self._relay_session):
             self._handler.dsn_sender.send(
                 self._handler.office, transaction, outcome, header, bool(self._user)
             )
@@ -341,12 +341,12 @@ class MessageDelivery(BackgroundWork):
         *values: object,
         **fields: object,
     ) -> None:
-        """Log what became of the message in progress."""
+        """Log what becomes of the current message."""
         if not logger.isEnabledFor(level):
             return
         transaction = self.engine.transaction
         assert transaction is not None
-        others = [] if self._outgoing is None else self._outgoing.recipients
+        others = [] if self._relay_session is None else self._relay_session.recipients
         to = [*self._accounts, *(str(each.mailbox) for each in others)]
         shown = [*self._accounts, *(f"<{each.mailbox}>" for each in others)]
         info = self._info
@@ -355,7 +355,7 @@ class MessageDelivery(BackgroundWork):
             "peer": info.peer,
             "port": info.port,
             "session": session_name(self._session),
-            "id": self._name,
+            "id": self._message_id,
             "from_": transaction.sender,
             "to": to,
             "user": self._user,
@@ -367,7 +367,7 @@ class MessageDelivery(BackgroundWork):
             event,
             "%s: %s from <%s> at %s%s to %s: " + what,
             info.listener,
-            self._name,
+            self._message_id,
             transaction.sender,
             address_text(info.peer, info.port),
             f" as {self._user}" if self._user else "",

@@ -1,8 +1,8 @@
-"""Early talkers: clients that speak before they are greeted (`smtp.greeting-delay`).
+"""The pregreet delay (`smtp.greeting-delay`): clients that talk before the greeting are refused.
 
-Rules of this file: what happens until the greeting. RFC 5321 3.1 has the client wait for it;
-programs that only push spam out often do not. Who waits gets the protocol object that it would
-have got at once; who speaks hears 554 and is closed.
+Rules of this file: what happens until the greeting. RFC 5321 3.1 requires a client to wait for it;
+programs that only send spam often don't. A client that waits gets the protocol object it would
+otherwise have got at once. One that talks first gets 554, and the connection is closed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["PregreetDelay"]
 
 
 class PregreetDelay(asyncio.Protocol):
-    """A connection until it is greeted.
+    """A connection until the greeting is sent.
 
     Args:
-        info: whose.
+        info: about the connection.
         delay: seconds until the greeting.
-        greeting: to be sent then.
-        refusal: what a client hears that does not wait.
-        then: makes the protocol object for what follows.
+        greeting: to send then.
+        refusal: the reply to a client that does not wait.
+        then: makes the protocol object that takes over.
         session_log: the log of the listener.
     """
 
@@ -45,9 +45,9 @@ class PregreetDelay(asyncio.Protocol):
         "_transport",
     )
 
-    #: A drain need not wait for a client that has not even been greeted.
+    #: A drain need not wait for a client that has not been greeted.
     busy = False
-    #: It is the server that lets the client wait.
+    #: The client waits for the server, so that timeout.idle must not run out.
     working = True
 
     def __init__(
@@ -70,13 +70,13 @@ class PregreetDelay(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait."""
+        """Start the delay."""
         self._transport = cast(asyncio.Transport, transport)
         loop = asyncio.get_running_loop()
         self._timer = Deadline(loop, self._delay, transport, self._greet)
 
     def data_received(self, data: bytes) -> None:
-        """Refuse a client that speaks first."""
+        """Refuse a client that talks first."""
         self._stop()
         transport = self._transport
         if transport is not None and not transport.is_closing():
@@ -90,20 +90,20 @@ class PregreetDelay(asyncio.Protocol):
         self._transport = None
 
     def _log(self, transport: asyncio.Transport, received: int) -> None:
-        """Log the refusal, and the end of a session that begins and ends with it."""
+        """Log the refusal, and the end of the session, which consists of nothing else."""
         info, session_log = self._info, self._session_log
         tls = transport.get_extra_info("ssl_object")
         version = "" if tls is None else tls.version() or "TLS"
-        who = LogContext(
+        context = LogContext(
             info.listener, info.peer, info.port, session_name(new_session()), tls=version
         )
         refusal = Refusal(self._refusal, b"CONNECT", "pregreet", None, ())
         session_log.counts.rejection(refusal.reply, refusal.reason)
         if session_log.wants(refusal.reason):
-            session_log.refused(who, refusal)
+            session_log.refused(context, refusal)
         if session_log.wants_end("rejected"):
             duration = time.monotonic() - self._began
-            session_log.ended(who, "rejected", duration, received, len(self._refusal), 0, 1)
+            session_log.ended(context, "rejected", duration, received, len(self._refusal), 0, 1)
 
     def _greet(self) -> None:
         self._timer = None

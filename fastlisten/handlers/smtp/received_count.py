@@ -1,8 +1,7 @@
-"""Counting the Received fields of a header while the message streams in: loop detection.
+"""Counts the Received fields of a message as it arrives, to detect mail loops (RFC 5321 6.3).
 
-Rules of this file: octets in, a number out; no limit and no reply. A message that comes in pieces
-is counted as if it came in one, and what is kept between pieces is bounded. RFC 5321 6.3: a
-message that has been handed on very often goes in circles.
+Rules of this file: octets in, a number out; the limit and the reply are elsewhere. It does not
+matter into which pieces the message is cut, and what is kept between pieces is bounded.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ import re
 
 __all__ = ["ReceivedCount"]
 
-# The obsolete syntax of RFC 5322 4.5 allows blanks before the colon.
+# The obsolete syntax of RFC 5322 4.5 allows white space before the colon.
 _FIELD = re.compile(rb"(?:\A|\r\n)received[ \t]*:", re.IGNORECASE)
 
-#: Octets of an unfinished line that are kept: enough to know "Received" and some blanks by.
+#: Octets kept of an unfinished line: enough to recognize "Received" and some white space.
 _KEPT = 64
 
 
 class ReceivedCount:
-    """The Received fields of one message so far.
+    """The number of Received fields in one message so far.
 
     Attributes:
-        count: how many.
-        over: the header has ended; what is added changes nothing any more.
+        count: the number.
+        over: the header has ended; whatever is added now is ignored.
     """
 
     __slots__ = ("_rest", "count", "over")
@@ -31,7 +30,7 @@ class ReceivedCount:
     def __init__(self) -> None:
         self.count = 0
         self.over = False
-        self._rest = b""  # the beginning of a line that has not ended yet
+        self._rest = b""  # the beginning of an unfinished line
 
     def add(self, data: bytes) -> None:
         """Take the next octets of the message."""
@@ -39,7 +38,7 @@ class ReceivedCount:
             return
         if self._rest:
             data = self._rest + data
-        # At the beginning of a line here: an empty one ends the header.
+        # The data begins at the start of a line, and an empty line ends the header.
         end = 0 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n")
         if end >= 0:
             self.over = True
@@ -52,6 +51,6 @@ class ReceivedCount:
             last = 0
         rest = data[last:]
         if len(rest) > _KEPT:
-            # Its CR may be the first half of the line's end.
+            # A final CR may be the first half of the line's CRLF.
             rest = rest[:_KEPT] + (b"\r" if rest.endswith(b"\r") else b"")
         self._rest = rest

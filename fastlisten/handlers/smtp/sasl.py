@@ -1,12 +1,11 @@
-"""The SASL mechanisms that need no more than a name and a password: PLAIN and LOGIN.
+"""The SASL mechanisms that need only a user name and a password: PLAIN and LOGIN.
 
-Rules of this file: octets in, challenges and credentials out; no base64, no replies but refusals,
-no accounts. An object serves one dialogue.
+Rules of this file: octets in, challenges and credentials out; no base64, no replies except
+refusals, no accounts. An object serves one AUTH exchange.
 
     PLAIN   RFC 4616: one response, [authzid] NUL name NUL password
-    LOGIN   never standardised (draft-murchison-sasl-login), and what some clients know alone: two
-            responses, the name and the password. The words of the challenges are those that all
-            clients take.
+    LOGIN   never standardised (draft-murchison-sasl-login), but all that some clients know: two
+            responses, the name and the password. The challenges are worded as all clients expect.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ __all__ = ["MECHANISMS", "Credentials", "LoginMechanism", "PlainMechanism", "mec
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who a client says it is, and what it offers as proof.
+    """A user name and a password, not verified.
 
     Attributes:
-        name: the name it authenticates with, never empty.
+        name: never empty.
         password: never empty.
     """
 
@@ -35,34 +34,34 @@ def _text(octets: bytes) -> str:
     """Return a name or a password.
 
     Raises:
-        Refused: it is empty, no UTF-8, or holds a NUL.
+        Refused: it is empty, is not UTF-8, or contains a NUL.
     """
     try:
         text = octets.decode()
     except UnicodeDecodeError as error:
-        raise Refused(501, "5.5.2", "Name or password is not UTF-8") from error
+        raise Refused(501, "5.5.2", "User name or password is not UTF-8") from error
     if not text or "\0" in text:
-        raise Refused(501, "5.5.2", "Name or password is missing or holds a NUL")
+        raise Refused(501, "5.5.2", "User name or password is empty or contains a NUL")
     return text
 
 
 class PlainMechanism:
-    """PLAIN."""
+    """PLAIN (RFC 4616)."""
 
     __slots__ = ()
 
     def step(self, response: bytes | None) -> bytes | Credentials:
-        """Take what the client said.
+        """Process a response of the client.
 
         Args:
-            response: decoded; None if it has said nothing yet.
+            response: decoded; None if there is none yet.
 
         Returns:
-            A challenge to be sent, or what the client said who it is.
+            A challenge to send, or the credentials.
 
         Raises:
-            Refused: 501 for what is not in the form; 535 for a client that wants to act for
-                somebody else (an authorization identity that is not its own name).
+            Refused: 501 for a malformed response; 535 for a client that wants to act for somebody
+                else (an authorization identity that differs from the name).
         """
         if response is None:
             return b""
@@ -72,12 +71,13 @@ class PlainMechanism:
         authzid, name, password = parts
         credentials = Credentials(_text(name), _text(password))
         if authzid not in (b"", name):
-            raise Refused(535, "5.7.8", "Authorization identity must be empty or the user name")
+            text = "Authorization identity must be empty or match the user name"
+            raise Refused(535, "5.7.8", text)
         return credentials
 
 
 class LoginMechanism:
-    """LOGIN. The name may come as the initial response."""
+    """LOGIN; the name may come as the initial response."""
 
     __slots__ = ("_name",)
 
@@ -85,16 +85,16 @@ class LoginMechanism:
         self._name = ""
 
     def step(self, response: bytes | None) -> bytes | Credentials:
-        """Take what the client said.
+        """Process a response of the client.
 
         Args:
-            response: decoded; None if it has said nothing yet.
+            response: decoded; None if there is none yet.
 
         Returns:
-            A challenge to be sent, or what the client said who it is.
+            A challenge to send, or the credentials.
 
         Raises:
-            Refused: 501 for what can be no name or no password.
+            Refused: 501 for what cannot be a name or a password.
         """
         if response is None:
             return b"Username:"
@@ -105,21 +105,21 @@ class LoginMechanism:
         return Credentials(self._name, text)
 
 
-#: What `mechanism` knows, in the order in which it should be announced.
+#: The names that `mechanism` knows, in the order in which to announce them.
 MECHANISMS = ("PLAIN", "LOGIN")
 
 
 def mechanism(name: str) -> PlainMechanism | LoginMechanism:
-    """Return the server's side of a dialogue.
+    """Return the server side of a mechanism.
 
     Args:
         name: one of `MECHANISMS`.
 
     Raises:
-        ValueError: another.
+        ValueError: the name is not one of them.
     """
     if name == "PLAIN":
         return PlainMechanism()
     if name == "LOGIN":
         return LoginMechanism()
-    raise ValueError(f"no mechanism is called {name}")
+    raise ValueError(f"unknown mechanism {name}")

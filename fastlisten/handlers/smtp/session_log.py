@@ -1,8 +1,8 @@
-"""What the log says of a listener's sessions: refusals, ends, logins, and what was left out.
+"""The log of a listener's sessions: rejections, logins, ends of sessions, and what was omitted.
 
-Rules of this file: words, fields and bounds; engine_protocol.py and its subclasses decide when
-something is logged. Whatever a client can cause without end has a bound per listener and kind.
-Messages and logins have none here: they cost the client more than us.
+Rules of this file: texts, fields and bounds; engine_protocol.py and its subclasses decide when
+something is logged. Whatever a client can cause without end is bounded per listener and kind.
+Messages and logins have no bound here: they cost the client more than us.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ __all__ = ["LogContext", "SessionLog"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
-#: Recipients that a line shows; of the others their number.
+#: The number of recipients that a line names; the others are counted.
 _RECIPIENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class LogContext:
-    """Whom a record is about, as far as it is known.
+    """The session that a record is about, as far as it is known.
 
     Attributes:
         listener: id of the listener.
         peer: the client's address, empty on a Unix socket.
         port: its port.
-        session: name of the session, empty before there is one.
-        helo: what the client calls itself.
-        tls: version of TLS, empty without.
+        session: its name, empty before there is one.
+        helo: the name that the client gave in HELO, EHLO or LHLO.
+        tls: version of TLS, empty without TLS.
         protocol: SMTP, ESMTP or LMTP.
-        user: who has logged in.
+        user: the user that has logged in, empty if none has.
     """
 
     listener: str
@@ -49,7 +49,7 @@ class LogContext:
 
     @property
     def fields(self) -> dict[str, object]:
-        """What all records of a session have in common."""
+        """The fields that all records of a session have."""
         return {
             "listener": self.listener,
             "peer": self.peer,
@@ -59,7 +59,7 @@ class LogContext:
 
     @property
     def address(self) -> str:
-        """The client's address and port, for a person."""
+        """The client's address and port, for the text of a record."""
         return address_text(self.peer, self.port)
 
 
@@ -68,7 +68,7 @@ class SessionLog:
 
     Args:
         listener: its id.
-        counts: what its sessions count.
+        counts: the counters of its sessions.
     """
 
     def __init__(self, listener: str, counts: Counts) -> None:
@@ -79,23 +79,23 @@ class SessionLog:
         self._handshakes = Throttle(self._refusals_omitted)
 
     def close(self) -> None:
-        """Tell what was left out."""
+        """Log what was omitted."""
         for one in (self._refusals, self._sessions, self._handshakes):
             one.close()
 
     # --- refusals -----------------------------------------------------------------------------
 
     def wants(self, reason: str) -> bool:
-        """Whether one more refusal is to be logged; it is counted if not."""
+        """Return whether to log one more rejection; if not, it is counted."""
         return logger.isEnabledFor(logging.INFO) and self._refusals.allows(reason)
 
-    def refused(self, who: LogContext, refusal: Refusal) -> None:
-        """Log a refusal that is wanted, in the manner of Postfix."""
+    def refused(self, context: LogContext, refusal: Refusal) -> None:
+        """Log a rejection that `wants` allowed, in the form that Postfix uses."""
         reply = _text_of(refusal.reply)
         sender, to = refusal.sender, [shown(str(each.mailbox)) for each in _some(refusal)]
         more = len(refusal.recipients) - len(to)
         text = "%s: NOQUEUE: reject: %s from %s: %s;"
-        values: list[object] = [who.listener, verb_shown(refusal.verb), who.address, reply]
+        values: list[object] = [context.listener, verb_shown(refusal.verb), context.address, reply]
         if sender is not None:
             text += " from=<%s>"
             values.append(shown(sender))
@@ -106,24 +106,24 @@ class SessionLog:
             text += " (and %d more)"
             values.append(more)
         text += " proto=%s helo=<%s>"
-        values += (who.protocol, who.helo)
-        if who.tls:
+        values += (context.protocol, context.helo)
+        if context.tls:
             text += " tls=%s"
-            values.append(who.tls)
-        if who.user:
+            values.append(context.tls)
+        if context.user:
             text += " user=<%s>"
-            values.append(who.user)
+            values.append(context.user)
         log(
             logger,
             logging.INFO,
             "rejected",
             text,
             *values,
-            **who.fields,
-            helo=who.helo,
-            tls=who.tls,
-            protocol=who.protocol,
-            user=who.user,
+            **context.fields,
+            helo=context.helo,
+            tls=context.tls,
+            protocol=context.protocol,
+            user=context.user,
             command=verb_shown(refusal.verb),
             from_=None if sender is None else shown(sender),
             to=to,
@@ -136,7 +136,7 @@ class SessionLog:
             logger,
             logging.INFO,
             "rejections-omitted",
-            "%s: %d more rejected that are not shown: %s",
+            "%s: %d more rejections are not shown: %s",
             self.listener,
             count,
             reason,
@@ -145,36 +145,44 @@ class SessionLog:
             count=count,
         )
 
-    def tls_failed(self, who: LogContext, why: str) -> None:
+    def tls_failed(self, context: LogContext, why: str) -> None:
         """Log a handshake after STARTTLS that failed."""
         if logger.isEnabledFor(logging.INFO) and self._handshakes.allows("tls-failed"):
             text = "%s: TLS handshake with %s failed: %s"
-            values = (who.listener, who.address, shown(why))
-            log(logger, logging.INFO, "tls-failed", text, *values, **who.fields, error=shown(why))
+            values = (context.listener, context.address, shown(why))
+            log(
+                logger,
+                logging.INFO,
+                "tls-failed",
+                text,
+                *values,
+                **context.fields,
+                error=shown(why),
+            )
 
     # --- logins -------------------------------------------------------------------------------
 
-    def logged_in(self, who: LogContext, user: str) -> None:
+    def logged_in(self, context: LogContext, user: str) -> None:
         """Log a login that succeeded."""
         text = "%s: %s: logged in as %s"
-        values = (who.listener, who.address, user)
-        log(logger, logging.INFO, "login-succeeded", text, *values, **who.fields, user=user)
+        values = (context.listener, context.address, user)
+        log(logger, logging.INFO, "login-succeeded", text, *values, **context.fields, user=user)
 
-    def login_deferred(self, who: LogContext, why: str) -> None:
-        """Log that a password could not be verified; those that are wrong log themselves."""
+    def login_deferred(self, context: LogContext, why: str) -> None:
+        """Log that a password could not be verified; mail/logins logs wrong passwords."""
         text = "%s: %s: login deferred: %s"
-        values = (who.listener, who.address, why)
-        log(logger, logging.WARNING, "login-deferred", text, *values, **who.fields, error=why)
+        values = (context.listener, context.address, why)
+        log(logger, logging.WARNING, "login-deferred", text, *values, **context.fields, error=why)
 
     # --- ends ---------------------------------------------------------------------------------
 
     def wants_end(self, reason: str, useful: bool = False) -> bool:
-        """Count the end of a session; whether it is to be logged.
+        """Count the end of a session; return whether to log it.
 
         Args:
-            reason: why it ended: one of a few words.
-            useful: it has brought a message or a login. Others may be those of scanners, which
-                come without end: they are bounded.
+            reason: why it ended, one of a fixed set of words.
+            useful: it brought a message or a login. The other sessions may be scanners', of
+                which there is no end, so that their number in the log is bounded.
         """
         self.counts.ended(reason)
         if not logger.isEnabledFor(logging.INFO):
@@ -183,7 +191,7 @@ class SessionLog:
 
     def ended(
         self,
-        who: LogContext,
+        context: LogContext,
         reason: str,
         duration: float,
         received: int,
@@ -191,15 +199,15 @@ class SessionLog:
         messages: int,
         rejected: int,
     ) -> None:
-        """Log the end of a session that is wanted.
+        """Log the end of a session that `wants_end` allowed.
 
         Args:
-            who: whose.
+            context: the session.
             reason: why it ended.
             duration: seconds.
-            received: octets of the client, after TLS.
-            sent: octets to the client, before TLS.
-            messages: that were accepted.
+            received: octets from the client, decrypted.
+            sent: octets to the client, before encryption.
+            messages: accepted messages.
             rejected: negative replies.
         """
         log(
@@ -207,19 +215,19 @@ class SessionLog:
             logging.INFO,
             "session-ended",
             "%s: %s ended: %s; %.3f s, %d octets in, %d out, %d messages, %d rejected, helo=<%s>",
-            who.listener,
-            who.address,
+            context.listener,
+            context.address,
             reason,
             duration,
             received,
             sent,
             messages,
             rejected,
-            who.helo,
-            **who.fields,
-            helo=who.helo,
-            tls=who.tls,
-            user=who.user,
+            context.helo,
+            **context.fields,
+            helo=context.helo,
+            tls=context.tls,
+            user=context.user,
             duration=round(duration, 3),
             bytes_received=received,
             bytes_sent=sent,
@@ -233,7 +241,7 @@ class SessionLog:
             logger,
             logging.INFO,
             "sessions-omitted",
-            "%s: %d more sessions ended that are not shown: %s",
+            "%s: %d more ended sessions are not shown: %s",
             self.listener,
             count,
             reason,
@@ -248,7 +256,7 @@ def _some(refusal: Refusal) -> tuple[Recipient, ...]:
 
 
 def _text_of(reply: bytes) -> str:
-    """Return a reply as one line: the first one, where LMTP gives one for each recipient."""
+    """Return a reply as one line; if LMTP gave one for each recipient, the first."""
     words: list[str] = []
     for line in reply.decode("utf-8", "backslashreplace").split("\r\n"):
         words.append(line[4:] if words else line)

@@ -1,12 +1,12 @@
-"""One SMTP or LMTP connection: which event leads to what.
+"""One SMTP or LMTP connection that delivers mail: it handles the engine's events, and AUTH.
 
-Rules of this file: events in their order, and AUTH. envelope_checks.py answers MAIL and RCPT,
-message_delivery.py delivers, engine_protocol.py says when something is executed. The engine waits
-for:
+Rules of this file: the order of events, and AUTH. envelope_checks.py answers MAIL and RCPT,
+message_delivery.py delivers, engine_protocol.py decides when something is executed. The engine may
+wait until
 
-    a delivery is being delivered, or takes no more for now     Delivery -> _progress
-    the accounts file has changed and is read again           PostOffice.refresh -> _looked_up
-    a password is being verified, or the relay is asked       _work
+    a message is delivered, or accepts more octets            Delivery -> _progress
+    the accounts file, which has changed, is read             PostOffice.refresh -> _resume
+    a password is verified, or the relay has replied          background_work.py
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SmtpConnection"]
 
-_WRONG_LOGIN = reply(535, "5.7.8", "Authentication credentials invalid")
+_INVALID_CREDENTIALS = reply(535, "5.7.8", "Authentication credentials invalid")
 _LOGINS_BUSY = reply(454, "4.7.0", "Temporary authentication failure; try again later")
 
 
 class SmtpConnection(EnvelopeChecks):
-    """One connection. The native core (or whoever serves it) has sent the greeting."""
+    """One connection. The greeting has been sent."""
 
     __slots__ = ("_sasl",)
 
@@ -53,7 +53,7 @@ class SmtpConnection(EnvelopeChecks):
         self._sasl: PlainMechanism | LoginMechanism | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Keep the transport, and log the dialogue if that is wanted."""
         super().connection_made(transport)
         if isinstance(self.engine, DialogueEngine):
             info = self._info
@@ -62,20 +62,20 @@ class SmtpConnection(EnvelopeChecks):
 
     @property
     def busy(self) -> bool:
-        """A transaction is in progress: from MAIL accepted until the reply to its end is given.
+        """Whether a transaction is in progress: from an accepted MAIL until its last reply.
 
-        Or TLS is beginning: a farewell would be taken for a part of it.
+        Or TLS is starting: a farewell would be taken for part of the handshake.
         """
         return self.engine.transaction is not None or self.engine.securing
 
     @property
     def working(self) -> bool:
-        """The server is at work for the client: its silence is not the client's fault."""
+        """Whether the client waits for the server, so that timeout.idle must not run out."""
         engine = self.engine
         return engine.waiting or engine.securing or self._scheduled or self._held_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget everything; a message that is not whole, or not yet published, is dropped."""
+        """Drop everything; a message that is incomplete or not yet published is not delivered."""
         self._log_end(exc)
         self._transport = None
         self._forget(gone=True)
@@ -83,62 +83,62 @@ class SmtpConnection(EnvelopeChecks):
     # --- events -------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
-        """Do what an event asks for."""
+        """Handle an event."""
         if isinstance(event, Content):
             self._content(event)
         elif isinstance(event, Recipient):
             self._look_up(event)
         elif isinstance(event, Mail):
-            self._accounts, self._homes = {}, []
+            self._accounts, self._lmtp_accounts = {}, []
             self._check_sender(event.transaction)
         elif isinstance(event, Reset):
             self._forget()
         elif isinstance(event, Auth):
             self._sasl = mechanism(event.mechanism)
-            self._step(event.response)
+            self._next_auth_step(event.response)
         elif isinstance(event, Response):
             if event.data is None:
                 self._sasl = None
             else:
-                self._step(event.data)
+                self._next_auth_step(event.data)
         else:
-            raise AssertionError(f"nobody asked for {event}")
+            raise AssertionError(f"unexpected {event}")
 
     def _leave(self) -> None:
-        """Forget what is under way."""
+        """Drop whatever is in progress."""
         self._forget()
 
     # --- TLS ----------------------------------------------------------------------------------
 
     @property
     def _tls(self) -> TlsSettings | None:
-        """How TLS begins."""
+        """How to start TLS."""
         return self._handler.settings.tls
 
     def _forget_session(self) -> None:
-        """Forget the transaction, and who has logged in."""
+        """Drop the transaction and the login."""
         self._forget()
         self._user, self._login = "", None
 
     def _whence(self) -> tuple[str, str, int]:
-        """Return the listener, the client's address and its port."""
+        """Return the listener's id, the client's address and its port."""
         info = self._info
         return info.listener, info.peer, info.port
 
     @property
     def _session_log(self) -> SessionLog:
-        """The log of the listener."""
+        """The listener's log."""
         return self._handler.session_log
 
     @property
     def _user_name(self) -> str:
-        """Who has logged in, empty if nobody has."""
+        """The name of the user that has logged in, empty if none has."""
         return self._user
 
     # --- AUTH ---------------------------------------------------------------------------------
 
-    def _step(self, response: bytes | None) -> None:
-        """Go on with the dialogue of AUTH."""
+    def _next_auth_step(self, response: bytes | None) -> None:
+        """Take the next step of the AUTH exchange."""
         assert self._sasl is not None
         try:
             result = self._sasl.step(response)
@@ -148,12 +148,12 @@ class SmtpConnection(EnvelopeChecks):
             return
         if isinstance(result, Credentials):
             self._sasl = None
-            self._start(self._check, result)
+            self._start(self._log_in, result)
         else:
             self.engine.challenge(result)
 
-    async def _check(self, credentials: Credentials) -> None:
-        """Answer AUTH by whether the password is right."""
+    async def _log_in(self, credentials: Credentials) -> None:
+        """Verify the password, and answer AUTH."""
         logins = self._handler.office.logins
         try:
             account = await logins.check(
@@ -169,7 +169,7 @@ class SmtpConnection(EnvelopeChecks):
             self.engine.reject(_LOGINS_BUSY)
             return
         if account is None:
-            self.engine.reject(_WRONG_LOGIN)
+            self.engine.reject(_INVALID_CREDENTIALS)
             return
         self._user, self._login = account.name, account
         self._session_log.logged_in(self._log_context(), account.name)

@@ -1,8 +1,7 @@
-"""The header fields that a message gets on top of it: Return-Path and Received (RFC 5321 4.4).
+"""The header fields that are prepended to a message: Return-Path and Received (RFC 5321 4.4).
 
-Rules of this file: texts of what the session knows; no I/O, and no look into the message.
-Return-Path is for mailboxes only: what is handed to a relay goes without it, so that it is a
-field of its own here.
+Rules of this file: text made of what the session knows; no I/O, and the message is not looked at.
+Return-Path is for mailboxes only and a relay does not get it, so the two are made separately.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ __all__ = ["TraceFields", "return_path"]
 
 
 def return_path(sender: str) -> bytes:
-    """Return the field that tells a mailbox's reader where notices go.
+    """Return the Return-Path field, which tells where bounces of the message would go.
 
     Args:
-        sender: the reverse path, empty for none.
+        sender: the reverse path, empty for the null sender.
     """
     return f"Return-Path: <{sender}>\r\n".encode()
 
@@ -47,10 +46,10 @@ class TraceFields:
         """Return the Received field of the transaction in progress.
 
         Args:
-            info: where it comes from.
+            info: about the client.
             engine: the session, with its transaction.
             name: the identifier of the message.
-            cipher: TLS version and cipher in words, empty where there is none or it is not known.
+            cipher: TLS version and cipher as text; empty without TLS, or if unknown.
         """
         transaction = engine.transaction
         assert transaction is not None
@@ -58,7 +57,7 @@ class TraceFields:
         if info.peer:
             peer = info.peer.partition("%")[0]
             client += f" ([IPv6:{peer}])" if ":" in peer else f" ([{peer}])"
-        # RFC 3848 and RFC 6531 4.3 name the kinds; there is none for TLS without EHLO.
+        # RFC 3848 and RFC 6531 4.3 name the protocols; there is no name for TLS without EHLO.
         if transaction.smtputf8:
             kind = "UTF8" + (self._kind or "SMTP")
         else:
@@ -70,7 +69,7 @@ class TraceFields:
         if cipher:
             client += f"\r\n\t(using {cipher})"
         recipients = transaction.recipients
-        # Several would show each of them who the others are (RFC 5321 7.6).
+        # Naming several would reveal to each who the others are (RFC 5321 7.6).
         receiver = f"\r\n\tfor <{recipients[0].mailbox}>" if len(recipients) == 1 else ""
         return (
             f"Received: from {client}\r\n\tby {self._hostname} with {kind} id {name}"
@@ -78,7 +77,7 @@ class TraceFields:
         ).encode()
 
     def _now(self) -> str:
-        """Return the date for a header; made once a second."""
+        """Return the date for a header field; formatted once a second."""
         now = int(time.time())
         if self._date[0] != now:
             moment = datetime.datetime.fromtimestamp(now, datetime.UTC)

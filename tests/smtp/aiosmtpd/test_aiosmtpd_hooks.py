@@ -100,7 +100,7 @@ def test_exceptions_are_logged_and_the_session_goes_on(caplog: pytest.LogCapture
     ("said", "expected"),
     [
         ("451 4.3.0 come again", (451, ["4.3.0 come again"])),
-        (None, (500, ["Error: (TypeError) a hook must return a reply, a string, not None"])),
+        (None, (500, ["Error: (TypeError) a hook must return its reply as a string, not None"])),
         (OSError("even that"), (500, ["Error: (OSError) even that"])),
     ],
 )

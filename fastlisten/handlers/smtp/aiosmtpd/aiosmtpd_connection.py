@@ -1,11 +1,10 @@
 """One SMTP connection whose events go to the hooks of an aiosmtpd handler.
 
-Rules of this file: events in their order, and hooks that suspend; hook_dispatch.py says which hook
-is asked and what its answer means, smtp/engine_protocol.py when something is executed. The engine
-waits for:
+Rules of this file: events in their order, and hooks that suspend. hook_dispatch.py decides which
+hook is asked, smtp/engine_protocol.py when something is executed. What the engine waits for:
 
-    a hook has suspended                    its task's end -> _hook_ended
-    a hook waits for a response to AUTH     nothing: `_run` goes on, and gives it the response
+    a hook has suspended                    the end of its task -> _hook_ended
+    a hook waits for a response to AUTH     nothing: `_run` goes on and gives it the response
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = ["AiosmtpdConnection"]
 
-_GIVEN_UP = reply(421, "4.3.0", "The server gave up; try again later")
+_GIVEN_UP = reply(421, "4.3.0", "Internal error; try again later")
 
-#: The events that hooks answer as they come.
+#: The events that hooks answer as they come; Content is collected first.
 _ASKED = (Command, Mail, Recipient, Auth)
 
-#: What `Session.ssl` tells, by the names of `asyncio.BaseTransport.get_extra_info`.
-_OF_TLS = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
+#: The keys of `Session.ssl`, which are those of `asyncio.BaseTransport.get_extra_info`.
+_TLS_INFO = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
 
 
 class AiosmtpdConnection(EngineProtocol):
@@ -54,11 +53,11 @@ class AiosmtpdConnection(EngineProtocol):
 
     Args:
         served: its handler.
-        info: where it comes from; None: the transport says.
+        info: about the client; None: ask the transport.
 
     Attributes:
-        server: what hooks get; made with the connection.
-        held: what hooks have pushed during an AUTH dialogue; None outside of one.
+        server: what hooks get as their first argument.
+        held: what hooks have pushed during an AUTH exchange; None outside of one.
     """
 
     __slots__ = (
@@ -82,14 +81,16 @@ class AiosmtpdConnection(EngineProtocol):
         self._task: asyncio.Task[None] | None = None
         self._response: asyncio.Future[bytes | None] | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._pieces = bytearray()  # of the message; a list of small ones would take much more
+        self._pieces = (
+            bytearray()
+        )  # of the message; a list of small pieces would take far more memory
         self.held: bytes | None = None
         self.server = HookServer(served, self, asyncio.get_running_loop())
         self._dispatcher = HookDispatcher(served, self)
 
     @property
     def busy(self) -> bool:
-        """A transaction is in progress, a hook is running, or TLS is beginning.
+        """Whether a transaction is in progress, a hook is running, or TLS is starting.
 
         A hook that waits for the client's response to AUTH does not count.
         """
@@ -98,13 +99,13 @@ class AiosmtpdConnection(EngineProtocol):
 
     @property
     def working(self) -> bool:
-        """The server is at work for the client: its silence is not the client's fault."""
+        """Whether the client waits for the server, so that timeout.idle must not run out."""
         return self._held_up() or self.engine.securing or self._scheduled
 
     # --- called by the transport --------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Begin the session."""
         self._transport = self.server.transport = cast(asyncio.Transport, transport)
         if transport.get_extra_info("sslcontext") is not None:
             self.engine.encrypted = True
@@ -114,13 +115,13 @@ class AiosmtpdConnection(EngineProtocol):
             self.engine.tell = self._served.transcript(self.server.session.peer, self.session_name)
 
     def resume_writing(self) -> None:
-        """Go on, and let a hook go on that waits for it."""
+        """Go on, also with a hook that waits for this."""
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget everything; a hook that is running is cancelled, as in aiosmtpd."""
+        """Drop everything; a running hook is cancelled, as in aiosmtpd."""
         self._log_end(exc)
         self._transport = self.server.transport = None
         self._pieces.clear()
@@ -130,14 +131,14 @@ class AiosmtpdConnection(EngineProtocol):
             self._unlink()
 
     def _unlink(self) -> None:
-        """Let go of what holds this object, so that no cycle waits for the collector."""
+        """Break the reference cycles, so that the garbage collector is not needed."""
         self.server.detach()
         del self._dispatcher
 
     # --- events -------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
-        """Do what an event asks for."""
+        """Handle an event."""
         if isinstance(event, _ASKED):
             self._ask(event)
         elif isinstance(event, Content):
@@ -149,22 +150,22 @@ class AiosmtpdConnection(EngineProtocol):
         elif isinstance(event, Reset):
             self.forget()
         else:
-            raise AssertionError(f"nobody asked for {event}")
+            raise AssertionError(f"unexpected {event}")
 
     def _leave(self) -> None:
-        """Keep all: the session's end is known when the connection's is."""
+        """Keep everything: hooks learn of the session's end when the connection is lost."""
 
     def _held_up(self) -> bool:
-        """Whether a hook is running that is not waiting for the client's response."""
+        """Return whether a hook is running, unless it waits for the client's response."""
         return self._task is not None and self._response is None
 
     def forget(self) -> None:
-        """Drop what is kept of a transaction."""
+        """Drop the transaction."""
         self._pieces.clear()
         self.server.envelope = Envelope()
 
     def content(self) -> bytes:
-        """Return the message, and forget it."""
+        """Return the message, and drop it."""
         content = bytes(self._pieces)
         self._pieces.clear()
         return content
@@ -172,7 +173,7 @@ class AiosmtpdConnection(EngineProtocol):
     # --- hooks --------------------------------------------------------------------------------
 
     def _ask(self, event: Event) -> None:
-        """Have an event answered, by hooks where there are any for it."""
+        """Have an event answered, by its hook if there is one."""
         if not self._dispatcher.answer_unasked(event):
             self._run_hook(self._dispatcher.answer(event))
 
@@ -184,84 +185,84 @@ class AiosmtpdConnection(EngineProtocol):
             self.give_up()
 
     def _hook_ended(self, task: asyncio.Task[None]) -> None:
-        """Go on after a hook that suspended."""
+        """Go on after a hook that had suspended."""
         self._task = self._response = None
         transport = self._transport
         if transport is None:
             self._unlink()
         elif not task.cancelled():
-            task.result()  # raises what no hook may raise: SystemExit and the like
+            task.result()  # raises what ends the loop: SystemExit and KeyboardInterrupt
             self._run()
         elif not transport.is_closing():
             self.give_up()
 
     def give_up(self) -> None:
-        """End a connection that an answer cannot be given on."""
+        """End the connection, because no answer can be given."""
         transport = self._transport
         if transport is not None:
             self.engine.note(_GIVEN_UP)
             self._end = "error"
-            self._say(transport, _GIVEN_UP)
+            self._write(transport, _GIVEN_UP)
             transport.close()
 
-    def _say(self, transport: asyncio.Transport, words: bytes = b"") -> None:
-        """Write the engine's replies, and more."""
-        said = self.engine.replies() + words
-        self.engine.show(words)
-        self._sent += len(said)
-        transport.write(said)
+    def _write(self, transport: asyncio.Transport, more: bytes = b"") -> None:
+        """Write the engine's replies, and then what is given."""
+        data = self.engine.replies() + more
+        self.engine.show(more)
+        self._sent += len(data)
+        transport.write(data)
 
     def push(self, data: bytes) -> None:
-        """Send what a hook says before its answer; nothing behind a farewell."""
+        """Send what a hook says before its answer; nothing after a farewell."""
         if self.held is not None:
             self.held += data
         elif self._transport is not None and not self._transport.is_closing():
-            self._say(self._transport, data)
+            self._write(self._transport, data)
 
     async def drained(self) -> None:
-        """Wait until the client reads."""
+        """Wait until the transport's buffer has drained."""
         while self._write_paused and self._transport is not None:
             if self._drained is None or self._drained.done():
                 self._drained = self.server.loop.create_future()
             await self._drained
 
     async def challenge(self, challenge: bytes) -> bytes | None:
-        """Send a challenge of AUTH and wait for the response; None: the dialogue is over.
+        """Send a challenge of AUTH and return the response, None if the exchange is over.
 
         Raises:
             RuntimeError: no AUTH command is being executed.
         """
         if self.held is None:
-            raise RuntimeError("a challenge belongs to AUTH, and no AUTH is being executed")
-        said = self.engine.replies() + self.held
+            raise RuntimeError("a challenge can be sent only while an AUTH command is executed")
+        data = self.engine.replies() + self.held
         self.engine.show(self.held)
         self.held = b""
         self.engine.challenge(challenge)
         self._response = self.server.loop.create_future()
         if self._transport is not None:
-            self._sent += len(said)
-            self._transport.write(said)
-            self._say(self._transport)
+            self._sent += len(data)
+            self._transport.write(data)
+            self._write(self._transport)
         try:
             return await self._response
         finally:
             self._response = None
 
     def _respond(self, data: bytes | None) -> None:
-        """Give a hook the client's response."""
+        """Give the client's response to the hook that waits for it."""
         if data is None:
             self._dispatcher.over = True
         response, self._response = self._response, None
         if response is not None and not response.done():
             response.set_result(data)
         elif data is not None:
-            # The hook did not wait for it.
+            # The hook did not wait for the response.
             self.give_up()
 
     # --- TLS ----------------------------------------------------------------------------------
 
     def _begin_session(self) -> None:
-        """Make session and envelope for a transport."""
+        """Make a new session and envelope: at the start, and after STARTTLS."""
         transport, server = self._transport, self.server
         assert transport is not None
         session = server.session = Session(server.loop)
@@ -270,31 +271,31 @@ class AiosmtpdConnection(EngineProtocol):
         if info is not None and info.peer and (not peer or peer[0] != info.peer):
             session.peer = (info.peer, info.port)
         if self.engine.encrypted:
-            session.ssl = {name: transport.get_extra_info(name) for name in _OF_TLS}
+            session.ssl = {name: transport.get_extra_info(name) for name in _TLS_INFO}
         self.forget()
 
     @property
     def _tls(self) -> TlsSettings | None:
-        """How TLS begins."""
+        """How to start TLS."""
         return self._served.tls
 
     def _start_tls(self, transport: asyncio.Transport) -> bool:
-        """Give the go-ahead, if the handler has nothing against it, and begin the handshake."""
+        """Send the go-ahead and start the handshake, unless the command is refused."""
         return self._dispatcher.start_tls() and super()._start_tls(transport)
 
     def _forget_session(self) -> None:
-        """Forget the transaction; the session is made anew when TLS has begun."""
+        """Drop the transaction; when TLS has begun, a new session is made."""
         self.forget()
 
     def _tls_begun(self) -> None:
-        """Begin anew, and tell the handler."""
+        """Begin a new session, and ask handle_STARTTLS about it."""
         self.server.transport = self._transport
         self._begin_session()
         if self._dispatcher.asks_after_tls:
             self._run_hook(self._dispatcher.tls_started())
 
     def _whence(self) -> tuple[str, str, int]:
-        """Return the listener, the client's address and its port."""
+        """Return the listener's id, the client's address and its port."""
         peer = self.server.session.peer
         listener = self._served.session_log.listener
         if not isinstance(peer, tuple) or len(peer) < 2:
@@ -303,25 +304,25 @@ class AiosmtpdConnection(EngineProtocol):
 
     @property
     def _session_log(self) -> SessionLog:
-        """The log of the listener."""
+        """The listener's log."""
         return self._served.session_log
 
     @property
     def _user_name(self) -> str:
-        """Who has logged in, as far as the authenticator says so."""
+        """The name of the user that has logged in, as far as the authenticator tells."""
         session = self.server.session
         if not session.authenticated:
             return ""
-        # Of what else an authenticator keeps nobody knows whether it is secret.
+        # Whatever else is in auth_data may be secret.
         login = getattr(session.auth_data, "login", "somebody")
         return login.decode(errors="replace") if isinstance(login, bytes) else str(login)
 
     @property
     def session_name(self) -> str:
-        """What the session is called in the log."""
+        """The name of the session in the log."""
         return session_name(self._session)
 
     @property
     def log_context(self) -> LogContext:
-        """Whom a record is about."""
+        """What a log record says of the session."""
         return self._log_context()

@@ -1,14 +1,13 @@
-"""The handlers of aiosmtpd that block, run in threads, so that they do not hold up the loop.
+"""Runs those of aiosmtpd's own handlers that block in threads, so that they don't block the loop.
 
-Rules of this file: exactly the classes that aiosmtpd itself has and that do nothing with the loop.
-A class of one's own, also one derived from these, runs on the loop, where it was written to run:
-what it does there takes the time of all connections, so that a blocking call belongs into
-`asyncio.to_thread`.
+Rules of this file: exactly the classes of aiosmtpd that block and do not use the loop. Other
+classes, and classes derived from these, run on the loop, for which they were written. Whatever they
+do there delays all connections; blocking calls belong in `asyncio.to_thread`.
 
-    Mailbox   writes and syncs a file for each message: one at a time, because the names that
-              Python's mailbox module gives are unique in one thread only
-    Proxy     talks to another server by smtplib; if that is served by the same loop, a handler
-              that blocked it would wait for ever
+    Mailbox   writes and syncs a file for each message: one at a time, because the file names that
+              Python's mailbox module makes are unique within one thread only
+    Proxy     uses smtplib to talk to another server; if that is served by the same loop, blocking
+              the loop would be a deadlock
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ __all__ = ["blocking_hook"]
 
 
 def blocking_hook(handler: Any) -> Callable[..., Awaitable[Any]] | None:
-    """Return the handle_DATA hook of a handler that blocks, made to run in a thread; else None."""
-    # Whoever made an instance has imported the module.
+    """Return a handle_DATA hook that runs a blocking handler in a thread; None for others."""
+    # If there is an instance, the module has been imported.
     module = sys.modules.get("aiosmtpd.handlers")
     if module is None or type(handler) not in (module.Mailbox, module.Proxy):
         return None
@@ -47,9 +46,9 @@ def blocking_hook(handler: Any) -> Callable[..., Awaitable[Any]] | None:
 
 
 def _finish(coroutine: Any) -> Any:
-    """Return the result of a coroutine that does not suspend."""
+    """Return the result of a coroutine that must not suspend."""
     try:
         coroutine.send(None)
     except StopIteration as end:
         return end.value
-    raise RuntimeError(f"{coroutine!r} suspended, in a thread without a loop")
+    raise RuntimeError(f"{coroutine!r} suspended in a thread that has no loop")

@@ -1,7 +1,7 @@
 """The hooks of commands outside of a transaction: EHLO, HELO, RSET, NOOP, VRFY, QUIT; and HELP.
 
-Rules of this file: EHLO and HELO that a hook refuses change nothing (RFC 5321 4.1.4); in aiosmtpd
-the transaction is over.
+Rules of this file: an EHLO or HELO that its hook refuses changes nothing (RFC 5321 4.1.4), where
+aiosmtpd ends the transaction.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class CommandHooks(HookCalls):
     __slots__ = ()
 
     def _take_name(self, event: Command) -> None:
-        """Answer EHLO without asking."""
+        """Answer EHLO without a hook."""
         server = self._connection.server
         server.envelope = Envelope()
         server.session.extended_smtp = True
@@ -52,7 +52,7 @@ class CommandHooks(HookCalls):
         self._greeted(reply)
 
     async def _old_ehlo(self, name: str, lines: list[str]) -> bytes:
-        """Call the form of handle_EHLO that gives the last line, and may have pushed others."""
+        """Call the older handle_EHLO, which returns the last line and may push others before it."""
         connection = self._connection
         connection.held = b""
         try:
@@ -84,7 +84,7 @@ class CommandHooks(HookCalls):
         self._greeted(reply)
 
     def _greeted(self, reply: bytes) -> None:
-        """Answer EHLO or HELO; without a name from the hook the client has not been greeted."""
+        """Answer EHLO or HELO; a hook that sets no host_name has refused the client."""
         engine = self._connection.engine
         if reply.startswith(b"2") and self._connection.server.session.host_name:
             engine.accept(reply)
@@ -109,7 +109,7 @@ class CommandHooks(HookCalls):
         self._plain(MISSING, event)
 
     def _plain(self, status: Any, event: Command) -> None:
-        """Answer a command that changes nothing."""
+        """Answer a command that does not change the state."""
         engine = self._connection.engine
         reply = event.usual if status is MISSING else self._reply(status)
         if reply.startswith(b"2"):

@@ -1,4 +1,4 @@
-"""How a hook of an aiosmtpd handler is called, and how what it returns or raises becomes a reply.
+"""How hooks of an aiosmtpd handler are called, and how what they return or raise becomes a reply.
 
 Rules of this file: what all hooks have in common. command_hooks.py, transaction_hooks.py and
 auth_hooks.py say what each hook is asked and what its answer means.
@@ -23,12 +23,12 @@ OK = b"250 OK\r\n"
 
 
 class HookedConnection(Protocol):
-    """What the dispatcher uses of its connection; an AiosmtpdConnection.
+    """What hooks need of their connection; AiosmtpdConnection implements it.
 
     Attributes:
         engine: decides the state, and gets the answers.
         server: what hooks get as their first argument.
-        held: what hooks have pushed during an AUTH dialogue; None outside of one.
+        held: what hooks have pushed during an AUTH exchange; None outside of one.
     """
 
     engine: SmtpEngine
@@ -36,20 +36,20 @@ class HookedConnection(Protocol):
     held: bytes | None
 
     def content(self) -> bytes:
-        """Return the message, and forget it."""
+        """Return the message, and drop it."""
 
     def forget(self) -> None:
-        """Drop what is kept of a transaction."""
+        """Drop the transaction."""
 
     def give_up(self) -> None:
-        """End a connection on which no answer can be given."""
+        """End the connection, because no answer can be given."""
 
 
 class HookCalls:
-    """The hooks of one connection, as they are called; which one when is up to subclasses.
+    """The hooks of one connection; subclasses decide which of them is called when.
 
     Attributes:
-        over: the engine has ended an AUTH dialogue that a hook is still in.
+        over: the engine has ended an AUTH exchange that a hook still takes part in.
     """
 
     __slots__ = ("_calls", "_connection", "_secure", "_served", "over")
@@ -62,7 +62,7 @@ class HookCalls:
         self.over = False
 
     async def _call(self, name: str, *arguments: Any) -> Any:
-        """Return what a hook says, MISSING if there is none."""
+        """Return what a hook returns, MISSING if there is no such hook."""
         hook = self._served.hooks.get(name)
         if hook is None:
             return MISSING
@@ -73,7 +73,7 @@ class HookCalls:
         return reply_of(status, self._served.parameters.enable_SMTPUTF8)
 
     async def _of_exception(self, error: Exception) -> bytes:
-        """Return what is said of an exception of a hook."""
+        """Return the reply to a command whose hook has raised an exception."""
         utf8 = self._served.parameters.enable_SMTPUTF8
         peer = self._connection.server.session.peer
         hook = self._served.hooks.get("exception")

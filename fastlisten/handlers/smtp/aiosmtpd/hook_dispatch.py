@@ -1,9 +1,9 @@
 """Which hook of an aiosmtpd handler answers an event of the engine.
 
-Rules of this file: no transport. Hooks are called with what aiosmtpd calls them with, and their
-answers mean what they mean there; the exceptions, all on the safe side, are at the head of
-command_hooks.py, transaction_hooks.py and hook_replies.py. Where handle_STARTTLS fails, the
-connection is left without service, as if it had said no.
+Rules of this file: no transport. Hooks are called as aiosmtpd calls them, and their answers mean
+what they mean there. The exceptions, all on the safe side, are stated at the head of
+command_hooks.py, transaction_hooks.py and hook_replies.py. If handle_STARTTLS raises, the client
+gets no service, as if it had returned False.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["HookDispatcher"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
-#: What may be said before STARTTLS where that is required (RFC 3207 4).
+#: Commands that are allowed before STARTTLS where that is required (RFC 3207 4).
 BEFORE_STARTTLS = frozenset({"EHLO", "LHLO", "NOOP", "QUIT"})
 
-#: What needs a successful AUTH where that is required. The other commands of a transaction come
+#: Commands that need a successful AUTH where that is required; the others of a transaction come
 #: after MAIL.
 AFTER_AUTH = frozenset({"MAIL", "VRFY"})
 
@@ -44,9 +44,9 @@ class HookDispatcher(CommandHooks, TransactionHooks, AuthHooks):
     __slots__ = ()
 
     def answer_unasked(self, event: Event) -> bool:
-        """Answer an event that no hook is asked about; whether it was one.
+        """Answer an event that no hook is asked about; return whether it was one.
 
-        Most handlers have hooks for one or two commands. For the others a coroutine each would
+        Most handlers have hooks for one or two commands. A coroutine for each of the others would
         cost as much as the engine's own work.
         """
         served = self._served
@@ -67,7 +67,7 @@ class HookDispatcher(CommandHooks, TransactionHooks, AuthHooks):
         return True
 
     async def answer(self, event: Event) -> None:
-        """Answer an event that is to be answered; never raises an Exception."""
+        """Answer an event; never raises an Exception."""
         engine = self._connection.engine
         verb = event.verb if isinstance(event, Command) else _VERBS[type(event)]
         try:
@@ -91,7 +91,7 @@ class HookDispatcher(CommandHooks, TransactionHooks, AuthHooks):
                 engine.reject(reply)
 
     def _refusal(self, verb: str) -> bytes | None:
-        """Return why a command is not carried out, whatever its hook would say."""
+        """Return the refusal of a command that its hook is not asked about; None if it is."""
         parameters = self._served.parameters
         server, engine = self._connection.server, self._connection.engine
         if not self._secure and verb != "QUIT":
@@ -116,7 +116,7 @@ class HookDispatcher(CommandHooks, TransactionHooks, AuthHooks):
     # --- TLS ----------------------------------------------------------------------------------
 
     def start_tls(self) -> bool:
-        """Whether STARTTLS may go on; if not, it has been answered."""
+        """Return whether STARTTLS may go on; if not, it has been refused."""
         refusal = self._refusal("STARTTLS")
         if refusal is not None:
             self._connection.engine.reject(refusal)
@@ -124,16 +124,16 @@ class HookDispatcher(CommandHooks, TransactionHooks, AuthHooks):
 
     @property
     def asks_after_tls(self) -> bool:
-        """Whether there is a hook to be asked once TLS has begun."""
+        """Whether there is a hook to ask once TLS has begun."""
         return "STARTTLS" in self._served.hooks
 
     async def tls_started(self) -> None:
-        """Ask the hook whether the TLS session is good enough."""
+        """Ask handle_STARTTLS whether the TLS session is good enough."""
         server = self._connection.server
         self._secure = False
         try:
             okay = self._served.hooks["STARTTLS"](server, server.session, server.envelope)
-            # In aiosmtpd this hook is no coroutine function; one that is would always say yes.
+            # In aiosmtpd this hook is a plain function; a coroutine function would always mean yes.
             self._secure = bool(await okay if inspect.isawaitable(okay) else okay)
         except Exception:
             logger.exception("%r: exception in handle_STARTTLS()", server.session.peer)

@@ -1,7 +1,7 @@
-"""From what a hook returns to a reply that is well-formed.
+"""Makes a well-formed reply of what a hook returns.
 
-Rules of this file: texts only. What a hook returns may quote what a client sent, or what another
-server said to it: whatever it holds, it becomes exactly one reply (RFC 5321 4.2), or an error.
+Rules of this file: text only. What a hook returns may quote a client or another server: whatever it
+contains becomes exactly one reply (RFC 5321 4.2), or an error.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ __all__ = ["error_reply", "reply_of"]
 _CODE = re.compile(rb"[245][0-9][0-9](?=[ -]|\Z)")
 _BREAK = re.compile(rb"\r\n|\r|\n")
 
-#: Characters of an exception's text that are told: a reply line has at most 512 octets (RFC 5321
+#: Characters of an exception's text that a reply quotes: its line has at most 512 octets (RFC 5321
 #: 4.5.3.1.5).
-_TOLD = 400
+_QUOTED = 400
 
 
 def reply_of(status: object, utf8: bool = True) -> bytes:
-    """Return the reply that a hook's string means, complete with CRLF.
+    """Return the reply that a hook's string means, with its CRLF.
 
     Args:
         status: three digits and a text, possibly of several lines; every line may begin with the
             code, or only the first.
-        utf8: texts may be other than ASCII.
+        utf8: the text need not be ASCII.
 
     Raises:
-        TypeError: it is no string.
-        ValueError: it does not begin with a code that begins with 2, 4 or 5, or is not ASCII.
+        TypeError: it is not a string.
+        ValueError: it does not begin with a code of 2xx, 4xx or 5xx, or is not ASCII.
     """
     if isinstance(status, str):
         data = status.encode("utf-8" if utf8 else "ascii")
     elif isinstance(status, bytes | bytearray):
         data = bytes(status)
     else:
-        raise TypeError(f"a hook must return a reply, a string, not {status!r}")
+        raise TypeError(f"a hook must return its reply as a string, not {status!r}")
     match = _CODE.match(data)
     if match is None:
-        raise ValueError(f"a reply begins with a code of three digits: {status!r}")
+        raise ValueError(f"a reply must begin with a three-digit code: {status!r}")
     if b"\n" not in data and b"\r" not in data and data[3:4] != b"-":
         return data + b"\r\n"
     code = match.group()
@@ -57,12 +57,12 @@ def _starts(line: bytes, code: bytes) -> bool:
 
 
 def error_reply(error: BaseException, utf8: bool = True) -> bytes:
-    """Return what aiosmtpd says of an exception: ``500 Error: (its type) its text``, in one line.
+    """Return aiosmtpd's reply to an exception: ``500 Error: (its type) its text``, on one line.
 
-    An exception whose text cannot be had is named by its type alone.
+    An exception whose ``__str__`` raises is named by its type.
     """
     try:
-        text = " ".join(str(error).split())[:_TOLD]
+        text = " ".join(str(error).split())[:_QUOTED]
     except Exception:
         text = "it cannot be described"
     line = f"500 Error: ({type(error).__name__}) {text}".rstrip()

@@ -1,8 +1,8 @@
-"""The object that aiosmtpd's hooks get as their first argument, `server`.
+"""The object that hooks get as their first argument, `server`.
 
-Rules of this file: what a hook may see and call, nothing of the protocol. Every attribute that
-aiosmtpd documents is there or has a row in docs/aiosmtpd.md that says what is instead; what is not
-there is an AttributeError that says so.
+Rules of this file: what a hook may see and call; no SMTP. Every attribute that aiosmtpd documents
+is either here or has a row in docs/aiosmtpd.md that names the alternative. Asking for one that is
+not here raises an AttributeError that points there.
 """
 
 from __future__ import annotations
@@ -33,38 +33,38 @@ logger = logging.getLogger("fastlisten.smtp")
 
 
 class HookChannel(Protocol):
-    """What hooks can do with their connection, through HookServer; an AiosmtpdConnection."""
+    """What hooks can do with their connection; AiosmtpdConnection implements it."""
 
     @property
     def log_context(self) -> LogContext:
-        """Whom a log record is about."""
+        """What a log record says of the session."""
 
     def push(self, data: bytes) -> None:
         """Send what a hook says before its answer."""
 
     async def drained(self) -> None:
-        """Wait until the client reads."""
+        """Wait until the transport's buffer has drained."""
 
     async def challenge(self, challenge: bytes) -> bytes | None:
-        """Send a challenge of AUTH and wait for the response; None: the dialogue is over."""
+        """Send a challenge of AUTH and return the response, None if the exchange is over."""
 
 
 class HookServer:
-    """One connection's server, as its hooks see it.
+    """The server of one connection, as its hooks see it.
 
     Attributes:
         event_handler: the handler.
         hostname: the name the server calls itself.
-        loop: that serves.
-        session: of the connection; a new one after STARTTLS.
-        envelope: of the transaction.
-        transport: of the connection; a new one after STARTTLS. None once the connection is lost.
-        tls_context: for STARTTLS, None if it is not offered.
-        require_starttls: nothing is done for a client before it.
-        data_size_limit: octets that a message may have.
-        enable_SMTPUTF8: as the parameter.
-        AuthLoginUsernameChallenge: what AUTH LOGIN asks first.
-        AuthLoginPasswordChallenge: what it asks then.
+        loop: the loop that serves.
+        session: the client's session; a new one after STARTTLS.
+        envelope: the current transaction.
+        transport: the connection; a new one after STARTTLS, None once it is lost.
+        tls_context: for STARTTLS, None if that is not offered.
+        require_starttls: clients must use STARTTLS first.
+        data_size_limit: the largest message, in octets.
+        enable_SMTPUTF8: the parameter of that name.
+        AuthLoginUsernameChallenge: the first challenge of AUTH LOGIN.
+        AuthLoginPasswordChallenge: the second.
     """
 
     AuthLoginUsernameChallenge = "User Name\x00"
@@ -83,7 +83,7 @@ class HookServer:
         self.hostname = served.hostname
         self.__ident__ = served.ident
         self.loop = loop
-        self.session: Session  # both are made with the connection, and again after STARTTLS
+        self.session: Session  # both are set when the connection is made, and again after STARTTLS
         self.envelope: Envelope
         self.transport: asyncio.Transport | None = None
         self.tls_context: ssl.SSLContext | None = None if served.tls is None else served.tls.context
@@ -92,7 +92,7 @@ class HookServer:
         self.enable_SMTPUTF8 = parameters.enable_SMTPUTF8
 
     def detach(self) -> None:
-        """Forget the connection, which is lost; who keeps this object keeps nothing else."""
+        """Forget the connection, which is lost: a handler that keeps this object keeps no more."""
         self._connection = None
 
     @property
@@ -102,7 +102,7 @@ class HookServer:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"aiosmtpd's server.{name} is not there; docs/aiosmtpd.md says what is", name=name
+            f"server.{name} is not available here; docs/aiosmtpd.md lists what is", name=name
         )
 
     async def push(self, status: str | bytes) -> None:
@@ -128,15 +128,15 @@ class HookServer:
 
         Args:
             challenge: text or octets.
-            encode_to_b64: False: it is base64 already.
-            log_client_response: write the response to the log, with any password in it.
+            encode_to_b64: False if it is already base64.
+            log_client_response: log the response, with any password in it.
 
         Returns:
-            The response, decoded. MISSING if there is none: the client has cancelled the dialogue
-            or sent what is no base64, and has been told.
+            The response, decoded. MISSING if there is none: the client has cancelled the exchange
+            or sent something that is not base64, and the engine has replied to that.
 
         Raises:
-            ValueError: `encode_to_b64` is False and the challenge is no base64 (RFC 4954 4).
+            ValueError: `encode_to_b64` is False and the challenge is not base64 (RFC 4954 4).
             RuntimeError: no AUTH command is being executed.
         """
         octets = challenge.encode() if isinstance(challenge, str) else bytes(challenge)
@@ -144,7 +144,7 @@ class HookServer:
             try:
                 octets = base64.b64decode(octets, validate=True)
             except binascii.Error as error:
-                raise ValueError(f"a challenge that is no base64: {challenge!r}") from error
+                raise ValueError(f"the challenge is not base64: {challenge!r}") from error
         if self._connection is None:
             raise RuntimeError("the connection is lost")
         response = await self._connection.challenge(octets)
@@ -154,7 +154,7 @@ class HookServer:
         return MISSING if response is None else response
 
     async def _auth_interact(self, server_message: str) -> Any:
-        """Send a challenge that is base64 already; the older form of `challenge_auth`."""
+        """Send a challenge that is already base64; the older form of `challenge_auth`."""
         return await self.challenge_auth(re.sub(r"\A334 ", "", server_message), encode_to_b64=False)
 
     # --- the mechanisms that need no hook -----------------------------------------------------
@@ -169,8 +169,8 @@ class HookServer:
             await self.push("501 5.5.2 Can't split auth value")
             return AuthResult(success=False, handled=True)
         if parts[0] not in (b"", parts[1]):
-            # Who asks to act for another must not be let in as himself (RFC 4616 2), and the
-            # authenticator does not hear for whom.
+            # A client that wants to act for somebody else must not be let in as itself (RFC 4616
+            # 2), and the authenticator is not told about the other.
             return AuthResult(success=False, handled=False)
         return await self._authenticate("PLAIN", LoginPassword(parts[1], parts[2]))
 
@@ -185,7 +185,7 @@ class HookServer:
         return await self._authenticate("LOGIN", LoginPassword(login, password))
 
     async def _first_response(self, args: list[str], challenge: str) -> Any:
-        """Return the response that came with the command, or what comes after a challenge."""
+        """Return the initial response, or the response to a challenge if there was none."""
         if len(args) < 2:
             return await self.challenge_auth(challenge)
         return b"" if args[1] == "=" else base64.b64decode(args[1])
@@ -199,5 +199,5 @@ class HookServer:
         if inspect.isawaitable(result):
             result = await result
         if not isinstance(result, AuthResult):
-            raise TypeError(f"an authenticator must return an AuthResult, not {result!r}")
+            raise TypeError(f"the authenticator must return an AuthResult, not {result!r}")
         return result

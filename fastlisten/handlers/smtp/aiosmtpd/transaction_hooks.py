@@ -1,8 +1,8 @@
 """The hooks of a mail transaction: MAIL, RCPT, DATA.
 
-Rules of this file: the engine decides the state. A hook that says 5xx after it has filled the
-envelope does not begin a transaction; one that says 250 to MAIL or RCPT and fills nothing has
-refused it silently, as in aiosmtpd.
+Rules of this file: the engine decides the state. A hook that returns 5xx has refused, even if it
+has filled the envelope; one that returns 250 to MAIL or RCPT without filling it has refused
+silently, as in aiosmtpd.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _NO_BINARY = b"501 Error: BODY can only be one of 7BIT, 8BITMIME\r\n"
 _NO_PARAMETER = b"555 Parameters not recognized or not implemented\r\n"
 _NOT_ASCII = b"500 Error: strict ASCII mode\r\n"
 
-#: Parameters whose values are the client's own and lose their meaning in upper case.
-_KEEP = frozenset({"AUTH"})
+#: Parameters whose values are case-sensitive.
+_CASE_SENSITIVE = frozenset({"AUTH"})
 
 
 def _options(words: tuple[str, ...]) -> list[str]:
-    """Return the parameters of a command as aiosmtpd gives them to hooks: in upper case."""
+    """Return the parameters of a command as aiosmtpd passes them to hooks: in upper case."""
     options = []
     for word in words:
         keyword, equals, value = word.partition("=")
         keyword = keyword.upper()
-        options.append(keyword + equals + (value if keyword in _KEEP else value.upper()))
+        options.append(keyword + equals + (value if keyword in _CASE_SENSITIVE else value.upper()))
     return options
 
 
@@ -40,7 +40,7 @@ class TransactionHooks(HookCalls):
     __slots__ = ()
 
     def _refuse_sender(self, event: Mail) -> bool:
-        """Refuse what handlers do not know of MAIL; whether there was such a thing."""
+        """Refuse MAIL with parameters that handlers do not know; return whether it had any."""
         parameters, connection = self._served.parameters, self._connection
         transaction = event.transaction
         refusal = None
@@ -57,7 +57,7 @@ class TransactionHooks(HookCalls):
         return False
 
     def _take_sender(self, event: Mail) -> None:
-        """Begin a transaction without asking."""
+        """Begin a transaction without a hook."""
         if self._refuse_sender(event):
             return
         connection, transaction = self._connection, event.transaction
@@ -86,7 +86,7 @@ class TransactionHooks(HookCalls):
             connection.engine.reject(reply)
 
     def _take_recipient(self, event: Recipient) -> None:
-        """Accept a recipient without asking."""
+        """Accept a recipient without a hook."""
         connection = self._connection
         if event.notify or event.orcpt:
             connection.engine.reject(_NO_PARAMETER)

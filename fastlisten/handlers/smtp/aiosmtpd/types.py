@@ -1,8 +1,8 @@
-"""What an aiosmtpd handler gets and gives: Envelope, Session, AuthResult, LoginPassword.
+"""What aiosmtpd handlers receive and return: Envelope, Session, AuthResult, LoginPassword, MISSING.
 
-Rules of this file: data only. Where aiosmtpd is installed these names are its own classes, so that
-a handler's ``isinstance`` and what it imports from there agree with what it is given; else they
-are classes with the same attributes, and a handler that imports nothing needs no aiosmtpd.
+Rules of this file: data only. If aiosmtpd is installed, these are its own classes, so that a
+handler's ``isinstance`` checks and imports work. If not, they are classes with the same attributes,
+for handlers that import nothing of aiosmtpd.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class _AuthResult:
     """What an auth_* hook or an authenticator returns.
 
     Attributes:
-        success: the client is who it says.
-        handled: if not `success`: the client has been told already.
-        message: the whole reply, without CRLF; None for the usual words.
+        success: the client is who it claims to be.
+        handled: without `success`: the client has already got a reply.
+        message: the whole reply, without CRLF; None for the usual one.
         auth_data: becomes `Session.auth_data`.
     """
 
@@ -38,7 +38,7 @@ class _AuthResult:
 
 
 class _LoginPassword(NamedTuple):
-    """What PLAIN and LOGIN give to an authenticator, as octets."""
+    """What PLAIN and LOGIN pass to the authenticator, as octets."""
 
     login: bytes
     password: bytes
@@ -48,17 +48,17 @@ class _LoginPassword(NamedTuple):
 
 
 class _Session:
-    """What is known of a connection; made anew when TLS begins.
+    """The session of a connection; a new one is made when TLS begins.
 
     Attributes:
-        peer: the client's address as `socket.getpeername` gives it.
-        ssl: what is known of the TLS session, None in plaintext.
-        host_name: what the client called itself, None before.
-        extended_smtp: it said EHLO (or LHLO).
-        loop: that serves.
+        peer: the client's address as `socket.getpeername` returns it.
+        ssl: about the TLS session, None without TLS.
+        host_name: the name that the client gave in EHLO or HELO, None before.
+        extended_smtp: the client sent EHLO (or LHLO).
+        loop: the loop that serves.
         proxy_data: always None; PROXY is read before a session begins.
-        auth_data: what the authenticator said of the client.
-        login_data: its name, as aiosmtpd's older handlers want it.
+        auth_data: what the authenticator returned about the client.
+        login_data: the client's login, for older handlers.
         authenticated: None before, True after a successful AUTH.
     """
 
@@ -86,7 +86,7 @@ class _Envelope:
     """One mail transaction.
 
     Attributes:
-        mail_from: the sender, ``<>`` for the empty one.
+        mail_from: the sender, ``<>`` for the null sender.
         mail_options: the parameters of MAIL in upper case.
         smtp_utf8: the client asked for SMTPUTF8.
         content: the message; text with `decode_data`, else octets.
@@ -106,7 +106,7 @@ class _Envelope:
 
 
 def _installed() -> Any:
-    """Return aiosmtpd's module, None where it cannot be imported."""
+    """Return aiosmtpd's module, None if it is not installed."""
     try:
         return importlib.import_module("aiosmtpd.smtp")
     except ImportError:
@@ -115,7 +115,7 @@ def _installed() -> Any:
 
 if TYPE_CHECKING:
     INSTALLED: bool
-    #: What a hook returns that wants the usual thing to be done.
+    #: A hook returns this to have the default action taken.
     MISSING: Any
     AuthResult = _AuthResult
     LoginPassword = _LoginPassword
