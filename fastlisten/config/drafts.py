@@ -122,6 +122,7 @@ class Drafts:
         self._defaults = defaults
         self._spoken: dict[str, Protocol] = {}  # by listener
         self._found: dict[tuple[str, str], Protocol | ProtocolError] = {}
+        self._known = set(protocols.definitions.values())
         # The rows of each protocol's own table: a class that a listener names may add some.
         self._rows = {
             protocol.name: {row.key: row for row in own_rows(protocol)}
@@ -136,6 +137,8 @@ class Drafts:
         """Find out what a listener speaks, and report a protocol that it cannot."""
         path: Path = ("server", "listener", id)
         protocol = self._spoken[id] = self._protocol(data, path)
+        if protocol is UNKNOWN or protocol in self._known:
+            return
         rows = self._rows.setdefault(protocol.name, {})
         for row in own_rows(protocol):
             if rows.setdefault(row.key, row) != row:
@@ -144,6 +147,7 @@ class Drafts:
                 self._document.error((*path, "handler"), message, data.get("handler"))
                 self._spoken[id] = UNKNOWN
                 return
+        self._known.add(protocol)
 
     def read(self, id: str, data: dict[str, Any]) -> Draft:
         """Return the listener of one table, having reported what is wrong in it."""

@@ -111,6 +111,7 @@ def _known(installed: InstalledProtocols) -> KnownProtocols:
     return KnownProtocols(installed)
 
 
+@lru_cache(maxsize=256)
 def own_rows(protocol: Protocol) -> tuple[Option, ...]:
     """Return the rows of a protocol's own table, by the keys they have on a listener."""
     return tuple(

@@ -161,9 +161,8 @@ class ListenerSettings:
     @property
     def handler_options(self) -> Mapping[str, Any]:
         """The rows of the protocol's own table, resolved, by their keys without the prefix."""
-        prefix = self.protocol + "."
-        keys = (option.key for option in self.options if option.key.startswith(prefix))
-        return {key.removeprefix(prefix): self[key] for key in keys}
+        own = self.definition.options
+        return {option.key: self[f"{self.protocol}.{option.key}"] for option in own}
 
 
 @dataclass(frozen=True, slots=True)

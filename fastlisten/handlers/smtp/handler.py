@@ -233,7 +233,10 @@ class SmtpHandler(Handler):
         """
         postmaster = self.settings.extra.get("postmaster", "")
         accounts.appoint(postmaster, self.settings.hostname)
-        roster = await asyncio.to_thread(accounts.reload)
+        # Thousands of listeners share the accounts, and a thread for each would take a second.
+        roster = accounts.roster
+        if not accounts.current():
+            roster = await asyncio.to_thread(accounts.reload)
         while not (roster is None or roster.appointed or roster.certain):
             # The file may be half written, and the account yet to come.
             await asyncio.sleep(_REREAD_INTERVAL)
