@@ -1,9 +1,9 @@
 # The asyncio transport over a slot: what a protocol sees of an open connection.
 #
 # Rules of this file: asyncio is the specification (selector_events.py and transports.py of
-# CPython); where something looks odd here, it is because it is so there, down to messages. Bytes
-# are received into the engine's one buffer and copied once; they are sent at once, and only what
-# the kernel does not take is kept.
+# CPython), down to messages; what looks odd here is so there too. Bytes are received into the
+# engine's buffer and copied once. They are sent at once, and only what the kernel does not take is
+# queued.
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -13,7 +13,7 @@ from cpython.contextvars cimport (
 )
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, errno
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy, memset, strerror
+from libc.string cimport memcpy, memset
 
 from fastlisten._core cimport (
     FAREWELL_TIME, FLAG_EXTRA, FLAG_IN, FLAG_INET, FLAG_INET6, FLAG_OUT, FLAG_SPOKE,
@@ -23,8 +23,8 @@ from fastlisten._core cimport (
 
 from fastlisten._system cimport (
     AF_INET, AF_INET6, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR,
-    SOL_SOCKET, SO_ERROR, fl_address, getpeername, getsockname, getsockopt, inet_ntop, iovec_t,
-    msghdr_t, recv, send, sendmsg, shutdown, sockaddr, sockaddr_storage, socklen_t,
+    SOL_SOCKET, SO_ERROR, errno_error, fl_address, getpeername, getsockname, getsockopt, inet_ntop,
+    iovec_t, msghdr_t, recv, send, sendmsg, shutdown, sockaddr, sockaddr_storage, socklen_t,
 )
 
 import asyncio
@@ -35,8 +35,8 @@ from asyncio.selector_events import _SelectorSocketTransport
 from asyncio.trsock import TransportSocket
 
 cdef enum:
-    # Sent per sendmsg; the kernel takes up to 1,024, but 64 chunks fill any socket buffer that
-    # is worth a system call.
+    # Chunks per sendmsg. The kernel takes up to 1,024, but 64 fill any socket buffer that is worth
+    # a system call.
     CHUNKS = 64
     # asyncio's default: pause the protocol above 64 KiB, resume at a quarter of the limit.
     HIGH_WATER = 65536
@@ -47,17 +47,18 @@ cdef enum:
 cdef object logger = logging.getLogger("asyncio")
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 
-# Since 3.15 all callbacks of an asyncio connection run in one context, a copy of the server's made
-# when it was accepted. Before, each kind ran in a copy: the one of who had last asked for it.
+# Since 3.15, all callbacks of an asyncio connection run in one context, a copy of the server's that
+# is made at accept. Before, each kind of callback ran in a copy of the context of the code that had
+# last asked for it.
 cdef bint ONE_CONTEXT = "context" in _SelectorSocketTransport.__init__.__code__.co_varnames
 
 
-# Families by the bytes of an address.
+# Address families by the length of an address.
 cdef dict FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6, 0: socket.AF_UNIX}
 
 
-cdef bytes take_name(int fd, bint peer, Name *name):
-    """Write the kernel's name of one end of a connection to `name`; return a Unix socket's path."""
+cdef bytes get_name(int fd, bint peer, SocketName *name):
+    """Ask the kernel for the address of one end of a connection; return a Unix socket's path."""
     cdef sockaddr_storage address
     cdef socklen_t size = sizeof(address)
     cdef Py_ssize_t family = sizeof(address.ss_family)
@@ -70,15 +71,15 @@ cdef bytes take_name(int fd, bint peer, Name *name):
     return PyBytes_FromStringAndSize(<char *>&address + family, size - family)
 
 
-cdef bint transparent(sock) except -1:
-    """Whether a socket may be given connections to other addresses (IP_TRANSPARENT, TPROXY)."""
+cdef bint is_transparent(sock) except -1:
+    """Whether a socket may get connections to other addresses (IP_TRANSPARENT, for TPROXY)."""
     level, option = (socket.IPPROTO_IP, IP_TRANSPARENT) if sock.family == socket.AF_INET \
         else (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
     return sock.getsockopt(level, option) != 0
 
 
-cdef object spelled(const Name *name, bytes path):
-    """A name in the form of the socket module."""
+cdef object name_of(const SocketName *name, bytes path):
+    """Return an address in the form of the socket module."""
     cdef char text[64]
     if name.length == 4:
         inet_ntop(AF_INET, name.numbers, text, sizeof(text))
@@ -88,20 +89,21 @@ cdef object spelled(const Name *name, bytes path):
         return ((<bytes>text).decode("ascii"), name.port, 0, name.scope)
     if path is None:
         return ""
-    # An abstract name begins with NUL and is no text.
+    # An abstract name begins with NUL and is not text.
     return path if path[0] == 0 else os.fsdecode(path.partition(b"\0")[0])
 
 
 cdef class Security:
-    """How a connection goes on encrypted; subclassed natively (see `TlsSettings`)."""
+    """How a connection continues under TLS. For native subclasses (see `TlsSettings`)."""
 
     cdef int take_over(self, Connection connection, waiter) except -1:
-        """Take the descriptor; set the new transport as the result of `waiter` when it is ready."""
+        """Take the descriptor; when the handshake is done, set the new transport as the result of
+        `waiter`."""
         raise NotImplementedError
 
 
 cdef class Extras:
-    """What most connections never need: unsent bytes, limits, the socket object."""
+    """What most connections never need: a queue of unsent bytes, limits, a socket object."""
 
     def __cinit__(self):
         self.high = HIGH_WATER
@@ -112,17 +114,17 @@ cdef class Extras:
 cdef class Connection(Endpoint):
     """A served connection: an `asyncio.Transport` for TCP and Unix stream sockets.
 
-    Made by the core at accept, or at the first byte where the listener is lazy; not by programs.
+    The core makes it at accept, or at the first byte if the listener is lazy. Programs don't.
     """
 
-    # What asyncio's own code asks of a transport.
+    # asyncio's own code asks for this.
     _start_tls_compatible = True
 
     def __init__(self):
         raise TypeError("connections are made by the accept loop")
 
     cdef object loop(self):
-        """The loop that serves it; after the end the one that runs, for it is called back by it."""
+        """Return the loop that serves it; after its end the running loop, which is the same."""
         return asyncio.get_running_loop() if self.owner == NULL else (<Engine>self.owner).loop
 
     cdef AcceptorState *state(self) except NULL:
@@ -133,17 +135,17 @@ cdef class Connection(Endpoint):
 
     # -- from the engine
 
-    cdef int made(self) except -1:
+    cdef int start(self) except -1:
         if self.call_factory():
             self.connect()
         return 0
 
     cdef bint call_factory(self) except -1:
-        """Make the protocol object; False when there is none and the connection is gone."""
+        """Make the protocol object; return False if that failed and the connection is gone."""
         cdef Acceptor acceptor = self.acceptor()
-        # asyncio copies the server's context for the factory, and what the factory left in it
-        # again for connection_made and for data_received. The last one is kept only if the factory
-        # changed something: else it is the server's, and costs an idle connection nothing.
+        # asyncio copies the server's context for the factory, and copies that (with what the
+        # factory has left in it) for connection_made and again for data_received. A copy is kept
+        # only if the factory has changed something, so that an idle connection pays for none.
         # (Under TLS the first byte may have come before: then this runs in its context.)
         entered = ONE_CONTEXT and self.context is not None
         context = self.context if entered else PyContext_Copy(acceptor.context)
@@ -183,27 +185,27 @@ cdef class Connection(Endpoint):
         PyContext_Enter(context)
         try:
             if slot.offset < state.replies[REPLY_GREETING].size:
-                self.keep(acceptor.replies[REPLY_GREETING], slot.offset)
+                self.queue(acceptor.replies[REPLY_GREETING], slot.offset)
             self.flags |= CONNECTED
             try:
                 self.protocol.connection_made(self)
             except BaseException as exc:
-                self.listen_to()
-                self.complain("Exception in callback connection_made()", exc)
+                self.update_watch()
+                self.report("Exception in callback connection_made()", exc)
         finally:
             PyContext_Exit(context)
         if ONE_CONTEXT and self.fd >= 0 and context != acceptor.context:
             self.context = context
-        self.listen_to()
+        self.update_watch()
         return 0
 
     cdef object own_context(self):
-        """The context of its callbacks; made when it is first needed."""
+        """Return the context of its callbacks; it is made when it is first needed."""
         if self.context is None:
             self.context = PyContext_Copy(self.acceptor().context)
         return self.context
 
-    cdef int take_context(self) except -1:
+    cdef int use_callers_context(self) except -1:
         """Receive in the caller's context from now on, if that is how asyncio does it."""
         if not ONE_CONTEXT:
             self.context = PyContext_CopyCurrent()
@@ -217,7 +219,7 @@ cdef class Connection(Endpoint):
             if ONE_CONTEXT:
                 context = self.own_context()
             else:
-                # As in asyncio: in the context of who wrote what had to wait.
+                # As in asyncio: in the context of the code that wrote what had to wait.
                 context = self.extras.context
                 if context is None:
                     context = PyContext_CopyCurrent()
@@ -240,7 +242,7 @@ cdef class Connection(Endpoint):
         return 0
 
     cdef int check_loss(self, uint32_t events) except -1:
-        """End a connection that is lost while nothing is read and nothing waits to be sent."""
+        """End a connection that is lost while it neither reads nor has anything to send."""
         cdef int error = 0
         cdef socklen_t size = sizeof(error)
         if self.flags & LOST or not events & <uint32_t>(EPOLLERR | EPOLLHUP):
@@ -248,10 +250,10 @@ cdef class Connection(Endpoint):
         if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 or error == 0:
             if self.flags & WRITE_EOF or not events & <uint32_t>EPOLLHUP \
                     or not self.slot().flags & (FLAG_INET | FLAG_INET6):
-                # Both sides have ended, or a Unix socket's peer has closed it: what it sent before
-                # is to be read still.
+                # Both sides have ended, or the peer has closed a Unix socket: what it sent before
+                # that is still to be read.
                 return 0
-            # Somebody has asked for the error before.
+            # Somebody has fetched the error before.
             error = ECONNRESET
         context = self.context
         if context is None:
@@ -266,16 +268,16 @@ cdef class Connection(Endpoint):
         cdef AcceptorState *state = self.state()
         cdef Acceptor acceptor = self.acceptor()
         if self.flags & CLOSING:
-            # Closed by us long ago and the peer does not take the rest.
+            # We have closed it, and the peer does not take the rest.
             return self.force_close(None)
         if self.flags & UPGRADING:
-            return self.late_for_tls(state)
-        working = self.says("working", self.says("busy", False))
+            return self.start_tls_timed_out(state)
+        working = self.protocol_is("working", self.protocol_is("busy", False))
         if self.fd < 0 or self.flags & CLOSING:
-            # When it was asked, the protocol closed the connection, or the whole engine.
+            # When asked, the protocol closed the connection, or the whole engine.
             return 0
         if working:
-            # The client waits for us.
+            # The client is waiting for us.
             self.engine().set_deadline(self.fd, state.idle if state.idle else state.first_byte)
             return 0
         state.timed_out += 1
@@ -284,8 +286,8 @@ cdef class Connection(Endpoint):
         return self.say_farewell(acceptor.replies[
             REPLY_FIRST_BYTE if first_byte else REPLY_IDLE])
 
-    cdef int late_for_tls(self, AcceptorState *state) except -1:
-        """The peer has not taken in time what was to be sent before the handshake."""
+    cdef int start_tls_timed_out(self, AcceptorState *state) except -1:
+        """The peer did not take in time what was to be sent before the handshake."""
         cdef Extras extras = self.extras
         exc = ConnectionAbortedError(
             f"SSL handshake is taking longer than {extras.security.handshake_time / 1000.0:g} "
@@ -301,7 +303,7 @@ cdef class Connection(Endpoint):
     cdef int drain(self) except -1:
         if self.flags & CLOSING:
             return 1
-        if self.says("busy", False):
+        if self.protocol_is("busy", False):
             return 1
         if self.fd < 0 or self.flags & CLOSING:
             return 0
@@ -311,7 +313,7 @@ cdef class Connection(Endpoint):
         self.say_farewell(text)
         return 0
 
-    cdef int dismiss(self) except -1:
+    cdef int close_with_farewell(self) except -1:
         cdef bytes text
         if self.flags & CLOSING:
             return 0
@@ -329,25 +331,25 @@ cdef class Connection(Endpoint):
         if not self.flags & CLOSING:
             self.close()
         if self.fd >= 0 and not self.flags & LOST:
-            self.limit_farewell()
+            self.set_farewell_deadline()
         return 0
 
-    cdef int limit_farewell(self) except -1:
+    cdef int set_farewell_deadline(self) except -1:
         self.engine().set_deadline(self.fd, FAREWELL_TIME)
         return 0
 
-    cdef bint says(self, str attribute, bint default) except -1:
-        """Ask the protocol for `busy` or `working` (see Handler.connection)."""
+    cdef bint protocol_is(self, str attribute, bint default) except -1:
+        """Ask the protocol whether it is `busy` or `working` (see Handler.connection)."""
         try:
             return bool(getattr(self.protocol, attribute, default))
         except Exception as exc:
-            self.complain(f"protocol.{attribute} failed", exc)
+            self.report(f"protocol.{attribute} failed", exc)
             return False
 
     cdef int abort_now(self) except -1:
         return self.force_close(None)
 
-    cdef int cut(self) except -1:
+    cdef int abort_with_farewell(self) except -1:
         cdef bytes text
         if self.flags & LOST:
             return 0
@@ -356,7 +358,7 @@ cdef class Connection(Endpoint):
             if self.fd < 0 or self.flags & LOST:
                 return 0
             if text:
-                # Behind what waits for room: whatever does not go out now never will.
+                # After what is queued; whatever is not sent now will be dropped.
                 self.write(text)
                 if self.fd >= 0:
                     # Unread bytes would turn the close into a reset that overtakes the text.
@@ -364,20 +366,20 @@ cdef class Connection(Endpoint):
         return self.force_close(None)
 
     cdef bytes last_words(self):
-        """What the peer hears of the end that the server makes now."""
-        self.flags |= DISMISSED
+        """Return the farewell for a shutdown of the server: the protocol's, or the canned one."""
+        self.flags |= SERVER_SHUTDOWN
         try:
             words = getattr(self.protocol, "last_words", None)
         except Exception as exc:
-            self.complain("protocol.last_words failed", exc)
+            self.report("protocol.last_words failed", exc)
             return b""
         return words if type(words) is bytes else <bytes>self.acceptor().replies[REPLY_SHUTDOWN]
 
-    cdef int dropped(self) except -1:
-        """The engine is gone; the protocol is not told, as asyncio does not tell it either."""
+    cdef int engine_closed(self) except -1:
+        """Forget the connection; like asyncio's, the protocol is not told."""
         self.flags |= CLOSING | LOST
         if self.extras is not None:
-            # Nor is who waits for TLS.
+            # Nor is the code that waits for TLS.
             self.extras.waiter = None
         try:
             self.remember()
@@ -390,8 +392,8 @@ cdef class Connection(Endpoint):
 
     # -- receiving
 
-    cdef int listen_to(self) except -2:
-        """Wait for what this connection waits for now; -1 when the kernel refuses."""
+    cdef int update_watch(self) except -2:
+        """Let epoll report what the connection waits for now; return -1 if the kernel refuses."""
         cdef int wanted = 0
         if self.fd < 0 or self.flags & LOST:
             return 0
@@ -400,14 +402,14 @@ cdef class Connection(Endpoint):
         if self.extras is not None and self.extras.size:
             wanted |= FLAG_OUT
         if wanted == 0 and not self.state().notice_loss:
-            self.engine().leave(self.fd)
-        elif self.engine().interest(self.fd, wanted) < 0:
+            self.engine().unwatch(self.fd)
+        elif self.engine().watch(self.fd, wanted) < 0:
             self.fatal_errno(errno, "Fatal error on registering the connection with epoll")
             return -1
         return 0
 
-    cdef int touched(self) except -1:
-        """Input arrived: the first-byte timeout is over, the idle time starts again."""
+    cdef int input_arrived(self) except -1:
+        """Note that the peer has said something: `first_byte` is over, `idle` starts again."""
         cdef AcceptorState *state = self.state()
         self.slot().flags |= FLAG_SPOKE
         if state.idle:
@@ -419,7 +421,7 @@ cdef class Connection(Endpoint):
     cdef int receive(self) except -1:
         cdef ssize_t got = recv(self.fd, self.engine().buffer, RECEIVE_SIZE, 0)
         if got > 0:
-            self.touched()
+            self.input_arrived()
             return self.deliver(PyBytes_FromStringAndSize(self.engine().buffer, got))
         if got == 0:
             return self.end_of_input()
@@ -447,7 +449,7 @@ cdef class Connection(Endpoint):
         try:
             PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
         except (BufferError, TypeError):
-            # In the words of socket.recv_into, which asyncio calls.
+            # The words of socket.recv_into, which asyncio calls.
             return self.fatal(
                 TypeError("recv_into() argument 1 must be read-write bytes-like object, "
                           f"not {type(target).__name__}"),
@@ -461,7 +463,7 @@ cdef class Connection(Endpoint):
             if error != EAGAIN and error != EINTR:
                 return self.fatal_errno(error, "Fatal read error on socket transport")
             return 0
-        self.touched()
+        self.input_arrived()
         try:
             self.protocol.buffer_updated(got)
         except BaseException as exc:
@@ -477,7 +479,7 @@ cdef class Connection(Endpoint):
             return 0
         if keep_open:
             self.flags |= PEER_EOF
-            self.listen_to()
+            self.update_watch()
         else:
             self.close()
         return 0
@@ -489,7 +491,7 @@ cdef class Connection(Endpoint):
                 self.extras.successor.pause_reading()
             return
         self.flags |= PAUSED
-        self.listen_to()
+        self.update_watch()
 
     def resume_reading(self):
         """Receive again. May be called repeatedly."""
@@ -498,11 +500,11 @@ cdef class Connection(Endpoint):
                 self.extras.successor.resume_reading()
             return
         self.flags &= ~PAUSED
-        # asyncio adds its reader again: in the caller's context, and also after the end of input,
-        # which eof_received is then told once more.
+        # asyncio adds its reader again, in the caller's context. It does so even after the end of
+        # input, so that eof_received is called once more.
         self.flags &= ~PEER_EOF
-        self.take_context()
-        self.listen_to()
+        self.use_callers_context()
+        self.update_watch()
 
     def is_reading(self):
         """Return True unless paused or closing."""
@@ -511,11 +513,11 @@ cdef class Connection(Endpoint):
     # -- sending
 
     def write(self, data):
-        """Send bytes; what the kernel does not take at once is kept and sent later.
+        """Send bytes; what the kernel does not take at once is queued and sent later.
 
         Raises:
             TypeError: not bytes, bytearray or memoryview.
-            RuntimeError: after `write_eof`.
+            RuntimeError: after `write_eof` or `start_tls`.
         """
         cdef ssize_t sent = 0
         cdef Py_ssize_t size
@@ -524,7 +526,7 @@ cdef class Connection(Endpoint):
         cdef bytes rest
         cdef int error
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            # asyncio's own first step; what it says differs between versions.
+            # asyncio's own check, because the message depends on the version.
             _SelectorSocketTransport.write(self, data)
             raise TypeError(f"not bytes: {type(data).__name__}")
         if self.flags & (WRITE_EOF | UPGRADING):
@@ -536,7 +538,7 @@ cdef class Connection(Endpoint):
             self.late_write()
             return
         if type(data) is not bytes:
-            # The caller may change it after the call.
+            # Copied, because the caller may change it after the call.
             if isinstance(data, memoryview) and not data.c_contiguous:
                 data = bytes(data)
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -564,9 +566,9 @@ cdef class Connection(Endpoint):
             self.fatal_errno(error, "Fatal write error on socket transport")
             return
         if sent < size:
-            self.keep(rest, sent)
-            self.listen_to()
-            self.may_pause()
+            self.queue(rest, sent)
+            self.update_watch()
+            self.maybe_pause()
 
     def writelines(self, list_of_data):
         """Send several pieces with as few system calls as the kernel allows."""
@@ -587,15 +589,15 @@ cdef class Connection(Endpoint):
             return
         waiting = self.extras is not None and self.extras.size
         for piece in pieces:
-            self.keep(piece, 0)
+            self.queue(piece, 0)
         if not waiting:
             self.flush()
         if self.fd >= 0:
-            self.listen_to()
-            self.may_pause()
+            self.update_watch()
+            self.maybe_pause()
 
     cdef int late_write(self) except -1:
-        # The loss itself is the first of them.
+        # asyncio counts the loss itself as the first.
         if self.flags // LATE_WRITES + 1 >= LOG_THRESHOLD:
             logger.warning("socket.send() raised exception.")
         else:
@@ -607,8 +609,8 @@ cdef class Connection(Endpoint):
             self.extras = Extras.__new__(Extras)
         return self.extras
 
-    cdef int keep(self, bytes rest, Py_ssize_t offset) except -1:
-        """Queue what follows `offset`."""
+    cdef int queue(self, bytes rest, Py_ssize_t offset) except -1:
+        """Append to the queue what follows `offset`."""
         cdef Extras extras = self.need_extras()
         if extras.chunks is None:
             extras.chunks = []
@@ -626,7 +628,7 @@ cdef class Connection(Endpoint):
         return 0
 
     cdef int flush(self) except -1:
-        """Send of the queue what the kernel takes."""
+        """Send as much of the queue as the kernel takes."""
         cdef Extras extras = self.extras
         cdef iovec_t parts[CHUNKS]
         cdef msghdr_t message
@@ -634,7 +636,7 @@ cdef class Connection(Endpoint):
         cdef ssize_t sent
         cdef bytes chunk
         if extras is None or extras.size == 0 or self.flags & LOST:
-            return self.listen_to()
+            return self.update_watch()
         count = min(<Py_ssize_t>CHUNKS, len(extras.chunks) - extras.first)
         for i in range(count):
             chunk = <bytes>extras.chunks[extras.first + i]
@@ -670,17 +672,17 @@ cdef class Connection(Endpoint):
         elif extras.first >= 256 and extras.first * 2 > len(extras.chunks):
             del extras.chunks[:extras.first]
             extras.first = 0
-        self.may_resume()
+        self.maybe_resume()
         if extras.size or self.fd < 0 or self.flags & LOST:
             return 0
-        self.listen_to()
+        self.update_watch()
         if self.flags & CLOSING:
             self.flags |= LOST
             self.lost(None)
         elif self.flags & UPGRADING:
             self.hand_over()
         elif self.flags & WRITE_EOF:
-            # A failure means a reset, of which the next event tells.
+            # A failure means a reset, which the next event will report.
             shutdown(self.fd, SHUT_WR)
         return 0
 
@@ -690,13 +692,11 @@ cdef class Connection(Endpoint):
         Raises:
             OSError: the peer has reset the connection.
         """
-        cdef int error
         if self.flags & (CLOSING | WRITE_EOF):
             return
         self.flags |= WRITE_EOF
         if (self.extras is None or self.extras.size == 0) and shutdown(self.fd, SHUT_WR) < 0:
-            error = errno
-            raise OSError(error, strerror(error).decode("ascii", "replace"))
+            raise errno_error(errno)
 
     def can_write_eof(self):
         """Return True."""
@@ -724,14 +724,14 @@ cdef class Connection(Endpoint):
         extras = self.need_extras()
         extras.high = high
         extras.low = low
-        self.may_pause()
+        self.maybe_pause()
 
     @property
     def _protocol_paused(self):
-        """What asyncio asks of a transport: pause_writing() was called last."""
+        """For asyncio: whether pause_writing() was called last, and not resume_writing()."""
         return bool(self.flags & PROTOCOL_PAUSED)
 
-    cdef int may_pause(self) except -1:
+    cdef int maybe_pause(self) except -1:
         if self.extras is None or self.extras.size <= self.extras.high \
                 or self.flags & PROTOCOL_PAUSED or self.protocol is None:
             return 0
@@ -739,36 +739,36 @@ cdef class Connection(Endpoint):
         try:
             self.protocol.pause_writing()
         except BaseException as exc:
-            self.complain("protocol.pause_writing() failed", exc)
+            self.report("protocol.pause_writing() failed", exc)
         return 0
 
-    cdef int may_resume(self) except -1:
+    cdef int maybe_resume(self) except -1:
         if not self.flags & PROTOCOL_PAUSED or self.extras.size > self.extras.low:
             return 0
         self.flags &= ~PROTOCOL_PAUSED
         try:
             self.protocol.resume_writing()
         except BaseException as exc:
-            self.complain("protocol.resume_writing() failed", exc)
+            self.report("protocol.resume_writing() failed", exc)
         return 0
 
-    # -- becoming encrypted
+    # -- STARTTLS
 
     def start_tls(self, Security settings not None):
         """Speak TLS from now on, as the server.
 
-        Nothing more is received in clear text after this call, so that what a client has sent
-        behind its STARTTLS command is taken for a handshake, and fails (RFC 3207 section 4.2 and
-        CVE-2011-0411). The handshake begins when all that was written is sent.
+        Nothing more is received in clear text after this call. What a client has sent after its
+        STARTTLS command is therefore taken for a handshake, and fails (RFC 3207 section 4.2 and
+        CVE-2011-0411). The handshake begins when everything that was written has been sent.
 
         Args:
             settings: certificate, versions, timeouts.
 
         Returns:
-            A future: the `TlsConnection` that has the same protocol object. The protocol's
-            connection_made is not called again; data_received is called for the first time in the
-            loop's iteration after the callbacks of the future. It fails with what ended the
-            handshake (`ssl.SSLError`, `ConnectionError`), of which connection_lost tells too.
+            A future of the `TlsConnection`, which has the same protocol object. connection_made is
+            not called again; data_received is called for the first time in the iteration of the
+            loop after the future's callbacks. If the handshake fails, the future and
+            connection_lost get the error (`ssl.SSLError`, `ConnectionError`).
 
         Raises:
             RuntimeError: after write_eof(), or called a second time.
@@ -789,7 +789,7 @@ cdef class Connection(Endpoint):
         self.engine().tick()
         self.engine().set_deadline(self.fd, settings.handshake_time)
         if extras.size:
-            self.listen_to()
+            self.update_watch()
         else:
             self.hand_over()
         return waiter
@@ -812,10 +812,10 @@ cdef class Connection(Endpoint):
         self.flags |= CLOSING
         if self.extras is None or self.extras.size == 0:
             self.flags |= LOST
-            self.engine().leave(self.fd)
+            self.engine().unwatch(self.fd)
             self.schedule_lost(None)
         else:
-            self.listen_to()
+            self.update_watch()
 
     def abort(self):
         """Drop what is queued and call connection_lost(None)."""
@@ -831,16 +831,15 @@ cdef class Connection(Endpoint):
         return bool(self.flags & CLOSING)
 
     def _force_close(self, exc):
-        """What asyncio.sslproto calls to end a transport with an error."""
+        """For asyncio.sslproto: end the transport with an error."""
         self.force_close(exc)
 
     def _fatal_error(self, exc, message="Fatal error on transport"):
-        """What asyncio calls when a transport has failed."""
+        """For asyncio: the transport has failed."""
         self.fatal(exc, message)
 
     cdef int fatal_errno(self, int error, str message) except -1:
-        return self.fatal(
-            OSError(error, strerror(error).decode("ascii", "replace")), message)
+        return self.fatal(errno_error(error), message)
 
     cdef int fatal(self, exc, str message) except -1:
         if isinstance(exc, (SystemExit, KeyboardInterrupt)):
@@ -849,11 +848,11 @@ cdef class Connection(Endpoint):
             if self.loop().get_debug():
                 logger.debug("%r: %s", self, message, exc_info=exc)
         else:
-            self.complain(message, exc)
+            self.report(message, exc)
         return self.force_close(exc)
 
-    cdef int complain(self, str message, exc) except -1:
-        """Report to the loop's exception handler; what ends a program passes through."""
+    cdef int report(self, str message, exc) except -1:
+        """Report to the loop's exception handler; raise an exception that ends programs."""
         if isinstance(exc, (SystemExit, KeyboardInterrupt)):
             raise exc
         self.loop().call_exception_handler({
@@ -868,7 +867,7 @@ cdef class Connection(Endpoint):
             self.extras.chunks = self.extras.context = None
             self.extras.first = self.extras.size = self.extras.offset = 0
         self.flags |= CLOSING | LOST | ABORTED
-        self.engine().leave(self.fd)
+        self.engine().unwatch(self.fd)
         return self.schedule_lost(exc)
 
     cdef int schedule_lost(self, exc) except -1:
@@ -879,13 +878,13 @@ cdef class Connection(Endpoint):
             else:
                 self.loop().call_soon(self._call_connection_lost, exc)
         except BaseException:
-            # The loop is closed: nobody will ever call back.
+            # The loop is closed and will not call back.
             self.give_back()
             raise
         return 0
 
     def _call_connection_lost(self, exc):
-        """Tell the protocol, then close. Called by the loop."""
+        """Tell the protocol, then close. Only the loop calls this."""
         if self.fd < 0:
             return
         try:
@@ -895,11 +894,11 @@ cdef class Connection(Endpoint):
             self.give_back()
 
     cdef int lost(self, exc) except -1:
-        """The same, called by the engine, where nobody else would report an exception."""
+        """Do the same, for the engine, where nobody else would report an exception."""
         try:
             self._call_connection_lost(exc)
         except BaseException as error:
-            self.complain("Exception in callback connection_lost()", error)
+            self.report("Exception in callback connection_lost()", error)
         return 0
 
     cdef void give_back(self) noexcept:
@@ -917,11 +916,11 @@ cdef class Connection(Endpoint):
             self.owner = NULL
             self.protocol = None
             self.context = None
-            engine.finish(fd, not self.flags & ABORTED, self.flags & (TIMED_OUT | DISMISSED))
+            engine.finish(fd, not self.flags & ABORTED, self.flags & (TIMED_OUT | SERVER_SHUTDOWN))
             engine.retire_acceptors()
 
     cdef int remember(self) except -1:
-        """Keep what may still be asked for; let go of the socket object without closing."""
+        """Keep what may still be asked for; detach the socket object."""
         cdef Extras extras = self.need_extras()
         extras.chunks = extras.context = None
         extras.size = extras.first = extras.offset = 0
@@ -938,11 +937,11 @@ cdef class Connection(Endpoint):
     cdef int keep_names(self) except -1:
         cdef Extras extras = self.need_extras()
         cdef ConnectionAcceptor acceptor = <ConnectionAcceptor>self.acceptor()
-        extras.peer_path = self.take_peername(&extras.peer)
-        if acceptor.fixed:
-            extras.own = acceptor.own
+        extras.peername_path = self.get_peername(&extras.peername)
+        if acceptor.sockname_fixed:
+            extras.sockname = acceptor.sockname
         else:
-            extras.own_path = take_name(self.fd, False, &extras.own)
+            extras.sockname_path = get_name(self.fd, False, &extras.sockname)
         return 0
 
     # -- asking
@@ -963,29 +962,29 @@ cdef class Connection(Endpoint):
         """Return the protocol object, None after connection_lost."""
         return self.protocol
 
-    cdef bytes take_peername(self, Name *name):
-        """Like `take_name`, but as accept gave it: the kernel forgets the peer after a reset. A
-        Unix socket's path has no room in the slot."""
+    cdef bytes get_peername(self, SocketName *name):
+        """Get the peer's address from the slot, because the kernel forgets it after a reset; ask
+        the kernel for a Unix socket's, because the slot has no room for a path."""
         cdef Slot *slot = self.slot()
         if not slot.flags & (FLAG_INET | FLAG_INET6):
-            return take_name(self.fd, True, name)
+            return get_name(self.fd, True, name)
         name.length = 4 if slot.flags & FLAG_INET else 16
         name.port = slot.port
         name.scope = self.engine().extra[self.fd].scope if slot.flags & FLAG_EXTRA else 0
         memcpy(name.numbers, slot.address, sizeof(name.numbers))
         return None
 
-    cdef dict know(self):
-        """What was asked for, by name."""
+    cdef dict info(self):
+        """Return what get_extra_info() has computed before, by name."""
         cdef Extras extras = self.need_extras()
-        if extras.known is None:
-            extras.known = {}
-        return extras.known
+        if extras.info is None:
+            extras.info = {}
+        return extras.info
 
     cdef object socket_view(self):
-        """A socket object that does not own the descriptor."""
+        """Return a socket object that does not own the descriptor."""
         cdef Extras extras = self.need_extras()
-        view = self.know().get("socket")
+        view = self.info().get("socket")
         if view is not None:
             return view
         if self.fd >= 0:
@@ -993,10 +992,10 @@ cdef class Connection(Endpoint):
             extras.sock = socket.socket(listening.family, listening.type, listening.proto,
                                         fileno=self.fd)
         else:
-            # Nobody asked in time: a closed socket of the same family, as asyncio has it.
-            extras.sock = socket.socket(FAMILIES[extras.peer.length])
+            # The connection has ended: a closed socket of the same family, as in asyncio.
+            extras.sock = socket.socket(FAMILIES[extras.peername.length])
             extras.sock.close()
-        view = extras.known["socket"] = TransportSocket(extras.sock)
+        view = extras.info["socket"] = TransportSocket(extras.sock)
         return view
 
     def get_extra_info(self, name, default=None):
@@ -1004,37 +1003,38 @@ cdef class Connection(Endpoint):
 
         Args:
             name: ``peername``, ``sockname``, ``socket``, ``listener`` (the id of the listener,
-                None for a server made without one; known while the connection is open, and later
-                if it was asked for), or ``ended_by`` (``timeout`` or ``shutdown`` where the server
-                ends the connection for one of these).
+                None for a server made without one; after the end only if it was asked for before),
+                or ``ended_by`` (``timeout`` or ``shutdown``, if the server ends the connection for
+                this reason).
             default: returned for everything else.
         """
-        cdef Name address
+        cdef SocketName address
         cdef bytes path
         if name == "peername":
             if self.fd < 0:
-                return spelled(&self.extras.peer, self.extras.peer_path)
-            path = self.take_peername(&address)
-            return spelled(&address, path)
+                return name_of(&self.extras.peername, self.extras.peername_path)
+            path = self.get_peername(&address)
+            return name_of(&address, path)
         if name == "sockname":
             if self.fd < 0:
-                return spelled(&self.extras.own, self.extras.own_path)
-            path = take_name(self.fd, False, &address)
-            return spelled(&address, path)
+                return name_of(&self.extras.sockname, self.extras.sockname_path)
+            path = get_name(self.fd, False, &address)
+            return name_of(&address, path)
         if name == "socket":
             return self.socket_view()
         if name == "listener":
-            known = self.know()
+            known = self.info()
             if name not in known:
                 if self.fd < 0:
                     return default
                 known[name] = self.acceptor().listener
             return known[name]
-        if name == "ended_by" and self.flags & (TIMED_OUT | DISMISSED):
+        if name == "ended_by" and self.flags & (TIMED_OUT | SERVER_SHUTDOWN):
             return "timeout" if self.flags & TIMED_OUT else "shutdown"
         return default
 
     def __repr__(self):
+        cdef SocketName address
         if self.fd < 0:
             return "<fastlisten.Connection closed>"
         words = [f"fd={self.fd}"]
@@ -1044,23 +1044,24 @@ cdef class Connection(Endpoint):
             words.append("paused")
         if self.extras is not None and self.extras.size:
             words.append(f"bufsize={self.extras.size}")
-        return f"<fastlisten.Connection {' '.join(words)} peer={self.engine().peername(self.fd)!r}>"
+        path = self.get_peername(&address)
+        return f"<fastlisten.Connection {' '.join(words)} peer={name_of(&address, path)!r}>"
 
 
 cdef class ConnectionAcceptor(Acceptor):
-    """An acceptor whose connections are asyncio transports without TLS."""
+    """An acceptor that makes connections without TLS."""
 
     def __init__(self, engine, sock, factory, **options):
         Acceptor.__init__(self, engine, sock, factory, **options)
         cdef int i
         if sock is None:
             return
-        take_name(sock.fileno(), False, &self.own)
-        # All connections of a socket that is bound to one address have its name: the kernel need
-        # not be asked. Wildcards end in four zeros, ::ffff:0.0.0.0 too.
-        for i in range(self.own.length - 4, self.own.length):
-            if self.own.length and self.own.numbers[i]:
-                self.fixed = not transparent(sock)
+        get_name(sock.fileno(), False, &self.sockname)
+        # If the socket is bound to one address, all its connections have that address, and the
+        # kernel need not be asked. Wildcards end in four zeros, ::ffff:0.0.0.0 too.
+        for i in range(self.sockname.length - 4, self.sockname.length):
+            if self.sockname.length and self.sockname.numbers[i]:
+                self.sockname_fixed = not is_transparent(sock)
 
     cdef Endpoint endpoint(self, int fd):
         return Connection.__new__(Connection)
@@ -1080,11 +1081,11 @@ cdef class ConnectionAcceptor(Acceptor):
             RuntimeError: the acceptor is closed.
         """
         cdef Connection connection = Connection.__new__(Connection)
-        self.take(connection, sock, protocol)
+        self.attach_connection(connection, sock, protocol)
         connection.connect()
         return connection
 
-    cdef int take(self, Connection connection, sock, protocol) except -1:
+    cdef int attach_connection(self, Connection connection, sock, protocol) except -1:
         cdef int fd = sock.fileno()
         cdef Extras extras
         self.engine.add_connection(self, fd)
@@ -1093,5 +1094,5 @@ cdef class ConnectionAcceptor(Acceptor):
         connection.use_protocol(protocol)
         extras = connection.need_extras()
         extras.sock = sock
-        extras.known = {"socket": TransportSocket(sock)}
+        extras.info = {"socket": TransportSocket(sock)}
         return 0

@@ -1,7 +1,8 @@
-# The shapes of the native core: what other native modules may build on.
+# The native core as other native modules see it: slots, acceptors, the engine.
 #
-# Rules of this file: attributes and signatures only. `_core` knows nothing of the modules that
-# cimport it; they subclass Endpoint and Acceptor to say what a connection is.
+# Rules of this file: layout and signatures, and the few inline functions that other modules need.
+# `_core` knows nothing of the modules that cimport it: they subclass Endpoint and Acceptor to say
+# what a connection is.
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -9,16 +10,16 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastlisten._arena cimport PlaceCounter, Places
 
 
-# What a descriptor in the table is. A slot changes its state only by functions of Engine.
+# What the descriptor of a slot is at the moment. Only the core changes it.
 cdef enum SlotState:
     SLOT_FREE = 0        # not ours
-    SLOT_SYSTEM = 1      # timer or wake-up descriptor of the engine
+    SLOT_SYSTEM = 1      # the engine's timer, or a wake-up descriptor of the arena
     SLOT_LISTENING = 2   # a listening socket
-    SLOT_ACCEPTED = 3    # accepted, its Python objects not made yet
-    SLOT_LAZY = 4        # greeted, silent so far: no Python object exists
+    SLOT_ACCEPTED = 3    # accepted; its Python objects do not exist yet
+    SLOT_LAZY = 4        # greeted, has not said anything: no Python object exists
     SLOT_OPEN = 5        # has an Endpoint
-    SLOT_LINGERING = 6   # closed by us, the kernel still sends (socket.linger)
-    SLOT_PARKED = 7      # refused; waits for the peer to read the refusal
+    SLOT_LINGERING = 6   # closed by us, but the kernel is still sending
+    SLOT_PARKED = 7      # refused; waits until the peer has read the refusal
     SLOT_PROXY = 8       # reserved: waits for its PROXY header
 
 
@@ -27,13 +28,14 @@ cdef enum SlotFlag:
     FLAG_REGISTERED = 2   # is in the epoll set
     FLAG_IN = 4           # ... waiting for input
     FLAG_OUT = 8          # ... waiting for room to write
-    FLAG_INET = 16        # `address` holds an IPv4 address
-    FLAG_INET6 = 32       # `address` holds an IPv6 address
+    FLAG_INET = 16        # `address` is an IPv4 address
+    FLAG_INET6 = 32       # `address` is an IPv6 address
     FLAG_SPOKE = 64       # the peer has sent at least one byte
-    FLAG_EXTRA = 128      # the row of the second table is in use
+    FLAG_EXTRA = 128      # its SlotExtra is in use
 
 
-# What a log record tells. From R_REFUSED on they are counted together per listener and batch.
+# What a log record reports. From R_REFUSED on, records of one kind and listener are added up within
+# a batch.
 cdef enum RecordKind:
     R_OPENED = 0
     R_CLOSED = 1
@@ -45,23 +47,23 @@ cdef enum RecordKind:
     R_HANDSHAKE = 7
 
 
-# 32 bytes: two slots share a cache line, and a silent connection costs nothing else.
+# 32 bytes: two slots share a cache line. A lazy connection costs nothing else.
 cdef struct Slot:
     uint8_t state
     uint8_t flags
     uint16_t acceptor     # index of the AcceptorState
-    uint32_t generation   # bumped when the descriptor is given up; stale events do not match
-    uint32_t deadline     # low 32 bits of the engine's milliseconds, 0 for none
-    uint16_t port         # the peer's, host order
-    uint16_t offset       # LAZY, ACCEPTED: bytes of greeting sent; PARKED: bytes read
+    uint32_t generation   # changes when the descriptor is closed, so that old events do not match
+    uint32_t deadline     # low 32 bits of the engine's clock (ms), 0 for none
+    uint16_t port         # the peer's, in host order
+    uint16_t offset       # LAZY, ACCEPTED: bytes of the greeting sent; PARKED: bytes read
     uint8_t address[16]   # the peer's, as accept4 gave it
 
 
-# Rarely needed per connection; its pages are touched only by connections that need them.
+# What few connections need. Only those touch its pages.
 cdef struct SlotExtra:
-    uint32_t scope        # IPv6 scope id of the peer
-    uint32_t cell         # reserved: the per-address counter that this connection holds
-    uint32_t proxy        # reserved: bytes of PROXY header received
+    uint32_t scope        # the peer's IPv6 scope id
+    uint32_t cell         # reserved: the per-address counter that the connection holds
+    uint32_t proxy        # reserved: bytes of the PROXY header received
     uint32_t spare
 
 
@@ -90,19 +92,20 @@ cdef enum:
     FAREWELL_TIME = 10000
 
 
-# How many different errors of accept4 a listener counts by number: the four of the process, and the
-# ones of single connections that occur; what comes after them is counted without its number.
+# How many different errors of accept4 a listener counts by number: the four that concern the
+# process, and those of single connections that occur in practice. Further ones are added up without
+# a number.
 cdef enum:
     ERROR_KINDS = 8
 
 
-# Why a listener does not accept at the moment; it does while no bit is set.
+# Why a listener does not accept at the moment. It accepts while no bit is set.
 cdef enum Hold:
-    HOLD_PAUSED = 1       # asked for
-    HOLD_FULL = 2         # limit-action = "wait" and no place left
+    HOLD_PAUSED = 1       # Acceptor.pause()
+    HOLD_FULL = 2         # limit-action = "wait", and no place is left
     HOLD_BACKOFF = 4      # the process is out of descriptors or memory
-    HOLD_CAPACITY = 8     # the process holds as many connections as it may
-    HOLD_CLOSED = 16      # for good
+    HOLD_CAPACITY = 8     # the process has as many connections as it may have
+    HOLD_CLOSED = 16      # closed for good
 
 
 cdef struct AcceptorState:
@@ -113,18 +116,18 @@ cdef struct AcceptorState:
     bint lazy
     bint server_first
     bint wait
-    bint tls                # the first bytes begin a handshake, `first_byte` is its deadline
-    bint passive            # without a listening socket: its connections are handed to it
-    bint notice_loss        # resets end connections that neither read nor write at the moment
+    bint tls                # connections begin with a handshake; `first_byte` is its timeout
+    bint passive            # has no listening socket; others accept its connections
+    bint notice_loss        # a reset also ends a connection that neither reads nor writes
     PlaceCounter places     # max-connections; without a row there is no limit
-    CannedReply replies[REPLY_KINDS]    # what the core sends by itself
-    void *options           # OptionBatch's table for accepted sockets
+    CannedReply replies[REPLY_KINDS]    # what the core sends without Python
+    void *options           # for accepted sockets: the table of an OptionBatch
     uint32_t options_size
-    uint32_t linger         # milliseconds, 0: the kernel's default
-    uint32_t first_byte     # milliseconds, 0: for ever
-    uint32_t idle           # milliseconds, 0: for ever
-    uint32_t active         # slots that name this acceptor, parked refusals included
-    uint32_t connections    # those of them that count as connections
+    uint32_t linger         # ms; 0 leaves it to the kernel
+    uint32_t first_byte     # ms; 0: no timeout
+    uint32_t idle           # ms; 0: no timeout
+    uint32_t active         # slots that belong to this acceptor, parked refusals included
+    uint32_t connections    # ... without parked refusals
     uint64_t accepted
     uint64_t refused_limit
     uint64_t refused_overload
@@ -139,9 +142,9 @@ cdef struct AcceptorState:
 
 
 cdef inline uint32_t milliseconds(double seconds) except? 0xFFFFFFFF:
-    """Seconds as the table keeps them; more than 14 days would wrap around its 32 bits."""
+    """Convert a timeout. More than 14 days become 14 days: Slot.deadline has 32 bits."""
     if not 0 <= seconds:
-        raise ValueError(f"a time must not be negative: {seconds}")
+        raise ValueError(f"a timeout must not be negative: {seconds}")
     return <uint32_t>(min(seconds, 1209600.0) * 1000 + 0.999)
 
 
@@ -188,10 +191,10 @@ cdef class Engine:
     cdef int accepted_position
     cdef int accepted_count
     cdef uint64_t now
-    cdef uint64_t turned     # when the last turn began
+    cdef uint64_t last_turn  # when the last turn began
     cdef uint64_t next_sweep
     cdef uint64_t armed
-    # parked refusals, oldest first
+    # parked refusals in a ring, oldest first
     cdef uint64_t *parked
     cdef uint32_t parked_head
     cdef uint32_t parked_tail
@@ -203,9 +206,9 @@ cdef class Engine:
     cdef uint64_t overload_until
     cdef uint32_t overload_pause
     cdef uint64_t overload_failures
-    cdef bint overload_told
+    cdef bint overload_logged
     cdef bint at_capacity
-    cdef uint64_t capacity_told
+    cdef uint64_t capacity_logged   # when
     # log records
     cdef void *records
     cdef uint32_t record_count
@@ -219,8 +222,8 @@ cdef class Engine:
     cdef size_t mapping_size(self)
     cdef int watch_system(self, int fd) except -1
     cdef uint64_t tick(self) noexcept nogil
-    cdef int interest(self, int fd, int flags) noexcept nogil
-    cdef void leave(self, int fd) noexcept nogil
+    cdef int watch(self, int fd, int flags) noexcept nogil
+    cdef void unwatch(self, int fd) noexcept nogil
     cdef void set_deadline(self, int fd, uint32_t milliseconds) noexcept nogil
     cdef void arm_timer(self, uint64_t when) noexcept nogil
     cdef void timer_due(self) noexcept nogil
@@ -244,9 +247,9 @@ cdef class Engine:
     cdef void continue_greeting(self, int fd) noexcept nogil
     cdef void native_event(self, int fd, uint32_t events) noexcept nogil
     cdef void wakeup_due(self, int fd) noexcept nogil
-    cdef uint64_t scan(self, int *expired, int *found) noexcept nogil
-    cdef void look_again(self) noexcept nogil
-    cdef void stood_still(self, uint64_t since) noexcept nogil
+    cdef uint64_t find_expired(self, int *expired, int *found) noexcept nogil
+    cdef void sweep_soon(self) noexcept nogil
+    cdef void postpone_deadlines(self, uint64_t since) noexcept nogil
     cdef void record(self, uint8_t kind, AcceptorState *state, int fd, int64_t value) noexcept nogil
     cdef void close_descriptors(self) noexcept
     cdef int turn(self) except -1
@@ -256,42 +259,41 @@ cdef class Engine:
     cdef int set_endpoint(self, int fd, Endpoint endpoint) except -1
     cdef int add_connection(self, Acceptor acceptor, int fd) except -1
     cdef int sweep(self) except -1
-    cdef int judge(self, int fd, uint64_t stop) except -1
-    cdef uint32_t ready(self, int fd) noexcept nogil
+    cdef int check_deadline(self, int fd, uint64_t stop) except -1
+    cdef uint32_t poll_slot(self, int fd) noexcept nogil
     cdef int flush_records(self) except -1
-    cdef object peername(self, int fd)
     cdef int add_acceptor(self, Acceptor acceptor) except -1
     cdef int watch_wakeup(self, Places places) except -1
     cdef int unwatch_wakeup(self, Places places) except -1
     cdef int retire_acceptors(self) except -1
 
 
-# What a connection is to the engine; made by Acceptor.endpoint, dropped at Engine.finish.
-# Not known to the garbage collector, which saves it the work and each connection 16 bytes: all
-# references that could close a circle are dropped when the engine lets go of it.
+# A connection as the engine sees it. Acceptor.endpoint makes it, Engine.finish lets go of it.
+# The garbage collector does not know endpoints, which saves it work and each connection 16 bytes.
+# They cannot form cycles: when the engine lets go of one, it drops all references that might.
 @cython.no_gc
 cdef class Endpoint:
-    cdef void *owner      # the Engine; borrowed, so that endpoints do not keep it; NULL without fd
+    cdef void *owner      # the Engine, NULL once `fd` is gone; borrowed, so as not to keep it alive
     cdef int fd
-    cdef uint32_t flags   # the subclass's; here because it fits into the padding
+    cdef uint32_t flags   # belongs to the subclass; it is here because it fits into the padding
     cdef inline Engine engine(self):
-        """The engine that has the descriptor."""
+        """Return the engine that serves the connection."""
         if self.owner == NULL:
             raise RuntimeError("the connection is closed")
         return <Engine>self.owner
     cdef inline Slot *slot(self) except NULL:
-        """The row of its descriptor."""
+        """Return the connection's slot."""
         if self.owner == NULL:
             raise RuntimeError("the connection is closed")
         return &(<Engine>self.owner).table[self.fd]
-    cdef int made(self) except -1
+    cdef int start(self) except -1
     cdef int event(self, uint32_t events) except -1
     cdef int expired(self, bint first_byte) except -1
     cdef int drain(self) except -1
     cdef int abort_now(self) except -1
-    cdef int cut(self) except -1
-    cdef int dismiss(self) except -1
-    cdef int dropped(self) except -1
+    cdef int abort_with_farewell(self) except -1
+    cdef int close_with_farewell(self) except -1
+    cdef int engine_closed(self) except -1
 
 
 cdef class Acceptor:

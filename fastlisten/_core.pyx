@@ -1,8 +1,8 @@
-# The accept loop and its engine, and option batches.
+# The engine of an event loop: it accepts connections, keeps their slots, limits and deadlines.
 #
-# Rules of this file: everything that happens once per connection before a protocol sees it, and
-# nothing that happens once per start. No import of the package's Python modules. Functions marked
-# nogil touch no Python object; every C call is followed at once by its error path.
+# Rules of this file: what happens to every connection before a protocol sees it. What happens once
+# per start is Python. No import of the package's Python modules. Functions marked nogil touch no
+# Python object. Every C call is followed at once by what happens if it fails.
 #
 #   listening socket --epoll--> accept_batch --place free?--no--> refuse --> PARKED --> closed
 #                                    | yes
@@ -13,8 +13,8 @@
 #                          v                 LINGERING (socket.linger) --> closed
 #                        closed
 #
-# The slot of a descriptor says which of these it is in. A slot holds its place from accept to
-# close(2), and close(2) is in one function: Engine.release.
+# The states (SLOT_...) are those of a descriptor's slot. A connection holds its place from accept
+# to close(2), and only one function calls close(2) for it: Engine.release.
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITE
@@ -57,7 +57,7 @@ cdef struct OptionEntry:
 
 
 cdef uint32_t options_apply(OptionEntry *table, uint32_t size, int fd) noexcept nogil:
-    """Apply all; return how many failed."""
+    """Set all options; return how many the kernel rejected."""
     cdef uint32_t i, failed = 0
     for i in range(size):
         if setsockopt(fd, table[i].level, table[i].name, table[i].value, table[i].size) < 0:
@@ -66,11 +66,11 @@ cdef uint32_t options_apply(OptionEntry *table, uint32_t size, int fd) noexcept 
 
 
 cdef class OptionBatch:
-    """Socket options compiled once, applied in one call.
+    """Socket options, prepared once and set in one call.
 
     Args:
-        entries: (level, name, value) for setsockopt(2), the value as it is passed to the kernel
-            (at most 32 bytes).
+        entries: (level, name, value) for setsockopt(2); the value is the bytes that the kernel
+            gets, at most 32.
     """
 
     def __init__(self, entries):
@@ -96,10 +96,10 @@ cdef class OptionBatch:
         return self.size
 
     def apply(self, int fd):
-        """Apply every option to a descriptor, also after one fails.
+        """Set every option on a socket, also after one of them has failed.
 
         Returns:
-            (index of the entry, errno) of each that the kernel rejected; empty when all are set.
+            (index of the entry, errno) for each option that the kernel rejected.
         """
         cdef OptionEntry *table = <OptionEntry *>self.table
         cdef uint32_t i
@@ -110,7 +110,7 @@ cdef class OptionBatch:
         return tuple(failures)
 
     def read(self, int fd):
-        """Return what the kernel answers for each option, as bytes, None where it cannot say."""
+        """Return each option's value as the kernel reports it, in bytes; None if it does not."""
         cdef OptionEntry *table = <OptionEntry *>self.table
         cdef uint32_t i
         cdef char value[64]
@@ -131,47 +131,55 @@ cdef class OptionBatch:
 # --- the engine -------------------------------------------------------------------------------
 
 cdef enum:
-    # One epoll_wait reports at most this many; more are reported by the next (level-triggered).
+    # Events per epoll_wait. The next one reports the rest (level-triggered).
     MAX_EVENTS = 512
-    # Accepts per wake-up over all listeners; time (SLICE) is the second bound.
+    # Accepts per turn over all listeners; the time (SLICE) is bounded too.
     MAX_ACCEPTS = 256
-    # A listener gets at least this many accepts per wake-up, however many others are ready.
+    # Each listener may accept at least this many per turn, however many others are ready.
     MIN_ACCEPTS = 8
-    # Microseconds of accepting, and again of calling protocols, per wake-up. The loop's timers wait
-    # for both, and for the connection_lost of all that ended meanwhile. A turn costs 3 us or so
-    # (an epoll_wait, the host loop's iteration): shorter slices would buy little more
-    # (python -m benchmarks --only lag).
+    # How long (us) a turn may accept, and again how long it may call protocols. The loop's timers
+    # wait for both, and for the connection_lost of all connections that ended meanwhile. A turn
+    # costs about 3 us (an epoll_wait, an iteration of the host loop), so shorter slices would gain
+    # little (python -m benchmarks --only lag).
     SLICE = 200
-    # Refused peers that are waited for at a time (and at most a fourth of the capacity), how long,
-    # and how much is read from each.
+    # Parked refusals: how many at a time (and at most a fourth of the capacity), for how long (ms),
+    # and how many bytes are read from each.
     MAX_PARKED = 1024
     PARKED_RING = 4096
     PARKED_TIME = 2000
     PARKED_BYTES = 16384
-    # Deadlines are swept at most this often (ms): timeouts are seconds, a sweep is a table scan.
+    # At least this long (ms) between two sweeps. A sweep scans the table, and timeouts are seconds.
     SWEEP_PAUSE = 50
-    # A sweep that comes so late (ms), after no turn for so long (ms), says that the process stood
-    # still: stopped by a signal, with its machine, or in a handler that blocked. A loop that is
-    # merely busy has turns. What its clients lost by it they get back, at most so much (ms).
+    # A sweep that is LATE (ms) after no turn for STANDSTILL (ms) means that the process stood
+    # still: it was stopped by a signal, its machine was suspended, or a handler blocked. A loop
+    # that is merely busy still takes turns. Deadlines are put off by the time lost, at most by
+    # STANDSTILL_MOST (ms).
     LATE = 250
     STANDSTILL = 1000
     STANDSTILL_MOST = 10000
-    # Pause after the process ran out of descriptors or memory: first, longest (ms).
+    # How long (ms) to pause when the process has run out of descriptors or memory: at first, at
+    # most.
     BACKOFF_FIRST = 5
     BACKOFF_LAST = 1000
-    # An episode of overload is logged when it ends, or once it has lasted this long (ms).
+    # An episode of overload is logged when it ends, or after this long (ms).
     EPISODE = 1000
-    # Connections refused with the reserve descriptor per pause.
+    # How long (ms) to be silent about a capacity that is still reached: it may be for hours.
+    CAPACITY_SILENCE = 60000
+    # How many connections are refused with the reserve descriptor per pause.
     RESERVE_REFUSALS = 64
-    # Descriptors that are left to handlers below the process's limit.
+    # How many descriptors of the process's limit are left to handlers.
     KEPT_FOR_HANDLERS = 256
-    # Largest table: 4 Mi descriptors, 128 MiB of address space, touched as used.
+    # The largest table of slots: 4 Mi descriptors, 128 MiB of address space, touched only as used.
     MAX_TABLE = 4194304
+    # Log records kept for Python, and how long (ms) they may wait for it.
     RECORDS = 1024
     RECORD_PAUSE = 250
+    # How many records to look back for one to add a refusal or an error to.
+    RECORDS_SEARCHED = 16
 
 
-# Kinds of log records. From RECORD_REFUSED on they are counted together per listener and batch.
+# Kinds of log records. From RECORD_REFUSED on, records of one kind and listener are added up within
+# a batch.
 RECORD_OPENED = R_OPENED
 RECORD_CLOSED = R_CLOSED
 RECORD_REFUSED = R_REFUSED
@@ -184,8 +192,8 @@ RECORD_HANDSHAKE = R_HANDSHAKE
 
 cdef struct LogRecord:
     uint64_t time         # wall clock, milliseconds
-    int64_t value         # a count, or what the kind says
-    int32_t detail        # an errno, the limit that was reached, or 0
+    int64_t value         # a count; R_CAPACITY: the capacity; R_BROKEN: the errno
+    int32_t detail        # R_OVERLOAD, R_BROKEN: an errno; R_REFUSED: the limit; else 0
     uint16_t acceptor
     uint16_t port
     uint8_t kind
@@ -197,13 +205,13 @@ cdef object engines = weakref.WeakSet()
 
 
 cdef int64_t default_capacity():
-    """The soft limit of descriptors, less those open now, less what handlers may need."""
+    """Return the soft limit of descriptors, less those open now, less what handlers may need."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     cdef int64_t limit = MAX_TABLE if soft == resource.RLIM_INFINITY else min(soft, MAX_TABLE)
     try:
         taken = len(os.listdir("/proc/self/fd"))
     except OSError:
-        taken = 0  # no /proc: handlers' share has to do
+        taken = 0  # no /proc: what is kept for handlers has to do
     return max(1, limit - min(KEPT_FOR_HANDLERS, limit // 4) - taken)
 
 
@@ -232,7 +240,7 @@ cdef void send_farewell(const AcceptorState *state, const Slot *slot, int fd,
 
 cdef inline void fill_slot(Engine engine, const AcceptorState *state, int fd,
                            const sockaddr_storage *peer) noexcept nogil:
-    """Write down whose connection a descriptor is: its acceptor, its peer's address."""
+    """Record the acceptor of a new connection, and its peer's address."""
     cdef Slot *slot = &engine.table[fd]
     cdef uint32_t scope
     cdef int length = fl_address(peer, slot.address, &slot.port, &scope)
@@ -246,7 +254,7 @@ cdef inline void fill_slot(Engine engine, const AcceptorState *state, int fd,
 
 
 cdef inline void count_connection(Engine engine, AcceptorState *state, int fd) noexcept nogil:
-    """Make a filled slot a connection, until Engine.release."""
+    """Count a new connection, whose slot is filled. Engine.release takes it off the count."""
     engine.table[fd].state = SLOT_ACCEPTED
     if fd >= <int>engine.top:
         engine.top = fd + 1
@@ -258,26 +266,27 @@ cdef inline void count_connection(Engine engine, AcceptorState *state, int fd) n
 
 
 cdef class Engine:
-    """The native heart of one event loop: an epoll set, the table of slots, the deadlines.
+    """What serves the connections of one event loop: an epoll set, a table of slots, deadlines.
 
-    Made for a running or not yet running loop that has `add_reader` (uvloop's and asyncio's
-    selector loop). Not thread-safe: everything is called in the loop's thread. A forked child
-    inherits a dead copy: its descriptors are closed there, the parent's are untouched.
+    The loop needs `add_reader` (uvloop's and asyncio's selector loop have it) and need not be
+    running yet. Not thread-safe: everything is called in the loop's thread. An engine does not
+    survive a fork: the child closes its copies of all descriptors, and the parent's engine is not
+    affected.
 
     Args:
         loop: the event loop.
-        capacity: connections that this process may hold, parked refusals included; accepting
+        capacity: how many connections this process may have, parked refusals included; accepting
             stops there. Default: the soft RLIMIT_NOFILE, less the descriptors open now, less
-            256 for handlers (a fourth of the limit where that is less).
+            256 for handlers (or a fourth of the limit, if that is less).
 
     Attributes:
         loop: as given.
         fd: the epoll descriptor.
-        open: descriptors of connections held now.
-        capacity: as above; may be set at any time.
+        open: descriptors of connections in use now.
+        capacity: as above; `set_capacity` changes it.
         sink: called with (records, dropped): log records as tuples (kind, time in seconds,
             acceptor, address, port, value, detail), and how many were lost since the last call.
-        closed: no more use.
+        closed: whether `close` was called.
     """
 
     def __cinit__(self):
@@ -290,7 +299,7 @@ cdef class Engine:
         self.loop = loop
         self.table_size = MAX_TABLE if hard == resource.RLIM_INFINITY else min(hard, MAX_TABLE)
         self.capacity = default_capacity() if capacity is None else capacity
-        # One mapping, never moved: slots, the second table, the receive buffer.
+        # One mapping that never moves: Slots, SlotExtras, the buffer for receiving.
         memory = mmap(NULL, self.mapping_size(), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if memory == MAP_FAILED:
@@ -321,7 +330,7 @@ cdef class Engine:
         if self.reserve < 0:
             raise_errno("open of /dev/null")
         self.watch_system(self.timer)
-        self.turned = self.tick()
+        self.last_turn = self.tick()
         loop.add_reader(self.fd, self._wake)
         engines.add(self)
 
@@ -329,12 +338,12 @@ cdef class Engine:
         return self.table_size * (sizeof(Slot) + sizeof(SlotExtra)) + RECEIVE_SIZE
 
     cdef int watch_system(self, int fd) except -1:
-        """Put a descriptor of the engine's own into the epoll set."""
+        """Add one of the engine's own descriptors to the epoll set."""
         if <uint32_t>fd >= self.table_size:
             raise OSError(EMFILE, "descriptor beyond the table of slots")
         self.top = max(self.top, <uint32_t>fd + 1)
         self.table[fd].state = SLOT_SYSTEM
-        if self.interest(fd, FLAG_IN) < 0:
+        if self.watch(fd, FLAG_IN) < 0:
             self.table[fd].state = SLOT_FREE
             raise_errno("epoll_ctl")
         return 0
@@ -342,13 +351,15 @@ cdef class Engine:
     # -- time and the epoll set
 
     cdef uint64_t tick(self) noexcept nogil:
-        """Read the clock; return milliseconds that never are 0."""
+        """Read the clock; return its milliseconds, which are never 0."""
         self.now = fl_microseconds() // 1000 + 1
         return self.now
 
-    cdef int interest(self, int fd, int flags) noexcept nogil:
-        """Wait for FLAG_IN, FLAG_OUT, both, or (0) for the loss of the connection only. Return -1
-        with errno set."""
+    cdef int watch(self, int fd, int flags) noexcept nogil:
+        """Wait for FLAG_IN, FLAG_OUT, both, or (0) only for the loss of the connection.
+
+        Returns -1 with errno set if the kernel refuses.
+        """
         cdef Slot *slot = &self.table[fd]
         cdef epoll_event event
         cdef int operation
@@ -360,11 +371,11 @@ cdef class Engine:
             operation = EPOLL_CTL_ADD
         event.events = (EPOLLIN if flags & FLAG_IN else 0) | (EPOLLOUT if flags & FLAG_OUT else 0)
         if flags & FLAG_IN:
-            # Tells a first byte, or the last record, from the end of input without asking.
+            # Tells a first byte, or the last record, from the end of input without a system call.
             event.events |= EPOLLRDHUP
         if flags == 0:
-            # Errors and hang-ups cannot be masked, and are levels that stay: as edges they are
-            # told once.
+            # Errors and hang-ups cannot be masked. Level-triggered they would be reported without
+            # end, edge-triggered they are reported once.
             event.events = EPOLLET
         event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>fd
         if epoll_ctl(self.fd, operation, fd, &event) < 0:
@@ -372,8 +383,8 @@ cdef class Engine:
         slot.flags = (slot.flags & ~(FLAG_IN | FLAG_OUT)) | FLAG_REGISTERED | flags
         return 0
 
-    cdef void leave(self, int fd) noexcept nogil:
-        """Wait for nothing more."""
+    cdef void unwatch(self, int fd) noexcept nogil:
+        """Take a descriptor out of the epoll set."""
         cdef Slot *slot = &self.table[fd]
         cdef epoll_event event
         if slot.flags & FLAG_REGISTERED:
@@ -381,13 +392,13 @@ cdef class Engine:
             epoll_ctl(self.fd, EPOLL_CTL_DEL, fd, &event)
 
     cdef void set_deadline(self, int fd, uint32_t milliseconds) noexcept nogil:
-        """Let the slot expire in so many milliseconds; 0 for never."""
+        """Let a connection's time run out in so many milliseconds; 0 for never."""
         cdef uint64_t when
         cdef uint32_t low
         if milliseconds == 0:
             self.table[fd].deadline = 0
             return
-        # One more: the millisecond that the clock shows is partly over.
+        # One more, because part of the current millisecond is over.
         when = self.now + milliseconds + 1
         low = <uint32_t>when
         self.table[fd].deadline = low if low else 1
@@ -396,7 +407,7 @@ cdef class Engine:
             self.arm_timer(when)
 
     cdef void arm_timer(self, uint64_t when) noexcept nogil:
-        """Make the timer fire at `when` (or earlier, if it is set so already)."""
+        """Let the timer fire at `when`, or earlier if that has been asked for already."""
         if self.armed and self.armed <= when:
             return
         self.armed = when
@@ -413,9 +424,9 @@ cdef class Engine:
                     self.reserve = open(b"/dev/null", O_RDONLY | O_CLOEXEC)
                 self.rearm(HOLD_BACKOFF)
             ends = self.overload_last + self.overload_pause + EPISODE
-            if not self.overload_told and (
+            if not self.overload_logged and (
                     self.now >= ends or self.now >= self.overload_since + EPISODE):
-                self.overload_told = True
+                self.overload_logged = True
                 self.record(R_OVERLOAD, NULL, -1, <int64_t>self.overload_failures)
             if self.now >= ends:
                 self.overload_since = 0
@@ -424,17 +435,17 @@ cdef class Engine:
                 if self.overload_until:
                     self.arm_timer(self.overload_until)
                 self.arm_timer(ends)
-                if not self.overload_told:
+                if not self.overload_logged:
                     self.arm_timer(self.overload_since + EPISODE)
         if self.next_sweep and self.next_sweep > self.now:
             self.arm_timer(self.next_sweep)
         if self.records_due and self.records_due > self.now:
             self.arm_timer(self.records_due)
 
-    # -- giving back
+    # -- ending a connection
 
     cdef void release(self, int fd) noexcept nogil:
-        """Close a connection's descriptor and give back all that it held."""
+        """Close a connection's descriptor and give back all that it held, its place too."""
         cdef Slot *slot = &self.table[fd]
         cdef AcceptorState *state
         cdef uint8_t was = slot.state, flags = slot.flags
@@ -444,8 +455,8 @@ cdef class Engine:
         state = self.acceptors[slot.acceptor]
         if was != SLOT_PARKED:
             self.record(R_CLOSED, state, fd, 0)
-        # Before close: a forked child may hold the descriptor, and only the last close of all
-        # takes it out of the set.
+        # Before close(2): a forked child may hold the descriptor too, and only the last close of
+        # all would take it out of the set.
         if flags & FLAG_REGISTERED:
             epoll_ctl(self.fd, EPOLL_CTL_DEL, fd, &event)
         if flags & FLAG_EXTRA:
@@ -465,17 +476,17 @@ cdef class Engine:
         if flags & FLAG_PLACE:
             give_place(&state.places)
         if self.at_capacity and self.open < self.capacity - self.capacity // 64:
-            # A little room first: arming all listeners for one connection each is dear.
+            # Not before there is a little room: arming all listeners for one connection is costly.
             self.at_capacity = False
             self.rearm(HOLD_CAPACITY)
 
     cdef void finish(self, int fd, bint linger, bint told) noexcept:
-        """Close an open connection whose endpoint is done with it, lingering if asked for.
+        """Close a connection that its endpoint has finished with; linger if necessary.
 
         Args:
-            linger: false when the connection was aborted: then `socket.linger` does not matter.
-            told: the peer was sent a farewell, which a reset must not overtake. It would, if there
-                is input that nobody has read, as of a client that has pipelined too much.
+            linger: whether `socket.linger` applies: not to a connection that was aborted.
+            told: the peer was sent a farewell. A reset must not overtake it, and there would be one
+                if input is unread, for example from a client that has pipelined too much.
         """
         cdef Slot *slot = &self.table[fd]
         cdef AcceptorState *state
@@ -490,8 +501,8 @@ cdef class Engine:
         if linger and told and not time and recv(fd, self.buffer, RECEIVE_SIZE, MSG_DONTWAIT) > 0:
             time = FAREWELL_TIME
         if time and slot.flags & (FLAG_INET | FLAG_INET6):
-            # The acknowledgement of our FIN is an edge (sk_state_change), the level would be
-            # "writable" at once and for ever: hence edge-triggered.
+            # Edge-triggered, because the acknowledgement of our FIN is an edge (sk_state_change).
+            # As a level the socket is writable at once and stays so.
             if shutdown(fd, SHUT_WR) == 0 and ioctl(fd, SIOCOUTQ, &unsent) == 0 and unsent > 0:
                 self.tick()
                 slot.state = SLOT_LINGERING
@@ -510,7 +521,7 @@ cdef class Engine:
         return epoll_ctl(self.fd, operation, fd, &event)
 
     cdef void reset(self, int fd) noexcept nogil:
-        """Close with a reset: what the kernel still holds is dropped."""
+        """Close with a reset; the kernel drops what it has not sent."""
         cdef linger_t now
         now.l_onoff = 1
         now.l_linger = 0
@@ -528,7 +539,7 @@ cdef class Engine:
         if epoll_ctl(self.fd, EPOLL_CTL_ADD, state.fd, &event) == 0:
             state.registered = True
         else:
-            # Out of kernel memory or watches: like an accept that failed for the process.
+            # Out of kernel memory or watches: as bad as an accept that failed for the process.
             self.overloaded(state, errno)
 
     cdef void disarm(self, AcceptorState *state, uint8_t hold) noexcept nogil:
@@ -539,7 +550,7 @@ cdef class Engine:
             epoll_ctl(self.fd, EPOLL_CTL_DEL, state.fd, &event)
 
     cdef void rearm(self, int hold) noexcept nogil:
-        """Lift one kind of hold from every listener."""
+        """Lift one kind of hold from all listeners."""
         cdef uint32_t i
         for i in range(self.acceptors_size):
             if self.acceptors[i] != NULL and self.acceptors[i].hold & hold:
@@ -553,12 +564,15 @@ cdef class Engine:
                 self.disarm(self.acceptors[i], hold)
 
     cdef void overloaded(self, AcceptorState *state, int error) noexcept nogil:
-        """The process is out of descriptors or memory: pause all listeners, be polite to some."""
+        """The process is out of descriptors or memory: pause all listeners, refuse some clients.
+
+        The reserve descriptor is what makes a polite refusal possible.
+        """
         cdef int _turn, fd
         if not self.overload_since:
             self.overload_since = self.now
             self.overload_failures = 0
-            self.overload_told = False
+            self.overload_logged = False
             self.overload_pause = BACKOFF_FIRST
         elif self.overload_until == 0:
             self.overload_pause = min(self.overload_pause * 2, BACKOFF_LAST)
@@ -580,7 +594,7 @@ cdef class Engine:
         self.arm_timer(self.overload_since + EPISODE)
 
     cdef void say_and_close(self, int fd, const CannedReply *reply) noexcept nogil:
-        """Last words on a descriptor without a slot, which must be free again at once."""
+        """Send a last reply on a descriptor that has no slot, and close it at once."""
         if reply.size:
             send(fd, reply.text, reply.size, MSG_NOSIGNAL | MSG_DONTWAIT)
             # Unread bytes would turn the close into a reset that overtakes the text.
@@ -590,7 +604,7 @@ cdef class Engine:
     # -- accepting
 
     cdef void accept_batch(self, AcceptorState *state, int budget) noexcept nogil:
-        """Accept until the queue is empty, the budget is spent, or a limit holds."""
+        """Accept until the backlog is empty, the budget is spent, or a limit is reached."""
         cdef sockaddr_storage peer
         cdef socklen_t size
         cdef Slot *slot
@@ -604,9 +618,9 @@ cdef class Engine:
             if self.open >= self.capacity:
                 self.at_capacity = True
                 self.hold_all(HOLD_CAPACITY)
-                # Capacity may be held for hours: said at most once a minute.
-                if self.capacity_told == 0 or self.now - self.capacity_told >= 60000:
-                    self.capacity_told = self.now
+                if self.capacity_logged == 0 \
+                        or self.now - self.capacity_logged >= CAPACITY_SILENCE:
+                    self.capacity_logged = self.now
                     self.record(R_CAPACITY, state, -1, self.capacity)
                 return
             held = False
@@ -630,7 +644,7 @@ cdef class Engine:
                     return
                 if concerns_one_connection(error):
                     continue
-                # Not a listening socket any more (someone shut it down): no retry can help.
+                # Somebody has shut the listening socket down: no retry can help.
                 self.disarm(state, HOLD_CLOSED)
                 self.record(R_BROKEN, state, -1, error)
                 return
@@ -642,7 +656,7 @@ cdef class Engine:
                 continue
             slot = &self.table[fd]
             if slot.state == SLOT_LISTENING:
-                # Its owner closed that socket without closing the acceptor first.
+                # A listening socket had this number, and was closed before its acceptor.
                 self.acceptors[slot.acceptor].registered = False
                 self.acceptors[slot.acceptor].hold |= HOLD_CLOSED
                 slot.generation += 1
@@ -665,7 +679,7 @@ cdef class Engine:
                 self.set_deadline(fd, state.first_byte)
             if state.lazy:
                 slot.state = SLOT_LAZY
-                if self.interest(fd, FLAG_IN if greeted(state, slot) else FLAG_IN | FLAG_OUT) < 0:
+                if self.watch(fd, FLAG_IN if greeted(state, slot) else FLAG_IN | FLAG_OUT) < 0:
                     error = errno
                     self.release(fd)
                     self.overloaded(state, error)
@@ -675,11 +689,12 @@ cdef class Engine:
                 self.accepted_count += 1
 
     cdef bint take_or_sleep(self, AcceptorState *state) noexcept nogil:
-        """Take a place before accepting, or leave the clients in the backlog until one is free.
+        """Take a place before accepting, or leave clients in the backlog until one is free.
 
-        Sleeping is: set the bit, look again, then stop listening. Whoever gives a place back
-        after the bit was set sees it; whoever did so before is seen by the second look. The bit is
-        cleared by who rings, never here: another socket of the same listener may sleep by it.
+        To sleep is to set the bit, look again, then stop listening. A place that is given back
+        after the bit was set wakes this process; one that was given back before is seen by the
+        second look. Only the one who wakes clears the bit, because another socket of the same
+        listener may be sleeping too.
         """
         cdef int _attempt
         cdef uint64_t bit = <uint64_t>1 << (state.places.member % 64)
@@ -690,11 +705,11 @@ cdef class Engine:
             if places_held(&state.places) >= fl_load32(&state.places.row.limit):
                 self.disarm(state, HOLD_FULL)
                 return False
-        # Places are free, but others race for them: the next wake-up tries again.
+        # Places are free, but others race for them. The next turn tries again.
         return False
 
     cdef bint greet(self, AcceptorState *state, int fd) noexcept nogil:
-        """Send what is left of the greeting; False when the connection is dead."""
+        """Send what is left of the greeting; return False if the connection is broken."""
         cdef Slot *slot = &self.table[fd]
         cdef const CannedReply *greeting = &state.replies[REPLY_GREETING]
         cdef ssize_t sent
@@ -708,7 +723,7 @@ cdef class Engine:
     # -- refusing
 
     cdef void refuse(self, AcceptorState *state, int fd) noexcept nogil:
-        """Say it in the protocol and close, so that the text arrives. Counts as no place."""
+        """Send the refusal and close in such a way that it arrives. No place is held for this."""
         cdef const CannedReply *refusal = &state.replies[REPLY_REFUSAL]
         cdef ssize_t got
         state.refused_limit += 1
@@ -722,7 +737,7 @@ cdef class Engine:
         if state.server_first:
             got = recv(fd, self.buffer, RECEIVE_SIZE, 0)
             if got < 0 and errno == EAGAIN:
-                # Nothing unread: close sends the text and a FIN, never a reset.
+                # Nothing is unread, so that close(2) sends the text and a FIN, not a reset.
                 close(fd)
                 return
             if got <= 0:
@@ -731,15 +746,16 @@ cdef class Engine:
         self.park(state, fd)
 
     cdef void park(self, AcceptorState *state, int fd) noexcept nogil:
-        """Wait for the peer to read its refusal: a close with unread data would reset it away."""
+        """Wait until the peer has read its refusal: a close with unread data sends a reset,
+        which would overtake it."""
         cdef Slot *slot = &self.table[fd]
         cdef uint32_t i, kept
         cdef uint64_t entry
-        # They count towards the capacity: a flood of refused clients must not use it up.
+        # They count towards the capacity, which a flood of refused clients must not use up.
         cdef int64_t most = min(<int64_t>MAX_PARKED, max(<int64_t>1, self.capacity // 4))
         shutdown(fd, SHUT_WR)
         if self.parked_tail - self.parked_head >= PARKED_RING:
-            # Full of entries that are gone: close the ranks.
+            # The ring is full, mostly of entries that have ended: keep the others.
             kept = self.parked_head
             for i in range(self.parked_tail - self.parked_head):
                 entry = self.parked[(self.parked_head + i) % PARKED_RING]
@@ -759,7 +775,7 @@ cdef class Engine:
         self.open += 1
         state.active += 1
         self.parked_count += 1
-        if self.interest(fd, FLAG_IN) < 0:
+        if self.watch(fd, FLAG_IN) < 0:
             self.release(fd)
             return
         self.set_deadline(fd, PARKED_TIME)
@@ -774,7 +790,7 @@ cdef class Engine:
     # -- one wake-up
 
     cdef void native_pass(self) noexcept nogil:
-        """One epoll_wait, and all of its events that need no Python."""
+        """Call epoll_wait once and handle all events that need no Python."""
         cdef epoll_event *events = <epoll_event *>self.events
         cdef int i, fd, turn, listening = 0, budget
         cdef Slot *slot
@@ -790,7 +806,7 @@ cdef class Engine:
             if slot.generation == <uint32_t>(events[i].data.u64 >> 32) \
                     and slot.state == SLOT_LISTENING:
                 listening += 1
-        # What is cheap and gives places back comes before what takes them.
+        # Events that are cheap and give places back come before those that take places.
         for i in range(self.count):
             fd = <int><uint32_t>events[i].data.u64
             slot = &self.table[fd]
@@ -806,7 +822,7 @@ cdef class Engine:
         if not listening:
             return
         budget = max(MIN_ACCEPTS, MAX_ACCEPTS // listening)
-        # Another listener is first each time: whatever is cut off by time, nobody starves.
+        # Another listener is first each time, so that none starves when time runs out.
         self.rotor += 1
         self.accept_stop = fl_microseconds() + SLICE
         for turn in range(self.count):
@@ -827,7 +843,7 @@ cdef class Engine:
         cdef AcceptorState *state = self.acceptors[self.table[fd].acceptor]
         if not self.greet(state, fd):
             self.release(fd)
-        elif greeted(state, &self.table[fd]) and self.interest(fd, FLAG_IN) < 0:
+        elif greeted(state, &self.table[fd]) and self.watch(fd, FLAG_IN) < 0:
             self.release(fd)
 
     cdef void native_event(self, int fd, uint32_t events) noexcept nogil:
@@ -848,35 +864,35 @@ cdef class Engine:
             else:
                 slot.offset += <uint16_t>got
         elif slot.state == SLOT_LINGERING:
-            # One receive only: a peer that talks without end must not keep the loop.
+            # Once only: a peer that sends without end must not occupy the loop.
             got = recv(fd, self.buffer, RECEIVE_SIZE, 0)
             if events & <uint32_t>EPOLLERR or (got < 0 and errno != EAGAIN and errno != EINTR):
                 self.release(fd)
             elif ioctl(fd, SIOCOUTQ, &unsent) < 0 or unsent == 0:
                 self.release(fd)
             elif got == RECEIVE_SIZE:
-                # There is more, and no edge will tell; setting the same events again does.
+                # There is more, which no edge will report. Setting the same events again does.
                 self.watch_edges(fd, EPOLL_CTL_MOD)
 
     cdef void wakeup_due(self, int fd) noexcept nogil:
-        """Someone gave a place back."""
+        """A place was given back."""
         cdef uint64_t value
         read(fd, &value, 8)
         self.rearm(HOLD_FULL)
 
     def _wake(self):
-        """The epoll descriptor is readable. Called by the loop; nothing else calls it."""
-        # What is left over is scheduled; two turns in one iteration would make timers wait twice.
+        """Take a turn: the epoll descriptor is readable. Only the loop calls this."""
+        # If something is left over, a turn is scheduled already, and timers must not wait for two.
         if not self.rescheduled:
             self.turn()
 
     def _continue(self):
-        """Go on with what was left over. Called by the loop; nothing else calls it."""
+        """Take the turn that was scheduled for what was left over. Only the loop calls this."""
         self.rescheduled = False
         self.turn()
 
     cdef int turn(self) except -1:
-        """Serve what is ready, for as long as a turn may last."""
+        """Handle what is ready, for as long as a turn may last."""
         cdef epoll_event *events = <epoll_event *>self.events
         cdef uint64_t stop, data
         cdef uint32_t happened
@@ -887,9 +903,9 @@ cdef class Engine:
             return 0
         self.tick()
         if self.next_sweep and self.now > self.next_sweep + LATE \
-                and self.now - self.turned > STANDSTILL:
-            self.stood_still(self.turned)
-        self.turned = self.now
+                and self.now - self.last_turn > STANDSTILL:
+            self.postpone_deadlines(self.last_turn)
+        self.last_turn = self.now
         try:
             if self.position >= self.count and self.accepted_position >= self.accepted_count:
                 with nogil:
@@ -899,7 +915,7 @@ cdef class Engine:
                 fd = self.accepted[self.accepted_position]
                 self.accepted_position += 1
                 if self.table[fd].state == SLOT_ACCEPTED:
-                    self.make_endpoint(fd).made()
+                    self.make_endpoint(fd).start()
                     if self.closed or fl_microseconds() > stop:
                         break
             while self.position < self.count:
@@ -913,7 +929,7 @@ cdef class Engine:
                 if slot.generation != <uint32_t>(data >> 32):
                     continue
                 if slot.state == SLOT_OPEN:
-                    # The list may be the only one to hold it, and lets go of it when it ends.
+                    # Held here, because the list may have the only reference and drop it.
                     endpoint = <Endpoint>self.endpoints[fd]
                     endpoint.event(happened)
                 elif slot.state == SLOT_LAZY:
@@ -930,8 +946,8 @@ cdef class Engine:
                                       or self.record_count > RECORDS // 2):
                 self.flush_records()
         finally:
-            # Accepted connections are not in the epoll set yet; nothing else would wake us.
-            # Ready events that are left keep the epoll descriptor readable by themselves.
+            # Accepted connections are not in the epoll set yet, so nothing else would wake us.
+            # Events that are left over keep the epoll descriptor readable.
             if not self.closed and self.accepted_position < self.accepted_count:
                 self.reschedule()
         return self.retire_acceptors()
@@ -943,7 +959,7 @@ cdef class Engine:
         return 0
 
     cdef Endpoint make_endpoint(self, int fd):
-        """Give an accepted or lazy connection its Python side; close it if that fails."""
+        """Make the Python object of an accepted or lazy connection; close it if that fails."""
         cdef Acceptor acceptor = <Acceptor>self.owners[self.table[fd].acceptor]
         cdef Endpoint endpoint
         try:
@@ -955,13 +971,13 @@ cdef class Engine:
         return endpoint
 
     cdef int first_byte(self, int fd, uint32_t events) except -1:
-        """A lazy connection became readable: make its Python side, or close it without one."""
+        """A lazy connection is readable: make its Python objects, or close it without them."""
         cdef AcceptorState *state
         cdef Endpoint endpoint
         cdef ssize_t got
         cdef char byte
         if events != <uint32_t>EPOLLIN:
-            # The end of input, or an error, perhaps behind the first bytes.
+            # The end of input or an error, perhaps after the first bytes.
             got = recv(fd, &byte, 1, MSG_PEEK)
             if got < 0 and (errno == EAGAIN or errno == EINTR):
                 return 0
@@ -973,12 +989,12 @@ cdef class Engine:
         if not state.tls:
             self.table[fd].flags |= FLAG_SPOKE
             self.set_deadline(fd, state.idle)
-        endpoint.made()
-        # Received like all that follows: if the protocol has not paused, closed or changed.
+        endpoint.start()
+        # The first bytes are received as all others are: unless the protocol has paused or closed.
         return endpoint.event(events) if endpoint.fd >= 0 else 0
 
     cdef int set_endpoint(self, int fd, Endpoint endpoint) except -1:
-        """Let an endpoint have a connection, in place of another one if there is one."""
+        """Let an endpoint serve a connection from now on, perhaps instead of another one."""
         cdef Py_ssize_t size = len(self.endpoints)
         if fd >= size:
             self.endpoints.extend([None] * (fd + 256 - size))
@@ -989,7 +1005,7 @@ cdef class Engine:
         return 0
 
     cdef int add_connection(self, Acceptor acceptor, int fd) except -1:
-        """Give a slot to a connection that somebody else has accepted. It needs no place."""
+        """Give a slot to a connection that somebody else has accepted. It holds no place."""
         cdef sockaddr_storage peer
         cdef socklen_t size = sizeof(peer)
         if self.closed or acceptor.closing:
@@ -1011,45 +1027,46 @@ cdef class Engine:
     # -- deadlines
 
     cdef int sweep(self) except -1:
-        """End what has expired. One scan of the table; most scans find little to do."""
+        """End the connections whose time has run out."""
         cdef int expired[256]
         cdef int found = 0, i
         cdef uint64_t next_one = 0, stop
         with nogil:
-            next_one = self.scan(expired, &found)
+            next_one = self.find_expired(expired, &found)
             self.next_sweep = next_one
             if next_one:
                 self.arm_timer(next_one)
         stop = fl_microseconds() + SLICE
         try:
             for i in range(found):
-                self.judge(expired[i], stop)
+                self.check_deadline(expired[i], stop)
                 if self.closed:
                     break
         except BaseException:
-            # What ends programs; the others are judged if this one goes on.
+            # An exception that ends programs. If this one goes on, the others have their turn.
             if not self.closed:
-                self.look_again()
+                self.sweep_soon()
             raise
         return 0
 
-    cdef int judge(self, int fd, uint64_t stop) except -1:
-        """End a connection that has expired, once what has arrived of it is handled: the process
-        may be so busy that the event has not been reached.
+    cdef int check_deadline(self, int fd, uint64_t stop) except -1:
+        """End a connection whose time has run out, unless something has arrived in time.
+
+        What has arrived is handled first: the process may have been too busy to get to it.
 
         Args:
-            stop: microseconds of the clock; input is handled until then, and else by a later sweep.
+            stop: microseconds of the clock. After that input is left to a later sweep.
         """
         cdef Slot *slot = &self.table[fd]
         cdef uint32_t now = <uint32_t>self.now, events, generation = slot.generation
         if slot.state != SLOT_OPEN and slot.state != SLOT_LAZY or slot.deadline == 0 \
                 or <int32_t>(now - slot.deadline) < 0:
-            # One that was judged before it has changed it.
+            # The end of another connection has changed this one.
             return 0
-        events = self.ready(fd)
+        events = self.poll_slot(fd)
         if events:
             if fl_microseconds() > stop:
-                self.look_again()
+                self.sweep_soon()
                 return 0
             if slot.state == SLOT_LAZY:
                 self.first_byte(fd, events)
@@ -1059,13 +1076,13 @@ cdef class Engine:
                     or <int32_t>(now - slot.deadline) < 0:
                 return 0
         if slot.state != SLOT_OPEN:
-            self.look_again()
+            self.sweep_soon()
             return 0
         slot.deadline = 0
         return (<Endpoint>self.endpoints[fd]).expired(not slot.flags & FLAG_SPOKE)
 
-    cdef uint32_t ready(self, int fd) noexcept nogil:
-        """The events that a connection waits for and that have happened, reported or not."""
+    cdef uint32_t poll_slot(self, int fd) noexcept nogil:
+        """Return those events that the connection waits for and that have happened by now."""
         cdef uint8_t flags = self.table[fd].flags
         cdef uint32_t events = EPOLLIN if flags & FLAG_IN else 0
         if flags & FLAG_OUT:
@@ -1074,11 +1091,11 @@ cdef class Engine:
             events |= <uint32_t>EPOLLRDHUP
         return fl_poll(fd, events) if events else 0
 
-    cdef void stood_still(self, uint64_t since) noexcept nogil:
-        """Put off every deadline by the time in which nothing was done here.
+    cdef void postpone_deadlines(self, uint64_t since) noexcept nogil:
+        """Put off all deadlines by the time during which the process stood still.
 
-        Who waited for the server would have none left: a client that was answered now could not
-        finish its handshake, however fast it is.
+        Otherwise clients that were waiting for the server would have no time left: one that is
+        answered now could not finish its handshake, however fast it is.
         """
         cdef uint32_t fd
         cdef uint32_t lost = <uint32_t>min(self.now - since, <uint64_t>STANDSTILL_MOST)
@@ -1087,14 +1104,14 @@ cdef class Engine:
                 self.table[fd].deadline += lost
                 if self.table[fd].deadline == 0:
                     self.table[fd].deadline = 1
-        self.look_again()
+        self.sweep_soon()
 
-    cdef void look_again(self) noexcept nogil:
-        """Sweep once more, as soon as the loop has had its turn."""
+    cdef void sweep_soon(self) noexcept nogil:
+        """Sweep again as soon as the loop has done its other work."""
         self.next_sweep = self.now + 1
         self.arm_timer(self.next_sweep)
 
-    cdef uint64_t scan(self, int *expired, int *found) noexcept nogil:
+    cdef uint64_t find_expired(self, int *expired, int *found) noexcept nogil:
         cdef uint32_t fd, now = <uint32_t>self.now
         cdef int32_t left
         cdef uint64_t next_one = 0, when
@@ -1119,8 +1136,8 @@ cdef class Engine:
                     else:
                         self.reset(<int>fd)
                 elif slot.state == SLOT_LAZY:
-                    if self.ready(<int>fd) & <uint32_t>EPOLLIN:
-                        # It has spoken, and was not heard yet.
+                    if self.poll_slot(<int>fd) & <uint32_t>EPOLLIN:
+                        # It has said something that has not been read yet.
                         if found[0] == 256:
                             next_one = self.now + 1
                         else:
@@ -1141,7 +1158,7 @@ cdef class Engine:
                     recv(<int>fd, self.buffer, PARKED_BYTES, MSG_DONTWAIT)
                     self.release(<int>fd)
                 else:
-                    # ACCEPTED: looked at again when it has its protocol.
+                    # ACCEPTED: wait until it has its protocol.
                     next_one = self.now + 1
             else:
                 when = max(self.now + <uint32_t>left, self.now + SWEEP_PAUSE)
@@ -1159,13 +1176,13 @@ cdef class Engine:
         if not self.record_mask & (1 << kind):
             return
         if kind >= R_REFUSED and state != NULL:
-            # Newest first: in a flood the wanted one is the last.
+            # Newest first: in a flood the one to add to is the last.
             for i in range(self.record_count, 0, -1):
                 one = &records[i - 1]
                 if one.kind == kind and one.acceptor == state.index:
                     one.value += value
                     return
-                if self.record_count - i > 16:
+                if self.record_count - i > RECORDS_SEARCHED:
                     break
         if self.record_count == RECORDS:
             self.records_dropped += 1
@@ -1218,19 +1235,9 @@ cdef class Engine:
 
     # -- what Python asks
 
-    cdef object peername(self, int fd):
-        """The peer's address in the form of the socket module; '' for a Unix socket."""
-        cdef Slot *slot = &self.table[fd]
-        if slot.flags & FLAG_INET:
-            return (text_of(slot.address, slot.flags), slot.port)
-        if slot.flags & FLAG_INET6:
-            return (text_of(slot.address, slot.flags), slot.port, 0,
-                    self.extra[fd].scope if slot.flags & FLAG_EXTRA else 0)
-        return ""
-
     @property
     def idle(self):
-        """True when it serves no listening socket and no connection."""
+        """Whether it serves no listening socket and no connection."""
         cdef uint32_t i
         if self.open:
             return False
@@ -1240,12 +1247,12 @@ cdef class Engine:
         return True
 
     def log_connections(self, bint wanted):
-        """Record every connection opened and closed (default: only refusals and errors)."""
+        """Log every connection that is opened or closed (default: only refusals and errors)."""
         cdef uint32_t both = 1 << R_OPENED | 1 << R_CLOSED
         self.record_mask = self.record_mask | both if wanted else self.record_mask & ~both
 
     def set_capacity(self, int64_t value):
-        """Set how many connections this process may hold, at least 1."""
+        """Set how many connections this process may have, at least 1."""
         if value < 1:
             raise ValueError(f"capacity must be at least 1, not {value}")
         self.capacity = value
@@ -1254,12 +1261,11 @@ cdef class Engine:
             self.rearm(HOLD_CAPACITY)
 
     def census(self):
-        """Count the slots by state, and compare the counts with the running totals.
-
-        For tests and for operators who suspect a leak: it scans the table.
+        """Count the slots by state. For tests, and when a leak is suspected: it scans the table.
 
         Returns:
-            state name to number; plus ``open`` and ``parked`` as the engine counts them.
+            The number of slots by the name of their state; ``open`` and ``parked`` are the engine's
+            running totals, to compare.
         """
         names = {SLOT_ACCEPTED: "accepted", SLOT_LAZY: "lazy", SLOT_OPEN: "served",
                  SLOT_LINGERING: "lingering", SLOT_PARKED: "parked_slots",
@@ -1278,7 +1284,7 @@ cdef class Engine:
     # -- listeners come and go
 
     cdef int add_acceptor(self, Acceptor acceptor) except -1:
-        """Give an acceptor its index; the wake-up descriptor of its arena is watched from now."""
+        """Give an acceptor its index, and watch the arena's wake-up descriptor if it needs it."""
         cdef uint32_t index
         cdef AcceptorState **larger
         self.retire_acceptors()
@@ -1318,13 +1324,13 @@ cdef class Engine:
         self.wakeups[fd] -= 1
         if self.wakeups[fd] == 0:
             del self.wakeups[fd]
-            self.leave(fd)
+            self.unwatch(fd)
             self.table[fd].state = SLOT_FREE
             self.table[fd].generation += 1
         return 0
 
     cdef int retire_acceptors(self) except -1:
-        """Let go of closed acceptors whose last connection has ended."""
+        """Let go of the closed acceptors whose last connection has ended."""
         cdef uint32_t i
         cdef Acceptor acceptor
         if not self.retiring:
@@ -1336,7 +1342,7 @@ cdef class Engine:
                 if not acceptor.closing:
                     continue
                 if self.record_count:
-                    # They name their listener by the index that is about to be free.
+                    # Records name their acceptor by its index, which is about to become free.
                     self.flush_records()
                     if self.acceptors[i] == NULL:
                         continue
@@ -1350,10 +1356,10 @@ cdef class Engine:
         return 0
 
     def close(self):
-        """Close every connection at once, without a word, and the engine with them.
+        """Close all connections at once, without a farewell, and the engine.
 
-        Listening sockets belong to their owners and stay open. Protocols are not told: a loop
-        that still runs should have ended its connections before.
+        Listening sockets belong to their owners and stay open. Protocols are not told: whoever
+        closes an engine in a running loop should end its connections first.
         """
         cdef uint32_t fd
         cdef AcceptorState *state
@@ -1362,7 +1368,7 @@ cdef class Engine:
             return
         self.closed = True
         if self.endpoints is None:
-            # __init__ failed half-way.
+            # __init__ did not get that far.
             self.close_descriptors()
             return
         if self.fd >= 0 and not self.forked and not self.loop.is_closed():
@@ -1372,16 +1378,16 @@ cdef class Engine:
                 endpoint = <Endpoint>self.endpoints[fd]
                 self.endpoints[fd] = None
                 try:
-                    endpoint.dropped()
+                    endpoint.engine_closed()
                 except BaseException as exc:
-                    # The other descriptors are to be closed all the same.
+                    # The other descriptors must be closed all the same.
                     endpoint.fd = -1
                     endpoint.owner = NULL
                     self.loop.call_exception_handler({
                         "message": "Error on dropping a connection", "exception": exc})
             if self.table[fd].state >= SLOT_ACCEPTED:
                 if self.forked:
-                    # The parent's epoll set and places are not ours to touch.
+                    # The epoll set and the places are the parent's.
                     state = self.acceptors[self.table[fd].acceptor]
                     state.active -= 1
                     if self.table[fd].state == SLOT_PARKED:
@@ -1399,7 +1405,7 @@ cdef class Engine:
         self.close_descriptors()
 
     cdef void close_descriptors(self) noexcept:
-        # The epoll set first: with it go all registrations, also those of listening sockets.
+        # The epoll set first: this ends all registrations, those of listening sockets too.
         if self.fd >= 0:
             close(self.fd)
         if self.timer >= 0:
@@ -1409,12 +1415,12 @@ cdef class Engine:
         self.fd = self.timer = self.reserve = -1
 
     def _after_fork(self):
-        """In a forked child: close the copies of all descriptors, touch nothing shared."""
+        """In a forked child: close the copies of all descriptors, touch nothing that is shared."""
         self.forked = True
         self.close()
 
     def _abandoned(self):
-        """Close what a loop that is closed, or forgotten, has left behind."""
+        """Close what was left behind by a loop that has been closed or forgotten."""
         if not self.closed and self.open and not self.forked:
             warnings.warn(f"event loop gone with {self.open} connections open",
                           ResourceWarning, source=self)
@@ -1435,7 +1441,7 @@ cdef class Engine:
 
 
 cdef void count_error(AcceptorState *state, int error) noexcept nogil:
-    """Count a failure of accept4, also by its number; those there is no room for as number 0."""
+    """Count a failure of accept4, in all and by errno (0 stands for those that have no room)."""
     cdef int i, last = ERROR_KINDS - 1
     state.accept_errors += 1
     state.last_errno = error
@@ -1449,7 +1455,7 @@ cdef void count_error(AcceptorState *state, int error) noexcept nogil:
 
 
 cdef bint concerns_one_connection(int error) noexcept nogil:
-    """accept(2): errors of the new connection, which are to be treated like EAGAIN by retrying."""
+    """Whether accept4 failed because of the new connection: accept(2) says to try the next one."""
     return (error == EPROTO or error == EPERM or error == ENETDOWN or error == ENOPROTOOPT
             or error == EHOSTDOWN or error == ENONET or error == EHOSTUNREACH
             or error == EOPNOTSUPP or error == ENETUNREACH or error == ETIMEDOUT
@@ -1457,8 +1463,8 @@ cdef bint concerns_one_connection(int error) noexcept nogil:
 
 
 cdef int close_abandoned() except -1:
-    """Close the engines of closed loops: a protocol that refers to its server keeps them from the
-    garbage collector, which does not see through connections."""
+    """Close the engines of loops that are closed. The garbage collector may not find them, because
+    it does not see through connections to protocols that refer to their server."""
     for engine in list(engines):
         if not engine.closed and engine.loop.is_closed():
             engine._abandoned()
@@ -1477,59 +1483,60 @@ os.register_at_fork(after_in_child=_close_after_fork)
 
 @cython.no_gc
 cdef class Endpoint:
-    """A connection as the engine sees it. Subclassed natively; of no use by itself."""
+    """A connection as the engine sees it. For native subclasses; of no use by itself."""
 
-    cdef int made(self) except -1:
-        """The connection is ready."""
+    cdef int start(self) except -1:
+        """Begin to serve: the endpoint has its descriptor and its slot."""
         return 0
 
     cdef int event(self, uint32_t events) except -1:
-        """epoll reported something."""
+        """Handle events of epoll."""
         return 0
 
     cdef int expired(self, bint first_byte) except -1:
-        """The deadline has passed."""
+        """Handle the end of the connection's time; `first_byte`: nothing has been received."""
         return 0
 
     cdef int drain(self) except -1:
-        """The server ends: say farewell and close if idle. True while it is still needed."""
-        return False
+        """The server shuts down: say farewell and close, unless busy."""
+        return 0
 
     cdef int abort_now(self) except -1:
         """Close at once."""
         return 0
 
-    cdef int cut(self) except -1:
-        """Close at once, with a farewell if it can be told at once."""
+    cdef int abort_with_farewell(self) except -1:
+        """Close at once, with a farewell if it can be sent at once."""
         return self.abort_now()
 
-    cdef int dismiss(self) except -1:
-        """Close with a farewell, once all is sent."""
+    cdef int close_with_farewell(self) except -1:
+        """Close with a farewell, once everything is sent."""
         return 0
 
-    cdef int dropped(self) except -1:
-        """The engine closes the descriptor; forget it."""
+    cdef int engine_closed(self) except -1:
+        """The engine is being closed, and closes the descriptor itself: forget it."""
         self.fd = -1
         self.owner = NULL
         return 0
 
 
 cdef class Acceptor:
-    """One listening socket, its limit, and what is said to whom.
+    """Accepts the connections of one listening socket, under a limit, with canned replies.
 
     Args:
-        engine: where it is served.
-        sock: a bound and listening, non-blocking socket. It stays the caller's, and must be
-            closed only after `close`. None: connections are only handed to it.
+        engine: what serves the socket.
+        sock: a bound and listening, non-blocking socket. It remains the caller's, who must not
+            close it before `close`. None: others accept and hand their connections over.
         factory: makes the protocol of a connection; called without arguments, or with the
             connection if `with_connection` is true.
-        server: told by ``_retired(acceptor)`` when the last connection after `close` has ended.
+        server: its ``_retired(acceptor)`` is called when, after `close`, the last connection has
+            ended.
         listener: what `get_extra_info("listener")` of its connections returns.
-        places: the limit that its connections count under; None for no limit.
-        options: set on every accepted socket: what the kernel does not let it inherit.
-        lazy: Python objects are made at the first byte instead of at accept.
-        server_first: the server speaks first, so that a client has nothing unread in flight.
-        wait: take a place before accepting and leave clients in the backlog when there is none,
+        places: the limit under which its connections count; None for no limit.
+        options: set on every accepted socket, because the kernel does not let it inherit them.
+        lazy: make Python objects at the first byte instead of at accept.
+        server_first: the server speaks first, so that a new client has nothing unread in flight.
+        wait: take a place before accepting and, if there is none, leave clients in the backlog
             instead of refusing them.
         greeting: sent at accept, at most 65,535 bytes.
         refusal: sent to a connection for which there is no place.
@@ -1538,11 +1545,14 @@ cdef class Acceptor:
         farewell_idle: sent when `idle` has passed.
         farewell_shutdown: sent by `drain`, `close_clients` and `abort`.
         linger: seconds to go on sending after close, then reset; 0 leaves it to the kernel.
-        first_byte: seconds that a client may be silent after accept; 0 for ever.
-        idle: seconds between two inputs; 0 for ever.
-        notice_loss: end a connection also when it is reset, or its peer does not answer any more,
-            while nothing is read (reading is paused, or input has ended) and nothing waits to be
-            sent. asyncio does not notice it then.
+        first_byte: seconds that a client may be silent after accept; 0 for no timeout.
+        idle: seconds that it may be silent afterwards; 0 for no timeout.
+        notice_loss: also end a connection that is reset, or whose peer no longer answers, while
+            nothing is read (reading is paused, or input has ended) and nothing waits to be sent.
+            asyncio does not notice that.
+
+    Attributes:
+        replies: the greeting, refusal and so on, in the order above.
     """
 
     def __cinit__(self):
@@ -1615,7 +1625,7 @@ cdef class Acceptor:
         raise NotImplementedError
 
     def resume(self):
-        """Accept, from now on or again. A new acceptor is paused until this is called.
+        """Start or resume accepting. A new acceptor is paused until this is called.
 
         Raises:
             RuntimeError: the acceptor is closed.
@@ -1627,7 +1637,7 @@ cdef class Acceptor:
         self.engine.arm(self.state)
 
     def pause(self):
-        """Stop accepting; clients wait in the backlog, connections go on."""
+        """Stop accepting: new clients wait in the backlog, connections go on."""
         if not self.engine.closed:
             self.engine.disarm(self.state, HOLD_PAUSED)
 
@@ -1642,7 +1652,7 @@ cdef class Acceptor:
             engine.disarm(self.state, HOLD_CLOSED)
             if not self.state.passive:
                 slot = &engine.table[self.state.fd]
-                # Else the socket was closed first, and its number is another's already.
+                # If not, the socket was closed first, and another one has its number already.
                 if slot.state == SLOT_LISTENING and slot.acceptor == self.state.index:
                     slot.state = SLOT_FREE
                     slot.generation += 1
@@ -1654,8 +1664,8 @@ cdef class Acceptor:
     def drain(self):
         """Say farewell to all idle connections and close them; return how many are still open.
 
-        To be called again until it returns 0: a connection whose protocol is `busy` is let be,
-        and looked at again by the next call.
+        Call it again until it returns 0: a connection whose protocol is `busy` is left to the next
+        call.
         """
         cdef Engine engine = self.engine
         cdef uint32_t fd
@@ -1676,9 +1686,9 @@ cdef class Acceptor:
         return self.state.active
 
     def close_clients(self):
-        """Close all connections that have a protocol once their bytes are sent, silent ones now.
+        """Close all connections: those with a protocol once everything is sent, silent ones now.
 
-        They hear `farewell_shutdown` before, if there is one.
+        They are sent `farewell_shutdown` first.
 
         Returns:
             How many there were.
@@ -1695,7 +1705,7 @@ cdef class Acceptor:
             if slot.state == SLOT_OPEN:
                 found += 1
                 endpoint = <Endpoint>engine.endpoints[fd]
-                endpoint.dismiss()
+                endpoint.close_with_farewell()
             elif slot.state == SLOT_LAZY or slot.state == SLOT_ACCEPTED:
                 found += 1
                 if slot.state == SLOT_LAZY:
@@ -1705,11 +1715,11 @@ cdef class Acceptor:
         return found
 
     def abort(self, *, bint farewell=False):
-        """Close all connections at once; their protocols are told.
+        """Close all connections at once and tell their protocols.
 
         Args:
-            farewell: say `farewell_shutdown` (or what a protocol has as `last_words`) to those that
-                it can still be said to, without waiting for anybody.
+            farewell: send `farewell_shutdown` (or a protocol's `last_words`) first, to those peers
+                that can take it at once.
 
         Returns:
             How many there were.
@@ -1727,7 +1737,7 @@ cdef class Acceptor:
             if slot.state == SLOT_OPEN:
                 endpoint = <Endpoint>engine.endpoints[fd]
                 if farewell:
-                    endpoint.cut()
+                    endpoint.abort_with_farewell()
                 else:
                     endpoint.abort_now()
             else:
@@ -1748,27 +1758,27 @@ cdef class Acceptor:
 
     @property
     def accepting(self):
-        """True while it is in the epoll set."""
+        """Whether its socket is in the epoll set."""
         return self.state.registered
 
     @property
     def full(self):
-        """True while clients wait in the backlog for a place (`wait`)."""
+        """Whether clients wait in the backlog for a place (`wait`)."""
         return bool(self.state.hold & HOLD_FULL)
 
     @property
     def paused(self):
-        """True between `pause` and `resume`."""
+        """Whether it was paused, or never resumed."""
         return bool(self.state.hold & HOLD_PAUSED)
 
     @property
     def closed(self):
-        """True after `close`, or after the kernel said that the socket does not listen."""
+        """Whether `close` was called, or the kernel says that the socket does not listen."""
         return bool(self.state.hold & HOLD_CLOSED)
 
     @property
     def connections(self):
-        """Connections in flight, from accept to close; parked refusals are none."""
+        """Connections in flight, from accept to close; parked refusals do not count."""
         return self.state.connections
 
     @property
@@ -1777,7 +1787,7 @@ cdef class Acceptor:
         return self.state.active
 
     def statistics(self):
-        """Return the counters since the start, by name."""
+        """Return what was counted since the start, by name."""
         return {
             "accepted": self.state.accepted,
             "refused_limit": self.state.refused_limit,
@@ -1790,7 +1800,7 @@ cdef class Acceptor:
         }
 
     def accept_errors(self):
-        """Return how often accept4 failed since the start, by errno; 0 stands for others."""
+        """Return how often accept4 has failed since the start, by errno; 0 stands for others."""
         cdef int i
         return {
             self.state.error_numbers[i]: self.state.error_counts[i]

@@ -177,6 +177,11 @@ cdef extern from * nogil:
     int ftruncate(int, long)
 
 
+cdef inline object errno_error(int number):
+    """Return OSError (or its subclass) for a number of errno, in the kernel's words."""
+    return OSError(number, strerror(number).decode("ascii", "replace"))
+
+
 cdef inline int raise_errno(str what) except -1:
     """Raise OSError for errno, naming what was tried."""
     cdef int number = errno

@@ -1,9 +1,9 @@
-# TLS on the descriptor: a transport that encrypts with OpenSSL reading and writing the socket.
+# TLS on the descriptor: a transport for which OpenSSL reads and writes the socket itself.
 #
-# Rules of this file: asyncio is the specification (sslproto.py of CPython), down to messages.
-# OpenSSL's own buffers are the only ones beside the queue of what is unsent. For that it takes the
-# private SSLContext._wrap_socket (in `wrap` alone) and functions of OpenSSL's (`find_openssl`).
-# Where either cannot be had, OpenSSL reads and writes memory, as in asyncio (`Buffers`).
+# Rules of this file: asyncio is the specification (sslproto.py of CPython), down to messages. There
+# are no buffers but OpenSSL's own and the queue of what is not sent yet. This needs the private
+# SSLContext._wrap_socket (only in `make_session`) and functions of OpenSSL (`find_openssl`). Where
+# one of them is missing, OpenSSL reads and writes memory, as in asyncio (`Buffers`).
 #
 #   HANDSHAKE --ready--> [SILENT --first byte-->] open --close()--> SHUTTING --> lost
 #        | handshake_failed                        | close_notify      | the peer's close_notify,
@@ -33,7 +33,6 @@ from cpython.object cimport PyObject
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport strerror
 
 from fastlisten._connection cimport (
     BUFFERED, CLOSING, CONNECTED, LATE_WRITES, LOG_THRESHOLD, LOST, PAUSED, UPGRADING, Connection,
@@ -46,7 +45,8 @@ from fastlisten._core cimport (
 )
 from fastlisten._system cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK,
-    SOL_SOCKET, SO_ERROR, fl_load32, fl_microseconds, getsockopt, recv, send, socklen_t,
+    SOL_SOCKET, SO_ERROR, errno_error, fl_load32, fl_microseconds, getsockopt, recv, send,
+    socklen_t,
 )
 
 cdef extern from "<dlfcn.h>" nogil:
@@ -65,26 +65,26 @@ cdef enum:
     SSL_ERROR_ZERO_RETURN = 6
     # The most plain text in a record (RFC 8446 5.1).
     RECORD = 16384
-    # What OpenSSL is given at once where it reads memory: a record with its head and tag. All of it
-    # may be key updates, some 600, which are done in one call.
+    # Where OpenSSL reads memory: how much it is given at once, a record with its header and tag.
+    # All of it may be key updates, about 600, which OpenSSL handles in one call.
     FEED = 16640
-    # Where it writes memory: the most that waits there before nothing more is read. A record of
-    # ours, and answers to key updates, of which a client could ask for any number.
+    # Where it writes memory: how much may wait to be sent before reading stops. This is one record
+    # of ours and answers to key updates, of which a client can ask for any number.
     ANSWERS = 32768
     # asyncio's defaults for TLS: pause the protocol from 512 KiB on, resume at a quarter.
     HIGH_WATER = 524288
-    # Microseconds in which one connection may go on with what OpenSSL has decrypted already.
+    # How long (us) one connection may go on with what OpenSSL has decrypted already.
     DECRYPTED_SLICE = 500
 
 cdef object logger = logging.getLogger("asyncio")
 cdef object Disconnected = (SSLEOFError, SSLZeroReturnError)
 cdef int NONBLOCKING_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-# Whether tests have asked for memory where the socket could be had.
+# Whether `use_memory` was called.
 cdef bint memory_wanted = False
 
 
 def use_memory(bint wanted):
-    """Let OpenSSL read and write memory, not the socket; for tests. Return what held before.
+    """Let OpenSSL read and write memory instead of the socket, for tests; return the old setting.
 
     It costs some kilobytes for each connection, and copying.
     """
@@ -94,7 +94,7 @@ def use_memory(bint wanted):
     return before
 
 
-# What is called of the OpenSSL that Python's ssl uses. All of it is there, or `direct` is false.
+# Functions of the OpenSSL that Python's ssl uses. If one is missing, `direct` is false.
 ctypedef long (*Control)(void *, int, long, void *) noexcept nogil
 ctypedef int (*Read)(void *, void *, size_t, size_t *) noexcept nogil
 ctypedef int (*Write)(void *, const void *, size_t, size_t *) noexcept nogil
@@ -113,22 +113,22 @@ cdef ClearError clear_error = NULL
 cdef bint direct = False
 cdef bint looked = False
 
-# The size of a `_ssl._SSLSocket` of each CPython in which its second field is the SSL. A build
-# whose objects are larger (free-threaded, Py_TRACE_REFS) or smaller (32 bits) has another.
+# The size of `_ssl._SSLSocket` in those versions of CPython whose second field is the SSL pointer.
+# Builds with larger objects (free-threaded, Py_TRACE_REFS) or smaller ones (32 bits) have another.
 cdef dict LAYOUTS = {(3, 11): 96, (3, 12): 80, (3, 13): 80, (3, 14): 88, (3, 15): 72}
 
 
 cdef void *session_pointer(session):
-    """The SSL behind a `_ssl._SSLSocket` of known layout."""
+    """Return the SSL pointer in a `_ssl._SSLSocket` of known layout."""
     return (<void **>(<char *><void *>session + sizeof(PyObject)))[1]
 
 
-cdef bint agrees(void *library, holder, session) except -1:
-    """Whether the functions of a library are those that have made a session; take them if so.
+cdef bint functions_match(void *library, holder, session) except -1:
+    """Look up a library's functions; return whether they are those that have made a session.
 
-    A process may have several OpenSSLs, and the layout may not be what it was. So nothing is
-    believed: versions agree, then the descriptor, then the table of methods in the context is the
-    library's own, and an error that libssl raises is found in libcrypto's queue.
+    A process may have several OpenSSLs, and the session's layout may have changed. So everything is
+    checked: the version, then the descriptor, then that the context's table of methods is this
+    library's, and that an error raised by libssl is found in libcrypto's queue.
     """
     global ssl_ctrl, ssl_read, ssl_write, ssl_get_error, clear_error
     cdef void *pointer = session_pointer(session)
@@ -160,17 +160,17 @@ cdef bint agrees(void *library, holder, session) except -1:
 
 
 cdef int find_openssl() except -1:
-    """Find OpenSSL's functions, if this is an interpreter whose session objects are known.
+    """Find OpenSSL's functions, if the layout of this interpreter's session objects is known.
 
-    It saves a tenth of the instructions of a small message. And it is what makes reading from the
-    socket safe: OpenSSL's default is to go on reading as long as records without data follow each
-    other (TLS 1.3 key updates), so that one client that never stops sending them would keep the
-    loop in one call. With SSL_MODE_AUTO_RETRY cleared, which the ssl module cannot do, the call
-    returns after each of them, and other connections get their turn.
+    Calling them saves a tenth of the instructions of a small message. It is also what makes reading
+    from the socket safe: by default OpenSSL goes on reading as long as records without data (TLS
+    1.3 key updates) follow each other, so that a client which never stops sending them would keep
+    the loop in one call. With SSL_MODE_AUTO_RETRY cleared, which the ssl module cannot do, the
+    call returns after each of them, and other connections get their turn.
 
-    They are looked for in what `_ssl` is linked with, and, where it is built into the interpreter,
-    in the whole process. An interpreter that has OpenSSL linked into itself as a static library
-    (those that uv installs) shows them to nobody.
+    The functions are looked for in the libraries that `_ssl` is linked with and, if `_ssl` is built
+    into the interpreter, in the whole process. Interpreters into which OpenSSL is linked statically
+    (such as those that uv installs) hide them.
     """
     global looked, direct
     cdef void *library = NULL
@@ -191,18 +191,18 @@ cdef int find_openssl() except -1:
                                  fileno=os.dup(ours.fileno()))
             try:
                 session = SSLContext(ssl.PROTOCOL_TLS_SERVER)._wrap_socket(holder, True, None)
-                direct = library != NULL and agrees(library, holder, session) \
-                    or agrees(RTLD_DEFAULT, holder, session)
+                direct = library != NULL and functions_match(library, holder, session) \
+                    or functions_match(RTLD_DEFAULT, holder, session)
             finally:
                 holder.close()
     except OSError:
-        # No descriptor, or an OpenSSL that does not want to: the package works without.
+        # No descriptor, or OpenSSL refuses. The package works without.
         direct = False
     return 0
 
 
 def calls_openssl():
-    """Return True if records are read from and written to the socket by OpenSSL itself."""
+    """Return whether OpenSSL itself reads records from the socket and writes them to it."""
     find_openssl()
     return bool(direct)
 
@@ -216,12 +216,12 @@ cdef class Buffers:
 
 
 class _Descriptor(_socket.socket):
-    """What OpenSSL's side of a connection knows of its socket: the number, and not to block."""
+    """What a session needs of its socket: the descriptor, and that it does not block."""
 
     __slots__ = ("__weakref__",)
 
 
-cdef uint32_t positive(str name, double seconds) except 0:
+cdef uint32_t positive_milliseconds(str name, double seconds) except 0:
     if not seconds > 0:
         raise ValueError(f"{name} should be a positive number, got {seconds:g}")
     return milliseconds(seconds)
@@ -235,10 +235,10 @@ cdef class TlsSettings(Security):
             it later are used by new handshakes.
         handshake_timeout: seconds from accept (or `start_tls`) to the end of the handshake.
         shutdown_timeout: seconds from close() until the peer must have answered close_notify.
-        handshakes: most handshakes in progress at a time, and never more than half the places of
-            a listener that has a limit. When another begins, the oldest is ended: a flood of
-            half-open ones cannot keep others out. A client that has not sent its first byte is
-            none of them.
+        handshakes: how many handshakes may be in progress at a time, and never more than half of a
+            listener's places. When another one begins, the oldest is ended, so that a flood of
+            half-open ones cannot keep others out. A client that has not sent anything yet does not
+            count.
 
     Raises:
         TypeError: the context is not an `ssl.SSLContext`.
@@ -252,8 +252,8 @@ cdef class TlsSettings(Security):
                             f"got {context!r}")
         if handshakes < 1:
             raise ValueError(f"handshakes should be at least 1, got {handshakes}")
-        self.handshake_time = positive("ssl_handshake_timeout", handshake_timeout)
-        self.shutdown_time = positive("ssl_shutdown_timeout", shutdown_timeout)
+        self.handshake_time = positive_milliseconds("ssl_handshake_timeout", handshake_timeout)
+        self.shutdown_time = positive_milliseconds("ssl_shutdown_timeout", shutdown_timeout)
         find_openssl()
         self.context = context
         self.handshake_timeout = handshake_timeout
@@ -263,7 +263,7 @@ cdef class TlsSettings(Security):
 
     @property
     def in_progress(self):
-        """Handshakes in progress now."""
+        """How many handshakes are in progress now."""
         return len(self.progress)
 
     cdef int take_over(self, Connection connection, waiter) except -1:
@@ -278,7 +278,7 @@ cdef class TlsSettings(Security):
         successor.context = connection.context
         new = successor.need_extras()
         new.sock = old.sock
-        new.known = old.known
+        new.info = old.info
         new.waiter = waiter
         old.sock = None
         old.successor = successor
@@ -287,21 +287,21 @@ cdef class TlsSettings(Security):
         connection.fd = -1
         connection.owner = NULL
         connection.protocol = connection.context = None
-        # The deadline that start_tls() has set goes on.
-        successor.listen_to()
+        # The deadline that start_tls() has set still holds.
+        successor.update_watch()
         return 0
 
     def attach(self, ConnectionAcceptor acceptor not None, sock, protocol):
         """Serve a connection that somebody else has accepted; the handshake comes first.
 
         Args:
-            acceptor: counts it.
+            acceptor: what counts the connection.
             sock: a connected, non-blocking stream socket; closed with the connection.
             protocol: its connection_made is called after the handshake.
 
         Returns:
-            A future: the `TlsConnection`. It fails with what ended the handshake. Cancelling it
-            ends the connection, of which the protocol has not been told yet.
+            A future of the `TlsConnection`. It fails with what ended the handshake. Cancelling it
+            ends the connection; the protocol has not been told of it yet.
 
         Raises:
             ValueError: the descriptor is out of range or served already.
@@ -310,26 +310,26 @@ cdef class TlsSettings(Security):
         cdef TlsConnection connection = TlsConnection.__new__(TlsConnection)
         connection.settings = self
         connection.tls = HANDSHAKE | ATTACHED
-        acceptor.take(connection, sock, protocol)
+        acceptor.attach_connection(connection, sock, protocol)
         waiter = connection.extras.waiter = acceptor.engine.loop.create_future()
         connection.engine().set_deadline(connection.fd, self.handshake_time)
-        connection.listen_to()
+        connection.update_watch()
         waiter.add_done_callback(connection._waited)
         return waiter
 
 
 @cython.no_gc
 cdef class TlsConnection(Connection):
-    """A served connection under TLS: an `asyncio.Transport` as asyncio's own for TLS.
+    """A served connection under TLS: an `asyncio.Transport` that behaves as asyncio's own for TLS.
 
-    Made by the core, or by `Connection.start_tls`; not by programs. Beside asyncio's names,
-    ``get_extra_info("truncated")`` says whether the peer has ended TCP without close_notify:
-    somebody on the way may have cut off the end of what it sent (RFC 8446 6.1).
+    The core makes it, or `Connection.start_tls`. Programs don't. In addition to asyncio's names,
+    ``get_extra_info("truncated")`` says whether the peer has ended TCP without close_notify: if so,
+    somebody in between may have cut off the end of what it sent (RFC 8446 6.1).
     """
 
     # -- from the engine
 
-    cdef int made(self) except -1:
+    cdef int start(self) except -1:
         cdef TlsAcceptor acceptor = <TlsAcceptor>self.acceptor()
         self.settings = acceptor.tls
         self.tls = HANDSHAKE
@@ -337,18 +337,18 @@ cdef class TlsConnection(Connection):
             self.tls |= SILENT
         elif not self.call_factory():
             return 0
-        return self.listen_to()
+        return self.update_watch()
 
     cdef int event(self, uint32_t events) except -1:
         context = self.own_context()
         PyContext_Enter(context)
         try:
-            self.happened(events)
+            self.handle_event(events)
         finally:
             PyContext_Exit(context)
         return 0
 
-    cdef int happened(self, uint32_t events) except -1:
+    cdef int handle_event(self, uint32_t events) except -1:
         cdef uint32_t interest = self.slot().flags
         cdef bint readable = events & <uint32_t>(EPOLLIN | EPOLLERR | EPOLLHUP)
         cdef bint waited = False
@@ -357,17 +357,17 @@ cdef class TlsConnection(Connection):
         if self.tls & HANDSHAKE:
             return self.handshake()
         if events & <uint32_t>EPOLLERR:
-            self.note_error()
+            self.fetch_error()
         if events & <uint32_t>(EPOLLRDHUP | EPOLLERR | EPOLLHUP):
             self.tls |= HUNG_UP
         if not interest & (FLAG_IN | FLAG_OUT):
             return self.check_loss(events)
         if interest & FLAG_OUT and events & <uint32_t>(EPOLLOUT | EPOLLERR | EPOLLHUP):
             if self.ssl == NULL:
-                # Also where nothing is unsent any more: it may have gone with a read.
+                # Even if nothing is unsent any more: a read may have sent it.
                 waited = True
-                if self.unsent() and not self.pour():
-                    return self.fatal(self.broken(), "Fatal write error on socket transport")
+                if self.unsent() and not self.send_outgoing():
+                    return self.fatal(self.os_error(), "Fatal write error on socket transport")
             if self.tls & (READ_WANTS_WRITE | WANTS_WRITE):
                 self.tls &= ~(READ_WANTS_WRITE | WANTS_WRITE)
                 readable = waited = True
@@ -378,14 +378,14 @@ cdef class TlsConnection(Connection):
         if self.fd < 0 or self.flags & LOST:
             return 0
         if not readable:
-            return self.listen_to() if waited else 0
+            return self.update_watch() if waited else 0
         if self.flags & CLOSING:
             self.shutdown_step()
         elif not self.flags & PAUSED and not self.tls & HELD:
-            self.receive_turn()
+            self.receive_records()
         if waited and self.fd >= 0:
-            # It was left waiting for room only.
-            self.listen_to()
+            # It may still be waiting for room only.
+            self.update_watch()
         return 0
 
     cdef int check_loss(self, uint32_t events) except -1:
@@ -395,18 +395,19 @@ cdef class TlsConnection(Connection):
             self.error = ECONNRESET
         self.tls |= RAW_EOF | TRUNCATED
         self.state().truncated += 1
-        return self.fatal(self.broken(), "Fatal read error on socket transport")
+        return self.fatal(self.os_error(), "Fatal read error on socket transport")
 
-    cdef int note_error(self) except -1:
-        """Ask before OpenSSL does: CPython 3.11 calls every error of its socket an end of file."""
+    cdef int fetch_error(self) except -1:
+        """Fetch the socket's error before OpenSSL does: CPython 3.11 reports every error of its
+        socket as an end of file."""
         cdef int error = 0
         cdef socklen_t size = sizeof(error)
         if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 and error:
             self.error = error
         return 0
 
-    cdef object broken(self):
-        return OSError(self.error, strerror(self.error).decode("ascii", "replace"))
+    cdef object os_error(self):
+        return errno_error(self.error)
 
     cdef int expired(self, bint first_byte) except -1:
         if self.tls & HANDSHAKE:
@@ -420,12 +421,12 @@ cdef class TlsConnection(Connection):
     cdef int drain(self) except -1:
         if not self.tls & HANDSHAKE:
             return Connection.drain(self)
-        if self.flags & CONNECTED and self.says("busy", False):
+        if self.flags & CONNECTED and self.protocol_is("busy", False):
             return 1
-        # There is no way to say anything.
+        # Nothing can be said before the handshake is done.
         return self.force_close(None)
 
-    cdef int cut(self) except -1:
+    cdef int abort_with_farewell(self) except -1:
         if self.tls & HANDSHAKE or self.flags & (CLOSING | LOST):
             return self.force_close(None)
         text = self.last_words()
@@ -439,25 +440,25 @@ cdef class TlsConnection(Connection):
             recv(self.fd, self.engine().buffer, RECEIVE_SIZE, MSG_DONTWAIT)
         return self.force_close(None)
 
-    cdef int limit_farewell(self) except -1:
-        """The peer has the time of a farewell, or of a shutdown, whichever is shorter."""
+    cdef int set_farewell_deadline(self) except -1:
+        """Give the peer the time for a farewell or for a shutdown, whichever is shorter."""
         self.engine().set_deadline(
             self.fd, min(<uint32_t>FAREWELL_TIME, self.settings.shutdown_time))
         return 0
 
-    cdef int dropped(self) except -1:
+    cdef int engine_closed(self) except -1:
         try:
-            self.let_go()
+            self.detach_session()
         finally:
-            Connection.dropped(self)
+            Connection.engine_closed(self)
         return 0
 
-    cdef int listen_to(self) except -2:
+    cdef int update_watch(self) except -2:
         cdef int wanted = 0
         if self.fd < 0 or self.flags & LOST:
             return 0
         if self.tls & HANDSHAKE:
-            # Nothing but what it waits for: who keeps sending and does not read must not wake us.
+            # Only what it waits for: a peer that keeps sending and does not read must not wake us.
             wanted = FLAG_OUT if self.tls & WANTS_WRITE else FLAG_IN
         else:
             if self.extras is not None and self.extras.size:
@@ -469,16 +470,16 @@ cdef class TlsConnection(Connection):
             if self.unsent():
                 wanted = FLAG_OUT if self.unsent() > ANSWERS else wanted | FLAG_OUT
         if wanted == 0 and not self.state().notice_loss:
-            self.engine().leave(self.fd)
-        elif self.engine().interest(self.fd, wanted) < 0:
+            self.engine().unwatch(self.fd)
+        elif self.engine().watch(self.fd, wanted) < 0:
             self.fatal_errno(errno, "Fatal error on registering the connection with epoll")
             return -1
         return 0
 
     # -- the handshake
 
-    cdef int begin(self) except -1:
-        """The first bytes are there: make OpenSSL's side."""
+    cdef int start_session(self) except -1:
+        """The first bytes have arrived: begin the handshake."""
         cdef TlsConnection oldest
         cdef TlsSettings settings = self.settings
         cdef Py_ssize_t most = settings.handshakes
@@ -486,30 +487,30 @@ cdef class TlsConnection(Connection):
         cdef uint32_t limit = 0 if state.places.row == NULL \
             else fl_load32(&state.places.row.limit)
         if limit:
-            # Else a flood of half-open ones would keep all places. The limit may change.
+            # Otherwise a flood of half-open handshakes would keep all places. The limit may change.
             most = max(1, min(most, <Py_ssize_t>(limit // (2 * state.places.members))))
         while len(settings.progress) >= most:
             oldest = <TlsConnection><void *><size_t>next(iter(settings.progress))
             del settings.progress[<size_t><void *>oldest]
             oldest.handshake_failed(ConnectionAbortedError("too many handshakes in progress"))
-        self.wrap()
+        self.make_session()
         settings.progress[<size_t><void *>self] = None
         return 0
 
-    cdef int wrap(self) except -1:
+    cdef int make_session(self) except -1:
         cdef Slot *slot = self.slot()
         cdef int family = socket.AF_UNIX
-        cdef Buffers between
+        cdef Buffers buffers
         if not direct or memory_wanted:
-            self.holder = between = Buffers.__new__(Buffers)
+            self.holder = buffers = Buffers.__new__(Buffers)
             self.session = self.settings.context.wrap_bio(
-                between.incoming, between.outgoing, server_side=True)
+                buffers.incoming, buffers.outgoing, server_side=True)
             return 0
         if slot.flags & FLAG_INET:
             family = socket.AF_INET
         elif slot.flags & FLAG_INET6:
             family = socket.AF_INET6
-        # With SOCK_NONBLOCK in its type it is non-blocking without asking the kernel.
+        # With SOCK_NONBLOCK in its type it is non-blocking without a system call.
         self.holder = _Descriptor(family, NONBLOCKING_STREAM, 0, fileno=self.fd)
         self.ssl_owner = SSLObject.__new__(SSLObject)
         self.session = self.settings.context._wrap_socket(
@@ -522,35 +523,35 @@ cdef class TlsConnection(Connection):
     cdef int handshake(self) except -1:
         try:
             if self.session is None:
-                self.begin()
-            if not self.pour():
-                raise self.broken()
+                self.start_session()
+            if not self.send_outgoing():
+                raise self.os_error()
             if self.unsent():
                 raise SSLWantWriteError
-            if not self.fill():
-                self.between().incoming.write_eof()
+            if not self.receive_incoming():
+                self.buffers().incoming.write_eof()
             self.session.do_handshake()
         except SSLWantReadError:
-            if not self.pour():
-                return self.handshake_failed(self.broken())
+            if not self.send_outgoing():
+                return self.handshake_failed(self.os_error())
             self.tls = self.tls | WANTS_WRITE if self.unsent() else self.tls & ~WANTS_WRITE
-            return self.listen_to()
+            return self.update_watch()
         except SSLWantWriteError:
             self.tls |= WANTS_WRITE
-            return self.listen_to()
+            return self.update_watch()
         except BaseException as exc:
-            # An alert.
-            self.pour()
+            # Send the alert.
+            self.send_outgoing()
             return self.handshake_failed(
                 ConnectionResetError() if isinstance(exc, Disconnected) else exc)
         if self.fd < 0 or self.flags & LOST:
             # The server-name callback closed it.
             return 0
-        if not self.pour():
-            return self.handshake_failed(self.broken())
-        return self.ready()
+        if not self.send_outgoing():
+            return self.handshake_failed(self.os_error())
+        return self.handshake_done()
 
-    cdef int ready(self) except -1:
+    cdef int handshake_done(self) except -1:
         """The handshake is done."""
         cdef TlsAcceptor acceptor
         cdef Slot *slot = self.slot()
@@ -558,28 +559,28 @@ cdef class TlsConnection(Connection):
         self.ssl_owner = None
         self.tls &= ~(HANDSHAKE | WANTS_WRITE)
         if self.ssl == NULL:
-            # What came behind the handshake.
+            # What came after the handshake.
             self.tls |= UNREAD
         slot.deadline = 0
-        # After an error OpenSSL tells it no more.
+        # Kept, because OpenSSL does not tell it after an error.
         certificate = self.session.getpeercert(False)
         if certificate is not None:
-            self.know()["peercert"] = certificate
+            self.info()["peercert"] = certificate
         if self.tls & STARTED:
-            self.touched()
+            self.input_arrived()
             waiter = self.extras.waiter
             self.extras.waiter = None
             if not waiter.done():
                 waiter.set_result(self)
             self.tls |= HELD
-            self.listen_to()
+            self.update_watch()
             self.loop().call_soon(self._deliver)
             return 0
         if self.tls & ATTACHED:
             waiter = self.extras.waiter
             self.extras.waiter = None
             if waiter.cancelled():
-                # ... in this iteration of the loop; its callback comes too late.
+                # In this iteration of the loop, so that its callback comes too late.
                 return self.force_close(None)
             self.connect()
             if not waiter.done():
@@ -598,14 +599,14 @@ cdef class TlsConnection(Connection):
             return 0
         if not self.tls & SILENT:
             self.connect()
-        elif self.listen_to() < 0:
+        elif self.update_watch() < 0:
             return 0
         if self.tls & UNREAD and self.fd >= 0 and not self.flags & (LOST | CLOSING | PAUSED):
-            self.receive_turn()
+            self.receive_records()
         return 0
 
     cdef int connect(self) except -1:
-        """Call connection_made, in the connection's context, which is entered already."""
+        """Call connection_made, in the connection's context, which has been entered already."""
         self.flags |= CONNECTED
         try:
             self.protocol.connection_made(self)
@@ -613,14 +614,14 @@ cdef class TlsConnection(Connection):
             # asyncio calls it from there.
             return self.fatal(exc, "Fatal error: protocol.buffer_updated() call failed.")
         if self.extras is not None and self.extras.size:
-            # Written by a factory that knows its connection.
+            # What a factory has written that was given its connection.
             self.flush()
-        return self.listen_to()
+        return self.update_watch()
 
     cdef int handshake_failed(self, exc) except -1:
         cdef AcceptorState *state
         if self.fd < 0 or self.flags & LOST:
-            # The server-name callback has closed it, or the whole engine.
+            # The server-name callback has closed the connection, or the whole engine.
             return 0
         state = self.state()
         state.handshake_failures += 1
@@ -641,12 +642,12 @@ cdef class TlsConnection(Connection):
         Connection._call_connection_lost(self, exc)
 
     def _waited(self, waiter):
-        """Nobody waits any more for a connection that was handed over. Called by the loop."""
+        """End a connection that nobody waits for any more. Only the loop calls this."""
         if waiter.cancelled():
             self.force_close(None)
 
     def _deliver(self):
-        """Go on receiving, with what is decrypted already first. Called by the loop."""
+        """Go on receiving, first what is decrypted already. Only the loop calls this."""
         cdef bytes data
         if self.fd < 0 or self.flags & LOST:
             return
@@ -658,59 +659,59 @@ cdef class TlsConnection(Connection):
             self.early = None
             self.deliver(data)
         elif self.tls & UNREAD or self.session.pending():
-            self.receive_turn()
-        self.listen_to()
+            self.receive_records()
+        self.update_watch()
 
     # -- where OpenSSL reads and writes memory
 
-    cdef Buffers between(self):
-        """What lies between OpenSSL and the socket; None where nothing does."""
+    cdef Buffers buffers(self):
+        """Return what lies between OpenSSL and the socket, or None."""
         return <Buffers>self.holder if self.ssl == NULL else None
 
     cdef Py_ssize_t unsent(self) except -1:
-        """Bytes that OpenSSL has written and the kernel has not taken."""
-        cdef Buffers between = self.between()
-        if between is None or between.unsent is None:
+        """Return how many bytes OpenSSL has written that the kernel has not taken."""
+        cdef Buffers buffers = self.buffers()
+        if buffers is None or buffers.unsent is None:
             return 0
-        return PyBytes_GET_SIZE(between.unsent) - between.offset
+        return PyBytes_GET_SIZE(buffers.unsent) - buffers.offset
 
-    cdef bint pour(self) except -1:
-        """Send what OpenSSL has written; False if the connection is broken."""
-        cdef Buffers between = self.between()
+    cdef bint send_outgoing(self) except -1:
+        """Send what OpenSSL has written; return False if the connection is broken."""
+        cdef Buffers buffers = self.buffers()
         cdef ssize_t sent
-        if between is None:
+        if buffers is None:
             return True
-        if between.outgoing.pending:
-            more = between.outgoing.read()
-            if between.unsent is not None:
-                more = between.unsent[between.offset:] + more
-            between.unsent = more
-            between.offset = 0
-        if between.unsent is None:
+        if buffers.outgoing.pending:
+            more = buffers.outgoing.read()
+            if buffers.unsent is not None:
+                more = buffers.unsent[buffers.offset:] + more
+            buffers.unsent = more
+            buffers.offset = 0
+        if buffers.unsent is None:
             return True
-        sent = send(self.fd, PyBytes_AS_STRING(between.unsent) + between.offset,
-                    PyBytes_GET_SIZE(between.unsent) - between.offset, MSG_NOSIGNAL)
+        sent = send(self.fd, PyBytes_AS_STRING(buffers.unsent) + buffers.offset,
+                    PyBytes_GET_SIZE(buffers.unsent) - buffers.offset, MSG_NOSIGNAL)
         if sent < 0:
             if errno == EAGAIN or errno == EINTR:
                 return True
-            # The first error is the reason of those that follow.
+            # The first error is the cause of later ones.
             self.error = self.error or errno
-            between.unsent = None
+            buffers.unsent = None
             return False
-        between.offset += sent
-        if between.offset == PyBytes_GET_SIZE(between.unsent):
-            between.unsent = None
+        buffers.offset += sent
+        if buffers.offset == PyBytes_GET_SIZE(buffers.unsent):
+            buffers.unsent = None
         return True
 
-    cdef bint fill(self) except -1:
-        """Receive for OpenSSL what is there, up to `FEED` bytes; False at the end of input."""
-        cdef Buffers between = self.between()
+    cdef bint receive_incoming(self) except -1:
+        """Receive up to `FEED` bytes for OpenSSL; return False at the end of input."""
+        cdef Buffers buffers = self.buffers()
         cdef ssize_t got
-        if between is None or self.tls & UNREAD:
+        if buffers is None or self.tls & UNREAD:
             return True
         got = recv(self.fd, self.engine().buffer, FEED, 0)
         if got > 0:
-            between.incoming.write(self.engine().view[:got])
+            buffers.incoming.write(self.engine().view[:got])
         elif got == 0 or errno != EAGAIN and errno != EINTR:
             if got < 0:
                 self.error = self.error or errno
@@ -718,15 +719,15 @@ cdef class TlsConnection(Connection):
         return True
 
     cdef bint at_end(self) except -1:
-        """Whether all that the peer has sent was read, and it will send no more.
+        """Whether everything that the peer has sent was read, and it will send no more.
 
-        OpenSSL is not asked: at an end that it does not expect it forgets what it knew of the
-        connection, which `ssl_object` is still asked for.
+        OpenSSL is not asked: when it meets an end that it does not expect, it forgets the session's
+        properties, which `ssl_object` may still be asked for.
         """
         cdef char byte
         cdef ssize_t got
         if self.ssl == NULL:
-            return not self.fill()
+            return not self.receive_incoming()
         if not self.tls & HUNG_UP or self.session.pending():
             return False
         got = recv(self.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
@@ -738,8 +739,8 @@ cdef class TlsConnection(Connection):
 
     # -- receiving
 
-    cdef int receive_turn(self) except -1:
-        """Receive a record; of what OpenSSL has in memory all, since epoll does not tell of it."""
+    cdef int receive_records(self) except -1:
+        """Receive a record, or all records that OpenSSL has in memory: epoll sees none of those."""
         cdef uint64_t stop = 0
         while True:
             if self.flags & BUFFERED and not self.tls & SILENT:
@@ -754,10 +755,11 @@ cdef class TlsConnection(Connection):
                 self.loop().call_soon(self._deliver)
                 return 0
 
-    cdef Py_ssize_t take(self, target, char *start, Py_ssize_t room) except -2:
+    cdef Py_ssize_t read_into(self, target, char *start, Py_ssize_t room) except -2:
         """Decrypt into `target`, which begins at `start`.
 
-        Return how many bytes, 0 at close_notify, -1 if there is nothing and it is seen to.
+        Returns the number of bytes, 0 at close_notify, or -1 if there is nothing to deliver; any
+        error has been handled then.
         """
         cdef Py_ssize_t got
         if self.at_end():
@@ -773,26 +775,26 @@ cdef class TlsConnection(Connection):
                 self.tls &= ~UNREAD
             got = -1
             failure = exc
-        # Answers to key updates, an alert. If it fails, epoll tells of the reason.
-        self.pour()
+        # Answers to key updates, or an alert. If this fails, epoll will report the reason.
+        self.send_outgoing()
         if got < 0:
             self.read_failed(failure)
         if self.unsent():
-            self.listen_to()
+            self.update_watch()
         return got
 
     cdef int receive(self) except -1:
-        cdef Py_ssize_t got = self.take(self.engine().view, self.engine().buffer, RECEIVE_SIZE)
+        cdef Py_ssize_t got = self.read_into(self.engine().view, self.engine().buffer, RECEIVE_SIZE)
         if got < 0:
             return 0
         if got == 0:
-            self.tell_eof()
+            self.call_eof_received()
             self.close()
             return 0
-        return self.took(got)
+        return self.received(got)
 
     cdef Py_ssize_t decrypt(self, char *target, size_t room) except -2:
-        """Call SSL_read; return 0 at close_notify, -1 if there is nothing and it is seen to."""
+        """Call SSL_read; the result is that of `read_into`."""
         cdef size_t got = 0
         cdef int done, error, code
         clear_error()
@@ -807,15 +809,17 @@ cdef class TlsConnection(Connection):
             return 0
         if code == SSL_ERROR_WANT_WRITE:
             self.tls |= READ_WANTS_WRITE
-            self.listen_to()
+            self.update_watch()
         elif code == SSL_ERROR_SYSCALL and error:
-            # Newer OpenSSL tries to send an alert when the end comes too early: not the reason.
+            # An earlier error is the cause: newer OpenSSLs try to send an alert when the end comes
+            # too early.
             self.error = self.error or error
             self.tls |= RAW_EOF | TRUNCATED
             self.state().truncated += 1
-            self.fatal(self.broken(), "Fatal read error on socket transport")
+            self.fatal(self.os_error(), "Fatal read error on socket transport")
         else:
-            # The reason is in OpenSSL's queue of errors; Python's ssl words it.
+            # The reason is in OpenSSL's queue of errors. Let Python's ssl turn it into an
+            # exception.
             try:
                 self.session.read(1, bytearray(1))
                 raise SSLEOFError(8, "EOF occurred in violation of protocol")
@@ -823,9 +827,9 @@ cdef class TlsConnection(Connection):
                 self.read_failed(exc)
         return -1
 
-    cdef int took(self, Py_ssize_t got) except -1:
+    cdef int received(self, Py_ssize_t got) except -1:
         cdef bytes data = PyBytes_FromStringAndSize(self.engine().buffer, got)
-        self.touched()
+        self.input_arrived()
         if not self.tls & SILENT:
             return self.deliver(data)
         self.tls &= ~SILENT
@@ -833,17 +837,17 @@ cdef class TlsConnection(Connection):
         if not self.call_factory():
             return 0
         if self.context is before:
-            return self.introduce(data)
+            return self.deliver_first(data)
         # The factory has set context variables.
         context = self.context
         PyContext_Enter(context)
         try:
-            return self.introduce(data)
+            return self.deliver_first(data)
         finally:
             PyContext_Exit(context)
 
-    cdef int introduce(self, bytes data) except -1:
-        """Make a protocol that was not there before the first bytes known to them."""
+    cdef int deliver_first(self, bytes data) except -1:
+        """Deliver the first bytes to a protocol that was made because of them."""
         self.connect()
         if self.fd < 0 or self.flags & (LOST | CLOSING):
             return 0
@@ -858,7 +862,7 @@ cdef class TlsConnection(Connection):
             if not self.flags & BUFFERED:
                 self.protocol.data_received(data)
                 return 0
-            # Decrypted before the protocol was known to bring its own buffer.
+            # These bytes were decrypted before it was known that the protocol has its own buffer.
             while offset < len(data) and self.fd >= 0 and not self.flags & (LOST | CLOSING):
                 if self.flags & PAUSED:
                     self.early = data[offset:]
@@ -897,16 +901,16 @@ cdef class TlsConnection(Connection):
                     # get_buffer() has closed it.
                     got = -1
                 else:
-                    got = self.take(target, <char *>view.buf, room)
+                    got = self.read_into(target, <char *>view.buf, room)
             finally:
                 PyBuffer_Release(&view)
             if got < 0:
                 return 0
             if got == 0:
-                self.tell_eof()
+                self.call_eof_received()
                 self.close()
                 return 0
-            self.touched()
+            self.input_arrived()
             try:
                 self.protocol.buffer_updated(got)
             except BaseException as exc:
@@ -914,7 +918,7 @@ cdef class TlsConnection(Connection):
             if self.ssl == NULL or self.fd < 0 or self.flags & (LOST | CLOSING | PAUSED) \
                     or got < room or not self.session.pending():
                 return 0
-            # Of what OpenSSL has decrypted already epoll does not tell.
+            # epoll does not report what OpenSSL has decrypted already.
             if stop == 0:
                 stop = fl_microseconds() + DECRYPTED_SLICE
             elif fl_microseconds() > stop:
@@ -928,14 +932,14 @@ cdef class TlsConnection(Connection):
             return 0
         if isinstance(exc, SSLWantWriteError):
             self.tls |= READ_WANTS_WRITE
-            return self.listen_to()
+            return self.update_watch()
         if isinstance(exc, Disconnected) \
                 or self.error and isinstance(exc, (ConnectionResetError, BrokenPipeError)):
             self.tls |= RAW_EOF | TRUNCATED
             self.state().truncated += 1
             if self.error:
-                return self.fatal(self.broken(), "Fatal read error on socket transport")
-            self.tell_eof()
+                return self.fatal(self.os_error(), "Fatal read error on socket transport")
+            self.call_eof_received()
             self.close()
             return 0
         if isinstance(exc, (ConnectionResetError, BrokenPipeError)):
@@ -943,8 +947,8 @@ cdef class TlsConnection(Connection):
             self.state().truncated += 1
         return self.fatal(exc, "Fatal error on SSL protocol")
 
-    cdef int tell_eof(self) except -1:
-        """Call eof_received, once; as in asyncio its result does not matter under TLS."""
+    cdef int call_eof_received(self) except -1:
+        """Call eof_received once. As in asyncio, its result does not matter under TLS."""
         if self.tls & EOF_TOLD or not self.flags & CONNECTED or self.flags & LOST:
             return 0
         self.tls |= EOF_TOLD
@@ -960,24 +964,24 @@ cdef class TlsConnection(Connection):
         """Stop calling data_received until `resume_reading`. May be called repeatedly."""
         if not self.flags & (CLOSING | PAUSED):
             self.flags |= PAUSED
-            self.listen_to()
+            self.update_watch()
 
     def resume_reading(self):
         """Receive again, first what is decrypted already. May be called repeatedly."""
         if self.flags & CLOSING or not self.flags & PAUSED:
             return
         self.flags &= ~PAUSED
-        self.take_context()
+        self.use_callers_context()
         if self.early is not None or self.tls & UNREAD \
                 or not self.tls & (HANDSHAKE | HELD) and self.session.pending():
             self.loop().call_soon(self._deliver)
         else:
-            self.listen_to()
+            self.update_watch()
 
     # -- sending
 
     def write(self, data):
-        """Encrypt and send; what the kernel does not take at once is kept and sent later.
+        """Encrypt and send; what the kernel does not take at once is queued and sent later.
 
         After close() it is dropped.
 
@@ -999,12 +1003,12 @@ cdef class TlsConnection(Connection):
             sent = self.encrypt(data, 0)
             if sent < 0 or sent == PyBytes_GET_SIZE(data):
                 return
-        self.keep(data, sent)
-        self.listen_to()
-        self.may_pause()
+        self.queue(data, sent)
+        self.update_watch()
+        self.maybe_pause()
 
     def writelines(self, list_of_data):
-        """Send several pieces in as few records as they fit into."""
+        """Send several pieces in as few records as possible."""
         pieces = [data if type(data) is bytes else bytes(memoryview(data))
                   for data in list_of_data]
         if self.flags & CLOSING:
@@ -1013,14 +1017,14 @@ cdef class TlsConnection(Connection):
         waiting = self.tls & HANDSHAKE or self.extras is not None and self.extras.size
         for piece in pieces:
             if piece:
-                self.keep(piece, 0)
+                self.queue(piece, 0)
         if self.extras is None or not self.extras.size:
             return
         if not waiting:
             self.flush()
         if self.fd >= 0 and not self.flags & LOST:
-            self.listen_to()
-            self.may_pause()
+            self.update_watch()
+            self.maybe_pause()
 
     cdef int late_write(self) except -1:
         if self.flags // LATE_WRITES >= LOG_THRESHOLD:
@@ -1030,11 +1034,11 @@ cdef class TlsConnection(Connection):
         return 0
 
     cdef Py_ssize_t encrypt(self, bytes data, Py_ssize_t offset) except -2:
-        """Send of `data` what the kernel takes; return how many bytes, -1 when it is broken.
+        """Send as much of `data` as the kernel takes; return the number of bytes, -1 if broken.
 
-        One record at a time: a longer write is done for OpenSSL only when all of it is sent. A
-        record that could not be sent must be offered again as it was: the caller keeps all that is
-        not sent, and offers it from the same byte on.
+        One record at a time, because OpenSSL considers a longer write done only when all of it is
+        sent. A record that could not be sent must be offered again unchanged: the caller keeps what
+        is not sent, and offers it again from the same byte on.
         """
         cdef Py_ssize_t sent = 0, size = PyBytes_GET_SIZE(data) - offset, more
         cdef const char *start = PyBytes_AS_STRING(data) + offset
@@ -1045,15 +1049,15 @@ cdef class TlsConnection(Connection):
             try:
                 if self.ssl == NULL:
                     if self.unsent():
-                        self.listen_to()
+                        self.update_watch()
                         return sent
                     if self.tls & WRITE_WANTS_READ:
-                        self.fill()
+                        self.receive_incoming()
                     sent += self.session.write(
                         data if more == PyBytes_GET_SIZE(data)
                         else memoryview(data)[offset + sent:offset + sent + more])
                     self.tls &= ~(RETRY | WRITE_WANTS_READ)
-                    if self.pour():
+                    if self.send_outgoing():
                         continue
                     raise SSLEOFError(8, "EOF occurred in violation of protocol")
                 clear_error()
@@ -1073,7 +1077,8 @@ cdef class TlsConnection(Connection):
                 if code == SSL_ERROR_SYSCALL and error:
                     self.error = self.error or error
                 else:
-                    # The reason is in OpenSSL's queue of errors; Python's ssl words it.
+                    # The reason is in OpenSSL's queue of errors. Let Python's ssl turn it into an
+                    # exception.
                     self.session.write(memoryview(data)[offset + sent:offset + sent + more])
                 raise SSLEOFError(8, "EOF occurred in violation of protocol")
             except SSLWantWriteError:
@@ -1082,25 +1087,25 @@ cdef class TlsConnection(Connection):
             except SSLWantReadError:
                 self.tls |= RETRY | WRITE_WANTS_READ
                 # The request to shake hands again.
-                self.pour()
+                self.send_outgoing()
                 return sent
             except BaseException as exc:
                 self.write_failed(exc)
                 return -1
         if self.unsent():
-            self.listen_to()
+            self.update_watch()
         return sent
 
     cdef int write_failed(self, exc) except -1:
         if not isinstance(exc, Disconnected):
             return self.fatal(exc, "Fatal error on SSL protocol")
         if not self.error:
-            self.note_error()
+            self.fetch_error()
         self.error = self.error or EPIPE
-        return self.fatal(self.broken(), "Fatal write error on socket transport")
+        return self.fatal(self.os_error(), "Fatal write error on socket transport")
 
-    cdef int gather(self) except -1:
-        """Join small pieces at the head of the queue: each would be a record of its own."""
+    cdef int join_chunks(self) except -1:
+        """Join small chunks at the head of the queue, each of which would make a record."""
         cdef Extras extras = self.extras
         cdef Py_ssize_t size = len(<bytes>extras.chunks[extras.first]) - extras.offset
         cdef Py_ssize_t last = extras.first + 1, more
@@ -1121,10 +1126,10 @@ cdef class TlsConnection(Connection):
         cdef Py_ssize_t sent, length
         cdef bint moved = False
         if extras is None or extras.size == 0 or self.flags & LOST:
-            return self.listen_to()
+            return self.update_watch()
         while extras.size:
             if not self.tls & RETRY:
-                self.gather()
+                self.join_chunks()
             chunk = extras.chunks[extras.first]
             sent = self.encrypt(<bytes>chunk, extras.offset)
             if sent < 0:
@@ -1148,12 +1153,12 @@ cdef class TlsConnection(Connection):
             # A peer that takes what we send is not idle.
             self.engine().tick()
             self.engine().set_deadline(self.fd, self.state().idle)
-        self.may_resume()
+        self.maybe_resume()
         if self.fd < 0 or self.flags & LOST:
             return 0
         if extras.size == 0 and self.tls & SHUTTING:
             return self.shutdown_step()
-        return self.listen_to()
+        return self.update_watch()
 
     def write_eof(self):
         """Raise NotImplementedError, as asyncio does for TLS."""
@@ -1181,28 +1186,28 @@ cdef class TlsConnection(Connection):
             high = HIGH_WATER
         Connection.set_write_buffer_limits(self, high, low)
 
-    cdef int may_pause(self) except -1:
-        # As asyncio's TLS: at the limit, not above it.
+    cdef int maybe_pause(self) except -1:
+        # As asyncio does under TLS: at the limit, not only above it.
         if self.extras is not None and self.extras.size and self.extras.size == self.extras.high:
             self.extras.high -= 1
             try:
-                Connection.may_pause(self)
+                Connection.maybe_pause(self)
             finally:
                 self.extras.high += 1
             return 0
-        return Connection.may_pause(self)
+        return Connection.maybe_pause(self)
 
     # -- ending
 
     def start_tls(self, settings):
-        """Raise RuntimeError: it is encrypted already."""
+        """Raise RuntimeError: the connection is encrypted already."""
         raise RuntimeError("the connection is encrypted already")
 
     def close(self):
         """Send what is queued and close_notify, wait for the peer's, call connection_lost(None).
 
-        Nothing that is written or received later matters. The peer has `shutdown_timeout` for it,
-        then connection_lost is told a TimeoutError.
+        What is written or received later is dropped. If the peer has not answered after
+        `shutdown_timeout`, connection_lost gets a TimeoutError.
         """
         if self.flags & CLOSING:
             return
@@ -1216,10 +1221,10 @@ cdef class TlsConnection(Connection):
         if self.extras is None or self.extras.size == 0:
             self.shutdown_step()
         else:
-            self.listen_to()
+            self.update_watch()
 
     cdef int shutdown_step(self) except -1:
-        """Send close_notify, wait for the peer's."""
+        """Send close_notify and wait for the peer's."""
         if self.flags & LOST or self.extras is not None and self.extras.size:
             return 0
         if self.tls & NOTIFIED and not self.tls & RAW_EOF:
@@ -1227,47 +1232,47 @@ cdef class TlsConnection(Connection):
             if self.at_end():
                 self.tls |= RAW_EOF
                 if self.error:
-                    return self.fatal(self.broken(), "Fatal read error on socket transport")
+                    return self.fatal(self.os_error(), "Fatal read error on socket transport")
         if not self.tls & RAW_EOF:
             self.tls = self.tls & ~(WANTS_WRITE | UNREAD) | NOTIFIED
             try:
-                self.fill()
+                self.receive_incoming()
                 if self.ssl == NULL:
                     self.session.unwrap()
                 else:
                     self.session.shutdown()
             except SSLWantReadError:
-                if not self.pour():
-                    return self.fatal(self.broken(), "Fatal write error on socket transport")
+                if not self.send_outgoing():
+                    return self.fatal(self.os_error(), "Fatal write error on socket transport")
                 if self.unsent():
                     self.tls |= WANTS_WRITE
-                return self.listen_to()
+                return self.update_watch()
             except SSLWantWriteError:
                 self.tls |= WANTS_WRITE
-                return self.listen_to()
+                return self.update_watch()
             except Disconnected:
                 if self.error:
-                    return self.fatal(self.broken(), "Fatal read error on socket transport")
+                    return self.fatal(self.os_error(), "Fatal read error on socket transport")
             except BaseException as exc:
                 return self.fatal(exc, "Fatal error on transport")
-            if self.pour() and self.unsent():
-                # Our own notice.
+            if self.send_outgoing() and self.unsent():
+                # Our own close_notify waits for room.
                 self.tls |= WANTS_WRITE
-                return self.listen_to()
-        self.tell_eof()
+                return self.update_watch()
+        self.call_eof_received()
         if self.fd >= 0 and not self.flags & LOST:
             self.flags |= LOST
-            self.engine().leave(self.fd)
+            self.engine().unwatch(self.fd)
             self.schedule_lost(None)
         return 0
 
     cdef int remember(self) except -1:
-        self.let_go()
+        self.detach_session()
         return Connection.remember(self)
 
-    cdef int let_go(self) except -1:
-        """Take the descriptor from OpenSSL's side, which would close it, or use it as a reused
-        number."""
+    cdef int detach_session(self) except -1:
+        """Take the descriptor from the session, which would otherwise close it, or use it after
+        another connection has got its number."""
         holder = self.holder
         self.holder = self.ssl_owner = self.early = None
         if self.settings is not None:
@@ -1279,12 +1284,12 @@ cdef class TlsConnection(Connection):
     # -- asking
 
     cdef object ssl_object(self):
-        """The session as Python programs know it; None before the handshake is done."""
+        """Return the session as an `ssl.SSLObject`; None before the handshake is done."""
         if self.tls & HANDSHAKE or self.session is None:
             return None
         if self.ssl == NULL:
             return self.session
-        known = self.know()
+        known = self.info()
         found = known.get("ssl_object")
         if found is None:
             found = known["ssl_object"] = SSLObject.__new__(SSLObject)
@@ -1312,7 +1317,7 @@ cdef class TlsConnection(Connection):
             if name == "ssl_object":
                 return found
             if name == "peercert":
-                return self.know().get("peercert")
+                return self.info().get("peercert")
             return found.cipher() if name == "cipher" else found.compression()
         if self.tls & FORGOTTEN and name in ("socket", "peername", "sockname"):
             return default
@@ -1329,15 +1334,15 @@ cdef class TlsAcceptor(ConnectionAcceptor):
 
     Args:
         tls: how TLS is spoken.
-        lazy: the protocol object is made at the first byte after the handshake.
-        greeting: sent encrypted after the handshake; farewells likewise. What a client hears that
-            is not accepted (`refusal`, `overload`) goes out as it is: a TLS alert, or nothing.
-        first_byte: seconds that a client may be silent after the handshake; 0 for ever.
+        lazy: make the protocol object at the first byte after the handshake.
+        greeting: sent encrypted after the handshake, as are the farewells. `refusal` and `overload`
+            are sent as they are: a TLS alert, or nothing.
+        first_byte: seconds that a client may be silent after the handshake; 0 for no timeout.
     """
 
     def __init__(self, engine, sock, factory, *, TlsSettings tls not None, bytes greeting=b"",
                  double first_byte=0.0, bint lazy=False, **options):
-        # All that can be wrong comes before the engine knows the socket.
+        # Everything that can fail comes before the engine knows the socket.
         self.first_byte = milliseconds(first_byte)
         check_greeting(greeting)
         ConnectionAcceptor.__init__(self, engine, sock, factory, first_byte=tls.handshake_timeout,
