@@ -2,7 +2,8 @@
 
 The modules, from the listener down to the octets:
 
-    settings              the rows of `[smtp]` and `[lmtp]`
+    settings              the rows of `[smtp]` and `[lmtp]`; checks: what must hold between them
+    role                  mx or submission
     handler               what all connections of a listener share
       pregreet            smtp.greeting-delay: clients that talk before the greeting
       smtp_connection     the engine's events in their order; AUTH (sasl)

@@ -1,6 +1,6 @@
-"""Whom a listener takes mail from, where nobody says so: its role by its port.
+"""The role of a listener, mx or submission, and the one it has by default.
 
-Rules of this file: nothing is imported but types; the configuration asks this too.
+Rules of this file: only types are imported, because the configuration asks this, too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Literal
 
 __all__ = ["Role", "role_by_port"]
 
-#: What a listener is for: mail from anybody, or from users who log in first.
+#: `mx` takes mail from anybody for the accounts here, `submission` from users who log in.
 Role = Literal["mx", "submission"]
 
 #: The ports of submission: RFC 6409, RFC 8314, and the ones beside them that need no privilege.

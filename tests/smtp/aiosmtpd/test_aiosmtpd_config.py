@@ -100,7 +100,7 @@ def test_the_handler_decides_what_becomes_of_mail(served: Program) -> None:
 
 
 def test_settings_without_effect_are_named(served: Program) -> None:
-    note = "smtp.relay has no effect: support.aiosmtpd_handlers:Tell decides what becomes of mail"
+    note = "smtp.relay has no effect: support.aiosmtpd_handlers:Tell handles the mail"
     assert f'listener "mx": {note}' in served.out
     assert served.out.count("has no effect") == 1
 
@@ -164,7 +164,7 @@ def test_lmtp(served: Program) -> None:
         ("support.aiosmtpd_handlers:Absent", None, "handler", "has no attribute 'Absent'"),
         ("absent_handlers:Tell", None, "handler", 'no module "absent_handlers"'),
         ("support.aiosmtpd_handlers:NOTHING", None, "handler", "is not a class"),
-        ("support.aiosmtpd_handlers:Tell", "a b c", "args", "does not take them"),
+        ("support.aiosmtpd_handlers:Tell", "a b c", "args", "does not accept them"),
         ("support.aiosmtpd_handlers:Tell", "'a", "args", "cannot be split into words"),
     ],
 )

@@ -1,12 +1,12 @@
-"""An aiosmtpd handler that a configuration names: `smtp.aiosmtpd-handler`, `smtp.aiosmtpd-args`.
+"""The handler that the configuration names: `smtp.aiosmtpd-handler`, `smtp.aiosmtpd-args`.
 
 Rules of this file: from settings to a served handler; nothing about connections. Errors name the
 key that is to blame, and are found when the server is made if they can be. The class is imported
 then; the handler itself is made on the running loop, so that it may ask for that loop.
 
-The handler decides where mail goes: accounts, `relay` and the header fields that the server's own
-delivery adds have no part in it. Who may send, where `role` is submission, is decided by the
-handler's auth_* hooks if it has any, else by the accounts.
+The handler decides where mail goes: accounts, `relay` and the header fields of the server's own
+delivery play no part. Where `role` is submission, clients log in by the handler's auth_* hooks if
+it has any, else with the passwords of the accounts.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from fastlisten.mail.logins.logins import LoginsBusyError
 
 __all__ = ["ConfiguredHandler"]
 
-#: Options of the handler smtp that a handler of aiosmtpd leaves without effect.
+#: Options that have no effect with an aiosmtpd handler.
 _WITHOUT_EFFECT = ("relay", "max-received", "sender-must-match")
 
 
 class _Parser(argparse.ArgumentParser):
-    """What from_cli gets; says what is wrong instead of ending the process."""
+    """The parser for from_cli; it raises errors instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
@@ -47,13 +47,13 @@ class ConfiguredHandler:
     """The aiosmtpd handler of one listener.
 
     Args:
-        settings: of the listener; `aiosmtpd-handler` is set.
-        role: of the listener.
-        session_log: its log.
-        logs_dialogue: commands and replies are in it.
+        settings: the listener's; `aiosmtpd-handler` is set.
+        role: the listener's.
+        session_log: the listener's log.
+        logs_dialogue: whether commands and replies are logged.
 
     Raises:
-        SettingError: the class cannot be had, or does not take its arguments.
+        SettingError: the class cannot be imported, or does not accept its arguments.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class ConfiguredHandler:
         self._arguments = self._split(self._options["aiosmtpd-args"] or "")
         if self._submission and not self._owns_auth and not passwords.available():
             message = (
-                "nobody can log in here without the package argon2-cffi "
-                '(pip install "fastlisten[auth]"), or auth_* methods of the handler'
+                "users cannot log in without the package argon2-cffi "
+                '(pip install "fastlisten[auth]") or auth_* methods of the handler'
             )
             raise self._error("role", message)
         self._served: ServedHandler | None = None
@@ -83,7 +83,7 @@ class ConfiguredHandler:
         return SettingError(f"{self._settings.protocol}.{key}", message)
 
     def _load(self, name: str) -> Any:
-        """Return what makes the handler."""
+        """Return the handler class, or function that makes the handler."""
         key = "aiosmtpd-handler"
         module, _, attribute = name.partition(":")
         if not (module and attribute):
@@ -96,7 +96,7 @@ class ConfiguredHandler:
         except (ImportError, AttributeError) as error:
             raise self._error(key, f"{name}: {explained(error, module)}") from error
         except Exception as error:
-            # The module's own code ran and raised.
+            # The code of the module itself raised.
             text = f"importing {module} raised {type(error).__name__}: {error}"
             raise self._error(key, text) from error
         if not callable(kind):
@@ -104,7 +104,7 @@ class ConfiguredHandler:
         return kind
 
     def _split(self, text: str) -> list[str]:
-        """Return the arguments, after a look whether the class takes them."""
+        """Return the arguments, checked against the signature of the class."""
         key = "aiosmtpd-args"
         try:
             arguments = shlex.split(text)
@@ -115,12 +115,12 @@ class ConfiguredHandler:
                 inspect.signature(self._kind).bind(*arguments)
             except TypeError as error:
                 name = self._options["aiosmtpd-handler"]
-                raise self._error(key, f"{name} does not take them: {error}") from error
+                raise self._error(key, f"{name} does not accept them: {error}") from error
         return arguments
 
     @property
     def _owns_auth(self) -> bool:
-        """Whether the handler says who may log in."""
+        """Whether the handler decides who may log in."""
         kind = self._kind
         return hasattr(kind, "handle_AUTH") or any(
             name.startswith("auth_") and callable(getattr(kind, name, None)) for name in dir(kind)
@@ -135,13 +135,13 @@ class ConfiguredHandler:
             and self._options[key] != next(row.default for row in SMTP.options if row.key == key)
         ]
         name = self._options["aiosmtpd-handler"]
-        return tuple(f"{key} has no effect: {name} decides what becomes of mail" for key in written)
+        return tuple(f"{key} has no effect: {name} handles the mail" for key in written)
 
     def start(self, office: PostOffice) -> None:
-        """Make the handler; called on the loop that serves.
+        """Make the handler; call it on the loop that serves.
 
         Raises:
-            SettingError: it cannot be made.
+            SettingError: the handler cannot be made.
         """
         settings, options, kind = self._settings, self._options, self._kind
         asks_accounts = self._submission and not self._owns_auth
@@ -169,7 +169,7 @@ class ConfiguredHandler:
                 logs_dialogue=self._logs_dialogue,
             )
         except Exception as error:
-            # Foreign code; what it says of its arguments is the administrator's business.
+            # Foreign code may raise anything; its message tells the administrator what to change.
             name = options["aiosmtpd-handler"]
             text = f"{settings.protocol}.aiosmtpd-handler = {name!r}: {type(error).__name__}: "
             if self._arguments:
@@ -177,7 +177,7 @@ class ConfiguredHandler:
             raise self._error("aiosmtpd-handler", text + str(error)) from error
 
     def stop(self) -> None:
-        """Let go of the handler."""
+        """Release the handler."""
         served, self._served = self._served, None
         if served is not None:
             served.close()
@@ -189,27 +189,27 @@ class ConfiguredHandler:
 
 
 def _by_accounts(office: PostOffice, session_log: SessionLog) -> Authenticate:
-    """Return an authenticator that asks the accounts."""
+    """Return an authenticator that verifies the passwords of accounts."""
 
     async def authenticate(
         server: Any, session: Any, envelope: Any, mechanism: str, given: Any
     ) -> Any:
-        who = server._log_context
+        context = server._log_context
         try:
             name, password = given.login.decode(), given.password.decode()
             account = await office.logins.check(
-                name, password, who.peer, who.listener, who.session, who.port
+                name, password, context.peer, context.listener, context.session, context.port
             )
         except UnicodeDecodeError:
             account = None
         except LoginsBusyError as error:
-            session_log.login_deferred(who, str(error))
-            message = "454 4.7.0 Too many are logging in; try again later"
+            session_log.login_deferred(context, str(error))
+            message = "454 4.7.0 Temporary authentication failure; try again later"
             return AuthResult(success=False, handled=False, message=message)
         if account is None:
             return AuthResult(success=False, handled=False)
-        session_log.logged_in(who, account.name)
-        # What a handler need not know it does not get.
+        session_log.logged_in(context, account.name)
+        # The handler has no use for the password, so it does not get it.
         return AuthResult(success=True, auth_data=LoginPassword(account.name.encode(), b""))
 
     return authenticate

@@ -1,9 +1,9 @@
 """aiosmtpd's controllers on our engine: ``from fastlisten.handlers.smtp import Controller``.
 
-Rules of this file: aiosmtpd's names, arguments and order of arguments; no SMTP. A controller makes
-the loop (`new_event_loop`) or takes one, and runs, stops and closes it, in a thread of its own
-(`Controller`, `UnixSocketController`) or not (`UnthreadedController`,
-`UnixSocketUnthreadedController`). A program that has a running loop uses `serve_smtp`.
+Rules of this file: aiosmtpd's names, arguments and their order; no SMTP. A controller makes a loop
+(`new_event_loop`) or takes one. `Controller` and `UnixSocketController` run and close it in a
+thread of their own; with `UnthreadedController` and `UnixSocketUnthreadedController` the program
+runs it. A program whose loop is already running uses `serve_smtp`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = [
     "serve_smtp",
 ]
 
-#: Seconds that `start` waits by default, as in aiosmtpd.
+#: Seconds that `start` waits by default; aiosmtpd's default.
 READY_TIMEOUT = 5.0
 
 
 def _localhost() -> str:
-    """Return the loopback address, of IPv6 where this host has it, as aiosmtpd does."""
+    """Return the loopback address: ::1 if this host has IPv6, as in aiosmtpd."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -45,14 +45,14 @@ def _localhost() -> str:
     return "::1"
 
 
-class _Base:
-    """What all controllers have.
+class _BaseController:
+    """What all controllers have in common.
 
     Attributes:
-        handler: as given.
-        loop: that serves.
+        handler: the handler.
+        loop: the loop that serves.
         ssl_context: for TLS from the first byte.
-        server: while it serves, else None.
+        server: the server while it serves, else None.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class _Base:
     ) -> None:
         if hasattr(type(self), "factory"):
             raise TypeError(
-                "factory() makes aiosmtpd's SMTP objects, and there are none here: give "
-                "parameters to the controller, and put what the subclass does into hooks"
+                "factory() is not supported: there are no SMTP objects here. Pass parameters to "
+                "the controller, and move what the SMTP subclass does into hooks"
             )
         self.handler = handler
         self.ssl_context = ssl_context
@@ -78,16 +78,15 @@ class _Base:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"aiosmtpd's controllers may have {name!r}, this one has not; docs/aiosmtpd.md says "
-            "what there is",
+            f"{type(self).__name__} has no {name!r}; docs/aiosmtpd.md lists what there is",
             name=name,
         )
 
     @property
     def smtpd(self) -> HookServer | None:
-        """What the hooks of the newest connection get as `server`, None while nothing is served.
+        """What the hooks of the newest connection get as `server`, None if nothing is served.
 
-        Before the first connection it is an object without session and envelope.
+        Before the first connection it has no session and no envelope.
         """
         service = self._service
         if service.newest is None and self.server is not None:
@@ -95,10 +94,10 @@ class _Base:
         return service.newest
 
     def cancel_tasks(self, stop_loop: bool = True) -> None:
-        """Cancel all tasks of the loop; to be called on it.
+        """Cancel all tasks of the loop; call it on the loop.
 
         Args:
-            stop_loop: stop the loop as well.
+            stop_loop: stop the loop, too.
         """
         if stop_loop:
             self.loop.stop()
@@ -109,16 +108,16 @@ class _Base:
         raise NotImplementedError
 
     def _ended(self) -> None:
-        """Note that nothing is served any more."""
+        """Note that serving has ended."""
         self.server = None
 
 
-class _Inet(_Base):
+class _TcpController(_BaseController):
     """A controller that listens on a TCP port.
 
     Attributes:
         hostname: the address to listen on; empty for all interfaces.
-        port: the port, from `start` on the real one if it was 0.
+        port: the port; if it was 0, from `start` on the one that was chosen.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class _Inet(_Base):
         return server
 
 
-class _Unix(_Base):
+class _UnixController(_BaseController):
     """A controller that listens on a Unix socket.
 
     Attributes:
@@ -165,8 +164,8 @@ class _Unix(_Base):
             os.unlink(self.unix_socket)
 
 
-class _Threaded(_Base):
-    """A controller with a thread."""
+class _ThreadedController(_BaseController):
+    """A controller that serves in a thread."""
 
     def __init__(
         self,
@@ -180,24 +179,25 @@ class _Threaded(_Base):
         self.ready_timeout = float(os.getenv("AIOSMTPD_CONTROLLER_TIMEOUT", ready_timeout))
         self._thread: threading.Thread | None = None
         self._failures: list[BaseException] = []
-        self._ending = False  # the loop runs for its last time
+        self._ending = False  # the loop is being shut down
         self._ready = threading.Event()
 
     def start(self) -> None:
-        """Serve in a thread; returns when clients are accepted.
+        """Serve in a thread; return when clients are accepted.
 
-        A loop that was given is closed by `stop`; without one, a controller may be started again.
+        `stop` closes the loop, also one that was given; only a controller that makes its own can be
+        started again.
 
         Raises:
-            OSError: it cannot listen.
-            TimeoutError: it did not listen within `ready_timeout`.
+            OSError: listening failed.
+            TimeoutError: the server did not listen within `ready_timeout`.
         """
         assert self._thread is None or not self._thread.is_alive(), "SMTP daemon already running"
         self._ready.clear()
         self._failures.clear()
         if self._owns_loop and self.loop.is_closed():
-            self.loop = new_event_loop()  # it has been started before
-        # A daemon, as in aiosmtpd: a program that forgets stop() ends all the same.
+            self.loop = new_event_loop()  # started before, and stopped
+        # A daemon thread, as in aiosmtpd, so that a program that forgets stop() still exits.
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         if not self._ready.wait(self.ready_timeout):
@@ -205,7 +205,7 @@ class _Threaded(_Base):
                 f"the server did not listen within ready_timeout, {self.ready_timeout} s"
             )
         if self._failures:
-            # The thread is kept: stop() is in order after a start that failed.
+            # The thread is kept: stop() may be called after a start that failed.
             self._thread.join()
             raise self._failures.pop()
 
@@ -213,12 +213,12 @@ class _Threaded(_Base):
         """End all connections, the loop and the thread.
 
         Args:
-            no_assert: it may be stopped already.
+            no_assert: it may have been stopped already.
         """
         assert no_assert or self._thread is not None, "SMTP daemon not running"
         if self._thread is not None:
             if self._thread.is_alive():
-                # The loop may have been stopped otherwise, and be closed.
+                # Something else may have stopped the loop, and closed it.
                 with contextlib.suppress(RuntimeError):
                     self.loop.call_soon_threadsafe(self._stop_loop)
                 self._thread.join()
@@ -245,7 +245,7 @@ class _Threaded(_Base):
         try:
             loop.run_forever()
         finally:
-            # Also where a hook's SystemExit has ended the loop: nobody shall connect and wait.
+            # Also if a hook's SystemExit has ended the loop: clients must not connect and wait.
             self._ending = True
             try:
                 self._end()
@@ -254,17 +254,17 @@ class _Threaded(_Base):
                 self._close_loop()
 
     def _end(self) -> None:
-        """Stop serving, whatever hooks raise meanwhile."""
+        """Stop serving, whatever hooks raise in the meantime."""
         assert self.server is not None
         ending = self.loop.create_task(self._service.end(self.server))
         while not ending.done():
-            # What ends the loop comes twice where the hook had suspended: its task's end, too.
+            # If the hook had suspended, its exception ends the loop twice: its task raises it, too.
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 self.loop.run_until_complete(ending)
         ending.result()
 
     def _close_loop(self) -> None:
-        """End what handlers have left running on the loop, and close it."""
+        """Cancel what handlers have left running on the loop, and close it."""
         loop = self.loop
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
@@ -276,11 +276,11 @@ class _Threaded(_Base):
         loop.close()
 
 
-class _Unthreaded(_Base):
-    """A controller without a thread: whoever made it runs the loop.
+class _UnthreadedController(_BaseController):
+    """A controller without a thread: the program runs the loop.
 
     Attributes:
-        ended: set once `finalize` is done.
+        ended: set when `finalize` is done.
     """
 
     def __init__(
@@ -295,7 +295,7 @@ class _Unthreaded(_Base):
         self.server = self.loop.run_until_complete(self._serve())
 
     async def finalize(self) -> None:
-        """Stop listening, and end all connections."""
+        """Stop listening and end all connections."""
         self.ended.clear()
         assert self.server is not None
         await self._service.end(self.server)
@@ -303,7 +303,7 @@ class _Unthreaded(_Base):
         self.ended.set()
 
     def end(self) -> None:
-        """Call `finalize`, on the running loop in a task."""
+        """Run `finalize`; in a task if the loop is running."""
         self.ended.clear()
         if self.loop.is_running():
             self._finalizing = self.loop.create_task(self.finalize())
@@ -311,17 +311,17 @@ class _Unthreaded(_Base):
             self.loop.run_until_complete(self.finalize())
 
 
-class Controller(_Inet, _Threaded):
+class Controller(_TcpController, _ThreadedController):
     """Serves on a TCP port, in a thread."""
 
 
-class UnixSocketController(_Unix, _Threaded):
+class UnixSocketController(_UnixController, _ThreadedController):
     """Serves on a Unix socket, in a thread."""
 
 
-class UnthreadedController(_Inet, _Unthreaded):
-    """Serves on a TCP port, on a loop that others run."""
+class UnthreadedController(_TcpController, _UnthreadedController):
+    """Serves on a TCP port, on a loop that the program runs."""
 
 
-class UnixSocketUnthreadedController(_Unix, _Unthreaded):
-    """Serves on a Unix socket, on a loop that others run."""
+class UnixSocketUnthreadedController(_UnixController, _UnthreadedController):
+    """Serves on a Unix socket, on a loop that the program runs."""

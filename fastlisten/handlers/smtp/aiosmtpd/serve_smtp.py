@@ -1,12 +1,12 @@
-"""An aiosmtpd handler served on a running loop: `serve_smtp`, and what controllers are made of.
+"""Serves an aiosmtpd handler on the running loop: `serve_smtp`, and what controllers build on.
 
 Rules of this file: from aiosmtpd's keyword arguments to a listening server, and to its end; no
 threads, no loop of its own.
 
-What a server is made with besides aiosmtpd's parameters:
+Keyword arguments that aiosmtpd does not have:
 
-    protocol         "lmtp" for LMTP (in aiosmtpd a class of its own)
-    max_connections  at the same time; further clients are refused with 421
+    protocol         "lmtp" for LMTP (which is a class of its own in aiosmtpd)
+    max_connections  the connection limit; further clients get 421
     max_recipients, max_errors    see aiosmtpd_parameters.py
 """
 
@@ -35,7 +35,7 @@ from fastlisten.loop.create_server import create_server
 
 __all__ = ["SmtpService", "serve_smtp"]
 
-#: Seconds that clients have, when a server stops, to read what has been said.
+#: Seconds that clients have to read the last replies when a server stops.
 FAREWELL = 1.0
 
 
@@ -59,12 +59,13 @@ class SmtpService:
 
     Args:
         handler: an aiosmtpd handler.
-        given: aiosmtpd's parameters of SMTP, and ours.
+        given: the keyword arguments: those of aiosmtpd's SMTP class, and ours.
         ssl_context: for TLS from the first byte.
+        server_hostname: the name that the server calls itself, None for this host's.
 
     Attributes:
         served: the handler, as its connections use it.
-        newest: what the hooks of the newest connection get; None before the first.
+        newest: what the hooks of the newest connection get as `server`; None before the first.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class SmtpService:
         given = dict(given)
         if "server_kwargs" in given:
             warnings.warn(
-                "server_kwargs: give what is in it as keyword arguments",
+                "server_kwargs: pass what is in it as keyword arguments",
                 DeprecationWarning,
                 stacklevel=4,
             )
@@ -126,7 +127,7 @@ class SmtpService:
             sock=sock,
             ssl=self.ssl_context,
             max_connections=self.max_connections,
-            # TLS from the first byte: there has been no handshake.
+            # With TLS from the first byte there has been no handshake yet.
             refusal=b"" if self.ssl_context is not None else reply(421, "", text),
             lazy=True,
             greeting=served.greeting,
@@ -138,7 +139,7 @@ class SmtpService:
         )
 
     async def end(self, server: ConnectionServer) -> None:
-        """Stop serving; connections that do not end by themselves are cut."""
+        """Stop serving; connections that do not end in time are aborted."""
         server.close()
         server.close_clients()
         try:
@@ -148,7 +149,7 @@ class SmtpService:
             await server.wait_closed()
         self.served.close()
         self.newest = None
-        # What hooks are told by being cancelled, and the spare task's end.
+        # Cancelled hooks and the spare task end in the next iteration of the loop.
         await asyncio.sleep(0)
 
 
@@ -167,21 +168,21 @@ async def serve_smtp(
 
     Args:
         handler: an object with handle_* and auth_* methods.
-        host: where to listen; None for all interfaces.
-        port: 0 for an ephemeral one, which `ConnectionServer.sockets` names.
-        sock: a bound socket instead, TCP or Unix; taken over.
+        host: the address to listen on; None for all interfaces.
+        port: 0 for an ephemeral port, which `ConnectionServer.sockets` tells.
+        sock: a bound socket instead, TCP or Unix, which the server then owns.
         ssl_context: for TLS from the first byte.
-        server_hostname: the name the server calls itself.
+        server_hostname: the name that the server calls itself.
         parameters: those of aiosmtpd's SMTP class, and those at the head of this file.
 
     Raises:
         TypeError: a parameter is unknown, or the handler cannot be served.
         OSError: it cannot listen.
     """
-    made = SmtpService(handler, parameters, ssl_context, server_hostname)
+    service = SmtpService(handler, parameters, ssl_context, server_hostname)
     where: tuple[str | None, int | None] = (host, port) if sock is None else (None, None)
-    server = await made.serve(*where, sock)
+    server = await service.serve(*where, sock)
     try:
         yield server
     finally:
-        await made.end(server)
+        await service.end(server)

@@ -1,7 +1,7 @@
-"""What is the same for all connections that one aiosmtpd handler serves.
+"""What all connections of an aiosmtpd handler share.
 
-Rules of this file: made once per listener; asks the handler which hooks it has, and derives from
-these and the parameters what the engine is told. Nothing of a connection.
+Rules of this file: made once per listener; it finds out which hooks the handler has, and derives
+from them and from the parameters what the engine is told. Nothing about a single connection.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["IDENT", "Authenticate", "ServedHandler"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
-#: The words of the greeting after the host's name.
+#: The text of the greeting after the host name.
 IDENT = "ESMTP fastlisten"
 
 #: An authenticator as aiosmtpd has it, or a coroutine function.
@@ -42,14 +42,14 @@ Authenticate = Callable[..., Any]
 
 _MECHANISM = re.compile(r"[A-Z0-9_-]{1,20}\Z")
 
-#: What aiosmtpd's handlers were not written for. DSN and BINARYMIME are promises that only the
-#: handler could keep; an enhanced code stands on every reply or on none (RFC 2034), and those of
-#: handlers have none.
+#: Extensions that handlers were not written for. DSN and BINARYMIME are promises that only the
+#: handler could keep. Enhanced status codes must be in all replies or in none (RFC 2034), and those
+#: of handlers have none.
 _NOT_OFFERED = {"DSN", "BINARYMIME", "ENHANCEDSTATUSCODES"}
 
 
 class ServedHandler:
-    """One handler, as connections use it.
+    """A handler, as connections use it.
 
     Args:
         handler: an object with handle_* and auth_* methods.
@@ -57,20 +57,21 @@ class ServedHandler:
         hostname: the name the server calls itself.
         protocol: ``smtp`` or ``lmtp``.
         tls: how STARTTLS is carried out, None if it is not offered.
-        authenticate: asked by the PLAIN and LOGIN of the server, None to have neither unless the
+        authenticate: verifies the credentials of PLAIN and LOGIN; None to offer neither, unless the
             handler has a handle_AUTH hook.
-        mechanisms: the handler's own mechanisms are offered.
-        listener: its id, for the log.
+        session_log: the log; None for one of its own.
+        logs_dialogue: whether commands and replies are logged; None: if aiosmtpd's logger is
+            enabled.
 
     Attributes:
-        hooks: the handler's methods handle_*, by what follows the underscore.
-        auth_hooks: its methods auth_*, by mechanism.
-        limits: for the engine.
-        conditional: something besides its hook may refuse a command.
-        ehlo_form: the number of arguments of handle_EHLO, 0 without one.
+        hooks: the handler's handle_* methods, by what follows the underscore.
+        auth_hooks: its auth_* methods, by mechanism.
+        limits: what the engine is told.
+        conditional: a command may be refused by something other than its hook.
+        ehlo_form: the number of parameters of handle_EHLO, 0 without one.
 
     Raises:
-        TypeError: the handler cannot be served here; the text says why.
+        TypeError: the handler cannot be served; the message says why.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class ServedHandler:
         return tuple(sorted(names))
 
     def _told(self) -> frozenset[str]:
-        """Return of which commands connections want to be told."""
+        """Return the commands that the engine leaves to connections to answer."""
         parameters = self.parameters
         everything = parameters.require_starttls or parameters.command_call_limit is not None
         if everything or "STARTTLS" in self.hooks:
@@ -146,9 +147,9 @@ class ServedHandler:
         return frozenset(told | {"VRFY"} if parameters.auth_required else told)
 
     def transcript(self, peer: Any, session: str) -> Transcript | None:
-        """Return what writes the dialogue of a session, None if nobody wants it.
+        """Return a function that logs a session's dialogue, None if it is not logged.
 
-        In a server of the configuration the option decides, in a program aiosmtpd's logger.
+        For a listener of the configuration the option decides, in a program aiosmtpd's logger.
         """
         if self._logs_dialogue is None:
             return foreign_transcript(peer)
@@ -159,20 +160,20 @@ class ServedHandler:
 
     @property
     def engine_kind(self) -> type[SmtpEngine]:
-        """The engine that a connection needs."""
+        """The class of engine that connections need."""
         wanted = self._logs_dialogue
         if wanted is None:
             wanted = foreign_transcript(None) is not None
         return DialogueEngine if wanted else SmtpEngine
 
     def eager_tasks(self, loop: asyncio.AbstractEventLoop) -> EagerTasks:
-        """Return what runs hooks on the loop that serves."""
+        """Return what runs hooks on the loop that serves; made at the first call."""
         if self._eager_tasks is None:
             self._eager_tasks = EagerTasks(loop)
         return self._eager_tasks
 
     def close(self) -> None:
-        """Let go of the loop."""
+        """Log what was omitted, and release the loop."""
         self.session_log.close()
         tasks, self._eager_tasks = self._eager_tasks, None
         if tasks is not None:
@@ -180,7 +181,7 @@ class ServedHandler:
 
     @property
     def greeting(self) -> bytes:
-        """What a client hears first."""
+        """The first line that a client gets."""
         ident = self.ident
         if self.protocol == "lmtp" and ident == IDENT:
             ident = ident.replace("ESMTP", "LMTP")
@@ -194,7 +195,7 @@ class ServedHandler:
         """
         lines = self._ehlo_lines.get(usual)
         if lines is None:
-            # Two in all: before and after STARTTLS.
+            # There are two: before and after STARTTLS.
             lines = self._ehlo_lines[usual] = self._make_ehlo_lines(usual)
         return lines
 
@@ -211,18 +212,18 @@ class ServedHandler:
 
 
 def _ehlo_form(hook: Callable[..., Any] | None) -> int:
-    """Return with how many arguments handle_EHLO is to be called.
+    """Return the number of arguments to call handle_EHLO with, 0 without a hook.
 
     Raises:
-        TypeError: it is neither of the two forms.
+        TypeError: the hook has neither of the two forms.
     """
     if hook is None:
         return 0
     number = len(inspect.signature(hook).parameters)
     if number == 4:
         warnings.warn(
-            "use the 5-argument form of handle_EHLO, which is given the lines of the reply; "
-            "aiosmtpd 2.0 will not have the 4-argument form",
+            "use the 5-argument form of handle_EHLO, which gets the lines of the reply; "
+            "aiosmtpd 2.0 will drop the 4-argument form",
             DeprecationWarning,
             stacklevel=3,
         )
@@ -232,10 +233,10 @@ def _ehlo_form(hook: Callable[..., Any] | None) -> int:
 
 
 def _auth_hooks(handler: Any) -> dict[str, Callable[..., Any]]:
-    """Return the methods auth_* by the name of their mechanism in upper case.
+    """Return the auth_* methods by the name of their mechanism in upper case.
 
     Raises:
-        TypeError: a name that is none.
+        TypeError: a method's name is not that of a mechanism.
     """
     found = {}
     for name in dir(handler):
@@ -247,13 +248,13 @@ def _auth_hooks(handler: Any) -> dict[str, Callable[..., Any]]:
         written = name.removeprefix("auth_").replace("__", "-")
         mechanism = getattr(hook, "__auth_mechanism_name__", written).upper()
         if _MECHANISM.match(mechanism) is None:
-            raise TypeError(f"{name}: {mechanism!r} is no name of a SASL mechanism (RFC 4422 3.1)")
+            raise TypeError(f"{name}: {mechanism!r} is not a SASL mechanism name (RFC 4422 3.1)")
         found[mechanism] = hook
     return found
 
 
 def _of_process_message(process: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """Return a handle_DATA hook that calls what smtpd's handlers had instead."""
+    """Return a handle_DATA hook that calls process_message(), as handlers of smtpd have it."""
 
     async def handle(server: Any, session: Any, envelope: Any) -> Any:
         arguments = (session.peer, envelope.mail_from, envelope.rcpt_tos, envelope.content)
