@@ -131,14 +131,12 @@ cdef struct AcceptorState:
     uint64_t accepted
     uint64_t refused_limit
     uint64_t refused_overload
-    uint64_t accept_errors
-    uint32_t error_counts[ERROR_KINDS]
-    uint8_t error_numbers[ERROR_KINDS]  # the errno of each count, 0 where none has been seen
+    uint32_t error_counts[ERROR_KINDS]  # failures of accept4
+    uint8_t error_numbers[ERROR_KINDS]  # the errno of each count; 0 if there is none yet
     uint64_t option_errors
     uint64_t timed_out
     uint64_t handshake_failures
     uint64_t truncated
-    int last_errno
 
 
 cdef inline uint32_t milliseconds(double seconds) except? 0xFFFFFFFF:

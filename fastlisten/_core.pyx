@@ -1195,7 +1195,7 @@ cdef class Engine:
         if kind == R_OVERLOAD:
             one.detail = self.overload_errno
         elif kind == R_BROKEN:
-            one.detail = state.last_errno
+            one.detail = <int32_t>value
         elif kind == R_REFUSED and state.places.row != NULL:
             one.detail = <int32_t>state.places.row.limit
         else:
@@ -1441,10 +1441,8 @@ cdef class Engine:
 
 
 cdef void count_error(AcceptorState *state, int error) noexcept nogil:
-    """Count a failure of accept4, in all and by errno (0 stands for those that have no room)."""
+    """Count a failure of accept4 by its errno; those that have no room count as 0."""
     cdef int i, last = ERROR_KINDS - 1
-    state.accept_errors += 1
-    state.last_errno = error
     for i in range(last):
         if state.error_counts[i] == 0:
             state.error_numbers[i] = <uint8_t>error
@@ -1787,12 +1785,12 @@ cdef class Acceptor:
         return self.state.active
 
     def statistics(self):
-        """Return what was counted since the start, by name."""
+        """Return what was counted since the start, by name (see ConnectionServer.statistics)."""
         return {
             "accepted": self.state.accepted,
             "refused_limit": self.state.refused_limit,
             "refused_overload": self.state.refused_overload,
-            "accept_errors": self.state.accept_errors,
+            "accept_errors": sum(self.accept_errors().values()),
             "option_errors": self.state.option_errors,
             "timed_out": self.state.timed_out,
             "handshake_failures": self.state.handshake_failures,

@@ -100,7 +100,18 @@ class ConnectionServer(asyncio.AbstractServer):
         return sum(acceptor.connections for acceptor in self._acceptors)
 
     def statistics(self) -> dict[str, int]:
-        """Return the counters since the start: accepted, refused_limit, refused_overload, ..."""
+        """Return what was counted since the start.
+
+        Returns:
+            accepted: connections accepted, those of `connect_accepted_socket` included.
+            refused_limit: connections refused because of `max_connections`.
+            refused_overload: connections refused for want of descriptors or memory.
+            accept_errors: failures of accept(2).
+            option_errors: options that the kernel rejected for an accepted socket.
+            timed_out: connections closed because the client was silent.
+            handshake_failures: TLS handshakes that failed or took too long.
+            truncated: TLS connections that ended without close_notify.
+        """
         total = dict(self._retired_statistics)
         for acceptor in self._acceptors:
             _add(total, acceptor.statistics())
