@@ -194,7 +194,7 @@ def test_an_edit_means_what_it_says_or_changes_nothing(
 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "DEFAULT", passwords.Parameters(8, 1, 1, 16, 32))
+    monkeypatch.setattr(passwords, "DEFAULT", passwords.Argon2Parameters(8, 1, 1, 16, 32))
 
 
 def hashed(path: Path, name: str) -> str:

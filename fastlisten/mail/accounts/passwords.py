@@ -24,9 +24,9 @@ from fastlisten.errors import FastlistenError
 __all__ = [
     "MAX_PASSWORD",
     "NEEDED",
+    "Argon2Parameters",
     "CannotVerifyError",
     "Decoys",
-    "Parameters",
     "available",
     "generate",
     "hash_password",
@@ -70,7 +70,7 @@ class CannotVerifyError(FastlistenError):
     """A password could not be verified: no memory, no library."""
 
 
-class Parameters(NamedTuple):
+class Argon2Parameters(NamedTuple):
     """What makes verifying cost what it costs.
 
     Attributes:
@@ -90,10 +90,10 @@ class Parameters(NamedTuple):
 
 #: The second recommendation of RFC 9106 4, which is the first for where memory is shared:
 #: 64 MiB, 3 passes, 4 lanes. argon2-cffi's default, too.
-DEFAULT = Parameters(64 * 1024, 3, 4, 16, 32)
+DEFAULT = Argon2Parameters(64 * 1024, 3, 4, 16, 32)
 
 
-def read_parameters(phc: str) -> Parameters:
+def read_parameters(phc: str) -> Argon2Parameters:
     """Return the parameters of a hash.
 
     Raises:
@@ -120,7 +120,7 @@ def read_parameters(phc: str) -> Parameters:
         if size not in allowed or b64encode(octets).decode().rstrip("=") != text:
             raise ValueError("is an argon2id hash with a salt or a digest that is none")
         sizes.append(size)
-    return Parameters(memory, time, lanes, *sizes)
+    return Argon2Parameters(memory, time, lanes, *sizes)
 
 
 def available() -> bool:
@@ -208,8 +208,8 @@ class Decoys:
 
     def __init__(self, hashes: Iterable[str]) -> None:
         """Look at the accounts' hashes; without any, the parameters are those of new ones."""
-        counts: dict[Parameters, int] = {}
-        keys: dict[Parameters, bytes] = {}
+        counts: dict[Argon2Parameters, int] = {}
+        keys: dict[Argon2Parameters, bytes] = {}
         for phc in hashes:
             kind = read_parameters(phc)
             key = hashlib.blake2b(phc.encode(), digest_size=32).digest()
@@ -232,7 +232,7 @@ class Decoys:
         return min(self._kinds, key=distance)[2]
 
 
-def _decoy(kind: Parameters) -> str:
+def _decoy(kind: Argon2Parameters) -> str:
     """Return a hash with a random digest: there is no password that has it."""
     salt, digest = (
         b64encode(secrets.token_bytes(size)).decode().rstrip("=")

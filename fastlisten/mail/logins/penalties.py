@@ -1,20 +1,19 @@
-"""Penalties: who fails to log in, waits before trying again. Counted per client address.
+"""Penalties: after failed logins, the client's address has to wait before it may try again.
 
-Rules of this file: no passwords and no accounts; who enters and who failed. One table for a
-process, used from any loop and thread; workers do not share it. What holds for one address:
+Rules of this file: no passwords and no accounts, only who tries and who failed. There is one table
+for a process, used from any loop and thread; workers do not share it. For each address:
 
-    fewer than FREE failures, those counted in that may come of attempts under way: no waiting
-    from then on one attempt at a time, 1, 2, 4, ... seconds (at most LONGEST) after the last
-    failure; the others queue
-    FORGOTTEN seconds after the last failure all is forgotten; a success forgets nothing
+    fewer than FREE failures, counting attempts in progress as failures: nobody waits
+    after that: one attempt at a time, 1, 2, 4, ... seconds (at most LONGEST) after the last failure
+    FORGOTTEN seconds after the last failure: the address starts afresh; a success changes nothing
 
-so that parallel connections gain nothing, and an own account to log in with in between neither.
-The time is counted from the last failure, as Dovecot's auth-penalty does it: who has waited
-already does not wait again. As there, the same wrong password again (a telephone that has not
-heard of the new one) is held against others behind the same address less than another one is.
+Parallel connections don't help an attacker, and neither does logging in to an account of their own
+between guesses. As in Dovecot's auth-penalty, the delay runs from the last failure, so a client
+that has waited already does not wait twice, and repeating the same wrong password (a phone that
+does not know the new one) costs others behind the same address less than guessing does.
 
-An IPv6 address counts as its /64, which is what one customer has. A client on a Unix socket has
-no address and no penalty: it is a program of this host that speaks for others, and knows them.
+An IPv6 address counts as its /64, which is what one customer has. A client on a Unix socket has no
+address and no penalty: it is a program of this host, such as a webmail, that speaks for many users.
 """
 
 from __future__ import annotations
@@ -33,39 +32,39 @@ from fastlisten.mail.loop_calls import call_on
 
 __all__ = ["LoginsBusyError", "Penalties"]
 
-#: Failures of one address before it has to wait, and attempts that are made at the same time.
+#: Failures of one address before it has to wait, and attempts that it may make at the same time.
 FREE = 3
 
-#: Seconds that the longest penalty lasts: 120 guesses an hour.
+#: The longest penalty, in seconds: it allows 120 guesses an hour.
 LONGEST = 30.0
 
-#: Seconds after which the last failure, and all before it, is forgotten.
+#: Seconds after the last failure when all failures are forgotten.
 FORGOTTEN = 600.0
 
-#: The failures that make for LONGEST: 2 ** 5 seconds are more.
+#: The number of failures that leads to LONGEST: 2 ** 5 seconds are more than that.
 _MOST = FREE + 5
 
-#: Where repetitions of the same mistake stop to count: 4 seconds.
+#: The number of failures beyond which repeating the same mistake does not count: 4 seconds.
 _MOST_BY_REPETITION = FREE + 2
 
-#: Different mistakes of an address that are remembered, to know repetitions.
+#: Mistakes that are remembered for each address, to recognize repetitions.
 _REMEMBERED = 8
 
-#: Attempts of one address that may wait for their turn. Each has a connection, so that a company
-#: behind one address needs room; a queue of this length that fails takes a quarter of an hour.
+#: Attempts of one address that may wait for their turn. A company behind one address needs some
+#: room; if all of these fail, it takes a quarter of an hour.
 WAITING = 32
 
-#: Addresses that are remembered: about 5 MiB. When there are more, the one whose last failure is
-#: the longest ago is forgotten.
+#: Addresses that are remembered: about 5 MiB. Beyond that, the one that failed the longest ago is
+#: forgotten.
 SIZE = 10_000
 
 
 class LoginsBusyError(FastlistenError):
-    """Too many logins at the moment, or none can be verified; the client may try again later."""
+    """There are too many logins now, or none can be verified; the client may try again later."""
 
 
-class _Turn:
-    """An attempt that waits."""
+class _Waiter:
+    """An attempt that waits for its turn."""
 
     __slots__ = ("event", "loop")
 
@@ -86,7 +85,7 @@ class _Record:
         self.failures = 0
         self.last = 0.0
         self.inside = 0
-        self.queue: deque[_Turn] = deque()
+        self.queue: deque[_Waiter] = deque()
         self.mistakes: deque[bytes] = deque(maxlen=_REMEMBERED)
 
     @property
@@ -94,7 +93,7 @@ class _Record:
         return not (self.inside or self.queue)
 
     def pause(self, now: float) -> float | None:
-        """Return how long the next attempt waits; None until another has ended."""
+        """Return the seconds that the next attempt has to wait; None to wait for another to end."""
         if now - self.last >= FORGOTTEN:
             self.failures = 0
             self.mistakes.clear()
@@ -114,20 +113,20 @@ class _Record:
 
 
 class Penalties:
-    """The table.
+    """The table of addresses.
 
     Its length is the number of addresses in it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make an empty one.
+        """Make an empty table.
 
         Args:
-            clock: returns seconds that never go back, as long as a loop's timers count them.
+            clock: returns seconds that never go back, at the pace of a loop's timers.
         """
         self._clock = clock
         self._lock = threading.Lock()
-        #: In the order of their last failure, or of their making.
+        #: In the order of their last failure, or of when they were added.
         self._records: dict[str, _Record] = {}
 
     def __len__(self) -> int:
@@ -138,13 +137,13 @@ class Penalties:
         """Wait until an attempt may be made.
 
         Args:
-            address: the client's, empty where it has none.
+            address: the client's; empty if it has none.
 
         Returns:
-            What is given back to `leave`, which must follow.
+            What to pass to `leave`, which must follow.
 
         Raises:
-            LoginsBusyError: too many from there are waiting already.
+            LoginsBusyError: too many attempts from this address are waiting already.
         """
         source = source_of(address)
         if not source:
@@ -156,32 +155,32 @@ class Penalties:
                 return source
             if len(record.queue) >= WAITING:
                 raise LoginsBusyError(f"{WAITING} logins from {source} are waiting")
-            turn = _Turn()
-            record.queue.append(turn)
+            waiter = _Waiter()
+            record.queue.append(waiter)
         try:
             while True:
-                turn.event.clear()
+                waiter.event.clear()
                 with self._lock:
-                    first = record.queue[0] is turn
+                    first = record.queue[0] is waiter
                     pause = record.pause(self._clock()) if first else None
                     if pause == 0:
                         record.inside += 1
                         return source
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
-                        await turn.event.wait()
+                        await waiter.event.wait()
         finally:
             with self._lock:
-                record.queue.remove(turn)
+                record.queue.remove(waiter)
                 self._next(source, record)
 
-    def suspicion(self, source: str) -> int:
+    def failures(self, source: str) -> int:
         """Return how many failures speak against an attempt that has entered.
 
-        Others from the same address that are under way may fail, too, and count.
+        Other attempts in progress from the same address count as failures.
 
         Args:
-            source: what `enter` gave.
+            source: what `enter` returned.
         """
         if not source:
             return 0
@@ -193,8 +192,8 @@ class Penalties:
         """End an attempt.
 
         Args:
-            source: what `enter` gave.
-            mistake: None unless the login failed; then what is equal for equal mistakes.
+            source: what `enter` returned.
+            mistake: None unless the login failed; then a value that is equal for equal mistakes.
         """
         if not source:
             return
@@ -207,18 +206,18 @@ class Penalties:
             self._next(source, record)
 
     def _next(self, source: str, record: _Record) -> None:
-        """Let the next one look whether it may enter; forget a record that says nothing."""
+        """Let the next attempt look whether it may enter; remove a record that says nothing."""
         if record.queue:
             record.queue[0].wake()
         elif not (record.inside or record.failures):
             del self._records[source]
 
     def _record(self, source: str) -> _Record:
-        """Return the record of an address, and make room for a new one."""
+        """Return the record of an address; make room for it if it is new."""
         record = self._records.get(source)
         if record is None:
             if len(self._records) >= SIZE:
-                # Those at work stay; there are at most as many as connections.
+                # Records in use stay; there are no more of them than connections.
                 oldest = next((key for key, it in self._records.items() if it.idle), None)
                 if oldest is not None:
                     del self._records[oldest]

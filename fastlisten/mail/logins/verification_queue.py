@@ -1,9 +1,9 @@
-"""Threads that verify passwords, and who is next: who is the least likely to guess.
+"""Threads that verify passwords, and the queue for them: the least suspicious attempt is next.
 
-Rules of this file: it knows nothing of passwords. Each piece of work has a rank, which is how many
-failures speak against it. The lowest is next, of equal ones the first that came. When all places
-are taken, a newcomer gets that of the last with the highest rank, if its own is lower: so those who
-guess can fill the queue for each other, and for nobody else.
+Rules of this file: it knows nothing of passwords. Each job has a rank, the number of failures that
+speak against it. The lowest rank is next; among equals, the first that came. When the queue is
+full, a new job replaces the last one of the highest rank, if its own rank is lower. So those who
+guess can fill the queue for each other, but for nobody else.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Generic, TypeVar, cast
 
 from fastlisten.errors import FastlistenError
 
-__all__ = ["CrowdedError", "Queue"]
+__all__ = ["QueueFullError", "VerificationQueue"]
 
 _T = TypeVar("_T")
 
 
-class CrowdedError(FastlistenError):
-    """There is no place left."""
+class QueueFullError(FastlistenError):
+    """There is no place left in the queue."""
 
 
-class _Entry(Generic[_T]):
-    """Work that waits."""
+class _Job(Generic[_T]):
+    """A job that waits."""
 
     __slots__ = ("future", "number", "rank", "work")
 
@@ -40,26 +40,26 @@ class _Entry(Generic[_T]):
         return self.rank, self.number
 
 
-class Queue(Generic[_T]):
-    """Some threads and some places.
+class VerificationQueue(Generic[_T]):
+    """A fixed number of threads, and a bounded queue of jobs for them.
 
-    Its length is the number of those who wait.
+    Its length is the number of jobs that wait.
     """
 
     def __init__(self, threads: int, places: int, name: str) -> None:
-        """Make one.
+        """Make an empty queue.
 
         Args:
-            threads: how much is done at a time.
-            places: how many may wait besides.
+            threads: how many jobs run at a time.
+            places: how many jobs may wait besides.
             name: what the threads' names begin with.
         """
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._room = threads + places
         self._lock = threading.Lock()
-        self._waiting: list[_Entry[_T]] = []
+        self._waiting: list[_Job[_T]] = []
         self._running = 0
-        self._called = 0  # threads that have been called and have not taken anything yet
+        self._called = 0  # threads that have been woken and have not taken a job yet
         self._number = 0
         self._closed = False
 
@@ -68,18 +68,18 @@ class Queue(Generic[_T]):
             return len(self._waiting)
 
     def submit(self, rank: int, work: Callable[[], _T]) -> Future[_T]:
-        """Have something done.
+        """Add a job.
 
         Args:
-            rank: what speaks against it; the lowest is next.
-            work: to be called in a thread.
+            rank: how many failures speak against it; the lowest is next.
+            work: called in a thread.
 
         Returns:
-            What it will give; a CrowdedError if somebody with a lower rank takes its place. It may
-            be cancelled, and its place is free then.
+            The future of its result: a QueueFullError if a job of a lower rank takes its place.
+            Cancelling it frees its place.
 
         Raises:
-            CrowdedError: there is no place.
+            QueueFullError: there is no place.
             RuntimeError: the queue is closed.
         """
         displaced = None
@@ -87,57 +87,57 @@ class Queue(Generic[_T]):
             if self._closed:
                 raise RuntimeError("the queue is closed")
             if self._running + len(self._waiting) >= self._room:
-                last = max(self._waiting, key=lambda entry: entry.order, default=None)
+                last = max(self._waiting, key=lambda job: job.order, default=None)
                 if last is None or last.rank <= rank:
-                    raise CrowdedError
+                    raise QueueFullError
                 self._waiting.remove(last)
                 displaced = last
             self._number += 1
-            entry = _Entry(rank, self._number, work)
+            job = _Job(rank, self._number, work)
             if self._called <= len(self._waiting):
                 self._pool.submit(self._next)
                 self._called += 1
-            self._waiting.append(entry)
-        entry.future.add_done_callback(lambda _: self._leave(entry))
+            self._waiting.append(job)
+        job.future.add_done_callback(lambda _: self._leave(job))
         if displaced is not None and displaced.future.set_running_or_notify_cancel():
-            displaced.future.set_exception(CrowdedError())
-        return entry.future
+            displaced.future.set_exception(QueueFullError())
+        return job.future
 
     def close(self) -> None:
-        """Cancel what waits, and wait for what is being done."""
+        """Cancel the jobs that wait, and wait for those that run."""
         with self._lock:
             self._closed = True
             waiting, self._waiting = self._waiting, []
-        for entry in waiting:
-            entry.future.cancel()
+        for job in waiting:
+            job.future.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _leave(self, entry: _Entry[_T]) -> None:
-        """Give back the place of work that is not waited for any more."""
+    def _leave(self, job: _Job[_T]) -> None:
+        """Free the place of a job that has been cancelled."""
         with self._lock:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
+            if job in self._waiting:
+                self._waiting.remove(job)
 
     def _next(self) -> None:
-        """Do what is next, on a thread."""
+        """Run the next job, on a thread."""
         with self._lock:
             self._called -= 1
             if not self._waiting:
                 return
-            entry = min(self._waiting, key=lambda entry: entry.order)
-            self._waiting.remove(entry)
+            job = min(self._waiting, key=lambda job: job.order)
+            self._waiting.remove(job)
             self._running += 1
         result: _T | None = None
         failure: BaseException | None = None
-        wanted = entry.future.set_running_or_notify_cancel()
+        wanted = job.future.set_running_or_notify_cancel()
         if wanted:
             try:
-                result = entry.work()
+                result = job.work()
             except BaseException as error:
                 failure = error
         with self._lock:
             self._running -= 1
         if failure is not None:
-            entry.future.set_exception(failure)
+            job.future.set_exception(failure)
         elif wanted:
-            entry.future.set_result(cast(_T, result))
+            job.future.set_result(cast(_T, result))

@@ -43,7 +43,7 @@ def test_the_file_loads() -> None:
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr(passwords, "DEFAULT", passwords.Parameters(8, 1, 1, 16, 32))
+    monkeypatch.setattr(passwords, "DEFAULT", passwords.Argon2Parameters(8, 1, 1, 16, 32))
     lines = re.findall(r"^    fastlisten (account .*)$", PAGE, re.MULTILINE)
     assert len(lines) == 7
     removed = False

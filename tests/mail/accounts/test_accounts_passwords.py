@@ -15,9 +15,9 @@ from support.accounts import cheap_hash
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.passwords import (
     MAX_PASSWORD,
+    Argon2Parameters,
     CannotVerifyError,
     Decoys,
-    Parameters,
     generate,
     hash_password,
     prepared,
@@ -34,7 +34,7 @@ def phc(parameters: str = "m=8,t=1,p=1", salt: str = SALT, digest: str = DIGEST)
 
 def test_a_new_hash_is_as_rfc_9106_recommends() -> None:
     made = hash_password("secret")
-    assert read_parameters(made) == Parameters(65536, 3, 4, 16, 32)
+    assert read_parameters(made) == Argon2Parameters(65536, 3, 4, 16, 32)
     assert made != hash_password("secret")
     assert verify(made, b"secret")
     assert not verify(made, b"Secret")

@@ -18,10 +18,10 @@ from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.logins import login_cache
 from fastlisten.mail.logins import logins as module
-from fastlisten.mail.logins.login_cache import LIFE, Known, Memory
+from fastlisten.mail.logins.login_cache import LIFE, CacheResult, LoginCache
 from fastlisten.mail.logins.logins import AT_ONCE, Logins, LoginsBusyError
 from fastlisten.mail.logins.penalties import FORGOTTEN, FREE, Penalties
-from fastlisten.mail.logins.verification_queue import CrowdedError, Queue
+from fastlisten.mail.logins.verification_queue import QueueFullError, VerificationQueue
 
 HASH = cheap_hash("right")
 USERS = [f"user{number}@example.org" for number in range(30)]
@@ -78,7 +78,6 @@ def test_a_login_that_was_right_is_not_verified_again(logins: Logins, verifier: 
         for address in ("192.0.2.1", "192.0.2.2", ""):
             assert check(logins, name, address=address)
     assert len(verifier.done) == 1
-    assert logins.statistics() == {"succeeded": 9, "failed": 0, "busy": 0}
     assert len(logins.penalties) == 0
 
 
@@ -116,7 +115,7 @@ def test_a_change_of_the_account_ends_it(
 
 def test_an_hour(logins: Logins, verifier: Verifier) -> None:
     clock = [0.0]
-    logins._memory = Memory(lambda: clock[0])
+    logins._cache = LoginCache(lambda: clock[0])
     for now, verified in ((0, 1), (LIFE - 1, 1), (LIFE, 2), (2 * LIFE - 1, 2), (9 * LIFE, 3)):
         clock[0] = now
         assert check(logins, USERS[0])
@@ -125,17 +124,19 @@ def test_an_hour(logins: Logins, verifier: Verifier) -> None:
 
 def test_what_is_kept_is_bounded_and_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_cache, "SIZE", 3)
-    memory = Memory()
-    keys = [memory.login(str(number), b"secret", HASH) for number in range(5)]
+    cache = LoginCache()
+    keys = [cache.key(str(number), b"secret", HASH) for number in range(5)]
     for key in keys:
-        memory.remember(key)
-        memory.mistaken(key.hex())
-    assert [memory.known(key) for key in keys] == [Known.NOTHING] * 2 + [Known.GOOD] * 3
-    assert [memory.mistakes(key.hex()) for key in keys] == [0, 0, 1, 1, 1]
-    assert Memory().login("0", b"secret", HASH) != keys[0]
-    assert b"secret" not in b"".join(memory._right)
+        cache.add(key)
+        cache.add_failure(key.hex())
+    assert [cache.look_up(key) for key in keys] == [CacheResult.UNKNOWN] * 2 + [
+        CacheResult.VALID
+    ] * 3
+    assert [cache.failures(key.hex()) for key in keys] == [0, 0, 1, 1, 1]
+    assert LoginCache().key("0", b"secret", HASH) != keys[0]
+    assert b"secret" not in b"".join(cache._verified)
     # Not the same octets in other places.
-    assert memory.login("a", b"bc", HASH) != memory.login("ab", b"c", HASH)
+    assert cache.key("a", b"bc", HASH) != cache.key("ab", b"c", HASH)
 
 
 def test_what_is_known_is_no_way_round_the_penalty(logins: Logins, verifier: Verifier) -> None:
@@ -162,13 +163,13 @@ def test_looking_costs_the_same_for_every_name(
 ) -> None:
     """One digest, of as many octets as differ by the name alone."""
     digested = []
-    real = Memory.login
+    real = LoginCache.key
 
-    def login(self: Memory, account: str, password: bytes, phc: str) -> bytes:
+    def login(self: LoginCache, account: str, password: bytes, phc: str) -> bytes:
         digested.append(len(phc))
         return real(self, account, password, phc)
 
-    monkeypatch.setattr(Memory, "login", login)
+    monkeypatch.setattr(LoginCache, "key", login)
     for number, name in enumerate((USERS[0], "nobody@example.org", "x", "")):
         assert not check(logins, name, "wrong", f"192.0.2.{number}")
         assert len(digested) == 1
@@ -181,7 +182,7 @@ def test_looking_costs_the_same_for_every_name(
 
 def test_the_lowest_rank_is_next_and_the_highest_gives_way() -> None:
     go, order = threading.Event(), list[str]()
-    queue: Queue[None] = Queue(1, 4, "test")
+    queue: VerificationQueue[None] = VerificationQueue(1, 4, "test")
     begun = threading.Event()
 
     def hold() -> None:
@@ -194,10 +195,10 @@ def test_the_lowest_rank_is_next_and_the_highest_gives_way() -> None:
         name: queue.submit(rank, lambda name=name: order.append(name))  # type: ignore[misc]
         for name, rank in (("c", 1), ("d", 2), ("e", 2), ("a", 0))
     }
-    with pytest.raises(CrowdedError):
+    with pytest.raises(QueueFullError):
         queue.submit(2, lambda: None)
     waiting["b"] = queue.submit(0, lambda: order.append("b"))
-    with pytest.raises(CrowdedError):
+    with pytest.raises(QueueFullError):
         waiting.pop("e").result(30)
     waiting.pop("c").cancel()  # its place is free
     waiting["f"] = queue.submit(7, lambda: order.append("f"))
@@ -215,7 +216,7 @@ def test_the_lowest_rank_is_next_and_the_highest_gives_way() -> None:
 def test_threads_are_not_called_without_end() -> None:
     """Neither by those who give way nor by those who leave."""
     go = threading.Event()
-    queue: Queue[object] = Queue(1, 2, "test")
+    queue: VerificationQueue[object] = VerificationQueue(1, 2, "test")
     begun = threading.Event()
 
     def hold() -> None:
@@ -234,7 +235,7 @@ def test_threads_are_not_called_without_end() -> None:
 
 
 def test_failures_of_work_are_who_waits_s() -> None:
-    queue: Queue[int] = Queue(1, 2, "test")
+    queue: VerificationQueue[int] = VerificationQueue(1, 2, "test")
     with pytest.raises(ZeroDivisionError):
         queue.submit(0, lambda: 1 // 0).result(30)
     assert queue.submit(0, lambda: 1).result(30) == 1
@@ -284,7 +285,7 @@ def test_a_hundred_addresses_that_guess(logins: Logins, verifier: Verifier, name
             asyncio.create_task(attempt("guess", USERS[0], "more", address)) for address in late
         ]
         await asyncio.sleep(0)
-        assert logins._under_way == 0
+        assert not any(record.inside for record in logins.penalties._records.values())
         for number in range(23):  # who comes back, from anywhere
             await attempt("user", USERS[number + 1], "right", f"203.0.113.{100 + number}")
         for task in waiting:
@@ -334,18 +335,18 @@ def test_who_guesses_comes_last(logins: Logins, verifier: Verifier) -> None:
 
 def test_a_login_that_was_right_once_goes_before_all(logins: Logins, verifier: Verifier) -> None:
     clock = [0.0]
-    logins._memory = Memory(lambda: clock[0])
+    logins._cache = LoginCache(lambda: clock[0])
     assert check(logins, USERS[0])
     clock[0] = LIFE
     for _ in range(3):
-        logins._memory.mistaken(USERS[0])
-    known, account = asyncio.run(logins._recall(USERS[0], b"right"))
-    assert known is Known.OLD
+        logins._cache.add_failure(USERS[0])
+    known, account = asyncio.run(logins._look_up(USERS[0], b"right"))
+    assert known is CacheResult.EXPIRED
     assert account is not None
     assert logins._rank(known, USERS[0], "") == -1
-    assert logins._rank(Known.NOTHING, USERS[0], "") == 3
+    assert logins._rank(CacheResult.UNKNOWN, USERS[0], "") == 3
     clock[0] += FORGOTTEN
-    assert logins._rank(Known.NOTHING, USERS[0].upper(), "") == 0
+    assert logins._rank(CacheResult.UNKNOWN, USERS[0].upper(), "") == 0
 
 
 def test_names_are_counted_alike_whether_they_exist(logins: Logins, verifier: Verifier) -> None:
@@ -354,5 +355,5 @@ def test_names_are_counted_alike_whether_they_exist(logins: Logins, verifier: Ve
         for attempt in range(4):
             check(logins, name, "wrong", f"198.51.100.{10 * number + attempt}")
     assert check(logins, USERS[0])
-    assert logins._memory.mistakes(USERS[0]) == 4
-    assert logins._memory.mistakes("nobody@example.org") == 4
+    assert logins._cache.failures(USERS[0]) == 4
+    assert logins._cache.failures("nobody@example.org") == 4
