@@ -3,8 +3,9 @@
     Config ─> Plan ─> Worker ─> Server        one process
                  └──> Worker, Worker, ...     forked by whoever holds the plan and its sockets
 
-Rules of this file: our own modules only. What `handler` and `app` name is other people's code, and
-is imported by the worker, after privileges are dropped. Nothing is bound until `bind`.
+Rules of this file: our own modules only. Other people's code, handlers and applications, is left to
+the worker, which runs after privileges are dropped. (The module that `handler` names has been
+imported by the configuration, which needs its class variables.) Nothing is bound until `bind`.
 """
 
 from __future__ import annotations
