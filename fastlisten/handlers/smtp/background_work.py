@@ -69,7 +69,7 @@ class BackgroundWork(EngineProtocol):
             self._run()
         except Exception:
             self._log_fault()
-            self._end = "error"
+            self._end_reason = "error"
             transport.abort()
 
     def _log_fault(self) -> None:

@@ -51,7 +51,7 @@ class EngineProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_began",
-        "_end",
+        "_end_reason",
         "_eof",
         "_reading",
         "_received",
@@ -75,7 +75,7 @@ class EngineProtocol(asyncio.Protocol):
         self._began = time.monotonic()
         self._received = self._sent = 0  # octets
         self._tls_version = ""
-        self._end = ""  # why the session ended, once known
+        self._end_reason = ""  # why the session ended, once known
 
     # --- what subclasses implement ------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class EngineProtocol(asyncio.Protocol):
         """How to start TLS, None where that is not possible."""
         raise NotImplementedError
 
-    def _whence(self) -> tuple[str, str, int]:
+    def _origin(self) -> tuple[str, str, int]:
         """Return the listener's id, the client's address and its port, for the log."""
         raise NotImplementedError
 
@@ -111,7 +111,7 @@ class EngineProtocol(asyncio.Protocol):
         """Handle an event other than Flush, Goodbye and StartTls."""
         raise NotImplementedError
 
-    def _leave(self) -> None:
+    def _abandon(self) -> None:
         """Drop whatever is in progress: the session has ended."""
         raise NotImplementedError
 
@@ -175,10 +175,10 @@ class EngineProtocol(asyncio.Protocol):
                     self._scheduled = True
                     asyncio.get_running_loop().call_soon(self._take_turn)
             elif kind is Goodbye:
-                self._end = "quit" if engine.verb == b"QUIT" else "rejected"
+                self._end_reason = "quit" if engine.verb == b"QUIT" else "rejected"
                 if engine.refusals is not None:
                     self._log_refusals()
-                self._leave()
+                self._abandon()
                 if replies := engine.replies():
                     self._sent += len(replies)
                     transport.write(replies)
@@ -219,7 +219,7 @@ class EngineProtocol(asyncio.Protocol):
     def _log_context(self) -> LogContext:
         """Return what a log record says of the session."""
         engine = self.engine
-        listener, peer, port = self._whence()
+        listener, peer, port = self._origin()
         return LogContext(
             listener,
             peer,
@@ -251,7 +251,7 @@ class EngineProtocol(asyncio.Protocol):
         engine, session_log = self.engine, self._session_log
         if engine.refusals is not None:
             self._log_refusals()
-        reason = self._end or self._reason(exc)
+        reason = self._end_reason or self._reason(exc)
         if session_log.wants_end(reason, bool(engine.taken or self._user_name)):
             session_log.ended(
                 self._log_context(),

@@ -104,7 +104,7 @@ class SmtpConnection(EnvelopeChecks):
         else:
             raise AssertionError(f"unexpected {event}")
 
-    def _leave(self) -> None:
+    def _abandon(self) -> None:
         """Drop whatever is in progress."""
         self._forget()
 
@@ -120,7 +120,7 @@ class SmtpConnection(EnvelopeChecks):
         self._forget()
         self._user, self._login = "", None
 
-    def _whence(self) -> tuple[str, str, int]:
+    def _origin(self) -> tuple[str, str, int]:
         """Return the listener's id, the client's address and its port."""
         info = self._info
         return info.listener, info.peer, info.port

@@ -152,7 +152,7 @@ class AiosmtpdConnection(EngineProtocol):
         else:
             raise AssertionError(f"unexpected {event}")
 
-    def _leave(self) -> None:
+    def _abandon(self) -> None:
         """Keep everything: hooks learn of the session's end when the connection is lost."""
 
     def _held_up(self) -> bool:
@@ -201,7 +201,7 @@ class AiosmtpdConnection(EngineProtocol):
         transport = self._transport
         if transport is not None:
             self.engine.note(_GIVEN_UP)
-            self._end = "error"
+            self._end_reason = "error"
             self._write(transport, _GIVEN_UP)
             transport.close()
 
@@ -294,7 +294,7 @@ class AiosmtpdConnection(EngineProtocol):
         if self._dispatcher.asks_after_tls:
             self._run_hook(self._dispatcher.tls_started())
 
-    def _whence(self) -> tuple[str, str, int]:
+    def _origin(self) -> tuple[str, str, int]:
         """Return the listener's id, the client's address and its port."""
         peer = self.server.session.peer
         listener = self._served.session_log.listener

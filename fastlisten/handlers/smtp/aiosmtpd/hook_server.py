@@ -97,7 +97,7 @@ class HookServer:
 
     @property
     def _log_context(self) -> LogContext:
-        """Whom a record is about."""
+        """What a log record says of the session."""
         return LogContext("", "", 0) if self._connection is None else self._connection.log_context
 
     def __getattr__(self, name: str) -> Any:
