@@ -230,6 +230,21 @@ def test_a_hook_that_does_not_wait_for_the_response_ends_the_connection() -> Non
         assert client.reply() == (0, [])
 
 
+@pytest.mark.parametrize("suspends", [False, True])
+def test_a_response_that_came_before_its_challenge_is_not_left_waiting(suspends: bool) -> None:
+    class Asks(Recorder):
+        async def auth_ASKS(self, server: Any, args: list[str]) -> Any:
+            if suspends:
+                await asyncio.sleep(0)
+            response = await server.challenge_auth("who?")
+            return AuthResult(success=response == b"me")
+
+    with controlled(Asks(), auth_require_tls=False) as controller, talk(controller.port) as client:
+        client.say(HELLO)
+        client.send("AUTH ASKS", "bWU=")
+        assert [client.reply()[0], client.reply()[0]] == [334, 235]
+
+
 @pytest.mark.parametrize("name", AUTHS)
 def test_authentication_answers_the_same(name: str) -> None:
     def run(serve: Callable[..., Any]) -> list[int]:

@@ -243,6 +243,10 @@ class AiosmtpdConnection(EngineProtocol):
             self._sent += len(data)
             self._transport.write(data)
             self._write(self._transport)
+        if self._task is not None and self.engine.buffered and not self._scheduled:
+            # The response may be there already, and `_run` returned when the hook suspended.
+            self._scheduled = True
+            self.server.loop.call_soon(self._take_turn)
         try:
             return await self._response
         finally:
