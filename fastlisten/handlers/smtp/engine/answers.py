@@ -21,7 +21,7 @@ from fastlisten.handlers.smtp.engine.events import (
     Transaction,
 )
 from fastlisten.handlers.smtp.engine.extensions import Extensions
-from fastlisten.handlers.smtp.engine.session import State
+from fastlisten.handlers.smtp.engine.session import SessionState
 
 __all__ = ["Answers"]
 
@@ -67,14 +67,14 @@ class Answers(Extensions):
                 self._hang_up(self._limits.too_early)
                 return
             self._replies.append(answer or replies.GO_AHEAD)
-            self._state = State.SECURING
+            self._state = SessionState.SECURING
             self._forget()
         elif isinstance(event, Command):
             self._carry_out(event, answer)
         elif event is not None:  # Auth or Response
             self._limits.counts.login("succeeded")
             self._replies.append(answer or replies.AUTHENTICATED)
-            self._state = State.COMMAND
+            self._state = SessionState.COMMAND
             self.authenticated = True
             self._locked = False
         else:
@@ -108,7 +108,7 @@ class Answers(Extensions):
         elif isinstance(event, Auth | Response):
             self._count_login(answer)
             if isinstance(event, Response):
-                self._state = State.COMMAND
+                self._state = SessionState.COMMAND
         if answer.startswith(b"421"):
             self._hang_up(answer, recipients, transaction)
         elif isinstance(event, Recipient) and answer.startswith(b"5"):
@@ -133,7 +133,7 @@ class Answers(Extensions):
             raise RuntimeError("no step of an AUTH dialogue waits for an answer")
         self._waiting = None
         self._replies.append(b"334 " + binascii.b2a_base64(data, newline=False) + b"\r\n")
-        self._state = State.DIALOGUE
+        self._state = SessionState.DIALOGUE
 
     def answer(self, answers: Sequence[bytes]) -> None:
         """Answer the waiting final Content, in LMTP for each recipient by itself.
@@ -200,9 +200,9 @@ class Answers(Extensions):
         Raises:
             RuntimeError: the engine did not give the go-ahead, or plaintext came after it.
         """
-        if self._state is not State.SECURING:
+        if self._state is not SessionState.SECURING:
             raise RuntimeError("not waiting for a handshake")
-        self._state = State.COMMAND
+        self._state = SessionState.COMMAND
         self.encrypted = True
 
     def _forget(self) -> None:

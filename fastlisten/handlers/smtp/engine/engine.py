@@ -63,7 +63,7 @@ from fastlisten.handlers.smtp.engine.events import (
 )
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
-from fastlisten.handlers.smtp.engine.session import RESET, State
+from fastlisten.handlers.smtp.engine.session import RESET, SessionState
 
 __all__ = ["Limits", "SmtpEngine"]
 
@@ -75,15 +75,15 @@ _FLUSH = Flush()
 _GOODBYE = Goodbye()
 
 # CPython 3.11 takes 40 ns to look up a member of an Enum, and every event asks several times.
-_COMMAND = State.COMMAND
-_CONTENT = State.CONTENT
-_DISCARD = State.DISCARD
-_CHUNK = State.CHUNK
-_SWALLOW = State.SWALLOW
-_DIALOGUE = State.DIALOGUE
-_SECURING = State.SECURING
-_CLOSING = State.CLOSING
-_CLOSED = State.CLOSED
+_COMMAND = SessionState.COMMAND
+_CONTENT = SessionState.CONTENT
+_DISCARD = SessionState.DISCARD
+_CHUNK = SessionState.CHUNK
+_SWALLOW = SessionState.SWALLOW
+_DIALOGUE = SessionState.DIALOGUE
+_SECURING = SessionState.SECURING
+_CLOSING = SessionState.CLOSING
+_CLOSED = SessionState.CLOSED
 
 _receive = Answers.receive  # what super() looks up, at each piece of input
 

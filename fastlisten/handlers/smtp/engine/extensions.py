@@ -37,7 +37,7 @@ from fastlisten.handlers.smtp.engine.commands import parse_auth, parse_chunk
 from fastlisten.handlers.smtp.engine.events import Auth, Command, Event, StartTls
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
-from fastlisten.handlers.smtp.engine.session import Method, Session, State
+from fastlisten.handlers.smtp.engine.session import Method, Session, SessionState
 
 __all__ = ["Extensions"]
 
@@ -110,7 +110,7 @@ class Extensions(Session):
         if self._size > self._limits.max_message_size:
             self._limits.counts.message("rejected")
             return self._refuse_chunk(self._for_each_if_final(self._limits.too_large))
-        self._state = State.CHUNK
+        self._state = SessionState.CHUNK
         return None
 
     def _begin_chunk_of_message(self, size: int, final: bool | None) -> None:
@@ -133,7 +133,7 @@ class Extensions(Session):
         """Drop the rest of the current chunk, and all that came before it; then give the reply."""
         self._refusal = answer
         self._of = self.transaction
-        self._state = State.SWALLOW
+        self._state = SessionState.SWALLOW
         return self._reset()
 
     def _for_each_if_final(self, answer: bytes) -> bytes:

@@ -31,7 +31,7 @@ from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.engine.verbs import HTTP_VERBS, KNOWN, NOT_HERE
 
-__all__ = ["RESET", "Method", "Session", "State"]
+__all__ = ["RESET", "Method", "Session", "SessionState"]
 
 RESET = Reset()
 
@@ -47,7 +47,7 @@ _WHITE_SPACE = b" \t"
 _MOST_REFUSALS = 256
 
 
-class State(enum.Enum):
+class SessionState(enum.Enum):
     """Where a session is; the drawing at the head of engine.py shows the ways between."""
 
     COMMAND = enum.auto()
@@ -106,7 +106,7 @@ class Session(Chunks):
         self._commands: dict[bytes, Method] = limits.commands or self._fill(limits)
         self._lmtp = limits.protocol == "lmtp"
         self._locked = limits.auth_required  # nothing can be sent before AUTH
-        self._state: State = State.COMMAND
+        self._state: SessionState = SessionState.COMMAND
         self._waiting: Event | None = None
         self._replies: list[bytes] = []
         self._errors = 0
@@ -213,7 +213,7 @@ class Session(Chunks):
         if not answer.startswith(b"2"):
             self._note(answer, recipients, transaction, sender)
         self._replies.append(answer)
-        self._state = State.CLOSING
+        self._state = SessionState.CLOSING
         self.transaction = None
         self.discard()
 
@@ -299,7 +299,7 @@ class Session(Chunks):
             why = "DATA after BDAT" if self.chunked else "BODY=BINARYMIME requires BDAT"
             raise Refused(503, "5.5.1", why)
         self._replies.append(replies.START)
-        self._state = State.CONTENT
+        self._state = SessionState.CONTENT
         self._size = 0
         self.begin_content()
         return None
