@@ -1077,7 +1077,7 @@ cdef class ConnectionAcceptor(Acceptor):
             The `Connection`.
 
         Raises:
-            ValueError: the descriptor is out of range or served already.
+            ValueError: the descriptor is out of range, or already being served.
             RuntimeError: the acceptor is closed.
         """
         cdef Connection connection = Connection.__new__(Connection)

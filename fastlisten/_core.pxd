@@ -226,7 +226,7 @@ cdef class Engine:
     cdef void arm_timer(self, uint64_t when) noexcept nogil
     cdef void timer_due(self) noexcept nogil
     cdef void release(self, int fd) noexcept nogil
-    cdef void finish(self, int fd, bint linger, bint told) noexcept
+    cdef void finish(self, int fd, bint linger, bint farewell_sent) noexcept
     cdef int watch_edges(self, int fd, int operation) noexcept nogil
     cdef void reset(self, int fd) noexcept nogil
     cdef void arm(self, AcceptorState *state) noexcept nogil

@@ -226,6 +226,11 @@ cdef str text_of(const uint8_t *address, int flags):
     return (<bytes>text).decode("ascii")
 
 
+cdef inline uint64_t slot_key(const Slot *slot, int fd) noexcept nogil:
+    """Return what names a slot until its descriptor is closed: generation and descriptor."""
+    return (<uint64_t>slot.generation << 32) | <uint32_t>fd
+
+
 cdef inline bint greeted(const AcceptorState *state, const Slot *slot) noexcept nogil:
     """Whether all of the greeting has been sent."""
     return slot.offset == state.replies[REPLY_GREETING].size
@@ -377,7 +382,7 @@ cdef class Engine:
             # Errors and hang-ups cannot be masked. Level-triggered they would be reported without
             # end, edge-triggered they are reported once.
             event.events = EPOLLET
-        event.data.u64 = (<uint64_t>slot.generation << 32) | <uint32_t>fd
+        event.data.u64 = slot_key(slot, fd)
         if epoll_ctl(self.fd, operation, fd, &event) < 0:
             return -1
         slot.flags = (slot.flags & ~(FLAG_IN | FLAG_OUT)) | FLAG_REGISTERED | flags
@@ -480,13 +485,13 @@ cdef class Engine:
             self.at_capacity = False
             self.rearm(HOLD_CAPACITY)
 
-    cdef void finish(self, int fd, bint linger, bint told) noexcept:
+    cdef void finish(self, int fd, bint linger, bint farewell_sent) noexcept:
         """Close a connection that its endpoint has finished with; linger if necessary.
 
         Args:
             linger: whether `socket.linger` applies: not to a connection that was aborted.
-            told: the peer was sent a farewell. A reset must not overtake it, and there would be one
-                if input is unread, for example from a client that has pipelined too much.
+            farewell_sent: a reset must not overtake the farewell. There would be one if input is
+                unread, for example from a client that has pipelined too much.
         """
         cdef Slot *slot = &self.table[fd]
         cdef AcceptorState *state
@@ -498,7 +503,8 @@ cdef class Engine:
             self.endpoints[fd] = None
         state = self.acceptors[slot.acceptor]
         time = state.linger if linger else 0
-        if linger and told and not time and recv(fd, self.buffer, RECEIVE_SIZE, MSG_DONTWAIT) > 0:
+        if linger and farewell_sent and not time \
+                and recv(fd, self.buffer, RECEIVE_SIZE, MSG_DONTWAIT) > 0:
             time = FAREWELL_TIME
         if time and slot.flags & (FLAG_INET | FLAG_INET6):
             # Edge-triggered, because the acknowledgement of our FIN is an edge (sk_state_change).
@@ -517,7 +523,7 @@ cdef class Engine:
         """Let epoll report every change of a lingering connection; return -1 on failure."""
         cdef epoll_event event
         event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
-        event.data.u64 = (<uint64_t>self.table[fd].generation << 32) | <uint32_t>fd
+        event.data.u64 = slot_key(&self.table[fd], fd)
         return epoll_ctl(self.fd, operation, fd, &event)
 
     cdef void reset(self, int fd) noexcept nogil:
@@ -535,7 +541,7 @@ cdef class Engine:
         if state.hold or state.registered:
             return
         event.events = EPOLLIN
-        event.data.u64 = (<uint64_t>self.table[state.fd].generation << 32) | <uint32_t>state.fd
+        event.data.u64 = slot_key(&self.table[state.fd], state.fd)
         if epoll_ctl(self.fd, EPOLL_CTL_ADD, state.fd, &event) == 0:
             state.registered = True
         else:
@@ -779,8 +785,7 @@ cdef class Engine:
             self.release(fd)
             return
         self.set_deadline(fd, PARKED_TIME)
-        self.parked[self.parked_tail % PARKED_RING] = \
-            (<uint64_t>slot.generation << 32) | <uint32_t>fd
+        self.parked[self.parked_tail % PARKED_RING] = slot_key(slot, fd)
         self.parked_tail += 1
 
     cdef bint is_parked(self, uint64_t entry) noexcept nogil:
@@ -1013,7 +1018,7 @@ cdef class Engine:
         if fd < 0 or <uint32_t>fd >= self.table_size:
             raise ValueError(f"descriptor {fd} is out of range")
         if self.table[fd].state != SLOT_FREE:
-            raise ValueError(f"descriptor {fd} is served already")
+            raise ValueError(f"descriptor {fd} is already being served")
         memset(&peer, 0, sizeof(peer))
         if getpeername(fd, <sockaddr *>&peer, &size) < 0:
             # The connection has been reset: nobody can tell any more who it was, and the first
@@ -1230,7 +1235,7 @@ cdef class Engine:
                 self.sink(batch, dropped)
             except Exception as exc:
                 self.loop.call_exception_handler({
-                    "message": "the sink of log records failed", "exception": exc})
+                    "message": "Error while writing log records", "exception": exc})
         return 0
 
     # -- what Python asks
@@ -1384,7 +1389,7 @@ cdef class Engine:
                     endpoint.fd = -1
                     endpoint.owner = NULL
                     self.loop.call_exception_handler({
-                        "message": "Error on dropping a connection", "exception": exc})
+                        "message": "Error while closing a connection", "exception": exc})
             if self.table[fd].state >= SLOT_ACCEPTED:
                 if self.forked:
                     # The epoll set and the places are the parent's.
@@ -1577,7 +1582,7 @@ cdef class Acceptor:
         if sock is not None and (fd < 0 or <uint32_t>fd >= engine.table_size):
             raise ValueError(f"descriptor {fd} of the listening socket is out of range")
         if sock is not None and engine.table[fd].state != SLOT_FREE:
-            raise ValueError(f"descriptor {fd} is served already")
+            raise ValueError(f"descriptor {fd} is already being served")
         self.engine = engine
         self.sock = sock
         self.factory = factory

@@ -1,7 +1,7 @@
-# Linux as the native modules use it: system calls, structures, atomics.
+# Linux as the native modules use it: system calls, structures, atomics, errors.
 #
-# Rules of this file: declarations by header, only what is used; the helpers in C are those that
-# Cython cannot write (atomics, anonymous unions, macros with side conditions).
+# Rules of this file: only what is used. Helpers are in C where Cython cannot express them (atomics,
+# anonymous unions, structures that differ by address family); their names begin with fl_.
 
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -31,7 +31,7 @@ cdef extern from * nogil:
     #include <time.h>
     #include <unistd.h>
 
-    /* Sequentially consistent: a place is exact only if the last to announce sees all others. */
+    /* Sequentially consistent: limits are exact only if the last to announce sees all others. */
     #define fl_load32(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
     #define fl_store32(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
     #define fl_add32(p, v) __atomic_add_fetch((p), (v), __ATOMIC_SEQ_CST)
@@ -57,7 +57,7 @@ cdef extern from * nogil:
         }
     }
 
-    /* The peer's address out of what accept4 gave: 4, 16, or 0 bytes; the port in host order. */
+    /* Extract an IP address and port (in host order); return the address's length: 4, 16 or 0. */
     static inline int fl_address(const struct sockaddr_storage *s, uint8_t *address, uint16_t *port,
                           uint32_t *scope) {
         *port = 0;
@@ -97,7 +97,7 @@ cdef extern from * nogil:
         return timerfd_settime(fd, 0, &when, 0);
     }
 
-    /* What is ready now of some events, or an error or a hang-up. The bits are those of epoll. */
+    /* Return which events are ready now, or an error or hang-up. The bits are those of epoll. */
     static inline uint32_t fl_poll(int fd, uint32_t events) {
         struct pollfd one = {fd, (short)events, 0};
         return poll(&one, 1, 0) > 0 ? (uint32_t)(unsigned short)one.revents : 0;

@@ -17,7 +17,7 @@ cdef enum TlsFlag:
     READ_WANTS_WRITE = 128  # a read waits for room to write
     WRITE_WANTS_READ = 256  # a write waits for input
     RETRY = 512             # OpenSSL holds a record that waits for room: offer the same bytes again
-    EOF_TOLD = 1024         # eof_received was called
+    EOF_DELIVERED = 1024    # eof_received was called
     RAW_EOF = 2048          # the peer has ended TCP
     TRUNCATED = 4096        # ... without close_notify
     UNREAD = 8192           # OpenSSL may have more in memory than it has given out

@@ -301,10 +301,10 @@ cdef class TlsSettings(Security):
 
         Returns:
             A future of the `TlsConnection`. It fails with what ended the handshake. Cancelling it
-            ends the connection; the protocol has not been told of it yet.
+            ends the connection; its protocol has not seen it yet.
 
         Raises:
-            ValueError: the descriptor is out of range or served already.
+            ValueError: the descriptor is out of range, or already being served.
             RuntimeError: the acceptor is closed.
         """
         cdef TlsConnection connection = TlsConnection.__new__(TlsConnection)
@@ -562,7 +562,7 @@ cdef class TlsConnection(Connection):
             # What came after the handshake.
             self.tls |= UNREAD
         slot.deadline = 0
-        # Kept, because OpenSSL does not tell it after an error.
+        # Kept, because after an error OpenSSL no longer has it.
         certificate = self.session.getpeercert(False)
         if certificate is not None:
             self.info()["peercert"] = certificate
@@ -949,9 +949,9 @@ cdef class TlsConnection(Connection):
 
     cdef int call_eof_received(self) except -1:
         """Call eof_received once. As in asyncio, its result does not matter under TLS."""
-        if self.tls & EOF_TOLD or not self.flags & CONNECTED or self.flags & LOST:
+        if self.tls & EOF_DELIVERED or not self.flags & CONNECTED or self.flags & LOST:
             return 0
-        self.tls |= EOF_TOLD
+        self.tls |= EOF_DELIVERED
         try:
             if self.protocol.eof_received():
                 logger.warning(
