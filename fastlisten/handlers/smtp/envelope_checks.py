@@ -24,8 +24,8 @@ from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.message_delivery import MessageDelivery
 from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.address import parse_mailbox
-from fastlisten.mail.relay.client import is_ours
-from fastlisten.mail.relay.relay_error import TO_ONESELF, RelayError
+from fastlisten.mail.relay.connection import is_ours
+from fastlisten.mail.relay.relay_error import LOOPS_BACK, RelayError
 from fastlisten.mail.relay.session import RelaySession
 
 __all__ = ["EnvelopeChecks"]
@@ -103,7 +103,7 @@ class EnvelopeChecks(MessageDelivery):
         relay = self._handler.relay
         if not local and relay is not None and self._may_send(roster):
             if is_ours(self._info.peer, self._info.port):
-                self.engine.reject(reply(*TO_ONESELF))
+                self.engine.reject(reply(*LOOPS_BACK))
             else:
                 self._start(self._ask_relay, recipient)
         elif not roster.certain:

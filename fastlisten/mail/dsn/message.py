@@ -21,7 +21,7 @@ __all__ = ["LARGEST_HEADER", "dsn_message", "header_of"]
 #: BytesSource of a message's header that are kept for its DSN.
 LARGEST_HEADER = 64 * 1024
 
-#: Addresses that mean the same to everybody.
+#: Addresses that every parser reads in the same way.
 _SIMPLE = re.compile(r"[\w+-]+(?:\.[\w+-]+)*@[\w-]+(?:\.[\w-]+)*")
 
 _UNPRINTABLE = re.compile(r"[^ -~]")
@@ -29,8 +29,8 @@ _UNPRINTABLE_OCTETS = re.compile(rb"[^\t\r\n -~]")
 
 #: What the reader is told, by the action of RFC 3464 2.3.3.
 _WORDS = {
-    "delivered": "The message was delivered to:",
-    "relayed": "The message was handed on to a system that may send no notices, for:",
+    "delivered": "Your message was successfully delivered to:",
+    "relayed": "Your message was relayed to a server that may not send further reports, for:",
 }
 _SUBJECTS = {
     "delivered": "Delivered: your message",
@@ -64,20 +64,20 @@ def dsn_message(
     plain = envelope.sender.isascii()
     message = EmailMessage(email.policy.SMTP if plain else email.policy.SMTPUTF8)
     message["From"] = f"Mail Delivery System <postmaster@{hostname}>"
-    # `email` parses what it is given; of what a client may write it understands some otherwise,
-    # and some not at all. The envelope has the address all the same.
+    # `email` parses the address, and misreads or rejects some forms that clients may use. The
+    # envelope has the address in any case.
     simple = _SIMPLE.fullmatch(envelope.sender)
     message["To"] = f"<{envelope.sender}>" if simple else "undisclosed-recipients:;"
     message["Subject"] = _SUBJECTS[outcome.action]
     message["Date"] = email.utils.formatdate()
     message["Message-ID"] = email.utils.make_msgid(domain=hostname)
-    # RFC 3834 5: programs that answer by themselves do not answer this.
+    # RFC 3834 5: automatic responders do not answer this.
     message["Auto-Submitted"] = "auto-replied"
     message["MIME-Version"] = "1.0"
     message.add_header("Content-Type", "multipart/report", report_type="delivery-status")
     text = _WORDS[outcome.action] + "\n\n"
     text += "".join(f"    {_ascii(str(each.mailbox))}\n" for each in outcome.recipients)
-    text += "\nThis was asked for when it was sent. Nothing needs to be done.\n"
+    text += "\nYou asked for this report when you sent the message. No action is required.\n"
     for kind, content in (
         ("text/plain", text.encode()),
         ("message/delivery-status", _status(envelope, outcome, hostname, arrival)),
@@ -92,7 +92,7 @@ def _part(kind: str, content: bytes) -> Message:
     part["Content-Type"] = kind
     text = content.decode("ascii").replace("\r\n", "\n")
     if kind.startswith("message/"):
-        # The generator of such parts wants its blocks of fields one by one.
+        # The generator wants such parts as a list of blocks of fields.
         blocks: list[Message | str] = []
         for block in text.strip("\n").split("\n\n"):
             fields = Message(policy=email.policy.compat32)
@@ -107,7 +107,7 @@ def _part(kind: str, content: bytes) -> Message:
 
 
 def _status(envelope: Envelope, outcome: Outcome, hostname: str, arrival: str) -> bytes:
-    """Return the part for programs (RFC 3464 2.1)."""
+    """Return the machine-readable part (RFC 3464 2.1)."""
     lines = []
     if envelope.envid:
         lines.append(f"Original-Envelope-Id: {_decoded(envelope.envid)}")
@@ -128,10 +128,10 @@ def _status(envelope: Envelope, outcome: Outcome, hostname: str, arrival: str) -
 
 
 def _decoded(xtext: str) -> str:
-    """Return what xtext (RFC 3461 4) means; itself if that cannot be said in a header."""
+    """Return xtext (RFC 3461 4) decoded, or as it is if a header cannot hold that."""
     return _ascii(decode_xtext(xtext) or xtext)
 
 
 def _ascii(text: str) -> str:
-    """Return text in which other characters are written as RFC 6533 3 has them."""
+    """Return a text with characters beyond ASCII written as RFC 6533 3 does."""
     return _UNPRINTABLE.sub(lambda match: f"\\x{{{ord(match[0]):X}}}", text)

@@ -1,1 +1,10 @@
-"""Handing mail to a relay: the relay of a configuration, a session with it, an SMTP client."""
+"""The relay: the server that mail for other domains is handed to.
+
+relay             a listener's relay: settings, TLS, limits on sessions
+  session         one session, for one message: what is said, and what the replies mean
+    extensions    what a message needs of the relay's extensions
+    message_source  the message, from a file or from memory
+    client        EHLO, STARTTLS, AUTH and single commands
+      connection  octets, and each reply in its turn; remote_replies parses them
+relay_error       why mail cannot be handed over, as a reply to our client
+"""

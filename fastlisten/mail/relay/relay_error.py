@@ -1,9 +1,9 @@
-"""What a relay says, as what we say to the client that wants mail handed to it.
+"""Why mail cannot be handed to the relay, as a reply to the client that sends it.
 
-Rules of this file: replies in, replies out; no I/O. A relay's refusal keeps its code and its
-enhanced code, so that the client knows what its mail's fate is; its text is quoted, as far as it is
-printable ASCII and not long. What concerns us and not the message (a login that fails, a
-greeting that refuses us) is the administrator's business: the client hears to come again.
+Rules of this file: replies in, replies out; no I/O. A refusal by the relay keeps its code and its
+enhanced status code, so that the client knows what becomes of its mail; its text is quoted, as
+printable ASCII of limited length. What concerns us and not the message (a failed login, a greeting
+that refuses us) is for the administrator: the client is told to try again later.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from fastlisten.mail.reply import Reply
 
 __all__ = [
+    "LOOPS_BACK",
     "LOST",
     "NOT_READ",
     "NO_BINARY",
@@ -21,48 +22,51 @@ __all__ = [
     "NO_UTF8_HEADER",
     "NO_UTF8_RECIPIENT",
     "NO_UTF8_SENDER",
-    "OUT_OF_STEP",
+    "OUT_OF_SYNC",
     "TOO_LARGE",
-    "TO_ONESELF",
     "UNREACHABLE",
     "RelayError",
     "quoted",
     "refusal",
 ]
 
-UNREACHABLE = Reply(451, "4.4.1", "The relay for mail to others cannot be used now; try later")
-LOST = Reply(451, "4.4.2", "The relay for mail to others went away; try again later")
-NO_PLACE = Reply(451, "4.3.2", "Too much mail is being handed on; try again later")
-OUT_OF_STEP = Reply(
-    451, "4.5.0", "The relay for mail to others answers out of turn; try again later"
-)
-# 4, where RFC 3463 3.5 and Postfix have 5.4.6: it is the configuration that is wrong, not the mail.
-TO_ONESELF = Reply(451, "4.4.6", "Mail loops back to myself: the relay is this server")
+UNREACHABLE = Reply(451, "4.4.1", "The relay cannot be reached; try again later")
+LOST = Reply(451, "4.4.2", "Lost connection to the relay; try again later")
+NO_PLACE = Reply(451, "4.3.2", "Too many connections to the relay; try again later")
+OUT_OF_SYNC = Reply(451, "4.5.0", "Protocol synchronization error at the relay; try again later")
+# Temporary, although RFC 3463 3.5 and Postfix have 5.4.6: the configuration is wrong, not the mail.
+LOOPS_BACK = Reply(451, "4.4.6", "Mail loops back to myself: the relay is this server")
 NOT_READ = Reply(451, "4.3.0", "The message could not be read back; try again later")
-NO_BINARY = Reply(554, "5.6.3", "The relay for mail to others takes no binary messages")
-NO_EIGHT_BITS = Reply(554, "5.6.3", "The relay for mail to others takes no 8-bit messages")
-# RFC 6531 3.5: 550 where it is the sender's address, 553 the recipient's, 554 the header.
-NO_UTF8_SENDER = Reply(550, "5.6.7", "The relay for mail to others takes ASCII senders only")
-NO_UTF8_RECIPIENT = Reply(553, "5.6.7", "The relay for mail to others takes ASCII addresses only")
-NO_UTF8_HEADER = Reply(554, "5.6.9", "The relay for mail to others takes no header in UTF-8")
-TOO_LARGE = Reply(552, "5.3.4", "Message too large for the relay for mail to others")
+NO_BINARY = Reply(554, "5.6.3", "BINARYMIME is required, but the relay does not offer it")
+NO_EIGHT_BITS = Reply(554, "5.6.3", "8BITMIME is required, but the relay does not offer it")
+# RFC 6531 3.5: 550 if it is because of the sender, 553 of a recipient, 554 of the header.
+NO_UTF8_SENDER = Reply(
+    550, "5.6.7", "SMTPUTF8 is required for the sender, but the relay does not offer it"
+)
+NO_UTF8_RECIPIENT = Reply(
+    553, "5.6.7", "SMTPUTF8 is required for the address, but the relay does not offer it"
+)
+NO_UTF8_HEADER = Reply(
+    554, "5.6.9", "SMTPUTF8 is required for the header, but the relay does not offer it"
+)
+TOO_LARGE = Reply(552, "5.3.4", "Message size exceeds the limit of the relay")
 
-#: Characters of a relay's text that are repeated: a line of a reply has at most 512 octets
-#: (RFC 5321 4.5.3.1.5), and its reader wants the first sentence.
+#: Characters of a relay's text that are quoted: a line of a reply has at most 512 octets
+#: (RFC 5321 4.5.3.1.5), and readers want the first sentence.
 _LONGEST = 300
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)")
 _UNPRINTABLE = re.compile(r"[^ -~]+")
 
-#: Codes of 5xx with which a relay means our login, not the message (RFC 4954 6).
+#: 5xx codes that are about our login and not about the message (RFC 4954 6).
 _OF_LOGIN = frozenset((530, 534, 535, 538))
 
 
 class RelayError(Exception):
-    """The message, or a recipient, cannot be handed over.
+    """The message, or a recipient, cannot be handed to the relay.
 
     Attributes:
-        reply: what our client hears.
+        reply: the reply to our client.
     """
 
     def __init__(self, reply: Reply, reason: str = "") -> None:
@@ -71,26 +75,28 @@ class RelayError(Exception):
 
 
 def quoted(text: str) -> str:
-    """Return a relay's words on one line, printable, and not longer than is useful."""
-    # The enhanced code stands on every line (RFC 2034 4); once is enough.
+    """Return the text of a relay's reply on one line, printable and of limited length."""
+    # Every line has the enhanced status code (RFC 2034 4); our reply has it once.
     lines = [_ENHANCED.sub("", line.strip(), count=1) for line in text.splitlines()]
     return _UNPRINTABLE.sub("?", " ".join(lines)).strip()[:_LONGEST]
 
 
 def refusal(code: int, text: str) -> RelayError:
-    """Return what a relay's refusal of MAIL, RCPT or the message means for our client.
+    """Return the error for a relay's refusal of MAIL, RCPT or the message.
 
     Args:
-        code: of its reply.
-        text: of its reply, lines separated by LF.
+        code: the relay's reply code.
+        text: the text of its reply, lines separated by LF.
     """
     reason = f"{code} {quoted(text)}"
     if code in _OF_LOGIN:
         return RelayError(UNREACHABLE, reason)
     if not 400 <= code <= 599:
-        return RelayError(Reply(451, "4.5.0", "The relay gave an answer without sense"), reason)
+        return RelayError(
+            Reply(451, "4.5.0", "Unexpected reply from the relay; try again later"), reason
+        )
     match = _ENHANCED.match(text)
     status = match[1] if match and match[1][0] == str(code)[0] else f"{code // 100}.0.0"
     if code == 421:
-        code = 451  # it closes its connection with us; ours with the client goes on
+        code = 451  # the relay closes its connection; ours with the client goes on
     return RelayError(Reply(code, status, f"The relay says: {quoted(text)}"), reason)

@@ -1,9 +1,9 @@
-"""The replies of a server whose client we are: octets in, replies out.
+"""Replies of a remote SMTP server: octets in, replies out.
 
-Rules of this file: no I/O, and no judgement of what a reply means. It is strict where two readers
-could see different replies: a reply has one code on all its lines (RFC 5321 4.2.1), three digits of
-which the first is 2 to 5, and then a hyphen, a blank, or the line's end. A bare LF ends a line too;
-nothing depends on how the stream is cut.
+Rules of this file: no I/O. It is strict where two readers could see different replies: all lines of
+a reply have the same code (RFC 5321 4.2.1), three digits of which the first is 2 to 5, followed by
+a hyphen, a space, or the end of the line. A bare LF ends a line too. Nothing depends on how the
+stream is cut.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["MalformedReplyError", "RemoteReplies", "RemoteReply", "extensions_of"]
+__all__ = ["MalformedReplyError", "RemoteReplies", "RemoteReply", "extensions_of", "is_yes"]
 
 #: Octets of a line. RFC 5321 4.5.3.1.5 has 512; servers with long texts exist.
 LONGEST_LINE = 8192
 
-#: Octets of a reply, all its lines together. EHLO's, which is the longest, has 1 or 2 KiB.
+#: Octets of a reply, all its lines together. The longest is that to EHLO, with 1 or 2 KiB.
 LONGEST_REPLY = 32 * 1024
 
 #: Lines of a reply.
@@ -24,12 +24,16 @@ MOST_LINES = 256
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
-# Sendmail's way of before RFC 2554, which some servers still have for their oldest clients.
+# Sendmail's spelling from before RFC 2554, which some servers still offer to old clients.
 _OLD_AUTH = re.compile(r"AUTH=", re.IGNORECASE)
+
+#: Codes that begin with a 2 and do not accept a command or a message: replies to HELP and STAT, the
+#: greeting, and replies to QUIT and AUTH.
+_OF_OTHERS = frozenset((211, 214, 220, 221, 235))
 
 
 class MalformedReplyError(Exception):
-    """What the server says is no reply: a malformed or endless one."""
+    """What the server says is not a reply, or too long for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,8 @@ class RemoteReply:
 
     Attributes:
         code: 200 to 599.
-        lines: the text of each line, other octets than UTF-8 kept as surrogates.
-        early: some of it came before the server had all that was sent to it.
+        lines: the text of each line; octets that are not UTF-8 are kept as surrogates.
+        early: some of it came before the server had everything that was sent to it.
     """
 
     code: int
@@ -62,7 +66,7 @@ class RemoteReplies:
         self._early = False
 
     def __bool__(self) -> bool:
-        """Whether anything has come, be it a part of a reply."""
+        """Whether anything has come, even a part of a reply."""
         return bool(self._buffer)
 
     @property
@@ -72,7 +76,7 @@ class RemoteReplies:
 
     @property
     def beginning(self) -> str:
-        """What has come, as far as a log wants it."""
+        """The beginning of what has come, for a log."""
         return self._buffer[:100].decode("ascii", "backslashreplace").strip()
 
     def add(self, data: bytes, early: bool) -> None:
@@ -80,16 +84,16 @@ class RemoteReplies:
 
         Args:
             data: what came.
-            early: the server had not all that was sent to it by then.
+            early: the server did not have everything that was sent to it by then.
         """
         self._buffer += data
         self._early = self._early or early
 
     def take(self) -> RemoteReply | None:
-        """Return the first reply, None if it is not whole yet.
+        """Return the first reply, None if it is not complete yet.
 
         Raises:
-            MalformedReplyError: it is none.
+            MalformedReplyError: it is malformed.
         """
         buffer, start, code = self._buffer, 0, b""
         lines: list[str] = []
@@ -97,13 +101,13 @@ class RemoteReplies:
             end = buffer.find(b"\n", start)
             length = (len(buffer) if end < 0 else end) - start
             if length > LONGEST_LINE or start + length > LONGEST_REPLY or len(lines) == MOST_LINES:
-                raise MalformedReplyError("a reply that is too long")
+                raise MalformedReplyError("the reply is too long")
             if end < 0:
                 return None
             line = bytes(buffer[start:end]).removesuffix(b"\r")
             match = _LINE.fullmatch(line)
             if match is None:
-                raise MalformedReplyError(f"no reply: {line[:100]!r}")
+                raise MalformedReplyError(f"malformed reply: {line[:100]!r}")
             if lines and match[1] != code:
                 raise MalformedReplyError(
                     f"a reply with two codes, {code.decode()} and {match[1].decode()}"
@@ -131,7 +135,12 @@ def extensions_of(reply: RemoteReply) -> dict[str, str]:
         keyword, _, parameters = _OLD_AUTH.sub("AUTH ", line.strip(), count=1).partition(" ")
         keyword = keyword.upper()
         if keyword == "AUTH":
-            # Both spellings stand in one reply, and may name different mechanisms.
+            # A reply may have both spellings, with different mechanisms.
             parameters = f"{found.get('AUTH', '')} {parameters}".strip()
         found[keyword] = parameters
     return found
+
+
+def is_yes(code: int) -> bool:
+    """Whether a reply accepts a command or a message."""
+    return 200 <= code <= 299 and code not in _OF_OTHERS

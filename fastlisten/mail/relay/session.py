@@ -1,21 +1,17 @@
-"""One session with the relay, for the foreign recipients of one envelope.
+"""One session with the relay, for the recipients elsewhere of one message.
 
-Rules of this file: what is said to a relay and what its replies mean; how it is said is in
-client.py. No accounts and no letters. Addresses and parameters are passed on as the client
+Rules of this file: what is said to a relay, and what its replies mean; how it is said is in
+client.py. Nothing of accounts or deliveries. Addresses and parameters are passed on as the client
 wrote them, octet by octet.
 
-    recipient()   connect, EHLO, STARTTLS, EHLO, AUTH, MAIL if need be; RCPT
+    recipient()   if necessary connect, EHLO, STARTTLS, EHLO, AUTH, MAIL; RCPT
     send()        DATA or BDAT, and the message
     finish()      QUIT, in the background
-    abort()       at any time: the connection is closed at once
+    abort()       at any time: close the connection at once
 
-A relay that closes the connection before it gets the message (they wait some minutes, and our
-client may be slow) is connected to once more, and hears everything again.
-
-What a message needs is what it holds, not what its sender has declared: a relay without 8BITMIME
-gets no octet beyond ASCII, and one that has it is told, be it by RSET and a second MAIL. ASCII that
-was declared to be more is no reason to refuse. Only BINARYMIME goes by the declaration: a bare CR
-or LF is in no other message.
+If a relay closes the connection before it gets the message (they wait some minutes, and our client
+may be slow), we connect once more and say everything again. If the message turns out to need more
+than its sender declared (extensions.py), it begins again with RSET and a second MAIL.
 """
 
 from __future__ import annotations
@@ -27,43 +23,35 @@ from collections.abc import AsyncIterator
 
 from fastlisten.log_events import log
 from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
-from fastlisten.mail.relay.client import (
-    OutOfSyncError,
-    RemoteClosedError,
-    SmtpClient,
-    UnexpectedReplyError,
-    is_yes,
-)
-from fastlisten.mail.relay.message_source import (
-    MessageSource,
+from fastlisten.mail.relay.client import SmtpClient, UnexpectedReplyError
+from fastlisten.mail.relay.connection import OutOfSyncError, RemoteClosedError
+from fastlisten.mail.relay.extensions import (
     RequiredExtensions,
-    pieces,
+    check_envelope,
+    check_message,
+    mail_parameters,
+    rcpt_parameters,
     required_extensions,
 )
+from fastlisten.mail.relay.message_source import MessageSource, pieces
 from fastlisten.mail.relay.relay import Relay
 from fastlisten.mail.relay.relay_error import (
     LOST,
-    NO_BINARY,
-    NO_EIGHT_BITS,
     NO_PLACE,
-    NO_UTF8_HEADER,
-    NO_UTF8_RECIPIENT,
-    NO_UTF8_SENDER,
-    OUT_OF_STEP,
-    TOO_LARGE,
+    OUT_OF_SYNC,
     UNREACHABLE,
     RelayError,
     quoted,
     refusal,
 )
-from fastlisten.mail.relay.remote_replies import MalformedReplyError, RemoteReply
+from fastlisten.mail.relay.remote_replies import MalformedReplyError, RemoteReply, is_yes
 from fastlisten.mail.reply import Reply
 
 __all__ = ["RelaySession"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
-#: Seconds that a relay gets to answer QUIT. The message is its own already.
+#: Seconds that a relay gets to answer QUIT. It has the message already.
 _GOODBYE_TIMEOUT = 5.0
 
 
@@ -72,7 +60,7 @@ class RelaySession:
 
     Attributes:
         recipients: those that the relay has accepted, in order.
-        relays_dsn: the relay takes the parameters of RFC 3461.
+        relays_dsn: the relay has the DSN extension (RFC 3461).
     """
 
     __slots__ = (
@@ -92,9 +80,9 @@ class RelaySession:
         self._relay = relay
         self._envelope = envelope
         self._user = user
-        self._required = RequiredExtensions()  # of the message, once it is there
+        self._required = RequiredExtensions()  # known once the message is there
         self._smtp: SmtpClient | None = None
-        self._mailed: list[str] = []  # the words of MAIL that the relay has accepted
+        self._mailed: list[str] = []  # the words after MAIL that the relay has accepted
         self._placed = False
         self._ended = False
         self.recipients: list[EnvelopeRecipient] = []
@@ -123,21 +111,21 @@ class RelaySession:
         """Hand the message over.
 
         Args:
-            content: gives it.
+            content: the message.
 
         Returns:
-            The relay's words about it.
+            The text of the relay's reply.
 
         Raises:
-            RelayError: with the reply to our client; the relay does not have the message, or
-                has not said so.
+            RelayError: with the reply to our client. The relay does not have the message, or has
+                not confirmed it.
         """
         async with self._errors(LOST):
             self._required = await required_extensions(content)
             smtp = await self._ready()
-            self._check(smtp, content.size)
+            check_message(self._envelope, self._required, content.size, smtp.extensions)
             wait = 10 * self._relay.settings.timeout  # RFC 5321 4.5.3.2.6
-            if self._words_of_mail(smtp) != self._mailed:
+            if self._mail_parameters(smtp) != self._mailed:
                 await self._begin_again(smtp)
             if self._envelope.body == "BINARYMIME":
                 command = f"BDAT {content.size} LAST\r\n".encode()
@@ -147,7 +135,7 @@ class RelaySession:
                 reply = await smtp.command("DATA")
                 if reply.code != 354:
                     if reply.code < 400:
-                        self._close()  # out of step: a QUIT could be taken for the message
+                        self._close()  # out of sync: a QUIT could be taken for the message
                     else:
                         await self._confirm(smtp)
                     raise refusal(reply.code, reply.text)
@@ -155,21 +143,21 @@ class RelaySession:
             return self._judge(reply, whole)
 
     def finish(self) -> None:
-        """Take leave, without waiting for it."""
+        """Say QUIT in the background."""
         if self._smtp is None or self._smtp.transport is None:
             self.abort()
         else:
             self._relay.end_later(self._goodbye(self._smtp))
 
     def abort(self) -> None:
-        """Close the connection at once; who waits for it is to be cancelled."""
+        """Close the connection at once; cancel whoever waits for it."""
         self._ended = True
         self._close()
 
     # --- the log ------------------------------------------------------------------------------
 
     def _log_failure(self, why: str) -> None:
-        """Log that the relay cannot be used, which no client is to blame for."""
+        """Log that the relay cannot be used."""
         relay = str(self)
         log(
             logger,
@@ -183,7 +171,7 @@ class RelaySession:
         )
 
     def _log(self, event: str, what: str, **why: str) -> None:
-        """Log something that is worth knowing of the relay, and why it is so."""
+        """Log something worth knowing about the relay, with its reason."""
         relay, (reason,) = str(self), why.values()
         log(
             logger, logging.INFO, event, "relay %s: %s: %s", relay, what, reason, relay=relay, **why
@@ -193,15 +181,15 @@ class RelaySession:
 
     @contextlib.asynccontextmanager
     async def _errors(self, lost: Reply) -> AsyncIterator[None]:
-        """Turn what can go wrong into what the client hears, and close where that was the end.
+        """Turn errors into replies to our client, and close the connection where it has failed.
 
         Args:
-            lost: the reply for a connection that breaks or cannot be made.
+            lost: the reply for a connection that is lost or cannot be made.
         """
         try:
             yield
         except RelayError as error:
-            # A refusal that the client hears is logged as its own.
+            # Other refusals are logged when they are passed on to the client.
             if error.reply in (UNREACHABLE, LOST, NO_PLACE):
                 self._log_failure(str(error))
             raise
@@ -212,23 +200,23 @@ class RelaySession:
             OSError,
             ValueError,
         ) as error:
-            # OSError includes timeouts and TLS; ValueError is for odd octets.
+            # OSError includes timeouts and TLS; ValueError unusable octets.
             self._close()
             if isinstance(error, UnexpectedReplyError):
                 reason = f"{error.reply.code} {quoted(error.reply.text)}"
             elif isinstance(error, OutOfSyncError):
-                reason = f"answers out of turn: {quoted(str(error))}"
+                reason = f"out of sync: {quoted(str(error))}"
             else:
-                reason = quoted(f"{type(error).__name__}: {error}")
+                reason = quoted(str(error) or type(error).__name__)
             self._log_failure(reason)
-            answer = OUT_OF_STEP if isinstance(error, OutOfSyncError) else lost
+            answer = OUT_OF_SYNC if isinstance(error, OutOfSyncError) else lost
             raise RelayError(answer, reason) from error
         except BaseException:
             self._close()
             raise
 
     async def _ready(self) -> SmtpClient:
-        """Return a session in which the relay knows all that it has accepted so far."""
+        """Return a session in which the relay knows MAIL and all recipients accepted so far."""
         if self._smtp is not None:
             try:
                 await self._smtp.quiet()
@@ -264,7 +252,7 @@ class RelaySession:
             await self._start_tls(smtp)
         if settings.user:
             if not (smtp.encrypted or settings.near):
-                raise ValueError("no TLS, so that the password is kept back")
+                raise ValueError("it offers no TLS, so the password is not sent")
             await smtp.login(settings.user, settings.password)
         self._go_on(smtp)
         self.relays_dsn = "DSN" in smtp.extensions
@@ -289,79 +277,47 @@ class RelaySession:
         await smtp.hello(settings.hostname)
 
     def _go_on(self, smtp: SmtpClient) -> None:
-        """Stop here if `abort` came while there was no connection to close yet."""
+        """Stop if `abort` came when there was no connection to close yet."""
         if self._ended:
             smtp.abort()
             raise asyncio.CancelledError
 
     # --- the envelope -------------------------------------------------------------------------
 
-    def _words_of_mail(self, smtp: SmtpClient) -> list[str]:
-        """Return the parameters of MAIL, as far as the relay knows them."""
-        envelope, offered = self._envelope, smtp.extensions
-        words = [f"FROM:<{envelope.sender}>"]
-        if envelope.body == "BINARYMIME":
-            words.append("BODY=BINARYMIME")
-        elif "8BITMIME" in offered and (envelope.body == "8BITMIME" or self._required.eight_bits):
-            words.append("BODY=8BITMIME")
-        if "SMTPUTF8" in offered and (envelope.smtputf8 or self._required.utf8_header):
-            words.append("SMTPUTF8")
-        if envelope.size and "SIZE" in offered:
-            words.append(f"SIZE={envelope.size}")
-        if self.relays_dsn:
-            if envelope.ret:
-                words.append(f"RET={envelope.ret}")
-            if envelope.envid:
-                words.append(f"ENVID={envelope.envid}")
-        if envelope.auth and self._relay.settings.user and "AUTH" in offered:
-            # RFC 4954 5: we do not vouch for what the client says of its message's origin.
-            words.append("AUTH=<>")
-        return words
+    def _mail_parameters(self, smtp: SmtpClient) -> list[str]:
+        authenticated = bool(self._relay.settings.user)
+        return mail_parameters(self._envelope, self._required, smtp.extensions, authenticated)
 
     async def _mail(self, smtp: SmtpClient) -> None:
-        envelope, offered = self._envelope, smtp.extensions
-        if envelope.body == "BINARYMIME" and not offered.keys() >= {"BINARYMIME", "CHUNKING"}:
-            raise RelayError(NO_BINARY)
-        if not envelope.sender.isascii() and "SMTPUTF8" not in offered:
-            raise RelayError(NO_UTF8_SENDER)
-        if envelope.size and envelope.size > _largest(smtp):
-            raise RelayError(TOO_LARGE)
-        words = self._words_of_mail(smtp)
+        check_envelope(self._envelope, smtp.extensions)
+        words = self._mail_parameters(smtp)
         await self._command(smtp, "MAIL", words)
         self._mailed = words
 
     async def _rcpt(self, smtp: SmtpClient, recipient: EnvelopeRecipient) -> None:
-        words = [f"TO:<{recipient.mailbox.text}>"]
-        if self.relays_dsn:
-            if recipient.notify:
-                words.append(f"NOTIFY={recipient.notify}")
-            if recipient.orcpt:
-                words.append(f"ORCPT={recipient.orcpt}")
-        if "SMTPUTF8" not in smtp.extensions and not all(word.isascii() for word in words):
-            raise RelayError(NO_UTF8_RECIPIENT)
-        await self._command(smtp, "RCPT", words)
+        await self._command(smtp, "RCPT", rcpt_parameters(recipient, smtp.extensions))
 
     async def _command(self, smtp: SmtpClient, verb: str, words: list[str]) -> None:
         reply = await smtp.command(verb, *words)
         self._go_on(smtp)
         if not is_yes(reply.code):
             if reply.code < 400:
-                self._close()  # it is out of step, and stays so
+                self._close()  # out of sync, and there is no way back
             raise refusal(reply.code, reply.text)
 
     async def _begin_again(self, smtp: SmtpClient) -> None:
-        """Say MAIL once more, with what the message has turned out to need."""
+        """Say MAIL again, with what the message turned out to need."""
         reply = await smtp.command("RSET")
         if not is_yes(reply.code):
-            return  # RFC 5321 4.1.1.5 knows no refusal; it has what it needs, and is not told so
+            return  # RFC 5321 4.1.1.5 allows no refusal; it has the extensions, but is not told
         await self._mail(smtp)
         await self._rcpt_again(smtp)
 
     async def _rcpt_again(self, smtp: SmtpClient) -> None:
-        """Name the recipients that the relay has accepted once more.
+        """Say RCPT again for all recipients that the relay has accepted.
 
-        A refusal now must not be the verdict on the message: it is about one recipient, and the
-        client has heard otherwise. The client asks again, and hears the new answer.
+        A refusal now must not refuse the message: it is about one recipient, which the client was
+        told is accepted. The client tries again later and gets the new reply.
         """
         try:
             for recipient in self.recipients:
@@ -372,23 +328,8 @@ class RelaySession:
 
     # --- the message --------------------------------------------------------------------------
 
-    def _check(self, smtp: SmtpClient, size: int) -> None:
-        """Find out whether the relay can carry the message.
-
-        Raises:
-            RelayError: it lacks what the message needs.
-        """
-        offered = smtp.extensions
-        if self._required.utf8_header and "SMTPUTF8" not in offered:
-            raise RelayError(NO_UTF8_HEADER)
-        binary = self._envelope.body == "BINARYMIME"
-        if self._required.eight_bits and not binary and "8BITMIME" not in offered:
-            raise RelayError(NO_EIGHT_BITS)
-        if size > _largest(smtp):
-            raise RelayError(TOO_LARGE)
-
     async def _confirm(self, smtp: SmtpClient) -> None:
-        """Make sure that a refusal of DATA is one, and not a late word about a recipient.
+        """Make sure that a refusal of DATA is one, and not a late reply to a RCPT.
 
         Raises:
             OutOfSyncError: the relay is ready for the message after all.
@@ -396,21 +337,19 @@ class RelaySession:
         with contextlib.suppress(RemoteClosedError, MalformedReplyError, TimeoutError):
             reply = await smtp.command("RSET", within=_GOODBYE_TIMEOUT)
             if reply.code < 400 and not is_yes(reply.code):
-                raise OutOfSyncError(
-                    f"{reply.code} {reply.text} - to RSET, after it had refused DATA"
-                )
+                raise OutOfSyncError(f"{reply.code} {reply.text} - to RSET, after it refused DATA")
 
     def _judge(self, reply: RemoteReply, whole: bool) -> str:
-        """Return the relay's words about the message if it has taken it.
+        """Return the text of the reply to the message if the relay has accepted it.
 
-        A refusal holds whenever it comes: many relays refuse as soon as they have seen enough.
+        A refusal counts whenever it comes: many relays refuse as soon as they have seen enough.
 
         Args:
             reply: to the message.
-            whole: it came when the relay had all of it.
+            whole: the relay had all of the message when it replied.
         """
         if not whole:
-            self._close()  # what is said now would be taken for the rest of the message
+            self._close()  # anything said now would be taken for the rest of the message
             if reply.code < 400:
                 raise OutOfSyncError(f"{reply.code} {reply.text} - before it had the message")
         if not is_yes(reply.code):
@@ -430,19 +369,13 @@ class RelaySession:
             self._close()
 
     def _close(self) -> None:
-        """Close the connection, if there is one, and give its place back."""
+        """Close the connection, if there is one, and give back its place."""
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
             smtp.abort()
         if self._placed:
             self._placed = False
             self._relay.give_place_back(self._user)
-
-
-def _largest(smtp: SmtpClient) -> float:
-    """Return the octets that a message may have for a relay (RFC 1870 3), infinity if any."""
-    limit = smtp.extensions.get("SIZE", "")
-    return int(limit) if limit.isascii() and limit.isdecimal() and int(limit[:20]) else float("inf")
 
 
 async def _behind(command: bytes, content: MessageSource) -> AsyncIterator[bytes]:

@@ -16,7 +16,8 @@ from support.scripted_relay import Do, Script, hand_over, scripted
 from support.smtp_harness import settle
 
 from fastlisten.mail.envelope import Envelope
-from fastlisten.mail.relay.message_source import PIECE, BytesSource, RequiredExtensions, _examine
+from fastlisten.mail.relay.extensions import RequiredExtensions, _examine
+from fastlisten.mail.relay.message_source import PIECE, BytesSource
 
 LOCAL = "alice@example.org"
 ALL = ("8BITMIME", "SMTPUTF8", "SIZE 9999999", "BINARYMIME", "CHUNKING")

@@ -19,7 +19,7 @@ from support.smtp_harness import MAIL, Served, settle
 
 from fastlisten import new_event_loop, testing
 from fastlisten.handlers.smtp import envelope_checks
-from fastlisten.mail.relay import client as smtp_client
+from fastlisten.mail.relay import connection as relay_connection
 from fastlisten.mail.relay import relay as smtp_relay
 
 THERE = f"""
@@ -144,7 +144,7 @@ def test_a_relay_that_is_oneself_ends(
             client.say(b"RSET")
             settle(lambda: of.sessions == 0)
             settle(lambda: len(served.protocols) == 1)
-        settle(lambda: not smtp_client._ends)
+        settle(lambda: not relay_connection._ends)
 
 
 class Keeper:

@@ -14,13 +14,18 @@ from typing import Any
 import pytest
 from support.scripted_relay import LOOPS, Action, Do, Script, hand_over, scripted
 
-from fastlisten.mail.relay.client import RemoteClosedError, SmtpClient
+from fastlisten.mail.relay.client import SmtpClient
+from fastlisten.mail.relay.connection import RemoteClosedError
 from fastlisten.runtime.tls.contexts import ContextSettings
 from fastlisten.runtime.tls.self_signed import generate
 
 MESSAGE = b"Subject: x\r\n\r\ntext\r\n"
 
-UNREACHABLE, LOST, SENSELESS = b"451 4.4.1 ", b"451 4.4.2 ", b"451 4.5.0 The relay gave an answer"
+UNREACHABLE, LOST, SENSELESS = (
+    b"451 4.4.1 ",
+    b"451 4.4.2 ",
+    b"451 4.5.0 Unexpected reply from the relay",
+)
 
 #: What a relay may do, by class.
 CLASSES: dict[str, list[Action]] = {

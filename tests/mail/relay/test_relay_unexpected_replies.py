@@ -26,7 +26,7 @@ MESSAGES = {
     "64KiB": SHORT + (b"x" * 62 + b"\r\n") * 1024,
     "12MB": SHORT + (b".y" * 63 + b"\r\n") * 93_750,
 }
-OUT_OF_TURN = b"451 4.5.0 The relay for mail to others answers out of turn; try again later\r\n"
+OUT_OF_TURN = b"451 4.5.0 Protocol synchronization error at the relay; try again later\r\n"
 
 
 def hold(script: Script, heard: Heard) -> None:
