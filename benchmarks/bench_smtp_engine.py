@@ -1,7 +1,7 @@
 """Benchmarks of SMTP without sockets and disks: the engine alone, and the handler around it.
 
 Rules of this file: sessions of one message of 1 KiB, cut as clients cut them; a transport that
-counts and a letter that forgets, so that what is left is the protocol's cost. Fixed rounds. Not
+counts and a delivery that discards, so that what is left is the protocol's cost. Fixed rounds. Not
 part of the test suite:
 
     python -m pytest benchmarks/bench_smtp_engine.py --benchmark-enable
@@ -23,7 +23,7 @@ import pytest
 
 from fastlisten.handlers import smtp
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
-from fastlisten.handlers.smtp import message_delivery as smtp_messages
+from fastlisten.handlers.smtp import message_delivery
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.events import Content, Mail, Recipient
 from fastlisten.mail.delivery.post_office import PostOffice
@@ -98,8 +98,8 @@ class Transport(asyncio.Transport):
         pass
 
 
-class Sink:
-    """A letter that is delivered at once, to nobody."""
+class DiscardedDelivery:
+    """A delivery that is done at once, and discards the message."""
 
     error = None
     full = False
@@ -145,7 +145,7 @@ class Sessions:
                 said += transport.said
             return said
 
-        with mock.patch.object(smtp_messages, "Letter", Sink):
+        with mock.patch.object(message_delivery, "Delivery", DiscardedDelivery):
             return asyncio.run(main())
 
     def close(self) -> None:
