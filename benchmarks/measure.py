@@ -21,6 +21,7 @@ from benchmarks.certificates import Certificate
 from benchmarks.deliveries import count_files, data_directory
 from benchmarks.process import Load, MeasurementError, Server, Usage
 from benchmarks.smtp_source import send
+from benchmarks.start import time_to_last_greeting
 from benchmarks.syscalls import count_options
 from benchmarks.workloads import CANDIDATES, GREETING, HELD, SOURCES, TLS_CANDIDATES, Workload
 
@@ -65,8 +66,8 @@ class Sample:
     """The outcome.
 
     Attributes:
-        value: µs of processor time per operation, bytes per connection, ms of lag, or calls per
-            connection.
+        value: µs of processor time per operation, bytes per connection, ms of lag, calls per
+            connection, or s of a start.
         user: the part of `value` in user mode (of cpu samples).
         rate: operations per second at the load generator, 0 where there are none.
         busy: share of the time that the server was on its core.
@@ -119,6 +120,8 @@ def measure(
     Raises:
         MeasurementError: it did not serve as it should.
     """
+    if workload.kind == "start":
+        return Sample(value=time_to_last_greeting(candidate, plan.server_core))
     command = list(CANDIDATES[candidate])
     if workload.tls:
         command = list(TLS_CANDIDATES.get(candidate, command)) + certificates[workload.tls].words

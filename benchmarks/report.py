@@ -29,7 +29,7 @@ OTHERS: Mapping[Family, tuple[str, ...]] = {
 #: What the tables are about, in their titles.
 ABOUT: Mapping[Family, str] = {"connections": "", "smtp": "SMTP and LMTP, messages of 1 KiB: "}
 
-_UNITS = {"cpu": "µs", "memory": "B", "lag": "ms", "count": ""}
+_UNITS = {"cpu": "µs", "memory": "B", "lag": "ms", "count": "", "start": "s"}
 _KINDS = {workload.key: workload.kind for workload in WORKLOADS}
 _FAMILIES = {workload.key: workload.family for workload in WORKLOADS}
 

@@ -185,6 +185,13 @@ ROWS: tuple[Row, ...] = (
         goal=Bound(value=0),
     ),
     Row(
+        "start",
+        "start of 10,000 listeners, from the command to the last greeting",
+        "start",
+        "fastlisten",
+        goal=Bound(value=3),
+    ),
+    Row(
         "smtp",
         "SMTP session of one message to a sink",
         "smtp",

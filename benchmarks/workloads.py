@@ -80,8 +80,8 @@ CONTROLS: Mapping[Family, tuple[str, str]] = {
 }
 
 #: What is read of the server: processor time per operation in µs, memory per held connection in
-#: bytes, the lag of a timer in ms, or system calls per connection.
-Kind = Literal["cpu", "memory", "lag", "count"]
+#: bytes, the lag of a timer in ms, system calls per connection, or the time of a start in s.
+Kind = Literal["cpu", "memory", "lag", "count", "start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ class Workload:
         key: name for ``--only`` and in the JSON.
         kind: what is read of the server.
         candidates: who does it.
-        mode: of the load generator; ``smtp-source`` is the program of Postfix instead.
+        mode: of the load generator; ``smtp-source`` is the program of Postfix instead. Empty where
+            there is no load (see `start.py`).
         options: of the load generator, without address, time and sources.
         family: the table that it belongs to.
         data: the servers deliver, to a directory in memory or on disk.
@@ -222,6 +223,7 @@ WORKLOADS: tuple[Workload, ...] = (
         greets=False,
     ),
     Workload("options", "count", _EAGER, "silent", ("--in-flight", "20"), rounds=1),
+    Workload("start", "start", _PYTHONS, ""),
     _smtp("smtp", ("fastlisten SMTP", "fastlisten Sink", *_SMTP[1:])),
     _smtp("smtp-pipelined", _SMTP, "--pipelining"),
     _smtp("smtp-10", _SMTP, "--messages", "10"),

@@ -21,6 +21,7 @@ from fastlisten.cli.program_signals import ProgramSignals
 from fastlisten.cli.startup_messages import StartupMessages
 from fastlisten.config import Config, ListenerSettings, default_config
 from fastlisten.errors import ConfigurationError, FastlistenError, StartError
+from fastlisten.garbage import collector_paused
 from fastlisten.log_events import log, log_fault
 from fastlisten.mail.accounts import passwords
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
@@ -69,7 +70,8 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
     try:
         if file is None:
             _make_default_account(config, out)
-        server = Server(config)
+        with collector_paused():
+            server = Server(config)
         warning = raise_descriptor_limit(config)
     except OSError as error:
         messages.failed(error)
@@ -98,12 +100,14 @@ def _run_loop(server: Server, messages: StartupMessages, signals: ProgramSignals
     async def serve() -> None:
         handled = server.signals() if signals is None else signals.serving(server)
         with handled, contextlib.suppress(StoppedError):
-            await server.startup()
+            with collector_paused():
+                await server.startup()
             try:
                 if signals is not None:
                     signals.started()
-                for line, event, fields in server.announcements():
-                    messages.say(line, event, **fields)
+                with collector_paused():
+                    for line, event, fields in server.announcements():
+                        messages.say(line, event, **fields)
                 await server.main_loop()
             finally:
                 await server.shutdown()

@@ -83,6 +83,9 @@ class _Listener:
         return self._draft.is_written(key)
 
     def is_wrong(self, key: str) -> bool:
+        # Asked several times for each listener, and most files have no mistakes.
+        if not self._document.has_errors:
+            return False
         return self._document.has_errors_at(self._draft.at(key), self._draft.inherited_at(key))
 
     def set_default(self, key: str, value: Any) -> None:

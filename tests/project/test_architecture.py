@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "addresses",
         "errors",
         "files",
+        "garbage",
         "hostnames",
         "log_events",
         "option",

@@ -1,0 +1,113 @@
+"""Time from the command of a server with thousands of listeners to the last greeting.
+
+Rules of this file: the whole program is measured, as an administrator starts it: interpreter,
+imports, configuration, sockets. The last greeting is that of the listener that is set up last.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.build import ROOT
+from benchmarks.process import MeasurementError
+
+__all__ = ["LISTENERS", "address", "configuration", "time_to_last_greeting"]
+
+#: Each has a socket, and a process may have 20,000 descriptors in many places.
+LISTENERS = 10_000
+
+#: Ports below this one may be somebody's service; on addresses of their own few are taken.
+PORT = 2525
+
+#: Longest wait for the greeting, in seconds, and the pause between two attempts to connect.
+PATIENCE, PAUSE = 120.0, 0.002
+
+
+def address(number: int) -> str:
+    """Return the address of a listener: all of them have the same port."""
+    return f"127.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+
+
+def configuration(listeners: int) -> str:
+    """Return a configuration of smtp listeners, which are set up in the order of their numbers."""
+    head = "[server]\nhostname = 'mx.example.org'\n"
+    return head + "".join(
+        f'\n[server.listener."customer-{number:05}"]\n'
+        f'bind = "{address(number)}:{PORT}"\n'
+        'protocol = "smtp"\n'
+        "max-connections = 1000\n"
+        for number in range(1, listeners + 1)
+    )
+
+
+def _command(candidate: str, directory: Path, listeners: int) -> list[str]:
+    if not candidate.startswith("fastlisten"):
+        module = "benchmarks.candidates.many_servers"
+        return [sys.executable, "-m", module, str(listeners), candidate]
+    file = directory / "mail.toml"
+    file.write_text(configuration(listeners))
+    return [sys.executable, "-m", "fastlisten", "serve", str(file)]
+
+
+def time_to_last_greeting(candidate: str, core: int, listeners: int = LISTENERS) -> float:
+    """Return how many seconds a candidate takes from its command to its last greeting.
+
+    Args:
+        candidate: ``fastlisten``, or the name of an event loop.
+        core: that the server runs on.
+        listeners: how many there are.
+
+    Raises:
+        MeasurementError: it ended, or did not greet.
+    """
+    with tempfile.TemporaryDirectory(prefix="fastlisten-benchmarks-") as directory:
+        command = _command(candidate, Path(directory), listeners)
+        # What it prints goes to a file, as to a service manager: an unread pipe would stop it.
+        with open(Path(directory) / "output", "w+", encoding="utf-8") as output:
+            began = time.monotonic()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=ROOT,
+                env={**os.environ, "STATE_DIRECTORY": directory},
+                start_new_session=True,
+                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            )
+            try:
+                _wait_for_greeting(process, address(listeners), began + PATIENCE)
+                return time.monotonic() - began
+            except MeasurementError as error:
+                output.seek(0)
+                raise MeasurementError(f"{error}: {command}: {output.read()[-500:]}") from None
+            finally:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(PATIENCE)
+                finally:
+                    process.kill()
+                    process.wait()
+
+
+def _wait_for_greeting(process: subprocess.Popen[bytes], host: str, until: float) -> None:
+    while time.monotonic() < until:
+        try:
+            with socket.create_connection((host, PORT), timeout=PATIENCE) as client:
+                if client.recv(1024).startswith(b"220 "):
+                    return
+                raise MeasurementError("another greeting")
+        except ConnectionRefusedError:
+            if process.poll() is not None:
+                raise MeasurementError(f"ended with {process.returncode}") from None
+            time.sleep(PAUSE)
+        except OSError as error:
+            raise MeasurementError(f"no greeting: {error}") from None
+    raise MeasurementError("no greeting in time")

@@ -1,0 +1,53 @@
+"""The benchmark of starts: it times the greeting of the listener that is set up last.
+
+Rules of this file: few listeners, and no figure is judged. In a network namespace of its own or
+not, the port is the benchmark's; somebody who has it there makes it fail, which it says.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+from support.benchmarks import BESIDE, ROOT
+
+from fastlisten.config import loads
+
+pytestmark = BESIDE
+
+LISTENERS = 300
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def test_the_last_listener_is_the_one_that_is_asked() -> None:
+    from benchmarks.start import PORT, address, configuration
+
+    listeners = loads(configuration(LISTENERS)).listeners
+    assert len(listeners) == LISTENERS
+    (last,) = listeners[-1].bind
+    assert (last.address, last.port) == (address(LISTENERS), PORT)
+
+
+@pytest.mark.parametrize("candidate", ["fastlisten", "uvloop", "asyncio"])
+def test_a_start_is_timed_and_nothing_is_left(candidate: str) -> None:
+    from benchmarks.start import PORT, address, time_to_last_greeting
+
+    core = min(os.sched_getaffinity(0))
+    assert time_to_last_greeting(candidate, core, LISTENERS) > 0
+    for number in (1, LISTENERS):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address(number), PORT), timeout=10)
+
+
+def test_a_server_that_does_not_start_is_no_figure() -> None:
+    from benchmarks.process import MeasurementError
+    from benchmarks.start import time_to_last_greeting
+
+    core = min(os.sched_getaffinity(0))
+    with pytest.raises(MeasurementError, match=r"(?s)ended with 1: .*KeyError: 'nonsense'"):
+        time_to_last_greeting("nonsense", core, 3)
