@@ -114,7 +114,7 @@ def test_what_another_class_does_with_it_is_its_own_business(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "it is empty; a file that has no accounts needs a comment"),
+        (b"", "it is empty; for no accounts, write a comment into it"),
         (b'[account."a@example.org"\n', "not valid TOML"),
         (b'[account."a@example.org"]\npassword = "x"\n', "password"),
         (b"\xff\n", "byte 0xff is not UTF-8"),

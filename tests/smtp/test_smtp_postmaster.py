@@ -218,7 +218,7 @@ def test_a_postmaster_who_is_removed_is_missed(
     assert roster.postmaster.name == "alice@example.org"
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"{path} has no account bob@example.net, who is to be postmaster: "
+        f"{path} has no account bob@example.net, the postmaster: "
         "that mail goes to alice@example.org"
     )
 

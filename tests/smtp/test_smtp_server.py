@@ -166,4 +166,4 @@ def test_mail_waits_as_long_as_accounts_are_unknown(
         assert codes(server.say(ENVELOPE)) == [250, 250, 451]
         (tmp_path / "accounts.toml").write_text('[account."alice@example.org"]\n')
         assert codes(server.say(DIALOGUE)) == DONE
-    assert "mail must wait" in caplog.text
+    assert "mail has to wait" in caplog.text

@@ -1,18 +1,18 @@
 """The accounts file while it is in use: which version of it is in force.
 
-Rules of this file: blocking reads of a small file; no loop. `cp new accounts.toml` empties the file
-first and fills it by and by, editors and other tools likewise; at any moment what stands there may
-be valid and say that accounts do not exist which do. So:
+Rules of this file: blocking reads of a small file; no loop. `cp new accounts.toml`, like editors
+and other tools, empties the file first and then fills it bit by bit. At any moment its content may
+be valid and lack accounts that exist. So:
 
-    the file has changed less than QUIET seconds ago,      what it said before holds, and what is
-    or somebody has it open for writing                    new in it; nobody else is refused for
-                                                           good (`Roster.certain`)
-    it has been at rest for QUIET                          it holds, alone
-    it is missing, empty, or does not load                 what it said before holds; reported once
-                                                           it has been so for QUIET
+    it changed less than QUIET seconds ago, or a     the previous version holds, and so does what is
+    program has it open for writing                  new; nobody else is refused permanently
+                                                     (`Roster.certain`)
+    it has not changed for QUIET seconds             it holds, alone
+    it is missing, empty, or does not load           the previous version holds; reported once this
+                                                     has lasted for QUIET seconds
 
-A file without any text says nothing, whatever its age: that is what a failed copy or a crash
-leaves. To have no accounts, write a comment into it.
+An empty file does not mean that there are no accounts, whatever its age: that is what a failed copy
+or a crash leaves behind. For no accounts, write a comment into it.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ __all__ = ["LONGEST", "QUIET", "Accounts", "parse_file"]
 
 logger = logging.getLogger("fastlisten.mail")
 
-#: Seconds without a change after which a file is taken to be whole. Programs write a file of this
-#: size in milliseconds; two seconds leave room for a slow disk or network between two pieces.
+#: Seconds without a change after which a file is taken to be complete. Programs write a file of
+#: this size in milliseconds; two seconds leave room for a slow disk or network between two writes.
 QUIET = 2.0
 
-#: Seconds after which a file that is never at rest, or that somebody keeps open, is believed if at
-#: least one of the two is not so: else an account that is removed would live for ever.
+#: Seconds after which a file that keeps changing, or that a program keeps open (but not both), is
+#: trusted: otherwise a removed account would live for ever.
 LONGEST = 60.0
 
-#: What changes whenever a file does: device, inode, size, times of contents and of status.
+#: What changes whenever a file does: device, inode, size, times of content and of status.
 _Signature = tuple[int, ...]
 
 
 class _Version(NamedTuple):
-    """What was read.
+    """A version of the file, as it was read.
 
     Attributes:
-        signature: of the file that was read, empty if there is none.
-        roster: what it says, None if it says nothing.
-        problem: why it says nothing.
-        written: somebody has it open for writing.
-        age: seconds since it was changed, by the file's own time.
+        signature: the file's, empty if there is none.
+        roster: its accounts, None if it could not be used.
+        problem: why it could not be used.
+        written: a program has it open for writing.
+        age: seconds since it changed, by the file's own time.
     """
 
     signature: _Signature
@@ -67,16 +67,15 @@ class _Version(NamedTuple):
 
 
 class _TornError(Exception):
-    """The file was changed while it was read."""
+    """The file changed while it was being read."""
 
 
 class Accounts:
-    """What is known of the accounts.
+    """The accounts in force.
 
     Attributes:
         path: the file.
-        roster: what is in force; None as long as no version could be read, in which case nobody
-            is known to be unknown and mail must wait.
+        roster: the version in force; None until one could be read, and mail has to wait.
     """
 
     def __init__(
@@ -97,27 +96,27 @@ class Accounts:
         self._clock = clock
         self._date = date
         self._lock = threading.Lock()
-        self._whole: Roster | None = None  # the last version that was at rest
+        self._whole: Roster | None = None  # the last complete version
         self._signature: _Signature | None = None
-        self._seen = 0.0  # when that signature was seen first
-        self._changing: float | None = None  # since when no version has been whole
-        self._taken = 0.0  # when the file was read last
+        self._seen = 0.0  # when that signature was first seen
+        self._changing: float | None = None  # since when no version has been complete
+        self._taken = 0.0  # when the file was last read
         self._again = 0.0  # when the same file is to be read again
         self._reported: _Signature | None = None
         self._postmaster = ""
         self._hosts: frozenset[str] = frozenset()
 
     def appoint(self, postmaster: str, hostname: str) -> None:
-        """Choose who is postmaster; holds when the file is read again, which it is to be.
+        """Choose the postmaster; takes effect at the next `reload`.
 
         Args:
-            postmaster: the account's address or alias, empty to leave it to the file.
-            hostname: the name of a server that sends notices as postmaster at that name.
+            postmaster: the account's address or alias; empty to leave the choice to the file.
+            hostname: the name of a server that sends DSNs as postmaster at that name.
         """
         try:
             host = parse_mailbox(f"postmaster@{hostname}").domain
         except AddressError:
-            hosts = self._hosts  # no client can write to it
+            hosts = self._hosts  # nobody can send mail to it
         else:
             hosts = self._hosts | {host}
         with self._lock:
@@ -127,11 +126,11 @@ class Accounts:
                 self._again = 0.0
 
     def current(self) -> bool:
-        """Whether reading the file again would bring nothing new now. One stat(2)."""
+        """Whether reading the file again would change nothing now. One stat(2)."""
         return self._clock() < self._again and self._signature == self._look()
 
     def reload(self) -> Roster | None:
-        """Read the file if there may be something new, and return what is in force now."""
+        """Read the file if it may have changed, and return the version in force."""
         with self._lock:
             if not self.current():
                 self._take(self._read())
@@ -143,7 +142,7 @@ class Accounts:
         if version.signature != self._signature:
             self._signature, self._seen = version.signature, now
         if self._changing is None or now - self._taken >= LONGEST / 4:
-            self._changing = now  # who has not looked for long cannot say that it never rested
+            self._changing = now  # after a long time without a look, it may have rested
         self._taken = now
         rest = max(now - self._seen, version.age)
         quiet = rest >= QUIET
@@ -178,18 +177,18 @@ class Accounts:
             content = read_accounts(self.path)
             written = self._is_written()
             if self._look() != signature:
-                # It differs from what is remembered, so that it is read again the next time.
+                # It differs from the remembered signature, so it is read again next time.
                 raise _TornError("it is being written")
             roster = parse_file(content, str(self.path))
             roster.appoint(self._postmaster, self._hosts)
         except (OSError, ConfigurationError, _TornError) as error:
             return _Version(signature or self._look(), None, error)
-        # A file from the future says nothing by its time.
+        # The time of a file from the future says nothing.
         age = max(0.0, self._date() - before.st_mtime_ns / 1e9)
         return _Version(signature, roster, None, written, age)
 
     def _is_written(self) -> bool:
-        """Whether somebody has the file open for writing, as far as that can be known."""
+        """Whether a program has the file open for writing, as far as that can be known."""
         fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             return file_leases.take(fd) is False
@@ -197,13 +196,13 @@ class Accounts:
             os.close(fd)
 
     def _compare(self, roster: Roster) -> None:
-        """Say what is new or missing, so that half a file does not go by unseen."""
+        """Log what is new or missing, so that half a file does not go unnoticed."""
         if not roster.appointed and (self._whole is None or self._whole.appointed):
             log(
                 logger,
                 logging.WARNING,
                 "postmaster-missing",
-                "%s has no account %s, who is to be postmaster: that mail goes to %s",
+                "%s has no account %s, the postmaster: that mail goes to %s",
                 self.path,
                 self._postmaster,
                 roster.postmaster.name if roster.postmaster else "nobody",
@@ -229,7 +228,7 @@ class Accounts:
             )
 
     def _report(self, problem: Exception) -> None:
-        consequence = "mail must wait" if self.roster is None else "what it said before holds"
+        consequence = "mail has to wait" if self.roster is None else "the previous version holds"
         if isinstance(problem, FileNotFoundError):
             log(
                 logger,
@@ -254,7 +253,7 @@ class Accounts:
             )
 
     def _look(self) -> _Signature:
-        """Return what changes whenever the file does, empty while there is none."""
+        """Return the file's signature, empty while there is no file."""
         try:
             return _signature(os.stat(self.path))
         except OSError:
@@ -262,17 +261,17 @@ class Accounts:
 
 
 def parse_file(content: bytes, file: str) -> Roster:
-    """Return what a file of accounts says.
+    """Return the accounts in the content of a file.
 
     Raises:
-        ConfigurationError: it is not right, or says nothing at all.
+        ConfigurationError: it has mistakes, or is empty.
     """
     if not content.strip(b"\0 \t\r\n"):
         raise ConfigurationError([Problem(_EMPTY, file)])
     return Roster.parse(content, file)
 
 
-_EMPTY = "it is empty; a file that has no accounts needs a comment"
+_EMPTY = "it is empty; for no accounts, write a comment into it"
 
 
 def _signature(status: os.stat_result) -> _Signature:

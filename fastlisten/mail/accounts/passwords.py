@@ -1,9 +1,9 @@
-"""Passwords: what a hash in the accounts file may be, and how one is made and verified.
+"""Passwords: which hashes the accounts file may have, and how they are made and verified.
 
-Rules of this file: argon2-cffi (the extra `auth`) is imported when something is hashed, never
-before: an accounts file is read, and mail delivered, without it. A hash is a PHC string
-(https://github.com/P-H-C/phc-string-format) of argon2id (RFC 9106), version 19. Verifying blocks
-for a tenth of a second and takes the memory that the hash says; who bounds that is logins.py.
+Rules of this file: argon2-cffi (the extra `auth`) is imported only when something is hashed;
+reading an accounts file and delivering mail don't need it. A hash is a PHC string
+(https://github.com/P-H-C/phc-string-format) of argon2id (RFC 9106), version 19. Verifying one
+blocks for a tenth of a second and takes the memory that the hash asks for; logins.py limits that.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ __all__ = [
     "verify",
 ]
 
-#: Octets of the longest password, as UTF-8. Nobody types more, and what is not hashed at all
-#: costs nothing to refuse.
+#: Octets of the longest password, as UTF-8. Nobody types more, and refusing it without hashing
+#: costs nothing.
 MAX_PASSWORD = 1024
 
 #: What to say where argon2-cffi is missing.
 NEEDED = 'passwords need the library argon2-cffi (pip install "fastlisten[auth]")'
 
-#: KiB of memory that one hash may ask for. Two are verified at a time, so that a file cannot
-#: make a process take more than 512 MiB.
+#: KiB of memory that a hash may ask for. Two are verified at a time, so no file can make a process
+#: take more than 512 MiB.
 _MAX_MEMORY = 256 * 1024
 
-#: Passes and lanes beyond which a hash is rather a mistake than a precaution.
+#: Passes and lanes beyond which a hash is more likely a mistake than a precaution.
 _MAX_TIME = 64
 _MAX_LANES = 64
 
-#: Octets: RFC 9106 3.1 wants salts of at least 8 and calls 16 enough; a shorter digest than 16
-#: can be guessed more easily than the password.
+#: Octets: RFC 9106 3.1 requires salts of at least 8 and calls 16 sufficient; a digest of less than
+#: 16 is easier to guess than the password.
 _SALT = range(8, 65)
 _DIGEST = range(16, 65)
 
@@ -71,7 +71,7 @@ class CannotVerifyError(FastlistenError):
 
 
 class Argon2Parameters(NamedTuple):
-    """What makes verifying cost what it costs.
+    """The parameters of an argon2id hash, which determine its cost.
 
     Attributes:
         memory: KiB.
@@ -88,8 +88,8 @@ class Argon2Parameters(NamedTuple):
     digest: int
 
 
-#: The second recommendation of RFC 9106 4, which is the first for where memory is shared:
-#: 64 MiB, 3 passes, 4 lanes. argon2-cffi's default, too.
+#: The second recommendation of RFC 9106 4, for memory-constrained environments: 64 MiB, 3 passes, 4
+#: lanes. Also the default of argon2-cffi.
 DEFAULT = Argon2Parameters(64 * 1024, 3, 4, 16, 32)
 
 
@@ -97,7 +97,7 @@ def read_parameters(phc: str) -> Argon2Parameters:
     """Return the parameters of a hash.
 
     Raises:
-        ValueError: it is no hash that could be verified; says why, without showing it.
+        ValueError: it is not a hash that can be verified; says why, without showing it.
     """
     match = _PHC.fullmatch(phc)
     if match is None:
@@ -129,10 +129,10 @@ def available() -> bool:
 
 
 def prepared(password: str) -> bytes | None:
-    """Return the octets that are hashed (RFC 8265, OpaqueString): spaces are one, NFC, UTF-8.
+    """Return the octets to be hashed (RFC 8265, OpaqueString): plain spaces, NFC, UTF-8.
 
     Returns:
-        None if no password can be this: empty, too long, or no Unicode text.
+        None if it cannot be a password: empty, too long, or not Unicode text.
     """
     if not 0 < len(password) <= MAX_PASSWORD:
         return None
@@ -170,7 +170,7 @@ def hash_password(password: str) -> str:
 
 
 def verify(phc: str, secret: bytes) -> bool:
-    """Whether a password is the one of a hash. Blocks, and takes the memory that the hash says.
+    """Whether a password matches a hash. Blocks, and takes the memory that the hash asks for.
 
     Raises:
         CannotVerifyError: there is not enough memory, or argon2-cffi is missing.
@@ -194,27 +194,27 @@ def generate() -> str:
 
 
 class Decoys:
-    """Hashes that no password has, for names that no account has.
+    """Hashes that match no password, for names that no account has.
 
-    Whoever tries a name that does not exist must wait as long as for one that does. The work is
-    the same if the parameters are, so that a decoy has those of the accounts. Where accounts
-    differ in them (hashes of several years), every name gets one of the kinds, each kind as often
-    as accounts have it, and always the same one: in all processes, after restarts, and (but for
-    few names) after accounts have changed; otherwise waiting times that vary would betray names
-    that do not exist. That is rendezvous hashing, keyed by octets that nobody outside knows.
+    A name that does not exist must take as long to check as one that does. The work is the same if
+    the parameters are, so decoys have those of the accounts. If accounts have different parameters
+    (hashes of several years), each name gets one of them, in the same proportion as accounts have
+    them, and always the same one: in all processes, after restarts, and (except for a few names)
+    after accounts have changed. Otherwise varying times would betray names that do not exist. This
+    is rendezvous hashing, keyed by octets that nobody outside knows.
     """
 
     __slots__ = ("_kinds",)
 
     def __init__(self, hashes: Iterable[str]) -> None:
-        """Look at the accounts' hashes; without any, the parameters are those of new ones."""
+        """Read the parameters of the accounts' hashes; without any, use those of new hashes."""
         counts: dict[Argon2Parameters, int] = {}
         keys: dict[Argon2Parameters, bytes] = {}
         for phc in hashes:
             kind = read_parameters(phc)
             key = hashlib.blake2b(phc.encode(), digest_size=32).digest()
             counts[kind] = counts.get(kind, 0) + 1
-            # The least: one account more or less seldom changes it.
+            # The smallest one: adding or removing an account rarely changes it.
             keys[kind] = min(keys.get(kind, key), key)
         if not counts:
             counts, keys = {DEFAULT: 1}, {DEFAULT: bytes(32)}
@@ -233,7 +233,7 @@ class Decoys:
 
 
 def _decoy(kind: Argon2Parameters) -> str:
-    """Return a hash with a random digest: there is no password that has it."""
+    """Return a hash with a random digest, which no password matches."""
     salt, digest = (
         b64encode(secrets.token_bytes(size)).decode().rstrip("=")
         for size in (kind.salt, kind.digest)

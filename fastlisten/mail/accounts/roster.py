@@ -5,16 +5,15 @@
     aliases = ["postmaster@example.org", "Alice.Liddell@example.org", "@example.com"]
 
 Rules of this file: what a text says, and how it is read; no loop. A `Roster` is what one version
-of the file says and never changes; a `Transition` is what can be said while a new version may be
-half written. Which of them is in force is accounts_file.py's business.
+of the file says, and never changes; a `Transition` is what can be said while a new version may be
+half written. Which of them is in force is decided in accounts_file.py.
 
-Addresses are looked up exactly first, then without regard to case. The mailbox `postmaster` of
-every local domain and of the server's own name (where its notices come from), and the one without
-a domain, exist always (RFC 5321 4.5.1): they are the account or alias of that name; failing that,
-the account that the configuration has appointed; failing that, the first that is called postmaster
-in another domain; failing that, the first account of the file. An alias without a local part takes
-all mail of its domain that nobody else gets. An account without a password gets mail, and nobody
-can log in to it.
+Addresses are looked up exactly first, then without regard to case. The mailbox `postmaster` always
+exists, without a domain, in every local domain and at the server's own name, which its DSNs come
+from (RFC 5321 4.5.1): it is the account or alias of that name; else the account that the
+configuration names; else the first one called postmaster in another domain; else the first account
+of the file. An alias without a local part catches all mail of its domain that nobody else gets. An
+account without a password gets mail, but nobody can log in to it.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ class Account:
 
     Attributes:
         name: its address, in canonical form.
-        aliases: other addresses whose mail it gets, as the file writes them; ``@domain`` for
-            all of a domain that nobody else gets.
+        aliases: other addresses whose mail it gets, as the file writes them; ``@domain`` catches
+            everything in a domain that nobody else gets.
         password: the hash of its password, a PHC string; empty if nobody can log in.
     """
 
@@ -60,19 +59,19 @@ class Account:
 
     @property
     def directory(self) -> str:
-        """The name of its directory under mail/: its address, what a path cannot hold escaped."""
+        """The name of its directory under mail/: its address, escaped where a path needs it."""
         name = self.name.replace("%", "%25").replace("/", "%2F")
         return "%2E" + name[1:] if name.startswith(".") else name
 
 
 class Roster:
-    """What one version of the file says.
+    """The accounts of one version of the file.
 
     Attributes:
         accounts: in the file's order.
-        appointed: the account that shall be postmaster is there, or none has been named.
-        certain: what it does not know does not exist. False while a file may be half written:
-            nothing may be refused for good then.
+        appointed: the account that the configuration names as postmaster exists, or it names none.
+        certain: what is not in it does not exist. False while the file may be half written; then
+            nothing may be refused permanently.
     """
 
     __slots__ = (
@@ -89,7 +88,7 @@ class Roster:
     certain: ClassVar[bool] = True
 
     def __init__(self, accounts: tuple[Account, ...] = ()) -> None:
-        """Index the accounts; their addresses are valid and differ, as `parse` has seen to."""
+        """Index the accounts; `parse` has made sure that their addresses are valid and differ."""
         self.accounts = accounts
         self._exact: dict[tuple[str, str], Account] = {}
         self._folded: dict[tuple[str, str], Account] = {}
@@ -113,11 +112,11 @@ class Roster:
         self._domains = frozenset(domain for _, domain in self._exact) | self._catch_all.keys()
 
     def appoint(self, name: str, hosts: frozenset[str]) -> None:
-        """Choose who is postmaster, before anybody is told of this roster.
+        """Choose the postmaster, before the roster is used.
 
         Args:
-            name: the account's address or alias; empty to leave it to the file.
-            hosts: domains, as `domain_key` gives them, whose postmaster that is besides the local
+            name: the account's address or alias; empty to leave the choice to the file.
+            hosts: domains, as `domain_key` gives them, that have this postmaster besides the local
                 ones.
         """
         self._hosts = hosts
@@ -128,7 +127,7 @@ class Roster:
 
     @property
     def postmaster(self) -> Account | None:
-        """Who gets mail for a postmaster whom nobody has the name of."""
+        """The account that gets mail to postmaster where no account has that name."""
         return self._postmaster
 
     def find(self, mailbox: Mailbox) -> Account | None:
@@ -146,8 +145,8 @@ class Roster:
     def login(self, name: str) -> Account | None:
         """Return the account that a client names when it logs in, or None.
 
-        That is its name or an alias, without regard to case where nothing else has that name;
-        whose mail somebody gets besides (postmaster, a whole domain) says nothing about who he is.
+        Its name or an alias, without regard to case unless another has exactly that name. Nobody
+        logs in as postmaster, or by a catch-all alias, because the account gets such mail.
         """
         try:
             return self.named(parse_mailbox(name))
@@ -155,15 +154,15 @@ class Roster:
             return None
 
     def admits(self, login: Account) -> bool:
-        """Whether who has logged in to an account could still do so.
+        """Whether a user who has logged in to an account could still do so.
 
-        Not if it has been removed since, or given another password (the old one was stolen).
+        Not if the account has been removed since, or has a new password (the old one was stolen).
         """
         account = self.login(login.name)
         return account is not None and account.password == login.password
 
     def named(self, mailbox: Mailbox) -> Account | None:
-        """Return the account that has this address as name or alias."""
+        """Return the account that has this address as its name or an alias, or None."""
         local, domain = mailbox.local, mailbox.domain
         return self._exact.get((local, domain)) or self._folded.get((local.casefold(), domain))
 
@@ -173,10 +172,10 @@ class Roster:
 
     @classmethod
     def parse(cls, text: str | bytes, file: str = "") -> Roster:
-        """Return what the text of an accounts file says; bytes are UTF-8.
+        """Return the accounts in the text of a file; bytes are UTF-8.
 
         Raises:
-            ConfigurationError: with everything that is wrong with it.
+            ConfigurationError: with all its mistakes.
         """
         try:
             _, document = parse_toml(text)
@@ -201,9 +200,9 @@ class Roster:
 class Transition(Roster):
     """What can be said while a new version of the file may be half written.
 
-    What is said agrees with the version before or with the new one. Of the latter only names and
-    aliases count: a beginning may hold the alias for a whole domain and not yet, further down,
-    whose mail is an exception to it.
+    Every answer agrees with the previous version or with the new one. Of the new one only names and
+    aliases count: its beginning may have a catch-all alias, but not yet the accounts further down
+    that are exceptions to it.
     """
 
     __slots__ = ("_before", "_coming", "_first")
@@ -214,7 +213,7 @@ class Transition(Roster):
         """Put two versions together.
 
         Args:
-            before: the last whole one, None if there was none.
+            before: the last complete one, None if there was none.
             coming: what could be read of the new one.
         """
         self._before = Roster() if before is None else before
@@ -227,24 +226,24 @@ class Transition(Roster):
         self.accounts = (*self._before.accounts, *new)
 
     def find(self, mailbox: Mailbox) -> Account | None:
-        """Return the account that gets mail for a mailbox by the version before, or the new one."""
+        """Return the account that gets mail for a mailbox in the previous or the new version."""
         return self._before.find(mailbox) or self._coming.named(mailbox)
 
     def login(self, name: str) -> Account | None:
-        """Return the account that a client names, with its new password if that can be seen."""
+        """Return the account that a client names, with its new password if it can be read."""
         new = self._coming.login(name)
         return new if new is not None and new.password else self._before.login(name) or new
 
     def admits(self, login: Account) -> bool:
-        """Whether who has logged in could still do so by one of the two versions."""
+        """Whether a user who has logged in could still do so in one of the two versions."""
         return self._before.admits(login) or self._coming.admits(login)
 
     def named(self, mailbox: Mailbox) -> Account | None:
-        """Return the account that has this address by the version before, or the new one."""
+        """Return the account that has this address in the previous or the new version."""
         return self._before.named(mailbox) or self._coming.named(mailbox)
 
     def is_local(self, domain: str) -> bool:
-        """Whether a domain may be ours: without a version before, each of them."""
+        """Whether a domain may be local; any, if there is no previous version."""
         return self._first or super().is_local(domain)
 
 
@@ -337,7 +336,7 @@ def _address(
 
 
 def read_accounts(path: str | os.PathLike[str]) -> bytes:
-    """Return what an accounts file holds.
+    """Return the content of an accounts file.
 
     Raises:
         OSError: it cannot be read, or is no regular file.

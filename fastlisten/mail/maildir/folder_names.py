@@ -1,9 +1,9 @@
-"""Names of folders: what a Maildir++ directory name stands for.
+"""Names of folders, and the names of their Maildir++ directories.
 
-Rules of this file: text in, text out. A folder's name here is Unicode with ``/`` between levels,
-``Work/Ändern``; on the disk it is one directory beside new/ and cur/, ``.Work.&AMQ-ndern``: a dot
-before every level, and the modified UTF-7 of IMAP (RFC 3501 5.1.3), as Courier (which made
-Maildir++) and Dovecot write them. A level can therefore hold no dot.
+Rules of this file: text in, text out. A folder's name is Unicode with ``/`` between levels, such as
+``Work/Ändern``. On the disk it is one directory beside new/ and cur/, ``.Work.&AMQ-ndern``: a dot
+before every level, in the modified UTF-7 of IMAP (RFC 3501 5.1.3), as Courier (where Maildir++
+comes from) and Dovecot write it. So a level cannot contain a dot.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["FolderNameError", "directory_of", "folder_of"]
 #: NAME_MAX of every filesystem that matters, in octets.
 _NAME_MAX = 255
 
-#: What modified UTF-7 cannot write as it is, and its ampersand.
+#: What modified UTF-7 encodes, and the ampersand.
 _NOT_DIRECT = re.compile(r"[^ -%'-~]+|&")
 _SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
 
@@ -48,7 +48,7 @@ def directory_of(name: str) -> str:
 
 
 def folder_of(directory: str) -> str | None:
-    """Return the name of the folder that a directory is, None if none has that directory."""
+    """Return the name of the folder in a directory, None if it is not a folder's directory."""
     try:
         name = "/".join(_decode(level) for level in directory[1:].split("."))
         return name if directory_of(name) == directory else None

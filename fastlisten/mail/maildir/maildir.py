@@ -1,9 +1,9 @@
 """Maildir++: the directories of one mailbox, its folders, and the messages in them.
 
-Rules of this file: plain blocking system calls, to be run in a worker thread; no knowledge of any
-protocol. How a message gets in is in delivery/staged_message.py. Several processes (and other
-people's programs) may read, move and deliver at the same time: there are no locks, every change is
-one rename(2), and who finds a file gone looks where it has been moved to.
+Rules of this file: blocking system calls, to be run in a worker thread; no knowledge of any
+protocol. How a message gets in is in delivery/staged_message.py. Several processes, and other
+people's programs, may read, move and deliver at the same time: there are no locks, every change is
+one rename(2), and if a file is gone, look where it has been moved to.
 
     new/NAME            delivered, seen by no reader
     cur/NAME:2,FLAGS    taken over by a reader; FLAGS are letters in order: D F P R S T, a-z
@@ -27,14 +27,14 @@ from fastlisten.mail.maildir.spool import Spool, make_directories, unique_name
 
 __all__ = ["Maildir", "Message", "unique_name"]
 
-#: What stands between a message's name and its flags.
+#: Between a message's name and its flags.
 _INFO = ":2,"
 
-#: How often directories are read again because something moves in them.
+#: How often directories are read again because something changes in them.
 _LOOKS = 8
 
-#: Seconds for which a directory's time of change may hide another change: the kernel's tick of
-#: at most 10 ms, and some.
+#: Seconds for which a directory's mtime may hide another change: the kernel's tick of at most 10
+#: ms, with a margin.
 _TICK = 0.02
 
 _T = TypeVar("_T")
@@ -45,9 +45,9 @@ class Message:
     """A message in a maildir, as it was found.
 
     Attributes:
-        name: what identifies it as long as it exists, wherever it is moved.
-        flags: letters in alphabetical order, ``""`` for one in new/.
-        path: where it was.
+        name: identifies it as long as it exists, wherever it is moved.
+        flags: letters in alphabetical order, ``""`` for a message in new/.
+        path: where it was found.
         new: no reader has taken it over yet.
     """
 
@@ -129,10 +129,10 @@ class Maildir(Spool):
     # --- messages -----------------------------------------------------------------------------
 
     def messages(self) -> list[Message]:
-        """Return its messages in the order of their names, which is about that of their arrival.
+        """Return its messages in the order of their names, roughly the order of arrival.
 
-        A message that is there all the while is in the list once, also while others move it:
-        new/ is read before cur/, and as long as directories change they are read again.
+        A message that exists all the time is listed once, even while others move it: new/ is read
+        before cur/, and while the directories change they are read again.
         """
         found: dict[str, Message] = {}
         for _ in range(_LOOKS):
@@ -172,10 +172,10 @@ class Maildir(Spool):
 
         Raises:
             FileNotFoundError: it has been removed.
-            ValueError: something is no flag.
+            ValueError: `flags` has something else than letters.
         """
         if flags is not None and not (flags.isascii() and (flags.isalpha() or not flags)):
-            raise ValueError(f"{flags!r} are no flags")
+            raise ValueError(f"{flags!r} are not flags, which are letters of ASCII")
 
         def move(found: Message) -> Message:
             wanted = found.flags if flags is None else "".join(sorted(set(flags)))
@@ -192,12 +192,12 @@ class Maildir(Spool):
         """Remove a message.
 
         Raises:
-            FileNotFoundError: somebody else has done so.
+            FileNotFoundError: it has been removed already.
         """
         self._at(message, lambda found: os.unlink(found.path))
 
     def _at(self, message: Message | str, work: Callable[[Message], _T]) -> _T:
-        """Do something where a message is, and where it has been moved to meanwhile.
+        """Do something with a message where it is, or where it has been moved to in the meantime.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -223,7 +223,7 @@ class Maildir(Spool):
         return Message(name, "", f"{self.new}/{name}", new=True)
 
     def _changed(self) -> tuple[float, float]:
-        """Return when new/ and cur/ were changed, 0 where they are missing."""
+        """Return when new/ and cur/ last changed, 0 for one that is missing."""
         times = []
         for directory in (self.new, self.cur):
             try:
@@ -242,13 +242,13 @@ class Maildir(Spool):
         for text in names:
             if not text.startswith("."):
                 name, _, info = text.partition(":")
-                # What follows anything but "2," is experimental, and says nothing of flags.
+                # Anything but "2," is experimental, and has no flags.
                 flags = info[2:] if info.startswith("2,") else ""
                 messages.append(Message(name, flags, f"{directory}/{text}", new=new))
         return messages
 
 
 def _order(name: str) -> tuple[int, str]:
-    """Return what sorts names: seconds first, which have ten digits until 2286 or are foreign."""
+    """Return a sort key: the seconds of a name (ten digits until 2286), then the rest."""
     seconds, _, rest = name.partition(".")
     return (int(seconds), rest) if seconds.isascii() and seconds.isdecimal() else (0, name)

@@ -1,7 +1,7 @@
 """Spools: where messages are written before they are delivered.
 
-Rules of this file: plain blocking system calls, to be run in a worker thread. A spool has one
-directory, tmp/; a maildir is a spool that has more.
+Rules of this file: blocking system calls, to be run in a worker thread. A spool has one directory,
+tmp/; a maildir is a spool that has more of them.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ __all__ = [
     "unique_name",
 ]
 
-#: Seconds after which a file in tmp/ is left over from a crash: 36 hours, as the format says.
+#: Seconds after which a file in tmp/ must be left over from a crash: 36 hours, as the format says.
 STALE_AFTER = 36 * 3600
 
 _counter = itertools.count()
 
-#: The process that this module's state is of, and the last part of the names it gives.
+#: The process that this state belongs to, and the last part of the names that it makes.
 _process = (0, "")
 
 
 def unique_name() -> str:
-    """Return a file name that no other delivery uses, on this host or on another.
+    """Return a file name that no other delivery uses, on this host or another.
 
-    Seconds, then microseconds, process, counter and 32 bits that are random for each process,
-    then the host: the format asks for one of the middle ones, and each covers another's weakness
-    (clocks that are set back, process ids that are used again, or shared by containers).
+    Seconds, then microseconds, process, counter and 32 random bits of the process, then the host.
+    The format asks for only one of those in the middle, but each makes up for the weakness of
+    another (clocks that are set back, process ids that are reused, or shared by containers).
     """
     global _process
     pid = os.getpid()
@@ -49,7 +49,7 @@ def unique_name() -> str:
 
 
 def make_directories(root: str, parts: Iterable[str]) -> None:
-    """Make a directory, those above it and some in it, durable and for the owner alone."""
+    """Make a directory, those above it and `parts` in it, durable and for the owner only."""
     path = Path(root)
     missing = [part for part in (path, *path.parents) if not part.is_dir()]
     for part in [*reversed(missing), *(path / name for name in parts)]:
@@ -59,9 +59,9 @@ def make_directories(root: str, parts: Iterable[str]) -> None:
 
 
 class Spool:
-    """A directory whose tmp/ holds messages on their way, and what crashes have left.
+    """A directory whose tmp/ holds messages that are being written, and what crashes have left.
 
-    Paths are strings here: making a `pathlib.Path` of each takes a third of a delivery's time.
+    Paths are strings here: a `pathlib.Path` for each would take a third of the time of a delivery.
 
     Attributes:
         path: its directory; need not exist yet.
@@ -75,17 +75,17 @@ class Spool:
         self.tmp = os.path.join(path, "tmp")
 
     def prepare(self) -> None:
-        """Make its directories, and those above it, durable and for the owner alone."""
+        """Make its directories, and those above it, durable and for the owner only."""
         make_directories(self.path, ("tmp",))
 
     def clean(self, now: float | None = None) -> int:
         """Remove what crashes have left in tmp/.
 
         Args:
-            now: the time to compare with, in seconds since the epoch, the clock's if not given.
+            now: the time to compare with, in seconds since the epoch; the current time if None.
 
         Returns:
-            How many files were removed.
+            The number of files removed.
         """
         oldest = (time.time() if now is None else now) - STALE_AFTER
         removed = 0

@@ -96,8 +96,8 @@ def test_a_file_without_text_says_nothing_ever(
     for _ in range(3):
         assert [site.ask(name) for name in "ab"] == ["a", "later" if _ == 0 else "none"]
         site.rest()
-    assert caplog.text.count("what it said before holds: ") == 1
-    assert caplog.text.count("needs a comment") == 1
+    assert caplog.text.count("the previous version holds: ") == 1
+    assert caplog.text.count("write a comment") == 1
     site.path.write_text("# nobody\n")
     assert site.ask("a") == "a"
     site.rest()
@@ -131,7 +131,7 @@ def test_what_does_not_load_is_reported_once_if_it_stays(
         assert [site.ask(name) for name in "abd"] == ["a", "b", "none"]
         site.rest()
     assert len(caplog.records) == 1
-    assert "what it said before holds" in caplog.text
+    assert "the previous version holds" in caplog.text
 
 
 @pytest.mark.parametrize("text", [None, "", "[account", '[account."x"]'])
@@ -144,7 +144,7 @@ def test_before_anything_could_be_read_all_wait(
     for _ in range(3):
         assert site.ask("a") == "later"
         site.rest()
-    assert "mail must wait" in caplog.text
+    assert "mail has to wait" in caplog.text
     assert len(caplog.records) == (1 if text is None else 2)
 
 

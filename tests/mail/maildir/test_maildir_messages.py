@@ -65,7 +65,7 @@ def test_flags(box: Maildir) -> None:
     assert [it.flags for it in box.messages()] == ["FSTa"]
     assert box.keep(name, "").flags == ""
     for wrong in ("1", " ", "ä", "S,", "/"):
-        with pytest.raises(ValueError, match="are no flags"):
+        with pytest.raises(ValueError, match="are not flags"):
             box.keep(message, wrong)
 
 
