@@ -21,8 +21,8 @@ import pytest
 import tomli
 
 from fastlisten.config import Config, loads
+from fastlisten.config.export import to_plain, to_toml
 from fastlisten.config.lines import Lines
-from fastlisten.config.write import to_plain, to_toml
 from fastlisten.errors import ConfigurationError
 
 LISTENERS = 10_000

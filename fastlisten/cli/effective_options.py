@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Literal, TextIO
 
 from fastlisten.config import Bind, Config, Host, ListenerSettings, SocketSetting, socket_options
-from fastlisten.config.text import quote
+from fastlisten.config.notation import quote
 from fastlisten.option import SocketOption
 
 __all__ = ["print_effective"]

@@ -1,7 +1,7 @@
 """`fastlisten show [FILE]`: every listener resolved, and what will be reachable.
 
 Rules of this file: the text forms. The form for programs and the one that loads again are in
-`config/write.py`; what the kernel makes of socket options is in `cli/effective_options.py`.
+`config/export.py`; what the kernel makes of socket options is in `cli/effective_options.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Literal, TextIO
 from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 from fastlisten.cli.effective_options import print_effective
 from fastlisten.config import Bind, Config, ListenerSettings
-from fastlisten.config.text import quote
+from fastlisten.config.export import to_plain, to_toml
+from fastlisten.config.notation import quote
 from fastlisten.config.values.kinds import write
-from fastlisten.config.write import to_plain, to_toml
 
 __all__ = ["run"]
 

@@ -1,7 +1,7 @@
 """The configuration: from a TOML text to typed, resolved, frozen settings of every listener.
 
 Rules of this package: it imports neither native modules nor a loop, and what it learns of the
-machine comes in through `Host`. Data goes one way: text, document, drafts, `Config`.
+machine comes in through `Host`. Data goes one way: text, document, listeners, `Config`.
 
     load(path) / loads(text)  ->  Config  ->  ListenerSettings  ->  socket_options(...)
 """

@@ -1,8 +1,8 @@
 """What must hold between values: of one listener, and between listeners.
 
 Rules of this file: each function is one rule of the format. It reports on the document and may
-put an adjusted value into a draft; it never changes what is written. A value that failed to parse
-has been reported and gives rise to nothing more.
+adjust a value of a listener; it never changes what is written. Nothing follows from a value that
+failed to parse, because that has been reported.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastlisten.config.document import Document
-from fastlisten.config.drafts import Draft
 from fastlisten.config.host import Host
+from fastlisten.config.listener_reader import UnresolvedListener
+from fastlisten.config.notation import KeyPath, quote, show_value
 from fastlisten.config.protocols import KnownProtocols
 from fastlisten.config.settings import Certificate
-from fastlisten.config.text import Path, quote, show_value
 from fastlisten.config.values.binds import (
     find_overlaps,
     looks_like_port,
@@ -46,7 +46,7 @@ def check_values(
     document: Document,
     host: Host,
     values: Mapping[str, Any],
-    at: Callable[[str], Path],
+    at: Callable[[str], KeyPath],
     certificates: Mapping[str, Any],
 ) -> None:
     """Check what is written in one place, `[server]` or a listener.
@@ -74,7 +74,7 @@ def check_values(
     _check_certificates(document, values, at, certificates)
 
 
-def _check_tls13_suites(document: Document, ciphers: tuple[str, ...], path: Path) -> None:
+def _check_tls13_suites(document: Document, ciphers: tuple[str, ...], path: KeyPath) -> None:
     """Report what a Python without a choice of TLS 1.3 suites cannot carry out."""
     suites = tuple(name for name in ciphers if name in TLS13_SUITES)
     if suites and len(suites) < len(TLS13_SUITES):
@@ -89,7 +89,7 @@ def _check_tls13_suites(document: Document, ciphers: tuple[str, ...], path: Path
 def _check_certificates(
     document: Document,
     values: Mapping[str, Any],
-    at: Callable[[str], Path],
+    at: Callable[[str], KeyPath],
     certificates: Mapping[str, Any],
 ) -> None:
     named = [("tls.certificate", values.get("tls.certificate"))]
@@ -103,63 +103,63 @@ def _check_certificates(
 
 def check_listener(
     document: Document,
-    draft: Draft,
+    listener: UnresolvedListener,
     certificates: Mapping[str, Certificate],
     protocols: KnownProtocols,
 ) -> None:
     """Settle TLS, what serves the listener, and values that its protocol rules out."""
-    _settle_tls(draft, certificates)
-    _check_handler(document, draft, protocols)
-    _settle_defer_accept(document, draft)
-    if draft["tls.enable"] and draft["tls.ciphers"]:
-        _check_suites_left(document, draft)
-    protocol = draft.base.protocol
-    plain = protocol.starttls is False and not draft["tls.implicit"]
-    if plain and draft.values.typed.get("tls.enable"):
+    _settle_tls(listener, certificates)
+    _check_handler(document, listener, protocols)
+    _settle_defer_accept(document, listener)
+    if listener["tls.enable"] and listener["tls.ciphers"]:
+        _check_suites_left(document, listener)
+    protocol = listener.base.protocol
+    plain = protocol.starttls is False and not listener["tls.implicit"]
+    if plain and listener.values.typed.get("tls.enable"):
         message = f"{protocol.name} has no STARTTLS, this means nothing without tls.implicit"
-        document.warning(draft.at("tls.enable"), message, True)
+        document.warning(listener.at("tls.enable"), message, True)
 
 
-def _check_suites_left(document: Document, draft: Draft) -> None:
-    newer = set(draft["tls.ciphers"]) & set(TLS13_SUITES)
-    older = set(draft["tls.ciphers"]) - newer
+def _check_suites_left(document: Document, listener: UnresolvedListener) -> None:
+    newer = set(listener["tls.ciphers"]) & set(TLS13_SUITES)
+    older = set(listener["tls.ciphers"]) - newer
     spoken = {"TLSv1.2": older, "TLSv1.3": newer}
-    silent = [version for version in draft["tls.protocols"] if not spoken[version]]
-    if len(silent) == len(draft["tls.protocols"]):
-        document.error(draft.at("tls.ciphers"), "no suite is left that tls.protocols can speak")
+    silent = [version for version in listener["tls.protocols"] if not spoken[version]]
+    if len(silent) == len(listener["tls.protocols"]):
+        document.error(listener.at("tls.ciphers"), "no suite is left that tls.protocols can speak")
     elif silent:
-        written = draft.written_at("tls.ciphers")
+        written = listener.written_at("tls.ciphers")
         # Said once where several listeners inherit it.
         if not document.has_warning_at(written):
             message = f"none of these is a suite of {silent[0]}, which is not spoken"
-            document.warning(written, message, list(draft["tls.ciphers"]))
+            document.warning(written, message, list(listener["tls.ciphers"]))
 
 
-def has_starttls(draft: Draft) -> bool:
+def has_starttls(listener: UnresolvedListener) -> bool:
     """Tell whether connections may go over to TLS, for which the listener needs a certificate.
 
     Of protocols that are not known it is not known whether they can; they get TLS where something
     in the configuration is meant for it.
     """
-    protocol = draft.base.protocol
-    if not draft["tls.enable"] or draft["tls.implicit"] or protocol.starttls is False:
+    protocol = listener.base.protocol
+    if not listener["tls.enable"] or listener["tls.implicit"] or protocol.starttls is False:
         return False
-    if protocol.starttls or draft["tls.certificate"] is not None:
+    if protocol.starttls or listener["tls.certificate"] is not None:
         return True
-    return draft.is_written("tls.enable")
+    return listener.is_written("tls.enable")
 
 
-def _settle_tls(draft: Draft, certificates: Mapping[str, Certificate]) -> None:
-    typed = draft.values.typed
+def _settle_tls(listener: UnresolvedListener, certificates: Mapping[str, Certificate]) -> None:
+    typed = listener.values.typed
     if typed.get("tls.implicit"):
         # Its own wish for TLS wins over an inherited refusal: never plaintext by accident.
-        if not draft["tls.enable"]:
-            draft.adjusted["tls.enable"] = (True, "listener")
-    elif typed.get("tls.enable") is False and draft["tls.implicit"]:
-        draft.adjusted["tls.implicit"] = (False, "listener")
+        if not listener["tls.enable"]:
+            listener.adjusted["tls.enable"] = (True, "listener")
+    elif typed.get("tls.enable") is False and listener["tls.implicit"]:
+        listener.adjusted["tls.implicit"] = (False, "listener")
     id = find_default_certificate(certificates)
-    if id is not None and draft["tls.enable"] and draft["tls.certificate"] is None:
-        draft.adjusted["tls.certificate"] = (id, "default")
+    if id is not None and listener["tls.enable"] and listener["tls.certificate"] is None:
+        listener.adjusted["tls.certificate"] = (id, "default")
 
 
 def find_default_certificate(certificates: Mapping[str, Certificate]) -> str | None:
@@ -186,70 +186,74 @@ def check_default_certificate(document: Document, certificates: Mapping[str, Cer
         document.warning(("certificate", "default"), message)
 
 
-def _check_handler(document: Document, draft: Draft, protocols: KnownProtocols) -> None:
-    typed = draft.values.typed
+def _check_handler(
+    document: Document, listener: UnresolvedListener, protocols: KnownProtocols
+) -> None:
+    typed = listener.values.typed
     named = [key for key in ("handler", "forward", "app") if key in typed]
     for key in named[1:]:
-        document.error(draft.at(key), f"only one of {named[0]} and {key} can serve a listener")
-    protocol = draft.base.protocol
+        document.error(listener.at(key), f"only one of {named[0]} and {key} can serve a listener")
+    protocol = listener.base.protocol
     if "app" in named and protocol.name and not protocol.default_app:
         able = (each.name for each in protocols.definitions.values() if each.default_app)
         message = f"an application serves {' or '.join(able)}, not {protocol.name}"
-        document.error(draft.at("app"), message)
+        document.error(listener.at("app"), message)
 
 
 def check_unused_certificates(
-    document: Document, drafts: Sequence[Draft], certificates: Mapping[str, Certificate]
+    document: Document,
+    listeners: Sequence[UnresolvedListener],
+    certificates: Mapping[str, Certificate],
 ) -> None:
     """Warn of a certificate that no client will see; other servers choose by the names in it."""
     used = set()
-    for draft in drafts:
-        if draft["tls.implicit"] or has_starttls(draft):
-            used.add(draft["tls.certificate"])
-            used.update(name.certificate for name in draft["tls.sni"])
+    for listener in listeners:
+        if listener["tls.implicit"] or has_starttls(listener):
+            used.add(listener["tls.certificate"])
+            used.update(name.certificate for name in listener["tls.sni"])
     for id in certificates:
         if id not in used:
             message = "no listener uses this one: neither tls.certificate nor tls.sni names it"
             document.warning(("certificate", id), message)
 
 
-def server_speaks_first(draft: Draft) -> bool:
+def server_speaks_first(listener: UnresolvedListener) -> bool:
     """Tell whether clients wait for the server; with implicit TLS they never do."""
-    return draft.base.protocol.server_speaks_first and not draft["tls.implicit"]
+    return listener.base.protocol.server_speaks_first and not listener["tls.implicit"]
 
 
-def _settle_defer_accept(document: Document, draft: Draft) -> None:
-    if draft["socket.defer-accept"] is None or not server_speaks_first(draft):
+def _settle_defer_accept(document: Document, listener: UnresolvedListener) -> None:
+    if listener["socket.defer-accept"] is None or not server_speaks_first(listener):
         return
-    if "socket.defer-accept" in draft.values.typed:
+    if "socket.defer-accept" in listener.values.typed:
         document.error(
-            draft.at("socket.defer-accept"),
-            f"in {draft.base.protocol.name} the client waits for the server, so both would wait",
+            listener.at("socket.defer-accept"),
+            f"in {listener.base.protocol.name} the client waits for the server, so both would wait",
         )
     else:
-        draft.adjusted["socket.defer-accept"] = (None, "server")
+        listener.adjusted["socket.defer-accept"] = (None, "server")
 
 
-def read_binds(document: Document, draft: Draft) -> None:
+def read_binds(document: Document, listener: UnresolvedListener) -> None:
     """Read the addresses of a listener, and check what its protocol says of them."""
-    texts = draft.values.typed.get("bind")
+    texts = listener.values.typed.get("bind")
     if texts is None:
         return
-    protocol = draft.base.protocol
-    port = protocol.standard_port(draft["tls.implicit"]) if protocol.name else _ANY_PORT
-    path = draft.at("bind")
+    protocol = listener.base.protocol
+    port = protocol.standard_port(listener["tls.implicit"]) if protocol.name else _ANY_PORT
+    path = listener.at("bind")
     single = isinstance(document.value_at(path), str)
     for index, text in enumerate(texts):
         here = path if single else (*path, index)
         try:
             bind = parse_bind(text, port)
         except BadValueError as error:
-            draft.values.failed.add("bind")
+            listener.values.failed.add("bind")
             allowed = _BINDS if error.allowed is None else error.allowed
             document.error(here, error.message, text, allowed, error.suggestion)
             continue
-        draft.binds.append(bind)
-        draft.bind_paths.append(here)
+        listener.binds.append(bind)
+        listener.bind_paths.append(here)
         if tail := looks_like_port(bind):
             address = bind.text.strip().removesuffix(f":{tail}")
             document.warning(
@@ -258,21 +262,21 @@ def read_binds(document: Document, draft: Draft) -> None:
                 text,
                 quote(f"[{address}]:{tail}"),
             )
-    _check_unix(document, draft)
+    _check_unix(document, listener)
 
 
-def _check_unix(document: Document, draft: Draft) -> None:
-    if any(bind.family == "unix" for bind in draft.binds) or "bind" in draft.values.failed:
+def _check_unix(document: Document, listener: UnresolvedListener) -> None:
+    if any(bind.family == "unix" for bind in listener.binds) or "bind" in listener.values.failed:
         return
     for key in ("socket.mode", "socket.user", "socket.group"):
-        if key in draft.values.typed:
-            document.warning(draft.at(key), "this means nothing, no bind is a unix: socket")
+        if key in listener.values.typed:
+            document.warning(listener.at(key), "this means nothing, no bind is a unix: socket")
 
 
-def check_binds(document: Document, drafts: Sequence[Draft]) -> None:
+def check_binds(document: Document, listeners: Sequence[UnresolvedListener]) -> None:
     """Report addresses that are claimed twice, and settle IPV6_V6ONLY of all listeners."""
-    claims = [(draft.id, bind) for draft in drafts for bind in draft.binds]
-    paths = [path for draft in drafts for path in draft.bind_paths]
+    claims = [(listener.id, bind) for listener in listeners for bind in listener.binds]
+    paths = [path for listener in listeners for path in listener.bind_paths]
     for index, other in find_overlaps(claims):
         (id, bind), (other_id, other_bind) = claims[index], claims[other]
         verb = "claims" if bind.address == other_bind.address else "covers"
@@ -284,5 +288,5 @@ def check_binds(document: Document, drafts: Sequence[Draft]) -> None:
     ipv4_wildcards = frozenset(
         bind.port for _, bind in claims if bind.family == "inet" and bind.wildcard and bind.port
     )
-    for draft in drafts:
-        draft.binds = list(set_v6only(draft.binds, ipv4_wildcards))
+    for listener in listeners:
+        listener.binds = list(set_v6only(listener.binds, ipv4_wildcards))

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any, Final
 
 from fastlisten.config.lines import Lines
+from fastlisten.config.notation import KeyPath, dotted, show_value
 from fastlisten.config.secret_names import is_secret_name
-from fastlisten.config.text import Path, dotted, show_value
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.files import read_stream
 from fastlisten.toml_text import TomlError, parse_toml
@@ -34,7 +34,7 @@ NOTHING: Final = _Nothing()
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    path: Path
+    path: KeyPath
     message: str
     value: Any
     allowed: str
@@ -58,23 +58,23 @@ class Document:
         self.directory = _directory(file)
         # An escape may hide the first character of a macro.
         self.may_have_macros = "%{" in text or "\\" in text
-        self.moved: dict[Path, Path] = {}
+        self.moved: dict[KeyPath, KeyPath] = {}
         self._text = text
         self._errors: list[_Note] = []
         self._warnings: list[_Note] = []
         # Asked for each of thousands of listeners, each of which may be wrong.
-        self._wrong: set[Path] = set()
-        self._noticed: set[Path] = set()
+        self._wrong: set[KeyPath] = set()
+        self._noticed: set[KeyPath] = set()
 
     @cached_property
     def _lines(self) -> Lines:
         return Lines(self._text)
 
-    def line(self, path: Path) -> int:
+    def line(self, path: KeyPath) -> int:
         """Return the line of a key, or of the nearest table around it; 0 if there is none."""
         return self._lines[self.moved.get(path, path)]
 
-    def value_at(self, path: Path) -> Any:
+    def value_at(self, path: KeyPath) -> Any:
         """Return what stands at a path, NOTHING if nothing does."""
         value: Any = self.data
         for part in self.moved.get(path, path):
@@ -86,7 +86,7 @@ class Document:
 
     def error(
         self,
-        path: Path,
+        path: KeyPath,
         message: str,
         value: Any = NOTHING,
         allowed: str = "",
@@ -104,7 +104,9 @@ class Document:
         self._errors.append(_Note(path, message, value, allowed, suggestion))
         self._wrong.add(path)
 
-    def warning(self, path: Path, message: str, value: Any = NOTHING, suggestion: str = "") -> None:
+    def warning(
+        self, path: KeyPath, message: str, value: Any = NOTHING, suggestion: str = ""
+    ) -> None:
         """Add something that deserves notice and stops nothing; arguments as for `error`."""
         self._warnings.append(_Note(path, message, value, "", suggestion))
         self._noticed.add(path)
@@ -114,16 +116,16 @@ class Document:
         """True once there is a mistake."""
         return bool(self._errors)
 
-    def has_errors_at(self, *paths: Path) -> bool:
+    def has_errors_at(self, *paths: KeyPath) -> bool:
         """Tell whether one of some keys has a mistake of its own."""
         return not self._wrong.isdisjoint(paths)
 
-    def has_warning_at(self, path: Path) -> bool:
+    def has_warning_at(self, path: KeyPath) -> bool:
         """Tell whether a key has a warning already."""
         return path in self._noticed
 
     def problem(
-        self, path: Path, message: str, value: str = "", allowed: str = "", suggestion: str = ""
+        self, path: KeyPath, message: str, value: str = "", allowed: str = "", suggestion: str = ""
     ) -> Problem:
         """Return a problem with this document's file and line; `value` is TOML text."""
         return Problem(
@@ -159,7 +161,7 @@ class Document:
         return tuple(sorted(problems, key=lambda problem: problem.line))
 
 
-def _is_secret(path: Path) -> bool:
+def _is_secret(path: KeyPath) -> bool:
     """Tell whether what stands at a path is not to be shown, by the names on the way to it."""
     return any(isinstance(part, str) and is_secret_name(part) for part in path)
 

@@ -15,7 +15,7 @@ from bisect import bisect_left
 
 import tomli
 
-from fastlisten.config.text import Path
+from fastlisten.config.notation import KeyPath
 
 __all__ = ["Lines"]
 
@@ -45,12 +45,12 @@ class Lines:
     def __init__(self, text: str) -> None:
         self._text = text
         self._ends = [match.start() for match in re.finditer("\n", text)]
-        self._found: dict[Path, int] = {}
+        self._found: dict[KeyPath, int] = {}
         # Index of the newest table of each array of tables.
-        self._newest: dict[Path, int] = {}
+        self._newest: dict[KeyPath, int] = {}
         self._scan()
 
-    def __getitem__(self, path: Path) -> int:
+    def __getitem__(self, path: KeyPath) -> int:
         """Return the 1-based line of a path, of its nearest parent that has one, or 0."""
         while path:
             if (line := self._found.get(path)) is not None:
@@ -58,7 +58,7 @@ class Lines:
             path = path[:-1]
         return 0
 
-    def paths(self) -> dict[Path, int]:
+    def paths(self) -> dict[KeyPath, int]:
         """Return every path of the document with its line."""
         return dict(self._found)
 
@@ -67,7 +67,7 @@ class Lines:
 
     def _scan(self) -> None:
         text, size = self._text, len(self._text)
-        table: Path = ()
+        table: KeyPath = ()
         position = self._skip(0)
         while position < size:
             if text.startswith("[[", position):
@@ -108,9 +108,9 @@ class Lines:
         match = _BLANK.match(self._text, position)
         return match.end() if match else position
 
-    def _parents(self, keys: list[str], line: int) -> Path:
+    def _parents(self, keys: list[str], line: int) -> KeyPath:
         """Return the path of a header's last table but one, through the newest of each array."""
-        path: Path = ()
+        path: KeyPath = ()
         for key in keys[:-1]:
             path = (*path, key)
             self._found.setdefault(path, line)
@@ -118,13 +118,13 @@ class Lines:
                 path = (*path, self._newest[path])
         return path
 
-    def _table(self, keys: list[str], line: int) -> Path:
+    def _table(self, keys: list[str], line: int) -> KeyPath:
         path = (*self._parents(keys, line), keys[-1])
         # Its own header names a table better than an earlier header of a table within it.
         self._found[path] = line
         return path
 
-    def _array_table(self, keys: list[str], line: int) -> Path:
+    def _array_table(self, keys: list[str], line: int) -> KeyPath:
         path = (*self._parents(keys, line), keys[-1])
         self._found.setdefault(path, line)
         self._newest[path] = self._newest.get(path, -1) + 1
@@ -132,10 +132,10 @@ class Lines:
         self._found[path] = line
         return path
 
-    def _entry(self, table: Path, position: int) -> int:
+    def _entry(self, table: KeyPath, position: int) -> int:
         """Record ``key = value`` and everything in the value; return the position after it."""
         # Open arrays and inline tables: their path, and the next index, or -1 for a table.
-        open_values: list[tuple[Path, int]] = [(table, -1)]
+        open_values: list[tuple[KeyPath, int]] = [(table, -1)]
         text = self._text
         while True:
             # Here a key of a table or an element of an array begins.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from fastlisten.config.text import show_value
+from fastlisten.config.notation import show_value
 from fastlisten.config.values.grammar import BadValueError
 from fastlisten.files import read_file
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from fastlisten.config.checks import has_starttls
 from fastlisten.config.document import NOTHING, Document
-from fastlisten.config.drafts import Draft
+from fastlisten.config.listener_reader import UnresolvedListener
+from fastlisten.config.notation import KeyPath
 from fastlisten.config.settings import Bind
-from fastlisten.config.text import Path
 from fastlisten.config.values.binds import is_loopback
 from fastlisten.handlers.protocol import Protocol
 
@@ -23,7 +23,7 @@ __all__ = ["check_protocols"]
 def check_protocols(
     document: Document,
     protocols: Iterable[Protocol],
-    drafts: Sequence[Draft],
+    listeners: Sequence[UnresolvedListener],
     tables: Mapping[str, Any],
 ) -> None:
     """Let every protocol check its listeners and its own table; addresses have been read.
@@ -31,15 +31,15 @@ def check_protocols(
     Args:
         document: receives the reports.
         protocols: those that are known, whether a listener speaks them or not.
-        drafts: all listeners.
+        listeners: all listeners.
         tables: the values of protocols' own tables, by key on a listener.
     """
     checks = {protocol.name: protocol.check for protocol in protocols}
-    spoken: dict[str, list[Draft]] = {name: [] for name in checks}
-    for draft in drafts:
-        protocol = draft.base.protocol
+    spoken: dict[str, list[UnresolvedListener]] = {name: [] for name in checks}
+    for listener in listeners:
+        protocol = listener.base.protocol
         checks.setdefault(protocol.name, protocol.check)
-        spoken.setdefault(protocol.name, []).append(draft)
+        spoken.setdefault(protocol.name, []).append(listener)
     for name, check in checks.items():
         if check is not None:
             check(_Protocol(document, name, spoken[name], tables))
@@ -48,7 +48,7 @@ def check_protocols(
 class _Bind:
     """One address of a listener."""
 
-    def __init__(self, document: Document, bind: Bind, path: Path) -> None:
+    def __init__(self, document: Document, bind: Bind, path: KeyPath) -> None:
         self._document = document
         self._path = path
         self.text = bind.text
@@ -62,11 +62,11 @@ class _Bind:
 class _Listener:
     """One listener."""
 
-    def __init__(self, document: Document, draft: Draft) -> None:
+    def __init__(self, document: Document, listener: UnresolvedListener) -> None:
         self._document = document
-        self._draft = draft
-        self.id = draft.id
-        pairs = zip(draft.binds, draft.bind_paths, strict=True)
+        self._draft = listener
+        self.id = listener.id
+        pairs = zip(listener.binds, listener.bind_paths, strict=True)
         self.binds = tuple(_Bind(document, bind, path) for bind, path in pairs)
 
     @property
@@ -103,7 +103,7 @@ class _Listener:
             value = self._value(key, path) if key else NOTHING
             self._document.warning(path, message, value)
 
-    def _value(self, key: str, path: Path) -> Any:
+    def _value(self, key: str, path: KeyPath) -> Any:
         """Return a value as it is written, else what holds."""
         value = self._document.value_at(path)
         return self._draft[key] if value is NOTHING else value
@@ -113,12 +113,16 @@ class _Protocol:
     """One protocol: its listeners, and its own table."""
 
     def __init__(
-        self, document: Document, name: str, drafts: Sequence[Draft], tables: Mapping[str, Any]
+        self,
+        document: Document,
+        name: str,
+        listeners: Sequence[UnresolvedListener],
+        tables: Mapping[str, Any],
     ) -> None:
         self._document = document
         self._tables = tables
         self.name = name
-        self.listeners = tuple(_Listener(document, draft) for draft in drafts)
+        self.listeners = tuple(_Listener(document, listener) for listener in listeners)
 
     def table_sets(self, key: str) -> bool:
         return f"{self.name}.{key}" in self._tables

@@ -13,9 +13,9 @@ from typing import Any
 from fastlisten.config.document import NOTHING, Document
 from fastlisten.config.host import Host
 from fastlisten.config.macros import expand
+from fastlisten.config.notation import KeyPath, dotted
 from fastlisten.config.secret_names import Secret, gives_secret, hide_secrets, is_secret_name
 from fastlisten.config.suggest import likely, near
-from fastlisten.config.text import Path, dotted
 from fastlisten.config.values.grammar import BadValueError
 from fastlisten.config.values.kinds import KINDS, describe
 from fastlisten.option import Option
@@ -108,11 +108,11 @@ class Reader:
 
     def __init__(self, document: Document, host: Host) -> None:
         self.document = document
-        self.foreign: list[Path] = []
+        self.foreign: list[KeyPath] = []
         self._environ = host.environ
         self._looked_for = 0
 
-    def table(self, data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    def table(self, data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
         """Return the table at the last part of a path within its parent, empty if there is none.
 
         Reports anything but a table.
@@ -123,7 +123,7 @@ class Reader:
         self._not_a_table(value, path)
         return {}
 
-    def _not_a_table(self, value: Any, path: Path) -> None:
+    def _not_a_table(self, value: Any, path: KeyPath) -> None:
         message = "this is a table, not a value"
         if isinstance(value, list) and value and isinstance(value[0], dict):
             message = "this is one table, not an array of tables"
@@ -133,7 +133,7 @@ class Reader:
         self,
         data: dict[str, Any],
         schema: Schema,
-        path: Path,
+        path: KeyPath,
         into: Values,
         strict: bool = True,
     ) -> None:
@@ -153,7 +153,7 @@ class Reader:
         self,
         data: dict[str, Any],
         tree: Tree,
-        path: Path,
+        path: KeyPath,
         into: Values,
         schema: Schema,
         prefix: str | None,
@@ -170,7 +170,7 @@ class Reader:
             else:
                 self._value(node, raw, (*path, key), into, schema.secret)
 
-    def _value(self, row: Option, raw: Any, path: Path, into: Values, secret: bool) -> None:
+    def _value(self, row: Option, raw: Any, path: KeyPath, into: Values, secret: bool) -> None:
         if path[-1] == row.extra.get("older"):
             newer = (*path[:-1], *row.key.split("."))
             if row.key in into.typed or row.key in into.failed or self._is_written(newer):
@@ -204,7 +204,7 @@ class Reader:
             value = "file://" + os.path.join(self.document.directory, value[len("file://") :])
         into.typed[row.key] = value
 
-    def _is_written(self, path: Path) -> bool:
+    def _is_written(self, path: KeyPath) -> bool:
         table: Any = self.document.data
         for part in path:
             if not isinstance(table, dict) or part not in table:
@@ -225,7 +225,9 @@ class Reader:
             return {key: self.expanded(item) for key, item in raw.items()}
         return raw
 
-    def _unknown(self, key: str, raw: Any, path: Path, schema: Schema, prefix: str | None) -> None:
+    def _unknown(
+        self, key: str, raw: Any, path: KeyPath, schema: Schema, prefix: str | None
+    ) -> None:
         """Report a key that no row has.
 
         Args:

@@ -22,8 +22,9 @@ from fastlisten.config.checks import (
     server_speaks_first,
 )
 from fastlisten.config.document import Document
-from fastlisten.config.drafts import Draft, Drafts
 from fastlisten.config.host import Host
+from fastlisten.config.listener_reader import ListenerReader, UnresolvedListener
+from fastlisten.config.notation import KeyPath, dotted, show_value
 from fastlisten.config.protocol_checks import check_protocols
 from fastlisten.config.protocols import KnownProtocols, known_protocols
 from fastlisten.config.reader import Reader, Schema, Values
@@ -35,7 +36,6 @@ from fastlisten.config.settings import (
     data_directory,
 )
 from fastlisten.config.suggest import near
-from fastlisten.config.text import Path, dotted, show_value
 
 __all__ = ["resolve"]
 
@@ -88,7 +88,7 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     reader = Reader(document, host)
     process = Values()
     server_table = reader.table(document.data, ("server",))
-    listeners = reader.table(server_table, ("server", "listener"))
+    tables = reader.table(server_table, ("server", "listener"))
     rest = {key: value for key, value in server_table.items() if key != "listener"}
     reader.read(rest, _server_schema(protocols), ("server",), process, strict=False)
     reader.read(reader.table(document.data, ("log",)), _LOG_SCHEMA, ("log",), process)
@@ -110,24 +110,24 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     own = {key: f"server.{key}" for key in ("hostname", "greeting")}
     written = {key: values[full] for key, full in own.items() if full in process.typed}
     defaults = {key: values[full] for key, full in own.items()}
-    reading = Drafts(reader, protocols, {**server, **written}, defaults)
-    drafts = _drafts(reading, reader, listeners, protocols)
-    for draft in drafts:
-        if draft.values.typed:
-            check_values(document, host, draft.values.typed, draft.at, certificates)
-        check_listener(document, draft, certificates, protocols)
-        read_binds(document, draft)
-    check_protocols(document, protocols.definitions.values(), drafts, reading.tables)
-    check_binds(document, drafts)
-    check_unused_certificates(document, drafts, certificates)
-    _check_default_backlog(document, host, drafts)
+    reading = ListenerReader(reader, protocols, {**server, **written}, defaults)
+    listeners = _read_listeners(reading, reader, tables, protocols)
+    for listener in listeners:
+        if listener.values.typed:
+            check_values(document, host, listener.values.typed, listener.at, certificates)
+        check_listener(document, listener, certificates, protocols)
+        read_binds(document, listener)
+    check_protocols(document, protocols.definitions.values(), listeners, reading.tables)
+    check_binds(document, listeners)
+    check_unused_certificates(document, listeners, certificates)
+    _check_default_backlog(document, host, listeners)
     _report_foreign(document, reader, reading, protocols)
     if document.has_errors:
         reading.explain_unknown()
     document.check()
     shared = {**server, **reading.tables}
     return Config(
-        listeners=tuple(_listener(draft, document) for draft in drafts),
+        listeners=tuple(_listener(listener, document) for listener in listeners),
         process=MappingProxyType(values),
         server=MappingProxyType(shared),
         server_options=MappingProxyType(reading.rows(shared)),
@@ -141,40 +141,40 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     )
 
 
-def _in_server(key: str) -> Path:
+def _in_server(key: str) -> KeyPath:
     """Return where a key of a listener stands in `[server]`."""
     return ("server", *key.split("."))
 
 
-def _drafts(
-    reading: Drafts, reader: Reader, listeners: Mapping[str, Any], protocols: KnownProtocols
-) -> list[Draft]:
-    ids = sorted(listeners)
+def _read_listeners(
+    reading: ListenerReader, reader: Reader, tables: Mapping[str, Any], protocols: KnownProtocols
+) -> list[UnresolvedListener]:
+    ids = sorted(tables)
     for id in ids:
-        if isinstance(listeners[id], dict):
-            reading.find_protocol(id, listeners[id])
+        if isinstance(tables[id], dict):
+            reading.find_protocol(id, tables[id])
     reading.read_tables()
     keys = frozenset(row.key for row in protocols.listener_options)
-    drafts = []
+    listeners = []
     for id in ids:
         path = ("server", "listener", id)
-        if isinstance(listeners[id], dict):
-            drafts.append(reading.read(id, listeners[id]))
+        if isinstance(tables[id], dict):
+            listeners.append(reading.read(id, tables[id]))
         elif id in keys:
             reader.document.error(
                 path,
                 "a listener needs a name",
-                listeners[id],
+                tables[id],
                 allowed=f'{id} in a table [server.listener."ID"]',
             )
         else:
-            reader.table(listeners, path)
-    if not listeners and not reader.document.has_errors_at(("server",), ("server", "listener")):
+            reader.table(tables, path)
+    if not tables and not reader.document.has_errors_at(("server",), ("server", "listener")):
         message = "there is no listener"
         if "include" in reader.document.data:
             message += ", and the files that `include` names are not read"
         reader.document.error((), message, allowed='a table [server.listener."ID"] for each')
-    return drafts
+    return listeners
 
 
 def _certificates(reader: Reader) -> dict[str, Certificate]:
@@ -208,13 +208,15 @@ def _process(written: Mapping[str, Any], host: Host, directory: str) -> dict[str
     return values
 
 
-def _check_default_backlog(document: Document, host: Host, drafts: list[Draft]) -> None:
+def _check_default_backlog(
+    document: Document, host: Host, listeners: list[UnresolvedListener]
+) -> None:
     """Warn once where the default, which nobody wrote, is more than the kernel gives."""
     if host.somaxconn is None:
         return
-    for draft in drafts:
-        key, base = "socket.backlog", draft.base
-        if key not in draft.values.typed and key not in base.from_server:
+    for listener in listeners:
+        key, base = "socket.backlog", listener.base
+        if key not in listener.values.typed and key not in base.from_server:
             if base.inherited[key] > host.somaxconn:
                 document.warning(
                     (),
@@ -225,7 +227,7 @@ def _check_default_backlog(document: Document, host: Host, drafts: list[Draft]) 
 
 
 def _report_foreign(
-    document: Document, reader: Reader, reading: Drafts, protocols: KnownProtocols
+    document: Document, reader: Reader, reading: ListenerReader, protocols: KnownProtocols
 ) -> None:
     """Report tables and keys that are another program's, once; a slip of ours is an error."""
     foreign = list(reader.foreign)
@@ -254,20 +256,20 @@ def _report_foreign(
         document.warning((), f"not part of this server's configuration, ignored: {names}{more}")
 
 
-def _listener(draft: Draft, document: Document) -> ListenerSettings:
-    base, typed = draft.base, draft.values.typed
+def _listener(listener: UnresolvedListener, document: Document) -> ListenerSettings:
+    base, typed = listener.base, listener.values.typed
     typed.pop("bind", None)
     typed.pop("protocol", None)
     return ListenerSettings(
-        id=draft.id,
+        id=listener.id,
         protocol=base.protocol.name,
         definition=base.protocol,
-        bind=tuple(draft.binds),
-        server_speaks_first=server_speaks_first(draft),
-        starttls=has_starttls(draft),
+        bind=tuple(listener.binds),
+        server_speaks_first=server_speaks_first(listener),
+        starttls=has_starttls(listener),
         options=base.options,
         written=MappingProxyType(typed),
-        adjusted=MappingProxyType(draft.adjusted),
+        adjusted=MappingProxyType(listener.adjusted),
         _inherited=base.inherited,
         _from_server=base.from_server,
         _document=document,

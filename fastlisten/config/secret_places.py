@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fastlisten.config.document import Document
+from fastlisten.config.notation import KeyPath, dotted
 from fastlisten.config.secret_names import is_password_name
-from fastlisten.config.text import Path, dotted
 
 __all__ = ["SecretPlaces", "find_secrets"]
 
@@ -51,9 +51,9 @@ def find_secrets(document: Document) -> SecretPlaces:
     return SecretPlaces(files, inline)
 
 
-def _texts(data: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+def _texts(data: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """Yield each text under the name of a secret, with its path."""
-    left: list[tuple[Path, Any]] = [((), data)]
+    left: list[tuple[KeyPath, Any]] = [((), data)]
     while left:
         path, value = left.pop()
         items = value.items() if isinstance(value, dict) else enumerate(value)

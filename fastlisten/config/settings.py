@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from fastlisten.config.document import Document
+from fastlisten.config.notation import KeyPath
 from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.secret_places import SecretPlaces, find_secrets
-from fastlisten.config.text import Path
 from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import Problem
 from fastlisten.handlers.protocol import Protocol
@@ -68,7 +68,7 @@ class Certificate:
     default: bool = False
 
 
-def default_path(key: str, protocol: str) -> Path:
+def default_path(key: str, protocol: str) -> KeyPath:
     """Return where the default of a listener's key stands: in `[server]`, or the protocol's table.
 
     Args:
@@ -145,7 +145,7 @@ class ListenerSettings:
         self._inherited[key]  # raises KeyError for a key that is no option
         return "default"
 
-    def path(self, key: str) -> Path:
+    def path(self, key: str) -> KeyPath:
         """Return the key path of the value: on the listener, or where its default is written."""
         if key not in self.written and key in self._from_server:
             return default_path(key, self.protocol)
@@ -207,7 +207,7 @@ class Config:
         """Return the line that sets a process-wide key, 0 where none does."""
         return self._document.line(tuple(key.split("."))) if key in self._written else 0
 
-    def problem(self, path: Path, message: str, value: str = "", allowed: str = "") -> Problem:
+    def problem(self, path: KeyPath, message: str, value: str = "", allowed: str = "") -> Problem:
         """Return the report of something that is found wrong with a loaded value.
 
         Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastlisten.config.text import Path, quote
+from fastlisten.config.notation import KeyPath, quote
 from fastlisten.config.values.kinds import write
 from fastlisten.errors import Problem
 from fastlisten.option import Option
@@ -31,7 +31,7 @@ def find_unavailable(config: Config, document: Document) -> tuple[Problem, ...]:
     A server-wide default is reported once, with the listeners that it concerns, and not at all if
     it concerns none.
     """
-    found: dict[tuple[Path, str], list[str]] = {}
+    found: dict[tuple[KeyPath, str], list[str]] = {}
     for option in config.process_options:
         value = config.process[option.key]
         if option.kind == "workers":
@@ -51,7 +51,7 @@ def find_unavailable(config: Config, document: Document) -> tuple[Problem, ...]:
     return tuple(sorted(problems, key=lambda problem: problem.line))
 
 
-def _needed_by(path: Path, ids: list[str]) -> str:
+def _needed_by(path: KeyPath, ids: list[str]) -> str:
     """Name the listeners that need a server-wide value; its own path names any other."""
     if not ids or path[:2] == ("server", "listener"):
         return ""
@@ -60,8 +60,8 @@ def _needed_by(path: Path, ids: list[str]) -> str:
     return f" (listener{'s' if len(ids) > 1 else ''} {names}{more})"
 
 
-def _of_listener(listener: ListenerSettings) -> list[tuple[Path, str]]:
-    here: Path = ("server", "listener", listener.id)
+def _of_listener(listener: ListenerSettings) -> list[tuple[KeyPath, str]]:
+    here: KeyPath = ("server", "listener", listener.id)
     found = []
     if not listener["handler"] and not listener.definition.handler:
         found.append(((*here, "protocol"), quote(listener.protocol)))

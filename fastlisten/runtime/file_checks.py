@@ -7,7 +7,7 @@ cannot be used make mail wait, as they do there, and bring a warning.
 from __future__ import annotations
 
 from fastlisten.config import Config, ListenerSettings
-from fastlisten.config.text import quote
+from fastlisten.config.notation import quote
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import SettingError
 from fastlisten.mail.accounts.accounts_file import parse_file

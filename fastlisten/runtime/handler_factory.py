@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fastlisten._tls import TlsSettings
 from fastlisten.config import Config, ListenerSettings
-from fastlisten.config.text import quote
+from fastlisten.config.notation import quote
 from fastlisten.config.values.kinds import write
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.handlers.base import Handler, HandlerSettings, SettingError

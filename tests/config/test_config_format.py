@@ -21,7 +21,7 @@ from support.config import (
 )
 from support.configured_certificates import der, made, shown
 
-from fastlisten.config.write import to_plain, to_toml
+from fastlisten.config.export import to_plain, to_toml
 from fastlisten.handlers.smtp import SmtpHandler
 from fastlisten.runtime.handler_factory import make_handler
 from fastlisten.runtime.tls.certificates import Certificates

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from support.config import HOST
 
 from fastlisten.config import Config, loads
+from fastlisten.config.export import to_plain, to_toml
 from fastlisten.config.load import default_text
+from fastlisten.config.notation import dotted, quote
 from fastlisten.config.protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
-from fastlisten.config.text import dotted, quote
-from fastlisten.config.write import to_plain, to_toml
 from fastlisten.errors import ConfigurationError
 from fastlisten.option import Option
 

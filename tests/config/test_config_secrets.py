@@ -15,9 +15,9 @@ from support.config import HOST, host_with, listener_table, load_text, only_prob
 
 from fastlisten.cli import check, show
 from fastlisten.config import loads
+from fastlisten.config.export import to_plain, to_toml
+from fastlisten.config.notation import show_value
 from fastlisten.config.secret_names import is_secret_name
-from fastlisten.config.text import show_value
-from fastlisten.config.write import to_plain, to_toml
 from fastlisten.errors import ConfigurationError
 
 SECRET = "p4ssw0rd"

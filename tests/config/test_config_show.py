@@ -12,7 +12,7 @@ from support.config import HOST, listener_table, load_text
 
 from fastlisten.cli import check, show
 from fastlisten.config import load
-from fastlisten.config.write import to_plain, to_toml
+from fastlisten.config.export import to_plain, to_toml
 
 MAIL = """\
 [server]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.config import listener_problem, listener_table, load_text, only_problem
 
-from fastlisten.config.write import to_plain, to_toml
+from fastlisten.config.export import to_plain, to_toml
 from fastlisten.errors import ConfigurationError
 
 RELAY = 'smtp.relay = "relay.example.org:25"\n'

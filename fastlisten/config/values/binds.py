@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from fastlisten.addresses import unmapped
+from fastlisten.config.notation import quote, show_value
 from fastlisten.config.settings import Bind
-from fastlisten.config.text import quote, show_value
 from fastlisten.config.values.grammar import BadValueError
 from fastlisten.hostnames import is_hostname
 

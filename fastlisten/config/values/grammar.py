@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastlisten.config.text import show_value
+from fastlisten.config.notation import show_value
 from fastlisten.option import Option
 
 __all__ = [

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastlisten.config.notation import quote
 from fastlisten.config.secret_names import NOT_SHOWN, Secret
-from fastlisten.config.text import quote
 from fastlisten.config.values.grammar import Kind
 from fastlisten.config.values.network import NETWORK_KINDS
 from fastlisten.config.values.scalars import SCALARS

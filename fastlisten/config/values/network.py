@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fastlisten.addresses import unmapped_network, with_port
-from fastlisten.config.text import quote, show_value
+from fastlisten.config.notation import quote, show_value
 from fastlisten.config.values.grammar import (
     BadValueError,
     Kind,

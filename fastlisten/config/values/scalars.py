@@ -14,8 +14,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from fastlisten.config.notation import quote
 from fastlisten.config.secret_names import NOT_SHOWN, Secret
-from fastlisten.config.text import quote
 from fastlisten.config.values.grammar import (
     NUMBER,
     BadValueError,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fastlisten.config.notation import quote, show_value
 from fastlisten.config.suggest import likely
-from fastlisten.config.text import quote, show_value
 from fastlisten.config.values.grammar import BadValueError, Kind, strings, text_of
 from fastlisten.hostnames import is_hostname
 from fastlisten.option import Option

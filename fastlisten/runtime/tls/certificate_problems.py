@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Sequence
 
 from fastlisten.config import Config, ListenerSettings
-from fastlisten.config.text import quote
+from fastlisten.config.notation import quote
 from fastlisten.errors import Problem
 from fastlisten.runtime.tls.pem import KeyPair, source_file
 

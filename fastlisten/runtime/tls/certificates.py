@@ -11,7 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 
 from fastlisten.config import Config, ListenerSettings
-from fastlisten.config.text import quote
+from fastlisten.config.notation import quote
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.runtime.tls.certificate_problems import (
     SELF_SIGNED,

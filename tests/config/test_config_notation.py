@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlisten.config import Host, host
+from fastlisten.config.notation import dotted, quote, show_value
 from fastlisten.config.suggest import likely, near
-from fastlisten.config.text import dotted, quote, show_value
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))

@@ -9,25 +9,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastlisten.config.notation import KeyPath, quote
 from fastlisten.config.protocols import UNKNOWN, KnownProtocols, own_rows
 from fastlisten.config.reader import Reader, Schema, Values
 from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.settings import Bind, default_path
 from fastlisten.config.suggest import likely, near
-from fastlisten.config.text import Path, quote
 from fastlisten.config.values.grammar import BadValueError, text_of
 from fastlisten.config.values.kinds import KINDS
 from fastlisten.handlers.installed import ClassNotFoundError, ProtocolError
 from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option, Origin
 
-__all__ = ["Base", "Draft", "Drafts"]
+__all__ = ["ListenerBase", "ListenerReader", "UnresolvedListener"]
 
 _HANDLER_ROW = next(row for row in LISTENER_OPTIONS if row.key == "handler")
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class ListenerBase:
     """What all listeners of a protocol share.
 
     Attributes:
@@ -46,7 +46,7 @@ class Base:
 
 
 @dataclass(slots=True)
-class Draft:
+class UnresolvedListener:
     """One listener.
 
     Attributes:
@@ -60,12 +60,12 @@ class Draft:
     """
 
     id: str
-    path: Path
-    base: Base
+    path: KeyPath
+    base: ListenerBase
     values: Values
     adjusted: dict[str, tuple[Any, Origin]] = field(default_factory=dict)
     binds: list[Bind] = field(default_factory=list)
-    bind_paths: list[Path] = field(default_factory=list)
+    bind_paths: list[KeyPath] = field(default_factory=list)
 
     def __getitem__(self, key: str) -> Any:
         """Return what holds for a key."""
@@ -74,7 +74,7 @@ class Draft:
         typed = self.values.typed
         return typed[key] if key in typed else self.base.inherited[key]
 
-    def at(self, key: str) -> Path:
+    def at(self, key: str) -> KeyPath:
         """Return the path of a key in this listener's table."""
         return (*self.path, *key.split("."))
 
@@ -82,17 +82,17 @@ class Draft:
         """Tell whether a value is written anywhere, or the table's default holds."""
         return key in self.values.typed or key in self.base.from_server
 
-    def written_at(self, key: str) -> Path:
+    def written_at(self, key: str) -> KeyPath:
         """Return the path where the value that holds for a key is written."""
         own = key in self.values.typed or key not in self.base.from_server
         return self.at(key) if own else self.inherited_at(key)
 
-    def inherited_at(self, key: str) -> Path:
+    def inherited_at(self, key: str) -> KeyPath:
         """Return the path where the default of a key stands that listeners inherit."""
         return default_path(key, self.base.protocol.name)
 
 
-class Drafts:
+class ListenerReader:
     """Reads listeners.
 
     Call `find_protocol` for all of them first, because the tables of protocols are read with what
@@ -128,14 +128,14 @@ class Drafts:
             protocol.name: {row.key: row for row in own_rows(protocol)}
             for protocol in protocols.definitions.values()
         }
-        self._bases: dict[int, Base] = {}
+        self._bases: dict[int, ListenerBase] = {}
         self._tables_read: dict[str, Mapping[str, Any]] = {}
-        self._classes_not_found: list[tuple[Path, str]] = []
+        self._classes_not_found: list[tuple[KeyPath, str]] = []
         self.tables: dict[str, Any] = {}
 
     def find_protocol(self, id: str, data: dict[str, Any]) -> None:
         """Find out what a listener speaks, and report a protocol that it cannot."""
-        path: Path = ("server", "listener", id)
+        path: KeyPath = ("server", "listener", id)
         protocol = self._spoken[id] = self._protocol(data, path)
         if protocol is UNKNOWN or protocol in self._known:
             return
@@ -149,19 +149,19 @@ class Drafts:
                 return
         self._known.add(protocol)
 
-    def read(self, id: str, data: dict[str, Any]) -> Draft:
+    def read(self, id: str, data: dict[str, Any]) -> UnresolvedListener:
         """Return the listener of one table, having reported what is wrong in it."""
-        path: Path = ("server", "listener", id)
+        path: KeyPath = ("server", "listener", id)
         base = self._base(self._spoken[id])
-        draft = Draft(id, path, base, Values())
-        self._reader.read(data, base.schema, path, draft.values)
+        listener = UnresolvedListener(id, path, base, Values())
+        self._reader.read(data, base.schema, path, listener.values)
         if "bind" not in data:
             allowed = 'an address, as bind = "[::]:25"'
             self._document.error(path, "the key bind is missing", allowed=allowed)
         if "protocol" not in data:
             allowed = self._names() + "; with handler, any other name"
             self._document.error(path, "the key protocol is missing", allowed=allowed)
-        return draft
+        return listener
 
     def read_tables(self) -> None:
         """Read the own tables of all protocols that are known, spoken or not."""
@@ -185,7 +185,7 @@ class Drafts:
             rows.update(own)
         return {key: rows[key] for key in keys}
 
-    def _base(self, protocol: Protocol) -> Base:
+    def _base(self, protocol: Protocol) -> ListenerBase:
         """Return what the listeners of a protocol share."""
         if (base := self._bases.get(id(protocol))) is None:
             written = {**self._server, **self._own_table(protocol)}
@@ -194,7 +194,7 @@ class Drafts:
             options = tuple(row for row in rows if row.key not in ("bind", "protocol"))
             inherited = {row.key: protocol.defaults.get(row.key, row.default) for row in options}
             inherited.update(self._defaults)
-            base = self._bases[id(protocol)] = Base(
+            base = self._bases[id(protocol)] = ListenerBase(
                 protocol=protocol,
                 options=options,
                 schema=Schema(((row.key, row) for row in rows), self._elsewhere(protocol)),
@@ -218,7 +218,7 @@ class Drafts:
             self.tables.update(values.typed)
         return self._tables_read[name]
 
-    def _protocol(self, data: dict[str, Any], path: Path) -> Protocol:
+    def _protocol(self, data: dict[str, Any], path: KeyPath) -> Protocol:
         """Return the protocol of a listener, `UNKNOWN` if it has none or a wrong one."""
         raw = data.get("protocol")
         try:

@@ -12,10 +12,10 @@ from typing import Any
 
 from fastlisten.config.secret_names import NOT_SHOWN, Secret, hide_secrets, is_secret_name
 
-__all__ = ["dotted", "quote", "show_value"]
+__all__ = ["KeyPath", "dotted", "quote", "show_value"]
 
 #: A key path: table and key names, and indices of arrays.
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 # What a TOML basic string cannot hold as it is; line separators are escaped for the reader's sake.

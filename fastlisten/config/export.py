@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from fastlisten.config.notation import dotted, quote
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS
 from fastlisten.config.settings import Bind, Config, ListenerSettings
-from fastlisten.config.text import dotted, quote
 from fastlisten.config.values.kinds import KINDS, plain, write
 from fastlisten.option import Option
 
