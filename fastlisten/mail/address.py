@@ -1,10 +1,10 @@
 """Mailbox addresses: what RFC 5321 4.1.2 and RFC 6531 3.3 allow, and when two are the same.
 
-Rules of this file: text in, values out, no state. An address keeps the text its writer gave it;
-what is compared is its key. Stricter than nature in form (an address that passes here can stand
-in a header and in a log without quoting), and more generous than the RFC in one length: a local
-part may be longer than 64 octets, because bounce addresses of mailing lists are, as long as the
-whole path keeps to its 256.
+Rules of this file: text in, values out, no state. An address keeps the text that it was written
+with; what is compared is its key. The form is strict: an address that is accepted here can be put
+into a header and a log without quoting. Only one length is more generous than the RFC's: a local
+part may have more than 64 octets, because bounce addresses of mailing lists do, as long as the
+whole path has at most 256.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ _MAILBOX = re.compile(mailbox_pattern)
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _NEEDS_NO_QUOTES = re.compile(rf"{_ATOM}(?:\.{_ATOM})*\Z")
 
-#: Categories of non-ASCII characters that no address may hold: controls (a header could be
-#: broken by NEL), what is not seen but turns the direction of a line round, lone surrogates, and
-#: everything that looks like a space or a line break.
+#: Categories of non-ASCII characters that no address may have: controls (NEL could break a header),
+#: invisible characters that change the direction of text, lone surrogates, and everything that
+#: looks like a space or a line break.
 _FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
 
-#: Of category Cf, but letters of some scripts are written with them (RFC 5892 A.1, A.2).
+#: Of category Cf, but some scripts need them (RFC 5892 A.1, A.2).
 _JOINERS = frozenset("\u200c\u200d")
 
-#: Full stops of other scripts, which software that maps domains would turn into a dot.
+#: Full stops of other scripts, which software that maps domains turns into a dot.
 _OTHER_DOTS = frozenset("\u3002\uff0e\uff61")
 
 
 class AddressError(ValueError):
-    """A text that is no mailbox address; says why."""
+    """A text that is not a mailbox address; says why."""
 
 
-# Not frozen: each command with an address makes one, and a frozen class sets its attributes four
-# times as slowly.
+# Not frozen: each command with an address makes one, and setting the attributes of a frozen class
+# takes four times as long.
 @dataclass(slots=True, unsafe_hash=True)
 class Mailbox:
-    """One mailbox; not to be changed.
+    """One mailbox; do not change it.
 
     Attributes:
         text: the address as it was written, without angle brackets and source route.
-        local: what its local part means: quotes and backslashes removed, Unicode composed.
+        local: its local part without quotes and backslashes, in composed Unicode (NFC).
         domain: its domain as `domain_key` gives it; empty for the ``<postmaster>`` of RFC 5321
             4.1.1.3, which has none.
     """
@@ -77,7 +77,7 @@ class Mailbox:
 
     @property
     def canonical(self) -> str:
-        """The address with the quotes that it needs and no others, its domain as compared."""
+        """The address with no more quotes than it needs, and its domain as it is compared."""
         local = self.local
         if not _NEEDS_NO_QUOTES.match(local):
             local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -85,13 +85,13 @@ class Mailbox:
 
 
 def domain_key(domain: str) -> str:
-    """Return the form under which a domain is compared.
+    """Return the form in which a domain is compared.
 
     Lower case; internationalised labels in their Unicode form, so that ``xn--bcher-kva.example``
     and ``bücher.example`` are one; IP literals in their shortest spelling.
 
     Raises:
-        AddressError: a literal that holds no address, or a name too long for the DNS.
+        AddressError: it is a literal without an address, or a name too long for the DNS.
     """
     if domain.startswith("["):
         return _literal_key(domain)
@@ -127,7 +127,7 @@ def _literal_key(domain: str) -> str:
 
 
 def _printable(text: str) -> bool:
-    """Whether no character of the text is one that an address may not hold."""
+    """Whether an address may have all characters of a text."""
     return text.isascii() or not any(
         character > "\x7f"
         and (character in _OTHER_DOTS or unicodedata.category(character) in _FORBIDDEN)
@@ -140,14 +140,14 @@ def mailbox_of(match: re.Match[str]) -> Mailbox:
     """Make a mailbox of a match whose pattern contains `mailbox_pattern`.
 
     Raises:
-        AddressError: the form is right but what it says is not: a literal without an address,
-            a control character, a domain too long.
+        AddressError: the form is right but the content is not: a literal without an address, a
+            control character, a domain that is too long.
     """
     local, domain = match.group("local", "domain")
     text = f"{local}@{domain}"
     if not text.isascii():
         if not _printable(text):
-            raise AddressError(f"{text!r} holds a character that cannot stand in an address")
+            raise AddressError(f"{text!r} has a character that is not allowed in an address")
         if len(domain.encode()) > MAX_DOMAIN:
             raise AddressError(f"a domain has at most {MAX_DOMAIN} octets")
         local = unicodedata.normalize("NFC", local)
@@ -157,7 +157,7 @@ def mailbox_of(match: re.Match[str]) -> Mailbox:
 
 
 def parse_mailbox(text: str) -> Mailbox:
-    """Return the mailbox that a bare address (no angle brackets) names.
+    """Return the mailbox of a bare address (without angle brackets).
 
     Args:
         text: the address, ASCII or (RFC 6531) Unicode.
