@@ -245,13 +245,15 @@ cdef void send_farewell(const AcceptorState *state, const Slot *slot, int fd,
 
 cdef inline void fill_slot(Engine engine, const AcceptorState *state, int fd,
                            const sockaddr_storage *peer) noexcept nogil:
-    """Record the acceptor of a new connection, and its peer's address."""
+    """Record the acceptor of a new connection, and its peer's address.
+
+    A free slot has no deadline; everything else in it may be the last connection's.
+    """
     cdef Slot *slot = &engine.table[fd]
     cdef uint32_t scope
     cdef int length = fl_address(peer, slot.address, &slot.port, &scope)
     slot.flags = FLAG_INET if length == 4 else FLAG_INET6 if length == 16 else 0
     slot.offset = 0
-    slot.deadline = 0
     slot.acceptor = state.index
     if scope:
         engine.extra[fd].scope = scope
@@ -469,7 +471,6 @@ cdef class Engine:
         slot.state = SLOT_FREE
         slot.flags = 0
         slot.deadline = 0
-        slot.offset = 0
         slot.generation += 1
         close(fd)
         self.open -= 1
