@@ -169,7 +169,9 @@ def _what_can_be_served(config: Config, out: TextIO) -> Config:
         else:
             able.append(listener)
     if absent:
-        print(f"not served, not in this version: {', '.join(absent)}", file=out)
+        print(
+            f"not served, because not available in this version yet: {', '.join(absent)}", file=out
+        )
     return dataclasses.replace(config, listeners=tuple(able))
 
 

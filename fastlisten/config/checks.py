@@ -59,12 +59,14 @@ def check_values(
         certificates: by id.
     """
     if values.get("tls.implicit") and values.get("tls.enable") is False:
-        document.error(at("tls.enable"), "this contradicts tls.implicit = true beside it", False)
+        document.error(
+            at("tls.enable"), "this contradicts tls.implicit = true in the same table", False
+        )
     if (tos := values.get("socket.tos")) and tos & 3:
-        message = f"the low two bits belong to the kernel, {tos & ~3} is what packets will carry"
+        message = f"the kernel sets the low two bits itself; packets will carry {tos & ~3}"
         document.warning(at("socket.tos"), message, tos)
     if values.get("socket.linger") == 0:
-        message = "every close is a reset and loses what was not yet sent"
+        message = "every close resets the connection and loses what has not been sent"
         document.warning(at("socket.linger"), message, 0)
     if (backlog := values.get("socket.backlog", 0)) > (host.somaxconn or backlog):
         message = f"the kernel clamps this to net.core.somaxconn = {host.somaxconn}"
@@ -82,7 +84,8 @@ def _check_tls13_suites(document: Document, ciphers: tuple[str, ...], path: KeyP
         allowed = "all three of TLS 1.3 or none of them (Python 3.15 can choose)"
         document.error(path, message, list(ciphers), allowed)
     elif suites and suites != TLS13_SUITES:
-        message = f"this Python cannot order TLS 1.3 suites, they go as {', '.join(TLS13_SUITES)}"
+        order = ", ".join(TLS13_SUITES)
+        message = f"this Python cannot order TLS 1.3 suites; they are offered as {order}"
         document.warning(path, message, list(ciphers))
 
 
@@ -116,7 +119,7 @@ def check_listener(
     protocol = listener.base.protocol
     plain = protocol.starttls is False and not listener["tls.implicit"]
     if plain and listener.values.typed.get("tls.enable"):
-        message = f"{protocol.name} has no STARTTLS, this means nothing without tls.implicit"
+        message = f"{protocol.name} has no STARTTLS: this has no effect without tls.implicit"
         document.warning(listener.at("tls.enable"), message, True)
 
 
@@ -179,10 +182,14 @@ def check_default_certificate(document: Document, certificates: Mapping[str, Cer
     """Report a second certificate that says it is the default, and one that is only called so."""
     chosen = [certificate.id for certificate in certificates.values() if certificate.default]
     for id in chosen[1:]:
-        message = f"only one can be, and [certificate.{quote(chosen[0])}] is"
+        message = (
+            f"only one certificate can be the default, and that is [certificate.{quote(chosen[0])}]"
+        )
         document.error(("certificate", id, "default"), message, True)
     if chosen and "default" in certificates and not certificates["default"].default:
-        message = f"despite its name this is not the default: [certificate.{quote(chosen[0])}] is"
+        message = (
+            f"this is not the default despite its name; that is [certificate.{quote(chosen[0])}]"
+        )
         document.warning(("certificate", "default"), message)
 
 
@@ -213,7 +220,7 @@ def check_unused_certificates(
             used.update(name.certificate for name in listener["tls.sni"])
     for id in certificates:
         if id not in used:
-            message = "no listener uses this one: neither tls.certificate nor tls.sni names it"
+            message = "no listener uses this certificate: no tls.certificate or tls.sni names it"
             document.warning(("certificate", id), message)
 
 
@@ -270,7 +277,7 @@ def _check_unix(document: Document, listener: UnresolvedListener) -> None:
         return
     for key in ("socket.mode", "socket.user", "socket.group"):
         if key in listener.values.typed:
-            document.warning(listener.at(key), "this means nothing, no bind is a unix: socket")
+            document.warning(listener.at(key), "this has no effect: no bind is a unix: socket")
 
 
 def check_binds(document: Document, listeners: Sequence[UnresolvedListener]) -> None:
@@ -279,11 +286,10 @@ def check_binds(document: Document, listeners: Sequence[UnresolvedListener]) -> 
     paths = [path for listener in listeners for path in listener.bind_paths]
     for index, other in find_overlaps(claims):
         (id, bind), (other_id, other_bind) = claims[index], claims[other]
-        verb = "claims" if bind.address == other_bind.address else "covers"
-        whose = "this listener itself" if id == other_id else f"listener {quote(other_id)}"
-        message = f"listener {quote(id)} cannot have it, {whose} {verb} it"
-        if verb == "covers":
-            message += f" by {quote(other_bind.text)}"
+        user = "this listener" if id == other_id else f"listener {quote(other_id)}"
+        message = f"address already used by {user}"
+        if bind.address != other_bind.address:
+            message += f": {quote(other_bind.text)} covers it"
         document.error(paths[index], message, bind.text)
     ipv4_wildcards = frozenset(
         bind.port for _, bind in claims if bind.family == "inet" and bind.wildcard and bind.port

@@ -88,7 +88,9 @@ def _protocols(protocols: Iterable[Protocol]) -> str:
     rows = {row.key: row for row in known_protocols().listener_options}
     starttls = {True: "yes", False: "no", None: "if the listener has a certificate"}
     for protocol in protocols:
-        name = f"`{protocol.name}`" + ("" if protocol.handler else " (*not in this version yet*)")
+        name = f"`{protocol.name}`" + (
+            "" if protocol.handler else " (*not available in this version yet*)"
+        )
         defaults = (
             f"`{key} = {write(rows[key], value)}`" for key, value in protocol.defaults.items()
         )
@@ -111,7 +113,7 @@ def _place(row: Option) -> str:
 def _table(rows: Iterable[tuple[str, str, Option]], protocols: Sequence[Protocol]) -> str:
     lines = ["| key | value | default | where | reload | meaning |", "|---|---|---|---|---|---|"]
     for key, place, row in rows:
-        text = row.text if row.available else f"{row.text} *Not in this version yet.*"
+        text = row.text if row.available else f"{row.text} *Not available in this version yet.*"
         value = describe(row)
         if row.unit and row.unit not in value and row.kind != "duration":
             value += f" ({row.unit})"

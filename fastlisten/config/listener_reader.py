@@ -235,7 +235,7 @@ class ListenerReader:
         invented = bool(name) and "handler" in data and not near(name, known)
         if name not in known and not invented:
             suggestion = self._other_name(name) or likely(name, known)
-            message = "this protocol is not known"
+            message = "unknown protocol"
             self._document.error(at, message, raw, self._names(), suggestion)
             return UNKNOWN
         handler = self._handler(data)
@@ -277,10 +277,10 @@ class ListenerReader:
     def _elsewhere(self, protocol: Protocol) -> dict[str, str]:
         """Return what to say of keys that are known, but not on a listener of this protocol."""
         messages = {
-            option.key.removeprefix("server."): f"this is for the whole server: {option.key}"
+            option.key.removeprefix("server."): f"this is set for the whole server: {option.key}"
             for option in PROCESS_OPTIONS
             if option.key.startswith("server.")
         }
         messages.update(self._protocols.absent(protocol))
-        messages["run-as"] = "this is for the whole server: server.run-as"
+        messages["run-as"] = "this is set for the whole server: server.run-as"
         return messages

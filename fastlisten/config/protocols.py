@@ -90,15 +90,15 @@ class KnownProtocols:
         spoken = f"this listener speaks {protocol.name}"
         for row in LISTENER_OPTIONS:
             if not _has(protocol, row):
-                yield row.key, f"only servers that greet have it, and {spoken}"
+                yield row.key, f"only protocols with a greeting have this key; {spoken}"
         for other in self.definitions.values():
             for row in other.listener_options:
                 if other.name != protocol.name and protocol is not UNKNOWN:
-                    yield row.key, f"only {other.name} listeners have this, and {spoken}"
+                    yield row.key, f"only {other.name} listeners have this key; {spoken}"
         for name in self.names:
             if name != protocol.name:
-                why = spoken if protocol.name else "unknown here"
-                yield name, f"these are settings of {name}, and {why}"
+                why = f"; {spoken}" if protocol.name else ""
+                yield name, f"this is a setting of {name}{why}"
 
 
 def known_protocols() -> KnownProtocols:

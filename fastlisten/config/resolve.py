@@ -243,7 +243,7 @@ def _report_foreign(
                 path, "certificates are not fetched by ACME; name files in [certificate]"
             )
         elif name in keys_of_server:
-            document.error(path, "this belongs into [server]", suggestion=f"server.{name}")
+            document.error(path, "this belongs in [server]", suggestion=f"server.{name}")
         elif name not in ours and (slip := near(name, ours)):
             document.error(path, "there is no such table", suggestion=slip)
         elif name == "listeners":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_unavailable"]
 
-_MESSAGE = "not in this version yet"
+_MESSAGE = "not available in this version yet"
 
 # So many listeners are named where one default concerns more of them.
 _NAMED = 3

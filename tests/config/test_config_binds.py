@@ -185,8 +185,9 @@ def two(first: str, second: str) -> str:
 )
 def test_overlaps_name_both_listeners(first: str, second: str) -> None:
     problem = only_problem(two(first, second))
-    assert '"a"' in problem.message
-    assert '"b"' in problem.message
+    one, other = ("a", "b") if problem.key.startswith("server.listener.a.bind") else ("b", "a")
+    assert problem.key.startswith(f"server.listener.{one}.bind")
+    assert f'address already used by listener "{other}"' in problem.message
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_what_does_not_overlap(first: str, second: str) -> None:
 
 def test_a_listener_overlaps_with_itself() -> None:
     problem = listener_problem('bind = ["127.0.0.1", "[::]:25"]')
-    assert "this listener itself" in problem.message
+    assert problem.message == 'address already used by this listener: "[::]:25" covers it'
     assert problem.key == "server.listener.it.bind[0]"
 
 

@@ -79,7 +79,7 @@ def test_a_greeting_is_one_line(text: str) -> None:
 def test_only_servers_that_greet_have_a_greeting(protocol: str) -> None:
     problem = listener_problem(f'protocol = "{protocol}"\ngreeting = "x"')
     assert problem.message == (
-        f"only servers that greet have it, and this listener speaks {protocol}"
+        f"only protocols with a greeting have this key; this listener speaks {protocol}"
     )
 
 
@@ -163,7 +163,7 @@ def test_a_url_in_plain_text_is_noticed() -> None:
 @pytest.mark.parametrize("protocol", ["smtp", "lmtp", "imap", "managesieve", "http"])
 def test_no_other_protocol_has_a_url(protocol: str) -> None:
     problem = listener_problem(f'protocol = "{protocol}"\nurl = "https://mail.example.org"')
-    assert problem.message == f"only jmap listeners have this, and this listener speaks {protocol}"
+    assert problem.message == f"only jmap listeners have this key; this listener speaks {protocol}"
 
 
 # --- the default certificate ------------------------------------------------------------------
@@ -203,14 +203,16 @@ def test_one_that_is_only_called_default_is_noticed() -> None:
     )
     (warning,) = config.warnings
     assert (warning.key, warning.line) == ("certificate.default", 1)
-    assert warning.message == 'despite its name this is not the default: [certificate."b"] is'
+    assert warning.message == 'this is not the default despite its name; that is [certificate."b"]'
 
 
 def test_two_defaults_are_an_error() -> None:
     text = pairs(("a", "default = true"), ("b", "default = true")) + listener_table("it", "")
     problem = only_problem(text)
     assert (problem.key, problem.line) == ("certificate.b.default", 8)
-    assert problem.message == 'only one can be, and [certificate."a"] is'
+    assert (
+        problem.message == 'only one certificate can be the default, and that is [certificate."a"]'
+    )
 
 
 def test_a_certificate_that_nobody_shows_is_noticed() -> None:

@@ -121,9 +121,9 @@ def test_slips_outside_listeners_are_errors(text: str, key: str, says: str) -> N
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("workers = 2", "this is for the whole server: server.workers"),
-        ("run-as.user = 'x'", "this is for the whole server: server.run-as"),
-        ("imap.x = 5", "these are settings of imap, and this listener speaks smtp"),
+        ("workers = 2", "this is set for the whole server: server.workers"),
+        ("run-as.user = 'x'", "this is set for the whole server: server.run-as"),
+        ("imap.x = 5", "this is a setting of imap; this listener speaks smtp"),
         ("tls.acme = 'x'", "ACME"),
     ],
 )
@@ -215,7 +215,7 @@ def test_no_listener_at_all_is_an_error(text: str) -> None:
 )
 def test_unknown_protocols(protocol: str, suggestion: str) -> None:
     problem = only_problem(listener_table("x", f"protocol = '{protocol}'\nbind = '[::1]'"))
-    assert problem.message == "this protocol is not known"
+    assert problem.message == "unknown protocol"
     assert problem.suggestion == suggestion
     assert '"lmtp"' in problem.allowed
 

@@ -210,8 +210,8 @@ def test_what_serves_a_listener(body: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("socket.tos", "0x2d", "44 is what packets will carry"),
-        ("socket.linger", "0", "every close is a reset"),
+        ("socket.tos", "0x2d", "packets will carry 44"),
+        ("socket.linger", "0", "every close resets the connection"),
         ("socket.backlog", "5000", "net.core.somaxconn = 4096"),
     ],
 )

@@ -85,7 +85,8 @@ def test_check_passes_what_this_version_cannot_serve(file: str) -> None:
     notes = [line for line in err.getvalue().splitlines() if line.startswith("note: ")]
     assert len(notes) == 4
     assert all(
-        note.endswith(": not in this version yet; `serve` refuses this file") for note in notes
+        note.endswith(": not available in this version yet; `serve` refuses this file")
+        for note in notes
     )
     assert any('limits.rate = "20 / 5m": not' in note for note in notes)
 
@@ -122,7 +123,12 @@ def test_check_and_show_without_a_file() -> None:
         out.getvalue()
         == "the embedded default: 9 listeners, no errors, 4 that `serve` leaves out\n"
     )
-    assert err.getvalue().count("not in this version yet; `serve` leaves this listener out\n") == 4
+    assert (
+        err.getvalue().count(
+            "not available in this version yet; `serve` leaves this listener out\n"
+        )
+        == 4
+    )
     assert 'listener "managesieve"' in shown(None, "text")
 
 

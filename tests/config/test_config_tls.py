@@ -19,7 +19,7 @@ def test_choosing_among_tls13_suites_needs_a_python_that_can() -> None:
     assert len(config.listeners[0]["tls.ciphers"]) == 3
     (warning,) = config.warnings
     assert warning.message == (
-        "this Python cannot order TLS 1.3 suites, they go as TLS_AES_256_GCM_SHA384, "
+        "this Python cannot order TLS 1.3 suites; they are offered as TLS_AES_256_GCM_SHA384, "
         "TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256"
     )
     every[1:] = reversed(every[1:])

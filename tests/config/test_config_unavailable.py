@@ -64,7 +64,7 @@ def test_what_it_does_not_have(body: str, key: str) -> None:
     (problem,) = config.unavailable()
     assert problem.key == f"server.listener.it.{key}"
     assert problem.line > 3
-    assert problem.message == "not in this version yet"
+    assert problem.message == "not available in this version yet"
 
 
 @pytest.mark.parametrize(

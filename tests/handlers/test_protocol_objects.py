@@ -172,9 +172,9 @@ def test_no_handler_is_imported_for_it() -> None:
 @pytest.mark.usefixtures("gopher")
 def test_its_own_keys_are_its_own() -> None:
     found = listener_problem("gopher-url = 'x'")
-    assert found.message == "only gopher listeners have this, and this listener speaks smtp"
+    assert found.message == "only gopher listeners have this key; this listener speaks smtp"
     found = listener_problem("gopher.depth = 1")
-    assert found.message == "these are settings of gopher, and this listener speaks smtp"
+    assert found.message == "this is a setting of gopher; this listener speaks smtp"
     (slip,) = problems("[gopher]\ndeepth = 1" + listener_table("it", "protocol = 'gopher'"))
     assert slip.suggestion == "depth"
     default = load_text("[server]\ngopher-url = 'x'" + listener_table("it", "protocol = 'gopher'"))

@@ -152,7 +152,7 @@ def test_a_failure_while_running_ends_it_with_1(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_yet_is_a_mistake(tmp_path: Path) -> None:
-    yet = "not in this version yet"
+    yet = "not available in this version yet"
     assert refused(tmp_path, FULL) == [
         f'error: mail.toml:21: server.listener.mailboxes.protocol = "imap": {yet}',
     ]
@@ -198,7 +198,7 @@ def test_what_this_version_does_not_have_is_never_ignored(
     text = f"{lines}\n{SMTP}" if "[server]" in lines else f"{SMTP}{lines}\n"
     (line,) = refused(tmp_path, text)
     assert key in line
-    assert line.endswith("not in this version yet")
+    assert line.endswith("not available in this version yet")
 
 
 def test_handlers_that_cannot_be_used_are_reported_together(tmp_path: Path) -> None:

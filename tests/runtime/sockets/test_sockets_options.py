@@ -196,7 +196,7 @@ def test_the_low_bits_of_tos_are_the_kernels() -> None:
     bind, clients = BINDS["dual"]
     assert {value & ~3 for value in look(bind, clients, "socket.tos = 75", read)} == {72}
     warnings = loads(table(bind, "socket.tos = 75")).warnings
-    assert any("the low two bits belong to the kernel" in one.message for one in warnings)
+    assert any("the kernel sets the low two bits itself" in one.message for one in warnings)
 
 
 @needs_ipv6
