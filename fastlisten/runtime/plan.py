@@ -10,12 +10,14 @@ imported by the configuration, which needs its class variables.) Nothing is boun
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from fastlisten._arena import Arena
 from fastlisten._tls import TlsSettings
 from fastlisten.config import Config
 from fastlisten.errors import ConfigurationError
+from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
 from fastlisten.log_events import log
 from fastlisten.runtime.file_permissions import permission_warnings
 from fastlisten.runtime.sockets.opening import BoundSocket, open_all
@@ -24,6 +26,9 @@ from fastlisten.runtime.tls.certificates import Certificates
 __all__ = ["Plan"]
 
 logger = logging.getLogger("fastlisten")
+
+#: Where this package's own handlers are.
+_OWN = "fastlisten.handlers."
 
 
 class Plan:
@@ -52,6 +57,7 @@ class Plan:
         if unavailable := config.unavailable():
             raise ConfigurationError(unavailable, config.warnings)
         self.config = config
+        _import_own_handlers(config)
         self.certificates = Certificates(config)
         self.tls: dict[str, TlsSettings] = {}
         for settings in config.listeners:
@@ -115,3 +121,12 @@ class Plan:
         if not (found.changed or found.problems):
             files = "1 file" if found.files == 1 else f"{found.files} files"
             logger.info("nothing has changed in %s of certificates", files)
+
+
+def _import_own_handlers(config: Config) -> None:
+    """Import our own handlers once, so that workers forked later share their code in memory."""
+    for name in {settings.definition.handler for settings in config.listeners}:
+        if name.startswith(_OWN):
+            # One that lacks a library is reported by the worker, at the line of its listener.
+            with contextlib.suppress(HandlerNotFoundError):
+                named_handler(name)

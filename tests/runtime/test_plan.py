@@ -5,6 +5,7 @@ Rules of this file: no loop, nothing is served.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,6 +42,22 @@ def test_an_application_is_imported_by_the_worker(
         assert "planned_application" in sys.modules
     finally:
         sys.modules.pop("planned_application", None)
+
+
+def test_our_own_handlers_are_imported_before_a_fork() -> None:
+    code = (
+        "import sys\n"
+        "from fastlisten.config import loads\n"
+        "from fastlisten.runtime.plan import Plan\n"
+        'text = \'[server.listener.it]\\nprotocol = "lmtp"\\nbind = "127.0.0.1:0"\\n\'\n'
+        "config = loads(text + 'tls.enable = false\\n')\n"
+        "handler = 'fastlisten.handlers.smtp.handler'\n"
+        "before = handler in sys.modules\n"
+        "Plan(config)\n"
+        "print(before, handler in sys.modules, 'fastlisten.handlers.http.handler' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False True False\n"
 
 
 def test_all_workers_have_the_limits_of_the_plan() -> None:
