@@ -63,8 +63,8 @@ def add(name: str, accounts_file: _Path, out: TextIO, err: TextIO, *, password: 
 
     said = "added {} to {}"
     if not password:
-        said += f", without a password: it gets mail, and {_NO_LOGIN}"
-    return _change(name, accounts_file, edit, said, "{} is not added", out, err)
+        said += f", without a password: it receives mail, but {_NO_LOGIN}"
+    return _change(name, accounts_file, edit, said, "{} was not added", out, err)
 
 
 def passwd(name: str, accounts_file: _Path, password: str, out: TextIO, err: TextIO) -> int:
@@ -75,7 +75,7 @@ def passwd(name: str, accounts_file: _Path, password: str, out: TextIO, err: Tex
         return account_file.set_password(text, canonical, phc, str(accounts_file))
 
     said = "{} has a new password in {}"
-    return _change(name, accounts_file, edit, said, "{} keeps its password", out, err)
+    return _change(name, accounts_file, edit, said, "the password of {} was not changed", out, err)
 
 
 def add_alias(name: str, alias: str, accounts_file: _Path, out: TextIO, err: TextIO) -> int:
@@ -85,8 +85,8 @@ def add_alias(name: str, alias: str, accounts_file: _Path, out: TextIO, err: Tex
         parse_alias(alias)
         return account_file.add_alias(text, canonical, alias, str(accounts_file))
 
-    said = f"{{}} gets the mail for {alias} by {{}}"
-    return _change(name, accounts_file, edit, said, "{} has no new alias", out, err)
+    said = f"{{}} now gets the mail for {alias}, in {{}}"
+    return _change(name, accounts_file, edit, said, "no alias was added to {}", out, err)
 
 
 def remove(
@@ -120,7 +120,7 @@ def remove(
         return text
 
     said = "removed {} from {}"
-    if code := _change(name, accounts_file, edit, said, "{} is not removed", out, err):
+    if code := _change(name, accounts_file, edit, said, "{} was not removed", out, err):
         return code
     maildir = Path(mail, removed[-1].directory)
     if not maildir.exists():
@@ -129,7 +129,7 @@ def remove(
         try:
             shutil.rmtree(maildir)
         except OSError as error:
-            err.write(f"its mail is not deleted: {error}\n")
+            err.write(f"cannot delete its mail: {error}\n")
             return 1
         out.write(f"deleted its mail in {maildir}\n")
     else:
@@ -182,15 +182,15 @@ def ask(source: TextIO, *, from_stdin: bool, needed: bool) -> str:
             return password
         if source.isatty():
             password = getpass("Password: " if needed else "Password (empty for none): ")
-            if password and getpass("The same again: ") != password:
+            if password and getpass("Password again: ") != password:
                 raise PasswordError("the two passwords differ")
             if needed and not password:
-                raise PasswordError("a password is not empty")
+                raise PasswordError("the password must not be empty")
             return password
     except (EOFError, UnicodeDecodeError) as error:
         raise PasswordError("the input cannot be used as a password") from error
     if needed:
-        raise PasswordError("nobody can be asked for a password; --password-stdin or --generate")
+        raise PasswordError("no terminal to ask for a password; use --password-stdin or --generate")
     return ""
 
 

@@ -62,7 +62,7 @@ def add_account(text: str, name: str, password: str, file: str) -> str:
     """
     wanted = tomli.loads(text)
     if _key_of(text, name, file) is not None:
-        raise ConfigurationError([Problem("it is there already", file)])
+        raise ConfigurationError([Problem("the account exists already", file)])
     values = {"password": password} if password else {}
     wanted.setdefault("account", {})[name] = values
     lines = text if text.endswith("\n") or not text else text + "\n"
@@ -193,7 +193,7 @@ def _without_empty(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cannot(file: str) -> ConfigurationError:
-    message = "the file is written in a way that only its author can change; edit it by hand"
+    message = "this command cannot change the file the way it is written; edit it by hand"
     return ConfigurationError([Problem(message, file)])
 
 

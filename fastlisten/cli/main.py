@@ -85,7 +85,7 @@ def _account_parser(account: argparse.ArgumentParser) -> None:
             help="the password is the first line of standard input",
         )
         source.add_argument(
-            "--generate", action="store_true", help="make up a password and print it"
+            "--generate", action="store_true", help="generate a password and print it"
         )
     alias.add_argument(
         "alias", metavar="ALIAS", help="al@example.org, or @example.org for the whole domain"
@@ -198,7 +198,7 @@ def _account(given: argparse.Namespace) -> int:
         # The file has been changed: what was made up is the password, and nobody knows it.
         again = f"fastlisten account passwd {given.name}"
         print(error, file=sys.stderr)
-        print(f"the password is lost; make another: {again}", file=sys.stderr)
+        print(f"the password is lost; set another one: {again}", file=sys.stderr)
         return _FAILED
     return code
 

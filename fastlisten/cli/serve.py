@@ -54,7 +54,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         0 drained, 1 failed while running, 2 configuration, 3 cannot start.
     """
     if file is None and "INVOCATION_ID" in os.environ and "NOTIFY_SOCKET" in os.environ:
-        print("error: under systemd a configuration file must be named", file=err)
+        print("error: under systemd a configuration file must be given", file=err)
         return CONFIGURATION_ERROR
     if file is None:
         config = _what_can_be_served(default_config(), out)

@@ -62,8 +62,11 @@ def _accounts(path: str) -> Roster | None:
 
 def _must_wait(path: str, error: OSError | ConfigurationError) -> list[str]:
     if isinstance(error, OSError):
-        return [f"{path} cannot be read: {error.strerror}; all mail must wait"]
-    return [f"{path} cannot be used; all mail must wait", *map(str, error.problems)]
+        return [f"{path} cannot be read: {error.strerror}; mail is deferred until this is fixed"]
+    return [
+        f"{path} cannot be used; mail is deferred until this is fixed",
+        *map(str, error.problems),
+    ]
 
 
 def _try_postmaster(config: Config, roster: Roster | None) -> dict[Problem, None]:

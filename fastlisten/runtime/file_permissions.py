@@ -30,7 +30,7 @@ def permission_warnings(config: Config) -> list[str]:
     directory = config.process["server.data-directory"]
     secrets = config.secret_places()
     held = {
-        config.process["server.accounts"]: "the hashes of passwords",
+        config.process["server.accounts"]: "password hashes",
         os.path.join(directory, SELF_SIGNED_FILE): "the self-signed certificate's key",
     }
     for path, key in secrets.files.items():
@@ -48,7 +48,7 @@ def permission_warnings(config: Config) -> list[str]:
         if mode is not None and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             shown = stat.S_IMODE(mode)
             warnings.append(
-                f"{place} has mode {shown:04o}: every user of this host can replace what is in it; "
+                f"{place} has mode {shown:04o}: any user on this host can replace files in it; "
                 f"chmod {shown & ~stat.S_IWOTH:04o}"
             )
     return warnings
@@ -69,9 +69,9 @@ def _mode(path: str) -> int | None:
 def _warning(path: str, mode: int, what: str) -> str:
     bits = ((stat.S_IROTH, "read"), (stat.S_IWOTH, "change"))
     does = " and ".join(verb for bit, verb in bits if mode & bit)
-    who = "every user of this host" if does else "its group"
+    who = "any user on this host" if does else "its group"
     does = does or "change"
     return (
-        f"{path} has mode {mode:04o}: {who} can {does} it, and it holds {what}; "
+        f"{path} has mode {mode:04o}: {who} can {does} it, and it contains {what}; "
         f"chmod {mode & ~_TOO_MUCH:04o}"
     )

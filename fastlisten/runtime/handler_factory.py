@@ -79,7 +79,7 @@ def make_handler(
         raise ConfigurationError([problem], config.warnings) from error
     except Exception as error:
         # Foreign code; what it says of its settings is the administrator's business.
-        text = f"{kind.__name__} does not take its settings: {type(error).__name__}: {error}"
+        text = f"{kind.__name__} rejects its settings: {type(error).__name__}: {error}"
         problem = handler_problem(config, settings, text)
         raise ConfigurationError([problem], config.warnings) from error
 

@@ -105,7 +105,7 @@ class Plan:
         found = self.certificates.reload()
         self.reload_succeeded = not found.problems
         for problem in found.problems:
-            text = "%s; what was in use before stays in use"
+            text = "%s; still using what was loaded before"
             log(logger, logging.ERROR, "certificate-error", text, problem, **problem.fields)
         for line in found.changed:
             log(logger, logging.INFO, "certificate-changed", "%s", line)
@@ -120,7 +120,7 @@ class Plan:
                 logger.warning("%s", line)
         if not (found.changed or found.problems):
             files = "1 file" if found.files == 1 else f"{found.files} files"
-            logger.info("nothing has changed in %s of certificates", files)
+            logger.info("no changes in %s with certificates", files)
 
 
 def _import_own_handlers(config: Config) -> None:

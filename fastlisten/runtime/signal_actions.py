@@ -51,7 +51,7 @@ def act_on_signal(server: Signalled, number: signal.Signals) -> None:
         _log(number, "closing at once" if again else "draining" if server.started else "stopping")
         server.stop()
     elif number == signal.SIGHUP:
-        what = "reading certificates again; other changes of the configuration need a restart"
+        what = "reloading certificates; other configuration changes need a restart"
         _log(number, what)
         server.reload()
     else:

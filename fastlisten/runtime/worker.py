@@ -192,7 +192,7 @@ class Worker:
                 await handler.stop()
             except Exception as error:
                 # The other handlers still have data to save.
-                logger.error('listener "%s": its handler did not stop: %r', settings.id, error)
+                logger.error('listener "%s": its handler failed to stop: %r', settings.id, error)
                 failed = error
         self._close_engine()
         self.ended = True

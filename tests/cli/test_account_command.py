@@ -31,7 +31,7 @@ def test_add_and_list(tmp_path: Path) -> None:
     assert run(add, "alice@Example.org", path) == (
         0,
         f"added alice@example.org to {path}, "
-        "without a password: it gets mail, and nobody can log in\n",
+        "without a password: it receives mail, but nobody can log in\n",
         "",
     )
     assert run(add, '"a \\"b"@x', path)[0] == 0
@@ -64,10 +64,10 @@ def test_what_is_there_stays_as_it_is(tmp_path: Path) -> None:
     [
         ("", "nobody", "not an address"),
         ("", "a@b\n", "not an address"),
-        ('[account."a@b"]', "a@B", "it is there already"),
+        ('[account."a@b"]', "a@B", "the account exists already"),
         ('[account."x@y"]\naliases = ["a@b"]', "a@b", "belongs to"),
-        ('account = {"x@y" = {}}', "a@b", "is not added"),
-        ("[account", "a@b", "is not added"),
+        ('account = {"x@y" = {}}', "a@b", "was not added"),
+        ("[account", "a@b", "was not added"),
     ],
 )
 def test_what_cannot_be_added_changes_nothing(

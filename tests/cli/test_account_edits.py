@@ -222,11 +222,11 @@ def test_a_life(tmp_path: Path) -> None:
     assert account.remove("b@x.example", path, mail, out, err, delete_mail=True) == 0
     assert path.read_text() == "# There are no accounts.\n"
     assert err.getvalue() == ""
-    without = "without a password: it gets mail, and nobody can log in"
+    without = "without a password: it receives mail, but nobody can log in"
     assert out.getvalue().splitlines() == [
         f"added Al@x.example to {path}",
         f"Al@x.example has a new password in {path}",
-        f"Al@x.example gets the mail for @y.example by {path}",
+        f"Al@x.example now gets the mail for @y.example, in {path}",
         "Al@x.example\t@y.example",
         f"removed Al@x.example from {path}",
         f"its mail stays in {mail}/Al@x.example",

@@ -92,8 +92,8 @@ def test_a_configuration_that_is_not_named_is_pointed_out(
         assert done.err.endswith(hint)
     done = account("add", "a@x.example")
     assert done.out == (
-        f"added a@x.example to {file}, without a password: it gets mail, and nobody can log in\n"
-        + hint
+        f"added a@x.example to {file}, without a password: "
+        "it receives mail, but nobody can log in\n" + hint
     )
     assert "--config" not in account("add", "b@x.example", "--generate").out
     named = tmp_path / "mail.toml"
@@ -156,7 +156,7 @@ def test_a_password_that_nobody_saw_is_said_to_be_lost(tmp_path: Path, buffered:
         assert done.returncode == 1
         assert done.stderr == (
             "standard output: No space left on device\n"
-            "the password is lost; make another: fastlisten account passwd a@x.example\n"
+            "the password is lost; set another one: fastlisten account passwd a@x.example\n"
         )
         assert hashed(tmp_path, "a@x.example")
         done = run("list", stdout=full)

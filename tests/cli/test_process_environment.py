@@ -124,7 +124,7 @@ def test_nothing_can_be_written(tmp_path: Path) -> None:
     mount = f'mount -t tmpfs -o ro none {tmp_path / "data"} && exec "$@"'
     done = serve(tmp_path, (*MOUNTS, mount, "sh"), "mail.toml")
     assert done.returncode == 2
-    assert "a self-signed certificate cannot be kept there: Read-only file system" in done.stderr
+    assert "cannot keep a self-signed certificate there: Read-only file system" in done.stderr
 
 
 @pytest.mark.netns

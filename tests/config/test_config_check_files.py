@@ -129,7 +129,10 @@ def test_accounts_that_cannot_be_used(
     code, lines = checked(configure(tmp_path, f'protocol = "{protocol}"\n{PLAIN}'))
     assert code == 0
     assert len(lines) == 2
-    assert lines[0] == "warning: data/accounts.toml cannot be used; all mail must wait"
+    assert (
+        lines[0]
+        == "warning: data/accounts.toml cannot be used; mail is deferred until this is fixed"
+    )
     assert lines[1].startswith("warning: data/accounts.toml:")
     assert says in lines[1]
 
@@ -141,7 +144,7 @@ def test_a_pipe_in_the_accounts_place(tmp_path: Path) -> None:
         0,
         [
             "warning: data/accounts.toml cannot be read: it is a pipe (FIFO), not a regular file; "
-            "all mail must wait"
+            "mail is deferred until this is fixed"
         ],
     )
 

@@ -18,7 +18,7 @@ from fastlisten.config import load
 from fastlisten.runtime.file_permissions import permission_warnings
 from fastlisten.runtime.server import Server
 
-READ = "every user of this host can read it, and it holds"
+READ = "any user on this host can read it, and it contains"
 
 
 @pytest.fixture
@@ -66,30 +66,30 @@ def test_nothing_is_said_where_all_is_well(place: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "mode", "expected"),
     [
-        ("data/accounts.toml", 0o644, f"{READ} the hashes of passwords; chmod 0640"),
+        ("data/accounts.toml", 0o644, f"{READ} password hashes; chmod 0640"),
         ("mail.key", 0o604, f"{READ} certificate.default.private-key; chmod 0600"),
         ("password", 0o644, f"{READ} server.listener.it.smtp.relay-password; chmod 0640"),
         (
             "password",
             0o666,
-            "every user of this host can read and change it, and it holds "
+            "any user on this host can read and change it, and it contains "
             "server.listener.it.smtp.relay-password; chmod 0640",
         ),
         (
             "mail.key",
             0o602,
-            "every user of this host can change it, and it holds "
+            "any user on this host can change it, and it contains "
             "certificate.default.private-key; chmod 0600",
         ),
         (
             "data/accounts.toml",
             0o660,
-            "its group can change it, and it holds the hashes of passwords; chmod 0640",
+            "its group can change it, and it contains password hashes; chmod 0640",
         ),
         (
             "data",
             0o777,
-            "every user of this host can replace what is in it; chmod 0775",
+            "any user on this host can replace files in it; chmod 0775",
         ),
     ],
 )
@@ -106,7 +106,7 @@ def test_directories_in_which_a_file_can_be_replaced(place: Path) -> None:
     (place / "password").rename(keys / "password")
     (place / "password").symlink_to(keys / "password")
     keys.chmod(0o777)
-    expected = "keys has mode 0777: every user of this host can replace what is in it; chmod 0775"
+    expected = "keys has mode 0777: any user on this host can replace files in it; chmod 0775"
     assert said(place) == [expected]
     keys.chmod(0o1777)
     assert said(place) == []

@@ -145,7 +145,7 @@ def test_a_failure_while_running_ends_it_with_1(tmp_path: Path) -> None:
         assert started.stop() == 1
         assert "ERROR fastlisten: failed: the store is gone\n" in started.err
         assert "RuntimeError: the store is gone" in started.err
-        assert 'listener "a": its handler did not stop' in started.err
+        assert 'listener "a": its handler failed to stop' in started.err
 
 
 # --- 2 ----------------------------------------------------------------------------------------
@@ -214,14 +214,14 @@ def test_handlers_that_cannot_be_used_are_reported_together(tmp_path: Path) -> N
         "mail.toml:12: server.listener.c.handler",
     ]
     assert "has no attribute 'NoSuchThing'" in lines[0]
-    assert "Picky does not take its settings: ValueError: no such store" in lines[1]
+    assert "Picky rejects its settings: ValueError: no such store" in lines[1]
     assert "neither a subclass of fastlisten.Handler" in lines[2]
 
 
 def test_systemd_must_name_a_file(tmp_path: Path) -> None:
     done = run("serve", INVOCATION_ID="1", NOTIFY_SOCKET="/nowhere", HOME=str(tmp_path))
     assert done.returncode == 2
-    assert done.stderr == "error: under systemd a configuration file must be named\n"
+    assert done.stderr == "error: under systemd a configuration file must be given\n"
 
 
 def test_usage_errors_are_2() -> None:

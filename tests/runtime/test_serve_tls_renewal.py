@@ -23,7 +23,7 @@ TELL = (
     'handler = "support.tls_handlers:Tell"\n'
 )
 SMTP = '[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'
-SIGHUP = "SIGHUP: reading certificates again; other changes of the configuration need a restart"
+SIGHUP = "SIGHUP: reloading certificates; other configuration changes need a restart"
 
 
 def shown(port: int) -> bytes:
@@ -89,8 +89,8 @@ def test_a_broken_renewal_keeps_the_old_one(tmp_path: Path) -> None:
         assert started.stop() == 0
         assert lines(started, "ERROR") == [
             f"ERROR fastlisten: {tmp_path}/mail.toml:6: certificate.default.private-key = "
-            f'"file://{key}": the private key does not belong to the certificate (listener "it"); '
-            "what was in use before stays in use"
+            f'"file://{key}": the private key does not match the certificate (listener "it"); '
+            "still using what was loaded before"
         ]
 
 
@@ -106,7 +106,7 @@ def test_new_authorities_of_clients(tmp_path: Path) -> None:
             assert ask(one)["client"]
             (tmp_path / "ca.pem").write_bytes(other.pem)
             started.signal(signal.SIGHUP)
-            until(lambda: lines(started, "are new"), "the line of the change")
+            until(lambda: lines(started, "have changed"), "the line of the change")
             assert ask(one)["client"]
         with pytest.raises((ssl.SSLError, ConnectionError)), client(port, mine) as one:
             ask(one)
@@ -122,13 +122,13 @@ def test_sighup_where_nothing_has_changed(tmp_path: Path, body: str) -> None:
     with program(tmp_path, SMTP + body) as started:
         for count in (1, 2):
             started.signal(signal.SIGHUP)
-            until(lambda: len(lines(started, "nothing has changed")) == count, "the answer")  # noqa: B023
+            until(lambda: len(lines(started, "no changes in")) == count, "the answer")  # noqa: B023
         with socket.create_connection((HOST, started.port()), PATIENCE) as one:
             assert one.recv(100).startswith(b"220 ")
         assert started.stop() == 0
         files = "0 files" if body else "1 file"
-        answer = f"INFO fastlisten: nothing has changed in {files} of certificates"
-        assert lines(started, "nothing has changed") == [answer] * 2
+        answer = f"INFO fastlisten: no changes in {files} with certificates"
+        assert lines(started, "no changes in") == [answer] * 2
 
 
 # --- the self-signed one ----------------------------------------------------------------------

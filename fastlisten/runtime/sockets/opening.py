@@ -335,7 +335,7 @@ class _Attempt:
         except KeyError:
             self.failures.append(
                 SocketFailure(
-                    self.settings.id, self.bind.text, key, name, 0, "unknown to this system"
+                    self.settings.id, self.bind.text, key, name, 0, "does not exist on this system"
                 )
             )
             return -1

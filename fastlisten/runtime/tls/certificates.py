@@ -42,7 +42,7 @@ class ReloadResult:
     Attributes:
         changed: what new handshakes use from now on, a sentence each.
         warnings: what deserves notice of it.
-        problems: what is broken; what was in use before stays in use.
+        problems: what is broken; still using what was loaded before.
         files: how many files were looked at.
     """
 
@@ -180,7 +180,7 @@ class Certificates:
             self._do_without(str(error))
             return None
         except OSError as error:
-            message = f"a self-signed certificate cannot be kept there: {error.strerror}"
+            message = f"cannot keep a self-signed certificate there: {error.strerror}"
             raise UnusableError(at_data_directory(message)) from None
         except PemError as error:
             message = f"the self-signed certificate in it cannot be used: {error}"
@@ -248,7 +248,7 @@ class Certificates:
                 continue
             self._client_cas[path] = text
             new_cas.add(path)
-            found.changed.append(f"the authorities of clients in {path} are new")
+            found.changed.append(f"the client CAs in {path} have changed")
         for group, live in self._live.items():
             if renewed.isdisjoint(group.ids) and group.client_ca not in new_cas:
                 continue
@@ -268,7 +268,7 @@ class Certificates:
         try:
             made = {id: settings.context(self._pairs[id], text) for id in group.ids}
         except ssl.SSLError as error:
-            message = f"this host's OpenSSL cannot do it: {error.reason or error}"
+            message = f"OpenSSL on this host does not support it: {error.reason or error}"
             report = self._reports.at_listener(self._sharing(group), "tls.ciphers", message)
             raise UnusableError(report) from None
         return made[group.certificate], {name: made[id] for name, id in group.names}
@@ -284,7 +284,7 @@ class Certificates:
                 self._reports.at_listener(
                     self._sharing(group),
                     "tls.ciphers",
-                    f"none of the suites of TLS 1.2 fits the key of {name_of(id)}",
+                    f"no configured TLS 1.2 cipher suite works with the key of {name_of(id)}",
                 )
             )
             for id, context in contexts.items()
@@ -339,5 +339,5 @@ class Certificates:
 
     def _none(self) -> str:
         if self._config.certificates:
-            return "no certificate is called default, and none is named"
+            return "no certificate is named, and none is called default"
         return "no certificate is configured"

@@ -77,11 +77,11 @@ class KeyPair:
         found = _certificates(self.cert)
         own = _KEY.search(self.key)
         if own is None:
-            raise PemError("there is no private key in it (PEM)", of_key=True)
+            raise PemError("it contains no private key (PEM)", of_key=True)
         if own[1].startswith(b"ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in own[0]:
             raise PemError("the key is encrypted; remove its password", of_key=True)
         if own[1].startswith(b"OPENSSH"):
-            raise PemError("the key is one of OpenSSH's, which TLS does not take", of_key=True)
+            raise PemError("the key is in OpenSSH's own format, which TLS cannot use", of_key=True)
         _check(found)
         with _in_memory(b"\n".join(found)) as cert, _in_memory(own[0] + b"\n") as key:
             try:
@@ -148,7 +148,7 @@ def _certificates(pem: bytes) -> list[bytes]:
     """
     found = [_plain(label, body) for label, body in _CERTIFICATE.findall(pem)]
     if not found:
-        raise PemError("there is no certificate in it (PEM)")
+        raise PemError("it contains no certificate (PEM)")
     return found
 
 
@@ -214,7 +214,7 @@ def _explained(error: ssl.SSLError) -> PemError:
     reason = error.reason or ""
     # The last one: there is none for this kind of key.
     if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
-        return PemError("the private key does not belong to the certificate", of_key=True)
+        return PemError("the private key does not match the certificate", of_key=True)
     if reason == "EE_KEY_TOO_SMALL":
         return PemError("the certificate's key is too short to be safe")
     if reason.startswith(("CA_", "EE_")):

@@ -112,7 +112,7 @@ def test_unknown_owners_are_failures(tmp_path: Path, line: str, name: str) -> No
     found = failure(tmp_path / "s", line)
     assert found.operation == line.partition(" =")[0]
     assert found.value == name
-    assert found.text == "unknown to this system"
+    assert found.text == "does not exist on this system"
     assert not (tmp_path / "s").exists()
 
 

@@ -148,10 +148,10 @@ def test_all_mistakes_are_reported_at_their_lines(tmp_path: Path) -> None:
         f'mail.toml:5: certificate.default.private-key = "file://{tmp_path}/missing.key": '
         'cannot be read: No such file or directory (listener "a")',
         f'mail.toml:8: certificate.mixed.private-key = "file://{tmp_path}/mixed.key": '
-        'the private key does not belong to the certificate (listener "b")',
-        'mail.toml:13: certificate.text.cert: there is no certificate in it (PEM) (listener "c")',
+        'the private key does not match the certificate (listener "b")',
+        'mail.toml:13: certificate.text.cert: it contains no certificate (PEM) (listener "c")',
         f'mail.toml:29: server.listener.c.tls.client-ca = "{tmp_path}/garbage": '
-        'there is no certificate in it (PEM) (listener "c")',
+        'it contains no certificate (PEM) (listener "c")',
     ]
 
 
@@ -195,7 +195,8 @@ def test_suites_that_do_not_fit_the_key(tmp_path: Path) -> None:
     it = made(tmp_path, table(tmp_path) + listener_table("it", body))
     (note,) = it.notes
     assert note.endswith(
-        'none of the suites of TLS 1.2 fits the key of certificate "default" (listener "it")'
+        "no configured TLS 1.2 cipher suite works with the key of "
+        'certificate "default" (listener "it")'
     )
     write(tmp_path, authority().sign("mx", key=rsa_key()))
     assert made(tmp_path, table(tmp_path) + listener_table("it", body)).notes == []
@@ -226,7 +227,7 @@ def test_several_of_which_none_is_the_default(tmp_path: Path) -> None:
         write(tmp_path, authority().sign(name), name)
     text = table(tmp_path, "a", "a") + table(tmp_path, "b", "b") + listener_table("it", "")
     (note,) = made(tmp_path, text).notes
-    assert note.startswith("no certificate is called default, and none is named (listener")
+    assert note.startswith("no certificate is named, and none is called default (listener")
 
 
 def test_nothing_is_made_where_nothing_needs_it(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     assert mistakes(tmp_path, listener_table("it", "")) == [
         f'mail.toml:2: server.data-directory = "{tmp_path}/data": '
-        "a self-signed certificate cannot be kept there: Not a directory"
+        "cannot keep a self-signed certificate there: Not a directory"
     ]
 
 
@@ -318,10 +319,10 @@ def test_what_is_broken_changes_nothing(tmp_path: Path) -> None:
     assert broken() == 'mail.key": cannot be read: No such file or directory (listener "it")'
     renewed = authority().sign("mx")
     key.write_bytes(renewed.key)
-    message = 'the private key does not belong to the certificate (listener "it")'
+    message = 'the private key does not match the certificate (listener "it")'
     assert broken() == f'mail.key": {message}'
     cert.write_text("")
-    assert broken() == 'mail.crt": there is no certificate in it (PEM) (listener "it")'
+    assert broken() == 'mail.crt": it contains no certificate (PEM) (listener "it")'
     assert broken().startswith("mail.crt")
     cert.write_bytes(renewed.cert)
     assert len(it.reload().changed) == 1
@@ -381,12 +382,12 @@ def test_client_authorities_come_and_go(tmp_path: Path) -> None:
 
     assert (accepted(old), accepted(new)) == (True, False)
     file.write_bytes(old.pem + new.pem)
-    assert it.reload().changed == [f"the authorities of clients in {file} are new"]
+    assert it.reload().changed == [f"the client CAs in {file} have changed"]
     assert (accepted(old), accepted(new)) == (True, True)
     file.write_bytes(new.pem)
     assert len(it.reload().changed) == 1
     assert (accepted(old), accepted(new)) == (False, True)
     file.write_text("")
     found = it.reload()
-    assert "there is no certificate in it" in str(found.problems[0])
+    assert "it contains no certificate" in str(found.problems[0])
     assert (accepted(old), accepted(new)) == (False, True)

@@ -114,7 +114,7 @@ def test_keys(tmp_path: Path, kind: str) -> None:
 def test_a_key_that_is_no_key_of_openssl(files: Files) -> None:
     key = files.key.replace(b"EC PRIVATE", b"OPENSSH PRIVATE")
     assert not openssl_loads(files, files.cert, key)
-    with pytest.raises(PemError, match="one of OpenSSH's") as caught:
+    with pytest.raises(PemError, match="OpenSSH's own format") as caught:
         served(files, files.cert, key)
     assert caught.value.of_key
 

@@ -98,13 +98,13 @@ def test_what_is_no_certificate() -> None:
     good = pair()
     der = ssl.PEM_cert_to_DER_cert(good.cert.decode())
     for text in (b"", b"hello", der, good.key, good.cert.replace(b"END CERT", b"END CART")):
-        assert refusal(text, good.key) == ("there is no certificate in it (PEM)", False)
+        assert refusal(text, good.key) == ("it contains no certificate (PEM)", False)
 
 
 def test_what_is_no_key() -> None:
     good = pair()
     for text in (b"", b"hello", good.cert):
-        assert refusal(good.cert, text) == ("there is no private key in it (PEM)", True)
+        assert refusal(good.cert, text) == ("it contains no private key (PEM)", True)
 
 
 @pytest.mark.parametrize("form", [PKCS8, TRADITIONAL])
@@ -119,7 +119,7 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
 
 def test_a_key_of_another_certificate() -> None:
     for key in (ec_key(), rsa_key()):
-        message = "the private key does not belong to the certificate"
+        message = "the private key does not match the certificate"
         assert refusal(pair().cert, key_pem(key)) == (message, True)
 
 
@@ -193,7 +193,7 @@ def test_authorities() -> None:
     context = server_context()
     context.load_verify_locations(cadata=text)
     assert context.cert_store_stats()["x509_ca"] == 2
-    with pytest.raises(PemError, match="there is no certificate in it"):
+    with pytest.raises(PemError, match="it contains no certificate"):
         authorities(pair().key)
     with pytest.raises(PemError, match="certificate 2 of 2 in it is damaged"):
         authorities(other.pem + authority().pem.replace(b"MII", b"???"))
