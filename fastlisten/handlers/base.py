@@ -1,8 +1,8 @@
 """What a handler is: the code that speaks one protocol on the connections of one listener.
 
-Rules of this file: no I/O and no configuration. A handler is made once per listener and worker;
-everything that is fixed for the listener (greeting, refusals, farewells) it gives as bytes, which
-the native core sends without running Python; only `connection` runs once per connection.
+Rules of this file: no I/O and no configuration. There is one handler per listener and worker. It
+provides what is fixed for the listener (greeting, refusals, farewells) as bytes, which the native
+core sends without running Python; only `connection` runs once per connection.
 """
 
 from __future__ import annotations
@@ -24,37 +24,38 @@ __all__ = ["ConnectionInfo", "Handler", "HandlerSettings", "Reason", "SettingErr
 
 
 class Reason(enum.Enum):
-    """Why a connection is refused or ended; the handler words it in its protocol."""
+    """Why a connection is rejected or closed; the handler says it in its protocol's words."""
 
-    LIMIT = "limit"  # no place left under max-connections
-    OVERLOAD = "overload"  # the process has no descriptor or memory left
+    LIMIT = "limit"  # max-connections is reached
+    OVERLOAD = "overload"  # the process is out of descriptors or memory
     RATE = "rate"  # this address connects too often
     ADDRESS = "address"  # this address holds too many connections
     DENIED = "denied"  # this address is not allowed here
-    FIRST_BYTE = "first-byte"  # said nothing within timeout.first-byte
-    IDLE = "idle"  # said nothing within timeout.idle
-    SHUTDOWN = "shutdown"  # the server drains
+    FIRST_BYTE = "first-byte"  # the client sent nothing within timeout.first-byte
+    IDLE = "idle"  # the client sent nothing within timeout.idle
+    SHUTDOWN = "shutdown"  # the server is draining
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerSettings:
-    """What a handler is told of the listener that it serves.
+    """What a handler knows about the listener that it serves.
 
     Attributes:
         listener: id of the listener.
         protocol: its `protocol`, in lower case.
-        hostname: the name the server greets with, `server.hostname` or the listener's own.
-        greeting: the text after the host name, `server.greeting` or the listener's own.
-        tls_implicit: the listener speaks TLS from the first byte; STARTTLS is not offered then.
+        hostname: the name in the greeting, from `server.hostname` or the listener.
+        greeting: the text after the host name, from `server.greeting` or the listener.
+        tls_implicit: the listener uses TLS from the first byte, so STARTTLS is not offered.
         tls_available: STARTTLS can be offered.
-        tls: what `Connection.start_tls` takes to carry it out, None where it is not available.
-        port: the first bound port, 0 for a Unix socket; fixes defaults such as smtp's role.
-        data_directory: where mail and accounts live.
-        options: the handler's own rows, resolved for this listener: key without the protocol's
-            prefix (``relay`` for ``smtp.relay``) to typed value.
-        extra: what else a server gives: ``control`` (its `runtime.control.Control`), ``accounts``
-            (the file's name), ``postmaster`` (an account's name) and ``app``; free for programs
-            that use a handler as a library.
+        tls: the argument for `Connection.start_tls`, None if TLS is not available.
+        port: the first bound port, 0 for a Unix socket; some defaults depend on it, such as smtp's
+            role.
+        data_directory: where mail and accounts are stored.
+        options: the values of the protocol's own rows for this listener, typed, by key without the
+            protocol's prefix: ``relay`` for ``smtp.relay``.
+        extra: what else the server provides: ``control`` (its `runtime.control.Control`),
+            ``accounts`` (the path of the file), ``postmaster`` (the name of an account) and
+            ``app``. Programs that use a handler as a library may put anything here.
     """
 
     listener: str
@@ -72,13 +73,13 @@ class HandlerSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
-    """What is known of a connection before its first byte is read.
+    """What is known about a connection before its first byte is read.
 
     Attributes:
         listener: id of the listener.
-        peer: the client's address, an IPv4-mapped address written as IPv4; empty on Unix sockets.
+        peer: the client's address; IPv4-mapped addresses appear as IPv4. Empty on Unix sockets.
         port: the client's port, 0 on Unix sockets.
-        tls: the connection is encrypted already.
+        tls: the connection is already encrypted.
     """
 
     listener: str
@@ -88,27 +89,28 @@ class ConnectionInfo:
 
     @property
     def fields(self) -> dict[str, object]:
-        """What records about it have for programs (log_events.py)."""
+        """The fields of its log records (log_events.py)."""
         return {"listener": self.listener, "peer": self.peer, "port": self.port}
 
 
 class Handler:
     """Base class of handlers.
 
-    One instance serves one listener in one worker process. A subclass sets the class variables
-    and overrides `connection`; the rest has workable defaults.
+    One instance serves one listener in one worker process. A subclass overrides `connection`;
+    everything else has a usable default. The class variables up to `options` describe the protocol
+    where no `Protocol` object does (handlers/protocol.py).
 
     Attributes:
-        name: the word for `protocol` in the configuration.
-        default_port: the port of a bind that names none.
-        default_tls_port: the same with `tls.implicit`, 0 where the protocol has no such port.
-        server_speaks_first: the server greets; clients wait for it.
-        lazy: Python objects are made at the client's first byte, not at accept.
-        starttls: going over to TLS within a connection is a part of the protocol, so that a
-            certificate is needed although TLS does not begin with the first byte.
+        name: the name of the protocol in the configuration.
+        default_port: the port of a bind without one.
+        default_tls_port: the same with `tls.implicit`; 0 if the protocol has no separate TLS port.
+        server_speaks_first: the server greets, and clients wait for it.
+        lazy: Python objects are created at the client's first byte instead of at accept.
+        starttls: the protocol can switch to TLS within a connection, so the listener needs a
+            certificate even if TLS does not start with the first byte.
         alpn: protocol names for TLS ALPN (RFC 7301).
-        options: the handler's rows of the option table.
-        counts: what is counted of its mail, for the metrics; None where there is none.
+        options: the protocol's rows of the option table.
+        counts: counters for the metrics on mail; None if the handler has none.
         greeting: sent natively as soon as the connection is ready (after PROXY and TLS); the
             protocol object must not send it again. Empty: nothing is sent.
         settings: as given.
@@ -130,41 +132,41 @@ class Handler:
         self.settings = settings
 
     def refusal(self, reason: Reason) -> bytes:
-        """Return what a client hears that is not served; empty to close without a word.
+        """Return the reply sent to a rejected client; empty to close without one.
 
-        Where TLS begins with the first byte it is not sent: there has been no handshake yet.
+        It is not sent with implicit TLS, because there has been no handshake yet.
         """
         return b""
 
     def farewell(self, reason: Reason) -> bytes:
-        """Return what a served but idle client hears before the server closes."""
+        """Return what is sent to an idle client before the server closes the connection."""
         return b""
 
     def notes(self) -> tuple[str, ...]:
-        """Return what an administrator should know at start, a sentence each."""
+        """Return what an administrator should know at startup, one sentence each."""
         return ()
 
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
         """Return the protocol object for one connection.
 
         The object may have two boolean attributes. While ``busy`` is true, a drain lets the
-        connection finish what it is doing (until the shutdown timeout); without it a connection
-        counts as idle. While ``working`` is true, the client waits for the server, and
-        `timeout.idle` does not run out; without it ``busy`` is asked. A third one may hold bytes:
-        ``last_words`` is what the client hears when the server ends the connection, instead of
-        the farewell for `Reason.SHUTDOWN`.
+        connection finish what it is doing, until the shutdown timeout; a connection without this
+        attribute counts as idle. While ``working`` is true, the client is waiting for the server
+        and `timeout.idle` does not run; without this attribute, ``busy`` is used. A third
+        attribute, ``last_words``, may hold bytes to send instead of the farewell for
+        `Reason.SHUTDOWN` when the server closes the connection.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement connection()")
 
     async def start(self) -> None:
-        """Make ready before the listener accepts; runs on the worker's loop."""
+        """Get ready before the listener accepts; runs on the worker's loop."""
 
     def drain(self) -> None:
-        """Learn that the listener accepts no more; called once, on the loop.
+        """Called once, on the loop, when the listener stops accepting.
 
-        Idle connections are closed after this, without the handler; busy ones may finish what
-        they are at, and should begin nothing more.
+        Idle connections are closed afterwards, without the handler. Busy ones may finish what they
+        are doing, and should start nothing new.
         """
 
     async def stop(self) -> None:
-        """Release what `start` took; runs after the last connection has ended."""
+        """Release what `start` acquired; runs after the last connection is closed."""

@@ -1,7 +1,7 @@
-"""An async function of (reader, writer) as a handler: ten lines for a protocol of one's own.
+"""An async function of (reader, writer) as a handler: ten lines for a protocol of your own.
 
-Rules of this file: asyncio's streams as they are; one task per connection, ended with it. On a
-loop that does not know the core's connections, `StreamWriter.start_tls` finds its way to them.
+Rules of this file: asyncio's streams, unchanged; one task per connection, which ends with it.
+`StreamWriter.start_tls` also works on loops that do not know the core's connections.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _LIMIT = 65536
 
 
 class _LoopForStreams:
-    """A loop as the streams of one connection see it: the running one, but for `start_tls`.
+    """The loop as the streams of one connection see it: the running loop, except for `start_tls`.
 
-    StreamWriter.start_tls asks its loop. uvloop's and asyncio's own refuse every transport that
-    they did not make themselves.
+    StreamWriter.start_tls calls its loop, and those of uvloop and asyncio reject every transport
+    that they did not create.
 
     Attributes:
-        failure: what ended a handshake that failed, None if none did.
+        failure: the error of a failed handshake, None if none failed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -61,7 +61,7 @@ class _LoopForStreams:
 
 
 class StreamHandler(Handler):
-    """Runs `function` in a task for each connection; the client may speak first."""
+    """Runs `function` in a task for each connection; the client may send first."""
 
     function: StreamFunction
 
@@ -90,7 +90,7 @@ class StreamHandler(Handler):
         try:
             await type(self).function(reader, writer)
         except Exception as error:
-            # The peer that went away, or broke TLS, is no fault of the function.
+            # A peer that disconnects or breaks TLS is not the function's fault.
             peers = isinstance(error, ConnectionError) or error is loop.failure
             if not peers and error is not reader.exception():
                 logger.exception(
@@ -100,7 +100,7 @@ class StreamHandler(Handler):
             writer.close()
 
     async def stop(self) -> None:
-        """Cancel what outlived its connection, and wait for it."""
+        """Cancel the tasks that outlived their connections, and wait for them."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
