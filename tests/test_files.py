@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.config import HOST, listener_table
+from support.config import MACHINE, listener_table
 
 from fastlisten.cli import account, check, show
 from fastlisten.config import load, loads
@@ -104,15 +104,15 @@ def refusal(load: Callable[[], object]) -> str:
 def test_configuration_macro_and_certificate(tmp_path: Path, pipe: Path) -> None:
     assert refusal(lambda: load(pipe)) == f"{pipe}: cannot be read: {PIPE}"
     text = listener_table("it", f'greeting = "%{{file:{pipe}}}%"')
-    assert f"{pipe} cannot be read: {PIPE}" in refusal(lambda: loads(text, host=HOST))
+    assert f"{pipe} cannot be read: {PIPE}" in refusal(lambda: loads(text, machine=MACHINE))
     assert refusal(lambda: read_source(f"file://{pipe}")) == f"cannot be read: {PIPE}"
     pem = f'[certificate.x]\ncert = "file://{pipe}"\nprivate-key = "file://{pipe}"\n'
-    config = loads(pem + listener_table("it", ""), host=HOST)
+    config = loads(pem + listener_table("it", ""), machine=MACHINE)
     assert f"cannot be read: {PIPE}" in refusal(lambda: Certificates(config, trial=True))
     config = loads(
         f"server.data-directory = '{tmp_path}'\n"
         + listener_table("it", f"tls.client-ca = '{pipe}'"),
-        host=HOST,
+        machine=MACHINE,
     )
     assert f"cannot be read: {PIPE}" in refusal(lambda: Certificates(config, trial=True))
 
@@ -120,7 +120,7 @@ def test_configuration_macro_and_certificate(tmp_path: Path, pipe: Path) -> None
 def test_the_self_signed_certificate(tmp_path: Path, pipe: Path) -> None:
     os.rename(pipe, tmp_path / "self-signed.pem")
     text = f"server.data-directory = '{tmp_path}'\n" + listener_table("it", "")
-    config = loads(text, host=HOST)
+    config = loads(text, machine=MACHINE)
     assert PIPE in refusal(lambda: Certificates(config, trial=True))
     assert PIPE in refusal(lambda: Certificates(config))
 

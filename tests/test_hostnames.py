@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.config import HOST, host_with, listener_table, load_text, only_problem
+from support.config import MACHINE, listener_table, load_text, machine_with, only_problem
 from support.serving import program
 
 from fastlisten import hostnames
@@ -122,15 +122,15 @@ def test_a_controllers_greeting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_warning() -> None:
-    host = host_with(hostname="localhost", refused_hostname="a\nb")
-    (warning,) = load_text(listener_table("it", ""), host=host).warnings
+    machine = machine_with(hostname="localhost", refused_hostname="a\nb")
+    (warning,) = load_text(listener_table("it", ""), machine=machine).warnings
     assert warning.message == (
         'this host\'s name "a\\nb" is not a domain name, so the server calls itself localhost; '
         "set server.hostname"
     )
     named = "server.hostname = 'mx.example.org'\n" + listener_table("it", "")
-    assert load_text(named, host=host).warnings == ()
-    assert load_text(listener_table("it", ""), host=HOST).warnings == ()
+    assert load_text(named, machine=machine).warnings == ()
+    assert load_text(listener_table("it", ""), machine=MACHINE).warnings == ()
 
 
 @pytest.mark.parametrize(

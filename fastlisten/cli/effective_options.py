@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import Literal, TextIO
 
-from fastlisten.config import Bind, Config, Host, ListenerSettings, SocketSetting, socket_options
+from fastlisten.config import Bind, Config, ListenerSettings, Machine, SocketSetting, socket_options
 from fastlisten.config.notation import quote
 from fastlisten.option import SocketOption
 
@@ -23,7 +23,7 @@ _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF
 
 def print_effective(config: Config, out: TextIO) -> None:
     """Print asked and got for every socket option of every bind."""
-    somaxconn = Host.current().somaxconn
+    somaxconn = Machine.current().somaxconn
     for listener in config.listeners:
         print(f"listener {quote(listener.id)}", file=out)
         for bind in listener.bind:

@@ -1,13 +1,13 @@
 """The configuration: from a TOML text to typed, resolved, frozen settings of every listener.
 
 Rules of this package: it imports neither native modules nor a loop, and what it learns of the
-machine comes in through `Host`. Data goes one way: text, document, listeners, `Config`.
+machine comes in through `Machine`. Data goes one way: text, document, listeners, `Config`.
 
     load(path) / loads(text)  ->  Config  ->  ListenerSettings  ->  socket_options(...)
 """
 
-from fastlisten.config.host import Host
 from fastlisten.config.load import default_config, load, loads
+from fastlisten.config.machine import Machine
 from fastlisten.config.settings import Bind, Certificate, Config, ListenerSettings
 from fastlisten.config.socket_options import SocketSetting, socket_options
 from fastlisten.config.values.network import Endpoint, Rate
@@ -18,8 +18,8 @@ __all__ = [
     "Certificate",
     "Config",
     "Endpoint",
-    "Host",
     "ListenerSettings",
+    "Machine",
     "Rate",
     "ServerName",
     "SocketSetting",

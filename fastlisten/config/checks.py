@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastlisten.config.document import Document
-from fastlisten.config.host import Host
 from fastlisten.config.listener_reader import UnresolvedListener
+from fastlisten.config.machine import Machine
 from fastlisten.config.notation import KeyPath, quote, show_value
 from fastlisten.config.protocols import KnownProtocols
 from fastlisten.config.settings import Certificate
@@ -44,7 +44,7 @@ _BINDS = '"address:port", "[address]:port", "address", "unix:/path", "fd:number"
 
 def check_values(
     document: Document,
-    host: Host,
+    machine: Machine,
     values: Mapping[str, Any],
     at: Callable[[str], KeyPath],
     certificates: Mapping[str, Any],
@@ -53,7 +53,7 @@ def check_values(
 
     Args:
         document: receives the reports.
-        host: the machine.
+        machine: the machine.
         values: typed, by key.
         at: the path of a key in this place.
         certificates: by id.
@@ -68,10 +68,10 @@ def check_values(
     if values.get("socket.linger") == 0:
         message = "every close resets the connection and loses what has not been sent"
         document.warning(at("socket.linger"), message, 0)
-    if (backlog := values.get("socket.backlog", 0)) > (host.somaxconn or backlog):
-        message = f"the kernel clamps this to net.core.somaxconn = {host.somaxconn}"
+    if (backlog := values.get("socket.backlog", 0)) > (machine.somaxconn or backlog):
+        message = f"the kernel clamps this to net.core.somaxconn = {machine.somaxconn}"
         document.warning(at("socket.backlog"), message, backlog)
-    if not host.tls13_choice:
+    if not machine.tls13_choice:
         _check_tls13_suites(document, values.get("tls.ciphers", ()), at("tls.ciphers"))
     _check_certificates(document, values, at, certificates)
 

@@ -9,7 +9,7 @@ import os
 from importlib.resources import files
 
 from fastlisten.config.document import parse, read_file
-from fastlisten.config.host import Host
+from fastlisten.config.machine import Machine
 from fastlisten.config.resolve import resolve
 from fastlisten.config.settings import Config
 from fastlisten.garbage import collector_paused
@@ -17,31 +17,31 @@ from fastlisten.garbage import collector_paused
 __all__ = ["default_config", "default_text", "load", "loads"]
 
 
-def load(path: str | os.PathLike[str], *, host: Host | None = None) -> Config:
+def load(path: str | os.PathLike[str], *, machine: Machine | None = None) -> Config:
     """Return the configuration in a file.
 
     Args:
         path: the file; relative paths in it are relative to its directory.
-        host: what the machine contributes; None for this one.
+        machine: what the machine contributes; None for this one.
 
     Raises:
         ConfigurationError: with all mistakes, or with the reason why it cannot be read.
     """
-    return _load(read_file(path), os.fsdecode(path), host)
+    return _load(read_file(path), os.fsdecode(path), machine)
 
 
-def loads(text: str | bytes, *, file: str = "", host: Host | None = None) -> Config:
+def loads(text: str | bytes, *, file: str = "", machine: Machine | None = None) -> Config:
     """Return the configuration in a text.
 
     Args:
         text: TOML; bytes are UTF-8.
         file: the name that messages use; relative paths are relative to its directory.
-        host: what the machine contributes; None for this one.
+        machine: what the machine contributes; None for this one.
 
     Raises:
         ConfigurationError: with all mistakes.
     """
-    return _load(text, file, host)
+    return _load(text, file, machine)
 
 
 def default_text() -> str:
@@ -49,16 +49,18 @@ def default_text() -> str:
     return files("fastlisten.config").joinpath("default.toml").read_text(encoding="utf-8")
 
 
-def default_config(data_directory: str | None = None, *, host: Host | None = None) -> Config:
+def default_config(data_directory: str | None = None, *, machine: Machine | None = None) -> Config:
     """Return the embedded default: every protocol, on loopback, on ports that need no privilege.
 
     Args:
         data_directory: where data lives; None for the host's usual place.
-        host: what the machine contributes; None for this one.
+        machine: what the machine contributes; None for this one.
     """
-    return _load(default_text(), "", host, data_directory or "")
+    return _load(default_text(), "", machine, data_directory or "")
 
 
-def _load(text: str | bytes, file: str, host: Host | None, data_directory: str = "") -> Config:
+def _load(
+    text: str | bytes, file: str, machine: Machine | None, data_directory: str = ""
+) -> Config:
     with collector_paused():
-        return resolve(parse(text, file), host or Host.current(), data_directory)
+        return resolve(parse(text, file), machine or Machine.current(), data_directory)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastlisten.config.document import NOTHING, Document
-from fastlisten.config.host import Host
+from fastlisten.config.machine import Machine
 from fastlisten.config.macros import expand
 from fastlisten.config.notation import KeyPath, dotted
 from fastlisten.config.secret_names import Secret, gives_secret, hide_secrets, is_secret_name
@@ -106,10 +106,10 @@ class Reader:
         foreign: paths of tables and keys that belong to another program's configuration.
     """
 
-    def __init__(self, document: Document, host: Host) -> None:
+    def __init__(self, document: Document, machine: Machine) -> None:
         self.document = document
         self.foreign: list[KeyPath] = []
-        self._environ = host.environ
+        self._environ = machine.environ
         self._looked_for = 0
 
     def table(self, data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:

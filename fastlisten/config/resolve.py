@@ -22,8 +22,8 @@ from fastlisten.config.checks import (
     server_speaks_first,
 )
 from fastlisten.config.document import Document
-from fastlisten.config.host import Host
 from fastlisten.config.listener_reader import ListenerReader, UnresolvedListener
+from fastlisten.config.machine import Machine
 from fastlisten.config.notation import KeyPath, dotted, show_value
 from fastlisten.config.protocol_checks import check_protocols
 from fastlisten.config.protocols import KnownProtocols, known_protocols
@@ -73,19 +73,19 @@ def _server_schema(protocols: KnownProtocols) -> Schema:
     )
 
 
-def resolve(document: Document, host: Host, default_directory: str = "") -> Config:
+def resolve(document: Document, machine: Machine, default_directory: str = "") -> Config:
     """Return what a document means on a host.
 
     Args:
         document: parsed, without notes yet.
-        host: the machine.
+        machine: the machine.
         default_directory: of data, where the document names none; empty for the host's.
 
     Raises:
         ConfigurationError: with all mistakes.
     """
     protocols = known_protocols()
-    reader = Reader(document, host)
+    reader = Reader(document, machine)
     process = Values()
     server_table = reader.table(document.data, ("server",))
     tables = reader.table(server_table, ("server", "listener"))
@@ -98,14 +98,14 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
         for row in protocols.listener_options
         if row.key in process.typed
     }
-    check_values(document, host, server, _in_server, certificates)
+    check_values(document, machine, server, _in_server, certificates)
 
-    values = _process(process.typed, host, default_directory)
-    if host.refused_hostname and "server.hostname" not in process.typed:
+    values = _process(process.typed, machine, default_directory)
+    if machine.refused_hostname and "server.hostname" not in process.typed:
         document.warning(
             (),
-            f"this host's name {show_value(host.refused_hostname)} is not a domain name, so the "
-            f"server calls itself {host.hostname}; set server.hostname",
+            f"this host's name {show_value(machine.refused_hostname)} is not a domain name, so the "
+            f"server calls itself {machine.hostname}; set server.hostname",
         )
     own = {key: f"server.{key}" for key in ("hostname", "greeting")}
     written = {key: values[full] for key, full in own.items() if full in process.typed}
@@ -114,13 +114,13 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
     listeners = _read_listeners(reading, reader, tables, protocols)
     for listener in listeners:
         if listener.values.typed:
-            check_values(document, host, listener.values.typed, listener.at, certificates)
+            check_values(document, machine, listener.values.typed, listener.at, certificates)
         check_listener(document, listener, certificates, protocols)
         read_binds(document, listener)
     check_protocols(document, protocols.definitions.values(), listeners, reading.tables)
     check_binds(document, listeners)
     check_unused_certificates(document, listeners, certificates)
-    _check_default_backlog(document, host, listeners)
+    _check_default_backlog(document, machine, listeners)
     _report_foreign(document, reader, reading, protocols)
     if document.has_errors:
         reading.explain_unknown()
@@ -136,7 +136,7 @@ def resolve(document: Document, host: Host, default_directory: str = "") -> Conf
         warnings=document.warnings(),
         file=document.file,
         _written=frozenset(process.typed),
-        _processors=host.processors,
+        _processors=machine.processors,
         _document=document,
     )
 
@@ -196,32 +196,32 @@ def _certificates(reader: Reader) -> dict[str, Certificate]:
     return found
 
 
-def _process(written: Mapping[str, Any], host: Host, directory: str) -> dict[str, Any]:
+def _process(written: Mapping[str, Any], machine: Machine, directory: str) -> dict[str, Any]:
     """Return the values of the whole process, with the defaults that the host decides."""
     values = {row.key: written.get(row.key, row.default) for row in PROCESS_OPTIONS}
     if values["server.hostname"] is None:
-        values["server.hostname"] = host.hostname
+        values["server.hostname"] = machine.hostname
     if values["server.data-directory"] is None:
-        values["server.data-directory"] = directory or data_directory(host.environ)
+        values["server.data-directory"] = directory or data_directory(machine.environ)
     if values["server.accounts"] is None:
         values["server.accounts"] = os.path.join(values["server.data-directory"], "accounts.toml")
     return values
 
 
 def _check_default_backlog(
-    document: Document, host: Host, listeners: list[UnresolvedListener]
+    document: Document, machine: Machine, listeners: list[UnresolvedListener]
 ) -> None:
     """Warn once where the default, which nobody wrote, is more than the kernel gives."""
-    if host.somaxconn is None:
+    if machine.somaxconn is None:
         return
     for listener in listeners:
         key, base = "socket.backlog", listener.base
         if key not in listener.values.typed and key not in base.from_server:
-            if base.inherited[key] > host.somaxconn:
+            if base.inherited[key] > machine.somaxconn:
                 document.warning(
                     (),
                     f"the kernel clamps the default {key} = {base.inherited[key]} to "
-                    f"net.core.somaxconn = {host.somaxconn}",
+                    f"net.core.somaxconn = {machine.somaxconn}",
                 )
             return
 

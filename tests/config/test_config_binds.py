@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.config import (
-    HOST,
+    MACHINE,
     listener,
     listener_problem,
     listener_table,
@@ -251,7 +251,7 @@ def test_v6only_follows_the_ipv4_wildcard_of_another_listener() -> None:
 
 
 def test_permissions_without_a_unix_socket_get_a_warning() -> None:
-    config = load_text(listener_table("it", 'socket.mode = "0600"'), host=HOST)
+    config = load_text(listener_table("it", 'socket.mode = "0600"'), machine=MACHINE)
     assert "no bind is a unix: socket" in config.warnings[0].message
     quiet = load_text(listener_table("it", 'bind = "unix:/x"\nsocket.mode = "0600"'))
     assert not quiet.warnings

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.certificates import authority, table, write
 from support.config import (
-    HOST,
+    MACHINE,
     listener,
     listener_problem,
     listener_table,
@@ -66,7 +66,7 @@ def test_a_listener_greets_in_its_own_words(protocol: str) -> None:
 
 def test_without_words_of_its_own_the_hosts_name_holds() -> None:
     it = listener("")
-    assert (it["hostname"], it.origin("hostname")) == (HOST.hostname, "default")
+    assert (it["hostname"], it.origin("hostname")) == (MACHINE.hostname, "default")
     assert (it["greeting"], it.origin("greeting")) == ("", "default")
 
 

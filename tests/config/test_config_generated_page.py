@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.config import HOST
+from support.config import MACHINE
 
 from fastlisten.config import loads
 from fastlisten.config.document_options import document, main
@@ -35,7 +35,7 @@ def test_every_key_is_on_the_page() -> None:
 def test_examples_load() -> None:
     examples = re.findall(r"```toml\n(.*?)```", document(), re.DOTALL)
     assert len(examples) == 3
-    listeners = [bool(loads(_complete(text), host=HOST).listeners) for text in examples]
+    listeners = [bool(loads(_complete(text), machine=MACHINE).listeners) for text in examples]
     assert listeners == [True] * 3
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from support.config import (
-    HOST,
-    host_with,
+    MACHINE,
     listener_problem,
     listener_table,
+    machine_with,
     only_problem,
     problems,
 )
@@ -52,7 +52,7 @@ def calls(work: Callable[[], Any]) -> int:
 def attempt(text: str) -> None:
     likely.cache_clear()  # what another text has had found is not found for nothing
     try:
-        loads(text, host=HOST).unavailable()
+        loads(text, machine=MACHINE).unavailable()
     except ConfigurationError as error:
         str(error)
 
@@ -131,9 +131,9 @@ def test_macros_that_are_none(value: str, says: str) -> None:
 
 
 def test_what_macros_give_is_bounded() -> None:
-    big = HOST.environ | {"BIG": "x" * (1 << 19)}  # type: ignore[operator]
+    big = MACHINE.environ | {"BIG": "x" * (1 << 19)}  # type: ignore[operator]
     text = listener_table("it", 'greeting = "%{env:BIG}%%{env:BIG}%%{env:BIG}%"')
-    problem = only_problem(text, host=host_with(environ=big))
+    problem = only_problem(text, machine=machine_with(environ=big))
     assert problem.message == "its macros give more than 1 MiB"
 
 
@@ -189,7 +189,7 @@ def test_odd_values_of_every_key(value: str) -> None:
 )
 def test_both_files_are_read_alike(text: str | bytes) -> None:
     with pytest.raises(ConfigurationError) as one:
-        loads(text, file="it", host=HOST)
+        loads(text, file="it", machine=MACHINE)
     with pytest.raises(ConfigurationError) as other:
         Roster.parse(text, "it")
     assert one.value.problems == other.value.problems

@@ -10,7 +10,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlisten.config import Host, host
+from fastlisten.config import Machine, machine
 from fastlisten.config.notation import dotted, quote, show_value
 from fastlisten.config.suggest import likely, near
 
@@ -92,6 +92,6 @@ def test_near(name: str, slip: str) -> None:
 def test_a_host_without_proc_has_no_known_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "_SOMAXCONN", str(tmp_path / "missing"))
-    assert Host.current().somaxconn is None
-    assert Host.current().processors >= 1
+    monkeypatch.setattr(machine, "_SOMAXCONN", str(tmp_path / "missing"))
+    assert Machine.current().somaxconn is None
+    assert Machine.current().processors >= 1

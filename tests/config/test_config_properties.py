@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support.config import HOST
+from support.config import MACHINE
 
 from fastlisten.config import Config, loads
 from fastlisten.config.export import to_plain, to_toml
@@ -118,7 +118,7 @@ def configurations(draw: st.DrawFn) -> str:
 
 def attempt(text: str | bytes) -> Config | ConfigurationError:
     try:
-        config = loads(text, host=HOST)
+        config = loads(text, machine=MACHINE)
     except ConfigurationError as error:
         return error if error.problems and str(error) else pytest.fail("an error without a text")
     config.unavailable()
@@ -148,7 +148,7 @@ def test_toml_goes_round(text: str) -> None:
     config = attempt(text)
     if isinstance(config, Config):
         written = to_toml(config)
-        again = loads(written, host=HOST)
+        again = loads(written, machine=MACHINE)
         assert again.listeners == config.listeners
         assert again.process == config.process
         assert to_plain(again) == to_plain(config)

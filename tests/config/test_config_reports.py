@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from support.config import (
-    HOST,
-    host_with,
+    MACHINE,
     listener,
     listener_table,
     load_text,
+    machine_with,
     only_problem,
     problems,
 )
@@ -58,7 +58,7 @@ backlog = 5
 
 def test_the_form_of_a_report() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        loads("[server]\nmax-conections = 5" + LISTENER, file="mail.toml", host=HOST)
+        loads("[server]\nmax-conections = 5" + LISTENER, file="mail.toml", machine=MACHINE)
     assert str(caught.value) == (
         "mail.toml:2: server.max-conections = 5: there is no such key; "
         "did you mean max-connections?"
@@ -246,7 +246,7 @@ def test_an_empty_protocol() -> None:
 )
 def test_syntax_errors_are_reported_alone(text: str | bytes, line: int, says: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        loads(text, file="x.toml", host=HOST)
+        loads(text, file="x.toml", machine=MACHINE)
     (problem,) = caught.value.problems
     assert problem.line == line
     assert problem.file == "x.toml"
@@ -254,7 +254,7 @@ def test_syntax_errors_are_reported_alone(text: str | bytes, line: int, says: st
 
 
 def test_bytes_and_a_byte_order_mark() -> None:
-    assert loads(b"\xef\xbb\xbf" + LISTENER.encode(), host=HOST).listeners
+    assert loads(b"\xef\xbb\xbf" + LISTENER.encode(), machine=MACHINE).listeners
 
 
 def test_a_number_that_cannot_be_printed_is_reported() -> None:
@@ -286,7 +286,7 @@ def test_a_file_and_its_relative_paths(tmp_path: Path) -> None:
     file = tmp_path / "mail.toml"
     file.write_text("[server]\ndata-directory = 'data'\ngreeting = '%{file:hello}%'" + LISTENER)
     (tmp_path / "hello").write_text("hello there\r\n")
-    config = load(file, host=HOST)
+    config = load(file, machine=MACHINE)
     assert config.file == str(file)
     assert config.process["server.data-directory"] == str(tmp_path / "data")
     assert config.process["server.greeting"] == "hello there"
@@ -311,7 +311,7 @@ def test_macros(body: str, key: str, value: object) -> None:
 def test_macros_in_binds_and_protocols() -> None:
     it = listener(
         "bind = ['127.0.0.1:%{env:PORT}%']\nprotocol = '%{env:P}%'",
-        host=host_with(environ={"PORT": "26", "P": "imap"}),
+        machine=machine_with(environ={"PORT": "26", "P": "imap"}),
     )
     assert (it.protocol, it.bind[0].port) == ("imap", 26)
 
@@ -341,8 +341,8 @@ def test_a_file_of_a_macro_must_be_text(tmp_path: Path) -> None:
 
 
 def test_what_a_macro_yields_is_not_expanded_again() -> None:
-    host = host_with(environ={"A": "%{env:B}%", "B": "x"})
-    config = load_text("[server]\ngreeting = '%{env:A}%'" + LISTENER, host=host)
+    machine = machine_with(environ={"A": "%{env:B}%", "B": "x"})
+    config = load_text("[server]\ngreeting = '%{env:A}%'" + LISTENER, machine=machine)
     assert config.process["server.greeting"] == "%{env:B}%"
 
 

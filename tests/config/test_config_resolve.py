@@ -6,12 +6,12 @@ import os
 
 import pytest
 from support.config import (
-    HOST,
-    host_with,
+    MACHINE,
     listener,
     listener_problem,
     listener_table,
     load_text,
+    machine_with,
     only_problem,
     problems,
 )
@@ -228,11 +228,11 @@ def test_warnings_of_values(key: str, value: str, says: str) -> None:
 
 def test_the_default_backlog_is_compared_too_but_said_once() -> None:
     text = listener_table("a", "bind = '127.0.0.1:1'") + listener_table("b", "bind = '[::1]:2'")
-    (warning,) = load_text(text, host=host_with(somaxconn=128)).warnings
+    (warning,) = load_text(text, machine=machine_with(somaxconn=128)).warnings
     assert "default socket.backlog = 1024" in warning.message
-    assert not load_text(text, host=host_with(somaxconn=None)).warnings
+    assert not load_text(text, machine=machine_with(somaxconn=None)).warnings
     quiet = "[server.socket]\nbacklog = 100" + text
-    assert not load_text(quiet, host=host_with(somaxconn=128)).warnings
+    assert not load_text(quiet, machine=machine_with(somaxconn=128)).warnings
 
 
 # --- the whole process
@@ -260,7 +260,7 @@ def test_process_defaults_come_from_the_host() -> None:
     ],
 )
 def test_data_directory(environ: dict[str, str], directory: str) -> None:
-    config = load_text(listener_table("it", ""), host=host_with(environ=environ))
+    config = load_text(listener_table("it", ""), machine=machine_with(environ=environ))
     assert config.process["server.data-directory"] == directory
 
 
@@ -287,7 +287,7 @@ def test_relative_paths_are_relative_to_the_working_directory_of_a_text() -> Non
 
 
 def test_the_embedded_default() -> None:
-    config = default_config("/srv/mail", host=HOST)
+    config = default_config("/srv/mail", machine=MACHINE)
     ports = {each.id: each.bind[0].port for each in config.listeners}
     assert ports == {
         "smtp": 2525,

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.config import HOST, host_with, listener_table, load_text, only_problem
+from support.config import MACHINE, listener_table, load_text, machine_with, only_problem
 
 from fastlisten.cli import check, show
 from fastlisten.config import loads
@@ -26,9 +26,9 @@ RELAY = 'smtp.relay = "relay.example.org:25"\nsmtp.relay-user = "u"\n'
 
 def said(text: str) -> str:
     """Return everything that is said of a text, whether it loads or not."""
-    host = host_with(environ={"RELAY_PASSWORD": SECRET, "HOME": "/x"})
+    machine = machine_with(environ={"RELAY_PASSWORD": SECRET, "HOME": "/x"})
     try:
-        config = loads(text, host=host)
+        config = loads(text, machine=machine)
     except ConfigurationError as error:
         return "\n".join(map(repr, (error, *error.problems, *error.warnings, str(error))))
     parts = [to_toml(config), json.dumps(to_plain(config)), repr(config), repr(config.listeners)]
@@ -138,10 +138,12 @@ def test_what_a_macro_of_a_secrets_name_gives(body: str) -> None:
 
 
 def test_what_such_a_macro_gives_is_used_all_the_same() -> None:
-    host = host_with(environ={"RELAY_PASSWORD": SECRET})
+    machine = machine_with(environ={"RELAY_PASSWORD": SECRET})
     text = listener_table("it", f'greeting = "{MACRO}"')
-    assert f"{load_text(text, host=host).listeners[0]['greeting']}" == SECRET
-    problem = only_problem(to_toml(load_text(text, host=host)).replace("greeting", "socket.user"))
+    assert f"{load_text(text, machine=machine).listeners[0]['greeting']}" == SECRET
+    problem = only_problem(
+        to_toml(load_text(text, machine=machine)).replace("greeting", "socket.user")
+    )
     assert "in the place of a secret" in problem.message
 
 
@@ -159,7 +161,7 @@ def test_a_password_among_a_handlers_arguments() -> None:
 
 def test_other_macros_and_values_are_shown() -> None:
     text = listener_table("it", "greeting = '%{env:PORT}%'")
-    assert 'greeting = "2525"' in to_toml(load_text(text, host=HOST))
+    assert 'greeting = "2525"' in to_toml(load_text(text, machine=MACHINE))
     assert only_problem(listener_table("it", "xyzzy = 'plover'")).value == '"plover"'
     assert only_problem(listener_table("it", "tls.timeout = 'plover'")).value == '"plover"'
 
@@ -189,7 +191,7 @@ def test_values_in_messages() -> None:
         '"redis://:x@h redis://u:***@h:1/0"'
     )
     assert show_value("mail.example.org:25") == '"mail.example.org:25"'
-    assert show_value("%{HOST}%") == '"%{HOST}%"'
+    assert show_value("%{MACHINE}%") == '"%{MACHINE}%"'
 
 
 def test_the_commands(tmp_path: Path) -> None:

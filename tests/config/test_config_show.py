@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from support.config import HOST, listener_table, load_text
+from support.config import MACHINE, listener_table, load_text
 
 from fastlisten.cli import check, show
 from fastlisten.config import load
@@ -209,7 +209,7 @@ def test_json_tells_the_scope_of_an_address() -> None:
 
 def test_toml_loads_again_to_the_same_listeners(file: str) -> None:
     text = shown(file, "toml")
-    before, after = load(file, host=HOST), load_text(text)
+    before, after = load(file, machine=MACHINE), load_text(text)
     assert after.listeners == before.listeners
     assert after.process == before.process
     assert after.server == before.server

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.config import host_with, listener, listener_problem, listener_table, load_text
+from support.config import listener, listener_problem, listener_table, load_text, machine_with
 
 PEM = "-----BEGIN CERTIFICATE-----"
 CERTIFICATE = f"[certificate.'{{}}']\ncert = '{PEM}'\nprivate-key = 'file:///k'\n"
@@ -12,7 +12,7 @@ CERTIFICATE = f"[certificate.'{{}}']\ncert = '{PEM}'\nprivate-key = 'file:///k'\
 def test_choosing_among_tls13_suites_needs_a_python_that_can() -> None:
     body = "tls.ciphers = ['TLS13_CHACHA20_POLY1305_SHA256']"
     assert "cannot choose" in listener_problem(body).message
-    assert listener(body, host=host_with(tls13_choice=True))["tls.ciphers"]
+    assert listener(body, machine=machine_with(tls13_choice=True))["tls.ciphers"]
     every = ["TLS13_AES_256_GCM_SHA384", "TLS13_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"]
     # Nor can it order them.
     config = load_text(listener_table("it", f"tls.ciphers = {every}\ntls.protocols = 'TLSv1.3'"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.config import host_with, listener_table, load_text
+from support.config import listener_table, load_text, machine_with
 
 from fastlisten.config import default_config
 from fastlisten.config.rows.listener import LISTENER_OPTIONS
@@ -83,7 +83,7 @@ def test_of_the_whole_process(text: str, key: str) -> None:
 
 def test_one_worker_however_it_is_written() -> None:
     text = "[server]\nworkers = 'auto'" + listener_table("it", "")
-    assert load_text(text, host=host_with(processors=1)).unavailable() == ()
+    assert load_text(text, machine=machine_with(processors=1)).unavailable() == ()
     assert unavailable("[server]\nworkers = 1" + listener_table("it", "")) == []
 
 

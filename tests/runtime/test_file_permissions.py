@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.certificates import authority, table, write
-from support.config import HOST, listener_table
+from support.config import MACHINE, listener_table
 
 from fastlisten.cli import check
 from fastlisten.config import load
@@ -51,7 +51,7 @@ def configure(place: Path, password: str = "%{file:password}%", more: str = "") 
 
 
 def said(place: Path) -> list[str]:
-    lines = permission_warnings(load(place / "mail.toml", host=HOST))
+    lines = permission_warnings(load(place / "mail.toml", machine=MACHINE))
     return [line.replace(f"{place}/", "") for line in lines]
 
 
@@ -113,7 +113,7 @@ def test_directories_in_which_a_file_can_be_replaced(place: Path) -> None:
     keys.chmod(0o755)
     place.chmod(0o702)
     try:
-        (line,) = permission_warnings(load(place / "mail.toml", host=HOST))
+        (line,) = permission_warnings(load(place / "mail.toml", machine=MACHINE))
     finally:
         place.chmod(0o700)
     assert line.startswith(f"{place} has mode 0702: ")
@@ -149,10 +149,10 @@ def test_what_a_link_leads_to_counts(place: Path) -> None:
 )
 def test_the_configuration_itself(place: Path, password: str, more: str, key: str) -> None:
     configure(place, password, more)
-    host = HOST
+    machine = MACHINE
     text = (place / "mail.toml").read_text().replace("%{env:NOT}%", "%{env:PORT}%")
     (place / "mail.toml").write_text(text)
-    assert permission_warnings(load(place / "mail.toml", host=host)) == (
+    assert permission_warnings(load(place / "mail.toml", machine=machine)) == (
         [f"{place}/mail.toml has mode 0644: {READ} {key}; chmod 0640"] if key else []
     )
     (place / "mail.toml").chmod(0o640)

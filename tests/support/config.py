@@ -1,4 +1,4 @@
-"""What the tests of the configuration share: a host that is the same everywhere, and short loads.
+"""What the tests of the configuration share: a machine that never differs, and short loads.
 
 Rules of this file: no test in it.
 """
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from fastlisten.config import Config, Host, ListenerSettings, loads
+from fastlisten.config import Config, ListenerSettings, Machine, loads
 from fastlisten.errors import ConfigurationError, Problem
 
-HOST = Host(
+MACHINE = Machine(
     hostname="this.example.org",
     environ={"HOME": "/home/mail", "PORT": "2525", "YES": "true", "BYTES": "\udcff"},
     somaxconn=4096,
@@ -22,13 +22,13 @@ HOST = Host(
 )
 
 
-def load_text(text: str, *, host: Host = HOST) -> Config:
-    return loads(text, host=host)
+def load_text(text: str, *, machine: Machine = MACHINE) -> Config:
+    return loads(text, machine=machine)
 
 
-def listener(body: str, *, before: str = "", host: Host = HOST) -> ListenerSettings:
+def listener(body: str, *, before: str = "", machine: Machine = MACHINE) -> ListenerSettings:
     """Return the one listener of a text; `body` may leave out bind and protocol."""
-    return load_text(before + listener_table("it", body), host=host).listeners[0]
+    return load_text(before + listener_table("it", body), machine=machine).listeners[0]
 
 
 def listener_table(id: str, body: str) -> str:
@@ -40,31 +40,31 @@ def listener_table(id: str, body: str) -> str:
     return text + body + "\n"
 
 
-def problems(text: str, *, host: Host = HOST) -> tuple[Problem, ...]:
+def problems(text: str, *, machine: Machine = MACHINE) -> tuple[Problem, ...]:
     """Return the mistakes of a text, which must have some."""
     with pytest.raises(ConfigurationError) as caught:
-        load_text(text, host=host)
+        load_text(text, machine=machine)
     return caught.value.problems
 
 
-def only_problem(text: str, *, host: Host = HOST) -> Problem:
+def only_problem(text: str, *, machine: Machine = MACHINE) -> Problem:
     """Return the mistake of a text, which must have exactly one."""
-    found = problems(text, host=host)
+    found = problems(text, machine=machine)
     assert len(found) == 1, "\n".join(map(str, found))
     return found[0]
 
 
-def listener_problem(body: str, *, before: str = "", host: Host = HOST) -> Problem:
-    return only_problem(before + listener_table("it", body), host=host)
+def listener_problem(body: str, *, before: str = "", machine: Machine = MACHINE) -> Problem:
+    return only_problem(before + listener_table("it", body), machine=machine)
 
 
-def host_with(**changes: object) -> Host:
+def machine_with(**changes: object) -> Machine:
     values: Mapping[str, object] = {
-        "hostname": HOST.hostname,
-        "environ": HOST.environ,
-        "somaxconn": HOST.somaxconn,
-        "processors": HOST.processors,
-        "tls13_choice": HOST.tls13_choice,
-        "refused_hostname": HOST.refused_hostname,
+        "hostname": MACHINE.hostname,
+        "environ": MACHINE.environ,
+        "somaxconn": MACHINE.somaxconn,
+        "processors": MACHINE.processors,
+        "tls13_choice": MACHINE.tls13_choice,
+        "refused_hostname": MACHINE.refused_hostname,
     }
-    return Host(**{**values, **changes})  # type: ignore[arg-type]
+    return Machine(**{**values, **changes})  # type: ignore[arg-type]

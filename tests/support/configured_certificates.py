@@ -9,7 +9,7 @@ from fastlisten.config import Config, loads
 from fastlisten.runtime.tls.certificates import Certificates
 from fastlisten.runtime.tls.pem import KeyPair
 from support.certificates import shake, trusting_all
-from support.config import HOST
+from support.config import MACHINE
 
 __all__ = ["config", "der", "made", "shown"]
 
@@ -17,7 +17,7 @@ __all__ = ["config", "der", "made", "shown"]
 def config(directory: Path, text: str) -> Config:
     """Load a text as the file ``mail.toml`` of a directory, whose data is in ``data``."""
     head = f'[server]\ndata-directory = "{directory / "data"}"\n'
-    return loads(head + text, file=str(directory / "mail.toml"), host=HOST)
+    return loads(head + text, file=str(directory / "mail.toml"), machine=MACHINE)
 
 
 def made(directory: Path, text: str) -> Certificates:

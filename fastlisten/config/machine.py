@@ -1,7 +1,7 @@
 """What a configuration's meaning takes from the machine it is loaded on.
 
 Rules of this file: everything that is read from outside the text is read here and passed on as
-one value, so that loading is a function of text and host.
+one value, so that loading is a function of text and machine.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from fastlisten.hostnames import own_name
 
-__all__ = ["Host"]
+__all__ = ["Machine"]
 
 _SOMAXCONN = "/proc/sys/net/core/somaxconn"
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class Machine:
     """The machine and the process that a configuration is loaded for.
 
     Attributes:
@@ -40,7 +40,7 @@ class Host:
     refused_hostname: str = ""
 
     @classmethod
-    def current(cls) -> Host:
+    def current(cls) -> Machine:
         """Return this machine."""
         name, refused = own_name()
         return cls(
