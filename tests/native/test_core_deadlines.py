@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import Any
 
@@ -121,6 +122,29 @@ def test_a_descriptor_used_again_has_its_own_deadline(loop_factory: LoopFactory)
                     for client in later:
                         assert await client.everything() == GREETING + TOO_SILENT
                         assert time.monotonic() >= begin + 0.3
+
+    run(loop_factory, main)
+
+
+def test_a_descriptor_used_again_without_a_deadline(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with (
+            # Lazy, so that the deadline is still there when the client leaves.
+            listening(lazy=True, first_byte=0.2, **TEXTS) as strict,
+            listening(greeting=GREETING) as patient,
+        ):
+            async with crowd_of(strict, 1) as earlier:
+                assert await earlier[0].receive() == GREETING
+                descriptors = os.listdir("/proc/self/fd")
+            await gone(strict)
+            async with crowd_of(patient, 1) as later:
+                assert await later[0].receive() == GREETING
+                assert os.listdir("/proc/self/fd") == descriptors
+                # Once this one's time is up, the first one's would be, too.
+                async with crowd_of(strict, 1) as silent:
+                    assert await silent[0].everything() == GREETING + TOO_SILENT
+                await later[0].send(b"x")
+                assert await later[0].receive() == b"x"
 
     run(loop_factory, main)
 
