@@ -1,7 +1,7 @@
 """A served handler for tests: a port on loopback, and a certificate, while a block runs.
 
 Rules of this file: what it serves goes through the same listener code as `fastlisten serve`, and
-its contexts are made as those of a configuration that says nothing of TLS but that there is some.
+its TLS contexts are those of a configuration with default TLS settings.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Served:
         port: the port to connect to.
         listener: the listener, with its state and counters.
         handler: the handler instance.
-        client_context: for clients: it trusts the server's certificate, which is good for `host`
-            and for ``localhost``; None without TLS.
+        client_context: for clients: it trusts the server's certificate, which is valid for `host`
+            and ``localhost``; None without TLS.
     """
 
     host: str
@@ -55,7 +55,7 @@ class Served:
 
 @functools.cache
 def _pair() -> KeyPair:
-    """Return the certificate of all that this process serves for tests, and its key."""
+    """Return the certificate and key with which this process serves tests."""
     return generate("test.example")
 
 

@@ -1,9 +1,9 @@
 """`fastlisten account add|passwd|alias|remove|list`: the accounts file, from the command line.
 
-Rules of this file: what is said, and where passwords come from: asked for twice on a terminal,
-the first line of standard input (`--password-stdin`), or made up (`--generate`), never an
-argument, which every user of the host could read. How the file is changed is account_file.py's.
-Exit codes: 0 done, 1 the system failed, 2 the name, the password or the file is not right.
+Rules of this file: messages, and where passwords come from: typed twice on a terminal, the first
+line of standard input (`--password-stdin`), or generated (`--generate`), never an argument, which
+any user on the host could read. account_file.py changes the file. Exit codes: 0 done, 1 the system
+failed, 2 the name, the password or the file is wrong.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ __all__ = [
 
 _Path = str | os.PathLike[str]
 
-#: What an account without a password is like.
+#: What it means that an account has no password.
 _NO_LOGIN = "nobody can log in"
 
 
 class PasswordError(FastlistenError):
-    """There is no password to be had; says why."""
+    """No password could be got; the text says why."""
 
 
 def add(name: str, accounts_file: _Path, out: TextIO, err: TextIO, *, password: str = "") -> int:
@@ -51,7 +51,7 @@ def add(name: str, accounts_file: _Path, out: TextIO, err: TextIO, *, password: 
         accounts_file: the accounts file.
         out: where to say what was done.
         err: where to say what is wrong.
-        password: its password; empty for an account that gets mail, but nobody can log in to.
+        password: its password; empty for an account that receives mail but has no login.
 
     Returns:
         The exit code.

@@ -1,4 +1,4 @@
-"""Changes of the accounts file: by line, so that comments and the administrator's hand stay.
+"""Changing the accounts file line by line, so that comments and layout stay as they are.
 
 Rules of this file: text in, text out, but for `change`; file_rewrite.py writes the file. An edit
 states first what the file is to mean afterwards, and is made only if the resulting text means that
@@ -34,10 +34,10 @@ _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 def change(path: Path, edit: Callable[[str], str]) -> None:
-    """Replace the file by what `edit` makes of its text, and make it if there is none.
+    """Replace the file with the result of `edit` on its text; create it if there is none.
 
     Raises:
-        ConfigurationError: the file is not right, or cannot be changed so; nothing has changed.
+        ConfigurationError: the file is invalid, or cannot be changed this way; nothing has changed.
         OSError: likewise.
     """
     path = Path(os.path.realpath(path))  # what a symbolic link leads to is replaced

@@ -1,7 +1,7 @@
-"""`fastlisten check [FILE]`: say whether a configuration can be used, with all its mistakes.
+"""`fastlisten check [FILE]`: report all mistakes of a configuration.
 
-Rules of this file: it reads and prints, certificates, authorities and accounts too; nothing is
-bound or changed.
+Rules of this file: it reads, certificates, CAs and accounts too, and prints; nothing is bound or
+changed.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
         err: receives mistakes and warnings, and what this version does not have yet.
 
     Returns:
-        0 if it has no mistakes, 2 if it has. A file that is right, but asks for what this version
-        does not have, is 0, too: the verdict says that `serve` refuses it.
+        0 if it has no mistakes, 2 if it has. A correct file that asks for something this version
+        does not have is 0 as well: the verdict says that `serve` refuses it.
     """
     config = open_config(file, err)
     if config is None:

@@ -1,7 +1,7 @@
 """`fastlisten show --effective`: what the kernel makes of each socket option.
 
-Rules of this file: sockets are created, set, bound and closed; they never listen, so that no
-client can notice. A server that runs already keeps its address, which is said and does no harm.
+Rules of this file: sockets are created, set up, bound and closed; they never listen, so that
+no client can notice. If a running server holds the address, that is printed and does no harm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF
 
 
 def print_effective(config: Config, out: TextIO) -> None:
-    """Print asked and got for every socket option of every bind."""
+    """Print the requested and the actual value of every socket option of every bind."""
     somaxconn = Machine.current().somaxconn
     for listener in config.listeners:
         print(f"listener {quote(listener.id)}", file=out)

@@ -1,19 +1,18 @@
-"""Rewriting a file of the administrator's: nobody's work is lost, nobody is locked out.
+"""Rewriting a file that people edit too: nobody's changes are lost, nobody is locked out.
 
-Rules of this file: blocking system calls; it knows nothing of what the file says. The new file
-takes the place of the old one whole and durable, with its owner, group, mode, access control list
+Rules of this file: blocking system calls; it knows nothing about the file's content. The new file
+replaces the old one atomically and durably, with its owner, group, mode, access control list
 and other extended attributes, so that whoever could read it still can. Others may write the same
 file at the same moment, in place (`cp`, many editors) or by a rename of their own:
 
-    another `account` command is at work        it is waited for, at most PATIENCE_WITH_OURS
-    somebody has it open for writing            he is waited for, at most PATIENCE
-    somebody opens it for writing meanwhile     he waits until we have seen him and stood back
-    it is another file when ours takes its      the two are exchanged again
-    place
+    another `account` command is running        wait for it, at most PATIENCE_WITH_OURS
+    another program has it open for writing     wait for it, at most PATIENCE
+    another program opens it for writing        it waits until we have noticed and given way
+    it is another file when ours replaces it    exchange the two again
 
-Then what stands there is edited anew. The second and the third need a read lease
-(file_leases.py); who gets none (not the owner, a network filesystem) waits until the file has been
-at rest, and sees only what has been written.
+Then the new content is edited afresh. The second and the third need a read lease (file_leases.py);
+without one (not the owner, a network filesystem) we wait until the file has been at rest, and
+notice only what has been written.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class _MeanwhileError(Exception):
 def rewrite(path: Path, read: Callable[[Path], bytes], edit: Callable[[bytes], bytes]) -> None:
     """Replace a file by what `edit` makes of its content, and make it if there is none.
 
-    A new file is its owner's alone, who is that of the directory.
+    A new file has mode 0600 and the owner of its directory.
 
     Args:
         path: the file; a symbolic link in its last part is not followed.
@@ -236,8 +235,8 @@ def _keep(old: int, new: int) -> None:
             os.fchown(new, has.st_uid, has.st_gid)
         except PermissionError as error:
             message = (
-                f"its owner (user {has.st_uid}, group {has.st_gid}) could not be kept; "
-                "do this as that user or as root"
+                f"cannot keep its owner (user {has.st_uid}, group {has.st_gid}); "
+                "run this as that user or as root"
             )
             raise PermissionError(errno.EPERM, message) from error
     names = set(_attributes(old))

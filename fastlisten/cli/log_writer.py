@@ -1,17 +1,15 @@
 """A logging handler that never waits: lines go through a queue to a thread that writes them.
 
-Rules of this file: nothing that a record passes on its way into the queue blocks, or raises for the
-state of the stream. Standard error may be a pipe that nobody reads, a full disk, a pipe whose
-reader has gone: the server goes on, and says how many records were lost as soon as lines can be
-written again.
+Rules of this file: nothing on a record's way into the queue blocks, or fails because of the state
+of the stream. Standard error may be a pipe that nobody reads, a full disk, a pipe whose reader has
+gone: the server goes on, and logs how many records were lost as soon as lines can be written again.
 
     emit() --full?--> counted     queue --thread--> os.write --fails--> counted
              |
              +------> formatted -> queue
 
-Each count has one side that changes it (those that log hold the handler's lock; the thread is
-alone), so that the thread never waits for that lock, which `logging.shutdown` holds while it waits
-for the thread.
+Each count is changed by one side only (loggers, under the handler's lock, or the thread), so that
+the thread never waits for that lock, which `logging.shutdown` holds while it waits for the thread.
 """
 
 from __future__ import annotations
@@ -116,7 +114,7 @@ class QueuedHandler(logging.Handler):
         self.emit(instead)
 
     def _start(self) -> bool:
-        """Start the thread; whether that was possible."""
+        """Start the thread; return whether that was possible."""
         thread = threading.Thread(target=self._write_all, name="fastlisten-log", daemon=True)
         try:
             thread.start()
@@ -128,7 +126,7 @@ class QueuedHandler(logging.Handler):
     def _write_here(self) -> None:
         """Write what waits without a thread, by the stream, which knows how long it may wait.
 
-        A process that has no memory or no number left for a thread has something to say.
+        A process that cannot start a thread has something worth logging.
         """
         fd, self._fd = self._fd, -1
         self._queue.put(None)

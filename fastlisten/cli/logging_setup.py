@@ -1,7 +1,7 @@
 """How the program logs: one line of text or one JSON object per record, to standard error.
 
 Rules of this file: the library logs to loggers below ``fastlisten`` and sets nothing up; only the
-program does, here. What is said has its form here; log_writer.py writes it.
+program does, here. Records get their form here; log_writer.py writes them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOTE = "note"
 
 _NO_FIELDS: dict[str, object] = {}
 
-#: Values that say nothing; 0 is none of them.
+#: Values that are left out; 0 is not one of them.
 _EMPTY: tuple[object, ...] = (None, "", [])
 
 
@@ -66,8 +66,8 @@ class JsonFormatter(logging.Formatter):
 class _TextFormatter(logging.Formatter):
     """One line per record: control characters in it are escaped, so that no peer writes lines.
 
-    The session stands at the end of each line that belongs to one, so that a client can be
-    followed. The lines of a traceback, which may quote a peer too, are indented.
+    A line that belongs to a session ends with it, so that a client can be followed. The lines of a
+    traceback, which may quote a peer too, are indented.
     """
 
     def __init__(self) -> None:
@@ -127,8 +127,8 @@ def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     """Log an exception that nobody could catch; for `sys.unraisablehook`, which would print it.
 
     Python's ssl raises one whenever a client asks for a host name that is not ASCII, on a listener
-    with `tls.sni`. The handshake has failed by then and is counted with others: clients shall not
-    fill the log with tracebacks.
+    with `tls.sni`. The handshake has failed by then and is counted with others: clients must
+    not fill the log with tracebacks.
     """
     what, exc = unraisable.err_msg or "exception ignored in", unraisable.exc_value
     # Since Python 3.14 the object is in the message, and None here.
@@ -157,7 +157,7 @@ class ProgramHandler(QueuedHandler):
         logging.captureWarnings(True)
 
     def close(self) -> None:
-        """Write what waits, and give back the hooks."""
+        """Write what is queued, and restore the hooks."""
         if not self._ended:
             self._ended = True
             sys.unraisablehook, threading.excepthook, logging.lastResort = self._hooks
@@ -166,7 +166,7 @@ class ProgramHandler(QueuedHandler):
 
 
 class _LastResort(logging.Handler):
-    """Takes the warnings and errors of loggers that nobody has given a handler.
+    """Takes the warnings and errors of loggers that have no handler.
 
     They are those of the modules that a configuration names (applications, handlers). The one
     that Python has for them writes to standard error at once, and would wait for its reader.

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="mode",
         action="store_const",
         const="toml",
-        help="as a file that loads again, given its secrets",
+        help="as a file that can be loaded again once its secrets are filled in",
     )
     form.add_argument(
         "--effective",
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _program(words: Sequence[str], signals: ProgramSignals | None) -> int:
-    """Run the command line of this process, to its last word."""
+    """Run the command line of this process, to the end."""
     import signal
 
     try:
@@ -141,7 +141,7 @@ def _program(words: Sequence[str], signals: ProgramSignals | None) -> int:
         print("error: cannot start: not enough memory", file=sys.stderr)
         code = _NO_START
     except KeyboardInterrupt:
-        # As whoever started us expects it of a program that handles no signals.
+        # End as a program without signal handlers would, for whoever started us.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         code = _FAILED
@@ -150,7 +150,7 @@ def _program(words: Sequence[str], signals: ProgramSignals | None) -> int:
 
 
 def _code(end: SystemExit) -> int:
-    """Return the exit code that Python would end with, and say what it would say."""
+    """Return the exit code that Python would end with, and print what it would print."""
     if end.code is None or isinstance(end.code, int):
         return end.code or 0
     print(end.code, file=sys.stderr)
@@ -184,10 +184,10 @@ def _run(arguments: Sequence[str], signals: ProgramSignals | None) -> int:
 
 
 def _account(given: argparse.Namespace) -> int:
-    """Do what is asked, and see to it that what is said arrives."""
+    """Carry out an `account` command, and make sure that its output arrives."""
     from fastlisten.cli.standard_streams import OutputError, check_output
 
-    check_output()  # nothing is changed that nobody is told of
+    check_output()  # change nothing if nobody can be told
     generated = getattr(given, "generate", False)
     try:
         code = _act(given)
@@ -195,7 +195,7 @@ def _account(given: argparse.Namespace) -> int:
     except OutputError as error:
         if not generated:
             raise
-        # The file has been changed: what was made up is the password, and nobody knows it.
+        # The file has been changed, and nobody knows the generated password.
         again = f"fastlisten account passwd {given.name}"
         print(error, file=sys.stderr)
         print(f"the password is lost; set another one: {again}", file=sys.stderr)
@@ -204,7 +204,7 @@ def _account(given: argparse.Namespace) -> int:
 
 
 def _act(given: argparse.Namespace) -> int:
-    """Do what is asked of the accounts that the configuration names."""
+    """Run an action on the accounts that the configuration names."""
     from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 
     config = open_config(given.config, sys.stderr)
@@ -212,7 +212,7 @@ def _act(given: argparse.Namespace) -> int:
         return CONFIGURATION_ERROR
     directory = config.process["server.data-directory"]
     file = config.process["server.accounts"] or os.path.join(directory, "accounts.toml")
-    # Whoever has a configuration, and forgets to name it, finds no accounts there.
+    # Someone who has a configuration and forgot to name it would find no accounts.
     unnamed = given.config is None and not os.path.exists(file)
     code = _act_on(given, file, directory)
     if unnamed:
@@ -222,7 +222,7 @@ def _act(given: argparse.Namespace) -> int:
 
 
 def _act_on(given: argparse.Namespace, file: str, directory: str) -> int:
-    """Do what is asked of the accounts in a file."""
+    """Run an action on the accounts in a file."""
     from fastlisten.cli import account
     from fastlisten.cli.check import CONFIGURATION_ERROR
 

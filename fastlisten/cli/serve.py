@@ -47,8 +47,8 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
     Args:
         file: its path; None for the embedded default.
         out: receives the list of listeners.
-        err: receives mistakes, warnings and the log.
-        signals: of this process, if it is the program; None: `Server.signals` has to do.
+        err: receives errors, warnings and the log.
+        signals: of this process, if it is the program; None to use `Server.signals`.
 
     Returns:
         0 drained, 1 failed while running, 2 configuration, 3 cannot start.
@@ -124,12 +124,12 @@ def _run_loop(server: Server, messages: StartupMessages, signals: ProgramSignals
     except StartError:
         raise
     except FastlistenError as error:
-        # What a handler cannot do without, in its own words; their origin in code tells no more.
+        # A handler's own words for what is missing; a traceback would add nothing.
         _log_end(server, error)
         return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
     except Exception as error:
         if isinstance(error, OSError) and not server.started:
-            # Descriptors, memory or files that are not to be had; where that was says no more.
+            # No descriptors, memory or files; a traceback would add little.
             _log_end(server, error, trace=logger.isEnabledFor(logging.DEBUG))
             return CANNOT_START
         _log_end(server, error, trace=True)
@@ -193,7 +193,7 @@ def _make_default_account(config: Config, out: TextIO) -> None:
         password = passwords.generate() if passwords.available() else ""
         kept = os.path.join(directory, f"{DEFAULT_ACCOUNT}.password")
         if password:
-            # Before the account: there is never one whose password nobody can find.
+            # Before the account, so that its password can always be found.
             private_files.replace(kept, f"{password}\n".encode())
         problem = io.StringIO()
         if account.add(DEFAULT_ACCOUNT, file, out, problem, password=password):

@@ -1,12 +1,12 @@
-"""The program's standard input, output and error, in whatever state it finds them.
+"""The program's standard input, output and error, whatever state they are in.
 
-Rules of this file: descriptors 0 to 2 and the objects over them, and nothing of what is said there.
-The log has its own way to standard error (log_writer.py).
+Rules of this file: descriptors 0 to 2 and the objects over them, not what is written to them. The
+log has its own way to standard error (log_writer.py).
 
 Descriptors that are closed at start are opened on /dev/null, so that no socket gets their number
 and with it what somebody prints. A server lives longer than whoever read its first lines: what it
-cannot write is dropped, and it does not wait for a reader. Other commands have nothing but their
-output to give: what they cannot write is an OutputError.
+cannot write is dropped, and it does not wait for a reader. The output of other
+commands is all they are for: what they cannot write is an OutputError.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class OutputError(Exception):
     """Standard output cannot be written; the text says why.
 
     Attributes:
-        broken: its reader has gone, and knows.
+        broken: its reader has gone.
     """
 
     def __init__(self, message: str, *, broken: bool = False) -> None:
@@ -46,7 +46,7 @@ def set_up(*, serving: bool) -> None:
     """Make the three streams of this process usable.
 
     Args:
-        serving: it is a server's; otherwise one cannot write to standard output in vain.
+        serving: they are a server's; otherwise output that cannot be written is an error.
     """
     closed = _occupy()
     if sys.stdin is None:
@@ -57,7 +57,7 @@ def set_up(*, serving: bool) -> None:
 
 
 def check_output() -> None:
-    """Raise OutputError if standard output was closed at start, for what is better not begun."""
+    """Raise OutputError if standard output was closed at start, before anything is done."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Output):
         raw.check()
@@ -75,10 +75,10 @@ def _occupy() -> set[int]:
         try:
             null = os.open(os.devnull, os.O_RDWR)
         except OSError:
-            # No /dev: something that can be neither read nor written.
+            # No /dev: use something that can be neither read nor written.
             null = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
         if null == fd:
-            # The programs that this one starts have it, too.
+            # Programs that this one starts need it, too.
             os.set_inheritable(fd, True)
         else:
             os.dup2(null, fd)
@@ -95,7 +95,7 @@ def _text(raw: _Descriptor, before: TextIO | None) -> TextIO:
 
 
 class _Descriptor(io.RawIOBase):
-    """A descriptor that can always be written, even if nothing arrives."""
+    """A descriptor that can always be written to, even if nothing arrives."""
 
     def __init__(self, fd: int, *, waits: bool = False) -> None:
         self._fd = fd
@@ -111,7 +111,7 @@ class _Descriptor(io.RawIOBase):
         return os.isatty(self._fd)
 
     def writable(self) -> bool:
-        """Return True, whatever will become of it."""
+        """Return True, whatever becomes of what is written."""
         return True
 
     def write(self, data: ReadableBuffer, /) -> int:
@@ -136,7 +136,7 @@ class _Descriptor(io.RawIOBase):
 
 
 class _Output(_Descriptor):
-    """Standard output of a command that is there for it.
+    """Standard output of a command whose purpose is its output.
 
     Args:
         fd: its descriptor.

@@ -1,8 +1,8 @@
-"""What `serve` says besides its log: what is wrong at start, and what is served.
+"""What `serve` prints besides its log: problems at the start, and what is served.
 
-Rules of this file: the same things in the form that `log.format` asks for. As text they are the
-lines that other commands print; as JSON they are records like those of the log, so that whoever
-reads the streams reads one format. What is said before the configuration could be read, is text.
+Rules of this file: everything in the form that `log.format` asks for. As text these are the lines
+that other commands print; as JSON they are records like those of the log, so that a program reads
+one format. What is printed before the configuration has been read is text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["StartupMessages"]
 
 
 class StartupMessages:
-    """Says things on the two streams.
+    """Writes to the two streams.
 
     Args:
         form: as `log.format`.
@@ -32,25 +32,25 @@ class StartupMessages:
         self._json = JsonFormatter() if form == "json" else None
 
     def say(self, text: str, event: str, **fields: object) -> None:
-        """Say something that is no mistake."""
+        """Print something that is not a problem."""
         self._write(self._out, logging.INFO, "", text, event, fields)
 
     def warning(self, problem: Problem) -> None:
-        """Say what is suspicious in the configuration."""
+        """Print a warning about the configuration."""
         fields = problem.fields
         self._write(
             self._err, logging.WARNING, "warning: ", str(problem), "configuration-warning", fields
         )
 
     def refused(self, problem: Problem) -> None:
-        """Say what is wrong in the configuration."""
+        """Print a mistake in the configuration."""
         fields = problem.fields
         self._write(
             self._err, logging.ERROR, "error: ", str(problem), "configuration-error", fields
         )
 
     def failed(self, failure: SocketFailure | OSError) -> None:
-        """Say why the server cannot start."""
+        """Print why the server cannot start."""
         fields: dict[str, object] = {"error": str(failure)}
         if isinstance(failure, SocketFailure):
             fields = {

@@ -1,8 +1,8 @@
-"""What the native core says to clients by itself, as bytes.
+"""Canned replies: what the native core sends to clients by itself, as bytes.
 
-Rules of this file: replies come from the handler; how they go over the wire is decided here. Where
-TLS begins with the first byte, greeting and farewells go through it. A refusal comes before any
-handshake, and nothing may be said in clear text: a fatal alert takes its place.
+Rules of this file: the handler supplies the text; how it goes over the wire is decided here. With
+implicit TLS, greeting and farewells are encrypted. A refusal comes before any handshake, when
+nothing may be sent in clear text: a fatal alert takes its place.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ TLS_ALERT = bytes((21, 3, 3, 0, 2, 2, 80))
 
 @dataclass(frozen=True, slots=True)
 class CannedReplies:
-    """Everything that the core says by itself on a listener's connections.
+    """Everything that the core sends by itself on a listener's connections.
 
     Attributes:
         greeting: at accept.
         refusal: when max-connections is reached.
         overload: when the process has no descriptor left.
-        farewell_first_byte: when a client never spoke.
+        farewell_first_byte: when a client never sent anything.
         farewell_idle: when a client fell silent.
         farewell_shutdown: when the server drains.
     """
@@ -43,7 +43,7 @@ class CannedReplies:
         """Ask a handler for its replies.
 
         Raises:
-            TypeError: the handler gave something else than bytes.
+            TypeError: the handler returned something other than bytes.
         """
         clear = not handler.settings.tls_implicit
         replies = {

@@ -1,6 +1,6 @@
 """How many files the process may open, and whether that is enough for its configuration.
 
-Rules of this file: it raises the soft limit as far as it may, and never the hard one.
+Rules of this file: it raises the soft limit as far as it can, and never touches the hard one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KEPT_FOR_HANDLERS = 256
 
 
 def raise_descriptor_limit(config: Config) -> str:
-    """Raise the soft limit of open files to the hard one, for what the configuration may need.
+    """Raise the soft limit of open files to the hard limit.
 
     Returns:
         A warning if limits that the configuration writes out cannot be met, else an empty text.

@@ -1,7 +1,7 @@
-"""What `check` tries of the files that `serve` opens: a relay's authorities, and the accounts.
+"""How `check` tries the files that `serve` would open: a relay's CAs, and the accounts.
 
-Rules of this file: it reads, and changes nothing. What serve refuses is a mistake; accounts that
-cannot be used make mail wait, as they do there, and bring a warning.
+Rules of this file: it reads and changes nothing. What `serve` refuses is a mistake; accounts that
+cannot be used are a warning, since `serve` starts with them and defers mail.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["check_files"]
 
 
 def check_files(config: Config) -> tuple[list[Problem], list[str]]:
-    """Return what is wrong with files that a configuration names, and what deserves notice."""
+    """Return what is wrong with the files that a configuration names, and warnings."""
     own = [each for each in config.listeners if not each["handler"]]
     problems: dict[Problem, None] = {}  # one for a file that many listeners inherit
     for settings in own:
@@ -30,14 +30,14 @@ def check_files(config: Config) -> tuple[list[Problem], list[str]]:
         try:
             roster = _accounts(config.process["server.accounts"])
         except (OSError, ConfigurationError) as error:
-            warnings += _must_wait(config.process["server.accounts"], error)
+            warnings += _deferred(config.process["server.accounts"], error)
         else:
             problems.update(_try_postmaster(config, roster))
     return list(problems), warnings
 
 
 def _delivers(settings: ListenerSettings) -> bool:
-    """Tell whether what a listener takes goes to accounts."""
+    """Tell whether a listener delivers to accounts."""
     name = settings.protocol
     return name in ("smtp", "lmtp") and settings[f"{name}.aiosmtpd-handler"] is None
 
@@ -53,14 +53,14 @@ def _try_relay(config: Config, settings: ListenerSettings) -> dict[Problem, None
 
 
 def _accounts(path: str) -> Roster | None:
-    """Return the accounts, None if there is no file: it is made by `account add`, maybe later."""
+    """Return the accounts, None if there is no file yet: `account add` makes it."""
     try:
         return parse_file(read_accounts(path), path)
     except FileNotFoundError:
         return None
 
 
-def _must_wait(path: str, error: OSError | ConfigurationError) -> list[str]:
+def _deferred(path: str, error: OSError | ConfigurationError) -> list[str]:
     if isinstance(error, OSError):
         return [f"{path} cannot be read: {error.strerror}; mail is deferred until this is fixed"]
     return [

@@ -1,9 +1,9 @@
-"""Files with secrets that others on this host can read or change: a warning for each.
+"""Files with secrets that other users on this host can read or change: a warning for each.
 
-Rules of this file: it looks at modes and changes none; a file that is not there, or that cannot
-be looked at, is somebody else's report. That a group can read is how accounts (root:mail 0640) and
-keys (root:ssl-cert 0640) are kept, and is no warning; that it can write is one. The management
-refuses a token that others can read, so that its file is not looked at here.
+Rules of this file: it reads modes and changes none; files that are missing or cannot be read are
+reported elsewhere. Group read permission is normal for accounts (root:mail 0640) and keys
+(root:ssl-cert 0640) and brings no warning; group write permission does. The token of the management
+is left out: the management itself refuses one that others can read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastlisten.runtime.tls.self_signed import FILE_NAME as SELF_SIGNED_FILE
 
 __all__ = ["permission_warnings"]
 
-# What exposes a file with secrets, and what is taken away from it then.
+# The permissions that expose a file with secrets, and those that the advice takes away.
 _EXPOSED = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 _TOO_MUCH = stat.S_IRWXO | stat.S_IWGRP
 
@@ -55,7 +55,7 @@ def permission_warnings(config: Config) -> list[str]:
 
 
 def _names(path: str) -> tuple[str, ...]:
-    """Return an existing file's name, and that which a link leads to."""
+    """Return an existing file's name, and the name of the file that it links to."""
     return (path, os.path.realpath(path)) if _mode(path) is not None else ()
 
 

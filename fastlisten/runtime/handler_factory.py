@@ -1,6 +1,6 @@
 """From a listener's settings to the handler that serves it.
 
-Rules of this file: a handler that cannot be had is the configuration's fault and is reported at
+Rules of this file: a handler that cannot be used is the configuration's fault and is reported at
 the line that names it. Nothing is started here.
 """
 
@@ -43,11 +43,11 @@ def make_handler(
     """Make the handler of a listener.
 
     Args:
-        config: the whole.
-        settings: of the listener.
-        kind: its class; None to look for it.
-        starttls: how a connection goes over to TLS, None where it cannot.
-        control: of the server that the listener belongs to, for handlers that manage it.
+        config: the whole configuration.
+        settings: the listener's.
+        kind: its class; None to find it by name.
+        starttls: how a connection switches to TLS, None where it cannot.
+        control: the server's, for handlers that manage it.
 
     Raises:
         ConfigurationError: it cannot be found or does not accept its settings.
@@ -78,7 +78,7 @@ def make_handler(
         problem = handler_problem(config, settings, str(error), error.key)
         raise ConfigurationError([problem], config.warnings) from error
     except Exception as error:
-        # Foreign code; what it says of its settings is the administrator's business.
+        # Other people's code: its own words tell the administrator most.
         text = f"{kind.__name__} rejects its settings: {type(error).__name__}: {error}"
         problem = handler_problem(config, settings, text)
         raise ConfigurationError([problem], config.warnings) from error
@@ -87,13 +87,13 @@ def make_handler(
 def handler_problem(
     config: Config, settings: ListenerSettings, message: str, key: str = ""
 ) -> Problem:
-    """Return the report of a handler that cannot be used, at the line that names it.
+    """Return the problem of a handler that cannot be used, at the line that names it.
 
     Args:
-        config: the whole.
-        settings: of the listener.
+        config: the whole configuration.
+        settings: the listener's.
         message: what is wrong.
-        key: of the value that is to blame, if it is one.
+        key: of the value at fault, if there is one.
     """
     value = quote(settings["handler"] or settings.protocol)
     if not key:

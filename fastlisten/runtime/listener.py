@@ -11,12 +11,12 @@
     BOUND      sockets are bound; nothing listens yet, so that a start that fails was never seen
     LISTENING  accepting
     FULL       limit-action = "wait" and no place left: clients wait in the backlog
-    PAUSED     not accepting by request, also from FULL; connections go on
-    DRAINING   not accepting any more; busy connections finish, idle ones have been told
+    PAUSED     not accepting on request, also from FULL; connections go on
+    DRAINING   no longer accepting; busy connections finish, idle ones have got a farewell
     CLOSED     nothing is left
 
 Rules of this file: a listener never looks at another one; what concerns the process is in
-server.py. FULL is the core's own doing and is read from it.
+server.py. FULL is set by the core and read from it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ __all__ = ["ConnectionPolicy", "Listener", "State"]
 
 logger = logging.getLogger("fastlisten")
 
-#: How long a drain waits for clients to answer the end of TLS (close_notify), in seconds: as long
-#: as the core waits for those that it refuses. All has been sent by then; a client that is gone
-#: or hangs would hold up the stop of the server for the whole time that it has otherwise.
+#: How long a drain waits for clients to answer close_notify, in seconds: as long as the core waits
+#: for clients that it refuses. Everything has been sent by then; a client that is gone or hangs
+#: would otherwise delay the end of the server by the whole shutdown timeout.
 _CLOSE_PATIENCE = 2.0
 
 
@@ -117,7 +117,7 @@ class Listener:
         self._policy = policy
         self._tls = tls
         self._acceptors: list[Acceptor] = []
-        # What acceptors have counted that are gone: counters never go back.
+        # The counts of acceptors that are gone: counters never go back.
         self._retired_statistics: dict[str, int] = {}
         self._retired_errors: dict[int, int] = {}
         self._places: Places | None = None
@@ -136,8 +136,8 @@ class Listener:
     def accepting(self) -> bool:
         """True while every address accepts, or would if there were a place.
 
-        False too for a socket that the kernel says listens no more (another process may have
-        shut it down), which is no state: nobody asked for it.
+        Also false if the kernel says that a socket no longer listens (another process may have shut
+        it down). That is not a state: nobody asked for it.
         """
         return self._state is State.LISTENING and not any(one.closed for one in self._acceptors)
 
@@ -171,7 +171,7 @@ class Listener:
         return total
 
     def listen(self, engine: Engine, places: Places | None) -> None:
-        """Hand the sockets, which listen already, to the core; accept from now on.
+        """Hand the listening sockets to the core; accept from now on.
 
         Args:
             engine: of the loop that serves.
@@ -262,11 +262,11 @@ class Listener:
         try:
             self.handler.drain()
         except Exception:
-            # Foreign code; the connections are to be ended whatever it makes of it.
-            logger.exception('listener "%s": its handler could not drain', self.name)
+            # Other people's code; the connections must end whether it works or not.
+            logger.exception('listener "%s": its handler failed to drain', self.name)
 
     def _end_unanswered(self) -> None:
-        """End connections that wait for nothing but their client's close_notify."""
+        """Cut connections that wait only for their client's close_notify."""
         for acceptor in tuple(self._acceptors):
             for one in acceptor.endpoints():
                 closing = isinstance(one, TlsConnection) and one.is_closing()
@@ -274,7 +274,7 @@ class Listener:
                     one.abort()
 
     def abort(self) -> int:
-        """Close all connections at once, with a farewell where it can be told without waiting.
+        """Close all connections at once, with a farewell where it can be sent without waiting.
 
         Returns:
             How many there were.

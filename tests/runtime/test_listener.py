@@ -343,7 +343,7 @@ async def test_a_handler_learns_once_that_the_listener_drains(
             made.listener.drain()
             assert await read_all(client) == b"farewell: shutdown\n"
     assert [record.getMessage() for record in caplog.records] == [
-        'listener "it": its handler could not drain'
+        'listener "it": its handler failed to drain'
     ]
     # The traceback in it holds the listener.
     caplog.clear()

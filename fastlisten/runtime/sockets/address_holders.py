@@ -1,4 +1,4 @@
-"""Who holds an address that is in use: the question behind EADDRINUSE.
+"""Which process holds an address that is in use, for the message about EADDRINUSE.
 
 Rules of this file: only /proc is read, only after a failure; what cannot be read is left out.
 """

@@ -1,6 +1,6 @@
-"""Inherited descriptors: asked what they are, never guessed.
+"""Inherited descriptors: the kernel is asked what they are.
 
-Rules of this file: a descriptor that will not do is left as it was found; it is its owner's.
+Rules of this file: a descriptor that cannot be used is left as it was found.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def take_descriptor(number: int) -> socket.socket:
         number: the descriptor; owned by the returned socket from now on, and not inherited on.
 
     Raises:
-        OSError: it is closed, or no such socket.
+        OSError: it is closed, or not a socket that can be served.
     """
     sock = socket.socket(fileno=number)
     try:

@@ -1,8 +1,8 @@
-"""Sockets from binds: create, options, bind for all; then listen for all.
+"""Opening sockets: create, set options and bind all of them; then listen on all of them.
 
-Rules of this file: nothing is served here. A phase goes through all sockets and collects every
-failure before it raises, so that an administrator sees them together; what was opened is closed
-on every failure. No socket listens unless all are bound.
+Rules of this file: nothing is served here. Each phase goes through all sockets and collects every
+failure before it raises, so that an administrator sees them together; on failure all sockets are
+closed. No socket listens unless all are bound.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class BoundSocket:
 
     @property
     def address(self) -> str:
-        """The address as it really is bound: ``[::]:25``, with the port that the kernel chose."""
+        """The address that is actually bound: ``[::]:25``, with the port that the kernel chose."""
         return format_address(self.sock)
 
     @property
@@ -89,7 +89,7 @@ def format_address(sock: socket.socket) -> str:
 def open_all(
     listeners: Iterable[ListenerSettings], notes: list[str] | None = None
 ) -> list[BoundSocket]:
-    """Create, set and bind the sockets of all listeners; none of them listens yet.
+    """Create, set up and bind the sockets of all listeners; none of them listens yet.
 
     Args:
         listeners: resolved.

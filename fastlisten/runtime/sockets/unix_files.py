@@ -1,7 +1,7 @@
 """The files of Unix sockets: made with the right permissions, and removed only by their maker.
 
-Rules of this file: a path is trusted to be the administrator's; what stands there and is alive, or
-is no socket at all, is left alone.
+Rules of this file: paths are trusted, being the administrator's. A socket that is in use, or a
+file of another kind, is left alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["bind_file", "group_id", "remove_file", "user_id"]
 
 
 def bind_file(sock: socket.socket, path: str, mode: int | None) -> tuple[str, int, int]:
-    """Bind a Unix socket to a path, in place of a socket that nobody serves any more.
+    """Bind a Unix socket to a path, replacing a socket that nobody serves any more.
 
     Args:
         sock: not bound yet.

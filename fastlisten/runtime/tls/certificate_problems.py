@@ -1,6 +1,6 @@
-"""What is said of certificates: mistakes at the line of the configuration that names them.
+"""Problems with certificates, reported at the line of the configuration that names them.
 
-Rules of this file: words only. Inline PEM text is never repeated, being long or secret.
+Rules of this file: messages only. Inline PEM text is never quoted: it is long, or secret.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CertificateId = str | None
 
 
 class UnusableError(Exception):
-    """Something that cannot be used; carries the report."""
+    """Something that cannot be used; carries the problem to report."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -38,7 +38,7 @@ class UnusableError(Exception):
 
 
 class CertificateProblems:
-    """Makes the reports of one configuration.
+    """Makes the problems of one configuration.
 
     Attributes:
         config: loaded.
@@ -59,7 +59,7 @@ class CertificateProblems:
         return certificate.cert, certificate.private_key
 
     def of_certificate(self, id: CertificateId, of_key: bool, message: str) -> Problem:
-        """Return the report of what is wrong with a certificate, or with its key."""
+        """Return the problem of a certificate, or of its key."""
         message += needed_by(self.users[id])
         if id is SELF_SIGNED:
             return self.at_data_directory(
@@ -71,14 +71,14 @@ class CertificateProblems:
         return self.config.problem(("certificate", id, key), message, shown)
 
     def at_data_directory(self, message: str) -> Problem:
-        """Return the report of what is wrong with the place of the self-signed certificate."""
+        """Return a problem with the place of the self-signed certificate."""
         directory = self.config.process["server.data-directory"]
         return self.config.problem(("server", "data-directory"), message, quote(directory))
 
     def at_listener(
         self, users: Sequence[ListenerSettings], key: str, message: str, value: str = ""
     ) -> Problem:
-        """Return the report of what is wrong with a key that some listeners have in common."""
+        """Return the problem of a key that some listeners have in common."""
         return self.config.problem(users[0].path(key), message + needed_by(users), value)
 
     def dates(self, id: CertificateId, pair: KeyPair) -> list[str]:
@@ -95,12 +95,12 @@ class CertificateProblems:
 
 
 def name_of(id: CertificateId) -> str:
-    """Return how a certificate is called in the midst of a sentence."""
+    """Return a certificate's name for use within a sentence."""
     return "the self-signed certificate" if id is SELF_SIGNED else f"certificate {quote(id)}"
 
 
 def needed_by(listeners: Sequence[ListenerSettings]) -> str:
-    """Name the listeners that something is for, the first three of them."""
+    """Name the listeners that need something, at most three of them."""
     names = ", ".join(quote(listener.id) for listener in listeners[:3])
     more = f" and {len(listeners) - 3:,} more" if len(listeners) > 3 else ""
     return f" (listener{'s' if len(listeners) > 1 else ''} {names}{more})"

@@ -1,7 +1,7 @@
 """The certificates of a configuration: read, tried, shared between listeners, read again.
 
-Rules of this file: every trouble is reported, all of them together, in the words of
-certificate_problems.py. Nothing becomes visible to clients before all of it has been tried.
+Rules of this file: all problems are reported together, worded by certificate_problems.py.
+Clients see nothing that has not been tried first.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = ["Certificates", "ReloadResult"]
 
 @dataclass(slots=True)
 class ReloadResult:
-    """What came of reading everything again.
+    """The outcome of reading everything again.
 
     Attributes:
         changed: what new handshakes use from now on, a sentence each.
-        warnings: what deserves notice of it.
+        warnings: what the administrator should know about it.
         problems: what is broken; still using what was loaded before.
         files: how many files were looked at.
     """
@@ -73,7 +73,7 @@ class Certificates:
 
     Args:
         config: loaded.
-        trial: nothing is written: a self-signed certificate that would have to be made is not kept.
+        trial: write nothing: a self-signed certificate that has to be made is not kept.
 
     Attributes:
         notes: what the administrator should know: expiry, the self-signed one.
@@ -109,7 +109,7 @@ class Certificates:
     def context(self, listener: str) -> ssl.SSLContext | None:
         """Return the context for the connections of a listener, None if it has no TLS.
 
-        It stays the same object for ever; `reload` changes what stands behind it.
+        It stays the same object for ever; `reload` changes which certificates it shows.
         """
         group = self._groups.get(listener)
         return None if group is None else self._live[group].context
@@ -126,7 +126,7 @@ class Certificates:
             self._live[group].set_alpn(protocols)
 
     def expiry(self) -> dict[str, dict[str, float]]:
-        """Return until when certificates are valid, in Unix time, by listener and certificate.
+        """Return when certificates expire, in Unix time, by listener and certificate.
 
         The self-signed certificate has the empty name. Listeners without TLS are left out.
         """
@@ -190,7 +190,7 @@ class Certificates:
         return kept.pair
 
     def _do_without(self, why: str) -> None:
-        """Leave STARTTLS out where nobody asked for it in so many words.
+        """Leave STARTTLS out where nobody asked for it explicitly.
 
         Raises:
             UnusableError: somebody did, or TLS is all that a listener speaks.
@@ -274,7 +274,7 @@ class Certificates:
         return made[group.certificate], {name: made[id] for name, id in group.names}
 
     def _unfit(self, group: _ContextGroup) -> list[str]:
-        """Return a warning for each certificate that none of a listener's suites can show."""
+        """Return a warning for each certificate that none of a listener's cipher suites fits."""
         # The default fits every kind of key, and so does each suite of TLS 1.3.
         if not group.settings.older_suites:
             return []
@@ -304,7 +304,7 @@ class Certificates:
         return KeyPair(*read)
 
     def _try(self, id: CertificateId, pair: KeyPair) -> None:
-        """Load a pair where nobody sees it."""
+        """Load a pair into a context that is thrown away."""
         try:
             pair.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
         except PemError as error:

@@ -1,4 +1,4 @@
-"""TLS contexts: what a listener's settings make of Python's ssl, and which certificate is shown.
+"""TLS contexts: a listener's settings applied to Python's ssl, and which certificate is shown.
 
 Rules of this file: contexts and names, no files and no configuration's lines. The context that
 connections are made with stays the same for the life of its listener, because it holds the keys
@@ -27,7 +27,7 @@ _DEFAULT_SUITES = tuple(TLS12_SUITES.values())
 
 @dataclass(frozen=True, slots=True)
 class ContextSettings:
-    """How contexts of a listener are made; the same for each of its certificates.
+    """The settings of a listener's contexts; the same for each of its certificates.
 
     Attributes:
         protocols: the TLS versions, as `tls.protocols`.
@@ -111,9 +111,9 @@ class ContextSettings:
 
 
 def speaks(context: ssl.SSLContext, version: ssl.TLSVersion) -> bool:
-    """Tell whether a client of one version, which can do everything, gets to see the certificate.
+    """Tell whether a client that supports everything in one TLS version is shown the certificate.
 
-    It does not where no cipher suite fits the certificate's kind of key.
+    It is not if no cipher suite fits the certificate's kind of key.
 
     Args:
         context: of the server; clients are asked for no certificate.
@@ -137,7 +137,7 @@ def speaks(context: ssl.SSLContext, version: ssl.TLSVersion) -> bool:
 
 
 class RenewableContext:
-    """The context that connections of some listeners are made with, and the ones behind it.
+    """The context that connections are made with, and those whose certificates it shows.
 
     Args:
         default: the context of the certificate that is shown where no name fits.
@@ -154,7 +154,7 @@ class RenewableContext:
         self.replace(default, names)
 
     def replace(self, default: ssl.SSLContext, names: Mapping[str, ssl.SSLContext]) -> None:
-        """Show other certificates in new handshakes; connections that are open do not notice.
+        """Show other certificates in new handshakes; open connections are not affected.
 
         Loading into the context itself would not do: it keeps one certificate for each kind of
         key, so that the old RSA one would go on being shown beside a new one of ECDSA, and an
