@@ -18,13 +18,10 @@ from pathlib import Path
 from benchmarks.build import ROOT
 from benchmarks.process import MeasurementError
 
-__all__ = ["LISTENERS", "address", "configuration", "time_to_last_greeting"]
+__all__ = ["LISTENERS", "address", "configuration", "free_port", "time_to_last_greeting"]
 
 #: Each has a socket, and a process may have 20,000 descriptors in many places.
 LISTENERS = 10_000
-
-#: Ports below this one may be somebody's service; on addresses of their own few are taken.
-PORT = 2525
 
 #: Longest wait for the greeting, in seconds, and the pause between two attempts to connect.
 PATIENCE, PAUSE = 120.0, 0.002
@@ -35,24 +32,30 @@ def address(number: int) -> str:
     return f"127.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
 
-def configuration(listeners: int) -> str:
+def free_port() -> int:
+    """Return a port that nobody has on the first address, nor on all of them."""
+    with socket.create_server((address(1), 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def configuration(listeners: int, port: int) -> str:
     """Return a configuration of smtp listeners, which are set up in the order of their numbers."""
     head = "[server]\nhostname = 'mx.example.org'\n"
     return head + "".join(
         f'\n[server.listener."customer-{number:05}"]\n'
-        f'bind = "{address(number)}:{PORT}"\n'
+        f'bind = "{address(number)}:{port}"\n'
         'protocol = "smtp"\n'
         "max-connections = 1000\n"
         for number in range(1, listeners + 1)
     )
 
 
-def _command(candidate: str, directory: Path, listeners: int) -> list[str]:
+def _command(candidate: str, directory: Path, listeners: int, port: int) -> list[str]:
     if not candidate.startswith("fastlisten"):
         module = "benchmarks.candidates.many_servers"
-        return [sys.executable, "-m", module, str(listeners), candidate]
+        return [sys.executable, "-m", module, str(listeners), str(port), candidate]
     file = directory / "mail.toml"
-    file.write_text(configuration(listeners))
+    file.write_text(configuration(listeners, port))
     return [sys.executable, "-m", "fastlisten", "serve", str(file)]
 
 
@@ -68,7 +71,8 @@ def time_to_last_greeting(candidate: str, core: int, listeners: int = LISTENERS)
         MeasurementError: it ended, or did not greet.
     """
     with tempfile.TemporaryDirectory(prefix="fastlisten-benchmarks-") as directory:
-        command = _command(candidate, Path(directory), listeners)
+        port = free_port()
+        command = _command(candidate, Path(directory), listeners, port)
         # What it prints goes to a file, as to a service manager: an unread pipe would stop it.
         with open(Path(directory) / "output", "w+", encoding="utf-8") as output:
             began = time.monotonic()
@@ -83,7 +87,7 @@ def time_to_last_greeting(candidate: str, core: int, listeners: int = LISTENERS)
                 preexec_fn=lambda: os.sched_setaffinity(0, {core}),
             )
             try:
-                _wait_for_greeting(process, address(listeners), began + PATIENCE)
+                _wait_for_greeting(process, (address(listeners), port), began + PATIENCE)
                 return time.monotonic() - began
             except MeasurementError as error:
                 output.seek(0)
@@ -97,10 +101,12 @@ def time_to_last_greeting(candidate: str, core: int, listeners: int = LISTENERS)
                     process.wait()
 
 
-def _wait_for_greeting(process: subprocess.Popen[bytes], host: str, until: float) -> None:
+def _wait_for_greeting(
+    process: subprocess.Popen[bytes], last: tuple[str, int], until: float
+) -> None:
     while time.monotonic() < until:
         try:
-            with socket.create_connection((host, PORT), timeout=PATIENCE) as client:
+            with socket.create_connection(last, timeout=PATIENCE) as client:
                 if client.recv(1024).startswith(b"220 "):
                     return
                 raise MeasurementError("another greeting")

@@ -15,18 +15,18 @@ import uvloop
 from benchmarks.candidates.protocol import greeting_echo
 from benchmarks.candidates.serve import BACKLOG
 from benchmarks.process import end_when_told
-from benchmarks.start import PORT, address
+from benchmarks.start import address
 from benchmarks.workloads import GREETING
 
 
-async def serve(listeners: int) -> None:
+async def serve(listeners: int, port: int) -> None:
     """Serve until the program is ended."""
     factory = greeting_echo(GREETING.encode() + b"\r\n")
     sockets = []
     for number in range(1, listeners + 1):
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((address(number), PORT))
+        sock.bind((address(number), port))
         sockets.append(sock)
     loop = asyncio.get_running_loop()
     servers = [await loop.create_server(factory, sock=sock, backlog=BACKLOG) for sock in sockets]
@@ -36,5 +36,5 @@ async def serve(listeners: int) -> None:
 if __name__ == "__main__":
     end_when_told()
     loops = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
-    with asyncio.Runner(loop_factory=loops[sys.argv[2]]) as runner:
-        runner.run(serve(int(sys.argv[1])))
+    with asyncio.Runner(loop_factory=loops[sys.argv[3]]) as runner:
+        runner.run(serve(int(sys.argv[1]), int(sys.argv[2])))
