@@ -53,7 +53,7 @@ def heavy(modules: set[str]) -> set[str]:
         "import fastlisten",
         "import fastlisten.config",
         "import fastlisten.config; fastlisten.config.default_config().unavailable()",
-        "import fastlisten.cli.check, fastlisten.cli.show",
+        "import fastlisten.cli.check, fastlisten.cli.show, fastlisten.cli.account",
         "from fastlisten import ConfigurationError, Problem, StartError",
         *(f"import fastlisten.handlers.{name}.settings" for name in PROTOCOLS),
     ],

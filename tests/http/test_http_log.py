@@ -10,7 +10,7 @@ import pytest
 from support.http import BYE, GET, App, Client, client_of, serving_app
 from support.serving import on_loops, soon
 
-from fastlisten.log_events import MOST
+from fastlisten.log_throttle import MOST
 
 
 @pytest.fixture(autouse=True)

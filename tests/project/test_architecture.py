@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "garbage",
         "hostnames",
         "log_events",
+        "log_throttle",
         "option",
         "private_files",
         "toml_text",

@@ -31,7 +31,7 @@ from support.smtp_harness import (
 
 from fastlisten import testing
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.log_events import MOST, Throttle
+from fastlisten.log_throttle import MOST, Throttle
 
 PASSWORD = "correct horse"
 SECRET = base64.b64encode(f"\0alice@example.org\0{PASSWORD}".encode())

@@ -19,7 +19,8 @@ from uvicorn.server import ServerState
 from fastlisten.handlers.http.exchange import Application
 from fastlisten.handlers.http.protocol import HttpProtocol
 from fastlisten.handlers.http.websocket import AVAILABLE, WebSocket
-from fastlisten.log_events import Throttle, log
+from fastlisten.log_events import log
+from fastlisten.log_throttle import Throttle
 
 __all__ = ["Service"]
 

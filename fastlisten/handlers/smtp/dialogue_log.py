@@ -17,7 +17,7 @@ from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.engine.verbs import HTTP_VERBS, verb_shown
-from fastlisten.log_events import address_text, log, shown
+from fastlisten.log_events import address_text, log, shortened
 
 __all__ = ["DialogueEngine", "Transcript", "foreign_transcript", "transcript"]
 
@@ -83,7 +83,7 @@ class DialogueEngine(SmtpEngine):
         if self.tell is not None:
             for line in words.decode("utf-8", "backslashreplace").split("\r\n"):
                 if line:
-                    self.tell(client, shown(line))
+                    self.tell(client, shortened(line))
 
     def next_line(self) -> bytes | None:
         """Take the next command line; as in `Framing`."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.events import Recipient, Refusal
 from fastlisten.handlers.smtp.engine.verbs import verb_shown
-from fastlisten.log_events import Throttle, address_text, log, shown
+from fastlisten.log_events import address_text, log, shortened
+from fastlisten.log_throttle import Throttle
 
 __all__ = ["LogContext", "SessionLog"]
 
@@ -92,13 +93,13 @@ class SessionLog:
     def refused(self, context: LogContext, refusal: Refusal) -> None:
         """Log a rejection that `wants` allowed, in the form that Postfix uses."""
         reply = _text_of(refusal.reply)
-        sender, to = refusal.sender, [shown(str(each.mailbox)) for each in _some(refusal)]
+        sender, to = refusal.sender, [shortened(str(each.mailbox)) for each in _some(refusal)]
         more = len(refusal.recipients) - len(to)
         text = "%s: NOQUEUE: reject: %s from %s: %s;"
         values: list[object] = [context.listener, verb_shown(refusal.verb), context.address, reply]
         if sender is not None:
             text += " from=<%s>"
-            values.append(shown(sender))
+            values.append(shortened(sender))
         for each in to:
             text += " to=<%s>"
             values.append(each)
@@ -125,7 +126,7 @@ class SessionLog:
             protocol=context.protocol,
             user=context.user,
             command=verb_shown(refusal.verb),
-            from_=None if sender is None else shown(sender),
+            from_=None if sender is None else shortened(sender),
             to=to,
             reply=reply,
             reason=refusal.reason,
@@ -149,16 +150,9 @@ class SessionLog:
         """Log a handshake after STARTTLS that failed."""
         if logger.isEnabledFor(logging.INFO) and self._handshakes.allows("tls-failed"):
             text = "%s: TLS handshake with %s failed: %s"
-            values = (context.listener, context.address, shown(why))
-            log(
-                logger,
-                logging.INFO,
-                "tls-failed",
-                text,
-                *values,
-                **context.fields,
-                error=shown(why),
-            )
+            why = shortened(why)
+            values = (context.listener, context.address, why)
+            log(logger, logging.INFO, "tls-failed", text, *values, **context.fields, error=why)
 
     # --- logins -------------------------------------------------------------------------------
 
@@ -262,4 +256,4 @@ def _text_of(reply: bytes) -> str:
         words.append(line[4:] if words else line)
         if line[3:4] != "-":
             break
-    return shown(" ".join(words).replace("-", " ", 1) if len(words) > 1 else words[0])
+    return shortened(" ".join(words).replace("-", " ", 1) if len(words) > 1 else words[0])
