@@ -23,6 +23,7 @@ import tomli
 from fastlisten.config import Config, loads
 from fastlisten.config.export import to_plain, to_toml
 from fastlisten.config.lines import Lines
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError
 
 LISTENERS = 10_000
@@ -67,7 +68,7 @@ def cases() -> dict[str, Callable[[], Any]]:
     return {
         "tomli alone": lambda: tomli.loads(TEXT),
         "load and resolve": load,
-        "what is unavailable": config.unavailable,
+        "what is unavailable": lambda: find_unavailable(config),
         "scan for lines": lambda: Lines(TEXT),
         "report 10,000 mistakes": fail,
         "show --toml": lambda: to_toml(config),

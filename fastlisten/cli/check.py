@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from fastlisten.config import Config, default_config, load
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError, Problem
 
 __all__ = ["open_config", "read_config", "run"]
@@ -55,7 +56,7 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     config = open_config(file, err)
     if config is None:
         return CONFIGURATION_ERROR
-    unavailable = config.unavailable()
+    unavailable = find_unavailable(config)
     # Of the embedded default, serve leaves out what it cannot carry out.
     effect = "`serve` refuses this file" if file else "`serve` leaves this listener out"
     for problem in unavailable:

@@ -20,6 +20,7 @@ from fastlisten.cli.logging_setup import set_up_logging
 from fastlisten.cli.program_signals import ProgramSignals
 from fastlisten.cli.startup_messages import StartupMessages
 from fastlisten.config import Config, ListenerSettings, default_config
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError, FastlistenError, StartError
 from fastlisten.garbage import collector_paused
 from fastlisten.log_events import log, log_fault
@@ -153,7 +154,7 @@ def _what_can_be_served(config: Config, out: TextIO) -> Config:
     able = []
     absent = []
     for listener in config.listeners:
-        missing = dataclasses.replace(config, listeners=(listener,)).unavailable()
+        missing = find_unavailable(dataclasses.replace(config, listeners=(listener,)))
         why = ""
         if missing:
             absent.append(listener.id)

@@ -16,6 +16,7 @@ from fastlisten.cli.effective_options import print_effective
 from fastlisten.config import Bind, Config, ListenerSettings
 from fastlisten.config.export import to_plain, to_toml
 from fastlisten.config.notation import quote
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.config.values.kinds import write
 
 __all__ = ["run"]
@@ -64,7 +65,7 @@ def _text(config: Config) -> Iterator[str]:
     for listener in config.listeners:
         yield ""
         yield from _listener(listener)
-    if unavailable := config.unavailable():
+    if unavailable := find_unavailable(config):
         yield ""
         yield "what this version does not have yet"
         for problem in unavailable:

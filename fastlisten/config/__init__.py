@@ -10,6 +10,7 @@ from fastlisten.config.load import default_config, load, loads
 from fastlisten.config.machine import Machine
 from fastlisten.config.settings import Bind, Certificate, Config, ListenerSettings
 from fastlisten.config.socket_options import SocketSetting, socket_options
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.config.values.network import Endpoint, Rate
 from fastlisten.config.values.tls import ServerName
 
@@ -24,6 +25,7 @@ __all__ = [
     "ServerName",
     "SocketSetting",
     "default_config",
+    "find_unavailable",
     "load",
     "loads",
     "socket_options",

@@ -16,7 +16,6 @@ from fastlisten.config.document import Document
 from fastlisten.config.notation import KeyPath
 from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.secret_places import SecretPlaces, find_secrets
-from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import Problem
 from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option, Origin
@@ -221,10 +220,6 @@ class Config:
     def secret_places(self) -> SecretPlaces:
         """Return where the secrets of the whole file are, other programs' among them."""
         return find_secrets(self._document)
-
-    def unavailable(self) -> tuple[Problem, ...]:
-        """Return what this version of the server cannot carry out, in order of line."""
-        return find_unavailable(self, self._document)
 
     @property
     def process_options(self) -> tuple[Option, ...]:

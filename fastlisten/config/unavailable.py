@@ -6,16 +6,11 @@ for what is not a row's value: protocols without a handler and kinds of bind.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastlisten.config.notation import KeyPath, quote
+from fastlisten.config.settings import Config, ListenerSettings
 from fastlisten.config.values.kinds import write
 from fastlisten.errors import Problem
 from fastlisten.option import Option
-
-if TYPE_CHECKING:
-    from fastlisten.config.document import Document
-    from fastlisten.config.settings import Config, ListenerSettings
 
 __all__ = ["find_unavailable"]
 
@@ -25,7 +20,7 @@ _MESSAGE = "not available in this version yet"
 _NAMED = 3
 
 
-def find_unavailable(config: Config, document: Document) -> tuple[Problem, ...]:
+def find_unavailable(config: Config) -> tuple[Problem, ...]:
     """Return one problem for each value that cannot be carried out, in order of line.
 
     A server-wide default is reported once, with the listeners that it concerns, and not at all if
@@ -45,7 +40,7 @@ def find_unavailable(config: Config, document: Document) -> tuple[Problem, ...]:
         for path, shown in _of_listener(listener):
             found.setdefault((path, shown), []).append(listener.id)
     problems = [
-        document.problem(path, _MESSAGE + _needed_by(path, ids), shown)
+        config.problem(path, _MESSAGE + _needed_by(path, ids), shown)
         for (path, shown), ids in found.items()
     ]
     return tuple(sorted(problems, key=lambda problem: problem.line))

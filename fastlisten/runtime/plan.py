@@ -16,6 +16,7 @@ import logging
 from fastlisten._arena import Arena
 from fastlisten._tls import TlsSettings
 from fastlisten.config import Config
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
 from fastlisten.log_events import log
@@ -54,7 +55,7 @@ class Plan:
     """
 
     def __init__(self, config: Config) -> None:
-        if unavailable := config.unavailable():
+        if unavailable := find_unavailable(config):
             raise ConfigurationError(unavailable, config.warnings)
         self.config = config
         _import_own_handlers(config)

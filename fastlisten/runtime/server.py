@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 
 from fastlisten._arena import Arena
 from fastlisten.config import Config
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.log_events import log
 from fastlisten.runtime.control import Control
@@ -207,7 +208,7 @@ class Server:
 def _with_missing_handlers(config: Config, error: ConfigurationError) -> ConfigurationError:
     """Return a plan's mistakes together with the handlers that cannot be found."""
     problems: list[Problem] = list(error.problems)
-    if not config.unavailable():
+    if not find_unavailable(config):
         for settings in config.listeners:
             try:
                 handler_kind(config, settings)

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.serving import ACCOUNTS, PATIENCE, clean_environment, program
+from support.serving import ACCOUNTS, clean_environment, program
+from support.waiting import PATIENCE
 
 LISTENER = """
 [server.listener.it]

@@ -16,7 +16,8 @@ import pytest
 from support.certificates import authority
 from support.http_application import PIECE
 from support.real_server import HOST, Mail, run, serving
-from support.serving import PATIENCE, external, until
+from support.serving import external
+from support.waiting import PATIENCE, until
 
 STREAM = hashlib.sha256(PIECE * 64).hexdigest()
 

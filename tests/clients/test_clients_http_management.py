@@ -10,7 +10,8 @@ import httpx
 import pytest
 from support.certificates import authority
 from support.real_server import HOST, Mail, run, serving
-from support.serving import PATIENCE, external
+from support.serving import external
+from support.waiting import PATIENCE
 
 SCHEMES = {"management": "http", "managements": "https"}
 

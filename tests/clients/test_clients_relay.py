@@ -28,7 +28,8 @@ from support.real_server import (
     serving,
     which,
 )
-from support.serving import PATIENCE, external, until
+from support.serving import external
+from support.waiting import PATIENCE, until
 
 FOREIGN = "someone@example.net"
 

@@ -21,7 +21,8 @@ from support.real_server import (
     split,
     which,
 )
-from support.serving import PATIENCE, external, program, until
+from support.serving import external, program
+from support.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module")

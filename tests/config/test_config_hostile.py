@@ -26,6 +26,7 @@ from fastlisten.config import loads
 from fastlisten.config.protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.suggest import likely
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError
 from fastlisten.mail.accounts.roster import Roster
 
@@ -52,7 +53,7 @@ def calls(work: Callable[[], Any]) -> int:
 def attempt(text: str) -> None:
     likely.cache_clear()  # what another text has had found is not found for nothing
     try:
-        loads(text, machine=MACHINE).unavailable()
+        find_unavailable(loads(text, machine=MACHINE))
     except ConfigurationError as error:
         str(error)
 

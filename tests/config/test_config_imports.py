@@ -52,7 +52,7 @@ def heavy(modules: set[str]) -> set[str]:
     [
         "import fastlisten",
         "import fastlisten.config",
-        "import fastlisten.config; fastlisten.config.default_config().unavailable()",
+        "import fastlisten.config as c; c.find_unavailable(c.default_config())",
         "import fastlisten.cli.check, fastlisten.cli.show, fastlisten.cli.account",
         "from fastlisten import ConfigurationError, Problem, StartError",
         *(f"import fastlisten.handlers.{name}.settings" for name in PROTOCOLS),

@@ -6,6 +6,8 @@ import pytest
 from support.config import load_text, only_problem, problems
 from support.page_samples import WHOLE
 
+from fastlisten.config.unavailable import find_unavailable
+
 MANY_ADDRESSES = """\
 [server.listener."smtp"]
 bind = ["10.0.0.21:25", "10.0.0.22:25", "a:3f::2"]
@@ -183,5 +185,5 @@ def test_the_whole_example() -> None:
     ]
     # It has no certificate, and runs as it stands.
     assert config.warnings == ()
-    assert config.unavailable() == ()
+    assert find_unavailable(config) == ()
     assert [each.starttls for each in config.listeners] == [False, True, True, False]

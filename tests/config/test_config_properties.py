@@ -17,6 +17,7 @@ from fastlisten.config.load import default_text
 from fastlisten.config.notation import dotted, quote
 from fastlisten.config.protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError
 from fastlisten.option import Option
 
@@ -121,7 +122,7 @@ def attempt(text: str | bytes) -> Config | ConfigurationError:
         config = loads(text, machine=MACHINE)
     except ConfigurationError as error:
         return error if error.problems and str(error) else pytest.fail("an error without a text")
-    config.unavailable()
+    find_unavailable(config)
     return config
 
 

@@ -16,6 +16,7 @@ from support.config import listener, listener_problem, listener_table, load_text
 from support.registered import registered
 
 from fastlisten import Handler
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError
 from fastlisten.option import Option
 
@@ -65,7 +66,7 @@ def test_a_registered_protocol(register: Register) -> None:
     assert it.line("echo.limit") == 2
     assert not it.server_speaks_first
     config = load_text(listener_table("it", "protocol = 'echo'\nsocket.defer-accept = '1s'"))
-    assert config.unavailable() == ()
+    assert find_unavailable(config) == ()
     assert config.listeners[0]["timeout.idle"] == 300.0
 
 
@@ -106,7 +107,7 @@ def test_a_protocol_that_is_not_served_here_is_by_a_package(register: Register) 
     assert [bind.port for bind in it.bind] == [143]
     assert it.starttls
     assert it.handler_options == {"shout": True, "limit": 100}
-    assert load_text(listener_table("it", "protocol = 'imap'")).unavailable() == ()
+    assert find_unavailable(load_text(listener_table("it", "protocol = 'imap'"))) == ()
 
 
 class NoHandler:

@@ -18,6 +18,7 @@ from fastlisten.config import loads
 from fastlisten.config.export import to_plain, to_toml
 from fastlisten.config.notation import show_value
 from fastlisten.config.secret_names import is_secret_name
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError
 
 SECRET = "p4ssw0rd"
@@ -32,7 +33,7 @@ def said(text: str) -> str:
     except ConfigurationError as error:
         return "\n".join(map(repr, (error, *error.problems, *error.warnings, str(error))))
     parts = [to_toml(config), json.dumps(to_plain(config)), repr(config), repr(config.listeners)]
-    return "\n".join([*parts, *map(repr, config.warnings), *map(repr, config.unavailable())])
+    return "\n".join([*parts, *map(repr, config.warnings), *map(repr, find_unavailable(config))])
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ from support.config import listener_table, load_text, machine_with
 
 from fastlisten.config import default_config
 from fastlisten.config.rows.listener import LISTENER_OPTIONS
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.option import Option
 
 CERTIFICATE = "[certificate.x]\ncert = 'file:///x'\nprivate-key = 'file:///x'\n"
 
 
 def unavailable(text: str) -> list[str]:
-    return [problem.key for problem in load_text(text).unavailable()]
+    return [problem.key for problem in find_unavailable(load_text(text))]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_what_this_version_has(body: str) -> None:
 )
 def test_what_it_does_not_have(body: str, key: str) -> None:
     config = load_text(CERTIFICATE + listener_table("it", body))
-    (problem,) = config.unavailable()
+    (problem,) = find_unavailable(config)
     assert problem.key == f"server.listener.it.{key}"
     assert problem.line > 3
     assert problem.message == "not available in this version yet"
@@ -83,7 +84,7 @@ def test_of_the_whole_process(text: str, key: str) -> None:
 
 def test_one_worker_however_it_is_written() -> None:
     text = "[server]\nworkers = 'auto'" + listener_table("it", "")
-    assert load_text(text, machine=machine_with(processors=1)).unavailable() == ()
+    assert find_unavailable(load_text(text, machine=machine_with(processors=1))) == ()
     assert unavailable("[server]\nworkers = 1" + listener_table("it", "")) == []
 
 
@@ -91,7 +92,7 @@ def test_a_default_is_reported_once_with_the_listeners_that_it_concerns() -> Non
     text = "[server.limits]\nper-address = 9\n" + "".join(
         listener_table(str(port), f"bind = '127.0.0.1:{port}'") for port in range(1, 6)
     )
-    (problem,) = load_text(text).unavailable()
+    (problem,) = find_unavailable(load_text(text))
     assert (problem.key, problem.line) == ("server.limits.per-address", 2)
     assert problem.message.endswith('(listeners "1", "2", "3" and 2 more)')
 
@@ -114,7 +115,7 @@ def test_an_inherited_default_is() -> None:
 
 
 def test_of_the_embedded_default() -> None:
-    blocked = {problem.key.split(".")[2] for problem in default_config().unavailable()}
+    blocked = {problem.key.split(".")[2] for problem in find_unavailable(default_config())}
     assert blocked == {"imap", "imaps", "managesieve", "jmap"}
 
 

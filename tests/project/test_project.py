@@ -21,6 +21,7 @@ from fastlisten.cli.main import main
 from fastlisten.cli.serve import DEFAULT_ACCOUNT
 from fastlisten.config import default_config, loads
 from fastlisten.config.protocols import known_protocols
+from fastlisten.config.unavailable import find_unavailable
 from fastlisten.testing import serve
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def test_the_configuration_of_the_readme_can_be_served(tmp_path: Path) -> None:
     (tmp_path / "relay-password").write_text("secret")
     config = loads(text.replace("/etc/fastlisten/", f"{tmp_path}/"))
     assert config.warnings == ()
-    assert config.unavailable() == ()
+    assert find_unavailable(config) == ()
     assert [(one.id, one["max-connections"]) for one in config.listeners] == [
         ("lmtp", 5000),
         ("management", 5000),
@@ -168,7 +169,7 @@ def test_the_aiosmtpd_example_of_the_readme_takes_mail(capsys: pytest.CaptureFix
 
 def test_make_serve_serves_what_the_readme_says() -> None:
     config = default_config()
-    missing = {problem.key.split(".")[2] for problem in config.unavailable()}
+    missing = {problem.key.split(".")[2] for problem in find_unavailable(config)}
     served = [bind.text for one in config.listeners if one.id not in missing for bind in one.bind]
     said = re.search(r"serves on loopback: (.*?)\n\s+# (.*?)\n", README)
     assert said is not None

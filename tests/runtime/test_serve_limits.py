@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import PATIENCE, connect, program, read_all, read_some, served, soon
+from support.serving import connect, program, read_all, read_some, served
+from support.waiting import PATIENCE, soon
 
 from fastlisten.runtime.listener import State
 

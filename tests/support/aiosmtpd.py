@@ -19,8 +19,7 @@ from typing import Any
 from fastlisten.handlers import smtp
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
 from support.certificates import authority
-
-PATIENCE = 20.0
+from support.waiting import PATIENCE
 
 ENVELOPE = ("EHLO client.example", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>")
 MESSAGE = b"Subject: x\r\n\r\n.dot\r\n"

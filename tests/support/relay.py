@@ -222,7 +222,7 @@ def serving(directory: Path, relay: Relay | None, **options: Any) -> Iterator[Se
         yield served
 
 
-class Client:
+class SmtpClient:
     """A client that waits for each reply."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -248,9 +248,9 @@ class Client:
 
 
 @contextlib.contextmanager
-def client_of(served: Served, auth: bytes = AUTH) -> Iterator[Client]:
+def client_of(served: Served, auth: bytes = AUTH) -> Iterator[SmtpClient]:
     """Connect, say EHLO, and log in unless `auth` is empty."""
-    client = Client(served.connect())
+    client = SmtpClient(served.connect())
     try:
         assert client.say(b"EHLO client.example.com").startswith(b"250")
         if auth:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 
 from support.real_server import HOST, Mail
-from support.serving import PATIENCE
+from support.waiting import PATIENCE
 
 __all__ = ["Typist", "typing"]
 

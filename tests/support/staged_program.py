@@ -13,7 +13,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from support.serving import PATIENCE, Program, clean_environment, program
+from support.serving import Program, clean_environment, program
+from support.waiting import PATIENCE
 
 #: What the modules of these programs begin with. `here` says where the program is; `pause` does so
 #: and waits for a line.

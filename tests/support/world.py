@@ -19,9 +19,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import fastlisten
+from support.waiting import PATIENCE
 
-#: How long an awaited event may take before the test fails; reached only by a bug.
-PATIENCE = 10.0
 #: Turns of the loop after which whatever was going to happen has happened: loopback delivers at
 #: once, and asyncio's longest chain (accept, task, connection_made, reader) has four links.
 TURNS = 25
@@ -97,7 +96,7 @@ class Buffered(Recorder, asyncio.BufferedProtocol):
         self._happened("buffer_updated", nbytes, noted=(nbytes, bytes(self.buffer[:nbytes])))
 
 
-class Client:
+class RawClient:
     """A raw non-blocking client socket."""
 
     def __init__(self, world: World, sock: socket.socket) -> None:
@@ -255,7 +254,7 @@ class World:
         self._open.callback(server.close)
         return server
 
-    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> Client:
+    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> RawClient:
         """Return a client connected to the server made last."""
         sock = socket.socket(self.family)
         self._open.callback(sock.close)
@@ -265,7 +264,7 @@ class World:
         if send_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         await self.patience(self.loop.sock_connect(sock, self.address))
-        return Client(self, sock)
+        return RawClient(self, sock)
 
     async def reachable(self, address: Any, family: int = socket.AF_INET) -> str:
         """Connect and close, let the server notice both, and say how it went."""
@@ -299,7 +298,7 @@ def numbers(size: int, seed: int = 1) -> bytes:
 MUCH = 300_000
 
 
-async def stuffed(world: World, hooks: dict[str, Hook] | None = None) -> tuple[Client, Any]:
+async def stuffed(world: World, hooks: dict[str, Hook] | None = None) -> tuple[RawClient, Any]:
     """Return (client, transport) of which the transport holds `MUCH` bytes, mostly unsent."""
     await world.serve(lambda: Recorder(world, hooks), send_buffer=8192)
     client = await world.connect(receive_buffer=4096)

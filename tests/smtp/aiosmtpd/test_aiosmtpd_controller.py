@@ -23,7 +23,8 @@ from support.aiosmtpd import (
     started,
     talk,
 )
-from support.serving import clean_environment, on_loops, until
+from support.serving import clean_environment, on_loops
+from support.waiting import until
 
 import fastlisten
 from fastlisten.handlers import smtp

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.aiosmtpd import MESSAGE, PLAIN, Talk, controlled, server_context, talk
-from support.serving import until
+from support.waiting import until
 
 HELLO, MAIL, RCPT = (
     "EHLO client.example.com",
