@@ -12,8 +12,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.serving import program, run
-from support.waiting import PATIENCE
+from support.serving import PATIENCE, program, run
 
 import fastlisten
 from fastlisten.log_events import EVENTS

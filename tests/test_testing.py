@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytest
-from support.serving import connect, needs_ipv6, on_loops, read_all, read_some
+from support.serving import connect, needs_ipv6, on_loops, read_all, read_some, soon
 from support.serving_handlers import Echo, LazyEcho, NotReady, shout
-from support.waiting import soon
 
 import fastlisten
 from fastlisten import ConnectionInfo, Handler, HandlerSettings, State

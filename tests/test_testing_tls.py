@@ -13,11 +13,10 @@ from typing import Literal
 
 import pytest
 from support.certificates import authority, write
-from support.serving import connect, needs_ipv6, on_loops, read_all, read_some
+from support.serving import connect, needs_ipv6, on_loops, read_all, read_some, soon
 from support.serving_handlers import Echo, LazyEcho, shout
 from support.tls_handlers import Greet, Tell, upgrade
 from support.tls_probes import context
-from support.waiting import soon
 from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 
 from fastlisten import HandlerSettings

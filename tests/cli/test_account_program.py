@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import tomli
-from support.serving import clean_environment
-from support.waiting import PATIENCE
+from support.serving import PATIENCE, clean_environment
 
 from fastlisten.cli import serve
 from fastlisten.cli.main import main

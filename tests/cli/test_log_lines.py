@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.serving import program
-from support.waiting import PATIENCE, until
+from support.serving import PATIENCE, program, until
 
 from fastlisten.cli import logging_setup
 from fastlisten.cli.logging_setup import ProgramHandler

@@ -23,8 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.serving import clean_environment
-from support.waiting import PATIENCE, until
+from support.serving import PATIENCE, clean_environment, until
 
 from fastlisten.cli import log_writer
 from fastlisten.cli.log_writer import QueuedHandler

@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.serving import ACCOUNTS, clean_environment, program
-from support.waiting import PATIENCE
+from support.serving import ACCOUNTS, PATIENCE, clean_environment, program
 
 LISTENER = """
 [server.listener.it]

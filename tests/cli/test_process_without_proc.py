@@ -21,8 +21,7 @@ from pathlib import Path
 
 import pytest
 from support.certificates import authority
-from support.serving import clean_environment, program
-from support.waiting import PATIENCE, until
+from support.serving import PATIENCE, clean_environment, program, until
 
 from fastlisten.runtime.tls.pem import PemError
 

@@ -16,8 +16,7 @@ import pytest
 from support.certificates import authority
 from support.http_application import PIECE
 from support.real_server import HOST, Mail, run, serving
-from support.serving import external
-from support.waiting import PATIENCE, until
+from support.serving import PATIENCE, external, until
 
 STREAM = hashlib.sha256(PIECE * 64).hexdigest()
 

@@ -10,8 +10,7 @@ import httpx
 import pytest
 from support.certificates import authority
 from support.real_server import HOST, Mail, run, serving
-from support.serving import external
-from support.waiting import PATIENCE
+from support.serving import PATIENCE, external
 
 SCHEMES = {"management": "http", "managements": "https"}
 

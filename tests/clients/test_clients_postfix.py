@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.real_server import ALICE, BOB, CROWD, HOST, PLAIN, ZOE, Mail, run, serving
-from support.serving import external
-from support.waiting import until
+from support.serving import external, until
 
 if os.geteuid() != 0:
     pytest.skip("an instance of Postfix needs root", allow_module_level=True)

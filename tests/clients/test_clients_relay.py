@@ -28,8 +28,7 @@ from support.real_server import (
     serving,
     which,
 )
-from support.serving import external
-from support.waiting import PATIENCE, until
+from support.serving import PATIENCE, external, until
 
 FOREIGN = "someone@example.net"
 

@@ -12,7 +12,7 @@ import aiosmtplib
 import pytest
 from support.certificates import authority
 from support.real_server import ALICE, BOB, HOST, MESSAGE, PASSWORDS, SENDER, ZOE, Mail, serving
-from support.waiting import PATIENCE, soon
+from support.serving import PATIENCE, soon
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from support.real_server import (
     Mail,
     serving,
 )
-from support.waiting import PATIENCE
+from support.serving import PATIENCE
 
 NAME = "client.example.com"
 

@@ -21,8 +21,7 @@ from support.real_server import (
     split,
     which,
 )
-from support.serving import external, program
-from support.waiting import PATIENCE, until
+from support.serving import PATIENCE, external, program, until
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ from support.foreign_clients import (
     receive_all,
     settle,
     stalled,
+    until,
 )
-from support.waiting import until
 
 aiohttp, web, pytestmark = foreign("aiohttp", "aiohttp.web")
 pytestmark += [pytest.mark.external("openssl")]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.foreign import needs_program
-from support.foreign_smtp import MESSAGE, STARTTLS, ConnectedClient, Serving, fixtures, marks, on
+from support.foreign_smtp import MESSAGE, STARTTLS, Client, Serving, fixtures, marks, on
 
 pytestmark = marks
 certificate, serving = fixtures()
@@ -44,7 +44,7 @@ def asked_for_tls(serving: Serving, behind: bytes = b"") -> Iterator[socket.sock
 @on(STARTTLS)
 def test_starttls_forgets_and_says_hello_again(serving: Serving) -> None:
     context = serving.address.certificate.client_context()
-    with ConnectedClient(serving.address) as client:
+    with Client(serving.address) as client:
         assert client.ehlo("client.example.org")[0] == 250
         assert client.has_extn("starttls")
         assert client.starttls(context=context)[0] == 220

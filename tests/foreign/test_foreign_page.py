@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 from support.documented_programs import Ports, Talk, run, trust
 from support.foreign import foreign
-from support.foreign_clients import Certificate, make_certificate
-from support.waiting import PATIENCE
+from support.foreign_clients import PATIENCE, Certificate, make_certificate
 
 PAGE = Path(__file__).parents[2] / "docs" / "asyncio.md"
 

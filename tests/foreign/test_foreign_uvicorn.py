@@ -29,8 +29,8 @@ from support.foreign_clients import (
     receive_all,
     settle,
     stalled,
+    until,
 )
-from support.waiting import until
 
 uvicorn, httpx, aiohttp, websockets, pytestmark = foreign(
     "uvicorn", "httpx", "aiohttp", "websockets.asyncio.client"

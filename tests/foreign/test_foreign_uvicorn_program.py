@@ -18,8 +18,7 @@ from typing import Any
 
 import pytest
 from support.foreign import environment, foreign
-from support.foreign_clients import Address, Certificate, make_certificate
-from support.waiting import PATIENCE, until
+from support.foreign_clients import PATIENCE, Address, Certificate, make_certificate, until
 
 uvicorn, _, httpx, pytestmark = foreign("uvicorn", "httptools", "httpx")
 pytestmark += [pytest.mark.external("openssl"), pytest.mark.usefixtures("descriptors_back")]

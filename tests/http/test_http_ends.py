@@ -10,9 +10,8 @@ import struct
 from typing import Any
 
 import pytest
-from support.http import GET, App, HttpClient, client_of, serving_app
-from support.serving import on_loops
-from support.waiting import soon
+from support.http import GET, App, Client, client_of, serving_app
+from support.serving import on_loops, soon
 
 HOLD = b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n"
 STREAM = b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -352,7 +351,7 @@ async def test_what_does_not_end_is_cut(monkeypatch: Any) -> None:
     app = App()
     async with serving_app(app, drain_timeout=0.1) as served:
         reader, writer = await asyncio.open_connection(served.host, served.port)
-        client = HttpClient(reader, writer)
+        client = Client(reader, writer)
         client.send(of("/pieces"))
         await client.head()
     with contextlib.suppress(ConnectionResetError):

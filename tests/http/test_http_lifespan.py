@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from support.http import GET, App, client_of, handler_of, serving_app
 from support.lifespan_steps import STARTED, Steps, message
-from support.serving import clean_environment, on_loops, program
-from support.waiting import soon, until
+from support.serving import clean_environment, on_loops, program, soon, until
 
 from fastlisten.handlers.http.lifespan import Lifespan, LifespanError
 

@@ -7,9 +7,8 @@ import logging
 from typing import Any
 
 import pytest
-from support.http import BYE, GET, App, HttpClient, client_of, serving_app
-from support.serving import on_loops
-from support.waiting import soon
+from support.http import BYE, GET, App, Client, client_of, serving_app
+from support.serving import on_loops, soon
 
 from fastlisten.log_throttle import MOST
 
@@ -24,7 +23,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
 
 
-def port_of(client: HttpClient) -> int:
+def port_of(client: Client) -> int:
     port: int = client.writer.get_extra_info("sockname")[1]
     return port
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from support.http import GET, App, client_of, handler_of, serving_app
-from support.serving import on_loops
-from support.waiting import soon
+from support.serving import on_loops, soon
 from test_http_framing import HOSTILE
 
 from fastlisten.handlers.base import Reason

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.http import BYE, GET, App, HttpClient, client_of, serving_app
-from support.serving import needs_ipv6, on_loops, served
-from support.waiting import soon
+from support.http import BYE, GET, App, Client, client_of, serving_app
+from support.serving import needs_ipv6, on_loops, served, soon
 
 from fastlisten.handlers.http.framing import SLICE, RequestReader
 
 
-async def who(client: HttpClient, request: bytes = GET) -> dict[str, Any]:
+async def who(client: Client, request: bytes = GET) -> dict[str, Any]:
     status, body = await client.ask(request)
     assert status == 200
     told: dict[str, Any] = json.loads(body)
@@ -83,7 +82,7 @@ async def test_ipv4_on_a_socket_for_both_families() -> None:
     async with served(text) as server:
         port = server.listeners[0].sockets[0].port
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        told = await who(HttpClient(reader, writer))
+        told = await who(Client(reader, writer))
         assert told["client"] == list(writer.get_extra_info("sockname"))
         assert told["server"] == ["127.0.0.1", port]
         writer.close()
@@ -96,7 +95,7 @@ async def test_a_unix_socket() -> None:
         text = '[server.listener.web]\nprotocol = "http"\napp = "support.http:APP"\n'
         async with served(text + f'bind = "unix:{path}"\n'):
             reader, writer = await asyncio.open_unix_connection(path)
-            told = await who(HttpClient(reader, writer))
+            told = await who(Client(reader, writer))
             assert told["client"] is None
             assert told["server"] == [path, None]
             writer.close()

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from support.foreign import foreign
 from support.http import client_of, serving_app
-from support.serving import on_loops
-from support.waiting import soon
+from support.serving import on_loops, soon
 
 (
     applications,

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from support.foreign import foreign
 from support.http import GET, App, client_of, serving_app
-from support.serving import on_loops
-from support.waiting import PATIENCE, soon
+from support.serving import PATIENCE, on_loops, soon
 
 from fastlisten.handlers.http import HttpHandler
 

@@ -13,8 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from support.management import IDS, Managed, listener, managed
-from support.serving import connect, on_loops, read_all, read_some
-from support.waiting import soon
+from support.serving import connect, on_loops, read_all, read_some, soon
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

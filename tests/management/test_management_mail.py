@@ -16,9 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.accounts import write_accounts
 from support.management import listener, managed
 from support.relay import FOREIGN, client_of, rcpt, relaying, serving
-from support.serving import on_loops
+from support.serving import on_loops, soon
 from support.smtp_harness import MAIL, RCPT, read_all
-from support.waiting import soon
 
 from fastlisten.handlers.smtp.engine.counts import DURATIONS, REASONS, Counts, reason_of
 from fastlisten.management.mail_metrics import mail_metrics

@@ -13,8 +13,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from support.certificates import authority, table, write
 from support.management import IDS, listener, managed, settings
-from support.serving import connect, on_loops, read_all, read_some, served
-from support.waiting import soon
+from support.serving import connect, on_loops, read_all, read_some, served, soon
 
 from fastlisten.management.app import application
 from fastlisten.management.metrics import OPENMETRICS, TEXT, wants_openmetrics

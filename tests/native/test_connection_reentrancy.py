@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from support.world import (
+    Client,
     Hook,
     LoopFactory,
-    RawClient,
     Recorder,
     World,
     play,
@@ -29,7 +29,7 @@ from fastlisten.loop.engines import engine_for
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-async def crowd(world: World, hooks: dict[str, Hook], size: int, **options: Any) -> list[RawClient]:
+async def crowd(world: World, hooks: dict[str, Hook], size: int, **options: Any) -> list[Client]:
     """Serve, and return `size` clients that are connected and known to the server."""
     await world.serve(lambda: Recorder(world, hooks), **options)
     clients = [await world.connect() for _ in range(size)]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from support.world import (
+    Client,
     LoopFactory,
-    RawClient,
     World,
     describe,
     same_as_asyncio,
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 Program = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def serve(world: World, program: Program, limit: int = 65536, **options: Any) -> RawClient:
+async def serve(world: World, program: Program, limit: int = 65536, **options: Any) -> Client:
     """Serve a program and return a client of it."""
     done = asyncio.Event()
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from support.listener import (
+    Client,
     Listener,
     LoopFactory,
-    SocketClient,
     Witness,
     bound_socket,
     crowd_of,
@@ -155,7 +155,7 @@ def test_a_descriptor_used_again_without_a_deadline(loop_factory: LoopFactory) -
 LONG_GREETING = b"220-" + b"g" * 65_519 + b"\r\n220 end\r\n"
 
 
-async def deaf(listener: Listener) -> SocketClient:
+async def deaf(listener: Listener) -> Client:
     """Return a client that has room for a small part of the greeting only."""
     client = await listener.connect(receive_buffer=2048)
     await until(lambda: listener.acceptor.connections)

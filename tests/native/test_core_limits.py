@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from support.forked import Child, serving
 from support.listener import (
+    Client,
     Echo,
     Listener,
     LoopFactory,
-    SocketClient,
     bound_socket,
     cpu_time,
     crowd_of,
@@ -83,7 +83,7 @@ class Ending(Echo):
             self.transport.close()
 
 
-async def says(client: SocketClient, word: bytes) -> None:
+async def says(client: Client, word: bytes) -> None:
     await client.send(word)
     with contextlib.suppress(ConnectionResetError):
         while await client.receive():
@@ -91,21 +91,21 @@ async def says(client: SocketClient, word: bytes) -> None:
     client.close()
 
 
-async def shuts_down(client: SocketClient) -> None:
+async def shuts_down(client: Client) -> None:
     client.sock.shutdown(socket.SHUT_WR)
     assert await client.receive() == b""
     client.close()
 
 
-async def leaves_unread(client: SocketClient) -> None:
+async def leaves_unread(client: Client) -> None:
     await client.send(b"unsent")
     await client.receive(1)
     client.reset()
 
 
-ENDINGS: dict[str, Callable[[SocketClient], Awaitable[None] | None]] = {
-    "close by the client": SocketClient.close,
-    "reset by the client": SocketClient.reset,
+ENDINGS: dict[str, Callable[[Client], Awaitable[None] | None]] = {
+    "close by the client": Client.close,
+    "reset by the client": Client.reset,
     "half close": shuts_down,
     "close": lambda client: says(client, b"close"),
     "abort": lambda client: says(client, b"abort"),

@@ -18,17 +18,17 @@ from typing import Any
 import pytest
 from support.forked import Child
 from support.listener import (
+    PATIENCE,
+    Client,
     Echo,
     Listener,
     LoopFactory,
-    SocketClient,
     bound_socket,
     crowd_of,
     listening,
     run,
     until,
 )
-from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -268,7 +268,7 @@ def test_a_unix_socket_has_delivered_what_it_has_taken(
         sock = bound_socket(socket.AF_UNIX, str(tmp_path / "socket"))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(CONTENT))
         async with listening(Speaker, sock, limit=1, linger=PATIENCE * 2) as listener:
-            client = await SocketClient.connect(listener.address)
+            client = await Client.connect(listener.address)
             await until(lambda: listener.acceptor.statistics()["accepted"] == 1)
             await until(lambda: listener.acceptor.connections == 0)
             assert await client.everything() == CONTENT

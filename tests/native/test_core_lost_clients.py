@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 from support.listener import (
     RESET,
+    Client,
     Listener,
     LoopFactory,
-    SocketClient,
     Witness,
     bound_socket,
     listening,
@@ -310,7 +310,7 @@ def test_a_unix_client_that_closes_is_read_to_its_end(
     async def main() -> None:
         sock = bound_socket(socket.AF_UNIX, str(tmp_path / "s"))
         async with listening(Early, sock, limit=1, notice_loss=True) as listener:
-            client = await SocketClient.connect(str(tmp_path / "s"), first=b"all of it")
+            client = await Client.connect(str(tmp_path / "s"), first=b"all of it")
             await until(lambda: listener.protocols)
             held = listener.protocols[0]
             client.close()
@@ -331,7 +331,7 @@ def test_a_unix_client_that_goes_without_reading(loop_factory: LoopFactory, tmp_
     async def main() -> None:
         sock = bound_socket(socket.AF_UNIX, str(tmp_path / "s"))
         async with listening(Early, sock, limit=1, notice_loss=True) as listener:
-            client = await SocketClient.connect(str(tmp_path / "s"))
+            client = await Client.connect(str(tmp_path / "s"))
             await until(lambda: listener.protocols)
             held = listener.protocols[0]
             held.transport.write(b"never read")

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 from support.listener import (
+    PATIENCE,
+    Client,
     Echo,
     LoopFactory,
-    SocketClient,
     bound_socket,
     crowd_of,
     listening,
@@ -27,7 +28,6 @@ from support.listener import (
 from support.loops import LOOPS
 from support.strace import traced
 from support.traced_program import GREETING
-from support.waiting import PATIENCE
 
 from fastlisten._core import OptionBatch
 
@@ -200,7 +200,7 @@ def test_options_of_tcp_on_a_unix_socket(loop_factory: LoopFactory, tmp_path: Pa
         path = str(tmp_path / "socket")
         options = batch((NODELAY, 1), (PRIORITY, 3))
         async with listening(Echo, bound_socket(socket.AF_UNIX, path), options=options) as listener:
-            client = await SocketClient.connect(path, first=b"ping")
+            client = await Client.connect(path, first=b"ping")
             assert await client.receive() == b"ping"
             accepted = listener.protocols[0].transport.get_extra_info("socket")
             assert accepted.getsockopt(*PRIORITY) == 3

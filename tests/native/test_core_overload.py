@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from support.forked import Child, serving
 from support.listener import (
+    PATIENCE,
     Echo,
     LoopFactory,
     bound_socket,
@@ -30,7 +31,6 @@ from support.listener import (
     until,
 )
 from support.loops import LOOPS
-from support.waiting import PATIENCE
 
 from fastlisten import ConnectionServer, create_server
 from fastlisten._arena import Arena, Places

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from support.forked import Child
 from support.listener import (
+    Client,
     Listener,
     LoopFactory,
-    SocketClient,
     bound_socket,
     crowd_of,
     listening,
@@ -58,7 +58,7 @@ def parked(listener: Listener) -> int:
 
 
 @contextlib.asynccontextmanager
-async def refused_at_once(listener: Listener, size: int) -> AsyncIterator[list[SocketClient]]:
+async def refused_at_once(listener: Listener, size: int) -> AsyncIterator[list[Client]]:
     """Connect so many clients in one turn of the loop; they have been refused, nobody has read.
 
     Fast, so that the two seconds of the first are not over when the last is refused.
@@ -69,12 +69,12 @@ async def refused_at_once(listener: Listener, size: int) -> AsyncIterator[list[S
         for _ in range(size):
             sock = stack.enter_context(socket.create_connection(listener.address))
             sock.setblocking(False)
-            clients.append(SocketClient(sock))
+            clients.append(Client(sock))
         await until(lambda: listener.acceptor.statistics()["refused_limit"] == before + size)
         yield clients
 
 
-def closed(clients: list[SocketClient]) -> list[bool]:
+def closed(clients: list[Client]) -> list[bool]:
     """Return for each client whether the server has closed its descriptor.
 
     Then it answers bytes by a reset, on loopback at once. The loop gets no turn meanwhile.

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from support import isolation
 from support.isolation import listing
-from support.serving import clean_environment
-from support.waiting import PATIENCE
+from support.serving import PATIENCE, clean_environment
 
 from fastlisten.config import default_config
 

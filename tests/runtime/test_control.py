@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.management import listener
-from support.serving import connect, on_loops, read_some, served
-from support.waiting import soon
+from support.serving import connect, on_loops, read_some, served, soon
 
 from fastlisten.runtime.control import MAX_LIMIT, ImpossibleError, UnknownListenerError
 from fastlisten.runtime.drain import STOOD_STILL

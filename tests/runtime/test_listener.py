@@ -11,9 +11,8 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from support.serving import connect, on_loops, read_all, read_some
+from support.serving import connect, on_loops, read_all, read_some, soon
 from support.serving_handlers import Echo, LazyEcho
-from support.waiting import soon
 
 from fastlisten._arena import Arena
 from fastlisten.config import loads

@@ -9,9 +9,8 @@ import signal
 from typing import Any
 
 import pytest
-from support.serving import connect, on_loops, read_all, read_some
+from support.serving import connect, on_loops, read_all, read_some, soon
 from support.serving_handlers import LazyEcho, WrongWords
-from support.waiting import soon
 
 from fastlisten import ConfigurationError, HandlerSettings, Server, StartError, State
 from fastlisten.config import loads

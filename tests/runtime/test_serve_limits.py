@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import connect, program, read_all, read_some, served
-from support.waiting import PATIENCE, soon
+from support.serving import PATIENCE, connect, program, read_all, read_some, served, soon
 
 from fastlisten.runtime.listener import State
 

@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 from support.accounts import Held
 from support.http import App, handler_of
-from support.relay import AUTH, SmtpClient, client_of, relaying, serving
-from support.serving import on_loops
+from support.relay import AUTH, Client, client_of, relaying, serving
+from support.serving import on_loops, soon
 from support.smtp_harness import ENVELOPE, read_until, reset, serve, settle
-from support.waiting import soon
 
 from fastlisten.testing import Served
 from fastlisten.testing import serve as serve_any
@@ -36,7 +35,7 @@ def flood(client: socket.socket) -> None:
         pass
 
 
-def leave(client: SmtpClient) -> None:
+def leave(client: Client) -> None:
     """Go with a reset."""
     client.stream.close()  # which keeps the socket open
     reset(client.connection)

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 from support.certificates import Authority, authority, rsa_key, table, write
-from support.serving import clean_environment, external, program, run
+from support.serving import PATIENCE, clean_environment, external, program, run, until
 from support.tls_probes import HOST, ask, client, context, lines, read_to_end, s_client
-from support.waiting import PATIENCE, until
 
 from fastlisten.runtime.tls.pem import KeyPair, fingerprint
 

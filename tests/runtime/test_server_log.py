@@ -18,9 +18,8 @@ from support.http import App, client_of, serving_app
 from support.management import listener
 from support.relay import FOREIGN, rcpt, relaying, serving
 from support.relay import client_of as mail_client
-from support.serving import connect, on_loops, program, read_some, served
+from support.serving import connect, on_loops, program, read_some, served, soon, until
 from support.smtp_harness import MAIL
-from support.waiting import soon, until
 
 from fastlisten.mail.accounts.accounts_file import Accounts
 

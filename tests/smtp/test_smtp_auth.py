@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.relay import AUTH, SmtpClient, client_of, plain, serving
+from support.relay import AUTH, Client, client_of, plain, serving
 from support.smtp_harness import HELLO, HOSTNAME, MAIL, RCPT, Served, codes, serve, settle
 
 from fastlisten.cli import serve as serve_command
@@ -117,7 +117,7 @@ def test_what_is_pipelined_behind_it_waits(submission: Served) -> None:
 
 def test_without_tls_there_is_none(tmp_path: Path) -> None:
     with serve(tmp_path, tls="starttls") as served, served.connect() as connection:
-        client = SmtpClient(connection)
+        client = Client(connection)
         assert b"AUTH" not in client.say(HELLO)
         assert client.say(AUTH).startswith(b"538 5.7.11 ")
         client.close()
@@ -125,7 +125,7 @@ def test_without_tls_there_is_none(tmp_path: Path) -> None:
 
 def test_starttls_forgets_nothing_it_must_keep_and_offers_it(tmp_path: Path) -> None:
     with serving(tmp_path, None, tls="starttls") as served, served.secured() as connection:
-        client = SmtpClient(connection)
+        client = Client(connection)
         assert b"250-AUTH PLAIN LOGIN\r\n" in client.say(HELLO)
         assert client.say(AUTH).startswith(b"235 ")
         client.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.relay import FOREIGN, SmtpClient, client_of, relaying, serving
+from support.relay import FOREIGN, Client, client_of, relaying, serving
 from support.smtp_harness import Served, settle
 
 from fastlisten.mail.address import parse_mailbox
@@ -42,7 +42,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield server
 
 
-def send(client: SmtpClient, mail: bytes, *recipients: bytes) -> None:
+def send(client: Client, mail: bytes, *recipients: bytes) -> None:
     for line in (mail, *recipients):
         assert client.say(line).startswith(b"250 ")
     client.say(b"DATA")
@@ -183,7 +183,7 @@ def test_in_lmtp_only_who_has_it_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
     with serving(tmp_path, None, lmtp=True) as served:
         broken("bob@example.org", 5, monkeypatch)
-        client = SmtpClient(served.connect())
+        client = Client(served.connect())
         client.say(b"LHLO c")
         client.say(b"MAIL FROM:<al@example.org>")
         client.say(TO_BOB)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.accounts import write_accounts
-from support.relay import AUTH, USERS, SmtpClient, client_of, rcpt, serving
+from support.relay import AUTH, USERS, Client, client_of, rcpt, serving
 from support.serving import program
 from support.smtp_harness import HELLO, HOSTNAME, MAIL, Served, codes, serve, settle
 
@@ -90,7 +90,7 @@ def test_it_is_taken_from_strangers(tmp_path: Path, lmtp: bool) -> None:
 
 
 @pytest.fixture
-def notified(tmp_path: Path) -> Iterator[tuple[Served, SmtpClient]]:
+def notified(tmp_path: Path) -> Iterator[tuple[Served, Client]]:
     """Serve with a message from Alice to Bob that asked for a notice."""
     with serving(tmp_path, None, sender_must_match=True) as served, client_of(served) as client:
         client.say(b"MAIL FROM:<alice@example.org>")
@@ -101,7 +101,7 @@ def notified(tmp_path: Path) -> Iterator[tuple[Served, SmtpClient]]:
         yield served, client
 
 
-def test_an_answer_to_a_notice_arrives(notified: tuple[Served, SmtpClient]) -> None:
+def test_an_answer_to_a_notice_arrives(notified: tuple[Served, Client]) -> None:
     served, client = notified
     notice = email.message_from_bytes(served.delivered()[0])
     (_, sender), *_ = email.utils.getaddresses([notice["From"]])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.serving import until
 from support.smtp_harness import (
     ENVELOPE,
     HELLO,
@@ -27,7 +28,6 @@ from support.smtp_harness import (
     read_until,
     serve,
 )
-from support.waiting import until
 
 from fastlisten import testing
 from fastlisten.handlers.smtp import SmtpHandler

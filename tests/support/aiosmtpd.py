@@ -19,7 +19,8 @@ from typing import Any
 from fastlisten.handlers import smtp
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
 from support.certificates import authority
-from support.waiting import PATIENCE
+
+PATIENCE = 20.0
 
 ENVELOPE = ("EHLO client.example", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>")
 MESSAGE = b"Subject: x\r\n\r\n.dot\r\n"

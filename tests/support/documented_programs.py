@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from support.foreign import environment
-from support.foreign_clients import make_certificate
-from support.waiting import PATIENCE, until
+from support.foreign_clients import PATIENCE, make_certificate, until
 
 __all__ = ["Ports", "Talk", "run", "trust"]
 

@@ -27,9 +27,8 @@ import uvloop
 
 import fastlisten
 from fastlisten.loop.engines import engine_for
-from support.foreign_clients import WAYS, Address, Certificate, make_certificate
+from support.foreign_clients import PATIENCE, WAYS, Address, Certificate, make_certificate, until
 from support.kernel import open_descriptors
-from support.waiting import PATIENCE, until
 
 #: Both of ours, then what they are compared with.
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from support.waiting import PATIENCE, until
+#: Longer than anything here takes on a busy machine; only failures wait for it.
+PATIENCE = 30.0
 
 #: So many clients at the same time have to be served by every server.
 CROWD = 200
@@ -28,6 +29,14 @@ WAYS = ("tcp", "tls", "unix")
 MUCH = 16 << 20
 
 _T = TypeVar("_T")
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition, or fail naming it."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for: {what}"
+        time.sleep(0.002)
 
 
 # -- TLS

@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 
 from support.foreign import LOOPS, OURS, census, foreign
-from support.foreign_clients import Address, Certificate, Together, make_certificate
+from support.foreign_clients import Address, Certificate, Together, make_certificate, until
 from support.kernel import open_descriptors
-from support.waiting import until
 
 controllers, smtp, marks = foreign("aiosmtpd.controller", "aiosmtpd.smtp")
 marks += [pytest.mark.external("openssl"), pytest.mark.usefixtures("frozen_heap")]
@@ -75,7 +74,7 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data:
     return smtp.AuthResult(success=data.password == b"secret", handled=False)
 
 
-class ConnectedClient(smtplib.SMTP):
+class Client(smtplib.SMTP):
     """smtplib's client over a socket that is connected already, be it TCP, TLS or Unix."""
 
     def __init__(self, address: Address) -> None:
@@ -133,9 +132,9 @@ class Serving:
         """Wait until no connection is left."""
         until(lambda: not any(map(self.census().get, ("open", "endpoints", "parked"))), "the end")
 
-    def client(self) -> ConnectedClient:
+    def client(self) -> Client:
         """Return a client that has said hello, encrypted where the server can."""
-        client = ConnectedClient(self.address)
+        client = Client(self.address)
         assert self.census().get("served", 0) == (1 if self.native else 0)
         if self.address.way == "starttls":
             assert client.starttls(context=self.address.certificate.client_context())[0] == 220

@@ -23,8 +23,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from fastlisten import ConnectionServer
-from support.listener import LoopFactory
-from support.waiting import PATIENCE
+from support.listener import PATIENCE, LoopFactory
 
 Body = Callable[[socket.socket], None]
 Commands = Mapping[str, Callable[..., Any]]

@@ -19,12 +19,13 @@ from fastlisten._arena import Arena, Places
 from fastlisten._connection import ConnectionAcceptor
 from fastlisten._core import Acceptor, Engine
 from fastlisten.loop.engines import engine_for
-from support.waiting import PATIENCE
 
 T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop
 LoopFactory = Callable[[], Loop]
 
+#: Seconds that anything awaited may take before the test fails.
+PATIENCE = 20.0
 #: SO_LINGER with time 0: close(2) sends a reset.
 RESET = struct.pack("ii", 1, 0)
 
@@ -92,16 +93,14 @@ class Witness(Echo):
         self.ends.append(exc)
 
 
-class SocketClient:
+class Client:
     """A raw client socket, driven by the running loop."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
 
     @classmethod
-    async def connect(
-        cls, address: Any, *, receive_buffer: int = 0, first: bytes = b""
-    ) -> SocketClient:
+    async def connect(cls, address: Any, *, receive_buffer: int = 0, first: bytes = b"") -> Client:
         """Connect; `receive_buffer` bytes of SO_RCVBUF, `first` sent at once."""
         family = (
             socket.AF_UNIX
@@ -211,9 +210,9 @@ class Listener:
     def _retired(self, acceptor: Acceptor) -> None:
         self.retired.set()
 
-    async def connect(self, **settings: Any) -> SocketClient:
+    async def connect(self, **settings: Any) -> Client:
         """Return a new client of this listener."""
-        return await SocketClient.connect(self.address, **settings)
+        return await Client.connect(self.address, **settings)
 
     async def close(self) -> None:
         """Abort what is left; close the engine if it serves nothing else."""
@@ -259,11 +258,9 @@ def small_sender() -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def crowd_of(
-    listener: Listener, size: int, **settings: Any
-) -> AsyncIterator[list[SocketClient]]:
+async def crowd_of(listener: Listener, size: int, **settings: Any) -> AsyncIterator[list[Client]]:
     """Connect so many clients, one after the other; close them at the end."""
-    clients: list[SocketClient] = []
+    clients: list[Client] = []
     with contextlib.ExitStack() as stack:
         for _ in range(size):
             client = await listener.connect(**settings)

@@ -23,8 +23,7 @@ import argon2
 
 from support.certificates import authority, rsa_key, table, write
 from support.environment import own_environment
-from support.serving import Program, program
-from support.waiting import PATIENCE, until
+from support.serving import PATIENCE, Program, program, until
 
 HOST = "127.0.0.1"
 

@@ -222,7 +222,7 @@ def serving(directory: Path, relay: Relay | None, **options: Any) -> Iterator[Se
         yield served
 
 
-class SmtpClient:
+class Client:
     """A client that waits for each reply."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -248,9 +248,9 @@ class SmtpClient:
 
 
 @contextlib.contextmanager
-def client_of(served: Served, auth: bytes = AUTH) -> Iterator[SmtpClient]:
+def client_of(served: Served, auth: bytes = AUTH) -> Iterator[Client]:
     """Connect, say EHLO, and log in unless `auth` is empty."""
-    client = SmtpClient(served.connect())
+    client = Client(served.connect())
     try:
         assert client.say(b"EHLO client.example.com").startswith(b"250")
         if auth:

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +28,9 @@ import fastlisten
 from fastlisten.config import loads
 from fastlisten.runtime.server import Server
 from support.accounts import write_accounts
-from support.waiting import PATIENCE, until
+
+#: Longer than anything here takes on a busy machine; only failures wait for it.
+PATIENCE = 30.0
 
 ACCOUNTS = '[account."alice@example.org"]\n'
 
@@ -71,6 +74,22 @@ def on_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., No
     wanted = inspect.signature(test).parameters.values()
     run.__signature__ = inspect.Signature([own, *wanted])  # type: ignore[attr-defined]
     return run
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition, or fail naming it."""
+    ends = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < ends, f"waited in vain for {what}"
+        time.sleep(0.005)
+
+
+async def soon(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition while the loop runs, or fail naming it."""
+    ends = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < ends, f"waited in vain for {what}"
+        await asyncio.sleep(0.002)
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 
 from support.real_server import HOST, Mail
-from support.waiting import PATIENCE
+from support.serving import PATIENCE
 
 __all__ = ["Typist", "typing"]
 

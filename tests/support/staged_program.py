@@ -13,8 +13,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from support.serving import Program, clean_environment, program
-from support.waiting import PATIENCE
+from support.serving import PATIENCE, Program, clean_environment, program
 
 #: What the modules of these programs begin with. `here` says where the program is; `pause` does so
 #: and waits for a line.

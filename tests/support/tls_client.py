@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from support.tls_certificates import HOST, client_context
-from support.world import RawClient, describe
+from support.world import Client, describe
 
 
 def spelled(exc: BaseException | None) -> str:
@@ -37,7 +37,7 @@ class TlsClient:
 
     def __init__(
         self,
-        raw: RawClient,
+        raw: Client,
         context: ssl.SSLContext | None = None,
         *,
         name: str | None = HOST,

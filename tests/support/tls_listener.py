@@ -15,7 +15,7 @@ from typing import Any
 from fastlisten._arena import Arena
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.loop.engines import engine_for
-from support.listener import Echo, Listener, SocketClient, bound_socket, until
+from support.listener import Client, Echo, Listener, bound_socket, until
 from support.tls_certificates import HOST, client_context, server_context
 
 #: States of slots in which a connection, wanted or not, is still there.
@@ -128,7 +128,7 @@ async def talk(address: Any, context: ssl.SSLContext | None = None, word: bytes 
             await writer.wait_closed()
 
 
-async def everything(client: SocketClient) -> bytes:
+async def everything(client: Client) -> bytes:
     """Return what the server says up to the end, which may be a reset."""
     found = b""
     try:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.certificates import authority
-from support.serving import Program
-from support.waiting import PATIENCE
+from support.serving import PATIENCE, Program
 
 HOST = "127.0.0.1"
 

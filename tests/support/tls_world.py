@@ -28,9 +28,9 @@ from support.tls_client import (
 )
 from support.world import (
     Buffered,
+    Client,
     LoopFactory,
     Note,
-    RawClient,
     Recorder,
     World,
 )
@@ -130,7 +130,7 @@ class TlsWorld(World):
         self.server = await super().serve(factory, **options)
         return self.server
 
-    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> RawClient:
+    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> Client:
         """Return a raw client connected to the server made last."""
         client = await super().connect(receive_buffer, send_buffer)
         if client.sock.family != socket.AF_UNIX:

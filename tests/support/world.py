@@ -19,8 +19,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import fastlisten
-from support.waiting import PATIENCE
 
+#: How long an awaited event may take before the test fails; reached only by a bug.
+PATIENCE = 10.0
 #: Turns of the loop after which whatever was going to happen has happened: loopback delivers at
 #: once, and asyncio's longest chain (accept, task, connection_made, reader) has four links.
 TURNS = 25
@@ -96,7 +97,7 @@ class Buffered(Recorder, asyncio.BufferedProtocol):
         self._happened("buffer_updated", nbytes, noted=(nbytes, bytes(self.buffer[:nbytes])))
 
 
-class RawClient:
+class Client:
     """A raw non-blocking client socket."""
 
     def __init__(self, world: World, sock: socket.socket) -> None:
@@ -254,7 +255,7 @@ class World:
         self._open.callback(server.close)
         return server
 
-    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> RawClient:
+    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> Client:
         """Return a client connected to the server made last."""
         sock = socket.socket(self.family)
         self._open.callback(sock.close)
@@ -264,7 +265,7 @@ class World:
         if send_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         await self.patience(self.loop.sock_connect(sock, self.address))
-        return RawClient(self, sock)
+        return Client(self, sock)
 
     async def reachable(self, address: Any, family: int = socket.AF_INET) -> str:
         """Connect and close, let the server notice both, and say how it went."""
@@ -298,7 +299,7 @@ def numbers(size: int, seed: int = 1) -> bytes:
 MUCH = 300_000
 
 
-async def stuffed(world: World, hooks: dict[str, Hook] | None = None) -> tuple[RawClient, Any]:
+async def stuffed(world: World, hooks: dict[str, Hook] | None = None) -> tuple[Client, Any]:
     """Return (client, transport) of which the transport holds `MUCH` bytes, mostly unsent."""
     await world.serve(lambda: Recorder(world, hooks), send_buffer=8192)
     client = await world.connect(receive_buffer=4096)

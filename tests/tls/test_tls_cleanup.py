@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support.listener import Echo, bound_socket, run
 from support.loop_worlds import OURS
+from support.serving import PATIENCE
 from support.tls_certificates import server_context
 from support.tls_listener import client_hello, talk
 from support.tls_world import (
@@ -25,7 +26,6 @@ from support.tls_world import (
     kind_of_api,
     no_session_left,
 )
-from support.waiting import PATIENCE
 from support.world import LoopFactory
 
 import fastlisten

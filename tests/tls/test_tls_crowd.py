@@ -12,7 +12,7 @@ import socket
 import sys
 
 import pytest
-from support.listener import SocketClient, crowd_of, run, until
+from support.listener import Client, crowd_of, run, until
 from support.tls_listener import client_hello, talk, tls_listening
 from support.tls_world import no_session_left
 from support.world import LoopFactory
@@ -117,7 +117,7 @@ def test_real_clients_in_a_flood(loop_factory: LoopFactory) -> None:
 
             async def flood() -> None:
                 nonlocal sent
-                held: list[SocketClient] = []
+                held: list[Client] = []
                 try:
                     while flooding:
                         held.append(await listener.connect(first=hello[:300]))

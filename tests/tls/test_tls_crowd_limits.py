@@ -14,7 +14,7 @@ import socket
 
 import pytest
 from support import tls_listener
-from support.listener import SocketClient, crowd_of, run, until
+from support.listener import Client, crowd_of, run, until
 from support.tls_listener import client_hello, talk, tls_listening
 from support.tls_world import no_session_left
 from support.world import LoopFactory
@@ -36,7 +36,7 @@ def test_half_of_the_places_at_most(
 ) -> None:
     async def main() -> None:
         async with tls_listening(limit=limit, handshakes=fixed) as listener:
-            held: list[SocketClient] = []
+            held: list[Client] = []
             for step in range(1, 2 * most + 3):
                 held.append(await listener.connect(first=HALF))
                 failed = max(0, step - most)

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import pytest
-from support.listener import SocketClient, run
+from support.listener import Client, run
 from support.tls_certificates import HOST, client_context
 from support.tls_listener import TlsListener, tls_listening
 from support.tls_world import kind_of_api, no_session_left
@@ -55,7 +55,7 @@ class Witness(asyncio.Protocol):
 class Talker:
     """A client that is OpenSSL between two buffers, and a socket."""
 
-    def __init__(self, client: SocketClient, context: ssl.SSLContext) -> None:
+    def __init__(self, client: Client, context: ssl.SSLContext) -> None:
         self.client = client
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)

@@ -12,7 +12,7 @@ import ssl
 from typing import Any, NamedTuple
 
 import pytest
-from support.listener import Echo, SocketClient, run, until
+from support.listener import Client, Echo, run, until
 from support.tls_certificates import HOST, client_context
 from support.tls_listener import TlsListener, tls_listening
 from support.world import LoopFactory, numbers
@@ -41,7 +41,7 @@ class Shaken(NamedTuple):
     flight: bytes
 
 
-async def shaken(client: SocketClient) -> Shaken:
+async def shaken(client: Client) -> Shaken:
     """Shake hands by hand, so that nothing is read or answered but what a test says."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing, server_hostname=HOST)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.listener import SocketClient, run
+from support.listener import Client, run
 from support.tls_certificates import client_context
 from support.tls_listener import client_hello, everything, talk, tls_listening
 from support.world import LoopFactory
@@ -48,7 +48,7 @@ def test_the_handshake_timeout(loop_factory: LoopFactory, said: str, lazy: bool)
             # The timeout is the handshake's alone.
             await talk(listener.address)
 
-    async def drip(client: SocketClient, data: bytes) -> None:
+    async def drip(client: Client, data: bytes) -> None:
         for i in range(len(data)):
             await client.send(data[i : i + 1])
             await asyncio.sleep(0.01)

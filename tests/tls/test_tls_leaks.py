@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.listener import SocketClient, run, until
+from support.listener import Client, run, until
 from support.tls_certificates import HOST, client_context
 from support.tls_listener import BUSY, TlsListener, client_hello, tls_listening
 from support.tls_world import (
@@ -94,7 +94,7 @@ class Victim(asyncio.Protocol):
 class Talker:
     """One client in a batch."""
 
-    def __init__(self, client: SocketClient, context: ssl.SSLContext) -> None:
+    def __init__(self, client: Client, context: ssl.SSLContext) -> None:
         self.client = client
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.listener import SocketClient, listening, run, until
+from support.listener import Client, listening, run, until
 from support.tls_certificates import HOST, client_context, server_context
 from support.tls_listener import client_hello, tls_listening
 from support.tls_world import KINDS, kind_of_api, no_session_left
@@ -217,7 +217,7 @@ def test_freed_with_the_engine(loop_factory: LoopFactory, kind: str, plain: bool
         loop.close()
 
 
-async def shaken(client: SocketClient, words: bytes) -> None:
+async def shaken(client: Client, words: bytes) -> None:
     """Shake hands, say something, read to the end, answer nothing."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing, server_hostname=HOST)

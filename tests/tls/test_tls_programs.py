@@ -15,11 +15,10 @@ from typing import Any, Literal
 
 import pytest
 from support.environment import own_environment
-from support.listener import Echo, run, until
+from support.listener import PATIENCE, Echo, run, until
 from support.serving import external
 from support.tls_certificates import certificates, server_context
 from support.tls_listener import TlsListener, tls_listening
-from support.waiting import PATIENCE
 from support.world import LoopFactory
 
 from fastlisten.testing import serve

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from support.relay import (
     FOREIGN,
+    Client,
     Relay,
-    SmtpClient,
     client_of,
     plain,
     rcpt,
@@ -39,9 +39,7 @@ MESSAGE = b"Subject: x\r\n\r\ntext\r\n.\r\n"
 
 
 @contextlib.contextmanager
-def session(
-    tmp_path: Path, relay: Relay | None, **options: Any
-) -> Iterator[tuple[Served, SmtpClient]]:
+def session(tmp_path: Path, relay: Relay | None, **options: Any) -> Iterator[tuple[Served, Client]]:
     """Serve, and give an authenticated client; look for what is left behind at the end."""
     with serving(tmp_path, relay, **options) as served:
         with client_of(served) as client:
@@ -287,7 +285,7 @@ def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -
             held.wait(20)
 
     with relaying(pause=pause) as relay, serving(tmp_path, relay, tls=None) as served:
-        client = SmtpClient(served.connect())
+        client = Client(served.connect())
         client.say(b"EHLO c")
         protocol = served.protocol()
 

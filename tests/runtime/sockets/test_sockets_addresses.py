@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 from support import without_ipv6
-from support.serving import connect, needs_ipv6, program, read_some, run, served
-from support.waiting import soon
+from support.serving import connect, needs_ipv6, program, read_some, run, served, soon
 
 from fastlisten.config import loads
 from fastlisten.runtime.sockets.opening import close_all, open_all

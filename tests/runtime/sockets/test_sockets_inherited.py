@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import connect, needs_ipv6, program, read_some, served
-from support.waiting import soon
+from support.serving import connect, needs_ipv6, program, read_some, served, soon
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import needs_ipv6, read_all, served
+from support.serving import PATIENCE, needs_ipv6, read_all, served, soon
 from support.serving_handlers import Flood
-from support.waiting import PATIENCE, soon
 
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.server import Server

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 from support.netns import Namespace, needs_netns
-from support.serving import connect, program, read_some, served
-from support.waiting import soon
+from support.serving import connect, program, read_some, served, soon
 
 from fastlisten.config import loads
 from fastlisten.errors import StartError

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from support.serving import connect, external, needs_ipv6, served
-from support.waiting import soon
+from support.serving import connect, external, needs_ipv6, served, soon
 
 from fastlisten.config import loads
 from fastlisten.runtime.sockets.opening import close_all, listen_all, open_all

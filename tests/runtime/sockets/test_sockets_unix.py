@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.serving import program, served
-from support.waiting import soon
+from support.serving import program, served, soon
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError

@@ -23,8 +23,7 @@ from support.aiosmtpd import (
     started,
     talk,
 )
-from support.serving import clean_environment, on_loops
-from support.waiting import until
+from support.serving import clean_environment, on_loops, until
 
 import fastlisten
 from fastlisten.handlers import smtp

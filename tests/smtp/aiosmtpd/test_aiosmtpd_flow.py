@@ -18,7 +18,7 @@ from support.aiosmtpd import (
     server_context,
     talk,
 )
-from support.waiting import until
+from support.serving import until
 
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 

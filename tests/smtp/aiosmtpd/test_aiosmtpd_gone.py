@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.aiosmtpd import MESSAGE, PLAIN, Talk, controlled, server_context, talk
-from support.waiting import until
+from support.serving import until
 
 HELLO, MAIL, RCPT = (
     "EHLO client.example.com",

@@ -19,7 +19,7 @@ from support.aiosmtpd import (
     started,
     talk,
 )
-from support.waiting import until
+from support.serving import until
 
 from fastlisten.handlers.smtp import Controller
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult

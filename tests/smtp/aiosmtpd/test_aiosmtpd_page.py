@@ -15,7 +15,7 @@ import pytest
 from support.aiosmtpd import Recorder, controlled, talk
 from support.documented_programs import Ports, run, trust
 from support.foreign import foreign
-from support.waiting import PATIENCE
+from support.foreign_clients import PATIENCE
 
 from fastlisten.handlers import smtp
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
