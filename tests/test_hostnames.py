@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.config import MACHINE, listener_table, load_text, machine_with, only_problem
-from support.serving import program
+from support.program import program
 
 from fastlisten import hostnames
 from fastlisten.hostnames import full_name, is_hostname

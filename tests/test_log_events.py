@@ -12,7 +12,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.serving import PATIENCE, program, run
+from support.program import program, run
+from support.waiting import PATIENCE
 
 import fastlisten
 from fastlisten.log_events import EVENTS

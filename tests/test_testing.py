@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytest
-from support.serving import connect, needs_ipv6, on_loops, read_all, read_some, soon
+from support.loops import on_loops
+from support.marks import needs_ipv6
+from support.server import connect, read_all, read_some
 from support.serving_handlers import Echo, LazyEcho, NotReady, shout
+from support.waiting import eventually
 
 import fastlisten
 from fastlisten import ConnectionInfo, Handler, HandlerSettings, State
@@ -127,14 +130,14 @@ async def test_both_loopback_addresses(host: Literal["127.0.0.1", "::1"]) -> Non
 async def test_limits_and_timeouts_are_those_of_a_listener() -> None:
     async with serve(Echo, max_connections=1) as served:
         with await connect(served.host, served.port) as client:
-            await soon(lambda: served.listener.connections == 1, "the connection")
+            await eventually(lambda: served.listener.connections == 1, "the connection")
             with await connect(served.host, served.port) as refused:
                 assert await read_all(refused) == b"refused: limit\n"
             client.send(b"x")
             assert await read_some(client, 1) == b"x"
     async with serve(Echo, max_connections=1, limit_action="wait") as served:
         with await connect(served.host, served.port) as first:
-            await soon(lambda: served.listener.state is State.FULL, "the limit")
+            await eventually(lambda: served.listener.state is State.FULL, "the limit")
             with await connect(served.host, served.port) as second:
                 second.send(b"x")
                 first.close()
@@ -161,7 +164,7 @@ async def test_the_end_of_the_block_drains() -> None:
         idle = await connect(served.host, served.port)
         busy.send(b"begin")
         assert await read_some(busy, 5) == b"begin"
-        await soon(lambda: served.listener.connections == 2, "both")
+        await eventually(lambda: served.listener.connections == 2, "both")
         told = asyncio.create_task(read_all(idle))
         told.add_done_callback(lambda _: busy.send(b"end"))
         rest = asyncio.create_task(finish(busy))

@@ -13,10 +13,13 @@ from typing import Literal
 
 import pytest
 from support.certificates import authority, write
-from support.serving import connect, needs_ipv6, on_loops, read_all, read_some, soon
+from support.loops import on_loops
+from support.marks import needs_ipv6
+from support.server import connect, read_all, read_some
 from support.serving_handlers import Echo, LazyEcho, shout
 from support.tls_handlers import Greet, Tell, upgrade
 from support.tls_probes import context
+from support.waiting import eventually
 from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 
 from fastlisten import HandlerSettings
@@ -60,7 +63,7 @@ async def test_implicit() -> None:
         with await connect(served.host, served.port) as plain:
             plain.send(b"GET / HTTP/1.0\r\n\r\n")
             assert await read_all(plain) == b""
-        await soon(lambda: served.listener.connections == 0, "the end")
+        await eventually(lambda: served.listener.connections == 0, "the end")
         statistics = served.listener.statistics()
         assert (statistics["accepted"], statistics["handshake_failures"]) == (4, 1)
 
@@ -200,7 +203,7 @@ async def test_what_a_client_slips_in_before_the_handshake_is_not_obeyed(
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await writer.start_tls(context(), server_hostname="mx.example.org")
         writer.close()
-        await soon(lambda: served.listener.connections == 0, "the end")
+        await eventually(lambda: served.listener.connections == 0, "the end")
     # It is the client's fault, and no error of the function.
     assert "failed" not in caplog.text
 
@@ -235,7 +238,7 @@ async def test_a_client_that_breaks_tls_is_no_error_of_the_function(
             # A record that was made with no key of theirs.
             client.send(bytes((23, 3, 3, 0, 40)) + bytes(40))
             await read_all(client)
-            await soon(lambda: served.listener.connections == 0, "the end")
+            await eventually(lambda: served.listener.connections == 0, "the end")
     assert "failed" not in caplog.text
 
 

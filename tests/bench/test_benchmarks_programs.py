@@ -18,16 +18,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.benchmarks import (
-    BESIDE,
-    ROOT,
-    TWO_CORES,
-    await_ends,
-    built,
-    load,
-    python,
-    serving,
-)
+from support.benchmarks import BESIDE, ROOT, TWO_CORES, await_ends, built, load, python, serving
 
 pytestmark = BESIDE
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import tomli
-from support.serving import until
+from support.waiting import until
 
 from fastlisten.cli import file_rewrite
 from fastlisten.cli.account import add, list_accounts, passwd

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import tomli
-from support.serving import PATIENCE, clean_environment
+from support.environment import clean_environment
+from support.waiting import PATIENCE
 
 from fastlisten.cli import serve
 from fastlisten.cli.main import main

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.smtp_harness import settle
+from support.waiting import until
 
 from fastlisten.cli import account, file_rewrite
 from fastlisten.mail.accounts import file_leases
@@ -218,7 +218,7 @@ def test_an_editor_that_writes_in_place_meanwhile(place: Path) -> None:
             writers.append(threading.Thread(target=write))
             writers[0].start()
             inode = str(place.stat().st_ino)
-            settle(lambda: any(
+            until(lambda: any(
                 "BREAKING" in line and f":{inode} " in line
                 for line in Path("/proc/locks").read_text().splitlines()
             ))  # fmt: skip
@@ -267,7 +267,7 @@ def test_a_copy_that_is_half_done_is_waited_for(place: Path) -> None:
         ours = threading.Thread(target=lambda: done.append(add(place, "ours@example.org")[0]))
         ours.start()
         # The lock is taken, so that it is under way.
-        settle(lambda: Path(f"{place}.lock").exists())
+        until(lambda: Path(f"{place}.lock").exists())
         ours.join(5 * file_rewrite._INTERVAL)
         assert done == []
         copy.write(text[len(TEXT) :])

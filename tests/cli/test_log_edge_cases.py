@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.serving import clean_environment
+from support.environment import clean_environment
 
 from fastlisten.cli import logging_setup
 from fastlisten.cli.log_writer import QueuedHandler

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.serving import PATIENCE, program, until
+from support.program import program
+from support.waiting import PATIENCE, until
 
 from fastlisten.cli import logging_setup
 from fastlisten.cli.logging_setup import ProgramHandler

@@ -23,7 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.serving import PATIENCE, clean_environment, until
+from support.environment import clean_environment
+from support.waiting import PATIENCE, until
 
 from fastlisten.cli import log_writer
 from fastlisten.cli.log_writer import QueuedHandler

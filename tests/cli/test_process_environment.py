@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.serving import ACCOUNTS, PATIENCE, clean_environment, program
+from support.environment import clean_environment
+from support.program import ACCOUNTS, program
+from support.waiting import PATIENCE
 
 LISTENER = """
 [server.listener.it]

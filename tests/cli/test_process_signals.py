@@ -15,8 +15,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.serving import PATIENCE, clean_environment, program, run, until
+from support.environment import clean_environment
+from support.program import program, run
 from support.staged_program import CONFIG, staged
+from support.waiting import PATIENCE, until
 
 STOPS = [signal.SIGTERM, signal.SIGINT]
 OTHERS = [signal.SIGUSR1, signal.SIGUSR2]

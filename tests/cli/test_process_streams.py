@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 import tomli
-from support.serving import PATIENCE, clean_environment, until
+from support.environment import clean_environment
+from support.waiting import PATIENCE, until
 
 #: Enough that their list does not fit into a pipe (pipe(7): 64 KiB).
 MANY = 600

@@ -21,7 +21,9 @@ from pathlib import Path
 
 import pytest
 from support.certificates import authority
-from support.serving import PATIENCE, clean_environment, program, until
+from support.environment import clean_environment
+from support.program import program
+from support.waiting import PATIENCE, until
 
 from fastlisten.runtime.tls.pem import PemError
 

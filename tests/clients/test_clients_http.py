@@ -14,9 +14,11 @@ from typing import Any
 import httpx
 import pytest
 from support.certificates import authority
+from support.external_programs import run
 from support.http_application import PIECE
-from support.real_server import HOST, Mail, run, serving
-from support.serving import PATIENCE, external, until
+from support.marks import external
+from support.real_server import HOST, Mail, serving
+from support.waiting import PATIENCE, until
 
 STREAM = hashlib.sha256(PIECE * 64).hexdigest()
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from support.real_server import Mail, run, serving
-from support.serving import external
+from support.external_programs import run
+from support.marks import external
+from support.real_server import Mail, serving
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,10 @@ from smtplib import SMTP, SMTPConnectError
 import httpx
 import pytest
 from support.certificates import authority
-from support.real_server import HOST, Mail, run, serving
-from support.serving import PATIENCE, external
+from support.external_programs import run
+from support.marks import external
+from support.real_server import HOST, Mail, serving
+from support.waiting import PATIENCE
 
 SCHEMES = {"management": "http", "managements": "https"}
 

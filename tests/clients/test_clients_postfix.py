@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.real_server import ALICE, BOB, CROWD, HOST, PLAIN, ZOE, Mail, run, serving
-from support.serving import external, until
+from support.external_programs import run
+from support.marks import external
+from support.real_server import ALICE, BOB, CROWD, HOST, PLAIN, ZOE, Mail, serving
+from support.waiting import until
 
 if os.geteuid() != 0:
     pytest.skip("an instance of Postfix needs root", allow_module_level=True)

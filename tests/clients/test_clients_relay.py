@@ -16,19 +16,10 @@ from pathlib import Path
 
 import pytest
 from support.environment import own_environment
-from support.real_server import (
-    ALICE,
-    BOB,
-    HOST,
-    PASSWORDS,
-    PLAIN,
-    SENDER,
-    Mail,
-    run,
-    serving,
-    which,
-)
-from support.serving import PATIENCE, external, until
+from support.external_programs import run, which
+from support.marks import external
+from support.real_server import ALICE, BOB, HOST, PASSWORDS, PLAIN, SENDER, Mail, serving
+from support.waiting import PATIENCE, until
 
 FOREIGN = "someone@example.net"
 

@@ -12,7 +12,7 @@ import aiosmtplib
 import pytest
 from support.certificates import authority
 from support.real_server import ALICE, BOB, HOST, MESSAGE, PASSWORDS, SENDER, ZOE, Mail, serving
-from support.serving import PATIENCE, soon
+from support.waiting import PATIENCE, eventually
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def run(talk: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         before = descriptors()
         await talk()
-        await soon(lambda: descriptors() == before, "the ends of connections")
+        await eventually(lambda: descriptors() == before, "the ends of connections")
 
     asyncio.run(main())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from support.external_programs import run
+from support.marks import external
 from support.real_server import (
     ALICE,
     BOB,
@@ -15,10 +17,8 @@ from support.real_server import (
     ZOE,
     ZOE_ALIAS,
     Mail,
-    run,
     serving,
 )
-from support.serving import external
 
 #: curl's exit codes: sending failed, a login was denied.
 SEND_ERROR, LOGIN_DENIED = 55, 67

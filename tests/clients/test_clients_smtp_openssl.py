@@ -6,20 +6,9 @@ import base64
 from collections.abc import Iterator
 
 import pytest
-from support.real_server import (
-    ALICE,
-    BOB,
-    CAROL,
-    HOST,
-    MESSAGE,
-    PASSWORDS,
-    SENDER,
-    Dialogue,
-    Mail,
-    serving,
-    talking,
-)
-from support.serving import external
+from support.external_programs import Dialogue, talking
+from support.marks import external
+from support.real_server import ALICE, BOB, CAROL, HOST, MESSAGE, PASSWORDS, SENDER, Mail, serving
 
 #: As it goes over the wire.
 LETTER = MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\n"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
 import pytest
 from support.real_server import ALICE, BOB, HOST, MESSAGE, Mail, serving
-from support.smtp_client import typing
+from support.smtp_client import SmtpClient
+from support.waiting import PATIENCE
 
 SENDER = b"sender@example.com"
 
@@ -24,22 +26,35 @@ def mail(server: Mail) -> Mail:
     return server
 
 
+@contextlib.contextmanager
+def typing(mail: Mail, listener: str) -> Iterator[SmtpClient]:
+    sock = socket.create_connection((HOST, mail.port(listener)), PATIENCE)
+    with contextlib.closing(SmtpClient(sock)) as session:
+        yield session
+
+
+def code(session: SmtpClient, line: bytes) -> int:
+    """Type a line; return the code of the reply."""
+    session.type(line + b"\r\n")
+    return session.answer()[0]
+
+
 def test_a_session(mail: Mail) -> None:
     with typing(mail, "mx") as session:
-        assert session.reply() == [b"220 mx.example.org ESMTP"]
-        assert session.code(b"what is this?") == 500
-        assert session.code(b"help") == 214
-        assert session.code(b"mail from:<%b>" % SENDER) == 503
-        assert session.code(b"helo me") == 250
-        assert session.code(b"MAIL FROM:<%b>" % SENDER) == 250
-        assert session.code(b"data") == 554
-        assert session.code(b"RCPT TO:<nobody@example.org>") == 550
-        assert session.code(b"RCPT TO:<%b>" % ALICE.encode()) == 250
-        assert session.code(b"data") == 354
+        assert session.reply() == b"220 mx.example.org ESMTP\r\n"
+        assert code(session, b"what is this?") == 500
+        assert code(session, b"help") == 214
+        assert code(session, b"mail from:<%b>" % SENDER) == 503
+        assert code(session, b"helo me") == 250
+        assert code(session, b"MAIL FROM:<%b>" % SENDER) == 250
+        assert code(session, b"data") == 554
+        assert code(session, b"RCPT TO:<nobody@example.org>") == 550
+        assert code(session, b"RCPT TO:<%b>" % ALICE.encode()) == 250
+        assert code(session, b"data") == 354
         session.type(MESSAGE.replace(b"\r\n.", b"\r\n.."))
-        assert session.code(b".") == 250
-        assert session.code(b"quit") == 221
-        assert session.ended()
+        assert code(session, b".") == 250
+        assert code(session, b"quit") == 221
+        assert session.rest() == b""
     trace, content = mail.the_one()
     assert content == MESSAGE
     assert f"Received: from me ([{HOST}]) by mx.example.org with SMTP id " in trace
@@ -51,18 +66,18 @@ def test_a_session_in_chunks(mail: Mail) -> None:
     with typing(mail, "mx") as session:
         session.reply()
         session.type(b"ehlo me\r\n")
-        offered = [line[4:] for line in session.reply()]
-        assert {b"CHUNKING", b"BINARYMIME", b"PIPELINING"} <= set(offered)
-        assert session.code(b"mail from:<%b> body=binarymime" % SENDER) == 250
-        assert session.code(b"rcpt to:<%b>" % ALICE.encode()) == 250
-        assert session.code(b"rcpt to:<%b>" % BOB.encode()) == 250
-        assert session.code(b"data") == 503
+        offered = session.answer()[1]
+        assert {"CHUNKING", "BINARYMIME", "PIPELINING"} <= set(offered)
+        assert code(session, b"mail from:<%b> body=binarymime" % SENDER) == 250
+        assert code(session, b"rcpt to:<%b>" % ALICE.encode()) == 250
+        assert code(session, b"rcpt to:<%b>" % BOB.encode()) == 250
+        assert code(session, b"data") == 503
         for start in range(0, len(binary), 100):
             chunk = binary[start : start + 100]
             session.type(b"bdat %d\r\n%b" % (len(chunk), chunk))
-            assert session.reply()[0].startswith(b"250 2.0.0 ")
-        assert session.code(b"bdat 0 last") == 250
-        assert session.code(b"quit") == 221
+            assert session.reply().startswith(b"250 2.0.0 ")
+        assert code(session, b"bdat 0 last") == 250
+        assert code(session, b"quit") == 221
     assert mail.arrived() == mail.arrived(BOB) == [binary]
 
 
@@ -73,31 +88,31 @@ def test_everything_at_once(mail: Mail) -> None:
     with typing(mail, "mx") as session:
         session.sock.sendall(b"ehlo me\r\n" + one + one + b"quit\r\n")
         session.sock.shutdown(socket.SHUT_WR)
-        codes = [int(session.reply()[-1][:3]) for _ in range(11)]
+        codes = [session.answer()[0] for _ in range(11)]
         assert codes == [220, 250, 250, 250, 354, 250, 250, 250, 354, 250, 221]
-        assert session.ended()
+        assert session.rest() == b""
     assert mail.arrived() == [MESSAGE] * 2
 
 
 def test_a_session_of_lmtp(mail: Mail) -> None:
     with typing(mail, "lmtp") as session:
-        assert session.reply() == [b"220 mx.example.org LMTP"]
-        assert session.code(b"ehlo me") == 500
-        assert session.code(b"helo me") == 500
+        assert session.reply() == b"220 mx.example.org LMTP\r\n"
+        assert code(session, b"ehlo me") == 500
+        assert code(session, b"helo me") == 500
         session.type(b"lhlo me\r\n")
-        offered = [line[4:] for line in session.reply()]
-        assert {b"PIPELINING", b"ENHANCEDSTATUSCODES", b"8BITMIME"} <= set(offered)
-        assert session.code(b"mail from:<%b>" % SENDER) == 250
-        assert session.code(b"data") == 503
+        offered = session.answer()[1]
+        assert {"PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME"} <= set(offered)
+        assert code(session, b"mail from:<%b>" % SENDER) == 250
+        assert code(session, b"data") == 503
         recipients = (ALICE, "nobody@example.org", BOB, ALICE, "someone@example.net")
-        codes = [session.code(f"rcpt to:<{name}>".encode()) for name in recipients]
+        codes = [code(session, f"rcpt to:<{name}>".encode()) for name in recipients]
         assert codes == [250, 550, 250, 250, 550]
-        assert session.code(b"data") == 354
+        assert code(session, b"data") == 354
         session.type(MESSAGE.replace(b"\r\n.", b"\r\n.."))
-        assert session.code(b".") == 250
-        assert [session.reply()[0][:4] for _ in range(2)] == [b"250 ", b"250 "]
-        assert session.code(b"quit") == 221
-        assert session.ended()
+        assert code(session, b".") == 250
+        assert [session.reply()[:4] for _ in range(2)] == [b"250 ", b"250 "]
+        assert code(session, b"quit") == 221
+        assert session.rest() == b""
     assert mail.arrived(BOB) == [MESSAGE]
     assert set(mail.arrived()) == {MESSAGE}
     assert " with LMTP id " in mail.the_one(BOB)[0]

@@ -25,7 +25,7 @@ from support.real_server import (
     Mail,
     serving,
 )
-from support.serving import PATIENCE
+from support.waiting import PATIENCE
 
 NAME = "client.example.com"
 

@@ -9,19 +9,11 @@ from pathlib import Path
 
 import pytest
 from support.environment import own_environment
-from support.real_server import (
-    ALICE,
-    CROWD,
-    HOST,
-    LISTENERS,
-    SENDER,
-    Mail,
-    run,
-    serving,
-    split,
-    which,
-)
-from support.serving import PATIENCE, external, program, until
+from support.external_programs import run, which
+from support.marks import external
+from support.program import program
+from support.real_server import ALICE, CROWD, HOST, LISTENERS, SENDER, Mail, serving, split
+from support.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module")

@@ -6,19 +6,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from support.real_server import (
-    ALICE,
-    BOB,
-    CAROL,
-    HOST,
-    PASSWORDS,
-    PLAIN,
-    SENDER,
-    Mail,
-    run,
-    serving,
-)
-from support.serving import external
+from support.external_programs import run
+from support.marks import external
+from support.real_server import ALICE, BOB, CAROL, HOST, PASSWORDS, PLAIN, SENDER, Mail, serving
 
 #: swaks' exit codes: the server refused MAIL, a RCPT, DATA; no AUTH offered; AUTH refused; no TLS.
 NO_MAIL, NO_RCPT, NO_AUTH, NO_TLS = 23, 24, 28, 29

@@ -25,10 +25,10 @@ from support.foreign_clients import (
     crowd,
     pour,
     receive_all,
-    settle,
     stalled,
-    until,
+    transports_closed,
 )
+from support.waiting import until
 
 aiohttp, web, pytestmark = foreign("aiohttp", "aiohttp.web")
 pytestmark += [pytest.mark.external("openssl")]
@@ -154,7 +154,7 @@ def visit(serving: Serving, use: Callable[[Any], Awaitable[Any]]) -> Any:
         url = address.url("http")
         async with aiohttp.ClientSession(url, connector=connector) as client:
             found = await use(client)
-        await settle()
+        await transports_closed()
         return found
 
     return asyncio.run(used())

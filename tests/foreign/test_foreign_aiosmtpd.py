@@ -14,30 +14,22 @@ from typing import Any
 
 import pytest
 from support.foreign import LOOPS, OURS, census
-from support.foreign_clients import (
-    CROWD,
-    MUCH,
-    Address,
-    Certificate,
-    crowd,
-    pour,
-    receive_all,
-    until,
-)
+from support.foreign_clients import CROWD, MUCH, Address, Certificate, crowd, pour, receive_all
 from support.foreign_smtp import (
     MESSAGE,
     OURS_ON_ALL_WAYS,
     PAIRS,
     WAYS,
-    Client,
     Handler,
     Serving,
+    SmtplibClient,
     controllers,
     fixtures,
     marks,
     on,
     started,
 )
+from support.waiting import until
 
 pytestmark = marks
 certificate, serving = fixtures()
@@ -147,7 +139,7 @@ def test_an_unthreaded_controller(name: str, certificate: Certificate) -> None:
     address = Address("tcp", "", certificate)
 
     def converse() -> None:
-        with Client(address) as client:
+        with SmtplibClient(address) as client:
             client.sendmail("a@example.org", ["b@example.org"], MESSAGE)
 
     try:

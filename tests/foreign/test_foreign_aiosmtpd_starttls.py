@@ -14,8 +14,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from support.foreign import needs_program
-from support.foreign_smtp import MESSAGE, STARTTLS, Client, Serving, fixtures, marks, on
+from support.foreign_smtp import MESSAGE, STARTTLS, Serving, SmtplibClient, fixtures, marks, on
+from support.marks import external
 
 pytestmark = marks
 certificate, serving = fixtures()
@@ -44,7 +44,7 @@ def asked_for_tls(serving: Serving, behind: bytes = b"") -> Iterator[socket.sock
 @on(STARTTLS)
 def test_starttls_forgets_and_says_hello_again(serving: Serving) -> None:
     context = serving.address.certificate.client_context()
-    with Client(serving.address) as client:
+    with SmtplibClient(serving.address) as client:
         assert client.ehlo("client.example.org")[0] == 250
         assert client.has_extn("starttls")
         assert client.starttls(context=context)[0] == 220
@@ -113,7 +113,7 @@ def test_ends_during_and_after_the_handshake(serving: Serving, ending: str) -> N
 
 
 @on(STARTTLS)
-@needs_program("swaks")
+@external("swaks")
 def test_swaks_takes_starttls(serving: Serving) -> None:
     command = ["swaks", "--server", "127.0.0.1", "--port", str(serving.address.port), "--tls"]
     command += ["--from", "a@example.org", "--to", "b@example.org", "--body", "from swaks"]

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from support.documented_programs import Ports, Talk, run, trust
 from support.foreign import foreign
-from support.foreign_clients import PATIENCE, Certificate, make_certificate
+from support.foreign_clients import Certificate, make_certificate
+from support.waiting import PATIENCE
 
 PAGE = Path(__file__).parents[2] / "docs" / "asyncio.md"
 

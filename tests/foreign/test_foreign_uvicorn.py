@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from support.environment import own_environment
-from support.foreign import OURS, Serving, fixtures, foreign, needs_program
+from support.foreign import OURS, Serving, fixtures, foreign
 from support.foreign_clients import (
     CROWD,
     MUCH,
@@ -27,10 +27,11 @@ from support.foreign_clients import (
     crowd,
     pour,
     receive_all,
-    settle,
     stalled,
-    until,
+    transports_closed,
 )
+from support.marks import external
+from support.waiting import until
 
 uvicorn, httpx, aiohttp, websockets, pytestmark = foreign(
     "uvicorn", "httpx", "aiohttp", "websockets.asyncio.client"
@@ -211,7 +212,7 @@ def test_two_hundred_clients_at_once(serving: Serving) -> None:
 
             answers = await crowd(visit)
             assert serving.census().get("served", CROWD) == CROWD
-        await settle()
+        await transports_closed()
         return answers
 
     assert asyncio.run(visit_all()) == [str(number) for number in range(CROWD)]
@@ -250,7 +251,7 @@ def test_a_websocket(serving: Serving) -> None:
     asyncio.run(talk())
 
 
-@needs_program("curl")
+@external("curl")
 def test_curl_sends_and_receives(serving: Serving, tmp_path: Path) -> None:
     address = serving.address
     (tmp_path / "body").write_bytes(bytes(range(256)) * 4096)

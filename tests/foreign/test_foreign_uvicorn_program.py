@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.foreign import environment, foreign
-from support.foreign_clients import PATIENCE, Address, Certificate, make_certificate, until
+from support.environment import importing_environment
+from support.foreign import foreign
+from support.foreign_clients import Address, Certificate, make_certificate
+from support.waiting import PATIENCE, until
 
 uvicorn, _, httpx, pytestmark = foreign("uvicorn", "httptools", "httpx")
 pytestmark += [pytest.mark.external("openssl"), pytest.mark.usefixtures("descriptors_back")]
@@ -55,7 +57,12 @@ def program(folder: Path, *options: str, pass_fds: tuple[int, ...] = ()) -> Iter
     command = [sys.executable, "-m", "uvicorn", "application:app", "--lifespan", "off", *options]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment(), stderr=log, stdout=log, pass_fds=pass_fds
+            command,
+            cwd=folder,
+            env=importing_environment(),
+            stderr=log,
+            stdout=log,
+            pass_fds=pass_fds,
         )
     try:
         started = "Uvicorn running on"

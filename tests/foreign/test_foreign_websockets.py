@@ -24,8 +24,8 @@ from support.foreign_clients import (
     crowd,
     receive_all,
     stalled,
-    until,
 )
+from support.waiting import until
 
 server, client, exceptions, pytestmark = foreign(
     "websockets.asyncio.server", "websockets.asyncio.client", "websockets.exceptions"

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from support import serving_handlers
+from support.loops import on_loops
+from support.program import program
 from support.registered import registered
-from support.serving import connect, on_loops, program, read_all, read_some, served
+from support.server import connect, read_all, read_some, served
 
 import fastlisten
 from fastlisten.config import loads

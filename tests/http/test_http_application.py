@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.environment import clean_environment
 from support.http import App, handler_of
-from support.serving import clean_environment, program, run
+from support.program import program, run
 
 from fastlisten.config import loads
 from fastlisten.errors import ConfigurationError

@@ -10,8 +10,9 @@ import struct
 from typing import Any
 
 import pytest
-from support.http import GET, App, Client, client_of, serving_app
-from support.serving import on_loops, soon
+from support.http import GET, App, HttpClient, client_of, serving_app
+from support.loops import on_loops
+from support.waiting import eventually
 
 HOLD = b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n"
 STREAM = b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -37,12 +38,12 @@ async def test_an_application_is_told_that_the_client_has_gone(
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(request_)
-        await soon(lambda: app.running, "the request")
+        await eventually(lambda: app.running, "the request")
         if reset:
             sock: socket.socket = client.writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.writer.transport.abort()
-        await soon(lambda: not app.running, "the end of the request")
+        await eventually(lambda: not app.running, "the end of the request")
     sends = b"/wait" in request_
     assert app.told == ["http.disconnect"] + ["ClientGoneError"] * sends
     # It is nobody's fault.
@@ -55,9 +56,9 @@ async def test_an_endless_response_ends_with_its_client() -> None:
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(STREAM)
-        await soon(lambda: app.sent, "the response")
+        await eventually(lambda: app.sent, "the response")
         client.writer.transport.abort()
-        await soon(lambda: not app.running, "the end of the request")
+        await eventually(lambda: not app.running, "the end of the request")
 
 
 @on_loops
@@ -66,17 +67,17 @@ async def test_a_client_that_reads_nothing_stops_the_application_and_is_ended() 
     async with serving_app(app, idle_timeout=0.3) as served, client_of(served) as client:
         client.read_nothing()
         client.send(STREAM)
-        await soon(lambda: app.sent, "the response")
+        await eventually(lambda: app.sent, "the response")
         sent = -1
         while sent != app.sent:
             sent = app.sent
             await asyncio.sleep(0.05)
-        await soon(lambda: served.listener.statistics()["timed_out"], "the end of patience")
+        await eventually(lambda: served.listener.statistics()["timed_out"], "the end of patience")
         (protocol,) = served.handler.service.state.connections  # type: ignore[attr-defined]
         # The core gives such a client some seconds more to take what waits.
         assert protocol.transport.is_closing()
         client.writer.transport.abort()
-        await soon(lambda: not app.running, "the end of the request")
+        await eventually(lambda: not app.running, "the end of the request")
 
 
 @on_loops
@@ -112,7 +113,7 @@ async def test_a_client_that_does_not_send_its_body_is_not() -> None:
     async with serving_app(app, idle_timeout=0.1) as served, client_of(served) as client:
         client.send(of("/echo", method="PUT", more="Content-Length: 9\r\n") + b"half")
         assert await client.read() == b""
-        await soon(lambda: not app.running, "the end of the request")
+        await eventually(lambda: not app.running, "the end of the request")
         assert app.told == ["http.disconnect"]
 
 
@@ -125,7 +126,7 @@ async def test_a_client_that_has_ended_its_half_gets_its_response() -> None:
                 client.send(request)
                 client.writer.write_eof()
                 if request is HOLD:
-                    await soon(lambda: app.running, "the request")
+                    await eventually(lambda: app.running, "the request")
                     app.go.set()
                 assert (await client.response())[0] == 200
                 assert await client.read() == b""
@@ -143,7 +144,7 @@ async def test_one_that_waits_too_long_after_that_has_gone(monkeypatch: Any) -> 
         client.send(of("/wait"))
         client.writer.write_eof()
         assert await client.read() == b""
-        await soon(lambda: not app.running, "the end of the request")
+        await eventually(lambda: not app.running, "the end of the request")
         assert app.told == ["http.disconnect", "ClientGoneError"]
 
 
@@ -230,7 +231,7 @@ async def test_messages_after_a_response_are_an_error_of_their_own(
         client.send(GET * 3)
         for _ in range(3):
             assert await client.response() == (200, b"whole")
-        await soon(lambda: len(caplog.records) == 3, "the errors")
+        await eventually(lambda: len(caplog.records) == 3, "the errors")
         assert served.listener.drain() == 0 or await client.read() == b""
     assert {record.levelname for record in caplog.records} == {"ERROR"}
 
@@ -296,7 +297,7 @@ async def test_an_application_that_never_waits_lets_others_have_their_turn(
             client.send(of("/endless"))
             await client.head()
             assert (await other.ask(GET))[0] == 200
-        await soon(lambda: not served.handler.service.state.tasks, "the end")  # type: ignore[attr-defined]
+        await eventually(lambda: not served.handler.service.state.tasks, "the end")  # type: ignore[attr-defined]
 
 
 # -- the end of the server
@@ -318,7 +319,7 @@ async def test_a_drain_finishes_responses_and_no_more() -> None:
         busy.send(HOLD + GET)
         streaming.send(of("/pieces"))
         assert b"connection" not in (await streaming.head()).lower()
-        await soon(lambda: sorted(app.running) == ["/hold", "/pieces"], "the requests")
+        await eventually(lambda: sorted(app.running) == ["/hold", "/pieces"], "the requests")
         assert served.listener.drain() > 0
         for client in (idle, silent):
             assert await client.read() == b""
@@ -329,7 +330,7 @@ async def test_a_drain_finishes_responses_and_no_more() -> None:
         # The request that was pipelined is not answered.
         assert await busy.read() == b"held"
         assert (await streaming.read()).endswith(b"\r\n4\r\nlast\r\n0\r\n\r\n")
-        await soon(lambda: not served.listener.drain(), "the end of the drain")
+        await eventually(lambda: not served.listener.drain(), "the end of the drain")
     assert len(app.seen) == 3
 
 
@@ -338,7 +339,7 @@ async def test_a_body_may_come_to_its_end_in_a_drain() -> None:
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(of("/echo", method="PUT", more="Content-Length: 4\r\n") + b"ab")
-        await soon(lambda: app.taken == 2, "half of the body")
+        await eventually(lambda: app.taken == 2, "half of the body")
         served.listener.drain()
         client.send(b"cd")
         assert b"\r\nconnection: close\r\n" in await client.head()
@@ -351,7 +352,7 @@ async def test_what_does_not_end_is_cut(monkeypatch: Any) -> None:
     app = App()
     async with serving_app(app, drain_timeout=0.1) as served:
         reader, writer = await asyncio.open_connection(served.host, served.port)
-        client = Client(reader, writer)
+        client = HttpClient(reader, writer)
         client.send(of("/pieces"))
         await client.head()
     with contextlib.suppress(ConnectionResetError):
@@ -366,7 +367,7 @@ async def test_a_drain_waits_for_what_runs_after_a_response() -> None:
         assert await client.ask(of("/background")) == (200, b"done")
         assert served.listener.drain() == 1
         app.go.set()
-        await soon(lambda: not served.listener.drain(), "the end of the drain")
+        await eventually(lambda: not served.listener.drain(), "the end of the drain")
     assert app.told == ["finished"]
 
 
@@ -377,7 +378,7 @@ async def test_tasks_that_outlive_their_connections_are_waited_for() -> None:
         async with client_of(served) as client:
             client.send(of("/background", more="Connection: close\r\n"))
             assert (await client.read()).endswith(b"done")
-        await soon(lambda: not served.listener.connections, "the end of the connection")
+        await eventually(lambda: not served.listener.connections, "the end of the connection")
         asyncio.get_running_loop().call_later(0.1, app.go.set)
     assert app.told == ["finished"]
 
@@ -396,7 +397,7 @@ async def test_and_cancelled_when_they_do_not_end(
         client.send(of("/background"))
         assert (await client.response())[1] == b"done"
         other.send(HOLD)
-        await soon(lambda: len(app.running) == 2, "both")
+        await eventually(lambda: len(app.running) == 2, "both")
     assert app.told == []
     assert app.running == []
     (record,) = [one for one in caplog.records if one.levelname == "WARNING"]

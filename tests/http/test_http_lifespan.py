@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.environment import clean_environment
 from support.http import GET, App, client_of, handler_of, serving_app
 from support.lifespan_steps import STARTED, Steps, message
-from support.serving import clean_environment, on_loops, program, soon, until
+from support.loops import on_loops
+from support.program import program
+from support.waiting import eventually, until
 
 from fastlisten.handlers.http.lifespan import Lifespan, LifespanError
 
@@ -128,7 +131,7 @@ async def test_one_that_fails_in_between_ends_nothing_else(
 ) -> None:
     handler = handler_of(Steps("receive", message("startup.complete"), 0.01, error))
     await handler.start()
-    await soon(lambda: caplog.records, "the report")
+    await eventually(lambda: caplog.records, "the report")
     assert caplog.records[0].message == "the application failed in its lifespan"
     with pytest.raises(LifespanError, match="failed to end"):
         await handler.stop()

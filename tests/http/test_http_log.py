@@ -7,8 +7,9 @@ import logging
 from typing import Any
 
 import pytest
-from support.http import BYE, GET, App, Client, client_of, serving_app
-from support.serving import on_loops, soon
+from support.http import BYE, GET, App, HttpClient, client_of, serving_app
+from support.loops import on_loops
+from support.waiting import eventually
 
 from fastlisten.log_throttle import MOST
 
@@ -23,7 +24,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
 
 
-def port_of(client: Client) -> int:
+def port_of(client: HttpClient) -> int:
     port: int = client.writer.get_extra_info("sockname")[1]
     return port
 
@@ -106,11 +107,11 @@ async def test_a_client_that_left_before_its_response(
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
-        await soon(lambda: app.running, "the request")
+        await eventually(lambda: app.running, "the request")
         client.writer.transport.abort()
-        await soon(lambda: not served.listener.connections, "the end")
+        await eventually(lambda: not served.listener.connections, "the end")
         app.go.set()
-        await soon(lambda: not app.running, "the end of the request")
+        await eventually(lambda: not app.running, "the end of the request")
     assert [line.rpartition('" ')[2] for line in lines(caplog)][-1] == "- 0"
 
 
@@ -153,11 +154,11 @@ async def test_the_end_of_a_connection_is_told_at_debug(caplog: pytest.LogCaptur
         async with client_of(served) as client:
             port = port_of(client)
             await client.ask(b"GET /early HTTP/1.1\r\nHost: a\r\n\r\n")
-        await soon(ends, "the end")
+        await eventually(ends, "the end")
         async with client_of(served) as client:
             await client.ask(b"GET /early HTTP/1.1\r\nHost: a\r\n\r\n")
             client.writer.transport.abort()
-            await soon(lambda: len(ends()) == 2, "the other end")
+            await eventually(lambda: len(ends()) == 2, "the other end")
     first, second = ends()
     assert (first["port"], first["reason"], second["reason"]) == (port, "closed", "closed")
     assert first["duration"] >= 0

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from support.http import GET, App, client_of, handler_of, serving_app
-from support.serving import on_loops, soon
+from support.loops import on_loops
+from support.waiting import eventually
 from test_http_framing import HOSTILE
 
 from fastlisten.handlers.base import Reason
@@ -74,7 +75,7 @@ async def test_a_client_that_goes_on_sending_reads_413(tls: Any) -> None:
         assert app.taken <= 1 << 20
         # It was told that the client is gone: nothing that it could say would be heard.
         assert app.told == ["http.disconnect"]
-        await soon(lambda: not app.running, "the end of the request")
+        await eventually(lambda: not app.running, "the end of the request")
 
 
 @on_loops
@@ -111,7 +112,7 @@ async def test_a_refusal_within_a_response_ends_it_unfinished() -> None:
         client.send(b"nonsense\r\n")
         assert await client.read() == b"5\r\nfirst\r\n"
         app.go.set()
-        await soon(lambda: not app.running, "the end of the request")
+        await eventually(lambda: not app.running, "the end of the request")
 
 
 @on_loops
@@ -193,7 +194,7 @@ async def test_a_client_that_has_reset_its_connection_before_the_refusal(
         (protocol,) = served.handler.service.state.connections  # type: ignore[attr-defined]
         protocol.transport = Reset(protocol.transport)
         client.send(GET[:-1])
-        await soon(lambda: not served.listener.connections, "the end of the connection")
+        await eventually(lambda: not served.listener.connections, "the end of the connection")
     assert not caplog.records
 
 
@@ -203,6 +204,6 @@ def test_a_client_that_resets_after_a_refusal(descriptors_back: None) -> None:
             with socket.create_connection((served.host, served.port)) as sock:
                 sock.sendall(b"nonsense\r\n\r\n")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1] + [0] * 7))
-            await soon(lambda: not served.listener.connections, "the end of the connection")
+            await eventually(lambda: not served.listener.connections, "the end of the connection")
 
     asyncio.run(test())

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.http import BYE, GET, App, Client, client_of, serving_app
-from support.serving import needs_ipv6, on_loops, served, soon
+from support.http import BYE, GET, App, HttpClient, client_of, serving_app
+from support.loops import on_loops
+from support.marks import needs_ipv6
+from support.server import served
+from support.waiting import eventually
 
 from fastlisten.handlers.http.framing import SLICE, RequestReader
 
 
-async def who(client: Client, request: bytes = GET) -> dict[str, Any]:
+async def who(client: HttpClient, request: bytes = GET) -> dict[str, Any]:
     status, body = await client.ask(request)
     assert status == 200
     told: dict[str, Any] = json.loads(body)
@@ -82,7 +85,7 @@ async def test_ipv4_on_a_socket_for_both_families() -> None:
     async with served(text) as server:
         port = server.listeners[0].sockets[0].port
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        told = await who(Client(reader, writer))
+        told = await who(HttpClient(reader, writer))
         assert told["client"] == list(writer.get_extra_info("sockname"))
         assert told["server"] == ["127.0.0.1", port]
         writer.close()
@@ -95,7 +98,7 @@ async def test_a_unix_socket() -> None:
         text = '[server.listener.web]\nprotocol = "http"\napp = "support.http:APP"\n'
         async with served(text + f'bind = "unix:{path}"\n'):
             reader, writer = await asyncio.open_unix_connection(path)
-            told = await who(Client(reader, writer))
+            told = await who(HttpClient(reader, writer))
             assert told["client"] is None
             assert told["server"] == [path, None]
             writer.close()
@@ -157,10 +160,10 @@ async def test_what_is_pipelined_waits_outside_while_a_request_is_answered() -> 
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
-        await soon(lambda: app.running, "the first request")
+        await eventually(lambda: app.running, "the first request")
         client.send(GET * 200_000)
         (protocol,) = served.handler.service.state.connections  # type: ignore[attr-defined]
-        await soon(lambda: not protocol.transport.is_reading(), "the end of reading")
+        await eventually(lambda: not protocol.transport.is_reading(), "the end of reading")
         # What the core reads at once, not all that was sent.
         assert sum(map(len, protocol._input)) <= 2 * 256 * 1024
         assert app.running == ["/hold"]
@@ -196,9 +199,9 @@ async def test_an_application_that_does_not_read_slows_the_client(
         size = 15 << 20
         client.send(b"POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
         client.send(bytes(size))
-        await soon(lambda: app.running, "the request")
+        await eventually(lambda: app.running, "the request")
         (protocol,) = served.handler.service.state.connections  # type: ignore[attr-defined]
-        await soon(lambda: not protocol.transport.is_reading(), "the end of reading")
+        await eventually(lambda: not protocol.transport.is_reading(), "the end of reading")
         assert len(protocol.cycle.body) <= 2 * 256 * 1024
         app.go.set()
         # What the application leaves is thrown away, and the connection goes on.
@@ -273,7 +276,7 @@ async def test_a_client_of_tiny_chunks_does_not_keep_others_waiting() -> None:
         assert (await other.ask(GET))[0] == 200
         slow.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
         slow.send(b"1\r\nx\r\n" * 40_000)
-        await soon(lambda: app.taken, "the first of it")
+        await eventually(lambda: app.taken, "the first of it")
         assert (await other.ask(GET))[0] == 200
         assert app.taken < 20_000
         slow.send(b"0\r\n\r\n")

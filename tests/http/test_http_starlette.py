@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from support.foreign import foreign
 from support.http import client_of, serving_app
-from support.serving import on_loops, soon
+from support.loops import on_loops
+from support.waiting import eventually
 
 (
     applications,
@@ -108,11 +109,11 @@ async def test_clients_that_go(tasks: bool, caplog: pytest.LogCaptureFixture) ->
     async with serving_app(site.app) as served:
         async with client_of(served) as client:
             client.send(b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\nhalf")
-            await soon(lambda: site.events, "the request")
-        await soon(lambda: not served.listener.connections, "the end of the connection")
+            await eventually(lambda: site.events, "the request")
+        await eventually(lambda: not served.listener.connections, "the end of the connection")
         async with client_of(served) as client:
             client.send(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
             assert (await client.head()).startswith(b"HTTP/1.1 200 OK\r\n")
-        await soon(lambda: site.events[-1] == "ended", "the end of the stream")
+        await eventually(lambda: site.events[-1] == "ended", "the end of the stream")
     assert site.events == ["upload", "gone", "ended"]
     assert {record.levelname for record in caplog.records} == {"INFO"}

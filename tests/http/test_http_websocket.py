@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from support.foreign import foreign
 from support.http import GET, App, client_of, serving_app
-from support.serving import PATIENCE, on_loops, soon
+from support.loops import on_loops
+from support.waiting import PATIENCE, eventually
 
 from fastlisten.handlers.http import HttpHandler
 
@@ -97,7 +98,7 @@ async def test_messages(tls: Any) -> None:
             await asyncio.sleep(0.3)
             await client.send("still")
             assert await asyncio.wait_for(client.recv(), PATIENCE) == "still"
-        await soon(lambda: not app.open, "the end of the application")
+        await eventually(lambda: not app.open, "the end of the application")
     assert app.told == ["websocket.connect", ("websocket.disconnect", 1000)]
 
 
@@ -134,7 +135,7 @@ async def test_a_drain_closes_with_1012() -> None:
     async with serving_app(app) as served:
         late = asyncio.create_task(connect(served, "/late").__aenter__())
         async with connect(served) as client:
-            await soon(lambda: app.open == 2, "the websockets")
+            await eventually(lambda: app.open == 2, "the websockets")
             served.listener.drain()
             with pytest.raises(exceptions.ConnectionClosedError):
                 await client.recv()
@@ -142,8 +143,8 @@ async def test_a_drain_closes_with_1012() -> None:
             with pytest.raises(exceptions.InvalidStatus):
                 await late
             app.go.set()
-            await soon(lambda: not served.listener.drain(), "the end of the drain")
-        await soon(lambda: not app.open, "the ends of the application")
+            await eventually(lambda: not served.listener.drain(), "the end of the drain")
+        await eventually(lambda: not app.open, "the ends of the application")
     assert ("websocket.disconnect", 1012) in app.told
 
 
@@ -157,7 +158,7 @@ async def test_a_handshake_that_comes_after_the_drain_began() -> None:
         handler.drain()
         client.send(HANDSHAKE)
         assert (await client.head()).startswith(b"HTTP/1.1 500 ")
-        await soon(lambda: not app.open, "the end of the application")
+        await eventually(lambda: not app.open, "the end of the application")
 
 
 @on_loops
@@ -166,7 +167,7 @@ async def test_a_client_that_vanishes() -> None:
     async with serving_app(app) as served:
         client = await connect(served)
         client.transport.abort()
-        await soon(lambda: not app.open, "the end of the application")
+        await eventually(lambda: not app.open, "the end of the application")
     assert app.told == ["websocket.connect", ("websocket.disconnect", 1005)]
 
 
@@ -176,9 +177,9 @@ async def test_a_client_that_does_not_read() -> None:
     async with serving_app(app, idle_timeout=0.2) as served, client_of(served) as client:
         client.read_nothing()
         client.send(HANDSHAKE.replace(b"/chat", b"/floods"))
-        await soon(lambda: served.listener.statistics()["timed_out"], "the end of patience")
+        await eventually(lambda: served.listener.statistics()["timed_out"], "the end of patience")
         client.writer.transport.abort()
-        await soon(lambda: not app.open, "the end of the application")
+        await eventually(lambda: not app.open, "the end of the application")
 
 
 @on_loops
@@ -243,7 +244,7 @@ async def test_nonsense_after_a_handshake(caplog: pytest.LogCaptureFixture) -> N
         client.send(b"\xff" * 64)
         # A close frame with 1002, protocol error.
         assert (await client.read())[:4][2:] == b"\x03\xea"
-        await soon(lambda: not app.open, "the end of the application")
+        await eventually(lambda: not app.open, "the end of the application")
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 

@@ -15,13 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.world import (
-    LoopFactory,
-    Recorder,
-    World,
-    play,
-    same_as_asyncio,
-)
+from support.loops import LoopFactory
+from support.world import Recorder, World, play, same_as_asyncio
 
 import fastlisten
 

@@ -11,13 +11,8 @@ import socket
 from typing import Any
 
 import pytest
-from support.world import (
-    LoopFactory,
-    Recorder,
-    World,
-    play,
-    same_as_asyncio,
-)
+from support.loops import LoopFactory
+from support.world import Recorder, World, play, same_as_asyncio
 
 import fastlisten
 

@@ -9,12 +9,8 @@ import asyncio
 import socket
 
 import pytest
-from support.world import (
-    LoopFactory,
-    Recorder,
-    World,
-    play,
-)
+from support.loops import LoopFactory
+from support.world import Recorder, World, play
 
 import fastlisten
 from fastlisten.loop.engines import engine_for

@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.loop_worlds import OURS
-from support.world import LoopFactory
+from support.loops import OUR_LOOPS, LoopFactory
 
 import fastlisten
 from fastlisten.loop.engines import engine_for, existing_engine
@@ -26,10 +25,10 @@ from fastlisten.loop.engines import engine_for, existing_engine
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(params=OUR_LOOPS)
 def ours(request: pytest.FixtureRequest) -> LoopFactory:
     """Return what makes a loop of ours."""
-    return OURS[request.param]
+    return OUR_LOOPS[request.param]
 
 
 class Echo(asyncio.Protocol):

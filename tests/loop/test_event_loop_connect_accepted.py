@@ -16,19 +16,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.loop_worlds import OURS, play_on, same_on_asyncio
+from support.loop_worlds import play_on, same_on_asyncio
+from support.loops import OUR_LOOPS, LoopFactory
+from support.raw_client import describe
 from support.tls_certificates import HOST, client_context, server_context
-from support.world import LoopFactory, Recorder, World, describe, numbers
+from support.world import Recorder, World, numbers
 
 from fastlisten.loop.engines import existing_engine
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(params=OUR_LOOPS)
 def ours(request: pytest.FixtureRequest) -> LoopFactory:
     """Return what makes a loop of ours."""
-    return OURS[request.param]
+    return OUR_LOOPS[request.param]
 
 
 def accepted(family: int = socket.AF_INET) -> tuple[socket.socket, socket.socket]:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.loop_worlds import OURS, play_on, same_on_asyncio
-from support.world import LoopFactory, Recorder, World
+from support.loop_worlds import play_on, same_on_asyncio
+from support.loops import OUR_LOOPS, LoopFactory
+from support.world import Recorder, World
 
 import fastlisten
 from fastlisten.loop.engines import engine_for
@@ -24,10 +25,10 @@ from fastlisten.loop.engines import engine_for
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(params=OUR_LOOPS)
 def ours(request: pytest.FixtureRequest) -> LoopFactory:
     """Return what makes a loop of ours."""
-    return OURS[request.param]
+    return OUR_LOOPS[request.param]
 
 
 # --- errors -----------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ import sys
 from typing import Any
 
 import pytest
-from support.loop_worlds import OURS, play_on, same_on_asyncio
-from support.world import LoopFactory, Recorder, World
+from support.loop_worlds import play_on, same_on_asyncio
+from support.loops import OUR_LOOPS, LoopFactory
+from support.world import Recorder, World
 
 import fastlisten
 from fastlisten.loop import connection_server
@@ -24,10 +25,10 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 ADDRESS = ("127.0.0.1", 0)
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(params=OUR_LOOPS)
 def ours(request: pytest.FixtureRequest) -> LoopFactory:
     """Return what makes a loop of ours."""
-    return OURS[request.param]
+    return OUR_LOOPS[request.param]
 
 
 async def turns(task: asyncio.Task[Any], world: World) -> bool:

@@ -14,9 +14,10 @@ from asyncio.sslproto import _SSLProtocolTransport
 from typing import Any
 
 import pytest
-from support.loop_worlds import OURS, play_on, same_on_asyncio, serving, upgrade
+from support.loop_worlds import play_on, same_on_asyncio, serving, upgrade
+from support.loops import OUR_LOOPS, LoopFactory
 from support.tls_certificates import HOST, client_context, server_context
-from support.world import LoopFactory, Recorder, World, numbers
+from support.world import Recorder, World, numbers
 
 from fastlisten._connection import Connection
 from fastlisten._tls import TlsConnection
@@ -24,10 +25,10 @@ from fastlisten._tls import TlsConnection
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(params=OUR_LOOPS)
 def ours(request: pytest.FixtureRequest) -> LoopFactory:
     """Return what makes a loop of ours."""
-    return OURS[request.param]
+    return OUR_LOOPS[request.param]
 
 
 # --- streams ----------------------------------------------------------------------------------

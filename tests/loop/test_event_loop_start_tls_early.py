@@ -15,19 +15,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.loop_worlds import OURS, play_on, serving, upgrade
+from support.loop_worlds import play_on, serving, upgrade
+from support.loops import OUR_LOOPS, LoopFactory
 from support.tls_certificates import HOST, client_context
-from support.world import LoopFactory, World
+from support.world import World
 
 from fastlisten._tls import TlsConnection
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(params=OUR_LOOPS)
 def ours(request: pytest.FixtureRequest) -> LoopFactory:
     """Return what makes a loop of ours."""
-    return OURS[request.param]
+    return OUR_LOOPS[request.param]
 
 
 class Shaker:

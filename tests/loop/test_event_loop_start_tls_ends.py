@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.loop_worlds import OURS, play_on, same_on_asyncio, serving, upgrade
+from support.loop_worlds import play_on, same_on_asyncio, serving, upgrade
+from support.loops import OUR_LOOPS, LoopFactory
 from support.tls_certificates import HOST, client_context, server_context
-from support.world import LoopFactory, Recorder, World
+from support.world import Recorder, World
 
 import fastlisten
 from fastlisten._tls import TlsConnection
@@ -26,10 +27,10 @@ from fastlisten.loop.tls_arguments import KEPT, shared_settings
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(params=OUR_LOOPS)
 def ours(request: pytest.FixtureRequest) -> LoopFactory:
     """Return what makes a loop of ours."""
-    return OURS[request.param]
+    return OUR_LOOPS[request.param]
 
 
 @pytest.mark.parametrize(

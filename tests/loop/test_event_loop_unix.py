@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.loop_worlds import OURS, play_on, same_on_asyncio
+from support.loop_worlds import play_on, same_on_asyncio
+from support.loops import OUR_LOOPS, LoopFactory
 from support.tls_certificates import HOST, client_context, server_context
-from support.world import LoopFactory, Recorder, World
+from support.world import Recorder, World
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -29,10 +30,10 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 HAS_CLEANUP = sys.version_info >= (3, 13)
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(params=OUR_LOOPS)
 def ours(request: pytest.FixtureRequest) -> LoopFactory:
     """Return what makes a loop of ours."""
-    return OURS[request.param]
+    return OUR_LOOPS[request.param]
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from support.loops import on_loops
 from support.management import IDS, Managed, listener, managed
-from support.serving import connect, on_loops, read_all, read_some, soon
+from support.server import connect, read_all, read_some
+from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -91,7 +93,7 @@ async def test_a_listener_as_it_is(tmp_path: Path) -> None:
             assert found["connections"] == 2
             assert found["accepted"] == 2
             assert found["refused"] == {"limit": 1, "overload": 0}
-        await soon(lambda: it.server.listeners[0].connections == 0, "the end of both")
+        await eventually(lambda: it.server.listeners[0].connections == 0, "the end of both")
         found = await told(client)
         assert (found["connections"], found["accepted"]) == (0, 2)
         everything = (await client.get("/api/listeners")).json()
@@ -178,7 +180,7 @@ async def test_ready_while_all_listeners_accept(tmp_path: Path) -> None:
         with await connect("127.0.0.1", port(it, "b")) as one:
             assert await answered(one)
             # A listener that is full accepts as soon as a place is free.
-            await soon(lambda: it.server.listeners[1].state.value == "full", "the limit")
+            await eventually(lambda: it.server.listeners[1].state.value == "full", "the limit")
             assert await ready() == good
         await ask(client, "pause", "a")
         bad = {"status": "unready", "not-accepting": [{"id": "a", "state": "paused"}]}
@@ -195,7 +197,7 @@ async def test_a_socket_that_listens_no_more_is_noticed(tmp_path: Path) -> None:
     """Another process that has it can shut it down; nobody asked for a pause."""
     async with managed(tmp_path) as it, it.client() as client:
         it.server.listeners[0].sockets[0].sock.shutdown(socket.SHUT_RDWR)
-        await soon(lambda: not it.server.listeners[0].accepting, "the end of listening")
+        await eventually(lambda: not it.server.listeners[0].accepting, "the end of listening")
         found = await told(client)
         assert (found["state"], found["accepting"]) == ("listening", False)
         assert found["accept-errors"] == {"EINVAL": 1}
@@ -248,7 +250,7 @@ async def test_drain_is_for_good(tmp_path: Path) -> None:
             # What is busy finishes.
             busy.send(b"end")
             assert await read_all(busy) == b"endfarewell: shutdown\n"
-        await soon(lambda: it.server.listeners[0].state.value == "closed", "the end")
+        await eventually(lambda: it.server.listeners[0].state.value == "closed", "the end")
         assert await ask(client, "drain") == (200, "closed")
         assert (await ask(client, "resume"))[0] == 409
         found = await told(client)
@@ -276,7 +278,7 @@ async def test_drain_cuts_what_does_not_finish(
             assert await ask(client, "drain") == (200, "draining")
             with contextlib.suppress(ConnectionResetError):
                 assert await read_all(busy) == b"farewell: shutdown\n"
-        await soon(lambda: it.server.listeners[0].state.value == "closed", "the end")
+        await eventually(lambda: it.server.listeners[0].state.value == "closed", "the end")
         assert 'listener "it": closed 1 connection that had not finished in 0.08 s' in caplog.text
 
 
@@ -331,7 +333,7 @@ async def test_a_higher_limit_lets_in_who_waits(tmp_path: Path) -> None:
         ):
             assert await answered(one)
             two.send(b"x")
-            await soon(lambda: it.server.listeners[0].state.value == "full", "the limit")
+            await eventually(lambda: it.server.listeners[0].state.value == "full", "the limit")
             assert (await told(client))["state"] == "full"
             await limit(client, 2)
             assert await read_some(two, 1) == b"x"

@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+from support.loops import on_loops
 from support.management import lifespan, listener, managed, settings
-from support.serving import on_loops, served
+from support.server import served
 
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.management.app import application

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.loops import on_loops
 from support.management import IDS, Managed, listener, managed
-from support.serving import on_loops
 
 import fastlisten
 from fastlisten.management.operations import OPERATIONS, openapi

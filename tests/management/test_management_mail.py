@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.accounts import write_accounts
+from support.loops import on_loops
 from support.management import listener, managed
 from support.relay import FOREIGN, client_of, rcpt, relaying, serving
-from support.serving import on_loops, soon
 from support.smtp_harness import MAIL, RCPT, read_all
+from support.waiting import eventually
 
 from fastlisten.handlers.smtp.engine.counts import DURATIONS, REASONS, Counts, reason_of
 from fastlisten.management.mail_metrics import mail_metrics
@@ -59,7 +60,7 @@ async def test_values(tmp_path: Path) -> None:
         await asyncio.to_thread(talk, port, b"EHLO c\r\nNOPE\r\nQUIT\r\n")
         counts = it.server.listeners[2].handler.counts
         assert counts is not None
-        await soon(lambda: counts.ends == {"quit": 2}, "the ends")
+        await eventually(lambda: counts.ends == {"quit": 2}, "the ends")
         text = (await client.get("/metrics")).text
         report = (await client.get("/api/listeners/mx")).json()["mail"]
         idle = (await client.get("/api/listeners/idle")).json()["mail"]

@@ -12,8 +12,10 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from support.certificates import authority, table, write
+from support.loops import on_loops
 from support.management import IDS, listener, managed, settings
-from support.serving import connect, on_loops, read_all, read_some, served, soon
+from support.server import connect, read_all, read_some, served
+from support.waiting import eventually
 
 from fastlisten.management.app import application
 from fastlisten.management.metrics import OPENMETRICS, TEXT, wants_openmetrics
@@ -74,7 +76,7 @@ async def scrape(client: httpx.AsyncClient, accept: str = "text/plain") -> str:
 async def test_names_types_and_labels(tmp_path: Path) -> None:
     async with managed(tmp_path, listener("it"), listener("gone")) as it, it.client() as client:
         it.server.listeners[0].sockets[0].sock.shutdown(socket.SHUT_RDWR)
-        await soon(lambda: it.server.listeners[0].accept_errors(), "an error")
+        await eventually(lambda: it.server.listeners[0].accept_errors(), "an error")
         families = list(text_string_to_metric_families(await scrape(client)))
         found: dict[str, tuple[str, set[str]]] = {}
         for family in families:
@@ -129,11 +131,11 @@ async def test_counters_never_go_back(tmp_path: Path) -> None:
             one.send(b"x")
             assert await read_some(one, 1) == b"x"
         it.server.listeners[0].sockets[0].sock.shutdown(socket.SHUT_RDWR)
-        await soon(lambda: it.server.listeners[0].accept_errors(), "an error")
+        await eventually(lambda: it.server.listeners[0].accept_errors(), "an error")
         before = samples(await scrape(client))
         assert before["fastlisten_accept_errors_total", "EINVAL", "it", "0"] == 1
         await client.post("/api/listeners/it/drain")
-        await soon(lambda: it.server.listeners[0].state.value == "closed", "the end")
+        await eventually(lambda: it.server.listeners[0].state.value == "closed", "the end")
         assert samples(await scrape(client)) == before
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.loops import on_loops
 from support.management import managed
-from support.serving import on_loops
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

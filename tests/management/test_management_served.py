@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from support.serving import PATIENCE, Program, needs_ipv6, program, until
+from support.marks import needs_ipv6
+from support.program import Program, program
+from support.waiting import PATIENCE, until
 
 MANAGE = '[server.listener.manage]\nprotocol = "http"\nbind = "127.0.0.1:0"\n'
 SMTP = '[server.listener."a/b"]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'

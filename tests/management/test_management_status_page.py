@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from support.loops import on_loops
 from support.management import IDS, listener, managed
-from support.serving import on_loops
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

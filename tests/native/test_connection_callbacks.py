@@ -11,14 +11,8 @@ import warnings
 from typing import Any
 
 import pytest
-from support.world import (
-    Buffered,
-    Hook,
-    LoopFactory,
-    Recorder,
-    World,
-    same_as_asyncio,
-)
+from support.loops import LoopFactory
+from support.world import Buffered, Hook, Recorder, World, same_as_asyncio
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

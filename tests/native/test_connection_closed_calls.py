@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.smtp_harness import reset
+from support.raw_client import reset
 
 import fastlisten
 

@@ -9,18 +9,9 @@ import logging
 import sys
 
 import pytest
-from support.world import (
-    MUCH,
-    Hook,
-    LoopFactory,
-    Recorder,
-    World,
-    describe,
-    numbers,
-    play,
-    same_as_asyncio,
-    stuffed,
-)
+from support.loops import LoopFactory
+from support.raw_client import describe
+from support.world import MUCH, Hook, Recorder, World, numbers, play, same_as_asyncio, stuffed
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

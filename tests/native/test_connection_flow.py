@@ -9,16 +9,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.world import (
-    MUCH,
-    LoopFactory,
-    Recorder,
-    World,
-    numbers,
-    play,
-    same_as_asyncio,
-    stuffed,
-)
+from support.loops import LoopFactory
+from support.world import MUCH, Recorder, World, numbers, play, same_as_asyncio, stuffed
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from support.endless_stream import stream
-from support.world import LoopFactory
+from support.loops import LoopFactory
 
 import fastlisten
 from fastlisten.loop.engines import engine_for

@@ -8,13 +8,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from support.world import (
-    Hook,
-    LoopFactory,
-    Recorder,
-    World,
-    play,
-)
+from support.loops import LoopFactory
+from support.world import Hook, Recorder, World, play
 
 from fastlisten.loop.engines import engine_for
 

@@ -16,14 +16,8 @@ import tempfile
 from typing import Any
 
 import pytest
-from support.world import (
-    Hook,
-    LoopFactory,
-    Recorder,
-    World,
-    play,
-    same_as_asyncio,
-)
+from support.loops import LoopFactory
+from support.world import Hook, Recorder, World, play, same_as_asyncio
 
 import fastlisten
 

@@ -16,13 +16,8 @@ import warnings
 from typing import Any
 
 import pytest
-from support.world import (
-    Hook,
-    LoopFactory,
-    Note,
-    Recorder,
-    World,
-)
+from support.loops import LoopFactory
+from support.world import Hook, Note, Recorder, World
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -13,16 +13,9 @@ import sys
 from typing import Any
 
 import pytest
-from support.world import (
-    Buffered,
-    Client,
-    Hook,
-    LoopFactory,
-    Note,
-    Recorder,
-    World,
-    play,
-)
+from support.loops import LoopFactory
+from support.raw_client import RawClient
+from support.world import Buffered, Hook, Note, Recorder, World, play
 
 from fastlisten.loop.engines import engine_for
 
@@ -292,7 +285,7 @@ def test_many_first_bytes_in_one_turn(loop_factory: LoopFactory) -> None:
 
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world), lazy=True, greeting=b"hello\r\n")
-        clients: list[Client] = [await world.connect() for _ in range(150)]
+        clients: list[RawClient] = [await world.connect() for _ in range(150)]
         await world.until(lambda: server.connections == 150)
         for number, client in enumerate(clients):
             if number % 3 == 0:

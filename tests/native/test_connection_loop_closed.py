@@ -14,7 +14,7 @@ import weakref
 from typing import Any
 
 import pytest
-from support.world import LoopFactory
+from support.loops import LoopFactory
 
 import fastlisten
 from fastlisten.loop.engines import engine_for

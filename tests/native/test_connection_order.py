@@ -10,13 +10,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.world import (
-    Hook,
-    LoopFactory,
-    Recorder,
-    World,
-    same_as_asyncio,
-)
+from support.loops import LoopFactory
+from support.world import Hook, Recorder, World, same_as_asyncio
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

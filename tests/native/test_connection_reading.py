@@ -9,15 +9,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.world import (
-    Buffered,
-    Hook,
-    LoopFactory,
-    Recorder,
-    World,
-    play,
-    same_as_asyncio,
-)
+from support.loops import LoopFactory
+from support.world import Buffered, Hook, Recorder, World, play, same_as_asyncio
 
 from fastlisten.loop.engines import engine_for
 

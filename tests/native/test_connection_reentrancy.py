@@ -14,22 +14,16 @@ import socket
 from typing import Any
 
 import pytest
-from support.world import (
-    Client,
-    Hook,
-    LoopFactory,
-    Recorder,
-    World,
-    play,
-    same_as_asyncio,
-)
+from support.loops import LoopFactory
+from support.raw_client import RawClient
+from support.world import Hook, Recorder, World, play, same_as_asyncio
 
 from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-async def crowd(world: World, hooks: dict[str, Hook], size: int, **options: Any) -> list[Client]:
+async def crowd(world: World, hooks: dict[str, Hook], size: int, **options: Any) -> list[RawClient]:
     """Serve, and return `size` clients that are connected and known to the server."""
     await world.serve(lambda: Recorder(world, hooks), **options)
     clients = [await world.connect() for _ in range(size)]

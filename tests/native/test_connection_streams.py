@@ -11,20 +11,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.world import (
-    Client,
-    LoopFactory,
-    World,
-    describe,
-    same_as_asyncio,
-)
+from support.loops import LoopFactory
+from support.raw_client import RawClient, describe
+from support.world import World, same_as_asyncio
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 Program = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def serve(world: World, program: Program, limit: int = 65536, **options: Any) -> Client:
+async def serve(world: World, program: Program, limit: int = 65536, **options: Any) -> RawClient:
     """Serve a program and return a client of it."""
     done = asyncio.Event()
 

@@ -12,15 +12,8 @@ import sys
 from typing import Any
 
 import pytest
-from support.world import (
-    MUCH,
-    LoopFactory,
-    Recorder,
-    World,
-    numbers,
-    play,
-    same_as_asyncio,
-)
+from support.loops import LoopFactory
+from support.world import MUCH, Recorder, World, numbers, play, same_as_asyncio
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from support.listener import PATIENCE
 from support.loops import LOOPS
 from support.strace import traced
 from support.traced_program import GREETING
+from support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.usefixtures("descriptors_back"), pytest.mark.external("strace")]
 

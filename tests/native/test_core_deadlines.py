@@ -13,18 +13,10 @@ import time
 from typing import Any
 
 import pytest
-from support.listener import (
-    Client,
-    Listener,
-    LoopFactory,
-    Witness,
-    bound_socket,
-    crowd_of,
-    listening,
-    run,
-    small_sender,
-    until,
-)
+from support.listener import Listener, Witness, bound_socket, crowd_of, listening, small_sender
+from support.loops import LoopFactory, run
+from support.raw_client import RawClient
+from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -42,7 +34,7 @@ both_kinds = pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"
 
 async def gone(listener: Listener) -> None:
     """Wait until no connection is left, and see that no deadline is."""
-    await until(lambda: listener.acceptor.connections == 0)
+    await eventually(lambda: listener.acceptor.connections == 0)
     assert listener.engine.census()["open"] == 0
 
 
@@ -82,10 +74,10 @@ def test_one_byte_is_enough(loop_factory: LoopFactory, lazy: bool) -> None:
             talker, silent = clients
             await talker.send(b"x")
             assert await silent.everything() == GREETING + TOO_SILENT
-            assert await talker.exactly(len(GREETING) + 1) == GREETING + b"x"
+            assert await talker.receive(len(GREETING) + 1) == GREETING + b"x"
             await asyncio.sleep(0.7)
             await talker.send(b"y")
-            assert await talker.receive() == b"y"
+            assert await talker.read() == b"y"
             assert listener.acceptor.statistics()["timed_out"] == 1
 
     run(loop_factory, main)
@@ -114,7 +106,7 @@ def test_a_descriptor_used_again_has_its_own_deadline(loop_factory: LoopFactory)
             for _ in range(3):
                 async with crowd_of(listener, 5) as earlier:
                     for client in earlier:
-                        assert await client.receive() == GREETING
+                        assert await client.read() == GREETING
                     await asyncio.sleep(0.2)
                 await gone(listener)
                 begin = time.monotonic()
@@ -134,17 +126,17 @@ def test_a_descriptor_used_again_without_a_deadline(loop_factory: LoopFactory) -
             listening(greeting=GREETING) as patient,
         ):
             async with crowd_of(strict, 1) as earlier:
-                assert await earlier[0].receive() == GREETING
+                assert await earlier[0].read() == GREETING
                 descriptors = os.listdir("/proc/self/fd")
             await gone(strict)
             async with crowd_of(patient, 1) as later:
-                assert await later[0].receive() == GREETING
+                assert await later[0].read() == GREETING
                 assert os.listdir("/proc/self/fd") == descriptors
                 # Once this one's time is up, the first one's would be, too.
                 async with crowd_of(strict, 1) as silent:
                     assert await silent[0].everything() == GREETING + TOO_SILENT
                 await later[0].send(b"x")
-                assert await later[0].receive() == b"x"
+                assert await later[0].read() == b"x"
 
     run(loop_factory, main)
 
@@ -155,10 +147,10 @@ def test_a_descriptor_used_again_without_a_deadline(loop_factory: LoopFactory) -
 LONG_GREETING = b"220-" + b"g" * 65_519 + b"\r\n220 end\r\n"
 
 
-async def deaf(listener: Listener) -> Client:
+async def deaf(listener: Listener) -> RawClient:
     """Return a client that has room for a small part of the greeting only."""
     client = await listener.connect(receive_buffer=2048)
-    await until(lambda: listener.acceptor.connections)
+    await eventually(lambda: listener.acceptor.connections)
     return client
 
 
@@ -185,7 +177,7 @@ def test_the_farewell_follows_the_greeting(loop_factory: LoopFactory) -> None:
         sock = small_sender()
         async with listening(Witness, sock=sock, first_byte=0.2, **texts) as listener:
             client = await deaf(listener)
-            await until(lambda: listener.acceptor.statistics()["timed_out"])
+            await eventually(lambda: listener.acceptor.statistics()["timed_out"])
             assert listener.acceptor.connections == 1
             assert await client.everything() == LONG_GREETING + TOO_SILENT
             await gone(listener)
@@ -253,7 +245,7 @@ def test_a_protocol_that_ends_the_engine_when_it_is_asked(
             async with crowd_of(listener, 10) as clients:
                 listener.acceptor.resume()
                 for client in clients:
-                    assert await client.receive() == GREETING
+                    assert await client.read() == GREETING
                 if by == "drain":
                     listener.acceptor.drain()
                 for client in clients:
@@ -293,7 +285,7 @@ def test_a_time_is_not_negative(loop_factory: LoopFactory, name: str, value: flo
                 await listening(sock=sock, **settings).__aenter__()
             sock.close()
             async with crowd_of(other, 1, first=b"ping") as clients:
-                assert await clients[0].receive() == b"ping"
+                assert await clients[0].read() == b"ping"
 
     run(loop_factory, main)
 
@@ -305,9 +297,9 @@ def test_a_very_long_time_does_not_wrap_around(loop_factory: LoopFactory) -> Non
             listening(first_byte=forever, idle=1e12, **TEXTS) as listener,
             crowd_of(listener, 1) as clients,
         ):
-            assert await clients[0].receive() == GREETING
+            assert await clients[0].read() == GREETING
             await clients[0].send(b"ping")
-            assert await clients[0].receive() == b"ping"
+            assert await clients[0].read() == b"ping"
             await asyncio.sleep(0.2)
             assert listener.acceptor.connections == 1
 

@@ -18,7 +18,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from support.forked import Child
-from support.listener import Echo, LoopFactory, bound_socket
+from support.listener import Echo, bound_socket
+from support.loops import LoopFactory
 
 from fastlisten import create_server
 from fastlisten._arena import Arena

@@ -17,12 +17,8 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 import pytest
-from support.world import (
-    LoopFactory,
-    Recorder,
-    World,
-    play,
-)
+from support.loops import LoopFactory
+from support.world import Recorder, World, play
 
 import fastlisten
 from fastlisten.loop.engines import engine_for

@@ -11,16 +11,9 @@ import time
 from typing import Any
 
 import pytest
-from support.listener import (
-    Echo,
-    LoopFactory,
-    Witness,
-    crowd_of,
-    listening,
-    run,
-    small_sender,
-    until,
-)
+from support.listener import Echo, Witness, crowd_of, listening, small_sender
+from support.loops import LoopFactory, run
+from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -44,17 +37,17 @@ def test_each_input_starts_the_idle_time_again(loop_factory: LoopFactory) -> Non
             listening(Witness, lazy=lazy, idle=idle, **TEXTS) as listener,
             crowd_of(listener, 1) as clients,
         ):
-            assert await clients[0].receive() == GREETING
+            assert await clients[0].read() == GREETING
             # Longer than the idle time, in small steps.
             for _ in range(8):
                 await clients[0].send(b"ping")
-                assert await clients[0].receive() == b"ping"
+                assert await clients[0].read() == b"ping"
                 await asyncio.sleep(idle / 6)
             last = time.monotonic()
             await clients[0].send(b"ping")
             assert await clients[0].everything() == b"ping" + TOO_IDLE
             assert time.monotonic() >= last + idle
-            await until(lambda: listener.acceptor.connections == 0)
+            await eventually(lambda: listener.acceptor.connections == 0)
             assert listener.acceptor.statistics()["timed_out"] == 1
             assert listener.protocols[0].ends == [None]
 
@@ -78,7 +71,7 @@ def test_a_slow_reader_is_not_idle(loop_factory: LoopFactory) -> None:
             begin = time.monotonic()
             found = b""
             while time.monotonic() < begin + 2 * idle:
-                found += await client.receive(1024)
+                found += await client.read(1024)
                 await asyncio.sleep(0.02)
             assert len(found) < len(content)
             assert found + await client.everything() == GREETING + content + TOO_IDLE
@@ -102,7 +95,7 @@ def test_busy_connections_are_let_be(loop_factory: LoopFactory, lazy: bool) -> N
         ):
             for client in clients:
                 await client.send(b"x")
-                assert await client.exactly(len(GREETING) + 1) == GREETING + b"x"
+                assert await client.receive(len(GREETING) + 1) == GREETING + b"x"
             await asyncio.sleep(0.35)
             assert [client.at_hand() for client in clients] == [None] * 3
             listener.protocols[1].busy = False

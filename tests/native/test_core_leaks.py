@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.world import LoopFactory
+from support.loops import LoopFactory
 
 import fastlisten
 from fastlisten._arena import Arena

@@ -16,19 +16,11 @@ from typing import Any
 
 import pytest
 from support.forked import Child, serving
-from support.listener import (
-    Client,
-    Echo,
-    Listener,
-    LoopFactory,
-    bound_socket,
-    cpu_time,
-    crowd_of,
-    listening,
-    run,
-    until,
-)
-from support.loops import LOOPS
+from support.kernel import cpu_time
+from support.listener import Echo, Listener, bound_socket, crowd_of, listening
+from support.loops import LOOPS, LoopFactory, run
+from support.raw_client import RawClient
+from support.waiting import eventually
 
 from fastlisten import ConnectionServer, create_server
 from fastlisten._arena import Arena
@@ -47,15 +39,15 @@ def test_served_to_the_limit_and_again_when_one_has_left(loop_factory: LoopFacto
             listening(limit=3, greeting=GREETING, refusal=REFUSAL, server_first=True) as listener,
             crowd_of(listener, 3) as guests,
         ):
-            assert [await guest.receive() for guest in guests] == [GREETING] * 3
+            assert [await guest.read() for guest in guests] == [GREETING] * 3
             for guest in guests:
                 late = await listener.connect()
                 assert await late.everything() == REFUSAL
                 late.close()
                 guest.close()
-                await until(lambda: listener.places is not None and listener.places.count == 2)
+                await eventually(lambda: listener.places is not None and listener.places.count == 2)
                 guest.sock = (await listener.connect()).sock
-                assert await guest.receive() == GREETING
+                assert await guest.read() == GREETING
             assert listener.acceptor.statistics()["accepted"] == 6
             assert listener.acceptor.statistics()["refused_limit"] == 3
             assert listener.acceptor.connections == 3
@@ -83,29 +75,29 @@ class Ending(Echo):
             self.transport.close()
 
 
-async def says(client: Client, word: bytes) -> None:
+async def says(client: RawClient, word: bytes) -> None:
     await client.send(word)
     with contextlib.suppress(ConnectionResetError):
-        while await client.receive():
+        while await client.read():
             pass
     client.close()
 
 
-async def shuts_down(client: Client) -> None:
+async def shuts_down(client: RawClient) -> None:
     client.sock.shutdown(socket.SHUT_WR)
-    assert await client.receive() == b""
+    assert await client.read() == b""
     client.close()
 
 
-async def leaves_unread(client: Client) -> None:
+async def leaves_unread(client: RawClient) -> None:
     await client.send(b"unsent")
-    await client.receive(1)
+    await client.read(1)
     client.reset()
 
 
-ENDINGS: dict[str, Callable[[Client], Awaitable[None] | None]] = {
-    "close by the client": Client.close,
-    "reset by the client": Client.reset,
+ENDINGS: dict[str, Callable[[RawClient], Awaitable[None] | None]] = {
+    "close by the client": RawClient.close,
+    "reset by the client": RawClient.reset,
     "half close": shuts_down,
     "close": lambda client: says(client, b"close"),
     "abort": lambda client: says(client, b"abort"),
@@ -126,13 +118,13 @@ def test_a_place_is_given_back(loop_factory: LoopFactory, ending: str, lazy: boo
             assert listener.places is not None
             for _ in range(5):
                 async with crowd_of(listener, 2) as guests:
-                    await until(lambda: listener.acceptor.connections == 2)
+                    await eventually(lambda: listener.acceptor.connections == 2)
                     assert listener.places.count == 2
                     for guest in guests:
                         ended = ENDINGS[ending](guest)
                         if ended is not None:
                             await ended
-                    await until(lambda: listener.acceptor.connections == 0)
+                    await eventually(lambda: listener.acceptor.connections == 0)
                     assert listener.places.count == 0
             assert listener.engine.census()["open"] == 0
             assert listener.acceptor.statistics()["refused_limit"] == 0
@@ -163,8 +155,8 @@ def test_a_protocol_that_fails_gives_its_place_back(
             assert listener.places is not None
             for number in range(1, 4):
                 async with crowd_of(listener, 1) as guests:
-                    assert await guests[0].receive() == b""
-                    await until(lambda: listener.acceptor.connections == 0)
+                    assert await guests[0].read() == b""
+                    await eventually(lambda: listener.acceptor.connections == 0)
                     assert listener.places.count == 0
                 assert complaints == ["as asked"] * number
 
@@ -189,15 +181,15 @@ def test_the_limit_counts_all_sockets_of_a_server(
         ):
             listeners: list[Listener] = [first, second, third]
             guests = [await listener.connect() for listener in listeners]
-            assert [await guest.receive() for guest in guests] == [GREETING] * 3
+            assert [await guest.read() for guest in guests] == [GREETING] * 3
             for listener in listeners:
                 late = await listener.connect()
                 assert await late.everything() == REFUSAL
                 late.close()
             guests[2].close()
-            await until(lambda: places.count == 2)
+            await eventually(lambda: places.count == 2)
             async with crowd_of(first, 1) as more:
-                assert await more[0].receive() == GREETING
+                assert await more[0].read() == GREETING
                 assert [listener.acceptor.connections for listener in listeners] == [2, 1, 0]
             for guest in guests:
                 guest.close()
@@ -212,17 +204,17 @@ def test_the_limit_may_change_while_serving(loop_factory: LoopFactory) -> None:
             crowd_of(listener, 1) as first,
         ):
             assert listener.places is not None
-            assert await first[0].receive() == GREETING
+            assert await first[0].read() == GREETING
             listener.places.limit = 2
             async with crowd_of(listener, 2) as more:
-                assert [await one.receive() for one in more] == [GREETING, REFUSAL]
+                assert [await one.read() for one in more] == [GREETING, REFUSAL]
                 listener.places.limit = 1
                 # Nobody is sent away for it, and nobody comes in before two have left.
                 await more[0].send(b"ping")
-                assert await more[0].receive() == b"ping"
-            await until(lambda: listener.acceptor.connections == 1)
+                assert await more[0].read() == b"ping"
+            await eventually(lambda: listener.acceptor.connections == 1)
             async with crowd_of(listener, 1) as late:
-                assert await late[0].receive() == REFUSAL
+                assert await late[0].read() == REFUSAL
 
     run(loop_factory, main)
 
@@ -237,16 +229,16 @@ def test_waiting_clients_are_served_in_turn(loop_factory: LoopFactory, lazy: boo
             listening(limit=2, wait=True, greeting=GREETING, lazy=lazy) as listener,
             crowd_of(listener, 8) as guests,
         ):
-            await until(lambda: listener.acceptor.full)
+            await eventually(lambda: listener.acceptor.full)
             for number in range(0, 8, 2):
-                assert await guests[number].receive() == GREETING
-                assert await guests[number + 1].receive() == GREETING
+                assert await guests[number].read() == GREETING
+                assert await guests[number + 1].read() == GREETING
                 await asyncio.sleep(A_WHILE)
                 assert [guest.at_hand() for guest in guests[number + 2 :]] == [None] * (6 - number)
                 assert not listener.acceptor.accepting
                 guests[number + 1].close()
                 guests[number].reset()
-            await until(lambda: listener.acceptor.accepting)
+            await eventually(lambda: listener.acceptor.accepting)
             assert not listener.acceptor.full
             assert listener.acceptor.statistics()["accepted"] == 8
             assert listener.acceptor.statistics()["refused_limit"] == 0
@@ -261,14 +253,14 @@ def test_a_higher_limit_lets_waiting_clients_in(loop_factory: LoopFactory) -> No
             crowd_of(listener, 3) as guests,
         ):
             assert listener.places is not None
-            assert await guests[0].receive() == GREETING
-            await until(lambda: listener.acceptor.full)
+            assert await guests[0].read() == GREETING
+            await eventually(lambda: listener.acceptor.full)
             listener.places.limit = 2
-            assert await guests[1].receive() == GREETING
+            assert await guests[1].read() == GREETING
             await asyncio.sleep(A_WHILE)
             assert guests[2].at_hand() is None
             listener.places.limit = 0
-            assert await guests[2].receive() == GREETING
+            assert await guests[2].read() == GREETING
 
     run(loop_factory, main)
 
@@ -280,7 +272,7 @@ def test_clients_that_give_up_waiting_cost_no_place(loop_factory: LoopFactory) -
             crowd_of(listener, 1) as first,
         ):
             assert listener.places is not None
-            assert await first[0].receive() == GREETING
+            assert await first[0].read() == GREETING
             for _ in range(20):
                 impatient = await listener.connect()
                 impatient.reset()
@@ -288,10 +280,10 @@ def test_clients_that_give_up_waiting_cost_no_place(loop_factory: LoopFactory) -
                 impatient.close()
             patient = await listener.connect()
             first[0].close()
-            assert await patient.receive() == GREETING
+            assert await patient.read() == GREETING
             assert listener.places.count == listener.acceptor.connections == 1
             patient.close()
-            await until(lambda: listener.places is not None and listener.places.count == 0)
+            await eventually(lambda: listener.places is not None and listener.places.count == 0)
 
     run(loop_factory, main)
 
@@ -302,15 +294,15 @@ def test_pausing_a_full_listener(loop_factory: LoopFactory) -> None:
             listening(limit=1, wait=True, greeting=GREETING) as listener,
             crowd_of(listener, 2) as guests,
         ):
-            assert await guests[0].receive() == GREETING
-            await until(lambda: listener.acceptor.full)
+            assert await guests[0].read() == GREETING
+            await eventually(lambda: listener.acceptor.full)
             listener.acceptor.pause()
             guests[0].close()
-            await until(lambda: not listener.acceptor.full)
+            await eventually(lambda: not listener.acceptor.full)
             await asyncio.sleep(A_WHILE)
             assert guests[1].at_hand() is None
             listener.acceptor.resume()
-            assert await guests[1].receive() == GREETING
+            assert await guests[1].read() == GREETING
 
     run(loop_factory, main)
 

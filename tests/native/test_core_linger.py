@@ -17,18 +17,10 @@ from typing import Any
 
 import pytest
 from support.forked import Child
-from support.listener import (
-    PATIENCE,
-    Client,
-    Echo,
-    Listener,
-    LoopFactory,
-    bound_socket,
-    crowd_of,
-    listening,
-    run,
-    until,
-)
+from support.listener import Echo, Listener, bound_socket, crowd_of, listening
+from support.loops import LoopFactory, run
+from support.raw_client import RawClient
+from support.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -116,17 +108,17 @@ def test_a_slow_reader_gets_everything(loop_factory: LoopFactory) -> None:
             crowd_of(listener, 1, receive_buffer=SMALL) as clients,
             lag(),
         ):
-            await until(lambda: lingering(listener) == 1)
+            await eventually(lambda: lingering(listener) == 1)
             # The protocol has been told, though the place is not free yet.
             assert listener.protocols[0].ended
             found = b""
             while len(found) < len(CONTENT) - 20_000:
-                found += await clients[0].receive(5000)
+                found += await clients[0].read(5000)
                 await asyncio.sleep(0.005)
             assert lingering(listener) == 1
             found += await clients[0].everything()
             assert found == CONTENT
-            await until(lambda: lingering(listener) == 0)
+            await eventually(lambda: lingering(listener) == 0)
             assert listener.acceptor.connections == 0
 
     run(loop_factory, main)
@@ -140,12 +132,12 @@ def test_a_reader_that_stops_is_reset(loop_factory: LoopFactory) -> None:
             lag(),
         ):
             begin = time.monotonic()
-            await until(lambda: lingering(listener) == 1)
+            await eventually(lambda: lingering(listener) == 1)
             async with crowd_of(listener, 1) as late:
-                heard = await late[0].receive()
+                heard = await late[0].read()
                 if time.monotonic() < begin + 0.3:
                     assert heard == b"full"
-            await until(lambda: lingering(listener) == 0)
+            await eventually(lambda: lingering(listener) == 0)
             assert time.monotonic() >= begin + 0.3
             assert listener.acceptor.connections == 0
             with pytest.raises(ConnectionResetError):
@@ -160,7 +152,7 @@ def test_a_reader_that_reads_at_once_is_not_waited_for(loop_factory: LoopFactory
             for _ in range(5):
                 async with crowd_of(listener, 1) as clients:
                     assert await clients[0].everything() == CONTENT
-                    await until(lambda: listener.acceptor.connections == 0)
+                    await eventually(lambda: listener.acceptor.connections == 0)
 
     run(loop_factory, main)
 
@@ -173,8 +165,8 @@ def test_without_linger_the_kernel_sends_on_and_the_place_is_free(
             speaking() as listener,
             crowd_of(listener, 1, receive_buffer=SMALL) as clients,
         ):
-            await until(lambda: listener.protocols and listener.protocols[0].ended)
-            await until(lambda: listener.acceptor.connections == 0)
+            await eventually(lambda: listener.protocols and listener.protocols[0].ended)
+            await eventually(lambda: listener.acceptor.connections == 0)
             assert lingering(listener) == 0
             assert await clients[0].everything() == CONTENT
 
@@ -186,13 +178,13 @@ def test_a_reset_by_the_reader_ends_it(loop_factory: LoopFactory, sent: bytes) -
     async def main() -> None:
         async with speaking(linger=PATIENCE * 2) as listener:
             client = await listener.connect(receive_buffer=SMALL)
-            await until(lambda: lingering(listener) == 1)
+            await eventually(lambda: lingering(listener) == 1)
             await asyncio.sleep(0.02)
             assert lingering(listener) == 1
             if sent:
                 await client.send(sent)
             client.reset()
-            await until(lambda: listener.acceptor.connections == 0)
+            await eventually(lambda: listener.acceptor.connections == 0)
 
     run(loop_factory, main)
 
@@ -201,13 +193,13 @@ def test_the_readers_own_end_does_not_cut_it_short(loop_factory: LoopFactory) ->
     async def main() -> None:
         async with speaking(linger=PATIENCE * 2) as listener:
             client = await listener.connect(receive_buffer=SMALL)
-            await until(lambda: lingering(listener) == 1)
+            await eventually(lambda: lingering(listener) == 1)
             await client.send(b"QUIT\r\n")
             client.sock.shutdown(socket.SHUT_WR)
             await asyncio.sleep(0.02)
             assert lingering(listener) == 1
             assert await client.everything() == CONTENT
-            await until(lambda: listener.acceptor.connections == 0)
+            await eventually(lambda: listener.acceptor.connections == 0)
             client.close()
 
     run(loop_factory, main)
@@ -226,11 +218,11 @@ def test_a_reader_that_talks_without_end_keeps_nobody_busy(loop_factory: LoopFac
                             flooding.send(bytes(1 << 20))
 
             with Child(body):
-                await until(lambda: lingering(listener) == 1)
+                await eventually(lambda: lingering(listener) == 1)
                 async with lag():
                     await asyncio.sleep(0.5)
                     assert lingering(listener) == 1
-                await until(lambda: listener.acceptor.connections == 0)
+                await eventually(lambda: listener.acceptor.connections == 0)
 
     run(loop_factory, main)
 
@@ -245,16 +237,16 @@ def test_abort_does_not_linger(loop_factory: LoopFactory) -> None:
         async with speaking(Waiting, linger=PATIENCE * 2) as listener:
             for ending in ("transport", "acceptor", "acceptor while it lingers"):
                 client = await listener.connect(receive_buffer=SMALL)
-                await until(lambda: listener.acceptor.connections == 1)
+                await eventually(lambda: listener.acceptor.connections == 1)
                 if ending == "transport":
                     listener.protocols[-1].transport.abort()
                 elif ending == "acceptor":
                     assert listener.acceptor.abort() == 1
                 else:
                     listener.protocols[-1].transport.close()
-                    await until(lambda: lingering(listener) == 1)
+                    await eventually(lambda: lingering(listener) == 1)
                     assert listener.acceptor.abort() == 1
-                await until(lambda: listener.acceptor.connections == 0)
+                await eventually(lambda: listener.acceptor.connections == 0)
                 assert listener.protocols[-1].ended
                 client.close()
 
@@ -268,9 +260,9 @@ def test_a_unix_socket_has_delivered_what_it_has_taken(
         sock = bound_socket(socket.AF_UNIX, str(tmp_path / "socket"))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(CONTENT))
         async with listening(Speaker, sock, limit=1, linger=PATIENCE * 2) as listener:
-            client = await Client.connect(listener.address)
-            await until(lambda: listener.acceptor.statistics()["accepted"] == 1)
-            await until(lambda: listener.acceptor.connections == 0)
+            client = await RawClient.connect(listener.address)
+            await eventually(lambda: listener.acceptor.statistics()["accepted"] == 1)
+            await eventually(lambda: listener.acceptor.connections == 0)
             assert await client.everything() == CONTENT
             client.close()
 
@@ -281,7 +273,7 @@ def test_the_kernels_own_linger_is_not_used(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with listening(linger=3.0) as listener, crowd_of(listener, 1) as clients:
             await clients[0].send(b"ping")
-            assert await clients[0].receive() == b"ping"
+            assert await clients[0].read() == b"ping"
             for sock in (listener.sock, listener.protocols[0].transport.get_extra_info("socket")):
                 found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
                 assert struct.unpack("ii", found) == (0, 0)

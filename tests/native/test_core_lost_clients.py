@@ -18,19 +18,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.listener import (
-    RESET,
-    Client,
-    Listener,
-    LoopFactory,
-    Witness,
-    bound_socket,
-    listening,
-    run,
-    until,
-)
+from support.listener import Listener, Witness, bound_socket, listening
+from support.loops import LoopFactory, run
+from support.raw_client import RESET, RawClient
 from support.tls_certificates import HOST, client_context
 from support.tls_listener import tls_listening
+from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -89,8 +82,8 @@ class Joined:
 
     async def noticed(self, *kinds: type[BaseException | None]) -> None:
         """Wait until the protocol has been told, once, and the place is free."""
-        await until(lambda: self.held.ends, "connection_lost")
-        await until(lambda: self.listener.acceptor.connections == 0)
+        await eventually(lambda: self.held.ends, "connection_lost")
+        await eventually(lambda: self.listener.acceptor.connections == 0)
         await quiet(self.listener)
         (error,) = self.held.ends
         assert isinstance(error, kinds)
@@ -100,7 +93,7 @@ class Joined:
 
 async def quiet(listener: Listener) -> None:
     """See that nothing wakes the engine again and again."""
-    await until(
+    await eventually(
         lambda: not select.select([listener.engine.fd], [], [], 0)[0], "a set with nothing ready"
     )
     for _ in range(20):
@@ -132,10 +125,10 @@ async def joined(tls: bool, factory: type[Held] = Held, **settings: Any) -> Asyn
 
 
 async def _ready(listener: Listener, sock: socket.socket, end: Callable[[], None]) -> Joined:
-    await until(lambda: listener.protocols and listener.protocols[0].transport)
+    await eventually(lambda: listener.protocols and listener.protocols[0].transport)
     held = listener.protocols[0]
     if not held.early:
-        await until(lambda: held.received == b"word")
+        await eventually(lambda: held.received == b"word")
     return Joined(listener, sock, end, held)
 
 
@@ -183,7 +176,7 @@ def test_after_the_end_of_input(loop_factory: LoopFactory, paused: bool) -> None
     async def main() -> None:
         async with joined(False) as client:
             client.finish()
-            await until(lambda: client.held.eof)
+            await eventually(lambda: client.held.eof)
             if paused:
                 client.held.transport.pause_reading()
             await quiet(client.listener)
@@ -272,7 +265,7 @@ def test_reading_again_before_the_loss_is_seen(loop_factory: LoopFactory) -> Non
             transport.pause_reading()
             client._sock.send(b"more")
             transport.resume_reading()
-            await until(lambda: client.held.received == b"wordmore")
+            await eventually(lambda: client.held.received == b"wordmore")
             client.reset()
             await client.noticed(*GONE)
 
@@ -292,7 +285,7 @@ def test_both_ends_of_a_connection_are_no_loss(loop_factory: LoopFactory) -> Non
             await quiet(client.listener)
             assert client.held.ends == []
             transport.resume_reading()
-            await until(lambda: client.held.eof)
+            await eventually(lambda: client.held.eof)
             assert client.held.received == b"wordmore"
             await quiet(client.listener)
             assert client.held.ends == []
@@ -310,14 +303,14 @@ def test_a_unix_client_that_closes_is_read_to_its_end(
     async def main() -> None:
         sock = bound_socket(socket.AF_UNIX, str(tmp_path / "s"))
         async with listening(Early, sock, limit=1, notice_loss=True) as listener:
-            client = await Client.connect(str(tmp_path / "s"), first=b"all of it")
-            await until(lambda: listener.protocols)
+            client = await RawClient.connect(str(tmp_path / "s"), first=b"all of it")
+            await eventually(lambda: listener.protocols)
             held = listener.protocols[0]
             client.close()
             await quiet(listener)
             assert held.ends == []
             held.transport.resume_reading()
-            await until(lambda: held.eof)
+            await eventually(lambda: held.eof)
             assert held.received == b"all of it"
             await quiet(listener)
             assert held.ends == []
@@ -331,13 +324,13 @@ def test_a_unix_client_that_goes_without_reading(loop_factory: LoopFactory, tmp_
     async def main() -> None:
         sock = bound_socket(socket.AF_UNIX, str(tmp_path / "s"))
         async with listening(Early, sock, limit=1, notice_loss=True) as listener:
-            client = await Client.connect(str(tmp_path / "s"))
-            await until(lambda: listener.protocols)
+            client = await RawClient.connect(str(tmp_path / "s"))
+            await eventually(lambda: listener.protocols)
             held = listener.protocols[0]
             held.transport.write(b"never read")
             client.close()
-            await until(lambda: held.ends)
+            await eventually(lambda: held.ends)
             assert isinstance(held.ends[0], ConnectionResetError)
-            await until(lambda: listener.acceptor.connections == 0)
+            await eventually(lambda: listener.acceptor.connections == 0)
 
     run(loop_factory, main)

@@ -14,20 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.listener import (
-    PATIENCE,
-    Client,
-    Echo,
-    LoopFactory,
-    bound_socket,
-    crowd_of,
-    listening,
-    run,
-    until,
-)
-from support.loops import LOOPS
+from support.listener import Echo, bound_socket, crowd_of, listening
+from support.loops import LOOPS, LoopFactory, run
+from support.raw_client import RawClient
 from support.strace import traced
 from support.traced_program import GREETING
+from support.waiting import PATIENCE, eventually
 
 from fastlisten._core import OptionBatch
 
@@ -164,7 +156,7 @@ def test_accepted_sockets_inherit_what_was_set_before_listen(
         sock.listen()
         sock.setblocking(False)
         async with listening(sock=sock) as listener, crowd_of(listener, 1):
-            await until(lambda: listener.acceptor.connections)
+            await eventually(lambda: listener.acceptor.connections)
             accepted = listener.protocols[0].transport.get_extra_info("socket").fileno()
             assert options.read(accepted) == options.read(sock.fileno())
             assert more.read(accepted) == (number(19),)
@@ -183,7 +175,7 @@ def test_what_is_not_inherited_is_set_on_every_accepted_socket(
             async with crowd_of(listener, 3) as clients:
                 for client in clients:
                     await client.send(b"ping")
-                    assert await client.receive() == b"ping"
+                    assert await client.read() == b"ping"
                 for protocol in listener.protocols:
                     accepted = protocol.transport.get_extra_info("socket")
                     assert accepted.getsockopt(*PRIORITY) == 5
@@ -200,8 +192,8 @@ def test_options_of_tcp_on_a_unix_socket(loop_factory: LoopFactory, tmp_path: Pa
         path = str(tmp_path / "socket")
         options = batch((NODELAY, 1), (PRIORITY, 3))
         async with listening(Echo, bound_socket(socket.AF_UNIX, path), options=options) as listener:
-            client = await Client.connect(path, first=b"ping")
-            assert await client.receive() == b"ping"
+            client = await RawClient.connect(path, first=b"ping")
+            assert await client.read() == b"ping"
             accepted = listener.protocols[0].transport.get_extra_info("socket")
             assert accepted.getsockopt(*PRIORITY) == 3
             assert listener.acceptor.statistics()["option_errors"] == 1

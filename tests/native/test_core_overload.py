@@ -19,18 +19,10 @@ from typing import Any
 
 import pytest
 from support.forked import Child, serving
-from support.listener import (
-    PATIENCE,
-    Echo,
-    LoopFactory,
-    bound_socket,
-    cpu_time,
-    crowd_of,
-    listening,
-    run,
-    until,
-)
-from support.loops import LOOPS
+from support.kernel import cpu_time
+from support.listener import Echo, bound_socket, crowd_of, listening
+from support.loops import LOOPS, LoopFactory, run
+from support.waiting import PATIENCE, eventually
 
 from fastlisten import ConnectionServer, create_server
 from fastlisten._arena import Arena, Places
@@ -265,9 +257,9 @@ def test_accepting_stops_at_the_capacity_and_resumes(
             engine.set_capacity(10)
             async with crowd_of(one, 8) as clients, crowd_of(other, 2) as others:
                 for client in clients + others:
-                    assert await client.receive() == GREETING
+                    assert await client.read() == GREETING
                 async with crowd_of(one, 4) as queue, crowd_of(other, 1) as last:
-                    await until(lambda: not one.acceptor.accepting)
+                    await eventually(lambda: not one.acceptor.accepting)
                     assert not other.acceptor.accepting
                     await asyncio.sleep(0.05)
                     assert [client.at_hand() for client in queue + last] == [None] * 5
@@ -277,20 +269,20 @@ def test_accepting_stops_at_the_capacity_and_resumes(
                     assert other.places.count == 2
                     clients[0].close()
                     clients[1].close()
-                    await until(lambda: engine.open == 10 and one.acceptor.connections > 6)
+                    await eventually(lambda: engine.open == 10 and one.acceptor.connections > 6)
                     engine.set_capacity(13)
                     for client in queue + last:
-                        assert await client.receive() == GREETING
+                        assert await client.read() == GREETING
                     assert engine.open == engine.capacity == 13
                     engine.set_capacity(20)
             # Reached once more within the minute, it is not said again.
-            await until(lambda: engine.open == 0)
+            await eventually(lambda: engine.open == 0)
             engine.set_capacity(2)
             async with crowd_of(one, 5) as clients:
-                assert [await client.receive() for client in clients[:2]] == [GREETING] * 2
-                await until(lambda: not one.acceptor.accepting)
+                assert [await client.read() for client in clients[:2]] == [GREETING] * 2
+                await eventually(lambda: not one.acceptor.accepting)
                 await asyncio.sleep(0.3)
-            await until(lambda: engine.open == 0 and one.acceptor.accepting)
+            await eventually(lambda: engine.open == 0 and one.acceptor.accepting)
 
     with caplog.at_level(logging.WARNING, "fastlisten"):
         run(loop_factory, main)
@@ -316,7 +308,7 @@ def test_refusals_take_a_fourth_of_the_capacity(loop_factory: LoopFactory) -> No
                 assert full.engine.open == 3
                 async with crowd_of(other, 4) as served:
                     for client in served:
-                        assert await client.receive() == GREETING
+                        assert await client.read() == GREETING
 
     run(loop_factory, main)
 
@@ -326,13 +318,13 @@ def test_a_listener_that_comes_while_the_process_is_full(loop_factory: LoopFacto
         async with listening(greeting=GREETING) as one:
             one.engine.set_capacity(2)
             async with crowd_of(one, 3) as clients:
-                await until(lambda: not one.acceptor.accepting)
+                await eventually(lambda: not one.acceptor.accepting)
                 async with listening(greeting=GREETING) as other, crowd_of(other, 1) as late:
                     await asyncio.sleep(0.05)
                     assert late[0].at_hand() is None
                     for client in clients:
                         client.close()
-                    assert await late[0].receive() == GREETING
+                    assert await late[0].read() == GREETING
 
     run(loop_factory, main)
 

@@ -17,16 +17,10 @@ from typing import Any
 
 import pytest
 from support.forked import Child
-from support.listener import (
-    Client,
-    Listener,
-    LoopFactory,
-    bound_socket,
-    crowd_of,
-    listening,
-    run,
-    until,
-)
+from support.listener import Listener, bound_socket, crowd_of, listening
+from support.loops import LoopFactory, run
+from support.raw_client import RawClient
+from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -46,7 +40,7 @@ async def full(**settings: Any) -> AsyncIterator[Listener]:
         listening(limit=1, refusal=REFUSAL, **settings) as listener,
         crowd_of(listener, 1),
     ):
-        await until(lambda: listener.acceptor.connections == 1)
+        await eventually(lambda: listener.acceptor.connections == 1)
         yield listener
 
 
@@ -58,7 +52,7 @@ def parked(listener: Listener) -> int:
 
 
 @contextlib.asynccontextmanager
-async def refused_at_once(listener: Listener, size: int) -> AsyncIterator[list[Client]]:
+async def refused_at_once(listener: Listener, size: int) -> AsyncIterator[list[RawClient]]:
     """Connect so many clients in one turn of the loop; they have been refused, nobody has read.
 
     Fast, so that the two seconds of the first are not over when the last is refused.
@@ -69,12 +63,12 @@ async def refused_at_once(listener: Listener, size: int) -> AsyncIterator[list[C
         for _ in range(size):
             sock = stack.enter_context(socket.create_connection(listener.address))
             sock.setblocking(False)
-            clients.append(Client(sock))
-        await until(lambda: listener.acceptor.statistics()["refused_limit"] == before + size)
+            clients.append(RawClient(sock))
+        await eventually(lambda: listener.acceptor.statistics()["refused_limit"] == before + size)
         yield clients
 
 
-def closed(clients: list[Client]) -> list[bool]:
+def closed(clients: list[RawClient]) -> list[bool]:
     """Return for each client whether the server has closed its descriptor.
 
     Then it answers bytes by a reset, on loopback at once. The loop gets no turn meanwhile.
@@ -106,7 +100,7 @@ def test_a_silent_client_reads_the_text_and_the_end(
             assert parked(listener) == (0 if server_first else 5)
             for client in refused:
                 client.close()
-            await until(lambda: parked(listener) == 0)
+            await eventually(lambda: parked(listener) == 0)
 
     run(loop_factory, main)
 
@@ -127,7 +121,7 @@ def test_a_client_that_has_sent_already_is_not_reset(
                 for client in refused:
                     assert parked(listener) > 0
                     client.close()
-                await until(lambda: parked(listener) == 0)
+                await eventually(lambda: parked(listener) == 0)
 
     run(loop_factory, main)
 
@@ -158,7 +152,7 @@ def test_the_text_arrives_also_at_a_client_that_sends_without_end(
                 await asyncio.sleep(0.02)
                 listener.acceptor.resume()
                 for client, task in zip(refused, sending, strict=True):
-                    assert await client.exactly(len(REFUSAL)) == REFUSAL
+                    assert await client.receive(len(REFUSAL)) == REFUSAL
                     # More than is read of anybody: what follows the text may be a reset.
                     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                         await task
@@ -203,7 +197,7 @@ def test_so_many_bytes_are_read_of_a_refused_client(loop_factory: LoopFactory) -
                 await asyncio.sleep(0.02)
                 assert parked(listener) == 1
             await refused[0].send(b"x")
-            await until(lambda: parked(listener) == 0)
+            await eventually(lambda: parked(listener) == 0)
             assert closed(refused) == [True]
 
     run(loop_factory, main)
@@ -215,14 +209,14 @@ def test_a_refused_client_is_waited_for_two_seconds(loop_factory: LoopFactory) -
         async with full() as listener:
             begin = clock()
             async with crowd_of(listener, 2) as refused:
-                await until(lambda: parked(listener) == 2 or clock() > begin + PARKED_TIME)
+                await eventually(lambda: parked(listener) == 2 or clock() > begin + PARKED_TIME)
                 while clock() < begin + PARKED_TIME * 0.9:
                     # Sending does not prolong it.
                     await refused[1].send(b"x")
                     count = parked(listener)
                     assert count == 2 or clock() > begin + PARKED_TIME
                     await asyncio.sleep(0.1)
-                await until(lambda: parked(listener) == 0)
+                await eventually(lambda: parked(listener) == 0)
                 assert closed(refused) == [True, True]
 
     run(loop_factory, main)
@@ -245,22 +239,22 @@ def test_a_descriptor_that_was_parked_once_is_not_closed_for_it(loop_factory: Lo
             assert listener.places is not None
             async with refused_at_once(listener, 50):
                 assert parked(listener) == 50
-            await until(lambda: parked(listener) == 0)
+            await eventually(lambda: parked(listener) == 0)
             # These take the same descriptors; then the old ones have their turn to be closed.
             listener.places.limit = 51
             async with crowd_of(listener, 50) as served:
-                await until(lambda: listener.acceptor.connections == 51)
+                await eventually(lambda: listener.acceptor.connections == 51)
                 async with refused_at_once(listener, MAX_PARKED + 60):
                     for client in served:
                         await client.send(b"ping")
-                        assert await client.receive() == b"ping"
-            await until(lambda: listener.acceptor.held == 1)
+                        assert await client.read() == b"ping"
+            await eventually(lambda: listener.acceptor.held == 1)
             listener.places.limit = 1
             # Thousands of entries that are gone do not displace those that are not.
             for _ in range(5):
                 async with refused_at_once(listener, 900):
                     pass
-                await until(lambda: parked(listener) == 0)
+                await eventually(lambda: parked(listener) == 0)
             async with refused_at_once(listener, 5) as late:
                 assert closed(late) == [False] * 5
 
@@ -277,7 +271,7 @@ def test_refused_clients_are_not_counted(loop_factory: LoopFactory, server_first
             assert listener.places is not None
             async with crowd_of(listener, 30) as refused:
                 for client in refused:
-                    assert await client.receive() == REFUSAL
+                    assert await client.read() == REFUSAL
                 assert listener.places.count == listener.acceptor.connections == 1
                 # As descriptors they are: against the process's capacity.
                 assert listener.acceptor.held == listener.engine.open == 1 + parked(listener)
@@ -310,7 +304,7 @@ def test_a_refusal_makes_no_python_object(loop_factory: LoopFactory, server_firs
                 for _ in range(3):
                     await loop.sock_sendall(child.channel, b"x")
                     await loop.sock_recv(child.channel, 100)
-                    await until(lambda: parked(listener) == 0)
+                    await eventually(lambda: parked(listener) == 0)
                     blocks.append(sys.getallocatedblocks())
             # The first round warms the loop's own caches up.
             assert abs(blocks[2] - blocks[1]) < size // 4, blocks
@@ -331,8 +325,8 @@ def test_a_flood_makes_few_lines(
             async with crowd_of(listener, 200) as refused:
                 name = "[{}]:{}".format(*refused[0].sock.getsockname())
                 for client in refused:
-                    assert await client.receive() == REFUSAL
-            await until(lambda: caplog.records)
+                    assert await client.read() == REFUSAL
+            await eventually(lambda: caplog.records)
             return name
 
     with caplog.at_level(logging.WARNING, "fastlisten"):

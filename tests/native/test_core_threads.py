@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from support.world import LoopFactory
+from support.loops import LoopFactory
 
 import fastlisten
 from fastlisten._core import Engine

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from support import isolation
+from support.environment import clean_environment
 from support.isolation import listing
-from support.serving import PATIENCE, clean_environment
+from support.waiting import PATIENCE
 
 from fastlisten.config import default_config
 

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import pytest
 from support.certificates import authority
 from support.environment import own_environment
-from support.real_server import HOST, Mail, serving, which
-from support.smtp_client import typing
+from support.external_programs import which
+from support.real_server import HOST, Mail, serving
+from support.smtp_client import connected
 
 TESTS = Path(__file__).parents[1] / "clients"
 PAGE = TESTS.parents[1] / "docs" / "protocols.md"
@@ -124,10 +125,8 @@ def mail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
 
 def announced(mail: Mail, listener: str, command: bytes) -> set[str]:
     """Return the keywords that a server announces."""
-    with typing(mail, listener) as session:
-        session.reply()
-        session.type(command + b" me\r\n")
-        return {line[4:].decode().split()[0] for line in session.reply()[1:]}
+    with connected(mail.port(listener)) as session:
+        return {line.split()[0] for line in session.ask(command + b" me")[1][1:]}
 
 
 def test_what_is_announced(mail: Mail) -> None:

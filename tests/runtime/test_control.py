@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from support.loops import on_loops
 from support.management import listener
-from support.serving import connect, on_loops, read_some, served, soon
+from support.server import connect, read_some, served
+from support.waiting import eventually
 
 from fastlisten.runtime.control import MAX_LIMIT, ImpossibleError, UnknownListenerError
 from fastlisten.runtime.drain import STOOD_STILL
@@ -60,13 +62,13 @@ async def test_a_full_listener_is_paused_and_resumed(tmp_path: Path) -> None:
             one.send(b"x")
             two.send(b"x")
             assert await read_some(one, 1) == b"x"
-            await soon(lambda: only.state is State.FULL, "the limit")
+            await eventually(lambda: only.state is State.FULL, "the limit")
             assert (await control.readiness()).ready
             await control.pause("it", "a test")
             assert await control.readiness() == Readiness(False, (("it", State.PAUSED),))
             # A free place changes nothing now.
             one.close()
-            await soon(lambda: only.connections == 0, "the end of the first")
+            await eventually(lambda: only.connections == 0, "the end of the first")
             assert only.state is State.PAUSED
             await control.resume("it", "a test")
             assert await read_some(two, 1) == b"x"
@@ -81,9 +83,9 @@ async def test_a_refusal_is_logged_with_the_limit_of_its_time(
         control, (only,) = server.control, server.listeners
         port = only.sockets[0].port
         with await connect("127.0.0.1", port), await connect("127.0.0.1", port):
-            await soon(lambda: only.statistics()["refused_limit"] == 1, "the refusal")
+            await eventually(lambda: only.statistics()["refused_limit"] == 1, "the refusal")
             await control.set_limit("it", 2, "a test")
-            await soon(lambda: "refused 1 connection" in caplog.text, "the line")
+            await eventually(lambda: "refused 1 connection" in caplog.text, "the line")
     assert "max-connections = 1 reached" in caplog.text
 
 
@@ -137,4 +139,4 @@ async def test_a_drain_does_not_count_the_time_in_which_the_process_stood_still(
             client.send(b"end")
             assert await read_some(client, 3) == b"end"
             assert await read_some(client, 100) == b"farewell: shutdown\n"
-        await soon(lambda: only.state is State.CLOSED, "the end of the drain")
+        await eventually(lambda: only.state is State.CLOSED, "the end of the drain")

@@ -11,8 +11,10 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from support.serving import connect, on_loops, read_all, read_some, soon
+from support.loops import on_loops
+from support.server import connect, read_all, read_some
 from support.serving_handlers import Echo, LazyEcho
+from support.waiting import eventually
 
 from fastlisten._arena import Arena
 from fastlisten.config import loads
@@ -56,7 +58,7 @@ class Bench:
     async def fill(self) -> tuple[socket.socket, socket.socket]:
         """Take both places."""
         clients = await self.client(0), await self.client(1)
-        await soon(lambda: self.listener.connections == 2, "two connections")
+        await eventually(lambda: self.listener.connections == 2, "two connections")
         return clients
 
 
@@ -132,7 +134,7 @@ async def test_listening_to_paused_and_back() -> None:
     async with bench() as made:
         made.listen()
         with await made.client() as served:
-            await soon(lambda: made.handler.open, "the connection")
+            await eventually(lambda: made.handler.open, "the connection")
             made.listener.pause()
             assert made.at(State.PAUSED)
             with await made.client(0) as first, await made.client(1) as second:
@@ -158,15 +160,15 @@ async def test_listening_to_full_and_back() -> None:
         made.listen()
         one, two = await made.fill()
         with one, two:
-            await soon(lambda: made.at(State.FULL), "the limit")
+            await eventually(lambda: made.at(State.FULL), "the limit")
             with await made.client() as waiting:
                 waiting.send(b"x")
                 assert made.handler.made == 2
                 one.close()
                 assert await read_some(waiting, 1) == b"x"
-                await soon(lambda: made.at(State.FULL), "the limit again")
+                await eventually(lambda: made.at(State.FULL), "the limit again")
                 two.close()
-                await soon(lambda: made.at(State.LISTENING), "room")
+                await eventually(lambda: made.at(State.LISTENING), "room")
 
 
 @on_loops
@@ -186,12 +188,12 @@ async def test_full_to_paused_and_back() -> None:
         one, two = await made.fill()
         with one, two, await made.client() as waiting:
             waiting.send(b"x")
-            await soon(lambda: made.at(State.FULL), "the limit")
+            await eventually(lambda: made.at(State.FULL), "the limit")
             made.listener.pause()
             assert made.at(State.PAUSED)
             # A place that is given back meanwhile is not taken.
             one.close()
-            await soon(lambda: made.listener.connections == 1, "the end of a connection")
+            await eventually(lambda: made.listener.connections == 1, "the end of a connection")
             two.send(b"still there")
             assert await read_some(two, 11) == b"still there"
             assert made.handler.made == 2
@@ -210,12 +212,12 @@ async def test_draining_from_everywhere(way: str) -> None:
             assert await read_some(one, 5) == b"begin"
             if way == "paused":
                 made.listener.pause()
-            await soon(lambda: made.at(State(way)), way)
+            await eventually(lambda: made.at(State(way)), way)
             assert made.listener.drain() == 2
             assert made.at(State.DRAINING)
             # The idle one is told and goes; the busy one is let be, look after look.
             assert await read_all(two) == b"farewell: shutdown\n"
-            await soon(lambda: made.listener.connections == 1, "its end")
+            await eventually(lambda: made.listener.connections == 1, "its end")
             assert made.listener.drain() == 1
             assert made.listener.drain() == 1
             with socket.socket() as late:
@@ -284,7 +286,7 @@ async def test_abort_alone_leaves_it_listening() -> None:
         one, two = await made.fill()
         with one, two:
             assert made.listener.abort() == 2
-            await soon(lambda: made.listener.connections == 0, "their end")
+            await eventually(lambda: made.listener.connections == 0, "their end")
             assert made.at(State.LISTENING)
             with await made.client() as client:
                 client.send(b"x")

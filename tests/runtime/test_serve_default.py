@@ -17,8 +17,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.environment import clean_environment
 from support.netns import Namespace, why_not
-from support.serving import Program, clean_environment, program
+from support.program import Program, program
 
 PORTS = {"http": 2080, "lmtp": 2424, "smtp": 2525, "submission": 2587, "submissions": 2465}
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.serving import PATIENCE, Program, program, until
+from support.program import Program, program
+from support.waiting import PATIENCE, until
 
 SMTP = '[server.listener.it]\nprotocol = "smtp"\nbind = ["127.0.0.1:0", "127.0.0.2:0"]\n'
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 from support.certificates import authority, table, write
+from support.program import Program, program
 from support.relay import AUTH, USERS
-from support.serving import PATIENCE, Program, program, until
 from support.tls_listener import client_hello
 from support.tls_probes import context
+from support.waiting import PATIENCE, until
 
 SHUTDOWN = b"421 4.3.2 mx.example.org Shutting down; try again later\r\n"
 TIMEOUT = b"421 4.4.2 mx.example.org Timeout; closing connection\r\n"

@@ -9,8 +9,10 @@ import signal
 from typing import Any
 
 import pytest
-from support.serving import connect, on_loops, read_all, read_some, soon
+from support.loops import on_loops
+from support.server import connect, read_all, read_some
 from support.serving_handlers import LazyEcho, WrongWords
+from support.waiting import eventually
 
 from fastlisten import ConfigurationError, HandlerSettings, Server, StartError, State
 from fastlisten.config import loads
@@ -68,7 +70,7 @@ async def test_three_steps() -> None:
 async def test_serve_is_all_of_it() -> None:
     server = Server(loads(TEXT))
     running = asyncio.create_task(server.serve())
-    await soon(lambda: server.started, "the start")
+    await eventually(lambda: server.started, "the start")
     with await connect("127.0.0.1", port_of(server)) as client:
         client.send(b"x")
         assert await read_some(client, 1) == b"x"
@@ -89,12 +91,12 @@ async def test_stop_before_the_start_is_for_nobody() -> None:
 async def test_a_second_stop_closes_at_once() -> None:
     server = Server(loads(TEXT))
     running = asyncio.create_task(server.serve())
-    await soon(lambda: server.started, "the start")
+    await eventually(lambda: server.started, "the start")
     with await connect("127.0.0.1", port_of(server)) as client:
         client.send(b"begin")
         assert await read_some(client, 5) == b"begin"
         server.stop()
-        await soon(lambda: server.listeners[0].state is State.DRAINING, "the drain")
+        await eventually(lambda: server.listeners[0].state is State.DRAINING, "the drain")
         assert not running.done()
         server.stop()
         await running
@@ -118,12 +120,12 @@ async def test_signals_stop_it(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     server = Server(loads(TEXT))
     running = asyncio.create_task(server.serve())
-    await soon(lambda: server.started, "the start")
+    await eventually(lambda: server.started, "the start")
     with await connect("127.0.0.1", port_of(server)) as client:
         client.send(b"begin")
         assert await read_some(client, 5) == b"begin"
         os.kill(os.getpid(), number)
-        await soon(lambda: server.listeners[0].state is State.DRAINING, "the drain")
+        await eventually(lambda: server.listeners[0].state is State.DRAINING, "the drain")
         assert not running.done()
         os.kill(os.getpid(), number)
         await running
@@ -138,10 +140,10 @@ async def test_sighup_reads_certificates_again(caplog: pytest.LogCaptureFixture)
     before = signal.getsignal(signal.SIGHUP)
     server = Server(loads(TEXT))
     running = asyncio.create_task(server.serve())
-    await soon(lambda: server.started, "the start")
+    await eventually(lambda: server.started, "the start")
     with await connect("127.0.0.1", port_of(server)) as client:
         os.kill(os.getpid(), signal.SIGHUP)
-        await soon(lambda: "no changes in 0 files" in caplog.text, "the answer")
+        await eventually(lambda: "no changes in 0 files" in caplog.text, "the answer")
         client.send(b"x")
         assert await read_some(client, 1) == b"x"
         server.stop()
@@ -153,7 +155,7 @@ async def test_sighup_reads_certificates_again(caplog: pytest.LogCaptureFixture)
 async def test_a_cancelled_serve_drains() -> None:
     server = Server(loads(TEXT))
     running = asyncio.create_task(server.serve())
-    await soon(lambda: server.started, "the start")
+    await eventually(lambda: server.started, "the start")
     with await connect("127.0.0.1", port_of(server)) as client:
         client.send(b"x")
         assert await read_some(client, 1) == b"x"

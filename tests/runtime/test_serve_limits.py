@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import PATIENCE, connect, program, read_all, read_some, served, soon
+from support.program import program
+from support.server import connect, read_all, read_some, served
+from support.waiting import PATIENCE, eventually
 
 from fastlisten.runtime.listener import State
 
@@ -39,7 +41,7 @@ def test_the_limit_is_one_over_all_binds(loop_factory: LoopFactory, handler: str
             for index in range(5):
                 address, bound = CLIENTS[index % 3], sockets[index % 3]
                 clients.append(stack.enter_context(await connect(address, bound.port)))
-                await soon(lambda: listener.connections == len(clients), "the connection")
+                await eventually(lambda: listener.connections == len(clients), "the connection")
             assert listener.places is not None
             assert (listener.places.limit, listener.places.count) == (5, 5)
             for address, bound in zip(CLIENTS, sockets, strict=True):
@@ -55,7 +57,7 @@ def test_the_limit_is_one_over_all_binds(loop_factory: LoopFactory, handler: str
                 assert await read_some(client, 1) == b"x"
             # A place given back on one bind is taken on another.
             clients[0].close()
-            await soon(lambda: listener.connections == 4, "the end of a connection")
+            await eventually(lambda: listener.connections == 4, "the end of a connection")
             with await connect(CLIENTS[1], sockets[1].port) as next_one:
                 next_one.send(b"y")
                 greeting = b"hello\n" if handler == "LazyEcho" else b""
@@ -77,21 +79,21 @@ def test_waiting_clients_are_served_in_their_turn(loop_factory: LoopFactory) -> 
                 client = stack.enter_context(await connect(CLIENTS[index % 3], bound.port))
                 client.send(b"%d" % index)
                 clients.append(client)
-            await soon(lambda: listener.state is State.FULL, "the limit")
+            await eventually(lambda: listener.state is State.FULL, "the limit")
             assert handler.made == 2
             seen: set[int] = set()
             while len(seen) < 6:
-                await soon(lambda: handler.open and handler.open[0].received, "the next one")
+                await eventually(lambda: handler.open and handler.open[0].received, "the next one")
                 assert listener.connections <= 2
                 protocol = handler.open[0]
                 index = int(protocol.received)
                 seen.add(index)
                 assert await read_some(clients[index], 1) == b"%d" % index
                 clients[index].close()
-                await soon(lambda: protocol not in handler.open, "its end")  # noqa: B023
+                await eventually(lambda: protocol not in handler.open, "its end")  # noqa: B023
             assert handler.made == 6
             assert listener.statistics()["refused_limit"] == 0
-            await soon(lambda: listener.state is State.LISTENING, "room")
+            await eventually(lambda: listener.state is State.LISTENING, "room")
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())
@@ -107,7 +109,7 @@ def test_listeners_do_not_share_their_limits() -> None:
                 for count in range(limit):
                     client = await connect("127.0.0.1", listener.sockets[0].port)
                     stack.enter_context(client)
-                    await soon(lambda: listener.connections == count + 1, "it")  # noqa: B023
+                    await eventually(lambda: listener.connections == count + 1, "it")  # noqa: B023
             for listener in server.listeners:
                 with await connect("127.0.0.1", listener.sockets[0].port) as refused:
                     assert await read_all(refused) == b"refused: limit\n"
@@ -177,7 +179,7 @@ def test_a_listener_with_500_binds() -> None:
                 with await connect("127.0.0.1", bound.port) as client:
                     client.send(b"x")
                     assert await read_some(client, 1) == b"x"
-                await soon(lambda: listener.connections == 0, "its end")
+                await eventually(lambda: listener.connections == 0, "its end")
             assert listener.statistics()["accepted"] == count
             assert listener.statistics()["refused_limit"] == 0
 

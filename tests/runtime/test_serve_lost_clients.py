@@ -17,9 +17,12 @@ from typing import Any
 import pytest
 from support.accounts import Held
 from support.http import App, handler_of
-from support.relay import AUTH, Client, client_of, relaying, serving
-from support.serving import on_loops, soon
-from support.smtp_harness import ENVELOPE, read_until, reset, serve, settle
+from support.loops import on_loops
+from support.raw_client import reset
+from support.relay import AUTH, client_of, relaying, serving
+from support.smtp_client import SmtpClient
+from support.smtp_harness import ENVELOPE, read_until, serve
+from support.waiting import eventually, until
 
 from fastlisten.testing import Served
 from fastlisten.testing import serve as serve_any
@@ -35,10 +38,9 @@ def flood(client: socket.socket) -> None:
         pass
 
 
-def leave(client: Client) -> None:
+def leave(client: SmtpClient) -> None:
     """Go with a reset."""
-    client.stream.close()  # which keeps the socket open
-    reset(client.connection)
+    client.reset()
 
 
 paused = pytest.mark.parametrize("much", [False, True], ids=["reading", "paused"])
@@ -52,12 +54,12 @@ def test_while_a_password_is_verified(
     with serving(tmp_path, None) as served:
         try:
             with client_of(served, auth=b"") as client:
-                client.connection.sendall(AUTH + b"\r\n")
-                settle(lambda: held.now == 1)
+                client.sock.sendall(AUTH + b"\r\n")
+                until(lambda: held.now == 1)
                 if much:
-                    flood(client.connection)
+                    flood(client.sock)
                 leave(client)
-                settle(lambda: served.protocols == [])
+                until(lambda: served.protocols == [])
                 assert held.now == 1
         finally:
             held.go.set()
@@ -76,12 +78,12 @@ def test_while_the_relay_is_asked(tmp_path: Path, much: bool) -> None:
         try:
             with client_of(served) as client:
                 client.say(b"MAIL FROM:<alice@example.org>")
-                client.connection.sendall(b"RCPT TO:<x@elsewhere.example>\r\n")
+                client.sock.sendall(b"RCPT TO:<x@elsewhere.example>\r\n")
                 assert asked.wait(20)
                 if much:
-                    flood(client.connection)
+                    flood(client.sock)
                 leave(client)
-                settle(lambda: served.protocols == [])
+                until(lambda: served.protocols == [])
         finally:
             go.set()
 
@@ -113,9 +115,9 @@ def test_while_mail_is_written(
                     flood(client)
                 elif how == "ended":
                     client.shutdown(socket.SHUT_WR)
-                    settle(lambda: served.protocol()._eof)
+                    until(lambda: served.protocol()._eof)
                 reset(client)
-                settle(lambda: served.protocols == [])
+                until(lambda: served.protocols == [])
         finally:
             go.set()
     assert served.delivered() == []
@@ -124,7 +126,7 @@ def test_while_mail_is_written(
 
 async def gone(served: Served, client: socket.socket) -> None:
     reset(client)
-    await soon(lambda: served.listener.connections == 0, "the end of the connection")
+    await eventually(lambda: served.listener.connections == 0, "the end of the connection")
     places = served.listener.places
     assert places is not None
     assert places.count == 0
@@ -161,7 +163,7 @@ async def test_a_function_of_streams_that_does_not_read() -> None:
             pass  # reading is paused
         await gone(served, client)
         go.set()
-        await soon(lambda: errors, "the end of the function")
+        await eventually(lambda: errors, "the end of the function")
         assert isinstance(errors[0], ConnectionError)
 
 
@@ -195,4 +197,4 @@ async def test_a_request_whose_body_is_not_read() -> None:
             pass
         await gone(served, client)
         app.go.set()
-        await soon(lambda: not app.running, "the end of the request")
+        await eventually(lambda: not app.running, "the end of the request")

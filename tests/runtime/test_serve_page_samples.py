@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from support.marks import external
 from support.netns import Namespace, needs_netns
 from support.page_samples import WHOLE
+from support.program import Program, program
 from support.real_server import ALICE, BOB, PASSWORDS, accounts, split
-from support.serving import Program, external, program
 
 pytestmark = needs_netns()
 

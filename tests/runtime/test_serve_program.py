@@ -13,7 +13,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from support.serving import external, program, run
+from support.marks import external
+from support.program import program, run
 
 #: The page's full sample, and one listener that needs what this version does not have.
 FULL = """

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 from support.certificates import authority, table, write
-from support.serving import PATIENCE, Program, program, until
+from support.program import Program, program
 from support.tls_listener import client_hello
 from support.tls_probes import context
+from support.waiting import PATIENCE, until
 
 #: Every timeout of the server, in seconds.
 TIME = 1.0

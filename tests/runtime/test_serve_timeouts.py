@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import PATIENCE, connect, program, read_all, read_some, served, soon
+from support.program import program
+from support.server import connect, read_all, read_some, served
+from support.waiting import PATIENCE, eventually
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -75,7 +77,7 @@ def test_a_client_that_never_speaks_is_told(loop_factory: LoopFactory, handler: 
                 if handler == "LazyEcho":
                     words = b"hello\n" + words
                 assert await read_all(client) == words
-            await soon(lambda: listener.connections == 0, "the end")
+            await eventually(lambda: listener.connections == 0, "the end")
             assert listener.statistics()["timed_out"] == 1
             assert listener.handler.made == (handler == "Echo")  # type: ignore[attr-defined]
 

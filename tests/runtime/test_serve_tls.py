@@ -12,8 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 from support.certificates import Authority, authority, rsa_key, table, write
-from support.serving import PATIENCE, Program, external, program, until
+from support.marks import external
+from support.program import Program, program
 from support.tls_probes import HOST, Seen, ask, client, context, lines, read_to_end, s_client
+from support.waiting import PATIENCE, until
 
 from fastlisten.runtime.canned_replies import TLS_ALERT
 

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 from support.certificates import Authority, authority, rsa_key, table, write
-from support.serving import PATIENCE, clean_environment, external, program, run, until
+from support.environment import clean_environment
+from support.marks import external
+from support.program import program, run
 from support.tls_probes import HOST, ask, client, context, lines, read_to_end, s_client
+from support.waiting import PATIENCE, until
 
 from fastlisten.runtime.tls.pem import KeyPair, fingerprint
 

@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 from support.accounts import write_accounts
 from support.http import App, client_of, serving_app
+from support.loops import on_loops
 from support.management import listener
+from support.program import program
 from support.relay import FOREIGN, rcpt, relaying, serving
 from support.relay import client_of as mail_client
-from support.serving import connect, on_loops, program, read_some, served, soon, until
+from support.server import connect, read_some, served
 from support.smtp_harness import MAIL
+from support.waiting import eventually, until
 
 from fastlisten.mail.accounts.accounts_file import Accounts
 
@@ -52,7 +55,9 @@ async def test_what_the_management_has_done(
             await control.set_limit("it", 7, "a test")
             await control.drain("it", "a test")
             client.close()
-            await soon(lambda: "listener-closed" in str(caplog.records[-1].__dict__), "its end")
+            await eventually(
+                lambda: "listener-closed" in str(caplog.records[-1].__dict__), "its end"
+            )
     by = {"level": "INFO", "listener": "it", "by": "a test"}
     assert told(caplog, *(f"listener-{what}" for what in ("paused", "resumed", "draining")),
                 "limit-changed", "listener-closed") == [

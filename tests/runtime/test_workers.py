@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from support.forked import Body, Child
-from support.serving import PATIENCE, until
+from support.waiting import PATIENCE, until
 
 from fastlisten._arena import Arena
 from fastlisten.config import loads

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.accounts import cheap_hash, write_accounts
-from support.relay import FOREIGN, Client, client_of, plain, rcpt, relaying, serving
+from support.relay import FOREIGN, client_of, plain, rcpt, relaying, serving
+from support.smtp_client import SmtpClient
 from support.smtp_harness import HELLO, MAIL, serve
 
 HASH = cheap_hash("wonder")
@@ -34,17 +35,17 @@ BEGINNING = NEW.index(b"\n") + 1
 
 
 @pytest.fixture(params=["smtp", "lmtp"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmtpClient]:
     lmtp = request.param == "lmtp"
     with serve(tmp_path, accounts=OLD.decode(), lmtp=lmtp, max_errors=10**6) as served:
-        client = Client(served.connect())
+        client = SmtpClient(served.connect())
         client.say(HELLO.replace(b"EHLO", b"LHLO") if lmtp else HELLO)
         client.say(MAIL)
         yield client
         client.close()
 
 
-def test_a_copy_in_pieces(client: Client, tmp_path: Path) -> None:
+def test_a_copy_in_pieces(client: SmtpClient, tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
 
     def ask(*names: str) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.relay import AUTH, Client, client_of, plain, serving
-from support.smtp_harness import HELLO, HOSTNAME, MAIL, RCPT, Served, codes, serve, settle
+from support.relay import AUTH, client_of, plain, serving
+from support.smtp_client import SmtpClient
+from support.smtp_harness import HELLO, HOSTNAME, MAIL, RCPT, Served, codes, serve
+from support.waiting import until
 
 from fastlisten.cli import serve as serve_command
 from fastlisten.config import default_config, loads
@@ -117,7 +119,7 @@ def test_what_is_pipelined_behind_it_waits(submission: Served) -> None:
 
 def test_without_tls_there_is_none(tmp_path: Path) -> None:
     with serve(tmp_path, tls="starttls") as served, served.connect() as connection:
-        client = Client(connection)
+        client = SmtpClient(connection)
         assert b"AUTH" not in client.say(HELLO)
         assert client.say(AUTH).startswith(b"538 5.7.11 ")
         client.close()
@@ -125,7 +127,7 @@ def test_without_tls_there_is_none(tmp_path: Path) -> None:
 
 def test_starttls_forgets_nothing_it_must_keep_and_offers_it(tmp_path: Path) -> None:
     with serving(tmp_path, None, tls="starttls") as served, served.secured() as connection:
-        client = Client(connection)
+        client = SmtpClient(connection)
         assert b"250-AUTH PLAIN LOGIN\r\n" in client.say(HELLO)
         assert client.say(AUTH).startswith(b"235 ")
         client.close()
@@ -177,12 +179,12 @@ class _Both:
 
 def test_a_client_that_leaves_meanwhile(served: Served, gate: Gate) -> None:
     with client_of(served, auth=b"") as client:
-        client.connection.sendall(AUTH)
-        settle(lambda: gate.asked == 1)
+        client.sock.sendall(AUTH)
+        until(lambda: gate.asked == 1)
         protocol = served.protocol()
         assert protocol.working
         assert not protocol.busy
-    settle(lambda: gate.cancelled == 1)
+    until(lambda: gate.cancelled == 1)
     assert served.protocols == []
 
 

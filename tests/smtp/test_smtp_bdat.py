@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from support.raw_client import reset
 from support.smtp_harness import (
     DIALOGUE,
     DONE,
@@ -23,10 +24,9 @@ from support.smtp_harness import (
     cut,
     exchange,
     read_until,
-    reset,
     serve,
-    settle,
 )
+from support.waiting import until
 
 HEADER = b"Subject: x\r\nContent-Transfer-Encoding: binary\r\n\r\n"
 BINARY = HELLO + b"MAIL FROM:<a@example.com> BODY=BINARYMIME\r\n" + RCPT
@@ -80,8 +80,8 @@ def test_refused_chunks_leave_nothing(served: Served) -> None:
         envelope + b"BDAT 99999999999 LASTING\r\n",
     )
     assert codes(said) == [250, 250, 250, 250, 550, 250, 250]
-    settle(lambda: not served.protocols)
-    settle(lambda: served.left_over() == [])
+    until(lambda: not served.protocols)
+    until(lambda: served.left_over() == [])
     assert served.delivered() == []
 
 
@@ -95,8 +95,8 @@ def test_a_client_that_goes_within_a_chunk_leaves_nothing(served: Served, abrupt
         reset(client)
     else:
         client.close()
-    settle(lambda: not served.protocols)
-    settle(lambda: served.left_over() == [])
+    until(lambda: not served.protocols)
+    until(lambda: served.left_over() == [])
     assert served.delivered() == []
     assert codes(served.say(DIALOGUE)) == DONE
 

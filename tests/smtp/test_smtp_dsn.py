@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.relay import FOREIGN, Client, client_of, relaying, serving
-from support.smtp_harness import Served, settle
+from support.relay import FOREIGN, client_of, relaying, serving
+from support.smtp_client import SmtpClient
+from support.smtp_harness import Served
+from support.waiting import until
 
 from fastlisten.mail.address import parse_mailbox
 from fastlisten.mail.dsn import sender as dsn_sender
@@ -42,7 +44,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield server
 
 
-def send(client: Client, mail: bytes, *recipients: bytes) -> None:
+def send(client: SmtpClient, mail: bytes, *recipients: bytes) -> None:
     for line in (mail, *recipients):
         assert client.say(line).startswith(b"250 ")
     client.say(b"DATA")
@@ -56,7 +58,7 @@ def fields(message: email.message.EmailMessage) -> list[dict[str, str]]:
 
 
 def dsns(served: Served, account: str = ALICE) -> list[email.message.EmailMessage]:
-    settle(lambda: len(served.delivered(account)) > 0)
+    until(lambda: len(served.delivered(account)) > 0)
     return [
         email.message_from_bytes(stored, policy=email.policy.SMTP)
         for stored in served.delivered(account)
@@ -111,7 +113,7 @@ def test_only_those_recipients_are_named_for_whom_it_was_asked(served: Served) -
             b"RCPT TO:<alice@example.org> NOTIFY=FAILURE",
             TO_BOB,
         )
-        settle(lambda: len(served.delivered()) == 2)
+        until(lambda: len(served.delivered()) == 2)
         (message,) = [each for each in dsns(served) if each["Auto-Submitted"]]
         assert [block.get("Final-Recipient") for block in fields(message)] == [
             None,
@@ -127,14 +129,14 @@ def test_strangers_cannot_have_notices_sent_to_anybody(
     with relaying() as relay, serving(tmp_path, relay) as served:
         with client_of(served, auth=b"") as client:
             send(client, f"MAIL FROM:<{sender}>".encode(), TO_BOB)
-        settle(lambda: f"DSN to <{sender}> not sent" in caplog.text)
+        until(lambda: f"DSN to <{sender}> not sent" in caplog.text)
         assert relay.begun == 0
 
 
 def test_a_users_dsn_goes_elsewhere_by_the_relay(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         send(client, f"MAIL FROM:<{FOREIGN}>".encode(), TO_BOB)
-        settle(lambda: len(relay.messages) == 1)
+        until(lambda: len(relay.messages) == 1)
         ((sender, recipients, content),) = relay.messages
         assert sender == "MAIL FROM:<>"
         assert recipients == [f"RCPT TO:<{FOREIGN}> NOTIFY=NEVER"]
@@ -174,7 +176,7 @@ def test_a_dsn_that_cannot_be_sent_is_logged_and_that_is_all(
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         relay.answers["RCPT"] = "550 5.1.1 no"
         send(client, f"MAIL FROM:<{FOREIGN}>".encode(), TO_BOB)
-        settle(lambda: f"DSN to <{FOREIGN}> not sent: 550 no" in caplog.text)
+        until(lambda: f"DSN to <{FOREIGN}> not sent: 550 no" in caplog.text)
         assert len(served.delivered("bob@example.org")) == 1
 
 
@@ -183,7 +185,7 @@ def test_in_lmtp_only_who_has_it_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
     with serving(tmp_path, None, lmtp=True) as served:
         broken("bob@example.org", 5, monkeypatch)
-        client = Client(served.connect())
+        client = SmtpClient(served.connect())
         client.say(b"LHLO c")
         client.say(b"MAIL FROM:<al@example.org>")
         client.say(TO_BOB)
@@ -192,7 +194,7 @@ def test_in_lmtp_only_who_has_it_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         assert client.say(TEXT).startswith(b"451 ")
         assert client.reply().startswith(b"250 ")
         client.close()
-        settle(lambda: len(served.delivered()) == 2)
+        until(lambda: len(served.delivered()) == 2)
         (message,) = [each for each in dsns(served) if each["Auto-Submitted"]]
         assert [block.get("Final-Recipient") for block in fields(message)] == [
             None,
@@ -220,7 +222,7 @@ def test_odd_senders_hear_their_250_and_the_dsn_goes_where_it_belongs(
             assert sender.startswith("(")
             return
         send(client, b"RSET", f"MAIL FROM:<{sender}>".encode(), TO_BOB)
-        settle(lambda: len(relay.messages) == 1)
+        until(lambda: len(relay.messages) == 1)
         ((_, recipients, content),) = relay.messages
         assert recipients == [f"RCPT TO:<{sender}> NOTIFY=NEVER"]
         head = content.partition(b"\r\n\r\n")[0]
@@ -244,7 +246,7 @@ def test_notices_under_way_are_bounded(
     monkeypatch.setattr(dsn_sender, "MOST", 0)
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<alice@example.org>", TO_BOB)
-    settle(lambda: "DSN to <alice@example.org> not sent: 0 are in progress" in caplog.text)
+    until(lambda: "DSN to <alice@example.org> not sent: 0 are in progress" in caplog.text)
 
 
 def test_a_dsn_that_goes_nowhere_is_not_made(
@@ -255,7 +257,7 @@ def test_a_dsn_that_goes_nowhere_is_not_made(
     monkeypatch.setattr(dsn_sender, "dsn_message", lambda *given: made.append(given))
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<m@elsewhere.example>", TO_BOB)
-        settle(lambda: "DSN to <m@elsewhere.example> not sent" in caplog.text)
+        until(lambda: "DSN to <m@elsewhere.example> not sent" in caplog.text)
     assert made == []
 
 
@@ -269,7 +271,7 @@ def test_a_dsn_that_cannot_be_made_costs_nobody_the_reply(
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<alice@example.org>", TO_BOB)
         assert client.say(b"NOOP").startswith(b"250 ")
-        settle(lambda: "ZeroDivisionError: oops" in caplog.text)
+        until(lambda: "ZeroDivisionError: oops" in caplog.text)
 
 
 @given(sender=mailboxes, recipient=mailboxes, header=st.binary(max_size=300), envid=st.text())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from support.raw_client import reset
 from support.smtp_harness import (
     DIALOGUE,
     DONE,
@@ -19,10 +20,9 @@ from support.smtp_harness import (
     codes,
     read_all,
     read_until,
-    reset,
     serve,
-    settle,
 )
+from support.waiting import until
 
 from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 from fastlisten.mail.delivery import staged_message
@@ -60,10 +60,10 @@ def test_an_early_end_at_every_point_leaves_nothing(served: Served, how: str) ->
             reset(client)
         else:
             client.close()
-    settle(lambda: not served.protocols)
+    until(lambda: not served.protocols)
     assert served.delivered() == []
-    settle(lambda: served.left_over() == [])
-    settle(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+    until(lambda: served.left_over() == [])
+    until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
     gc.collect()
     assert not [thing for thing in gc.get_objects() if isinstance(thing, SmtpConnection)]
 
@@ -72,9 +72,9 @@ def test_an_early_end_of_a_spooled_message_leaves_nothing(served: Served) -> Non
     for octets in (200_000, 300_000, 1_000_000):
         with served.connect() as client:
             client.sendall(ENVELOPE + b"DATA\r\n" + b"x" * octets)
-            settle(lambda: served.left_over() != [])
-    settle(lambda: not served.protocols)
-    settle(lambda: served.left_over() == [])
+            until(lambda: served.left_over() != [])
+    until(lambda: not served.protocols)
+    until(lambda: served.left_over() == [])
     assert served.delivered() == []
 
 
@@ -83,11 +83,11 @@ def test_unfinished_messages_hold_no_descriptors(plain: Served) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     for client in clients:
         client.sendall(ENVELOPE + b"DATA\r\n" + b"x" * 300_000)
-    settle(lambda: len(plain.left_over()) == 20)
-    settle(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+    until(lambda: len(plain.left_over()) == 20)
+    until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
     for client in clients:
         client.close()
-    settle(lambda: plain.left_over() == [])
+    until(lambda: plain.left_over() == [])
 
 
 @pytest.mark.parametrize("command", [b"RSET\r\n", HELLO])
@@ -99,11 +99,11 @@ def test_a_transaction_that_is_reset_leaves_nothing(served: Served, command: byt
 def test_a_spooled_message_that_proves_bad_leaves_nothing(served: Served) -> None:
     with served.connect() as client:
         client.sendall(ENVELOPE + b"DATA\r\n" + b"x" * 300_000)
-        settle(lambda: served.left_over() != [])
+        until(lambda: served.left_over() != [])
         client.sendall(b"\n.\r\n.\r\nx\r\n.\r\n")
         said = read_until(client, b"Command not recognized\r\n")
         assert codes(said)[:5] == [250, 250, 250, 354, 550]
-    settle(lambda: served.left_over() == [])
+    until(lambda: served.left_over() == [])
     assert served.delivered() == []
 
 
@@ -166,7 +166,7 @@ def test_a_spooling_failure_is_told_at_the_end(
         said = read_all(client)
     assert codes(said) == [250, 250, 250, 354, 452, 221]
     assert len(calls) == 3
-    settle(lambda: plain.left_over() == [])
+    until(lambda: plain.left_over() == [])
     assert plain.delivered() == []
 
 
@@ -181,5 +181,5 @@ def test_a_fault_after_the_delivery_ends_the_connection(
     monkeypatch.setattr(SmtpConnection, "_answer_message", fail)
     with serve(tmp_path) as served:
         assert codes(served.say(DIALOGUE)) == [250, 250, 250, 354]
-        settle(lambda: served.protocols == [])
+        until(lambda: served.protocols == [])
     assert "ZeroDivisionError: oops" in caplog.text

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from support.raw_client import reset
 from support.smtp_harness import (
     DIALOGUE,
     DONE,
@@ -25,10 +26,9 @@ from support.smtp_harness import (
     codes,
     read_all,
     read_until,
-    reset,
     serve,
-    settle,
 )
+from support.waiting import until
 
 from fastlisten.handlers.smtp.engine_protocol import READ_AHEAD
 from fastlisten.mail.delivery import delivery
@@ -86,9 +86,9 @@ def test_a_client_that_vanishes_during_delivery_is_not_served(
     client.sendall(DIALOGUE.replace(b"QUIT\r\n", b""))
     assert gate.reached.wait(20)
     reset(client)
-    settle(lambda: not served.protocols)
+    until(lambda: not served.protocols)
     gate.opened.set()
-    settle(lambda: served.left_over() == [])
+    until(lambda: served.left_over() == [])
     assert served.delivered() == []
 
 
@@ -122,7 +122,7 @@ def test_input_during_a_delivery_is_kept_within_bounds(
         sender = threading.Thread(target=client.sendall, args=(b"NOOP\r\n" * count + b"QUIT\r\n",))
         sender.start()
         protocol = served.protocol()
-        settle(lambda: not protocol._reading)
+        until(lambda: not protocol._reading)
         assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024
         gate.opened.set()
         said += read_all(client)
@@ -136,7 +136,7 @@ def test_a_client_that_reads_nothing_stops_being_served(served: Served) -> None:
         sender = threading.Thread(target=client.sendall, args=(b"HELP\r\n" * count + b"QUIT\r\n",))
         sender.start()
         protocol = served.protocol()
-        settle(lambda: protocol._write_paused and not protocol._reading)
+        until(lambda: protocol._write_paused and not protocol._reading)
         transport = protocol._transport
         assert served.call(transport.get_write_buffer_size) < 200_000
         assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024
@@ -157,7 +157,7 @@ def test_memory_for_a_message_is_bounded_while_the_disk_is_slow(
         sender = threading.Thread(target=client.sendall, args=(message + b".\r\nQUIT\r\n",))
         sender.start()
         protocol = served.protocol()
-        settle(lambda: not protocol._reading)
+        until(lambda: not protocol._reading)
         assert gate.reached.wait(20)
         assert protocol._delivery._pending_size <= delivery.SPOOL_SIZE + 256 * 1024
         assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024

@@ -10,15 +10,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from support.smtp_harness import (
-    DIALOGUE,
-    ENVELOPE,
-    HOSTNAME,
-    MAIL,
-    RCPT,
-    Served,
-    serve,
-)
+from support.smtp_harness import DIALOGUE, ENVELOPE, HOSTNAME, MAIL, RCPT, Served, serve
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, Reason
 from fastlisten.handlers.smtp import SmtpHandler

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from support.relay import FOREIGN, client_of, rcpt, relaying, serving
-from support.smtp_harness import MAIL, body_of, settle
+from support.smtp_harness import MAIL, body_of
+from support.waiting import until
 
 LOCAL = "alice@example.org"
 MESSAGE = b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 20_000
@@ -62,7 +63,7 @@ def test_nothing_is_seen_here_before_the_relay_has_it(tmp_path: Path) -> None:
         client.say(rcpt(LOCAL))
         client.say(rcpt(FOREIGN))
         client.say(b"DATA")
-        client.connection.sendall(TEXT)
+        client.sock.sendall(TEXT)
         assert reached.wait(20)
         # It is written and safe, and not delivered yet.
         (draft,) = served.left_over()
@@ -86,7 +87,7 @@ def test_what_cannot_be_stored_is_not_handed_over(
 
         monkeypatch.setattr(os, "write", full)
         assert send(client, LOCAL, FOREIGN).startswith(b"452 4.3.1 ")
-        settle(relay.at_rest)
+        until(relay.at_rest)
         assert relay.messages == []
         monkeypatch.undo()
         assert send(client, LOCAL, FOREIGN).startswith(b"250 ")
@@ -113,7 +114,7 @@ def test_what_cannot_be_published_although_the_relay_has_it_is_an_error(
 def test_pipelined_recipients_are_answered_in_order(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         relay.answers["RCPT TO:<DORA"] = "550 5.1.1 no"
-        client.connection.sendall(
+        client.sock.sendall(
             MAIL
             + rcpt(FOREIGN, LOCAL, "dora@elsewhere.example", "nobody@example.org", "e@f.example")
             + b"DATA\r\nSubject: x\r\n\r\n.\r\nNOOP\r\n"

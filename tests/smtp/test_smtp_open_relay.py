@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from support.accounts import cheap_hash, write_accounts
-from support.relay import AUTH, FOREIGN, USERS, Client, Relay, client_of, plain, relaying, serving
+from support.relay import AUTH, FOREIGN, USERS, Relay, client_of, plain, relaying, serving
+from support.smtp_client import SmtpClient
 from support.smtp_harness import HELLO, Served, serve
 
 #: Accounts with a catch-all of their domain, so that odd local parts find somebody.
@@ -104,7 +105,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
         yield Site(served, relay)
 
 
-def try_all(client: Client, paths: list[str]) -> list[bytes]:
+def try_all(client: SmtpClient, paths: list[str]) -> list[bytes]:
     """Return what is said to each path, in one transaction for each sender and address."""
     replies = []
     for path in paths:
@@ -115,8 +116,8 @@ def try_all(client: Client, paths: list[str]) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def session(served: Served, auth: bytes = b"", hello: bytes = HELLO) -> Iterator[Client]:
-    client = Client(served.connect())
+def session(served: Served, auth: bytes = b"", hello: bytes = HELLO) -> Iterator[SmtpClient]:
+    client = SmtpClient(served.connect())
     try:
         client.say(hello)
         if auth:
@@ -249,7 +250,7 @@ def test_a_login_needs_tls_and_starttls_begins_anew(tmp_path: Path) -> None:
             assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
             client.say(b"RSET")
             assert client.say(b"STARTTLS").startswith(b"220 ")
-            encrypted = Client(served.encrypt(client.connection))
+            encrypted = SmtpClient(served.encrypt(client.sock))
             encrypted.say(HELLO)
             encrypted.say(b"MAIL FROM:<alice@example.org>")
             assert encrypted.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")

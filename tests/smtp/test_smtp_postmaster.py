@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 from support.accounts import write_accounts
-from support.relay import AUTH, USERS, Client, client_of, rcpt, serving
-from support.serving import program
-from support.smtp_harness import HELLO, HOSTNAME, MAIL, Served, codes, serve, settle
+from support.program import program
+from support.relay import AUTH, USERS, client_of, rcpt, serving
+from support.smtp_client import SmtpClient
+from support.smtp_harness import HELLO, HOSTNAME, MAIL, Served, codes, serve
+from support.waiting import until
 
 from fastlisten.config import loads
 from fastlisten.errors import ConfigurationError
@@ -90,18 +92,18 @@ def test_it_is_taken_from_strangers(tmp_path: Path, lmtp: bool) -> None:
 
 
 @pytest.fixture
-def notified(tmp_path: Path) -> Iterator[tuple[Served, Client]]:
+def notified(tmp_path: Path) -> Iterator[tuple[Served, SmtpClient]]:
     """Serve with a message from Alice to Bob that asked for a notice."""
     with serving(tmp_path, None, sender_must_match=True) as served, client_of(served) as client:
         client.say(b"MAIL FROM:<alice@example.org>")
         client.say(b"RCPT TO:<bob@example.org> NOTIFY=SUCCESS")
         client.say(b"DATA")
         assert client.say(b"Subject: x\r\n\r\nx\r\n.").startswith(b"250 ")
-        settle(lambda: len(served.delivered()) == 1)
+        until(lambda: len(served.delivered()) == 1)
         yield served, client
 
 
-def test_an_answer_to_a_notice_arrives(notified: tuple[Served, Client]) -> None:
+def test_an_answer_to_a_notice_arrives(notified: tuple[Served, SmtpClient]) -> None:
     served, client = notified
     notice = email.message_from_bytes(served.delivered()[0])
     (_, sender), *_ = email.utils.getaddresses([notice["From"]])
@@ -119,7 +121,7 @@ def test_what_postmaster_sends_comes_back_as_a_notice_to_postmaster(tmp_path: Pa
         client.say(b"RCPT TO:<bob@example.org> NOTIFY=SUCCESS")
         client.say(b"DATA")
         assert client.say(b"Subject: x\r\n\r\nx\r\n.").startswith(b"250 ")
-        settle(lambda: len(served.delivered("alice@example.org")) == 1)
+        until(lambda: len(served.delivered("alice@example.org")) == 1)
 
 
 # --- the configuration ----------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import until
 from support.smtp_harness import (
     ENVELOPE,
     HELLO,
@@ -28,6 +27,7 @@ from support.smtp_harness import (
     read_until,
     serve,
 )
+from support.waiting import until
 
 from fastlisten import testing
 from fastlisten.handlers.smtp import SmtpHandler

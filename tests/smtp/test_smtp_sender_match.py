@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from support.accounts import cheap_hash, write_accounts
-from support.relay import FOREIGN, Client, client_of, plain, rcpt, relaying, serving
+from support.relay import FOREIGN, client_of, plain, rcpt, relaying, serving
+from support.smtp_client import SmtpClient
 from support.smtp_harness import HELLO, Served, codes, serve
 
 from fastlisten.config import loads
@@ -51,7 +52,7 @@ def submission(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def client(submission: Served) -> Iterator[Client]:
+def client(submission: Served) -> Iterator[SmtpClient]:
     with client_of(submission, AUTH) as client:
         yield client
 
@@ -69,7 +70,7 @@ def client(submission: Served) -> Iterator[Client]:
         "",
     ],
 )
-def test_addresses_of_one_s_own(client: Client, sender: str) -> None:
+def test_addresses_of_one_s_own(client: SmtpClient, sender: str) -> None:
     assert client.say(mail(sender)).startswith(b"250 ")
     assert client.say(rcpt("bob@example.org")).startswith(b"250 ")
 
@@ -87,7 +88,7 @@ def test_addresses_of_one_s_own(client: Client, sender: str) -> None:
         "postmaster@bank.example",
     ],
 )
-def test_addresses_of_others(client: Client, sender: str) -> None:
+def test_addresses_of_others(client: SmtpClient, sender: str) -> None:
     said = NOT_OWNED.format(sender, "alice@example.org")
     assert client.say(mail(sender)).decode() == said
     assert client.say(rcpt("bob@example.org")).startswith(b"503 ")
@@ -102,7 +103,7 @@ def test_case_is_as_for_logins(submission: Served) -> None:
             assert client.say(mail(f"{allowed}@example.org")).startswith(b"250 ")
 
 
-def test_senders_beyond_ascii(client: Client) -> None:
+def test_senders_beyond_ascii(client: SmtpClient) -> None:
     said = NOT_OWNED.format("bøb@example.org", "alice@example.org")
     assert client.say(mail("bøb@example.org", " SMTPUTF8")).decode() == said
     assert client.say(mail("älice@xn--bcher-kva.example", " SMTPUTF8")).startswith(b"250 ")
@@ -150,7 +151,7 @@ def test_what_is_pipelined_is_refused_with_it(submission: Served) -> None:
     ids=["alias removed", "account removed", "other password", "no password", "nobody"],
 )
 def test_a_change_holds_in_open_sessions(
-    submission: Served, client: Client, text: str, answer: bytes
+    submission: Served, client: SmtpClient, text: str, answer: bytes
 ) -> None:
     assert client.say(mail("al@example.org")).startswith(b"250 ")
     client.say(b"RSET")
@@ -158,7 +159,7 @@ def test_a_change_holds_in_open_sessions(
     assert client.say(mail("al@example.org")).startswith(answer)
 
 
-def test_an_alias_that_is_new_holds_at_once(submission: Served, client: Client) -> None:
+def test_an_alias_that_is_new_holds_at_once(submission: Served, client: SmtpClient) -> None:
     assert client.say(mail("new@example.org")).startswith(b"553 ")
     text = USERS.replace('"Al@example.org"', '"Al@example.org", "new@example.org"')
     (submission.directory / "accounts.toml").write_text(text)
@@ -166,7 +167,7 @@ def test_an_alias_that_is_new_holds_at_once(submission: Served, client: Client) 
 
 
 def test_a_file_that_is_half_written_refuses_no_sender_for_good(
-    submission: Served, client: Client
+    submission: Served, client: SmtpClient
 ) -> None:
     with open(submission.directory / "accounts.toml", "w") as copy:
         assert client.say(mail("al@example.org")).startswith(b"250 ")

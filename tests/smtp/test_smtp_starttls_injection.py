@@ -17,18 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.smtp_harness import (
-    DIALOGUE,
-    DONE,
-    ENVELOPE,
-    HELLO,
-    Served,
-    codes,
-    read_until,
-    reset,
-    serve,
-    settle,
-)
+from support.raw_client import reset
+from support.smtp_harness import DIALOGUE, DONE, ENVELOPE, HELLO, Served, codes, read_until, serve
+from support.waiting import until
 
 STARTTLS = b"STARTTLS\r\n"
 INJECTED = b"RSET\r\n" + ENVELOPE + b"DATA\r\nSubject: evil\r\n\r\n.\r\n"
@@ -86,7 +77,7 @@ def test_in_the_same_segment_it_is_refused(served: Served, injected: bytes) -> N
         b"554 5.5.0 mx.example.org Protocol synchronization error: data sent after STARTTLS\r\n"
     )
     assert codes(said) == [250, 554]
-    settle(lambda: served.protocols == [])
+    until(lambda: served.protocols == [])
     assert served.delivered() == []
 
 
@@ -102,7 +93,7 @@ def test_in_a_later_segment_it_breaks_the_handshake(served: Served, injected: by
         client.sendall(injected)
         with pytest.raises((ssl.SSLError, ConnectionError)):
             served.encrypt(client)
-    settle(lambda: served.protocols == [])
+    until(lambda: served.protocols == [])
     assert served.delivered() == []
 
 
@@ -132,7 +123,7 @@ def test_at_every_cut_it_is_refused_or_breaks_the_handshake(served: Served, wait
         else:
             assert not (waits and edge == asked)
             assert codes(replies) in ([250, 554], [250], [])  # a reset may take words along
-    settle(lambda: served.protocols == [])
+    until(lambda: served.protocols == [])
     assert served.delivered() == []
 
 
@@ -152,8 +143,8 @@ def test_clients_that_leave_during_the_handshake(
         client.shutdown(socket.SHUT_WR)
         assert rest(client)[:1] in (b"", *RECORDS)
         client.close()
-    settle(lambda: served.protocols == [])
-    settle(lambda: len(caplog.records) == 2)
+    until(lambda: served.protocols == [])
+    until(lambda: len(caplog.records) == 2)
     record, end = caplog.records
     assert record.levelno == end.levelno == logging.INFO
     assert re.match(r"test: TLS handshake with \[127.0.0.1\]:\d+ failed: .", record.getMessage())
@@ -165,7 +156,7 @@ def test_garbage_instead_of_a_handshake(served: Served, garbage: bytes) -> None:
     with go_ahead(served) as client:
         client.sendall(garbage)
         assert rest(client)[:1] in (b"", *RECORDS)
-    settle(lambda: served.protocols == [])
+    until(lambda: served.protocols == [])
 
 
 def test_a_handshake_in_single_octets(served: Served) -> None:

@@ -30,8 +30,8 @@ from support.smtp_harness import (
     read_all,
     read_until,
     serve,
-    settle,
 )
+from support.waiting import until
 
 from fastlisten._tls import use_memory
 
@@ -135,7 +135,7 @@ def test_the_handshake_waits_until_the_replies_before_it_are_read(starttls: Serv
         sender = threading.Thread(target=plain.sendall, args=(commands,))
         sender.start()
         protocol = starttls.protocol()
-        settle(lambda: protocol._write_paused)
+        until(lambda: protocol._write_paused)
         said = read_until(plain, b"start TLS\r\n")
         sender.join()
         assert codes(said) == [250, *[214] * helps, 220]
@@ -237,7 +237,7 @@ def test_the_end_of_the_session_is_signed_by_both(served: Served) -> None:
         client.sendall(b"QUIT\r\n")
         assert codes(read_all(client)) == [221]  # an end without close_notify would be an error
         client.unwrap()
-    settle(lambda: served.protocols == [])
+    until(lambda: served.protocols == [])
 
 
 @pytest.mark.parametrize("said", [b"", HELLO, ENVELOPE, ENVELOPE + b"DATA\r\nx\r\n"])
@@ -253,7 +253,7 @@ def test_clients_that_leave(
             client.unwrap().close()
         else:
             client.shutdown(socket.SHUT_RDWR)
-    settle(lambda: served.protocols == [])
+    until(lambda: served.protocols == [])
     assert served.delivered() == []
-    settle(lambda: served.left_over() == [])
+    until(lambda: served.left_over() == [])
     assert [record.getMessage() for record in caplog.records] == []

@@ -5,21 +5,18 @@ Rules of this file: no test in it.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import selectors
 import threading
 import time
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 from argon2.low_level import Type, hash_secret
 
 from fastlisten.mail.accounts import passwords
 
-__all__ = ["Held", "cheap_hash", "run_virtually", "write_accounts"]
+__all__ = ["Held", "cheap_hash", "write_accounts"]
 
 _T = TypeVar("_T")
 
@@ -56,31 +53,3 @@ class Held:
         with self.lock:
             self.now -= 1
         return secret == b"right"
-
-
-class _Skipping(selectors.DefaultSelector):
-    """Does not wait: says how long it would have."""
-
-    skipped = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        events = super().select(0)
-        if not events:
-            assert timeout is not None, "nothing will ever happen"
-            self.skipped += max(0.0, timeout)
-        return events
-
-
-class _VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._skipping = _Skipping()
-        super().__init__(self._skipping)
-
-    def time(self) -> float:
-        return 1000.0 + self._skipping.skipped
-
-
-def run_virtually(main: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine on a loop where waiting takes no time; ``loop.time()`` tells what passed."""
-    with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
-        return runner.run(main)

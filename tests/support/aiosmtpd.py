@@ -11,7 +11,6 @@ import contextlib
 import functools
 import socket
 import ssl
-import struct
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -20,10 +19,7 @@ from fastlisten.handlers import smtp
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
 from support.certificates import authority
 
-PATIENCE = 20.0
-
 ENVELOPE = ("EHLO client.example", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>")
-MESSAGE = b"Subject: x\r\n\r\n.dot\r\n"
 
 
 @functools.cache
@@ -40,87 +36,6 @@ def b64(octets: bytes) -> str:
 
 PLAIN = f"AUTH PLAIN {b64(chr(0).join(('', 'user', 'secret')).encode())}"
 BAD_PLAIN = f"AUTH PLAIN {b64(chr(0).join(('', 'user', 'wrong')).encode())}"
-
-
-class Talk:
-    """A client.
-
-    Attributes:
-        greeting: what the server said first, without the code.
-        tls: the context that `starttls` uses.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        sock.settimeout(PATIENCE)
-        self._file = sock.makefile("rb")
-        self.greeting = self.reply()[1]
-
-    def reply(self) -> tuple[int, list[str]]:
-        """Return the code of the next reply and its lines; code 0 at the end."""
-        texts: list[str] = []
-        while line := self._file.readline().decode():
-            assert line.endswith("\r\n"), line
-            texts.append(line[4:-2])
-            if line[3] != "-":
-                return int(line[:3]), texts
-        assert not texts, texts
-        return 0, []
-
-    def send(self, *lines: str | bytes) -> None:
-        """Send lines at once."""
-        octets = [line.encode() if isinstance(line, str) else line for line in lines]
-        self.sock.sendall(b"".join(line + b"\r\n" for line in octets))
-
-    def say(self, *lines: str | bytes) -> list[int]:
-        """Send lines one by one; return the codes of the replies."""
-        codes = []
-        for line in lines:
-            self.send(line)
-            codes.append(self.reply()[0])
-        return codes
-
-    def ask(self, line: str | bytes) -> tuple[int, list[str]]:
-        """Send a line; return the reply."""
-        self.send(line)
-        return self.reply()
-
-    def data(self, message: bytes = MESSAGE) -> tuple[int, list[str]]:
-        """Send a message after DATA; return the last reply."""
-        code, texts = self.ask("DATA")
-        if code != 354:
-            return code, texts
-        stuffed = message.replace(b"\r\n.", b"\r\n..")
-        return self.ask(stuffed + b".")
-
-    def starttls(self) -> None:
-        """Go over to TLS; the server must have agreed."""
-        self._file.close()
-        context = authority().client_context()
-        self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
-        self._file = self.sock.makefile("rb")
-
-    def reset(self) -> None:
-        """Close with a reset."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
-
-    def close(self) -> None:
-        self._file.close()
-        self.sock.close()
-
-
-@contextlib.contextmanager
-def talk(port: int, tls: bool = False) -> Iterator[Talk]:
-    """Connect to a port of loopback and be greeted."""
-    sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
-    if tls:
-        sock = authority().client_context().wrap_socket(sock, server_hostname="localhost")
-    client = Talk(sock)
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 @contextlib.contextmanager

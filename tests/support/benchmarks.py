@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.kernel import ended
+from support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,17 +75,6 @@ def load(program: str, port: str | int, *words: str) -> dict[str, Any]:
     return done
 
 
-def ended(pid: int) -> bool:
-    """Return True when a process is no more, or only waits for its parent to notice."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 def await_ends(pids: list[int]) -> None:
     """Wait until all processes have ended."""
-    until = time.monotonic() + 20
-    while not all(ended(pid) for pid in pids):
-        assert time.monotonic() < until, "processes are left"
-        time.sleep(0.02)
+    until(lambda: all(map(ended, pids)), "the ends of processes")

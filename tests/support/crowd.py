@@ -17,7 +17,7 @@ import socket
 import time
 from typing import Any
 
-from support.listener import RESET
+from support.raw_client import RESET
 
 GREETING = b"220 "
 REFUSAL = b"421 full\r\n"

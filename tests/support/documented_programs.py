@@ -13,8 +13,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from support.foreign import environment
-from support.foreign_clients import PATIENCE, make_certificate, until
+from support.environment import importing_environment
+from support.foreign_clients import make_certificate
+from support.waiting import PATIENCE, until
 
 __all__ = ["Ports", "Talk", "run", "trust"]
 
@@ -73,7 +74,7 @@ def run(command: list[str], folder: Path, ports: Ports, talk: Talk) -> None:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=environment(),
+            env=importing_environment(),
             stdout=output,
             stderr=output,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -12,8 +12,6 @@ import asyncio
 import gc
 import importlib
 import itertools
-import os
-import shutil
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
@@ -27,8 +25,9 @@ import uvloop
 
 import fastlisten
 from fastlisten.loop.engines import engine_for
-from support.foreign_clients import PATIENCE, WAYS, Address, Certificate, make_certificate, until
+from support.foreign_clients import WAYS, Address, Certificate, make_certificate
 from support.kernel import open_descriptors
+from support.waiting import PATIENCE, until
 
 #: Both of ours, then what they are compared with.
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -69,23 +68,6 @@ def foreign(*libraries: str) -> tuple[Any, ...]:
             marks.append(pytest.mark.skip(reason=f"needs the library {name}"))
         marks.append(pytest.mark.external(name))
     return (*modules, marks)
-
-
-def needs_program(program: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the decorator of tests that run a program of another project."""
-    missing = shutil.which(program) is None
-    skip = pytest.mark.skipif(missing, reason=f"needs the program {program}")
-    return lambda test: pytest.mark.external(program)(skip(test))
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of a program that is to import the same fastlisten as the tests.
-
-    Not in development mode: what it would warn about is the program's own business.
-    """
-    package = str(Path(fastlisten.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONDEVMODE": ""}
 
 
 # -- a loop in a thread

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-#: Longer than anything here takes on a busy machine; only failures wait for it.
-PATIENCE = 30.0
+from support.waiting import PATIENCE, until
 
 #: So many clients at the same time have to be served by every server.
 CROWD = 200
@@ -29,14 +28,6 @@ WAYS = ("tcp", "tls", "unix")
 MUCH = 16 << 20
 
 _T = TypeVar("_T")
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition, or fail naming it."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for: {what}"
-        time.sleep(0.002)
 
 
 # -- TLS
@@ -152,7 +143,7 @@ async def crowd(visit: Callable[[int], Awaitable[_T]], count: int = CROWD) -> li
     return [task.result() for task in tasks]
 
 
-async def settle() -> None:
+async def transports_closed() -> None:
     """Wait for the end of transports that a client's library has closed and no longer minds.
 
     Under TLS they wait for the server's farewell; asyncio.run() would leave them open.

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from support.foreign import LOOPS, OURS, census, foreign
-from support.foreign_clients import Address, Certificate, Together, make_certificate, until
+from support.foreign_clients import Address, Certificate, Together, make_certificate
 from support.kernel import open_descriptors
+from support.waiting import until
 
 controllers, smtp, marks = foreign("aiosmtpd.controller", "aiosmtpd.smtp")
 marks += [pytest.mark.external("openssl"), pytest.mark.usefixtures("frozen_heap")]
@@ -74,7 +75,7 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data:
     return smtp.AuthResult(success=data.password == b"secret", handled=False)
 
 
-class Client(smtplib.SMTP):
+class SmtplibClient(smtplib.SMTP):
     """smtplib's client over a socket that is connected already, be it TCP, TLS or Unix."""
 
     def __init__(self, address: Address) -> None:
@@ -132,9 +133,9 @@ class Serving:
         """Wait until no connection is left."""
         until(lambda: not any(map(self.census().get, ("open", "endpoints", "parked"))), "the end")
 
-    def client(self) -> Client:
+    def client(self) -> SmtplibClient:
         """Return a client that has said hello, encrypted where the server can."""
-        client = Client(self.address)
+        client = SmtplibClient(self.address)
         assert self.census().get("served", 0) == (1 if self.native else 0)
         if self.address.way == "starttls":
             assert client.starttls(context=self.address.certificate.client_context())[0] == 220

@@ -23,7 +23,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from fastlisten import ConnectionServer
-from support.listener import PATIENCE, LoopFactory
+from support.loops import LoopFactory
+from support.waiting import PATIENCE
 
 Body = Callable[[socket.socket], None]
 Commands = Mapping[str, Callable[..., Any]]

@@ -16,7 +16,7 @@ from typing import Any, cast
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.handlers.http import HttpHandler
 from fastlisten.testing import Served, serve
-from support.serving import PATIENCE
+from support.waiting import PATIENCE
 
 GET = b"GET /who HTTP/1.1\r\nHost: example.org\r\n\r\n"
 BYE = b"GET /who HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n"
@@ -162,7 +162,7 @@ def handler_of(app: Any, **options: Any) -> HttpHandler:
     return HttpHandler(settings)
 
 
-class Client:
+class HttpClient:
     """A client that writes bytes and reads responses."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -208,13 +208,13 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def client_of(served: Served, **options: Any) -> AsyncIterator[Client]:
+async def client_of(served: Served, **options: Any) -> AsyncIterator[HttpClient]:
     """Connect; the connection is gone at the end of the block."""
     if served.client_context is not None:
         options["ssl"] = served.client_context
     reader, writer = await asyncio.open_connection(served.host, served.port, **options)
     try:
-        yield Client(reader, writer)
+        yield HttpClient(reader, writer)
     finally:
         writer.transport.abort()
 

@@ -10,51 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from fastlisten._arena import Arena, Places
 from fastlisten._connection import ConnectionAcceptor
 from fastlisten._core import Acceptor, Engine
 from fastlisten.loop.engines import engine_for
-
-T = TypeVar("T")
-Loop = asyncio.AbstractEventLoop
-LoopFactory = Callable[[], Loop]
-
-#: Seconds that anything awaited may take before the test fails.
-PATIENCE = 20.0
-#: SO_LINGER with time 0: close(2) sends a reset.
-RESET = struct.pack("ii", 1, 0)
-
-
-def run(loop_factory: LoopFactory, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run an async function on a new loop, bounded in time."""
-
-    async def bounded() -> T:
-        async with asyncio.timeout(PATIENCE * 2):
-            return await main()
-
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(bounded())
-
-
-async def until(condition: Callable[[], object], what: str = "the condition") -> None:
-    """Wait until the condition holds."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"waited {PATIENCE} s for {what}"
-        await asyncio.sleep(0.002)
-
-
-def cpu_time(pid: int) -> float:
-    """Return the seconds of CPU that a process has used, in all its threads.
-
-    By the kernel's word: the clock id of a process is made as in clock_getcpuclockid(3).
-    """
-    return time.clock_gettime((~pid << 3) | 2)
+from support.raw_client import RawClient
+from support.waiting import PATIENCE
 
 
 def bound_socket(
@@ -91,80 +55,6 @@ class Witness(Echo):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.ends.append(exc)
-
-
-class Client:
-    """A raw client socket, driven by the running loop."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-
-    @classmethod
-    async def connect(cls, address: Any, *, receive_buffer: int = 0, first: bytes = b"") -> Client:
-        """Connect; `receive_buffer` bytes of SO_RCVBUF, `first` sent at once."""
-        family = (
-            socket.AF_UNIX
-            if isinstance(address, str | bytes)
-            else socket.AF_INET6
-            if ":" in address[0]
-            else socket.AF_INET
-        )
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        if receive_buffer:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.setblocking(False)
-        try:
-            await cls._bounded(asyncio.get_running_loop().sock_connect(sock, address))
-        except BaseException:
-            sock.close()
-            raise
-        client = cls(sock)
-        if first:
-            await client.send(first)
-        return client
-
-    @staticmethod
-    async def _bounded(what: Awaitable[T]) -> T:
-        async with asyncio.timeout(PATIENCE):
-            return await what
-
-    async def send(self, data: bytes) -> None:
-        """Send all of it."""
-        await self._bounded(asyncio.get_running_loop().sock_sendall(self.sock, data))
-
-    async def receive(self, size: int = 65536) -> bytes:
-        """Return what comes next, b"" at the end of input."""
-        return await self._bounded(asyncio.get_running_loop().sock_recv(self.sock, size))
-
-    async def exactly(self, size: int) -> bytes:
-        """Return so many bytes, fewer only at the end of input."""
-        found = b""
-        while len(found) < size and (data := await self.receive(size - len(found))):
-            found += data
-        return found
-
-    async def everything(self) -> bytes:
-        """Return all input up to its end; a reset is an error."""
-        found = bytearray()
-        while data := await self.receive():
-            found += data
-        return bytes(found)
-
-    def at_hand(self) -> bytes | None:
-        """Return what has arrived without waiting, None for nothing."""
-        try:
-            return self.sock.recv(65536)
-        except BlockingIOError:
-            return None
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.sock.close()
-
-    def reset(self) -> None:
-        """Close with a reset."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self.sock.close()
 
 
 class Listener:
@@ -210,9 +100,9 @@ class Listener:
     def _retired(self, acceptor: Acceptor) -> None:
         self.retired.set()
 
-    async def connect(self, **settings: Any) -> Client:
+    async def connect(self, **settings: Any) -> RawClient:
         """Return a new client of this listener."""
-        return await Client.connect(self.address, **settings)
+        return await RawClient.connect(self.address, **settings)
 
     async def close(self) -> None:
         """Abort what is left; close the engine if it serves nothing else."""
@@ -258,9 +148,11 @@ def small_sender() -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def crowd_of(listener: Listener, size: int, **settings: Any) -> AsyncIterator[list[Client]]:
+async def crowd_of(
+    listener: Listener, size: int, **settings: Any
+) -> AsyncIterator[list[RawClient]]:
     """Connect so many clients, one after the other; close them at the end."""
-    clients: list[Client] = []
+    clients: list[RawClient] = []
     with contextlib.ExitStack() as stack:
         for _ in range(size):
             client = await listener.connect(**settings)

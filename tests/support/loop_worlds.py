@@ -9,19 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from typing import Any
 
-import fastlisten
 from fastlisten.loop.engines import existing_engine
+from support.loops import LoopFactory
 from support.tls_certificates import server_context
-from support.world import LoopFactory, Note, Script, World, play
-
-#: Our loops by their base.
-OURS: dict[str, LoopFactory] = {
-    "asyncio": partial(fastlisten.new_event_loop, use_uvloop=False),
-    "uvloop": partial(fastlisten.new_event_loop, use_uvloop=True),
-}
+from support.world import Note, Script, World, play
 
 
 def play_on(script: Script, loop_factory: LoopFactory, *, debug: bool | None = None) -> list[Note]:

@@ -20,7 +20,7 @@ from fastlisten.handlers.base import HandlerSettings
 from fastlisten.management.app import application
 from fastlisten.management.token_file import FILE_NAME
 from fastlisten.runtime.server import Server
-from support.serving import served
+from support.server import served
 
 #: Ids as a configuration may have them: of each, what makes trouble in a path, in HTML, in a label
 #: of a metric or in a log.

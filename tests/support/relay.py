@@ -19,6 +19,7 @@ from typing import Any
 
 from fastlisten.config.values.network import Endpoint
 from support.accounts import cheap_hash
+from support.smtp_client import SmtpClient
 from support.smtp_harness import Served, serve
 
 USERS = f"""
@@ -222,35 +223,10 @@ def serving(directory: Path, relay: Relay | None, **options: Any) -> Iterator[Se
         yield served
 
 
-class Client:
-    """A client that waits for each reply."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.stream = connection.makefile("rb")
-
-    def say(self, line: bytes) -> bytes:
-        """Send a line (or several octets), and return one whole reply."""
-        self.connection.sendall(line if line.endswith(b"\r\n") else line + b"\r\n")
-        return self.reply()
-
-    def reply(self) -> bytes:
-        reply = b""
-        while True:
-            line = self.stream.readline()
-            reply += line
-            if line[3:4] != b"-":
-                return reply
-
-    def close(self) -> None:
-        self.stream.close()
-        self.connection.close()
-
-
 @contextlib.contextmanager
-def client_of(served: Served, auth: bytes = AUTH) -> Iterator[Client]:
+def client_of(served: Served, auth: bytes = AUTH) -> Iterator[SmtpClient]:
     """Connect, say EHLO, and log in unless `auth` is empty."""
-    client = Client(served.connect())
+    client = SmtpClient(served.connect())
     try:
         assert client.say(b"EHLO client.example.com").startswith(b"250")
         if auth:

@@ -20,10 +20,8 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-import uvloop
 
 from fastlisten.mail.address import parse_mailbox
 from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
@@ -32,11 +30,7 @@ from fastlisten.mail.relay.relay import Relay, RelaySettings
 from fastlisten.mail.relay.relay_error import RelayError
 from fastlisten.mail.relay.session import RelaySession
 from fastlisten.mail.reply import Reply
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
+from support.loops import LOOPS
 
 
 class Do(enum.Enum):

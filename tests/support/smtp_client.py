@@ -1,54 +1,129 @@
-"""A client that types: each octet in a segment of its own."""
+"""A blocking SMTP client that does one step at a time.
+
+Rules of this file: it knows replies and nothing else of the protocol; what is said, and whether the
+reply is right, is the test's affair.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 
-from support.real_server import HOST, Mail
-from support.serving import PATIENCE
+from support.certificates import authority
+from support.raw_client import RESET
+from support.waiting import PATIENCE
 
-__all__ = ["Typist", "typing"]
+__all__ = ["MESSAGE", "SmtpClient", "connected"]
+
+#: Has a line that begins with a dot.
+MESSAGE = b"Subject: x\r\n\r\n.dot\r\n"
 
 
-class Typist:
-    """Types, and reads replies."""
+class SmtpClient:
+    """A client on a connected socket.
+
+    Attributes:
+        sock: the socket, since `starttls` one with TLS.
+        greeting: the lines of the greeting without their code, if `connected` has read it.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(PATIENCE)
         self.sock = sock
-        self.unread = b""
+        self.greeting: list[str] = []
+        self._lines = sock.makefile("rb")
+
+    # -- what it says
+
+    def send(self, *lines: str | bytes) -> None:
+        """Send lines at once, without their line ends."""
+        octets = [line.encode() if isinstance(line, str) else line for line in lines]
+        self.sock.sendall(b"".join(line + b"\r\n" for line in octets))
 
     def type(self, text: bytes) -> None:
         """Send each octet in a segment of its own."""
+        if self.sock.family != socket.AF_UNIX:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for octet in text:
             self.sock.sendall(bytes((octet,)))
 
-    def reply(self) -> list[bytes]:
-        """Return the lines of the next reply."""
-        lines: list[bytes] = []
+    # -- what it hears
+
+    def reply(self) -> bytes:
+        """Return a whole reply as it came, nothing at the end."""
+        reply = b""
         while True:
-            while b"\r\n" not in self.unread:
-                data = self.sock.recv(65536)
-                assert data, (lines, self.unread)
-                self.unread += data
-            line, _, self.unread = self.unread.partition(b"\r\n")
-            lines.append(line)
-            if line[3:4] == b" ":
-                return lines
+            line = self._lines.readline()
+            reply += line
+            if line[3:4] != b"-":
+                return reply
 
-    def code(self, text: bytes) -> int:
-        """Type a line; return the code of the reply."""
-        self.type(text + b"\r\n")
-        return int(self.reply()[-1][:3])
+    def answer(self) -> tuple[int, list[str]]:
+        """Return the code of the next reply and its lines; code 0 at the end."""
+        lines = self.reply().decode().split("\r\n")
+        assert lines.pop() == "", lines
+        return (int(lines[-1][:3]) if lines else 0), [line[4:] for line in lines]
 
-    def ended(self) -> bool:
-        """Tell whether nothing more comes; wait for the end."""
-        return self.unread == b"" and self.sock.recv(1) == b""
+    def rest(self) -> bytes:
+        """Return what comes until the end; ``reset`` if that is a reset."""
+        try:
+            return self._lines.read()
+        except ConnectionResetError:
+            return b"reset"
+
+    # -- both
+
+    def say(self, line: bytes) -> bytes:
+        """Send a line, which may have its line end; return the reply."""
+        self.sock.sendall(line if line.endswith(b"\r\n") else line + b"\r\n")
+        return self.reply()
+
+    def ask(self, line: str | bytes) -> tuple[int, list[str]]:
+        """Send a line; return the code of the reply and its lines."""
+        self.send(line)
+        return self.answer()
+
+    def codes(self, *lines: str | bytes) -> list[int]:
+        """Send lines one by one; return the codes of the replies."""
+        return [self.ask(line)[0] for line in lines]
+
+    def data(self, message: bytes = MESSAGE) -> tuple[int, list[str]]:
+        """Send a message by DATA; return the last reply."""
+        code, lines = self.ask("DATA")
+        if code != 354:
+            return code, lines
+        return self.ask(message.replace(b"\r\n.", b"\r\n..") + b".")
+
+    def starttls(self, context: ssl.SSLContext | None = None) -> None:
+        """Go over to TLS, which the server must have agreed to; trust the tests' authority."""
+        self._lines.close()
+        context = context or authority().client_context()
+        self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
+        self._lines = self.sock.makefile("rb")
+
+    # -- ends
+
+    def reset(self) -> None:
+        """Close with a reset."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._lines.close()
+        self.sock.close()
 
 
 @contextlib.contextmanager
-def typing(mail: Mail, listener: str) -> Iterator[Typist]:
-    with socket.create_connection((HOST, mail.port(listener)), PATIENCE) as sock:
-        yield Typist(sock)
+def connected(
+    port: int, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None
+) -> Iterator[SmtpClient]:
+    """Connect and read the greeting; with a context, TLS begins at once."""
+    sock = socket.create_connection((host, port), PATIENCE)
+    if tls is not None:
+        sock = tls.wrap_socket(sock, server_hostname="localhost")
+    with contextlib.closing(SmtpClient(sock)) as client:
+        client.greeting = client.answer()[1]
+        yield client

@@ -11,7 +11,6 @@ import contextlib
 import select
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -338,18 +337,6 @@ def serve(
     assert not failures, failures
     assert not thread.is_alive()
     assert served.faults == []
-
-
-def reset(client: socket.socket) -> None:
-    """Close with a reset."""
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
-
-
-def settle(condition: Callable[[], bool]) -> None:
-    """Wait until something holds; the test's own timeout is the limit."""
-    while not condition():
-        time.sleep(0.002)
 
 
 def cut(data: bytes, size: int) -> Iterable[bytes]:

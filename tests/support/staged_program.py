@@ -13,7 +13,9 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from support.serving import PATIENCE, Program, clean_environment, program
+from support.environment import clean_environment
+from support.program import Program, program
+from support.waiting import PATIENCE
 
 #: What the modules of these programs begin with. `here` says where the program is; `pause` does so
 #: and waits for a line.

@@ -11,12 +11,7 @@ from typing import Any
 
 from fastlisten._tls import TlsSettings
 from support.tls_certificates import server_context
-from support.tls_world import (
-    TlsClient,
-    TlsRecorder,
-    TlsWorld,
-    spelled,
-)
+from support.tls_world import TlsClient, TlsRecorder, TlsWorld, spelled
 from support.world import Hook
 
 COMMAND = b"STARTTLS\r\n"

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from support.raw_client import RawClient, describe
 from support.tls_certificates import HOST, client_context
-from support.world import Client, describe
 
 
 def spelled(exc: BaseException | None) -> str:
@@ -37,7 +37,7 @@ class TlsClient:
 
     def __init__(
         self,
-        raw: Client,
+        raw: RawClient,
         context: ssl.SSLContext | None = None,
         *,
         name: str | None = HOST,
@@ -77,7 +77,7 @@ class TlsClient:
 
     async def feed(self) -> bool:
         """Wait for input; False at its end."""
-        data = await self.raw.world.patience(self.raw.world.loop.sock_recv(self.sock, 1 << 18))
+        data = await self.raw.read()
         if data:
             self.incoming.write(data)
         else:

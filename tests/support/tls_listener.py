@@ -15,8 +15,10 @@ from typing import Any
 from fastlisten._arena import Arena
 from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.loop.engines import engine_for
-from support.listener import Client, Echo, Listener, bound_socket, until
+from support.listener import Echo, Listener, bound_socket
+from support.raw_client import RawClient
 from support.tls_certificates import HOST, client_context, server_context
+from support.waiting import eventually
 
 #: States of slots in which a connection, wanted or not, is still there.
 BUSY = ("accepted", "lazy", "served", "lingering", "endpoints", "open")
@@ -64,7 +66,7 @@ class TlsListener(Listener):
 
     async def empty(self) -> None:
         """Wait until no connection is left in any state."""
-        await until(
+        await eventually(
             lambda: not any(self.engine.census()[name] for name in BUSY),
             f"an empty table: {self.engine.census()}",
         )
@@ -128,11 +130,11 @@ async def talk(address: Any, context: ssl.SSLContext | None = None, word: bytes 
             await writer.wait_closed()
 
 
-async def everything(client: Client) -> bytes:
+async def everything(client: RawClient) -> bytes:
     """Return what the server says up to the end, which may be a reset."""
     found = b""
     try:
-        while data := await client.receive():
+        while data := await client.read():
             found += data
     except ConnectionResetError:
         pass

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.certificates import authority
-from support.serving import PATIENCE, Program
+from support.program import Program
+from support.waiting import PATIENCE
 
 HOST = "127.0.0.1"
 

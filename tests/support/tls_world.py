@@ -18,22 +18,11 @@ import uvloop
 
 import fastlisten._tls as native_tls
 from fastlisten.loop.engines import engine_for
+from support.loops import LoopFactory
+from support.raw_client import RawClient
 from support.tls_certificates import server_context
-from support.tls_client import (
-    TlsClient,
-    no_session_left,
-    openssl_function,
-    spelled,
-    tls_sessions,
-)
-from support.world import (
-    Buffered,
-    Client,
-    LoopFactory,
-    Note,
-    Recorder,
-    World,
-)
+from support.tls_client import TlsClient, no_session_left, openssl_function, spelled, tls_sessions
+from support.world import Buffered, Note, Recorder, World
 
 __all__ = [
     "KINDS",
@@ -130,7 +119,7 @@ class TlsWorld(World):
         self.server = await super().serve(factory, **options)
         return self.server
 
-    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> Client:
+    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> RawClient:
         """Return a raw client connected to the server made last."""
         client = await super().connect(receive_buffer, send_buffer)
         if client.sock.family != socket.AF_UNIX:

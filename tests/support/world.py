@@ -13,15 +13,15 @@ import contextlib
 import os
 import random
 import socket
-import struct
 import tempfile
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import fastlisten
+from support.loops import LoopFactory
+from support.raw_client import RawClient, describe, patiently
+from support.waiting import PATIENCE
 
-#: How long an awaited event may take before the test fails; reached only by a bug.
-PATIENCE = 10.0
 #: Turns of the loop after which whatever was going to happen has happened: loopback delivers at
 #: once, and asyncio's longest chain (accept, task, connection_made, reader) has four links.
 TURNS = 25
@@ -29,12 +29,6 @@ TURNS = 25
 Note = tuple[Any, ...]
 Hook = Callable[..., Any]
 Script = Callable[["World"], Awaitable[None]]
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-
-def describe(exc: BaseException | None) -> str:
-    """Return class and arguments of an exception, equal for equal errors."""
-    return "none" if exc is None else f"{type(exc).__name__}{exc.args}"
 
 
 class Recorder(asyncio.Protocol):
@@ -97,65 +91,6 @@ class Buffered(Recorder, asyncio.BufferedProtocol):
         self._happened("buffer_updated", nbytes, noted=(nbytes, bytes(self.buffer[:nbytes])))
 
 
-class Client:
-    """A raw non-blocking client socket."""
-
-    def __init__(self, world: World, sock: socket.socket) -> None:
-        self.world = world
-        self.sock = sock
-
-    async def send(self, data: bytes) -> None:
-        """Send all."""
-        await self.world.patience(self.world.loop.sock_sendall(self.sock, data))
-
-    async def receive(self, size: int) -> bytes:
-        """Return exactly `size` bytes, fewer if the stream ends before."""
-        parts = bytearray()
-        while len(parts) < size:
-            data = await self.world.patience(
-                self.world.loop.sock_recv(self.sock, min(size - len(parts), 1 << 18))
-            )
-            if not data:
-                break
-            parts += data
-        return bytes(parts)
-
-    async def rest(self) -> tuple[bytes, str]:
-        """Read to the end; return what came, and "eof" or the error that ended it."""
-        parts = bytearray()
-        try:
-            while True:
-                data = await self.world.patience(self.world.loop.sock_recv(self.sock, 1 << 18))
-                if not data:
-                    return bytes(parts), "eof"
-                parts += data
-        except OSError as exc:
-            return bytes(parts), describe(exc)
-
-    def ended(self) -> str:
-        """Return "open", "eof", "data" or the error, without waiting."""
-        try:
-            return "data" if self.sock.recv(1, socket.MSG_PEEK) else "eof"
-        except BlockingIOError:
-            return "open"
-        except OSError as exc:
-            return describe(exc)
-
-    def finish(self) -> None:
-        """Shut down the sending side; nothing to do if the server has closed already."""
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_WR)
-
-    def reset(self) -> None:
-        """Close with a reset."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
-
-    def close(self) -> None:
-        """Close; a reset if something is unread."""
-        self.sock.close()
-
-
 class World:
     """One running loop with one way of serving, and the log of what happened.
 
@@ -209,8 +144,7 @@ class World:
 
     async def patience(self, awaitable: Awaitable[Any]) -> Any:
         """Await with an end to it."""
-        async with asyncio.timeout(PATIENCE):
-            return await awaitable
+        return await patiently(awaitable)
 
     async def until(self, what: str | Callable[[], Any], count: int = 1) -> None:
         """Wait until so many notes begin with `what`, or until the function says yes."""
@@ -255,7 +189,7 @@ class World:
         self._open.callback(server.close)
         return server
 
-    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> Client:
+    async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> RawClient:
         """Return a client connected to the server made last."""
         sock = socket.socket(self.family)
         self._open.callback(sock.close)
@@ -264,15 +198,15 @@ class World:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if send_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-        await self.patience(self.loop.sock_connect(sock, self.address))
-        return Client(self, sock)
+        await patiently(self.loop.sock_connect(sock, self.address))
+        return RawClient(sock)
 
     async def reachable(self, address: Any, family: int = socket.AF_INET) -> str:
         """Connect and close, let the server notice both, and say how it went."""
         with socket.socket(family) as sock:
             sock.setblocking(False)
             try:
-                await self.patience(self.loop.sock_connect(sock, address))
+                await patiently(self.loop.sock_connect(sock, address))
             except OSError as exc:
                 return type(exc).__name__
             await self.settle()
@@ -299,7 +233,7 @@ def numbers(size: int, seed: int = 1) -> bytes:
 MUCH = 300_000
 
 
-async def stuffed(world: World, hooks: dict[str, Hook] | None = None) -> tuple[Client, Any]:
+async def stuffed(world: World, hooks: dict[str, Hook] | None = None) -> tuple[RawClient, Any]:
     """Return (client, transport) of which the transport holds `MUCH` bytes, mostly unsent."""
     await world.serve(lambda: Recorder(world, hooks), send_buffer=8192)
     client = await world.connect(receive_buffer=4096)

@@ -9,11 +9,11 @@ import ssl
 from collections.abc import Callable
 
 import pytest
-from support.listener import run, until
+from support.loops import LoopFactory, run
 from support.tls_certificates import client_context, server_context
 from support.tls_listener import talk, tls_listening
 from support.tls_world import TlsClient, TlsRecorder, TlsWorld, play_tls
-from support.world import LoopFactory
+from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -105,7 +105,7 @@ def test_a_client_that_does_not_trust_us(loop_factory: LoopFactory) -> None:
         async with tls_listening() as listener:
             with pytest.raises(ssl.SSLCertVerificationError):
                 await talk(listener.address, trusting_nobody)
-            await until(lambda: listener.count("handshake_failures") == 1)
+            await eventually(lambda: listener.count("handshake_failures") == 1)
             await listener.empty()
 
     run(loop_factory, main)
@@ -119,11 +119,11 @@ def test_refusal_goes_out_as_it_is(loop_factory: LoopFactory, lazy: bool) -> Non
     async def main() -> None:
         async with tls_listening(limit=1, refusal=alert, lazy=lazy) as listener:
             first = await listener.connect()
-            await until(lambda: listener.acceptor.connections == 1)
+            await eventually(lambda: listener.acceptor.connections == 1)
             with pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"):
                 await talk(listener.address)
             first.close()
-            await until(lambda: listener.acceptor.connections == 0)
+            await eventually(lambda: listener.acceptor.connections == 0)
             await talk(listener.address)
 
     run(loop_factory, main)

@@ -13,12 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tls_certificates import client_context
-from support.tls_world import (
-    KINDS,
-    TlsRecorder,
-    TlsWorld,
-    play_tls,
-)
+from support.tls_world import KINDS, TlsRecorder, TlsWorld, play_tls
 from support.world import numbers
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")

@@ -15,18 +15,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.listener import Echo, bound_socket, run
-from support.loop_worlds import OURS
-from support.serving import PATIENCE
+from support.listener import Echo, bound_socket
+from support.loops import OUR_LOOPS, LoopFactory, run
 from support.tls_certificates import server_context
 from support.tls_listener import client_hello, talk
-from support.tls_world import (
-    KINDS,
-    WAYS,
-    kind_of_api,
-    no_session_left,
-)
-from support.world import LoopFactory
+from support.tls_world import KINDS, WAYS, kind_of_api, no_session_left
+from support.waiting import PATIENCE
 
 import fastlisten
 from fastlisten._tls import TlsAcceptor, TlsSettings
@@ -130,8 +124,8 @@ def assert_all_ended(clients: list[socket.socket]) -> None:
 ALL_LOOPS: dict[str, LoopFactory] = {
     "asyncio": WAYS[0][0],
     "uvloop": WAYS[1][0],
-    "ours": OURS["asyncio"],
-    "ours on uvloop": OURS["uvloop"],
+    "ours": OUR_LOOPS["asyncio"],
+    "ours on uvloop": OUR_LOOPS["uvloop"],
 }
 
 

@@ -9,16 +9,10 @@ from __future__ import annotations
 import ssl
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_certificates import client_context
-from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
-    TlsRecorder,
-    TlsWorld,
-    play_tls,
-    same_tls,
-)
-from support.world import Hook, LoopFactory, numbers
+from support.tls_world import WAY_NAMES, WAYS, TlsRecorder, TlsWorld, play_tls, same_tls
+from support.world import Hook, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -10,8 +10,9 @@ import contextvars
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_world import TlsRecorder, TlsWorld, play_tls, same_tls
-from support.world import Hook, LoopFactory
+from support.world import Hook
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -12,10 +12,12 @@ import socket
 import sys
 
 import pytest
-from support.listener import Client, crowd_of, run, until
+from support.listener import crowd_of
+from support.loops import LoopFactory, run
+from support.raw_client import RawClient
 from support.tls_listener import client_hello, talk, tls_listening
 from support.tls_world import no_session_left
-from support.world import LoopFactory
+from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -40,9 +42,9 @@ def test_a_thousand_clients_that_say_nothing(loop_factory: LoopFactory, first: b
                         sock.send(first)
                     if i % 100 == 0:
                         await asyncio.sleep(0)
-                await until(lambda: listener.acceptor.connections == SILENT)
+                await eventually(lambda: listener.acceptor.connections == SILENT)
                 if first:
-                    await until(lambda: listener.settings.in_progress == SILENT)
+                    await eventually(lambda: listener.settings.in_progress == SILENT)
                     assert listener.transports() == SILENT
                 else:
                     assert sys.getallocatedblocks() - before < SILENT // 2
@@ -64,7 +66,7 @@ def test_eager_silent_clients_have_no_session(loop_factory: LoopFactory) -> None
             await talk(listener.address)
             await listener.empty()
             async with crowd_of(listener, 100):
-                await until(lambda: listener.acceptor.connections == 100)
+                await eventually(lambda: listener.acceptor.connections == 100)
                 assert len(listener.protocols) == 101
                 assert all(protocol.transport is None for protocol in listener.protocols[1:])
                 assert listener.settings.in_progress == 0
@@ -86,10 +88,10 @@ def test_the_bound_on_handshakes(loop_factory: LoopFactory, said: str, lazy: boo
         async with tls_listening(handshakes=10, lazy=lazy) as listener:
             settings = listener.settings
             async with crowd_of(listener, 10, first=words) as oldest:
-                await until(lambda: settings.in_progress == 10)
+                await eventually(lambda: settings.in_progress == 10)
                 assert listener.count("handshake_failures") == 0
                 async with crowd_of(listener, 5, first=words):
-                    await until(lambda: listener.count("handshake_failures") == 5)
+                    await eventually(lambda: listener.count("handshake_failures") == 5)
                     assert settings.in_progress == 10
                     for client in oldest[:5]:
                         # What the server said before, or an alert; and then the end.
@@ -117,7 +119,7 @@ def test_real_clients_in_a_flood(loop_factory: LoopFactory) -> None:
 
             async def flood() -> None:
                 nonlocal sent
-                held: list[Client] = []
+                held: list[RawClient] = []
                 try:
                     while flooding:
                         held.append(await listener.connect(first=hello[:300]))
@@ -130,7 +132,7 @@ def test_real_clients_in_a_flood(loop_factory: LoopFactory) -> None:
                         client.close()
 
             floods = [asyncio.create_task(flood()) for _ in range(3)]
-            await until(lambda: listener.settings.in_progress == 20)
+            await eventually(lambda: listener.settings.in_progress == 20)
             for _ in range(15):
                 # Its handshake begins and ends between two of theirs, or is the victim of
                 # twenty newer ones: then it comes again, as clients do.
@@ -156,8 +158,8 @@ def test_handshakes_at_the_limit_of_places(loop_factory: LoopFactory) -> None:
             for _ in range(4):
                 async with crowd_of(listener, 5, first=client_hello()[:100]):
                     # Half of the places at most.
-                    await until(lambda: listener.count("handshake_failures") % 5 == 3)
-                    await until(lambda: listener.acceptor.held == 2)
+                    await eventually(lambda: listener.count("handshake_failures") % 5 == 3)
+                    await eventually(lambda: listener.acceptor.held == 2)
                 await listener.empty()
             assert listener.count("handshake_failures") == 20
             await talk(listener.address)

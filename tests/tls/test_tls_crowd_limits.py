@@ -14,10 +14,12 @@ import socket
 
 import pytest
 from support import tls_listener
-from support.listener import Client, crowd_of, run, until
+from support.listener import crowd_of
+from support.loops import LoopFactory, run
+from support.raw_client import RawClient
 from support.tls_listener import client_hello, talk, tls_listening
 from support.tls_world import no_session_left
-from support.world import LoopFactory
+from support.waiting import eventually
 
 from fastlisten import testing
 from fastlisten._arena import Arena
@@ -36,12 +38,14 @@ def test_half_of_the_places_at_most(
 ) -> None:
     async def main() -> None:
         async with tls_listening(limit=limit, handshakes=fixed) as listener:
-            held: list[Client] = []
+            held: list[RawClient] = []
             for step in range(1, 2 * most + 3):
                 held.append(await listener.connect(first=HALF))
                 failed = max(0, step - most)
-                await until(lambda failed=failed: listener.count("handshake_failures") == failed)  # type: ignore[misc]
-                await until(lambda: listener.acceptor.held == listener.settings.in_progress)
+                await eventually(
+                    lambda failed=failed: listener.count("handshake_failures") == failed  # type: ignore[misc]
+                )
+                await eventually(lambda: listener.acceptor.held == listener.settings.in_progress)
                 assert listener.settings.in_progress == min(step, most)
             assert listener.count("refused_limit") == 0
             for client in held:
@@ -70,14 +74,14 @@ def test_the_limit_changes_while_it_holds(loop_factory: LoopFactory) -> None:
             settings, places = listener.settings, listener.places
             assert places is not None
             async with crowd_of(listener, 10, first=HALF):
-                await until(lambda: settings.in_progress == 10)
+                await eventually(lambda: settings.in_progress == 10)
                 places.limit = 40
                 async with crowd_of(listener, 10, first=HALF):
-                    await until(lambda: settings.in_progress == 20)
+                    await eventually(lambda: settings.in_progress == 20)
                     assert listener.count("handshake_failures") == 0
                     places.limit = 24
                     async with crowd_of(listener, 1, first=HALF):
-                        await until(lambda: listener.count("handshake_failures") == 9)
+                        await eventually(lambda: listener.count("handshake_failures") == 9)
                         assert settings.in_progress == 12
             await listener.empty()
 
@@ -92,7 +96,7 @@ def test_several_processes_share_the_limit(
 
     async def main() -> None:
         async with tls_listening(limit=24) as listener, crowd_of(listener, 5, first=HALF):
-            await until(lambda: listener.count("handshake_failures") == 2)
+            await eventually(lambda: listener.count("handshake_failures") == 2)
             assert listener.settings.in_progress == 3
 
     run(loop_factory, main)
@@ -137,12 +141,12 @@ def test_nobody_is_refused_in_a_flood(loop_factory: LoopFactory, tls: str) -> No
                 for step in range(24):
                     stack.enter_context(await asyncio.to_thread(begin, served.port))
                     held = min(held + 1, 4)
-                    await until(lambda held=held: listener.connections == held)  # type: ignore[misc]
+                    await eventually(lambda held=held: listener.connections == held)  # type: ignore[misc]
                     if step % 3 == 0:
                         await asyncio.to_thread(honest, served)
                         # It has taken the turn of the oldest.
                         held = min(held, 3)
-                        await until(lambda held=held: listener.connections == held)  # type: ignore[misc]
+                        await eventually(lambda held=held: listener.connections == held)  # type: ignore[misc]
                 assert listener.statistics()["refused_limit"] == 0
 
     run(loop_factory, main)

@@ -13,11 +13,11 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import pytest
-from support.listener import Client, run
+from support.loops import LoopFactory, run
+from support.raw_client import RawClient
 from support.tls_certificates import HOST, client_context
 from support.tls_listener import TlsListener, tls_listening
 from support.tls_world import kind_of_api, no_session_left
-from support.world import LoopFactory
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -55,7 +55,7 @@ class Witness(asyncio.Protocol):
 class Talker:
     """A client that is OpenSSL between two buffers, and a socket."""
 
-    def __init__(self, client: Client, context: ssl.SSLContext) -> None:
+    def __init__(self, client: RawClient, context: ssl.SSLContext) -> None:
         self.client = client
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)
@@ -74,11 +74,11 @@ class Talker:
             if self.outgoing.pending:
                 yield self.outgoing.read()
             else:
-                self.incoming.write(await self.client.receive())
+                self.incoming.write(await self.client.read())
 
     async def farewell(self) -> None:
         """Wait for the server's close_notify and its end of TCP."""
-        while data := await self.client.receive():
+        while data := await self.client.read():
             self.incoming.write(data)
         # The server has answered: shutdown is complete.
         self.tls.unwrap()

@@ -12,10 +12,13 @@ import ssl
 from typing import Any, NamedTuple
 
 import pytest
-from support.listener import Client, Echo, run, until
+from support.listener import Echo
+from support.loops import LoopFactory, run
+from support.raw_client import RawClient
 from support.tls_certificates import HOST, client_context
 from support.tls_listener import TlsListener, tls_listening
-from support.world import LoopFactory, numbers
+from support.waiting import eventually
+from support.world import numbers
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -41,7 +44,7 @@ class Shaken(NamedTuple):
     flight: bytes
 
 
-async def shaken(client: Client) -> Shaken:
+async def shaken(client: RawClient) -> Shaken:
     """Shake hands by hand, so that nothing is read or answered but what a test says."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing, server_hostname=HOST)
@@ -52,7 +55,7 @@ async def shaken(client: Client) -> Shaken:
         except ssl.SSLWantReadError:
             if outgoing.pending:
                 await client.send(outgoing.read())
-            incoming.write(await client.receive())
+            incoming.write(await client.read())
     tls.write(b"x")
     return Shaken(tls, incoming, outgoing.read())
 
@@ -102,7 +105,7 @@ def test_a_slow_reader_is_not_idle(loop_factory: LoopFactory) -> None:
                 if len(received) < 500_000:
                     # Slowly at first: some kilobytes at a time, never silent for long.
                     await asyncio.sleep(0.02)
-                data = await client.receive(16_384)
+                data = await client.read(16_384)
                 assert data, "cut off"
                 incoming.write(data)
                 while True:
@@ -139,15 +142,15 @@ def test_draining(loop_factory: LoopFactory, lazy: bool) -> None:
                 assert await reader.readexactly(4) == b"word"
             half = await listener.connect(first=b"\x16\x03\x01")
             silent = await listener.connect()
-            await until(lambda: listener.acceptor.connections == 4)
-            await until(lambda: listener.settings.in_progress == 1)
+            await eventually(lambda: listener.acceptor.connections == 4)
+            await eventually(lambda: listener.settings.in_progress == 1)
             protocols[1].busy = True
             listener.acceptor.pause()
             # All but the busy one have an end now; those that heard a farewell may answer it.
             assert listener.acceptor.drain() >= 1
             assert await idle.read() == FAREWELL
             await leave(idle_writer)
-            await until(lambda: listener.acceptor.drain() == 1)
+            await eventually(lambda: listener.acceptor.drain() == 1)
             assert await half.everything() == b""
             assert await silent.everything() == b""
             busy_writer.write(b"still working")
@@ -156,7 +159,7 @@ def test_draining(loop_factory: LoopFactory, lazy: bool) -> None:
             listener.acceptor.drain()
             assert await busy.read() == FAREWELL
             await leave(busy_writer)
-            await until(lambda: listener.acceptor.drain() == 0)
+            await eventually(lambda: listener.acceptor.drain() == 0)
             half.close()
             silent.close()
             await listener.empty()
@@ -219,8 +222,8 @@ def test_no_farewell_in_the_clear(loop_factory: LoopFactory, lazy: bool, first: 
             assert await late.everything() == b""
             late.close()
             drained = await listener.connect(first=first)
-            await until(lambda: listener.acceptor.connections == 1)
-            await until(lambda: listener.settings.in_progress == bool(first))
+            await eventually(lambda: listener.acceptor.connections == 1)
+            await eventually(lambda: listener.settings.in_progress == bool(first))
             listener.acceptor.drain()
             assert await drained.everything() == b""
             drained.close()

@@ -9,6 +9,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_world import (
     WAY_NAMES,
     WAYS,
@@ -19,7 +20,6 @@ from support.tls_world import (
     play_tls,
     same_tls,
 )
-from support.world import LoopFactory
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -12,6 +12,7 @@ import ssl
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_certificates import client_context
 from support.tls_world import (
     WAY_NAMES,
@@ -22,7 +23,7 @@ from support.tls_world import (
     play_tls,
     same_tls,
 )
-from support.world import Hook, LoopFactory, numbers
+from support.world import Hook, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.listener import Echo, run, until
+from support.listener import Echo
+from support.loops import LoopFactory, run
 from support.tls_certificates import CLIENT, client_context, server_context
 from support.tls_certificates import certificates as made
 from support.tls_listener import TlsListener, client_hello, everything, talk, tls_listening
 from support.tls_world import TlsClient, TlsRecorder, TlsWorld, play_tls, same_tls
-from support.world import LoopFactory
+from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -87,7 +88,7 @@ def test_a_crowd_of_failures_is_silent(
                 await everything(client)
                 client.close()
             await listener.empty()
-            await until(lambda: sum(r[5] for r in records if r[0] == RECORD_HANDSHAKE) == 200)
+            await eventually(lambda: sum(r[5] for r in records if r[0] == RECORD_HANDSHAKE) == 200)
             assert len([r for r in records if r[0] == RECORD_HANDSHAKE]) <= 100
             assert listener.count("handshake_failures") == 200
             listener.engine.sink = None

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.listener import Client, run
+from support.loops import LoopFactory, run
+from support.raw_client import RawClient
 from support.tls_certificates import client_context
 from support.tls_listener import client_hello, everything, talk, tls_listening
-from support.world import LoopFactory
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -33,7 +33,7 @@ def test_the_handshake_timeout(loop_factory: LoopFactory, said: str, lazy: bool)
                 await client.send(hello[: len(hello) // 2])
             elif said == "hello":
                 await client.send(hello)
-                assert await client.receive()
+                assert await client.read()
             elif said == "drops":
                 with_care = asyncio.create_task(drip(client, hello[:-1]))
             answer = await everything(client)
@@ -48,7 +48,7 @@ def test_the_handshake_timeout(loop_factory: LoopFactory, said: str, lazy: bool)
             # The timeout is the handshake's alone.
             await talk(listener.address)
 
-    async def drip(client: Client, data: bytes) -> None:
+    async def drip(client: RawClient, data: bytes) -> None:
         for i in range(len(data)):
             await client.send(data[i : i + 1])
             await asyncio.sleep(0.01)

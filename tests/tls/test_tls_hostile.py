@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 from support.certificates import authority, table, write
-from support.serving import PATIENCE, program, until
+from support.loops import LoopFactory
+from support.program import program
 from support.tls_certificates import certificates, client_context, server_context
 from support.tls_probes import HOST, ask, client, lines, read_to_end
 from support.tls_records import CHANGE_CIPHER_SPEC, crafted
@@ -34,7 +35,7 @@ from support.tls_world import (
     TlsWorld,
     play_tls,
 )
-from support.world import LoopFactory
+from support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

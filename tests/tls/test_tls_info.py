@@ -8,16 +8,9 @@ from __future__ import annotations
 import ssl
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_certificates import client_context, server_context
-from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
-    TlsRecorder,
-    TlsWorld,
-    play_tls,
-    same_tls,
-)
-from support.world import LoopFactory
+from support.tls_world import WAY_NAMES, WAYS, TlsRecorder, TlsWorld, play_tls, same_tls
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

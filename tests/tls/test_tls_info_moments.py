@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_certificates import client_context, server_context
 from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsRecorder, TlsWorld, same_tls
-from support.world import Hook, LoopFactory, Recorder
+from support.world import Hook, Recorder
 
 from fastlisten.loop.start_tls import start_tls
 

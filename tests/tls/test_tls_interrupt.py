@@ -13,8 +13,9 @@ import warnings
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_world import TlsClient, TlsRecorder, TlsWorld
-from support.world import Hook, LoopFactory
+from support.world import Hook
 
 CALLBACKS = (
     "factory",

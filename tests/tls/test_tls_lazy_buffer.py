@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_world import (
     WAY_NAMES,
     WAYS,
@@ -19,7 +20,7 @@ from support.tls_world import (
     play_tls,
     same_tls,
 )
-from support.world import Hook, LoopFactory
+from support.world import Hook
 
 from fastlisten.loop.engines import engine_for
 

@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.listener import Client, run, until
+from support.loops import LoopFactory, run
+from support.raw_client import RawClient
 from support.tls_certificates import HOST, client_context
 from support.tls_listener import BUSY, TlsListener, client_hello, tls_listening
 from support.tls_world import (
@@ -30,7 +31,7 @@ from support.tls_world import (
     play_tls,
     tls_sessions,
 )
-from support.world import LoopFactory
+from support.waiting import eventually
 
 from fastlisten.loop.engines import engine_for
 
@@ -94,7 +95,7 @@ class Victim(asyncio.Protocol):
 class Talker:
     """One client in a batch."""
 
-    def __init__(self, client: Client, context: ssl.SSLContext) -> None:
+    def __init__(self, client: RawClient, context: ssl.SSLContext) -> None:
         self.client = client
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)
@@ -106,7 +107,7 @@ class Talker:
                 break
             except ssl.SSLWantReadError:
                 await self.flush()
-                self.incoming.write(await self.client.receive())
+                self.incoming.write(await self.client.read())
         await self.flush()
 
     async def flush(self) -> None:
@@ -140,7 +141,7 @@ def ordered(order: bytes) -> Ending:
         await talker.handshake()
         await talker.say(order)
         if order == b"C":
-            await talker.client.receive()
+            await talker.client.read()
             await talker.notify()
         elif order != b"W":
             await talker.hear()
@@ -304,7 +305,7 @@ def test_census_counts_what_is_there(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with tls_listening() as listener:
             client = await listener.connect(first=client_hello()[:HELLO_HEAD])
-            await until(lambda: listener.settings.in_progress == 1)
+            await eventually(lambda: listener.settings.in_progress == 1)
             census = listener.engine.census()
             assert any(census[name] for name in BUSY)
             assert listener.transports() == 1

@@ -18,11 +18,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.listener import Client, listening, run, until
+from support.listener import listening
+from support.loops import LoopFactory, run
+from support.raw_client import RawClient
 from support.tls_certificates import HOST, client_context, server_context
 from support.tls_listener import client_hello, tls_listening
 from support.tls_world import KINDS, kind_of_api, no_session_left
-from support.world import LoopFactory
+from support.waiting import eventually
 
 import fastlisten
 from fastlisten._tls import TlsSettings
@@ -217,7 +219,7 @@ def test_freed_with_the_engine(loop_factory: LoopFactory, kind: str, plain: bool
         loop.close()
 
 
-async def shaken(client: Client, words: bytes) -> None:
+async def shaken(client: RawClient, words: bytes) -> None:
     """Shake hands, say something, read to the end, answer nothing."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing, server_hostname=HOST)
@@ -228,7 +230,7 @@ async def shaken(client: Client, words: bytes) -> None:
         except ssl.SSLWantReadError:
             if outgoing.pending:
                 await client.send(outgoing.read())
-            incoming.write(await client.receive())
+            incoming.write(await client.read())
     tls.write(words)
     with contextlib.suppress(ssl.SSLError):
         if words == b"N":
@@ -270,7 +272,7 @@ def test_freed_with_the_connection(loop_factory: LoopFactory, kind: str, plain: 
                         with contextlib.suppress(OSError):
                             await client.everything()
                         client.close()
-            await until(lambda: listener.acceptor.connections == 0)
+            await eventually(lambda: listener.acceptor.connections == 0)
             await asyncio.sleep(0.01)
             listener.protocols.clear()
             gc.collect()

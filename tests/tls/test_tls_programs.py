@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import pytest
 from support.environment import own_environment
-from support.listener import PATIENCE, Echo, run, until
-from support.serving import external
+from support.listener import Echo
+from support.loops import LoopFactory, run
+from support.marks import external
 from support.tls_certificates import certificates, server_context
 from support.tls_listener import TlsListener, tls_listening
-from support.world import LoopFactory
+from support.waiting import PATIENCE, eventually
 
 from fastlisten.testing import serve
 
@@ -345,7 +346,7 @@ def test_sslscan(key: str, tmp_path: Path) -> None:
     async def main() -> None:
         async with tls_listening(Upper, server_context(key=key)) as listener:
             await sslscan(tmp_path / "report.xml", listener.address)
-            await until(lambda: listener.acceptor.connections == 0)
+            await eventually(lambda: listener.acceptor.connections == 0)
             await listener.empty()
             assert listener.count("handshake_failures") > 5
 

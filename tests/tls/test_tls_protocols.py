@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_world import (
     WAY_NAMES,
     WAYS,
@@ -17,7 +18,7 @@ from support.tls_world import (
     play_tls,
     same_tls,
 )
-from support.world import Hook, LoopFactory, numbers
+from support.world import Hook, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -9,6 +9,7 @@ import ssl
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_certificates import client_context, server_context
 from support.tls_world import (
     WAY_NAMES,
@@ -20,7 +21,7 @@ from support.tls_world import (
     play_tls,
     same_tls,
 )
-from support.world import Hook, LoopFactory
+from support.world import Hook
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

@@ -10,6 +10,7 @@ import ssl
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.starttls_protocol import COMMAND, GO_AHEAD, Starter, commanded
 from support.tls_certificates import client_context, server_context
 from support.tls_world import (
@@ -22,7 +23,7 @@ from support.tls_world import (
     no_session_left,
     play_tls,
 )
-from support.world import LoopFactory, numbers
+from support.world import numbers
 
 from fastlisten._tls import TlsSettings
 

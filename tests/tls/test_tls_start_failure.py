@@ -10,16 +10,10 @@ import ssl
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.starttls_protocol import COMMAND, GO_AHEAD, Starter, commanded
-from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
-    TlsClient,
-    TlsWorld,
-    no_session_left,
-    play_tls,
-)
-from support.world import LoopFactory, numbers
+from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsWorld, no_session_left, play_tls
+from support.world import numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

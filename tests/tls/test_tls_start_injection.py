@@ -10,15 +10,9 @@ import contextlib
 import ssl
 
 import pytest
+from support.loops import LoopFactory
 from support.starttls_protocol import COMMAND, GO_AHEAD, Starter
-from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
-    TlsClient,
-    TlsWorld,
-    play_tls,
-)
-from support.world import LoopFactory
+from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsWorld, play_tls
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 

@@ -14,17 +14,10 @@ import ssl
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_certificates import client_context
-from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
-    TlsClient,
-    TlsRecorder,
-    TlsWorld,
-    play_tls,
-    same_tls,
-)
-from support.world import Hook, LoopFactory
+from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsRecorder, TlsWorld, play_tls, same_tls
+from support.world import Hook
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),

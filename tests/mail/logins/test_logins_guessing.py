@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from support.relay import client_of, plain, serving
-from support.smtp_harness import Served, settle
+from support.smtp_harness import Served
+from support.waiting import until
 
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.logins.penalties import FREE, Penalties
@@ -48,12 +49,12 @@ def test_parallel_guesses_are_made_one_by_one(
         threads = [threading.Thread(target=guess, args=(number,)) for number in range(GUESSERS)]
         for thread in threads:
             thread.start()
-        settle(lambda: len(answers) == FREE)
+        until(lambda: len(answers) == FREE)
         record = logins.penalties._records["127.0.0.1"]
-        settle(lambda: len(record.queue) == GUESSERS - FREE)
+        until(lambda: len(record.queue) == GUESSERS - FREE)
         assert len(verified) == FREE
         clock[0] += 1
-        settle(lambda: len(answers) > FREE)
+        until(lambda: len(answers) > FREE)
         assert record.failures == FREE + 1
         assert len(record.queue) == GUESSERS - FREE - 1
         assert len(verified) == FREE + 1
@@ -61,7 +62,7 @@ def test_parallel_guesses_are_made_one_by_one(
         served.call(lambda: [protocol._transport.abort() for protocol in served.protocols])
         for thread in threads:
             thread.join()
-    settle(lambda: not served.protocols)
-    settle(lambda: not record.queue)
+    until(lambda: not served.protocols)
+    until(lambda: not record.queue)
     assert record.inside == 0
     assert len(verified) == FREE + 1

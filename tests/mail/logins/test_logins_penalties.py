@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.accounts import run_virtually
+from support.loops import run_virtually
 
 from fastlisten.mail.logins import penalties
 from fastlisten.mail.logins.penalties import FORGOTTEN, FREE, LoginsBusyError, Penalties, source_of

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.relay import FOREIGN, client_of, rcpt, relaying, serving
-from support.smtp_harness import MAIL, settle
+from support.smtp_harness import MAIL
+from support.waiting import until
 
 LOCAL = "alice@example.org"
 
@@ -47,7 +48,7 @@ def crowd(tmp_path: Path, seed: int, clients: int, messages: int) -> None:
                     mark = number * 1000 + index
                     both = source.random() < 0.5
                     if source.random() < 0.2:
-                        at.connection.sendall(MAIL + rcpt(FOREIGN))
+                        at.sock.sendall(MAIL + rcpt(FOREIGN))
                         continue  # and goes
                     at.say(MAIL)
                     if both:
@@ -61,7 +62,7 @@ def crowd(tmp_path: Path, seed: int, clients: int, messages: int) -> None:
                     lines = source.randrange(20_000) if source.random() < 0.2 else 1
                     text = b"Mark: %d.\r\n\r\n" % mark + b"0123456789abcdef\r\n" * lines + b".\r\n"
                     if source.random() < 0.1:
-                        at.connection.sendall(text)
+                        at.sock.sendall(text)
                         continue  # and goes
                     if at.say(text).startswith(b"250"):
                         confirmed.append((mark, both))
@@ -77,13 +78,13 @@ def crowd(tmp_path: Path, seed: int, clients: int, messages: int) -> None:
         for thread in threads:
             thread.join()
         assert failures == []
-        settle(lambda: served.protocols == [])
+        until(lambda: served.protocols == [])
         of = served.handler.relay
         assert of is not None
-        settle(lambda: of.sessions == 0)
-        settle(relay.at_rest)
-        settle(lambda: served.left_over() == [])
-        settle(lambda: not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()])
+        until(lambda: of.sessions == 0)
+        until(relay.at_rest)
+        until(lambda: served.left_over() == [])
+        until(lambda: not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()])
         there = Counter(content.partition(b"Mark: ")[2][:6] for _, _, content in relay.messages)
         here = Counter(stored.partition(b"Mark: ")[2][:6] for stored in served.delivered())
         for mark, both in confirmed:

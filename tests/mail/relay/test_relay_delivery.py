@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from support.relay import FOREIGN, Relay, client_of, rcpt, relaying, serving, sessions_of
-from support.smtp_harness import MAIL, settle
+from support.smtp_harness import MAIL
+from support.waiting import until
 
 from fastlisten.config import loads
 from fastlisten.config.values.network import Endpoint
@@ -58,11 +59,11 @@ def test_a_message_is_handed_over_before_our_reply(tmp_path: Path) -> None:
         assert b" with ESMTPSA id " in content
         assert b"Return-Path" not in content
         # Its session ends with the transaction, ours goes on.
-        settle(relay.at_rest)
+        until(relay.at_rest)
         assert relay.commands[-1] == "QUIT"
         assert client.say(MAIL).startswith(b"250 ")
         assert list((tmp_path / "spool").rglob("*.*")) == []
-        settle(lambda: sessions_of(served) == 0)
+        until(lambda: sessions_of(served) == 0)
 
 
 def test_several_recipients_share_a_session_and_duplicates_are_kept(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_what_the_relay_cannot_carry_is_refused(tmp_path: Path, mail: bytes, rep
         client.say(mail)
         assert client.say(rcpt(FOREIGN)).startswith(reply)
         assert client.say(rcpt("alice@example.org")).startswith(b"250 ")
-        settle(relay.at_rest)
+        until(relay.at_rest)
 
 
 def test_a_binary_message_goes_by_bdat(tmp_path: Path) -> None:
@@ -144,9 +145,9 @@ def test_a_binary_message_goes_by_bdat(tmp_path: Path) -> None:
         client.say(b"MAIL FROM:<> BODY=BINARYMIME")
         assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
         half = len(binary) // 2
-        client.connection.sendall(b"BDAT %d\r\n" % half + binary[:half])
+        client.sock.sendall(b"BDAT %d\r\n" % half + binary[:half])
         assert client.reply().startswith(b"250 ")
-        client.connection.sendall(b"BDAT %d LAST\r\n" % (len(binary) - half) + binary[half:])
+        client.sock.sendall(b"BDAT %d LAST\r\n" % (len(binary) - half) + binary[half:])
         assert client.reply().startswith(b"250 2.0.0 ")
         assert "BODY=BINARYMIME" in relay.commands[1]
         assert without_trace(relay.messages[0][2]) == binary
@@ -156,7 +157,7 @@ def test_a_message_by_bdat_without_a_last_line_end_gets_one(tmp_path: Path) -> N
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
-        client.connection.sendall(b"BDAT 15 LAST\r\nSubject: x\r\n\r\n.")
+        client.sock.sendall(b"BDAT 15 LAST\r\nSubject: x\r\n\r\n.")
         assert client.reply().startswith(b"250 ")
         assert without_trace(relay.messages[0][2]) == b"Subject: x\r\n\r\n.\r\n"
 

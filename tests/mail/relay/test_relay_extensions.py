@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.relay import FOREIGN, client_of, rcpt, relaying, serving
 from support.scripted_relay import Do, Script, hand_over, scripted
-from support.smtp_harness import settle
+from support.waiting import until
 
 from fastlisten.mail.envelope import Envelope
 from fastlisten.mail.relay.extensions import RequiredExtensions, _examine
@@ -81,7 +81,7 @@ def test_what_a_message_needs(
         taken = expected == TAKEN
         assert [content.endswith(message) for _, _, content in relay.messages] == [True] * taken
         assert len(served.delivered()) == taken
-        settle(relay.at_rest)
+        until(relay.at_rest)
         # What is known to be in vain is not begun.
         assert relay.commands.count("DATA") == taken
 

@@ -14,18 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.relay import (
-    FOREIGN,
-    Client,
-    Relay,
-    client_of,
-    plain,
-    rcpt,
-    relaying,
-    serving,
-    sessions_of,
-)
-from support.smtp_harness import MAIL, Served, reset, settle
+from support.relay import FOREIGN, Relay, client_of, plain, rcpt, relaying, serving, sessions_of
+from support.smtp_client import SmtpClient
+from support.smtp_harness import MAIL, Served
+from support.waiting import until
 
 from fastlisten.mail.address import parse_mailbox
 from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
@@ -39,14 +31,16 @@ MESSAGE = b"Subject: x\r\n\r\ntext\r\n.\r\n"
 
 
 @contextlib.contextmanager
-def session(tmp_path: Path, relay: Relay | None, **options: Any) -> Iterator[tuple[Served, Client]]:
+def session(
+    tmp_path: Path, relay: Relay | None, **options: Any
+) -> Iterator[tuple[Served, SmtpClient]]:
     """Serve, and give an authenticated client; look for what is left behind at the end."""
     with serving(tmp_path, relay, **options) as served:
         with client_of(served) as client:
             yield served, client
-        settle(lambda: sessions_of(served) == 0)
-        settle(lambda: not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()])
-        settle(lambda: not served.left_over())
+        until(lambda: sessions_of(served) == 0)
+        until(lambda: not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()])
+        until(lambda: not served.left_over())
 
 
 def hasten(served: Served, timeout: float) -> None:
@@ -236,7 +230,7 @@ def test_a_relay_that_says_yes_to_data_instead_of_go_on(tmp_path: Path) -> None:
         client.say(rcpt(FOREIGN))
         client.say(b"DATA")
         assert client.say(MESSAGE).startswith(b"451 4.5.0 ")
-        settle(relay.at_rest)
+        until(relay.at_rest)
         # Whether it takes what comes for the message is not known: nothing comes.
         assert relay.commands[-1] == "DATA"
         assert relay.cut == b""
@@ -250,12 +244,12 @@ def test_a_relay_that_went_away_while_the_client_thought_is_asked_again(tmp_path
         relay.once.add("RCPT")
         # It goes away at the second recipient: that one is refused, the first one is kept.
         assert client.say(rcpt("dora@elsewhere.example")).startswith(b"451 4.4.1 ")
-        settle(relay.at_rest)
+        until(relay.at_rest)
         assert client.say(rcpt("dora@elsewhere.example")).startswith(b"250 ")
         assert relay.begun == 2
         # And now before the message.
         served.call(lambda: served.protocol()._relay_session._smtp.transport.abort())
-        settle(relay.at_rest)
+        until(relay.at_rest)
         client.say(b"DATA")
         assert client.say(MESSAGE).startswith(b"250 ")
         assert relay.begun == 3
@@ -268,7 +262,7 @@ def test_a_relay_that_changes_its_mind_about_a_recipient(tmp_path: Path) -> None
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
         served.call(lambda: served.protocol()._relay_session._smtp.transport.abort())
-        settle(relay.at_rest)
+        until(relay.at_rest)
         relay.answers["RCPT"] = "550 5.1.1 no more"
         client.say(b"DATA")
         assert client.say(MESSAGE).startswith(b"451 4.4.2 ")
@@ -285,7 +279,7 @@ def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -
             held.wait(20)
 
     with relaying(pause=pause) as relay, serving(tmp_path, relay, tls=None) as served:
-        client = Client(served.connect())
+        client = SmtpClient(served.connect())
         client.say(b"EHLO c")
         protocol = served.protocol()
 
@@ -298,25 +292,24 @@ def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -
             protocol.engine.authenticated = True
 
         served.call(log_in)
-        client.connection.sendall(MAIL + rcpt(FOREIGN) + rcpt(LOCAL))
-        client.connection.sendall(b"DATA\r\n")
+        client.sock.sendall(MAIL + rcpt(FOREIGN) + rcpt(LOCAL))
+        client.sock.sendall(b"DATA\r\n")
         if moment in ("DATA", "."):
             for _ in range(4):
                 client.reply()
-            client.connection.sendall(MESSAGE)
+            client.sock.sendall(MESSAGE)
         assert reached.wait(20)
-        client.stream.close()
         if how == "closes":
-            client.connection.close()
+            client.close()
         else:
-            reset(client.connection)
+            client.reset()
         if how == "closes":
             # The half that still sends keeps it: what was asked for is done, as with any client.
             held.set()
-        settle(lambda: served.protocols == [])
-        settle(lambda: sessions_of(served) == 0)
+        until(lambda: served.protocols == [])
+        until(lambda: sessions_of(served) == 0)
         held.set()
-        settle(lambda: not served.left_over())
+        until(lambda: not served.left_over())
         # Without our reply the client sends it again: better twice than never.
         assert len(relay.messages) >= len(served.delivered())
 
@@ -327,7 +320,7 @@ def test_rset_and_quit_end_the_session_politely(tmp_path: Path) -> None:
             client.say(MAIL)
             client.say(rcpt(FOREIGN))
             assert client.say(command)[:1] == b"2"
-            settle(relay.at_rest)
+            until(relay.at_rest)
             assert relay.commands[-1] == "QUIT"
             assert relay.messages == []
 
@@ -338,7 +331,7 @@ def test_a_message_that_is_refused_here_is_not_handed_over(tmp_path: Path) -> No
         client.say(rcpt(FOREIGN))
         client.say(b"DATA")
         assert client.say(b"x" * 70000 + b"\r\n.\r\n").startswith(b"552 5.3.4 ")
-        settle(relay.at_rest)
+        until(relay.at_rest)
         assert relay.messages == []
 
 
@@ -354,7 +347,7 @@ def test_a_message_that_cannot_be_read_back(
         client.say(rcpt(FOREIGN))
         client.say(b"DATA")
         assert client.say(MESSAGE).startswith(b"451 4.3.0 ")
-        settle(relay.at_rest)
+        until(relay.at_rest)
         assert relay.messages == []
 
 
@@ -427,9 +420,9 @@ def test_sessions_of_a_user_are_bounded(tmp_path: Path, monkeypatch: pytest.Monk
                 each.say(MAIL)
                 assert each.say(rcpt(FOREIGN)).startswith(expected)
             client.say(b"RSET")
-            settle(lambda: sessions_of(served) == 1)
+            until(lambda: sessions_of(served) == 1)
             assert other.say(rcpt(FOREIGN)).startswith(b"250 ")
-        settle(lambda: sessions_of(served) == 0)
+        until(lambda: sessions_of(served) == 0)
         assert served.handler.relay is not None
         assert not served.handler.relay._users
 
@@ -452,7 +445,7 @@ def test_a_goodbye_that_nobody_answers_is_not_waited_for_long(
             client.say(rcpt(FOREIGN))
             client.say(b"DATA")
             assert client.say(MESSAGE).startswith(b"250 ")
-            settle(lambda: sessions_of(served) == 0)
+            until(lambda: sessions_of(served) == 0)
         held.set()
 
 

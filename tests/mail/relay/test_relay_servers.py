@@ -15,7 +15,8 @@ import uvloop
 from aiosmtpd.smtp import SMTP
 from support.accounts import cheap_hash
 from support.relay import FOREIGN, Relay, client_of, rcpt, serving
-from support.smtp_harness import MAIL, Served, settle
+from support.smtp_harness import MAIL, Served
+from support.waiting import until
 
 from fastlisten import new_event_loop, testing
 from fastlisten.handlers.smtp import envelope_checks
@@ -97,7 +98,7 @@ def test_from_one_of_ours_to_another(here: Served, there: Served) -> None:
     assert head.count(b"Return-Path") == 1
     assert head.count(b" with ESMTPSA id ") == 2
     assert mine.removeprefix(b"Return-Path: <sender@example.com>\r\n") in first
-    settle(lambda: there.protocols == [])
+    until(lambda: there.protocols == [])
 
 
 def test_binary_and_international_messages(here: Served, there: Served) -> None:
@@ -105,7 +106,7 @@ def test_binary_and_international_messages(here: Served, there: Served) -> None:
     with client_of(here) as client:
         assert client.say(b"MAIL FROM:<\xc3\xa4@x.example> BODY=BINARYMIME SMTPUTF8")[:3] == b"250"
         assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
-        client.connection.sendall(b"BDAT %d LAST\r\n" % len(binary) + binary)
+        client.sock.sendall(b"BDAT %d LAST\r\n" % len(binary) + binary)
         assert client.reply().startswith(b"250 ")
     (stored,) = there.delivered(FOREIGN)
     assert stored.endswith(binary)
@@ -142,9 +143,9 @@ def test_a_relay_that_is_oneself_ends(
                 assert reply.startswith(b"451 4.")
             # The relay may have answered in time: its session lives as long as the transaction.
             client.say(b"RSET")
-            settle(lambda: of.sessions == 0)
-            settle(lambda: len(served.protocols) == 1)
-        settle(lambda: not relay_connection._ends)
+            until(lambda: of.sessions == 0)
+            until(lambda: len(served.protocols) == 1)
+        until(lambda: not relay_connection._ends)
 
 
 class Keeper:

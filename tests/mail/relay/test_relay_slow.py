@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
-from support.scripted_relay import LOOPS
+from support.loops import LOOPS
 
 from fastlisten.loop.deadline import Patience
 from fastlisten.mail.relay.client import SmtpClient

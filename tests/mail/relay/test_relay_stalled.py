@@ -20,7 +20,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from typing import Any
 
 import pytest
-from support.scripted_relay import LOOPS, Action, Do, Script, scripted
+from support.loops import LOOPS
+from support.scripted_relay import Action, Do, Script, scripted
 from support.tls_certificates import HOST, certificates, client_context
 
 from fastlisten.loop.deadline import finish_within

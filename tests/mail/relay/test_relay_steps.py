@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support.scripted_relay import LOOPS, Action, Do, Script, hand_over, scripted
+from support.loops import LOOPS
+from support.scripted_relay import Action, Do, Script, hand_over, scripted
 
 from fastlisten.mail.relay.client import SmtpClient
 from fastlisten.mail.relay.connection import RemoteClosedError

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.scripted_relay import LOOPS, USUAL, Action, Do, Heard, Script, hand_over, scripted
+from support.loops import LOOPS
+from support.scripted_relay import USUAL, Action, Do, Heard, Script, hand_over, scripted
 
 SHORT = b"Subject: x\r\n\r\n"
 MESSAGES = {

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 from support import without_ipv6
-from support.serving import connect, needs_ipv6, program, read_some, run, served, soon
+from support.marks import needs_ipv6
+from support.program import program, run
+from support.server import connect, read_some, served
+from support.waiting import eventually
 
 from fastlisten.config import loads
 from fastlisten.runtime.sockets.opening import close_all, open_all
@@ -74,10 +77,10 @@ def test_both_wildcards_of_a_port_serve_their_own_family() -> None:
 
     async def check(address: str, mine: Any, other: Any) -> None:
         with await connect(address, port):
-            await soon(lambda: mine.open, "the connection")
+            await eventually(lambda: mine.open, "the connection")
             assert mine.open[0].info.peer == address
             assert not other.open
-        await soon(lambda: not mine.open, "its end")
+        await eventually(lambda: not mine.open, "its end")
 
     async def main() -> None:
         text = table("six", f'"[::]:{port}"') + table("four", f'"0.0.0.0:{port}"')
@@ -99,13 +102,13 @@ def test_ipv4_clients_of_the_wildcard_have_ipv4_addresses() -> None:
             handler: Any = listener.handler
             for address in ("127.0.0.1", "::1"):
                 with await connect(address, listener.sockets[0].port) as client:
-                    await soon(lambda: handler.open, "the connection")
+                    await eventually(lambda: handler.open, "the connection")
                     (protocol,) = handler.open
                     assert protocol.info.peer == address
                     assert protocol.info.port == client.getsockname()[1]
                     name = protocol.transport.get_extra_info("peername")[0]
                     assert name == ("::ffff:127.0.0.1" if "." in address else "::1")
-                await soon(lambda: not handler.open, "its end")
+                await eventually(lambda: not handler.open, "its end")
 
     asyncio.run(main())
 

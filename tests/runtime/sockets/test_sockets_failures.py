@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.serving import needs_ipv6, run
+from support.marks import needs_ipv6
+from support.program import run
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import connect, needs_ipv6, program, read_some, served, soon
+from support.marks import needs_ipv6
+from support.program import program
+from support.server import connect, read_some, served
+from support.waiting import eventually
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError
@@ -106,7 +109,7 @@ def test_options_that_come_after_bind_are_set() -> None:
             handler: Any = server.listeners[0].handler
             bound = server.listeners[0].sockets[0]
             with await connect("127.0.0.1", bound.port):
-                await soon(lambda: handler.open, "the connection")
+                await eventually(lambda: handler.open, "the connection")
                 accepted = handler.open[0].transport.get_extra_info("socket")
                 for sock in (bound.sock, accepted):
                     assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_TTL) == 33

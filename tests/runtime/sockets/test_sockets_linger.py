@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import PATIENCE, needs_ipv6, read_all, served, soon
+from support.marks import needs_ipv6
+from support.server import read_all, served
 from support.serving_handlers import Flood
+from support.waiting import PATIENCE, eventually
 
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.server import Server
@@ -49,14 +51,14 @@ async def slow_client(server: Server) -> AsyncIterator[socket.socket]:
         await loop.sock_sendall(client, b"x")
         handler: Any = server.listeners[0].handler
         made = handler.made
-        await soon(lambda: handler.made > made or handler.open == [], "the protocol")
+        await eventually(lambda: handler.made > made or handler.open == [], "the protocol")
         yield client
 
 
 async def closed(server: Server, clients: int = 1) -> None:
     """Wait until the server's protocols have been told that they are closed."""
     handler: Any = server.listeners[0].handler
-    await soon(lambda: handler.made == clients and not handler.open, "connection_lost")
+    await eventually(lambda: handler.made == clients and not handler.open, "connection_lost")
 
 
 async def read_until_reset(client: socket.socket) -> int:
@@ -84,7 +86,7 @@ def test_unsent_data_is_sent_within_the_time(loop_factory: LoopFactory, bind: st
                 assert listener.places is not None
                 assert listener.places.count == 1
                 assert await read_all(client) == bytes(Flood.size)
-                await soon(lambda: listener.connections == 0, "the end of the lingering")
+                await eventually(lambda: listener.connections == 0, "the end of the lingering")
                 assert listener.places.count == 0
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -99,7 +101,7 @@ def test_what_is_unsent_after_the_time_is_reset(loop_factory: LoopFactory, bind:
             async with slow_client(server) as client:
                 await closed(server)
                 assert listener.connections == 1
-                await soon(lambda: listener.connections == 0, "the reset")
+                await eventually(lambda: listener.connections == 0, "the reset")
                 assert await read_until_reset(client) < Flood.size
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -110,7 +112,7 @@ def test_a_linger_of_0_resets_at_once(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with served(text("socket.linger = 0")) as server, slow_client(server) as client:
             await closed(server)
-            await soon(lambda: server.listeners[0].connections == 0, "the close")
+            await eventually(lambda: server.listeners[0].connections == 0, "the close")
             assert await read_until_reset(client) < Flood.size
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -122,7 +124,7 @@ def test_without_linger_the_kernel_sends_in_the_background(linger: str) -> None:
     async def main() -> None:
         async with served(text(linger)) as server, slow_client(server) as client:
             await closed(server)
-            await soon(lambda: server.listeners[0].connections == 0, "the close")
+            await eventually(lambda: server.listeners[0].connections == 0, "the close")
             assert await read_all(client) == bytes(Flood.size)
 
     asyncio.run(main())
@@ -137,7 +139,7 @@ def test_a_client_that_resets_ends_the_lingering() -> None:
                 assert listener.connections == 1
                 # Closing with unread data resets.
                 client.close()
-                await soon(lambda: listener.connections == 0, "the end of the lingering")
+                await eventually(lambda: listener.connections == 0, "the end of the lingering")
 
     asyncio.run(main())
 
@@ -150,7 +152,7 @@ def test_a_drain_waits_for_what_lingers() -> None:
                 await closed(server)
                 server.stop()
                 draining = asyncio.create_task(server.shutdown())
-                await soon(lambda: listener.state is State.DRAINING, "the drain")
+                await eventually(lambda: listener.state is State.DRAINING, "the drain")
                 assert await read_all(client) == bytes(Flood.size)
                 await draining
                 assert listener.state is State.CLOSED
@@ -198,7 +200,7 @@ def test_the_loop_goes_on_while_connections_linger(loop_factory: LoopFactory) ->
             listener = server.listeners[0]
             for _ in range(10):
                 await stack.enter_async_context(slow_client(server))
-            await soon(lambda: listener.connections == 10, "the clients")
+            await eventually(lambda: listener.connections == 10, "the clients")
             while listener.connections:
                 due, before = loop.time() + 0.005, kept_waiting()
                 await asyncio.sleep(0.005)

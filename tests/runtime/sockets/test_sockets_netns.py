@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from support.netns import Namespace, needs_netns
-from support.serving import connect, program, read_some, served, soon
+from support.program import program
+from support.server import connect, read_some, served
+from support.waiting import eventually
 
 from fastlisten.config import loads
 from fastlisten.errors import StartError
@@ -63,7 +65,7 @@ def test_a_link_local_address_is_served_on_its_interface(
             with client:
                 client.send(b"x")
                 assert await read_some(client, 1) == b"x"
-                await soon(lambda: handler.open, "the connection")
+                await eventually(lambda: handler.open, "the connection")
                 index = socket.if_nametoindex("up0")
                 assert handler.open[0].info.peer == f"fe80::99%{index}"
                 name = handler.open[0].transport.get_extra_info("peername")
@@ -82,7 +84,7 @@ def test_link_local_clients_of_the_wildcard_have_their_interface(
             with peer:
                 client = connect_scoped("fe80::21", 2525, "down0")
             with client:
-                await soon(lambda: handler.open, "the connection")
+                await eventually(lambda: handler.open, "the connection")
                 assert handler.open[0].info.peer == f"fe80::99%{socket.if_nametoindex('up0')}"
 
     with host:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from support.serving import connect, external, needs_ipv6, served, soon
+from support.marks import external, needs_ipv6
+from support.server import connect, served
+from support.waiting import eventually
 
 from fastlisten.config import loads
 from fastlisten.runtime.sockets.opening import close_all, listen_all, open_all
@@ -110,11 +112,11 @@ def look(bind: str, clients: tuple[str, ...], lines: str, read: Look) -> list[An
             found = [read(bound.sock, ":" in address) for address in clients]
             for address in clients:
                 with await connect(address, bound.port):
-                    await soon(lambda: len(handler.open) == 1, "the connection")
+                    await eventually(lambda: len(handler.open) == 1, "the connection")
                     accepted = handler.open[0].transport.get_extra_info("socket")
                     assert accepted.family is bound.sock.family
                     found.append(read(accepted, ":" in address))
-                await soon(lambda: not handler.open, "its end")
+                await eventually(lambda: not handler.open, "its end")
             assert listener.statistics()["option_errors"] == 0
             return found
 
@@ -256,12 +258,12 @@ def test_deferred_clients_wait_until_they_speak(kind: str) -> None:
                     await connect(address, bound.port) as speaks,
                 ):
                     speaks.send(b"x")
-                    await soon(lambda: handler.open, "the one that speaks")
+                    await eventually(lambda: handler.open, "the one that speaks")
                     (first,) = handler.open
                     assert first.transport.get_extra_info("peername")[1] == speaks.getsockname()[1]
                     silent.send(b"y")
-                    await soon(lambda: len(handler.open) == 2, "the other one")
-                await soon(lambda: not handler.open, "their end")
+                    await eventually(lambda: len(handler.open) == 2, "the other one")
+                await eventually(lambda: not handler.open, "their end")
 
     asyncio.run(main())
 

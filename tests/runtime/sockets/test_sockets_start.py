@@ -14,7 +14,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from support.serving import external, needs_ipv6, program, served
+from support.marks import external, needs_ipv6
+from support.program import program
+from support.server import served
 
 from fastlisten.config import loads
 from fastlisten.errors import StartError

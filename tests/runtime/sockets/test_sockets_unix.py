@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.serving import program, served, soon
+from support.program import program
+from support.server import served
+from support.waiting import eventually
 
 from fastlisten.config import loads
 from fastlisten.errors import SocketFailure, StartError
@@ -251,7 +253,7 @@ def test_clients_are_served(tmp_path: Path) -> None:
             assert await reader.readline() == b"hello\n"
             writer.write(b"hi\n")
             assert await reader.readline() == b"hi\n"
-            await soon(lambda: handler.open, "the protocol")  # type: ignore[attr-defined]
+            await eventually(lambda: handler.open, "the protocol")  # type: ignore[attr-defined]
             info = handler.open[0].info  # type: ignore[attr-defined]
             assert (info.listener, info.peer, info.port) == ("it", "", 0)
             writer.close()

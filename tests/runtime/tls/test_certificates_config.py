@@ -8,15 +8,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from support.certificates import (
-    Authority,
-    authority,
-    rsa_key,
-    shake,
-    table,
-    trusting_all,
-    write,
-)
+from support.certificates import Authority, authority, rsa_key, shake, table, trusting_all, write
 from support.config import listener_table
 from support.configured_certificates import der, made, shown
 from support.without_cryptography import no_library  # noqa: F401  (a fixture)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.certificates import Authority, authority, ec_key, rsa_key, shake, trusting_all
 from support.config import listener
-from support.serving import on_loops
+from support.loops import on_loops
 
 import fastlisten
 from fastlisten._tls import use_memory

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 from support.certificates import Authority, Key, authority, ec_key, key_pem, rsa_key, shake
-from support.serving import external
+from support.marks import external
 
 from fastlisten.runtime.tls.pem import (
     KeyPair,

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.certificates import shake
-from support.serving import external
+from support.marks import external
 from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 
 from fastlisten.runtime.tls import self_signed

@@ -7,17 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.aiosmtpd import (
-    BAD_PLAIN,
-    ENVELOPE,
-    PLAIN,
-    Recorder,
-    b64,
-    controlled,
-    talk,
-    theirs,
-)
+from support.aiosmtpd import BAD_PLAIN, ENVELOPE, PLAIN, Recorder, b64, controlled, theirs
 from support.foreign import foreign
+from support.smtp_client import connected
 
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
@@ -87,9 +79,9 @@ def test_no_authentication_inside_a_transaction() -> None:
     for serve, code in ((theirs, 235), (controlled, 503)):
         with (
             serve(Mechanisms(), authenticator=authenticate, auth_require_tls=False) as controller,
-            talk(controller.port) as client,
+            connected(controller.port) as client,
         ):
-            assert client.say(HELLO, MAIL, PLAIN) == [250, 250, code]
+            assert client.codes(HELLO, MAIL, PLAIN) == [250, 250, code]
 
 
 @pytest.mark.parametrize(
@@ -102,9 +94,9 @@ def test_nobody_acts_for_another(identity: str, theirs_says: int, ours_says: int
     for serve, code in ((theirs, theirs_says), (controlled, ours_says)):
         with (
             serve(Recorder(), authenticator=authenticate, auth_require_tls=False) as controller,
-            talk(controller.port) as client,
+            connected(controller.port) as client,
         ):
-            assert client.say(HELLO, line) == [250, code]
+            assert client.codes(HELLO, line) == [250, code]
 
 
 def test_an_attribute_that_cannot_be_called_is_no_mechanism() -> None:
@@ -114,11 +106,11 @@ def test_an_attribute_that_cannot_be_called_is_no_mechanism() -> None:
 
     with (
         controlled(Settings(), auth_require_tls=False) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
         (line,) = (it for it in client.ask(HELLO)[1] if it.startswith("AUTH "))
         assert set(line.split()[1:]) == {"ASKS", "OLD", "X-DECORATED", "TELLS-ITSELF"}
-        assert client.say("AUTH TOKEN eA==") == [504]
+        assert client.codes("AUTH TOKEN eA==") == [504]
 
 
 class Decides(Recorder):
@@ -159,8 +151,8 @@ def test_hooks_in_the_place_of_mechanisms_answer_the_same(name: str) -> None:
 
     def run(serve: Callable[..., Any]) -> list[int]:
         parameters = {"authenticator": authenticate, "auth_require_tls": False}
-        with serve(kind(), **parameters) as controller, talk(controller.port) as client:
-            return client.say(*lines)
+        with serve(kind(), **parameters) as controller, connected(controller.port) as client:
+            return client.codes(*lines)
 
     expected = run(theirs)
     assert 235 in expected
@@ -172,9 +164,9 @@ def test_what_a_session_knows_after_authentication() -> None:
         handler = Recorder()
         with (
             serve(handler, authenticator=authenticate, auth_require_tls=False) as controller,
-            talk(controller.port) as client,
+            connected(controller.port) as client,
         ):
-            client.say(HELLO, PLAIN, MAIL, RCPT)
+            client.codes(HELLO, PLAIN, MAIL, RCPT)
             assert client.data()[0] == 250
         ((_, session),) = handler.messages
         assert session.authenticated is True
@@ -187,8 +179,11 @@ def test_a_challenge_that_is_no_base64_is_an_error() -> None:
         async def auth_ASKS(self, server: Any, args: list[str]) -> Any:
             return await server.challenge_auth("no base64!", encode_to_b64=False)
 
-    with controlled(Asks(), auth_require_tls=False) as controller, talk(controller.port) as client:
-        client.say(HELLO)
+    with (
+        controlled(Asks(), auth_require_tls=False) as controller,
+        connected(controller.port) as client,
+    ):
+        client.codes(HELLO)
         code, (text,) = client.ask("AUTH ASKS")
         assert code == 500
         assert "ValueError" in text
@@ -200,10 +195,10 @@ def test_guessing_ends(line: str) -> None:
         controlled(
             Mechanisms(), authenticator=authenticate, auth_require_tls=False, max_errors=3
         ) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
-        assert client.say(HELLO, line, line, line, line) == [250, 535, 535, 535, 421]
-        assert client.reply() == (0, [])
+        assert client.codes(HELLO, line, line, line, line) == [250, 535, 535, 535, 421]
+        assert client.answer() == (0, [])
 
 
 def test_a_challenge_belongs_to_auth() -> None:
@@ -211,8 +206,8 @@ def test_a_challenge_belongs_to_auth() -> None:
         async def handle_NOOP(self, server: Any, *arguments: Any) -> Any:
             return await server.challenge_auth("who?")
 
-    with controlled(Asks()) as controller, talk(controller.port) as client:
-        assert client.say("NOOP", "RSET") == [500, 250]
+    with controlled(Asks()) as controller, connected(controller.port) as client:
+        assert client.codes("NOOP", "RSET") == [500, 250]
 
 
 def test_a_hook_that_does_not_wait_for_the_response_ends_the_connection() -> None:
@@ -224,10 +219,13 @@ def test_a_hook_that_does_not_wait_for_the_response_ends_the_connection() -> Non
             except TimeoutError:
                 return AuthResult(success=False, handled=False)
 
-    with controlled(Hasty(), auth_require_tls=False) as controller, talk(controller.port) as client:
-        assert client.say(HELLO, "AUTH HASTY") == [250, 334]
-        assert client.reply()[0] == 421
-        assert client.reply() == (0, [])
+    with (
+        controlled(Hasty(), auth_require_tls=False) as controller,
+        connected(controller.port) as client,
+    ):
+        assert client.codes(HELLO, "AUTH HASTY") == [250, 334]
+        assert client.answer()[0] == 421
+        assert client.answer() == (0, [])
 
 
 @pytest.mark.parametrize("suspends", [False, True])
@@ -239,18 +237,21 @@ def test_a_response_that_came_before_its_challenge_is_not_left_waiting(suspends:
             response = await server.challenge_auth("who?")
             return AuthResult(success=response == b"me")
 
-    with controlled(Asks(), auth_require_tls=False) as controller, talk(controller.port) as client:
-        client.say(HELLO)
+    with (
+        controlled(Asks(), auth_require_tls=False) as controller,
+        connected(controller.port) as client,
+    ):
+        client.codes(HELLO)
         client.send("AUTH ASKS", "bWU=")
-        assert [client.reply()[0], client.reply()[0]] == [334, 235]
+        assert [client.answer()[0], client.answer()[0]] == [334, 235]
 
 
 @pytest.mark.parametrize("name", AUTHS)
 def test_authentication_answers_the_same(name: str) -> None:
     def run(serve: Callable[..., Any]) -> list[int]:
         parameters = {"authenticator": authenticate, "auth_require_tls": False}
-        with serve(Mechanisms(), **parameters) as controller, talk(controller.port) as client:
-            return client.say(*AUTHS[name])
+        with serve(Mechanisms(), **parameters) as controller, connected(controller.port) as client:
+            return client.codes(*AUTHS[name])
 
     expected = run(theirs)
     assert 235 in expected or name == "before ehlo"

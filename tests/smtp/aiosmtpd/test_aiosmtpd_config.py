@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.aiosmtpd import ENVELOPE, MESSAGE, b64, talk
+from support.aiosmtpd import ENVELOPE, b64
 from support.certificates import authority, table, write
-from support.serving import Program, on_loops, program
+from support.loops import on_loops
+from support.program import Program, program
+from support.smtp_client import MESSAGE, connected
 
 from fastlisten import testing
 from fastlisten.config import loads
@@ -83,17 +85,17 @@ def plain(name: str, password: str) -> str:
 
 
 def test_the_handler_decides_what_becomes_of_mail(served: Program) -> None:
-    with talk(served.port("mx")) as client:
+    with connected(served.port("mx")) as client:
         assert client.greeting == ["mx.example.org ESMTP"]
-        assert client.say(HELLO, MAIL, "RCPT TO:<anybody@anywhere.example>") == [250, 250, 250]
+        assert client.codes(HELLO, MAIL, "RCPT TO:<anybody@anywhere.example>") == [250, 250, 250]
         assert client.data() == (
             250,
             ["nobody: a@example.com to anybody@anywhere.example, 20, made with - -"],
         )
-        assert client.say(MAIL, RCPT) == [250, 250]
+        assert client.codes(MAIL, RCPT) == [250, 250]
         assert client.data(b"x" * 65536 + b"\r\n")[0] == 552
         # There is no AUTH for strangers, also over TLS.
-        assert client.say("STARTTLS") == [220]
+        assert client.codes("STARTTLS") == [220]
         client.starttls()
         assert not any("AUTH" in line for line in client.ask(HELLO)[1])
     assert served.messages() == []
@@ -109,22 +111,22 @@ def test_settings_without_effect_are_named(served: Program) -> None:
     ("listener", "words"), [("words", "one two words"), ("cli", "word from_cli")]
 )
 def test_the_handler_is_made_with_its_arguments(served: Program, listener: str, words: str) -> None:
-    with talk(served.port(listener)) as client:
-        client.say(*ENVELOPE)
+    with connected(served.port(listener)) as client:
+        client.codes(*ENVELOPE)
         assert client.data()[1][0].endswith(f"made with {words}")
 
 
 def test_submission_asks_the_accounts(served: Program) -> None:
-    with talk(served.port("submission")) as client:
-        assert client.say(HELLO, MAIL, plain("alice@example.org", "secret")) == [250, 530, 538]
-        assert client.say("STARTTLS") == [220]
+    with connected(served.port("submission")) as client:
+        assert client.codes(HELLO, MAIL, plain("alice@example.org", "secret")) == [250, 530, 538]
+        assert client.codes("STARTTLS") == [220]
         client.starttls()
         assert "AUTH LOGIN PLAIN" in client.ask(HELLO)[1]
-        assert client.say(MAIL, plain("alice@example.org", "wrong")) == [530, 535]
+        assert client.codes(MAIL, plain("alice@example.org", "wrong")) == [530, 535]
         for_another = b64(b"bob@example.org\0alice@example.org\0secret")
-        assert client.say(f"AUTH PLAIN {for_another}") == [535]
-        assert client.say("AUTH LOGIN", b64(b"al@example.org"), b64(b"secret")) == [334, 334, 235]
-        assert client.say(MAIL, "RCPT TO:<b@anywhere.example>") == [250, 250]
+        assert client.codes(f"AUTH PLAIN {for_another}") == [535]
+        assert client.codes("AUTH LOGIN", b64(b"al@example.org"), b64(b"secret")) == [334, 334, 235]
+        assert client.codes(MAIL, "RCPT TO:<b@anywhere.example>") == [250, 250]
         assert client.data()[1][0].startswith("alice@example.org: a@example.com to")
     lines = served.err.splitlines()
     (session,) = {one.rpartition(" ")[2] for one in lines if ": logged in as alice@" in one}
@@ -133,10 +135,10 @@ def test_submission_asks_the_accounts(served: Program) -> None:
 
 
 def test_mechanisms_of_the_handler_come_before_the_accounts(served: Program) -> None:
-    with talk(served.port("submissions"), tls=True) as client:
+    with connected(served.port("submissions"), tls=authority().client_context()) as client:
         assert "AUTH KNOCK" in client.ask(HELLO)[1]
-        assert client.say(MAIL, plain("alice@example.org", "secret")) == [530, 504]
-        assert client.say("AUTH KNOCK", b64(b"you"), "AUTH KNOCK", b64(b"me"), MAIL) == [
+        assert client.codes(MAIL, plain("alice@example.org", "secret")) == [530, 504]
+        assert client.codes("AUTH KNOCK", b64(b"you"), "AUTH KNOCK", b64(b"me"), MAIL) == [
             334,
             535,
             334,
@@ -146,10 +148,10 @@ def test_mechanisms_of_the_handler_come_before_the_accounts(served: Program) -> 
 
 
 def test_lmtp(served: Program) -> None:
-    with talk(served.port("local")) as client:
+    with connected(served.port("local")) as client:
         assert client.greeting == ["mx.example.org LMTP"]
-        assert client.say("LHLO x.example", MAIL, RCPT, "RCPT TO:<c@example.org>") == [250] * 4
-        first, second = client.data(), client.reply()
+        assert client.codes("LHLO x.example", MAIL, RCPT, "RCPT TO:<c@example.org>") == [250] * 4
+        first, second = client.data(), client.answer()
         assert first == second
         assert first[1] == [
             f"nobody: a@example.com to b@example.org,c@example.org, {len(MESSAGE)}, made with - -"

@@ -13,17 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.aiosmtpd import (
-    ENVELOPE,
-    MESSAGE,
-    Recorder,
-    Talk,
-    controlled,
-    server_context,
-    started,
-    talk,
-)
-from support.serving import clean_environment, on_loops, until
+from support.aiosmtpd import ENVELOPE, Recorder, controlled, server_context, started
+from support.environment import clean_environment
+from support.loops import on_loops
+from support.smtp_client import MESSAGE, SmtpClient, connected
+from support.waiting import until
 
 import fastlisten
 from fastlisten.handlers import smtp
@@ -54,16 +48,16 @@ def test_a_controller_stops_with_open_connections_and_running_hooks() -> None:
     assert controller.smtpd.loop is controller.loop
     assert not hasattr(controller.smtpd, "session")
     assert controller.server is not None
-    with talk(controller.port) as idle, talk(controller.port) as busy:
-        idle.say("RSET")
+    with connected(controller.port) as idle, connected(controller.port) as busy:
+        idle.codes("RSET")
         busy.send("NOOP")
         assert began.wait(20)
         assert controller.smtpd is not None
         controller.stop()
         assert ended.is_set()
         for client in (idle, busy):
-            assert client.reply()[0] == 421
-            assert client.reply() == (0, [])
+            assert client.answer()[0] == 421
+            assert client.answer() == (0, [])
     assert controller.server is None
     assert controller.loop.is_closed()
     assert threading.active_count() == before
@@ -87,8 +81,8 @@ def test_a_port_that_is_taken() -> None:
     # It may be tried elsewhere, and again.
     controller.port = 0
     for _ in range(2):
-        with started(controller), talk(controller.port) as client:
-            assert client.say("NOOP") == [250]
+        with started(controller), connected(controller.port) as client:
+            assert client.codes("NOOP") == [250]
 
 
 def test_a_loop_that_was_given_outlives_a_start_that_failed() -> None:
@@ -101,8 +95,8 @@ def test_a_loop_that_was_given_outlives_a_start_that_failed() -> None:
             controller.start()
         controller.stop()
     controller.port = 0
-    with started(controller), talk(controller.port) as client:
-        assert client.say("NOOP") == [250]
+    with started(controller), connected(controller.port) as client:
+        assert client.codes("NOOP") == [250]
     assert loop.is_closed()
 
 
@@ -119,12 +113,12 @@ def test_tasks_may_be_cancelled_with_the_loop() -> None:
             return "250 never"
 
     with started(smtp.Controller(Waits(), "127.0.0.1", 0)) as controller:
-        with talk(controller.port) as client:
+        with connected(controller.port) as client:
             client.send("NOOP")
             assert began.wait(20)
             controller.loop.call_soon_threadsafe(controller.cancel_tasks, False)
             assert ended.wait(20)
-            assert client.reply()[0] == 421
+            assert client.answer()[0] == 421
         controller.loop.call_soon_threadsafe(controller.cancel_tasks)
         until(controller.loop.is_closed, "the end of the loop")
 
@@ -143,14 +137,14 @@ def test_a_hook_that_exits_ends_the_listener_too(
 
     controller = smtp.Controller(Exits(), "127.0.0.1", 0, make_loop())
     controller.start()
-    with talk(controller.port) as idle, talk(controller.port) as client:
-        assert idle.say("RSET") == [250]
+    with connected(controller.port) as idle, connected(controller.port) as client:
+        assert idle.codes("RSET") == [250]
         client.send("NOOP")
         until(controller.loop.is_closed, "the end of the loop")
         assert controller.server is None
         # Nobody is left waiting, neither who is connected nor who comes.
-        assert idle.reply()[0] == 421
-        assert idle.reply() == (0, [])
+        assert idle.answer()[0] == 421
+        assert idle.answer() == (0, [])
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", controller.port), 20)
     controller.stop()
@@ -160,8 +154,8 @@ def test_the_loop_may_be_given() -> None:
     loop = asyncio.SelectorEventLoop()
     with started(smtp.Controller(Recorder(), "127.0.0.1", 0, loop)) as controller:
         assert controller.loop is loop
-        with talk(controller.port) as client:
-            assert client.say("NOOP") == [250]
+        with connected(controller.port) as client:
+            assert client.codes("NOOP") == [250]
     assert loop.is_closed()
 
 
@@ -175,20 +169,23 @@ def test_an_idle_client_is_told_so() -> None:
 
     with (
         controlled(Slow(), timeout=0.2) as controller,
-        talk(controller.port) as silent,
-        talk(controller.port) as client,
+        connected(controller.port) as silent,
+        connected(controller.port) as client,
     ):
-        assert client.say("NOOP") == [250]
+        assert client.codes("NOOP") == [250]
         for idle in (client, silent):
-            code, (text,) = idle.reply()
+            code, (text,) = idle.answer()
             assert code == 421
             assert text.endswith(" Timeout; closing connection")
-            assert idle.reply() == (0, [])
+            assert idle.answer() == (0, [])
 
 
 def test_more_clients_than_allowed() -> None:
-    with controlled(Recorder(), max_connections=1) as controller, talk(controller.port) as client:
-        assert client.say("NOOP") == [250]
+    with (
+        controlled(Recorder(), max_connections=1) as controller,
+        connected(controller.port) as client,
+    ):
+        assert client.codes("NOOP") == [250]
         with socket.create_connection(("127.0.0.1", controller.port), 20) as other:
             assert other.recv(100).startswith(b"421 ")
 
@@ -198,8 +195,9 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     with started(smtp.UnixSocketController(handler, path)) as controller:
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(controller.unix_socket)
-        client = Talk(sock)
-        client.say(*ENVELOPE)
+        client = SmtpClient(sock)
+        assert client.answer()[0] == 220
+        client.codes(*ENVELOPE)
         assert client.data()[0] == 250
         client.close()
     assert not path.exists()
@@ -208,8 +206,9 @@ def test_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_unthreaded_controllers(tmp_path: Path) -> None:
-    def dialogue(client: Talk) -> None:
-        assert client.say(*ENVELOPE) == [250, 250, 250]
+    def dialogue(client: SmtpClient) -> None:
+        assert client.answer()[0] == 220
+        assert client.codes(*ENVELOPE) == [250, 250, 250]
         assert client.data()[0] == 250
         client.close()
 
@@ -228,7 +227,7 @@ def test_unthreaded_controllers(tmp_path: Path) -> None:
         controller.begin()
         sock = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
         sock.connect(path or ("127.0.0.1", controller.port))
-        loop.run_until_complete(asyncio.to_thread(lambda one: dialogue(Talk(one)), sock))
+        loop.run_until_complete(asyncio.to_thread(lambda one: dialogue(SmtpClient(one)), sock))
         assert handler.only().content == MESSAGE
         if path:
             loop.run_until_complete(end(controller))
@@ -252,8 +251,8 @@ def test_on_a_running_loop_of_any_kind() -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     def dialogue(port: int) -> None:
-        with talk(port) as client:
-            assert client.say(*ENVELOPE) == [250, 250, 250]
+        with connected(port) as client:
+            assert client.codes(*ENVELOPE) == [250, 250, 250]
             assert client.data()[0] == 250
 
     on_loop = on_loops(serve)
@@ -277,18 +276,18 @@ def test_a_bound_socket_may_be_given() -> None:
 
 def test_a_failed_handshake_leaves_the_server_in_order() -> None:
     with controlled(Recorder(), tls_context=server_context()) as controller:
-        with talk(controller.port) as client:
-            assert client.say(HELLO, "STARTTLS") == [250, 220]
+        with connected(controller.port) as client:
+            assert client.codes(HELLO, "STARTTLS") == [250, 220]
             stranger = ssl.create_default_context()
             with pytest.raises(ssl.SSLError):
                 stranger.wrap_socket(client.sock, server_hostname="localhost")
         server = controller.server
         assert server is not None
         until(lambda: server.connections == 0, "the end of the connection")
-        with talk(controller.port) as client:
-            assert client.say(HELLO, "STARTTLS") == [250, 220]
+        with connected(controller.port) as client:
+            assert client.codes(HELLO, "STARTTLS") == [250, 220]
             client.starttls()
-            assert client.say(MAIL, HELLO, MAIL) == [503, 250, 250]
+            assert client.codes(MAIL, HELLO, MAIL) == [503, 250, 250]
 
 
 # -- without aiosmtpd

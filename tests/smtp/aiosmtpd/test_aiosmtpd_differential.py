@@ -11,17 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.aiosmtpd import (
-    ENVELOPE,
-    MESSAGE,
-    PLAIN,
-    Recorder,
-    controlled,
-    server_context,
-    talk,
-    theirs,
-)
+from support.aiosmtpd import ENVELOPE, PLAIN, Recorder, controlled, server_context, theirs
 from support.foreign import foreign
+from support.smtp_client import MESSAGE, connected
 
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
@@ -221,8 +213,8 @@ DIFFERENT: dict[str, tuple[list[str | bytes], list[int], list[int]]] = {
 def codes(serve: Any, lines: list[str | bytes], **parameters: Any) -> tuple[list[int], Hooks]:
     """Return the codes of a dialogue, and the handler."""
     handler = Hooks()
-    with serve(handler, **parameters) as controller, talk(controller.port) as client:
-        return client.say(*lines), handler
+    with serve(handler, **parameters) as controller, connected(controller.port) as client:
+        return client.codes(*lines), handler
 
 
 @pytest.mark.parametrize("name", DIALOGUES)
@@ -256,8 +248,8 @@ class Plain:
 
 def test_hooks_that_are_plain_functions_fail_the_same() -> None:
     for serve in (theirs, controlled):
-        with serve(Plain()) as controller, talk(controller.port) as client:
-            assert client.say(HELLO, "NOOP", MAIL) == [250, 500, 500]
+        with serve(Plain()) as controller, connected(controller.port) as client:
+            assert client.codes(HELLO, "NOOP", MAIL) == [250, 500, 500]
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
@@ -302,17 +294,17 @@ def test_starttls_answers_the_same(verdict: bool, parameters: dict[str, Any]) ->
         handler = Judge(verdict)
         with (
             serve(handler, tls_context=server_context(), **parameters) as controller,
-            talk(controller.port) as client,
+            connected(controller.port) as client,
         ):
-            before = client.say("NOOP", HELLO, "VRFY a@b.org", MAIL, "STARTTLS")
+            before = client.codes("NOOP", HELLO, "VRFY a@b.org", MAIL, "STARTTLS")
             client.starttls()
-            after = client.say(HELLO)
+            after = client.codes(HELLO)
             if verdict:
-                after += client.say("STARTTLS x")
+                after += client.codes("STARTTLS x")
                 if "authenticator" in parameters:
-                    after += client.say(MAIL, PLAIN)
-                after += client.say(MAIL, RCPT, "DATA", b"x\r\n.")
-            return before + after + client.say("QUIT"), [vars(e) for e, _ in handler.messages]
+                    after += client.codes(MAIL, PLAIN)
+                after += client.codes(MAIL, RCPT, "DATA", b"x\r\n.")
+            return before + after + client.codes("QUIT"), [vars(e) for e, _ in handler.messages]
 
     expected = run(theirs)
     found = run(controlled)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from support.serving import on_loops
+from support.loops import on_loops
 
 from fastlisten.handlers.smtp.aiosmtpd.eager_tasks import EagerTasks
 

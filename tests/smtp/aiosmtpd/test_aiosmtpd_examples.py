@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.aiosmtpd import ENVELOPE, MESSAGE, Recorder, controlled, talk
+from support.aiosmtpd import ENVELOPE, Recorder, controlled
 from support.foreign import foreign
+from support.smtp_client import MESSAGE, connected
 
 from fastlisten.handlers import smtp
 
@@ -24,15 +25,15 @@ handlers, pytestmark = foreign("aiosmtpd.handlers")
 
 def send(port: int, message: bytes = MESSAGE) -> int:
     """Send a message; return the code of the last reply."""
-    with talk(port) as client:
-        assert client.say(*ENVELOPE) == [250, 250, 250]
+    with connected(port) as client:
+        assert client.codes(*ENVELOPE) == [250, 250, 250]
         return client.data(message)[0]
 
 
 def test_debugging() -> None:
     stream = io.StringIO()
-    with controlled(handlers.Debugging(stream)) as controller, talk(controller.port) as client:
-        client.say(ENVELOPE[0], ENVELOPE[1] + " SIZE=20", ENVELOPE[2])
+    with controlled(handlers.Debugging(stream)) as controller, connected(controller.port) as client:
+        client.codes(ENVELOPE[0], ENVELOPE[1] + " SIZE=20", ENVELOPE[2])
         client.data()
         peer = client.sock.getsockname()
     assert stream.getvalue().splitlines() == [
@@ -132,15 +133,15 @@ def test_what_blocks_does_not_hold_up_the_loop(
     monkeypatch.setattr(mailbox.Maildir, "add", add)
     with (
         controlled(handlers.Mailbox(tmp_path / "mail")) as controller,
-        talk(controller.port) as client,
-        talk(controller.port) as other,
+        connected(controller.port) as client,
+        connected(controller.port) as other,
     ):
-        client.say(*ENVELOPE)
-        assert client.say("DATA") == [354]
+        client.codes(*ENVELOPE)
+        assert client.codes("DATA") == [354]
         client.send(b"x\r\n.")
-        assert other.say("NOOP") == [250]
+        assert other.codes("NOOP") == [250]
         go.set()
-        assert client.reply()[0] == 250
+        assert client.answer()[0] == 250
         assert threads[0] is not controller._thread
 
 
@@ -148,8 +149,8 @@ def test_a_handler_that_fails_in_its_thread(tmp_path: Path) -> None:
     handler = handlers.Mailbox(tmp_path / "mail")
     with controlled(handler) as controller:
         (tmp_path / "mail" / "tmp").rmdir()
-        with talk(controller.port) as client:
-            client.say(*ENVELOPE)
+        with connected(controller.port) as client:
+            client.codes(*ENVELOPE)
             code, (text,) = client.data()
     assert code == 500
     assert "FileNotFoundError" in text

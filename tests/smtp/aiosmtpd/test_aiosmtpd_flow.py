@@ -8,17 +8,9 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from support.aiosmtpd import (
-    BAD_PLAIN,
-    ENVELOPE,
-    MESSAGE,
-    PLAIN,
-    Recorder,
-    controlled,
-    server_context,
-    talk,
-)
-from support.serving import until
+from support.aiosmtpd import BAD_PLAIN, ENVELOPE, PLAIN, Recorder, controlled, server_context
+from support.smtp_client import MESSAGE, connected
+from support.waiting import until
 
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 
@@ -33,12 +25,12 @@ def test_a_flood_of_commands_is_answered_in_turns() -> None:
             self.count += 1
             return f"250 {self.count}"
 
-    with controlled(Counts()) as controller, talk(controller.port) as client:
+    with controlled(Counts()) as controller, connected(controller.port) as client:
         number = 20_000
         sending = threading.Thread(target=client.sock.sendall, args=(b"NOOP\r\n" * number,))
         sending.start()
         for count in range(1, number + 1):
-            assert client.reply() == (250, [str(count)])
+            assert client.answer() == (250, [str(count)])
         sending.join()
 
 
@@ -52,7 +44,7 @@ def test_input_behind_a_hook_is_not_read_without_bound() -> None:
             return "252 perhaps"
 
     lines = [b"NOOP " + b"x" * 500] * 40_000  # 20 MB: more than all buffers between hold
-    with controlled(Waits()) as controller, talk(controller.port) as client:
+    with controlled(Waits()) as controller, connected(controller.port) as client:
         client.send("VRFY a@example.org")
         sending = threading.Thread(target=client.send, args=lines)
         sending.start()
@@ -64,8 +56,8 @@ def test_input_behind_a_hook_is_not_read_without_bound() -> None:
         until(stands, "the end of reading")
         assert sending.is_alive()
         hold.set()
-        assert client.reply()[0] == 252
-        assert {client.reply()[0] for _ in lines} == {250}
+        assert client.answer()[0] == 252
+        assert {client.answer()[0] for _ in lines} == {250}
         sending.join()
 
 
@@ -79,30 +71,30 @@ def test_a_message_in_many_pieces_beside_a_slow_hook() -> None:
             return "250 OK"
 
     handler, body = Slow(), b"." + b"x" * 70 + b"\r\n"
-    with controlled(handler) as controller, talk(controller.port) as client:
+    with controlled(handler) as controller, connected(controller.port) as client:
         message = body * 30_000
         client.send(HELLO, MAIL, RCPT, "DATA")
         client.sock.sendall(message.replace(b"\r\n.", b"\r\n..").replace(b".", b"..", 1))
         client.send(b".", MAIL, RCPT, "QUIT")
-        assert [client.reply()[0] for _ in range(8)] == [250, 250, 250, 354, 250, 250, 250, 221]
+        assert [client.answer()[0] for _ in range(8)] == [250, 250, 250, 354, 250, 250, 250, 221]
     assert handler.only().content == message
 
 
 def test_a_message_takes_about_its_size_however_it_comes() -> None:
     """Chunks of two octets, kept one by one, would take twenty times as much."""
     number, handler = 20_000, Recorder()
-    with controlled(handler) as controller, talk(controller.port) as client:
-        client.say(HELLO, MAIL, RCPT, "NOOP")
+    with controlled(handler) as controller, connected(controller.port) as client:
+        client.codes(HELLO, MAIL, RCPT, "NOOP")
         tracemalloc.start()
         try:
             before = tracemalloc.get_traced_memory()[0]
             for _ in range(number // 1000):
                 client.sock.sendall(b"BDAT 2\r\nab" * 1000)
-                assert {client.reply()[0] for _ in range(1000)} == {250}
+                assert {client.answer()[0] for _ in range(1000)} == {250}
             taken = tracemalloc.get_traced_memory()[0] - before
         finally:
             tracemalloc.stop()
-        assert client.say("BDAT 0 LAST") == [250]
+        assert client.codes("BDAT 0 LAST") == [250]
     assert handler.only().content == b"ab" * number
     assert taken < 8 * 2 * number
 
@@ -120,8 +112,8 @@ class Fails(Recorder):
 
 def test_what_must_happen_happens_although_its_hook_fails() -> None:
     handler = Fails()
-    with controlled(handler) as controller, talk(controller.port) as client:
-        assert client.say(*ENVELOPE, "RSET", RCPT, MAIL, RCPT) == [
+    with controlled(handler) as controller, connected(controller.port) as client:
+        assert client.codes(*ENVELOPE, "RSET", RCPT, MAIL, RCPT) == [
             250,
             250,
             250,
@@ -131,19 +123,19 @@ def test_what_must_happen_happens_although_its_hook_fails() -> None:
             250,
         ]
         assert client.data()[0] == 250
-        assert client.say("QUIT") == [500]
-        assert client.reply() == (0, [])
+        assert client.codes("QUIT") == [500]
+        assert client.answer() == (0, [])
     assert handler.only().rcpt_tos == ["b@example.org"]
 
 
 def test_tls_that_a_hook_failed_to_judge_is_not_good_enough() -> None:
     with (
         controlled(Fails(), tls_context=server_context()) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
-        assert client.say(HELLO, "STARTTLS") == [250, 220]
+        assert client.codes(HELLO, "STARTTLS") == [250, 220]
         client.starttls()
-        assert client.say(HELLO, "NOOP", MAIL, "HELO x.example") == [554, 554, 503, 554]
+        assert client.codes(HELLO, "NOOP", MAIL, "HELO x.example") == [554, 554, 503, 554]
 
 
 @pytest.mark.parametrize("verdict", [True, False])
@@ -157,17 +149,17 @@ def test_tls_is_judged_by_a_coroutine_function_too(verdict: bool) -> None:
 
     with (
         controlled(Judge(), tls_context=server_context()) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
-        assert client.say(HELLO, "STARTTLS") == [250, 220]
+        assert client.codes(HELLO, "STARTTLS") == [250, 220]
         client.starttls()
-        assert client.say(HELLO) == [250 if verdict else 554]
+        assert client.codes(HELLO) == [250 if verdict else 554]
 
 
 def test_starttls_over_the_limit_of_commands() -> None:
     parameters = {"tls_context": server_context(), "command_call_limit": {"STARTTLS": 0}}
-    with controlled(Recorder(), **parameters) as controller, talk(controller.port) as client:
-        assert client.say(HELLO, "STARTTLS") == [250, 421]
+    with controlled(Recorder(), **parameters) as controller, connected(controller.port) as client:
+        assert client.codes(HELLO, "STARTTLS") == [250, 421]
 
 
 def test_auth_callbacks_and_what_they_say() -> None:
@@ -179,9 +171,9 @@ def test_auth_callbacks_and_what_they_say() -> None:
 
     with (
         controlled(Recorder(), auth_callback=callback, auth_require_tls=False) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
-        assert client.say(HELLO, BAD_PLAIN, PLAIN) == [250, 535, 235]
+        assert client.codes(HELLO, BAD_PLAIN, PLAIN) == [250, 535, 235]
     assert asked == [("PLAIN", b"user", b"wrong"), ("PLAIN", b"user", b"secret")]
 
 
@@ -196,11 +188,14 @@ def test_hooks_of_old_and_their_answers() -> None:
         async def auth_SILENT(self, server: Any, args: list[str]) -> Any:
             return None
 
-    with controlled(Old(), auth_require_tls=False) as controller, talk(controller.port) as client:
-        assert client.say(HELLO, "AUTH OLD") == [250, 334]
-        assert client.say("bWU=", "eW91") == [334, 535]
+    with (
+        controlled(Old(), auth_require_tls=False) as controller,
+        connected(controller.port) as client,
+    ):
+        assert client.codes(HELLO, "AUTH OLD") == [250, 334]
+        assert client.codes("bWU=", "eW91") == [334, 535]
         # It has said nothing, but a client waits for a reply.
-        assert client.say("AUTH SILENT", "AUTH OLD", "bWU=", "bWU=") == [535, 334, 334, 235]
+        assert client.codes("AUTH SILENT", "AUTH OLD", "bWU=", "bWU=") == [535, 334, 334, 235]
 
 
 def test_a_hook_that_fails_after_its_dialogue_is_over_says_nothing_more() -> None:
@@ -210,8 +205,11 @@ def test_a_hook_that_fails_after_its_dialogue_is_over_says_nothing_more() -> Non
             await server.push("535 and what is more")
             raise ValueError("on purpose")
 
-    with controlled(Fails(), auth_require_tls=False) as controller, talk(controller.port) as client:
-        assert client.say(HELLO, "AUTH FAILS", "*", "NOOP") == [250, 334, 501, 250]
+    with (
+        controlled(Fails(), auth_require_tls=False) as controller,
+        connected(controller.port) as client,
+    ):
+        assert client.codes(HELLO, "AUTH FAILS", "*", "NOOP") == [250, 334, 501, 250]
 
 
 def test_a_hook_that_fails_while_the_client_is_asked_ends_the_connection() -> None:
@@ -220,9 +218,12 @@ def test_a_hook_that_fails_while_the_client_is_asked_ends_the_connection() -> No
             async with asyncio.timeout(0.01):
                 await server.challenge_auth("who?")
 
-    with controlled(Fails(), auth_require_tls=False) as controller, talk(controller.port) as client:
-        assert client.say(HELLO, "AUTH FAILS") == [250, 334]
-        assert client.reply()[0] == 421
+    with (
+        controlled(Fails(), auth_require_tls=False) as controller,
+        connected(controller.port) as client,
+    ):
+        assert client.codes(HELLO, "AUTH FAILS") == [250, 334]
+        assert client.answer()[0] == 421
 
 
 def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
@@ -231,7 +232,7 @@ def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
             server.transport.write(b"250-x\r\n" * 1_000_000)
             return "250 x"
 
-    with controlled(Much()) as controller, talk(controller.port) as client:
+    with controlled(Much()) as controller, connected(controller.port) as client:
         client.send("NOOP")
         assert client.sock.recv(1)
         controller.stop()
@@ -248,10 +249,10 @@ def test_an_authenticator_gets_what_there_is() -> None:
 
     with (
         controlled(Recorder(), authenticator=authenticate, auth_require_tls=False) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
-        client.say(HELLO)
+        client.codes(HELLO)
         assert client.ask(PLAIN) == (235, ["2.7.0 come in"])
-        assert client.say(MAIL, RCPT) == [250, 250]
+        assert client.codes(MAIL, RCPT) == [250, 250]
         assert client.data(MESSAGE)[0] == 250
     assert seen == [(True, True, "PLAIN", (b"user", b"secret"))]

@@ -14,8 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.aiosmtpd import MESSAGE, PLAIN, Talk, controlled, server_context, talk
-from support.serving import until
+from support.aiosmtpd import PLAIN, controlled, server_context
+from support.certificates import authority
+from support.smtp_client import MESSAGE, SmtpClient, connected
+from support.waiting import until
 
 HELLO, MAIL, RCPT = (
     "EHLO client.example.com",
@@ -55,16 +57,16 @@ STEPS: dict[str, list[str | bytes]] = {
 }
 
 
-def nothing(client: Talk) -> None:
+def nothing(client: SmtpClient) -> None:
     """Go at once."""
 
 
-def finish(client: Talk) -> None:
+def finish(client: SmtpClient) -> None:
     """End the sending half first."""
     client.sock.shutdown(socket.SHUT_WR)
 
 
-def flood(client: Talk) -> None:
+def flood(client: SmtpClient) -> None:
     """Send more than is read ahead first, so that reading is paused."""
     client.sock.settimeout(0.2)
     with contextlib.suppress(TimeoutError):
@@ -87,20 +89,21 @@ WAYS = [
 
 @pytest.mark.parametrize(("tls", "before"), WAYS, ids=[f"{a}-{b.__name__}" for a, b in WAYS])
 @pytest.mark.parametrize("hook", STEPS)
-def test_the_place_is_given_back(hook: str, tls: str, before: Callable[[Talk], None]) -> None:
+def test_the_place_is_given_back(hook: str, tls: str, before: Callable[[SmtpClient], None]) -> None:
     handler = Waits(hook)
     parameters: dict[str, Any] = {"max_connections": 1, "auth_require_tls": False}
     if tls == "starttls":
         parameters["tls_context"] = server_context()
     elif tls == "implicit":
         parameters["ssl_context"] = server_context()
+    context = authority().client_context() if tls == "implicit" else None
     with controlled(handler, **parameters) as controller:
-        with talk(controller.port, tls == "implicit") as client:
+        with connected(controller.port, tls=context) as client:
             if tls == "starttls":
-                assert client.say(HELLO, "STARTTLS") == [250, 220]
+                assert client.codes(HELLO, "STARTTLS") == [250, 220]
                 client.starttls()
             *steps, last = STEPS[hook]
-            client.say(*steps)
+            client.codes(*steps)
             client.send(last)
             assert handler.began.wait(20)
             before(client)
@@ -109,8 +112,8 @@ def test_the_place_is_given_back(hook: str, tls: str, before: Callable[[Talk], N
         server = controller.server
         assert server is not None
         until(lambda: server.connections == 0, "the end of the connection")
-        with talk(controller.port, tls == "implicit") as client:
-            assert client.say("RSET") == [250]
+        with connected(controller.port, tls=context) as client:
+            assert client.codes("RSET") == [250]
 
 
 def test_nothing_is_said_behind_the_end() -> None:

@@ -10,16 +10,9 @@ import weakref
 from typing import Any
 
 import pytest
-from support.aiosmtpd import (
-    ENVELOPE,
-    MESSAGE,
-    PLAIN,
-    Recorder,
-    controlled,
-    started,
-    talk,
-)
-from support.serving import until
+from support.aiosmtpd import ENVELOPE, PLAIN, Recorder, controlled, started
+from support.smtp_client import MESSAGE, connected
+from support.waiting import until
 
 from fastlisten.handlers.smtp import Controller
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
@@ -45,12 +38,12 @@ def test_what_is_pushed_comes_before_the_reply_and_after_earlier_ones() -> None:
         await server.push(b"250-again")
         return "250 done"
 
-    with controlled(Noop(answer)) as controller, talk(controller.port) as client:
+    with controlled(Noop(answer)) as controller, connected(controller.port) as client:
         client.send("HELO x.example", "RSET", "NOOP", "RSET")
-        assert client.reply()[0] == 250
-        assert client.reply()[0] == 250
-        assert client.reply() == (250, ["pushed", "again", "done"])
-        assert client.reply()[0] == 250
+        assert client.answer()[0] == 250
+        assert client.answer()[0] == 250
+        assert client.answer() == (250, ["pushed", "again", "done"])
+        assert client.answer()[0] == 250
 
 
 def test_pipelined_commands_wait_for_a_hook_that_suspends() -> None:
@@ -67,10 +60,10 @@ def test_pipelined_commands_wait_for_a_hook_that_suspends() -> None:
             return "250 OK"
 
     handler = Slow()
-    with controlled(handler) as controller, talk(controller.port) as client:
+    with controlled(handler) as controller, connected(controller.port) as client:
         client.send(HELLO, MAIL, "RCPT TO:<a@x.org>", "RCPT TO:<b@x.org>", "DATA")
-        assert [client.reply()[0] for _ in range(5)] == [250, 250, 250, 250, 354]
-        assert client.say(MESSAGE.replace(b"\r\n.", b"\r\n..") + b".", "QUIT") == [250, 221]
+        assert [client.answer()[0] for _ in range(5)] == [250, 250, 250, 250, 354]
+        assert client.codes(MESSAGE.replace(b"\r\n.", b"\r\n..") + b".", "QUIT") == [250, 221]
     assert order == ["a@x.org begins", "a@x.org ends", "b@x.org begins", "b@x.org ends"]
     assert handler.only().content == MESSAGE
     assert handler.only().rcpt_tos == ["a@x.org", "b@x.org"]
@@ -85,10 +78,10 @@ def test_exceptions_are_logged_and_the_session_goes_on(caplog: pytest.LogCapture
             return await super().handle_DATA(server, session, envelope)
 
     handler = Fails()
-    with controlled(handler) as controller, talk(controller.port) as client:
-        assert client.say(*ENVELOPE) == [250, 250, 250]
+    with controlled(handler) as controller, connected(controller.port) as client:
+        assert client.codes(*ENVELOPE) == [250, 250, 250]
         assert client.data(b"bad\r\n") == (500, ["Error: (ValueError) what a message"])
-        assert client.say(RCPT, MAIL, RCPT) == [503, 250, 250]
+        assert client.codes(RCPT, MAIL, RCPT) == [503, 250, 250]
         assert client.data(b"good\r\n")[0] == 250
     assert handler.only().content == b"good\r\n"
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -115,19 +108,19 @@ def test_handle_exception_says_what_is_said(said: Any, expected: Any) -> None:
     def fail(*arguments: Any) -> None:
         raise ValueError("on purpose")
 
-    with controlled(Handler(fail)) as controller, talk(controller.port) as client:
+    with controlled(Handler(fail)) as controller, connected(controller.port) as client:
         assert client.ask("NOOP") == expected
-        assert client.say("RSET") == [250]
+        assert client.codes("RSET") == [250]
 
 
 def test_421_ends_the_connection() -> None:
     with (
         controlled(Noop(lambda *arguments: "421 4.7.0 go away")) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
         client.send("NOOP", "NOOP")
-        assert client.reply() == (421, ["4.7.0 go away"])
-        assert client.reply() == (0, [])
+        assert client.answer() == (421, ["4.7.0 go away"])
+        assert client.answer() == (0, [])
 
 
 def test_a_hook_may_close_the_connection() -> None:
@@ -135,9 +128,9 @@ def test_a_hook_may_close_the_connection() -> None:
         server.transport.close()
         return MISSING
 
-    with controlled(Noop(close)) as controller, talk(controller.port) as client:
+    with controlled(Noop(close)) as controller, connected(controller.port) as client:
         client.send("NOOP", "RSET")
-        assert client.reply() == (0, [])
+        assert client.answer() == (0, [])
 
 
 def test_a_hook_that_is_cancelled_ends_the_connection() -> None:
@@ -150,9 +143,9 @@ def test_a_hook_that_is_cancelled_ends_the_connection() -> None:
 
     with controlled(Noop(cancelled)) as controller:
         for _ in range(3):
-            with talk(controller.port) as client:
-                assert client.say("NOOP") == [421]
-                assert client.reply() == (0, [])
+            with connected(controller.port) as client:
+                assert client.codes("NOOP") == [421]
+                assert client.answer() == (0, [])
 
 
 def test_a_hook_is_cancelled_when_the_client_has_gone() -> None:
@@ -169,13 +162,13 @@ def test_a_hook_is_cancelled_when_the_client_has_gone() -> None:
         return "250 never"
 
     with controlled(Noop(wait)) as controller:
-        with talk(controller.port) as client:
+        with connected(controller.port) as client:
             client.send("NOOP")
             assert began.wait(20)
             client.reset()
         assert cancelled.wait(20)
-        with talk(controller.port) as client:
-            assert client.say("RSET") == [250]
+        with connected(controller.port) as client:
+            assert client.codes("RSET") == [250]
 
 
 def test_a_client_that_has_closed_its_half_gets_its_reply() -> None:
@@ -183,12 +176,12 @@ def test_a_client_that_has_closed_its_half_gets_its_reply() -> None:
         await asyncio.sleep(0.01)
         return "250 late"
 
-    with controlled(Noop(wait)) as controller, talk(controller.port) as client:
+    with controlled(Noop(wait)) as controller, connected(controller.port) as client:
         client.send("NOOP", "RSET")
         client.sock.shutdown(1)
-        assert client.reply() == (250, ["late"])
-        assert client.reply()[0] == 250
-        assert client.reply() == (0, [])
+        assert client.answer() == (250, ["late"])
+        assert client.answer()[0] == 250
+        assert client.answer() == (0, [])
 
 
 def test_pushing_waits_for_a_client_that_does_not_read() -> None:
@@ -199,7 +192,7 @@ def test_pushing_waits_for_a_client_that_does_not_read() -> None:
             await server.push("250-" + "x" * 10_000)
         return "250 all"
 
-    with controlled(Noop(much)) as controller, talk(controller.port) as client:
+    with controlled(Noop(much)) as controller, connected(controller.port) as client:
         client.send("NOOP")
         seen = [-1, 0]
 
@@ -209,7 +202,7 @@ def test_pushing_waits_for_a_client_that_does_not_read() -> None:
 
         until(stands, "a pause")
         assert seen[-1] < 1999
-        code, lines = client.reply()
+        code, lines = client.answer()
         assert (code, len(lines)) == (250, 2001)
 
 
@@ -226,13 +219,13 @@ def test_hooks_run_side_by_side_on_several_connections() -> None:
 
     with (
         controlled(Noop(meet)) as controller,
-        talk(controller.port) as one,
-        talk(controller.port) as two,
-        talk(controller.port) as three,
+        connected(controller.port) as one,
+        connected(controller.port) as two,
+        connected(controller.port) as three,
     ):
         for number, client in enumerate((one, two, three)):
             client.send(f"NOOP {number}")
-        assert [client.reply() for client in (one, two, three)] == [
+        assert [client.answer() for client in (one, two, three)] == [
             (250, [str(number)]) for number in range(3)
         ]
 
@@ -246,14 +239,14 @@ def test_the_four_argument_form_of_handle_ehlo() -> None:
 
     with pytest.warns(DeprecationWarning, match="5-argument"):
         controller = Controller(Old(), "127.0.0.1", 0, server_hostname="mx.example.org")
-    with started(controller), talk(controller.port) as client:
+    with started(controller), connected(controller.port) as client:
         code, lines = client.ask(HELLO)
         assert code == 250
         assert lines[0] == "mx.example.org"
         assert lines[-2:] == ["X-PUSHED", "X-OLD"]
         assert "8BITMIME" in lines
         assert "HELP" not in lines
-        assert client.say(MAIL) == [250]
+        assert client.codes(MAIL) == [250]
 
 
 def test_another_form_of_handle_ehlo_is_refused() -> None:
@@ -281,8 +274,8 @@ def test_process_message_is_called_as_smtpds(suspends: bool) -> None:
 
     with pytest.warns(DeprecationWarning, match="handle_DATA"):
         controller = Controller(Async() if suspends else Sync(), "127.0.0.1", 0)
-    with started(controller), talk(controller.port) as client:
-        client.say(*ENVELOPE)
+    with started(controller), connected(controller.port) as client:
+        client.codes(*ENVELOPE)
         assert client.data() == (250, ["processed" if suspends else "OK"])
     assert seen == [("127.0.0.1", "a@example.com", ["b@example.org"], MESSAGE)]
 
@@ -305,9 +298,9 @@ def test_a_hook_may_vouch_for_a_client_that_does_not_authenticate() -> None:
             auth_require_tls=False,
             authenticator=lambda *arguments: AuthResult(success=True),
         )
-    with started(controller), talk(controller.port) as client:
-        assert client.say(HELLO, MAIL, "VRFY a@b.org") == [250, 530, 530]
-        assert client.say("EHLO trusted.example", MAIL, PLAIN) == [250, 250, 503]
+    with started(controller), connected(controller.port) as client:
+        assert client.codes(HELLO, MAIL, "VRFY a@b.org") == [250, 530, 530]
+        assert client.codes("EHLO trusted.example", MAIL, PLAIN) == [250, 250, 503]
 
 
 def test_what_is_not_there_says_so() -> None:
@@ -318,7 +311,7 @@ def test_what_is_not_there_says_so() -> None:
         server.note = "attributes of one's own are kept"
         return f"250 {server.note}"
 
-    with controlled(Noop(ask)) as controller, talk(controller.port) as client:
+    with controlled(Noop(ask)) as controller, connected(controller.port) as client:
         assert client.ask("NOOP") == (250, ["attributes of one's own are kept"])
 
 
@@ -338,14 +331,14 @@ def test_nothing_of_a_connection_waits_for_the_collector() -> None:
     try:
         with controlled(Noop(keep)) as controller:
             for argument in ("pass", "suspend"):
-                with talk(controller.port) as client:
-                    assert client.say(HELLO, f"NOOP {argument}") == [250, 250]
-            with talk(controller.port) as client:
+                with connected(controller.port) as client:
+                    assert client.codes(HELLO, f"NOOP {argument}") == [250, 250]
+            with connected(controller.port) as client:
                 client.send("NOOP wait")
                 until(lambda: len(servers) == 3, "the hook")
                 client.reset()
-            with talk(controller.port) as client:
-                assert client.say("NOOP") == [250]
+            with connected(controller.port) as client:
+                assert client.codes("NOOP") == [250]
                 until(lambda: not any(one() for one in servers[:3]), "the ends")
                 assert servers[3]() is not None
     finally:
@@ -366,10 +359,10 @@ def test_a_hook_may_outlive_its_connection() -> None:
         return "250 nobody hears it"
 
     with controlled(Noop(stubborn)) as controller:
-        with talk(controller.port) as client:
+        with connected(controller.port) as client:
             client.send("NOOP")
             assert began.wait(20)
             client.reset()
         assert pushed.wait(20)
-        with talk(controller.port) as client:
-            assert client.say("RSET") == [250]
+        with connected(controller.port) as client:
+            assert client.codes("RSET") == [250]

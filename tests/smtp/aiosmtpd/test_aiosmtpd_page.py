@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.aiosmtpd import Recorder, controlled, talk
+from support.aiosmtpd import Recorder, controlled
 from support.documented_programs import Ports, run, trust
 from support.foreign import foreign
-from support.foreign_clients import PATIENCE
+from support.smtp_client import connected
+from support.waiting import PATIENCE
 
 from fastlisten.handlers import smtp
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
@@ -127,8 +128,8 @@ def test_every_attribute_of_the_server_has_a_row() -> None:
     names = {name for name in dir(one) if not name.startswith("_")}
     names -= set(dir(asyncio.StreamReaderProtocol))
     assert names == said.keys() - {"_auth_interact"}
-    with controlled(Recorder()) as controller, talk(controller.port) as client:
-        client.say("NOOP")
+    with controlled(Recorder()) as controller, connected(controller.port) as client:
+        client.codes("NOOP")
         server: Any = controller.smtpd
         for name, what in said.items():
             assert hasattr(server, name) is not what.startswith("not supported"), name

@@ -6,14 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.aiosmtpd import (
-    ENVELOPE,
-    PLAIN,
-    Recorder,
-    controlled,
-    server_context,
-    talk,
-)
+from support.aiosmtpd import ENVELOPE, PLAIN, Recorder, controlled, server_context
+from support.certificates import authority
+from support.smtp_client import connected
 
 from fastlisten.handlers import smtp
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import NO_LIMIT, AiosmtpdParameters
@@ -110,30 +105,33 @@ def test_a_client_over_the_limit_is_sent_away(limit: Any, lines: list[str | byte
         controlled(
             Recorder(), command_call_limit=limit, authenticator=authenticate, **parameters
         ) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
-        *before, last = client.say(*lines)
+        *before, last = client.codes(*lines)
         assert all(code < 300 for code in before)
         assert last == 421
-        assert client.reply() == (0, [])
+        assert client.answer() == (0, [])
 
 
 def test_a_message_over_the_limit_is_not_taken() -> None:
     handler = Recorder()
     with (
         controlled(handler, command_call_limit={"DATA": 1}) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
-        assert client.say(*ENVELOPE) == [250, 250, 250]
+        assert client.codes(*ENVELOPE) == [250, 250, 250]
         assert client.data()[0] == 250
-        assert client.say(MAIL, RCPT) == [250, 250]
+        assert client.codes(MAIL, RCPT) == [250, 250]
         assert client.data()[0] == 421
     assert len(handler.messages) == 1
 
 
 def test_offers_follow_the_parameters() -> None:
     def offers(**parameters: Any) -> list[str]:
-        with controlled(Recorder(), **parameters) as controller, talk(controller.port) as client:
+        with (
+            controlled(Recorder(), **parameters) as controller,
+            connected(controller.port) as client,
+        ):
             return client.ask(HELLO)[1][1:]
 
     plain = offers(data_size_limit=1000)
@@ -166,22 +164,22 @@ def test_offers_follow_the_parameters() -> None:
 def test_greeting_and_names() -> None:
     handler = Recorder()
     parameters = {"server_hostname": "mx.example.org", "ident": "Mine 1.0"}
-    with controlled(handler, **parameters) as controller, talk(controller.port) as client:
+    with controlled(handler, **parameters) as controller, connected(controller.port) as client:
         assert client.greeting == ["mx.example.org Mine 1.0"]
         assert client.ask("HELO x.example") == (250, ["mx.example.org"])
     with (
         controlled(handler, protocol="lmtp", server_hostname="mx.example.org") as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
         assert client.greeting == ["mx.example.org LMTP fastlisten"]
 
 
 def test_text_instead_of_octets() -> None:
     handler = Recorder()
-    with controlled(handler, decode_data=True) as controller, talk(controller.port) as client:
-        client.say(*ENVELOPE)
+    with controlled(handler, decode_data=True) as controller, connected(controller.port) as client:
+        client.codes(*ENVELOPE)
         assert client.data("sch\u00f6n \udcff\r\n".encode("utf-8", "surrogateescape"))[0] == 250
-        assert client.say("MAIL FROM:<a@example.com> BODY=8BITMIME") == [555]
+        assert client.codes("MAIL FROM:<a@example.com> BODY=8BITMIME") == [555]
     assert handler.only().content == "sch\u00f6n \udcff\r\n"
     assert handler.only().original_content == b"sch\xc3\xb6n \xff\r\n"
 
@@ -190,36 +188,39 @@ def test_strict_ascii() -> None:
     handler = Recorder()
     with (
         controlled(handler, decode_data=True, enable_SMTPUTF8=False) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
-        assert client.say(HELLO, "MAIL FROM:<a@example.com> SMTPUTF8", MAIL, RCPT) == [
+        assert client.codes(HELLO, "MAIL FROM:<a@example.com> SMTPUTF8", MAIL, RCPT) == [
             250,
             501,
             250,
             250,
         ]
         assert client.data("sch\u00f6n\r\n".encode())[0] == 500
-        assert client.say(MAIL, RCPT) == [250, 250]
+        assert client.codes(MAIL, RCPT) == [250, 250]
         assert client.data(b"plain\r\n")[0] == 250
     assert handler.only().content == "plain\r\n"
 
 
 def test_a_message_that_is_too_large() -> None:
     handler = Recorder()
-    with controlled(handler, data_size_limit=100) as controller, talk(controller.port) as client:
-        client.say(*ENVELOPE)
+    with (
+        controlled(handler, data_size_limit=100) as controller,
+        connected(controller.port) as client,
+    ):
+        client.codes(*ENVELOPE)
         assert client.data(b"x" * 101 + b"\r\n")[0] == 552
-        assert client.say(MAIL, RCPT) == [250, 250]
+        assert client.codes(MAIL, RCPT) == [250, 250]
         assert client.data(b"x" * 98 + b"\r\n")[0] == 250
     assert len(handler.only().content) == 100
 
 
 def test_chunks_are_a_message_like_any() -> None:
     handler = Recorder()
-    with controlled(handler) as controller, talk(controller.port) as client:
-        client.say(*ENVELOPE)
+    with controlled(handler) as controller, connected(controller.port) as client:
+        client.codes(*ENVELOPE)
         client.sock.sendall(b"BDAT 9\r\nSubject: BDAT 6 LAST\r\n.x\r\n\r\n")
-        assert [client.reply()[0] for _ in range(2)] == [250, 250]
+        assert [client.answer()[0] for _ in range(2)] == [250, 250]
     assert handler.only().content == b"Subject: .x\r\n\r\n"
 
 
@@ -230,14 +231,14 @@ def test_lmtp_answers_for_each_recipient() -> None:
             await super().handle_DATA(server, session, envelope)
             return "250 taken" if len(self.messages) == 1 else "550 enough"
 
-    with controlled(Handler(), protocol="lmtp") as controller, talk(controller.port) as client:
-        assert client.say(HELLO, "LHLO x.example", MAIL, RCPT, RCPT) == [500, 250, 250, 250, 250]
+    with controlled(Handler(), protocol="lmtp") as controller, connected(controller.port) as client:
+        assert client.codes(HELLO, "LHLO x.example", MAIL, RCPT, RCPT) == [500, 250, 250, 250, 250]
         assert client.data() == (250, ["taken"])
-        assert client.reply() == (250, ["taken"])
-        assert client.say(MAIL, RCPT, "RCPT TO:<c@example.org>") == [250, 250, 250]
+        assert client.answer() == (250, ["taken"])
+        assert client.codes(MAIL, RCPT, "RCPT TO:<c@example.org>") == [250, 250, 250]
         assert client.data()[0] == 550
-        assert client.reply()[0] == 550
-        assert client.say("NOOP") == [250]
+        assert client.answer()[0] == 550
+        assert client.codes("NOOP") == [250]
 
 
 def test_tls_from_the_first_byte_is_tls() -> None:
@@ -246,12 +247,12 @@ def test_tls_from_the_first_byte_is_tls() -> None:
     parameters = {"authenticator": authenticate, "auth_required": True, "require_starttls": True}
     with (
         controlled(handler, ssl_context=server_context(), **parameters) as controller,
-        talk(controller.port, tls=True) as client,
+        connected(controller.port, tls=authority().client_context()) as client,
     ):
         lines = client.ask(HELLO)[1]
         assert "AUTH LOGIN PLAIN" in lines
         assert "STARTTLS" not in lines
-        assert client.say(MAIL, PLAIN, MAIL, RCPT) == [530, 235, 250, 250]
+        assert client.codes(MAIL, PLAIN, MAIL, RCPT) == [530, 235, 250, 250]
         assert client.data()[0] == 250
     assert handler.messages[0][1].ssl["cipher"][0].startswith("TLS")
     assert handler.messages[0][1].auth_data == (b"user", b"secret")
@@ -264,9 +265,9 @@ def test_an_authenticator_may_suspend() -> None:
 
     with (
         controlled(Recorder(), authenticator=later, auth_require_tls=False) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
-        assert client.say(HELLO, PLAIN) == [250, 235]
+        assert client.codes(HELLO, PLAIN) == [250, 235]
 
 
 @pytest.mark.parametrize("wrong", [None, True, MISSING])
@@ -275,6 +276,6 @@ def test_an_authenticator_that_says_nothing_lets_nobody_in(wrong: Any) -> None:
         controlled(
             Recorder(), authenticator=lambda *arguments: wrong, auth_require_tls=False
         ) as controller,
-        talk(controller.port) as client,
+        connected(controller.port) as client,
     ):
-        assert client.say(HELLO, PLAIN, PLAIN) == [250, 500, 500]
+        assert client.codes(HELLO, PLAIN, PLAIN) == [250, 500, 500]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.aiosmtpd import ENVELOPE, controlled, talk, theirs
+from support.aiosmtpd import ENVELOPE, controlled, theirs
 from support.foreign import foreign
+from support.smtp_client import connected
 from test_aiosmtpd_differential import Hooks
 
 _, pytestmark = foreign("aiosmtpd.smtp")
@@ -57,7 +58,7 @@ def play(controller: Any, lines: tuple[str, ...]) -> tuple[Any, ...]:
     handler.calls.clear()
     handler.messages.clear()
     codes = []
-    with talk(controller.port) as client:
+    with connected(controller.port) as client:
         for line in lines:
             if line in MESSAGES:
                 count = len(handler.messages)
@@ -65,7 +66,7 @@ def play(controller: Any, lines: tuple[str, ...]) -> tuple[Any, ...]:
                 # DATA without recipients, the one difference.
                 codes.append(503 if code == 554 and len(handler.messages) == count else code)
             else:
-                codes += client.say(line)
+                codes += client.codes(line)
     return codes, list(handler.calls), [vars(envelope) for envelope, _ in handler.messages]
 
 

@@ -12,8 +12,9 @@ import base64
 from typing import Any
 
 import pytest
-from support.aiosmtpd import Recorder, controlled, talk
+from support.aiosmtpd import Recorder, controlled
 from support.engine_driver import NAME, PASSWORD, Driven
+from support.smtp_client import connected
 from support.smtp_harness import codes
 
 from fastlisten.handlers.smtp.sasl import MECHANISMS
@@ -189,7 +190,7 @@ def test_hooks_see_arguments_without_it() -> None:
             seen.append(hostname)
             return responses
 
-    with controlled(Handler()) as controller, talk(controller.port) as client:
-        said = client.say("EHLO c.example.com\t", "NOOP \t", "NOOP  word\t ", "RSET\t", "QUIT\t")
+    with controlled(Handler()) as controller, connected(controller.port) as client:
+        said = client.codes("EHLO c.example.com\t", "NOOP \t", "NOOP  word\t ", "RSET\t", "QUIT\t")
         assert said == [250, 250, 250, 250, 221]
     assert seen == ["c.example.com", None, "word"]

@@ -1,147 +1,28 @@
-"""What the tests of sockets and serving share: a served configuration, in this process or another.
+"""`fastlisten` as a program: run to its end, or serving until the end of a block.
 
-Rules of this file: no test in it. Nothing waits for a fixed time; what is waited for has a name.
+Rules of this file: the program is a process of its own, with real files; what it says is read from
+the files that its output goes to.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
-import inspect
 import json
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-import pytest
-
-import fastlisten
-from fastlisten.config import loads
-from fastlisten.runtime.server import Server
 from support.accounts import write_accounts
+from support.environment import clean_environment
+from support.waiting import PATIENCE, until
 
-#: Longer than anything here takes on a busy machine; only failures wait for it.
-PATIENCE = 30.0
+__all__ = ["ACCOUNTS", "Program", "program", "run"]
 
 ACCOUNTS = '[account."alice@example.org"]\n'
-
-_Test = TypeVar("_Test", bound=Callable[..., None])
-
-_PACKAGE = Path(fastlisten.__file__).parent.parent
-_TESTS = Path(__file__).parents[1]
-
-
-def external(program: str) -> Callable[[_Test], _Test]:
-    """Return the decorator of tests that need a program of another project."""
-    missing = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") is None
-    skip = pytest.mark.skipif(missing, reason=f"needs the program {program}")
-    return lambda test: pytest.mark.external(program)(skip(test))
-
-
-def _has_ipv6() -> bool:
-    """Tell whether the loopback interface has IPv6, which it lacks in many containers."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-#: Mark of tests whose clients or servers have IPv6 addresses.
-needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 loopback address")
-
-
-def on_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Let an async test run on every event loop of the fixture `loop_factory`."""
-
-    @functools.wraps(test)
-    def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], **arguments: object) -> None:
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(test(**arguments))
-
-    # What pytest reads to know the fixtures.
-    own = inspect.Parameter("loop_factory", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    wanted = inspect.signature(test).parameters.values()
-    run.__signature__ = inspect.Signature([own, *wanted])  # type: ignore[attr-defined]
-    return run
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition, or fail naming it."""
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ends, f"waited in vain for {what}"
-        time.sleep(0.005)
-
-
-async def soon(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition while the loop runs, or fail naming it."""
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ends, f"waited in vain for {what}"
-        await asyncio.sleep(0.002)
-
-
-@contextlib.asynccontextmanager
-async def served(text: str) -> AsyncIterator[Server]:
-    """Serve a configuration on the running loop."""
-    async with Server(loads(text)) as server:
-        yield server
-
-
-async def connect(host: str, port: int) -> socket.socket:
-    """Return a connected, non-blocking socket."""
-    loop = asyncio.get_running_loop()
-    client = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    client.setblocking(False)
-    try:
-        await asyncio.wait_for(loop.sock_connect(client, (host, port)), PATIENCE)
-    except BaseException:
-        client.close()
-        raise
-    return client
-
-
-async def read_all(client: socket.socket) -> bytes:
-    """Return what comes until the end."""
-    loop = asyncio.get_running_loop()
-    received = b""
-    while data := await asyncio.wait_for(loop.sock_recv(client, 65536), PATIENCE):
-        received += data
-    return received
-
-
-async def read_some(client: socket.socket, size: int) -> bytes:
-    """Return so many octets, fewer at the end."""
-    loop = asyncio.get_running_loop()
-    received = b""
-    while len(received) < size:
-        data = await asyncio.wait_for(loop.sock_recv(client, size - len(received)), PATIENCE)
-        if not data:
-            break
-        received += data
-    return received
-
-
-def clean_environment(**changes: str) -> dict[str, str]:
-    """Return an environment in which this package and the tests' handlers are found."""
-    environ = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("INVOCATION_ID", "NOTIFY_SOCKET", "STATE_DIRECTORY")
-    }
-    environ["PYTHONPATH"] = os.pathsep.join(map(str, (_PACKAGE, _TESTS)))
-    return environ | changes
 
 
 def run(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
