@@ -51,9 +51,11 @@ def set_up(*, serving: bool) -> None:
     closed = _occupy()
     if sys.stdin is None:
         sys.stdin = open(_STDIN, encoding="utf-8", closefd=False)  # noqa: SIM115
-    out: _Descriptor = _Descriptor(_STDOUT) if serving else _Output(_STDOUT, _STDOUT in closed)
+    out: _DescriptorStream = (
+        _DescriptorStream(_STDOUT) if serving else _Output(_STDOUT, _STDOUT in closed)
+    )
     sys.stdout = _text(out, sys.stdout)
-    sys.stderr = _text(_Descriptor(_STDERR, waits=not serving), sys.stderr)
+    sys.stderr = _text(_DescriptorStream(_STDERR, waits=not serving), sys.stderr)
 
 
 def check_output() -> None:
@@ -86,7 +88,7 @@ def _occupy() -> set[int]:
     return closed
 
 
-def _text(raw: _Descriptor, before: TextIO | None) -> TextIO:
+def _text(raw: _DescriptorStream, before: TextIO | None) -> TextIO:
     """Return a text stream with the encoding of another; what it cannot encode is escaped."""
     encoding = "utf-8" if before is None else before.encoding
     return io.TextIOWrapper(
@@ -94,7 +96,7 @@ def _text(raw: _Descriptor, before: TextIO | None) -> TextIO:
     )
 
 
-class _Descriptor(io.RawIOBase):
+class _DescriptorStream(io.RawIOBase):
     """A descriptor that can always be written to, even if nothing arrives."""
 
     def __init__(self, fd: int, *, waits: bool = False) -> None:
@@ -135,7 +137,7 @@ class _Descriptor(io.RawIOBase):
         return ready
 
 
-class _Output(_Descriptor):
+class _Output(_DescriptorStream):
     """Standard output of a command whose purpose is its output.
 
     Args:

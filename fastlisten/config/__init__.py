@@ -11,14 +11,14 @@ from fastlisten.config.machine import Machine
 from fastlisten.config.settings import Bind, Certificate, Config, ListenerSettings
 from fastlisten.config.socket_options import SocketSetting, socket_options
 from fastlisten.config.unavailable import find_unavailable
-from fastlisten.config.values.network import Endpoint, Rate
+from fastlisten.config.values.network import HostPort, Rate
 from fastlisten.config.values.tls import ServerName
 
 __all__ = [
     "Bind",
     "Certificate",
     "Config",
-    "Endpoint",
+    "HostPort",
     "ListenerSettings",
     "Machine",
     "Rate",

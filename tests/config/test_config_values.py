@@ -9,7 +9,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlisten.config import Endpoint, Rate, ServerName
+from fastlisten.config import HostPort, Rate, ServerName
 from fastlisten.config.protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.values.grammar import BadValueError, format_duration, parse_duration
@@ -90,10 +90,10 @@ def parse(key: str, raw: object) -> object:
         ("server.hostname", "[192.0.2.1]", "[192.0.2.1]"),
         ("server.hostname", "[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]"),
         ("server.greeting", "welcome, all", "welcome, all"),
-        ("forward", "127.0.0.1:10025", Endpoint("127.0.0.1", 10025)),
-        ("forward", "[0::1]:10025", Endpoint("::1", 10025)),
-        ("forward", "unix:/run/x", Endpoint("/run/x", 0)),
-        ("smtp.relay", "smart.example.org:587", Endpoint("smart.example.org", 587)),
+        ("forward", "127.0.0.1:10025", HostPort("127.0.0.1", 10025)),
+        ("forward", "[0::1]:10025", HostPort("::1", 10025)),
+        ("forward", "unix:/run/x", HostPort("/run/x", 0)),
+        ("smtp.relay", "smart.example.org:587", HostPort("smart.example.org", 587)),
         ("http.allowed-hosts", "Mail.Example.org.", ("mail.example.org",)),
         (
             "http.allowed-hosts",

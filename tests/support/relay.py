@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastlisten.config.values.network import Endpoint
+from fastlisten.config.values.network import HostPort
 from support.accounts import cheap_hash
 from support.smtp_client import SmtpClient
 from support.smtp_harness import Served, serve
@@ -96,8 +96,8 @@ class Relay:
         return usual
 
     @property
-    def endpoint(self) -> Endpoint:
-        return Endpoint("127.0.0.1", self.port)
+    def endpoint(self) -> HostPort:
+        return HostPort("127.0.0.1", self.port)
 
     def at_rest(self) -> bool:
         return self.open == 0

@@ -23,7 +23,7 @@ from fastlisten.config.values.grammar import (
 from fastlisten.hostnames import is_hostname
 from fastlisten.option import Option
 
-__all__ = ["DSCP", "NETWORK_KINDS", "Endpoint", "Network", "Rate"]
+__all__ = ["DSCP", "NETWORK_KINDS", "HostPort", "Network", "Rate"]
 
 #: A network, or the word ``unix`` for peers on Unix sockets.
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network | str
@@ -63,7 +63,7 @@ class Rate(NamedTuple):
         return f"{self.events} / {format_duration(self.seconds)}"
 
 
-class Endpoint(NamedTuple):
+class HostPort(NamedTuple):
     """Where another server listens.
 
     Attributes:
@@ -204,13 +204,13 @@ def _with_port(text: str, names: bool) -> str:
     return quote(f"{text}:587") if names and is_hostname(text) else ""
 
 
-def _endpoint(names: bool) -> Callable[[Option, Any], Endpoint]:
-    def parse(option: Option, raw: Any) -> Endpoint:
+def _endpoint(names: bool) -> Callable[[Option, Any], HostPort]:
+    def parse(option: Option, raw: Any) -> HostPort:
         text = text_of(raw).strip()
         if text.startswith("unix:"):
             if not text.startswith("unix:/"):
                 raise BadValueError("the path after unix: must begin with /")
-            return Endpoint(text.removeprefix("unix:"), 0)
+            return HostPort(text.removeprefix("unix:"), 0)
         host, colon, port = text.rpartition(":")
         if not colon or not host or not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
             raise BadValueError(
@@ -222,10 +222,10 @@ def _endpoint(names: bool) -> Callable[[Option, Any], Endpoint]:
         else:
             version = ipaddress.IPv4Address
         try:
-            return Endpoint(str(version(host)), int(port))
+            return HostPort(str(version(host)), int(port))
         except ValueError:
             if names and version is ipaddress.IPv4Address and is_hostname(host):
-                return Endpoint(host, int(port))
+                return HostPort(host, int(port))
             raise BadValueError("this is not an address with its port") from None
 
     return parse

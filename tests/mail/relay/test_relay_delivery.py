@@ -13,7 +13,7 @@ from support.smtp_harness import MAIL
 from support.waiting import until
 
 from fastlisten.config import loads
-from fastlisten.config.values.network import Endpoint
+from fastlisten.config.values.network import HostPort
 from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.smtp.settings import SMTP
 from fastlisten.mail.relay.relay import RelaySettings, _context, relay_of
@@ -313,13 +313,13 @@ def test_what_is_missing_is_found_at_start(lines: str, key: str, words: str) -> 
     [
         ({}, "may"),
         ({"relay-user": "me", "relay-password": "x"}, "verify"),
-        ({"relay": Endpoint("/run/relay", 0)}, "none"),
-        ({"relay": Endpoint("/run/relay", 0), "relay-user": "me"}, "none"),
+        ({"relay": HostPort("/run/relay", 0)}, "none"),
+        ({"relay": HostPort("/run/relay", 0), "relay-user": "me"}, "none"),
         ({"relay-tls": "implicit"}, "implicit"),
     ],
 )
 def test_how_it_is_spoken_to(values: dict[str, Any], expected: str) -> None:
-    rows = {row.key: row.default for row in SMTP.options} | {"relay": Endpoint("a.example", 25)}
+    rows = {row.key: row.default for row in SMTP.options} | {"relay": HostPort("a.example", 25)}
     settings = relay_of({**rows, **values}, "mx.example.org")
     assert settings is not None
     assert settings.tls == expected
