@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.config import listener_table
-from test_config_properties import configurations
+from support.config_strategies import configurations
 
 from fastlisten.cli.main import main
 from fastlisten.mail.accounts.accounts_file import Accounts

@@ -8,86 +8,9 @@ import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.http_hostile import CHUNKED, HEAD, HOSTILE
 
 from fastlisten.handlers.http.framing import SLICE, RequestReader
-
-HEAD = b"POST /a HTTP/1.1\r\nHost: example.org\r\n"
-CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-
-#: What is wrong, and the status that it is answered by.
-HOSTILE: dict[str, tuple[bytes, int]] = {
-    "both lengths": (HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    "both, other way round": (
-        HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
-        400,
-    ),
-    "two lengths": (HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
-    "one length twice": (HEAD + b"Content-Length: 3\r\ncontent-length: 3\r\n\r\nabc", 400),
-    "a list of lengths": (HEAD + b"Content-Length: 3, 4\r\n\r\nabcd", 400),
-    "a list of one length": (HEAD + b"Content-Length: 3, 3\r\n\r\nabc", 400),
-    "a signed length": (HEAD + b"Content-Length: +3\r\n\r\nabc", 400),
-    "a negative length": (HEAD + b"Content-Length: -3\r\n\r\nabc", 400),
-    "a hexadecimal length": (HEAD + b"Content-Length: 0x3\r\n\r\nabc", 400),
-    "an endless length": (HEAD + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n", 400),
-    "a length with a space": (HEAD + b"Content-Length : 3\r\n\r\nabc", 400),
-    "a coding with a space": (HEAD + b"Transfer-Encoding : chunked\r\n\r\n", 400),
-    "a coding with a tab": (HEAD + b"Transfer-Encoding:\tchunked, identity\r\n\r\n", 501),
-    "a coding with VT": (HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n", 400),
-    "two codings": (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
-    "a coding twice": (HEAD + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n", 501),
-    "coding in 1.0": (CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
-    "obs-fold": (HEAD + b"X: a\r\n b\r\n\r\n", 400),
-    "obs-fold of a length": (HEAD + b"Content-Length:\r\n 3\r\n\r\nabc", 400),
-    "obs-fold by tab": (HEAD + b"X: a\r\n\tTransfer-Encoding: chunked\r\n\r\n", 400),
-    "a bare LF in the head": (HEAD + b"X: a\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    "only bare LF": (b"GET / HTTP/1.1\nHost: example.org\n\n", 400),
-    "a bare LF at the end": (HEAD + b"\n", 400),
-    "a bare CR": (HEAD + b"X: a\rY: b\r\n\r\n", 400),
-    "CR CR LF": (HEAD + b"X: a\r\r\n\r\n", 400),
-    "NUL in a value": (HEAD + b"X: a\0b\r\n\r\n", 400),
-    "NUL in a name": (HEAD + b"X\0: a\r\n\r\n", 400),
-    "NUL in the target": (b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "no colon": (HEAD + b"X\r\n\r\n", 400),
-    "no name": (HEAD + b": a\r\n\r\n", 400),
-    "a space before the first name": (b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400),
-    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
-    "two hosts": (HEAD + b"Host: other\r\n\r\n", 400),
-    "two spaces": (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "no version": (b"GET /\r\n\r\n", 400),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-    "HTTP/2.0 with a host": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-    "HTTP/0.9": (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
-    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-    "CONNECT": (b"CONNECT a:25 HTTP/1.1\r\nHost: a:25\r\n\r\n", 501),
-    "a target that is no path": (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "an address without a host": (b"GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "an address with a user": (b"GET http://u@h/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "another scheme": (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "a fragment": (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "an asterisk": (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "a large head": (HEAD + b"X: " + b"x" * 9000 + b"\r\n\r\n", 431),
-    "a large head without an end": (HEAD + b"X: " + b"x" * 9000, 431),
-    "many header fields": (HEAD + b"a:\r\n" * 300 + b"\r\n", 431),
-    "many trailers": (CHUNKED + b"0\r\n" + b"a:\r\n" * 300 + b"\r\n", 431),
-    "a large target": (b"GET /" + b"x" * 9000, 431),
-    "a large length": (HEAD + b"Content-Length: 1001\r\n\r\n", 413),
-    "no chunk": (CHUNKED + b"hello\r\n", 400),
-    "a blank after a chunk's size": (CHUNKED + b"3 \r\nabc\r\n0\r\n\r\n", 400),
-    "a blank after the second": (CHUNKED + b"3\r\nabc\r\n1\t\r\na\r\n0\r\n\r\n", 400),
-    "a signed chunk": (CHUNKED + b"+3\r\nabc\r\n0\r\n\r\n", 400),
-    "a chunk in 0x": (CHUNKED + b"0x3\r\nabc\r\n0\r\n\r\n", 400),
-    "a chunk that is too long": (CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n", 400),
-    "a chunk that ends in LF": (CHUNKED + b"3\nabc\r\n0\r\n\r\n", 400),
-    "a chunk's data that end in LF": (CHUNKED + b"3\r\nabc\n0\r\n\r\n", 400),
-    "LF in a chunk's extension": (CHUNKED + b"3;a\nb\r\nabc\r\n0\r\n\r\n", 400),
-    "CR in a chunk's extension": (CHUNKED + b"3;a\rb\r\nabc\r\n0\r\n\r\n", 400),
-    "NUL in a chunk's extension": (CHUNKED + b"3;a\0b\r\nabc\r\n0\r\n\r\n", 400),
-    "LF after the last chunk": (CHUNKED + b"0\r\n\nGET / HTTP/1.1\r\n", 400),
-    "LF in trailers": (CHUNKED + b"0\r\nX: a\n\r\n", 400),
-    "a folded trailer": (CHUNKED + b"0\r\nX: a\r\n b\r\n\r\n", 400),
-    "large chunks": (CHUNKED + b"1f4\r\n" + b"x" * 500 + b"\r\n1f5\r\n" + b"x" * 501, 413),
-    "a large chunk header": (CHUNKED + b"1;" + b"x" * 9000, 431),
-}
 
 #: Requests that are as they should be, and the bodies that are in them.
 GOOD: dict[str, tuple[bytes, bytes]] = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from support.http import GET, App, client_of, handler_of, serving_app
+from support.http_hostile import HOSTILE
 from support.loops import on_loops
 from support.waiting import eventually
-from test_http_framing import HOSTILE
 
 from fastlisten.handlers.base import Reason
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.program import Program, program
+from support.smtp_client import SmtpClient
 from support.waiting import PATIENCE, until
 
 SMTP = '[server.listener.it]\nprotocol = "smtp"\nbind = ["127.0.0.1:0", "127.0.0.2:0"]\n'
@@ -23,55 +24,22 @@ GREETING = b"220 mx.example.org ESMTP\r\n"
 GOODBYE = b"421 4.3.2 mx.example.org Shutting down; try again later\r\n"
 
 
-class Client:
-    """An SMTP client that says what it is told to, line by line."""
-
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self.sock = socket.create_connection((host, port), timeout=PATIENCE)
-        self.lines = self.sock.makefile("rb")
-        assert self.lines.readline() == GREETING
-
-    def say(self, *commands: bytes) -> list[bytes]:
-        """Send commands one after the other; return the code of each last reply line."""
-        codes = []
-        for command in commands:
-            self.sock.sendall(command + b"\r\n")
-            while True:
-                line = self.lines.readline()
-                if line[3:4] != b"-":
-                    break
-            codes.append(line[:3])
-        return codes
-
-    def begin(self) -> None:
-        """Begin a message and send a part of it."""
-        assert self.say(
-            b"EHLO c.example.com",
-            b"MAIL FROM:<s@example.com>",
-            b"RCPT TO:<alice@example.org>",
-            b"DATA",
-        ) == [b"250", b"250", b"250", b"354"]
-        self.sock.sendall(b"Subject: x\r\n\r\nhalf\r\n")
-
-    def rest(self) -> bytes:
-        """Return what comes until the connection ends, by a FIN or a reset."""
-        try:
-            return self.lines.read()
-        except ConnectionResetError:
-            return b"reset"
-
-    def close(self) -> None:
-        self.lines.close()
-        self.sock.close()
+def begin(client: SmtpClient) -> None:
+    """Begin a message and send a part of it."""
+    assert client.codes(
+        "EHLO c.example.com", "MAIL FROM:<s@example.com>", "RCPT TO:<alice@example.org>", "DATA"
+    ) == [250, 250, 250, 354]
+    client.sock.sendall(b"Subject: x\r\n\r\nhalf\r\n")
 
 
 @contextlib.contextmanager
-def clients(started: Program, count: int) -> Iterator[list[Client]]:
+def clients(started: Program, count: int) -> Iterator[list[SmtpClient]]:
     with contextlib.ExitStack() as stack:
         made = []
         for _ in range(count):
-            made.append(Client(started.port()))
-            stack.callback(made[-1].close)
+            sock = socket.create_connection(("127.0.0.1", started.port()), PATIENCE)
+            made.append(stack.enter_context(contextlib.closing(SmtpClient(sock))))
+            assert made[-1].reply() == GREETING
         yield made
 
 
@@ -82,8 +50,8 @@ def refused(port: int, host: str = "127.0.0.1") -> bool:
 
 def test_idle_clients_hear_it_and_busy_ones_finish(tmp_path: Path) -> None:
     with program(tmp_path, SMTP) as started, clients(started, 3) as (lazy, eager, busy):
-        assert eager.say(b"EHLO c.example.com") == [b"250"]
-        busy.begin()
+        assert eager.codes("EHLO c.example.com") == [250]
+        begin(busy)
         started.signal()
         assert lazy.rest() == GOODBYE
         assert eager.rest() == GOODBYE
@@ -92,7 +60,7 @@ def test_idle_clients_hear_it_and_busy_ones_finish(tmp_path: Path) -> None:
         assert refused(started.port("it", 1), "127.0.0.2")
         assert started.process.poll() is None
         busy.sock.sendall(b"other half\r\n.\r\n")
-        line = busy.lines.readline()
+        line = busy.reply()
         assert line.startswith(b"250 2.0.0 Ok, id ")
         assert busy.rest() == GOODBYE
         assert started.ended() == 0
@@ -105,14 +73,14 @@ def test_idle_clients_hear_it_and_busy_ones_finish(tmp_path: Path) -> None:
 def test_a_transaction_may_be_given_up(tmp_path: Path) -> None:
     """Busy is from MAIL to the reply that ends it, however it ends."""
     with program(tmp_path, SMTP) as started, clients(started, 2) as (resets, leaves):
-        begin = (b"EHLO c.example.com", b"MAIL FROM:<s@example.com>")
-        assert resets.say(*begin) == [b"250", b"250"]
-        assert leaves.say(*begin) == [b"250", b"250"]
+        hello = ("EHLO c.example.com", "MAIL FROM:<s@example.com>")
+        assert resets.codes(*hello) == [250, 250]
+        assert leaves.codes(*hello) == [250, 250]
         started.signal()
         until(lambda: refused(started.port()), "the drain")
-        assert resets.say(b"RSET") == [b"250"]
+        assert resets.codes("RSET") == [250]
         assert resets.rest() == GOODBYE
-        assert leaves.say(b"QUIT") == [b"221"]
+        assert leaves.codes("QUIT") == [221]
         assert leaves.rest() == b""
         assert started.ended() == 0
 
@@ -120,11 +88,11 @@ def test_a_transaction_may_be_given_up(tmp_path: Path) -> None:
 def test_pipelined_goodbye_is_in_order(tmp_path: Path) -> None:
     """A client that quits by itself hears 221 and no 421."""
     with program(tmp_path, SMTP) as started, clients(started, 1) as (busy,):
-        busy.begin()
+        begin(busy)
         started.signal()
         until(lambda: refused(started.port()), "the drain")
         busy.sock.sendall(b".\r\nQUIT\r\n")
-        assert busy.lines.readline().startswith(b"250 2.0.0 Ok")
+        assert busy.reply().startswith(b"250 2.0.0 Ok")
         (goodbye,) = busy.rest().splitlines()
         assert goodbye.startswith(b"221 2.0.0 mx.example.org")
         assert started.ended() == 0
@@ -134,7 +102,7 @@ def test_pipelined_goodbye_is_in_order(tmp_path: Path) -> None:
 def test_what_hangs_is_closed_after_the_timeout(tmp_path: Path) -> None:
     text = f'shutdown-timeout = "300ms"\n{SMTP}'
     with program(tmp_path, text) as started, clients(started, 2) as (busy, idle):
-        busy.begin()
+        begin(busy)
         started.signal()
         assert idle.rest() == GOODBYE
         assert busy.rest() == GOODBYE
@@ -148,7 +116,7 @@ def test_what_hangs_is_closed_after_the_timeout(tmp_path: Path) -> None:
 def test_a_second_signal_closes_at_once(tmp_path: Path, second: signal.Signals) -> None:
     text = f'shutdown-timeout = "1d"\n{SMTP}'
     with program(tmp_path, text) as started, clients(started, 1) as (busy,):
-        busy.begin()
+        begin(busy)
         started.signal()
         until(lambda: "still open" in started.err, "the drain")
         assert started.process.poll() is None
@@ -162,7 +130,7 @@ def test_a_second_signal_closes_at_once(tmp_path: Path, second: signal.Signals) 
 def test_a_timeout_of_0_waits_for_nobody(tmp_path: Path) -> None:
     text = f'shutdown-timeout = "0s"\n{SMTP}'
     with program(tmp_path, text) as started, clients(started, 2) as (busy, idle):
-        busy.begin()
+        begin(busy)
         started.signal()
         assert idle.rest() == GOODBYE
         assert busy.rest() == GOODBYE
@@ -173,11 +141,11 @@ def test_a_message_that_is_being_stored_is_not_lost(tmp_path: Path) -> None:
     """Its last octet has arrived: whatever the client hears, what it hears is true."""
     with program(tmp_path, SMTP) as started, clients(started, 20) as many:
         for one in many:
-            one.begin()
+            begin(one)
         for one in many:
             one.sock.sendall(b".\r\n")
         started.signal()
-        answers = [one.lines.readline()[:3] for one in many]
+        answers = [one.reply()[:3] for one in many]
         assert started.ended() == 0
         assert answers == [b"250"] * 20
         assert len(started.messages()) == 20

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.accounts import break_maildir
 from support.relay import FOREIGN, client_of, relaying, serving
 from support.smtp_client import SmtpClient
 from support.smtp_harness import Served
@@ -181,10 +182,8 @@ def test_a_dsn_that_cannot_be_sent_is_logged_and_that_is_all(
 
 
 def test_in_lmtp_only_who_has_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_smtp_lmtp import broken
-
     with serving(tmp_path, None, lmtp=True) as served:
-        broken("bob@example.org", 5, monkeypatch)
+        break_maildir("bob@example.org", 5, monkeypatch)
         client = SmtpClient(served.connect())
         client.say(b"LHLO c")
         client.say(b"MAIL FROM:<al@example.org>")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.accounts import break_maildir
 from support.relay import USERS
 from support.smtp_harness import HOSTNAME, MAIL, MESSAGE, RCPT, Served, body_of, codes, serve
 
@@ -68,18 +67,6 @@ def test_ehlo_is_not_spoken_here(served: Served) -> None:
     assert codes(served.say(b"EHLO c\r\nHELO c\r\n" + MAIL)) == [500, 500, 503]
 
 
-def broken(account: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let everything fail that has to do with one account's new/."""
-    rename = os.rename
-
-    def fail(source: Any, target: Any, *more: Any, **named: Any) -> None:
-        if account in str(target):
-            raise OSError(number, os.strerror(number))
-        rename(source, target, *more, **named)
-
-    monkeypatch.setattr(os, "rename", fail)
-
-
 @pytest.mark.parametrize(("number", "expected"), [(5, b"451 4.3.0 "), (28, b"452 4.3.1 ")])
 def test_a_recipients_failure_is_its_own(
     served: Served,
@@ -88,7 +75,7 @@ def test_a_recipients_failure_is_its_own(
     number: int,
     expected: bytes,
 ) -> None:
-    broken("bob@example.org", number, monkeypatch)
+    break_maildir("bob@example.org", number, monkeypatch)
     said = served.say(HELLO + MAIL + BOB + RCPT + BOB + DATA + b"QUIT\r\n")
     lines = said.splitlines()[-4:]
     assert [line[:3] for line in lines] == [expected[:3], b"250", expected[:3], b"221"]
@@ -99,7 +86,7 @@ def test_a_recipients_failure_is_its_own(
 
 
 def test_everybodys_failure_is_each_ones(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken("example.org", 28, monkeypatch)
+    break_maildir("example.org", 28, monkeypatch)
     said = served.say(HELLO + MAIL + BOB + RCPT + DATA + MAIL + b"QUIT\r\n")
     assert codes(said) == [250, 250, 250, 250, 354, 452, 452, 250, 221]
     assert served.left_over() == []

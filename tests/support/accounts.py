@@ -1,7 +1,4 @@
-"""What tests of accounts and passwords share: files, hashes that are cheap or wait, virtual time.
-
-Rules of this file: no test in it.
-"""
+"""Accounts of tests: their file, cheap password hashes, verifications that wait, broken maildirs."""
 
 from __future__ import annotations
 
@@ -9,16 +6,14 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import pytest
 from argon2.low_level import Type, hash_secret
 
 from fastlisten.mail.accounts import passwords
 
-__all__ = ["Held", "cheap_hash", "write_accounts"]
-
-_T = TypeVar("_T")
+__all__ = ["Held", "break_maildir", "cheap_hash", "write_accounts"]
 
 
 def write_accounts(path: Path, text: str) -> None:
@@ -53,3 +48,15 @@ class Held:
         with self.lock:
             self.now -= 1
         return secret == b"right"
+
+
+def break_maildir(account: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every move of a file to one account's maildir fail with an errno."""
+    rename = os.rename
+
+    def fail(source: Any, target: Any, *more: Any, **named: Any) -> None:
+        if account in str(target):
+            raise OSError(number, os.strerror(number))
+        rename(source, target, *more, **named)
+
+    monkeypatch.setattr(os, "rename", fail)

@@ -93,3 +93,81 @@ class Recorder:
         """
         ((envelope, _),) = self.messages
         return envelope
+
+
+class AllHooks(Recorder):
+    """Has every hook, and keeps the names of those that were called, with their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, ...]] = []
+
+    async def handle_HELO(self, server: Any, session: Any, envelope: Any, name: str) -> str:
+        self.calls.append(("HELO", name))
+        session.host_name = name
+        return "250 hello"
+
+    async def handle_EHLO(
+        self, server: Any, session: Any, envelope: Any, name: str, responses: list[str]
+    ) -> list[str]:
+        assert responses[0].startswith("250-")
+        assert responses[-1] == "250 HELP"
+        self.calls.append(("EHLO", name))
+        if name == "refused.example":
+            return ["550 not you"]
+        session.host_name = name
+        return ["250-mine", "250-X-OURS", "250 HELP"]
+
+    async def handle_MAIL(
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> Any:
+        self.calls.append(("MAIL", address, *options))
+        if address.startswith("no"):
+            return "550 no"
+        if address.startswith("later"):
+            await asyncio.sleep(0.001)
+            return "451 later"
+        if address.startswith("forgets"):
+            return "250 but nothing is set"
+        envelope.mail_from = address
+        return "250 fine"
+
+    async def handle_RCPT(
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> Any:
+        self.calls.append(("RCPT", address, *options))
+        if address.startswith("no"):
+            return "550 no"
+        if address.startswith("missing"):
+            return MISSING
+        if address.startswith("fails"):
+            raise ValueError("on purpose")
+        if address.startswith("none"):
+            return None
+        if address.startswith("waits"):
+            await asyncio.sleep(0.001)
+        envelope.rcpt_tos.append(address)
+        return "250 fine"
+
+    async def handle_RSET(self, server: Any, session: Any, envelope: Any) -> str:
+        self.calls.append(("RSET",))
+        return "250 reset"
+
+    async def handle_NOOP(self, server: Any, session: Any, envelope: Any, argument: Any) -> str:
+        self.calls.append(("NOOP", argument))
+        if argument == "fails":
+            raise ValueError("on purpose")
+        return "250 nothing" if argument != "refused" else "500 not even that"
+
+    async def handle_VRFY(self, server: Any, session: Any, envelope: Any, address: str) -> str:
+        self.calls.append(("VRFY", address))
+        return "252 perhaps"
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:
+        self.calls.append(("QUIT",))
+        return "221 farewell"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> Any:
+        await super().handle_DATA(server, session, envelope)
+        self.calls.append(("DATA", envelope.mail_from, *envelope.rcpt_tos))
+        return "250 taken" if b"virus" not in envelope.content else "554 5.7.1 no"

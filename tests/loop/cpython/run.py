@@ -51,7 +51,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 
 #: Seconds without a sign of life after which a test hangs; the tests' own patience is 10 or less.
-PATIENCE = 60
+TIME_LIMIT = 60
 
 
 @dataclass
@@ -168,7 +168,7 @@ def _follow(command: list[str], outcomes: dict[str, Outcome]) -> tuple[str | Non
             while True:
                 line = pool.submit(process.stdout.readline)
                 try:
-                    report: dict[str, str] = json.loads(line.result(PATIENCE) or "{}")
+                    report: dict[str, str] = json.loads(line.result(TIME_LIMIT) or "{}")
                 except TimeoutError:
                     process.kill()
                     break

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.aiosmtpd import ENVELOPE, controlled, theirs
+from support.aiosmtpd import ENVELOPE, AllHooks, controlled, theirs
 from support.foreign import foreign
 from support.smtp_client import connected
-from test_aiosmtpd_differential import Hooks
 
 _, pytestmark = foreign("aiosmtpd.smtp")
 
@@ -48,7 +47,7 @@ START = st.sampled_from([(), (HELLO,), (HELLO, MAIL), (HELLO, MAIL, RCPT)])
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Any, Any]]:
-    with theirs(Hooks()) as other, controlled(Hooks(), max_errors=1000) as ours:
+    with theirs(AllHooks()) as other, controlled(AllHooks(), max_errors=1000) as ours:
         yield other, ours
 
 
