@@ -1,4 +1,4 @@
-"""Accounts of tests: their file, cheap password hashes, verifications that wait, broken maildirs."""
+"""Accounts of tests: their file, cheap hashes, verifications that wait, maildirs that fail."""
 
 from __future__ import annotations
 
