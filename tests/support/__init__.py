@@ -8,6 +8,7 @@ For all tests
     without_cryptography      a fixture: the package cryptography is not installed
     without_ipv6              a command that runs another as on a host without IPv6
     kernel                    what the kernel says of descriptors, sockets, processor time, ends
+    logged                    records of the log, by their events
     isolation                 the home of the test run; what is left behind fails it
     hypothesis_profiles       how long property-based tests look
 
@@ -56,6 +57,7 @@ SMTP and mail
     smtp_harness              the smtp handler, served in a thread, and what clients say to it
     engine_driver             the engine without a connection
     aiosmtpd                  handlers of aiosmtpd's kind behind our controller or theirs
+    deliveries, logins        the post office and logins without a connection
     accounts                  accounts files, cheap password hashes, maildirs that fail
     relay, scripted_relay     a relay that behaves, and one that says anything
 

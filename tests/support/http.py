@@ -231,3 +231,8 @@ async def serving_app(
     assert not state.connections
     assert not state.tasks
     assert not served.listener.connections
+
+
+def of(path: str, *, method: str = "GET", more: str = "") -> bytes:
+    """Return a request."""
+    return f"{method} {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n".encode()

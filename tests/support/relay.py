@@ -21,6 +21,7 @@ from fastlisten.config.values.network import HostPort
 from support.accounts import cheap_hash
 from support.smtp_client import SmtpClient
 from support.smtp_harness import Served, serve
+from support.waiting import until
 
 USERS = f"""
 [account."alice@example.org"]
@@ -238,3 +239,22 @@ def client_of(served: Served, auth: bytes = AUTH) -> Iterator[SmtpClient]:
 
 def rcpt(*addresses: str) -> bytes:
     return b"".join(f"RCPT TO:<{address}>\r\n".encode() for address in addresses)
+
+
+@contextlib.contextmanager
+def session(
+    tmp_path: Path, relay: Relay | None, **options: Any
+) -> Iterator[tuple[Served, SmtpClient]]:
+    """Serve, and give an authenticated client; look for what is left behind at the end."""
+    with serving(tmp_path, relay, **options) as served:
+        with client_of(served) as client:
+            yield served, client
+        until(lambda: sessions_of(served) == 0)
+        until(lambda: not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()])
+        until(lambda: not served.left_over())
+
+
+def hasten(served: Served, timeout: float) -> None:
+    """Let the relay have less time from now on."""
+    assert served.handler.relay is not None
+    object.__setattr__(served.handler.relay.settings, "timeout", timeout)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
+import subprocess
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import pytest
 
 from support.environment import clean_environment
 from support.program import Program, program
@@ -118,3 +122,37 @@ def staged(
         for fd in (said, say, hear, heard):
             if fd >= 0:
                 os.close(fd)
+
+
+STOPS = [signal.SIGTERM, signal.SIGINT]
+
+
+OTHERS = [signal.SIGUSR1, signal.SIGUSR2]
+
+
+_PID_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def _can_be_pid_1() -> bool:
+    if os.geteuid() != 0:
+        return False
+    try:
+        return subprocess.run([*_PID_1, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+WRAPPERS = pytest.mark.parametrize(
+    "wrapper",
+    [
+        pytest.param((), id="process"),
+        pytest.param(
+            _PID_1,
+            id="PID 1",
+            marks=[
+                pytest.mark.netns,
+                pytest.mark.skipif(not _can_be_pid_1(), reason="needs root and PID namespaces"),
+            ],
+        ),
+    ],
+)

@@ -1,24 +1,19 @@
-"""Logins: right and wrong ones, equal work for all of them, and what bounds it."""
+"""Logins: right and wrong ones, and equal work for all of them."""
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
-import logging
-import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.accounts import Held, cheap_hash, write_accounts
+from support.accounts import cheap_hash, write_accounts
+from support.logins import check, logins_of
 
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.accounts_file import Accounts
-from fastlisten.mail.delivery.post_office import PostOffice
-from fastlisten.mail.logins import logins as module
-from fastlisten.mail.logins.logins import AT_ONCE, Logins, LoginsBusyError
+from fastlisten.mail.logins.logins import Logins, LoginsBusyError
 
 HASH = cheap_hash("sécret")
 
@@ -40,24 +35,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def logins_of(file: Path) -> Logins:
-    """Return logins that need not read the file first."""
-    accounts = Accounts(file)
-    accounts.reload()
-    return Logins(accounts)
-
-
 @pytest.fixture
 def logins(file: Path) -> Iterator[Logins]:
     those = logins_of(file)
     yield those
     those.close()
     assert not [one for one in threading.enumerate() if one.name.startswith("logins")]
-
-
-def check(logins: Logins, name: str, password: str, address: str = "") -> str | None:
-    account = asyncio.run(logins.check(name, password, address))
-    return account.name if account else None
 
 
 @pytest.mark.parametrize(
@@ -196,213 +179,6 @@ def test_without_argon2_nobody_is_wrong(file: Path, monkeypatch: pytest.MonkeyPa
 
 def test_available(logins: Logins) -> None:
     assert logins.available
-
-
-# --- bounds ---------------------------------------------------------------------------------------
-
-
-def test_two_at_a_time_and_a_queue_that_ends(
-    logins: Logins, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held = Held(monkeypatch)
-
-    async def main() -> None:
-        attempts = [
-            asyncio.create_task(logins.check("alice@example.org", "right", ""))
-            for _ in range(AT_ONCE + module.WAITING)
-        ]
-        await asyncio.sleep(0)
-        for _ in range(3):
-            with pytest.raises(LoginsBusyError):
-                await logins.check("alice@example.org", "right", "")
-        while held.now < AT_ONCE:
-            await asyncio.sleep(0.001)
-        held.go.set()
-        assert all(await asyncio.gather(*attempts))
-        assert await logins.check("alice@example.org", "right", "")
-
-    asyncio.run(main())
-    assert held.most == AT_ONCE
-    # The last one was known.
-    assert held.all == AT_ONCE + module.WAITING
-
-
-def test_one_address_cannot_fill_the_queue(logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(monkeypatch)
-
-    async def main() -> None:
-        those = [
-            asyncio.create_task(logins.check("alice@example.org", str(number), "192.0.2.1"))
-            for number in range(30)
-        ]
-        await asyncio.sleep(0)
-        assert logins.penalties._records["192.0.2.1"].inside == 3
-        for one in those[3:]:
-            one.cancel()
-        held.go.set()
-        assert await asyncio.gather(*those[:3]) == [None] * 3
-
-    asyncio.run(main())
-    assert held.all == 3
-
-
-def test_an_attempt_counts_also_when_its_end_is_not_waited_for(
-    logins: Logins, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held = Held(monkeypatch)
-
-    async def main() -> None:
-        for number in range(3):
-            task = asyncio.create_task(
-                logins.check("alice@example.org", str(number), "2001:db8::1")
-            )
-            while held.all < min(number + 1, AT_ONCE):
-                await asyncio.sleep(0.001)
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
-        held.go.set()
-        record = logins.penalties._records["2001:db8::/64"]
-        while record.inside:
-            await asyncio.sleep(0.001)
-        # Two had begun, the third waited for a thread and never came to be.
-        assert record.failures == 2
-        assert logins.penalties._records["2001:db8::/64"].failures == 2
-
-    asyncio.run(main())
-
-
-def test_the_fourth_attempt_waits_a_second(logins: Logins) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        for number in range(3):
-            assert await logins.check("alice@example.org", str(number), "192.0.2.1") is None
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await logins.check("alice@example.org", "sécret", "192.0.2.1")
-        assert await logins.check("alice@example.org", "sécret", "192.0.2.2")
-        last = logins.penalties._records["192.0.2.1"].last
-        assert await logins.check("alice@example.org", "sécret", "192.0.2.1")
-        assert loop.time() - last >= 1
-
-    asyncio.run(main())
-
-
-def test_cache_that_is_missing_is_nobody_s_fault(
-    logins: Logins, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(phc: str, secret: bytes) -> bool:
-        raise passwords.CannotVerifyError("a password cannot be verified: Memory allocation error")
-
-    monkeypatch.setattr(passwords, "verify", fail)
-    for _ in range(5):
-        with pytest.raises(LoginsBusyError):
-            check(logins, "alice@example.org", "sécret", "192.0.2.1")
-    assert len(logins.penalties) == 0
-
-
-def test_after_the_end_it_is_busy(file: Path) -> None:
-    those = Logins(Accounts(file))
-    those.close()
-    with pytest.raises(LoginsBusyError):
-        check(those, "alice@example.org", "sécret", "192.0.2.1")
-    assert len(those.penalties) == 0
-
-
-def test_the_end_is_busy_for_those_who_wait(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(monkeypatch)
-    those = logins_of(file)
-
-    async def main() -> None:
-        tasks = [
-            asyncio.create_task(those.check("alice@example.org", "right", "192.0.2.1"))
-            for _ in range(AT_ONCE + 1)
-        ]
-        while held.now < AT_ONCE:
-            await asyncio.sleep(0.001)
-        end = asyncio.create_task(asyncio.to_thread(those.close))
-        with pytest.raises(LoginsBusyError):
-            await tasks[-1]
-        held.go.set()
-        assert all(await asyncio.gather(*tasks[:-1]))
-        await end
-
-    asyncio.run(main())
-    assert len(those.penalties) == 0
-
-
-def test_a_post_office_has_one_and_ends_it(file: Path) -> None:
-    before = threading.active_count()
-    descriptors = len(os.listdir("/proc/self/fd"))
-    office = PostOffice.enter(str(file.parent))
-    assert office.logins.available
-    assert check(office.logins, "alice@example.org", "sécret")
-    office.leave()
-    assert threading.active_count() == before
-    assert len(os.listdir("/proc/self/fd")) == descriptors
-
-
-# --- the log --------------------------------------------------------------------------------------
-
-
-def test_failures_are_logged_without_passwords(
-    logins: Logins, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    check(logins, "alice@example.org", "sécret", "192.0.2.1")
-    check(logins, "al\r\nice", "my password", "192.0.2.1")
-    check(logins, "ä" * 500, "my password", "")
-    lines = [record.getMessage() for record in caplog.records if record.name == "fastlisten.mail"]
-    assert lines == [
-        "[192.0.2.1]:0: authentication failed, user='al\\r\\nice'",
-        "[unix]: authentication failed, user='" + "\\xe4" * 80 + "...'",
-    ]
-    assert "password" not in caplog.text
-    assert "cret" not in caplog.text
-
-
-def test_a_flood_of_failures_is_counted_in_the_log(
-    logins: Logins, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    minutes = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: minutes[0] * 60)
-    for _ in range(module.LOGGED + 40):
-        logins._log("x", "192.0.2.1")
-    assert len(caplog.records) == module.LOGGED
-    minutes[0] += 1
-    caplog.clear()
-    logins._log("x", "192.0.2.1")
-    assert [record.getMessage() for record in caplog.records] == [
-        "40 more failed logins are not shown",
-        "[192.0.2.1]:0: authentication failed, user='x'",
-    ]
-
-
-def test_failures_that_are_not_shown_are_told_of_without_another(
-    logins: Logins, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The last ones of a flood, or of a server's life."""
-    monkeypatch.setattr(module, "_MINUTE", 3600.0)
-
-    async def flood(monkeypatch: pytest.MonkeyPatch) -> None:
-        logins._loop = loop = asyncio.get_running_loop()
-        later = loop.create_future()
-        monkeypatch.setattr(loop, "call_later", lambda after, call: later.set_result((after, call)))
-        for _ in range(module.LOGGED + 3):
-            logins._log("x", "192.0.2.1")
-        after, call = await later
-        assert after == 3600.0
-        assert "not shown" not in caplog.text
-        call()
-
-    asyncio.run(flood(monkeypatch))
-    assert [one for one in caplog.messages if "shown" in one] == [
-        "3 more failed logins are not shown"
-    ]
-    logins._log("x", "192.0.2.1")
-    logins._log("x", "192.0.2.1")
-    logins.close()
-    assert caplog.messages[-1] == "2 more failed logins are not shown"
 
 
 def test_a_file_of_this_moment_makes_no_login_wrong_for_good(logins: Logins, file: Path) -> None:

@@ -1,0 +1,95 @@
+"""A post office for a test, deliveries whose stages can be awaited, and the files they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.delivery.delivery import SPOOL_SIZE, Delivery
+from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.maildir.spool import unique_name
+
+ALICE, BOB, CAROL = (Account(f"{name}@example.org") for name in ("alice", "bob", "carol"))
+
+
+ALL = [ALICE, BOB, CAROL]
+
+#: Messages that stay in memory, and that go through the spool.
+SIZES = [0, 100, SPOOL_SIZE + 1, 3 * SPOOL_SIZE + 5]
+
+
+def running() -> set[threading.Thread]:
+    """Return the threads, but those of `asyncio.to_thread`, of which there is one or more."""
+    return {one for one in threading.enumerate() if not one.name.startswith("asyncio_")}
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[PostOffice]:
+    """Open a post office; at the end nothing may be left of its threads and descriptors."""
+    threads, descriptors = running(), len(os.listdir("/proc/self/fd"))
+    office = PostOffice.enter(str(directory))
+    try:
+        yield office
+    finally:
+        await asyncio.to_thread(office.leave)
+        assert running() <= threads
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def in_office(test: Callable[[PostOffice], Awaitable[None]]) -> Callable[[Path], None]:
+    def run(tmp_path: Path) -> None:
+        async def main() -> None:
+            async with opened(tmp_path) as office:
+                await test(office)
+
+        asyncio.run(main())
+
+    run.__name__ = test.__name__
+    return run
+
+
+class Watched:
+    """A delivery whose stages can be awaited."""
+
+    def __init__(self, office: PostOffice, accounts: list[Account], **options: bool) -> None:
+        self.changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self.delivery = Delivery(office, accounts, unique_name(), loop, self.changed.set, **options)
+
+    def fill(self, size: int) -> bytes:
+        content = os.urandom(size)
+        for start in range(0, size, 50_000):
+            self.delivery.add(content[start : start + 50_000])
+        return content
+
+    async def until(self, stage: Callable[[Delivery], bool]) -> None:
+        while not stage(self.delivery):
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def prepare(self) -> None:
+        self.delivery.prepare()
+        await self.until(lambda it: it.prepared or it.done)
+
+    async def publish(self) -> None:
+        self.delivery.publish()
+        await self.until(lambda it: it.done)
+
+    async def finish(self) -> None:
+        self.delivery.finish()
+        await self.until(lambda it: it.done)
+
+
+def files(office: PostOffice) -> list[str]:
+    root = office.mail.parent
+    found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return sorted(str(path.parent) for path in found)
+
+
+def new(*accounts: Account) -> list[str]:
+    return [f"mail/{account.name}/new" for account in accounts]

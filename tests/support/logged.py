@@ -1,0 +1,18 @@
+"""Records of the log, by their events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+__all__ = ["events"]
+
+
+def events(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    """Return the fields of all records of an event, and what they say."""
+    return [
+        {**vars(one)["fields"], "message": one.getMessage()}
+        for one in list(caplog.records)
+        if getattr(one, "event", "") == event
+    ]
