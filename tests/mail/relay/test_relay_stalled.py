@@ -150,6 +150,10 @@ def test_room_for_more_of_the_message(loop: str) -> None:
         client = await connected(relay)
         for words in ENVELOPE:
             await client.command(*words)
+        # Small, so that the kernel cannot take the whole message however fast the relay reads.
+        assert client.transport is not None
+        sock = client.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         pause, resume = client.pause_writing, client.resume_writing
         times: list[float] = []
 
