@@ -375,4 +375,6 @@ def test_a_variant_of_a_protocol_has_its_checks_and_defaults(classes: str) -> No
 
 def test_an_unknown_protocol_is_not_documented(capsys: pytest.CaptureFixture[str]) -> None:
     assert document(["--protocol", "nonsense"]) == 1
-    assert "protocol nonsense is not installed; there are http, imap" in capsys.readouterr().err
+    names = ", ".join(sorted(installed_protocols().definitions))
+    message = f"protocol nonsense is not installed; there are {names}"
+    assert message in capsys.readouterr().err

@@ -54,10 +54,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 NEVER: tuple[tuple[str, str, str], ...] = (
     ("config", "_", "a configuration is checked without the native modules"),
     ("config", "loop", "a configuration is checked without an event loop"),
-    ("handlers.http", "handlers.smtp", "protocols do not know each other"),
-    ("handlers.smtp", "handlers.http", "protocols do not know each other"),
     ("handlers.smtp.engine", "loop", "the engine does no I/O"),
     ("handlers.smtp.engine", "_", "the engine does no I/O"),
+)
+
+#: The packages of handlers/ that speak a protocol; none may import another, and what is beside them
+#: in handlers/ imports none of them.
+PROTOCOLS = tuple(
+    f"handlers.{path.parent.name}" for path in sorted(PACKAGE.glob("handlers/*/__init__.py"))
 )
 
 #: A package within a room that imports nothing of the room around it.
@@ -68,6 +72,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.main", ""): "for __version__",
     ("management.app", ""): "for __version__",
     ("_connection", "_tls"): "the stub: start_tls() returns a TlsConnection",
+    ("handlers.base", "handlers.smtp"): "the type of Handler.counts, which smtp's engine defines",
 }
 
 #: Imports of types that close a circle, from a room or module to another, each with its reason.
@@ -110,6 +115,13 @@ def wrong(one: Import) -> str:
     for room, other, reason in NEVER:
         if within(importer, room) and within(imported, other):
             return reason
+    for protocol in PROTOCOLS:
+        if (
+            within(imported, protocol)
+            and from_room == "handlers"
+            and not within(importer, protocol)
+        ):
+            return f"only entry points know {protocol}"
     for sealed in SEALED:
         inner = within(imported, sealed) or not within(imported, sealed.partition(".")[0])
         if within(importer, sealed) and not inner:
@@ -200,7 +212,9 @@ RUN = "from fastlisten.{} import x\n"
         ("errors", "option", "option is not below errors"),
         ("cli/main", "testing", "testing is not below cli"),
         ("config/load", "loop.engines", "without an event loop"),
-        ("handlers/smtp/flow", "handlers.http.protocol", "do not know each other"),
+        ("handlers/smtp/flow", "handlers.http.protocol", "entry points know handlers.http"),
+        ("handlers/jmap/settings", "handlers.imap.settings", "entry points know handlers.imap"),
+        ("handlers/base", "handlers.smtp.settings", "entry points know handlers.smtp"),
         ("handlers/smtp/engine/engine", "handlers.base", "nothing of what is around it"),
         (
             "handlers/smtp/engine/engine",
