@@ -31,7 +31,6 @@ from support.foreign_clients import (
 from support.waiting import until
 
 aiohttp, web, pytestmark = foreign("aiohttp", "aiohttp.web")
-pytestmark += [pytest.mark.external("openssl")]
 
 BODY = bytes(range(256)) * (1 << 14)  # 4 MiB
 

@@ -19,7 +19,7 @@ import pytest
 from support.foreign import LOOPS, OURS
 from support.foreign_clients import Certificate, make_certificate
 
-pytestmark = [pytest.mark.usefixtures("descriptors_back"), pytest.mark.external("openssl")]
+pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 WAYS = ("tcp", "tls")
 

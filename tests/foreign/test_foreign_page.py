@@ -27,7 +27,6 @@ _, _, _, client, httpx, pytestmark = foreign(
 )
 pytestmark += [
     pytest.mark.skipif(not PAGE.exists(), reason="docs/ is not beside these tests"),
-    pytest.mark.external("openssl"),
     pytest.mark.usefixtures("descriptors_back"),
 ]
 

@@ -36,7 +36,6 @@ from support.waiting import until
 uvicorn, httpx, aiohttp, websockets, pytestmark = foreign(
     "uvicorn", "httpx", "aiohttp", "websockets.asyncio.client"
 )
-pytestmark += [pytest.mark.external("openssl")]
 
 Receive = Callable[[], Any]
 Send = Callable[[dict[str, Any]], Any]

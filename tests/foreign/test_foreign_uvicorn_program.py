@@ -23,7 +23,7 @@ from support.foreign_clients import Address, Certificate, make_certificate
 from support.waiting import PATIENCE, until
 
 uvicorn, _, httpx, pytestmark = foreign("uvicorn", "httptools", "httpx")
-pytestmark += [pytest.mark.external("openssl"), pytest.mark.usefixtures("descriptors_back")]
+pytestmark += [pytest.mark.usefixtures("descriptors_back")]
 
 APPLICATION = """
 import asyncio, json, os

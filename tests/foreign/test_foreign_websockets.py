@@ -30,7 +30,6 @@ from support.waiting import until
 server, client, exceptions, pytestmark = foreign(
     "websockets.asyncio.server", "websockets.asyncio.client", "websockets.exceptions"
 )
-pytestmark += [pytest.mark.external("openssl")]
 
 
 class Service:

@@ -19,7 +19,7 @@ import pytest
 from support.loop_worlds import play_on, same_on_asyncio
 from support.loops import OUR_LOOPS, LoopFactory
 from support.raw_client import describe
-from support.tls_certificates import HOST, client_context, server_context
+from support.tls_contexts import HOST, client_context, server_context
 from support.world import Recorder, World, numbers
 
 from fastlisten.loop.engines import existing_engine

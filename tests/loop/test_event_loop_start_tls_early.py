@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support.loop_worlds import play_on, serving, upgrade
 from support.loops import OUR_LOOPS, LoopFactory
-from support.tls_certificates import HOST, client_context
+from support.tls_contexts import HOST, client_context
 from support.world import World
 
 from fastlisten._tls import TlsConnection

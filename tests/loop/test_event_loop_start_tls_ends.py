@@ -16,7 +16,7 @@ import pytest
 import uvloop
 from support.loop_worlds import play_on, same_on_asyncio, serving, upgrade
 from support.loops import OUR_LOOPS, LoopFactory
-from support.tls_certificates import HOST, client_context, server_context
+from support.tls_contexts import HOST, client_context, server_context
 from support.world import Recorder, World
 
 import fastlisten

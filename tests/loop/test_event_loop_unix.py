@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from support.loop_worlds import play_on, same_on_asyncio
 from support.loops import OUR_LOOPS, LoopFactory
-from support.tls_certificates import HOST, client_context, server_context
+from support.tls_contexts import HOST, client_context, server_context
 from support.world import Recorder, World
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")

@@ -21,7 +21,7 @@ import pytest
 from support.listener import Listener, Witness, bound_socket, listening
 from support.loops import LoopFactory, run
 from support.raw_client import RESET, RawClient
-from support.tls_certificates import HOST, client_context
+from support.tls_contexts import HOST, client_context
 from support.tls_listener import tls_listening
 from support.waiting import eventually
 

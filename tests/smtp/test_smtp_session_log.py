@@ -14,15 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.logged import events
-from support.smtp_harness import (
-    ENVELOPE,
-    HELLO,
-    MAIL,
-    RCPT,
-    Served,
-    read_until,
-    serve,
-)
+from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, Served, read_until, serve
 from support.waiting import until
 
 from fastlisten import testing

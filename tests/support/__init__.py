@@ -50,7 +50,7 @@ Handlers and applications that configurations name
 
 Certificates
     certificates              the authority of the test run, what it signs, handshakes in memory
-    tls_certificates          certificate files and contexts for servers and clients on loopback
+    tls_contexts              contexts and certificate files of servers and clients on loopback
     configured_certificates   the certificates of a configuration, and what clients are shown
 
 SMTP and mail

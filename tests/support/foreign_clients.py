@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from support.certificates import authority
 from support.waiting import PATIENCE, until
 
 #: So many clients at the same time have to be served by every server.
@@ -35,10 +35,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Certificate:
-    """A self-signed certificate for localhost and 127.0.0.1, which is its own authority.
+    """A certificate for localhost and 127.0.0.1, and its authority.
 
     Attributes:
-        certificate: file of the certificate.
+        certificate: file of both.
         key: file of its private key.
     """
 
@@ -57,15 +57,11 @@ class Certificate:
 
 
 def make_certificate(folder: Path) -> Certificate:
-    """Let the `openssl` program make a key and a certificate in a folder."""
+    """Make a key and a certificate in a folder, the authority's beside it in the same file."""
+    pair = authority().sign("localhost", "127.0.0.1")
     made = Certificate(folder / "certificate.pem", folder / "key.pem")
-    words = "req -x509 -nodes -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    # Python 3.13 verifies strictly: what signs certificates must say so.
-    usage = ["-addext", "keyUsage=digitalSignature,keyCertSign", "-subj", "/CN=localhost"]
-    files = ["-keyout", str(made.key), "-out", str(made.certificate)]
-    command = ["openssl", *words.split(), *names, *usage, *files]
-    subprocess.run(command, check=True, capture_output=True)
+    made.certificate.write_bytes(pair.cert + authority().pem)
+    made.key.write_bytes(pair.key)
     return made
 
 

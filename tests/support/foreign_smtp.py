@@ -25,7 +25,7 @@ from support.kernel import open_descriptors
 from support.waiting import until
 
 controllers, smtp, marks = foreign("aiosmtpd.controller", "aiosmtpd.smtp")
-marks += [pytest.mark.external("openssl"), pytest.mark.usefixtures("frozen_heap")]
+marks += [pytest.mark.usefixtures("frozen_heap")]
 
 WAYS = ("tcp", "tls", "starttls", "unix")
 OURS_ON_ALL_WAYS = tuple(itertools.product(OURS, WAYS))

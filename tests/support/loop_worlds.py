@@ -13,7 +13,7 @@ from typing import Any
 
 from fastlisten.loop.engines import existing_engine
 from support.loops import LoopFactory
-from support.tls_certificates import server_context
+from support.tls_contexts import server_context
 from support.world import Note, Script, World, play
 
 

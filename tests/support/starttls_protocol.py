@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 from fastlisten._tls import TlsSettings
-from support.tls_certificates import server_context
+from support.tls_contexts import server_context
 from support.tls_world import TlsClient, TlsRecorder, TlsWorld, spelled
 from support.world import Hook
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from support.raw_client import RawClient, describe
-from support.tls_certificates import HOST, client_context
+from support.tls_contexts import HOST, client_context
 
 
 def spelled(exc: BaseException | None) -> str:

@@ -17,7 +17,7 @@ from fastlisten._tls import TlsAcceptor, TlsConnection, TlsSettings
 from fastlisten.loop.engines import engine_for
 from support.listener import Echo, Listener, bound_socket
 from support.raw_client import RawClient
-from support.tls_certificates import HOST, client_context, server_context
+from support.tls_contexts import HOST, client_context, server_context
 from support.waiting import eventually
 
 #: States of slots in which a connection, wanted or not, is still there.

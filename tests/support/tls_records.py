@@ -16,7 +16,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from support.tls_certificates import client_context
+from support.tls_contexts import client_context
 from support.tls_world import TlsClient, TlsWorld
 
 #: Content types (5.1).

@@ -20,8 +20,8 @@ import fastlisten._tls as native_tls
 from fastlisten.loop.engines import engine_for
 from support.loops import LoopFactory
 from support.raw_client import RawClient
-from support.tls_certificates import server_context
 from support.tls_client import TlsClient, no_session_left, openssl_function, spelled, tls_sessions
+from support.tls_contexts import server_context
 from support.world import Buffered, Note, Recorder, World
 
 __all__ = [

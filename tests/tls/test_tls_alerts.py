@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 from support.loops import LoopFactory, run
-from support.tls_certificates import client_context, server_context
+from support.tls_contexts import client_context, server_context
 from support.tls_listener import talk, tls_listening
 from support.tls_world import TlsClient, TlsRecorder, TlsWorld, play_tls
 from support.waiting import eventually

@@ -12,7 +12,7 @@ import ssl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tls_certificates import client_context
+from support.tls_contexts import client_context
 from support.tls_world import KINDS, TlsRecorder, TlsWorld, play_tls
 from support.world import numbers
 

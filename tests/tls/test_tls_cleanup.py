@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support.listener import Echo, bound_socket
 from support.loops import OUR_LOOPS, LoopFactory, run
-from support.tls_certificates import server_context
+from support.tls_contexts import server_context
 from support.tls_listener import client_hello, talk
 from support.tls_world import KINDS, WAYS, kind_of_api, no_session_left
 from support.waiting import PATIENCE

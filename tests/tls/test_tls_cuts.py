@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 import pytest
 from support.loops import LoopFactory, run
 from support.raw_client import RawClient
-from support.tls_certificates import HOST, client_context
+from support.tls_contexts import HOST, client_context
 from support.tls_listener import TlsListener, tls_listening
 from support.tls_world import kind_of_api, no_session_left
 

@@ -15,7 +15,7 @@ import pytest
 from support.listener import Echo
 from support.loops import LoopFactory, run
 from support.raw_client import RawClient
-from support.tls_certificates import HOST, client_context
+from support.tls_contexts import HOST, client_context
 from support.tls_listener import TlsListener, tls_listening
 from support.waiting import eventually
 from support.world import numbers

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support.forked import children, serving
 from support.loops import LoopFactory
-from support.tls_certificates import HOST, client_context, server_context
+from support.tls_contexts import HOST, client_context, server_context
 from support.tls_world import KINDS, TlsClient, TlsRecorder, TlsWorld, play_tls
 from support.world import Hook
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from support.endless_stream import stream
 from support.loops import LoopFactory
-from support.tls_certificates import HOST, client_context, server_context
+from support.tls_contexts import HOST, client_context, server_context
 from support.tls_world import WAY_NAMES, WAYS, kind_of_api, no_session_left
 
 import fastlisten

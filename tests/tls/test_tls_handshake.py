@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from support.listener import Echo
 from support.loops import LoopFactory, run
-from support.tls_certificates import CLIENT, client_context, server_context
-from support.tls_certificates import certificates as made
+from support.tls_contexts import CLIENT, client_context, server_context
+from support.tls_contexts import certificate_files as made
 from support.tls_listener import TlsListener, client_hello, everything, talk, tls_listening
 from support.tls_world import TlsClient, TlsRecorder, TlsWorld, play_tls, same_tls
 from support.waiting import eventually

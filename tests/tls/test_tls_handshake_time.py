@@ -10,7 +10,7 @@ import asyncio
 import pytest
 from support.loops import LoopFactory, run
 from support.raw_client import RawClient
-from support.tls_certificates import client_context
+from support.tls_contexts import client_context
 from support.tls_listener import client_hello, everything, talk, tls_listening
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")

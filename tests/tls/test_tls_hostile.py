@@ -22,7 +22,7 @@ import pytest
 from support.certificates import authority, table, write
 from support.loops import LoopFactory
 from support.program import program
-from support.tls_certificates import certificates, client_context, server_context
+from support.tls_contexts import certificate_files, client_context, server_context
 from support.tls_probes import HOST, ask, client, lines, read_to_end
 from support.tls_records import CHANGE_CIPHER_SPEC, crafted
 from support.tls_world import (
@@ -161,12 +161,12 @@ def test_answers_that_go_with_a_read_are_not_waited_for(loop_factory: LoopFactor
 def long_chain() -> ssl.SSLContext:
     """Return a server's context whose certificates are more than small buffers hold."""
     context = server_context()
-    leaf = Path(certificates().p256).read_text().partition("-----BEGIN CERTIFICATE-----")
-    above = Path(certificates().authority).read_text()
+    leaf = Path(certificate_files().p256).read_text().partition("-----BEGIN CERTIFICATE-----")
+    above = Path(certificate_files().authority).read_text()
     with tempfile.NamedTemporaryFile("w", prefix="tls-tests-", suffix=".pem") as file:
         file.write(leaf[1] + leaf[2] + above * 100)
         file.flush()
-        context.load_cert_chain(file.name, certificates().p256)
+        context.load_cert_chain(file.name, certificate_files().p256)
     return context
 
 

@@ -9,7 +9,7 @@ import ssl
 
 import pytest
 from support.loops import LoopFactory
-from support.tls_certificates import client_context, server_context
+from support.tls_contexts import client_context, server_context
 from support.tls_world import WAY_NAMES, WAYS, TlsRecorder, TlsWorld, play_tls, same_tls
 
 pytestmark = [

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.loops import LoopFactory
-from support.tls_certificates import client_context, server_context
+from support.tls_contexts import client_context, server_context
 from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsRecorder, TlsWorld, same_tls
 from support.world import Hook, Recorder
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.loops import LoopFactory
-from support.tls_certificates import server_context
+from support.tls_contexts import server_context
 from support.tls_world import (
     WAY_NAMES,
     WAYS,

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from support.loops import LoopFactory, run
 from support.raw_client import RawClient
-from support.tls_certificates import HOST, client_context
+from support.tls_contexts import HOST, client_context
 from support.tls_listener import BUSY, TlsListener, client_hello, tls_listening
 from support.tls_world import (
     KINDS,

@@ -21,7 +21,7 @@ import pytest
 from support.listener import listening
 from support.loops import LoopFactory, run
 from support.raw_client import RawClient
-from support.tls_certificates import HOST, client_context, server_context
+from support.tls_contexts import HOST, client_context, server_context
 from support.tls_listener import client_hello, tls_listening
 from support.tls_world import KINDS, kind_of_api, no_session_left
 from support.waiting import eventually

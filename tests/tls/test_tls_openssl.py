@@ -34,7 +34,7 @@ SERVE = """
 import asyncio
 import fastlisten
 from fastlisten._tls import calls_openssl
-from support.tls_certificates import HOST, client_context, server_context
+from support.tls_contexts import HOST, client_context, server_context
 
 async def echo(reader, writer):
     while data := await reader.read(65536):

@@ -18,7 +18,7 @@ from support.environment import own_environment
 from support.listener import Echo
 from support.loops import LoopFactory, run
 from support.marks import external
-from support.tls_certificates import certificates, server_context
+from support.tls_contexts import certificate_files, server_context
 from support.tls_listener import TlsListener, tls_listening
 from support.waiting import PATIENCE, eventually
 
@@ -111,7 +111,7 @@ async def s_client(listener: TlsListener, *options: str) -> Program:
     host, port = listener.address
     return await start(
         *("openssl", "s_client", "-connect", f"{host}:{port}", "-CAfile"),
-        *(certificates().authority, "-verify_return_error", *options),
+        *(certificate_files().authority, "-verify_return_error", *options),
     )
 
 
@@ -254,11 +254,11 @@ def test_s_client_with_a_certificate(loop_factory: LoopFactory) -> None:
                 super().data_received(data)
 
         async with tls_listening(Named, server_context(ask_client=True)) as listener:
-            client = await s_client(listener, "-cert", certificates().client)
+            client = await s_client(listener, "-cert", certificate_files().client)
             await client.tell(b"hello\n")
             await client.says(rb"HELLO\n")
             await client.end()
-            client = await s_client(listener, "-cert", certificates().stranger)
+            client = await s_client(listener, "-cert", certificate_files().stranger)
             await client.says(rb"alert unknown ca")
             await client.end()
             await listener.empty()
@@ -279,9 +279,15 @@ def test_curl(loop_factory: LoopFactory, version: str, tmp_path: Path) -> None:
             page = f"https://localhost:{listener.address[1]}/"
             curl = await start(
                 *("curl", "--silent", "--show-error", "--ipv4", "--http1.1", "--noproxy", "*"),
-                *("--cacert", certificates().authority, f"--tlsv{version}", "--tls-max", version),
+                *(
+                    "--cacert",
+                    certificate_files().authority,
+                    f"--tlsv{version}",
+                    "--tls-max",
+                    version,
+                ),
                 *(page, "--next", "--silent", "--show-error", "--ipv4", "--http1.1"),
-                *("--noproxy", "*", "--cacert", certificates().authority),
+                *("--noproxy", "*", "--cacert", certificate_files().authority),
                 *("--header", "Expect:", "--data-binary", f"@{upload}", page),
             )
             said = await curl.end()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.loops import LoopFactory
 from support.starttls_protocol import COMMAND, GO_AHEAD, Starter, commanded
-from support.tls_certificates import client_context, server_context
+from support.tls_contexts import client_context, server_context
 from support.tls_world import (
     WAY_NAMES,
     WAYS,

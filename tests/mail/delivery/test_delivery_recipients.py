@@ -11,17 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.deliveries import (
-    ALICE,
-    ALL,
-    BOB,
-    CAROL,
-    SIZES,
-    Watched,
-    files,
-    in_office,
-    new,
-)
+from support.deliveries import ALICE, ALL, BOB, CAROL, SIZES, Watched, files, in_office, new
 
 from fastlisten.mail.delivery import staged_message
 from fastlisten.mail.delivery.delivery import SPOOL_SIZE

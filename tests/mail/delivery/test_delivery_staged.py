@@ -5,16 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from support.deliveries import (
-    ALICE,
-    ALL,
-    BOB,
-    SIZES,
-    Watched,
-    files,
-    in_office,
-    new,
-)
+from support.deliveries import ALICE, ALL, BOB, SIZES, Watched, files, in_office, new
 
 from fastlisten.mail.delivery.delivery import SPOOL_SIZE
 from fastlisten.mail.delivery.post_office import PostOffice

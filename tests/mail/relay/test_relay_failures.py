@@ -12,14 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.relay import (
-    FOREIGN,
-    Relay,
-    hasten,
-    rcpt,
-    relaying,
-    session,
-)
+from support.relay import FOREIGN, Relay, hasten, rcpt, relaying, session
 from support.smtp_harness import MAIL
 from support.waiting import until
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from support.loops import LOOPS
 from support.scripted_relay import Action, Do, Script, scripted
-from support.tls_certificates import HOST, certificates, client_context
+from support.tls_contexts import HOST, certificate_files, client_context
 
 from fastlisten.loop.deadline import finish_within
 from fastlisten.mail.relay.client import SmtpClient
@@ -183,7 +183,7 @@ def test_room_for_more_of_the_message(loop: str) -> None:
 @on_both
 def test_a_handshake(loop: str) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificates().p256)
+    server.load_cert_chain(certificate_files().p256)
     # In two round trips: one is made when the time is up already.
     server.maximum_version = ssl.TLSVersion.TLSv1_2
     stall = Stall()
