@@ -19,7 +19,7 @@ from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from fastlisten.handlers.smtp.engine.counts import DURATIONS, Counts
+from fastlisten.mail.counts import DURATIONS, Counts
 from fastlisten.runtime.reports import ListenerReport
 
 __all__ = ["mail_metrics"]

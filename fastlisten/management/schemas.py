@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from fastlisten.handlers.smtp.engine.counts import Counts
+from fastlisten.mail.counts import Counts
 from fastlisten.runtime.control import MAX_LIMIT
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.reports import ListenerReport

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from fastlisten.handlers.smtp.engine.counts import Counts
+from fastlisten.mail.counts import Counts
 from fastlisten.runtime.listener import Listener, State
 
 __all__ = ["Counters", "ListenerReport", "Readiness", "ServerReport"]
@@ -63,6 +63,7 @@ class Counters:
         parts = tuple(parts)
         if len(parts) == 1:
             return parts[0]
+        mail = [one.mail for one in parts if one.mail is not None]
         return cls(
             connections=sum(one.connections for one in parts),
             accepted=sum(one.accepted for one in parts),
@@ -70,7 +71,7 @@ class Counters:
             accept_errors=_sum(one.accept_errors for one in parts),
             handshake_failures=sum(one.handshake_failures for one in parts),
             timed_out=sum(one.timed_out for one in parts),
-            mail=_sum_mail([one.mail for one in parts if one.mail is not None]),
+            mail=Counts.sum(mail) if mail else None,
         )
 
 
@@ -144,20 +145,4 @@ def _sum(parts: Iterable[Mapping[_Key, int]]) -> dict[_Key, int]:
     for part in parts:
         for key, count in part.items():
             total[key] = total.get(key, 0) + count
-    return total
-
-
-def _sum_mail(parts: list[Counts]) -> Counts | None:
-    if not parts:
-        return None
-    total = Counts()
-    total.messages = _sum(one.messages for one in parts)
-    total.octets = sum(one.octets for one in parts)
-    total.rejections = _sum(one.rejections for one in parts)
-    total.logins = _sum(one.logins for one in parts)
-    total.relay = _sum(one.relay for one in parts)
-    total.ends = _sum(one.ends for one in parts)
-    buckets = zip(*(one.durations for one in parts), strict=True)
-    total.durations = [sum(bucket) for bucket in buckets]
-    total.seconds = sum(one.seconds for one in parts)
     return total

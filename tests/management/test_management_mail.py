@@ -20,7 +20,8 @@ from support.relay import FOREIGN, client_of, rcpt, relaying, serving
 from support.smtp_harness import MAIL, RCPT, read_all
 from support.waiting import eventually
 
-from fastlisten.handlers.smtp.engine.counts import DURATIONS, REASONS, Counts, reason_of
+from fastlisten.handlers.smtp.engine.reasons import REASONS, reason_of
+from fastlisten.mail.counts import DURATIONS, Counts
 from fastlisten.management.mail_metrics import mail_metrics
 from fastlisten.management.schemas import SCHEMAS
 

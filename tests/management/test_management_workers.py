@@ -12,7 +12,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastlisten.handlers.base import HandlerSettings
-from fastlisten.handlers.smtp.engine.counts import Counts
+from fastlisten.mail.counts import Counts
 from fastlisten.management.app import application
 from fastlisten.runtime.control import Control, UnknownListenerError
 from fastlisten.runtime.listener import State

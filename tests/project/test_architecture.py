@@ -72,7 +72,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.main", ""): "for __version__",
     ("management.app", ""): "for __version__",
     ("_connection", "_tls"): "the stub: start_tls() returns a TlsConnection",
-    ("handlers.base", "handlers.smtp"): "the type of Handler.counts, which smtp's engine defines",
 }
 
 #: Imports of types that close a circle, from a room or module to another, each with its reason.

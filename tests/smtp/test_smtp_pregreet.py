@@ -15,9 +15,9 @@ from support.smtp_harness import DIALOGUE, DONE, HOSTNAME, SERVERS, codes, read_
 from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.pregreet import PregreetDelay
 from fastlisten.handlers.smtp.session_log import SessionLog
+from fastlisten.mail.counts import Counts
 
 GREETING = f"220 {HOSTNAME} ESMTP\r\n".encode()
 REFUSAL = (

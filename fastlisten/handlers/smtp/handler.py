@@ -12,7 +12,6 @@ import os
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
-from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.pregreet import PregreetDelay
@@ -23,6 +22,7 @@ from fastlisten.handlers.smtp.settings import LMTP, SMTP
 from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 from fastlisten.handlers.smtp.trace_fields import TraceFields
 from fastlisten.mail.accounts import passwords
+from fastlisten.mail.counts import Counts
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.dsn.sender import DsnSender
 from fastlisten.mail.relay.relay import Relay, relay_of
@@ -69,7 +69,7 @@ class SmtpHandler(Handler):
     def __init__(self, settings: HandlerSettings) -> None:
         super().__init__(settings)
         greeting = f"220 {settings.hostname} {self._kind} {settings.greeting}"
-        self._values = {row.key: row.default for row in self.options} | dict(settings.options)
+        self._values = self.settings.options
         self.greeting = greeting.rstrip().encode() + b"\r\n"
         self._delay: float | None = self._values.get("greeting-delay")
         self._late_greeting = self.greeting

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
-from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.session_log import SessionLog
+from fastlisten.mail.counts import Counts
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.dsn.sender import DsnSender
 from fastlisten.mail.relay.relay import Relay

@@ -26,12 +26,12 @@ from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParame
 from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import Authenticate, ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult
-from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.hostnames import full_name
 from fastlisten.loop.connection_server import ConnectionServer
 from fastlisten.loop.create_server import create_server
+from fastlisten.mail.counts import Counts
 
 __all__ = ["SmtpService", "serve_smtp"]
 

@@ -25,10 +25,10 @@ from fastlisten.handlers.smtp.dialogue_log import (
     foreign_transcript,
     transcript,
 )
-from fastlisten.handlers.smtp.engine.counts import Counts
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import TELLABLE, Limits
 from fastlisten.handlers.smtp.session_log import SessionLog
+from fastlisten.mail.counts import Counts
 
 __all__ = ["IDENT", "Authenticate", "ServedHandler"]
 

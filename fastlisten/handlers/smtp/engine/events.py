@@ -147,7 +147,7 @@ class Refusal:
     Attributes:
         reply: complete; in LMTP perhaps once for each recipient.
         verb: the command, in upper case, whatever the client wrote; empty for what is none.
-        reason: one of the words of `counts.reason_of`.
+        reason: one of the words of `reasons.reason_of`.
         sender: the reverse path of the transaction, None outside of one.
         recipients: those that it is about.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastlisten.handlers.smtp.engine.counts import Counts
+from fastlisten.mail.counts import Counts
 
 __all__ = ["TELLABLE", "Limits", "reply"]
 

@@ -18,7 +18,6 @@ from fastlisten.handlers.smtp.engine.commands import (
     parse_mail,
     parse_recipient,
 )
-from fastlisten.handlers.smtp.engine.counts import reason_of
 from fastlisten.handlers.smtp.engine.events import (
     Event,
     Mail,
@@ -27,6 +26,7 @@ from fastlisten.handlers.smtp.engine.events import (
     Reset,
     Transaction,
 )
+from fastlisten.handlers.smtp.engine.reasons import reason_of
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.engine.verbs import HTTP_VERBS, KNOWN, NOT_HERE

@@ -1,95 +1,20 @@
-"""What is counted of a listener's mail, and which kind a negative reply is.
+"""What is counted of a listener's mail.
 
-Rules of this file: numbers and names, no I/O, so that the engine can count. The names are values of
-labels in the metrics (management/metrics.py): whatever a client says, there are no others.
+Rules of this file: numbers, no I/O. Names of reasons and results are values of labels in the
+metrics (management/mail_metrics.py): whatever a client says, there are no others.
 """
 
 from __future__ import annotations
 
 import bisect
+from collections import Counter
+from collections.abc import Iterable
 
-from fastlisten.handlers.smtp.engine.verbs import HTTP_VERBS
-
-__all__ = ["DURATIONS", "REASONS", "Counts", "reason_of"]
+__all__ = ["DURATIONS", "Counts"]
 
 #: Upper bounds of the histogram of deliveries, in seconds: a disk that syncs at once, a busy one,
 #: a relay, a relay that lets its clients wait.
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-
-#: By code and enhanced status.
-_EXACT = {
-    b"421 4.7.0": "too-many-errors",
-    b"452 4.5.3": "too-many-recipients",
-    b"550 5.1.1": "unknown-recipient",
-    b"550 5.1.2": "unknown-recipient",
-    b"550 5.6.0": "bare-line-break",
-    b"552 5.3.4": "too-large",
-    b"554 5.4.6": "loop",
-    b"554 5.5.0": "early-talker",
-}
-
-#: By code, where the status says no more.
-_BY_CODE = {
-    b"451": "local-error",
-    b"452": "local-error",
-    b"500": "syntax",
-    b"501": "syntax",
-    b"502": "syntax",
-    b"503": "sequence",
-    b"504": "syntax",
-    b"530": "authentication-required",
-    b"535": "login-failed",
-    b"538": "authentication-required",
-    b"552": "too-large",
-    b"555": "syntax",
-}
-
-#: The codes of what is refused for reasons of policy.
-_REFUSED = frozenset({b"550", b"551", b"553", b"554"})
-
-#: What 5.7.x means then, by command.
-_POLICY = {b"RCPT": "relay-denied", b"MAIL": "sender-denied"}
-
-#: What 454 means, by command.
-_NOT_NOW = {b"AUTH": "login-deferred", b"STARTTLS": "tls-unavailable"}
-
-
-#: All that `reason_of` gives, and what is found before there is an engine.
-REASONS = frozenset(
-    {
-        *_EXACT.values(),
-        *_BY_CODE.values(),
-        *_POLICY.values(),
-        *_NOT_NOW.values(),
-        "deferred",
-        "http",
-        "other",
-        "pregreet",
-    }
-)
-
-
-def reason_of(reply: bytes, verb: bytes) -> str:
-    """Return which kind a negative reply is: one of some twenty words.
-
-    Args:
-        reply: complete.
-        verb: the command that it answers, in upper case; empty if there is none.
-    """
-    if verb in HTTP_VERBS:
-        return "http"
-    exact = _EXACT.get(reply[:9])
-    if exact is not None:
-        return exact
-    code = reply[:3]
-    if code in _REFUSED and reply[4:7] == b"5.7" and verb in _POLICY:
-        return _POLICY[verb]
-    if code == b"454":
-        return _NOT_NOW.get(verb, "deferred")
-    by_code = _BY_CODE.get(code)
-    if by_code is not None:
-        return by_code
-    return "deferred" if code[:1] == b"4" else "other"
 
 
 class Counts:
@@ -141,6 +66,20 @@ class Counts:
         other.durations = self.durations.copy()
         other.seconds = self.seconds
         return other
+
+    @classmethod
+    def sum(cls, parts: Iterable[Counts]) -> Counts:
+        """Return what several workers have counted."""
+        total = cls()
+        for one in parts:
+            for name in ("messages", "rejections", "logins", "relay", "ends"):
+                counted = Counter(getattr(total, name))
+                counted.update(getattr(one, name))
+                setattr(total, name, dict(counted))
+            total.octets += one.octets
+            total.durations = [a + b for a, b in zip(total.durations, one.durations, strict=True)]
+            total.seconds += one.seconds
+        return total
 
     def message(self, result: str, octets: int = 0) -> None:
         """Count a message."""
