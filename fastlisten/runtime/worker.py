@@ -186,14 +186,7 @@ class Worker:
             text = "closed %s that had not finished"
             what = _connections(cut)
             log(logger, logging.WARNING, "connections-cut", text, what, count=cut)
-        failed: Exception | None = None
-        for settings, handler in reversed(self.handlers):
-            try:
-                await handler.stop()
-            except Exception as error:
-                # The other handlers still have data to save.
-                logger.error('listener "%s": its handler failed to stop: %r', settings.id, error)
-                failed = error
+        failed = await self._stop_handlers([handler for _, handler in self.handlers])
         self._close_engine()
         self.ended = True
         if failed is not None:
@@ -204,9 +197,24 @@ class Worker:
         for listener in self.listeners:
             listener.drain()
         close_all(self._sockets)
-        for handler in reversed(self._started):
-            await handler.stop()
+        # What made the start fail is the news, and is raised by whoever calls this.
+        await self._stop_handlers(self._started)
         self._close_engine()
+
+    async def _stop_handlers(self, handlers: Sequence[Handler]) -> Exception | None:
+        """Stop handlers, the last one first; return the last failure, which has been logged."""
+        failed: Exception | None = None
+        for handler in reversed(handlers):
+            try:
+                await handler.stop()
+            except Exception as error:
+                # The other handlers still have data to save.
+                name = handler.settings.listener
+                # In words: who keeps the record must not keep what the error holds on to.
+                why = repr(error)
+                logger.error('listener "%s": its handler failed to stop: %s', name, why)
+                failed = error
+        return failed
 
     def _close_engine(self) -> None:
         """Close the engine, unless other servers of the loop use it."""

@@ -140,7 +140,9 @@ def test_a_handler_that_cannot_be_served_leaves_nothing(
     handler: str, descriptors_back: None
 ) -> None:
     text = table("a", '"127.0.0.1:0"')
-    text += table("b", '"127.0.0.1:0"').replace("Echo", handler)
+    # One that cannot even be stopped: neither the others nor the error may be lost to it.
+    text += table("b", '"127.0.0.1:0"').replace("Echo", "NeverEnds")
+    text += table("c", '"127.0.0.1:0"').replace("Echo", handler)
 
     async def main() -> None:
         server = Server(loads(text))
