@@ -18,6 +18,7 @@ from support.waiting import eventually
 import fastlisten
 from fastlisten import ConnectionInfo, Handler, HandlerSettings, State
 from fastlisten.handlers.importing import HandlerNotFoundError
+from fastlisten.option import Option
 from fastlisten.testing import Served, serve
 
 
@@ -250,3 +251,18 @@ async def test_a_handler_of_ones_own() -> None:
     async with serve(Time) as served:
         with await connect(served.host, served.port) as client:
             assert await read_all(client) == b"127.0.0.1 at test\n"
+
+
+def test_options_have_their_defaults() -> None:
+    """As in a configuration: a handler need not know who has made it."""
+
+    class Prefixed(Handler):
+        options = (
+            Option(key="prefix", kind="text", default="hello", text=""),
+            Option(key="loud", kind="boolean", default=False, text=""),
+        )
+
+    given = HandlerSettings("it", "own", "mx.example.org", options={"loud": True, "other": 1})
+    assert Prefixed(given).settings.options == {"prefix": "hello", "loud": True, "other": 1}
+    complete = HandlerSettings("it", "own", "mx", options={"prefix": "", "loud": False})
+    assert Prefixed(complete).settings is complete

@@ -8,6 +8,7 @@ core sends without running Python; only `connection` runs once per connection.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from fastlisten.option import Option
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
-    from fastlisten.handlers.smtp.engine.counts import Counts
+    from fastlisten.mail.counts import Counts
 
 __all__ = ["ConnectionInfo", "Handler", "HandlerSettings", "Reason", "SettingError"]
 
@@ -113,7 +114,7 @@ class Handler:
         counts: counters for the metrics on mail; None if the handler has none.
         greeting: sent natively as soon as the connection is ready (after PROXY and TLS); the
             protocol object must not send it again. Empty: nothing is sent.
-        settings: as given.
+        settings: as given, with the defaults of rows in `options` that they leave out.
     """
 
     name: ClassVar[str] = ""
@@ -129,6 +130,10 @@ class Handler:
     counts: Counts | None = None
 
     def __init__(self, settings: HandlerSettings) -> None:
+        defaults = {row.key: row.default for row in self.options}
+        if not defaults.keys() <= settings.options.keys():
+            # Made by a program, which says only what it wants otherwise; configurations say all.
+            settings = dataclasses.replace(settings, options={**defaults, **settings.options})
         self.settings = settings
 
     def refusal(self, reason: Reason) -> bytes:

@@ -63,7 +63,7 @@ class HttpHandler(Handler):
 
     def __init__(self, settings: HandlerSettings) -> None:
         super().__init__(settings)
-        self._values = {row.key: row.default for row in HTTP.options} | dict(settings.options)
+        self._values = self.settings.options
         self._make = _application_maker(settings.extra.get("app"))
         self._lifespan: Lifespan | None = None
         self._service: Service | None = None
