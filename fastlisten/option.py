@@ -48,7 +48,7 @@ class Option:
 
     Attributes:
         key: dotted path relative to the place it stands in: ``socket.backlog``, ``tls.implicit``.
-        kind: name of the value grammar in ``config/values/scalars.py`` (``boolean``, ``integer``,
+        kind: name of the value grammar in ``config/values/kinds.py`` (``boolean``, ``integer``,
             ``duration``, ``size``, ``string``, ...).
         default: the typed value that holds when nobody wrote one.
         text: one sentence of documentation.

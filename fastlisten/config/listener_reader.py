@@ -168,10 +168,10 @@ class ListenerReader:
         for protocol in self._protocols.definitions.values():
             self._own_table(protocol)
 
-    def explain_unknown(self) -> None:
-        """Say which handlers could not be asked for their ports, options and STARTTLS."""
+    def warn_of_missing_classes(self) -> None:
+        """Report the classes of `handler =` that could not be imported."""
         for path, message in self._classes_not_found:
-            text = "; what it says of ports, options and STARTTLS is not known"
+            text = "; its ports, options and STARTTLS are unknown, and it cannot be served"
             self._document.warning(path, message + text)
 
     def is_own_table(self, name: str) -> bool:

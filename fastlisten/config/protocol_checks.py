@@ -64,40 +64,42 @@ class _Listener:
 
     def __init__(self, document: Document, listener: UnresolvedListener) -> None:
         self._document = document
-        self._draft = listener
+        self._listener = listener
         self.id = listener.id
         pairs = zip(listener.binds, listener.bind_paths, strict=True)
         self.binds = tuple(_Bind(document, bind, path) for bind, path in pairs)
 
     @property
     def starttls(self) -> bool:
-        return has_starttls(self._draft)
+        return has_starttls(self._listener)
 
     def __getitem__(self, key: str) -> Any:
-        return self._draft[key]
+        return self._listener[key]
 
     def sets(self, key: str) -> bool:
-        return key in self._draft.values.typed
+        return key in self._listener.values.typed
 
     def is_set(self, key: str) -> bool:
-        return self._draft.is_written(key)
+        return self._listener.is_written(key)
 
     def is_wrong(self, key: str) -> bool:
         # Asked several times for each listener, and most files have no mistakes.
         if not self._document.has_errors:
             return False
-        return self._document.has_errors_at(self._draft.at(key), self._draft.inherited_at(key))
+        return self._document.has_errors_at(
+            self._listener.at(key), self._listener.inherited_at(key)
+        )
 
     def set_default(self, key: str, value: Any) -> None:
-        self._draft.adjusted[key] = (value, "default")
+        self._listener.adjusted[key] = (value, "default")
 
     def error(self, key: str, message: str, allowed: str = "") -> None:
-        path = self._draft.written_at(key)
+        path = self._listener.written_at(key)
         if not self._document.has_errors_at(path):
             self._document.error(path, message, self._value(key, path), allowed)
 
     def warning(self, key: str, message: str) -> None:
-        path = self._draft.written_at(key) if key else self._draft.path
+        path = self._listener.written_at(key) if key else self._listener.path
         # A value that many listeners inherit; of a listener itself there may be more to say.
         if not key or not self._document.has_warning_at(path):
             value = self._value(key, path) if key else NOTHING
@@ -106,7 +108,7 @@ class _Listener:
     def _value(self, key: str, path: KeyPath) -> Any:
         """Return a value as it is written, else what holds."""
         value = self._document.value_at(path)
-        return self._draft[key] if value is NOTHING else value
+        return self._listener[key] if value is NOTHING else value
 
 
 class _Protocol:

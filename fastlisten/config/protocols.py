@@ -133,7 +133,8 @@ def _mistake(protocol: Protocol) -> str:
         return "it has settings under a reserved name"
     for row in (*protocol.options, *protocol.listener_options):
         if row.kind not in KINDS:
-            return f"{row.key} has the unknown kind {row.kind}"
+            kinds = ", ".join(sorted(KINDS))
+            return f"{row.key} has the unknown kind {row.kind}; the kinds are {kinds}"
     keys = {row.key for row in (*LISTENER_OPTIONS, *protocol.listener_options)}
     for key in protocol.defaults:
         if key not in keys:

@@ -122,8 +122,7 @@ def resolve(document: Document, machine: Machine, default_directory: str = "") -
     check_unused_certificates(document, listeners, certificates)
     _check_default_backlog(document, machine, listeners)
     _report_foreign(document, reader, reading, protocols)
-    if document.has_errors:
-        reading.explain_unknown()
+    reading.warn_of_missing_classes()
     document.check()
     shared = {**server, **reading.tables}
     return Config(

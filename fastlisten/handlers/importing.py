@@ -32,7 +32,18 @@ def named_handler(name: str) -> type[Handler]:
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise HandlerNotFoundError(f'handler = {name!r}: write "package.module:Class"')
-    return _load(name)
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise HandlerNotFoundError(f"handler {name!r}: {explained(error, module)}") from error
+    except Exception as error:
+        # The module's own code ran and raised; which module it was matters more than how.
+        raise HandlerNotFoundError(
+            f"handler {name!r}: importing it raised {type(error).__name__}: {error}"
+        ) from error
+    return as_handler_class(found, name)
 
 
 def explained(error: Exception, module: str) -> str:
@@ -46,22 +57,6 @@ def explained(error: Exception, module: str) -> str:
     if missing and (module == missing or module.startswith(missing + ".")):
         return f'no module "{missing}"; it must be installed or on PYTHONPATH'
     return str(error)
-
-
-def _load(name: str) -> type[Handler]:
-    module, _, attribute = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise HandlerNotFoundError(f"handler {name!r}: {explained(error, module)}") from error
-    except Exception as error:
-        # The module's own code ran and raised; which module it was matters more than how.
-        raise HandlerNotFoundError(
-            f"handler {name!r}: importing it raised {type(error).__name__}: {error}"
-        ) from error
-    return as_handler_class(found, name)
 
 
 def as_handler_class(found: Any, name: str) -> type[Handler]:

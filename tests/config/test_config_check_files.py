@@ -103,7 +103,7 @@ def test_authorities_that_are_good(tmp_path: Path) -> None:
 
 
 def test_what_another_class_does_with_it_is_its_own_business(tmp_path: Path) -> None:
-    body = VERIFIED + 'smtp.relay-ca = "no.pem"\nhandler = "a:B"'
+    body = VERIFIED + 'smtp.relay-ca = "no.pem"\nhandler = "support.serving_handlers:Echo"'
     assert checked(configure(tmp_path, body)) == (0, [])
 
 
@@ -160,8 +160,8 @@ def test_accounts_that_are_good_or_not_there_yet(tmp_path: Path) -> None:
     "body",
     [
         'protocol = "http"',
-        PLAIN + 'handler = "a:B"',
-        PLAIN + 'smtp.aiosmtpd-handler = "a:B"',
+        PLAIN + 'handler = "support.serving_handlers:Echo"',
+        PLAIN + 'smtp.aiosmtpd-handler = "support.serving_handlers:Echo"',
     ],
 )
 def test_where_nobody_has_mail_nobody_looks(tmp_path: Path, body: str) -> None:

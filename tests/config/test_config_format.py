@@ -84,7 +84,12 @@ def test_only_servers_that_greet_have_a_greeting(protocol: str) -> None:
 
 
 def test_a_foreign_protocol_may_greet() -> None:
-    assert listener('protocol = "own"\nhandler = "a:B"\ngreeting = "x"')["greeting"] == "x"
+    assert (
+        listener('protocol = "own"\nhandler = "support.serving_handlers:Echo"\ngreeting = "x"')[
+            "greeting"
+        ]
+        == "x"
+    )
 
 
 # --- the URL of jmap --------------------------------------------------------------------------
@@ -306,8 +311,11 @@ def test_what_looks_like_submission_and_is_an_mx(id: str, body: str) -> None:
         ("submission", 'bind = "127.0.0.1:587"'),
         ("submissions", 'bind = "127.0.0.1:2465"\ntls.implicit = true'),
         ("smtp", 'bind = "127.0.0.1:10025"'),
-        ("submission", 'bind = "127.0.0.1:10587"\nhandler = "a:B"'),
-        ("submission", 'bind = "127.0.0.1:10587"\nsmtp.aiosmtpd-handler = "a:B"'),
+        ("submission", 'bind = "127.0.0.1:10587"\nhandler = "support.serving_handlers:Echo"'),
+        (
+            "submission",
+            'bind = "127.0.0.1:10587"\nsmtp.aiosmtpd-handler = "support.serving_handlers:Echo"',
+        ),
         ("submission", 'bind = "127.0.0.1:10587"\nprotocol = "lmtp"'),
     ],
 )

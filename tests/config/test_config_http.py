@@ -42,7 +42,7 @@ def test_what_means_something(body: str) -> None:
 
 
 def test_a_handler_of_its_own_knows_what_its_settings_mean() -> None:
-    body = HTTP + 'handler = "package.module:Handler"\nhttp.lifespan = "off"\n'
+    body = HTTP + 'handler = "support.serving_handlers:Echo"\nhttp.lifespan = "off"\n'
     assert warned(listener_table("it", body)) == []
     assert warned('[http]\nlifespan = "off"\n' + listener_table("it", body)) == []
 

@@ -81,7 +81,11 @@ def test_ports_of_both_roles_in_one_listener(ports: tuple[int, ...], role: str, 
     assert (warning.key, warning.line) == ("server.listener.it", 2)
     assert role in warning.message
     assert "make two listeners" in warning.message
-    for body in ('smtp.role = "mx"', f'smtp.role = "{other}"', 'handler = "a:B"'):
+    for body in (
+        'smtp.role = "mx"',
+        f'smtp.role = "{other}"',
+        'handler = "support.serving_handlers:Echo"',
+    ):
         assert load_text(text + body).warnings == ()
 
 
@@ -122,7 +126,10 @@ def test_a_default_for_a_relay_that_nobody_has_is_warned_of() -> None:
         table = listener_table("it", f'protocol = "{name}"')
         config = load_text(f'[{name}]\naiosmtpd-args = "x"\n' + table)
         assert [problem.key for problem in config.warnings] == [f"{name}.aiosmtpd-args"]
-        table = f'[{name}]\naiosmtpd-args = "x"\naiosmtpd-handler = "a:B"\n' + table
+        table = (
+            f'[{name}]\naiosmtpd-args = "x"\naiosmtpd-handler = "support.serving_handlers:Echo"\n'
+            + table
+        )
         assert load_text(table).warnings == ()
 
 

@@ -278,9 +278,9 @@ def classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_class_that_a_listener_names_says_what_an_entry_point_would(classes: str) -> None:
-    body = "protocol = 'finger'\nbind = '127.0.0.1'\nfinger.plan = false"
+    body = "protocol = 'invented'\nbind = '127.0.0.1'\ninvented.plan = false"
     named = listener(f"{body}\nhandler = '{classes}:Finger'")
-    with registered(handlers={"finger": f"{classes}:Finger"}):
+    with registered(handlers={"invented": f"{classes}:Finger"}):
         by_entry_point = listener(body)
     for it in (named, by_entry_point):
         assert [bind.port for bind in it.bind] == [79]
@@ -301,8 +301,8 @@ def test_a_class_on_a_protocol_that_is_known_adds_to_it(classes: str) -> None:
 
 
 def test_the_own_table_of_classes_is_read_with_what_all_of_them_have(classes: str) -> None:
-    tables = "[finger]\nplan = false" + "".join(
-        listener_table(name, f"protocol = 'finger'\nbind = '{bind}'\nhandler = '{handler}'")
+    tables = "[invented]\nplan = false" + "".join(
+        listener_table(name, f"protocol = 'invented'\nbind = '{bind}'\nhandler = '{handler}'")
         for name, bind, handler in (
             ("a", "127.0.0.1:1", "nowhere_to_be_found:X"),
             ("b", "127.0.0.1:2", f"{classes}:Finger"),
@@ -312,17 +312,35 @@ def test_the_own_table_of_classes_is_read_with_what_all_of_them_have(classes: st
     assert (a.handler_options, b.handler_options) == ({}, {"plan": False})
 
 
+@pytest.mark.parametrize(
+    ("handler", "why"),
+    [
+        ("nowhere_to_be_found:X", 'no module "nowhere_to_be_found"'),
+        ("own_classes:Absent", "no attribute 'Absent'"),
+    ],
+)
+def test_a_class_that_cannot_be_imported_is_warned_about(
+    classes: str, handler: str, why: str
+) -> None:
+    """It would have decided whether there is STARTTLS, so that silence would be a wrong answer."""
+    body = f"protocol = 'invented'\nbind = '127.0.0.1:1'\nhandler = '{handler}'"
+    (warning,) = load_text(listener_table("it", body)).warnings
+    assert warning.key == "server.listener.it.handler"
+    assert why in warning.message
+    assert "its ports, options and STARTTLS are unknown" in warning.message
+
+
 def test_two_classes_that_mean_different_things_by_one_key(classes: str) -> None:
     tables = "".join(
         listener_table(
             handler,
-            f"protocol = 'finger'\nbind = '127.0.0.1:{port}'\nhandler = '{classes}:{handler}'",
+            f"protocol = 'invented'\nbind = '127.0.0.1:{port}'\nhandler = '{classes}:{handler}'",
         )
         for port, handler in enumerate(("Finger", "Other"), 1)
     )
     (problem,) = problems(tables)
     assert problem.key == "server.listener.Other.handler"
-    assert "its option finger.plan differs" in problem.message
+    assert "its option invented.plan differs" in problem.message
 
 
 def test_a_subclass_under_a_name_of_its_own_keeps_starttls(classes: str) -> None:
