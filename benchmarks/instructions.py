@@ -1,0 +1,107 @@
+"""User-mode instructions per operation, counted by callgrind.
+
+Rules of this file: a count does not depend on how busy the machine is, but neither does it know
+of caches or of the kernel; it is for comparing two states of the core, not two servers. What the
+start costs falls out: an operation's count is the difference of a long run and a short one.
+
+    python -m benchmarks.instructions             the whole process, and our own modules in it
+    python -m benchmarks.instructions --limit     with a connection limit
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.build import build
+from benchmarks.process import Load, MeasurementError, Server
+from benchmarks.workloads import CANDIDATES, GREETING, SOURCES
+
+__all__ = ["main"]
+
+#: What is counted: title, candidate, mode of the load generator, its options, and how many
+#: operations the short run and the long one do.
+_WORK: tuple[tuple[str, str, str, tuple[str, ...], int, int], ...] = (
+    ("accept, greeting, close", "fastlisten", "silent", ("--in-flight", "8"), 2_000, 8_000),
+    ("the same, lazy", "fastlisten lazy", "silent", ("--in-flight", "8"), 2_000, 8_000),
+    ("echo of 64 octets", "fastlisten", "echo", ("--connections", "8"), 4_000, 24_000),
+)
+
+#: The object that what follows is in, or that it calls (``cob``); a name stands once, then numbers.
+_OBJECT = re.compile(r"(c?)ob=\((\d+)\)(?: (.*))?")
+
+#: Above what the load generator opens at a time.
+_LIMIT = 1_000
+
+
+def _counts(path: Path) -> tuple[int, int]:
+    """Return the instructions of a run: of the process, and of this package's modules."""
+    objects: dict[str, str] = {}
+    ours = in_ours = False
+    own = total = 0
+    called = False
+    for line in path.read_text().splitlines():
+        if found := _OBJECT.fullmatch(line):
+            callee, number, name = found.groups()
+            objects[number] = name or objects[number]
+            if not callee:
+                ours = "/fastlisten/" in objects[number]
+        elif line.startswith("fn="):
+            in_ours = ours
+        elif line.startswith("calls="):
+            called = True  # the next line has the cost of what is called
+        elif line.startswith("totals:"):
+            total = int(line.split()[1])
+        elif line and line[0] in "+-*0123456789":
+            _, *cost = line.split()  # no cost is written where it is 0
+            if cost and in_ours and not called:
+                own += int(cost[0])
+            called = False
+    return total, own
+
+
+def _run(
+    candidate: str, mode: str, options: Sequence[str], count: int, limited: bool
+) -> tuple[int, int]:
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory, "counts")
+        valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}"]
+        command = [*valgrind, *CANDIDATES[candidate]]
+        if mode != "echo":
+            command += ["--greeting", GREETING]
+        if limited:
+            command += ["--limit", str(_LIMIT)]
+        with Server(command, None) as server:
+            words = [*options, "--count", str(count), "--duration", "300"]
+            words += ["--sources", str(SOURCES)]
+            with Load(mode, server.port, None, words) as load:
+                done = load.event("done", 300)
+            if done["operations"] != count:
+                raise MeasurementError(f"{done['operations']} operations were done, not {count}")
+        return _counts(out)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Count and print; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
+    parser.add_argument("--limit", action="store_true", help="count with a limit of connections")
+    given = parser.parse_args(words)
+    if shutil.which("valgrind") is None:
+        print("valgrind is not installed", file=sys.stderr)
+        return 1
+    build()
+    print(f"{'instructions per operation':32}{'process':>10}{'our modules':>14}")
+    for title, candidate, mode, options, short, long in _WORK:
+        less, more = (_run(candidate, mode, options, count, given.limit) for count in (short, long))
+        process, own = ((b - a) / (long - short) for a, b in zip(less, more, strict=True))
+        print(f"{title:32}{process:10,.0f}{own:14,.0f}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
