@@ -24,7 +24,7 @@ __all__ = ["LISTENERS", "address", "configuration", "free_port", "time_to_last_g
 LISTENERS = 10_000
 
 #: Longest wait for the greeting, in seconds, and the pause between two attempts to connect.
-PATIENCE, PAUSE = 120.0, 0.002
+PATIENCE, PAUSE = 60.0, 0.002
 
 
 def address(number: int) -> str:

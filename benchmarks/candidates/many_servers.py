@@ -14,13 +14,12 @@ import uvloop
 
 from benchmarks.candidates.protocol import greeting_echo
 from benchmarks.candidates.serve import BACKLOG
-from benchmarks.process import end_when_told
 from benchmarks.start import address
 from benchmarks.workloads import GREETING
 
 
 async def serve(listeners: int, port: int) -> None:
-    """Serve until the program is ended."""
+    """Serve until a signal ends the program, as it ends any that has no handler for it."""
     factory = greeting_echo(GREETING.encode() + b"\r\n")
     sockets = []
     for number in range(1, listeners + 1):
@@ -34,7 +33,6 @@ async def serve(listeners: int, port: int) -> None:
 
 
 if __name__ == "__main__":
-    end_when_told()
     loops = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
     with asyncio.Runner(loop_factory=loops[sys.argv[3]]) as runner:
         runner.run(serve(int(sys.argv[1]), int(sys.argv[2])))
