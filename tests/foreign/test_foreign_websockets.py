@@ -39,6 +39,7 @@ class Service:
         server: the library's.
         sent: bytes of the messages of `/flood` that were handed over.
         ended: how handlers ended, in order.
+        running: how many have not.
         go: lets `/held` read; set by tests, in the loop.
     """
 
@@ -47,16 +48,20 @@ class Service:
     def __init__(self) -> None:
         self.sent = 0
         self.ended: list[str] = []
+        self.running = 0
         self.go = asyncio.Event()
         self.together = Together()
 
     async def __call__(self, connection: Any) -> None:
+        self.running += 1
         try:
             await getattr(self, connection.request.path.strip("/"))(connection)
         except exceptions.ConnectionClosed as exc:
             self.ended.append(type(exc).__name__)
         else:
             self.ended.append("returned")
+        finally:
+            self.running -= 1
 
     async def echo(self, connection: Any) -> None:
         async for message in connection:
@@ -189,6 +194,8 @@ def test_two_hundred_clients_hear_a_broadcast(serving: Serving) -> None:
 
 def test_ends_by_the_client(serving: Serving) -> None:
     service: Service = serving.result
+    # Handlers of clients of the test before may still be ending.
+    until(lambda: not service.running, "the ends of other clients")
     service.ended.clear()
 
     async def talk() -> None:

@@ -7,8 +7,22 @@ from pathlib import Path
 
 from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.logins.logins import Logins
+from support.accounts import cheap_hash
 
-__all__ = ["check", "logins_of"]
+__all__ = ["HASH", "TEXT", "check", "logins_of"]
+
+HASH = cheap_hash("sécret")
+
+#: Three accounts: one with aliases, one without a password, one with capitals in its name.
+TEXT = f"""
+[account."alice@example.org"]
+password = "{HASH}"
+aliases = ["Al@example.org", "@example.com"]
+
+[account."nobody@example.org"]
+[account."Bob@example.org"]
+password = "{cheap_hash("bob")}"
+"""
 
 
 def logins_of(file: Path) -> Logins:

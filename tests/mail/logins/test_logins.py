@@ -9,23 +9,11 @@ from pathlib import Path
 
 import pytest
 from support.accounts import cheap_hash, write_accounts
-from support.logins import check, logins_of
+from support.logins import HASH, TEXT, check, logins_of
 
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.logins.logins import Logins, LoginsBusyError
-
-HASH = cheap_hash("sécret")
-
-TEXT = f"""
-[account."alice@example.org"]
-password = "{HASH}"
-aliases = ["Al@example.org", "@example.com"]
-
-[account."nobody@example.org"]
-[account."Bob@example.org"]
-password = "{cheap_hash("bob")}"
-"""
 
 
 @pytest.fixture

@@ -11,27 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.accounts import Held, cheap_hash, write_accounts
-from support.logins import check, logins_of
+from support.accounts import Held, write_accounts
+from support.logins import TEXT, check, logins_of
 
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.logins import logins as module
 from fastlisten.mail.logins.logins import AT_ONCE, Logins, LoginsBusyError
-
-HASH = cheap_hash("sécret")
-
-
-TEXT = f"""
-[account."alice@example.org"]
-password = "{HASH}"
-aliases = ["Al@example.org", "@example.com"]
-
-[account."nobody@example.org"]
-[account."Bob@example.org"]
-password = "{cheap_hash("bob")}"
-"""
 
 
 @pytest.fixture
