@@ -65,9 +65,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
             return CONFIGURATION_ERROR
         config = found
     messages = StartupMessages(config.process["log.format"], out, err)
-    if file is not None:
-        for problem in config.warnings:
-            messages.warning(problem)
+    warnings = config.warnings if file is not None else ()
     try:
         if file is None:
             _make_default_account(config, out)
@@ -75,12 +73,17 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
             server = Server(config)
         warning = raise_descriptor_limit(config)
     except OSError as error:
+        messages.warnings(warnings)
         messages.failed(error)
         return CANNOT_START
     except ConfigurationError as error:
+        # What was only a warning in the configuration may be why it cannot be served.
+        refused = {problem.key for problem in error.problems}
+        messages.warnings(problem for problem in warnings if problem.key not in refused)
         for problem in error.problems:
             messages.refused(problem)
         return CONFIGURATION_ERROR
+    messages.warnings(warnings)
     handler = set_up_logging(config.process["log.level"], config.process["log.format"], err)
     try:
         if warning:

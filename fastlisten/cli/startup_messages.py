@@ -8,6 +8,7 @@ one format. What is printed before the configuration has been read is text.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Literal, TextIO
 
 from fastlisten.cli.logging_setup import JsonFormatter
@@ -35,12 +36,11 @@ class StartupMessages:
         """Print something that is not a problem."""
         self._write(self._out, logging.INFO, "", text, event, fields)
 
-    def warning(self, problem: Problem) -> None:
-        """Print a warning about the configuration."""
-        fields = problem.fields
-        self._write(
-            self._err, logging.WARNING, "warning: ", str(problem), "configuration-warning", fields
-        )
+    def warnings(self, problems: Iterable[Problem]) -> None:
+        """Print warnings about the configuration."""
+        event = "configuration-warning"
+        for one in problems:
+            self._write(self._err, logging.WARNING, "warning: ", str(one), event, one.fields)
 
     def refused(self, problem: Problem) -> None:
         """Print a mistake in the configuration."""
