@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.foreign import OURS, Serving, fixtures, foreign
+from support.foreign import OURS, ServerThread, fixtures, foreign
 from support.foreign_clients import (
     CROWD,
     MUCH,
@@ -139,7 +139,7 @@ async def aiohttp_server(address: Address) -> AsyncIterator[Service]:
 certificate, start, shared, serving = fixtures(aiohttp_server)
 
 
-def visit(serving: Serving, use: Callable[[Any], Awaitable[Any]]) -> Any:
+def visit(serving: ServerThread, use: Callable[[Any], Awaitable[Any]]) -> Any:
     """Return what a function of an aiohttp client finds."""
     address = serving.address
 
@@ -169,7 +169,7 @@ async def read(opened: Any) -> bytes:
 # -- one server for several tests
 
 
-def test_a_connection_is_kept_alive(serving: Serving) -> None:
+def test_a_connection_is_kept_alive(serving: ServerThread) -> None:
     async def use(client: Any) -> set[bytes]:
         answers = {await read(client.get("/who")) for _ in range(20)}
         serving.check_native()
@@ -182,7 +182,7 @@ def test_a_connection_is_kept_alive(serving: Serving) -> None:
         assert serving.result.options == (1, 1)
 
 
-def test_large_bodies_both_ways(serving: Serving) -> None:
+def test_large_bodies_both_ways(serving: ServerThread) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for i in range(400):
             yield BODY[i * i * 10 : (i + 1) ** 2 * 10]
@@ -196,7 +196,7 @@ def test_large_bodies_both_ways(serving: Serving) -> None:
     visit(serving, use)
 
 
-def test_a_file_is_sent(serving: Serving) -> None:
+def test_a_file_is_sent(serving: ServerThread) -> None:
     """By loop.sendfile(), or without it where the loop says that it has none."""
 
     async def use(client: Any) -> None:
@@ -209,7 +209,7 @@ def test_a_file_is_sent(serving: Serving) -> None:
     visit(serving, use)
 
 
-def test_a_websocket(serving: Serving) -> None:
+def test_a_websocket(serving: ServerThread) -> None:
     async def use(client: Any) -> None:
         async with client.ws_connect("/socket", max_msg_size=0) as connection:
             for message in (b"short", BODY, BODY * 2):
@@ -219,7 +219,7 @@ def test_a_websocket(serving: Serving) -> None:
     visit(serving, use)
 
 
-def test_a_client_that_reads_slowly_slows_the_handler(serving: Serving) -> None:
+def test_a_client_that_reads_slowly_slows_the_handler(serving: ServerThread) -> None:
     service: Service = serving.result
     with serving.address.connect(receive_buffer=4096) as sock:
         service.sent = 0
@@ -230,7 +230,7 @@ def test_a_client_that_reads_slowly_slows_the_handler(serving: Serving) -> None:
     assert all(whole[n << 16 : n + 1 << 16].count(n % 251) == 65536 for n in range(MUCH >> 16))
 
 
-def test_a_handler_that_reads_slowly_slows_the_client(serving: Serving) -> None:
+def test_a_handler_that_reads_slowly_slows_the_client(serving: ServerThread) -> None:
     body = bytes(range(256)) * (MUCH >> 8)
     with serving.address.connect() as sock:
         sock.sendall(b"POST /held HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % MUCH)
@@ -241,7 +241,7 @@ def test_a_handler_that_reads_slowly_slows_the_client(serving: Serving) -> None:
         assert receive_all(sock, 1 << 16).endswith(hashlib.sha256(body).digest())
 
 
-def test_two_hundred_clients_at_once(serving: Serving) -> None:
+def test_two_hundred_clients_at_once(serving: ServerThread) -> None:
     async def use(client: Any) -> list[bytes]:
         async def one(number: int) -> bytes:
             return await read(client.get(f"/all?{number}"))
@@ -253,7 +253,7 @@ def test_two_hundred_clients_at_once(serving: Serving) -> None:
     assert visit(serving, use) == [str(number).encode() for number in range(CROWD)]
 
 
-def test_clients_that_leave_in_the_middle(serving: Serving) -> None:
+def test_clients_that_leave_in_the_middle(serving: ServerThread) -> None:
     service: Service = serving.result
     service.ended.clear()
     held = b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -275,7 +275,7 @@ def test_clients_that_leave_in_the_middle(serving: Serving) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", OURS)
 def test_a_graceful_shutdown_finishes_requests(
-    name: str, way: str, start: Callable[[str, str], Serving]
+    name: str, way: str, start: Callable[[str, str], ServerThread]
 ) -> None:
     with start(name, way) as serving:
         service: Service = serving.result

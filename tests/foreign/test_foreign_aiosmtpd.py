@@ -21,8 +21,8 @@ from support.foreign_smtp import (
     PAIRS,
     WAYS,
     Handler,
-    Serving,
     SmtplibClient,
+    StartedController,
     controllers,
     fixtures,
     marks,
@@ -36,7 +36,7 @@ certificate, serving = fixtures()
 
 
 @on(PAIRS)
-def test_messages_are_taken(serving: Serving) -> None:
+def test_messages_are_taken(serving: StartedController) -> None:
     large = MESSAGE + (b"x" * 76 + b"\r\n") * 50_000  # 4 MB
     with serving.client() as client:
         for content in (MESSAGE, large):
@@ -48,7 +48,7 @@ def test_messages_are_taken(serving: Serving) -> None:
 
 
 @on(OURS_ON_ALL_WAYS)
-def test_two_hundred_clients_at_once(serving: Serving) -> None:
+def test_two_hundred_clients_at_once(serving: StartedController) -> None:
     address = serving.address
     context = address.certificate.client_context()
 
@@ -89,7 +89,7 @@ def test_two_hundred_clients_at_once(serving: Serving) -> None:
 
 
 @on(PAIRS)
-def test_a_server_that_works_slowly_slows_the_client(serving: Serving) -> None:
+def test_a_server_that_works_slowly_slows_the_client(serving: StartedController) -> None:
     with serving.client() as client:
         assert client.mail("a@example.org")[0] == 250
         assert isinstance(client.sock, socket.socket)

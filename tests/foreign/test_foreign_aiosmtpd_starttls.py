@@ -14,7 +14,15 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from support.foreign_smtp import MESSAGE, STARTTLS, Serving, SmtplibClient, fixtures, marks, on
+from support.foreign_smtp import (
+    MESSAGE,
+    STARTTLS,
+    SmtplibClient,
+    StartedController,
+    fixtures,
+    marks,
+    on,
+)
 from support.marks import external
 
 pytestmark = marks
@@ -32,7 +40,7 @@ def dialogue(sock: socket.socket, text: bytes, end: bytes) -> None:
 
 
 @contextlib.contextmanager
-def asked_for_tls(serving: Serving, behind: bytes = b"") -> Iterator[socket.socket]:
+def asked_for_tls(serving: StartedController, behind: bytes = b"") -> Iterator[socket.socket]:
     """Give a connection on which STARTTLS has been answered; `behind` came in its segment."""
     with socket.create_connection(("127.0.0.1", serving.address.port), 30) as sock:
         dialogue(sock, b"", b"\r\n")
@@ -42,7 +50,7 @@ def asked_for_tls(serving: Serving, behind: bytes = b"") -> Iterator[socket.sock
 
 
 @on(STARTTLS)
-def test_starttls_forgets_and_says_hello_again(serving: Serving) -> None:
+def test_starttls_forgets_and_says_hello_again(serving: StartedController) -> None:
     context = serving.address.certificate.client_context()
     with SmtplibClient(serving.address) as client:
         assert client.ehlo("client.example.org")[0] == 250
@@ -55,7 +63,7 @@ def test_starttls_forgets_and_says_hello_again(serving: Serving) -> None:
 
 
 @on(STARTTLS)
-def test_auth_after_starttls(serving: Serving) -> None:
+def test_auth_after_starttls(serving: StartedController) -> None:
     with serving.client() as client:
         with pytest.raises(smtplib.SMTPAuthenticationError):
             client.login("alice", "wrong")
@@ -65,14 +73,14 @@ def test_auth_after_starttls(serving: Serving) -> None:
 
 
 @on([("fastlisten", "tls"), ("asyncio", "tls")])
-def test_tls_from_the_first_byte_does_not_count_for_auth(serving: Serving) -> None:
+def test_tls_from_the_first_byte_does_not_count_for_auth(serving: StartedController) -> None:
     """Whatever the loop: aiosmtpd does not look. docs/asyncio.md says what to write."""
     with serving.client() as client:
         assert not client.has_extn("auth")
 
 
 @on(STARTTLS)
-def test_plaintext_behind_starttls_is_not_executed(serving: Serving) -> None:
+def test_plaintext_behind_starttls_is_not_executed(serving: StartedController) -> None:
     context = serving.address.certificate.client_context()
     # In the same segment: aiosmtpd empties its reader's buffer when TLS has begun.
     with (
@@ -92,7 +100,7 @@ def test_plaintext_behind_starttls_is_not_executed(serving: Serving) -> None:
 
 @on(STARTTLS)
 @pytest.mark.parametrize("ending", ["closed", "half a hello", "garbage", "no close_notify"])
-def test_ends_during_and_after_the_handshake(serving: Serving, ending: str) -> None:
+def test_ends_during_and_after_the_handshake(serving: StartedController, ending: str) -> None:
     context = serving.address.certificate.client_context()
     with asked_for_tls(serving) as sock:
         if ending == "half a hello":
@@ -114,7 +122,7 @@ def test_ends_during_and_after_the_handshake(serving: Serving, ending: str) -> N
 
 @on(STARTTLS)
 @external("swaks")
-def test_swaks_takes_starttls(serving: Serving) -> None:
+def test_swaks_takes_starttls(serving: StartedController) -> None:
     command = ["swaks", "--server", "127.0.0.1", "--port", str(serving.address.port), "--tls"]
     command += ["--from", "a@example.org", "--to", "b@example.org", "--body", "from swaks"]
     command += ["--tls-ca-path", str(serving.address.certificate.certificate), "--tls-verify"]

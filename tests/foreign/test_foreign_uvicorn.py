@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from support.environment import own_environment
-from support.foreign import OURS, Serving, fixtures, foreign
+from support.foreign import OURS, ServerThread, fixtures, foreign
 from support.foreign_clients import (
     CROWD,
     MUCH,
@@ -136,7 +136,7 @@ async def uvicorn_server(address: Address) -> AsyncIterator[Any]:
 certificate, start, shared, serving = fixtures(uvicorn_server)
 
 
-def application(serving: Serving) -> Application:
+def application(serving: ServerThread) -> Application:
     found: Application = serving.result.config.app
     return found
 
@@ -153,7 +153,7 @@ def transport(address: Address) -> dict[str, Any]:
 # -- one server for several tests
 
 
-def test_a_connection_is_kept_alive(serving: Serving) -> None:
+def test_a_connection_is_kept_alive(serving: ServerThread) -> None:
     with httpx.Client(**transport(serving.address)) as client:
         answers = {client.get("/who").text for _ in range(20)}
         serving.check_native()
@@ -161,7 +161,7 @@ def test_a_connection_is_kept_alive(serving: Serving) -> None:
     assert answer.startswith("https " if serving.address.way == "tls" else "http ")
 
 
-def test_large_bodies_both_ways(serving: Serving) -> None:
+def test_large_bodies_both_ways(serving: ServerThread) -> None:
     body = bytes(range(256)) * (1 << 14)  # 4 MiB
     with httpx.Client(**transport(serving.address)) as client:
         assert client.post("/echo", content=body).content == body
@@ -170,7 +170,7 @@ def test_large_bodies_both_ways(serving: Serving) -> None:
         assert client.post("/echo", content=iter(pieces)).content == b"".join(pieces)
 
 
-def test_a_client_that_reads_slowly_slows_the_application(serving: Serving) -> None:
+def test_a_client_that_reads_slowly_slows_the_application(serving: ServerThread) -> None:
     app = application(serving)
     with serving.address.connect(receive_buffer=4096) as sock:
         app.sent = 0
@@ -181,7 +181,7 @@ def test_a_client_that_reads_slowly_slows_the_application(serving: Serving) -> N
     assert all(whole[n << 16 : n + 1 << 16].count(n % 251) == 65536 for n in range(MUCH >> 16))
 
 
-def test_an_application_that_reads_slowly_slows_the_client(serving: Serving) -> None:
+def test_an_application_that_reads_slowly_slows_the_client(serving: ServerThread) -> None:
     app = application(serving)
     body = bytes(range(256)) * (MUCH >> 8)
     with serving.address.connect() as sock:
@@ -193,7 +193,7 @@ def test_an_application_that_reads_slowly_slows_the_client(serving: Serving) -> 
         assert receive_all(sock, 1 << 16).endswith(hashlib.sha256(body).digest())
 
 
-def test_two_hundred_clients_at_once(serving: Serving) -> None:
+def test_two_hundred_clients_at_once(serving: ServerThread) -> None:
     address = serving.address
 
     async def visit_all() -> list[str]:
@@ -217,7 +217,7 @@ def test_two_hundred_clients_at_once(serving: Serving) -> None:
     assert asyncio.run(visit_all()) == [str(number) for number in range(CROWD)]
 
 
-def test_clients_that_leave_in_the_middle(serving: Serving) -> None:
+def test_clients_that_leave_in_the_middle(serving: ServerThread) -> None:
     app = application(serving)
     request = b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
     unfinished = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf"
@@ -230,7 +230,7 @@ def test_clients_that_leave_in_the_middle(serving: Serving) -> None:
                 stalled(lambda: app.sent)
 
 
-def test_a_websocket(serving: Serving) -> None:
+def test_a_websocket(serving: ServerThread) -> None:
     address = serving.address
     options: dict[str, Any] = {"max_size": None, "proxy": None}
     if address.way == "tls":
@@ -251,7 +251,7 @@ def test_a_websocket(serving: Serving) -> None:
 
 
 @external("curl")
-def test_curl_sends_and_receives(serving: Serving, tmp_path: Path) -> None:
+def test_curl_sends_and_receives(serving: ServerThread, tmp_path: Path) -> None:
     address = serving.address
     (tmp_path / "body").write_bytes(bytes(range(256)) * 4096)
     command = ["curl", "--silent", "--show-error", "--fail", "--cacert"]
@@ -286,7 +286,7 @@ def refused(address: Address) -> bool:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", OURS)
 def test_a_graceful_shutdown_finishes_requests(
-    name: str, way: str, start: Callable[[str, str], Serving]
+    name: str, way: str, start: Callable[[str, str], ServerThread]
 ) -> None:
     answers: list[Any] = []
     with start(name, way) as serving:

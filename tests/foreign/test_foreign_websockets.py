@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from support.foreign import OURS, Serving, fixtures, foreign
+from support.foreign import OURS, ServerThread, fixtures, foreign
 from support.foreign_clients import (
     CROWD,
     MUCH,
@@ -108,7 +108,7 @@ async def websockets_server(address: Address) -> AsyncIterator[Service]:
 certificate, start, shared, serving = fixtures(websockets_server)
 
 
-def connect(serving: Serving, path: str, **options: Any) -> Any:
+def connect(serving: ServerThread, path: str, **options: Any) -> Any:
     """Return the library's client for a path."""
     address = serving.address
     options |= {"max_size": None, "proxy": None, "compression": None, "open_timeout": 30}
@@ -122,7 +122,7 @@ def connect(serving: Serving, path: str, **options: Any) -> Any:
 # -- one server for several tests
 
 
-def test_messages_of_all_sizes(serving: Serving) -> None:
+def test_messages_of_all_sizes(serving: ServerThread) -> None:
     async def talk() -> None:
         async with connect(serving, "/echo") as connection:
             serving.check_native()
@@ -134,7 +134,7 @@ def test_messages_of_all_sizes(serving: Serving) -> None:
     asyncio.run(talk())
 
 
-def test_fragments_and_pings(serving: Serving) -> None:
+def test_fragments_and_pings(serving: ServerThread) -> None:
     async def talk() -> None:
         async with connect(serving, "/echo") as connection:
             await connection.send(b"x" * size for size in range(1000))
@@ -144,7 +144,7 @@ def test_fragments_and_pings(serving: Serving) -> None:
     asyncio.run(talk())
 
 
-def test_a_client_that_reads_slowly_slows_the_server(serving: Serving) -> None:
+def test_a_client_that_reads_slowly_slows_the_server(serving: ServerThread) -> None:
     service: Service = serving.result
     service.sent = 0
 
@@ -157,7 +157,7 @@ def test_a_client_that_reads_slowly_slows_the_server(serving: Serving) -> None:
     assert asyncio.run(talk()) == [bytes([n % 251]) * 65536 for n in range(MUCH >> 16)]
 
 
-def test_a_server_that_reads_slowly_slows_the_client(serving: Serving) -> None:
+def test_a_server_that_reads_slowly_slows_the_client(serving: ServerThread) -> None:
     messages = [bytes([number % 251]) * 65536 for number in range(MUCH >> 16)]
     sent = 0
 
@@ -179,7 +179,7 @@ def test_a_server_that_reads_slowly_slows_the_client(serving: Serving) -> None:
     assert asyncio.run(talk()) == hashlib.sha256(b"".join(messages)).digest()
 
 
-def test_two_hundred_clients_hear_a_broadcast(serving: Serving) -> None:
+def test_two_hundred_clients_hear_a_broadcast(serving: ServerThread) -> None:
     async def visit(number: int) -> str:
         async with connect(serving, "/all") as connection:
             assert await connection.recv() == "all are here"
@@ -192,7 +192,7 @@ def test_two_hundred_clients_hear_a_broadcast(serving: Serving) -> None:
     assert asyncio.run(crowd(visit)) == ["to all"] * CROWD
 
 
-def test_ends_by_the_client(serving: Serving) -> None:
+def test_ends_by_the_client(serving: ServerThread) -> None:
     service: Service = serving.result
     # Handlers of clients of the test before may still be ending.
     until(lambda: not service.running, "the ends of other clients")
@@ -210,7 +210,7 @@ def test_ends_by_the_client(serving: Serving) -> None:
     asyncio.run(talk())
 
 
-def test_what_is_no_handshake_is_ended(serving: Serving) -> None:
+def test_what_is_no_handshake_is_ended(serving: ServerThread) -> None:
     plain = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     refused = b"HTTP/1.1 426 Upgrade Required\r\n"
     for text, answer in ((plain, refused), (b"EHLO client.example.org\r\n\r\n", b"")):
@@ -225,7 +225,7 @@ def test_what_is_no_handshake_is_ended(serving: Serving) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", OURS)
 def test_a_graceful_shutdown_says_going_away(
-    name: str, way: str, start: Callable[[str, str], Serving]
+    name: str, way: str, start: Callable[[str, str], ServerThread]
 ) -> None:
     async def listen() -> int:
         async with connect(serving, "/echo") as connection:
@@ -244,7 +244,7 @@ def test_a_graceful_shutdown_says_going_away(
 
 @pytest.mark.parametrize("name", OURS)
 def test_handlers_that_do_not_end_are_waited_for(
-    name: str, start: Callable[[str, str], Serving]
+    name: str, start: Callable[[str, str], ServerThread]
 ) -> None:
     async def talk() -> None:
         async with connect(serving, "/held") as connection:

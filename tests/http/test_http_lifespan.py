@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from support.environment import clean_environment
 from support.http import GET, App, client_of, handler_of, serving_app
-from support.lifespan_steps import STARTED, Steps, message
 from support.loops import on_loops
 from support.program import program
+from support.scripted_lifespan import STARTED, ScriptedLifespan, message
 from support.waiting import eventually, until
 
 from fastlisten.handlers.http.lifespan import Lifespan, LifespanError
@@ -69,7 +69,12 @@ async def test_off() -> None:
 @on_loops
 @pytest.mark.parametrize(
     "app",
-    [Steps(), Steps(ValueError("http only")), Steps("receive"), Steps("receive", KeyError("x"))],
+    [
+        ScriptedLifespan(),
+        ScriptedLifespan(ValueError("http only")),
+        ScriptedLifespan("receive"),
+        ScriptedLifespan("receive", KeyError("x")),
+    ],
 )
 async def test_an_application_that_does_not_know_it(app: Any) -> None:
     lifespan = await Lifespan.enter(app, "auto")
@@ -96,7 +101,7 @@ async def test_an_application_that_does_not_know_it(app: Any) -> None:
     ],
 )
 async def test_a_start_that_fails(mode: Any, steps: list[Any], words: str) -> None:
-    handler = handler_of(Steps(*steps), lifespan=mode)
+    handler = handler_of(ScriptedLifespan(*steps), lifespan=mode)
     with pytest.raises(LifespanError, match=words):
         await handler.start()
     assert not Lifespan._all
@@ -117,7 +122,7 @@ async def test_a_start_that_fails(mode: Any, steps: list[Any], words: str) -> No
 )
 async def test_an_end_that_fails(monkeypatch: Any, steps: list[Any], words: str) -> None:
     monkeypatch.setattr("fastlisten.handlers.http.lifespan.SHUTDOWN_PATIENCE", 0.05)
-    handler = handler_of(Steps(*STARTED, *steps))
+    handler = handler_of(ScriptedLifespan(*STARTED, *steps))
     await handler.start()
     with pytest.raises(LifespanError, match=words):
         await handler.stop()
@@ -129,7 +134,7 @@ async def test_an_end_that_fails(monkeypatch: Any, steps: list[Any], words: str)
 async def test_one_that_fails_in_between_ends_nothing_else(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    handler = handler_of(Steps("receive", message("startup.complete"), 0.01, error))
+    handler = handler_of(ScriptedLifespan("receive", message("startup.complete"), 0.01, error))
     await handler.start()
     await eventually(lambda: caplog.records, "the report")
     assert caplog.records[0].message == "the application failed in its lifespan"
@@ -139,7 +144,7 @@ async def test_one_that_fails_in_between_ends_nothing_else(
 
 @on_loops
 async def test_one_that_has_ended_by_itself() -> None:
-    app = Steps("receive", message("startup.complete"))
+    app = ScriptedLifespan("receive", message("startup.complete"))
     async with serving_app(app):
         pass
     assert app.told == ["lifespan.startup"]
@@ -152,7 +157,7 @@ async def test_one_that_has_ended_by_itself() -> None:
 )
 async def test_messages_that_do_not_belong_there(wrong: dict[str, str]) -> None:
     steps = ["receive", message("startup.complete"), wrong]
-    lifespan = await Lifespan.enter(Steps(*steps), "auto")
+    lifespan = await Lifespan.enter(ScriptedLifespan(*steps), "auto")
     await asyncio.sleep(0.01)
     with pytest.raises(LifespanError, match="failed to end: RuntimeError"):
         await lifespan.leave()
@@ -160,7 +165,7 @@ async def test_messages_that_do_not_belong_there(wrong: dict[str, str]) -> None:
 
 @on_loops
 async def test_a_start_that_is_cancelled_leaves_nothing() -> None:
-    app = Steps("receive", 3600)
+    app = ScriptedLifespan("receive", 3600)
     task = asyncio.create_task(Lifespan.enter(app, "auto"))
     while not app.told:
         await asyncio.sleep(0)
@@ -188,9 +193,9 @@ app = "lifespan_applications:{name}"
 )
 def test_exit_codes_of_the_program(tmp_path: Path, name: str, code: int, words: str) -> None:
     (tmp_path / "lifespan_applications.py").write_text(
-        "from support.lifespan_steps import STARTED, Steps, message\n"
-        "no_start = Steps('receive', message('startup.failed', 'no database'))\n"
-        "no_end = Steps(*STARTED, message('shutdown.failed', 'disk full'))\n"
+        "from support.scripted_lifespan import STARTED, ScriptedLifespan, message\n"
+        "no_start = ScriptedLifespan('receive', message('startup.failed', 'no database'))\n"
+        "no_end = ScriptedLifespan(*STARTED, message('shutdown.failed', 'disk full'))\n"
     )
     path = f"{tmp_path}:{clean_environment()['PYTHONPATH']}"
     listeners = 0 if code == 3 else 1

@@ -33,7 +33,7 @@ from support.waiting import eventually
 )
 
 
-class Site:
+class RecordingApp:
     """A starlette application, with and without middleware that runs handlers in tasks.
 
     Attributes:
@@ -87,9 +87,9 @@ class Site:
 
 @on_loops
 @pytest.mark.parametrize("tasks", [False, True])
-async def test_a_site(tasks: bool, caplog: pytest.LogCaptureFixture) -> None:
-    site = Site(tasks)
-    async with serving_app(site.app) as served, client_of(served) as client:
+async def test_an_application(tasks: bool, caplog: pytest.LogCaptureFixture) -> None:
+    recording = RecordingApp(tasks)
+    async with serving_app(recording.app) as served, client_of(served) as client:
         request = b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"
         assert await client.ask(request + bytes(300_000)) == (200, b"300000")
         assert await client.ask(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n") == (200, b"soon")
@@ -97,7 +97,7 @@ async def test_a_site(tasks: bool, caplog: pytest.LogCaptureFixture) -> None:
         assert (await client.ask(b"POST /none HTTP/1.1\r\nHost: a\r\n\r\n"))[0] == 404
         assert not caplog.records
         assert (await client.ask(b"GET /fail HTTP/1.1\r\nHost: a\r\n\r\n"))[0] == 500
-    assert site.events == ["upload", "done"]
+    assert recording.events == ["upload", "done"]
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
@@ -105,15 +105,15 @@ async def test_a_site(tasks: bool, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("tasks", [False, True])
 async def test_clients_that_go(tasks: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fastlisten.http")
-    site = Site(tasks)
-    async with serving_app(site.app) as served:
+    recording = RecordingApp(tasks)
+    async with serving_app(recording.app) as served:
         async with client_of(served) as client:
             client.send(b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\nhalf")
-            await eventually(lambda: site.events, "the request")
+            await eventually(lambda: recording.events, "the request")
         await eventually(lambda: not served.listener.connections, "the end of the connection")
         async with client_of(served) as client:
             client.send(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
             assert (await client.head()).startswith(b"HTTP/1.1 200 OK\r\n")
-        await eventually(lambda: site.events[-1] == "ended", "the end of the stream")
-    assert site.events == ["upload", "gone", "ended"]
+        await eventually(lambda: recording.events[-1] == "ended", "the end of the stream")
+    assert recording.events == ["upload", "gone", "ended"]
     assert {record.levelname for record in caplog.records} == {"INFO"}

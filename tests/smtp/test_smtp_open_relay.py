@@ -90,19 +90,19 @@ SENDERS = ["<>", "<alice@example.org>", "<postmaster@example.org>", "<mallory@el
 
 
 @dataclass
-class Site:
+class RelayingServer:
     served: Served
     relay: Relay
 
-    def untouched(self) -> bool:
+    def relay_unused(self) -> bool:
         return not self.relay.commands and self.relay.begun == 0
 
 
 @pytest.fixture(params=["exact", "catch-all"])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RelayingServer]:
     accounts = CATCH_ALL if request.param == "catch-all" else USERS
     with relaying() as relay, serving(tmp_path, relay, accounts=accounts) as served:
-        yield Site(served, relay)
+        yield RelayingServer(served, relay)
 
 
 def try_all(client: SmtpClient, paths: list[str]) -> list[bytes]:
@@ -127,39 +127,39 @@ def session(served: Served, auth: bytes = b"", hello: bytes = HELLO) -> Iterator
         client.close()
 
 
-def test_strangers_get_nothing_out(site: Site) -> None:
+def test_strangers_get_nothing_out(server: RelayingServer) -> None:
     for part in (ELSEWHERE[:11], ELSEWHERE[11:]):
-        with session(site.served) as client:
+        with session(server.served) as client:
             for path, reply in zip(part, try_all(client, part), strict=True):
                 assert reply.startswith(b"550 5.7.1 "), (path, reply)
-    assert site.untouched()
+    assert server.relay_unused()
 
 
 @pytest.mark.parametrize("auth", [b"", AUTH], ids=["stranger", "user"])
 def test_what_is_in_our_domain_stays_here(
-    site: Site, auth: bytes, request: pytest.FixtureRequest
+    server: RelayingServer, auth: bytes, request: pytest.FixtureRequest
 ) -> None:
-    with session(site.served, auth) as client:
+    with session(server.served, auth) as client:
         for path, reply in zip(HERE, try_all(client, HERE), strict=True):
             assert reply.startswith((b"550 5.1.1 ", b"250 ", b"501 ")), (path, reply)
             if "catch-all" not in request.node.name:
                 assert not reply.startswith(b"250 ")
-    assert site.untouched()
+    assert server.relay_unused()
 
 
 @pytest.mark.parametrize("auth", [b"", AUTH], ids=["stranger", "user"])
-def test_nonsense_is_refused(site: Site, auth: bytes) -> None:
+def test_nonsense_is_refused(server: RelayingServer, auth: bytes) -> None:
     for part in (NONSENSE[:11], NONSENSE[11:]):
-        with session(site.served, auth) as client:
+        with session(server.served, auth) as client:
             for path, reply in zip(part, try_all(client, part), strict=True):
                 assert reply.startswith((b"501 ", b"500 ")), (path, reply)
-    assert site.untouched()
+    assert server.relay_unused()
 
 
 @pytest.mark.parametrize("sender", SENDERS)
 @pytest.mark.parametrize("words", ["", " AUTH=alice@example.org", " AUTH=<>"])
-def test_the_sender_gives_no_rights(site: Site, sender: str, words: str) -> None:
-    with session(site.served) as client:
+def test_the_sender_gives_no_rights(server: RelayingServer, sender: str, words: str) -> None:
+    with session(server.served) as client:
         assert client.say(f"MAIL FROM:{sender}{words}".encode())[:3] in (b"250", b"503", b"555")
         client.say(b"RSET")
         client.say(f"MAIL FROM:{sender}".encode())
@@ -168,18 +168,18 @@ def test_the_sender_gives_no_rights(site: Site, sender: str, words: str) -> None
         assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
         client.say(b"DATA")
         assert client.say(b"To: carol@elsewhere.example\r\n\r\n.").startswith(b"250 ")
-    assert site.untouched()
+    assert server.relay_unused()
 
 
 @pytest.mark.parametrize(
     "name", [b"example.org", b"mx.example.org", b"localhost", b"[127.0.0.1]", b"elsewhere.example"]
 )
-def test_nor_does_the_clients_name(site: Site, name: bytes) -> None:
+def test_nor_does_the_clients_name(server: RelayingServer, name: bytes) -> None:
     for verb in (b"EHLO ", b"HELO "):
-        with session(site.served, hello=verb + name) as client:
+        with session(server.served, hello=verb + name) as client:
             client.say(b"MAIL FROM:<alice@example.org>")
             assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
-    assert site.untouched()
+    assert server.relay_unused()
 
 
 @pytest.mark.parametrize(
@@ -201,29 +201,29 @@ def test_nor_does_the_clients_name(site: Site, name: bytes) -> None:
     ],
     ids=repr,
 )
-def test_a_login_that_fails_gives_no_rights(site: Site, attempt: list[bytes]) -> None:
-    with session(site.served) as client:
+def test_a_login_that_fails_gives_no_rights(server: RelayingServer, attempt: list[bytes]) -> None:
+    with session(server.served) as client:
         for line in attempt:
             assert client.say(line)[:1] in b"345"
         client.say(b"MAIL FROM:<alice@example.org>")
         assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
-    assert site.untouched()
+    assert server.relay_unused()
 
 
-def test_a_recipient_before_the_login_gives_none_after_it(site: Site) -> None:
-    with session(site.served) as client:
+def test_a_recipient_before_the_login_gives_none_after_it(server: RelayingServer) -> None:
+    with session(server.served) as client:
         client.say(b"MAIL FROM:<alice@example.org>")
         assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
         assert client.say(AUTH).startswith(b"503 ")
         assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
-    assert site.untouched()
+    assert server.relay_unused()
 
 
-def test_a_login_is_of_one_connection(site: Site) -> None:
-    with client_of(site.served), client_of(site.served, auth=b"") as other:
+def test_a_login_is_of_one_connection(server: RelayingServer) -> None:
+    with client_of(server.served), client_of(server.served, auth=b"") as other:
         other.say(b"MAIL FROM:<alice@example.org>")
         assert other.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
-    assert site.untouched()
+    assert server.relay_unused()
 
 
 @pytest.mark.parametrize(
@@ -235,12 +235,12 @@ def test_a_login_is_of_one_connection(site: Site) -> None:
     ],
     ids=["removed", "other password", "no password"],
 )
-def test_a_login_ends_with_what_it_was_given_for(site: Site, accounts: str) -> None:
-    with session(site.served, AUTH) as client:
-        write_accounts(site.served.directory / "accounts.toml", accounts + "\n# changed\n")
+def test_a_login_ends_with_what_it_was_given_for(server: RelayingServer, accounts: str) -> None:
+    with session(server.served, AUTH) as client:
+        write_accounts(server.served.directory / "accounts.toml", accounts + "\n# changed\n")
         client.say(b"MAIL FROM:<alice@example.org>")
         assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
-    assert site.untouched()
+    assert server.relay_unused()
 
 
 def test_a_login_needs_tls_and_starttls_begins_anew(tmp_path: Path) -> None:
@@ -285,9 +285,9 @@ def test_lmtp_relays_for_nobody(tmp_path: Path) -> None:
         assert relay.begun == 0
 
 
-def test_a_user_may_send_to_others_and_that_is_all_there_is_to_it(site: Site) -> None:
+def test_a_user_may_send_to_others_and_that_is_all_there_is_to_it(server: RelayingServer) -> None:
     """The other tests would pass, too, if nothing was ever handed over."""
-    with session(site.served, AUTH) as client:
+    with session(server.served, AUTH) as client:
         client.say(b"MAIL FROM:<alice@example.org>")
         assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"250 ")
-    assert site.relay.begun == 1
+    assert server.relay.begun == 1

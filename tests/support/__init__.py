@@ -46,7 +46,7 @@ The native modules and the loop
 
 Handlers and applications that configurations name
     serving_handlers, tls_handlers, aiosmtpd_handlers, hanging_handlers, http_application
-    lifespan_steps            an ASGI lifespan that follows a script
+    scripted_lifespan         an ASGI lifespan that follows a script
 
 Certificates
     certificates              the authority of the test run, what it signs, handshakes in memory

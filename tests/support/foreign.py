@@ -86,7 +86,7 @@ def census() -> dict[str, int]:
     return counts
 
 
-class Serving:
+class ServerThread:
     """A loop in a thread of its own, and in it one server for as long as this is entered.
 
     Args:
@@ -109,7 +109,7 @@ class Serving:
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name=f"serving on {name}")
 
-    def __enter__(self) -> Serving:
+    def __enter__(self) -> ServerThread:
         gc.collect()
         self._before = open_descriptors()
         self._thread.start()
@@ -205,9 +205,9 @@ def fixtures(opener: Opener) -> tuple[Any, Any, Any, Any]:
     @pytest.fixture
     def start(
         tmp_path: Path, certificate: Certificate, frozen_heap: None
-    ) -> Callable[[str, str], Serving]:
+    ) -> Callable[[str, str], ServerThread]:
         address = Address("", str(tmp_path / "socket"), certificate)
-        return lambda name, way: Serving(name, opener, replace(address, way=way))
+        return lambda name, way: ServerThread(name, opener, replace(address, way=way))
 
     @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
     def shared(
@@ -215,14 +215,14 @@ def fixtures(opener: Opener) -> tuple[Any, Any, Any, Any]:
         tmp_path_factory: pytest.TempPathFactory,
         certificate: Certificate,
         frozen_heap: None,
-    ) -> Iterator[Serving]:
+    ) -> Iterator[ServerThread]:
         name, way = request.param
         path = str(tmp_path_factory.mktemp("serving") / "socket")
-        with Serving(name, opener, Address(way, path, certificate)) as serving:
+        with ServerThread(name, opener, Address(way, path, certificate)) as serving:
             yield serving
 
     @pytest.fixture
-    def serving(shared: Serving) -> Iterator[Serving]:
+    def serving(shared: ServerThread) -> Iterator[ServerThread]:
         yield shared
         shared.check_quiet()
 

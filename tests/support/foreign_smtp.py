@@ -86,7 +86,7 @@ class SmtplibClient(smtplib.SMTP):
         return self.address.connect()
 
 
-class Serving:
+class StartedController:
     """A started controller.
 
     Attributes:
@@ -144,11 +144,11 @@ class Serving:
 
 
 @contextlib.contextmanager
-def started(name: str, address: Address) -> Iterator[Serving]:
+def started(name: str, address: Address) -> Iterator[StartedController]:
     """Start a controller; nothing may be left when it has been stopped."""
     gc.collect()
     before = open_descriptors()
-    serving = Serving(name, address)
+    serving = StartedController(name, address)
     try:
         yield serving
     finally:
@@ -171,7 +171,7 @@ def fixtures() -> tuple[Any, Any]:
     @pytest.fixture
     def serving(
         request: pytest.FixtureRequest, tmp_path: Path, certificate: Certificate
-    ) -> Iterator[Serving]:
+    ) -> Iterator[StartedController]:
         name, way = request.param
         with started(name, Address(way, str(tmp_path / "socket"), certificate)) as server:
             yield server

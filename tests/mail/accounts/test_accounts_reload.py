@@ -35,8 +35,8 @@ class Clock:
         return self.now
 
 
-class Site:
-    """A file and those who read it."""
+class WatchedFile:
+    """An accounts file, what is read from it, and a clock that the test sets."""
 
     def __init__(self, directory: Path, text: str | None = None) -> None:
         self.path = directory / "accounts.toml"
@@ -66,45 +66,47 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path, A + B)
+def watched(tmp_path: Path) -> WatchedFile:
+    return WatchedFile(tmp_path, A + B)
 
 
-def test_a_file_that_is_at_rest_holds_at_once(site: Site) -> None:
-    assert [site.ask(name) for name in "abc"] == ["a", "b", "none"]
-    write_accounts(site.path, B + C)
-    assert [site.ask(name) for name in "abc"] == ["none", "b", "c"]
-    assert site.accounts.reload() is site.accounts.reload()
+def test_a_file_that_is_at_rest_holds_at_once(watched: WatchedFile) -> None:
+    assert [watched.ask(name) for name in "abc"] == ["a", "b", "none"]
+    write_accounts(watched.path, B + C)
+    assert [watched.ask(name) for name in "abc"] == ["none", "b", "c"]
+    assert watched.accounts.reload() is watched.accounts.reload()
 
 
-def test_a_file_of_this_moment_adds_at_once_and_removes_when_it_is_at_rest(site: Site) -> None:
-    site.path.write_text(B + C)
-    assert [site.ask(name) for name in "abcd"] == ["a", "b", "c", "later"]
-    assert site.accounts.current()
-    site.rest()
-    assert not site.accounts.current()
-    assert [site.ask(name) for name in "abcd"] == ["none", "b", "c", "none"]
-    assert site.accounts.current()
+def test_a_file_of_this_moment_adds_at_once_and_removes_when_it_is_at_rest(
+    watched: WatchedFile,
+) -> None:
+    watched.path.write_text(B + C)
+    assert [watched.ask(name) for name in "abcd"] == ["a", "b", "c", "later"]
+    assert watched.accounts.current()
+    watched.rest()
+    assert not watched.accounts.current()
+    assert [watched.ask(name) for name in "abcd"] == ["none", "b", "c", "none"]
+    assert watched.accounts.current()
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "\0" * 4096])
 def test_a_file_without_text_says_nothing_ever(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    site = Site(tmp_path, A)
-    site.path.write_text(text)
+    watched = WatchedFile(tmp_path, A)
+    watched.path.write_text(text)
     for _ in range(3):
-        assert [site.ask(name) for name in "ab"] == ["a", "later" if _ == 0 else "none"]
-        site.rest()
+        assert [watched.ask(name) for name in "ab"] == ["a", "later" if _ == 0 else "none"]
+        watched.rest()
     assert caplog.text.count("the previous version holds: ") == 1
     assert caplog.text.count("write a comment") == 1
-    site.path.write_text("# nobody\n")
-    assert site.ask("a") == "a"
-    site.rest()
-    assert site.ask("a") == "none"
+    watched.path.write_text("# nobody\n")
+    assert watched.ask("a") == "a"
+    watched.rest()
+    assert watched.ask("a") == "none"
     # At start, too: it is what a crash may leave.
-    site.path.write_text(text)
-    other = Site(tmp_path)
+    watched.path.write_text(text)
+    other = WatchedFile(tmp_path)
     other.rest()
     assert other.ask("a") == "later"
 
@@ -121,15 +123,15 @@ def test_a_file_without_text_says_nothing_ever(
     ids=["cut", "no text", "wrong", "gone", "directory"],
 )
 def test_what_does_not_load_is_reported_once_if_it_stays(
-    site: Site, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+    watched: WatchedFile, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    spoil(site.path)
-    assert [site.ask(name) for name in "abd"] == ["a", "b", "later"]
+    spoil(watched.path)
+    assert [watched.ask(name) for name in "abd"] == ["a", "b", "later"]
     assert caplog.records == []
-    site.rest()
+    watched.rest()
     for _ in range(3):
-        assert [site.ask(name) for name in "abd"] == ["a", "b", "none"]
-        site.rest()
+        assert [watched.ask(name) for name in "abd"] == ["a", "b", "none"]
+        watched.rest()
     assert len(caplog.records) == 1
     assert "the previous version holds" in caplog.text
 
@@ -138,12 +140,12 @@ def test_what_does_not_load_is_reported_once_if_it_stays(
 def test_before_anything_could_be_read_all_wait(
     tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    site = Site(tmp_path)
+    watched = WatchedFile(tmp_path)
     if text is not None:
-        site.path.write_text(text)
+        watched.path.write_text(text)
     for _ in range(3):
-        assert site.ask("a") == "later"
-        site.rest()
+        assert watched.ask("a") == "later"
+        watched.rest()
     assert "mail has to wait" in caplog.text
     assert len(caplog.records) == (1 if text is None else 2)
 
@@ -153,115 +155,117 @@ def test_a_copy_at_start(tmp_path: Path) -> None:
     with open(path, "w") as copy:
         copy.write(A)
         copy.flush()
-        site = Site(tmp_path)
-        assert [site.ask(name) for name in "ab"] == ["a", "later"]
-        roster = site.accounts.roster
+        watched = WatchedFile(tmp_path)
+        assert [watched.ask(name) for name in "ab"] == ["a", "later"]
+        roster = watched.accounts.roster
         assert roster is not None
         assert roster.is_local("elsewhere.example")  # nobody knows
         copy.write(B)
-    assert [site.ask(name) for name in "abc"] == ["a", "b", "later"]
-    site.rest()
-    assert [site.ask(name) for name in "abc"] == ["a", "b", "none"]
-    assert not site.accounts.roster.is_local("elsewhere.example")  # type: ignore[union-attr]
+    assert [watched.ask(name) for name in "abc"] == ["a", "b", "later"]
+    watched.rest()
+    assert [watched.ask(name) for name in "abc"] == ["a", "b", "none"]
+    assert not watched.accounts.roster.is_local("elsewhere.example")  # type: ignore[union-attr]
 
 
 def test_a_file_that_is_gone_before_it_was_at_rest(tmp_path: Path) -> None:
     """Whom it named is known all the same; of others nothing is."""
-    site = Site(tmp_path)
-    site.path.write_text(A)
-    assert [site.ask(name) for name in "ab"] == ["a", "later"]
-    site.path.unlink()
+    watched = WatchedFile(tmp_path)
+    watched.path.write_text(A)
+    assert [watched.ask(name) for name in "ab"] == ["a", "later"]
+    watched.path.unlink()
     for _ in range(3):
-        assert [site.ask(name) for name in "ab"] == ["a", "later"]
-        site.rest()
+        assert [watched.ask(name) for name in "ab"] == ["a", "later"]
+        watched.rest()
 
 
-def test_a_slow_copy_is_not_believed_while_it_is_open(site: Site) -> None:
+def test_a_slow_copy_is_not_believed_while_it_is_open(watched: WatchedFile) -> None:
     """The server here owns the file, and can see that."""
-    with open(site.path, "w") as copy:
+    with open(watched.path, "w") as copy:
         copy.write(A)
         copy.flush()
         for _ in range(3):
-            site.rest()
-            assert [site.ask(name) for name in "ab"] == ["a", "b"]
+            watched.rest()
+            assert [watched.ask(name) for name in "ab"] == ["a", "b"]
         copy.write(C)
-    site.ask("a")
-    site.rest()
-    assert [site.ask(name) for name in "abc"] == ["a", "none", "c"]
+    watched.ask("a")
+    watched.rest()
+    assert [watched.ask(name) for name in "abc"] == ["a", "none", "c"]
 
 
-def test_a_file_that_somebody_keeps_open_is_believed_in_the_end(site: Site) -> None:
-    with open(site.path, "w") as copy:
+def test_a_file_that_somebody_keeps_open_is_believed_in_the_end(watched: WatchedFile) -> None:
+    with open(watched.path, "w") as copy:
         copy.write(A)
         copy.flush()
         waited = 0.0
-        while site.ask("b") == "b":
-            site.rest()
+        while watched.ask("b") == "b":
+            watched.rest()
             waited += QUIET
     assert LONGEST <= waited <= LONGEST + 2 * QUIET
 
 
-def test_a_file_that_never_rests_is_believed_in_the_end(site: Site) -> None:
+def test_a_file_that_never_rests_is_believed_in_the_end(watched: WatchedFile) -> None:
     for number in range(round(LONGEST)):
-        site.path.write_text(f"{A}# {number}\n")
-        assert site.ask("b") == "b", number
-        site.clock.now += 1
-    site.path.write_text(f"{A}# whole\n")
-    assert site.ask("b") == "none"
+        watched.path.write_text(f"{A}# {number}\n")
+        assert watched.ask("b") == "b", number
+        watched.clock.now += 1
+    watched.path.write_text(f"{A}# whole\n")
+    assert watched.ask("b") == "none"
 
 
-def test_who_did_not_look_believes_nothing_early(site: Site) -> None:
-    site.path.write_text(A)
-    assert site.ask("b") == "b"
-    site.clock.now += 10 * LONGEST  # it was at rest then, and nobody asked
-    site.path.write_text(A + C)
-    assert site.ask("b") == "b"
+def test_who_did_not_look_believes_nothing_early(watched: WatchedFile) -> None:
+    watched.path.write_text(A)
+    assert watched.ask("b") == "b"
+    watched.clock.now += 10 * LONGEST  # it was at rest then, and nobody asked
+    watched.path.write_text(A + C)
+    assert watched.ask("b") == "b"
 
 
-def test_a_file_from_the_future_holds_when_it_has_been_seen_at_rest(site: Site) -> None:
-    site.path.write_text(A)
-    os.utime(site.path, (time.time() + 1e6,) * 2)
-    assert site.ask("b") == "b"
-    site.rest()
-    assert site.ask("b") == "none"
+def test_a_file_from_the_future_holds_when_it_has_been_seen_at_rest(watched: WatchedFile) -> None:
+    watched.path.write_text(A)
+    os.utime(watched.path, (time.time() + 1e6,) * 2)
+    assert watched.ask("b") == "b"
+    watched.rest()
+    assert watched.ask("b") == "none"
 
 
 def test_a_replacement_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> None:
-    site, other = Site(tmp_path, A), tmp_path / "other"
+    watched, other = WatchedFile(tmp_path, A), tmp_path / "other"
     other.write_text(B)
-    for file in (site.path, other):
+    for file in (watched.path, other):
         os.utime(file, (1, 1))
-    assert site.ask("a") == "a"
-    os.replace(other, site.path)
-    assert not site.accounts.current()
-    assert [site.ask(name) for name in "ab"] == ["none", "b"]
+    assert watched.ask("a") == "a"
+    os.replace(other, watched.path)
+    assert not watched.accounts.current()
+    assert [watched.ask(name) for name in "ab"] == ["none", "b"]
 
 
-def test_a_change_while_it_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_while_it_is_read(watched: WatchedFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read may be of two versions, and counts for nothing."""
 
     def read(path: Path) -> bytes:
         content = read_accounts(path)
-        with open(site.path, "a") as file:
+        with open(watched.path, "a") as file:
             file.write("# more\n")
         return content
 
-    site.path.write_text(A + C)
+    watched.path.write_text(A + C)
     with monkeypatch.context() as patch:
         patch.setattr(accounts_file, "read_accounts", read)
-        site.accounts.reload()
-    roster = site.accounts.roster
+        watched.accounts.reload()
+    roster = watched.accounts.roster
     assert roster is not None
     assert not roster.certain
     assert [account.name[0] for account in roster.accounts] == ["a", "b"]
-    assert [site.ask(name) for name in "abc"] == ["a", "b", "c"]
+    assert [watched.ask(name) for name in "abc"] == ["a", "b", "c"]
 
 
-def test_the_log_says_how_many_are_gone(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_how_many_are_gone(
+    watched: WatchedFile, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
-    write_accounts(site.path, B + C + '[account."d@example.org"]\n')
-    site.ask("a")
-    assert f"{site.path}: 3 accounts now, 2 new, 1 removed" in caplog.text
+    write_accounts(watched.path, B + C + '[account."d@example.org"]\n')
+    watched.ask("a")
+    assert f"{watched.path}: 3 accounts now, 2 new, 1 removed" in caplog.text
 
 
 # --- who is who in between ------------------------------------------------------------------------
@@ -272,31 +276,31 @@ OLD, NEW = cheap_hash("old"), cheap_hash("new")
 def test_a_copy_gives_nobody_the_mail_of_another(tmp_path: Path) -> None:
     """An alias for a whole domain stands above those whom it does not concern."""
     text = f'{A}aliases = ["@example.org"]\n{B}'
-    site = Site(tmp_path, text)
-    site.path.write_text(text[: -len(B)])
-    assert [site.ask(name) for name in "abx"] == ["a", "b", "a"]
-    site = Site(tmp_path, B)
-    site.path.write_text(text[: -len(B)])
-    assert [site.ask(name) for name in "abx"] == ["a", "b", "later"]
+    watched = WatchedFile(tmp_path, text)
+    watched.path.write_text(text[: -len(B)])
+    assert [watched.ask(name) for name in "abx"] == ["a", "b", "a"]
+    watched = WatchedFile(tmp_path, B)
+    watched.path.write_text(text[: -len(B)])
+    assert [watched.ask(name) for name in "abx"] == ["a", "b", "later"]
 
 
 def test_logins_in_between(tmp_path: Path) -> None:
     text = f'{A}password = "{OLD}"\n{B}password = "{OLD}"\n{C}password = "{OLD}"\n'
-    site = Site(tmp_path, text)
-    before = site.accounts.roster
+    watched = WatchedFile(tmp_path, text)
+    before = watched.accounts.roster
     assert before is not None
-    site.path.write_text(f'{A}password = "{NEW}"\n{B}')
-    site.ask("a")
-    roster = site.accounts.roster
+    watched.path.write_text(f'{A}password = "{NEW}"\n{B}')
+    watched.ask("a")
+    roster = watched.accounts.roster
     assert roster is not None
     found = {name: roster.login(f"{name}@example.org") for name in "abcd"}
     assert [None if it is None else it.password for it in found.values()] == [NEW, OLD, OLD, None]
     for login in (*before.accounts, found["a"]):
         assert login is not None
         assert roster.admits(login)
-    site.rest()
-    site.ask("a")
-    roster = site.accounts.roster
+    watched.rest()
+    watched.ask("a")
+    roster = watched.accounts.roster
     assert roster is not None
     assert [roster.admits(login) for login in before.accounts] == [False, False, False]
 
@@ -318,30 +322,30 @@ def test_a_copy_in_any_pieces(
     tmp_path_factory: pytest.TempPathFactory, old: list[str], new: list[str], data: st.DataObject
 ) -> None:
     """Emptied, filled piece by piece: who stands in both versions is there at every moment."""
-    site = Site(tmp_path_factory.mktemp("copy"), _text(old))
+    watched = WatchedFile(tmp_path_factory.mktemp("copy"), _text(old))
     content = _text(new).encode()
     cuts = data.draw(st.sets(st.integers(1, len(content) - 1), max_size=6).map(sorted))
     both = [name for name in old if name in new]
     moments = data.draw(st.lists(st.floats(0, QUIET * 0.9), min_size=8, max_size=8))
     if data.draw(st.booleans()):
-        site.path.unlink()
-        assert all(site.ask(name) == name for name in both)
+        watched.path.unlink()
+        assert all(watched.ask(name) == name for name in both)
     last = 0
     for end, moment in zip([0, *cuts, len(content)], moments, strict=False):
-        with open(site.path, "ab" if last or end else "wb") as copy:
+        with open(watched.path, "ab" if last or end else "wb") as copy:
             copy.write(content[last:end])
         last = end
         for name in "abcdefgh":
             for address in (name, f"{name}1"):
                 allowed = {name, "later"} - ({"later"} if name in both else set())
-                assert site.ask(address) in allowed
-        site.clock.now += moment
-    site.rest()
-    site.ask("a")
-    site.rest()
+                assert watched.ask(address) in allowed
+        watched.clock.now += moment
+    watched.rest()
+    watched.ask("a")
+    watched.rest()
     for name in "abcdefgh":
-        assert site.ask(name) == (name if name in new else "none")
-    roster = site.accounts.roster
+        assert watched.ask(name) == (name if name in new else "none")
+    roster = watched.accounts.roster
     assert roster is not None
     assert [account.name for account in roster.accounts] == [
         account.name for account in Roster.parse(content.decode()).accounts

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-__all__ = ["STARTED", "Steps", "message"]
+__all__ = ["STARTED", "ScriptedLifespan", "message"]
 
 
-class Steps:
+class ScriptedLifespan:
     """An application whose lifespan follows a script: what to send, to raise, or to wait for."""
 
     def __init__(self, *steps: Any) -> None:
