@@ -25,7 +25,7 @@ from fastlisten.handlers import smtp
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import message_delivery
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Content, Mail, Recipient
+from fastlisten.handlers.smtp.engine.smtp_events import Content, Mail, Recipient
 from fastlisten.mail.delivery.post_office import PostOffice
 
 ROUNDS = 15

@@ -18,7 +18,7 @@ from fastlisten import new_event_loop, testing
 from fastlisten.cli.logging_setup import set_up_logging
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Content, Goodbye, Mail, Recipient
+from fastlisten.handlers.smtp.engine.smtp_events import Content, Goodbye, Mail, Recipient
 
 #: Enough for any load; what is above it would be refused and counted as an error.
 CONNECTIONS = 15_000

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.events import (
+from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.handlers.smtp.engine.replies import OK, reply
+from fastlisten.handlers.smtp.engine.smtp_events import (
     Auth,
     Command,
     Content,
@@ -17,8 +19,6 @@ from fastlisten.handlers.smtp.engine.events import (
     Response,
     StartTls,
 )
-from fastlisten.handlers.smtp.engine.refusal import Refused
-from fastlisten.handlers.smtp.engine.replies import OK, reply
 from fastlisten.handlers.smtp.sasl import Credentials, mechanism
 from support.smtp_harness import HOSTNAME
 

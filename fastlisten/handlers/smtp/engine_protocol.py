@@ -24,8 +24,8 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Event, Flush, Goodbye, StartTls
 from fastlisten.handlers.smtp.engine.replies import NO_TLS_NOW
+from fastlisten.handlers.smtp.engine.smtp_events import Event, Flush, Goodbye, StartTls
 from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
 from fastlisten.log_events import new_session, session_name
 

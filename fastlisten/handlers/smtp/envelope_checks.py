@@ -19,8 +19,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.engine.smtp_events import Recipient, Transaction
 from fastlisten.handlers.smtp.message_delivery import MessageDelivery
 from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.address import parse_mailbox

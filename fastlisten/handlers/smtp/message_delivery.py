@@ -23,8 +23,8 @@ from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.background_work import BackgroundWork
 from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Content, Transaction
 from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.engine.smtp_events import Content, Transaction
 from fastlisten.handlers.smtp.mail_services import MailServices
 from fastlisten.handlers.smtp.received_count import ReceivedCount
 from fastlisten.handlers.smtp.trace_fields import return_path

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import cast
 
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.smtp.engine.events import Refusal
+from fastlisten.handlers.smtp.engine.smtp_events import Refusal
 from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
 from fastlisten.log_events import new_session, session_name
 from fastlisten.loop.deadline import Deadline

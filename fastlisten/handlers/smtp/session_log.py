@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from fastlisten.handlers.smtp.engine.events import Recipient, Refusal
+from fastlisten.handlers.smtp.engine.smtp_events import Recipient, Refusal
 from fastlisten.handlers.smtp.engine.verbs import verb_shown
 from fastlisten.log_events import address_text, log, shortened
 from fastlisten.log_throttle import Throttle

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.dialogue_log import DialogueEngine, transcript
-from fastlisten.handlers.smtp.engine.events import (
+from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.engine.smtp_events import (
     Auth,
     Content,
     Event,
@@ -25,8 +27,6 @@ from fastlisten.handlers.smtp.engine.events import (
     Reset,
     Response,
 )
-from fastlisten.handlers.smtp.engine.refusal import Refused
-from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.envelope_checks import EnvelopeChecks
 from fastlisten.handlers.smtp.mail_services import MailServices
 from fastlisten.handlers.smtp.sasl import Credentials, LoginMechanism, PlainMechanism, mechanism

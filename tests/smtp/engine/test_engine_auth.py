@@ -9,10 +9,10 @@ from support.engine_driver import NAME, PASSWORD, WRONG, Driven
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Auth, Goodbye, Response
-from fastlisten.handlers.smtp.engine.framing import AUTH_LINE_LIMIT
+from fastlisten.handlers.smtp.engine.input_buffer import AUTH_LINE_LIMIT
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.engine.smtp_events import Auth, Goodbye, Response
 from fastlisten.handlers.smtp.sasl import (
     MECHANISMS,
     Credentials,

@@ -7,7 +7,7 @@ from support.engine_driver import Driven, chunk, message
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Content
+from fastlisten.handlers.smtp.engine.smtp_events import Content
 
 BINARY = HELLO + b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n" + RCPT
 SIZES = [1, 2, 3, 7, 100_000]

@@ -7,8 +7,8 @@ from support.engine_driver import NOBODY, Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Flush, Goodbye, Mail, Recipient
 from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.engine.smtp_events import Flush, Goodbye, Mail, Recipient
 
 
 def test_a_whole_session() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.engine_driver import Driven
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
-from fastlisten.handlers.smtp.engine.framing import LINE_LIMIT, PATH_LINE_LIMIT
+from fastlisten.handlers.smtp.engine.input_buffer import LINE_LIMIT, PATH_LINE_LIMIT
 
 START = ENVELOPE + b"DATA\r\n"
 SMUGGLED = b"MAIL FROM:<evil@example.com>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\nevil\r\n"

@@ -9,8 +9,8 @@ from support.engine_driver import LATER, Driven
 from support.smtp_harness import HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Content, Goodbye, Mail, Recipient
 from fastlisten.handlers.smtp.engine.replies import OK, reply
+from fastlisten.handlers.smtp.engine.smtp_events import Content, Goodbye, Mail, Recipient
 
 LHLO = b"LHLO client.example.com\r\n"
 FULL = b"RCPT TO:<full@example.org>\r\n"

@@ -7,8 +7,8 @@ from support.engine_driver import Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Command, Goodbye
 from fastlisten.handlers.smtp.engine.replies import NOT_VERIFIED, OK, TELLABLE, reply
+from fastlisten.handlers.smtp.engine.smtp_events import Command, Goodbye
 
 ALL = {
     "EHLO": b"EHLO client\r\n",

@@ -13,9 +13,16 @@ from support.engine_driver import NAME, PASSWORD, Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Auth, Content, Event, Goodbye, Response, StartTls
-from fastlisten.handlers.smtp.engine.framing import AUTH_LINE_LIMIT
+from fastlisten.handlers.smtp.engine.input_buffer import AUTH_LINE_LIMIT
 from fastlisten.handlers.smtp.engine.replies import OK, TELLABLE, reply
+from fastlisten.handlers.smtp.engine.smtp_events import (
+    Auth,
+    Content,
+    Event,
+    Goodbye,
+    Response,
+    StartTls,
+)
 from fastlisten.handlers.smtp.sasl import MECHANISMS
 
 RIGHT = base64.b64encode(f"\0{NAME}\0{PASSWORD}".encode())

@@ -9,8 +9,8 @@ from support.engine_driver import Driven
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
-from fastlisten.handlers.smtp.engine.events import Goodbye, Mail, StartTls
 from fastlisten.handlers.smtp.engine.replies import NO_TLS_NOW
+from fastlisten.handlers.smtp.engine.smtp_events import Goodbye, Mail, StartTls
 
 STARTTLS = b"STARTTLS\r\n"
 TOO_EARLY = (

@@ -19,7 +19,8 @@ from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import Envelope, Session
 from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
-from fastlisten.handlers.smtp.engine.events import (
+from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.engine.smtp_events import (
     Auth,
     Command,
     Content,
@@ -29,7 +30,6 @@ from fastlisten.handlers.smtp.engine.events import (
     Reset,
     Response,
 )
-from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
 from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
 from fastlisten.log_events import session_name

@@ -10,7 +10,7 @@ import base64
 
 from fastlisten.handlers.smtp.aiosmtpd.hook_calls import HookCalls
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
-from fastlisten.handlers.smtp.engine.events import Auth
+from fastlisten.handlers.smtp.engine.smtp_events import Auth
 
 __all__ = ["AuthHooks"]
 

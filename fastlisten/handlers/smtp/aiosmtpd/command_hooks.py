@@ -10,7 +10,7 @@ from typing import Any
 
 from fastlisten.handlers.smtp.aiosmtpd.hook_calls import OK, HookCalls
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, Envelope
-from fastlisten.handlers.smtp.engine.events import Command
+from fastlisten.handlers.smtp.engine.smtp_events import Command
 
 __all__ = ["CommandHooks"]
 

@@ -16,7 +16,14 @@ from typing import Any
 from fastlisten.handlers.smtp.aiosmtpd.auth_hooks import AuthHooks
 from fastlisten.handlers.smtp.aiosmtpd.command_hooks import CommandHooks
 from fastlisten.handlers.smtp.aiosmtpd.transaction_hooks import TransactionHooks
-from fastlisten.handlers.smtp.engine.events import Auth, Command, Content, Event, Mail, Recipient
+from fastlisten.handlers.smtp.engine.smtp_events import (
+    Auth,
+    Command,
+    Content,
+    Event,
+    Mail,
+    Recipient,
+)
 
 __all__ = ["HookDispatcher"]
 

@@ -11,7 +11,7 @@ import time
 
 from fastlisten.handlers.smtp.aiosmtpd.hook_calls import OK, HookCalls
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
-from fastlisten.handlers.smtp.engine.events import Content, Mail, Recipient
+from fastlisten.handlers.smtp.engine.smtp_events import Content, Mail, Recipient
 
 __all__ = ["TransactionHooks"]
 

@@ -10,7 +10,8 @@ import binascii
 from collections.abc import Sequence
 
 from fastlisten.handlers.smtp.engine import replies
-from fastlisten.handlers.smtp.engine.events import (
+from fastlisten.handlers.smtp.engine.extension_commands import Extensions
+from fastlisten.handlers.smtp.engine.smtp_events import (
     Auth,
     Command,
     Content,
@@ -20,8 +21,7 @@ from fastlisten.handlers.smtp.engine.events import (
     StartTls,
     Transaction,
 )
-from fastlisten.handlers.smtp.engine.extensions import Extensions
-from fastlisten.handlers.smtp.engine.session import SessionState
+from fastlisten.handlers.smtp.engine.smtp_session import SessionState
 
 __all__ = ["Answers"]
 

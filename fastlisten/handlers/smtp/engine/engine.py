@@ -4,8 +4,8 @@ Rules of this file: no sockets, no loop, no clock, no look-ups. The engine never
 client sends, holds a bounded amount of it, and gives the same events and replies however the
 stream is cut into pieces (pieces of a message apart, and input behind STARTTLS: it is refused as
 far as it has come, and the rest makes the handshake fail). What the commands do is in
-session.py and extensions.py, what answers do in answers.py, where commands, messages
-and chunks end in framing.py and chunks.py.
+smtp_session.py and extension_commands.py, what answers do in answers.py, where commands, messages
+and chunks end in input_buffer.py and chunk_reader.py.
 
     receive(data)      what came from the client
     next_event()       the next thing its user must know, or None: more input or an answer needed
@@ -51,8 +51,10 @@ from __future__ import annotations
 
 from fastlisten.handlers.smtp.engine import replies
 from fastlisten.handlers.smtp.engine.answers import Answers
-from fastlisten.handlers.smtp.engine.commands import decode_response, named_in
-from fastlisten.handlers.smtp.engine.events import (
+from fastlisten.handlers.smtp.engine.command_syntax import decode_response, named_in
+from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.handlers.smtp.engine.replies import Limits
+from fastlisten.handlers.smtp.engine.smtp_events import (
     Content,
     Event,
     Flush,
@@ -61,9 +63,7 @@ from fastlisten.handlers.smtp.engine.events import (
     Response,
     Transaction,
 )
-from fastlisten.handlers.smtp.engine.refusal import Refused
-from fastlisten.handlers.smtp.engine.replies import Limits
-from fastlisten.handlers.smtp.engine.session import RESET, SessionState
+from fastlisten.handlers.smtp.engine.smtp_session import RESET, SessionState
 
 __all__ = ["Limits", "SmtpEngine"]
 

@@ -18,9 +18,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
+from fastlisten.handlers.smtp.engine.smtp_events import Recipient, Transaction
 from fastlisten.mail.address import AddressError, parse_mailbox
 from fastlisten.mail.xtext import decode_xtext
 

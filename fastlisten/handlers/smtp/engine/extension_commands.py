@@ -1,6 +1,6 @@
 """What the commands of extensions do to a session: STARTTLS, AUTH, BDAT; and which there are.
 
-Rules of this file: as in session.py.
+Rules of this file: as in smtp_session.py.
 
 STARTTLS (RFC 3207), where it leaves room:
 
@@ -33,11 +33,11 @@ and change nothing. A message whose size is too large is refused with the chunk 
 
 from __future__ import annotations
 
-from fastlisten.handlers.smtp.engine.commands import parse_auth, parse_chunk
-from fastlisten.handlers.smtp.engine.events import Auth, Command, Event, StartTls
+from fastlisten.handlers.smtp.engine.command_syntax import parse_auth, parse_chunk
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
-from fastlisten.handlers.smtp.engine.session import Method, Session, SessionState
+from fastlisten.handlers.smtp.engine.smtp_events import Auth, Command, Event, StartTls
+from fastlisten.handlers.smtp.engine.smtp_session import Method, Session, SessionState
 
 __all__ = ["Extensions"]
 

@@ -2,7 +2,7 @@
 
 Rules of this file: one method per command, called with a whole line; no octets of the stream, no
 events but those that a command gives, no answers to them (engine.py). What came after RFC
-5321 is in extensions.py.
+5321 is in extension_commands.py.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from fastlisten.handlers.smtp.engine import replies
-from fastlisten.handlers.smtp.engine.chunks import Chunks
-from fastlisten.handlers.smtp.engine.commands import (
+from fastlisten.handlers.smtp.engine.chunk_reader import Chunks
+from fastlisten.handlers.smtp.engine.command_syntax import (
     parse_client_name,
     parse_mail,
     parse_recipient,
 )
-from fastlisten.handlers.smtp.engine.events import (
+from fastlisten.handlers.smtp.engine.reasons import reason_of
+from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.handlers.smtp.engine.replies import Limits
+from fastlisten.handlers.smtp.engine.smtp_events import (
     Event,
     Mail,
     Recipient,
@@ -26,9 +29,6 @@ from fastlisten.handlers.smtp.engine.events import (
     Reset,
     Transaction,
 )
-from fastlisten.handlers.smtp.engine.reasons import reason_of
-from fastlisten.handlers.smtp.engine.refusal import Refused
-from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.engine.verbs import HTTP_VERBS, KNOWN, NOT_HERE
 
 __all__ = ["RESET", "Method", "Session", "SessionState"]

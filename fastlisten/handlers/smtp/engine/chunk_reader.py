@@ -2,13 +2,13 @@
 
 Rules of this file: octets in, octets out; no commands, no replies. A chunk ends after the number of
 octets that its command named (RFC 3030 2), whatever these are, and none of them is held back. What
-is asked of text is what framing.py asks of it: no CR without its LF, no LF without its CR. A
+is asked of text is what input_buffer.py asks of it: no CR without its LF, no LF without its CR. A
 CR that ends a chunk may have its LF at the beginning of the next.
 """
 
 from __future__ import annotations
 
-from fastlisten.handlers.smtp.engine.framing import BARE_CR, NO_BREAKS, Framing
+from fastlisten.handlers.smtp.engine.input_buffer import BARE_CR, NO_BREAKS, Framing
 
 __all__ = ["Chunks"]
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import binascii
 import re
 
-from fastlisten.handlers.smtp.engine.events import Recipient, Transaction
 from fastlisten.handlers.smtp.engine.parameters import (
     apply_mail_parameters,
     apply_recipient_parameters,
 )
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
+from fastlisten.handlers.smtp.engine.smtp_events import Recipient, Transaction
 from fastlisten.mail.address import MAX_PATH, AddressError, Mailbox, mailbox_of, mailbox_pattern
 
 __all__ = [
