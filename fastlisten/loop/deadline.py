@@ -1,9 +1,11 @@
-"""Deadlines of peers that do not count the time in which the process stood still.
+"""Timeouts for peers that are not blamed for time during which this process was stopped.
 
-Rules of this file: what the core does with the deadlines that it keeps, for those that a protocol
-has to keep itself, as a server (`Deadline`) or as a client (`Patience`): what has arrived is read
-before a peer is judged. A loop that goes on after a
-stop (SIGSTOP, a suspended machine, a call that blocked) calls its timers first and reads then.
+After a stop (SIGSTOP, a suspended machine, a call that blocked) an event loop runs its timers first
+and reads afterwards, so a plain timer would fire although the peer's data has arrived.
+
+Rules of this file: input that has arrived is read before a peer's time counts as up. The core does
+this for its own deadlines; here it is done for those that a protocol keeps itself, as a server
+(`Deadline`) or as a client (`PeerTimeout`).
 """
 
 from __future__ import annotations
@@ -13,29 +15,29 @@ import select
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["Deadline", "Patience", "finish_within"]
+__all__ = ["Deadline", "PeerTimeout", "finish_within"]
 
 _Result = TypeVar("_Result")
 
-#: Input that waits is given so long to be read, in seconds: some turns of the loop.
-_TURNS = 0.05
+#: Seconds to read input that has already arrived: a few iterations of the loop.
+_SHORTEST_EXTENSION = 0.05
 
-#: ... and longer if the timer itself was late: as long as it was late by, but at most so long.
-_LATE_MOST = 10.0
+#: If the timer was late, the extension is as long as the delay, but at most this many seconds.
+_LONGEST_EXTENSION = 10.0
 
 
-def _more(late: float) -> float:
-    """Return the seconds that a peer gets whose time is up since `late` seconds."""
-    return min(max(late, _TURNS), _LATE_MOST)
+def _extension(late: float) -> float:
+    """Return the seconds to add when a timeout is noticed `late` seconds after it was due."""
+    return min(max(late, _SHORTEST_EXTENSION), _LONGEST_EXTENSION)
 
 
 class Deadline:
-    """Calls back when a client's time is up, once what it has sent in time has been read.
+    """Calls back when a client's time is up, after what it sent in time has been read.
 
     Args:
         loop: the running loop.
-        seconds: from now on.
-        transport: the client's; its input is looked at when the time is up.
+        seconds: counted from now.
+        transport: the client's transport, which is checked for unread input when the time is up.
         callback: called without arguments, at most once.
     """
 
@@ -52,21 +54,21 @@ class Deadline:
         self._transport = transport
         self._callback = callback
         self._due = loop.time() + seconds
-        self._handle = loop.call_later(seconds, self._judge)
+        self._handle = loop.call_later(seconds, self._expire)
 
     def cancel(self) -> None:
-        """Do not call back any more."""
+        """Never call back; may be called repeatedly."""
         self._handle.cancel()
-        self._callback = _nothing  # who is called back holds this
+        self._callback = _nothing  # breaks a reference cycle: the callback's owner holds this
 
-    def _judge(self) -> None:
-        if not self._input_waits():
+    def _expire(self) -> None:
+        if not self._has_unread_input():
             self._callback()
             return
         late = self._loop.time() - self._due
-        self._handle = self._loop.call_later(_more(late), self._callback)
+        self._handle = self._loop.call_later(_extension(late), self._callback)
 
-    def _input_waits(self) -> bool:
+    def _has_unread_input(self) -> bool:
         sock = self._transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return False
@@ -76,57 +78,57 @@ class Deadline:
 
 
 def _nothing() -> None:
-    """Be called instead of who is not called any more."""
+    """The callback of a cancelled deadline."""
 
 
-class Patience:
-    """How long somebody waits for a peer: looked at again and again, while the loop runs between.
+class PeerTimeout:
+    """A limit on waiting for a peer, which the waiting code polls between iterations of the loop.
 
-    Whoever finds the time up gets some more, once, in which the loop reads. So `asyncio.timeout`
-    cannot be used: it cancels who waits although the answer has come, or is in the kernel.
+    When the time is up it is extended once, so that the loop can read what has arrived.
+    `asyncio.timeout` would cancel the waiting task even if the answer is already in the kernel.
 
     Args:
-        seconds: from now on.
+        seconds: counted from now.
 
     Attributes:
-        ends: when to look again, by the loop's clock.
+        ends: the loop's time at which to call `check` again.
     """
 
-    __slots__ = ("_last", "_loop", "ends")
+    __slots__ = ("_extended", "_loop", "ends")
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._last = False
+        self._extended = False
         self.ends = self._loop.time() + seconds
 
     def check(self, reason: str = "no answer in time") -> None:
-        """Go on waiting, until `ends`.
+        """Return if there is time left, which lasts until `ends`.
 
         Raises:
-            TimeoutError: the time is up; with the reason.
+            TimeoutError: the time is up; its text is `reason`.
         """
         now = self._loop.time()
         if now < self.ends:
             return
-        if self._last:
+        if self._extended:
             raise TimeoutError(reason)
-        self._last = True
-        self.ends = now + _more(now - self.ends)
+        self._extended = True
+        self.ends = now + _extension(now - self.ends)
 
 
 async def finish_within(work: Coroutine[Any, Any, _Result], seconds: float) -> _Result:
-    """Return what `work` returns; it is cancelled if that takes too long.
+    """Run a coroutine and return its result; cancel it if it takes too long.
 
     Raises:
-        TimeoutError: it does.
+        TimeoutError: it took longer than `seconds`.
     """
-    patience = Patience(seconds)
+    limit = PeerTimeout(seconds)
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     try:
         while not task.done():
-            patience.check()
-            await asyncio.wait((task,), timeout=patience.ends - loop.time())
+            limit.check()
+            await asyncio.wait((task,), timeout=limit.ends - loop.time())
     except BaseException:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

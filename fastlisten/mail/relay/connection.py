@@ -15,8 +15,8 @@ Waiting for the acknowledgement costs one round trip. Without it, a reply sent t
 could not be told from a reply to the message, because it may still be on its way, or the sender's
 kernel may hold back the second segment until we have acknowledged the first (RFC 896).
 
-Timeouts are judged after everything that has come is read (`Patience`). A yes that waited while the
-process stood still counts; not taking it for one would send the message twice.
+A timeout is enforced only after everything that has arrived is read (`PeerTimeout`). A positive
+reply that arrived while the process was stopped counts; otherwise the message would be sent twice.
 
 Everything is written through `write`: if the transport has been closed, uvloop raises RuntimeError,
 and asyncio drops the octets.
@@ -32,7 +32,7 @@ import termios
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from fastlisten.loop.deadline import Patience
+from fastlisten.loop.deadline import PeerTimeout
 from fastlisten.mail.relay.remote_replies import MalformedReplyError, RemoteReplies, RemoteReply
 
 __all__ = ["OutOfSyncError", "RelayConnection", "RemoteClosedError", "is_ours"]
@@ -146,16 +146,16 @@ class RelayConnection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def _event(self, patience: Patience) -> None:
+    async def _event(self, limit: PeerTimeout) -> None:
         """Wait for a line, the end, room to write, or the moment to look again.
 
         Raises:
             TimeoutError: the time is up.
         """
-        patience.check()
+        limit.check()
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = loop.call_at(patience.ends, self._wake)
+        timer = loop.call_at(limit.ends, self._wake)
         try:
             await self._waiter
         finally:
@@ -180,9 +180,9 @@ class RelayConnection(asyncio.Protocol):
             TimeoutError: it keeps sending something that is not SMTP.
         """
         # What has arrived is read before it is judged; over TLS it need not be data of SMTP.
-        patience = Patience(self.timeout)
+        limit = PeerTimeout(self.timeout)
         while not self._heard and self._unread():
-            patience.check("it keeps sending, but no reply")
+            limit.check("it keeps sending, but no reply")
             await asyncio.sleep(0)  # the loop reads meanwhile
         if self._replies:
             try:
@@ -204,11 +204,11 @@ class RelayConnection(asyncio.Protocol):
         Raises:
             RemoteClosedError, MalformedReplyError, TimeoutError
         """
-        patience = Patience(within)
+        limit = PeerTimeout(within)
         while (reply := self._take()) is None:
             if self._end is not None:
                 raise self._gone()
-            await self._event(patience)
+            await self._event(limit)
         return reply
 
     def _take(self) -> RemoteReply | None:
@@ -301,15 +301,15 @@ class RelayConnection(asyncio.Protocol):
         """
         await asyncio.sleep(0)  # uvloop sends what is written in one iteration as one segment
         # Room comes in large steps: when a third of the kernel's buffer of megabytes is free.
-        before, patience = self._unacknowledged(), Patience(self.timeout)
+        before, limit = self._unacknowledged(), PeerTimeout(self.timeout)
         while self._paused and not self._heard:
             try:
-                await self._event(patience)
+                await self._event(limit)
             except TimeoutError:
                 left = self._unacknowledged()
                 if left >= before:
                     raise
-                before, patience = left, Patience(self.timeout)
+                before, limit = left, PeerTimeout(self.timeout)
 
     async def _acknowledged(self, last: bytes) -> bytes:
         """Wait until the server's host has acknowledged everything, or the server says something.
@@ -327,21 +327,21 @@ class RelayConnection(asyncio.Protocol):
         Raises:
             TimeoutError: the server accepts no data.
         """
-        before, pause, patience = -1, _FIRST_LOOK, Patience(self.timeout)
+        before, pause, limit = -1, _FIRST_LOOK, PeerTimeout(self.timeout)
         nudges = _NUDGES if len(last) > 2 * _NUDGES else 0
         while not self._heard:
             left = self._unacknowledged()
             if left == 0 and not self._unread():
                 break
             if left != before:
-                before, patience = left, Patience(self.timeout)
+                before, limit = left, PeerTimeout(self.timeout)
             elif nudges and pause >= _NUDGE_AFTER:
                 nudges -= 1
                 self.write(last[:1])
                 last = last[1:]
                 before = -1
             else:
-                patience.check("the server accepts no data")
+                limit.check("the server accepts no data")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LAST_LOOK)
         return last

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 import pytest
 from support.loops import LOOPS
 
-from fastlisten.loop.deadline import Patience
+from fastlisten.loop.deadline import PeerTimeout
 from fastlisten.mail.relay.client import SmtpClient
 
 END = b"\r\n.\r\n"
@@ -75,11 +75,11 @@ def late(client: SmtpClient, relay: Slow, times: int, taking: bool) -> list[int]
     """Have the client find its time up so often while it waits for room; return what was left."""
     event, seen = client._event, list[int]()
 
-    async def found_late(patience: Patience) -> None:
+    async def found_late(limit: PeerTimeout) -> None:
         if not client._paused or len(seen) == times:
             relay.hurry = True
             relay.more.release()
-            await event(patience)
+            await event(limit)
             return
         before = client._unacknowledged()
         seen.append(before)
