@@ -1,4 +1,4 @@
-"""The SMTP engine driven by hand: its events are answered at once, and remembered."""
+"""A driver for the SMTP engine without a connection: it answers events at once and records them."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ NOBODY = reply(550, "5.1.1", "No such mailbox here")
 LATER = reply(452, "4.2.2", "Mailbox full")
 WRONG = reply(535, "5.7.8", "Wrong name or password")
 
-#: Whom `Driven` knows.
+#: The account that `EngineDriver` accepts.
 NAME, PASSWORD = "alice@example.org", "correct horse"
 
 
 def chunk(data: bytes, last: bool = False) -> bytes:
-    """Return a BDAT command and its octets."""
+    """Return a BDAT command with its octets."""
     return b"BDAT %d%b\r\n%b" % (len(data), b" LAST" if last else b"", data)
 
 
 def message(pieces: list[bytes]) -> bytes:
-    """Return the commands and the octets of a message in several chunks."""
+    """Return a message as BDAT commands, one per piece."""
     *others, last = pieces
     return b"".join(map(chunk, others)) + chunk(last, True)
 
 
-class Driven:
-    """An engine whose events are answered at once: addresses that begin with "no" are unknown.
+class EngineDriver:
+    """Feeds an engine and answers its events: recipients that begin with "no" are unknown.
 
-    In LMTP recipients that begin with "full" do not get their messages. Commands of which it is
-    told are rejected if their argument begins with "no".
+    In LMTP, delivery fails for recipients that begin with "full". Observed commands are rejected
+    if their argument begins with "no".
 
     Attributes:
-        events: what happened, pieces of messages merged, content before a Reset dropped.
-        parameters: what each MAIL and each RCPT had, as written and as understood.
-        replies: everything said.
+        events: all events; pieces of a message are joined, and dropped by a Reset.
+        parameters: the parameters of each MAIL and RCPT, as written and as parsed.
+        replies: all replies.
     """
 
     def __init__(self, encrypted: bool = False, **limits: Any) -> None:
@@ -63,16 +63,16 @@ class Driven:
         self._dialogue: Any = None
 
     def feed(self, *chunks: bytes) -> bytes:
-        """Feed octets; return what was said to them."""
+        """Feed octets; return the replies to them."""
         before = len(self.replies)
         for chunk in chunks:
             self.engine.receive(chunk)
             while (event := self.engine.next_event()) is not None:
-                self._take(event)
+                self._handle(event)
             self.replies += self.engine.replies()
         return self.replies[before:]
 
-    def _take(self, event: Any) -> None:
+    def _handle(self, event: Any) -> None:
         if isinstance(event, Mail):
             transaction = event.transaction
             self.events.append(
@@ -103,7 +103,7 @@ class Driven:
                 self._content = b""
                 self._answer_message()
         elif isinstance(event, Auth | Response):
-            self._talk(event)
+            self._authenticate(event)
         elif isinstance(event, Command):
             self.events.append(("command", event.verb, event.argument))
             if event.argument.startswith("no"):
@@ -138,14 +138,14 @@ class Driven:
         else:
             self.engine.accept()
 
-    def _talk(self, event: Auth | Response) -> None:
+    def _authenticate(self, event: Auth | Response) -> None:
         if isinstance(event, Auth):
             self.events.append(("auth", event.mechanism))
             self._dialogue, said = mechanism(event.mechanism), event.response
         else:
             said = event.data
             if said is None:
-                self.events.append(("auth over",))
+                self.events.append(("auth aborted",))
                 return
         try:
             step = self._dialogue.step(said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from support.engine_driver import NAME, PASSWORD, WRONG, Driven
+from support.engine_driver import NAME, PASSWORD, WRONG, EngineDriver
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
@@ -27,21 +27,21 @@ NAME_LINE = base64.b64encode(NAME.encode()) + b"\r\n"
 PASSWORD_LINE = base64.b64encode(PASSWORD.encode()) + b"\r\n"
 
 
-def driven(encrypted: bool = True, **limits: object) -> Driven:
-    return Driven(encrypted, **{"mechanisms": MECHANISMS, "starttls": True} | limits)
+def auth_driver(encrypted: bool = True, **limits: object) -> EngineDriver:
+    return EngineDriver(encrypted, **{"mechanisms": MECHANISMS, "starttls": True} | limits)
 
 
-def greeted(encrypted: bool = True, **limits: object) -> Driven:
-    made = driven(encrypted, **limits)
-    made.feed(HELLO)
-    return made
+def greeted(encrypted: bool = True, **limits: object) -> EngineDriver:
+    driver = auth_driver(encrypted, **limits)
+    driver.feed(HELLO)
+    return driver
 
 
-# --- when it is there -----------------------------------------------------------------------------
+# --- availability ---------------------------------------------------------------------------------
 
 
-def test_it_is_offered_over_tls_only() -> None:
-    clear, encrypted = driven(False), driven()
+def test_auth_is_offered_over_tls_only() -> None:
+    clear, encrypted = auth_driver(False), auth_driver()
     assert b"AUTH" not in clear.feed(HELLO)
     assert b"250-AUTH PLAIN LOGIN\r\n" in encrypted.feed(HELLO)
     assert b"STARTTLS\r\n" in clear.feed(b"HELP\r\n").splitlines(keepends=True)[0]
@@ -49,8 +49,8 @@ def test_it_is_offered_over_tls_only() -> None:
 
 
 @pytest.mark.parametrize("starttls", [True, False])
-def test_it_is_offered_in_clear_to_who_asks_for_that(starttls: bool) -> None:
-    clear = driven(False, auth_in_clear=True, starttls=starttls)
+def test_auth_is_offered_in_clear_if_configured(starttls: bool) -> None:
+    clear = auth_driver(False, auth_in_clear=True, starttls=starttls)
     assert b"250-AUTH PLAIN LOGIN\r\n" in clear.feed(HELLO)
     assert codes(clear.feed(PLAIN)) == [235]
 
@@ -79,19 +79,19 @@ def test_it_is_offered_in_clear_to_who_asks_for_that(starttls: bool) -> None:
         ({}, True, HELLO, b"AUTH PLAIN =\r\n", b"501 5.5.2 Malformed "),
     ],
 )
-def test_when_it_is_refused(
+def test_auth_command_refused(
     limits: dict[str, object], encrypted: bool, before: bytes, line: bytes, said: bytes
 ) -> None:
-    made = driven(encrypted, **limits)
-    made.feed(before)
-    authenticated = made.engine.authenticated
-    assert made.feed(line).startswith(said)
-    assert made.engine.authenticated is authenticated
+    driver = auth_driver(encrypted, **limits)
+    driver.feed(before)
+    authenticated = driver.engine.authenticated
+    assert driver.feed(line).startswith(said)
+    assert driver.engine.authenticated is authenticated
 
 
-def test_the_next_command_after_a_refusal_is_a_command() -> None:
-    made = greeted()
-    said = made.feed(b"AUTH PLAIN !!!!\r\nAUTH NTLM\r\nAUTH LOGIN ====\r\nNOOP\r\n")
+def test_refused_auth_starts_no_dialogue() -> None:
+    driver = greeted()
+    said = driver.feed(b"AUTH PLAIN !!!!\r\nAUTH NTLM\r\nAUTH LOGIN ====\r\nNOOP\r\n")
     assert codes(said) == [501, 504, 501, 250]
 
 
@@ -123,29 +123,29 @@ def test_the_next_command_after_a_refusal_is_a_command() -> None:
         (b"AUTH LOGIN\r\n\r\n", [334, 501]),
     ],
 )
-def test_dialogues(lines: bytes, said: list[int], size: int) -> None:
-    made = greeted()
-    assert codes(made.feed(*cut(lines + b"NOOP\r\n", size))) == [*said, 250]
-    assert made.engine.authenticated is (said[-1] == 235)
-    assert made.engine.buffered == 0
+def test_auth_dialogue(lines: bytes, said: list[int], size: int) -> None:
+    driver = greeted()
+    assert codes(driver.feed(*cut(lines + b"NOOP\r\n", size))) == [*said, 250]
+    assert driver.engine.authenticated is (said[-1] == 235)
+    assert driver.engine.buffered == 0
 
 
-def test_what_is_said_in_a_dialogue() -> None:
-    made = greeted()
-    assert made.feed(b"AUTH PLAIN\r\n") == b"334 \r\n"
-    assert made.feed(b"*\r\n") == b"501 5.7.0 Authentication aborted\r\n"
-    assert made.feed(b"AUTH LOGIN\r\n") == b"334 VXNlcm5hbWU6\r\n"
-    assert made.feed(NAME_LINE) == b"334 UGFzc3dvcmQ6\r\n"
-    assert made.feed(PASSWORD_LINE) == b"235 2.7.0 Authentication successful\r\n"
-    assert made.events == [
+def test_auth_dialogue_replies() -> None:
+    driver = greeted()
+    assert driver.feed(b"AUTH PLAIN\r\n") == b"334 \r\n"
+    assert driver.feed(b"*\r\n") == b"501 5.7.0 Authentication aborted\r\n"
+    assert driver.feed(b"AUTH LOGIN\r\n") == b"334 VXNlcm5hbWU6\r\n"
+    assert driver.feed(NAME_LINE) == b"334 UGFzc3dvcmQ6\r\n"
+    assert driver.feed(PASSWORD_LINE) == b"235 2.7.0 Authentication successful\r\n"
+    assert driver.events == [
         ("auth", "PLAIN"),
-        ("auth over",),
+        ("auth aborted",),
         ("auth", "LOGIN"),
         ("login", NAME, True),
     ]
 
 
-def test_an_initial_response_without_octets_is_not_none() -> None:
+def test_empty_initial_response_differs_from_none() -> None:
     engine = SmtpEngine(Limits("x", mechanisms=("EXTERNAL",)), encrypted=True)
     engine.receive(HELLO + b"AUTH EXTERNAL =\r\nAUTH EXTERNAL\r\n")
     event = engine.next_event()
@@ -159,12 +159,12 @@ def test_an_initial_response_without_octets_is_not_none() -> None:
     assert engine.replies().endswith(b"334 " + b"/" * 76 + b"\r\n")
 
 
-def test_passwords_are_not_shown() -> None:
+def test_repr_hides_passwords() -> None:
     shown = repr([Auth("PLAIN", b"secret"), Response(b"secret"), Credentials("a", "secret")])
     assert "secret" not in shown
 
 
-def test_nothing_is_executed_while_a_step_is_being_judged() -> None:
+def test_pipelined_commands_wait_for_auth_result() -> None:
     engine = SmtpEngine(Limits("x", mechanisms=MECHANISMS), encrypted=True)
     engine.receive(HELLO + PLAIN + MAIL)
     assert isinstance(engine.next_event(), Auth)
@@ -177,7 +177,7 @@ def test_nothing_is_executed_while_a_step_is_being_judged() -> None:
     assert engine.replies().endswith(b"235 2.7.0 Hello\r\n")
 
 
-def test_answering_a_step_with_421_hangs_up() -> None:
+def test_421_to_auth_response_closes_session() -> None:
     engine = SmtpEngine(Limits("x", mechanisms=MECHANISMS), encrypted=True)
     engine.receive(HELLO + b"AUTH PLAIN\r\n")
     engine.next_event()
@@ -189,7 +189,7 @@ def test_answering_a_step_with_421_hangs_up() -> None:
     assert engine.next_event() is None
 
 
-def test_a_challenge_without_a_dialogue_is_a_fault_of_the_caller() -> None:
+def test_challenge_outside_auth_raises() -> None:
     engine = SmtpEngine(Limits("x"))
     with pytest.raises(RuntimeError):
         engine.challenge(b"")
@@ -202,87 +202,87 @@ def test_a_challenge_without_a_dialogue_is_a_fault_of_the_caller() -> None:
 # --- what follows from it -------------------------------------------------------------------------
 
 
-def test_a_user_stays_known_until_tls_begins() -> None:
-    made = greeted(False, auth_in_clear=True, auth_required=True)
-    made.feed(PLAIN)
-    made.feed(b"RSET\r\n" + HELLO + b"HELO x\r\n" + HELLO)
-    known = [made.engine.authenticated]
-    assert codes(made.feed(MAIL + b"RSET\r\n")) == [250, 250]
-    made.feed(b"STARTTLS\r\n")
-    known.append(made.engine.authenticated)
-    made.engine.tls_started()
-    known.append(made.engine.authenticated)
+def test_authentication_lasts_until_starttls() -> None:
+    driver = greeted(False, auth_in_clear=True, auth_required=True)
+    driver.feed(PLAIN)
+    driver.feed(b"RSET\r\n" + HELLO + b"HELO x\r\n" + HELLO)
+    known = [driver.engine.authenticated]
+    assert codes(driver.feed(MAIL + b"RSET\r\n")) == [250, 250]
+    driver.feed(b"STARTTLS\r\n")
+    known.append(driver.engine.authenticated)
+    driver.engine.tls_started()
+    known.append(driver.engine.authenticated)
     assert known == [True, False, False]
-    assert codes(made.feed(HELLO + MAIL + PLAIN + MAIL)) == [250, 530, 235, 250]
+    assert codes(driver.feed(HELLO + MAIL + PLAIN + MAIL)) == [250, 530, 235, 250]
 
 
-def test_where_it_is_required_nothing_is_sent_without_it() -> None:
-    made = greeted(auth_required=True)
-    before = made.feed(
+def test_mail_commands_need_auth_if_required() -> None:
+    driver = greeted(auth_required=True)
+    before = driver.feed(
         MAIL + RCPT + b"DATA\r\nVRFY a\r\nBDAT 1 LAST\r\nx" + b"AUTH PLAIN QQ==\r\n" + MAIL
     )
     assert codes(before) == [530, 530, 530, 530, 530, 501, 530]
     assert before.startswith(b"530 5.7.0 Authentication required\r\n")
-    assert codes(made.feed(b"NOOP\r\nHELP\r\nRSET\r\nEHLO y\r\n")) == [250, 214, 250, 250]
-    after = made.feed(PLAIN + MAIL + RCPT + b"VRFY a\r\nDATA\r\n.\r\n")
+    assert codes(driver.feed(b"NOOP\r\nHELP\r\nRSET\r\nEHLO y\r\n")) == [250, 214, 250, 250]
+    after = driver.feed(PLAIN + MAIL + RCPT + b"VRFY a\r\nDATA\r\n.\r\n")
     assert codes(after) == [235, 250, 250, 252, 354, 250]
 
 
-def test_where_it_is_required_and_needs_tls_that_is_said() -> None:
-    made = greeted(False, auth_required=True)
-    assert made.feed(MAIL) == b"530 5.7.0 Authentication required; use STARTTLS, then AUTH\r\n"
+def test_auth_required_reply_mentions_starttls() -> None:
+    driver = greeted(False, auth_required=True)
+    assert driver.feed(MAIL) == b"530 5.7.0 Authentication required; use STARTTLS, then AUTH\r\n"
 
 
-def test_mail_before_ehlo_is_told_to_say_ehlo() -> None:
-    assert driven(auth_required=True).feed(MAIL).startswith(b"503 5.5.1 Send EHLO first")
+def test_mail_before_ehlo_is_out_of_sequence() -> None:
+    assert auth_driver(auth_required=True).feed(MAIL).startswith(b"503 5.5.1 Send EHLO first")
 
 
 # --- hostile input --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1, 1000, 100_000])
-def test_the_longest_lines(size: int) -> None:
-    made = greeted(max_errors=100)
+def test_auth_line_length_limit(size: int) -> None:
+    driver = greeted(max_errors=100)
     start = b"AUTH PLAIN "
     longest = (AUTH_LINE_LIMIT - len(start) - 2) // 4 * 4
     line = start + b"A" * longest + b"\r\n"
-    assert made.feed(*cut(line, size)).startswith(b"501 5.5.2 Malformed PLAIN ")
+    assert driver.feed(*cut(line, size)).startswith(b"501 5.5.2 Malformed PLAIN ")
     over = start + b"A" * (AUTH_LINE_LIMIT - len(start) - 1) + b"\r\n"
-    assert made.feed(*cut(over, size)) == b"500 5.5.6 Line too long\r\n"
-    made.feed(b"AUTH PLAIN\r\n")
-    assert made.feed(*cut(b"A" * 12_288 + b"\r\n", size)) == b"500 5.5.6 Line too long\r\n"
-    made.feed(b"AUTH PLAIN\r\n")
-    assert made.feed(*cut(b"A" * 12_284 + b"\r\nNOOP\r\n", size)).startswith(b"501 5.5.2 ")
-    assert made.engine.buffered == 0
+    assert driver.feed(*cut(over, size)) == b"500 5.5.6 Line too long\r\n"
+    driver.feed(b"AUTH PLAIN\r\n")
+    assert driver.feed(*cut(b"A" * 12_288 + b"\r\n", size)) == b"500 5.5.6 Line too long\r\n"
+    driver.feed(b"AUTH PLAIN\r\n")
+    assert driver.feed(*cut(b"A" * 12_284 + b"\r\nNOOP\r\n", size)).startswith(b"501 5.5.2 ")
+    assert driver.engine.buffered == 0
 
 
 @pytest.mark.parametrize("before", [b"AUTH PLAIN ", b"AUTH PLAIN\r\n"])
-def test_an_endless_line_is_answered_once_and_not_kept(before: bytes) -> None:
-    made = greeted()
-    made.feed(before)
+def test_endless_auth_line_gets_one_reply_and_is_discarded(before: bytes) -> None:
+    driver = greeted()
+    driver.feed(before)
     said = b""
     for _ in range(300):
-        said += made.feed(b"A" * 1000)
-        assert made.engine.buffered <= AUTH_LINE_LIMIT
+        said += driver.feed(b"A" * 1000)
+        assert driver.engine.buffered <= AUTH_LINE_LIMIT
     assert said == b"500 5.5.6 Line too long\r\n"
-    assert codes(made.feed(b"\r\nNOOP\r\n")) == [250]
-    assert not made.engine.authenticated
+    assert codes(driver.feed(b"\r\nNOOP\r\n")) == [250]
+    assert not driver.engine.authenticated
 
 
-def test_who_guesses_is_hung_up_on() -> None:
-    made = greeted(max_errors=3)
+def test_repeated_failed_auth_closes_session() -> None:
+    driver = greeted(max_errors=3)
     wrong = b"AUTH PLAIN " + base64.b64encode(b"\0alice\0guess") + b"\r\n"
-    assert codes(made.feed(wrong * 10)) == [535, 535, 535, 421]
-    assert made.events[-1] == ("goodbye",)
+    assert codes(driver.feed(wrong * 10)) == [535, 535, 535, 421]
+    assert driver.events[-1] == ("goodbye",)
 
 
-def test_who_cancels_for_ever_is_hung_up_on() -> None:
-    made = greeted(max_errors=3)
-    assert codes(made.feed(b"AUTH LOGIN\r\n*\r\n" * 10)) == [334, 501] * 3 + [334, 421]
-    assert made.events[-2:] == [("auth over",), ("goodbye",)]
+def test_repeated_cancelled_auth_closes_session() -> None:
+    driver = greeted(max_errors=3)
+    assert codes(driver.feed(b"AUTH LOGIN\r\n*\r\n" * 10)) == [334, 501] * 3 + [334, 421]
+    assert driver.events[-2:] == [("auth aborted",), ("goodbye",)]
 
 
-def test_challenges_without_end_are_written_now_and_then() -> None:
+def test_replies_are_flushed_during_endless_challenges() -> None:
     engine = SmtpEngine(Limits("x", mechanisms=("X",)), encrypted=True)
     engine.receive(HELLO + b"AUTH X\r\n" + b"QQ==\r\n" * 1000)
     asked, most = 0, 0
@@ -318,7 +318,7 @@ def test_challenges_without_end_are_written_now_and_then() -> None:
         (b"\xff\0name\0word", 535),
     ],
 )
-def test_plain(response: bytes, result: tuple[str, str] | int) -> None:
+def test_plain_response(response: bytes, result: tuple[str, str] | int) -> None:
     assert PlainMechanism().step(None) == b""
     if isinstance(result, tuple):
         assert PlainMechanism().step(response) == Credentials(*result)
@@ -329,7 +329,7 @@ def test_plain(response: bytes, result: tuple[str, str] | int) -> None:
 
 
 @pytest.mark.parametrize("initial", [True, False])
-def test_login(initial: bool) -> None:
+def test_login_steps(initial: bool) -> None:
     dialogue = LoginMechanism()
     if not initial:
         assert dialogue.step(None) == b"Username:"
@@ -339,7 +339,7 @@ def test_login(initial: bool) -> None:
 
 @pytest.mark.parametrize("response", [b"", b"\xff", b"a\0b"])
 @pytest.mark.parametrize("named", [True, False])
-def test_login_refuses_nonsense(response: bytes, named: bool) -> None:
+def test_login_rejects_malformed_responses(response: bytes, named: bool) -> None:
     dialogue = LoginMechanism()
     if named:
         dialogue.step(b"name")
@@ -348,7 +348,7 @@ def test_login_refuses_nonsense(response: bytes, named: bool) -> None:
     assert codes(refused.value.reply) == [501]
 
 
-def test_mechanisms_by_name() -> None:
+def test_mechanism_lookup_by_name() -> None:
     assert [type(mechanism(name)) for name in MECHANISMS] == [PlainMechanism, LoginMechanism]
     with pytest.raises(ValueError, match="CRAM-MD5"):
         mechanism("CRAM-MD5")

@@ -1,4 +1,4 @@
-"""What holds for any chunks of BDAT in the SMTP engine, in whatever pieces they come."""
+"""Properties of BDAT in the SMTP engine, for any chunks, however the input is split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.engine_driver import Driven, chunk, message
+from support.engine_driver import EngineDriver, chunk, message
 from support.smtp_harness import ENVELOPE, HELLO, MAIL, RCPT, codes, cut
 
 BINARY = HELLO + b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n" + RCPT
@@ -25,11 +25,11 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
 
 @settings(max_examples=300)
 @given(text=TEXTS, chunks=st.lists(st.integers(0, 500), max_size=6), size=st.integers(1, 40))
-def test_bdat_and_data_agree(text: bytes, chunks: list[int], size: int) -> None:
-    """What DATA takes for a message BDAT takes too, in whatever chunks; what it refuses too."""
+def test_bdat_and_data_accept_the_same_text(text: bytes, chunks: list[int], size: int) -> None:
+    """A message accepted by DATA is accepted by BDAT, in any chunks, and likewise if refused."""
     text += b"\r\n"
     dotted = (b"\r\n" + text).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
-    by_data, by_bdat = Driven(), Driven()
+    by_data, by_bdat = EngineDriver(), EngineDriver()
     by_data.feed(*cut(ENVELOPE + b"DATA\r\n" + dotted + b"NOOP\r\n", size))
     pieces = split(text, chunks)
     stream = message(pieces)
@@ -47,13 +47,13 @@ def test_bdat_and_data_agree(text: bytes, chunks: list[int], size: int) -> None:
     chunks=st.lists(st.integers(0, 300), max_size=6),
     size=st.integers(1, 40),
 )
-def test_binary_comes_as_it_was_sent(data: bytes, chunks: list[int], size: int) -> None:
-    driven = Driven()
+def test_binarymime_is_unchanged(data: bytes, chunks: list[int], size: int) -> None:
+    driver = EngineDriver()
     pieces = split(data, chunks)
     stream = message(pieces)
-    driven.feed(*cut(BINARY + stream + b"QUIT\r\n", size))
-    assert driven.messages == [data]
-    assert codes(driven.replies) == [250] * (3 + len(pieces)) + [221]
+    driver.feed(*cut(BINARY + stream + b"QUIT\r\n", size))
+    assert driver.messages == [data]
+    assert codes(driver.replies) == [250] * (3 + len(pieces)) + [221]
 
 
 @settings(max_examples=300)
@@ -62,13 +62,13 @@ def test_binary_comes_as_it_was_sent(data: bytes, chunks: list[int], size: int) 
     before=st.sampled_from([b"", HELLO, HELLO + MAIL, ENVELOPE, BINARY]),
     size=st.integers(1, 60),
 )
-def test_no_octet_of_a_chunk_is_ever_a_command(
+def test_octets_of_chunks_are_never_commands(
     chunks: list[tuple[bytes, bool]], before: bytes, size: int
 ) -> None:
-    """After any chunks at all, in order or not, the next command is the next command."""
-    driven = Driven(max_errors=1000)
+    """After any chunks, in order or not, the next line is read as a command."""
+    driver = EngineDriver(max_errors=1000)
     for data, last in chunks:
-        driven.feed(before if last else b"", *cut(chunk(data + EVIL, last), size))
-    assert driven.engine.buffered == 0
-    assert driven.feed(b"HELP\r\n").startswith(b"214")
-    assert b"evil" not in b"".join(repr(e).encode() for e in driven.events if e[0] != "message")
+        driver.feed(before if last else b"", *cut(chunk(data + EVIL, last), size))
+    assert driver.engine.buffered == 0
+    assert driver.feed(b"HELP\r\n").startswith(b"214")
+    assert b"evil" not in b"".join(repr(e).encode() for e in driver.events if e[0] != "message")

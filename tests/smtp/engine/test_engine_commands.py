@@ -1,9 +1,9 @@
-"""The SMTP engine's commands: which reply, in which order, with which effect (RFC 5321)."""
+"""Commands in the SMTP engine (RFC 5321): their order, syntax, replies and effects."""
 
 from __future__ import annotations
 
 import pytest
-from support.engine_driver import NOBODY, Driven
+from support.engine_driver import NOBODY, EngineDriver
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
@@ -11,22 +11,22 @@ from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.engine.smtp_events import Flush, Goodbye, Mail, Recipient
 
 
-def test_a_whole_session() -> None:
-    driven = Driven()
-    assert codes(driven.feed(HELLO)) == [250]
-    assert codes(driven.feed(MAIL)) == [250]
-    assert codes(driven.feed(RCPT)) == [250]
-    assert codes(driven.feed(b"DATA\r\n")) == [354]
-    assert driven.feed(b"Subject: x\r\n\r\n..dot\r\n") == b""
-    assert codes(driven.feed(b".\r\n")) == [250]
-    assert codes(driven.feed(b"QUIT\r\n")) == [221]
-    assert driven.messages == [b"Subject: x\r\n\r\n.dot\r\n"]
-    assert [event[0] for event in driven.events] == ["mail", "rcpt", "message", "goodbye"]
-    assert driven.engine.closed
+def test_complete_session() -> None:
+    driver = EngineDriver()
+    assert codes(driver.feed(HELLO)) == [250]
+    assert codes(driver.feed(MAIL)) == [250]
+    assert codes(driver.feed(RCPT)) == [250]
+    assert codes(driver.feed(b"DATA\r\n")) == [354]
+    assert driver.feed(b"Subject: x\r\n\r\n..dot\r\n") == b""
+    assert codes(driver.feed(b".\r\n")) == [250]
+    assert codes(driver.feed(b"QUIT\r\n")) == [221]
+    assert driver.messages == [b"Subject: x\r\n\r\n.dot\r\n"]
+    assert [event[0] for event in driver.events] == ["mail", "rcpt", "message", "goodbye"]
+    assert driver.engine.closed
 
 
-def test_ehlo_announces_what_there_is() -> None:
-    lines = Driven(max_message_size=70_000).feed(HELLO).decode().split("\r\n")
+def test_ehlo_lists_extensions() -> None:
+    lines = EngineDriver(max_message_size=70_000).feed(HELLO).decode().split("\r\n")
     assert lines == [
         f"250-{HOSTNAME}",
         "250-PIPELINING",
@@ -43,10 +43,10 @@ def test_ehlo_announces_what_there_is() -> None:
     ]
 
 
-def test_every_reply_after_the_greeting_has_an_enhanced_status_of_its_class() -> None:
-    driven = Driven()
-    driven.feed(HELLO)
-    said = driven.feed(
+def test_replies_have_enhanced_status_code_of_their_class() -> None:
+    driver = EngineDriver()
+    driver.feed(HELLO)
+    said = driver.feed(
         b"NOOP\r\nRSET\r\nHELP\r\nVRFY a\r\nEXPN a\r\nNONSENSE\r\nRCPT TO:<a@b>\r\nMAIL x\r\n"
         + MAIL
         + RCPT
@@ -57,28 +57,28 @@ def test_every_reply_after_the_greeting_has_an_enhanced_status_of_its_class() ->
         assert line[5] == ".", line
 
 
-def test_helo_offers_nothing() -> None:
-    driven = Driven()
-    assert driven.feed(b"HELO client\r\n") == f"250 {HOSTNAME}\r\n".encode()
-    assert codes(driven.feed(b"MAIL FROM:<a@b> SIZE=10\r\n")) == [555]
-    assert codes(driven.feed(MAIL)) == [250]
+def test_helo_offers_no_extensions() -> None:
+    driver = EngineDriver()
+    assert driver.feed(b"HELO client\r\n") == f"250 {HOSTNAME}\r\n".encode()
+    assert codes(driver.feed(b"MAIL FROM:<a@b> SIZE=10\r\n")) == [555]
+    assert codes(driver.feed(MAIL)) == [250]
 
 
 @pytest.mark.parametrize(
     "name", [b"client", b"a.b.c", b"[127.0.0.1]", b"[IPv6:::1]", b"under_score.lan", b"10.0.0.1"]
 )
-def test_client_names_that_are_taken(name: bytes) -> None:
-    driven = Driven()
-    assert codes(driven.feed(b"EHLO " + name + b"\r\n")) == [250]
-    assert driven.engine.client_name == name.decode()
+def test_valid_client_name(name: bytes) -> None:
+    driver = EngineDriver()
+    assert codes(driver.feed(b"EHLO " + name + b"\r\n")) == [250]
+    assert driver.engine.client_name == name.decode()
 
 
 @pytest.mark.parametrize("name", [b"", b"a b", b"a<b>", b"(x)", b"\xff\xfe", b"x" * 256, b"[a"])
 @pytest.mark.parametrize("verb", [b"EHLO", b"HELO"])
-def test_client_names_that_are_not(verb: bytes, name: bytes) -> None:
-    driven = Driven()
-    assert codes(driven.feed(verb + b" " + name + b"\r\n")) == [501]
-    assert codes(driven.feed(MAIL)) == [503]
+def test_invalid_client_name(verb: bytes, name: bytes) -> None:
+    driver = EngineDriver()
+    assert codes(driver.feed(verb + b" " + name + b"\r\n")) == [501]
+    assert codes(driver.feed(MAIL)) == [503]
 
 
 @pytest.mark.parametrize(
@@ -133,10 +133,10 @@ def test_client_names_that_are_not(verb: bytes, name: bytes) -> None:
         (HELLO + MAIL, "RCPT TO:<poſtmaster>\r\n".encode(), 501),
     ],
 )
-def test_order_and_syntax(before: bytes, command: bytes, code: int) -> None:
-    driven = Driven()
-    driven.feed(before)
-    assert codes(driven.feed(command)) == [code]
+def test_command_order_and_syntax(before: bytes, command: bytes, code: int) -> None:
+    driver = EngineDriver()
+    driver.feed(before)
+    assert codes(driver.feed(command)) == [code]
 
 
 @pytest.mark.parametrize(
@@ -170,25 +170,25 @@ def test_order_and_syntax(before: bytes, command: bytes, code: int) -> None:
         (b" X-Y", 555),
     ],
 )
-def test_parameters_of_mail(parameters: bytes, code: int) -> None:
-    driven = Driven(max_message_size=100_000)
-    driven.feed(HELLO)
-    assert codes(driven.feed(b"MAIL FROM:<a@b>" + parameters + b"\r\n")) == [code]
-    assert (driven.engine.transaction is not None) is (code == 250)
+def test_mail_parameters(parameters: bytes, code: int) -> None:
+    driver = EngineDriver(max_message_size=100_000)
+    driver.feed(HELLO)
+    assert codes(driver.feed(b"MAIL FROM:<a@b>" + parameters + b"\r\n")) == [code]
+    assert (driver.engine.transaction is not None) is (code == 250)
 
 
 @pytest.mark.parametrize("parameters", [b" RET=FULL", b" SIZE=1", b" X-Y=1"])
-def test_parameters_that_rcpt_does_not_have(parameters: bytes) -> None:
-    driven = Driven()
-    driven.feed(HELLO + MAIL)
-    assert codes(driven.feed(b"RCPT TO:<a@b>" + parameters + b"\r\n")) == [555]
+def test_unknown_rcpt_parameters(parameters: bytes) -> None:
+    driver = EngineDriver()
+    driver.feed(HELLO + MAIL)
+    assert codes(driver.feed(b"RCPT TO:<a@b>" + parameters + b"\r\n")) == [555]
 
 
-def test_what_mail_says_is_given_on() -> None:
-    driven = Driven()
+def test_mail_parameters_are_passed_on() -> None:
+    driver = EngineDriver()
     line = "MAIL FROM:<müller@bücher.example> BODY=8BITMIME SMTPUTF8 SIZE=77\r\n"
-    driven.feed(HELLO, line.encode())
-    assert driven.events == [("mail", "müller@bücher.example", 77, "8BITMIME", True)]
+    driver.feed(HELLO, line.encode())
+    assert driver.events == [("mail", "müller@bücher.example", 77, "8BITMIME", True)]
 
 
 @pytest.mark.parametrize(
@@ -204,94 +204,94 @@ def test_what_mail_says_is_given_on() -> None:
         ("<a@[IPv6:2001:DB8::0:1]>", "a@[IPv6:2001:DB8::0:1]", "a", "[ipv6:2001:db8::1]"),
     ],
 )
-def test_paths(path: str, text: str, local: str, domain: str) -> None:
-    driven = Driven()
-    driven.feed(HELLO + MAIL)
-    assert codes(driven.feed(f"RCPT TO:{path}\r\n".encode())) == [250]
-    _, mailbox, _ = driven.events[-1]
+def test_rcpt_paths(path: str, text: str, local: str, domain: str) -> None:
+    driver = EngineDriver()
+    driver.feed(HELLO + MAIL)
+    assert codes(driver.feed(f"RCPT TO:{path}\r\n".encode())) == [250]
+    _, mailbox, _ = driver.events[-1]
     assert (mailbox.text, mailbox.local, mailbox.domain) == (text, local, domain)
 
 
-def test_the_null_path_is_an_empty_sender() -> None:
-    driven = Driven()
-    driven.feed(HELLO, b"MAIL FROM:<>\r\n")
-    assert driven.events == [("mail", "", 0, "", False)]
+def test_null_reverse_path_is_empty_sender() -> None:
+    driver = EngineDriver()
+    driver.feed(HELLO, b"MAIL FROM:<>\r\n")
+    assert driver.events == [("mail", "", 0, "", False)]
 
 
-def test_addresses_of_other_scripts_need_smtputf8() -> None:
-    driven = Driven()
-    driven.feed(HELLO)
-    assert codes(driven.feed("MAIL FROM:<ü@b>\r\n".encode())) == [553]
-    driven.feed(MAIL)
-    said = driven.feed("RCPT TO:<ü@b>\r\n".encode())
+def test_non_ascii_addresses_need_smtputf8() -> None:
+    driver = EngineDriver()
+    driver.feed(HELLO)
+    assert codes(driver.feed("MAIL FROM:<ü@b>\r\n".encode())) == [553]
+    driver.feed(MAIL)
+    said = driver.feed("RCPT TO:<ü@b>\r\n".encode())
     assert said.startswith(b"553 5.6.7 ")
 
 
-def test_a_path_has_at_most_256_octets() -> None:
-    driven = Driven()
-    driven.feed(HELLO)
+def test_path_length_limit() -> None:
+    driver = EngineDriver()
+    driver.feed(HELLO)
     longest = b"MAIL FROM:<" + b"a" * 250 + b"@b.c>\r\n"
-    assert codes(driven.feed(longest.replace(b"@b.c", b"@b.cd"))) == [501]
-    assert codes(driven.feed(longest)) == [250]
+    assert codes(driver.feed(longest.replace(b"@b.c", b"@b.cd"))) == [501]
+    assert codes(driver.feed(longest)) == [250]
 
 
 @pytest.mark.parametrize("command", [b"RSET\r\n", HELLO, b"HELO again\r\n"])
-def test_what_ends_a_transaction(command: bytes) -> None:
-    driven = Driven()
-    driven.feed(ENVELOPE)
-    assert codes(driven.feed(command)) == [250]
-    assert driven.events[-1] == ("reset",)
-    assert driven.engine.transaction is None
-    assert codes(driven.feed(b"DATA\r\n")) == [503]
+def test_commands_that_reset_the_transaction(command: bytes) -> None:
+    driver = EngineDriver()
+    driver.feed(ENVELOPE)
+    assert codes(driver.feed(command)) == [250]
+    assert driver.events[-1] == ("reset",)
+    assert driver.engine.transaction is None
+    assert codes(driver.feed(b"DATA\r\n")) == [503]
 
 
-def test_too_many_recipients_are_told_to_come_again() -> None:
-    driven = Driven(max_recipients=100)
-    driven.feed(HELLO + MAIL)
-    said = driven.feed(RCPT * 103)
+def test_too_many_recipients_get_452() -> None:
+    driver = EngineDriver(max_recipients=100)
+    driver.feed(HELLO + MAIL)
+    said = driver.feed(RCPT * 103)
     assert codes(said) == [250] * 100 + [452] * 3
     assert said.endswith(b"\r\n452 4.5.3 Too many recipients\r\n")
-    assert codes(driven.feed(b"DATA\r\n.\r\n")) == [354, 250]
+    assert codes(driver.feed(b"DATA\r\n.\r\n")) == [354, 250]
 
 
-def test_recipients_that_are_guessed_end_the_connection() -> None:
-    driven = Driven(max_recipients=100)
-    driven.feed(HELLO + MAIL)
-    assert codes(driven.feed(b"RCPT TO:<nobody@x>\r\n" * 150)) == [550] * 100 + [421]
-    assert driven.engine.closed
+def test_too_many_unknown_recipients_close_session() -> None:
+    driver = EngineDriver(max_recipients=100)
+    driver.feed(HELLO + MAIL)
+    assert codes(driver.feed(b"RCPT TO:<nobody@x>\r\n" * 150)) == [550] * 100 + [421]
+    assert driver.engine.closed
 
 
-def test_a_message_forgives_rejected_recipients() -> None:
-    driven = Driven(max_recipients=100)
-    driven.feed(HELLO)
+def test_accepted_message_resets_count_of_rejected_recipients() -> None:
+    driver = EngineDriver(max_recipients=100)
+    driver.feed(HELLO)
     for _ in range(3):
-        driven.feed(MAIL + b"RCPT TO:<nobody@x>\r\n" * 99 + RCPT)
-        assert codes(driven.feed(b"DATA\r\n.\r\n")) == [354, 250]
+        driver.feed(MAIL + b"RCPT TO:<nobody@x>\r\n" * 99 + RCPT)
+        assert codes(driver.feed(b"DATA\r\n.\r\n")) == [354, 250]
 
 
 def test_too_many_errors() -> None:
-    driven = Driven(max_errors=3)
-    assert codes(driven.feed(b"X\r\n" * 3)) == [500] * 3
-    said = driven.feed(b"Y\r\nNOOP\r\n")
+    driver = EngineDriver(max_errors=3)
+    assert codes(driver.feed(b"X\r\n" * 3)) == [500] * 3
+    said = driver.feed(b"Y\r\nNOOP\r\n")
     assert said == f"421 4.7.0 {HOSTNAME} Too many errors\r\n".encode()
-    assert driven.events == [("goodbye",)]
-    assert driven.feed(b"NOOP\r\n") == b""
+    assert driver.events == [("goodbye",)]
+    assert driver.feed(b"NOOP\r\n") == b""
 
 
-def test_http_is_hung_up_on() -> None:
-    driven = Driven()
-    said = driven.feed(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n" + ENVELOPE + b"DATA\r\nx\r\n.\r\n")
+def test_http_request_closes_session() -> None:
+    driver = EngineDriver()
+    said = driver.feed(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n" + ENVELOPE + b"DATA\r\nx\r\n.\r\n")
     assert codes(said) == [421]
-    assert driven.events == [("goodbye",)]
+    assert driver.events == [("goodbye",)]
 
 
-def test_nothing_is_executed_after_quit() -> None:
-    driven = Driven()
-    assert codes(driven.feed(ENVELOPE + b"QUIT\r\n" + ENVELOPE)) == [250, 250, 250, 221]
-    assert driven.engine.buffered == 0
+def test_commands_after_quit_are_ignored() -> None:
+    driver = EngineDriver()
+    assert codes(driver.feed(ENVELOPE + b"QUIT\r\n" + ENVELOPE)) == [250, 250, 250, 221]
+    assert driver.engine.buffered == 0
 
 
-def test_nothing_is_executed_while_an_answer_is_awaited() -> None:
+def test_pipelined_commands_wait_for_the_decision() -> None:
     engine = SmtpEngine(Limits(HOSTNAME))
     engine.receive(ENVELOPE)
     assert isinstance(engine.next_event(), Mail)
@@ -308,7 +308,7 @@ def test_nothing_is_executed_while_an_answer_is_awaited() -> None:
     assert engine.replies().endswith(b"250 2.1.5 Welcome\r\n250 2.0.0 Ok\r\n")
 
 
-def test_a_message_that_is_rejected_ends_its_transaction() -> None:
+def test_rejected_message_ends_the_transaction() -> None:
     engine = SmtpEngine(Limits(HOSTNAME))
     engine.receive(ENVELOPE + b"DATA\r\nx\r\n.\r\n" + MAIL)
     for _ in range(2):
@@ -321,7 +321,7 @@ def test_a_message_that_is_rejected_ends_its_transaction() -> None:
     assert engine.transaction is None
 
 
-def test_answering_421_hangs_up() -> None:
+def test_421_closes_session() -> None:
     engine = SmtpEngine(Limits(HOSTNAME))
     engine.receive(ENVELOPE)
     engine.next_event()
@@ -331,7 +331,7 @@ def test_answering_421_hangs_up() -> None:
     assert engine.replies().endswith(b"421 4.3.2 Going\r\n")
 
 
-def test_an_answer_without_a_question_is_a_fault_of_the_caller() -> None:
+def test_accept_or_reject_without_event_raises() -> None:
     engine = SmtpEngine(Limits(HOSTNAME))
     with pytest.raises(RuntimeError):
         engine.accept()
@@ -339,7 +339,7 @@ def test_an_answer_without_a_question_is_a_fault_of_the_caller() -> None:
         engine.reject(NOBODY)
 
 
-def test_replies_are_to_be_written_now_and_then() -> None:
+def test_replies_are_flushed_during_long_pipelines() -> None:
     engine = SmtpEngine(Limits(HOSTNAME))
     engine.receive(b"HELP\r\n" * 1000)
     said, flushes = b"", 0
@@ -354,15 +354,15 @@ def test_replies_are_to_be_written_now_and_then() -> None:
     assert flushes == 1000 // 64
 
 
-def test_replies_keep_to_512_octets_a_line() -> None:
-    driven = Driven(max_errors=1000)
+def test_reply_lines_are_at_most_512_octets() -> None:
+    driver = EngineDriver(max_errors=1000)
     long = b"X" * 400
-    said = driven.feed(
+    said = driver.feed(
         HELLO, b"MAIL FROM:<a@b> " + long + b"\r\n", b"EHLO " + long + b"\r\n", long + b"\r\n"
     )
     assert max(map(len, said.split(b"\n"))) <= 512
 
 
-def test_replies_of_several_lines() -> None:
+def test_multiline_replies() -> None:
     assert reply(214, "2.0.0", "a", "b") == b"214-2.0.0 a\r\n214 2.0.0 b\r\n"
     assert reply(250, "", "a", "b", "c") == b"250-a\r\n250-b\r\n250 c\r\n"

@@ -1,4 +1,4 @@
-"""Parameters about delivery reports (RFC 3461), and AUTH of MAIL (RFC 4954 5)."""
+"""DSN parameters of MAIL and RCPT (RFC 3461), and MAIL's AUTH parameter (RFC 4954 5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.engine_driver import Driven
+from support.engine_driver import EngineDriver
 from support.smtp_harness import HELLO, MAIL, codes
 
 from fastlisten.mail.xtext import decode_xtext
@@ -16,26 +16,26 @@ from fastlisten.mail.xtext import decode_xtext
 OFFERED: dict[str, Any] = {"mechanisms": ("PLAIN",), "auth_in_clear": True}
 
 
-def mail(parameters: str, extended: bool = True) -> tuple[Driven, bytes]:
-    driven = Driven(**OFFERED)
-    driven.feed(HELLO if extended else b"HELO x\r\n")
-    return driven, driven.feed(f"MAIL FROM:<a@b> {parameters}\r\n".encode())
+def mail(parameters: str, extended: bool = True) -> tuple[EngineDriver, bytes]:
+    driver = EngineDriver(**OFFERED)
+    driver.feed(HELLO if extended else b"HELO x\r\n")
+    return driver, driver.feed(f"MAIL FROM:<a@b> {parameters}\r\n".encode())
 
 
-def rcpt(parameters: str, start: bytes = MAIL, hello: bytes = HELLO) -> tuple[Driven, bytes]:
-    driven = Driven()
-    driven.feed(hello + start)
-    return driven, driven.feed(f"RCPT TO:<a@b> {parameters}\r\n".encode())
+def rcpt(parameters: str, start: bytes = MAIL, hello: bytes = HELLO) -> tuple[EngineDriver, bytes]:
+    driver = EngineDriver()
+    driver.feed(hello + start)
+    return driver, driver.feed(f"RCPT TO:<a@b> {parameters}\r\n".encode())
 
 
-def test_they_are_announced() -> None:
-    assert b"250-DSN\r\n" in Driven().feed(HELLO)
+def test_dsn_is_announced() -> None:
+    assert b"250-DSN\r\n" in EngineDriver().feed(HELLO)
 
 
-def test_what_mail_says_is_given_on() -> None:
-    driven, said = mail("ret=hdrs ENVID=QQ+20314 AUTH=e+3Dmc2@example.com SMTPUTF8 size=10")
+def test_mail_parameters_are_passed_on() -> None:
+    driver, said = mail("ret=hdrs ENVID=QQ+20314 AUTH=e+3Dmc2@example.com SMTPUTF8 size=10")
     assert codes(said) == [250]
-    transaction = driven.engine.transaction
+    transaction = driver.engine.transaction
     assert transaction is not None
     assert transaction.ret == "HDRS"
     assert transaction.envid == "QQ+20314"
@@ -49,21 +49,21 @@ def test_what_mail_says_is_given_on() -> None:
     )
 
 
-def test_what_rcpt_says_is_given_on() -> None:
-    driven, said = rcpt("notify=Success,DELAY  orcpt=RFC822;Bob+2B@example.org")
+def test_rcpt_parameters_are_passed_on() -> None:
+    driver, said = rcpt("notify=Success,DELAY  orcpt=RFC822;Bob+2B@example.org")
     assert codes(said) == [250]
-    assert driven.engine.transaction is not None
-    (recipient,) = driven.engine.transaction.recipients
+    assert driver.engine.transaction is not None
+    (recipient,) = driver.engine.transaction.recipients
     assert recipient.mailbox.text == "a@b"
     assert recipient.notify == "SUCCESS,DELAY"
     assert recipient.orcpt == "RFC822;Bob+2B@example.org"
     assert recipient.words == ("notify=Success,DELAY", "orcpt=RFC822;Bob+2B@example.org")
 
 
-def test_nothing_said_is_nothing_given() -> None:
-    driven = Driven()
-    driven.feed(HELLO + MAIL + b"RCPT TO:<a@b>\r\nRCPT TO:<a@b>\r\n")
-    transaction = driven.engine.transaction
+def test_absent_parameters_are_empty() -> None:
+    driver = EngineDriver()
+    driver.feed(HELLO + MAIL + b"RCPT TO:<a@b>\r\nRCPT TO:<a@b>\r\n")
+    transaction = driver.engine.transaction
     assert transaction is not None
     assert (transaction.ret, transaction.envid, transaction.auth) == ("", "", "")
     assert transaction.words == ()
@@ -122,10 +122,10 @@ def test_nothing_said_is_nothing_given() -> None:
         ("XUTF8=ü", 501),
     ],
 )
-def test_parameters_of_mail(parameters: str, code: int) -> None:
-    driven, said = mail(parameters)
+def test_mail_parameters(parameters: str, code: int) -> None:
+    driver, said = mail(parameters)
     assert codes(said) == [code], said
-    assert (driven.engine.transaction is not None) is (code == 250)
+    assert (driver.engine.transaction is not None) is (code == 250)
 
 
 @pytest.mark.parametrize(
@@ -176,11 +176,11 @@ def test_parameters_of_mail(parameters: str, code: int) -> None:
         ("X=1=2", 501),
     ],
 )
-def test_parameters_of_rcpt(parameters: str, code: int) -> None:
-    driven, said = rcpt(parameters)
+def test_rcpt_parameters(parameters: str, code: int) -> None:
+    driver, said = rcpt(parameters)
     assert codes(said) == [code], said
-    assert driven.engine.transaction is not None
-    assert len(driven.engine.transaction.recipients) == (code == 250)
+    assert driver.engine.transaction is not None
+    assert len(driver.engine.transaction.recipients) == (code == 250)
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,12 @@ def test_parameters_of_rcpt(parameters: str, code: int) -> None:
         ("NOTIFY=ü", 501),
     ],
 )
-def test_addresses_of_other_scripts_in_reports(parameters: str, code: int) -> None:
+def test_non_ascii_orcpt_with_smtputf8(parameters: str, code: int) -> None:
     _, said = rcpt(parameters, b"MAIL FROM:<a@b> SMTPUTF8\r\n")
     assert codes(said) == [code]
 
 
-def test_without_ehlo_there_are_none() -> None:
+def test_dsn_parameters_need_ehlo() -> None:
     assert codes(mail("RET=FULL", extended=False)[1]) == [555]
     assert codes(rcpt("NOTIFY=NEVER", hello=b"HELO x\r\n")[1]) == [555]
 
@@ -214,23 +214,23 @@ def test_without_ehlo_there_are_none() -> None:
         (False, OFFERED, 250),
     ],
 )
-def test_auth_of_mail_is_there_where_auth_is(
+def test_mail_auth_parameter_needs_auth_extension(
     encrypted: bool, limits: dict[str, Any], code: int
 ) -> None:
-    driven = Driven(encrypted, **limits)
-    driven.feed(HELLO)
-    assert codes(driven.feed(b"MAIL FROM:<a@b> AUTH=<>\r\n")) == [code]
+    driver = EngineDriver(encrypted, **limits)
+    driver.feed(HELLO)
+    assert codes(driver.feed(b"MAIL FROM:<a@b> AUTH=<>\r\n")) == [code]
 
 
-def test_all_parameters_at_their_longest_fit_into_a_line() -> None:
+def test_longest_parameters_fit_in_a_line() -> None:
     path = "a" * 240 + "@b.example"
-    driven, said = mail(
+    driver, said = mail(
         f"SIZE=00000000000000000001 BODY=BINARYMIME SMTPUTF8 RET=FULL ENVID={'x' * 100} "
         f"AUTH={'+61' * 157}@b.example"
     )
     assert codes(said) == [250]
     line = f"RCPT TO:<{path}> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;{'+61' * 164}\r\n"
-    assert codes(driven.feed(line.encode())) == [250]
+    assert codes(driver.feed(line.encode())) == [250]
 
 
 # --- xtext ----------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_all_parameters_at_their_longest_fit_into_a_line() -> None:
         ("\\x{20AC}", "\\x{20AC}"),
     ],
 )
-def test_what_xtext_means(text: str, meant: str | None) -> None:
+def test_decode_xtext(text: str, meant: str | None) -> None:
     assert decode_xtext(text) == meant
 
 
@@ -261,32 +261,32 @@ def test_what_xtext_means(text: str, meant: str | None) -> None:
         ("\\x{1F600}", "\U0001f600"),
     ],
 )
-def test_what_international_xtext_means(text: str, meant: str | None) -> None:
+def test_decode_international_xtext(text: str, meant: str | None) -> None:
     assert decode_xtext(text, international=True) == meant
 
 
 @given(text=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=90))
-def test_any_printable_envid_comes_through(text: str) -> None:
+def test_printable_envid_round_trip(text: str) -> None:
     written = re.sub(r"[^!-*,-<>-~]", lambda match: f"+{ord(match[0]):02X}", text)
     if len(written) > 100:
         written, text = written[:99].rpartition("+")[0] or "x", ""
-    driven, said = mail(f"ENVID={written}")
+    driver, said = mail(f"ENVID={written}")
     assert codes(said) == [250]
-    assert driven.engine.transaction is not None
-    assert driven.engine.transaction.envid == written
+    assert driver.engine.transaction is not None
+    assert driver.engine.transaction.envid == written
     if text:
         assert decode_xtext(written) == text
 
 
 @given(octets=st.binary(max_size=60))
-def test_no_parameter_breaks_out_of_its_line(octets: bytes) -> None:
-    driven = Driven(max_errors=1000, **OFFERED)
-    driven.feed(HELLO)
+def test_parameters_cannot_inject_lines(octets: bytes) -> None:
+    driver = EngineDriver(max_errors=1000, **OFFERED)
+    driver.feed(HELLO)
     for start in (b"MAIL FROM:<a@b> SMTPUTF8 ENVID=", b"MAIL FROM:<a@b> SMTPUTF8 AUTH="):
-        driven.feed(start + octets.translate(None, b"\r\n\0") + b"\r\n", b"RSET\r\n", MAIL)
-        driven.feed(b"RCPT TO:<a@b> ORCPT=utf-8;" + octets.translate(None, b"\r\n\0") + b"\r\n")
-        driven.feed(b"RSET\r\n")
-    for values in driven.parameters:
+        driver.feed(start + octets.translate(None, b"\r\n\0") + b"\r\n", b"RSET\r\n", MAIL)
+        driver.feed(b"RCPT TO:<a@b> ORCPT=utf-8;" + octets.translate(None, b"\r\n\0") + b"\r\n")
+        driver.feed(b"RSET\r\n")
+    for values in driver.parameters:
         for value in values:
             for word in [value] if isinstance(value, str) else value:
                 assert word.isprintable()

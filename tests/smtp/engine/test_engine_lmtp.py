@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.engine_driver import LATER, Driven
+from support.engine_driver import LATER, EngineDriver
 from support.smtp_harness import HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
@@ -16,7 +16,7 @@ LHLO = b"LHLO client.example.com\r\n"
 FULL = b"RCPT TO:<full@example.org>\r\n"
 NOBODY = b"RCPT TO:<nobody@example.org>\r\n"
 
-#: Ways to send a message of six octets, behind an envelope.
+#: Ways to send a message of six octets after an envelope.
 ENDS = {
     "data": b"DATA\r\ntext\r\n.\r\n",
     "bdat": b"BDAT 6 LAST\r\ntext\r\n",
@@ -28,11 +28,11 @@ def said_at_start(way: str) -> list[int]:
     return {"data": [354], "bdat": [], "chunks": [250]}[way]
 
 
-def lmtp(**limits: Any) -> Driven:
-    driven = Driven(**{"protocol": "lmtp"} | limits)
-    driven.feed(LHLO)
-    driven.replies = b""
-    return driven
+def lmtp(**limits: Any) -> EngineDriver:
+    driver = EngineDriver(**{"protocol": "lmtp"} | limits)
+    driver.feed(LHLO)
+    driver.replies = b""
+    return driver
 
 
 def to_the_end(engine: SmtpEngine) -> None:
@@ -44,7 +44,7 @@ def to_the_end(engine: SmtpEngine) -> None:
 
 
 def waiting(stream: bytes) -> SmtpEngine:
-    """Return an engine in which a final Content waits."""
+    """Return an engine that waits for the answer to a final Content."""
     engine = SmtpEngine(Limits(HOSTNAME, protocol="lmtp", max_errors=2))
     engine.receive(LHLO + stream)
     to_the_end(engine)
@@ -52,26 +52,26 @@ def waiting(stream: bytes) -> SmtpEngine:
     return engine
 
 
-def test_the_greeting() -> None:
-    driven = Driven(protocol="lmtp")
-    assert codes(driven.feed(b"EHLO x\r\nHELO x\r\n" + MAIL)) == [500, 500, 503]
-    assert driven.replies.endswith(b"503 5.5.1 Send LHLO first\r\n")
-    lines = driven.feed(LHLO).decode().splitlines()
+def test_lhlo() -> None:
+    driver = EngineDriver(protocol="lmtp")
+    assert codes(driver.feed(b"EHLO x\r\nHELO x\r\n" + MAIL)) == [500, 500, 503]
+    assert driver.replies.endswith(b"503 5.5.1 Send LHLO first\r\n")
+    lines = driver.feed(LHLO).decode().splitlines()
     assert lines[0] == f"250-{HOSTNAME}"
-    # RFC 2033 5: these are what an LMTP server must have; and the rest as in SMTP.
+    # RFC 2033 5: an LMTP server must have these; the rest is as in SMTP.
     assert {"250-PIPELINING", "250-ENHANCEDSTATUSCODES", "250-8BITMIME"} <= set(lines)
-    assert driven.engine.client_name == "client.example.com"
-    assert driven.engine.extended
+    assert driver.engine.client_name == "client.example.com"
+    assert driver.engine.extended
 
 
-def test_help_names_its_commands() -> None:
+def test_help_lists_lmtp_commands() -> None:
     said = lmtp().feed(b"HELP\r\n")
     assert b"LHLO" in said
     assert b"EHLO" not in said
     assert b"RFC 2033" in said
 
 
-def test_http_is_told_where_it_is() -> None:
+def test_http_request_is_told_this_is_lmtp() -> None:
     assert (
         lmtp().feed(b"GET / HTTP/1.0\r\n")
         == f"421 4.7.0 {HOSTNAME} This is LMTP, not HTTP\r\n".encode()
@@ -79,19 +79,19 @@ def test_http_is_told_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("way", ENDS)
-def test_a_reply_for_each_recipient_in_order(way: str) -> None:
-    driven = lmtp()
-    said = driven.feed(MAIL + RCPT + NOBODY + FULL + RCPT + FULL + ENDS[way] + b"NOOP\r\n")
+def test_one_reply_per_recipient_in_order(way: str) -> None:
+    driver = lmtp()
+    said = driver.feed(MAIL + RCPT + NOBODY + FULL + RCPT + FULL + ENDS[way] + b"NOOP\r\n")
     start = [250, 250, 550, 250, 250, 250, *said_at_start(way)]
     assert codes(said) == [*start, 250, 452, 250, 452, 250]
     assert said[-len(OK + LATER + OK + LATER + OK) :] == OK + LATER + OK + LATER + OK
-    assert driven.messages == [b"text\r\n"]
-    assert driven.engine.transaction is None
+    assert driver.messages == [b"text\r\n"]
+    assert driver.engine.transaction is None
 
 
 @pytest.mark.parametrize("way", ENDS)
 @pytest.mark.parametrize("yes", [True, False])
-def test_one_answer_is_given_to_all(way: str, yes: bool) -> None:
+def test_one_answer_is_repeated_for_each_recipient(way: str, yes: bool) -> None:
     engine = waiting(MAIL + RCPT * 3 + ENDS[way] + b"NOOP\r\n")
     if yes:
         engine.accept(reply(250, "2.0.0", "Kept"))
@@ -101,27 +101,27 @@ def test_one_answer_is_given_to_all(way: str, yes: bool) -> None:
     assert codes(engine.replies()) == [250 if yes else 451] * 3 + [250]
 
 
-def test_accepting_without_words() -> None:
+def test_accept_without_a_reply() -> None:
     engine = waiting(MAIL + RCPT * 2 + ENDS["data"])
     engine.accept()
     assert engine.replies() == OK * 2
 
 
 @pytest.mark.parametrize("recipients", [b"", NOBODY])
-def test_without_a_recipient_there_is_one_503(recipients: bytes) -> None:
+def test_single_503_without_recipients(recipients: bytes) -> None:
     for end in (b"DATA\r\n", b"BDAT 1 LAST\r\nx", b"BDAT 1\r\nx"):
-        driven = lmtp()
-        driven.feed(MAIL + recipients)
-        assert driven.feed(end).startswith(b"503 5.5.1 No valid recipients")
-        assert codes(driven.feed(b"NOOP\r\n")) == [250]
+        driver = lmtp()
+        driver.feed(MAIL + recipients)
+        assert driver.feed(end).startswith(b"503 5.5.1 No valid recipients")
+        assert codes(driver.feed(b"NOOP\r\n")) == [250]
 
 
-def test_a_refused_data_is_one_reply() -> None:
-    driven = lmtp()
-    driven.feed(b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n" + RCPT * 3)
-    assert codes(driven.feed(b"DATA\r\n")) == [503]
-    assert codes(driven.feed(b"DATA now\r\n")) == [501]
-    assert codes(driven.feed(b"BDAT 1 LAST\r\n\r")) == [250] * 3
+def test_refused_data_gets_one_reply() -> None:
+    driver = lmtp()
+    driver.feed(b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n" + RCPT * 3)
+    assert codes(driver.feed(b"DATA\r\n")) == [503]
+    assert codes(driver.feed(b"DATA now\r\n")) == [501]
+    assert codes(driver.feed(b"BDAT 1 LAST\r\n\r")) == [250] * 3
 
 
 @pytest.mark.parametrize("size", [1, 100_000])
@@ -139,17 +139,17 @@ def test_a_refused_data_is_one_reply() -> None:
         (b"BDAT 3 LATS\r\na\nb", [501]),
     ],
 )
-def test_what_the_engine_refuses_itself(message: bytes, said: list[int], size: int) -> None:
-    driven = lmtp(max_message_size=70_000)
-    driven.feed(MAIL + RCPT * 3)
+def test_message_refused_by_the_engine(message: bytes, said: list[int], size: int) -> None:
+    driver = lmtp(max_message_size=70_000)
+    driver.feed(MAIL + RCPT * 3)
     stream = message + b"NOOP\r\n"
     pieces = (stream[at : at + size] for at in range(0, len(stream), size))
-    assert codes(driven.feed(*pieces)) == [*said, 250]
-    assert driven.messages == []
-    assert driven.engine.transaction is None
+    assert codes(driver.feed(*pieces)) == [*said, 250]
+    assert driver.messages == []
+    assert driver.engine.transaction is None
 
 
-def test_a_refused_message_is_one_error() -> None:
+def test_message_refused_for_all_counts_as_one_error() -> None:
     engine = waiting((MAIL + RCPT * 5 + ENDS["data"]) * 3)
     engine.reject(reply(550, "5.7.1", "No"))
     said_so_far = engine.replies()
@@ -164,7 +164,7 @@ def test_a_refused_message_is_one_error() -> None:
     assert said.count(b"550 ") == 9
 
 
-def test_a_message_for_some_is_no_error() -> None:
+def test_message_accepted_for_some_is_no_error() -> None:
     engine = waiting((MAIL + RCPT * 2 + ENDS["data"]) * 10)
     for left in range(9, -1, -1):
         engine.answer([reply(550, "5.7.1", "No"), OK])
@@ -173,7 +173,7 @@ def test_a_message_for_some_is_no_error() -> None:
     assert not engine.closed
 
 
-def test_what_may_come_again_is_no_error() -> None:
+def test_temporary_failure_is_no_error() -> None:
     engine = waiting((MAIL + RCPT * 2 + ENDS["data"]) * 5)
     for left in range(4, -1, -1):
         engine.answer([LATER, reply(550, "5.7.1", "No")])
@@ -183,14 +183,14 @@ def test_what_may_come_again_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("all_of_them", [True, False])
-def test_a_message_forgives_rejected_recipients(all_of_them: bool) -> None:
-    driven = lmtp(max_recipients=3)
+def test_message_resets_count_of_rejected_recipients(all_of_them: bool) -> None:
+    driver = lmtp(max_recipients=3)
     for _ in range(5):
-        driven.feed(MAIL + NOBODY * 3 + RCPT + (b"" if all_of_them else FULL))
-        assert codes(driven.feed(ENDS["data"]))[:2] == [354, 250]
+        driver.feed(MAIL + NOBODY * 3 + RCPT + (b"" if all_of_them else FULL))
+        assert codes(driver.feed(ENDS["data"]))[:2] == [354, 250]
 
 
-def test_421_among_the_answers_hangs_up() -> None:
+def test_421_for_one_recipient_closes_session() -> None:
     engine = waiting(MAIL + RCPT * 3 + ENDS["data"] + MAIL)
     engine.answer([OK, reply(421, "4.3.2", "Going"), OK])
     assert engine.closed
@@ -199,7 +199,7 @@ def test_421_among_the_answers_hangs_up() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_wrong_number_of_answers_is_a_fault_of_the_caller(count: int) -> None:
+def test_wrong_number_of_answers_raises(count: int) -> None:
     engine = waiting(MAIL + RCPT * 2 + ENDS["data"])
     with pytest.raises(ValueError, match="each recipient"):
         engine.answer([OK] * count)
@@ -209,7 +209,7 @@ def test_a_wrong_number_of_answers_is_a_fault_of_the_caller(count: int) -> None:
         engine.answer([OK, OK])
 
 
-def test_in_smtp_a_message_has_one_answer() -> None:
+def test_smtp_message_takes_one_answer() -> None:
     engine = SmtpEngine(Limits(HOSTNAME))
     engine.receive(b"EHLO x\r\n" + MAIL + RCPT * 3 + ENDS["data"])
     to_the_end(engine)
@@ -220,11 +220,11 @@ def test_in_smtp_a_message_has_one_answer() -> None:
     assert engine.replies() == OK
 
 
-def test_starttls_and_auth_are_as_in_smtp() -> None:
-    driven = Driven(protocol="lmtp", starttls=True, mechanisms=("PLAIN",))
-    assert b"250-STARTTLS\r\n" in driven.feed(LHLO)
-    assert codes(driven.feed(b"STARTTLS\r\n")) == [220]
-    driven.engine.tls_started()
-    said = driven.feed(LHLO)
+def test_starttls_and_auth_in_lmtp() -> None:
+    driver = EngineDriver(protocol="lmtp", starttls=True, mechanisms=("PLAIN",))
+    assert b"250-STARTTLS\r\n" in driver.feed(LHLO)
+    assert codes(driver.feed(b"STARTTLS\r\n")) == [220]
+    driver.engine.tls_started()
+    said = driver.feed(LHLO)
     assert b"250-AUTH PLAIN\r\n" in said
     assert b"STARTTLS" not in said

@@ -1,9 +1,9 @@
-"""Commands of which the SMTP engine's user wishes to be told (`Limits.told`)."""
+"""Commands that the SMTP engine reports as events before carrying them out (`Limits.told`)."""
 
 from __future__ import annotations
 
 import pytest
-from support.engine_driver import Driven
+from support.engine_driver import EngineDriver
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
@@ -35,11 +35,11 @@ def asked(verb: str, before: bytes = b"", **limits: object) -> tuple[SmtpEngine,
 
 
 def usual(line: bytes) -> bytes:
-    return Driven().feed(line)
+    return EngineDriver().feed(line)
 
 
 @pytest.mark.parametrize("verb", ALL)
-def test_the_usual_answer_is_the_usual_answer(verb: str) -> None:
+def test_accept_sends_the_default_reply(verb: str) -> None:
     engine, command = asked(verb)
     assert command.verb == verb
     assert command.usual == usual(ALL[verb])
@@ -49,7 +49,7 @@ def test_the_usual_answer_is_the_usual_answer(verb: str) -> None:
     assert engine.replies() == command.usual
 
 
-def test_what_they_are_told() -> None:
+def test_event_carries_the_argument() -> None:
     told = {verb: asked(verb)[1].argument for verb in ALL}
     assert told == {
         "EHLO": "client",
@@ -65,14 +65,14 @@ def test_what_they_are_told() -> None:
 
 @pytest.mark.parametrize("verb", ALL)
 @pytest.mark.parametrize("answer", [reply(250, "2.0.0", "As you like", "and more"), OK])
-def test_another_answer(verb: str, answer: bytes) -> None:
+def test_accept_with_another_reply(verb: str, answer: bytes) -> None:
     engine, _ = asked(verb)
     engine.accept(answer)
     engine.next_event()
     assert engine.replies() == answer
 
 
-def test_nothing_happens_before_the_answer() -> None:
+def test_command_has_no_effect_before_the_answer() -> None:
     engine, _ = asked("EHLO", b"HELO first\r\n" + MAIL)
     assert engine.waiting
     assert engine.next_event() is None
@@ -86,7 +86,7 @@ def test_nothing_happens_before_the_answer() -> None:
 
 
 @pytest.mark.parametrize("verb", ALL)
-def test_what_is_rejected_does_not_happen(verb: str) -> None:
+def test_rejected_command_has_no_effect(verb: str) -> None:
     engine, _ = asked(verb, HELLO + MAIL)
     engine.reject(reply(550, "5.7.1", "No"))
     assert engine.client_name == FIRST
@@ -97,7 +97,7 @@ def test_what_is_rejected_does_not_happen(verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ALL)
-def test_421_hangs_up(verb: str) -> None:
+def test_421_closes_session(verb: str) -> None:
     engine, _ = asked(verb)
     engine.reject(reply(421, "4.3.2", "Going"))
     assert isinstance(engine.next_event(), Goodbye)
@@ -117,46 +117,46 @@ def test_quit_is_followed_by_goodbye() -> None:
 @pytest.mark.parametrize(
     "line", [b"EHLO\r\n", b"HELO a b\r\n", b"RSET x\r\n", b"VRFY\r\n", b"QUIT x\r\n"]
 )
-def test_of_bad_syntax_nobody_is_told(line: bytes) -> None:
-    driven = Driven(told=TELLABLE)
-    assert codes(driven.feed(line)) == [501]
-    assert driven.events == []
+def test_syntax_errors_are_not_reported(line: bytes) -> None:
+    driver = EngineDriver(told=TELLABLE)
+    assert codes(driver.feed(line)) == [501]
+    assert driver.events == []
 
 
-def test_errors_are_counted() -> None:
-    driven = Driven(told=TELLABLE, max_errors=2)
-    assert codes(driven.feed(b"NOOP no\r\n" * 5)) == [550, 550, 421]
+def test_rejections_count_as_errors() -> None:
+    driver = EngineDriver(told=TELLABLE, max_errors=2)
+    assert codes(driver.feed(b"NOOP no\r\n" * 5)) == [550, 550, 421]
 
 
-def test_the_others_are_as_ever() -> None:
-    driven = Driven(told=frozenset({"NOOP"}))
-    driven.feed(ENVELOPE + b"NOOP\r\nRSET\r\nHELP\r\nQUIT\r\n")
-    assert [event[0] for event in driven.events] == ["mail", "rcpt", "command", "reset", "goodbye"]
+def test_other_commands_are_not_reported() -> None:
+    driver = EngineDriver(told=frozenset({"NOOP"}))
+    driver.feed(ENVELOPE + b"NOOP\r\nRSET\r\nHELP\r\nQUIT\r\n")
+    assert [event[0] for event in driver.events] == ["mail", "rcpt", "command", "reset", "goodbye"]
 
 
-def test_it_changes_nothing_of_what_is_said() -> None:
+def test_observing_does_not_change_replies() -> None:
     stream = HELLO + b"HELO x\r\nNOOP\r\nHELP\r\nVRFY y\r\n" + ENVELOPE + b"RSET\r\n" + MAIL + RCPT
     stream += b"DATA\r\nQUIT\r\n.\r\nQUIT\r\n"
-    told, untold = Driven(told=TELLABLE), Driven()
+    told, untold = EngineDriver(told=TELLABLE), EngineDriver()
     assert told.feed(stream) == untold.feed(stream)
     assert told.messages == untold.messages == [b"QUIT\r\n"]
 
 
-def test_of_lhlo_in_lmtp() -> None:
-    driven = Driven(told=TELLABLE, protocol="lmtp")
-    assert codes(driven.feed(HELLO + b"LHLO x\r\n")) == [500, 250]
-    assert driven.events == [("command", "LHLO", "x")]
+def test_lhlo_is_reported_in_lmtp() -> None:
+    driver = EngineDriver(told=TELLABLE, protocol="lmtp")
+    assert codes(driver.feed(HELLO + b"LHLO x\r\n")) == [500, 250]
+    assert driver.events == [("command", "LHLO", "x")]
 
 
 @pytest.mark.parametrize("verb", ["MAIL", "DATA", "noop", "XYZ"])
-def test_of_other_verbs_nobody_can_be_told(verb: str) -> None:
+def test_unobservable_verb_raises(verb: str) -> None:
     with pytest.raises(ValueError, match=verb):
         Limits(HOSTNAME, told=frozenset({verb}))
 
 
-def test_many_of_them_are_written_now_and_then() -> None:
-    driven = Driven(told=TELLABLE)
-    assert codes(driven.feed(b"NOOP\r\n" * 1000)) == [250] * 1000
+def test_replies_are_flushed_during_long_pipelines() -> None:
+    driver = EngineDriver(told=TELLABLE)
+    assert codes(driver.feed(b"NOOP\r\n" * 1000)) == [250] * 1000
     engine = SmtpEngine(Limits(HOSTNAME, told=TELLABLE))
     engine.receive(b"HELP\r\n" * 1000)
     most = 0

@@ -1,4 +1,4 @@
-"""What holds for any input to the SMTP engine with all that it can do: cutting, bounds, replies."""
+"""Properties of the SMTP engine for any input, with every extension: bounds, replies, segments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.engine_driver import NAME, PASSWORD, Driven
+from support.engine_driver import NAME, PASSWORD, EngineDriver
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes, cut
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
@@ -81,7 +81,7 @@ SNIPPETS = [
     b"\xff",
 ]
 
-#: What sessions often begin with, so that the rest meets a transaction.
+#: Usual beginnings of a session, so that the rest meets a transaction.
 STARTS = [
     b"",
     HELLO,
@@ -116,10 +116,10 @@ FIXED: dict[str, Any] = {"max_message_size": 300, "max_errors": 8, "max_recipien
     encrypted=st.booleans(),
     cuts=st.lists(st.integers(0, 2000), max_size=12),
 )
-def test_every_cutting_gives_the_same(
+def test_result_is_independent_of_segmentation(
     stream: bytes, kind: dict[str, Any], encrypted: bool, cuts: list[int]
 ) -> None:
-    whole, bytewise, pieces = (Driven(encrypted, **kind, **FIXED) for _ in range(3))
+    whole, bytewise, pieces = (EngineDriver(encrypted, **kind, **FIXED) for _ in range(3))
     whole.feed(stream)
     bytewise.feed(*cut(stream[:4000], 1), stream[4000:])
     edges = sorted({0, len(stream), *(edge for edge in cuts if edge < len(stream))})
@@ -132,25 +132,25 @@ def test_every_cutting_gives_the_same(
 
 @settings(max_examples=300)
 @given(stream=STREAMS, kind=KINDS, encrypted=st.booleans())
-def test_any_input_is_answered_in_bounds_and_in_form(
+def test_any_input_gets_bounded_well_formed_replies(
     stream: bytes, kind: dict[str, Any], encrypted: bool
 ) -> None:
-    driven = Driven(encrypted, **kind, **FIXED)
+    driver = EngineDriver(encrypted, **kind, **FIXED)
     for piece in cut(stream, 500):
-        driven.feed(piece)
-        assert driven.engine.buffered <= AUTH_LINE_LIMIT
-        assert driven.engine.replies() == b""
-    engine = driven.engine
+        driver.feed(piece)
+        assert driver.engine.buffered <= AUTH_LINE_LIMIT
+        assert driver.engine.replies() == b""
+    engine = driver.engine
     if engine.closed:
-        assert driven.events[-1] == ("goodbye",)
+        assert driver.events[-1] == ("goodbye",)
         assert engine.buffered == 0
         assert engine.transaction is None
     if kind["auth_required"] and not engine.authenticated:
-        assert not any(event[0] == "mail" for event in driven.events)
-    # Whatever is said carries an enhanced status code of its class (RFC 2034), but for the replies
-    # that tell what there is, and those that ask for more.
+        assert not any(event[0] == "mail" for event in driver.events)
+    # Every reply carries an enhanced status code of its class (RFC 2034), but for the replies to
+    # EHLO and HELO, and those that ask for more.
     limits = Limits(HOSTNAME, **kind, **FIXED)
-    said = driven.replies
+    said = driver.replies
     for offer in (limits.ehlo, limits.ehlo_encrypted, limits.helo):
         said = said.replace(offer, b"")
     for line in said.decode("ascii").splitlines():
@@ -160,23 +160,23 @@ def test_any_input_is_answered_in_bounds_and_in_form(
 
 @settings(max_examples=200)
 @given(stream=STREAMS, kind=KINDS)
-def test_a_session_can_always_be_begun_anew(stream: bytes, kind: dict[str, Any]) -> None:
-    """After any input, what ends a line and a message, and RSET, a message comes through."""
-    driven = Driven(True, **kind, **FIXED | {"max_errors": 10_000})
-    driven.feed(stream, b"\r\n.\r\n", b"*\r\n" * 2, b"\r\n" * 1000, b"\r\n.\r\n")
-    if driven.engine.closed:
+def test_session_recovers_from_any_input(stream: bytes, kind: dict[str, Any]) -> None:
+    """After any input, the end of its line and message, and EHLO, a message is accepted."""
+    driver = EngineDriver(True, **kind, **FIXED | {"max_errors": 10_000})
+    driver.feed(stream, b"\r\n.\r\n", b"*\r\n" * 2, b"\r\n" * 1000, b"\r\n.\r\n")
+    if driver.engine.closed:
         return
-    driven.feed(b"\r\n", HELLO if kind["protocol"] == "smtp" else LHLO)
-    if not driven.engine.authenticated and kind["mechanisms"]:
-        driven.feed(b"AUTH PLAIN " + RIGHT + b"\r\n")
-    if kind["auth_required"] and not driven.engine.authenticated:
+    driver.feed(b"\r\n", HELLO if kind["protocol"] == "smtp" else LHLO)
+    if not driver.engine.authenticated and kind["mechanisms"]:
+        driver.feed(b"AUTH PLAIN " + RIGHT + b"\r\n")
+    if kind["auth_required"] and not driver.engine.authenticated:
         return
-    before = len(driven.messages)
-    driven.feed(MAIL, RCPT, b"BDAT 6 LAST\r\nafter\n")
-    assert len(driven.messages) == before
-    driven.feed(MAIL, RCPT, b"BDAT 7 LAST\r\nafter\r\n", b"QUIT\r\n")
-    assert driven.messages[before:] == [b"after\r\n"]
-    assert driven.engine.closed
+    before = len(driver.messages)
+    driver.feed(MAIL, RCPT, b"BDAT 6 LAST\r\nafter\n")
+    assert len(driver.messages) == before
+    driver.feed(MAIL, RCPT, b"BDAT 7 LAST\r\nafter\r\n", b"QUIT\r\n")
+    assert driver.messages[before:] == [b"after\r\n"]
+    assert driver.engine.closed
 
 
 ANSWERS = [
@@ -190,7 +190,7 @@ ANSWERS = [
 
 
 def answer(engine: SmtpEngine, event: Event, word: bytes, way: int, lmtp: bool) -> None:
-    """Answer an event in one of the ways that there are."""
+    """Answer an event in one of the possible ways."""
     if isinstance(event, Auth | Response) and way:
         engine.challenge(word)
     elif isinstance(event, Content) and way and word:
@@ -209,7 +209,7 @@ def answer(engine: SmtpEngine, event: Event, word: bytes, way: int, lmtp: bool) 
     encrypted=st.booleans(),
     answers=st.lists(st.tuples(st.sampled_from(ANSWERS), st.integers(0, 2)), min_size=1),
 )
-def test_any_answers_are_possible_at_any_time(
+def test_any_answers_to_any_events(
     stream: bytes, kind: dict[str, Any], encrypted: bool, answers: list[tuple[bytes, int]]
 ) -> None:
     engine = SmtpEngine(Limits(HOSTNAME, starttls=True, **kind, **FIXED), encrypted)

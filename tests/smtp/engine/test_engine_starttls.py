@@ -1,11 +1,11 @@
-"""STARTTLS in the SMTP engine (RFC 3207): offered, taken or refused, and what it forgets."""
+"""STARTTLS in the SMTP engine (RFC 3207): when it is offered and refused, what state it resets."""
 
 from __future__ import annotations
 
 import itertools
 
 import pytest
-from support.engine_driver import Driven
+from support.engine_driver import EngineDriver
 from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, RCPT, codes
 
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
@@ -29,24 +29,24 @@ def asked(before: bytes = HELLO) -> SmtpEngine:
     return engine
 
 
-def secured(before: bytes = HELLO) -> Driven:
+def secured(before: bytes = HELLO) -> EngineDriver:
     """Return an engine that has just begun to speak TLS."""
-    driven = Driven(starttls=True)
-    driven.feed(before, STARTTLS)
-    driven.engine.tls_started()
-    return driven
+    driver = EngineDriver(starttls=True)
+    driver.feed(before, STARTTLS)
+    driver.engine.tls_started()
+    return driver
 
 
 @pytest.mark.parametrize(
     ("starttls", "encrypted", "offered"),
     [(True, False, True), (True, True, False), (False, False, False), (False, True, False)],
 )
-def test_it_is_offered_where_it_can_be_had(starttls: bool, encrypted: bool, offered: bool) -> None:
-    driven = Driven(starttls=starttls, encrypted=encrypted)
-    extensions = driven.feed(HELLO).decode().replace("-", " ").split()
+def test_starttls_is_offered_if_available(starttls: bool, encrypted: bool, offered: bool) -> None:
+    driver = EngineDriver(starttls=starttls, encrypted=encrypted)
+    extensions = driver.feed(HELLO).decode().replace("-", " ").split()
     assert ("STARTTLS" in extensions) is offered
-    assert (b" STARTTLS" in driven.feed(b"HELP\r\n")) is offered
-    assert b"STARTTLS" not in driven.feed(b"HELO c\r\n")
+    assert (b" STARTTLS" in driver.feed(b"HELP\r\n")) is offered
+    assert b"STARTTLS" not in driver.feed(b"HELO c\r\n")
 
 
 @pytest.mark.parametrize(
@@ -66,101 +66,101 @@ def test_it_is_offered_where_it_can_be_had(starttls: bool, encrypted: bool, offe
         (HELLO + b"HELO c\r\n", b"STARTTLS\r\n", b"503 5.5.1 Send EHLO first"),
     ],
 )
-def test_when_it_is_taken(before: bytes, command: bytes, reply: bytes) -> None:
-    driven = Driven(starttls=True)
-    driven.feed(before)
-    assert driven.feed(command).startswith(reply)
-    assert driven.engine.securing is reply.startswith(b"220")
+def test_starttls_command(before: bytes, command: bytes, reply: bytes) -> None:
+    driver = EngineDriver(starttls=True)
+    driver.feed(before)
+    assert driver.feed(command).startswith(reply)
+    assert driver.engine.securing is reply.startswith(b"220")
 
 
 @pytest.mark.parametrize("command", [b"STARTTLS\r\n", b"STARTTLS now\r\n"])
-def test_it_is_unknown_where_there_is_no_tls(command: bytes) -> None:
-    driven = Driven()
-    driven.feed(HELLO)
-    assert driven.feed(command).startswith(b"502 5.5.1 ")
+def test_starttls_without_tls_is_not_implemented(command: bytes) -> None:
+    driver = EngineDriver()
+    driver.feed(HELLO)
+    assert driver.feed(command).startswith(b"502 5.5.1 ")
 
 
 @pytest.mark.parametrize("starttls", [True, False])
-def test_it_is_refused_where_tls_is_active(starttls: bool) -> None:
-    driven = Driven(starttls=starttls, encrypted=True)
-    driven.feed(HELLO)
-    assert driven.feed(STARTTLS) == b"503 5.5.1 TLS already active\r\n"
-    assert driven.events == []
-    assert codes(driven.feed(MAIL)) == [250]
+def test_starttls_over_tls_is_refused(starttls: bool) -> None:
+    driver = EngineDriver(starttls=starttls, encrypted=True)
+    driver.feed(HELLO)
+    assert driver.feed(STARTTLS) == b"503 5.5.1 TLS already active\r\n"
+    assert driver.events == []
+    assert codes(driver.feed(MAIL)) == [250]
 
 
-def test_it_is_refused_after_itself() -> None:
-    driven = secured()
-    driven.feed(HELLO)
-    assert driven.feed(STARTTLS) == b"503 5.5.1 TLS already active\r\n"
+def test_second_starttls_is_refused() -> None:
+    driver = secured()
+    driver.feed(HELLO)
+    assert driver.feed(STARTTLS) == b"503 5.5.1 TLS already active\r\n"
 
 
 @pytest.mark.parametrize("before", [HELLO, HELLO + MAIL, ENVELOPE])
-def test_everything_is_forgotten(before: bytes) -> None:
-    driven = secured(before)
-    engine = driven.engine
+def test_session_state_is_discarded(before: bytes) -> None:
+    driver = secured(before)
+    engine = driver.engine
     assert engine.encrypted
     assert (engine.client_name, engine.extended, engine.transaction) == ("", False, None)
     for command in (MAIL, RCPT, b"DATA\r\n"):
-        assert codes(driven.feed(command)) == [503]
-    assert codes(driven.feed(HELLO, MAIL, b"DATA\r\n")) == [250, 250, 554]
-    assert codes(driven.feed(RCPT + b"DATA\r\nx\r\n.\r\n")) == [250, 354, 250]
-    assert driven.messages == [b"x\r\n"]
+        assert codes(driver.feed(command)) == [503]
+    assert codes(driver.feed(HELLO, MAIL, b"DATA\r\n")) == [250, 250, 554]
+    assert codes(driver.feed(RCPT + b"DATA\r\nx\r\n.\r\n")) == [250, 354, 250]
+    assert driver.messages == [b"x\r\n"]
 
 
-def test_parameters_need_ehlo_again() -> None:
-    driven = secured()
-    driven.feed(b"HELO c\r\n")
-    assert codes(driven.feed(b"MAIL FROM:<a@b> SIZE=10\r\n")) == [555]
+def test_extensions_need_new_ehlo() -> None:
+    driver = secured()
+    driver.feed(b"HELO c\r\n")
+    assert codes(driver.feed(b"MAIL FROM:<a@b> SIZE=10\r\n")) == [555]
 
 
-def test_errors_are_not_forgotten() -> None:
-    driven = Driven(starttls=True, max_errors=3)
-    driven.feed(HELLO, b"X\r\n" * 3, STARTTLS)
-    driven.engine.tls_started()
-    assert codes(driven.feed(b"X\r\n")) == [421]
+def test_error_count_is_kept() -> None:
+    driver = EngineDriver(starttls=True, max_errors=3)
+    driver.feed(HELLO, b"X\r\n" * 3, STARTTLS)
+    driver.engine.tls_started()
+    assert codes(driver.feed(b"X\r\n")) == [421]
 
 
-def test_it_can_be_declined_for_the_moment() -> None:
-    driven = Driven(starttls=True, max_errors=1)
-    driven.feed(ENVELOPE)
+def test_temporary_refusal_keeps_the_session() -> None:
+    driver = EngineDriver(starttls=True, max_errors=1)
+    driver.feed(ENVELOPE)
     for _ in range(5):
-        driven.engine.receive(STARTTLS)
-        assert isinstance(driven.engine.next_event(), StartTls)
-        assert driven.engine.waiting
-        driven.engine.reject(NO_TLS_NOW)
-        assert codes(driven.feed(b"NOOP\r\n")) == [454, 250]
-    assert not driven.engine.securing
-    assert codes(driven.feed(b"DATA\r\n.\r\n")) == [354, 250]
+        driver.engine.receive(STARTTLS)
+        assert isinstance(driver.engine.next_event(), StartTls)
+        assert driver.engine.waiting
+        driver.engine.reject(NO_TLS_NOW)
+        assert codes(driver.feed(b"NOOP\r\n")) == [454, 250]
+    assert not driver.engine.securing
+    assert codes(driver.feed(b"DATA\r\n.\r\n")) == [354, 250]
 
 
-# --- input that comes too early -------------------------------------------------------------------
+# --- plaintext after STARTTLS ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("surplus", [b"NOOP\r\nQUIT\r\n", b"\r\n", b"\0", b"\x16\x03\x01\x02\x00"])
-def test_every_cut_around_it(surplus: bytes) -> None:
+def test_pipelined_plaintext_at_every_split(surplus: bytes) -> None:
     go_ahead = len(HELLO + STARTTLS)
     stream = HELLO + STARTTLS + surplus
     edges = range(1, len(stream))
     for first, second in itertools.combinations_with_replacement(edges, 2):
-        driven = Driven(starttls=True)
-        driven.feed(stream[:first], stream[first:second], stream[second:])
+        driver = EngineDriver(starttls=True)
+        driver.feed(stream[:first], stream[first:second], stream[second:])
         if go_ahead in (first, second):
-            # The go-ahead was given before more came: the client takes any word for TLS.
-            assert driven.events == [("starttls",), ("goodbye",)]
-            assert codes(driven.replies) == [250, 220]
+            # The go-ahead was sent before more came: the client takes whatever follows for TLS.
+            assert driver.events == [("starttls",), ("goodbye",)]
+            assert codes(driver.replies) == [250, 220]
         else:
-            assert driven.events == [("goodbye",)]
-            assert driven.replies.endswith(TOO_EARLY)
-            assert codes(driven.replies) == [250, 554]
-        assert driven.engine.closed
-        assert driven.engine.buffered == 0
-        assert driven.feed(b"NOOP\r\n") == b""
+            assert driver.events == [("goodbye",)]
+            assert driver.replies.endswith(TOO_EARLY)
+            assert codes(driver.replies) == [250, 554]
+        assert driver.engine.closed
+        assert driver.engine.buffered == 0
+        assert driver.feed(b"NOOP\r\n") == b""
         with pytest.raises(RuntimeError):
-            driven.engine.tls_started()
+            driver.engine.tls_started()
 
 
-def test_input_before_the_answer_ends_the_session() -> None:
+def test_input_before_the_answer_closes_session() -> None:
     engine = asked(ENVELOPE)
     assert engine.next_event() is None
     engine.receive(b"N")
@@ -173,7 +173,7 @@ def test_input_before_the_answer_ends_the_session() -> None:
         engine.tls_started()
 
 
-def test_input_before_a_refusal_is_carried_out() -> None:
+def test_pipelined_input_is_executed_if_refused() -> None:
     engine = asked()
     engine.receive(MAIL)
     engine.reject(NO_TLS_NOW)
@@ -181,7 +181,7 @@ def test_input_before_a_refusal_is_carried_out() -> None:
     assert engine.replies() == NO_TLS_NOW
 
 
-def test_nothing_is_kept_and_nothing_is_said_after_the_go_ahead() -> None:
+def test_plaintext_after_go_ahead_closes_silently() -> None:
     engine = asked()
     engine.accept()
     assert engine.replies() == b"220 2.0.0 Ready to start TLS\r\n"
@@ -197,7 +197,7 @@ def test_nothing_is_kept_and_nothing_is_said_after_the_go_ahead() -> None:
     assert engine.next_event() is None
 
 
-def test_a_handshake_that_nobody_asked_for_is_a_fault_of_the_caller() -> None:
+def test_tls_started_without_starttls_raises() -> None:
     engine = SmtpEngine(Limits(HOSTNAME, starttls=True))
     with pytest.raises(RuntimeError):
         engine.tls_started()
@@ -210,9 +210,9 @@ def test_a_handshake_that_nobody_asked_for_is_a_fault_of_the_caller() -> None:
         engine.tls_started()
 
 
-def test_commands_in_front_of_it_are_answered_with_it() -> None:
-    driven = Driven(starttls=True)
-    said = driven.feed(ENVELOPE + b"NOOP\r\n" + STARTTLS)
+def test_starttls_at_end_of_pipeline() -> None:
+    driver = EngineDriver(starttls=True)
+    said = driver.feed(ENVELOPE + b"NOOP\r\n" + STARTTLS)
     assert codes(said) == [250, 250, 250, 250, 220]
-    driven.engine.tls_started()
-    assert driven.engine.transaction is None
+    driver.engine.tls_started()
+    assert driver.engine.transaction is None

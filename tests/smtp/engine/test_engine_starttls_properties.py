@@ -1,4 +1,4 @@
-"""No plaintext command is executed after the handshake, whatever was said before it and how."""
+"""No plaintext command is executed after the handshake, whatever came before and however split."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.engine_driver import NAME, PASSWORD, Driven
+from support.engine_driver import NAME, PASSWORD, EngineDriver
 from support.smtp_harness import HELLO
 
-#: So large that errors made in plaintext, which are remembered, make no difference.
+#: Limits so large that errors in plaintext, which still count after the handshake, don't matter.
 LIMITS: dict[str, Any] = {
     "max_message_size": 300,
     "max_errors": 10_000,
@@ -25,7 +25,7 @@ LOGIN = b"AUTH PLAIN " + base64.b64encode(f"\0{NAME}\0{PASSWORD}".encode()) + b"
 
 
 def session(sender: str) -> st.SearchStrategy[bytes]:
-    """Return streams of commands, bad ones and halves of some, by one sender."""
+    """Return streams of commands by one sender, some of them invalid or cut short."""
     mail = f"MAIL FROM:<{sender}@example.com>\r\n".encode()
     rcpt = f"RCPT TO:<{sender}@example.org>\r\n".encode()
     message = b"DATA\r\n" + sender.encode() + b"\r\n.\r\n"
@@ -63,7 +63,7 @@ def session(sender: str) -> st.SearchStrategy[bytes]:
 
 
 def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
-    """Cut a stream at some of the given places."""
+    """Split a stream at the given offsets."""
     edges = sorted({0, len(stream), *(edge for edge in cuts if edge < len(stream))})
     return [stream[a:b] for a, b in itertools.pairwise(edges)]
 
@@ -80,7 +80,7 @@ CUTS = st.lists(st.integers(0, 1500), max_size=10)
     after=session("tls"),
     tls_cuts=CUTS,
 )
-def test_only_what_came_by_tls_is_executed_after_the_handshake(
+def test_plaintext_is_never_executed_after_the_handshake(
     before: bytes,
     cuts: list[int],
     together: bool,
@@ -88,32 +88,32 @@ def test_only_what_came_by_tls_is_executed_after_the_handshake(
     after: bytes,
     tls_cuts: list[int],
 ) -> None:
-    driven = Driven(starttls=True, **LIMITS)
-    # The client asks for TLS at the end, in a segment of its own or not; the middle man adds to it.
+    driver = EngineDriver(starttls=True, **LIMITS)
+    # The client sends STARTTLS last, in a segment of its own or not; the attacker appends to it.
     last = b"\r\n.\r\n\r\n*\r\n" + HELLO + b"STARTTLS\r\n"
     chunks = pieces(before, cuts)
     chunks += [last + injected] if together else [last, injected]
-    driven.feed(*chunks)
-    engine = driven.engine
+    driver.feed(*chunks)
+    engine = driver.engine
     if not engine.securing:
-        # Plaintext behind some STARTTLS: the session is over, and no handshake begins another.
+        # Plaintext after some STARTTLS: the session is over, and no handshake starts another.
         assert engine.closed
         with pytest.raises(RuntimeError):
             engine.tls_started()
-        ended = (driven.replies, list(driven.events))
-        driven.feed(after)
-        assert (driven.replies, driven.events) == ended
+        ended = (driver.replies, list(driver.events))
+        driver.feed(after)
+        assert (driver.replies, driver.events) == ended
         return
     assert not injected
-    count, said = len(driven.events), len(driven.replies)
+    count, said = len(driver.events), len(driver.replies)
     engine.tls_started()
-    fresh = Driven(starttls=True, encrypted=True, **LIMITS)
+    fresh = EngineDriver(starttls=True, encrypted=True, **LIMITS)
     assert engine.buffered == fresh.engine.buffered == 0
-    driven.feed(*pieces(after, tls_cuts))
+    driver.feed(*pieces(after, tls_cuts))
     fresh.feed(after)
-    # A session that has never heard any of it does and says the same.
-    assert driven.events[count:] == fresh.events
-    assert driven.replies[said:] == fresh.replies
-    assert b"plain" not in repr(driven.events[count:]).encode()
+    # A fresh session does and says the same.
+    assert driver.events[count:] == fresh.events
+    assert driver.replies[said:] == fresh.replies
+    assert b"plain" not in repr(driver.events[count:]).encode()
     for name in ("authenticated", "client_name", "extended", "transaction", "closed", "buffered"):
         assert getattr(engine, name) == getattr(fresh.engine, name), name
