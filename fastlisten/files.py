@@ -27,7 +27,7 @@ _KINDS = {
 }
 
 # One read(2) of a regular file gives all of it up to this size.
-_PIECE = 1 << 20
+_CHUNK = 1 << 20
 
 # Names of descriptors that this process has open already: what a shell pipes or substitutes.
 _STREAM = re.compile(r"/dev/stdin|/dev/fd/([0-9]{1,9})|/proc/self/fd/([0-9]{1,9})")
@@ -101,20 +101,20 @@ def _read(fd: int, largest: int, what: str) -> bytes:
     Raises:
         OSError: it cannot be read, or there is more than may be.
     """
-    pieces: list[bytes] = []
+    chunks: list[bytes] = []
     size = 0
     while True:
         try:
-            piece = os.read(fd, min(_PIECE, largest + 1 - size))
+            chunk = os.read(fd, min(_CHUNK, largest + 1 - size))
         except BlockingIOError:
             if stat.S_ISREG(os.fstat(fd).st_mode):
                 raise  # a file of the kernel's that waits for events
             select.select([fd], [], [])  # a descriptor that somebody else has made so
             continue
-        if not piece:
-            return b"".join(pieces)
-        pieces.append(piece)
-        size += len(piece)
+        if not chunk:
+            return b"".join(chunks)
+        chunks.append(chunk)
+        size += len(chunk)
         if size > largest:
             raise _too_large(largest, what)
 

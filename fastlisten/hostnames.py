@@ -10,7 +10,7 @@ import os
 import re
 import socket
 
-__all__ = ["FALLBACK", "full_name", "is_hostname", "name_in_files", "own_name"]
+__all__ = ["FALLBACK", "hostname_for_filenames", "is_hostname", "local_fqdn", "local_hostname"]
 
 #: What a host without a usable name is called.
 FALLBACK = "localhost"
@@ -21,7 +21,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._-]")
 
 # Octets of a file's name: 64 of the kernel's, each written with four, would not fit with the rest.
-_LONGEST_IN_FILES = 100
+_MAX_FILENAME_PART = 100
 
 
 def is_hostname(text: str) -> bool:
@@ -30,13 +30,13 @@ def is_hostname(text: str) -> bool:
     return 0 < len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split("."))
 
 
-def own_name() -> tuple[str, str]:
+def local_hostname() -> tuple[str, str]:
     """Return this host's name, and the kernel's where that is none and the first is a fallback."""
     name = socket.gethostname()
     return (name, "") if is_hostname(name) else (FALLBACK, name or "(empty)")
 
 
-def full_name() -> str:
+def local_fqdn() -> str:
     """Return this host's name with its domain, as the resolver knows it (it may have to ask).
 
     /etc/hosts and name servers say what they like: what is no domain name is the fallback.
@@ -44,12 +44,12 @@ def full_name() -> str:
     try:
         name = socket.getfqdn()
     except UnicodeError:  # it encodes the kernel's name as IDNA, which refuses some
-        return own_name()[0]
-    return name if is_hostname(name) else own_name()[0]
+        return local_hostname()[0]
+    return name if is_hostname(name) else local_hostname()[0]
 
 
-def name_in_files() -> str:
+def hostname_for_filenames() -> str:
     """Return the kernel's name in the form that names of files have it: odd octets as ``\\ooo``."""
     octets = os.fsencode(socket.gethostname())
     escaped = _UNSAFE.sub(lambda match: b"\\%03o" % match[0][0], octets)
-    return escaped[:_LONGEST_IN_FILES].decode("ascii") or FALLBACK
+    return escaped[:_MAX_FILENAME_PART].decode("ascii") or FALLBACK

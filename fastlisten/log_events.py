@@ -149,12 +149,12 @@ def event_record(
 # --- what comes from a peer -----------------------------------------------------------------------
 
 #: Characters of a peer's text that are logged: more than a path has (256, RFC 5321 4.5.3.1.3).
-_LONGEST = 300
+_MAX_LENGTH = 300
 
 
 def shortened(text: str) -> str:
     """Return a peer's text, shortened for the log; whoever writes the line escapes it."""
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."
 
 
 def address_text(peer: str, port: int) -> str:

@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-__all__ = ["MOST", "WINDOW", "Throttle"]
+__all__ = ["MAX_RECORDS", "WINDOW", "Throttle"]
 
 #: Records of one kind that are written in `WINDOW`; more are counted. A spammer that tries names
 #: causes a hundred a second; at 250 octets a line that would be 2 GB a day, and this way is 220 MB.
-MOST = 100
+MAX_RECORDS = 100
 
 #: Seconds after which counting starts again, and the number of omitted records is logged.
 WINDOW = 10.0
@@ -45,7 +45,7 @@ class Throttle:
             # Without a loop (one that was closed with open connections) counting never restarts.
             with contextlib.suppress(RuntimeError):
                 self._timer = asyncio.get_running_loop().call_later(WINDOW, self.close)
-        return count <= MOST
+        return count <= MAX_RECORDS
 
     def close(self) -> None:
         """Log what was omitted, and start counting again."""
@@ -54,5 +54,5 @@ class Throttle:
             self._timer = None
         counts, self._counts = self._counts, {}
         for kind, count in counts.items():
-            if count > MOST:
-                self._tell(kind, count - MOST)
+            if count > MAX_RECORDS:
+                self._tell(kind, count - MAX_RECORDS)

@@ -15,7 +15,7 @@ __all__ = ["TomlError", "parse_toml"]
 
 # Deeper than any configuration. What walks tables later may then call itself, and the lines of a
 # key of thousands of parts, each of which is a path of its own, need no gigabytes.
-_DEEPEST = 32
+_MAX_DEPTH = 32
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -64,7 +64,7 @@ def parse_toml(content: str | bytes) -> tuple[str, dict[str, Any]]:
         # TOMLDecodeError is one; a number of thousands of digits is refused by int() itself.
         raise _explained(text, str(error)) from None
     if _is_deep(data):
-        raise TomlError(0, f"tables are nested more than {_DEEPEST} deep")
+        raise TomlError(0, f"tables are nested more than {_MAX_DEPTH} deep")
     return text, data
 
 
@@ -98,7 +98,7 @@ def _explained(text: str, message: str) -> TomlError:
 def _is_deep(data: dict[str, Any]) -> bool:
     """Tell whether tables and arrays are nested deeper than is meant; without recursion."""
     level: list[Any] = [data]
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         level = [
             item
             for outer in level

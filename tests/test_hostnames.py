@@ -19,7 +19,7 @@ from support.config import MACHINE, listener_table, load_text, machine_with, onl
 from support.program import program
 
 from fastlisten import hostnames
-from fastlisten.hostnames import full_name, is_hostname
+from fastlisten.hostnames import is_hostname, local_fqdn
 
 _CLONE_NEWUTS = 0x04000000
 
@@ -85,21 +85,21 @@ def test_on_the_wire_and_in_names_of_files(tmp_path: Path, name: bytes) -> None:
 )
 def test_names_of_files(name: bytes, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: os.fsdecode(name))
-    assert hostnames.name_in_files() == written
+    assert hostnames.hostname_for_filenames() == written
 
 
 def test_what_the_resolver_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "vm")
     for said, used in (("mx.example.org", "mx.example.org"), ("a b", "vm"), ("a\r\nb", "vm")):
         monkeypatch.setattr("socket.getfqdn", lambda said=said: said)
-        assert full_name() == used
+        assert local_fqdn() == used
 
 
 def test_a_name_that_the_resolver_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """getfqdn() encodes it as IDNA, and raises for a label that is empty or too long."""
     for name in ("x" * 64, "a..b", "\udcff"):
         monkeypatch.setattr("socket.gethostname", lambda name=name: name)
-        assert full_name() == hostnames.FALLBACK
+        assert local_fqdn() == hostnames.FALLBACK
 
 
 def test_a_controllers_greeting(monkeypatch: pytest.MonkeyPatch) -> None:

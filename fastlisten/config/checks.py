@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastlisten.config.document import Document
+from fastlisten.config.known_protocols import KnownProtocols
 from fastlisten.config.listener_reader import UnresolvedListener
 from fastlisten.config.machine import Machine
 from fastlisten.config.notation import KeyPath, quote, show_value
-from fastlisten.config.protocols import KnownProtocols
 from fastlisten.config.settings import Certificate
 from fastlisten.config.values.binds import (
     find_overlaps,

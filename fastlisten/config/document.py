@@ -18,18 +18,18 @@ from fastlisten.errors import ConfigurationError, Problem
 from fastlisten.files import read_stream
 from fastlisten.toml_text import TomlError, parse_toml
 
-__all__ = ["NOTHING", "Document", "parse", "read_file"]
+__all__ = ["NO_VALUE", "Document", "parse", "read_file"]
 
 # 10,000 listeners are about 1 MiB; more than this is not a configuration but a wrong file.
-_LARGEST_FILE = 64 << 20
+_MAX_FILE_SIZE = 64 << 20
 
 
-class _Nothing:
+class _NoValue:
     """The value of a problem that concerns no value."""
 
 
 #: Says that a problem concerns no value, because every TOML value could be the one.
-NOTHING: Final = _Nothing()
+NO_VALUE: Final = _NoValue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +75,20 @@ class Document:
         return self._lines[self.moved.get(path, path)]
 
     def value_at(self, path: KeyPath) -> Any:
-        """Return what stands at a path, NOTHING if nothing does."""
+        """Return what stands at a path, NO_VALUE if nothing does."""
         value: Any = self.data
         for part in self.moved.get(path, path):
             try:
                 value = value[part]
             except (KeyError, IndexError, TypeError):
-                return NOTHING
+                return NO_VALUE
         return value
 
     def error(
         self,
         path: KeyPath,
         message: str,
-        value: Any = NOTHING,
+        value: Any = NO_VALUE,
         allowed: str = "",
         suggestion: str = "",
     ) -> None:
@@ -105,7 +105,7 @@ class Document:
         self._wrong.add(path)
 
     def warning(
-        self, path: KeyPath, message: str, value: Any = NOTHING, suggestion: str = ""
+        self, path: KeyPath, message: str, value: Any = NO_VALUE, suggestion: str = ""
     ) -> None:
         """Add something that deserves notice and stops nothing; arguments as for `error`."""
         self._warnings.append(_Note(path, message, value, "", suggestion))
@@ -152,7 +152,7 @@ class Document:
             self.problem(
                 note.path,
                 note.message,
-                "" if note.value is NOTHING or _is_secret(note.path) else show_value(note.value),
+                "" if note.value is NO_VALUE or _is_secret(note.path) else show_value(note.value),
                 note.allowed,
                 note.suggestion,
             )
@@ -198,7 +198,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     """
     name = os.fsdecode(path)
     try:
-        return read_stream(path, _LARGEST_FILE, "a configuration")
+        return read_stream(path, _MAX_FILE_SIZE, "a configuration")
     except OSError as error:
         raise _refusal(name, 0, f"cannot be read: {error.strerror}") from None
 

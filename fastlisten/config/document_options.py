@@ -18,8 +18,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
+from fastlisten.config.known_protocols import known_protocols, own_rows
 from fastlisten.config.load import default_text
-from fastlisten.config.protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.values.kinds import describe, write
 from fastlisten.handlers.installed import ProtocolError, installed_protocols

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastlisten.config.known_protocols import UNKNOWN, KnownProtocols, own_rows
 from fastlisten.config.notation import KeyPath, quote
-from fastlisten.config.protocols import UNKNOWN, KnownProtocols, own_rows
 from fastlisten.config.reader import Reader, Schema, Values
 from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.settings import Bind, default_path

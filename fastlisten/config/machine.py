@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastlisten.hostnames import own_name
+from fastlisten.hostnames import local_hostname
 
 __all__ = ["Machine"]
 
@@ -42,7 +42,7 @@ class Machine:
     @classmethod
     def current(cls) -> Machine:
         """Return this machine."""
-        name, refused = own_name()
+        name, refused = local_hostname()
         return cls(
             hostname=name,
             environ=os.environ,

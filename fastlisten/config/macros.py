@@ -17,7 +17,7 @@ __all__ = ["expand", "read_text"]
 
 # A value of a configuration is short, a certificate with its chain some 10 KiB; the bound keeps a
 # device or a log named by mistake out of memory.
-_LARGEST_FILE = 1 << 20
+_MAX_FILE_SIZE = 1 << 20
 
 
 def expand(text: str, environ: Mapping[str, str], directory: str) -> str:
@@ -44,7 +44,7 @@ def expand(text: str, environ: Mapping[str, str], directory: str) -> str:
             raise BadValueError("a macro stands within another one", allowed=_ALLOWED)
         end += len(_CLOSE)
         pieces.append(_value(body, environ, directory))
-        if (size := size + len(pieces[-1])) > _LARGEST_FILE:
+        if (size := size + len(pieces[-1])) > _MAX_FILE_SIZE:
             raise BadValueError("its macros give more than 1 MiB", allowed="")
     pieces.append(text[end:])
     return "".join(pieces)
@@ -77,7 +77,7 @@ def read_text(path: str) -> str:
         BadValueError: if it cannot be read, is too large, or is not UTF-8.
     """
     try:
-        content = read_file(path, _LARGEST_FILE, "a value")
+        content = read_file(path, _MAX_FILE_SIZE, "a value")
     except OSError as error:
         raise BadValueError(f"{path} cannot be read: {error.strerror}", allowed="") from None
     try:

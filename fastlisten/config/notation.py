@@ -23,13 +23,13 @@ _ESCAPED = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 # Values longer than this are cut in messages: enough to recognise, too little to flood a log.
-_LONGEST = 60
+_MAX_LENGTH = 60
 # So much of a text is searched for what must not be shown.
-_MOST_LOOKED_AT = 4096
+_MAX_SCANNED = 4096
 # Deeper tables and arrays are shown as "...", which also bounds the recursion.
-_DEEPEST = 3
+_MAX_DEPTH = 3
 # Longer integers cannot be printed in decimal: CPython refuses above 4,300 digits by default.
-_LARGEST_PRINTED = 10**30
+_MAX_INTEGER = 10**30
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -62,7 +62,7 @@ def show_value(value: Any) -> str:
     Passwords, keys and their hashes are left out as far as they can be told by name or form.
     """
     text = _show(value, 0)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 3] + "..."
 
 
 def _show(value: Any, depth: int) -> str:
@@ -72,18 +72,18 @@ def _show(value: Any, depth: int) -> str:
         if isinstance(value, Secret):
             return NOT_SHOWN
         # What is cut off may be what tells that it is one.
-        value = hide_secrets(value[:_MOST_LOOKED_AT])
-        return quote(value if len(value) <= _LONGEST else value[:_LONGEST])
+        value = hide_secrets(value[:_MAX_SCANNED])
+        return quote(value if len(value) <= _MAX_LENGTH else value[:_MAX_LENGTH])
     if isinstance(value, int):
-        return str(value) if abs(value) < _LARGEST_PRINTED else "a very long number"
+        return str(value) if abs(value) < _MAX_INTEGER else "a very long number"
     if isinstance(value, (list, tuple)):
-        if depth >= _DEEPEST and value:
+        if depth >= _MAX_DEPTH and value:
             return "[...]"
-        return "[" + ", ".join(_show(item, depth + 1) for item in value[:_LONGEST]) + "]"
+        return "[" + ", ".join(_show(item, depth + 1) for item in value[:_MAX_LENGTH]) + "]"
     if isinstance(value, dict):
-        if depth >= _DEEPEST and value:
+        if depth >= _MAX_DEPTH and value:
             return "{...}"
-        items = list(value.items())[:_LONGEST]
+        items = list(value.items())[:_MAX_LENGTH]
         inner = ", ".join(
             f"{dotted((str(key),))} = "
             + (NOT_SHOWN if is_secret_name(str(key)) else _show(item, depth + 1))

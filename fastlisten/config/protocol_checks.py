@@ -1,4 +1,4 @@
-"""A configuration as the checks of protocols see it: handlers/checking.py, carried out.
+"""A configuration as the checks of protocols see it: handlers/check_interface.py, carried out.
 
 Rules of this file: it translates and decides nothing. Reports go to the document, at the place
 where a value is written.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastlisten.config.checks import has_starttls
-from fastlisten.config.document import NOTHING, Document
+from fastlisten.config.document import NO_VALUE, Document
 from fastlisten.config.listener_reader import UnresolvedListener
 from fastlisten.config.notation import KeyPath
 from fastlisten.config.settings import Bind
@@ -102,13 +102,13 @@ class _Listener:
         path = self._listener.written_at(key) if key else self._listener.path
         # A value that many listeners inherit; of a listener itself there may be more to say.
         if not key or not self._document.has_warning_at(path):
-            value = self._value(key, path) if key else NOTHING
+            value = self._value(key, path) if key else NO_VALUE
             self._document.warning(path, message, value)
 
     def _value(self, key: str, path: KeyPath) -> Any:
         """Return a value as it is written, else what holds."""
         value = self._document.value_at(path)
-        return self._listener[key] if value is NOTHING else value
+        return self._listener[key] if value is NO_VALUE else value
 
 
 class _Protocol:

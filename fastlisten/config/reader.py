@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastlisten.config.document import NOTHING, Document
+from fastlisten.config.document import NO_VALUE, Document
 from fastlisten.config.machine import Machine
 from fastlisten.config.macros import expand
 from fastlisten.config.notation import KeyPath, dotted
@@ -26,7 +26,7 @@ __all__ = ["Reader", "Schema", "Values"]
 Tree = dict[str, "Option | Tree"]
 
 # For so many unknown keys of a file it is said which one was probably meant.
-_MOST_LOOKED_FOR = 200
+_MAX_SUGGESTIONS = 200
 
 _PARSERS: dict[str, Callable[[Option, Any], Any]] = {
     name: kind.parse for name, kind in KINDS.items()
@@ -110,7 +110,7 @@ class Reader:
         self.document = document
         self.foreign: list[KeyPath] = []
         self._environ = machine.environ
-        self._looked_for = 0
+        self._suggestions = 0
 
     def table(self, data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
         """Return the table at the last part of a path within its parent, empty if there is none.
@@ -188,7 +188,7 @@ class Reader:
         except BadValueError as error:
             into.failed.add(row.key)
             allowed = describe(row) if error.allowed is None else error.allowed
-            shown = NOTHING if secret or row.kind == "secret" else raw
+            shown = NO_VALUE if secret or row.kind == "secret" else raw
             message, suggestion = error.message, error.suggestion
             if hidden:  # it may repeat the value
                 message, suggestion = "what the macro gives cannot stand here", ""
@@ -236,7 +236,7 @@ class Reader:
         """
         here = (*path, key)
         name = f"{prefix or ''}{key}"
-        raw = NOTHING if schema.secret or schema.may_be_secret(name, "") else raw
+        raw = NO_VALUE if schema.secret or schema.may_be_secret(name, "") else raw
         if key == "override":
             self.document.warning(here, "no server reads this flag, it is ignored", raw)
         elif name in schema.elsewhere or key == "acme":
@@ -244,17 +244,17 @@ class Reader:
             self.document.error(here, message, raw)
         elif prefix is None:
             if slip := near(key, schema.keys):
-                shown = NOTHING if schema.may_be_secret(name, slip) else raw
+                shown = NO_VALUE if schema.may_be_secret(name, slip) else raw
                 self.document.error(here, "there is no such key", shown, suggestion=slip)
             else:
                 self.foreign.append(here)
         else:
             # Looking for what was meant costs more than all the rest of a mistake.
             slip = ""
-            if self._looked_for < _MOST_LOOKED_FOR:
-                self._looked_for += 1
+            if self._suggestions < _MAX_SUGGESTIONS:
+                self._suggestions += 1
                 slip = likely(name, schema.keys) or likely(key, schema.keys)
-            shown = NOTHING if schema.may_be_secret(name, slip) else raw
+            shown = NO_VALUE if schema.may_be_secret(name, slip) else raw
             self.document.error(here, "there is no such key", shown, suggestion=slip)
 
 

@@ -22,11 +22,11 @@ from fastlisten.config.checks import (
     server_speaks_first,
 )
 from fastlisten.config.document import Document
+from fastlisten.config.known_protocols import KnownProtocols, known_protocols
 from fastlisten.config.listener_reader import ListenerReader, UnresolvedListener
 from fastlisten.config.machine import Machine
 from fastlisten.config.notation import KeyPath, dotted, show_value
 from fastlisten.config.protocol_checks import check_protocols
-from fastlisten.config.protocols import KnownProtocols, known_protocols
 from fastlisten.config.reader import Reader, Schema, Values
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.settings import (

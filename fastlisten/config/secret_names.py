@@ -51,7 +51,7 @@ _MISSPELT = (("password", 2), ("passwd", 1), ("passphrase", 2), ("secret", 1), (
 _SEPARATORS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])")
 
 # Names longer than this are nobody's; it bounds the comparison.
-_LONGEST_NAME = 200
+_MAX_NAME_LENGTH = 200
 
 # An option on a command line, up to its argument: --password=..., --auth-token ...
 _OPTION = re.compile(r"(?<!\S)--?([A-Za-z][A-Za-z0-9_-]{0,63})(?:=|\s+)")
@@ -85,7 +85,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    return [word.lower() for word in _SEPARATORS.split(name[-_LONGEST_NAME:]) if word]
+    return [word.lower() for word in _SEPARATORS.split(name[-_MAX_NAME_LENGTH:]) if word]
 
 
 @lru_cache(maxsize=4096)

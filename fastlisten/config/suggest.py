@@ -12,9 +12,9 @@ from functools import lru_cache
 __all__ = ["distance", "likely", "near"]
 
 # Names longer than this are nobody's typing mistake; it bounds the quadratic comparison.
-_LONGEST = 64
+_MAX_LENGTH = 64
 # A name this long may be the beginning of the one that was meant.
-_SHORTEST_START = 4
+_MIN_PREFIX = 4
 
 
 def distance(a: str, b: str, limit: int) -> int:
@@ -57,7 +57,7 @@ def likely(name: str, candidates: tuple[str, ...]) -> str:
         name: the unknown name.
         candidates: dotted keys, more important ones first.
     """
-    if not name or len(name) > _LONGEST:
+    if not name or len(name) > _MAX_LENGTH:
         return ""
     squashed = _squash(name)
     best, least = "", _allowance(squashed) + 1
@@ -70,7 +70,7 @@ def likely(name: str, candidates: tuple[str, ...]) -> str:
                 return candidate
             if found < least and found <= _allowance(other):
                 best, least = candidate, found
-    if not best and len(squashed) >= _SHORTEST_START:
+    if not best and len(squashed) >= _MIN_PREFIX:
         return next((c for c in candidates if _squash(c).startswith(squashed)), "")
     return best
 
@@ -81,7 +81,7 @@ def near(name: str, candidates: Sequence[str]) -> str:
     A slip is a different case or separator, or one edit (two in names above five letters); the
     candidate itself is not a slip.
     """
-    if not name or len(name) > _LONGEST or name in candidates:
+    if not name or len(name) > _MAX_LENGTH or name in candidates:
         return ""
     for candidate in candidates:
         if _squash(candidate) == _squash(name):

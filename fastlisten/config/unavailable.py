@@ -17,7 +17,7 @@ __all__ = ["find_unavailable"]
 _MESSAGE = "not available in this version yet"
 
 # So many listeners are named where one default concerns more of them.
-_NAMED = 3
+_MAX_NAMED = 3
 
 
 def find_unavailable(config: Config) -> tuple[Problem, ...]:
@@ -50,8 +50,8 @@ def _needed_by(path: KeyPath, ids: list[str]) -> str:
     """Name the listeners that need a server-wide value; its own path names any other."""
     if not ids or path[:2] == ("server", "listener"):
         return ""
-    names = ", ".join(quote(name) for name in ids[:_NAMED])
-    more = f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else ""
+    names = ", ".join(quote(name) for name in ids[:_MAX_NAMED])
+    more = f" and {len(ids) - _MAX_NAMED:,} more" if len(ids) > _MAX_NAMED else ""
     return f" (listener{'s' if len(ids) > 1 else ''} {names}{more})"
 
 

@@ -19,7 +19,7 @@ from fastlisten.option import Option
 
 if TYPE_CHECKING:
     from fastlisten.handlers.base import Handler
-    from fastlisten.handlers.checking import CheckedProtocol
+    from fastlisten.handlers.check_interface import CheckedProtocol
 
 __all__ = ["Protocol"]
 

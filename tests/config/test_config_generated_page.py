@@ -10,7 +10,7 @@ from support.config import MACHINE
 
 from fastlisten.config import loads
 from fastlisten.config.document_options import document, main
-from fastlisten.config.protocols import known_protocols, own_rows
+from fastlisten.config.known_protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"

@@ -23,7 +23,7 @@ from support.config import (
 )
 
 from fastlisten.config import loads
-from fastlisten.config.protocols import known_protocols, own_rows
+from fastlisten.config.known_protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.suggest import likely
 from fastlisten.config.unavailable import find_unavailable

@@ -16,7 +16,7 @@ import pytest
 
 import fastlisten
 from fastlisten import handlers
-from fastlisten.config.protocols import known_protocols
+from fastlisten.config.known_protocols import known_protocols
 
 #: Loading one of these means that a program which only reads a file has paid for a server.
 LOOPS = frozenset({"asyncio", "concurrent.futures", "uvloop"})

@@ -14,7 +14,7 @@ import pytest
 from support.registered import registered
 
 import fastlisten
-from fastlisten.config.protocols import known_protocols
+from fastlisten.config.known_protocols import known_protocols
 from fastlisten.handlers.installed import HANDLERS_GROUP, PROTOCOLS_GROUP
 
 CONFIG = Path(fastlisten.__file__).parent / "config"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlisten.config import HostPort, Rate, ServerName
-from fastlisten.config.protocols import known_protocols, own_rows
+from fastlisten.config.known_protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.config.values.grammar import BadValueError, format_duration, parse_duration
 from fastlisten.config.values.kinds import KINDS, describe, plain, write

@@ -11,7 +11,7 @@ from support.http import BYE, GET, App, HttpClient, client_of, serving_app
 from support.loops import on_loops
 from support.waiting import eventually
 
-from fastlisten.log_throttle import MOST
+from fastlisten.log_throttle import MAX_RECORDS
 
 
 @pytest.fixture(autouse=True)
@@ -131,12 +131,12 @@ async def test_off(caplog: pytest.LogCaptureFixture) -> None:
 @on_loops
 async def test_a_storm_of_refusals_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     async with serving_app(App(), options={"access_log": False}) as served:
-        for _ in range(MOST + 5):
+        for _ in range(MAX_RECORDS + 5):
             async with client_of(served) as client:
                 client.send(b"nonsense\r\n\r\n")
                 await client.read()
     *shown, omitted = caplog.records
-    assert len(shown) == MOST
+    assert len(shown) == MAX_RECORDS
     assert omitted.getMessage() == (
         'listener "web": 5 more requests were refused that are not shown: 400'
     )

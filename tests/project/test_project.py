@@ -20,7 +20,7 @@ from fastlisten.cli import account
 from fastlisten.cli.main import main
 from fastlisten.cli.serve import DEFAULT_ACCOUNT
 from fastlisten.config import default_config, loads
-from fastlisten.config.protocols import known_protocols
+from fastlisten.config.known_protocols import known_protocols
 from fastlisten.config.unavailable import find_unavailable
 from fastlisten.testing import serve
 

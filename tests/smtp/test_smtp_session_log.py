@@ -19,7 +19,7 @@ from support.waiting import until
 
 from fastlisten import testing
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.log_throttle import MOST
+from fastlisten.log_throttle import MAX_RECORDS
 
 
 @pytest.fixture(autouse=True)
@@ -99,14 +99,14 @@ def test_how_the_server_ends_sessions(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_sessions_of_scanners_are_bounded(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(MOST + 20):
+    for _ in range(MAX_RECORDS + 20):
         plain.say(b"QUIT\r\n")
     plain.say(ENVELOPE + b"DATA\r\nx\r\n.\r\nQUIT\r\n")
-    until(lambda: plain.handler.counts.ends.get("quit") == MOST + 21, "all ends")
+    until(lambda: plain.handler.counts.ends.get("quit") == MAX_RECORDS + 21, "all ends")
     plain.call(plain.handler.session_log.close)
     ended = events(caplog, "session-ended")
     told = sum(one["count"] for one in events(caplog, "sessions-omitted"))
-    assert len(ended) + told == MOST + 21
+    assert len(ended) + told == MAX_RECORDS + 21
     assert ended[-1]["messages"] == 1
 
 

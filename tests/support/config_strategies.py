@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
+from fastlisten.config.known_protocols import known_protocols, own_rows
 from fastlisten.config.notation import quote
-from fastlisten.config.protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
 from fastlisten.option import Option
 

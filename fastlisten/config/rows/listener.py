@@ -2,7 +2,7 @@
 
 Rules of this file: data only. Parser, resolver, `show`, the generated documentation and the
 socket options all read these rows; a key that is not here does not exist. Protocols bring rows of
-their own (handlers/protocol.py), which `protocols.py` adds, and defaults that differ.
+their own (handlers/protocol.py), which `known_protocols.py` adds, and defaults that differ.
 
 Scopes: ``listener`` is `server.listener.<id>.KEY`, ``server`` is `server.KEY`, a default that
 listeners override, ``process`` is a property of the whole process whose key is written in full.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from fastlisten.config.rows.process import (
     CERTIFICATE_OPTIONS,
-    GREETING_MAXIMUM,
+    MAX_GREETING,
     PROCESS_OPTIONS,
 )
 from fastlisten.config.rows.socket import SOCKET_OPTIONS
@@ -21,7 +21,7 @@ from fastlisten.option import Option
 __all__ = ["CERTIFICATE_OPTIONS", "LISTENER_OPTIONS", "PROCESS_OPTIONS"]
 
 # RFC 5321 4.5.3.2.7: a mail server waits 5 minutes at least for the next command.
-_PATIENCE = 300.0
+_MAIL_TIMEOUT = 300.0
 
 LISTENER_OPTIONS: tuple[Option, ...] = (
     Option(
@@ -81,7 +81,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="greeting",
         kind="line",
         default="",
-        maximum=GREETING_MAXIMUM,
+        maximum=MAX_GREETING,
         unit="bytes",
         text="Text after the host name in the greeting, if the protocol has one.",
         scopes=("listener",),
@@ -196,7 +196,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
     Option(
         key="timeout.first-byte",
         kind="duration",
-        default=_PATIENCE,
+        default=_MAIL_TIMEOUT,
         minimum=1,
         maximum=86400,
         unit="seconds",
@@ -206,7 +206,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
     Option(
         key="timeout.idle",
         kind="duration",
-        default=_PATIENCE,
+        default=_MAIL_TIMEOUT,
         minimum=1,
         maximum=7 * 86400,
         unit="seconds",

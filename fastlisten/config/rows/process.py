@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from fastlisten.option import Option
 
-__all__ = ["CERTIFICATE_OPTIONS", "GREETING_MAXIMUM", "PROCESS_OPTIONS"]
+__all__ = ["CERTIFICATE_OPTIONS", "MAX_GREETING", "PROCESS_OPTIONS"]
 
 #: A greeting line must fit into the 512 octets of RFC 5321 4.5.3.1.5 beside a host name.
-GREETING_MAXIMUM = 240
+MAX_GREETING = 240
 
 PROCESS_OPTIONS: tuple[Option, ...] = (
     Option(
@@ -25,7 +25,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         key="server.greeting",
         kind="line",
         default="",
-        maximum=GREETING_MAXIMUM,
+        maximum=MAX_GREETING,
         unit="bytes",
         text="Text after the host name in the greeting.",
         scopes=("process",),

@@ -19,14 +19,14 @@ _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 
 # The kernel stores twice the value that was asked for, so half of the largest int is the most.
-_LARGEST_BUFFER = 2**30 - 1
+_MAX_BUFFER = 2**30 - 1
 
 # net/tcp.h: MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL seconds, MAX_TCP_KEEPCNT probes.
-_LARGEST_KEEPALIVE_TIME = 32767
-_LARGEST_KEEPALIVE_PROBES = 127
+_MAX_KEEPALIVE_TIME = 32767
+_MAX_KEEPALIVE_PROBES = 127
 
 # setsockopt takes an int of milliseconds; this is that, in whole days.
-_LARGEST_USER_TIMEOUT = 24 * 86400
+_MAX_USER_TIMEOUT = 24 * 86400
 
 _SOL = socket.SOL_SOCKET
 _TCP = socket.IPPROTO_TCP
@@ -126,7 +126,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="size",
         default=None,
         minimum=1,
-        maximum=_LARGEST_BUFFER,
+        maximum=_MAX_BUFFER,
         unit="bytes",
         text="Size asked for the send buffer (SO_SNDBUF); the kernel doubles it and caps it at "
         "net.core.wmem_max.",
@@ -138,7 +138,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="size",
         default=None,
         minimum=1,
-        maximum=_LARGEST_BUFFER,
+        maximum=_MAX_BUFFER,
         unit="bytes",
         text="Size asked for the receive buffer (SO_RCVBUF); the kernel doubles it and caps it at "
         "net.core.rmem_max.",
@@ -169,7 +169,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="duration",
         default=None,
         minimum=1,
-        maximum=_LARGEST_KEEPALIVE_TIME,
+        maximum=_MAX_KEEPALIVE_TIME,
         unit="seconds",
         text="Idle time before the first probe (TCP_KEEPIDLE).",
         sockets=(SocketOption("ip", "listen", _TCP, socket.TCP_KEEPIDLE, "TCP_KEEPIDLE"),),
@@ -180,7 +180,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="duration",
         default=None,
         minimum=1,
-        maximum=_LARGEST_KEEPALIVE_TIME,
+        maximum=_MAX_KEEPALIVE_TIME,
         unit="seconds",
         text="Time between probes (TCP_KEEPINTVL).",
         sockets=(SocketOption("ip", "listen", _TCP, socket.TCP_KEEPINTVL, "TCP_KEEPINTVL"),),
@@ -191,7 +191,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="integer",
         default=None,
         minimum=1,
-        maximum=_LARGEST_KEEPALIVE_PROBES,
+        maximum=_MAX_KEEPALIVE_PROBES,
         unit="probes",
         text="Unanswered probes after which the connection is dead (TCP_KEEPCNT).",
         sockets=(SocketOption("ip", "listen", _TCP, socket.TCP_KEEPCNT, "TCP_KEEPCNT"),),
@@ -202,7 +202,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         kind="duration",
         default=None,
         minimum=0.001,
-        maximum=_LARGEST_USER_TIMEOUT,
+        maximum=_MAX_USER_TIMEOUT,
         unit="seconds",
         text="How long sent data may stay unacknowledged before the connection is dead "
         "(TCP_USER_TIMEOUT).",

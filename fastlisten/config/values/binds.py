@@ -20,7 +20,7 @@ from fastlisten.hostnames import is_hostname
 __all__ = ["find_overlaps", "is_loopback", "looks_like_port", "parse_bind", "set_v6only"]
 
 # sun_path has 108 bytes with the final NUL: unix(7).
-_LONGEST_PATH = 107
+_MAX_PATH_LENGTH = 107
 # IFNAMSIZ is 16 with the final NUL: netdevice(7).
 _SCOPE = re.compile(r"[^\s/:%\[\]]{1,15}")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -73,8 +73,8 @@ def parse_bind(text: str, default_port: int) -> Bind:
 def _unix(text: str, path: str) -> Bind:
     if not path.startswith("/"):
         raise BadValueError("the path after unix: must begin with /")
-    if len(path.encode()) > _LONGEST_PATH:
-        raise BadValueError(f"the path of a Unix socket has at most {_LONGEST_PATH} bytes")
+    if len(path.encode()) > _MAX_PATH_LENGTH:
+        raise BadValueError(f"the path of a Unix socket has at most {_MAX_PATH_LENGTH} bytes")
     if path.endswith("/"):
         raise BadValueError("the path after unix: names a directory")
     return Bind(text, "unix", path)

@@ -1,6 +1,6 @@
 """The grammar of values that name addresses, networks and names of the net.
 
-Rules of this file: those of `values.py`. Nothing is looked up: no DNS, no interface list.
+Rules of this file: those of `scalars.py`. Nothing is looked up: no DNS, no interface list.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _PORT = re.compile(r"[0-9]{1,5}")
 _URL_REST = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::([0-9]{1,5}))?((?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]*)*)"
 )
-_LARGEST_RATE = 2**31 - 1
+_MAX_EVENTS = 2**31 - 1
 # A rate over more than a day would be kept for longer than servers run between updates.
-_LONGEST_RATE = 86400.0
+_MAX_RATE_SECONDS = 86400.0
 
 
 class Rate(NamedTuple):
@@ -115,9 +115,9 @@ def _rate(option: Option, raw: Any) -> Rate | None:
     if not slash or not re.fullmatch(r"[0-9]{1,12}", count.strip()):
         raise BadValueError("this is not a rate")
     rate = Rate(int(count), parse_duration(time.strip()))
-    if not 1 <= rate.events <= _LARGEST_RATE:
+    if not 1 <= rate.events <= _MAX_EVENTS:
         raise BadValueError("the number before the slash is out of range")
-    if not 1 <= rate.seconds <= _LONGEST_RATE:
+    if not 1 <= rate.seconds <= _MAX_RATE_SECONDS:
         raise BadValueError("the time after the slash is out of range")
     return rate
 

@@ -1,6 +1,6 @@
 """The grammar of `tls.*` values: protocol versions, cipher suites, names and their certificates.
 
-Rules of this file: those of `values.py`. Cipher suites may be written as the documented format
+Rules of this file: those of `scalars.py`. Cipher suites may be written as the documented format
 names them (``TLS_ECDHE_RSA_WITH_...``, ``TLS13_...``) or as OpenSSL does; typed values are
 OpenSSL's names, because these are what Python's ssl module takes.
 """

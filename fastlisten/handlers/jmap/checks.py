@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.checking import CheckedListener, CheckedProtocol
+    from fastlisten.handlers.check_interface import CheckedListener, CheckedProtocol
 
 __all__ = ["check_jmap"]
 

@@ -14,7 +14,7 @@ from fastlisten.addresses import is_loopback
 from fastlisten.handlers.smtp.role import role_by_port
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.checking import CheckedListener, CheckedProtocol
+    from fastlisten.handlers.check_interface import CheckedListener, CheckedProtocol
 
 __all__ = ["check_lmtp", "check_smtp"]
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from fastlisten.hostnames import name_in_files
+from fastlisten.hostnames import hostname_for_filenames
 from fastlisten.private_files import sync_directory
 
 __all__ = [
@@ -43,7 +43,7 @@ def unique_name() -> str:
     global _process
     pid = os.getpid()
     if _process[0] != pid:  # the first call, or the first after a fork
-        _process = (pid, f"R{secrets.token_hex(4)}.{name_in_files()}")
+        _process = (pid, f"R{secrets.token_hex(4)}.{hostname_for_filenames()}")
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
     return f"{seconds}.M{nanoseconds // 1000}P{pid}Q{next(_counter)}{_process[1]}"
 

@@ -28,7 +28,7 @@ from fastlisten.handlers.smtp.aiosmtpd.served_handler import Authenticate, Serve
 from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.session_log import SessionLog
-from fastlisten.hostnames import full_name
+from fastlisten.hostnames import local_fqdn
 from fastlisten.loop.connection_server import ConnectionServer
 from fastlisten.loop.create_server import create_server
 from fastlisten.mail.counts import Counts
@@ -99,7 +99,7 @@ class SmtpService:
         self.served = ServedHandler(
             handler,
             parameters,
-            parameters.hostname or full_name(),
+            parameters.hostname or local_fqdn(),
             protocol=protocol,
             tls=None if context is None or ssl_context is not None else TlsSettings(context),
             authenticate=_authenticate_of(parameters),
