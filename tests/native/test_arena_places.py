@@ -1,7 +1,7 @@
 """Places in the shared arena, as one process sees them: layout, counting, waking, healing.
 
-Rules of this file: no event loop and no other process. What only a death in the wrong instruction
-would leave behind is written into the arena's memory by hand.
+Rules of this file: no event loop and no other process. The states that only a death at the wrong
+instruction leaves behind are written into the arena's memory by hand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastlisten._arena import MAX_MEMBERS, Arena, Places
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Layout, version 1: a head and one record per member of a cache line each, then the rows.
+#: Layout, version 1: a header, one record of a cache line per member, then the rows.
 LINE = 64
 WAITERS = 32
 CELLS = 64
@@ -39,20 +39,20 @@ def row_at(arena: Arena, view: mmap.mmap, listener: int) -> int:
     return LINE + arena.members * LINE + listener * int(row_size)
 
 
-def takes(places: Places) -> int:
-    """Take all places that there are; return how many."""
+def take_all(places: Places) -> int:
+    """Take all free places; return how many there were."""
     count = 0
     while places.take():
         count += 1
     return count
 
 
-def gives(places: Places) -> None:
+def give_all(places: Places) -> None:
     while places.held:
         places.give()
 
 
-def is_rung(fd: int) -> bool:
+def is_signalled(fd: int) -> bool:
     """Return whether an event descriptor was written to, and reset it."""
     try:
         os.eventfd_read(fd)
@@ -65,7 +65,7 @@ def is_rung(fd: int) -> bool:
 
 
 @pytest.mark.parametrize(("listeners", "members"), [(1, 1), (3, 4), (2, 16), (2, 17), (7, 256)])
-def test_layout(listeners: int, members: int) -> None:
+def test_memory_layout(listeners: int, members: int) -> None:
     arena = Arena(listeners, members)
     with memory(arena) as view:
         magic, version, rows, columns, row_size = struct.unpack_from("5I", view)
@@ -87,7 +87,7 @@ def test_layout(listeners: int, members: int) -> None:
             assert cells == (0,) * (members - 1) + (listener + 1,)
 
 
-def test_join_writes_the_process_into_its_record() -> None:
+def test_join_records_the_process_id() -> None:
     arena = small_arena()
     assert [arena.join(), arena.join()] == [0, 1]
     assert arena.pids() == (os.getpid(), os.getpid(), 0, 0)
@@ -95,7 +95,7 @@ def test_join_writes_the_process_into_its_record() -> None:
         assert struct.unpack_from("I", view, LINE + LINE) == (os.getpid(),)
 
 
-def test_numbers_out_of_range() -> None:
+def test_out_of_range_arguments_are_rejected() -> None:
     arena = small_arena()
     with pytest.raises(ValueError, match="at least one listener"):
         Arena(0)
@@ -112,7 +112,7 @@ def test_numbers_out_of_range() -> None:
             arena.heal(member)
 
 
-def test_a_full_arena_takes_no_more_members() -> None:
+def test_join_fails_when_the_arena_is_full() -> None:
     arena = small_arena()
     assert [arena.join() for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(RuntimeError, match="full: it has 4 members"):
@@ -125,23 +125,23 @@ def test_a_full_arena_takes_no_more_members() -> None:
 # --- one process ------------------------------------------------------------------------------
 
 
-def test_take_and_give() -> None:
+def test_take_up_to_the_limit_and_give_back() -> None:
     arena = small_arena()
     mine, other = arena.places(1, 0), arena.places(1, 3)
     assert [other.take(), other.take()] == [True, True]
-    assert takes(mine) == 3
+    assert take_all(mine) == 3
     assert not other.take()
     assert (mine.held, other.held, mine.count, other.count) == (3, 2, 5, 5)
     mine.give()
     assert other.take()
     assert not mine.take()
-    gives(mine)
-    gives(other)
+    give_all(mine)
+    give_all(other)
     assert mine.count == 0
-    assert takes(other) == 5
+    assert take_all(other) == 5
 
 
-def test_a_place_that_is_not_held_cannot_be_given() -> None:
+def test_giving_a_place_not_held_is_an_error() -> None:
     arena = small_arena()
     mine, other = arena.places(1, 0), arena.places(1, 1)
     assert other.take()
@@ -150,7 +150,7 @@ def test_a_place_that_is_not_held_cannot_be_given() -> None:
     assert mine.count == 1
 
 
-def test_no_limit() -> None:
+def test_limit_of_zero_is_unlimited() -> None:
     arena = small_arena()
     places = arena.places(0, 0)
     assert places.limit == 0
@@ -158,37 +158,37 @@ def test_no_limit() -> None:
     assert places.count == 10_000
 
 
-def test_the_limit_may_change_while_places_are_held() -> None:
+def test_limit_changes_while_places_are_held() -> None:
     arena = small_arena()
     mine, other = arena.places(1, 0), arena.places(1, 1)
-    assert takes(mine) == 5
+    assert take_all(mine) == 5
     other.limit = 7
     assert mine.limit == 7
-    assert takes(other) == 2
+    assert take_all(other) == 2
     mine.limit = 3
-    gives(other)
+    give_all(other)
     assert not other.take()
     for _ in range(3):
         mine.give()
     assert [other.take(), other.take()] == [True, False]
 
 
-def test_listeners_do_not_share() -> None:
+def test_listeners_have_separate_limits() -> None:
     arena = small_arena()
     first, second = arena.places(1, 0), arena.places(2, 0)
     second.limit = 1
-    assert (takes(first), takes(second)) == (5, 1)
-    gives(first)
+    assert (take_all(first), take_all(second)) == (5, 1)
+    give_all(first)
     assert (first.count, second.count) == (0, 1)
 
 
-def test_an_arena_in_a_cycle_of_garbage_returns_its_descriptors() -> None:
-    # The fixture of this file looks at them.
+def test_arena_in_a_reference_cycle_closes_its_descriptors() -> None:
+    # The fixture of this file checks them.
     cycle: list[object] = [small_arena()]
     cycle.append(cycle)
 
 
-def test_heal_gives_back_what_one_member_holds_of_all_listeners() -> None:
+def test_heal_releases_a_members_places_in_all_listeners() -> None:
     arena = small_arena()
     for listener in range(3):
         for member in (0, 1):
@@ -206,7 +206,7 @@ def test_heal_gives_back_what_one_member_holds_of_all_listeners() -> None:
 
 @pytest.mark.parametrize("sleeper", [0, 63, 64, 255])
 @pytest.mark.parametrize("how", ["give", "limit"])
-def test_giving_back_wakes_only_who_waits(sleeper: int, how: str) -> None:
+def test_giving_back_wakes_only_waiting_members(sleeper: int, how: str) -> None:
     arena = Arena(2, 256)
     places = arena.places(1, 7)
     places.limit = 1
@@ -219,12 +219,12 @@ def test_giving_back_wakes_only_who_waits(sleeper: int, how: str) -> None:
         else:
             places.limit = 2
         assert struct.unpack_from("4Q", view, row_at(arena, view, 1) + WAITERS) == (0, 0, 0, 0)
-    assert [n for n, fd in enumerate(arena.wakeups) if is_rung(fd)] == [sleeper]
+    assert [n for n, fd in enumerate(arena.wakeups) if is_signalled(fd)] == [sleeper]
 
 
-def test_a_process_that_died_while_it_gave_back_leaves_nobody_asleep() -> None:
-    # Killed after its counter was lowered: in one case before it had taken note of who waits,
-    # in the other before it had rung all of them.
+def test_heal_wakes_waiters_after_death_during_give() -> None:
+    # Killed after it lowered its counter: in one case before it read who waits, in the other
+    # before it woke all of them.
     for noted in (False, True):
         arena = Arena(2, 4)
         dead, waiter = arena.join(), arena.join()
@@ -232,10 +232,10 @@ def test_a_process_that_died_while_it_gave_back_leaves_nobody_asleep() -> None:
             if not noted:
                 struct.pack_into("Q", view, row_at(arena, view, 1) + WAITERS, 1 << waiter)
         assert arena.heal(dead) == 0
-        assert is_rung(arena.wakeups[waiter]), noted
+        assert is_signalled(arena.wakeups[waiter]), noted
 
 
-def test_heal_lets_the_dead_wait_no_longer() -> None:
+def test_heal_removes_dead_waiters() -> None:
     arena = small_arena()
     dead = arena.join()
     places = arena.places(1, 1)
@@ -244,10 +244,10 @@ def test_heal_lets_the_dead_wait_no_longer() -> None:
         word = row_at(arena, view, 1) + WAITERS
         struct.pack_into("Q", view, word, 1 << dead)
         arena.heal(dead)
-        is_rung(arena.wakeups[dead])
+        is_signalled(arena.wakeups[dead])
         assert struct.unpack_from("Q", view, word) == (0,)
     places.give()
-    assert not is_rung(arena.wakeups[dead])
+    assert not is_signalled(arena.wakeups[dead])
 
 
 # --- attaching --------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_heal_lets_the_dead_wait_no_longer() -> None:
         (struct.pack("<5I", 0x666C3161, 1, 1, 2, 128).ljust(320, b"\0"), "2 wake-up descriptors"),
     ],
 )
-def test_attach_refuses_what_is_no_arena(text: bytes, complaint: str) -> None:
+def test_attach_rejects_invalid_memory(text: bytes, complaint: str) -> None:
     fd, wakeup = os.memfd_create("no-arena"), os.eventfd(0)
     os.write(fd, text)
     with pytest.raises(ValueError, match=complaint):

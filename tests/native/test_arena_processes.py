@@ -1,7 +1,7 @@
-"""Places in the shared arena, fought over by several processes that race, and that are killed.
+"""Places in the shared arena with several processes that race for them and that are killed.
 
-Rules of this file: no event loop. The witness of the bound is a pipe that holds one token per
-place: who has taken a place must find a token, and the kernel hands each out once.
+Rules of this file: no event loop. The limit is checked with a pipe that holds one token per place:
+a process that has taken a place must find a token, and the kernel hands out each token once.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from fastlisten._arena import Arena, Places
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-def takes(places: Places) -> int:
-    """Take all places that there are; return how many."""
+def take_all(places: Places) -> int:
+    """Take all free places; return how many there were."""
     count = 0
     while places.take():
         count += 1
     return count
 
 
-def gives(places: Places) -> None:
-    """Give all back."""
+def give_all(places: Places) -> None:
+    """Give all places back."""
     while places.held:
         places.give()
 
@@ -58,7 +58,7 @@ channel.recv(1)
 """
 
 
-def test_attach_from_a_process_that_inherited_nothing() -> None:
+def test_attach_in_an_unrelated_process() -> None:
     arena = Arena(3, 4)
     arena.places(1, 0).limit = 5
     ours, theirs = socket.socketpair()
@@ -84,7 +84,7 @@ def test_attach_from_a_process_that_inherited_nothing() -> None:
 
 
 def racing(arena: Arena, limit: int, tokens: tuple[int, int]) -> Callable[[socket.socket], None]:
-    """Return the body of a child that takes and gives in a tight loop for half a second."""
+    """Return the body of a child that takes and gives places in a tight loop for half a second."""
     read_end, write_end = tokens
 
     def body(channel: socket.socket) -> None:
@@ -114,7 +114,7 @@ def racing(arena: Arena, limit: int, tokens: tuple[int, int]) -> Callable[[socke
 
 
 @pytest.mark.parametrize("limit", [1, 3, 60])
-def test_the_bound_holds_against_four_processes(limit: int) -> None:
+def test_limit_holds_with_four_racing_processes(limit: int) -> None:
     arena = Arena(1, 5)
     mine = arena.places(0, arena.join())
     mine.limit = limit
@@ -131,11 +131,11 @@ def test_the_bound_holds_against_four_processes(limit: int) -> None:
     assert all(taken > 100 for taken, _ in results), results
     assert sum(refused for _, refused in results) > 0, results
     assert mine.count == 0
-    assert takes(mine) == limit
+    assert take_all(mine) == limit
 
 
-def test_no_false_refusal_while_there_are_places_for_all() -> None:
-    # Four processes that hold at most one each: four places are enough, however they race.
+def test_no_refusal_while_places_are_free() -> None:
+    # Four processes that hold at most one place each: four places are always enough.
     arena = Arena(1, 4)
     arena.places(0, 0).limit = 4
     keep = [arena.fd, *arena.wakeups]
@@ -162,7 +162,7 @@ def test_no_false_refusal_while_there_are_places_for_all() -> None:
     assert sum(refused for _, refused in results) == 0
 
 
-def test_a_hundred_kills_at_random_moments_lose_nothing() -> None:
+def test_killed_processes_lose_no_places() -> None:
     arena = Arena(2, 3)
     mine = [arena.places(listener, 0) for listener in range(2)]
     assert arena.join() == 0
@@ -179,7 +179,7 @@ def test_a_hundred_kills_at_random_moments_lose_nothing() -> None:
                 for _ in range(6):
                     one.take()
             for one in places:
-                gives(one)
+                give_all(one)
 
     healed = 0
     for _ in range(50):
@@ -192,7 +192,7 @@ def test_a_hundred_kills_at_random_moments_lose_nothing() -> None:
                 healed += arena.heal(member)
         assert arena.pids() == (os.getpid(), 0, 0)
         assert [one.count for one in mine] == [0, 0]
-        assert [takes(one) for one in mine] == [1, 9]
+        assert [take_all(one) for one in mine] == [1, 9]
         for one in mine:
-            gives(one)
+            give_all(one)
     assert healed > 0

@@ -1,7 +1,7 @@
-"""The callbacks of a protocol: which, in which order, with which arguments, as asyncio does it.
+"""A protocol's callbacks: which, in what order and with what arguments, compared with asyncio.
 
-Rules of this file: every test plays one script on asyncio's server and on ours; the logs must be
-equal. What the script itself asserts is only that it tested what it meant to test.
+Rules of this file: every test plays one script on asyncio's server and on ours, and the logs must
+be equal. The asserts inside a script only check that it reached the situation it is about.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 class Oops(Exception):
-    """Raised by hooks; no class of asyncio's or ours."""
+    """Raised by hooks; a class that neither asyncio nor the package knows."""
 
 
 def fail(*_: Any) -> None:
@@ -26,7 +26,7 @@ def fail(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
-def test_a_dialogue(loop_factory: LoopFactory, unix: bool) -> None:
+def test_requests_and_replies(loop_factory: LoopFactory, unix: bool) -> None:
     async def script(world: World) -> None:
         hooks: dict[str, Hook] = {
             "connection_made": lambda p, transport: transport.write(b"hello\r\n"),
@@ -46,8 +46,8 @@ def test_a_dialogue(loop_factory: LoopFactory, unix: bool) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, False, True, 1, "yes", 0, ""])
-def test_end_of_input(loop_factory: LoopFactory, answer: object) -> None:
-    """A true answer keeps our side open, whatever its type."""
+def test_eof_received_result_decides_on_closing(loop_factory: LoopFactory, answer: object) -> None:
+    """Any true result keeps our side open, whatever its type."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world, {"eof_received": lambda p: answer}))
@@ -68,7 +68,7 @@ def test_end_of_input(loop_factory: LoopFactory, answer: object) -> None:
     assert ("closing", not answer, bool(answer), "open" if answer else "eof") in log
 
 
-def test_input_and_its_end_at_once(loop_factory: LoopFactory) -> None:
+def test_data_and_eof_together(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
         client = await world.connect()
@@ -82,7 +82,7 @@ def test_input_and_its_end_at_once(loop_factory: LoopFactory) -> None:
 @pytest.mark.parametrize("made", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("reading", [True, False], ids=["reading", "paused"])
 def test_reset_by_the_peer(loop_factory: LoopFactory, made: bool, reading: bool) -> None:
-    """Noticed by whoever reads; who has paused reading notices it at the next write."""
+    """Noticed by a connection that reads; a paused one notices it at its next write."""
 
     async def script(world: World) -> None:
         hooks: dict[str, Hook] = {}
@@ -123,8 +123,10 @@ def test_reset_with_unread_input(loop_factory: LoopFactory) -> None:
     [Oops("on purpose"), OSError(5, "not of the socket"), BaseException("bare")],
     ids=["error", "os-error", "base"],
 )
-def test_an_exception(loop_factory: LoopFactory, callback: str, error: BaseException) -> None:
-    """In connection_made it is only reported; in the others it ends the connection."""
+def test_exception_in_callback(
+    loop_factory: LoopFactory, callback: str, error: BaseException
+) -> None:
+    """Only reported if raised in connection_made; in the other callbacks it ends the connection."""
 
     async def script(world: World) -> None:
         def broken(*_: Any) -> None:
@@ -147,7 +149,7 @@ def test_an_exception(loop_factory: LoopFactory, callback: str, error: BaseExcep
 
 
 @pytest.mark.parametrize("ending", ["close", "abort", "peer", "flushed"])
-def test_an_exception_in_connection_lost(loop_factory: LoopFactory, ending: str) -> None:
+def test_exception_in_connection_lost(loop_factory: LoopFactory, ending: str) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world, {"connection_lost": fail}), send_buffer=8192)
         client = await world.connect(receive_buffer=4096)
@@ -174,8 +176,8 @@ def test_an_exception_in_connection_lost(loop_factory: LoopFactory, ending: str)
 
 
 @pytest.mark.parametrize("callback", ["pause_writing", "resume_writing"])
-def test_an_exception_in_flow_control(loop_factory: LoopFactory, callback: str) -> None:
-    """Reported; the connection goes on."""
+def test_exception_in_flow_control_callback(loop_factory: LoopFactory, callback: str) -> None:
+    """It is reported, and the connection goes on."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world, {callback: fail}), send_buffer=8192)
@@ -195,8 +197,8 @@ def test_an_exception_in_flow_control(loop_factory: LoopFactory, callback: str) 
     assert any(note[0] == "handler" for note in log)
 
 
-def test_an_exception_in_the_factory(loop_factory: LoopFactory) -> None:
-    """The client is closed, other clients are served. (asyncio tells it in debug mode only.)"""
+def test_exception_in_factory(loop_factory: LoopFactory) -> None:
+    """The client is closed, others are served. (asyncio reports it only in debug mode.)"""
 
     async def script(world: World) -> None:
         made = 0
@@ -224,8 +226,8 @@ def test_an_exception_in_the_factory(loop_factory: LoopFactory) -> None:
     assert ("first", (b"", "eof")) in log
 
 
-def test_set_protocol_in_the_stream(loop_factory: LoopFactory) -> None:
-    """Every callback goes to the protocol of the moment, from the next one on."""
+def test_set_protocol_between_callbacks(loop_factory: LoopFactory) -> None:
+    """Each callback goes to the protocol that is set at that moment."""
 
     async def script(world: World) -> None:
         second = Recorder(world, name="second ")
@@ -261,7 +263,7 @@ def test_set_protocol_in_the_stream(loop_factory: LoopFactory) -> None:
     assert log[-1] == ("get_protocol", None)
 
 
-def test_a_buffered_protocol(loop_factory: LoopFactory) -> None:
+def test_buffered_protocol(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Buffered(world, size=5))
         client = await world.connect()
@@ -280,7 +282,7 @@ def test_a_buffered_protocol(loop_factory: LoopFactory) -> None:
     [b"", b"read-only", bytearray(), memoryview(bytearray(3)), None, 17, memoryview(b"const")],
     ids=["empty", "constant", "empty-array", "view", "none", "number", "constant-view"],
 )
-def test_what_get_buffer_returns(loop_factory: LoopFactory, answer: Any) -> None:
+def test_get_buffer_returns_unusable_objects(loop_factory: LoopFactory, answer: Any) -> None:
     async def script(world: World) -> None:
         def get_buffer(protocol: Buffered, sizehint: int) -> Any:
             world.note("get_buffer", sizehint)
@@ -296,7 +298,7 @@ def test_what_get_buffer_returns(loop_factory: LoopFactory, answer: Any) -> None
 
 
 @pytest.mark.parametrize("callback", ["get_buffer", "buffer_updated", "eof_received"])
-def test_an_exception_of_a_buffered_protocol(loop_factory: LoopFactory, callback: str) -> None:
+def test_exception_in_buffered_protocol(loop_factory: LoopFactory, callback: str) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Buffered(world, {callback: fail}))
         client = await world.connect()

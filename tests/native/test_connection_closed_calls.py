@@ -1,9 +1,9 @@
-"""Calls to a transport that is closed: ours do what asyncio's do, on every loop, and raise nothing.
+"""Calls to a closed transport: ours do what asyncio's do, on every loop, and raise nothing.
 
 uvloop's own transports raise RuntimeError from `write`, `writelines`, `write_eof` and
-`set_write_buffer_limits` once their handle is closed, and handlers are written for asyncio's.
-asyncio's own `writelines` is the exception: that of 3.12.1 and 3.13.0 keeps the bytes and fails for
-want of a socket. What its `write` does is what is meant.
+`set_write_buffer_limits` once their handle is closed, but handlers are written for asyncio's.
+The exception is asyncio's own `writelines` of 3.12.1 and 3.13.0, which keeps the bytes and then
+fails for lack of a socket; there its `write` is the reference.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def outcomes(transport: Any) -> list[tuple[str, object]]:
 
 
 async def after(how: str, ours: bool) -> list[tuple[str, object]]:
-    """Return what calls to a server's transport do after its end."""
+    """Return what calls do on a server's transport after it has ended in this way."""
     made: list[Server] = []
 
     def factory() -> Server:
@@ -93,7 +93,7 @@ async def after(how: str, ours: bool) -> list[tuple[str, object]]:
 
 @pytest.mark.parametrize("how", ["close", "abort", "reset"])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_calls_after_the_end(how: str, loop: str) -> None:
+def test_calls_after_close_do_not_raise(how: str, loop: str) -> None:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         expected = runner.run(after(how, ours=False))
     if isinstance(dict(expected)["writelines"], type):

@@ -1,6 +1,6 @@
-"""The end of a transport: write_eof, close, abort, a reset, and what may be called afterwards.
+"""The end of a transport: write_eof, close, abort, a reset, and calls made afterwards.
 
-Rules of this file: like test_connection_writing.
+Rules of this file: as in test_connection_writing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 @pytest.mark.parametrize("unsent", [False, True], ids=["sent", "unsent"])
-def test_write_eof(loop_factory: LoopFactory, unsent: bool) -> None:
-    """What was written before arrives, then the end; input goes on."""
+def test_write_eof_after_buffered_data(loop_factory: LoopFactory, unsent: bool) -> None:
+    """What was written before it arrives, then the end; input continues."""
 
     async def script(world: World) -> None:
         if unsent:
@@ -65,8 +65,8 @@ def test_writelines_after_write_eof(loop_factory: LoopFactory) -> None:
         )
 
 
-def test_write_eof_to_a_reset_connection(loop_factory: LoopFactory) -> None:
-    """The kernel's answer is the caller's to see."""
+def test_write_eof_on_reset_connection(loop_factory: LoopFactory) -> None:
+    """The caller sees the kernel's error."""
 
     async def script(world: World) -> None:
         hooks: dict[str, Hook] = {"connection_made": lambda p, t: t.pause_reading()}
@@ -84,10 +84,10 @@ def test_write_eof_to_a_reset_connection(loop_factory: LoopFactory) -> None:
 
 
 @pytest.mark.parametrize("ending", ["close", "abort", "write_eof"])
-def test_writes_after_the_end(
+def test_writes_after_close(
     loop_factory: LoopFactory, ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Dropped; from the fifth on asyncio logs a warning."""
+    """They are dropped; from the fifth on asyncio logs a warning."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
@@ -111,7 +111,7 @@ def test_writes_after_the_end(
     assert noisy == ([] if ending == "write_eof" else [4, 5, 6, 7])
 
 
-def test_everything_after_the_end(loop_factory: LoopFactory) -> None:
+def test_all_methods_after_connection_lost(loop_factory: LoopFactory) -> None:
     """No method of a lost transport fails or does anything."""
 
     async def script(world: World) -> None:
@@ -142,7 +142,7 @@ def test_everything_after_the_end(loop_factory: LoopFactory) -> None:
 
 
 def test_close_with_unsent_data(loop_factory: LoopFactory) -> None:
-    """All of it is sent, then connection_lost; input is not read meanwhile."""
+    """All of it is sent before connection_lost; input is not read meanwhile."""
 
     async def script(world: World) -> None:
         client, transport = await stuffed(world)
@@ -196,8 +196,8 @@ def test_reset_with_unsent_data(loop_factory: LoopFactory, closed: bool, paused:
     assert lost[0].startswith(("ConnectionResetError", "BrokenPipeError"))
 
 
-def test_a_peer_that_is_gone_when_we_write(loop_factory: LoopFactory) -> None:
-    """The second write meets the reset that the first one caused."""
+def test_write_to_a_vanished_peer(loop_factory: LoopFactory) -> None:
+    """The second write gets the reset that the first one caused."""
 
     async def script(world: World) -> None:
         hooks: dict[str, Hook] = {"eof_received": lambda p: True}

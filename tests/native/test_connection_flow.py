@@ -1,6 +1,6 @@
-"""Flow control: limits, pause_writing and resume_writing, large transfers against slow readers.
+"""Flow control: limits, pause_writing and resume_writing, large transfers to slow readers.
 
-Rules of this file: like test_connection_writing.
+Rules of this file: as in test_connection_writing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from support.world import MUCH, Recorder, World, numbers, play, same_as_asyncio,
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-def test_megabytes_both_ways(loop_factory: LoopFactory) -> None:
-    """An echo of 4 MB, the reader slower than the writer, flow control doing its work."""
+def test_large_echo_with_slow_reader(loop_factory: LoopFactory) -> None:
+    """An echo of 4 MB with a reader slower than the writer."""
 
     async def script(world: World) -> None:
         class Echo(asyncio.Protocol):
@@ -92,7 +92,7 @@ def test_many_small_writes_against_a_slow_reader(loop_factory: LoopFactory) -> N
     ids=str,
 )
 def test_flow_control(loop_factory: LoopFactory, limits: dict[str, int]) -> None:
-    """pause_writing above the high mark, resume_writing at the low one, each once."""
+    """pause_writing above the high-water mark, resume_writing at the low one, each once."""
 
     async def script(world: World) -> None:
         def resumed(protocol: Recorder) -> None:
@@ -108,7 +108,7 @@ def test_flow_control(loop_factory: LoopFactory, limits: dict[str, int]) -> None
         world.attempt("set", lambda: transport.set_write_buffer_limits(**limits))
         world.attempt("limits", transport.get_write_buffer_limits)
         for _ in range(3):
-            # The first fills the kernel's buffers, with a rest of our own.
+            # The first write fills the kernel's buffers and leaves a rest in ours.
             transport.write(bytes(60_000))
             assert transport.get_write_buffer_size() > 0
             await world.settle()
@@ -120,7 +120,7 @@ def test_flow_control(loop_factory: LoopFactory, limits: dict[str, int]) -> None
     same_as_asyncio(script, loop_factory)
 
 
-def test_limits_set_below_what_waits(loop_factory: LoopFactory) -> None:
+def test_limits_set_below_buffered_size(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world), send_buffer=8192)
         client = await world.connect(receive_buffer=4096)
@@ -140,7 +140,7 @@ def test_limits_set_below_what_waits(loop_factory: LoopFactory) -> None:
 
 
 def test_writing_inside_resume_writing(loop_factory: LoopFactory) -> None:
-    """Bytes written there follow the others; close() there ends the connection after them."""
+    """Data written there follows the buffered data; close() there takes effect after both."""
 
     async def script(world: World) -> None:
         rounds = 0
@@ -164,7 +164,7 @@ def test_writing_inside_resume_writing(loop_factory: LoopFactory) -> None:
 
 
 def test_writelines_pauses_the_protocol(loop_factory: LoopFactory) -> None:
-    """(CPython 3.12 and 3.13 forgot to, up to 3.12.8 and 3.13.1.)"""
+    """(CPython did not, up to 3.12.8 and 3.13.1.)"""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world), send_buffer=8192)

@@ -1,13 +1,13 @@
-"""Random operations on many connections at once, from fixed seeds, against what must always hold.
+"""Random operations on many connections at once, from fixed seeds, checked against invariants.
 
 Rules of this file: both sides of a connection send numbered streams (`stream`), so that every byte
-received can be checked where it arrives. Operations are drawn from one generator per run; the run
-ends by closing everything, and must leave nothing. What must hold:
+can be checked where it arrives. One generator per run draws the operations; the run ends by closing
+everything, and must leave nothing behind. The invariants:
 
-- connection_made comes first and once, connection_lost last and once, eof_received between;
-- no input while paused, none after close(), none that was not sent, none twice, none left out;
+- connection_made comes first and once, connection_lost last and once, eof_received between them;
+- no input while paused or after close(), and no byte is lost, duplicated or made up;
 - pause_writing and resume_writing alternate, beginning with pause_writing;
-- who reads to the end after an orderly close has got everything that was written before it.
+- a client that reads to the end after an orderly close has received everything written before it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Connections at a time, and operations per run: about a second.
+#: Connections at a time and operations per run: about a second.
 CROWD = 60
 OPERATIONS = 6000
 
 
 class Peer:
-    """Both ends' counts of one connection.
+    """What both ends of one connection have sent and received.
 
     Attributes:
         sent, received: bytes that the client sent and got.
@@ -50,7 +50,7 @@ class Peer:
 
 
 class Served(asyncio.Protocol):
-    """Checks that every callback is due."""
+    """Checks that each callback may come at this moment."""
 
     def __init__(self, fuzz: Fuzz) -> None:
         self.fuzz = fuzz
@@ -115,7 +115,7 @@ class Served(asyncio.Protocol):
         self.fuzz.lost += 1
         assert exc is None or isinstance(exc, (ConnectionResetError, BrokenPipeError))
 
-    # -- what the fuzzer does with it
+    # -- called by the fuzzer
 
     def write(self, size: int) -> None:
         assert self.peer is not None
@@ -133,7 +133,7 @@ class Served(asyncio.Protocol):
 
     def finish(self) -> None:
         self.finished = True
-        # The kernel says ENOTCONN to who is reset already.
+        # The kernel says ENOTCONN if the connection is already reset.
         with contextlib.suppress(OSError):
             self.transport.write_eof()
 
@@ -173,7 +173,7 @@ class Fuzz:
         self.address: Any = None
 
     def meddle(self, served: Served) -> None:
-        """Do something to some connection from inside a callback, now and then."""
+        """Now and then, do something to some connection from inside a callback."""
         if self.random.random() < 0.3:
             target = served
             if self.random.random() < 0.3:
@@ -182,7 +182,7 @@ class Fuzz:
             self.server_side(target)
 
     def server_side(self, served: Served) -> None:
-        """One operation of the server on a connection, whatever its state."""
+        """Do one server-side operation on a connection, whatever its state."""
         choice = self.random.random()
         if choice < 0.5:
             served.write(self.random.choice((1, 20, 500, 5_000, 60_000, 200_000)))
@@ -202,11 +202,11 @@ class Fuzz:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.random.choice((2048, 65536)))
         sock.connect(self.address)
         sock.setblocking(False)
-        # A port may come again once its connection is gone.
+        # The port may be reused once its connection is gone.
         self.clients[sock] = self.peers[sock.getsockname()[1]] = Peer()
 
     def gone(self, sock: socket.socket) -> None:
-        """Forget a client. The server's side, which may wait for ever, is aborted some time."""
+        """Forget a client, and abort the server's side at some time: it may wait for ever."""
         self.orphans.append(self.clients.pop(sock))
         sock.close()
         while len(self.orphans) > 15:
@@ -234,7 +234,7 @@ class Fuzz:
         assert peer.received <= peer.written
 
     def client_side(self, sock: socket.socket) -> None:
-        """One operation of the client."""
+        """Do one client-side operation."""
         peer = self.clients[sock]
         choice = self.random.random()
         if choice < 0.45:
@@ -244,7 +244,7 @@ class Fuzz:
             except BlockingIOError:
                 pass
             except (ConnectionResetError, BrokenPipeError):
-                # The server closed with input unread. Told once: the next recv says "end".
+                # The server closed with input unread. Reported once: the next recv returns the end.
                 peer.dirty = True
         elif choice < 0.9:
             self.read(sock)
@@ -256,7 +256,7 @@ class Fuzz:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.gone(sock)
         else:
-            # Unread bytes make a reset of it.
+            # Closing with unread bytes sends a reset.
             peer.dirty = True
             self.gone(sock)
 
@@ -286,7 +286,7 @@ class Fuzz:
             if step % 8 == 0:
                 await asyncio.sleep(0)
             assert not self.problems, self.problems[0]
-        # The orderly end: whatever was written arrives.
+        # An orderly end: everything that was written arrives.
         server.close()
         server.close_clients()
         for peer in self.clients.values():

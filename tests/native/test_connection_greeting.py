@@ -1,6 +1,6 @@
-"""Greetings that the core sends: larger than the buffers, interrupted, answered too early.
+"""Greetings sent by the core: larger than the buffers, interrupted, answered too early.
 
-Rules of this file: like test_connection_lazy.
+Rules of this file: as in test_connection_lazy.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: The largest greeting, and more than a small send buffer takes at once.
+#: A greeting of the greatest length, which a small send buffer does not take at once.
 LONG = random.Random(7).randbytes(65535)
 
 
 @pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
-def test_a_greeting_larger_than_the_buffers(loop_factory: LoopFactory, lazy: bool) -> None:
-    """It arrives whole when the client begins to read, and nothing of it is kept twice."""
+def test_greeting_larger_than_the_buffers(loop_factory: LoopFactory, lazy: bool) -> None:
+    """It arrives whole once the client reads, and nothing of it is buffered twice."""
 
     async def script(world: World) -> None:
         server = await world.serve(
@@ -49,7 +49,7 @@ def test_a_greeting_larger_than_the_buffers(loop_factory: LoopFactory, lazy: boo
 
 
 @pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
-def test_the_first_byte_before_the_greeting_is_sent(loop_factory: LoopFactory, lazy: bool) -> None:
+def test_client_speaks_before_the_greeting_is_sent(loop_factory: LoopFactory, lazy: bool) -> None:
     """What the protocol writes follows the greeting, byte for byte."""
 
     async def script(world: World) -> None:
@@ -75,8 +75,8 @@ def test_the_first_byte_before_the_greeting_is_sent(loop_factory: LoopFactory, l
     assert ("client", True, "eof") in log
 
 
-def test_hanging_up_on_a_greeting(loop_factory: LoopFactory) -> None:
-    """A client that goes while its greeting is unsent is ended natively."""
+def test_client_closes_during_the_greeting(loop_factory: LoopFactory) -> None:
+    """The core ends such a connection by itself."""
 
     async def script(world: World) -> None:
         server = await world.serve(

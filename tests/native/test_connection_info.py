@@ -1,7 +1,7 @@
-"""What a transport tells of itself: get_extra_info, repr, identity; and the contexts of callbacks.
+"""What a transport tells about itself: get_extra_info, repr, identity; the contexts of callbacks.
 
-Rules of this file: like test_connection_callbacks; addresses are compared with what the client's
-socket says, not with asyncio's log, because ports differ.
+Rules of this file: as in test_connection_callbacks; addresses are compared with those of the
+client's socket instead of asyncio's log, because ports differ.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 @pytest.mark.parametrize("asked", [True, False], ids=["asked-before", "asked-after"])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
-def test_extra_info(loop_factory: LoopFactory, family: int, asked: bool) -> None:
-    """Names are the same before, inside and after connection_lost."""
+def test_names_in_get_extra_info(loop_factory: LoopFactory, family: int, asked: bool) -> None:
+    """They are the same before, in and after connection_lost."""
 
     async def script(world: World) -> None:
-        ask: Hook = lambda p, *_: look(p.transport)  # noqa: E731
+        ask: Hook = lambda p, *_: note_names(p.transport)  # noqa: E731
         peer: Any = None
         own: Any = None
 
-        def look(transport: Any) -> None:
+        def note_names(transport: Any) -> None:
             view = transport.get_extra_info("socket")
             world.note(
                 "info",
@@ -62,13 +62,13 @@ def test_extra_info(loop_factory: LoopFactory, family: int, asked: bool) -> None
         client.close()
         await world.until("connection_lost")
         await world.settle()
-        look(world.transports[0])
+        note_names(world.transports[0])
 
     log = same_as_asyncio(script, loop_factory)
     assert [note[1:3] for note in log if note[0] == "info"] == [(True, True)] * (3 if asked else 1)
 
 
-def test_the_name_of_a_unix_client(loop_factory: LoopFactory) -> None:
+def test_peername_of_a_unix_client(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world), unix=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -85,8 +85,8 @@ def test_the_name_of_a_unix_client(loop_factory: LoopFactory) -> None:
     assert same_as_asyncio(script, loop_factory)[-1] == ("peername", True)
 
 
-def test_the_peer_of_a_reset_connection(loop_factory: LoopFactory) -> None:
-    """Its address is known from accept; the kernel would not tell any more."""
+def test_peername_after_a_reset(loop_factory: LoopFactory) -> None:
+    """It is known from accept; the kernel would no longer tell."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
@@ -99,8 +99,8 @@ def test_the_peer_of_a_reset_connection(loop_factory: LoopFactory) -> None:
     assert same_as_asyncio(script, loop_factory)[-1] == ("peername", True)
 
 
-def test_options_of_the_socket(loop_factory: LoopFactory) -> None:
-    """The view reads and sets options, and keeps its descriptor to itself."""
+def test_socket_view_reads_and_sets_options(loop_factory: LoopFactory) -> None:
+    """The view does not give away its descriptor."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
@@ -123,8 +123,8 @@ def test_options_of_the_socket(loop_factory: LoopFactory) -> None:
     same_as_asyncio(script, loop_factory)
 
 
-def test_nodelay_whoever_made_the_socket(loop_factory: LoopFactory) -> None:
-    """asyncio leaves it off where the socket's maker named no protocol; uvloop does not."""
+def test_nodelay_on_any_listening_socket(loop_factory: LoopFactory) -> None:
+    """asyncio leaves it off if the socket was made without a protocol number; uvloop does not."""
 
     made: asyncio.Queue[int] = asyncio.Queue()
 
@@ -148,7 +148,7 @@ def test_nodelay_whoever_made_the_socket(loop_factory: LoopFactory) -> None:
         runner.run(main())
 
 
-def test_the_view_outlives_the_connection(loop_factory: LoopFactory) -> None:
+def test_socket_view_after_the_connection_ended(loop_factory: LoopFactory) -> None:
     """It never refers to the next user of the descriptor."""
 
     async def script(world: World) -> None:
@@ -172,7 +172,7 @@ def test_the_view_outlives_the_connection(loop_factory: LoopFactory) -> None:
     same_as_asyncio(script, loop_factory)
 
 
-def test_listener_is_ours_alone(loop_factory: LoopFactory) -> None:
+def test_extra_info_listener(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
         await world.connect()
@@ -182,8 +182,8 @@ def test_listener_is_ours_alone(loop_factory: LoopFactory) -> None:
     assert play(script, loop_factory)[-1] == ("listener", None)
 
 
-def test_identity(loop_factory: LoopFactory) -> None:
-    """Transports are keys of dictionaries and sets."""
+def test_transports_are_hashable_and_compare_by_identity(loop_factory: LoopFactory) -> None:
+    """They can be keys of dictionaries and members of sets."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
@@ -225,7 +225,7 @@ def test_repr_in_every_state(loop_factory: LoopFactory) -> None:
     assert log[-1] == ("closed", "<fastlisten.Connection closed>")
 
 
-def test_connections_are_made_by_accepting_only() -> None:
+def test_connection_has_no_public_constructor() -> None:
     from fastlisten._connection import Connection
 
     with pytest.raises(TypeError, match="made by the accept loop"):
@@ -234,7 +234,7 @@ def test_connections_are_made_by_accepting_only() -> None:
 
 # -- contexts
 
-#: All callbacks of an asyncio connection run in one context.
+#: From this version on, all callbacks of an asyncio connection run in one context.
 ONE_CONTEXT = sys.version_info >= (3, 15)
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -251,9 +251,9 @@ def setting(value: str) -> Hook:
 
 
 @pytest.mark.parametrize("who", ["nobody", "factory", "connection_made", "data_received"])
-def test_what_one_callback_sets_another_sees(loop_factory: LoopFactory, who: str) -> None:
-    """The server's context is copied per connection; the factory's changes reach all callbacks,
-    those of connection_made none, those of data_received the following data_received."""
+def test_context_variables_shared_between_callbacks(loop_factory: LoopFactory, who: str) -> None:
+    """Each connection has a copy of the server's context. All callbacks see the factory's changes,
+    none sees those of connection_made, and only later data_received see those of data_received."""
 
     async def script(world: World) -> None:
         def factory() -> Recorder:
@@ -285,10 +285,10 @@ def test_what_one_callback_sets_another_sees(loop_factory: LoopFactory, who: str
     assert ("outside", "later") in log
 
 
-def test_the_context_of_who_resumes(loop_factory: LoopFactory) -> None:
+def test_data_received_runs_in_the_context_of_resume_reading(loop_factory: LoopFactory) -> None:
     """As in asyncio, data_received runs in (a copy of) the context that called resume_reading.
 
-    Since 3.15 it runs in the connection's, whoever resumes.
+    Since 3.15 it runs in the connection's own.
     """
 
     async def script(world: World) -> None:
@@ -310,8 +310,8 @@ def test_the_context_of_who_resumes(loop_factory: LoopFactory) -> None:
     assert [note[1] for note in log if note[0] == "found"] == ["server", expected]
 
 
-def test_the_context_of_who_writes(loop_factory: LoopFactory) -> None:
-    """resume_writing runs in the context that wrote what had to wait; since 3.15 it does not."""
+def test_resume_writing_runs_in_the_context_of_the_write(loop_factory: LoopFactory) -> None:
+    """It is the context whose write had to wait; since 3.15 the connection's own."""
 
     async def script(world: World) -> None:
         found: Hook = lambda p, *_: p.world.note("found", variable.get())  # noqa: E731
@@ -343,7 +343,7 @@ def test_the_context_of_who_writes(loop_factory: LoopFactory) -> None:
     assert resumed[0] == ("found", "server" if ONE_CONTEXT else "first")
 
 
-def test_tasks_of_a_protocol_have_its_context(loop_factory: LoopFactory) -> None:
+def test_tasks_inherit_the_context_of_the_callback(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         async def work() -> None:
             await asyncio.sleep(0)

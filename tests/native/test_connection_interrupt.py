@@ -1,7 +1,7 @@
-"""KeyboardInterrupt and SystemExit in callbacks: they leave the loop, as they do with asyncio.
+"""KeyboardInterrupt and SystemExit in callbacks leave the loop, as they do with asyncio.
 
-Rules of this file: raised exceptions are compared in this process; a real signal, and what a
-program prints and returns when it ends so, in a process of its own.
+Rules of this file: exceptions raised in callbacks are compared in this process; a real signal, and
+what a program prints and returns when a signal ends it, in a process of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CALLBACKS = (
 def interrupted(
     callback: str, kind: type[BaseException], loop_factory: LoopFactory, *, native: bool
 ) -> tuple[str, list[Note]]:
-    """Raise in a callback; return what left the loop, and the log up to there."""
+    """Raise in a callback; return the exception that left the loop, and the log until then."""
     log: list[Note] = []
     ended: list[Note] = []
 
@@ -67,7 +67,7 @@ def interrupted(
             world.note("nothing happened")
         finally:
             hooks.clear()
-            # uvloop may finish its turn first, in which end of input is told again.
+            # uvloop may finish its turn first, and then reports the end of input again.
             ended.extend(log[: log.index(("raising", callback)) + 1])
             await world.close()
 
@@ -81,11 +81,11 @@ def interrupted(
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("callback", CALLBACKS)
-def test_it_leaves_the_loop(
+def test_exception_leaves_the_loop(
     loop_factory: LoopFactory, callback: str, kind: type[BaseException]
 ) -> None:
     with warnings.catch_warnings():
-        # asyncio leaves the socket of a factory that failed to the collector, which warns of it.
+        # asyncio leaves a failed factory's socket to the garbage collector, which warns about it.
         warnings.simplefilter("ignore", ResourceWarning)
         expected = interrupted(callback, kind, asyncio.SelectorEventLoop, native=False)
         gc.collect()
@@ -133,8 +133,8 @@ with asyncio.Runner(loop_factory=make) as runner:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_signal_while_serving(loop: str) -> None:
-    """SIGINT cancels the main task, connections end in order, the program ends by the signal."""
+def test_sigint_while_serving(loop: str) -> None:
+    """It cancels the main task, connections end in order, and the program ends by the signal."""
 
     def run(loop: str, how: str) -> tuple[int, str, str]:
         done = subprocess.run(

@@ -1,8 +1,7 @@
-"""Lazy connections: greeted natively, Python objects at the first byte, silent ones ended natively.
+"""Lazy connections: the core greets them, makes a protocol at the first byte, and ends silent ones.
 
-Rules of this file: asyncio has nothing like it, so that these tests say themselves what is right.
-From the first byte on a lazy connection is like any other; what the other files test is not
-repeated, only what may differ there.
+Rules of this file: asyncio has no such thing, so the tests themselves say what is right. From the
+first byte on, a lazy connection is like any other; only what may differ is tested here.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def names(log: list[Note]) -> list[str]:
     return [note[0] for note in log]
 
 
-def test_nothing_is_made_before_the_first_byte(loop_factory: LoopFactory) -> None:
+def test_protocol_is_created_at_the_first_byte(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         def factory() -> Recorder:
             world.note("factory")
@@ -68,7 +67,7 @@ def test_nothing_is_made_before_the_first_byte(loop_factory: LoopFactory) -> Non
     ]
 
 
-def test_silent_connections_cost_no_python_object(loop_factory: LoopFactory) -> None:
+def test_silent_connections_create_no_python_objects(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world), lazy=True, greeting=b"hello\r\n")
         clients = []
@@ -86,8 +85,8 @@ def test_silent_connections_cost_no_python_object(loop_factory: LoopFactory) -> 
         for _ in range(3):
             await batch()
         gc.collect()
-        # A client of ours is a socket object with its dictionary-free C state: one block, and
-        # untracked extras of the list; a connection of the server would be two or more.
+        # Each client costs one block: its socket object (extras of the list are not tracked).
+        # A server's connection would be two or more.
         world.note("blocks", (sys.getallocatedblocks() - blocks) / 300)
         world.note("objects", (len(gc.get_objects()) - objects) / 300)
         for sock in clients:
@@ -101,10 +100,10 @@ def test_silent_connections_cost_no_python_object(loop_factory: LoopFactory) -> 
 
 @pytest.mark.parametrize("ending", ["eof", "reset", "half-close"])
 @pytest.mark.parametrize("greeting", [b"", b"220 hello\r\n"], ids=["mute", "greeted"])
-def test_the_end_before_the_first_byte(
+def test_client_ends_before_the_first_byte(
     loop_factory: LoopFactory, ending: str, greeting: bytes
 ) -> None:
-    """Ended natively: no factory, no protocol, nothing left."""
+    """The core ends it: no factory is called, nothing is left."""
 
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world), lazy=True, greeting=greeting)
@@ -127,8 +126,8 @@ def test_the_end_before_the_first_byte(
 
 
 @pytest.mark.parametrize("ending", ["close", "finish"])
-def test_input_and_its_end_at_once(loop_factory: LoopFactory, ending: str) -> None:
-    """Bytes that came with the end of input are not taken for silence."""
+def test_data_and_eof_together(loop_factory: LoopFactory, ending: str) -> None:
+    """Bytes that come together with the end of input are not taken for silence."""
 
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world), lazy=True)
@@ -147,7 +146,7 @@ def test_input_and_its_end_at_once(loop_factory: LoopFactory, ending: str) -> No
     ]
 
 
-def test_input_and_a_reset_at_once(loop_factory: LoopFactory) -> None:
+def test_data_and_reset_together(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world), lazy=True)
         server.pause_accepting()
@@ -186,7 +185,7 @@ def test_pausing_in_connection_made(loop_factory: LoopFactory, kind: Any) -> Non
 
 
 @pytest.mark.parametrize("method", ["close", "abort"])
-def test_ending_in_connection_made(loop_factory: LoopFactory, method: str) -> None:
+def test_close_in_connection_made(loop_factory: LoopFactory, method: str) -> None:
     async def script(world: World) -> None:
         hooks: dict[str, Hook] = {"connection_made": lambda p, t: getattr(t, method)()}
         server = await world.serve(lambda: Recorder(world, hooks), lazy=True)
@@ -198,7 +197,7 @@ def test_ending_in_connection_made(loop_factory: LoopFactory, method: str) -> No
     assert names(play(script, loop_factory)) == ["connection_made", "connection_lost"]
 
 
-def test_another_protocol_in_connection_made(loop_factory: LoopFactory) -> None:
+def test_set_protocol_in_connection_made(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         second = Buffered(world, name="second ", size=3)
         hooks: dict[str, Hook] = {"connection_made": lambda p, t: t.set_protocol(second)}
@@ -213,8 +212,8 @@ def test_another_protocol_in_connection_made(loop_factory: LoopFactory) -> None:
     assert log[1:3] == [("second buffer_updated", 3, b"abc"), ("second buffer_updated", 2, b"de")]
 
 
-def test_a_buffered_protocol_that_stops_in_the_middle(loop_factory: LoopFactory) -> None:
-    """Of the first bytes, too, none is delivered after close() or while paused."""
+def test_buffered_protocol_stops_during_the_first_bytes(loop_factory: LoopFactory) -> None:
+    """Here too nothing is delivered after close() or while paused."""
 
     async def script(world: World) -> None:
         def stop(protocol: Recorder, size: int) -> None:
@@ -242,8 +241,8 @@ class Oops(Exception):
 
 
 @pytest.mark.parametrize("callback", ["factory", "connection_made", "data_received"])
-def test_an_exception_at_the_first_byte(loop_factory: LoopFactory, callback: str) -> None:
-    """As with eager connections: connection_made's is only reported, the others' end it."""
+def test_exception_at_the_first_byte(loop_factory: LoopFactory, callback: str) -> None:
+    """As with eager connections: connection_made's is only reported, the others end it."""
 
     async def script(world: World) -> None:
         def broken(*_: Any) -> None:
@@ -281,7 +280,7 @@ def test_an_exception_at_the_first_byte(loop_factory: LoopFactory, callback: str
 
 
 def test_many_first_bytes_in_one_turn(loop_factory: LoopFactory) -> None:
-    """Speakers, silent ones and those that have gone, all in one batch of events."""
+    """Clients that speak, stay silent or have gone, all in one batch of events."""
 
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world), lazy=True, greeting=b"hello\r\n")

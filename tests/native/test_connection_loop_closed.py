@@ -1,7 +1,7 @@
-"""A loop that is closed while it serves: nothing leaks, nothing crashes, and it is said.
+"""A loop that is closed while it serves: nothing leaks or crashes, and a warning says so.
 
-Rules of this file: everything is released by closing sockets, by the garbage collector, or both;
-the fixture sees to it that no descriptor is left.
+Rules of this file: everything is released by closing sockets, by the garbage collector or by both;
+the fixture checks that no descriptor is left.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 class Keeper(asyncio.Protocol):
-    """Keeps its transport and notes what it hears."""
+    """Keeps its transport and notes its callbacks."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -37,10 +37,11 @@ class Keeper(asyncio.Protocol):
         self.heard.append("lost")
 
 
-def abandoned(
+def serve_and_close_the_loop(
     loop_factory: LoopFactory, keepers: list[Keeper], clients: list[socket.socket], **options: Any
 ) -> tuple[fastlisten.ConnectionServer, weakref.ref[Any]]:
-    """Serve three connections and close the loop; return the server and a weak engine."""
+    """Serve three connections and close the loop; return the server and a weak reference to the
+    engine."""
     loop = loop_factory()
 
     async def main() -> tuple[fastlisten.ConnectionServer, weakref.ref[Any]]:
@@ -65,12 +66,12 @@ def abandoned(
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_forgotten_with_its_loop(loop_factory: LoopFactory, lazy: bool) -> None:
-    """As of an unclosed transport, a warning; then the clients see the end."""
+def test_unclosed_server_of_a_closed_loop(loop_factory: LoopFactory, lazy: bool) -> None:
+    """A ResourceWarning, as for an unclosed transport; then the clients see the end."""
     keepers: list[Keeper] = []
     with contextlib.ExitStack() as stack:
         clients: list[socket.socket] = []
-        server, engine = abandoned(loop_factory, keepers, clients, lazy=lazy)
+        server, engine = serve_and_close_the_loop(loop_factory, keepers, clients, lazy=lazy)
         for client in clients:
             stack.enter_context(client)
         for listening in server._sockets or ():
@@ -80,7 +81,7 @@ def test_forgotten_with_its_loop(loop_factory: LoopFactory, lazy: bool) -> None:
         del server
         with pytest.warns(ResourceWarning, match="event loop gone with 3 connections open") as seen:
             gc.collect()
-        # Since 3.15 an object that is being collected can be held by the warning about it.
+        # Since 3.15 the warning about an object that is being collected may keep it.
         seen.list.clear()
         gc.collect()
         assert engine() is None
@@ -91,8 +92,8 @@ def test_forgotten_with_its_loop(loop_factory: LoopFactory, lazy: bool) -> None:
     assert heard == ([] if lazy else [["made"]] * 3)
 
 
-def test_forgotten_in_a_circle(loop_factory: LoopFactory) -> None:
-    """The collector does not see through connections: the next engine closes what is left."""
+def test_unclosed_server_in_a_reference_cycle(loop_factory: LoopFactory) -> None:
+    """The collector can't see through connections: the next engine closes what is left."""
 
     class Holder(asyncio.Protocol):
         server: Any
@@ -137,11 +138,11 @@ def test_forgotten_in_a_circle(loop_factory: LoopFactory) -> None:
         assert client.recv(1) == b""
 
 
-def test_transports_kept_beyond_the_loop(loop_factory: LoopFactory) -> None:
-    """They are closed with the engine; their methods do no harm."""
+def test_transports_outlive_the_loop(loop_factory: LoopFactory) -> None:
+    """They are closed with the engine, and calling their methods is harmless."""
     keepers: list[Keeper] = []
     clients: list[socket.socket] = []
-    server, _ = abandoned(loop_factory, keepers, clients)
+    server, _ = serve_and_close_the_loop(loop_factory, keepers, clients)
     transports = [keeper.transport for keeper in keepers]
     views = [transport.get_extra_info("socket") for transport in transports]
     for listening in server._sockets or ():
@@ -169,15 +170,15 @@ def engine_of(server: fastlisten.ConnectionServer) -> Any:
     return server._acceptors[0].engine
 
 
-def test_closing_the_server_after_the_loop(loop_factory: LoopFactory) -> None:
+def test_close_server_after_closing_the_loop(loop_factory: LoopFactory) -> None:
     """The listening sockets are closed; connections end with the engine."""
     keepers: list[Keeper] = []
     clients: list[socket.socket] = []
-    server, _ = abandoned(loop_factory, keepers, clients)
+    server, _ = serve_and_close_the_loop(loop_factory, keepers, clients)
     engine = engine_of(server)
     server.close()
     assert server.sockets == ()
-    # asyncio, too, raises where a transport must schedule its end on a closed loop.
+    # asyncio also raises when a transport has to schedule its end on a closed loop.
     for keeper in keepers:
         with pytest.raises(RuntimeError, match="loop is closed"):
             keeper.transport.close()
@@ -187,8 +188,8 @@ def test_closing_the_server_after_the_loop(loop_factory: LoopFactory) -> None:
         client.close()
 
 
-def test_an_engine_closed_in_a_callback(loop_factory: LoopFactory) -> None:
-    """Not what a program should do; it must end the batch, not the process."""
+def test_engine_closed_in_a_callback(loop_factory: LoopFactory) -> None:
+    """No program should do it; it must end the batch of events, not the process."""
     for callback in ("factory", "connection_made", "data_received", "connection_lost"):
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(_close_engine_in(callback, lazy=False))
@@ -204,21 +205,21 @@ async def _close_engine_in(callback: str, *, lazy: bool) -> None:
     class Closing(Keeper):
         def __init__(self) -> None:
             super().__init__()
-            self.happened("factory")
+            self.note("factory")
 
-        def happened(self, what: str) -> None:
+        def note(self, what: str) -> None:
             if what == callback:
                 engine.close()
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.happened("connection_made")
+            self.note("connection_made")
 
         def data_received(self, data: bytes) -> None:
-            self.happened("data_received")
+            self.note("data_received")
 
         def connection_lost(self, exc: BaseException | None) -> None:
-            self.happened("connection_lost")
+            self.note("connection_lost")
 
     server = await fastlisten.create_server(Closing, "127.0.0.1", 0, lazy=lazy)
     engine = engine_for(loop)

@@ -1,7 +1,8 @@
-"""When callbacks come: beside call_soon, beside each other, never inside the call that causes them.
+"""When callbacks run: relative to call_soon and to each other, never inside the call that causes
+them.
 
-Rules of this file: like test_connection_callbacks. One order is ours and not asyncio's: a callback
-that the factory itself schedules runs after connection_made, because that is called at accept.
+Rules of this file: as in test_connection_callbacks. One order is ours and not asyncio's: a callback
+that the factory schedules runs after connection_made, because that is called at accept.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 def soon(world: World, what: str) -> None:
-    """Note it in the next turn of the loop."""
+    """Make a note in the next turn of the loop."""
     world.loop.call_soon(world.note, "soon", what)
 
 
@@ -33,7 +34,7 @@ def test_call_soon_in_connection_made_comes_before_input(loop_factory: LoopFacto
     assert log[1] == ("soon", "made")
 
 
-def test_input_and_its_end_are_two_turns(loop_factory: LoopFactory) -> None:
+def test_eof_is_reported_one_turn_after_data(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         hooks: dict[str, Hook] = {
             "data_received": lambda p, data: soon(world, "data"),
@@ -58,7 +59,9 @@ def test_input_and_its_end_are_two_turns(loop_factory: LoopFactory) -> None:
 
 
 @pytest.mark.parametrize("method", ["close", "abort"])
-def test_ending_is_never_told_inside_the_call(loop_factory: LoopFactory, method: str) -> None:
+def test_connection_lost_is_never_called_inside_close(
+    loop_factory: LoopFactory, method: str
+) -> None:
     """connection_lost takes its turn among the callbacks scheduled before and after it."""
 
     async def script(world: World) -> None:
@@ -77,7 +80,7 @@ def test_ending_is_never_told_inside_the_call(loop_factory: LoopFactory, method:
     assert [note[-1] for note in log[2:]] == ["returned", "before", "none", "after"]
 
 
-def test_a_failed_write_is_told_later(loop_factory: LoopFactory) -> None:
+def test_failed_write_is_reported_in_a_later_turn(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         hooks: dict[str, Hook] = {"connection_made": lambda p, t: t.pause_reading()}
         await world.serve(lambda: Recorder(world, hooks))
@@ -96,7 +99,7 @@ def test_a_failed_write_is_told_later(loop_factory: LoopFactory) -> None:
     assert [note[0] for note in log[1:]] == ["closing", "soon", "connection_lost", "soon"]
 
 
-def test_pause_writing_is_told_inside_the_call(loop_factory: LoopFactory) -> None:
+def test_pause_writing_is_called_inside_write(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world), send_buffer=8192)
         client = await world.connect(receive_buffer=4096)
@@ -111,8 +114,8 @@ def test_pause_writing_is_told_inside_the_call(loop_factory: LoopFactory) -> Non
     assert log[1:4] == [("writing",), ("pause_writing",), ("written",)]
 
 
-def test_the_last_byte_and_the_end(loop_factory: LoopFactory) -> None:
-    """After close(), resume_writing and connection_lost come when the rest is sent."""
+def test_resume_writing_and_connection_lost_after_the_last_byte(loop_factory: LoopFactory) -> None:
+    """After close(), both come when the rest is sent."""
 
     async def script(world: World) -> None:
         hooks: dict[str, Hook] = {
@@ -145,8 +148,8 @@ def test_closing_in_connection_made_prevents_input(loop_factory: LoopFactory) ->
     assert [note[0] for note in log] == ["connection_made", "connection_lost", "client"]
 
 
-def test_a_task_per_connection(loop_factory: LoopFactory) -> None:
-    """Tasks started in connection_made run before the first input is delivered."""
+def test_tasks_start_before_the_first_input(loop_factory: LoopFactory) -> None:
+    """This holds for tasks started in connection_made."""
 
     async def script(world: World) -> None:
         tasks = set()

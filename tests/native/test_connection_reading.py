@@ -1,6 +1,6 @@
-"""The receiving half of a transport: pausing, resuming, chunks, pressure by unread bytes.
+"""The receiving side of a transport: pausing, resuming, chunk sizes, backpressure.
 
-Rules of this file: like test_connection_callbacks.
+Rules of this file: as in test_connection_callbacks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def pause(protocol: Recorder, *_: Any) -> None:
 
 
 def test_pause_and_resume(loop_factory: LoopFactory) -> None:
-    """Nothing arrives while paused; both may be called repeatedly."""
+    """Nothing arrives while paused; both methods may be called repeatedly."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
@@ -90,7 +90,7 @@ def test_pause_in_data_received(loop_factory: LoopFactory) -> None:
     assert [note[1] for note in log if note[0] == "buffer_updated"] == [3, 3, 2]
 
 
-def test_the_end_of_input_waits_while_paused(loop_factory: LoopFactory) -> None:
+def test_eof_waits_while_paused(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
         client = await world.connect()
@@ -106,8 +106,8 @@ def test_the_end_of_input_waits_while_paused(loop_factory: LoopFactory) -> None:
     same_as_asyncio(script, loop_factory)
 
 
-def test_resuming_after_the_end_of_input(loop_factory: LoopFactory) -> None:
-    """Who pauses and resumes after eof_received is told again, as asyncio does it."""
+def test_resume_after_eof(loop_factory: LoopFactory) -> None:
+    """A protocol that pauses and resumes after eof_received is called again, as with asyncio."""
 
     async def script(world: World) -> None:
         answers = [True, True, False]
@@ -130,8 +130,8 @@ def test_resuming_after_the_end_of_input(loop_factory: LoopFactory) -> None:
     same_as_asyncio(script, loop_factory)
 
 
-def test_large_input_arrives_whole(loop_factory: LoopFactory) -> None:
-    """4 MB in chunks of at most 256 KiB, with pauses between."""
+def test_large_input_arrives_complete(loop_factory: LoopFactory) -> None:
+    """4 MB in chunks of at most 256 KiB, with pauses in between."""
 
     async def script(world: World) -> None:
         received = bytearray()
@@ -164,10 +164,8 @@ def test_large_input_arrives_whole(loop_factory: LoopFactory) -> None:
 
 
 @pytest.mark.parametrize("buffered", [False, True])
-def test_a_paused_connection_holds_its_client_back(
-    loop_factory: LoopFactory, buffered: bool
-) -> None:
-    """The kernel's buffers fill and the client blocks: nothing is read on the quiet."""
+def test_paused_connection_blocks_its_client(loop_factory: LoopFactory, buffered: bool) -> None:
+    """The kernel's buffers fill up and the client blocks: nothing is read in secret."""
 
     async def script(world: World) -> None:
         kind = Buffered if buffered else Recorder
@@ -188,8 +186,8 @@ def test_a_paused_connection_holds_its_client_back(
     assert play(script, loop_factory)[-1] == ("held back", True)
 
 
-def test_paused_connections_do_not_spin(loop_factory: LoopFactory) -> None:
-    """A hang-up or a reset of a connection that nobody reads wakes nobody."""
+def test_paused_connections_do_not_wake_the_loop(loop_factory: LoopFactory) -> None:
+    """Neither a hang-up nor a reset of a connection that is not read wakes the loop."""
 
     async def script(world: World) -> None:
         hooks: dict[str, Hook] = {"connection_made": pause, "eof_received": lambda p: True}

@@ -1,8 +1,8 @@
-"""What callbacks may do to other connections and to the server, in the middle of a batch of events.
+"""What callbacks do to other connections and to the server, in the middle of a batch of events.
 
 Rules of this file: many connections become ready in one turn of the loop (the loop sleeps while
-the clients act), so that events are pending while callbacks close, pause and reuse what they are
-for. Where asyncio defines the outcome it is compared.
+the clients act), so that events are pending while callbacks close, pause and reuse the connections
+they are for. Where asyncio defines the outcome, it is compared.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ async def crowd(world: World, hooks: dict[str, Hook], size: int, **options: Any)
 
 
 @pytest.mark.parametrize("method", ["close", "abort"])
-def test_closing_the_others(loop_factory: LoopFactory, method: str) -> None:
-    """The first to hear something ends all; input that has arrived for the others is dropped."""
+def test_closing_other_connections_in_a_callback(loop_factory: LoopFactory, method: str) -> None:
+    """The first to receive something ends all; input that has arrived for the others is dropped."""
 
     async def script(world: World) -> None:
         def end_all(protocol: Recorder, data: bytes) -> None:
@@ -49,7 +49,7 @@ def test_closing_the_others(loop_factory: LoopFactory, method: str) -> None:
     assert [note[0] for note in log[20:]] == ["data_received"] + ["connection_lost"] * 20
 
 
-def test_pausing_the_others(loop_factory: LoopFactory) -> None:
+def test_pausing_other_connections_in_a_callback(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         heard = set()
 
@@ -74,14 +74,14 @@ def test_pausing_the_others(loop_factory: LoopFactory) -> None:
     assert ("received", 1) in log
 
 
-def test_pausing_and_resuming_the_others_at_once(loop_factory: LoopFactory) -> None:
+def test_pausing_and_resuming_others_in_one_callback(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
-        def blink(protocol: Recorder, data: bytes) -> None:
+        def pause_and_resume(protocol: Recorder, data: bytes) -> None:
             for transport in world.transports:
                 transport.pause_reading()
                 transport.resume_reading()
 
-        clients = await crowd(world, {"data_received": blink}, 10)
+        clients = await crowd(world, {"data_received": pause_and_resume}, 10)
         for client in clients:
             client.sock.send(b"x")
         await world.until("data_received", 10)
@@ -91,8 +91,8 @@ def test_pausing_and_resuming_the_others_at_once(loop_factory: LoopFactory) -> N
     assert sum(note[0] == "data_received" for note in log) == 10
 
 
-def test_aborting_those_that_were_just_accepted(loop_factory: LoopFactory) -> None:
-    """connection_made of the first ends all clients of the server, those unborn included."""
+def test_aborting_connections_just_accepted(loop_factory: LoopFactory) -> None:
+    """connection_made of the first ends all clients, those without a protocol included."""
 
     async def script(world: World) -> None:
         server: Any = None
@@ -116,11 +116,12 @@ def test_aborting_those_that_were_just_accepted(loop_factory: LoopFactory) -> No
     assert log[-2:] == [("balance", 0), ("census", 0, 0, 0)]
 
 
-def test_a_descriptor_reused_within_a_batch(loop_factory: LoopFactory) -> None:
-    """Events of a connection that ended earlier in the batch do not reach its descriptor's heir.
+def test_descriptor_reused_within_a_batch(loop_factory: LoopFactory) -> None:
+    """Events of a connection that ended earlier in the batch don't reach the next user of its
+    descriptor.
 
-    Silent lazy connections end inside the batch; the callback of a speaking one takes their
-    descriptors for sockets of its own, which have unread input.
+    Silent lazy connections end inside the batch; the callback of a speaking one opens sockets that
+    get their descriptors and have unread input.
     """
 
     async def script(world: World) -> None:
@@ -128,7 +129,7 @@ def test_a_descriptor_reused_within_a_batch(loop_factory: LoopFactory) -> None:
         before: set[int] = set()
 
         def take(protocol: Recorder, data: bytes) -> None:
-            # Lowest free numbers first: those of the connections that ended a moment ago.
+            # The lowest free numbers come first: those of the connections that have just ended.
             for _ in range(20):
                 ours, theirs = socket.socketpair()
                 theirs.sendall(b"not for the engine")
@@ -156,8 +157,8 @@ def test_a_descriptor_reused_within_a_batch(loop_factory: LoopFactory) -> None:
     assert {note[1] for note in log if note[0] == "intact"} == {b"not for the engine"}
 
 
-def test_a_descriptor_accepted_again_within_a_turn(loop_factory: LoopFactory) -> None:
-    """A connection that ends by its last byte frees its number at once; the next client gets it."""
+def test_descriptor_accepted_again_within_a_turn(loop_factory: LoopFactory) -> None:
+    """A connection that ends with its last byte frees its descriptor at once for the next one."""
 
     async def script(world: World) -> None:
         def bye(protocol: Recorder, data: bytes) -> None:
@@ -186,8 +187,8 @@ def test_a_descriptor_accepted_again_within_a_turn(loop_factory: LoopFactory) ->
     assert play(script, loop_factory)[-1] == ("numbers", True)
 
 
-def test_a_connection_that_only_the_core_keeps(loop_factory: LoopFactory) -> None:
-    """A transport without a reference of the program's lives until its last byte is sent."""
+def test_transport_without_references_sends_its_data(loop_factory: LoopFactory) -> None:
+    """Without the program's references it lives until its last byte is sent."""
 
     async def script(world: World) -> None:
         class Forgetful(asyncio.Protocol):
@@ -203,19 +204,19 @@ def test_a_connection_that_only_the_core_keeps(loop_factory: LoopFactory) -> Non
     assert play(script, loop_factory) == [("client", True)] * 10
 
 
-def test_connecting_inside_a_callback(loop_factory: LoopFactory) -> None:
+def test_connecting_to_the_own_server_in_a_callback(loop_factory: LoopFactory) -> None:
     """A protocol that is a client of its own server."""
 
     async def script(world: World) -> None:
         depth: list[socket.socket] = []
 
-        def deeper(protocol: Recorder, transport: Any) -> None:
+        def connect_again(protocol: Recorder, transport: Any) -> None:
             if len(depth) < 10:
                 sock = socket.socket()
                 sock.connect(world.address)
                 depth.append(sock)
 
-        await world.serve(lambda: Recorder(world, {"connection_made": deeper}))
+        await world.serve(lambda: Recorder(world, {"connection_made": connect_again}))
         await world.connect()
         await world.until("connection_made", 11)
         for sock in depth:
@@ -226,8 +227,8 @@ def test_connecting_inside_a_callback(loop_factory: LoopFactory) -> None:
     assert play(script, loop_factory)[-1] == ("depth", 10)
 
 
-def test_serving_inside_a_callback(loop_factory: LoopFactory) -> None:
-    """A callback closes the only server and its task makes another on the same loop."""
+def test_replacing_the_server_in_a_callback(loop_factory: LoopFactory) -> None:
+    """A callback closes the only server, and its task makes another on the same loop."""
 
     async def script(world: World) -> None:
         servers: list[Any] = []
@@ -254,8 +255,8 @@ def test_serving_inside_a_callback(loop_factory: LoopFactory) -> None:
     assert sum(note[0] == "connection_lost" for note in log) == 5
 
 
-def test_a_slow_callback_starves_nobody(loop_factory: LoopFactory) -> None:
-    """What the time of one turn does not allow is done in the next, in full."""
+def test_slow_callback_does_not_starve_others(loop_factory: LoopFactory) -> None:
+    """Work for which one turn has no time is done in the next, in full."""
 
     async def script(world: World) -> None:
         def slow(protocol: Recorder, data: bytes) -> None:

@@ -1,6 +1,6 @@
-"""Programs written with asyncio's streams, unchanged, on our transports.
+"""Programs written for asyncio's streams, unchanged, on our transports.
 
-Rules of this file: like test_connection_callbacks; the factory is asyncio.StreamReaderProtocol.
+Rules of this file: as in test_connection_callbacks; the factory is asyncio.StreamReaderProtocol.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Program = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 async def serve(world: World, program: Program, limit: int = 65536, **options: Any) -> RawClient:
-    """Serve a program and return a client of it."""
+    """Serve a program and return a client connected to it."""
     done = asyncio.Event()
 
     async def noted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,7 +44,7 @@ async def serve(world: World, program: Program, limit: int = 65536, **options: A
     return await world.connect(receive_buffer=4096 if options else 0)
 
 
-def test_lines(loop_factory: LoopFactory) -> None:
+def test_readline(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         async def program(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"220 hello\r\n")
@@ -68,7 +68,7 @@ def test_lines(loop_factory: LoopFactory) -> None:
     assert ("client", (b"250 no end of line", "eof")) in log
 
 
-def test_every_way_of_reading(loop_factory: LoopFactory) -> None:
+def test_read_readexactly_readuntil(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         async def program(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             world.note("readexactly", await reader.readexactly(4))
@@ -92,7 +92,7 @@ def test_every_way_of_reading(loop_factory: LoopFactory) -> None:
     same_as_asyncio(script, loop_factory)
 
 
-def test_a_line_beyond_the_limit(loop_factory: LoopFactory) -> None:
+def test_line_longer_than_the_limit(loop_factory: LoopFactory) -> None:
     """The reader pauses the transport at twice its limit and resumes it."""
 
     async def script(world: World) -> None:
@@ -140,7 +140,7 @@ def test_drain_waits_for_a_slow_reader(loop_factory: LoopFactory) -> None:
 
 
 @pytest.mark.parametrize("waiting", ["reading", "draining"])
-def test_a_reset_reaches_who_waits(loop_factory: LoopFactory, waiting: str) -> None:
+def test_reset_raises_in_pending_read_or_drain(loop_factory: LoopFactory, waiting: str) -> None:
     async def script(world: World) -> None:
         async def program(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             world.note("started")
@@ -179,7 +179,7 @@ def test_writing_to_a_closed_stream(loop_factory: LoopFactory) -> None:
     assert any(note[0] == "raised" for note in log)
 
 
-def test_information_of_a_stream(loop_factory: LoopFactory) -> None:
+def test_stream_get_extra_info(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         async def program(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
@@ -196,8 +196,8 @@ def test_information_of_a_stream(loop_factory: LoopFactory) -> None:
     same_as_asyncio(script, loop_factory)
 
 
-def test_many_streams_at_once(loop_factory: LoopFactory) -> None:
-    """60 echoes of 20 kB, interleaved; every byte where it belongs."""
+def test_many_concurrent_streams(loop_factory: LoopFactory) -> None:
+    """60 echoes of 20 kB, interleaved; no byte goes astray."""
 
     async def script(world: World) -> None:
         async def program(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,7 +1,7 @@
-"""What can be written to a transport, and that it arrives as it was at the call.
+"""What can be written to a transport, and that it arrives as it was at the time of the call.
 
-Rules of this file: like test_connection_callbacks. How many bytes the kernel takes at once is its
-own affair and noted nowhere; that something is left unsent is arranged by small buffers.
+Rules of this file: as in test_connection_callbacks. How many bytes the kernel takes at once is not
+noted; small buffers see to it that something is left unsent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from support.world import MUCH, Recorder, World, numbers, play, same_as_asyncio
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-def test_types_that_can_be_written(loop_factory: LoopFactory) -> None:
+def test_accepted_types(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
         client = await world.connect()
@@ -54,7 +54,7 @@ def test_types_that_can_be_written(loop_factory: LoopFactory) -> None:
     assert ours == oracle
 
 
-def test_a_sliced_view_is_written_in_its_order(loop_factory: LoopFactory) -> None:
+def test_noncontiguous_view(loop_factory: LoopFactory) -> None:
     """A view need not be contiguous, nor of bytes."""
 
     async def script(world: World) -> None:
@@ -72,8 +72,8 @@ def test_a_sliced_view_is_written_in_its_order(loop_factory: LoopFactory) -> Non
 
 
 @pytest.mark.parametrize("kind", [bytearray, lambda data: memoryview(bytearray(data))])
-def test_data_changed_after_the_call(loop_factory: LoopFactory, kind: Any) -> None:
-    """The bytes of the moment of the call are sent. (asyncio, since 3.12, sends the later ones.)"""
+def test_buffer_modified_after_write(loop_factory: LoopFactory, kind: Any) -> None:
+    """The bytes are sent as they were at the call. (asyncio since 3.12 sends the modified ones.)"""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world), send_buffer=8192)
@@ -96,8 +96,8 @@ def test_data_changed_after_the_call(loop_factory: LoopFactory, kind: Any) -> No
     assert ("client", True) in play(script, loop_factory)
 
 
-def test_a_released_view(loop_factory: LoopFactory) -> None:
-    """Unsent bytes do not keep the caller's buffer exported."""
+def test_buffer_is_released_after_write(loop_factory: LoopFactory) -> None:
+    """Unsent data does not keep the caller's buffer exported."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world), send_buffer=8192)
@@ -137,7 +137,7 @@ def test_writelines(loop_factory: LoopFactory, pieces: Any) -> None:
     same_as_asyncio(script, loop_factory)
 
 
-def test_writelines_of_a_generator(loop_factory: LoopFactory) -> None:
+def test_writelines_with_a_generator(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
         client = await world.connect()

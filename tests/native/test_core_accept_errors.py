@@ -1,7 +1,7 @@
-"""Errors of accept(2): of one connection, of the whole process, of the listening socket.
+"""Errors of accept(2): for one connection, for the whole process, for the listening socket.
 
-Rules of this file: the errors are real return values of the system call, injected by strace, so
-that ENFILE needs no exhausted machine.
+Rules of this file: strace injects the errors as real return values of the system call, so that
+ENFILE does not need an exhausted machine.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ pytestmark = [pytest.mark.usefixtures("descriptors_back"), pytest.mark.external(
 OVERLOAD = b"421 out of resources\r\n"
 
 
-def hears(address: tuple[str, int]) -> bytes:
-    """Connect and return the server's first words."""
+def first_reply(address: tuple[str, int]) -> bytes:
+    """Connect and return the first thing that the server sends."""
     with socket.create_connection(address, PATIENCE) as client:
         return client.recv(100)
 
 
 def failing(error: str, when: str) -> list[str]:
-    """Return the options that let accept4 fail so often."""
+    """Return the options that make accept4 fail at these calls."""
     return ["-e", "trace=accept4", "-e", f"inject=accept4:error={error}:when={when}"]
 
 
 @pytest.mark.parametrize("error", ["ECONNABORTED", "EPROTO", "EPERM", "ENETUNREACH"])
-def test_errors_of_one_connection_are_retried(error: str, tmp_path: Path) -> None:
-    # Every second call fails; a wake-up is native, so that one loop each is enough.
+def test_errors_of_a_single_connection_are_retried(error: str, tmp_path: Path) -> None:
+    # Every second call fails; the wake-up is native, so one loop each is enough.
     loop = list(LOOPS)[len(error) % 2]
     with traced(tmp_path / "calls", failing(error, "1+2"), loop=loop, listeners=1) as program:
         for _ in range(10):
-            assert hears(program.addresses[0]) == GREETING
+            assert first_reply(program.addresses[0]) == GREETING
     failed = [line for line in program.calls if error in line]
     assert len(failed) >= 10
     assert program.lines == []
     assert program.statistics[0]["accepted"] == 10
-    # ECONNABORTED is no failure: the client went away while it waited.
+    # ECONNABORTED is not a failure: the client left while it waited in the queue.
     assert program.errors == [{} if error == "ECONNABORTED" else {error: len(failed)}]
 
 
@@ -53,8 +53,8 @@ def test_errors_of_one_connection_are_retried(error: str, tmp_path: Path) -> Non
     ("error", "loop"),
     [("ENFILE", "asyncio"), ("ENFILE", "uvloop"), ("ENOBUFS", "asyncio"), ("ENOMEM", "uvloop")],
 )
-def test_errors_of_the_process_pause_all_listeners(loop: str, error: str, tmp_path: Path) -> None:
-    # Five calls fail. Out of descriptors, some of them are made for the sake of a refusal.
+def test_resource_errors_pause_all_listeners(loop: str, error: str, tmp_path: Path) -> None:
+    # Five calls fail. When out of descriptors, some of them are for refusals.
     with traced(
         tmp_path / "calls",
         failing(error, "1..5"),
@@ -62,7 +62,7 @@ def test_errors_of_the_process_pause_all_listeners(loop: str, error: str, tmp_pa
         listeners=2,
         texts={"overload": OVERLOAD.decode()},
     ) as program:
-        heard = [hears(address) for _ in range(5) for address in program.addresses]
+        heard = [first_reply(address) for _ in range(5) for address in program.addresses]
     assert set(heard) <= {GREETING, OVERLOAD} if error == "ENFILE" else {GREETING}
     failed = [line for line in program.calls if error in line]
     assert len(failed) == 5
@@ -78,9 +78,7 @@ def test_errors_of_the_process_pause_all_listeners(loop: str, error: str, tmp_pa
 
 
 @pytest.mark.parametrize(("error", "loop"), [("EINVAL", "asyncio"), ("EBADF", "uvloop")])
-def test_a_socket_that_does_not_listen_is_given_up_alone(
-    loop: str, error: str, tmp_path: Path
-) -> None:
+def test_unusable_listening_socket_is_given_up(loop: str, error: str, tmp_path: Path) -> None:
     with traced(tmp_path / "calls", failing(error, "1"), loop=loop, listeners=2) as program:
         broken, sound = program.addresses
         with socket.create_connection(broken, PATIENCE) as client:
@@ -89,7 +87,7 @@ def test_a_socket_that_does_not_listen_is_given_up_alone(
                 assert time.monotonic() < end
                 time.sleep(0.01)
             for _ in range(5):
-                assert hears(sound) == GREETING
+                assert first_reply(sound) == GREETING
             client.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 client.recv(100)

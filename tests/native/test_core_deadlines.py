@@ -1,7 +1,7 @@
-"""timeout.first-byte, and deadlines as such: who is silent too long hears a farewell.
+"""timeout.first-byte, and deadlines as such: a client that is silent for too long gets a reply.
 
-Rules of this file: short times, and only lower bounds of them are asserted: a deadline must never
-come early, and comes at all within the patience of the tests.
+Rules of this file: timeouts are short, and only lower bounds are asserted: a deadline must never
+come early, and must come within the general time limit of the tests.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ TEXTS: dict[str, Any] = {
 both_kinds = pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
 
 
-async def gone(listener: Listener) -> None:
-    """Wait until no connection is left, and see that no deadline is."""
+async def none_left(listener: Listener) -> None:
+    """Wait until no connection and no deadline is left."""
     await eventually(lambda: listener.acceptor.connections == 0)
     assert listener.engine.census()["open"] == 0
 
@@ -42,8 +42,8 @@ async def gone(listener: Listener) -> None:
 
 
 @both_kinds
-def test_silent_clients_hear_the_farewell(loop_factory: LoopFactory, lazy: bool) -> None:
-    # More than one sweep ends at a time (256).
+def test_silent_client_gets_the_timeout_reply(loop_factory: LoopFactory, lazy: bool) -> None:
+    # More than one sweep handles (256).
     size = 600
 
     async def main() -> None:
@@ -53,11 +53,11 @@ def test_silent_clients_hear_the_farewell(loop_factory: LoopFactory, lazy: bool)
                 for client in clients:
                     assert await client.everything() == GREETING + TOO_SILENT
                     assert time.monotonic() >= begin + 0.2
-                await gone(listener)
+                await none_left(listener)
             assert listener.acceptor.statistics()["timed_out"] == size
             assert listener.places is not None
             assert listener.places.count == 0
-            # A lazy listener never heard of them.
+            # A lazy listener's protocol was never made.
             assert len(listener.protocols) == (0 if lazy else size)
             assert all(protocol.ends == [None] for protocol in listener.protocols)
 
@@ -65,7 +65,7 @@ def test_silent_clients_hear_the_farewell(loop_factory: LoopFactory, lazy: bool)
 
 
 @both_kinds
-def test_one_byte_is_enough(loop_factory: LoopFactory, lazy: bool) -> None:
+def test_first_byte_stops_the_deadline(loop_factory: LoopFactory, lazy: bool) -> None:
     async def main() -> None:
         async with (
             listening(lazy=lazy, first_byte=0.5, **TEXTS) as listener,
@@ -83,8 +83,8 @@ def test_one_byte_is_enough(loop_factory: LoopFactory, lazy: bool) -> None:
     run(loop_factory, main)
 
 
-def test_protocols_that_are_made_slowly(loop_factory: LoopFactory) -> None:
-    # The time of the last of them is up before they have a protocol.
+def test_deadline_passes_before_the_protocol_is_made(loop_factory: LoopFactory) -> None:
+    # The last one's time is up before it has a protocol.
     def slow() -> Witness:
         time.sleep(0.005)
         return Witness()
@@ -95,12 +95,12 @@ def test_protocols_that_are_made_slowly(loop_factory: LoopFactory) -> None:
                 listener.acceptor.resume()
                 for client in clients:
                     assert await client.everything() == GREETING + TOO_SILENT
-            await gone(listener)
+            await none_left(listener)
 
     run(loop_factory, main)
 
 
-def test_a_descriptor_used_again_has_its_own_deadline(loop_factory: LoopFactory) -> None:
+def test_reused_descriptor_has_its_own_deadline(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with listening(lazy=True, first_byte=0.3, **TEXTS) as listener:
             for _ in range(3):
@@ -108,7 +108,7 @@ def test_a_descriptor_used_again_has_its_own_deadline(loop_factory: LoopFactory)
                     for client in earlier:
                         assert await client.read() == GREETING
                     await asyncio.sleep(0.2)
-                await gone(listener)
+                await none_left(listener)
                 begin = time.monotonic()
                 async with crowd_of(listener, 5) as later:
                     for client in later:
@@ -118,21 +118,21 @@ def test_a_descriptor_used_again_has_its_own_deadline(loop_factory: LoopFactory)
     run(loop_factory, main)
 
 
-def test_a_descriptor_used_again_without_a_deadline(loop_factory: LoopFactory) -> None:
+def test_reused_descriptor_without_a_deadline(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with (
-            # Lazy, so that the deadline is still there when the client leaves.
+            # Lazy, so that the deadline is still pending when the client leaves.
             listening(lazy=True, first_byte=0.2, **TEXTS) as strict,
             listening(greeting=GREETING) as patient,
         ):
             async with crowd_of(strict, 1) as earlier:
                 assert await earlier[0].read() == GREETING
                 descriptors = os.listdir("/proc/self/fd")
-            await gone(strict)
+            await none_left(strict)
             async with crowd_of(patient, 1) as later:
                 assert await later[0].read() == GREETING
                 assert os.listdir("/proc/self/fd") == descriptors
-                # Once this one's time is up, the first one's would be, too.
+                # By the time this one is due, the first one's deadline would be, too.
                 async with crowd_of(strict, 1) as silent:
                     assert await silent[0].everything() == GREETING + TOO_SILENT
                 await later[0].send(b"x")
@@ -141,27 +141,27 @@ def test_a_descriptor_used_again_without_a_deadline(loop_factory: LoopFactory) -
     run(loop_factory, main)
 
 
-# --- a peer that does not take what it is told ------------------------------------------------
+# --- a client that does not read ---------------------------------------------------------------
 
 
 LONG_GREETING = b"220-" + b"g" * 65_519 + b"\r\n220 end\r\n"
 
 
-async def deaf(listener: Listener) -> RawClient:
-    """Return a client that has room for a small part of the greeting only."""
+async def client_with_small_buffer(listener: Listener) -> RawClient:
+    """Return a client whose buffer holds only a small part of the greeting."""
     client = await listener.connect(receive_buffer=2048)
     await eventually(lambda: listener.acceptor.connections)
     return client
 
 
-def test_no_farewell_into_half_a_greeting(loop_factory: LoopFactory) -> None:
+def test_no_timeout_reply_inside_an_unsent_greeting(loop_factory: LoopFactory) -> None:
     texts = TEXTS | {"greeting": LONG_GREETING}
 
     async def main() -> None:
         sock = small_sender()
         async with listening(sock=sock, lazy=True, first_byte=0.2, **texts) as listener:
-            client = await deaf(listener)
-            await gone(listener)
+            client = await client_with_small_buffer(listener)
+            await none_left(listener)
             found = await client.everything()
             assert 0 < len(found) < len(LONG_GREETING)
             assert LONG_GREETING.startswith(found)
@@ -170,17 +170,17 @@ def test_no_farewell_into_half_a_greeting(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_the_farewell_follows_the_greeting(loop_factory: LoopFactory) -> None:
+def test_timeout_reply_follows_the_greeting(loop_factory: LoopFactory) -> None:
     texts = TEXTS | {"greeting": LONG_GREETING}
 
     async def main() -> None:
         sock = small_sender()
         async with listening(Witness, sock=sock, first_byte=0.2, **texts) as listener:
-            client = await deaf(listener)
+            client = await client_with_small_buffer(listener)
             await eventually(lambda: listener.acceptor.statistics()["timed_out"])
             assert listener.acceptor.connections == 1
             assert await client.everything() == LONG_GREETING + TOO_SILENT
-            await gone(listener)
+            await none_left(listener)
             assert listener.protocols[0].ends == [None]
             client.close()
 
@@ -188,24 +188,24 @@ def test_the_farewell_follows_the_greeting(loop_factory: LoopFactory) -> None:
 
 
 @pytest.mark.soak
-def test_a_farewell_that_is_not_taken_is_given_up(loop_factory: LoopFactory) -> None:
+def test_unread_timeout_reply_is_dropped(loop_factory: LoopFactory) -> None:
     texts = TEXTS | {"greeting": LONG_GREETING}
 
     async def main() -> None:
         sock = small_sender()
         async with listening(Witness, sock=sock, first_byte=0.2, **texts) as listener:
-            client = await deaf(listener)
-            await gone(listener)
+            client = await client_with_small_buffer(listener)
+            await none_left(listener)
             assert listener.protocols[0].ends == [None]
             client.close()
 
     run(loop_factory, main)
 
 
-# --- what a deadline sets off -----------------------------------------------------------------
+# --- callbacks at a deadline ------------------------------------------------------------------
 
 
-def test_one_deadline_ends_others_that_are_due(loop_factory: LoopFactory) -> None:
+def test_busy_callback_aborts_other_due_connections(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         class Spiteful(Witness):
             @property
@@ -219,8 +219,8 @@ def test_one_deadline_ends_others_that_are_due(loop_factory: LoopFactory) -> Non
             async with crowd_of(listener, 40) as clients:
                 listener.acceptor.resume()
                 heard = [await client.everything() for client in clients]
-                await gone(listener)
-            # Those that had been asked before they were aborted have said their farewell.
+                await none_left(listener)
+            # Those that were asked before they were aborted have sent their reply.
             assert set(heard) <= {GREETING, GREETING + TOO_SILENT}
             assert heard.count(GREETING + TOO_SILENT) >= 1
             assert [protocol.ends for protocol in listener.protocols] == [[None]] * 40
@@ -230,9 +230,7 @@ def test_one_deadline_ends_others_that_are_due(loop_factory: LoopFactory) -> Non
 
 @pytest.mark.parametrize("busy", [True, False])
 @pytest.mark.parametrize("by", ["deadline", "drain"])
-def test_a_protocol_that_ends_the_engine_when_it_is_asked(
-    loop_factory: LoopFactory, by: str, busy: bool
-) -> None:
+def test_busy_callback_closes_the_engine(loop_factory: LoopFactory, by: str, busy: bool) -> None:
     async def main() -> None:
         class Final(Witness):
             @property
@@ -255,14 +253,14 @@ def test_a_protocol_that_ends_the_engine_when_it_is_asked(
     run(loop_factory, main)
 
 
-def test_silence_is_logged_in_few_lines(
+def test_timeouts_are_logged_in_few_lines(
     loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> str:
         async with listening(listener="mx", lazy=True, first_byte=0.1, **TEXTS) as listener:
             async with crowd_of(listener, 50) as clients:
                 name = "[{}]:{}".format(*clients[0].sock.getsockname())
-                await gone(listener)
+                await none_left(listener)
             return name
 
     with caplog.at_level(logging.INFO, "fastlisten"):
@@ -276,7 +274,7 @@ def test_silence_is_logged_in_few_lines(
 
 @pytest.mark.parametrize("name", ["first_byte", "idle", "linger"])
 @pytest.mark.parametrize("value", [-1.0, -0.001, float("nan")])
-def test_a_time_is_not_negative(loop_factory: LoopFactory, name: str, value: float) -> None:
+def test_negative_timeout_is_rejected(loop_factory: LoopFactory, name: str, value: float) -> None:
     async def main() -> None:
         sock = bound_socket()
         settings: dict[str, Any] = {name: value}
@@ -290,7 +288,7 @@ def test_a_time_is_not_negative(loop_factory: LoopFactory, name: str, value: flo
     run(loop_factory, main)
 
 
-def test_a_very_long_time_does_not_wrap_around(loop_factory: LoopFactory) -> None:
+def test_very_long_timeout_does_not_overflow(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         forever = float("inf")
         async with (

@@ -1,7 +1,7 @@
-"""Making the core's objects with too few descriptors: an error, and nothing left behind.
+"""Creating the core's objects with too few descriptors: an error, and nothing is left behind.
 
-Rules of this file: in a child process, whose limit of descriptors is lowered to what is open and
-so many more; each number of them is tried until there are enough.
+Rules of this file: in a child process whose limit is lowered to the descriptors in use and a few
+more, starting at none and adding one until creation succeeds.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ Undo = Callable[[], Awaitable[object]]
 
 
 async def starve(make: Callable[[], Awaitable[Undo]]) -> tuple[int, list[str]]:
-    """Call what makes something with 0, 1, 2, ... free descriptors, until it succeeds.
+    """Call `make` with 0, 1, 2, ... free descriptors until it succeeds.
 
     Args:
-        make: returns what undoes it.
+        make: creates something and returns what undoes it.
 
     Returns:
-        How many attempts failed, and what went wrong besides.
+        How many attempts failed, and what else went wrong.
     """
     wrong: list[str] = []
     sys.unraisablehook = lambda args: wrong.append(repr(args.exc_value))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Without gaps below the highest, so that the limit leaves exactly so many.
+    # Close the gaps below the highest number, so that the limit leaves exactly this many.
     while (gap := os.open("/dev/null", os.O_RDONLY)) < max(descriptors()[:-1]):
         pass
     os.close(gap)
@@ -74,11 +74,13 @@ async def starve(make: Callable[[], Awaitable[Undo]]) -> tuple[int, list[str]]:
     return spare, wrong
 
 
-def heard(loop_factory: LoopFactory, make: Callable[[], Awaitable[Undo]]) -> tuple[int, list[str]]:
-    """Starve `make` in a child on a running loop."""
+def starve_in_child(
+    loop_factory: LoopFactory, make: Callable[[], Awaitable[Undo]]
+) -> tuple[int, list[str]]:
+    """Starve `make` in a child, on a running loop."""
 
     async def main() -> tuple[int, list[str]]:
-        # Once in plenty, for what the loop makes at its first use.
+        # Once without a limit, for what the loop itself creates at first use.
         await (await make())()
         return await starve(make)
 
@@ -91,7 +93,7 @@ def heard(loop_factory: LoopFactory, make: Callable[[], Awaitable[Undo]]) -> tup
     return failures, wrong
 
 
-def test_an_arena(loop_factory: LoopFactory) -> None:
+def test_arena(loop_factory: LoopFactory) -> None:
     async def make() -> Undo:
         held = [Arena(2, 5)]
         assert len(held[0].wakeups) == 5
@@ -102,10 +104,10 @@ def test_an_arena(loop_factory: LoopFactory) -> None:
         return undo
 
     # The memory and a wake-up descriptor for each member.
-    assert heard(loop_factory, make) == (6, [])
+    assert starve_in_child(loop_factory, make) == (6, [])
 
 
-def test_an_engine(loop_factory: LoopFactory) -> None:
+def test_engine(loop_factory: LoopFactory) -> None:
     async def make() -> Undo:
         engine = Engine(asyncio.get_running_loop())
 
@@ -115,10 +117,10 @@ def test_an_engine(loop_factory: LoopFactory) -> None:
         return undo
 
     # The epoll set, the timer and the reserve.
-    assert heard(loop_factory, make) == (3, [])
+    assert starve_in_child(loop_factory, make) == (3, [])
 
 
-def test_a_server(loop_factory: LoopFactory) -> None:
+def test_server(loop_factory: LoopFactory) -> None:
     async def make() -> Undo:
         server = await create_server(Echo, sock=bound_socket(), max_connections=3)
 
@@ -129,12 +131,12 @@ def test_a_server(loop_factory: LoopFactory) -> None:
         return undo
 
     # The socket, the engine's three, the arena's two.
-    assert heard(loop_factory, make) == (6, [])
+    assert starve_in_child(loop_factory, make) == (6, [])
 
 
-def test_descriptors_beyond_the_table_of_slots(loop_factory: LoopFactory) -> None:
-    # The table is as long as the hard limit is; what was opened before it was lowered may have
-    # a higher number.
+def test_descriptors_beyond_the_slot_table(loop_factory: LoopFactory) -> None:
+    # The table is as long as the hard limit; a descriptor opened before the limit was lowered may
+    # have a higher number.
     async def main() -> list[str]:
         files = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
         arena = Arena(1)
@@ -153,7 +155,7 @@ def test_descriptors_beyond_the_table_of_slots(loop_factory: LoopFactory) -> Non
                     ConnectionAcceptor(engine, low, Echo, places=arena.places(0, 0), wait=True)
                 except OSError as error:
                     complaints.append(str(error))
-                # Neither of them is half there.
+                # Neither is half created.
                 assert engine.idle
                 assert engine.census()["listening"] == 0
                 ConnectionAcceptor(engine, low, Echo).close()
@@ -170,12 +172,12 @@ def test_descriptors_beyond_the_table_of_slots(loop_factory: LoopFactory) -> Non
     assert "beyond the table of slots" in no_slot
 
 
-def test_a_server_that_cannot_be_takes_its_socket_with_it(loop_factory: LoopFactory) -> None:
+def test_failed_start_closes_the_listening_socket(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         sock = bound_socket()
         with pytest.raises(ValueError, match="at most 65,535"):
             await create_server(Echo, sock=sock, greeting=bytes(65_536))
-        # As there, the socket is taken over and closed with what failed.
+        # As there, the socket is taken over, and closed with the object that failed.
         assert sock.fileno() == -1
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:

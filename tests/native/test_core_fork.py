@@ -1,7 +1,7 @@
 """fork() in a serving process: the child's engine is dead, the parent's is untouched.
 
-Rules of this file: children leave by os._exit, are waited for, and tell what they found through
-their exit status; only the parent asserts. Tests run in one thread, so that fork is safe.
+Rules of this file: children leave by os._exit, are waited for, and report through their exit
+status; only the parent asserts. Tests run in one thread, so that fork is safe.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from fastlisten.loop.engines import engine_for
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    # CPython 3.12 counts the threads of libuv's pool, which hold no lock that these children need.
+    # CPython 3.12 counts the threads of libuv's pool; they hold no lock that these children need.
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
 ]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tracker() -> None:
-    """Start what "spawn" keeps running once per process, so that no test is blamed for it."""
+def running_resource_tracker() -> None:
+    """Start the process that "spawn" leaves running, so that no test is blamed for it."""
     resource_tracker.ensure_running()
 
 
@@ -48,7 +48,7 @@ def child(work: Callable[[], bool]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def alive(fd: int) -> bool:
+def is_open(fd: int) -> bool:
     """Return whether a descriptor is open."""
     try:
         os.fstat(fd)
@@ -57,8 +57,8 @@ def alive(fd: int) -> bool:
     return True
 
 
-def test_the_child_is_dead_and_the_parent_serves_on(loop_factory: LoopFactory) -> None:
-    """No connection of the parent is open in the child, and no end of it reaches the client."""
+def test_childs_engine_is_dead_and_the_parent_serves(loop_factory: LoopFactory) -> None:
+    """None of the parent's connections is open in the child, and the client does not notice it."""
 
     async def script(world: World) -> None:
         hooks: dict[str, Any] = {"data_received": lambda p, data: p.transport.write(data)}
@@ -77,7 +77,7 @@ def test_the_child_is_dead_and_the_parent_serves_on(loop_factory: LoopFactory) -
                 and engine.fd == -1
                 and engine.open == 0
                 and server.connections == 0
-                and not alive(number)
+                and not is_open(number)
                 and all(transport.is_closing() for transport in world.transports)
                 and world.transports[0].write(b"x") is None
                 and world.transports[2].get_extra_info("socket").fileno() == -1
@@ -145,8 +145,8 @@ def test_fork_inside_a_callback(loop_factory: LoopFactory, where: str) -> None:
     assert [note for note in log if note[0] == "child"] == [("child", 0)]
 
 
-def test_the_child_closes_and_aborts_everything(loop_factory: LoopFactory) -> None:
-    """Whatever the child calls on the copies does nothing to the parent's clients."""
+def test_calls_in_the_child_do_not_touch_the_parent(loop_factory: LoopFactory) -> None:
+    """Whatever the child calls on its copies does nothing to the parent's clients."""
 
     async def script(world: World) -> None:
         hooks: dict[str, Any] = {"data_received": lambda p, data: p.transport.write(data)}
@@ -186,8 +186,8 @@ def test_the_child_closes_and_aborts_everything(loop_factory: LoopFactory) -> No
     ]
 
 
-def test_a_child_that_lives_on_keeps_nothing_open(loop_factory: LoopFactory) -> None:
-    """The client sees the end when the parent closes, though the child still runs."""
+def test_child_does_not_keep_connections_open(loop_factory: LoopFactory) -> None:
+    """The client sees the end when the parent closes, although the child still runs."""
 
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world), lazy=True, greeting=b"hello\r\n")
@@ -215,8 +215,8 @@ def test_a_child_that_lives_on_keeps_nothing_open(loop_factory: LoopFactory) -> 
     assert log == [("spoken", (b"hello\r\n", "eof")), ("lazy", (b"hello\r\n", "eof"))]
 
 
-def test_a_child_that_serves_for_itself(loop_factory: LoopFactory) -> None:
-    """A new loop in the child gets an engine of its own, even at the address of the parent's."""
+def test_child_serves_on_a_new_loop(loop_factory: LoopFactory) -> None:
+    """A new loop in the child gets its own engine, even at the address of the parent's loop."""
 
     async def script(world: World) -> None:
         hooks: dict[str, Any] = {"data_received": lambda p, data: p.transport.write(data)}
@@ -258,7 +258,7 @@ class Shout(asyncio.Protocol):
 
 
 def _work(address: tuple[str, int], results: Any) -> None:
-    """What a worker process does: be a client of its parent."""
+    """Be a client of the parent process."""
     with socket.create_connection(address) as sock:
         sock.sendall(b"from a worker")
         results.put(sock.recv(13))
@@ -266,7 +266,7 @@ def _work(address: tuple[str, int], results: Any) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_multiprocessing(loop_factory: LoopFactory, method: str) -> None:
-    """Workers started while serving, whichever way, talk to their parent."""
+    """Workers started while the parent serves can talk to it, whatever the start method."""
 
     async def script(world: World) -> None:
         await world.serve(Shout)
@@ -294,8 +294,8 @@ def test_multiprocessing(loop_factory: LoopFactory, method: str) -> None:
     ]
 
 
-def test_descriptors_are_not_inherited_by_programs(loop_factory: LoopFactory) -> None:
-    """Everything that the engine opens and accepts is close-on-exec."""
+def test_descriptors_are_close_on_exec(loop_factory: LoopFactory) -> None:
+    """All descriptors that the engine opens or accepts are."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world), max_connections=5, limit_action="wait")
@@ -304,10 +304,10 @@ def test_descriptors_are_not_inherited_by_programs(loop_factory: LoopFactory) ->
         inheritable = [
             (fd, os.readlink(f"/proc/self/fd/{fd}"))
             for fd in map(int, os.listdir("/proc/self/fd"))
-            if alive(fd) and fd > 2 and os.get_inheritable(fd)
+            if is_open(fd) and fd > 2 and os.get_inheritable(fd)
         ]
         code = "import os; print(len(os.listdir('/proc/self/fd')))"
-        # close_fds=False: nothing but close-on-exec protects the child.
+        # close_fds=False: only close-on-exec protects the child.
         done = subprocess.run(
             [sys.executable, "-c", code],
             close_fds=False,

@@ -1,7 +1,7 @@
-"""timeout.idle: the time between two inputs, and what stops it from running out.
+"""timeout.idle: the time without input, and what stops it.
 
-Rules of this file: short times. A deadline must never come early, and comes at all within the
-patience of the tests; that it does not come is shown by waiting a few times its length.
+Rules of this file: timeouts are short. A deadline must never come early, and must come within the
+general time limit of the tests; that it does not come is shown by waiting a few times its length.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TEXTS: dict[str, Any] = {
 both_kinds = pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
 
 
-def test_each_input_starts_the_idle_time_again(loop_factory: LoopFactory) -> None:
+def test_input_restarts_the_idle_timeout(loop_factory: LoopFactory) -> None:
     idle = 0.6
 
     async def talk(lazy: bool) -> None:
@@ -57,7 +57,7 @@ def test_each_input_starts_the_idle_time_again(loop_factory: LoopFactory) -> Non
     run(loop_factory, main)
 
 
-def test_a_slow_reader_is_not_idle(loop_factory: LoopFactory) -> None:
+def test_slow_reader_is_not_idle(loop_factory: LoopFactory) -> None:
     content = b"x" * 200_000
     idle = 0.5
 
@@ -81,13 +81,13 @@ def test_a_slow_reader_is_not_idle(loop_factory: LoopFactory) -> None:
 
 
 class Transaction(Witness):
-    """Works on, or not, as the test says."""
+    """Is busy or not, as the test says."""
 
     busy: Any = True
 
 
 @both_kinds
-def test_busy_connections_are_let_be(loop_factory: LoopFactory, lazy: bool) -> None:
+def test_busy_connection_is_not_closed(loop_factory: LoopFactory, lazy: bool) -> None:
     async def main() -> None:
         async with (
             listening(Transaction, lazy=lazy, idle=0.1, **TEXTS) as listener,
@@ -109,7 +109,7 @@ def test_busy_connections_are_let_be(loop_factory: LoopFactory, lazy: bool) -> N
     run(loop_factory, main)
 
 
-def test_a_protocol_that_cannot_say_whether_it_is_busy(loop_factory: LoopFactory) -> None:
+def test_exception_in_busy_closes_the_connection(loop_factory: LoopFactory) -> None:
     class Broken(Witness):
         @property
         def busy(self) -> bool:  # type: ignore[override]

@@ -1,9 +1,8 @@
-"""Nothing is left after many connections of every ending: descriptors, slots, places, memory.
+"""Nothing is left after many connections that end in all ways: descriptors, slots, places, memory.
 
-Rules of this file: one ending is a function of a server's address that opens a batch of clients
-and ends them; a round is the same number of each ending. What is counted is counted after
-two rounds and again at the end. A normal run ends 20,000 connections per loop, the long one
-(`soak`) 100,000.
+Rules of this file: an ending is a function that opens a batch of clients at a server's address and
+ends them; a round is the same number of each ending. Measured after two rounds and again at the
+end. A normal run ends 20,000 connections per loop, the long one (`soak`) 100,000.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Clients open at the same time; also the limit of places, so that one more is refused.
+#: Clients open at the same time; also the limit, so that one more is refused.
 BATCH = 40
-#: Blocks that may differ by chance (caches, freelists, the log): far below one per connection.
+#: Blocks that may differ by chance (caches, free lists, the log): far below one per connection.
 SLACK_BLOCKS = 400
 #: Bytes of resident memory that may differ: an arena or two of the allocator.
 SLACK_RSS = 3 << 20
 
-#: More than the buffers of a connection hold; and where clients put what they read. One of each,
-#: so that resident memory does not hang on how many connections happened to be slow at a time.
+#: More than a connection's buffers hold, and where clients put what they read. One object each,
+#: so that resident memory does not depend on how many connections are slow at the same time.
 UNSENT = bytes(300_000)
 SINK = bytearray(1 << 20)
 
@@ -47,7 +46,7 @@ class Oops(Exception):
 
 
 class Victim(asyncio.Protocol):
-    """Does what the first byte says, once or in the callback that it names."""
+    """Does what the first byte says, at once or in the callback that it names."""
 
     transport: Any
     order = b""
@@ -91,7 +90,7 @@ class Victim(asyncio.Protocol):
 
 
 class MadeBadly(Victim):
-    """Fails in connection_made, and then does as it is told."""
+    """Fails in connection_made, then does as it is told."""
 
     order = b"M"
 
@@ -117,7 +116,7 @@ class Playground:
         self.errors += 1
 
     async def serve(self, factory: Callable[[], Any], **options: Any) -> int:
-        """Serve on all of 127/8, whose addresses multiply the ports; return the port."""
+        """Serve on all of 127/8, whose many addresses multiply the ports; return the port."""
         server = await fastlisten.create_server(
             factory,
             "0.0.0.0",
@@ -143,7 +142,7 @@ class Playground:
         return clients
 
     def count(self, what: str) -> int:
-        """Return one of the statistics, summed over the servers."""
+        """Return a counter, summed over the servers."""
         return sum(server.statistics()[what] for server in self.servers)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -161,8 +160,8 @@ class Playground:
 Ending = Callable[[Playground, list[socket.socket]], Awaitable[None]]
 
 
-async def told(ground: Playground, clients: list[socket.socket], order: bytes) -> None:
-    """Let the server carry out an order, and the client read to the end."""
+async def end_by_order(ground: Playground, clients: list[socket.socket], order: bytes) -> None:
+    """Let the server carry out an order while the client reads to the end."""
     for client in clients:
         client.send(order)
     await ground.quiet()
@@ -173,17 +172,17 @@ async def told(ground: Playground, clients: list[socket.socket], order: bytes) -
         client.close()
 
 
-def order(letter: bytes) -> Ending:
-    """Return an ending that the server brings about when told so."""
+def by_server(letter: bytes) -> Ending:
+    """Return an ending that the server performs when told."""
 
     async def ending(ground: Playground, clients: list[socket.socket]) -> None:
-        await told(ground, clients, letter)
+        await end_by_order(ground, clients, letter)
 
     return ending
 
 
 def by_client(letter: bytes, end: Callable[[socket.socket], object]) -> Ending:
-    """Return an ending that the client brings about after the server got a letter."""
+    """Return an ending that the client performs after the server got a letter."""
 
     async def ending(ground: Playground, clients: list[socket.socket]) -> None:
         for client in clients:
@@ -215,7 +214,7 @@ def finish(client: socket.socket) -> None:
 
 
 async def unsent(ground: Playground, clients: list[socket.socket]) -> None:
-    """Closed by the server with unsent bytes, which half of the clients read."""
+    """The server closes with unsent bytes, which half of the clients read."""
     for client in clients:
         client.send(b"W")
     for _ in range(3):
@@ -235,7 +234,7 @@ async def unsent(ground: Playground, clients: list[socket.socket]) -> None:
 
 
 async def refused(ground: Playground, clients: list[socket.socket]) -> None:
-    """As many again as there are places: each refused with a text, half of them having spoken."""
+    """As many clients again as there are places: each is refused; half of them have spoken."""
     before = ground.count("refused_limit")
     more = ground.connect(clients[0].getpeername()[1], len(clients))
     for client in more[::2]:
@@ -248,10 +247,10 @@ async def refused(ground: Playground, clients: list[socket.socket]) -> None:
 
 
 EAGER: dict[str, Ending] = {
-    "closed by the server": order(b"C"),
-    "aborted by the server": order(b"A"),
-    "aborted with unsent bytes": order(b"Z"),
-    "failed in data_received": order(b"D"),
+    "closed by the server": by_server(b"C"),
+    "aborted by the server": by_server(b"A"),
+    "aborted with unsent bytes": by_server(b"Z"),
+    "failed in data_received": by_server(b"D"),
     "closed by the client": by_client(b"", close),
     "closed by the client after speaking": by_client(b"x", close),
     "reset": by_client(b"", reset),
@@ -267,7 +266,7 @@ EAGER: dict[str, Ending] = {
 
 
 async def churn(total: int) -> dict[str, Any]:
-    """End so many connections; return what was measured before and after."""
+    """End this many connections; return what was measured before and after."""
     ground = Playground()
     arena = Arena(1, 1)
     places = arena.places(0, arena.join())
@@ -288,7 +287,7 @@ async def churn(total: int) -> dict[str, Any]:
         *((eager, ending) for ending in EAGER.values()),
         *((lazy, ending) for ending in EAGER.values()),
         (made_badly, by_client(b"", finish)),
-        (made_badly, order(b"C")),
+        (made_badly, by_server(b"C")),
         (factory_fails, by_client(b"", finish)),
         (lazy_fails, by_client(b"x", finish)),
         (lazy_fails, by_client(b"", reset)),
@@ -320,7 +319,7 @@ async def churn(total: int) -> dict[str, Any]:
     before = measure()
     while ground.ended < total:
         await round_of_all()
-    # Records of what was refused are logged, and parked refusals end, within this time.
+    # Within this time refusals are logged and parked ones end.
     await ground.until(lambda: engine.census()["parked"] == 0)
     await asyncio.sleep(0.3)
     after = measure()
@@ -332,7 +331,7 @@ async def churn(total: int) -> dict[str, Any]:
 
 
 def check(found: dict[str, Any]) -> None:
-    """Assert that what was measured after is what was measured before."""
+    """Assert that both measurements agree."""
     before, after = found["before"], found["after"]
     assert after["descriptors"] == before["descriptors"]
     assert after["census"] == before["census"]
@@ -352,7 +351,7 @@ def check(found: dict[str, Any]) -> None:
     ],
     ids=["normal", "long"],
 )
-def test_connections_of_every_ending(
+def test_every_kind_of_ending(
     loop_factory: LoopFactory, total: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("CRITICAL")

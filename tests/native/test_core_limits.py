@@ -1,7 +1,7 @@
 """max-connections of one listener: what takes a place, what gives it back, and who waits.
 
-Rules of this file: few clients, one after the other. The crowd is in test_core_race.py, what a
-refused client hears in test_core_refusal.py.
+Rules of this file: few clients, one after the other. Crowds are in test_core_race.py, the reply to
+refused clients in test_core_refusal.py.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 GREETING = b"220 hi\r\n"
 REFUSAL = b"421 full\r\n"
-#: Seconds in which something that must not happen would have happened.
+#: How long to wait for something that must not happen, seconds.
 A_WHILE = 0.05
 
 
-def test_served_to_the_limit_and_again_when_one_has_left(loop_factory: LoopFactory) -> None:
+def test_served_up_to_the_limit_and_again_after_one_left(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with (
             listening(limit=3, greeting=GREETING, refusal=REFUSAL, server_first=True) as listener,
@@ -59,7 +59,7 @@ def test_served_to_the_limit_and_again_when_one_has_left(loop_factory: LoopFacto
 
 
 class Ending(Echo):
-    """Does at a word what the word says."""
+    """Ends the connection as the client's word says."""
 
     def data_received(self, data: bytes) -> None:
         if data == b"close":
@@ -75,7 +75,7 @@ class Ending(Echo):
             self.transport.close()
 
 
-async def says(client: RawClient, word: bytes) -> None:
+async def ends_after(client: RawClient, word: bytes) -> None:
     await client.send(word)
     with contextlib.suppress(ConnectionResetError):
         while await client.read():
@@ -83,13 +83,13 @@ async def says(client: RawClient, word: bytes) -> None:
     client.close()
 
 
-async def shuts_down(client: RawClient) -> None:
+async def client_shuts_down(client: RawClient) -> None:
     client.sock.shutdown(socket.SHUT_WR)
     assert await client.read() == b""
     client.close()
 
 
-async def leaves_unread(client: RawClient) -> None:
+async def client_leaves_unread_data(client: RawClient) -> None:
     await client.send(b"unsent")
     await client.read(1)
     client.reset()
@@ -98,22 +98,24 @@ async def leaves_unread(client: RawClient) -> None:
 ENDINGS: dict[str, Callable[[RawClient], Awaitable[None] | None]] = {
     "close by the client": RawClient.close,
     "reset by the client": RawClient.reset,
-    "half close": shuts_down,
-    "close": lambda client: says(client, b"close"),
-    "abort": lambda client: says(client, b"abort"),
-    "exception": lambda client: says(client, b"raise"),
-    "write_eof": lambda client: says(client, b"eof"),
-    "close with unsent bytes": lambda client: says(client, b"unsent"),
-    "reset with unsent bytes": leaves_unread,
+    "half close": client_shuts_down,
+    "close": lambda client: ends_after(client, b"close"),
+    "abort": lambda client: ends_after(client, b"abort"),
+    "exception": lambda client: ends_after(client, b"raise"),
+    "write_eof": lambda client: ends_after(client, b"eof"),
+    "close with unsent bytes": lambda client: ends_after(client, b"unsent"),
+    "reset with unsent bytes": client_leaves_unread_data,
 }
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_place_is_given_back(loop_factory: LoopFactory, ending: str, lazy: bool) -> None:
+def test_every_ending_gives_the_place_back(
+    loop_factory: LoopFactory, ending: str, lazy: bool
+) -> None:
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        # The protocol goes on after the client's end, to be ended otherwise.
+        # The protocol survives the client's end, so that something else can end it.
         async with listening(Ending, limit=2, lazy=lazy, refusal=REFUSAL) as listener:
             assert listener.places is not None
             for _ in range(5):
@@ -143,7 +145,7 @@ class FailingAtOnce(Echo):
 
 
 @pytest.mark.parametrize("factory", [failing, FailingAtOnce])
-def test_a_protocol_that_fails_gives_its_place_back(
+def test_failed_protocol_gives_its_place_back(
     loop_factory: LoopFactory, factory: Callable[[], asyncio.BaseProtocol]
 ) -> None:
     async def main() -> None:
@@ -166,9 +168,7 @@ def test_a_protocol_that_fails_gives_its_place_back(
 # --- one limit, several sockets ---------------------------------------------------------------
 
 
-def test_the_limit_counts_all_sockets_of_a_server(
-    loop_factory: LoopFactory, tmp_path: Path
-) -> None:
+def test_limit_covers_all_sockets_of_a_server(loop_factory: LoopFactory, tmp_path: Path) -> None:
     async def main() -> None:
         places = Arena(1).places(0, 0)
         places.limit = 3
@@ -197,7 +197,7 @@ def test_the_limit_counts_all_sockets_of_a_server(
     run(loop_factory, main)
 
 
-def test_the_limit_may_change_while_serving(loop_factory: LoopFactory) -> None:
+def test_limit_changes_while_serving(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with (
             listening(limit=1, greeting=GREETING, refusal=REFUSAL, server_first=True) as listener,
@@ -209,7 +209,7 @@ def test_the_limit_may_change_while_serving(loop_factory: LoopFactory) -> None:
             async with crowd_of(listener, 2) as more:
                 assert [await one.read() for one in more] == [GREETING, REFUSAL]
                 listener.places.limit = 1
-                # Nobody is sent away for it, and nobody comes in before two have left.
+                # Nobody is closed because of it, and nobody is admitted before two have left.
                 await more[0].send(b"ping")
                 assert await more[0].read() == b"ping"
             await eventually(lambda: listener.acceptor.connections == 1)
@@ -246,7 +246,7 @@ def test_waiting_clients_are_served_in_turn(loop_factory: LoopFactory, lazy: boo
     run(loop_factory, main)
 
 
-def test_a_higher_limit_lets_waiting_clients_in(loop_factory: LoopFactory) -> None:
+def test_raised_limit_admits_waiting_clients(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with (
             listening(limit=1, wait=True, greeting=GREETING) as listener,
@@ -265,7 +265,7 @@ def test_a_higher_limit_lets_waiting_clients_in(loop_factory: LoopFactory) -> No
     run(loop_factory, main)
 
 
-def test_clients_that_give_up_waiting_cost_no_place(loop_factory: LoopFactory) -> None:
+def test_clients_that_stop_waiting_take_no_place(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with (
             listening(limit=1, wait=True, greeting=GREETING) as listener,
@@ -288,7 +288,7 @@ def test_clients_that_give_up_waiting_cost_no_place(loop_factory: LoopFactory) -
     run(loop_factory, main)
 
 
-def test_pausing_a_full_listener(loop_factory: LoopFactory) -> None:
+def test_pause_a_full_listener(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with (
             listening(limit=1, wait=True, greeting=GREETING) as listener,
@@ -307,8 +307,8 @@ def test_pausing_a_full_listener(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_a_full_house_does_not_keep_the_process_busy() -> None:
-    # Both loops at once: they are idle together. One place is given back by the other process.
+def test_full_listener_uses_no_cpu() -> None:
+    # Both loops idle at the same time. One place is given back by the other process.
     arena = Arena(1, 3)
     mine = arena.places(0, arena.join())
     mine.limit = 3
@@ -345,16 +345,16 @@ def test_a_full_house_does_not_keep_the_process_busy() -> None:
         used = [cpu_time(server.pid) - start for server, start in zip(servers, before, strict=True)]
         assert max(used) < 0.05, dict(zip(LOOPS, used, strict=True))
         assert sum(server.ask("connections") for server in servers) == 2
-        # A place given back here, in neither of them, is taken by one of them, and then by the
-        # next in the queue, to its end.
+        # A place given back here, in neither of them, is taken by one of them, and then by each
+        # client of the queue in turn.
         mine.give()
         for client in queued:
             assert client.recv(100) == GREETING
             client.close()
 
 
-def test_two_sockets_of_a_listener_sleep_by_one_bit(loop_factory: LoopFactory) -> None:
-    """The one that finds no client gives its place back; the other must hear of it."""
+def test_two_waiting_sockets_share_one_wakeup_bit(loop_factory: LoopFactory) -> None:
+    """If one finds no client it gives its place back, and the other must be woken."""
 
     async def main() -> None:
         arena = Arena(1, 1)

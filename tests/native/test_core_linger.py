@@ -1,7 +1,7 @@
-"""socket.linger: what was not sent when a connection is closed is sent for so long, then dropped.
+"""socket.linger: data unsent at close is sent for this long, then dropped.
 
-Rules of this file: real slow readers with small buffers, so that what is unsent is in the kernel.
-Meanwhile the loop must stay free: an SO_LINGER with a time would make close(2) block.
+Rules of this file: real slow readers with small buffers, so that unsent data is in the kernel.
+Meanwhile the loop must stay free: SO_LINGER with a time would make close(2) block.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from support.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Fits into the kernel's buffers on both sides, but not into the client's alone.
+#: Fits into the kernel's buffers of both sides, but not into the client's alone.
 CONTENT = bytes(range(256)) * 400
 SMALL = 4096
-#: Longest time in which the loop may do nothing else, seconds.
+#: How long the loop may be blocked at most, seconds.
 LAG = 0.02
 
 
@@ -54,8 +54,8 @@ class Lag:
 
 
 @contextlib.asynccontextmanager
-async def lag() -> AsyncIterator[Lag]:
-    """Measure in the time of the block; fail if the loop was ever blocked."""
+async def timers_on_time() -> AsyncIterator[Lag]:
+    """Measure during the block; fail if the loop was ever blocked."""
     measured = Lag()
     task = asyncio.ensure_future(measured.measure())
     try:
@@ -67,7 +67,7 @@ async def lag() -> AsyncIterator[Lag]:
 
 
 class Speaker(Echo):
-    """Says all it has to say at once and closes; notes when it was told of the end."""
+    """Sends everything at once and closes; notes when it is told of the end."""
 
     content = CONTENT
     ended = False
@@ -84,8 +84,8 @@ class Speaker(Echo):
 
 
 @contextlib.asynccontextmanager
-async def speaking(factory: Any = Speaker, **settings: Any) -> AsyncIterator[Listener]:
-    """Serve one client at a time with a send buffer that holds `CONTENT`."""
+async def speaking_server(factory: Any = Speaker, **settings: Any) -> AsyncIterator[Listener]:
+    """Serve one client at a time, with a send buffer that holds `CONTENT`."""
     sock = bound_socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(CONTENT))
     async with listening(factory, sock, limit=1, **settings) as listener:
@@ -93,7 +93,7 @@ async def speaking(factory: Any = Speaker, **settings: Any) -> AsyncIterator[Lis
 
 
 def lingering(listener: Listener) -> int:
-    """Return how many connections linger; they hold their places, and nothing else."""
+    """Return how many connections linger; they hold a place, and nothing else."""
     counts = listener.engine.census()
     assert counts["served"] == counts["endpoints"]
     assert listener.places is not None
@@ -101,15 +101,15 @@ def lingering(listener: Listener) -> int:
     return counts["lingering"]
 
 
-def test_a_slow_reader_gets_everything(loop_factory: LoopFactory) -> None:
+def test_slow_reader_receives_everything(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with (
-            speaking(linger=PATIENCE) as listener,
+            speaking_server(linger=PATIENCE) as listener,
             crowd_of(listener, 1, receive_buffer=SMALL) as clients,
-            lag(),
+            timers_on_time(),
         ):
             await eventually(lambda: lingering(listener) == 1)
-            # The protocol has been told, though the place is not free yet.
+            # The protocol has been told, although the place is not free yet.
             assert listener.protocols[0].ended
             found = b""
             while len(found) < len(CONTENT) - 20_000:
@@ -124,12 +124,12 @@ def test_a_slow_reader_gets_everything(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_a_reader_that_stops_is_reset(loop_factory: LoopFactory) -> None:
+def test_reader_that_stops_is_reset_after_the_linger_time(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with (
-            speaking(linger=0.3, refusal=b"full", server_first=True) as listener,
+            speaking_server(linger=0.3, refusal=b"full", server_first=True) as listener,
             crowd_of(listener, 1, receive_buffer=SMALL) as clients,
-            lag(),
+            timers_on_time(),
         ):
             begin = time.monotonic()
             await eventually(lambda: lingering(listener) == 1)
@@ -146,9 +146,9 @@ def test_a_reader_that_stops_is_reset(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_a_reader_that_reads_at_once_is_not_waited_for(loop_factory: LoopFactory) -> None:
+def test_fast_reader_does_not_linger(loop_factory: LoopFactory) -> None:
     async def main() -> None:
-        async with speaking(linger=PATIENCE * 2) as listener:
+        async with speaking_server(linger=PATIENCE * 2) as listener:
             for _ in range(5):
                 async with crowd_of(listener, 1) as clients:
                     assert await clients[0].everything() == CONTENT
@@ -157,12 +157,12 @@ def test_a_reader_that_reads_at_once_is_not_waited_for(loop_factory: LoopFactory
     run(loop_factory, main)
 
 
-def test_without_linger_the_kernel_sends_on_and_the_place_is_free(
+def test_without_linger_the_place_is_free_at_close(
     loop_factory: LoopFactory,
 ) -> None:
     async def main() -> None:
         async with (
-            speaking() as listener,
+            speaking_server() as listener,
             crowd_of(listener, 1, receive_buffer=SMALL) as clients,
         ):
             await eventually(lambda: listener.protocols and listener.protocols[0].ended)
@@ -174,9 +174,9 @@ def test_without_linger_the_kernel_sends_on_and_the_place_is_free(
 
 
 @pytest.mark.parametrize("sent", [b"", b"unread"])
-def test_a_reset_by_the_reader_ends_it(loop_factory: LoopFactory, sent: bytes) -> None:
+def test_client_reset_ends_lingering(loop_factory: LoopFactory, sent: bytes) -> None:
     async def main() -> None:
-        async with speaking(linger=PATIENCE * 2) as listener:
+        async with speaking_server(linger=PATIENCE * 2) as listener:
             client = await listener.connect(receive_buffer=SMALL)
             await eventually(lambda: lingering(listener) == 1)
             await asyncio.sleep(0.02)
@@ -189,9 +189,9 @@ def test_a_reset_by_the_reader_ends_it(loop_factory: LoopFactory, sent: bytes) -
     run(loop_factory, main)
 
 
-def test_the_readers_own_end_does_not_cut_it_short(loop_factory: LoopFactory) -> None:
+def test_client_eof_does_not_end_lingering(loop_factory: LoopFactory) -> None:
     async def main() -> None:
-        async with speaking(linger=PATIENCE * 2) as listener:
+        async with speaking_server(linger=PATIENCE * 2) as listener:
             client = await listener.connect(receive_buffer=SMALL)
             await eventually(lambda: lingering(listener) == 1)
             await client.send(b"QUIT\r\n")
@@ -205,9 +205,9 @@ def test_the_readers_own_end_does_not_cut_it_short(loop_factory: LoopFactory) ->
     run(loop_factory, main)
 
 
-def test_a_reader_that_talks_without_end_keeps_nobody_busy(loop_factory: LoopFactory) -> None:
+def test_input_while_lingering_uses_no_cpu(loop_factory: LoopFactory) -> None:
     async def main() -> None:
-        async with speaking(linger=1.0) as listener:
+        async with speaking_server(linger=1.0) as listener:
 
             def body(channel: socket.socket) -> None:
                 with socket.socket() as flooding:
@@ -219,7 +219,7 @@ def test_a_reader_that_talks_without_end_keeps_nobody_busy(loop_factory: LoopFac
 
             with Child(body):
                 await eventually(lambda: lingering(listener) == 1)
-                async with lag():
+                async with timers_on_time():
                     await asyncio.sleep(0.5)
                     assert lingering(listener) == 1
                 await eventually(lambda: listener.acceptor.connections == 0)
@@ -234,7 +234,7 @@ def test_abort_does_not_linger(loop_factory: LoopFactory) -> None:
             self.transport.write(self.content)
 
     async def main() -> None:
-        async with speaking(Waiting, linger=PATIENCE * 2) as listener:
+        async with speaking_server(Waiting, linger=PATIENCE * 2) as listener:
             for ending in ("transport", "acceptor", "acceptor while it lingers"):
                 client = await listener.connect(receive_buffer=SMALL)
                 await eventually(lambda: listener.acceptor.connections == 1)
@@ -253,9 +253,7 @@ def test_abort_does_not_linger(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_a_unix_socket_has_delivered_what_it_has_taken(
-    loop_factory: LoopFactory, tmp_path: Path
-) -> None:
+def test_unix_socket_does_not_linger(loop_factory: LoopFactory, tmp_path: Path) -> None:
     async def main() -> None:
         sock = bound_socket(socket.AF_UNIX, str(tmp_path / "socket"))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(CONTENT))
@@ -269,7 +267,7 @@ def test_a_unix_socket_has_delivered_what_it_has_taken(
     run(loop_factory, main)
 
 
-def test_the_kernels_own_linger_is_not_used(loop_factory: LoopFactory) -> None:
+def test_so_linger_is_not_set(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with listening(linger=3.0) as listener, crowd_of(listener, 1) as clients:
             await clients[0].send(b"ping")

@@ -1,10 +1,10 @@
-"""Clients that are gone while nobody reads or writes: the core notices, tells the protocol, and
-gives the place back; and what is no loss is not taken for one.
+"""Clients that vanish while nothing is read or written: the core notices, tells the protocol and
+frees the place; and connections that only look like it are left alone.
 
-Rules of this file: `notice_loss` is what every listener of a configuration has, and aiosmtpd's
-controllers; that `create_server` does without it as asyncio does is in test_connection_callbacks.
-"Does not spin" is said by the engine's descriptor: one that stays readable would wake the loop
-again and again.
+Rules of this file: `notice_loss` is on for every configured listener and for aiosmtpd's
+controllers; that `create_server` leaves it off, as asyncio does, is in test_connection_callbacks.
+That nothing spins is seen from the engine's descriptor: if it stayed readable, it would wake the
+loop again and again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GONE = (ConnectionResetError, BrokenPipeError)
 
 
 class Held(Witness):
-    """Keeps its connection whatever its client does, and can stop reading."""
+    """Keeps its connection whatever the client does, and can stop reading."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,19 +80,19 @@ class Joined:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._end()
 
-    async def noticed(self, *kinds: type[BaseException | None]) -> None:
+    async def loss_noticed(self, *kinds: type[BaseException | None]) -> None:
         """Wait until the protocol has been told, once, and the place is free."""
         await eventually(lambda: self.held.ends, "connection_lost")
         await eventually(lambda: self.listener.acceptor.connections == 0)
-        await quiet(self.listener)
+        await engine_is_quiet(self.listener)
         (error,) = self.held.ends
         assert isinstance(error, kinds)
         assert self.listener.places is not None
         assert self.listener.places.count == 0
 
 
-async def quiet(listener: Listener) -> None:
-    """See that nothing wakes the engine again and again."""
+async def engine_is_quiet(listener: Listener) -> None:
+    """Check that nothing wakes the engine again and again."""
     await eventually(
         lambda: not select.select([listener.engine.fd], [], [], 0)[0], "a set with nothing ready"
     )
@@ -102,8 +102,10 @@ async def quiet(listener: Listener) -> None:
 
 
 @asynccontextmanager
-async def joined(tls: bool, factory: type[Held] = Held, **settings: Any) -> AsyncIterator[Joined]:
-    """Serve one client that has said a word which was read."""
+async def joined_client(
+    tls: bool, factory: type[Held] = Held, **settings: Any
+) -> AsyncIterator[Joined]:
+    """Serve one client that has sent a word, which was read."""
     settings = {"limit": 1, "notice_loss": True, **settings}
     if not tls:
         async with listening(factory, **settings) as listener:
@@ -138,75 +140,75 @@ both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @both
 @pytest.mark.parametrize("finished", [False, True], ids=["at-once", "after-its-end"])
 @pytest.mark.parametrize("factory", [Held, Early], ids=["later", "from-the-beginning"])
-def test_while_reading_is_paused(
+def test_reset_while_reading_is_paused(
     loop_factory: LoopFactory, tls: bool, finished: bool, factory: type[Held]
 ) -> None:
     async def main() -> None:
-        async with joined(tls, factory) as client:
+        async with joined_client(tls, factory) as client:
             client.held.transport.pause_reading()
             if finished:
                 client.finish()
-                await quiet(client.listener)
+                await engine_is_quiet(client.listener)
                 assert client.held.ends == []
             client.reset()
-            await client.noticed(*GONE)
+            await client.loss_noticed(*GONE)
             assert not client.held.eof
 
     run(loop_factory, main)
 
 
 @both
-def test_that_was_lost_before_the_pause(loop_factory: LoopFactory, tls: bool) -> None:
-    """The edge was before the registration; the level is told once all the same."""
+def test_reset_before_the_pause(loop_factory: LoopFactory, tls: bool) -> None:
+    """The edge came before the registration, but the level is still reported once."""
 
     async def main() -> None:
-        async with joined(tls) as client:
+        async with joined_client(tls) as client:
             client.reset()
-            # Nothing has been polled since: a client's reset is known to the kernel at once.
+            # Nothing was polled since: the kernel knows of the client's reset at once.
             client.held.transport.pause_reading()
-            await client.noticed(*GONE)
+            await client.loss_noticed(*GONE)
 
     run(loop_factory, main)
 
 
 @pytest.mark.parametrize("paused", [False, True], ids=["reading", "paused"])
-def test_after_the_end_of_input(loop_factory: LoopFactory, paused: bool) -> None:
-    """The half that TCP leaves open. TLS has none: a connection ends with its input."""
+def test_reset_after_eof(loop_factory: LoopFactory, paused: bool) -> None:
+    """TCP can be half closed. TLS can't: a connection ends with its input."""
 
     async def main() -> None:
-        async with joined(False) as client:
+        async with joined_client(False) as client:
             client.finish()
             await eventually(lambda: client.held.eof)
             if paused:
                 client.held.transport.pause_reading()
-            await quiet(client.listener)
+            await engine_is_quiet(client.listener)
             assert client.held.ends == []
             client.reset()
-            await client.noticed(*GONE)
+            await client.loss_noticed(*GONE)
 
     run(loop_factory, main)
 
 
 @both
 @pytest.mark.parametrize("paused", [False, True], ids=["reading", "paused"])
-def test_while_output_waits(loop_factory: LoopFactory, tls: bool, paused: bool) -> None:
+def test_reset_while_output_waits(loop_factory: LoopFactory, tls: bool, paused: bool) -> None:
     async def main() -> None:
-        async with joined(tls) as client:
+        async with joined_client(tls) as client:
             if paused:
                 client.held.transport.pause_reading()
             client.held.transport.write(bytes(20_000_000))
             assert client.held.transport.get_write_buffer_size()
             client.reset()
-            await client.noticed(*GONE)
+            await client.loss_noticed(*GONE)
 
     run(loop_factory, main)
 
 
-def test_a_peer_that_takes_nothing_for_too_long(loop_factory: LoopFactory) -> None:
-    """`socket.user-timeout`: nothing comes any more by which a write or a read could find out."""
+def test_user_timeout_while_reading_is_paused(loop_factory: LoopFactory) -> None:
+    """`socket.user-timeout`: there is no more I/O by which the loss could be noticed."""
 
     async def main() -> None:
-        async with joined(False) as client:
+        async with joined_client(False) as client:
             client._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             transport = client.held.transport
             transport.pause_reading()
@@ -214,9 +216,9 @@ def test_a_peer_that_takes_nothing_for_too_long(loop_factory: LoopFactory) -> No
             view.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)
             view.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
             transport.write(bytes(150_000))
-            # The kernel has all of it: the transport waits for nothing.
+            # The kernel has all of it: the transport itself waits for nothing.
             assert transport.get_write_buffer_size() == 0
-            await client.noticed(TimeoutError)
+            await client.loss_noticed(TimeoutError)
             (error,) = client.held.ends
             assert isinstance(error, OSError)
             assert error.errno == errno.ETIMEDOUT
@@ -225,39 +227,39 @@ def test_a_peer_that_takes_nothing_for_too_long(loop_factory: LoopFactory) -> No
 
 
 @both
-def test_unread_input_goes_with_the_connection(loop_factory: LoopFactory, tls: bool) -> None:
-    """As with asyncio where a write finds out."""
+def test_unread_input_is_dropped_at_a_reset(loop_factory: LoopFactory, tls: bool) -> None:
+    """As with asyncio when a write fails."""
 
     async def main() -> None:
-        async with joined(tls) as client:
+        async with joined_client(tls) as client:
             client.held.transport.pause_reading()
             if not tls:
                 client._sock.send(b"more")
             client.reset()
-            await client.noticed(*GONE)
+            await client.loss_noticed(*GONE)
             assert client.held.received == b"word"
 
     run(loop_factory, main)
 
 
-def test_an_error_that_somebody_has_asked_for(loop_factory: LoopFactory) -> None:
-    """SO_ERROR is told once; that there is no connection any more can be seen all the same."""
+def test_reset_is_noticed_after_so_error_was_read(loop_factory: LoopFactory) -> None:
+    """SO_ERROR is reported only once, but the loss can still be seen."""
 
     async def main() -> None:
-        async with joined(False) as client:
+        async with joined_client(False) as client:
             client.held.transport.pause_reading()
             view = client.held.transport.get_extra_info("socket")
             client.reset()
             found = view.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             assert found == errno.ECONNRESET
-            await client.noticed(ConnectionResetError)
+            await client.loss_noticed(ConnectionResetError)
 
     run(loop_factory, main)
 
 
-def test_reading_again_before_the_loss_is_seen(loop_factory: LoopFactory) -> None:
+def test_resume_reading_before_the_loss_is_noticed(loop_factory: LoopFactory) -> None:
     async def main() -> None:
-        async with joined(False) as client:
+        async with joined_client(False) as client:
             transport = client.held.transport
             for _ in range(3):
                 transport.pause_reading()
@@ -267,38 +269,36 @@ def test_reading_again_before_the_loss_is_seen(loop_factory: LoopFactory) -> Non
             transport.resume_reading()
             await eventually(lambda: client.held.received == b"wordmore")
             client.reset()
-            await client.noticed(*GONE)
+            await client.loss_noticed(*GONE)
 
     run(loop_factory, main)
 
 
-def test_both_ends_of_a_connection_are_no_loss(loop_factory: LoopFactory) -> None:
-    """A hang-up without an error, which the kernel goes on reporting: it is heard once."""
+def test_eof_in_both_directions_is_no_loss(loop_factory: LoopFactory) -> None:
+    """The kernel keeps reporting this hang-up without an error; it is handled once."""
 
     async def main() -> None:
-        async with joined(False) as client:
+        async with joined_client(False) as client:
             transport = client.held.transport
             client._sock.send(b"more")
             transport.pause_reading()
             transport.write_eof()
             client.finish()
-            await quiet(client.listener)
+            await engine_is_quiet(client.listener)
             assert client.held.ends == []
             transport.resume_reading()
             await eventually(lambda: client.held.eof)
             assert client.held.received == b"wordmore"
-            await quiet(client.listener)
+            await engine_is_quiet(client.listener)
             assert client.held.ends == []
             transport.close()
-            await client.noticed(type(None))
+            await client.loss_noticed(type(None))
 
     run(loop_factory, main)
 
 
-def test_a_unix_client_that_closes_is_read_to_its_end(
-    loop_factory: LoopFactory, tmp_path: Any
-) -> None:
-    """Its hang-up says that both halves are closed, and what it has sent is there still."""
+def test_data_of_a_closed_unix_client_is_read(loop_factory: LoopFactory, tmp_path: Any) -> None:
+    """The hang-up says that both halves are closed; data already sent is still there."""
 
     async def main() -> None:
         sock = bound_socket(socket.AF_UNIX, str(tmp_path / "s"))
@@ -307,19 +307,19 @@ def test_a_unix_client_that_closes_is_read_to_its_end(
             await eventually(lambda: listener.protocols)
             held = listener.protocols[0]
             client.close()
-            await quiet(listener)
+            await engine_is_quiet(listener)
             assert held.ends == []
             held.transport.resume_reading()
             await eventually(lambda: held.eof)
             assert held.received == b"all of it"
-            await quiet(listener)
+            await engine_is_quiet(listener)
             assert held.ends == []
 
     run(loop_factory, main)
 
 
-def test_a_unix_client_that_goes_without_reading(loop_factory: LoopFactory, tmp_path: Any) -> None:
-    """What it has left unread makes its close a reset."""
+def test_unix_client_closes_with_unread_data(loop_factory: LoopFactory, tmp_path: Any) -> None:
+    """Data that it left unread turns its close into a reset."""
 
     async def main() -> None:
         sock = bound_socket(socket.AF_UNIX, str(tmp_path / "s"))

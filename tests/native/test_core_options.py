@@ -1,6 +1,6 @@
-"""Socket options in batches: applied whatever fails, read back from the kernel, inherited.
+"""Socket options in batches: applied even if one fails, read back from the kernel, inherited.
 
-Rules of this file: what is set is judged by getsockopt, and what is not called by strace.
+Rules of this file: getsockopt shows what was set, strace shows what was not called.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ CONGESTION = (socket.IPPROTO_TCP, socket.TCP_CONGESTION)
 
 
 def number(value: int) -> bytes:
-    """Return an int as the kernel wants it."""
+    """Return an int in the form that the kernel takes."""
     return value.to_bytes(4, sys.byteorder, signed=True)
 
 
-def batch(*entries: tuple[tuple[int, int], int | bytes]) -> OptionBatch:
+def option_batch(*entries: tuple[tuple[int, int], int | bytes]) -> OptionBatch:
     return OptionBatch(
         [(*option, number(value) if isinstance(value, int) else value) for option, value in entries]
     )
@@ -52,8 +52,8 @@ def batch(*entries: tuple[tuple[int, int], int | bytes]) -> OptionBatch:
 # --- one batch, one socket --------------------------------------------------------------------
 
 
-def test_what_is_applied_is_read_back_by_the_kernel() -> None:
-    options = batch(
+def test_applied_values_are_those_of_getsockopt() -> None:
+    options = option_batch(
         (NODELAY, 1),
         (TTL, 17),
         (KEEPALIVE, 1),
@@ -68,7 +68,7 @@ def test_what_is_applied_is_read_back_by_the_kernel() -> None:
         assert sock.getsockopt(*KEEPALIVE) == 1
         assert sock.getsockopt(*LINGER, 8) == struct.pack("ii", 1, 7)
         assert sock.getsockopt(*CONGESTION, 16).rstrip(b"\0") == b"reno"
-        # The kernel doubles it: half of it is its own bookkeeping.
+        # The kernel doubles it: half of it is for bookkeeping.
         assert sock.getsockopt(*SNDBUF) == 40_000
         found = options.read(sock.fileno())
     assert found[:4] == (number(1), number(17), number(1), struct.pack("ii", 1, 7))
@@ -77,8 +77,8 @@ def test_what_is_applied_is_read_back_by_the_kernel() -> None:
     assert found[5] == number(40_000)
 
 
-def test_a_rejected_option_does_not_stop_the_others() -> None:
-    options = batch(
+def test_rejected_option_does_not_stop_the_others() -> None:
+    options = option_batch(
         (TTL, 0),
         (NODELAY, 1),
         ((socket.SOL_SOCKET, UNKNOWN), 1),
@@ -103,14 +103,14 @@ def test_a_rejected_option_does_not_stop_the_others() -> None:
     assert [value is None for value in found] == [False] * 2 + [True, False, True] + [False] * 3
 
 
-def test_both_families_of_a_dual_stack_socket() -> None:
+def test_dual_stack_socket_gets_options_of_both_families() -> None:
     with socket.socket(socket.AF_INET6) as sock:
-        assert batch((TTL, 21), (HOPS, 22)).apply(sock.fileno()) == ()
+        assert option_batch((TTL, 21), (HOPS, 22)).apply(sock.fileno()) == ()
         assert (sock.getsockopt(*TTL), sock.getsockopt(*HOPS)) == (21, 22)
 
 
-def test_a_descriptor_that_is_no_socket() -> None:
-    options = batch((NODELAY, 1), (TTL, 3))
+def test_descriptor_that_is_not_a_socket() -> None:
+    options = option_batch((NODELAY, 1), (TTL, 3))
     read_end, write_end = os.pipe()
     assert options.apply(read_end) == ((0, errno.ENOTSOCK), (1, errno.ENOTSOCK))
     assert options.read(read_end) == (None, None)
@@ -130,7 +130,7 @@ def test_entries_are_kept_as_given() -> None:
         assert (empty.apply(sock.fileno()), empty.read(sock.fileno())) == ((), ())
 
 
-def test_entries_that_cannot_be() -> None:
+def test_invalid_entries_are_rejected() -> None:
     with pytest.raises(ValueError, match="33 bytes, at most 32 allowed"):
         OptionBatch([(*CONGESTION, b"x" * 33)])
     with pytest.raises(OverflowError):
@@ -144,13 +144,13 @@ def test_entries_that_cannot_be() -> None:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_accepted_sockets_inherit_what_was_set_before_listen(
+def test_accepted_sockets_inherit_options_set_before_listen(
     loop_factory: LoopFactory, family: int
 ) -> None:
     async def main() -> None:
         sock = socket.socket(family, socket.SOCK_STREAM)
-        options = batch((NODELAY, 1), (KEEPALIVE, 1), (SNDBUF, 30_000), (RCVBUF, 40_000))
-        more = batch((TTL, 19)) if family == socket.AF_INET else batch((HOPS, 19))
+        options = option_batch((NODELAY, 1), (KEEPALIVE, 1), (SNDBUF, 30_000), (RCVBUF, 40_000))
+        more = option_batch((TTL, 19)) if family == socket.AF_INET else option_batch((HOPS, 19))
         assert options.apply(sock.fileno()) == more.apply(sock.fileno()) == ()
         sock.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
         sock.listen()
@@ -165,11 +165,11 @@ def test_accepted_sockets_inherit_what_was_set_before_listen(
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_what_is_not_inherited_is_set_on_every_accepted_socket(
+def test_other_options_are_set_on_every_accepted_socket(
     loop_factory: LoopFactory, lazy: bool
 ) -> None:
     async def main() -> None:
-        options = batch((PRIORITY, 5), ((socket.SOL_SOCKET, UNKNOWN), 1), (TTL, 44))
+        options = option_batch((PRIORITY, 5), ((socket.SOL_SOCKET, UNKNOWN), 1), (TTL, 44))
         async with listening(options=options, lazy=lazy) as listener:
             assert listener.acceptor.options is options
             async with crowd_of(listener, 3) as clients:
@@ -181,16 +181,16 @@ def test_what_is_not_inherited_is_set_on_every_accepted_socket(
                     assert accepted.getsockopt(*PRIORITY) == 5
                     assert accepted.getsockopt(*TTL) == 44
                 assert listener.sock.getsockopt(*PRIORITY) == 0
-                # One of the three is unknown: counted, and no reason to turn anyone away.
+                # One of the three is unknown: it is counted, but no reason to turn anyone away.
                 assert listener.acceptor.statistics()["option_errors"] == 3
 
     run(loop_factory, main)
 
 
-def test_options_of_tcp_on_a_unix_socket(loop_factory: LoopFactory, tmp_path: Path) -> None:
+def test_tcp_options_on_a_unix_socket(loop_factory: LoopFactory, tmp_path: Path) -> None:
     async def main() -> None:
         path = str(tmp_path / "socket")
-        options = batch((NODELAY, 1), (PRIORITY, 3))
+        options = option_batch((NODELAY, 1), (PRIORITY, 3))
         async with listening(Echo, bound_socket(socket.AF_UNIX, path), options=options) as listener:
             client = await RawClient.connect(path, first=b"ping")
             assert await client.read() == b"ping"
@@ -205,7 +205,7 @@ def test_options_of_tcp_on_a_unix_socket(loop_factory: LoopFactory, tmp_path: Pa
 @pytest.mark.external("strace")
 @pytest.mark.parametrize("accepted", [[], [[*PRIORITY, 5]]], ids=["inherited", "priority"])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_no_option_is_set_per_connection(
+def test_inherited_options_cost_no_system_call_per_connection(
     loop: str, accepted: list[list[int]], tmp_path: Path
 ) -> None:
     size = 50
@@ -223,7 +223,7 @@ def test_no_option_is_set_per_connection(
         if "accept4(" in call and "EAGAIN" not in call
     ]
     assert len(served) == size
-    # From the first connection to the last, whatever the loop does at its start and end.
+    # From the first connection to the last, whatever the loop does when it starts and ends.
     during = program.calls[served[0] : served[-1]]
     others = [call for call in during if "accept4(" not in call]
     assert len(others) == (size - 1 if accepted else 0), others[:5]

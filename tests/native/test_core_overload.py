@@ -1,7 +1,7 @@
-"""A process that runs out of descriptors, really; and one that stops before it does.
+"""A process that really runs out of descriptors, and one that stops accepting before it does.
 
 Rules of this file: descriptors are exhausted in child processes, one per event loop, both at the
-same time; CPU time is the kernel's account of them. What is measured is CPU, never speed.
+same time. What is measured is their CPU time by the kernel's account, never speed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 GREETING = b"220 hi\r\n"
 OVERLOAD = b"421 4.3.2 out of resources\r\n"
 
-#: Of a child: what exhausts its descriptors, the places of its second server, its log lines.
+#: In a child: what exhausts its descriptors, the places of its second server, its log lines.
 files: list[int] = []
 places: list[Places] = []
 lines: list[str] = []
 
 
-class Lines(logging.Handler):
+class CollectingHandler(logging.Handler):
     """Keeps the messages of the package's logger."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -52,7 +52,7 @@ def soft_limit(value: int) -> None:
     )
 
 
-def fill(server: ConnectionServer) -> int:
+def open_all(server: ConnectionServer) -> int:
     """Open files until no descriptor is left."""
     while True:
         try:
@@ -63,14 +63,14 @@ def fill(server: ConnectionServer) -> int:
             return len(files)
 
 
-def free(server: ConnectionServer) -> None:
+def close_all(server: ConnectionServer) -> None:
     while files:
         os.close(files.pop())
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {
-    "fill": fill,
-    "free": free,
+    "open_all": open_all,
+    "close_all": close_all,
     "limit": lambda server, value: soft_limit(value),
     "capacity": lambda server: engine_for(server.get_loop()).capacity,
     "open": lambda server: engine_for(server.get_loop()).open,
@@ -79,11 +79,11 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 
 
-class Hall:
+class StarvedServer:
     """A child that serves two sockets with few descriptors, and its clients.
 
     Attributes:
-        child: the process.
+        process: the child itself.
         addresses: of its two sockets.
     """
 
@@ -94,13 +94,13 @@ class Hall:
 
         async def start() -> ConnectionServer:
             soft_limit(limit)
-            logging.getLogger("fastlisten").addHandler(Lines())
+            logging.getLogger("fastlisten").addHandler(CollectingHandler())
             ports = [sock.detach() for sock in socks]
             first, second = (socket.socket(fileno=port) for port in ports)
             server = await create_server(
                 Echo, sock=first, backlog=4096, greeting=GREETING, refusal=OVERLOAD
             )
-            # Takes a place before it accepts: not one may be lost when accept fails.
+            # Takes a place before it accepts: none may be lost if accept fails.
             places.append(Arena(1).places(0, 0))
             places[0].limit = 1000
             self.second = await create_server(
@@ -114,25 +114,25 @@ class Hall:
             )
             return server
 
-        self.child = stack.enter_context(
+        self.process = stack.enter_context(
             Child(serving(loop_factory, start, COMMANDS), [sock.fileno() for sock in socks])
         )
-        assert self.child.hear() == "ready"
+        assert self.process.hear() == "ready"
         for sock in socks:
             sock.close()
 
     def connect(self, which: int = 0) -> socket.socket:
         return self.stack.enter_context(socket.create_connection(self.addresses[which], PATIENCE))
 
-    def served(self, size: int, which: int = 0) -> list[socket.socket]:
-        """Connect so many clients, all of which must be greeted."""
+    def connect_served(self, size: int, which: int = 0) -> list[socket.socket]:
+        """Connect this many clients, which must all be greeted."""
         clients = [self.connect(which) for _ in range(size)]
         for client in clients:
             assert client.recv(100) == GREETING
         return clients
 
-    def refused(self, size: int, which: int = 0) -> None:
-        """Connect so many clients, all of which must hear that there is no room."""
+    def connect_refused(self, size: int, which: int = 0) -> None:
+        """Connect this many clients, which must all be told that there are no resources."""
         clients = [self.connect(which) for _ in range(size)]
         for client in clients:
             assert client.recv(100) == OVERLOAD
@@ -140,106 +140,117 @@ class Hall:
             client.close()
 
     def lines(self, size: int) -> list[str]:
-        """Wait until the child has logged so many lines; return all."""
+        """Wait until the child has logged this many lines; return all."""
         end = time.monotonic() + PATIENCE
-        while len(found := self.child.ask("lines")) < size:
+        while len(found := self.process.ask("lines")) < size:
             assert time.monotonic() < end, found
             time.sleep(0.05)
         return list(found)
 
 
-def echoes(clients: list[socket.socket]) -> None:
+def all_echo(clients: list[socket.socket]) -> None:
     for client in clients:
         client.sendall(b"ping")
         assert client.recv(100) == b"ping"
 
 
 @pytest.fixture
-def halls() -> Iterator[Callable[[int], list[Hall]]]:
-    """Return what starts a hall per event loop, with so many descriptors each."""
+def children() -> Iterator[Callable[[int], list[StarvedServer]]]:
+    """Return a function that starts one child per event loop, with so many descriptors each."""
     with contextlib.ExitStack() as stack:
-        yield lambda limit: [Hall(stack, factory, limit) for factory in LOOPS.values()]
+        yield lambda limit: [StarvedServer(stack, factory, limit) for factory in LOOPS.values()]
 
 
-def test_out_of_descriptors(halls: Callable[[int], list[Hall]]) -> None:
-    both = halls(200)
-    served = {hall: hall.served(10, which=0) + hall.served(5, which=1) for hall in both}
+def test_refuses_politely_when_out_of_descriptors(
+    children: Callable[[int], list[StarvedServer]],
+) -> None:
+    both = children(200)
+    served = {
+        child: child.connect_served(10, which=0) + child.connect_served(5, which=1)
+        for child in both
+    }
     for episode in (1, 2):
-        for hall in both:
-            assert hall.child.ask("fill") > 100
-            hall.refused(100)
-            hall.refused(20, which=1)
-            echoes(served[hall])
-        # It lasts, with clients knocking all the time, a few at once and politely told so.
-        before = [cpu_time(hall.child.pid) for hall in both]
+        for child in both:
+            assert child.process.ask("open_all") > 100
+            child.connect_refused(100)
+            child.connect_refused(20, which=1)
+            all_echo(served[child])
+        # It lasts: clients keep coming, a few at once, and get the reply.
+        before = [cpu_time(child.process.pid) for child in both]
         for _ in range(5):
-            for hall in both:
-                hall.refused(3)
-        used = [cpu_time(hall.child.pid) - start for hall, start in zip(both, before, strict=True)]
+            for child in both:
+                child.connect_refused(3)
+        used = [
+            cpu_time(child.process.pid) - start for child, start in zip(both, before, strict=True)
+        ]
         assert max(used) < 0.1, used
-        for hall in both:
-            echoes(served[hall])
-            found = hall.lines(episode)
+        for child in both:
+            all_echo(served[child])
+            found = child.lines(episode)
             assert len(found) == episode
             assert found[-1].startswith("listeners: accepting failed ")
             assert f"EMFILE: {os.strerror(errno.EMFILE)}" in found[-1]
-            # Recovers by itself: nobody does more than to close files.
-            hall.child.ask("free")
-            for client in hall.served(60, which=0) + hall.served(10, which=1):
+            # It recovers by itself: all it takes is files being closed.
+            child.process.ask("close_all")
+            for client in child.connect_served(60, which=0) + child.connect_served(10, which=1):
                 client.close()
-            echoes(served[hall])
-        # Quiet for longer than the longest pause and the time that ends an episode.
+            all_echo(served[child])
+        # Quiet for longer than the longest pause and than the time that ends an episode.
         time.sleep(2.2)
-        for hall in both:
-            assert len(hall.lines(episode)) == episode
-            assert hall.child.ask("statistics")["refused_overload"] == 115 * episode
-            assert hall.child.ask("places") == 5
+        for child in both:
+            assert len(child.lines(episode)) == episode
+            assert child.process.ask("statistics")["refused_overload"] == 115 * episode
+            assert child.process.ask("places") == 5
 
 
-def test_no_descriptor_even_for_refusals(halls: Callable[[int], list[Hall]]) -> None:
-    both = halls(200)
-    served = {hall: hall.served(5) for hall in both}
-    queues: dict[Hall, list[socket.socket]] = {}
-    for hall in both:
-        # Below what it holds already: the reserve cannot be used nor taken back.
-        hall.child.ask("limit", 3)
-        queues[hall] = [hall.connect(n % 2) for n in range(20)]
+def test_waits_when_no_descriptor_is_left_for_refusals(
+    children: Callable[[int], list[StarvedServer]],
+) -> None:
+    both = children(200)
+    served = {child: child.connect_served(5) for child in both}
+    queues: dict[StarvedServer, list[socket.socket]] = {}
+    for child in both:
+        # Below what it already holds: the reserve can be neither used nor restored.
+        child.process.ask("limit", 3)
+        queues[child] = [child.connect(n % 2) for n in range(20)]
     time.sleep(0.2)
-    before = [cpu_time(hall.child.pid) for hall in both]
+    before = [cpu_time(child.process.pid) for child in both]
     time.sleep(1)
-    used = [cpu_time(hall.child.pid) - start for hall, start in zip(both, before, strict=True)]
+    used = [cpu_time(child.process.pid) - start for child, start in zip(both, before, strict=True)]
     assert max(used) < 0.05, used
-    for hall in both:
-        echoes(served[hall])
-        hall.child.ask("limit", 200)
-        for client in queues[hall]:
+    for child in both:
+        all_echo(served[child])
+        child.process.ask("limit", 200)
+        for client in queues[child]:
             assert client.recv(100) == GREETING
-        echoes(queues[hall])
-        assert len(hall.lines(1)) == 1
-        assert hall.child.ask("places") == 10
+        all_echo(queues[child])
+        assert len(child.lines(1)) == 1
+        assert child.process.ask("places") == 10
         # The reserve is there again.
-        hall.child.ask("fill")
-        hall.refused(10)
-        hall.child.ask("free")
+        child.process.ask("open_all")
+        child.connect_refused(10)
+        child.process.ask("close_all")
 
 
-def test_accepting_stops_before_descriptors_run_out(halls: Callable[[int], list[Hall]]) -> None:
-    for hall in halls(160):
-        capacity = hall.child.ask("capacity")
+def test_accepting_stops_before_descriptors_run_out(
+    children: Callable[[int], list[StarvedServer]],
+) -> None:
+    for child in children(160):
+        capacity = child.process.ask("capacity")
         assert 60 < capacity < 160 - 40
-        clients = hall.served(capacity)
-        late = [hall.connect(n % 2) for n in range(80)]
-        found = hall.lines(1)
+        clients = child.connect_served(capacity)
+        late = [child.connect(n % 2) for n in range(80)]
+        found = child.lines(1)
         assert found[0].count(f"this process holds {capacity} connections") == 1
-        echoes(clients)
-        assert hall.child.ask("open") == capacity
+        all_echo(clients)
+        assert child.process.ask("open") == capacity
         for client in clients:
             client.close()
         for client in late:
             assert client.recv(100) == GREETING
-        statistics = hall.child.ask("statistics")
+        statistics = child.process.ask("statistics")
         assert statistics["accept_errors"] == statistics["refused_overload"] == 0
-        assert len(hall.lines(1)) == 1
+        assert len(child.lines(1)) == 1
 
 
 # --- the capacity of an engine ----------------------------------------------------------------
@@ -264,7 +275,7 @@ def test_accepting_stops_at_the_capacity_and_resumes(
                     await asyncio.sleep(0.05)
                     assert [client.at_hand() for client in queue + last] == [None] * 5
                     assert engine.open == 10
-                    # A place that is waited for is not taken before a descriptor can be had.
+                    # A place is not taken before there is a descriptor for it.
                     assert other.places is not None
                     assert other.places.count == 2
                     clients[0].close()
@@ -275,7 +286,7 @@ def test_accepting_stops_at_the_capacity_and_resumes(
                         assert await client.read() == GREETING
                     assert engine.open == engine.capacity == 13
                     engine.set_capacity(20)
-            # Reached once more within the minute, it is not said again.
+            # Reached again within a minute, it is not logged again.
             await eventually(lambda: engine.open == 0)
             engine.set_capacity(2)
             async with crowd_of(one, 5) as clients:
@@ -291,8 +302,8 @@ def test_accepting_stops_at_the_capacity_and_resumes(
     assert "this process holds 10 connections" in messages[0]
 
 
-def test_refusals_take_a_fourth_of_the_capacity(loop_factory: LoopFactory) -> None:
-    """A flood of clients that are refused, and stay, keeps nobody out of another listener."""
+def test_refusals_take_at_most_a_quarter_of_the_capacity(loop_factory: LoopFactory) -> None:
+    """A flood of refused clients that stay does not keep clients of another listener out."""
 
     async def main() -> None:
         async with (
@@ -306,14 +317,14 @@ def test_refusals_take_a_fourth_of_the_capacity(loop_factory: LoopFactory) -> No
                 assert full.acceptor.accepting
                 assert full.engine.census()["parked"] == 2
                 assert full.engine.open == 3
-                async with crowd_of(other, 4) as served:
-                    for client in served:
+                async with crowd_of(other, 4) as greeted:
+                    for client in greeted:
                         assert await client.read() == GREETING
 
     run(loop_factory, main)
 
 
-def test_a_listener_that_comes_while_the_process_is_full(loop_factory: LoopFactory) -> None:
+def test_listener_added_at_capacity(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with listening(greeting=GREETING) as one:
             one.engine.set_capacity(2)
@@ -329,7 +340,7 @@ def test_a_listener_that_comes_while_the_process_is_full(loop_factory: LoopFacto
     run(loop_factory, main)
 
 
-def test_a_capacity_is_at_least_one(loop_factory: LoopFactory) -> None:
+def test_capacity_is_at_least_one(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with listening() as listener:
             before = listener.engine.capacity

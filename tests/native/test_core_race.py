@@ -1,8 +1,8 @@
-"""max-connections against a crowd: thousands of arrivals and departures, four server processes.
+"""max-connections and a crowd: thousands of clients come and go, four processes serve them.
 
-Rules of this file: the limit is judged by what the clients see at one instant (support.crowd
-says why that is exact). Two of the processes run asyncio's loop and two uvloop's, one lazy and one
-eager each, all on one listening socket and one arena.
+Rules of this file: the limit is judged by what the clients see at one instant (support.crowd says
+why that is exact). Two processes run asyncio's loop and two uvloop's, of each one lazy and one
+eager, all on one listening socket and one arena.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PLACES = 100
 PROCESSES = 4
 
 
-class Host(asyncio.Protocol):
-    """Closes at a client's first word."""
+class ClosesAtFirstInput(asyncio.Protocol):
+    """Closes as soon as the client sends something."""
 
     transport: Any = None
 
@@ -49,7 +49,7 @@ def census(server: ConnectionServer) -> dict[str, int]:
     return engine_for(server.get_loop()).census()
 
 
-class House:
+class Group:
     """Four server processes behind one address, and the arena that they share."""
 
     def __init__(self, action: Any) -> None:
@@ -69,7 +69,7 @@ class House:
 
         async def start() -> ConnectionServer:
             return await create_server(
-                Host,
+                ClosesAtFirstInput,
                 sock=self.sock,
                 backlog=4096,
                 max_connections=self.arena.places(1, self.arena.join()),
@@ -88,16 +88,16 @@ class House:
     def kill(self, child: Child, crowd: Crowd) -> int:
         """Kill a process and start another; return how many places it held."""
         child.kill()
-        # The kernel has closed its connections; before its places are given back, its guests
-        # must not be counted any more.
+        # The kernel has closed its connections; before its places are given back, its clients must
+        # no longer be counted.
         crowd.forget(child.pid)
         self.children.remove(child)
         pids = self.arena.pids()
-        # One killed before it joined holds nothing.
+        # If it was killed before it joined, it holds nothing.
         return self.arena.heal(pids.index(child.pid)) if child.pid in pids else 0
 
     def empty(self) -> None:
-        """Wait until no place is taken, and see that no process holds on to anything."""
+        """Wait until no place is taken, and check that no process holds on to anything."""
         end = time.monotonic() + 20
         while self.places.count:
             assert time.monotonic() < end, f"{self.places.count} places still taken"
@@ -116,8 +116,8 @@ class House:
 
 
 @contextlib.contextmanager
-def house(action: str) -> Iterator[House]:
-    made = House(action)
+def group(action: str) -> Iterator[Group]:
+    made = Group(action)
     try:
         for _ in range(PROCESSES):
             assert made.open().hear() == "ready"
@@ -126,8 +126,8 @@ def house(action: str) -> Iterator[House]:
         made.close()
 
 
-def all_places_are_usable(made: House) -> None:
-    """Fill the house again and look at its door: exactly so many go in."""
+def all_places_are_usable(made: Group) -> None:
+    """Fill all places again: exactly this many clients get in."""
     with contextlib.ExitStack() as stack:
         guests = []
         for _ in range(PLACES):
@@ -149,9 +149,9 @@ def all_places_are_usable(made: House) -> None:
     made.empty()
 
 
-def race(action: str, cycles: int, seed: int) -> None:
-    """2,000 clients for 100 places until so many have been served and have left."""
-    with house(action) as made:
+def run_race(action: str, cycles: int, seed: int) -> None:
+    """2,000 clients for 100 places, until so many have been served and have left."""
+    with group(action) as made:
         with Crowd(made.address, 2000, seed, pause=(0.2, 0.8)) as crowd:
             while crowd.cycles < cycles:
                 crowd.run(0.1)
@@ -168,10 +168,10 @@ def race(action: str, cycles: int, seed: int) -> None:
         all_places_are_usable(made)
 
 
-def killing(action: str, kills: int, seed: int) -> None:
-    """500 clients for 100 places while one process after the other is killed."""
+def run_kills(action: str, kills: int, seed: int) -> None:
+    """500 clients for 100 places while one process after another is killed."""
     rng = random.Random(seed)
-    with house(action) as made:
+    with group(action) as made:
         healed = 0
         with Crowd(made.address, 500, seed, hold=(0.01, 0.08)) as crowd:
             crowd.run(0.2)
@@ -185,7 +185,7 @@ def killing(action: str, kills: int, seed: int) -> None:
             most, crowd.most = crowd.most, 0
             for child in made.children:
                 assert child.hear() == "ready"
-            # Whatever they died of: the survivors fill the house to the last place.
+            # However it died, the survivors use every place.
             end = time.monotonic() + 20
             while crowd.most < PLACES and time.monotonic() < end:
                 crowd.run(0.1)
@@ -197,26 +197,26 @@ def killing(action: str, kills: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("action", ["refuse", "wait"])
-def test_never_more_than_the_limit_and_all_of_it(action: str) -> None:
-    race(action, 4000, seed=2)
+def test_limit_is_never_exceeded_and_fully_used(action: str) -> None:
+    run_race(action, 4000, seed=2)
 
 
 @pytest.mark.parametrize("action", ["refuse", "wait"])
-def test_killed_processes_lose_no_place(action: str) -> None:
-    killing(action, 100, seed=3)
+def test_killed_processes_lose_no_places(action: str) -> None:
+    run_kills(action, 100, seed=3)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("action", ["refuse", "wait"])
-def test_never_more_than_the_limit_for_long(action: str, seed: int) -> None:
-    race(action, 100_000, seed)
+def test_long_limit_is_never_exceeded(action: str, seed: int) -> None:
+    run_race(action, 100_000, seed)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("action", ["refuse", "wait"])
-def test_processes_killed_for_long(action: str, seed: int) -> None:
-    killing(action, 2000, seed)
+def test_long_killed_processes_lose_no_places(action: str, seed: int) -> None:
+    run_kills(action, 2000, seed)

@@ -1,6 +1,6 @@
-"""What a client hears for which there is no place, and what it costs.
+"""The reply to a client for which there is no place, and what the refusal costs.
 
-Rules of this file: the clients judge. "No reset" means that a client reads the whole text and
+Rules of this file: the clients judge. "Not reset" means that a client reads the whole reply and
 then the end of input, without an error, whatever it had sent before.
 """
 
@@ -25,7 +25,7 @@ from support.waiting import eventually
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 REFUSAL = b"421 4.3.2 too many connections, try again later\r\n"
-#: The core's bounds of parked refusals: how many, how long (s), how much is read of each.
+#: The core's limits for parked refusals: how many, how long (s), how much is read from each.
 MAX_PARKED = 1024
 PARKED_TIME = 2.0
 PARKED_BYTES = 16384
@@ -34,7 +34,7 @@ both_kinds = pytest.mark.parametrize("server_first", [True, False], ids=["server
 
 
 @contextlib.asynccontextmanager
-async def full(**settings: Any) -> AsyncIterator[Listener]:
+async def full_listener(**settings: Any) -> AsyncIterator[Listener]:
     """Serve a listener whose only place is taken."""
     async with (
         listening(limit=1, refusal=REFUSAL, **settings) as listener,
@@ -53,9 +53,9 @@ def parked(listener: Listener) -> int:
 
 @contextlib.asynccontextmanager
 async def refused_at_once(listener: Listener, size: int) -> AsyncIterator[list[RawClient]]:
-    """Connect so many clients in one turn of the loop; they have been refused, nobody has read.
+    """Connect this many clients in one turn of the loop; they are refused, and none has read yet.
 
-    Fast, so that the two seconds of the first are not over when the last is refused.
+    Fast enough that the first one's two seconds are not over when the last one is refused.
     """
     before = listener.acceptor.statistics()["refused_limit"]
     with contextlib.ExitStack() as stack:
@@ -68,10 +68,10 @@ async def refused_at_once(listener: Listener, size: int) -> AsyncIterator[list[R
         yield clients
 
 
-def closed(clients: list[RawClient]) -> list[bool]:
+def closed_by_server(clients: list[RawClient]) -> list[bool]:
     """Return for each client whether the server has closed its descriptor.
 
-    Then it answers bytes by a reset, on loopback at once. The loop gets no turn meanwhile.
+    A closed one answers data with a reset, on loopback at once. The loop gets no turn meanwhile.
     """
     found = []
     for client in clients:
@@ -85,18 +85,21 @@ def closed(clients: list[RawClient]) -> list[bool]:
     return found
 
 
-# --- the text arrives -------------------------------------------------------------------------
+# --- the reply arrives ------------------------------------------------------------------------
 
 
 @both_kinds
-def test_a_silent_client_reads_the_text_and_the_end(
+def test_silent_client_reads_the_reply_and_eof(
     loop_factory: LoopFactory, server_first: bool
 ) -> None:
     async def main() -> None:
-        async with full(server_first=server_first) as listener, crowd_of(listener, 5) as refused:
+        async with (
+            full_listener(server_first=server_first) as listener,
+            crowd_of(listener, 5) as refused,
+        ):
             for client in refused:
                 assert await client.everything() == REFUSAL
-            # Where the server speaks first nothing can be unread: closed at once.
+            # Where the server speaks first, nothing can be unread: closed at once.
             assert parked(listener) == (0 if server_first else 5)
             for client in refused:
                 client.close()
@@ -107,17 +110,17 @@ def test_a_silent_client_reads_the_text_and_the_end(
 
 @both_kinds
 @pytest.mark.parametrize("size", [1, 1024, PARKED_BYTES - 1])
-def test_a_client_that_has_sent_already_is_not_reset(
+def test_client_that_has_already_sent_is_not_reset(
     loop_factory: LoopFactory, server_first: bool, size: int
 ) -> None:
     async def main() -> None:
-        async with full(server_first=server_first) as listener:
+        async with full_listener(server_first=server_first) as listener:
             listener.acceptor.pause()
             async with crowd_of(listener, 5, first=b"x" * size) as refused:
                 listener.acceptor.resume()
                 for client in refused:
                     assert await client.everything() == REFUSAL
-                # And it may go on with what it began to say.
+                # It may also go on with what it began to send.
                 for client in refused:
                     assert parked(listener) > 0
                     client.close()
@@ -127,11 +130,11 @@ def test_a_client_that_has_sent_already_is_not_reset(
 
 
 @both_kinds
-def test_a_client_that_sends_while_it_is_refused_is_not_reset(
+def test_client_that_sends_while_refused_is_not_reset(
     loop_factory: LoopFactory, server_first: bool
 ) -> None:
     async def main() -> None:
-        async with full(server_first=server_first) as listener:
+        async with full_listener(server_first=server_first) as listener:
             for _ in range(20):
                 async with crowd_of(listener, 1, first=b"EHLO client.example.org\r\n") as refused:
                     assert await refused[0].everything() == REFUSAL
@@ -141,11 +144,11 @@ def test_a_client_that_sends_while_it_is_refused_is_not_reset(
 
 @both_kinds
 @pytest.mark.parametrize("size", [64 * 1024, 1024 * 1024])
-def test_the_text_arrives_also_at_a_client_that_sends_without_end(
+def test_reply_reaches_a_client_that_never_stops_sending(
     loop_factory: LoopFactory, server_first: bool, size: int
 ) -> None:
     async def main() -> None:
-        async with full(server_first=server_first) as listener:
+        async with full_listener(server_first=server_first) as listener:
             listener.acceptor.pause()
             async with crowd_of(listener, 3) as refused:
                 sending = [asyncio.ensure_future(one.send(b"x" * size)) for one in refused]
@@ -153,7 +156,7 @@ def test_the_text_arrives_also_at_a_client_that_sends_without_end(
                 listener.acceptor.resume()
                 for client, task in zip(refused, sending, strict=True):
                     assert await client.receive(len(REFUSAL)) == REFUSAL
-                    # More than is read of anybody: what follows the text may be a reset.
+                    # More than is read from any client: the reply may be followed by a reset.
                     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                         await task
                     with contextlib.suppress(ConnectionResetError):
@@ -162,10 +165,10 @@ def test_the_text_arrives_also_at_a_client_that_sends_without_end(
     run(loop_factory, main)
 
 
-def test_on_a_unix_socket(loop_factory: LoopFactory, tmp_path: Path) -> None:
+def test_refusal_on_a_unix_socket(loop_factory: LoopFactory, tmp_path: Path) -> None:
     async def main() -> None:
         sock = bound_socket(socket.AF_UNIX, str(tmp_path / "socket"))
-        async with full(sock=sock) as listener:
+        async with full_listener(sock=sock) as listener:
             listener.acceptor.pause()
             async with crowd_of(listener, 3, first=b"x" * 1024) as refused:
                 listener.acceptor.resume()
@@ -175,7 +178,7 @@ def test_on_a_unix_socket(loop_factory: LoopFactory, tmp_path: Path) -> None:
     run(loop_factory, main)
 
 
-def test_no_text_no_word(loop_factory: LoopFactory) -> None:
+def test_refusal_without_a_reply(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with listening(limit=1) as listener, crowd_of(listener, 3) as clients:
             for client in clients[1:]:
@@ -185,12 +188,12 @@ def test_no_text_no_word(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-# --- the bounds of what is parked -------------------------------------------------------------
+# --- limits for parked refusals ---------------------------------------------------------------
 
 
-def test_so_many_bytes_are_read_of_a_refused_client(loop_factory: LoopFactory) -> None:
+def test_refused_client_is_read_up_to_the_limit(loop_factory: LoopFactory) -> None:
     async def main() -> None:
-        async with full() as listener, crowd_of(listener, 1) as refused:
+        async with full_listener() as listener, crowd_of(listener, 1) as refused:
             assert await refused[0].everything() == REFUSAL
             for size in (1, PARKED_BYTES - 3, 1):
                 await refused[0].send(b"x" * size)
@@ -198,15 +201,15 @@ def test_so_many_bytes_are_read_of_a_refused_client(loop_factory: LoopFactory) -
                 assert parked(listener) == 1
             await refused[0].send(b"x")
             await eventually(lambda: parked(listener) == 0)
-            assert closed(refused) == [True]
+            assert closed_by_server(refused) == [True]
 
     run(loop_factory, main)
 
 
-def test_a_refused_client_is_waited_for_two_seconds(loop_factory: LoopFactory) -> None:
+def test_refused_client_is_closed_after_two_seconds(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         clock = asyncio.get_running_loop().time
-        async with full() as listener:
+        async with full_listener() as listener:
             begin = clock()
             async with crowd_of(listener, 2) as refused:
                 await eventually(lambda: parked(listener) == 2 or clock() > begin + PARKED_TIME)
@@ -217,30 +220,33 @@ def test_a_refused_client_is_waited_for_two_seconds(loop_factory: LoopFactory) -
                     assert count == 2 or clock() > begin + PARKED_TIME
                     await asyncio.sleep(0.1)
                 await eventually(lambda: parked(listener) == 0)
-                assert closed(refused) == [True, True]
+                assert closed_by_server(refused) == [True, True]
 
     run(loop_factory, main)
 
 
-def test_so_many_are_parked_and_the_oldest_go_first(loop_factory: LoopFactory) -> None:
+def test_oldest_parked_refusals_are_closed_first(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         over = 60
-        async with full() as listener, refused_at_once(listener, MAX_PARKED + over) as refused:
+        async with (
+            full_listener() as listener,
+            refused_at_once(listener, MAX_PARKED + over) as refused,
+        ):
             assert parked(listener) == MAX_PARKED
-            assert closed(refused) == [True] * over + [False] * MAX_PARKED
+            assert closed_by_server(refused) == [True] * over + [False] * MAX_PARKED
             assert [client.at_hand() for client in refused] == [REFUSAL] * len(refused)
 
     run(loop_factory, main)
 
 
-def test_a_descriptor_that_was_parked_once_is_not_closed_for_it(loop_factory: LoopFactory) -> None:
+def test_reused_descriptor_is_not_closed_as_parked(loop_factory: LoopFactory) -> None:
     async def main() -> None:
-        async with full() as listener:
+        async with full_listener() as listener:
             assert listener.places is not None
             async with refused_at_once(listener, 50):
                 assert parked(listener) == 50
             await eventually(lambda: parked(listener) == 0)
-            # These take the same descriptors; then the old ones have their turn to be closed.
+            # These get the same descriptors; then the old ones would be due for closing.
             listener.places.limit = 51
             async with crowd_of(listener, 50) as served:
                 await eventually(lambda: listener.acceptor.connections == 51)
@@ -250,30 +256,30 @@ def test_a_descriptor_that_was_parked_once_is_not_closed_for_it(loop_factory: Lo
                         assert await client.read() == b"ping"
             await eventually(lambda: listener.acceptor.held == 1)
             listener.places.limit = 1
-            # Thousands of entries that are gone do not displace those that are not.
+            # Thousands of entries that are gone do not displace live ones.
             for _ in range(5):
                 async with refused_at_once(listener, 900):
                     pass
                 await eventually(lambda: parked(listener) == 0)
             async with refused_at_once(listener, 5) as late:
-                assert closed(late) == [False] * 5
+                assert closed_by_server(late) == [False] * 5
 
     run(loop_factory, main)
 
 
-# --- what it costs ----------------------------------------------------------------------------
+# --- cost -------------------------------------------------------------------------------------
 
 
 @both_kinds
 def test_refused_clients_are_not_counted(loop_factory: LoopFactory, server_first: bool) -> None:
     async def main() -> None:
-        async with full(server_first=server_first) as listener:
+        async with full_listener(server_first=server_first) as listener:
             assert listener.places is not None
             async with crowd_of(listener, 30) as refused:
                 for client in refused:
                     assert await client.read() == REFUSAL
                 assert listener.places.count == listener.acceptor.connections == 1
-                # As descriptors they are: against the process's capacity.
+                # As descriptors they count towards the process's capacity.
                 assert listener.acceptor.held == listener.engine.open == 1 + parked(listener)
                 statistics = listener.acceptor.statistics()
                 assert (statistics["accepted"], statistics["refused_limit"]) == (1, 30)
@@ -282,12 +288,12 @@ def test_refused_clients_are_not_counted(loop_factory: LoopFactory, server_first
 
 
 @both_kinds
-def test_a_refusal_makes_no_python_object(loop_factory: LoopFactory, server_first: bool) -> None:
+def test_refusal_creates_no_python_objects(loop_factory: LoopFactory, server_first: bool) -> None:
     size = 400
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        async with full(server_first=server_first) as listener:
+        async with full_listener(server_first=server_first) as listener:
             listener.engine.sink = None
 
             def body(channel: socket.socket) -> None:
@@ -306,7 +312,7 @@ def test_a_refusal_makes_no_python_object(loop_factory: LoopFactory, server_firs
                     await loop.sock_recv(child.channel, 100)
                     await eventually(lambda: parked(listener) == 0)
                     blocks.append(sys.getallocatedblocks())
-            # The first round warms the loop's own caches up.
+            # The first round fills the loop's own caches.
             assert abs(blocks[2] - blocks[1]) < size // 4, blocks
             assert len(listener.protocols) == 1
             assert listener.acceptor.statistics()["refused_limit"] == 3 * size
@@ -314,14 +320,14 @@ def test_a_refusal_makes_no_python_object(loop_factory: LoopFactory, server_firs
     run(loop_factory, main)
 
 
-# --- what is said of it -----------------------------------------------------------------------
+# --- log --------------------------------------------------------------------------------------
 
 
-def test_a_flood_makes_few_lines(
+def test_flood_of_refusals_makes_few_log_lines(
     loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> str:
-        async with full(listener="mx", server_first=True) as listener:
+        async with full_listener(listener="mx", server_first=True) as listener:
             async with crowd_of(listener, 200) as refused:
                 name = "[{}]:{}".format(*refused[0].sock.getsockname())
                 for client in refused:
@@ -338,14 +344,14 @@ def test_a_flood_makes_few_lines(
     assert sum(int(line.split()[3]) for line in lines) == 200
 
 
-def test_a_line_names_its_listener_though_it_has_gone(
+def test_log_line_names_a_listener_that_is_gone(
     loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
         async with listening(listener="stays"):
             for name in ("one", "two"):
                 async with (
-                    full(listener=name, server_first=True) as listener,
+                    full_listener(listener=name, server_first=True) as listener,
                     crowd_of(listener, 1) as refused,
                 ):
                     assert await refused[0].everything() == REFUSAL

@@ -1,6 +1,6 @@
-"""Several loops in several threads, each with an engine of its own.
+"""Several loops in several threads, each with its own engine.
 
-Rules of this file: one thread per loop, as asyncio wants it; what crosses threads are sockets only.
+Rules of this file: one thread per loop, as asyncio requires; only sockets cross threads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what it hears, and knows in which thread."""
+    """Echoes, and notes in which thread."""
 
     threads: set[int]
 
@@ -62,7 +62,7 @@ def in_threads(
 
 
 async def talk(address: tuple[str, int], words: int) -> None:
-    """Hold a conversation with an echo."""
+    """Exchange words with an echo server."""
     reader, writer = await asyncio.open_connection(*address)
     for number in range(words):
         writer.write(b"%d\n" % number)
@@ -71,8 +71,8 @@ async def talk(address: tuple[str, int], words: int) -> None:
     await writer.wait_closed()
 
 
-def test_each_thread_serves_its_own(loop_factory: LoopFactory) -> None:
-    """Callbacks of a server run in the thread of its loop; clients come from the other's loop."""
+def test_each_thread_serves_its_own_connections(loop_factory: LoopFactory) -> None:
+    """A server's callbacks run in its loop's thread; the clients come from the other's loop."""
     addresses: list[Any] = [None, None]
     engines: list[Engine] = []
     ready = threading.Barrier(2)
@@ -99,8 +99,8 @@ def test_each_thread_serves_its_own(loop_factory: LoopFactory) -> None:
     assert all(engine.closed for engine in engines)
 
 
-def test_engines_come_and_go_beside_one_that_serves(loop_factory: LoopFactory) -> None:
-    """Making and closing engines in one thread does not disturb the other's connections."""
+def test_engines_created_and_closed_beside_a_serving_one(loop_factory: LoopFactory) -> None:
+    """This does not disturb the serving one's connections."""
     address: list[Any] = []
     ready = threading.Event()
     over = threading.Event()
@@ -132,8 +132,8 @@ def test_engines_come_and_go_beside_one_that_serves(loop_factory: LoopFactory) -
     in_threads(loop_factory, [steady, restless])
 
 
-def test_a_loop_per_short_thread(loop_factory: LoopFactory) -> None:
-    """Loops at the same address one after the other do not inherit an engine."""
+def test_new_loop_at_the_same_address_gets_a_new_engine(loop_factory: LoopFactory) -> None:
+    """Loops that reuse an address do not inherit an engine."""
 
     async def once() -> None:
         class Mine(Echo):
