@@ -24,6 +24,7 @@ from benchmarks.smtp_source import send
 from benchmarks.start import time_to_last_greeting
 from benchmarks.syscalls import count_options
 from benchmarks.workloads import CANDIDATES, GREETING, HELD, SOURCES, TLS_CANDIDATES, Workload
+from benchmarks.wrk import ask
 
 __all__ = ["Plan", "Sample", "cores", "held_connections", "measure"]
 
@@ -148,6 +149,8 @@ def measure(
             return _lag(workload, server, plan)
         if workload.mode == "smtp-source":
             return _source(workload, server, plan)
+        if workload.mode == "wrk":
+            return _requests(workload, server, plan)
         received = workload.refused if "--limit" in command else workload.received
         there = count_files(directory) if directory else 0
         sample = _cpu(workload, server, plan, received)
@@ -256,6 +259,23 @@ def _source(workload: Workload, server: Server, plan: Plan) -> Sample:
         busy=used.cpu / took,
         disturbed=_disturbed(used),
         detail={"operations": messages, "delay": used.delay},
+    )
+
+
+def _requests(workload: Workload, server: Server, plan: Plan) -> Sample:
+    """Measure what wrk asks for: it takes a time, and warms up by a run of its own."""
+    ask(server.port, plan.client_core, plan.warm_up, workload.options)
+    before = server.settled()
+    requests, took = ask(server.port, plan.client_core, plan.seconds, workload.options)
+    used = server.settled() - before
+    value = used.cpu / requests * 1e6
+    return Sample(
+        value=value,
+        user=value * min(1.0, used.user / used.cpu),
+        rate=requests / took,
+        busy=used.cpu / took,
+        disturbed=_disturbed(used),
+        detail={"operations": requests, "delay": used.delay},
     )
 
 

@@ -24,10 +24,15 @@ END = "<!-- benchmarks: end -->"
 OTHERS: Mapping[Family, tuple[str, ...]] = {
     "connections": ("C epoll", "uvloop", "asyncio"),
     "smtp": ("C SMTP", "smtp-sink", "aiosmtpd", "aiosmtpd on asyncio"),
+    "http": ("uvicorn httptools", "uvicorn h11", "granian"),
 }
 
 #: What the tables are about, in their titles.
-ABOUT: Mapping[Family, str] = {"connections": "", "smtp": "SMTP and LMTP, messages of 1 KiB: "}
+ABOUT: Mapping[Family, str] = {
+    "connections": "",
+    "smtp": "SMTP and LMTP, messages of 1 KiB: ",
+    "http": "HTTP, 50 connections by wrk: ",
+}
 
 _UNITS = {"cpu": "µs", "memory": "B", "lag": "ms", "count": "", "start": "s"}
 _KINDS = {workload.key: workload.kind for workload in WORKLOADS}

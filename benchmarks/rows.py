@@ -259,4 +259,27 @@ ROWS: tuple[Row, ...] = (
         "fastlisten SMTP",
         against="aiosmtpd",
     ),
+    Row(
+        "http",
+        "a request of a kept connection to a small ASGI application",
+        "http",
+        "fastlisten HTTP",
+        against="uvicorn httptools",
+        goal=Bound(ratio=1.0),
+    ),
+    Row(
+        "http-h11",
+        "the same, against uvicorn with h11",
+        "http",
+        "fastlisten HTTP",
+        against="uvicorn h11",
+    ),
+    Row(
+        "http-granian",
+        "the same, against granian",
+        "http",
+        "fastlisten HTTP",
+        against="granian",
+        stretch=Bound(ratio=1.0),
+    ),
 )

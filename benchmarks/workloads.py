@@ -60,6 +60,12 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "aiosmtpd again": (*_PYTHON, "benchmarks.candidates.smtp_aiosmtpd"),
     "fastlisten SMTP": (*_PYTHON, "benchmarks.candidates.smtp_fastlisten"),
     "fastlisten Sink": (*_PYTHON, "benchmarks.candidates.smtp_fastlisten", "--aiosmtpd"),
+    # Those that serve an ASGI application.
+    "uvicorn httptools": (*_PYTHON, "benchmarks.candidates.http_uvicorn"),
+    "uvicorn h11": (*_PYTHON, "benchmarks.candidates.http_uvicorn", "--http", "h11"),
+    "uvicorn again": (*_PYTHON, "benchmarks.candidates.http_uvicorn"),
+    "granian": (*_PYTHON, "benchmarks.candidates.http_granian"),
+    "fastlisten HTTP": (*_PYTHON, "benchmarks.candidates.http_fastlisten"),
 }
 
 #: Those that are another program where TLS is spoken.
@@ -71,12 +77,13 @@ _PYTHONS = ("fastlisten", "uvloop", "asyncio")
 _SMTP = ("fastlisten SMTP", "aiosmtpd", "aiosmtpd on asyncio", "smtp-sink", "C SMTP")
 
 #: A table of its own: rows whose candidates are the same.
-Family = Literal["connections", "smtp"]
+Family = Literal["connections", "smtp", "http"]
 
 #: Who is measured against himself with --control, by family: the candidate and his double.
 CONTROLS: Mapping[Family, tuple[str, str]] = {
     "connections": ("uvloop", "uvloop again"),
     "smtp": ("aiosmtpd", "aiosmtpd again"),
+    "http": ("uvicorn httptools", "uvicorn again"),
 }
 
 #: What is read of the server: processor time per operation in µs, memory per held connection in
@@ -92,7 +99,7 @@ class Workload:
         key: name for ``--only`` and in the JSON.
         kind: what is read of the server.
         candidates: who does it.
-        mode: of the load generator; ``smtp-source`` is the program of Postfix instead. Empty where
+        mode: of the load generator; ``smtp-source`` and ``wrk`` are programs of others. Empty where
             there is no load (see `start.py`).
         options: of the load generator, without address, time and sources.
         family: the table that it belongs to.
@@ -232,4 +239,13 @@ WORKLOADS: tuple[Workload, ...] = (
     replace(_smtp("lmtp", _SMTP[:-1], "--lmtp"), serve=("--lmtp",)),
     _smtp("maildir", _SMTP[:-1], data="disk"),
     _smtp("maildir-memory", _SMTP[:-1], data="memory"),
+    Workload(
+        "http",
+        "cpu",
+        ("fastlisten HTTP", "uvicorn httptools", "uvicorn h11", "granian"),
+        "wrk",
+        ("-c50",),
+        family="http",
+        greets=False,
+    ),
 )

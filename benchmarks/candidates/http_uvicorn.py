@@ -1,0 +1,39 @@
+"""Candidate: uvicorn on uvloop, with httptools or with h11, as its command line makes it.
+
+Nothing is logged for each request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+import uvloop
+
+from benchmarks.candidates.http_hello import application
+from benchmarks.candidates.serve import listening_socket, run_until_told, until_told
+
+try:
+    import uvicorn
+except ImportError as error:
+    sys.exit(f"uvicorn is not installed: {error}")
+
+
+async def serve(http: str) -> None:
+    """Serve until standard input ends."""
+    config = uvicorn.Config(
+        application, http=http, lifespan="off", log_config=None, access_log=False
+    )
+    sock = listening_socket()
+    sock.listen(1024)
+    serving = asyncio.ensure_future(uvicorn.Server(config).serve(sockets=[sock]))
+    await until_told(sock.getsockname()[1])
+    serving.cancel()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--http", choices=("httptools", "h11"), default="httptools")
+    given = parser.parse_args()
+    run_until_told(lambda: serve(given.http), uvloop.new_event_loop)
