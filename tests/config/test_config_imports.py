@@ -22,7 +22,9 @@ from fastlisten.config.known_protocols import known_protocols
 LOOPS = frozenset({"asyncio", "concurrent.futures", "uvloop"})
 
 #: What extras bring; a configuration that does not use them is read without them.
-EXTRAS = frozenset({"argon2", "cryptography", "h11", "prometheus_client", "starlette", "uvicorn"})
+EXTRAS = frozenset(
+    {"argon2", "cryptography", "httptools", "prometheus_client", "starlette", "websockets"}
+)
 
 PACKAGE = Path(fastlisten.__file__).parent
 

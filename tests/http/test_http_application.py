@@ -157,7 +157,7 @@ def without(library: str, directory: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{directory}:{clean_environment()['PYTHONPATH']}"}
 
 
-@pytest.mark.parametrize("library", ["uvicorn", "h11", "starlette", "prometheus_client"])
+@pytest.mark.parametrize("library", ["httptools", "starlette", "prometheus_client"])
 def test_a_missing_extra_is_2(tmp_path: Path, library: str) -> None:
     (tmp_path / "it.toml").write_text(LISTENER)
     done = run("serve", tmp_path / "it.toml", **without(library, tmp_path))

@@ -69,7 +69,7 @@ async def test_a_client_that_reads_nothing_stops_the_application_and_is_ended() 
             sent = app.sent
             await asyncio.sleep(0.05)
         await eventually(lambda: served.listener.statistics()["timed_out"], "the end of patience")
-        (protocol,) = served.handler.service.state.connections  # type: ignore[attr-defined]
+        (protocol,) = served.handler.service.connections  # type: ignore[attr-defined]
         # The core gives such a client some seconds more to take what waits.
         assert protocol.transport.is_closing()
         client.writer.transport.abort()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.http_hostile import CHUNKED, HEAD, HOSTILE
 
-from fastlisten.handlers.http.framing import SLICE, RequestReader
+from fastlisten.handlers.http.body import ChunkedBody, CountedBody
+from fastlisten.handlers.http.head import Request, RequestError, find_end, read_head
 
 #: Requests that are as they should be, and the bodies that are in them.
 GOOD: dict[str, tuple[bytes, bytes]] = {
@@ -27,42 +25,71 @@ GOOD: dict[str, tuple[bytes, bytes]] = {
 }
 
 
-def reader() -> RequestReader:
-    return RequestReader(max_head=8192, max_body=1000)
+MAX_HEAD, MAX_BODY = 8192, 1000
+
+#: More than any of these requests.
+WHOLE = 1 << 20
 
 
-def read(data: bytes, sizes: list[int]) -> list[Any]:
-    """Give bytes in pieces; return what came of them."""
-    connection, at = reader(), 0
-    events: list[Any] = []
+def read(data: bytes, sizes: list[int]) -> tuple[list[Request], bytes, bytes]:
+    """Give octets in pieces, as a connection does; return requests, their bodies, and the rest."""
+    requests: list[Request] = []
+    bodies, buffer = b"", bytearray()
+    reader: ChunkedBody | CountedBody | None = None
+    at = looked = number = 0
     while at < len(data):
-        size = min(sizes[len(events) % len(sizes)] if sizes else SLICE, SLICE)
-        connection.receive_data(data[at : at + size])
+        size = sizes[number % len(sizes)]
+        buffer += data[at : at + size]
         at += size
-        while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
-            events.append(event)
-    return events
+        number += 1
+        while buffer:
+            before = len(buffer)
+            if reader is not None:
+                bodies += reader.read(buffer)
+                reader = None if reader.done else reader
+            else:
+                end = find_end(buffer, looked)
+                if (end if end > 0 else len(buffer)) > MAX_HEAD:
+                    raise RequestError(431, "a large head")
+                if end < 0 and not 0x21 <= buffer[0] <= 0x7E:
+                    raise RequestError(400, "no method")
+                looked = len(buffer) if end < 0 else 0
+                if end > 0:
+                    request = read_head(bytes(buffer[:end]))
+                    del buffer[:end]
+                    requests.append(request)
+                    if request.length and request.length > MAX_BODY:
+                        raise RequestError(413, "a large body")
+                    if request.length is None:
+                        reader = ChunkedBody(MAX_BODY, MAX_HEAD)
+                    elif request.length:
+                        reader = CountedBody(request.length)
+            if len(buffer) == before:
+                break
+    return requests, bodies, bytes(buffer)
 
 
-def shown(events: list[Any]) -> tuple[list[type], bytes]:
-    kinds = [type(event) for event in events if not isinstance(event, h11.Data)]
-    return kinds, b"".join(event.data for event in events if isinstance(event, h11.Data))
+def one(data: bytes) -> Request:
+    """Return the one request in some octets."""
+    ((request,), _, _) = read(data, [WHOLE])
+    return request
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("size", [1, 7, SLICE])
+@pytest.mark.parametrize("size", [1, 7, WHOLE])
 def test_hostile_requests_are_refused(name: str, size: int) -> None:
     data, status = HOSTILE[name]
-    with pytest.raises(h11.RemoteProtocolError) as caught:
+    with pytest.raises(RequestError) as caught:
         read(data, [size])
-    assert caught.value.error_status_hint == status
+    assert caught.value.status == status
 
 
 @pytest.mark.parametrize("name", GOOD)
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8))
 def test_good_requests_are_read_however_they_are_cut(name: str, sizes: list[int]) -> None:
     data, body = GOOD[name]
-    assert shown(read(data, sizes)) == ([h11.Request, h11.EndOfMessage], body)
+    requests, found, rest = read(data, sizes)
+    assert (len(requests), found, rest) == (1, body, b"")
 
 
 @given(
@@ -75,97 +102,114 @@ def test_any_bytes_are_read_the_same_way_however_they_are_cut(
 ) -> None:
     def outcome(pieces: list[int]) -> object:
         try:
-            return shown(read(start + data, pieces))
-        except h11.RemoteProtocolError:
+            requests, bodies, rest = read(start + data, pieces)
+        except RequestError:
             return "refused"
+        return [(each.method, each.target, each.headers) for each in requests], bodies, rest
 
-    whole, cut = outcome([SLICE]), outcome(sizes)
+    whole, cut = outcome([WHOLE]), outcome(sizes)
     assert "refused" in (whole, cut) or whole == cut
 
 
 def test_the_host_of_an_address_replaces_the_header() -> None:
-    request = b"GET http://Example.com:81/a?b HTTP/1.1\r\nHost: other\r\nX: y\r\n\r\n"
-    (event, _) = read(request, [])
-    assert isinstance(event, h11.Request)
-    assert event.target == b"/a?b"
-    assert list(event.headers) == [(b"host", b"Example.com:81"), (b"x", b"y")]
+    request = one(b"GET http://Example.com:81/a?b HTTP/1.1\r\nHost: other\r\nX: y\r\n\r\n")
+    assert request.target == b"/a?b"
+    assert request.headers == [(b"host", b"Example.com:81"), (b"x", b"y")]
 
 
 @pytest.mark.parametrize(
     ("target", "path"), [(b"http://a", b"/"), (b"HTTPS://a?b", b"/?b"), (b"http://[::1]/", b"/")]
 )
 def test_addresses_become_paths(target: bytes, path: bytes) -> None:
-    (event, _) = read(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % target, [])
-    assert isinstance(event, h11.Request)
-    assert event.target == path
+    assert one(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % target).target == path
 
 
 def test_options_of_the_server_as_a_whole() -> None:
-    (event, _) = read(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", [])
-    assert isinstance(event, h11.Request)
-    assert event.target == b"*"
+    assert one(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").target == b"*"
 
 
-def test_no_limit_of_bodies() -> None:
-    connection = RequestReader(max_head=8192, max_body=None)
-    connection.receive_data(HEAD + b"Content-Length: %d\r\n\r\n" % 2**60)
-    assert isinstance(connection.next_event(), h11.Request)
+def test_methods_and_minor_versions_that_the_parser_does_not_know() -> None:
+    request = one(b"FROB /x HTTP/1.7\r\nHost: a\r\n\r\n")
+    assert (request.method, request.version, request.close) == (b"FROB", "1.7", False)
 
 
-def test_what_is_partial() -> None:
-    connection, found = reader(), []
-    for data in (b"", b"G", b"ET / HTTP/1.1\r\nHost: a\r\n\r\n"):
-        if data:
-            connection.receive_data(data)
-        connection.next_event()
-        found.append(connection.partial)
-    assert found == [False, True, False]
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (b"", (False, False)),
+        (b"Connection: close\r\n", (True, False)),
+        (b"Connection: keep-alive,  CLOSE \r\n", (True, False)),
+        (b"Connection: foo\r\nConnection: close\r\n", (True, False)),
+        (b"Connection: closed\r\n", (False, False)),
+        (b"Connection: Upgrade\r\nUpgrade: websocket\r\n", (False, True)),
+        (b"Connection: keep-alive, Upgrade\r\nUpgrade: h2c, WebSocket\r\n", (False, True)),
+        (
+            b"Connection: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n",
+            (False, True),
+        ),
+        (b"Upgrade: websocket\r\n", (False, False)),
+        (b"Connection: Upgrade\r\nUpgrade: h2c\r\n", (False, False)),
+    ],
+)
+def test_connection_and_upgrade_are_lists(fields: bytes, expected: tuple[bool, bool]) -> None:
+    request = one(b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n")
+    assert (request.close, request.websocket) == expected
 
 
-def test_little_is_worked_at_in_one_go_where_it_may_be_many_chunks() -> None:
-    connection = RequestReader(max_head=8192, max_body=None)
-    assert connection.portion == 512
-    tiny, large = b"1\r\na\r\n" * 20, b"3000;x\r\n" + bytes(0x3000)
-    found = []
-    for data in (CHUNKED, tiny, large[:7], large[7:], b"\r", b"\n0\r\n1: a\r\n", b"\r\n"):
-        connection.receive_data(data)
-        while connection.next_event() not in (h11.NEED_DATA, h11.PAUSED):
-            pass
-        found.append(connection.portion)
-    assert found == [512] * 7
+GOOD_HOSTS = [
+    *("", "a", "a:", "a:80", "A.b-c_d~e", "127.0.0.1:8080", "[::1]", "[::1]:443", "a%20b"),
+    *("[v1.a:b]", "xn--bcher-kva.example", "a!$&'()*+,;=b", "example.org."),
+]
+BAD_HOSTS = [
+    *("a b", "a/b", "a?b", "a#b", "u@a", "a\\b", "a:b", "a:80:80", "a:-1", "a:+80", "a:8 0"),
+    *("a:999999", "[::1", "::1", "[::1]x", "[]", "[::1]:x", "[g::1]", "a%", "a%2", "a%zz", '"a"'),
+    *("<a>", "a|b", "a^b", "a`b", "{a}", "127.0.0.1%evil.example", "[fe80::1%eth0]", "a\xe9"),
+]
 
 
-def test_much_is_taken_where_it_is_the_data_of_one_chunk_or_of_a_length() -> None:
-    connection = RequestReader(max_head=8192, max_body=None)
-    data = CHUNKED + b"1\r\na\r\n2100;x\r\n"
-    found = []
-    for piece in (data[:-1], b"\n", b"a" * 0x100, b"a" * 0x1000, b"a" * 0x900, b"a" * 0x700):
-        connection.receive_data(piece)
-        while connection.next_event() is not h11.NEED_DATA:
-            pass
-        found.append(connection.portion)
-    assert found == [512, SLICE, SLICE, 0x1000, 0x700, 512]
-    connection = reader()
-    connection.receive_data(HEAD + b"Content-Length: 3\r\n\r\n")
-    connection.next_event()
-    assert connection.portion == SLICE
+@pytest.mark.parametrize("host", GOOD_HOSTS)
+def test_hosts(host: str) -> None:
+    data = b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host.encode("latin-1")
+    assert one(data).headers == [(b"host", host.encode())]
 
 
-@pytest.mark.parametrize("coding", [False, True])
-def test_lengths_of_bodies_count_for_each_request(coding: bool) -> None:
-    body = b"Content-Length: 600\r\n\r\n" + bytes(600)
-    if coding:
-        body = b"Transfer-Encoding: chunked\r\n\r\n258\r\n" + bytes(600) + b"\r\n0\r\n\r\n"
-    connection = reader()
-    for request in (HEAD + body, HEAD + b"Content-Length: 600\r\n\r\n" + bytes(600)):
-        connection.receive_data(request)
-        events = []
-        while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
-            events.append(event)
-        assert isinstance(events[-1], h11.EndOfMessage)
-        connection.send(h11.Response(status_code=204, headers=[]))
-        connection.send(h11.EndOfMessage())
-        connection.start_next_cycle()
-    connection.receive_data(HEAD + b"Content-Length: 600\r\n\r\n")
-    connection.next_event()
-    assert connection.portion == SLICE
+@pytest.mark.parametrize(
+    ("host", "absolute"),
+    [(host, False) for host in BAD_HOSTS]
+    # With these the path begins, or the query.
+    + [(host, True) for host in BAD_HOSTS if host not in ("a/b", "a?b")],
+)
+def test_hosts_that_are_none(host: str, absolute: bool) -> None:
+    form = b"GET http://%b/ HTTP/1.1\r\nHost: a" if absolute else b"GET / HTTP/1.1\r\nHost: %b"
+    with pytest.raises(RequestError) as caught:
+        one(form % host.encode("latin-1") + b"\r\n\r\n")
+    assert caught.value.status == 400
+
+
+def test_a_body_is_taken_in_slices_and_no_octet_of_what_follows() -> None:
+    body, buffer = CountedBody(100_000), bytearray(100_005)
+    sizes = []
+    while not body.done:
+        sizes.append(len(body.read(buffer)))
+    assert (sizes, len(buffer)) == ([65536, 34464], 5)
+
+
+def test_a_bounded_number_of_chunks_is_read_in_one_go() -> None:
+    body, buffer = ChunkedBody(None, MAX_HEAD), bytearray(b"1\r\na\r\n" * 1000 + b"0\r\n\r\nGET")
+    calls = 0
+    found = b""
+    while not body.done:
+        piece = body.read(buffer)
+        assert len(piece) <= 128
+        found += piece
+        calls += 1
+    assert (found, bytes(buffer)) == (b"a" * 1000, b"GET")
+    assert calls > 10
+
+
+def test_lines_between_chunks_are_bounded_however_small_the_body_is() -> None:
+    body = ChunkedBody(None, MAX_HEAD)
+    buffer = bytearray((b"1;" + b"x" * 4000 + b"\r\na\r\n") * 10)
+    with pytest.raises(RequestError) as caught:
+        body.read(buffer)
+    assert caught.value.status == 400

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -162,21 +161,3 @@ async def test_the_end_of_a_connection_is_told_at_debug(caplog: pytest.LogCaptur
     first, second = ends()
     assert (first["port"], first["reason"], second["reason"]) == (port, "closed", "closed")
     assert first["duration"] >= 0
-
-
-@on_loops
-async def test_uvicorn_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(1)
-    caplog.set_level(1, "uvicorn.error")
-    caplog.set_level(1, "uvicorn.access")
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(0)
-        await App()(scope, receive, send)
-
-    async with serving_app(app) as served:
-        for request in (BYE, b"nonsense\r\n\r\n", GET.replace(b"who", b"fail")):
-            async with client_of(served) as client:
-                client.send(request)
-                await client.read()
-    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]

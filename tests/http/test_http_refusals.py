@@ -191,7 +191,7 @@ async def test_a_client_that_has_reset_its_connection_before_the_refusal(
     options = {"header_timeout": 0.05}
     async with serving_app(App(), options=options) as served, client_of(served) as client:
         assert (await client.ask(GET))[0] == 200
-        (protocol,) = served.handler.service.state.connections  # type: ignore[attr-defined]
+        (protocol,) = served.handler.service.connections  # type: ignore[attr-defined]
         protocol.transport = Reset(protocol.transport)
         client.send(GET[:-1])
         await eventually(lambda: not served.listener.connections, "the end of the connection")

@@ -16,8 +16,6 @@ from support.marks import needs_ipv6
 from support.server import served
 from support.waiting import eventually
 
-from fastlisten.handlers.http.framing import SLICE, RequestReader
-
 
 async def who(client: HttpClient, request: bytes = GET) -> dict[str, Any]:
     status, body = await client.ask(request)
@@ -162,10 +160,10 @@ async def test_what_is_pipelined_waits_outside_while_a_request_is_answered() -> 
         client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
         await eventually(lambda: app.running, "the first request")
         client.send(GET * 200_000)
-        (protocol,) = served.handler.service.state.connections  # type: ignore[attr-defined]
+        (protocol,) = served.handler.service.connections  # type: ignore[attr-defined]
         await eventually(lambda: not protocol.transport.is_reading(), "the end of reading")
         # What the core reads at once, not all that was sent.
-        assert sum(map(len, protocol._input)) <= 2 * 256 * 1024
+        assert len(protocol._buffer) <= 2 * 256 * 1024
         assert app.running == ["/hold"]
         app.go.set()
         assert await client.response() == (200, b"held")
@@ -200,9 +198,9 @@ async def test_an_application_that_does_not_read_slows_the_client(
         client.send(b"POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
         client.send(bytes(size))
         await eventually(lambda: app.running, "the request")
-        (protocol,) = served.handler.service.state.connections  # type: ignore[attr-defined]
+        (protocol,) = served.handler.service.connections  # type: ignore[attr-defined]
         await eventually(lambda: not protocol.transport.is_reading(), "the end of reading")
-        assert len(protocol.cycle.body) <= 2 * 256 * 1024
+        assert protocol.exchange.held <= 2 * 256 * 1024
         app.go.set()
         # What the application leaves is thrown away, and the connection goes on.
         assert await client.response() == (200, b"held")
@@ -281,29 +279,3 @@ async def test_a_client_of_tiny_chunks_does_not_keep_others_waiting() -> None:
         assert app.taken < 20_000
         slow.send(b"0\r\n\r\n")
         assert await slow.response() == (200, b"x" * 40_000)
-
-
-@on_loops
-async def test_what_is_read_in_one_go_is_little_where_it_is_many_chunks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sizes: list[int] = []
-    receive = RequestReader.receive_data
-
-    def noting(reader: RequestReader, data: bytes) -> None:
-        sizes.append(len(data))
-        receive(reader, data)
-
-    monkeypatch.setattr(RequestReader, "receive_data", noting)
-    head, tiny = b"POST /echo HTTP/1.1\r\nHost: a\r\n", b"1\r\nx\r\n" * 2000
-    async with serving_app(App()) as served, client_of(served) as client:
-        request = head + b"Transfer-Encoding: chunked\r\n\r\n" + tiny + b"0\r\n\r\n"
-        assert await client.ask(request) == (200, b"x" * 2000)
-        assert sum(sizes) == len(request)
-        assert max(sizes) == 512
-        body = bytes(1 << 20)
-        assert await client.ask(head + b"Content-Length: %d\r\n\r\n" % len(body) + body) == (
-            200,
-            body,
-        )
-        assert max(sizes) == SLICE

@@ -77,7 +77,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 #: Imports of types that close a circle, from a room or module to another, each with its reason.
 CIRCLES: dict[tuple[str, str], str] = {
     ("_connection", "_tls"): "start_tls() returns a TlsConnection, which is a Connection",
-    ("handlers.http", "handlers.http"): "one connection in four files, to be rewritten",
 }
 
 

@@ -193,13 +193,13 @@ def test_a_place_that_cannot_be_written_is_3(tmp_path: Path) -> None:
 
 
 def test_a_listener_whose_library_is_missing_is_left_out(tmp_path: Path) -> None:
-    missing = "raise ModuleNotFoundError('missing', name='uvicorn')"
-    (tmp_path / "uvicorn.py").write_text(missing)
+    missing = "raise ModuleNotFoundError('missing', name='httptools')"
+    (tmp_path / "httptools.py").write_text(missing)
     path = f"{tmp_path}:{clean_environment()['PYTHONPATH']}"
     environ = {"XDG_DATA_HOME": str(tmp_path), "PYTHONPATH": path}
     with program(tmp_path, None, listeners=len(PORTS) - 1, environ=environ) as started:
         assert started.out.startswith(
-            'listener "http": not served: http needs the package uvicorn: '
+            'listener "http": not served: http needs the package httptools: '
             'pip install "fastlisten[http]"\n'
         )
         assert started.stop() == 0

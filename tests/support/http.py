@@ -227,9 +227,9 @@ async def serving_app(
     handler = handler_of(app, **(options or {}))
     async with serve(handler, **serve_options) as served:
         yield served
-        state = handler.service.state
-    assert not state.connections
-    assert not state.tasks
+        service = handler.service
+    assert not service.connections
+    assert not service.tasks
     assert not served.listener.connections
 
 

@@ -1,8 +1,14 @@
 """One request and its response: what the application is given as `receive` and `send`.
 
-Rules of this file: ASGI's side of a request. It adds to uvicorn's cycle what that does not do:
-it tells an application that sends to a client that is gone (ASGI 2.4), answers for one that fails,
-and writes the line of the access log. The connection is protocol.py's.
+Rules of this file: ASGI's side of a request: it answers for an application that does not, and
+writes the line of the access log. The connection is protocol.py's, the form of responses
+response.py's.
+
+    waiting ──start──> started ──first body──> sending ──last body──> complete
+                       (nothing is sent yet)
+
+The head goes out with the first part of the body (ASGI: not before): one write instead of two, and
+what is wrong with either can still be answered by 500.
 """
 
 from __future__ import annotations
@@ -11,18 +17,25 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import h11
-
+from fastlisten.handlers.http.response import ResponseError, ResponseHead
+from fastlisten.handlers.http.transport import client_name
 from fastlisten.log_events import log, log_fault
 
 if TYPE_CHECKING:
-    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+    from fastlisten.handlers.base import ConnectionInfo
+    from fastlisten.handlers.http.head import Request
 
-    from fastlisten.handlers.http.protocol import HttpProtocol
-
-__all__ = ["Application", "ClientGoneError", "Exchange", "Message", "Scope", "shown_target"]
+__all__ = [
+    "Application",
+    "ClientGoneError",
+    "Exchange",
+    "ExchangeConnection",
+    "Message",
+    "Scope",
+    "shown_target",
+]
 
 logger = logging.getLogger("fastlisten.http")
 
@@ -48,6 +61,57 @@ _SECRET = re.compile(
 #: Characters of a target that one line of log shows.
 _SHOWN = 1024
 
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CLOSE = b"connection: close\r\n"
+_CHUNKED = b"transfer-encoding: chunked\r\n"
+
+
+class ExchangeConnection(Protocol):
+    """What an exchange needs of its connection.
+
+    Attributes:
+        access_log: each request is logged.
+        last: the connection ends with the response that begins now.
+        loop: the event loop.
+        refused: the status that the server answered with instead of the application, or 0.
+        transport: the connection's.
+        write_paused: the client does not take what is sent.
+    """
+
+    access_log: bool
+    loop: asyncio.AbstractEventLoop
+    refused: int
+    transport: asyncio.Transport
+    write_paused: bool
+
+    @property
+    def last(self) -> bool: ...  # noqa: D102 (see above)
+
+    def read_on(self) -> None:
+        """The application waits for more of the body."""
+
+    async def drained(self) -> None:
+        """Return when the client has taken enough of what was sent, or has gone."""
+
+    def wrote(self) -> None:
+        """The application has sent something."""
+
+    def completed(self, exchange: Exchange) -> None:
+        """The whole response has been given to the transport."""
+
+    def refuse(self, status: int) -> None:
+        """Answer instead of the application, and end the connection."""
+
+    def log_request(  # noqa: D102 (HttpProtocol's)
+        self,
+        info: ConnectionInfo,
+        line: str,
+        status: int,
+        size: int,
+        method: str = "",
+        target: str = "",
+    ) -> None: ...
+
 
 class ClientGoneError(OSError):
     """The application sends to a client that has gone (ASGI 2.4 wants an OSError)."""
@@ -56,8 +120,8 @@ class ClientGoneError(OSError):
 def shown_target(scope: Scope) -> str:
     """Return path and query as the client wrote them, fit to stand between quotes in a log.
 
-    They are printable ASCII as they come, h11 takes nothing else. What a parameter holds that is
-    called like a secret is left out: a log is read by more people than a password.
+    They are printable ASCII as they come. What a parameter holds that is called like a secret is
+    left out: a log is read by more people than a password.
     """
     raw: bytes = scope.get("raw_path") or b""
     if scope["query_string"]:
@@ -71,171 +135,297 @@ class Exchange:
 
     Args:
         protocol: of the connection.
-        cycle: uvicorn's record of the request.
+        request: its head.
         scope: as the application gets it.
+        info: who it comes from.
+
+    Attributes:
+        scope: as given.
+        head_only: the request was HEAD.
+        more_body: some of the request's body has not come.
+        held: octets of the body that the application has not taken.
+        receiving: the application waits for more of the body.
+        begun: some of the response has been sent.
+        complete: all of the response has been given to the transport.
+        gone: the client is gone, or has been told something else: nobody is there to answer to.
+        close: the connection ends with the response.
     """
 
     __slots__ = (
-        "_cycle",
+        "_chunked",
+        "_expects",
+        "_head",
+        "_info",
+        "_left",
         "_logged",
+        "_pieces",
         "_protocol",
-        "_scope",
         "_sends",
         "_size",
+        "_started",
         "_status",
+        "_told",
+        "_waiter",
+        "begun",
+        "close",
+        "complete",
+        "gone",
+        "head_only",
+        "held",
+        "more_body",
         "receiving",
+        "scope",
     )
 
-    def __init__(self, protocol: HttpProtocol, cycle: RequestResponseCycle, scope: Scope) -> None:
+    def __init__(
+        self, protocol: ExchangeConnection, request: Request, scope: Scope, info: ConnectionInfo
+    ) -> None:
         self._protocol = protocol
-        self._cycle = cycle
-        self._scope = scope
+        self._info = info
+        self.scope = scope
+        self.head_only = request.method == b"HEAD"
+        self.close = request.close
+        self._expects = request.expects
+        self.more_body = request.length != 0
+        self._pieces: list[bytes] = []
+        self.held = 0
+        self.receiving = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._head: ResponseHead | None = None
+        self._started = self.begun = self.complete = self.gone = False
+        self._chunked = False
+        self._left: int | None = None
+        self._told = False  # the application has got the last of the body
         self._status = 0
         self._size = 0
         self._sends = 0
         self._logged = False
-        #: The application waits for more of the request.
-        self.receiving = False
+
+    # -- from the connection
+
+    def body_came(self, data: bytes, done: bool) -> None:
+        """Take some of the request's body."""
+        if done:
+            self.more_body = False
+        if self.complete:
+            return
+        if data:
+            self._expects = False
+            self._pieces.append(data)
+            self.held += len(data)
+        self._wake()
+
+    def leave(self) -> None:
+        """Tell the application that nobody is there any more."""
+        self.gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # -- the application
 
     async def run(self, app: Application) -> None:
         """Run the application to its end."""
-        cycle = self._cycle
         try:
-            await app(self._scope, self.receive, self.send)
+            await app(self.scope, self.receive, self.send)
         except BaseException as error:
-            # SystemExit and cancellation, too: uvicorn would answer them, and log nothing here.
+            # SystemExit and cancellation, too: they concern this request and not the process.
             ends = isinstance(error, (asyncio.CancelledError, GeneratorExit))
-            if ends and (self._gone or cycle.response_complete):
+            if ends and (self._nobody or self.complete):
                 # The server ends; the client has been cut already, and nobody waits for this task.
                 return
             self._failed(error)
         else:
-            if self._gone or cycle.response_complete:
+            if self._nobody or self.complete:
                 return
             text = "%s: the application ended without a whole response"
-            log(
-                logger,
-                logging.ERROR,
-                "application-failed",
-                text,
-                self,
-                **self._protocol.info.fields,
-            )
+            fields = self._info.fields
+            log(logger, logging.ERROR, "application-failed", text, self, **fields)
             self._give_up()
         finally:
             self._log()
 
     @property
-    def _gone(self) -> bool:
+    def _nobody(self) -> bool:
         """There is nobody to answer any more.
 
         A write that fails closes the transport at once, but the loop tells of it only when it runs
         again: an application that does nothing but send would never let it.
         """
-        cycle = self._cycle
-        closed = self._protocol.transport.is_closing() and not cycle.response_complete
-        return cycle.disconnected or closed
+        return self.gone or (self._protocol.transport.is_closing() and not self.complete)
 
     async def receive(self) -> Message:
         """Return the next part of the request, or that the client is gone."""
-        self.receiving = True
-        try:
-            return await self._cycle.receive()  # type: ignore[return-value]
-        finally:
-            self.receiving = False
+        protocol = self._protocol
+        if self._expects and not (self._started or self._nobody):
+            self._expects = False
+            protocol.transport.write(_CONTINUE)
+        while not self._pieces and (self.more_body or self._told) and not self.gone:
+            if self.complete:
+                break
+            protocol.read_on()
+            self.receiving = True
+            waiter = self._waiter = protocol.loop.create_future()
+            try:
+                await waiter
+            finally:
+                self.receiving = False
+        if self.gone or self.complete:
+            return {"type": "http.disconnect"}
+        pieces, self._pieces = self._pieces, []
+        self.held = 0
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._told = not self.more_body
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: Message) -> None:
         """Send the next part of the response.
 
         Raises:
             ClientGoneError: there is nobody to send it to.
+            ResponseError: it must not be sent, or not now; not an octet of it was.
         """
-        cycle = self._cycle
-        if self._gone:
+        protocol = self._protocol
+        if self._nobody:
             raise ClientGoneError("the client has gone")
         kind = message["type"]
-        if kind == "http.response.start" and not cycle.response_started:
-            self._status = message["status"]
-            message = {**message, "headers": self._completed(message.get("headers", ()))}
-        elif kind == "http.response.body" and cycle.response_started:
-            self._size += len(message.get("body", b""))
-            if not message.get("more_body", False) and cycle.more_body:
-                # The client may be sending still: closing would take the response from it.
-                cycle.transport = self._protocol.lingering
-        complete = cycle.response_complete
-        try:
-            await cycle.send(message)  # type: ignore[arg-type]
-        except Exception:
-            # Not a byte of this message was sent; what uvicorn noted of it before is not so.
-            first = kind == "http.response.start"
-            if first and self._protocol.conn.our_state is not h11.SEND_BODY:
-                cycle.response_started = False
-            cycle.response_complete = complete
-            raise
-        self._protocol.wrote()
-        if cycle.response_complete:
+        if not self._started:
+            if kind != "http.response.start":
+                raise ResponseError(f"{kind!r} stands where http.response.start is expected")
+            headers = message.get("headers", ())
+            self._head = ResponseHead(message["status"], headers, head_only=self.head_only)
+            self._started = True
+            return
+        if kind != "http.response.body" or self.complete:
+            when = "after a response" if self.complete else "where http.response.body is expected"
+            raise ResponseError(f"{kind!r} stands {when}")
+        if protocol.write_paused:
+            await protocol.drained()
+            if self._nobody:
+                raise ClientGoneError("the client has gone")
+        body = message.get("body", b"")
+        if type(body) is not bytes:
+            body = bytes(body)
+        more = bool(message.get("more_body", False))
+        self._write(body, more)
+        protocol.wrote()
+        if not more:
+            self.complete = True
+            # What the application has left of the body is nobody's any more.
+            self._pieces.clear()
+            self.held = 0
+            self._wake()
             self._log()
+            protocol.completed(self)
         self._sends += 1
         if self._sends % _SENDS == 0:
             # A client that is fast never lets the application wait; the other clients would.
             await asyncio.sleep(0)
 
-    def _completed(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        """Return the headers of a response with what the server has to add."""
-        cycle = self._cycle
-        completed = [(bytes(name).lower(), bytes(value)) for name, value in headers]
-        names = [name for name, _ in completed]
-        if b"date" in names:
-            cycle.default_headers = []
+    def _write(self, body: bytes, more: bool) -> None:
+        """Give a part of the body to the transport, with the head if it is the first."""
+        head = self._head
+        assert head is not None
+        if not self.begun:
+            self._choose_framing(head, body, more)
+        if head.bodiless:
+            if body and not head.content:
+                raise ResponseError(f"a response of {head.status} has no content")
+            self._size += 0 if self.head_only else len(body)
+            body = b""
+        elif self._left is not None:
+            if len(body) > self._left or (not more and len(body) < self._left):
+                raise ResponseError("the body is not as long as its Content-Length")
+            self._left -= len(body)
+            self._size += len(body)
+        else:
+            self._size += len(body)
+        pieces = []
+        if not self.begun:
+            self.begun = True
+            self._status = head.status
+            pieces.append(head.encode(*self._fields(head, body, more)))
+        if self._chunked:
+            if body:
+                pieces += (b"%x\r\n" % len(body), body, b"\r\n")
+            if not more:
+                pieces.append(b"0\r\n\r\n")
+        elif body:
+            pieces.append(body)
+        if len(pieces) == 1:
+            self._protocol.transport.write(pieces[0])
+        elif pieces:
+            self._protocol.transport.writelines(pieces)
+
+    def _choose_framing(self, head: ResponseHead, body: bytes, more: bool) -> None:
+        """Find how the client learns where the body ends (RFC 9112 6.3)."""
+        if head.bodiless:
+            return
+        if head.length is not None:
+            self._left = head.length
+        elif not more:
+            self._left = len(body)
+        elif self.scope["http_version"] == "1.0":
+            self.close = True
+        else:
+            self._chunked = True
+
+    def _fields(self, head: ResponseHead, body: bytes, more: bool) -> list[bytes]:
+        """Return the lines that the server adds to a head."""
+        fields = []
+        if self._chunked:
+            fields.append(_CHUNKED)
+        elif head.length is None and self._left is not None:
+            fields.append(b"content-length: %d\r\n" % len(body))
         # A client that was not asked for its body may send it or not: nobody can tell what follows.
-        unasked = cycle.waiting_for_100_continue and cycle.more_body
-        if (unasked or self._protocol.last) and (b"connection", b"close") not in completed:
-            completed.append((b"connection", b"close"))
-        return completed
+        unasked = self._expects and self.more_body
+        if self.close or head.close or unasked or self._protocol.last:
+            self.close = True
+            fields.append(_CLOSE)
+        return fields
 
     def _failed(self, error: BaseException) -> None:
-        cycle = self._cycle
-        if self._gone:
+        if self._nobody:
             # What applications and frameworks raise then is no fault of theirs. In words: who keeps
             # the record shall not keep what the error holds on to.
             words = f"the client has gone, the application raised {error!r}"
             logger.info("%s: %s", self, words)
             return
         text = "%s: the application failed"
-        log_fault(logger, "application-failed", text, self, **self._protocol.info.fields)
-        if not cycle.response_complete:
+        log_fault(logger, "application-failed", text, self, **self._info.fields)
+        if not self.complete:
             self._give_up()
 
     def _give_up(self) -> None:
         """End a request that the application has left without a whole response."""
-        cycle = self._cycle
-        if cycle.response_started:
+        if self.begun:
             # Nothing else tells the client that there is something missing.
-            cycle.disconnected = True
+            self.gone = True
             self._protocol.transport.close()
         else:
             self._protocol.refuse(500)
 
-    def refused(self, cycle: RequestResponseCycle) -> None:
-        """Note that the connection has answered for the application, if it is this request."""
-        if cycle is self._cycle:
-            self._log()
+    def refused(self) -> None:
+        """Note that the connection has answered for the application."""
+        self._log()
 
     def _log(self) -> None:
         if self._logged:
             return
         self._logged = True
         protocol = self._protocol
-        if protocol.access_lines:
-            size = 0 if self._scope["method"] == "HEAD" else self._size
-            status = (self._cycle.response_started and self._status) or protocol.refused
-            method, target = self._scope["method"][:40], shown_target(self._scope)
-            protocol.log_request(self._line, status, size, method, target)
+        if protocol.access_log:
+            status = self._status or protocol.refused
+            method, target = self.scope["method"][:40], shown_target(self.scope)
+            protocol.log_request(self._info, self._line, status, self._size, method, target)
 
     @property
     def _line(self) -> str:
-        scope = self._scope
+        scope = self.scope
         return f"{scope['method'][:40]} {shown_target(scope)} HTTP/{scope['http_version']}"
 
     def __str__(self) -> str:
-        return f'{self._protocol.name} "{self._line}"'
+        return f'{client_name(self._info)} "{self._line}"'

@@ -1,7 +1,7 @@
 """The http handler: an ASGI application, or the management of the server, on one listener.
 
 Rules of this file: what the native core sends by itself, the application's life, and the end.
-What needs uvicorn is imported when a handler is made, and a missing library is reported with the
+What needs httptools is imported when a handler is made, and a missing library is reported with the
 name of the extra that brings it. What happens on a connection is in protocol.py.
 """
 
@@ -11,7 +11,6 @@ import asyncio
 import functools
 import importlib
 import logging
-import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
@@ -34,13 +33,7 @@ logger = logging.getLogger("fastlisten.http")
 _TASK_PATIENCE = 5.0
 
 #: What the extra brings that is imported here or by the management.
-_LIBRARIES = ("uvicorn", "h11", "starlette", "prometheus_client")
-
-#: The versions that this has been tested with, from the first up to the second, which is not one
-#: of them: connections are subclasses of uvicorn's, which are no promised interface. Those before
-#: do not stop an application that sends to a websocket whose client does not read.
-_UVICORN_FROM = (0, 53)
-_UVICORN_BEFORE = (0, 55)
+_LIBRARIES = ("httptools", "starlette", "prometheus_client")
 
 #: When a client that was refused may come again, in seconds: connections end at that rate.
 _RETRY_AFTER = 1
@@ -95,9 +88,6 @@ class HttpHandler(Handler):
         notes = []
         if self._values["max-body-size"] is None:
             notes.append("bodies of requests have no limit")
-        if (version := _uvicorn_version()) >= _UVICORN_BEFORE:
-            newer = ".".join(map(str, version))
-            notes.append(f"uvicorn {newer} is newer than those that this version was tested with")
         return tuple(notes)
 
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
@@ -146,7 +136,7 @@ class HttpHandler(Handler):
         if self._service is not None:
             service, self._service = self._service, None
             service.refusals.close()
-            await _finish(set(service.state.tasks), self.settings.listener)
+            await _finish(set(service.tasks), self.settings.listener)
         if self._lifespan is not None:
             lifespan, self._lifespan = self._lifespan, None
             await lifespan.leave()
@@ -167,12 +157,6 @@ async def _finish(tasks: set[asyncio.Task[None]], listener: str) -> None:
         await asyncio.wait(late, timeout=_TASK_PATIENCE)
 
 
-def _uvicorn_version() -> tuple[int, ...]:
-    from uvicorn import __version__
-
-    return tuple(int(part) for part in re.findall(r"\d+", __version__)[:2])
-
-
 def _application_maker(app: Any) -> Callable[[HandlerSettings], Application]:
     """Return what gives the application when the handler starts; import it now.
 
@@ -180,7 +164,7 @@ def _application_maker(app: Any) -> Callable[[HandlerSettings], Application]:
         SettingError: it cannot be imported, or the libraries are missing.
     """
     management = app is None
-    for library in _LIBRARIES[: None if management else 2]:
+    for library in _LIBRARIES[: None if management else 1]:
         try:
             importlib.import_module(library)
         except ModuleNotFoundError as error:
@@ -188,10 +172,6 @@ def _application_maker(app: Any) -> Callable[[HandlerSettings], Application]:
                 raise
             text = f'http needs the package {library}: pip install "fastlisten[http]"'
             raise SettingError("", text) from error
-    if (version := _uvicorn_version()) < _UVICORN_FROM:
-        found_version = ".".join(map(str, version))
-        text = f'http needs a newer uvicorn than {found_version}: pip install "fastlisten[http]"'
-        raise SettingError("", text)
     if management:
         # By name: the management stands above the handlers and imports them.
         module, _, attribute = HTTP.default_app.partition(":")

@@ -22,6 +22,9 @@ logger = logging.getLogger("fastlisten.http")
 #: the drain before it (systemd 90 s), and kill then.
 SHUTDOWN_PATIENCE = 30.0
 
+#: How long an application may take to notice that it is cancelled, in seconds.
+CANCEL_PATIENCE = 5.0
+
 
 class LifespanError(FastlistenError):
     """An application that could not start or end; the text is its own where it gave one."""
@@ -100,9 +103,12 @@ class Lifespan:
         late = begun and not (task.done() or self._ended.done())
         self._cancelled = True
         task.cancel()
-        await asyncio.wait((task,))
-        if late:
-            raise LifespanError(f"the application has not ended within {SHUTDOWN_PATIENCE:g} s")
+        # One that has caught its cancellation would be waited for without end.
+        _, stuck = await asyncio.wait((task,), timeout=CANCEL_PATIENCE)
+        if late or stuck:
+            how = "and ignores that it is cancelled" if stuck else ""
+            text = f"the application has not ended within {SHUTDOWN_PATIENCE:g} s {how}".rstrip()
+            raise LifespanError(text)
         if self._ended.done():
             self._ended.result()
 

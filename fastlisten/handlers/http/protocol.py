@@ -1,16 +1,17 @@
-"""One HTTP/1.1 connection: uvicorn's protocol between the core's transport and the application.
+"""One HTTP/1.1 connection, between the core's transport and the application.
 
-Rules of this file: all that leans on uvicorn's protocol class, which is no promised interface, is
-here and in websocket.py; tests/http/test_http_uvicorn.py names what it must have. What a request
-may look like is framing.py's, what an application may do exchange.py's.
+Rules of this file: what happens on a connection, in which order, and how it ends. What the octets
+mean is head.py's and body.py's, what an application may do exchange.py's.
 
-    input --slices--> RequestReader --events--> H11Protocol --cycle--> Exchange --> application
-                 (waits while a request is answered)
+    input ──> head ──> body ──> (waits while the request is answered) ──> next head
+               │        │
+               └────────┴──> Exchange ──> application
 
-How a connection ends, besides by its client:
+Input stays octets until its turn: of requests that are sent before the one before them has been
+answered, nothing is read. How a connection ends, besides by its client:
 
     response with `Connection: close`, all read       closed at once
-    the same, or a refusal, not all read              `lingering`: the sending half is closed, what
+    the same, or a refusal, not all read              `linger`: the sending half is closed, what
                                                       comes is thrown away until the client closes
     silent between requests, or within a body         by the core (`timeout.idle`), without a word
     a head that does not end                          408 (`http.header-timeout`)
@@ -24,23 +25,20 @@ import asyncio
 import functools
 import logging
 import time
-from collections import deque
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
-import h11
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
+from fastlisten.handlers.base import ConnectionInfo
+from fastlisten.handlers.http.body import Body, ChunkedBody, CountedBody
 from fastlisten.handlers.http.exchange import Exchange
-from fastlisten.handlers.http.framing import SLICE, RequestReader
-from fastlisten.handlers.http.transport import Lingering, client_name, server_address
-from fastlisten.handlers.http.websocket import WebSocket, silent
+from fastlisten.handlers.http.head import RequestError, find_end, read_head
+from fastlisten.handlers.http.response import refusal
+from fastlisten.handlers.http.transport import client_name, server_address
 from fastlisten.log_events import log
 from fastlisten.loop.deadline import Deadline
 
 if TYPE_CHECKING:
-    from fastlisten.handlers.base import ConnectionInfo
+    from fastlisten.handlers.http.head import Request
     from fastlisten.handlers.http.service import Service
 
 __all__ = ["HttpProtocol"]
@@ -56,15 +54,18 @@ LINGER = 2.0
 HALF_OPEN = 2.0
 
 #: How long one connection's input is worked at before others have their turn, in seconds. A body of
-#: chunks of one octet takes 0.7 s for each 256 KiB, which is what the core reads at once.
+#: chunks of one octet takes 0.1 s for each 256 KiB, which is what the core reads at once.
 _SHARE = 0.002
 
 #: Output, or the end of a response, so many seconds after the client's last input counts as
 #: activity of its own: then the idle time is given once more.
 _LATER = 1.0
 
+#: Octets of a body that the application has not taken, beyond which reading pauses.
+_HIGH_WATER = 64 * 1024
 
-class HttpProtocol(H11Protocol):
+
+class HttpProtocol(asyncio.Protocol):
     """Serves the requests of one connection.
 
     Args:
@@ -72,29 +73,60 @@ class HttpProtocol(H11Protocol):
         info: whose connection it is.
 
     Attributes:
-        access_lines: a line of log is written for each request (by us; `access_log` is uvicorn's).
+        access_log: a line of log is written for each request.
+        exchange: the request that is being read or answered, or None between requests.
         info: whose connection it is.
+        loop: the event loop.
         name: the connection, for logs.
         refused: the status of what was answered instead of the application, 0 before.
+        transport: the core's.
+        write_paused: the client does not take what is sent.
     """
 
-    conn: RequestReader
+    __slots__ = (
+        "_began",
+        "_body",
+        "_buffer",
+        "_drain_waiter",
+        "_end_timer",
+        "_ended",
+        "_head_timer",
+        "_heard",
+        "_looked",
+        "_reading",
+        "_running",
+        "_scheduled",
+        "_server",
+        "_service",
+        "_wrote",
+        "access_log",
+        "exchange",
+        "info",
+        "loop",
+        "name",
+        "refused",
+        "transport",
+        "write_paused",
+    )
 
     def __init__(self, service: Service, info: ConnectionInfo) -> None:
-        super().__init__(service.config, service.state, service.shared, asyncio.get_running_loop())
-        self.conn = RequestReader(service.max_head, service.max_body)
-        self.logger = silent
-        self.access_log = False
-        self.app = self._serve
-        self.access_lines = service.access_log
-        self.name = client_name(info)
         self._service = service
         self.info = info
-        self._input: deque[bytes] = deque()
-        self._exchange: Exchange | None = None
+        self.loop = asyncio.get_running_loop()
+        self.access_log = service.access_log
+        self.name = client_name(info)
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.exchange: Exchange | None = None
+        self.refused = 0
+        self.write_paused = False
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._server: tuple[str, int | None] | None = None
+        self._buffer = bytearray()
+        self._looked = 0  # octets of the buffer in which no head ends
+        self._body: Body | None = None
+        self._reading = True
         self._scheduled = False
         self._running = 0
-        self.refused = 0
         self._ended = False
         self._began = self._heard = self._wrote = self.loop.time()
         self._head_timer: Deadline | None = None
@@ -105,19 +137,25 @@ class HttpProtocol(H11Protocol):
     @property
     def busy(self) -> bool:
         """A request is being answered, or the application still runs after its response."""
-        return (self._answering or self._running > 0) and not self._ended
+        return (self._answering is not None or self._running > 0) and not self._ended
 
     @property
-    def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+    def _answering(self) -> Exchange | None:
+        exchange = self.exchange
+        return None if exchange is None or exchange.complete else exchange
 
     @property
     def last_words(self) -> bytes:
         """503 for a request whose response has not begun, and one that has not come whole."""
-        cycle = self.cycle if self._answering else None
-        if self._ended or (cycle.response_started if cycle else not self.conn.partial):
+        exchange = self._answering
+        if self._ended or (exchange.begun if exchange else not self._partial):
             return b""
-        return self._refusal(503, cycle is not None and cycle.scope["method"] == "HEAD")
+        return refusal(503, head_only=exchange is not None and exchange.head_only)
+
+    @property
+    def _partial(self) -> bool:
+        """A head has begun and is not complete."""
+        return self.exchange is None and bool(self._buffer)
 
     @property
     def working(self) -> bool:
@@ -129,38 +167,47 @@ class HttpProtocol(H11Protocol):
         self._heard = max(self._heard, self._wrote)
         if later:
             return True
-        if self.transport.get_write_buffer_size() or self._ended or not self._answering:
+        exchange = self._answering
+        if self.transport.get_write_buffer_size() or self._ended or exchange is None:
             return False
         # Else it is the client that is waited for.
-        return not (self._exchange and self._exchange.receiving and self.cycle.more_body)
+        return not (exchange.receiving and exchange.more_body)
+
+    def drain(self) -> None:
+        """Let the connection end with the response that it is at."""
+        if self.exchange is not None:
+            self.exchange.close = True
 
     # -- from the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self.connections.add(self)
+        self._service.connections.add(self)
         self.transport = cast(asyncio.Transport, transport)
-        self.flow = FlowControl(self.transport)
-        info = self.info
-        self.client = (info.peer, info.port) if info.peer else None
-        self.server = server_address(transport)
-        self.scheme = "https" if info.tls else "http"
+        self._server = server_address(transport)
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
         if self._ended:
             return
         self._heard = self.loop.time()
-        if len(data) <= SLICE:
-            self._input.append(data)
-        else:
-            self._input.extend(data[at : at + SLICE] for at in range(0, len(data), SLICE))
-        self._feed()
+        if (
+            not self._buffer
+            and self.exchange is None
+            and data.endswith(b"\r\n\r\n")
+            and find_end(data, 0) == len(data)
+        ):
+            # One whole head and nothing else, as most requests come.
+            self._begin(data)
+            return
+        self._buffer += data
+        self._process()
 
-    def eof_received(self) -> bool:  # type: ignore[override]
+    def eof_received(self) -> bool:
         """Let a response be finished for a while; any other connection is over."""
+        exchange = self._answering
         # Of a request that has not come whole there is nothing more to come.
-        if self._ended or not self._answering or self.cycle.more_body:
+        if self._ended or exchange is None or exchange.more_body:
             return False
         if not self.transport.can_write_eof():
             return False
@@ -170,13 +217,35 @@ class HttpProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the application, forget the rest."""
+        self._service.connections.discard(self)
         for timer in (self._head_timer, self._end_timer):
             if timer is not None:
                 timer.cancel()
-        self._input.clear()
+        self._buffer.clear()
         if logger.isEnabledFor(logging.DEBUG):
             self._log_end(exc)
-        super().connection_lost(exc)
+        if exchange := self._answering:
+            exchange.leave()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """Let the application wait: the client does not take what is sent."""
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        """Let the application go on."""
+        self.write_paused = False
+        waiter, self._drain_waiter = self._drain_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def drained(self) -> None:
+        """Return when the client has taken enough of what was sent, or is gone."""
+        while self.write_paused:
+            if self._drain_waiter is None or self._drain_waiter.done():
+                self._drain_waiter = self.loop.create_future()
+            # Shielded: an application may send from several tasks, of which one is cancelled.
+            await asyncio.shield(self._drain_waiter)
 
     def _log_end(self, exc: Exception | None) -> None:
         info, duration = self.info, self.loop.time() - self._began
@@ -198,42 +267,60 @@ class HttpProtocol(H11Protocol):
 
     # -- requests
 
-    def _feed(self) -> None:
-        """Give h11 what it can use; the next request waits until this one has been answered."""
+    def _process(self) -> None:
+        """Read what can be read now; the next request waits until this one has been answered."""
+        if self._scheduled:
+            return
         ends = time.monotonic() + _SHARE
-        while self._input and not self._ended and self.conn.hungry:
-            if self._scheduled or time.monotonic() > ends:
-                self._take_turn_later()
+        while self._buffer and not self._ended:
+            before = len(self._buffer)
+            if self.exchange is None:
+                self._read_head()
+            elif self._body is not None:
+                self._read_body(self._body)
+            else:
                 break
-            piece, portion = self._input.popleft(), self.conn.portion
-            if len(piece) > portion:
-                self._input.appendleft(piece[portion:])
-                piece = piece[:portion]
-            self.conn.receive_data(piece)
-            self.handle_events()
-        if self._input and not self._ended:
-            self.flow.pause_reading()
-
-    def _take_turn_later(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self.loop.call_soon(self._take_turn)
+            if len(self._buffer) == before:
+                break  # the rest of a head, or of a line between chunks, has not come
+            if time.monotonic() > ends:
+                self._scheduled = True
+                self.loop.call_soon(self._take_turn)
+                break
+        self._watch_head()
+        self._pause_or_resume()
 
     def _take_turn(self) -> None:
         """Go on where a share of the loop's time has ended."""
         self._scheduled = False
-        if self.transport.is_closing():
-            return
-        self._feed()
-        # Else it goes on when the application has read what there is.
-        waits = self._answering and len(self.cycle.body) > HIGH_WATER_LIMIT
-        if not (self._input or waits):
-            self.flow.resume_reading()
+        if not self.transport.is_closing():
+            self._process()
 
-    def handle_events(self) -> None:
-        """Go on with what has been received; watch the time of a head."""
-        super().handle_events()
-        if self.conn.partial and not self._ended:
+    def read_on(self) -> None:
+        """The application waits for more of the body."""
+        self._pause_or_resume()
+
+    def _pause_or_resume(self) -> None:
+        """Read from the client only what can be used soon."""
+        if self._ended:
+            wanted = True
+        else:
+            exchange = self.exchange
+            # What has come and cannot be read before something else has happened.
+            waits = bool(self._buffer) and (
+                self._scheduled or (exchange is not None and self._body is None)
+            )
+            wanted = not waits and (exchange is None or exchange.held <= _HIGH_WATER)
+        if wanted is self._reading or self.transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
+    def _watch_head(self) -> None:
+        """Watch the time that a head takes, from its first octet to its last."""
+        if self._partial and not self._ended:
             if self._head_timer is None:
                 timeout = self._service.header_timeout
                 late = functools.partial(self.refuse, 408)
@@ -242,27 +329,109 @@ class HttpProtocol(H11Protocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
-        """Run the application for one request; called by uvicorn's cycle."""
-        scope["asgi"]["spec_version"] = "2.4"
-        exchange = self._exchange = Exchange(self, self.cycle, scope)
+    def _read_head(self) -> None:
+        buffer = self._buffer
+        end = find_end(buffer, self._looked)
+        if (end if end > 0 else len(buffer)) > self._service.max_head:
+            self.refuse(431)
+        elif end > 0:
+            head = bytes(buffer[:end])
+            del buffer[:end]
+            self._looked = 0
+            self._begin(head)
+        elif not 0x21 <= buffer[0] <= 0x7E:
+            # Not the beginning of a method: TLS, an empty line.
+            self.refuse(400)
+        else:
+            self._looked = len(buffer)
+
+    def _begin(self, head: bytes) -> None:
+        """Give a request to the application."""
+        service = self._service
+        try:
+            if len(head) > service.max_head:
+                raise RequestError(431, "the head is too large")
+            request = read_head(head)
+            if (
+                request.length
+                and service.max_body is not None
+                and request.length > service.max_body
+            ):
+                raise RequestError(413, "the body is too large")
+        except RequestError as error:
+            self.refuse(error.status)
+            return
+        if request.websocket and service.websockets:
+            self._upgrade(request)
+            return
+        info = self._client_of(request)
+        scope = self.scope_of(request, "http", info)
+        exchange = self.exchange = Exchange(self, request, scope, info)
+        if request.length is None:
+            self._body = ChunkedBody(service.max_body, service.max_head)
+        elif request.length:
+            self._body = CountedBody(request.length)
+        service.run(self._serve(exchange))
+
+    def _client_of(self, request: Request) -> ConnectionInfo:
+        """Return who a request comes from: the client, or whom a trusted proxy names."""
+        info, proxies = self.info, self._service.proxies
+        if proxies is None or not proxies.trusts(info.peer):
+            return info
+        told = proxies.client(request.headers)
+        if told is None:
+            return info
+        client, tls = told
+        peer, port = client or (info.peer, info.port)
+        return ConnectionInfo(info.listener, peer, port, info.tls if tls is None else tls)
+
+    def scope_of(self, request: Request, kind: str, info: ConnectionInfo) -> dict[str, Any]:
+        """Return the scope of ASGI for a request.
+
+        Args:
+            request: its head.
+            kind: ``http`` or ``websocket``.
+            info: who it comes from.
+        """
+        raw_path, _, query = request.target.partition(b"?")
+        path = raw_path.decode("ascii")
+        return {
+            "type": kind,
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": request.version,
+            "server": self._server,
+            "client": (info.peer, info.port) if info.peer else None,
+            "scheme": _SCHEMES[kind, info.tls],
+            "method": request.method.decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": request.headers,
+            "state": self._service.shared.copy(),
+        }
+
+    async def _serve(self, exchange: Exchange) -> None:
         self._running += 1
         try:
             await exchange.run(self._service.app)
         finally:
             self._running -= 1
 
-    def on_response_complete(self) -> None:
-        """Go on with the next request."""
-        self.server_state.total_requests += 1
-        if self._ended or self.transport.is_closing():
+    def _read_body(self, body: Body) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        try:
+            data = body.read(self._buffer)
+        except RequestError as error:
+            self.refuse(error.status)
             return
-        self.flow.resume_reading()
-        if self.conn.our_state is h11.DONE and self.conn.their_state is h11.DONE:
-            self.conn.start_next_cycle()
-            # Of what h11 has already; then of what waits.
-            self.handle_events()
-            self._feed()
+        if body.done:
+            self._body = None
+        if data or body.done:
+            exchange.body_came(data, body.done)
+        if body.done and exchange.complete:
+            self.exchange = None
 
     def wrote(self) -> None:
         """Note that the application has sent something."""
@@ -273,21 +442,35 @@ class HttpProtocol(H11Protocol):
         """The connection ends with the response that begins now."""
         return self._service.draining or self._end_timer is not None
 
-    # -- the end
+    def completed(self, exchange: Exchange) -> None:
+        """Go on with the next request: a response has been given to the transport."""
+        if self._ended or self.transport.is_closing():
+            return
+        if exchange.close:
+            if self._body is None:
+                self._ended = True
+                self.transport.close()
+            else:
+                # The client may be sending still: closing would take the response from it.
+                self.linger()
+            return
+        if self._body is None:
+            self.exchange = None
+        if self._buffer:
+            self._process()
+        else:
+            self._pause_or_resume()
 
-    @functools.cached_property
-    def lingering(self) -> asyncio.Transport:
-        """The transport as a cycle may see it whose client may be sending still."""
-        return cast(asyncio.Transport, Lingering(self.transport, self.linger))
+    # -- the end
 
     def linger(self) -> None:
         """End the connection so that the client can read what was sent to it."""
         self._ended = True
-        self._input.clear()
+        self._buffer.clear()
         transport = self.transport
         if transport.is_closing():
             return
-        self.flow.resume_reading()
+        self._pause_or_resume()
         if transport.can_write_eof():
             try:
                 transport.write_eof()
@@ -307,48 +490,52 @@ class HttpProtocol(H11Protocol):
         Args:
             status: of the answer: 400, 408, 413, 431, 500, 501 or 505.
         """
-        cycle, active = self.cycle, self._answering
-        if active:
-            cycle.disconnected = True
-            cycle.message_event.set()
+        exchange, answering = self.exchange, self._answering
+        if answering:
+            answering.leave()
         if self.transport.is_closing() or self._ended:
             return
         # What is wrong may also be the rest of a request that has been answered.
-        if not (active and cycle.response_started) and self.conn.our_state is not h11.DONE:
-            head_only = active and cycle.scope["method"] == "HEAD"
-            self.transport.write(self._refusal(status, head_only))
-        if active and not cycle.more_body:
+        if exchange is None or (answering and not answering.begun):
+            head_only = answering is not None and answering.head_only
+            self.transport.write(refusal(status, head_only=head_only))
+        if answering and not answering.more_body:
             # The client has nothing to send any more.
             self._ended = True
             self.transport.close()
         else:
             self.linger()
-        if active:
+        if answering:
             self.refused = status
-            if self._exchange is not None:
-                self._exchange.refused(cycle)
-        if self._service.wants_refusal(status, logged=active):
-            self.log_request("-", status, 0)
+            answering.refused()
+        if self._service.wants_refusal(status, logged=answering is not None):
+            self.log_request(self.info, "-", status, 0)
 
     def log_request(
-        self, line: str, status: int, size: int, method: str = "", target: str = ""
+        self,
+        info: ConnectionInfo,
+        line: str,
+        status: int,
+        size: int,
+        method: str = "",
+        target: str = "",
     ) -> None:
         """Log a request and its answer.
 
         Args:
+            info: who it comes from.
             line: its first line; a hyphen where it has none.
             status: of the answer, 0 if there was none.
             size: bytes of the answer's body.
             method: as the client wrote it.
             target: as it may be shown.
         """
-        info = self.info
         log(
             logger,
             logging.INFO,
             "http-request",
             '%s "%s" %s %d',
-            self.name,
+            self.name if info is self.info else client_name(info),
             line,
             status or "-",
             size,
@@ -361,36 +548,27 @@ class HttpProtocol(H11Protocol):
             bytes=size,
         )
 
-    def _refusal(self, status: int, head_only: bool) -> bytes:
-        phrase = HTTPStatus(status).phrase
-        body = f"{phrase}\n".encode()
-        lines = [b"HTTP/1.1 %d %s" % (status, phrase.encode())]
-        lines += [b"%s: %s" % header for header in self.server_state.default_headers]
-        lines.append(b"content-type: text/plain; charset=utf-8")
-        lines.append(b"content-length: %d" % len(body))
-        lines.append(b"connection: close\r\n\r\n")
-        return b"\r\n".join(lines) + (b"" if head_only else body)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer a request that is none; called by uvicorn where h11 raises an error."""
-        error = self.conn.error
-        assert error is not None
-        self.refuse(error.error_status_hint)
-
     # -- websockets
 
-    def _should_upgrade(self) -> bool:
-        """Return whether a websocket is asked for; HTTP/1.0 cannot (RFC 9110 7.8)."""
-        return self.scope["http_version"] != "1.0" and super()._should_upgrade()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: a client may ask for what it likes, and is served without."""
-
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+    def _upgrade(self, request: Request) -> None:
         """Hand the connection over; bytes before the handshake is answered are not allowed."""
-        if self.conn.trailing_data[0] or self._input:
+        from fastlisten.handlers.http.websocket import WebSocket
+
+        if self._buffer or request.length != 0:
             self.refuse(400)
             return
-        kind = functools.partial(WebSocket, service=self._service, info=self.info)
-        self.ws_protocol_class = kind  # type: ignore[assignment]
-        super().handle_websocket_upgrade(event)
+        self._service.connections.discard(self)
+        self._watch_head()
+        info = self._client_of(request)
+        websocket = WebSocket(self._service, info, self.transport)
+        self.transport.set_protocol(websocket)
+        self._ended = True
+        websocket.begin(request, self.scope_of(request, "websocket", info))
+
+
+_SCHEMES = {
+    ("http", False): "http",
+    ("http", True): "https",
+    ("websocket", False): "ws",
+    ("websocket", True): "wss",
+}

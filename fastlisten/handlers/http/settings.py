@@ -68,6 +68,15 @@ _OPTIONS: tuple[Option, ...] = (
         reload="restart",
     ),
     Option(
+        key="trusted-proxies",
+        kind="networks",
+        default=(),
+        text="Proxies whose headers `Forwarded`, `X-Forwarded-For` and `X-Forwarded-Proto` say who "
+        "the client is and whether it uses TLS: networks, or `unix` for those on Unix sockets.",
+        reload="restart",
+        extra={"unix": True},
+    ),
+    Option(
         key="access-log",
         kind="boolean",
         default=True,

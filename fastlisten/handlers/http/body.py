@@ -1,0 +1,178 @@
+"""The body of a request: octets in, its data out.
+
+Rules of this file: sans I/O. A reader takes what it can use from the front of a buffer and leaves
+the rest, so that what follows a body is never taken for a part of it. In one go it reads a bounded
+number of chunks: the connection decides whether others have their turn before the next.
+
+Chunks are ours and not httptools', which takes sizes, extensions and trailers without a bound.
+Extensions and trailers that are well formed are thrown away (RFC 9112 7.1.1, 7.1.2).
+"""
+
+from __future__ import annotations
+
+import re
+
+from fastlisten.handlers.http.head import MAX_LINES, RequestError
+
+__all__ = ["Body", "ChunkedBody", "CountedBody"]
+
+#: Chunks that are read in one go: those of one octet take 0.2 ms.
+_CHUNKS = 128
+
+#: The most octets that a reader takes at a time, so that nothing large is copied twice.
+SLICE = 64 * 1024
+
+#: Octets of lines between chunks beyond 16 for each chunk and twice its data; more is an attack:
+#: extensions without an end cost us time, and no limit on bodies counts them.
+_EXCESS = 16 * 1024
+
+_TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;" + _TEXT + rb")?\r\n")
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _TEXT + rb"\r\n")
+
+
+class CountedBody:
+    """A body whose length is known.
+
+    Args:
+        length: its octets, at least 1.
+
+    Attributes:
+        done: all of it has been read.
+    """
+
+    __slots__ = ("_left", "done")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = False
+
+    def read(self, buffer: bytearray) -> bytes:
+        """Take data from the front of a buffer."""
+        data = bytes(buffer[: min(self._left, SLICE)])
+        del buffer[: len(data)]
+        self._left -= len(data)
+        self.done = not self._left
+        return data
+
+
+class ChunkedBody:
+    """A body that comes in chunks (RFC 9112 7.1).
+
+         size ──> data ──> its CRLF ──┐
+          ^  └──0──> trailers ──> done│
+          └───────────────────────────┘
+
+    Args:
+        max_body: the most octets of data; None for no limit.
+        max_lines: the most octets of a line, and of all trailers.
+
+    Attributes:
+        done: all of it has been read.
+    """
+
+    __slots__ = (
+        "_end",
+        "_excess",
+        "_left",
+        "_max_body",
+        "_max_lines",
+        "_total",
+        "_trailers",
+        "done",
+    )
+
+    def __init__(self, max_body: int | None, max_lines: int) -> None:
+        self.done = False
+        self._max_body = max_body
+        self._max_lines = max_lines
+        self._left = 0  # octets of data which have not come
+        self._end = False  # the CRLF after data is next
+        self._trailers = -1  # lines of them, -1 before the last chunk
+        self._total = 0
+        self._excess = 0
+
+    def read(self, buffer: bytearray) -> bytes:
+        """Take data from the front of a buffer, and what stands between.
+
+        Raises:
+            RequestError: it is not in chunks, or too large.
+        """
+        pieces: list[bytes] = []
+        at = 0
+        for _ in range(_CHUNKS):
+            if self._left:
+                piece = bytes(buffer[at : at + min(self._left, SLICE)])
+                pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if self._left:
+                    break
+                self._end = True
+            start = at
+            if self._end:
+                at = self._after_data(buffer, at)
+            elif self._trailers < 0:
+                at = self._size_line(buffer, at)
+            else:
+                at = self._trailer(buffer, at)
+            if at == start or self.done:
+                break
+        del buffer[:at]
+        return b"".join(pieces)
+
+    def _after_data(self, buffer: bytearray, at: int) -> int:
+        end = bytes(buffer[at : at + 2])
+        if end == b"\r\n":
+            self._end = False
+            return at + 2
+        if end not in (b"", b"\r"):
+            raise RequestError(400, "a chunk does not end where it should")
+        return at
+
+    def _size_line(self, buffer: bytearray, at: int) -> int:
+        end = self._line_end(buffer, at)
+        if not end:
+            return at
+        found = _SIZE.fullmatch(buffer, at, end)
+        if found is None:
+            raise RequestError(400, "no size of a chunk")
+        size = int(found[1], 16)
+        self._total += size
+        if self._max_body is not None and self._total > self._max_body:
+            raise RequestError(413, "the body is too large")
+        self._excess = max(0, self._excess + (end - at) - 16 - 2 * size)
+        if self._excess > _EXCESS:
+            raise RequestError(400, "too much between chunks")
+        if size:
+            self._left = size
+        else:
+            self._trailers = 0
+            self._excess = 0
+        return end
+
+    def _trailer(self, buffer: bytearray, at: int) -> int:
+        end = self._line_end(buffer, at)
+        if not end:
+            return at
+        if end - at == 2 and buffer[at] == 0x0D:
+            self.done = True
+            return end
+        if not _TRAILER.fullmatch(buffer, at, end):
+            raise RequestError(400, "no trailer")
+        self._trailers += 1
+        self._excess += end - at
+        if self._trailers > MAX_LINES or self._excess > self._max_lines:
+            raise RequestError(431, "too many trailers")
+        return end
+
+    def _line_end(self, buffer: bytearray, at: int) -> int:
+        """Return where a line ends, or 0 if it has not come whole."""
+        end = buffer.find(b"\n", at) + 1
+        if (end or len(buffer)) - at > self._max_lines:
+            raise RequestError(431, "a line between chunks is too large")
+        return end
+
+
+#: What reads a body.
+Body = CountedBody | ChunkedBody

@@ -1,0 +1,255 @@
+"""The head of a request: its octets in, what it says out, or the status that refuses it.
+
+Rules of this file: sans I/O, and nothing of ASGI. httptools (llhttp) splits the header fields and
+refuses what is no field. Everything that decides where a message ends, whom it is for and what
+happens to the connection is decided here, because two servers that read it in two ways are what
+request smuggling is made of (RFC 9112 11.2):
+
+- httptools gets the fields of one head whose end has been found, and a request line of ours: it
+  knows a list of methods and versions, and bounds nothing.
+- Whether it takes the rest for a body, or for another protocol, is never believed.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from httptools import HttpParserUpgrade, HttpRequestParser
+from httptools.parser.errors import HttpParserError
+
+__all__ = ["MAX_LINES", "Request", "RequestError", "find_end", "read_head"]
+
+#: Lines of a head, or of trailers. Apache takes 100 fields, browsers send 20.
+MAX_LINES = 256
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
+
+#: The end of a head, as the most lenient reader sees it; `read_head` refuses half an end of line.
+_END = re.compile(rb"\n\r?\n")
+
+#: What may stand in a field's value (RFC 9110 5.5): visible characters, blanks, octets above ASCII.
+_FIELD_OCTETS = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
+
+#: The request line that httptools gets. Ours has been read by then.
+_LINE_FOR_PARSER = b"GET / HTTP/1.1\r\n"
+
+#: A length that has more digits is none.
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+#: A target with the host in it (RFC 9112 3.2.2): authority, then path and query.
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)((?:[/?].*)?)", re.IGNORECASE | re.DOTALL)
+
+#: RFC 3986 3.2.2 and 3.2.3: a name or an IPv4 address, or an address in brackets; a port.
+_HOST = re.compile(
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*"
+    rb"|\[(?:[0-9A-Fa-f:.]+|v[0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\])"
+    rb"(?::[0-9]{0,5})?"
+)
+
+#: Fields on which something here depends.
+_SPECIAL = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect")
+)
+
+
+class RequestError(Exception):
+    """A request that is refused; the connection ends.
+
+    Args:
+        status: of the answer: 400, 413, 431, 501 or 505.
+        why: for whoever debugs this.
+    """
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Request:
+    """What the head of a request says.
+
+    Attributes:
+        method: as written.
+        target: path and query, or ``*``; without the host of an absolute target.
+        version: ``"1.1"``, ``"1.0"``, or another 1.x as written.
+        headers: names in lower case, values without blanks around them, in their order.
+        length: octets of the body; None if it comes in chunks.
+        close: the client wants the connection to end with the response, or cannot do otherwise.
+        expects: the client waits for 100 before it sends its body (RFC 9110 10.1.1).
+        websocket: the client asks for the websocket protocol (RFC 6455 4.1).
+    """
+
+    __slots__ = (
+        "close",
+        "expects",
+        "headers",
+        "length",
+        "method",
+        "target",
+        "version",
+        "websocket",
+    )
+
+    method: bytes
+    target: bytes
+    version: str
+    headers: list[tuple[bytes, bytes]]
+    length: int | None
+    close: bool
+    expects: bool
+    websocket: bool
+
+
+class _Fields:
+    """Takes the fields of one head from httptools."""
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.found.append((name.lower(), value.rstrip(b" \t")))
+
+
+def find_end(data: bytes | bytearray, looked: int) -> int:
+    """Return where the head at the beginning of some octets ends, or -1.
+
+    Args:
+        data: what has come.
+        looked: octets in which no end was found before.
+    """
+    found = _END.search(data, max(0, looked - 2))
+    return -1 if found is None else found.end()
+
+
+def read_head(head: bytes) -> Request:
+    """Return what a head says.
+
+    Args:
+        head: from the method to the empty line.
+
+    Raises:
+        RequestError: it is no head, or one that two servers may read in two ways.
+    """
+    line = _REQUEST_LINE.match(head)
+    if line is None:
+        raise RequestError(400, "no request line")
+    method, target, major, minor = line.groups()
+    if major != b"1":
+        raise RequestError(505, "not HTTP/1")
+    fields = head[line.end() :]
+    if head.count(b"\n") > MAX_LINES:
+        raise RequestError(431, "too many header fields")
+    if fields.replace(b"\r\n", b"").translate(None, _FIELD_OCTETS):
+        raise RequestError(400, "half an end of line, or a control character")
+    if b"\r\n " in fields or b"\r\n\t" in fields:
+        raise RequestError(400, "a folded header field")
+    request = Request()
+    request.method = method
+    request.version = "1.1" if minor == b"1" else f"1.{minor.decode()}"
+    request.headers = _fields(fields)
+    request.target = target
+    _interpret(request, minor != b"0")
+    if target[0] != 0x2F or b"#" in target:
+        _change_target(request)
+    return request
+
+
+def _fields(fields: bytes) -> list[tuple[bytes, bytes]]:
+    collector = _Fields()
+    # A new one each time: one that has seen a body's length, or an upgrade, waits for that.
+    parser = HttpRequestParser(collector)
+    try:
+        parser.feed_data(_LINE_FOR_PARSER)
+        parser.feed_data(fields)
+    except HttpParserUpgrade:
+        pass
+    except HttpParserError as error:
+        if "Transfer-Encoding` header value" in str(error):
+            # It knows some codings that are not the last one to be wrong; so are all to us.
+            raise RequestError(501, "a coding other than chunked") from error
+        raise RequestError(400, str(error)) from error
+    return collector.found
+
+
+def _interpret(request: Request, persistent: bool) -> None:
+    """Find what decides on the body, the host and the connection.
+
+    Args:
+        request: its fields are known.
+        persistent: of HTTP/1.1, so that connections are kept.
+    """
+    hosts = 0
+    length: int | None = 0
+    lengths = codings = 0
+    connection: list[bytes] = []
+    upgrade: list[bytes] = []
+    request.expects = False
+    for name, value in request.headers:
+        if name not in _SPECIAL:
+            continue
+        if name == b"host":
+            hosts += 1
+            if not _is_host(value):
+                raise RequestError(400, "no host")
+        elif name == b"content-length":
+            lengths += 1
+            if not _LENGTH.fullmatch(value):
+                raise RequestError(400, "no length")
+            length = int(value)
+        elif name == b"transfer-encoding":
+            codings += 1
+            if value.lower() != b"chunked":
+                raise RequestError(501, "a coding other than chunked")
+            length = None
+        elif name == b"connection":
+            connection += value.lower().split(b",")
+        elif name == b"upgrade":
+            upgrade += value.lower().split(b",")
+        else:
+            request.expects = persistent and value.lower() == b"100-continue"
+    if hosts != 1 and (hosts or persistent):
+        raise RequestError(400, "not one host")
+    if lengths + codings > 1:
+        if codings > 1 and not lengths:
+            raise RequestError(501, "two codings")
+        raise RequestError(400, "more than one length")
+    if codings and not persistent:
+        raise RequestError(400, "Transfer-Encoding in HTTP/1.0")
+    request.length = length
+    options = {option.strip(b" \t") for option in connection}
+    request.close = not persistent or b"close" in options
+    request.websocket = (
+        persistent
+        and b"upgrade" in options
+        and b"websocket" in (one.strip(b" \t") for one in upgrade)
+    )
+
+
+@functools.lru_cache(256)
+def _is_host(value: bytes) -> bool:
+    """Tell whether it is the value of a field Host (RFC 9110 7.2)."""
+    return _HOST.fullmatch(value) is not None
+
+
+def _change_target(request: Request) -> None:
+    """Take the host out of an absolute target; it replaces the field Host (RFC 9112 3.2.2)."""
+    target = request.target
+    if request.method == b"CONNECT":
+        raise RequestError(501, "this is no proxy")
+    if b"#" in target:
+        raise RequestError(400, "a fragment in the target")
+    if target == b"*" and request.method == b"OPTIONS":
+        return
+    found = _ABSOLUTE.fullmatch(target)
+    if found is None:
+        raise RequestError(400, "neither a path nor an address")
+    host, path = found.groups()
+    if not host or host.startswith(b":") or not _is_host(host):
+        raise RequestError(400, "no host in the target")
+    request.target = path if path.startswith(b"/") else b"/" + path
+    fields = [field for field in request.headers if field[0] != b"host"]
+    request.headers = [(b"host", host), *fields]

@@ -1,0 +1,162 @@
+"""The head of a response: what an application wants to send, held against RFC 9110.
+
+Rules of this file: sans I/O. What must not be sent is not: the application gets `ResponseError`
+before an octet of it has gone, except where a field is only the server's business and is left out.
+
+    an application's field       what becomes of it
+    Content-Length               counts; left out of 204 (RFC 9110 8.6)
+    Transfer-Encoding            left out (ASGI): the server decides
+    Connection: close            the connection ends; `keep-alive` is left out
+    Date                         stands in place of the server's
+    all others                   sent as they are, names in lower case, no blanks around values
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections.abc import Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+
+__all__ = ["ResponseError", "ResponseHead", "field_of", "refusal"]
+
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE_OCTETS = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+#: Statuses whose responses have no content: RFC 9110 15.3.5, 15.3.6, 15.4.5.
+_NO_CONTENT = frozenset((204, 205, 304))
+
+_STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
+
+#: Fields on which something here depends.
+_SPECIAL = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date"))
+
+
+class ResponseError(Exception):
+    """What an application sends is no response, or no message that ASGI has at this point."""
+
+
+class ResponseHead:
+    """A head that is to be sent.
+
+    Args:
+        status: 200 to 599.
+        headers: pairs of octets.
+        head_only: the request was HEAD.
+
+    Attributes:
+        status: as given.
+        length: octets of the body that the application has announced, or None.
+        bodiless: nothing follows the head, whatever the application gives as the body.
+        content: the status allows content.
+        close: the application wants the connection to end.
+
+    Raises:
+        ResponseError: a part of it must not be sent.
+    """
+
+    __slots__ = ("_dated", "_lines", "bodiless", "close", "content", "length", "status")
+
+    def __init__(self, status: Any, headers: Iterable[Any], *, head_only: bool) -> None:
+        # A bool is an int, and so may be the status of a framework (http.HTTPStatus).
+        if not isinstance(status, int) or not 200 <= status <= 599:
+            raise ResponseError(f"the status {status!r} is not one of 200 to 599")
+        self.status = int(status)
+        self.length: int | None = None
+        self.content = status not in _NO_CONTENT
+        self.bodiless = head_only or not self.content
+        self.close = False
+        self._dated = False
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        for name, value in headers:
+            field = field_of(bytes(name), bytes(value))
+            if field[0] not in _SPECIAL or self._keep(*field):
+                lines.append(b"%b: %b\r\n" % field)
+        self._lines = lines
+
+    def _keep(self, field: bytes, value: bytes) -> bool:
+        """Note what a field means for the server; tell whether it is sent as it is."""
+        if field == b"content-length":
+            if not _LENGTH.fullmatch(value):
+                raise ResponseError(f"the Content-Length {value!r} is not a number")
+            if self.length is not None:
+                raise ResponseError("Content-Length stands twice")
+            self.length = int(value)
+            # The server knows better where there is no content.
+            return self.content or self.status == 304
+        if field == b"connection":
+            options = [option.strip(b" \t") for option in value.lower().split(b",")]
+            self.close = self.close or b"close" in options
+            others = [one for one in options if one not in (b"close", b"keep-alive", b"")]
+            return bool(others) and b"close" not in options
+        if field == b"date":
+            self._dated = True
+            return True
+        return False
+
+    def encode(self, *fields: bytes) -> bytes:
+        """Return the head.
+
+        Args:
+            fields: whole lines that the server adds.
+        """
+        if not self._dated:
+            self._lines.insert(1, _date_line(int(time.time())))
+        if self.status == 205:
+            fields = (b"content-length: 0\r\n", *fields)
+        return b"".join((*self._lines, *fields, b"\r\n"))
+
+
+def field_of(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return a header field as it may be sent.
+
+    Raises:
+        ResponseError: it may not.
+    """
+    field = _name(name)
+    if value.translate(None, _VALUE_OCTETS):
+        raise ResponseError(f"the value of {field.decode()} has a control character in it")
+    return field, value.strip(b" \t")
+
+
+@functools.lru_cache(1024)
+def _name(name: bytes) -> bytes:
+    """Return a field's name in lower case."""
+    if not _NAME.fullmatch(name):
+        raise ResponseError(f"{name!r} is not the name of a header field")
+    return name.lower()
+
+
+@functools.lru_cache(1)
+def _date_line(second: int) -> bytes:
+    """Return the field Date for a time (RFC 9110 6.6.1); made once a second."""
+    return b"date: %b\r\n" % formatdate(second, usegmt=True).encode()
+
+
+def refusal(status: int, *, head_only: bool, fields: bytes = b"") -> bytes:
+    """Return a response of the server's own, after which the connection ends.
+
+    Args:
+        status: of the answer.
+        head_only: the request was HEAD.
+        fields: more lines of the head.
+    """
+    phrase = HTTPStatus(status).phrase
+    body = f"{phrase}\n".encode()
+    lines = (
+        _STATUS_LINES[status],
+        _date_line(int(time.time())),
+        b"content-type: text/plain; charset=utf-8\r\n",
+        b"content-length: %d\r\n" % len(body),
+        fields,
+        b"connection: close\r\n\r\n",
+    )
+    head = b"".join(lines)
+    return head if head_only else head + body
