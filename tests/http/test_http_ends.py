@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.http import GET, App, HttpClient, client_of, of, serving_app
 from support.loops import on_loops
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 HOLD = b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n"
 STREAM = b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -78,15 +78,15 @@ async def test_a_client_that_reads_nothing_stops_the_application_and_is_ended() 
 
 @on_loops
 async def test_a_client_that_reads_slowly_is_not_ended() -> None:
-    async with serving_app(App(), idle_timeout=0.3) as served:
-        async with client_of(served, limit=65536) as client:
-            # More than the kernel takes at once.
-            client.send(of("/stream?120"))
-            await client.head()
-            size = 0
-            while size < 120 * 65536:
-                size += len(await asyncio.wait_for(client.reader.read(1 << 20), 10))
-                await asyncio.sleep(0.01)
+    app = App()
+    async with serving_app(app, idle_timeout=1) as served, client_of(served, limit=65536) as client:
+        client.send(STREAM)
+        await client.head()
+        # All of this takes twice the idle timeout.
+        for _ in range(140):
+            assert await asyncio.wait_for(client.reader.read(65536), PATIENCE)
+            await asyncio.sleep(0.015)
+        assert app.running
         assert served.listener.statistics()["timed_out"] == 0
 
 
