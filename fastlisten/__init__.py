@@ -1,15 +1,15 @@
-"""The listener layer of a mail server: TOML listeners in, served connections out.
+"""The listener layer of a mail server, usable as a program and as a library.
 
-Rules of this file: names and where they live. They are imported when they are first asked for: the
-program has its signals in hand before the quarter of a second that importing all of it takes, and
-`fastlisten check` needs no loop.
+Rules of this file: public names, and the modules that define them. A module is imported when one of
+its names is first used. Importing everything takes a quarter of a second, and `fastlisten serve`
+must handle signals before that; `fastlisten check` never needs an event loop.
 """
 
 from __future__ import annotations
 
 import importlib
 
-# For type checkers; importing typing takes longer than all of this file.
+# For type checkers. Importing typing would take longer than the rest of this file.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

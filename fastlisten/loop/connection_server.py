@@ -1,8 +1,8 @@
-"""The server object: listening sockets with their acceptors, as asyncio shows them.
+"""The server that `create_server` returns: listening sockets, each with an acceptor of the core.
 
-Rules of this file: all of `asyncio.Server`, in the words and with the semantics of the running
-Python version where versions differ; what goes beyond it has names of its own. Sockets come bound
-from `listening_sockets`; connections are the core's.
+Rules of this file: it has all of `asyncio.Server`, with the semantics and error messages of the
+running Python version. Anything more has names that asyncio does not use. Sockets are already
+bound, by `listening_sockets`; connections belong to the core.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from fastlisten.loop.listening_sockets import remove_unix, set_nodelay, set_opti
 
 __all__ = ["ConnectionServer"]
 
-#: Before 3.12 asyncio's wait_closed returned at once from a closed server, whatever was open.
+#: Before 3.12 asyncio's wait_closed returned at once if the server was closed, even if connections
+#: were still open.
 WAITS_FOR_CONNECTIONS = sys.version_info >= (3, 12)
-#: Some releases close the clients when serve_forever is cancelled (CPython issue 123720), so that
-#: it cannot wait for ever; no version number tells which.
+#: Some releases close the clients when serve_forever is cancelled, so that it cannot wait for ever
+#: (CPython issue 123720). The fix was backported, so the version number does not tell which do.
 CLOSES_CLIENTS = "close_clients" in asyncio.Server.serve_forever.__code__.co_names
 
 
 class ConnectionServer(asyncio.AbstractServer):
     """Listening sockets served by the native core; made by `create_server`.
 
-    Has all of `asyncio.Server`, and on top of it pausing, the number of connections, counters.
+    Has everything that `asyncio.Server` has, and can also pause, and count connections.
 
     Args:
-        loop: that serves.
-        sockets: bound; closed with the server.
+        loop: the loop that serves.
+        sockets: bound sockets; the server closes them.
         backlog: for listen(2).
         as_asyncio: wait for connections, or close them, only where asyncio's server does so in
             this version of Python.
-        file: path and inode of a Unix socket's file that goes with the server.
+        file: path and inode of a Unix socket's file to remove when the server is closed.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class ConnectionServer(asyncio.AbstractServer):
         file: tuple[str, int] | None = None,
     ) -> None:
         self._loop = loop
-        # Like asyncio's: None once closed, None once nobody has to wait any more.
+        # As in asyncio: _sockets is None once closed, _waiters once there is nothing to wait for.
         self._sockets: list[socket.socket] | None = list(sockets)
         self._waiters: list[asyncio.Future[None]] | None = []
         self._backlog = backlog
@@ -62,7 +63,7 @@ class ConnectionServer(asyncio.AbstractServer):
         self._serving_forever: asyncio.Future[None] | None = None
 
     def prepare(self, options: Iterable[tuple[int, int, int | bytes]]) -> None:
-        """Set up the sockets, before anything listens; `options` come last. Called once."""
+        """Set up the sockets before listen(2), `options` last. Called once."""
         for sock in self._sockets or ():
             sock.setblocking(False)
             set_nodelay(sock)
@@ -74,7 +75,7 @@ class ConnectionServer(asyncio.AbstractServer):
             self._acceptors.append(make(sock, self))
 
     def _retired(self, acceptor: Acceptor) -> None:
-        """Note that the last connection of a closed acceptor has ended. Called by the core."""
+        """Called by the core when the last connection of a closed acceptor has ended."""
         _add(self._retired_statistics, acceptor.statistics())
         self._acceptors.remove(acceptor)
         if self._acceptors:
@@ -96,16 +97,16 @@ class ConnectionServer(asyncio.AbstractServer):
 
     @property
     def connections(self) -> int:
-        """Connections in flight, from accept to close."""
+        """The number of open connections, from accept to close."""
         return sum(acceptor.connections for acceptor in self._acceptors)
 
     def statistics(self) -> dict[str, int]:
-        """Return what was counted since the start.
+        """Return counters since the start.
 
         Returns:
-            accepted: connections accepted, those of `connect_accepted_socket` included.
+            accepted: connections accepted, including those of `connect_accepted_socket`.
             refused_limit: connections refused because of `max_connections`.
-            refused_overload: connections refused for want of descriptors or memory.
+            refused_overload: connections refused because descriptors or memory ran out.
             accept_errors: failures of accept(2).
             option_errors: options that the kernel rejected for an accepted socket.
             timed_out: connections closed because the client was silent.
@@ -118,7 +119,7 @@ class ConnectionServer(asyncio.AbstractServer):
         return total
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop that serves."""
+        """Return the loop that the server runs on."""
         return self._loop
 
     def is_serving(self) -> bool:
@@ -133,7 +134,7 @@ class ConnectionServer(asyncio.AbstractServer):
         await asyncio.sleep(0)
 
     def pause_accepting(self) -> None:
-        """Stop accepting; new clients wait in the backlog, connections go on."""
+        """Stop accepting; new clients wait in the backlog, open connections stay open."""
         for acceptor in self._acceptors:
             acceptor.pause()
 
@@ -142,7 +143,7 @@ class ConnectionServer(asyncio.AbstractServer):
         if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
         if not self._listening:
-            # As in asyncio not before: a client of a server that is not started is refused.
+            # No earlier, as in asyncio: the kernel refuses clients until the server is started.
             for sock in self._sockets:
                 sock.listen(self._backlog)
             self._listening = True
@@ -150,10 +151,10 @@ class ConnectionServer(asyncio.AbstractServer):
             acceptor.resume()
 
     async def serve_forever(self) -> None:
-        """Serve until cancelled, then close and wait as `wait_closed` does.
+        """Serve until cancelled, then close the server and wait as `wait_closed` does.
 
-        A server made by the loop's own `create_server` closes its clients first where asyncio's
-        does so.
+        A server made by the loop's own `create_server` also closes its clients in the versions of
+        Python in which asyncio's does.
         """
         if self._serving_forever is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
@@ -175,7 +176,7 @@ class ConnectionServer(asyncio.AbstractServer):
             self._serving_forever = None
 
     def close(self) -> None:
-        """Stop accepting for good and close the listening sockets; connections go on."""
+        """Close the listening sockets; open connections stay open."""
         sockets, self._sockets = self._sockets, None
         if sockets is None:
             return
@@ -188,19 +189,20 @@ class ConnectionServer(asyncio.AbstractServer):
         if self._serving_forever is not None and not self._serving_forever.done():
             self._serving_forever.cancel()
         if not self._acceptors:
-            # It never came to accepting; else the core tells when the last one is done.
+            # Never started. Otherwise the core calls _retired when the last acceptor is done.
             self._wake_up()
 
     def close_clients(self) -> None:
-        """Close all connections once their write buffers, and a farewell if there is one, are sent
-        (asyncio, Python 3.13)."""
+        """Close all connections after sending what is in their write buffers, and the farewell if
+        there is one (in asyncio since Python 3.13)."""
         for acceptor in tuple(self._acceptors):
             acceptor.close_clients()
 
     def abort_clients(self) -> None:
-        """Close all connections at once; their protocols are told (asyncio, Python 3.13).
+        """Close all connections at once (in asyncio since Python 3.13).
 
-        A farewell is sent where that is possible without waiting.
+        The protocols get `connection_lost`, and the clients a farewell if there is one and it can
+        be sent without waiting.
         """
         for acceptor in tuple(self._acceptors):
             acceptor.abort(farewell=True)
@@ -208,8 +210,8 @@ class ConnectionServer(asyncio.AbstractServer):
     async def wait_closed(self) -> None:
         """Wait until the server is closed and its last connection has ended.
 
-        A server made by the loop's own `create_server` returns under Python 3.11 at once if it is
-        closed already, as asyncio's does there.
+        On Python 3.11, a server made by the loop's own `create_server` returns at once if it is
+        already closed, as asyncio's does.
         """
         if self._waiters is None or (self._sockets is None and not self._waits):
             return

@@ -1,6 +1,6 @@
-"""The library's way in: `create_server` on any running asyncio or uvloop loop.
+"""`fastlisten.create_server`, for any running asyncio or uvloop loop.
 
-Rules of this file: asyncio's names, defaults and errors; what goes beyond them is keyword-only.
+Rules of this file: asyncio's parameters, defaults and errors; additional ones are keyword-only.
 """
 
 from __future__ import annotations
@@ -62,52 +62,55 @@ async def create_server(
     The parameters up to `start_serving` are those of `loop.create_server`, with its defaults.
 
     Args:
-        protocol_factory: called once per connection, at accept (or at its first byte, see `lazy`).
+        protocol_factory: called once per connection, at accept (or at the first byte, see `lazy`).
         host: address or name, several of them, or None for all interfaces.
         port: port number, 0 for an ephemeral one.
         family: restricts name resolution (``socket.AF_INET``, ``socket.AF_INET6``).
         flags: for getaddrinfo(3).
-        sock: a bound stream socket instead of host and port, TCP or Unix; taken over.
+        sock: a bound stream socket, TCP or Unix, instead of host and port; the server closes it.
         backlog: for listen(2).
         ssl: serve TLS with this context.
         reuse_address: SO_REUSEADDR, by default True.
         reuse_port: SO_REUSEPORT.
         keep_alive: SO_KEEPALIVE, inherited by the connections.
         ssl_handshake_timeout: seconds from accept to the end of the handshake, by default 60.
-        ssl_shutdown_timeout: seconds that a peer has for its half of the closing, by default 30.
-        start_serving: accept at once; else from `start_serving()` on.
-        max_connections: most connections at the same time over all sockets, from accept to
-            close; or `Places` of an arena that several processes share. None: no limit.
+        ssl_shutdown_timeout: seconds to wait for the peer's close_notify, by default 30.
+        start_serving: accept at once; if false, call `start_serving()` on the server.
+        max_connections: how many connections may be open at a time, over all sockets; or `Places`
+            of an arena that several processes share. None: no limit.
         limit_action: at the limit ``refuse`` accepts, sends `refusal` and closes; ``wait``
             leaves clients in the backlog.
-        refusal: what a refused client is told; with `ssl` it is sent as it is, so that only a TLS
+        refusal: bytes sent to a refused client. With `ssl` they are not encrypted, so only a TLS
             alert makes sense.
         options: (level, name, value) for setsockopt(2), set before listen(2), inherited by the
             connections.
-        lazy: make protocol and transport only at a client's first byte.
+        lazy: create protocol and transport at the client's first byte instead of at accept.
         greeting: sent natively at accept (with `ssl` after the handshake), at most 65,535 bytes.
-        server_first: a client says nothing before it has heard the server; default: whether
-            there is a `greeting`.
-        first_byte_timeout: seconds that a client may be silent after accept (after the handshake);
-            0 for ever.
-        idle_timeout: seconds between two inputs of a client; 0 for ever.
-        linger: seconds to go on sending after close, then reset; 0 leaves it to the kernel.
-        notice_loss: call connection_lost also when a connection is reset, or its client does not
-            answer any more, while reading is paused or input has ended. asyncio notices it at the
-            next write, and the place is held until then.
-        farewell_idle: what a client is told before it is closed for its silence.
-        farewell_shutdown: what a client is told that `close_clients` or `abort_clients` ends.
+        server_first: the server speaks first, and clients wait for it; by default true if there is
+            a `greeting`.
+        first_byte_timeout: seconds from accept (with `ssl` from the end of the handshake) to the
+            client's first byte; 0 for no limit.
+        idle_timeout: seconds that a client may be silent after that; 0 for no limit.
+        linger: seconds to keep sending after close before the connection is reset; 0 leaves it to
+            the kernel.
+        notice_loss: call connection_lost also if the connection is reset, or the client stops
+            answering, while reading is paused or after the end of input. asyncio notices this at
+            the next write, and the connection counts against `max_connections` until then.
+        farewell_idle: bytes sent to a client before it is closed by a timeout.
+        farewell_shutdown: bytes sent to a client before `close_clients` or `abort_clients`
+            closes it.
 
     Returns:
-        The server; `asyncio.Server`'s methods and more. Its `wait_closed` waits for the last
-        connection on every version of Python, as asyncio's does since 3.12.
+        The server, which has `asyncio.Server`'s methods and more. Its `wait_closed` waits for the
+        last connection on every version of Python, as asyncio's does since 3.12.
 
     Raises:
-        TypeError: `ssl` is no context, or `sock` is an SSLSocket.
+        TypeError: `ssl` is not an SSLContext, or `sock` is an SSLSocket.
         ValueError: contradictory or unusable arguments.
-        OSError: a socket could not be made, bound or set; names option, value and address.
+        OSError: a socket could not be created, set up or bound; the text names option, value and
+            address.
     """
-    # Whatever is wrong is found before a socket is made, which would have to be closed again.
+    # Check the arguments before there are sockets to close again.
     tls = tls_of(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
     if limit_action not in ("refuse", "wait"):
         raise ValueError(f"limit_action must be 'refuse' or 'wait', not {limit_action!r}")
@@ -151,7 +154,7 @@ async def take_sockets(
     reuse_address: bool | None,
     reuse_port: bool | None,
 ) -> list[socket.socket]:
-    """Return the bound sockets that the arguments of `loop.create_server` mean."""
+    """Return bound sockets for the arguments of `loop.create_server`."""
     if isinstance(sock, SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
     if host is not None or port is not None:
@@ -176,13 +179,13 @@ async def serve(
     keep_alive: bool | None = None,
     start: bool,
 ) -> ConnectionServer:
-    """Set up the sockets of a new server and let it accept; on failure they are closed.
+    """Set up the sockets of a new server and start accepting; close them on failure.
 
     Args:
-        server: made with its bound sockets.
+        server: a new server with bound sockets.
         factory: makes a protocol for each connection.
-        tls: serve TLS with these settings; None: plain.
-        settings: keyword arguments of `Acceptor`.
+        tls: TLS settings; None for plain connections.
+        settings: keyword arguments for `Acceptor`.
         limit: `max_connections` of `create_server`.
         options: (level, name, value) for setsockopt(2).
         keep_alive: SO_KEEPALIVE; None leaves it as it is.
@@ -192,8 +195,8 @@ async def serve(
         The server.
 
     Raises:
-        OSError: an option was rejected, listen(2) failed, or there is no descriptor left.
-        ValueError: of the acceptor.
+        OSError: an option was rejected, listen(2) failed, or descriptors ran out.
+        ValueError: the acceptor rejects its arguments.
     """
     try:
         entries = list(options)
@@ -201,7 +204,7 @@ async def serve(
             entries.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(keep_alive)))
         server.prepare(entries)
         places = limit if isinstance(limit, Places) else _own_places(limit)
-        # Last, since it stays if something fails after it.
+        # Last, because an engine that has been made stays if something fails after it.
         engine = engine_for(server.get_loop())
 
         def acceptor(sock: socket.socket, server: ConnectionServer) -> Acceptor:
@@ -220,13 +223,13 @@ async def serve(
         server.close()
         raise
     if start:
-        # As asyncio does: a task that connects right after this finds the server accepting.
+        # As in asyncio: the loop runs once, so the server accepts by the time this returns.
         await asyncio.sleep(0)
     return server
 
 
 def _own_places(limit: int | None) -> Places | None:
-    """Return the places of a limit that only this server counts under."""
+    """Return places of an arena for this server alone; None without a limit."""
     if limit is None:
         return None
     arena = Arena(1, 1)

@@ -1,10 +1,11 @@
 """Event loops: uvloop's or asyncio's, with server-side connections on the native core.
 
-Rules of this file: making and running a loop; what the loops do differently from their base is in
+Rules of this file: creating and running a loop. The methods that differ from the base class are in
 server_methods.py.
 
-A loop belongs to the process and the thread that made it. In a forked child it is dead: the child's
-copies of its connections are closed, the parent's live on, and the child may make a new loop.
+A loop belongs to the process and the thread that created it. A forked child cannot use it: the
+child's copies of the connections are closed, the parent's stay open, and the child may create a
+loop of its own.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ class AsyncioLoop(ServerMethods, asyncio.SelectorEventLoop):  # type: ignore[mis
 def new_event_loop(use_uvloop: bool | None = None) -> asyncio.AbstractEventLoop:
     """Return a new event loop whose servers run on the native core.
 
-    It is what a `loop_factory` of asyncio.Runner or the loop setting of a server wants; any asyncio
-    program runs on it unchanged.
+    Pass it as `loop_factory` to asyncio.Runner, or as the loop setting of a server. Any asyncio
+    program runs on such a loop unchanged.
 
     Args:
         use_uvloop: build on uvloop (True) or on asyncio's selector loop (False). None: uvloop if
             it is installed.
 
     Raises:
-        ImportError: uvloop is asked for and not installed.
-        OSError: no descriptor or memory for a loop.
+        ImportError: `use_uvloop` is true and uvloop is not installed.
+        OSError: descriptors or memory ran out.
     """
     if use_uvloop is False:
         return AsyncioLoop()
@@ -50,18 +51,18 @@ def new_event_loop(use_uvloop: bool | None = None) -> asyncio.AbstractEventLoop:
 
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
-    """Run a coroutine on a new loop of ours, as asyncio.run does on its own.
+    """Run a coroutine as asyncio.run does, on a loop of `new_event_loop`.
 
     Args:
-        main: the program.
-        debug: the loop's debug mode; None: as the environment says (PYTHONASYNCIODEBUG).
+        main: the coroutine.
+        debug: the loop's debug mode; None: as PYTHONASYNCIODEBUG says.
 
     Returns:
         What `main` returns.
 
     Raises:
-        RuntimeError: this thread runs a loop already.
-        ValueError: not a coroutine.
+        RuntimeError: this thread is already running a loop.
+        ValueError: `main` is not a coroutine.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("fastlisten.run() cannot be called from a running event loop")

@@ -1,7 +1,7 @@
-"""From the address arguments of `create_server` and `create_unix_server` to bound sockets.
+"""Bound sockets for the address arguments of `create_server` and `create_unix_server`.
 
-Rules of this file: asyncio's order, errors and texts (base_events.py and unix_events.py of
-CPython); all sockets or none; nothing listens yet.
+Rules of this file: the order of steps and the error messages are asyncio's (base_events.py and
+unix_events.py of CPython). All sockets are bound or none, and none listens yet.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ __all__ = [
 
 logger = logging.getLogger("asyncio")
 
-#: What getaddrinfo(3) returns of one address.
+#: One entry of what getaddrinfo(3) returns.
 _Info = tuple[Any, ...]
 
 
 def set_nodelay(sock: socket.socket) -> None:
-    """Switch Nagle's algorithm off on a TCP socket, and so on what is accepted from it.
+    """Turn Nagle's algorithm off on a TCP socket; accepted sockets inherit this.
 
-    asyncio and uvloop do so on every connection. (asyncio does not where the socket was made
-    without naming the protocol, and pays 40 ms for every answer in two pieces.)
+    asyncio and uvloop do so on every connection. (asyncio does not if the socket was created
+    without IPPROTO_TCP; an answer sent in two pieces then takes 40 ms longer.)
     """
     if sock.family in (socket.AF_INET, socket.AF_INET6):
-        # Other stream protocols (SCTP) have no such option.
+        # Other stream protocols, such as SCTP, don't have the option.
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -53,8 +53,8 @@ def set_options(
     """Set (level, name, value) on every socket.
 
     Raises:
-        OSError: the kernel rejected one; names option, value and address.
-        ValueError: a value has more than 32 bytes.
+        OSError: the kernel rejected an option; the text names it, its value and the address.
+        ValueError: a value is longer than 32 bytes.
     """
     entries = [
         (level, name, _bytes(value) if isinstance(value, int) else value)
@@ -75,20 +75,20 @@ def _bytes(value: int) -> bytes:
     return int(value).to_bytes(4, sys.byteorder, signed=True)
 
 
-# --- addresses of the internet ----------------------------------------------------------------
+# --- TCP sockets ------------------------------------------------------------------------------
 
 
 async def _resolve(
     loop: asyncio.AbstractEventLoop, host: str | None, port: int | None, family: int, flags: int
 ) -> Sequence[_Info]:
-    """Resolve one host; a numeric address needs neither a thread nor a resolver."""
+    """Resolve one host; a numeric address is converted here, without a thread."""
     if host is not None:
         try:
             return socket.getaddrinfo(
                 host, port, family, socket.SOCK_STREAM, 0, flags | socket.AI_NUMERICHOST
             )
         except (OSError, UnicodeError):
-            pass  # a name, or a mistake that the loop's own resolver words
+            pass  # a name, or a mistake, for which loop.getaddrinfo raises the error
     found: Sequence[_Info] = await loop.getaddrinfo(
         host, port, family=family, type=socket.SOCK_STREAM, flags=flags
     )
@@ -106,14 +106,14 @@ async def bind_all(
     reuse_address: bool | None,
     reuse_port: bool | None,
 ) -> list[socket.socket]:
-    """Resolve and bind as `loop.create_server` does; all or none.
+    """Resolve the hosts and bind a socket for each address, as `loop.create_server` does.
 
     Raises:
-        OSError: a name does not resolve, or an address cannot be bound.
+        OSError: a name does not resolve, or an address cannot be bound. No socket is left open.
         OverflowError: the port is out of range.
     """
     if isinstance(port, int) and not 0 <= port <= 65535:
-        # getaddrinfo would take it modulo 65,536.
+        # getaddrinfo(3) would use it modulo 65,536.
         raise OverflowError("bind(): port must be 0-65535.")
     hosts: Sequence[str | None]
     hosts = [None] if host in (None, "") else [host] if isinstance(host, str) else list(host or ())
@@ -126,7 +126,7 @@ async def bind_all(
             try:
                 sock = socket.socket(address_family, kind, protocol)
             except OSError:
-                # A host without this family; another address may do.
+                # This host does not support the address family; others may work.
                 continue
             sockets.append(sock)
             if reuse_address is None or reuse_address:
@@ -145,7 +145,7 @@ async def bind_all(
                 )
                 if error.errno != errno.EADDRNOTAVAIL:
                     raise failure from None
-                # As above: ::1 of a host that has IPv6 only in name (asyncio since 3.12).
+                # ::1 where IPv6 is supported but has no addresses (in asyncio since 3.12).
                 sockets.pop().close()
                 unavailable = unavailable or failure
         if not sockets and unavailable is not None:
@@ -166,10 +166,10 @@ async def bind_all(
 def bind_unix(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> socket.socket:
     """Return a socket bound to a path or, if it begins with NUL, to an abstract name.
 
-    As in asyncio a socket that stands there is removed, whether somebody serves it or not.
+    An existing socket at the path is removed, even if a process is serving it, as in asyncio.
 
     Raises:
-        OSError: of bind(2); EADDRINUSE names the path.
+        OSError: bind(2) failed; for EADDRINUSE the text names the path.
     """
     name = os.fspath(path)
     if name[0] not in (0, "\0"):
@@ -193,7 +193,7 @@ def bind_unix(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> sock
 
 
 def inode_of(sock: socket.socket) -> tuple[str, int] | None:
-    """Return path and inode of a bound Unix socket's file; None if it has no file."""
+    """Return the path and inode of a bound Unix socket's file; None if it has no file."""
     name = sock.getsockname()
     if not isinstance(name, str) or not name:
         return None
@@ -203,9 +203,9 @@ def inode_of(sock: socket.socket) -> tuple[str, int] | None:
         return None
 
 
-def remove_unix(made: tuple[str, int]) -> None:
-    """Remove a socket's file unless another has taken its place (asyncio, Python 3.13)."""
-    path, inode = made
+def remove_unix(file: tuple[str, int]) -> None:
+    """Remove a socket's file unless it has been replaced (in asyncio since Python 3.13)."""
+    path, inode = file
     try:
         if os.stat(path).st_ino == inode:
             os.unlink(path)

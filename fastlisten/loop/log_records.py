@@ -1,8 +1,8 @@
-"""Log lines for what the native core noticed: refusals, timeouts, handshakes, connections.
+"""Log lines for the native core's records: refusals, timeouts, handshakes, connections.
 
-Rules of this file: one call per batch of records, one line per record; the core has already
-counted refusals, timeouts and failed handshakes together per listener, so that a flood makes a
-few lines a second.
+Rules of this file: one call per batch of records, one line per record. The core has already
+combined refusals, timeouts and failed handshakes per listener, so a flood makes a few lines per
+second.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def _error(number: int) -> str:
     return f"{errno.errorcode.get(number, number)}: {os.strerror(number)}"
 
 
-#: For each kind: level, event, words, and the fields that it has besides listener, peer and port.
-#: The words are made from the peer, the value and the detail.
+#: For each kind: level, event, a function that makes the text from peer, value and detail, and one
+#: that makes the fields other than listener, peer and port.
 _KINDS: dict[
     int,
     tuple[
@@ -87,11 +87,11 @@ _KINDS: dict[
         logging.INFO,
         "connections-timed-out",
         lambda peer, value, number: (
-            f"closed {_times(value, 'connection')} for silence, the first from {peer}"
+            f"{_times(value, 'connection')} timed out, the first from {peer}"
         ),
         lambda value, number: {"count": value},
     ),
-    # Whoever scans the net fails at them all day long: worth a line, no cause for alarm.
+    # Not a warning: port scanners fail at handshakes all day long.
     RECORD_HANDSHAKE: (
         logging.INFO,
         "handshakes-failed",
@@ -104,7 +104,7 @@ _KINDS: dict[
         logging.ERROR,
         "accept-failed",
         lambda peer, value, number: (
-            f"accepting failed {_times(value, 'time')} ({_error(number)}); "
+            f"accept failed {_times(value, 'time')} ({_error(number)}); "
             "pausing between attempts until descriptors and memory are free again"
         ),
         lambda value, number: {"count": value, "error": _error(number)},
@@ -113,8 +113,8 @@ _KINDS: dict[
         logging.WARNING,
         "descriptors-used-up",
         lambda peer, value, number: (
-            f"this process holds {value} connections, all that its limit of open files "
-            "(RLIMIT_NOFILE) allows; new clients wait in the backlog"
+            f"{value} connections are open, as many as the limit of open files (RLIMIT_NOFILE) "
+            "allows; new clients wait in the backlog"
         ),
         lambda value, number: {"count": value},
     ),
@@ -122,14 +122,14 @@ _KINDS: dict[
         logging.ERROR,
         "accept-ended",
         lambda peer, value, number: (
-            f"accept failed for good ({_error(number)}); no longer listening"
+            f"accept failed permanently ({_error(number)}); no longer listening"
         ),
         lambda value, number: {"error": _error(number)},
     ),
 }
 
-#: Those that a peer has to do with.
-_OF_A_PEER = frozenset(
+#: Kinds whose records have a peer's address and port.
+_WITH_PEER = frozenset(
     {RECORD_OPENED, RECORD_CLOSED, RECORD_REFUSED, RECORD_TIMED_OUT, RECORD_HANDSHAKE}
 )
 
@@ -138,18 +138,18 @@ def log_records(records: list[Record], dropped: int) -> None:
     """Write a batch of the core's records to the logger ``fastlisten``.
 
     Args:
-        records: in order of time.
+        records: in chronological order.
         dropped: how many were lost because they came faster than they could be written.
     """
     for kind, _, acceptor, address, port, value, number in records:
-        level, event, words, more = _KINDS[kind]
+        level, event, make_text, make_fields = _KINDS[kind]
         if logger.isEnabledFor(level):
-            fields = more(value, number)
+            fields = make_fields(value, number)
             if acceptor is not None:
                 fields["listener"] = acceptor.listener
-            if kind in _OF_A_PEER:
+            if kind in _WITH_PEER:
                 fields |= {"peer": address, "port": port}
-            text = words(address_text(address, port), value, number)
+            text = make_text(address_text(address, port), value, number)
             log(logger, level, event, "%s: %s", _name(acceptor), text, **fields)
     if dropped:
         log(logger, logging.WARNING, "records-lost", "%d log records lost", dropped, count=dropped)

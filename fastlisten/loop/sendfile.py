@@ -1,9 +1,9 @@
-"""`loop.sendfile` over the core's transports: the file is read in threads and written with
+"""`loop.sendfile` for the core's transports: the file is read in a thread and written with
 back-pressure.
 
-Rules of this file: asyncio's fallback is the specification (base_events.py of CPython), which asks
-for transports of its own. sendfile(2) itself is not used: under TLS it cannot be, and on plain
-connections asyncio promises it to no one (`fallback`).
+Rules of this file: it does what asyncio's fallback does (base_events.py of CPython), which accepts
+only asyncio's own transports. sendfile(2) is not used: it cannot be with TLS, and callers have to
+allow the fallback anyway (`fallback`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 
 __all__ = ["sendfile"]
 
-#: What asyncio reads at a time is 16 KiB; a thread's work is worth it only for more.
+#: Bytes read at a time. asyncio reads 16 KiB, which is little for the cost of a call in a thread.
 _BLOCK = 131072
 
 
-class _Sending(asyncio.Protocol):
-    """Stands in for a connection's protocol while a file is on its way."""
+class _SendfileProtocol(asyncio.Protocol):
+    """Replaces a connection's protocol while a file is being sent."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: Any) -> None:
         self._loop = loop
@@ -33,14 +33,14 @@ class _Sending(asyncio.Protocol):
             self._room = loop.create_future()
 
     async def drain(self) -> None:
-        """Wait until there is room for more."""
+        """Wait until the transport takes more."""
         if self._transport.is_closing():
             raise ConnectionError("Connection closed by peer")
         if self._room is not None:
             await self._room
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake up who waits for room, and tell the protocol."""
+        """End the wait for room, and tell the connection's own protocol."""
         if self._room is not None and not self._room.done():
             self._room.set_exception(exc or ConnectionError("Connection is closed by peer"))
         self._protocol.connection_lost(exc)
@@ -51,20 +51,20 @@ class _Sending(asyncio.Protocol):
             self._room = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        """Wake up who waits for room."""
+        """End the wait for room."""
         if self._room is not None:
             if not self._room.done():
                 self._room.set_result(None)
             self._room = None
 
     def restore(self) -> None:
-        """Give the connection back to its protocol."""
+        """Give the connection back to its own protocol."""
         if self._transport.get_protocol() is self:
             self._transport.set_protocol(self._protocol)
         if self._was_reading:
             self._transport.resume_reading()
         if self._room is not None:
-            # Full still: the protocol is told as if it had written itself.
+            # Still full: pause the protocol, as if it had written the data itself.
             self._room.cancel()
             if not self._was_paused and not self._transport.is_closing():
                 self._protocol.pause_writing()
@@ -86,17 +86,17 @@ async def sendfile(
     Args:
         loop: the running loop.
         transport: a `Connection` or `TlsConnection`.
-        file: open in binary mode; its position afterwards is behind what was sent.
+        file: open in binary mode; afterwards its position is behind the last byte sent.
         offset: where to begin, in bytes.
-        count: bytes to send; None for all up to the end.
-        fallback: must be true: there is no other way here.
+        count: bytes to send; None to send up to the end.
+        fallback: must be true, because sendfile(2) is not used.
 
     Returns:
         The number of bytes sent.
 
     Raises:
         RuntimeError: the transport is closing, or `fallback` is false.
-        ConnectionError: the connection ended meanwhile.
+        ConnectionError: the connection was lost before everything was sent.
     """
     if transport.is_closing():
         raise RuntimeError("Transport is closing")
@@ -108,18 +108,18 @@ async def sendfile(
     if seekable:
         file.seek(offset)
     sent = 0
-    sending = _Sending(loop, transport)
+    protocol = _SendfileProtocol(loop, transport)
     try:
         while count is None or sent < count:
             size = _BLOCK if count is None else min(_BLOCK, count - sent)
             block = await loop.run_in_executor(None, file.read, size)
             if not block:
                 break
-            await sending.drain()
+            await protocol.drain()
             transport.write(block)
             sent += len(block)
         return sent
     finally:
         if sent and seekable:
             file.seek(offset + sent)
-        sending.restore()
+        protocol.restore()

@@ -1,7 +1,7 @@
-"""The methods of an event loop that make or accept server-side connections, on the native core.
+"""The event loop methods for server-side connections, on the native core.
 
-Rules of this file: asyncio's methods, with the signatures of the newest Python, and nothing else;
-everything else is left to the loop they are mixed into (event_loop.py, uvloop_loop.py).
+Rules of this file: asyncio's methods, with the signatures of the newest Python, and nothing else.
+They are mixed into loop classes (event_loop.py, uvloop_loop.py), which do everything else.
 """
 
 from __future__ import annotations
@@ -34,19 +34,18 @@ logger = logging.getLogger("asyncio")
 
 _Factory = Callable[[], asyncio.BaseProtocol]
 
-#: asyncio's default of `cleanup_socket`.
+#: asyncio's default for `cleanup_socket`.
 CLEANS_UP = sys.version_info >= (3, 13)
-#: What the factory of `connect_accepted_socket` sets in its context reaches the callbacks only
-#: before 3.15.
+#: Before 3.15 the callbacks see context variables set by the factory of `connect_accepted_socket`.
 FACTORY_OUTSIDE = sys.version_info >= (3, 15)
 
 
 @functools.cache
 def failed_accept_closes() -> bool:
-    """Whether asyncio's connect_accepted_socket closes the socket when it fails.
+    """Tell whether asyncio's connect_accepted_socket closes the socket when it fails.
 
-    Newer releases of several versions do (CPython issue 153133), and no version number tells which:
-    it is tried out, with a socket that is none.
+    The fix was backported (CPython issue 153133), so the version number does not tell. This tries
+    it out with a fake socket.
     """
 
     class Probe:
@@ -56,14 +55,14 @@ def failed_accept_closes() -> bool:
             """Do nothing."""
 
         def close(self) -> None:
-            """Note it."""
+            """Note that it was called."""
             self.closed = True
 
     def factory() -> asyncio.Protocol:
         raise ZeroDivisionError
 
     probe = Probe()
-    # Nothing of the loop is needed up to there.
+    # The factory fails before the loop is used, so there is no need for one.
     function: Any = asyncio.BaseEventLoop._create_connection_transport  # type: ignore[attr-defined]
     with contextlib.suppress(ZeroDivisionError):
         function(None, probe, factory, None, "", server_side=True).send(None)
@@ -71,9 +70,9 @@ def failed_accept_closes() -> bool:
 
 
 class ServerMethods(asyncio.AbstractEventLoop):
-    """Mixed into a loop class, in front of it: its methods replace the loop's own."""
+    """A mixin for loop classes; comes first among the bases, so that its methods replace theirs."""
 
-    #: Takes over connected sockets; made with the first.
+    #: Takes over the sockets given to `connect_accepted_socket`; created at the first call.
     _taker: ConnectionAcceptor | None = None
 
     async def create_server(  # type: ignore[override]
@@ -204,7 +203,7 @@ class ServerMethods(asyncio.AbstractEventLoop):
             try:
                 transport = await handshake
             except asyncio.CancelledError:
-                # Cancelling the handshake ends it; here it was done already.
+                # Cancelling ends an unfinished handshake, but this one had already succeeded.
                 if not handshake.cancelled() and handshake.exception() is None:
                     handshake.result().abort()
                 raise
@@ -252,9 +251,9 @@ class ServerMethods(asyncio.AbstractEventLoop):
         return await super().sendfile(transport, file, offset, count, fallback=fallback)
 
     def close(self) -> None:
-        """Close the loop; connections that are still open are dropped, their protocols not told."""
+        """Close the loop; open connections are closed without `connection_lost`."""
         engine = existing_engine(self)
-        # A running loop cannot be closed: the base loop says so.
+        # If it is running, the base class raises the error.
         if engine is not None and not self.is_running():
             engine.close()
         super().close()

@@ -1,11 +1,11 @@
 """`loop.start_tls` and `StreamWriter.start_tls` for the core's transports.
 
-Rules of this file: no plaintext that was received before the handshake is ever read after it
-(CVE-2011-0411). Where the protocol holds none, the descriptor is handed to a native TLS connection,
-and what the client sent too early is still in the kernel, where the handshake takes it for TLS and
-fails. Where a StreamReader holds some, the standard library's SSLProtocol runs over the connection
-and finds those bytes at the start of its own input. So it does for the client's side and for TLS
-inside TLS, which are rare on a server.
+Rules of this file: plaintext received before the handshake is never read after it (CVE-2011-0411).
+Normally a native TLS connection takes over the descriptor. What the client sent too early is then
+still in the kernel; the handshake reads it as TLS and fails. If a StreamReader has already received
+some of it, the standard library's SSLProtocol runs over the connection and gets those bytes as its
+first input, with the same result. SSLProtocol is also used for the client's side and for TLS inside
+TLS, which are rare on a server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["is_ours", "start_tls"]
 
 
 def is_ours(transport: Any) -> bool:
-    """Return True for what `start_tls` can upgrade: a `Connection`, or TLS that runs over one."""
+    """Tell whether `start_tls` can upgrade a transport: a `Connection`, or TLS over one."""
     while isinstance(transport, sslproto._SSLProtocolTransport):
         protocol = cast(Any, transport)._ssl_protocol
         transport = None if protocol is None else protocol._transport
@@ -40,27 +40,27 @@ async def start_tls(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
 ) -> Any:
-    """Upgrade a connection to TLS, on whatever loop is running.
+    """Upgrade a connection to TLS, on any running loop.
 
-    The parameters are those of `loop.start_tls`. What the transport has not sent yet is sent as
-    plaintext first.
+    The parameters are those of `loop.start_tls`. Data that is still in the transport's write buffer
+    is sent unencrypted first.
 
     Args:
-        transport: a connection of the core, or TLS over one; dead afterwards.
-        protocol: receives from now on; `connection_made` is not called again.
-        context: certificates and what else there is to TLS.
+        transport: a connection of the core, or TLS over one; not usable afterwards.
+        protocol: the protocol of the new transport; `connection_made` is not called again.
+        context: the TLS context.
         server_side: this end is the server.
-        server_hostname: for the client's side, the name to be verified.
+        server_hostname: on the client's side, the server name to verify.
         ssl_handshake_timeout: seconds, by default 60.
-        ssl_shutdown_timeout: seconds for the peer's half of the closing, by default 30.
+        ssl_shutdown_timeout: seconds to wait for the peer's close_notify, by default 30.
 
     Returns:
         The new transport.
 
     Raises:
-        TypeError: not a context, or not such a transport.
+        TypeError: `context` or `transport` is of the wrong type.
         ValueError: a timeout is not positive.
-        ConnectionError: the connection is closing, ended meanwhile, or the handshake took too long.
+        ConnectionError: the connection is closing or was lost, or the handshake took too long.
         ssl.SSLError: the handshake failed.
     """
     if not isinstance(context, ssl.SSLContext):
@@ -90,20 +90,20 @@ async def start_tls(
 
 
 def _reader_of(protocol: asyncio.BaseProtocol) -> Any:
-    """Return the StreamReader behind a protocol, None for other protocols."""
+    """Return the StreamReader that a protocol feeds, None if it is not a StreamReaderProtocol."""
     if isinstance(protocol, asyncio.StreamReaderProtocol):
         return cast(Any, protocol)._stream_reader
     return None
 
 
 def _take_held(protocol: asyncio.BaseProtocol) -> bytes:
-    """Take from a StreamReader what it has received and nobody has read."""
+    """Return and remove the unread data in a protocol's StreamReader."""
     reader = _reader_of(protocol)
     if reader is None or not reader._buffer:
         return b""
     held = bytes(reader._buffer)
     reader._buffer.clear()
-    # Had the reader paused the connection because it held too much, it would now wait for ever.
+    # A reader whose buffer was full has paused the transport, and would never resume it.
     reader._maybe_resume_transport()
     return held
 
@@ -132,7 +132,7 @@ async def _hand_over(
         raise
     reader = _reader_of(protocol)
     if reader is not None:
-        # Else its flow control would go on asking the old transport.
+        # For its flow control, which would otherwise still use the old transport.
         reader._transport = new
     return new
 
@@ -148,10 +148,10 @@ async def _run_protocol(
     ssl_handshake_timeout: float | None,
     ssl_shutdown_timeout: float | None,
 ) -> Any:
-    """Do what asyncio's own start_tls does, with `held` as the first of the encrypted input."""
+    """Do what asyncio's own start_tls does, with `held` as the first encrypted input."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
-    make: Any = sslproto.SSLProtocol  # whose stub knows whole seconds only
+    make: Any = sslproto.SSLProtocol  # its type stub allows only whole seconds
     upper = make(
         loop,
         protocol,
@@ -165,7 +165,7 @@ async def _run_protocol(
     )
     if held:
         upper._incoming.write(held)
-    # Nothing may arrive before connection_made has begun the handshake.
+    # Receive nothing until connection_made has started the handshake.
     transport.pause_reading()
     transport.set_protocol(upper)
     made = loop.call_soon(upper.connection_made, transport)
@@ -173,7 +173,7 @@ async def _run_protocol(
     try:
         await waiter
         if upper._app_transport is None:
-            # Closed by this side meanwhile, which SSLProtocol takes for success.
+            # Closed by this side during the handshake, which SSLProtocol reports as success.
             raise ConnectionAbortedError("Connection closed during the TLS handshake")
     except BaseException:
         transport.close()

@@ -1,7 +1,7 @@
-"""What asyncio's arguments `ssl`, `ssl_handshake_timeout` and `ssl_shutdown_timeout` mean.
+"""`TlsSettings` from asyncio's arguments `ssl`, `ssl_handshake_timeout`, `ssl_shutdown_timeout`.
 
-Rules of this file: asyncio's checks, texts and defaults (base_events.py, sslproto.py and
-constants.py of CPython); from them `TlsSettings`, made once and shared.
+Rules of this file: checks, error messages and defaults are asyncio's (base_events.py, sslproto.py
+and constants.py of CPython).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["check_timeouts", "shared_settings", "tls_of"]
 HANDSHAKE_TIMEOUT = 60.0
 SHUTDOWN_TIMEOUT = 30.0
 
-#: Settings kept per engine: a program has a context per certificate, not per connection, and one
-#: that makes a context for each shall not be kept from freeing them.
+#: How many settings to keep per engine. A program usually has a context per certificate. If it
+#: makes one per connection, only this many are kept alive.
 KEPT = 16
 
 _Key = tuple[ssl.SSLContext, float | None, float | None]
@@ -29,11 +29,11 @@ _shared: weakref.WeakKeyDictionary[Engine, dict[_Key, TlsSettings]] = weakref.We
 def tls_of(
     context: ssl.SSLContext | None, handshake_timeout: float | None, shutdown_timeout: float | None
 ) -> TlsSettings | None:
-    """Return what the three arguments of `loop.create_server` mean; None: no TLS.
+    """Return the settings for the three arguments of `loop.create_server`; None without TLS.
 
     Raises:
         TypeError: `ssl` is neither a context nor None.
-        ValueError: a timeout without TLS, or one that is not positive.
+        ValueError: a timeout is given without `ssl`, or is not positive.
     """
     if isinstance(context, bool):
         raise TypeError("ssl argument must be an SSLContext or None")
@@ -48,7 +48,7 @@ def tls_of(
 
 
 def check_timeouts(handshake_timeout: float | None, shutdown_timeout: float | None) -> None:
-    """Raise ValueError for a timeout that is not positive, in the words of asyncio.sslproto."""
+    """Raise ValueError for a timeout that is not positive, as asyncio.sslproto does."""
     for name, value in (("handshake", handshake_timeout), ("shutdown", shutdown_timeout)):
         if value is not None and value <= 0:
             raise ValueError(f"ssl_{name}_timeout should be a positive number, got {value}")
@@ -57,7 +57,7 @@ def check_timeouts(handshake_timeout: float | None, shutdown_timeout: float | No
 def _make(
     context: ssl.SSLContext, handshake_timeout: float | None, shutdown_timeout: float | None
 ) -> TlsSettings:
-    """Return settings for checked arguments; a timeout of None stands for asyncio's default."""
+    """Return settings for arguments that have been checked; None means asyncio's default."""
     return TlsSettings(
         context,
         handshake_timeout=HANDSHAKE_TIMEOUT if handshake_timeout is None else handshake_timeout,
@@ -71,12 +71,12 @@ def shared_settings(
     handshake_timeout: float | None,
     shutdown_timeout: float | None,
 ) -> TlsSettings:
-    """Return the settings that connections of one engine share, so that their handshakes count
-    together."""
+    """Return settings that are shared by an engine's connections with the same arguments, so that
+    their failed handshakes are counted together."""
     kept = _shared.setdefault(engine, {})
     key = (context, handshake_timeout, shutdown_timeout)
     settings = kept.pop(key, None) or _make(*key)
-    kept[key] = settings  # the latest used is the last
+    kept[key] = settings  # the most recently used is the last
     if len(kept) > KEPT:
         del kept[next(iter(kept))]
     return settings

@@ -1,6 +1,6 @@
-"""The event loop on uvloop, in a file of its own so that uvloop is imported only where it is used.
+"""The event loop on uvloop, in a separate file so that uvloop is imported only if it is used.
 
-Rules of this file: the class and nothing else; its methods are in server_methods.py.
+Rules of this file: only the class; its methods are in server_methods.py.
 """
 
 from __future__ import annotations

@@ -338,26 +338,26 @@ def test_lost_records_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     [
         (0, 0, 0, "server: connection from [2001:db8::1]:25"),
         (1, 0, 0, "server: connection from [2001:db8::1]:25 closed"),
-        (3, 2, 0, "server: closed 2 connections for silence, the first from [2001:db8::1]:25"),
+        (3, 2, 0, "server: 2 connections timed out, the first from [2001:db8::1]:25"),
         (
             4,
             3,
             24,
-            "listeners: accepting failed 3 times (EMFILE: Too many open files); "
+            "listeners: accept failed 3 times (EMFILE: Too many open files); "
             "pausing between attempts until descriptors and memory are free again",
         ),
         (
             5,
             100,
             0,
-            "listeners: this process holds 100 connections, all that its limit of open files "
+            "listeners: 100 connections are open, as many as the limit of open files "
             "(RLIMIT_NOFILE) allows; new clients wait in the backlog",
         ),
         (
             6,
             0,
             22,
-            "listeners: accept failed for good (EINVAL: Invalid argument); no longer listening",
+            "listeners: accept failed permanently (EINVAL: Invalid argument); no longer listening",
         ),
     ],
 )

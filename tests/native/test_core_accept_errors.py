@@ -71,7 +71,7 @@ def test_resource_errors_pause_all_listeners(loop: str, error: str, tmp_path: Pa
     assert 1 <= counted == sum(one["accept_errors"] for one in program.statistics) <= 5
     assert len(program.lines) <= 1, program.lines
     for line in program.lines:
-        assert line.startswith("listeners: accepting failed ")
+        assert line.startswith("listeners: accept failed ")
         assert f"({error}: {os.strerror(number)})" in line
     assert sum(one["accepted"] for one in program.statistics) == heard.count(GREETING) >= 8
     assert sum(one["refused_overload"] for one in program.statistics) == heard.count(OVERLOAD)
@@ -93,6 +93,6 @@ def test_unusable_listening_socket_is_given_up(loop: str, error: str, tmp_path: 
                 client.recv(100)
     assert len([line for line in program.calls if error in line]) == 1
     assert len(program.lines) == 1
-    assert program.lines[0].startswith(f'listener "0": accept failed for good ({error}: ')
+    assert program.lines[0].startswith(f'listener "0": accept failed permanently ({error}: ')
     assert [one["accept_errors"] for one in program.statistics] == [1, 0]
     assert program.errors == [{error: 1}, {}]

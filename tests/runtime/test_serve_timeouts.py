@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +56,8 @@ def test_silent_clients_of_smtp_are_closed(tmp_path: Path) -> None:
         for client in clients:
             assert rest(client) == GOODBYE
         assert started.stop() == 0
-        assert 'listener "it": closed ' in started.err
-        assert "for silence, the first from [127.0.0.1]:" in started.err
+        line = r'listener "it": \d connections? timed out, the first from \[127\.0\.0\.1\]:'
+        assert re.search(line, started.err)
 
 
 def test_a_client_that_falls_silent_in_a_transaction_is_closed(tmp_path: Path) -> None:
