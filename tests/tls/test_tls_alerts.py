@@ -1,4 +1,4 @@
-"""What a client hears whose handshake fails: the alert that says why.
+"""The alert that tells a client why its handshake failed.
 
 Rules of this file: as in test_tls_handshake.
 """
@@ -18,13 +18,13 @@ from support.waiting import eventually
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-def versions_apart() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def no_common_version() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = server_context()
     server.minimum_version = ssl.TLSVersion.TLSv1_3
     return server, client_context(version=ssl.TLSVersion.TLSv1_2)
 
 
-def ciphers_apart() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def no_common_cipher() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server, client = (
         server_context(newest=ssl.TLSVersion.TLSv1_2),
         client_context(version=ssl.TLSVersion.TLSv1_2),
@@ -34,13 +34,13 @@ def ciphers_apart() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return server, client
 
 
-def unwanted_name() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def rejected_server_name() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = server_context()
     server.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
     return server, client_context()
 
 
-def certificates(
+def client_certificate(
     which: str, version: ssl.TLSVersion
 ) -> Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]]:
     return lambda: (
@@ -52,13 +52,13 @@ def certificates(
 @pytest.mark.parametrize(
     ("contexts", "alert"),
     [
-        (versions_apart, "TLSV1_ALERT_PROTOCOL_VERSION"),
-        (ciphers_apart, "SSLV3_ALERT_HANDSHAKE_FAILURE"),
-        (unwanted_name, "TLSV1_UNRECOGNIZED_NAME"),
-        (certificates("", ssl.TLSVersion.TLSv1_2), "SSLV3_ALERT_HANDSHAKE_FAILURE"),
-        (certificates("", ssl.TLSVersion.TLSv1_3), "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
-        (certificates("stranger", ssl.TLSVersion.TLSv1_2), "TLSV1_ALERT_UNKNOWN_CA"),
-        (certificates("stranger", ssl.TLSVersion.TLSv1_3), "TLSV1_ALERT_UNKNOWN_CA"),
+        (no_common_version, "TLSV1_ALERT_PROTOCOL_VERSION"),
+        (no_common_cipher, "SSLV3_ALERT_HANDSHAKE_FAILURE"),
+        (rejected_server_name, "TLSV1_UNRECOGNIZED_NAME"),
+        (client_certificate("", ssl.TLSVersion.TLSv1_2), "SSLV3_ALERT_HANDSHAKE_FAILURE"),
+        (client_certificate("", ssl.TLSVersion.TLSv1_3), "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+        (client_certificate("stranger", ssl.TLSVersion.TLSv1_2), "TLSV1_ALERT_UNKNOWN_CA"),
+        (client_certificate("stranger", ssl.TLSVersion.TLSv1_3), "TLSV1_ALERT_UNKNOWN_CA"),
     ],
     ids=["version", "cipher", "name", "none-1.2", "none-1.3", "stranger-1.2", "stranger-1.3"],
 )
@@ -69,7 +69,7 @@ def test_alerts_reach_the_client(
     alert: str,
     surplus: bool,
 ) -> None:
-    """Also past bytes that the server will never read, which must not make the end a reset."""
+    """Even if the client sent data that the server never reads, which must not cause a reset."""
     server, own = contexts()
 
     async def script(world: TlsWorld) -> None:
@@ -97,7 +97,7 @@ def test_alerts_reach_the_client(
     assert log[1:] == [("failures", 1)]
 
 
-def test_a_client_that_does_not_trust_us(loop_factory: LoopFactory) -> None:
+def test_client_rejects_our_certificate(loop_factory: LoopFactory) -> None:
     """Its alert ends the handshake on our side."""
 
     async def main() -> None:
@@ -112,8 +112,8 @@ def test_a_client_that_does_not_trust_us(loop_factory: LoopFactory) -> None:
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_refusal_goes_out_as_it_is(loop_factory: LoopFactory, lazy: bool) -> None:
-    """A fatal alert in the clear, before any handshake."""
+def test_refusal_is_an_unencrypted_alert(loop_factory: LoopFactory, lazy: bool) -> None:
+    """A fatal alert, sent before any handshake."""
     alert = b"\x15\x03\x01\x00\x02\x02\x50"
 
     async def main() -> None:

@@ -1,6 +1,6 @@
-"""Chunks of any size, written over TLS to readers of any pace, arrive whole.
+"""Chunks of any size, written over TLS to readers of any speed, arrive whole.
 
-Rules of this file: property-based; the client's pace is drawn with the chunks.
+Rules of this file: property-based; the client's speed is drawn together with the chunks.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
     version=st.sampled_from([ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]),
     kind=st.sampled_from(KINDS),
 )
-def test_chunks_of_any_size(
+def test_chunks_of_any_size_arrive_whole(
     sizes: list[int], seed: int, version: ssl.TLSVersion, kind: str
 ) -> None:
-    """What is written in chunks arrives whole, the reader now slow, now quick."""
+    """The reader is sometimes slow and sometimes fast."""
     chunks = [numbers(size, seed + i) for i, size in enumerate(sizes)]
     total = sum(sizes)
 

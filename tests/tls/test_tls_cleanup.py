@@ -1,7 +1,7 @@
-"""What TLS must not leave behind: by settings that are wrong, and by an end while it begins.
+"""TLS leaves nothing behind: neither after rejected settings nor if it ends while it begins.
 
-Rules of this file: nobody is told of such an end, as asyncio tells nobody, and everything is
-released; the fixture sees to it that no descriptor is left.
+Rules of this file: as with asyncio, no callback reports such an end, but everything is released;
+the fixture checks that no descriptor is left.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from fastlisten.loop.engines import engine_for
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-# --- settings that are wrong ----------------------------------------------------------------------
+# --- rejected settings ----------------------------------------------------------------------------
 
 
-def test_wrong_settings_leave_nothing_behind(loop_factory: LoopFactory) -> None:
-    """Neither a negative time nor a greeting that is too long makes the engine know the socket."""
+def test_rejected_settings_leave_nothing_behind(loop_factory: LoopFactory) -> None:
+    """After a negative timeout or an overlong greeting the engine does not know the socket."""
 
     async def main() -> None:
         engine = engine_for(asyncio.get_running_loop())
@@ -53,7 +53,7 @@ def test_wrong_settings_leave_nothing_behind(loop_factory: LoopFactory) -> None:
             await fastlisten.create_server(
                 asyncio.Protocol, "127.0.0.1", 0, ssl=server_context(), first_byte_timeout=-1
             )
-        # Which most likely gets the same descriptor.
+        # This one most likely gets the same descriptor.
         server = await fastlisten.create_server(Echo, "127.0.0.1", 0, ssl=server_context())
         await talk(server.sockets[0].getsockname())
         server.close()
@@ -63,39 +63,39 @@ def test_wrong_settings_leave_nothing_behind(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-# --- ends while TLS begins ------------------------------------------------------------------------
+# --- an end while TLS begins ----------------------------------------------------------------------
 
 
 class Starter(asyncio.Protocol):
-    """Begins TLS at once, and keeps the future; somebody may wait for it."""
+    """Begins TLS at once and keeps the future, which a task may wait for."""
 
-    def __init__(self, settings: TlsSettings, awaited: bool, told: list[Any]) -> None:
-        self.settings, self.awaited, self.told = settings, awaited, told
+    def __init__(self, settings: TlsSettings, awaited: bool, reported: list[Any]) -> None:
+        self.settings, self.awaited, self.reported = settings, awaited, reported
 
     def connection_made(self, transport: Any) -> None:
         self.future = transport.start_tls(self.settings)
         if self.awaited:
-            self.future.add_done_callback(self.told.append)
+            self.future.add_done_callback(self.reported.append)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.told.append(exc)
+        self.reported.append(exc)
 
 
 @contextlib.contextmanager
-def starting(
-    loop: asyncio.AbstractEventLoop, awaited: bool, told: list[Any]
+def connections_in_start_tls(
+    loop: asyncio.AbstractEventLoop, awaited: bool, reported: list[Any]
 ) -> Iterator[tuple[Any, list[socket.socket]]]:
-    """Have five connections whose clients have sent nothing, or half a ClientHello.
+    """Open five connections, whose clients have sent nothing or half a ClientHello.
 
     Yields the server and the clients; nothing else refers to the protocols.
     """
-    loop.set_exception_handler(lambda _, context: told.append(context))
+    loop.set_exception_handler(lambda _, context: reported.append(context))
     settings = TlsSettings(server_context())
     clients: list[socket.socket] = []
 
     async def main() -> Any:
         server = await fastlisten.create_server(
-            lambda: Starter(settings, awaited, told), "127.0.0.1", 0
+            lambda: Starter(settings, awaited, reported), "127.0.0.1", 0
         )
         for i in range(5):
             clients.append(socket.create_connection(server.sockets[0].getsockname()))
@@ -114,7 +114,7 @@ def starting(
 
 
 def assert_all_ended(clients: list[socket.socket]) -> None:
-    """Read the end of each; a reset if the server has not read everything."""
+    """Read each to the end; it is a reset if the server has not read everything."""
     for one in clients:
         with contextlib.suppress(ConnectionResetError):
             assert one.recv(1) == b""
@@ -132,14 +132,18 @@ ALL_LOOPS: dict[str, LoopFactory] = {
 @pytest.mark.parametrize("name", ALL_LOOPS)
 @pytest.mark.parametrize("awaited", [False, True], ids=["alone", "awaited"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loop_is_closed_while_tls_begins(
+def test_loop_closed_during_start_tls(
     kind: str, awaited: bool, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody is told, as asyncio tells nobody; the clients see the end."""
-    told: list[Any] = []
+    """No callback is called, as with asyncio; the clients see the end."""
+    reported: list[Any] = []
     loop = ALL_LOOPS[name]()
     caplog.set_level(logging.DEBUG)
-    with no_session_left(), kind_of_api(kind), starting(loop, awaited, told) as (server, clients):
+    with (
+        no_session_left(),
+        kind_of_api(kind),
+        connections_in_start_tls(loop, awaited, reported) as (server, clients),
+    ):
         caplog.clear()
         loop.close()
         for sock in server._sockets or ():
@@ -154,20 +158,24 @@ def test_the_loop_is_closed_while_tls_begins(
             gc.collect()
         assert_all_ended(clients)
         gc.collect()
-    assert told == []
-    # In debug mode asyncio's loop says that it closes.
+    assert reported == []
+    # In debug mode asyncio's loop logs that it closes.
     assert [text for text in caplog.messages if not text.startswith("Close <")] == []
 
 
 @pytest.mark.parametrize("awaited", [False, True], ids=["alone", "awaited"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_engine_is_closed_while_tls_begins(
+def test_engine_closed_during_start_tls(
     loop_factory: LoopFactory, kind: str, awaited: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[Any] = []
+    reported: list[Any] = []
     loop = loop_factory()
     caplog.set_level(logging.DEBUG)
-    with no_session_left(), kind_of_api(kind), starting(loop, awaited, told) as (server, clients):
+    with (
+        no_session_left(),
+        kind_of_api(kind),
+        connections_in_start_tls(loop, awaited, reported) as (server, clients),
+    ):
         caplog.clear()
         server._acceptors[0].engine.close()
         assert_all_ended(clients)
@@ -178,6 +186,6 @@ def test_the_engine_is_closed_while_tls_begins(
         loop.close()
         del server
         gc.collect()
-    assert told == []
-    # In debug mode asyncio's loop says that it closes.
+    assert reported == []
+    # In debug mode asyncio's loop logs that it closes.
     assert [text for text in caplog.messages if not text.startswith("Close <")] == []

@@ -1,7 +1,7 @@
-"""The end of a connection over TLS that the client brings about: close_notify, truncation, resets.
+"""The end of a TLS connection by the client: close_notify, truncation, resets.
 
-Rules of this file: as in test_tls_transport. A client does exactly what the test says and nothing
-else: it answers a close_notify only where that is written.
+Rules of this file: as in test_tls_transport. A client does exactly what the test says: it answers a
+close_notify only if the test has it do so.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ pytestmark = [
     pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
 ]
 
-#: More than buffers hold; see test_tls_flow.
+#: More than the buffers hold; see test_tls_flow.
 MUCH = 1_500_000
 
 
-def truncated(world: TlsWorld) -> None:
-    """Note what only ours know: whether the last connection was cut off, and the count of them."""
+def note_truncated(world: TlsWorld) -> None:
+    """Note what only ours know: whether the last connection was truncated, and how many were."""
     if world.native:
         info = world.transports[-1].get_extra_info("truncated")
         world.ours = (info, world.server.statistics()["truncated"])
@@ -32,10 +32,10 @@ def truncated(world: TlsWorld) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("data", [b"", b"last words"], ids=["silent", "speaking"])
-def test_close_notify_of_the_client(
+def test_client_sends_close_notify(
     loop_factory: LoopFactory, kind: str, data: bytes, version: ssl.TLSVersion
 ) -> None:
-    """Answered by ours, then TCP ends."""
+    """Ours answers it, then closes TCP."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world))
@@ -43,15 +43,15 @@ def test_close_notify_of_the_client(
         await client.raw.send((client.sealed(data) if data else b"") + client.notice())
         await world.until("connection_lost")
         world.note("client", await client.rest(), await client.raw.rest())
-        truncated(world)
+        note_truncated(world)
         assert world.ours in (None, (False, 0))
 
     log = same_tls(script, loop_factory, kind=kind)
     assert log[-1] == ("client", (b"", "close_notify"), (b"", "eof"))
 
 
-def test_close_notify_while_we_have_unsent_data(loop_factory: LoopFactory, kind: str) -> None:
-    """The client said that it sends no more, not that it reads no more: it gets all of it."""
+def test_close_notify_while_output_is_unsent(loop_factory: LoopFactory, kind: str) -> None:
+    """The client has said that it sends no more, not that it reads no more: it gets everything."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world), send_buffer=4096)
@@ -76,8 +76,8 @@ def test_close_notify_while_we_have_unsent_data(loop_factory: LoopFactory, kind:
 
 
 @pytest.mark.parametrize("ending", ["close_notify", "eof"])
-def test_the_end_while_reading_is_paused(loop_factory: LoopFactory, kind: str, ending: str) -> None:
-    """Data and end wait for resume_reading, in this order."""
+def test_end_while_reading_is_paused(loop_factory: LoopFactory, kind: str, ending: str) -> None:
+    """Data and the end wait for resume_reading, in this order."""
 
     async def script(world: TlsWorld) -> None:
         hooks: dict[str, Hook] = {"connection_made": lambda p, t: t.pause_reading()}
@@ -104,9 +104,11 @@ def test_the_end_while_reading_is_paused(loop_factory: LoopFactory, kind: str, e
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_truncation(loop_factory: LoopFactory, kind: str, version: ssl.TLSVersion) -> None:
-    """TCP ends without close_notify. asyncio's protocols see an end like any other; who wants to
-    know asks for ``truncated``."""
+def test_eof_without_close_notify(
+    loop_factory: LoopFactory, kind: str, version: ssl.TLSVersion
+) -> None:
+    """To asyncio's protocols it is an end like any other; a protocol that wants to know asks for
+    ``truncated``."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world))
@@ -118,14 +120,14 @@ def test_truncation(loop_factory: LoopFactory, kind: str, version: ssl.TLSVersio
         client.finish()
         await world.until("connection_lost")
         world.note("client", (await client.raw.rest())[1])
-        truncated(world)
+        note_truncated(world)
         assert world.ours in (None, (True, 1))
 
     same_tls(script, loop_factory, kind=kind)
 
 
-def test_truncation_is_known_in_time(loop_factory: LoopFactory, kind: str) -> None:
-    """In eof_received already, so that a protocol can refuse what was cut off."""
+def test_truncated_is_set_in_eof_received(loop_factory: LoopFactory, kind: str) -> None:
+    """So a protocol can reject what was cut off."""
 
     async def script(world: TlsWorld) -> None:
         ask: Hook = lambda p, *_: world.note("cut", p.transport.get_extra_info("truncated"))  # noqa: E731
@@ -146,8 +148,8 @@ def test_truncation_is_known_in_time(loop_factory: LoopFactory, kind: str) -> No
     assert log == [("cut", True), ("cut", True), ("cut", False), ("cut", False), ("count", 1)]
 
 
-def test_truncation_inside_a_record(loop_factory: LoopFactory, kind: str) -> None:
-    """A record that is not whole is no data."""
+def test_eof_inside_a_record(loop_factory: LoopFactory, kind: str) -> None:
+    """An incomplete record delivers no data."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world))
@@ -155,7 +157,7 @@ def test_truncation_inside_a_record(loop_factory: LoopFactory, kind: str) -> Non
         await client.raw.send(client.sealed(b"whole") + client.sealed(b"not whole")[:-1])
         client.finish()
         await world.until("connection_lost")
-        truncated(world)
+        note_truncated(world)
         assert world.ours in (None, (True, 1))
 
     log = same_tls(script, loop_factory, kind=kind)
@@ -165,7 +167,7 @@ def test_truncation_inside_a_record(loop_factory: LoopFactory, kind: str) -> Non
 
 
 @pytest.mark.parametrize("unread", [False, True], ids=["quiet", "unread"])
-def test_a_reset(loop_factory: LoopFactory, kind: str, unread: bool) -> None:
+def test_reset(loop_factory: LoopFactory, kind: str, unread: bool) -> None:
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world))
         client, transport = await world.made()
@@ -175,7 +177,7 @@ def test_a_reset(loop_factory: LoopFactory, kind: str, unread: bool) -> None:
         await world.until("data_received")
         client.reset()
         await world.until("connection_lost")
-        truncated(world)
+        note_truncated(world)
         assert world.ours in (None, (True, 1))
         await world.nothing_left()
 
@@ -183,7 +185,7 @@ def test_a_reset(loop_factory: LoopFactory, kind: str, unread: bool) -> None:
     assert log[-1][1].startswith("ConnectionResetError(104")
 
 
-def test_a_reset_with_unsent_data(loop_factory: LoopFactory, kind: str) -> None:
+def test_reset_with_unsent_data(loop_factory: LoopFactory, kind: str) -> None:
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world), send_buffer=4096)
         client, transport = await world.made(receive_buffer=4096)
@@ -197,14 +199,14 @@ def test_a_reset_with_unsent_data(loop_factory: LoopFactory, kind: str) -> None:
     assert "eof_received" not in [note[0] for note in log]
 
 
-def test_a_fatal_alert_of_the_client(loop_factory: LoopFactory, kind: str) -> None:
-    """In the open connection: an error, not an end."""
+def test_client_sends_a_fatal_alert(loop_factory: LoopFactory, kind: str) -> None:
+    """In an open connection this is an error, not an end."""
 
     async def script(world: TlsWorld) -> None:
-        # Under 1.2, because a client that finds the server's Finished wrong is hard to arrange.
+        # Under 1.2, because it is hard to make a client find the server's Finished wrong.
         await world.serve(lambda: TlsRecorder(world))
         client, _ = await world.made(context=client_context(version=ssl.TLSVersion.TLSv1_3))
-        # What is not a valid record makes OpenSSL, as a client, send bad_record_mac.
+        # An invalid record makes OpenSSL, as a client, send bad_record_mac.
         client.incoming.write(b"\x17\x03\x03\x00\x20" + bytes(32))
         with pytest.raises(ssl.SSLError):
             client.tls.read(1)
@@ -214,8 +216,8 @@ def test_a_fatal_alert_of_the_client(loop_factory: LoopFactory, kind: str) -> No
     same_tls(script, loop_factory, kind=kind)
 
 
-def test_a_broken_record(loop_factory: LoopFactory, kind: str) -> None:
-    """Bytes that somebody on the way changed end the connection; the client hears an alert."""
+def test_corrupted_record(loop_factory: LoopFactory, kind: str) -> None:
+    """Data changed on the way ends the connection, and the client gets an alert."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world))
@@ -230,6 +232,6 @@ def test_a_broken_record(loop_factory: LoopFactory, kind: str) -> None:
     log = play_tls(script, loop_factory, kind=kind)
     # (asyncio loses the good record if both come at once.)
     assert log[1] == ("data_received", "bytes", b"good")
-    # DECRYPTION_FAILED_OR_BAD_RECORD_MAC, newer OpenSSL: RECORD_LAYER_FAILURE.
+    # DECRYPTION_FAILED_OR_BAD_RECORD_MAC; newer OpenSSL: RECORD_LAYER_FAILURE.
     assert log[-2][1].startswith("SSLError(")
     assert "BAD_RECORD_MAC" in log[-1][1][1]

@@ -1,6 +1,6 @@
-"""Contexts of callbacks over TLS, and debug mode: as asyncio does it.
+"""Contexts of callbacks over TLS, and debug mode, compared with asyncio.
 
-Rules of this file: like test_tls_transport; what a callback finds in a context variable is noted.
+Rules of this file: as in test_tls_transport; callbacks note what they find in a context variable.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def setting(value: str) -> Hook:
 
 
 @pytest.mark.parametrize("who", ["nobody", "factory", "connection_made", "data_received"])
-def test_what_one_callback_sets_another_sees(loop_factory: LoopFactory, who: str) -> None:
-    """Never one connection what another has set, nor the program what any of them has."""
+def test_context_variables_shared_between_callbacks(loop_factory: LoopFactory, who: str) -> None:
+    """A connection never sees what another has set, nor does the program see either's."""
 
     async def script(world: TlsWorld) -> None:
         def factory() -> TlsRecorder:
@@ -63,7 +63,7 @@ def test_what_one_callback_sets_another_sees(loop_factory: LoopFactory, who: str
     assert ("outside", "later") in log
 
 
-def test_tasks_of_a_protocol_have_its_context(loop_factory: LoopFactory) -> None:
+def test_tasks_inherit_the_context_of_the_callback(loop_factory: LoopFactory) -> None:
     async def script(world: TlsWorld) -> None:
         async def work() -> None:
             await asyncio.sleep(0)
@@ -85,7 +85,7 @@ def test_tasks_of_a_protocol_have_its_context(loop_factory: LoopFactory) -> None
     assert ("task", "factory") in same_tls(script, loop_factory)
 
 
-def test_a_dialogue_in_debug_mode(loop_factory: LoopFactory) -> None:
+def test_requests_and_replies_in_debug_mode(loop_factory: LoopFactory) -> None:
     async def script(world: TlsWorld) -> None:
         hooks: dict[str, Hook] = {"data_received": lambda p, data: p.transport.write(data)}
         await world.serve(lambda: TlsRecorder(world, hooks))
@@ -98,8 +98,8 @@ def test_a_dialogue_in_debug_mode(loop_factory: LoopFactory) -> None:
     assert ("client", b"hello") in same_tls(script, loop_factory, debug=True)
 
 
-def test_a_failed_handshake_in_debug_mode(loop_factory: LoopFactory) -> None:
-    """Told to nobody, or to the exception handler in asyncio's words; the client ends."""
+def test_failed_handshake_in_debug_mode(loop_factory: LoopFactory) -> None:
+    """Not reported, or to the exception handler in asyncio's words; the client sees the end."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world))

@@ -1,7 +1,7 @@
-"""Crowds: silent clients, floods of half-open handshakes, and real clients in the midst of them.
+"""Crowds: silent clients, floods of half-open handshakes, and real clients among them.
 
-Rules of this file: like test_tls_handshake. Memory is counted in blocks of CPython's allocator and
-in objects; what OpenSSL holds, in sessions that exist.
+Rules of this file: as in test_tls_handshake. Memory is counted in blocks of CPython's allocator and
+in objects; OpenSSL's, in sessions that exist.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SILENT = 1000
 
 
 @pytest.mark.parametrize("first", [b"", b"\x16"], ids=["silent", "one-byte"])
-def test_a_thousand_clients_that_say_nothing(loop_factory: LoopFactory, first: bytes) -> None:
-    """A silent one costs no object at all; a real client is served among them."""
+def test_thousand_silent_clients(loop_factory: LoopFactory, first: bytes) -> None:
+    """Silent ones cost no object at all; a real client among them is served."""
 
     async def main() -> None:
         async with tls_listening(lazy=True, handshakes=SILENT * 2) as listener:
@@ -59,7 +59,7 @@ def test_a_thousand_clients_that_say_nothing(loop_factory: LoopFactory, first: b
 
 
 def test_eager_silent_clients_have_no_session(loop_factory: LoopFactory) -> None:
-    """asyncio's factory is called at accept; OpenSSL's side is made at the first byte."""
+    """asyncio calls the factory at accept; OpenSSL's session is made at the first byte."""
 
     async def main() -> None:
         async with tls_listening() as listener:
@@ -79,8 +79,8 @@ def test_eager_silent_clients_have_no_session(loop_factory: LoopFactory) -> None
 
 @pytest.mark.parametrize("said", ["one byte", "half", "hello"])
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_the_bound_on_handshakes(loop_factory: LoopFactory, said: str, lazy: bool) -> None:
-    """The oldest makes room, so that who shakes hands now is served; the bound is never passed."""
+def test_limit_on_pending_handshakes(loop_factory: LoopFactory, said: str, lazy: bool) -> None:
+    """The oldest makes room for a client that is in its handshake now; the limit always holds."""
     hello = client_hello()
     words = {"one byte": hello[:1], "half": hello[:200], "hello": hello}[said]
 
@@ -94,7 +94,7 @@ def test_the_bound_on_handshakes(loop_factory: LoopFactory, said: str, lazy: boo
                     await eventually(lambda: listener.count("handshake_failures") == 5)
                     assert settings.in_progress == 10
                     for client in oldest[:5]:
-                        # What the server said before, or an alert; and then the end.
+                        # What the server sent before, or an alert; then the end.
                         with contextlib.suppress(ConnectionResetError):
                             await client.everything()
                     for client in oldest[5:]:
@@ -108,8 +108,8 @@ def test_the_bound_on_handshakes(loop_factory: LoopFactory, said: str, lazy: boo
         run(loop_factory, main)
 
 
-def test_real_clients_in_a_flood(loop_factory: LoopFactory) -> None:
-    """While half-open handshakes come faster than they time out, everybody else is served."""
+def test_real_clients_during_a_flood(loop_factory: LoopFactory) -> None:
+    """While half-open handshakes come faster than they time out, all others are served."""
     hello = client_hello()
 
     async def main() -> None:
@@ -134,8 +134,8 @@ def test_real_clients_in_a_flood(loop_factory: LoopFactory) -> None:
             floods = [asyncio.create_task(flood()) for _ in range(3)]
             await eventually(lambda: listener.settings.in_progress == 20)
             for _ in range(15):
-                # Its handshake begins and ends between two of theirs, or is the victim of
-                # twenty newer ones: then it comes again, as clients do.
+                # Its handshake begins and ends between two of theirs, or is pushed out by twenty
+                # newer ones: then it tries again, as clients do.
                 for _attempt in range(10):
                     with contextlib.suppress(OSError):
                         await talk(listener.address)
@@ -150,8 +150,8 @@ def test_real_clients_in_a_flood(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_handshakes_at_the_limit_of_places(loop_factory: LoopFactory) -> None:
-    """A place is held from accept, through the handshake, and given back however it ends."""
+def test_handshakes_count_towards_max_connections(loop_factory: LoopFactory) -> None:
+    """A place is held from accept on, and given back however the handshake ends."""
 
     async def main() -> None:
         async with tls_listening(limit=5, handshakes=3) as listener:

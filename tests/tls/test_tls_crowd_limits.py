@@ -1,8 +1,8 @@
-"""Handshakes in progress and the limit of the listener: a flood of half-open ones never takes the
-places of those who shake hands.
+"""Pending handshakes and the listener's limit: a flood of half-open ones never takes the places of
+clients that complete theirs.
 
-Rules of this file: like test_tls_crowd. A flood is a sequence here, each step seen by the server
-before the next, so that the figures are exact.
+Rules of this file: as in test_tls_crowd. A flood is a sequence here, and the server has seen each
+step before the next, so that the figures are exact.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HALF = client_hello()[:200]
     ("limit", "fixed", "most"),
     [(0, 6, 6), (100, 6, 6), (12, 6, 6), (11, 6, 5), (4, 6, 2), (3, 6, 1), (2, 6, 1)],
 )
-def test_half_of_the_places_at_most(
+def test_pending_handshakes_hold_at_most_half_of_the_places(
     loop_factory: LoopFactory, limit: int, fixed: int, most: int
 ) -> None:
     async def main() -> None:
@@ -56,8 +56,8 @@ def test_half_of_the_places_at_most(
         run(loop_factory, main)
 
 
-def test_one_place(loop_factory: LoopFactory) -> None:
-    """Whoever has it may shake hands."""
+def test_handshake_with_a_single_place(loop_factory: LoopFactory) -> None:
+    """The client that has it may complete its handshake."""
 
     async def main() -> None:
         async with tls_listening(limit=1) as listener:
@@ -68,7 +68,7 @@ def test_one_place(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_the_limit_changes_while_it_holds(loop_factory: LoopFactory) -> None:
+def test_limit_changes_during_a_flood(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with tls_listening(limit=20) as listener:
             settings, places = listener.settings, listener.places
@@ -88,10 +88,10 @@ def test_the_limit_changes_while_it_holds(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_several_processes_share_the_limit(
+def test_processes_share_the_handshake_limit(
     loop_factory: LoopFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has its share of the half: together they hold no more than one would."""
+    """Each has its share of the half: together they hold no more than one process would."""
     monkeypatch.setattr(tls_listener, "Arena", functools.partial(Arena, members=4))
 
     async def main() -> None:
@@ -103,7 +103,7 @@ def test_several_processes_share_the_limit(
 
 
 @pytest.mark.parametrize("tls", ["implicit", "starttls"])
-def test_nobody_is_refused_in_a_flood(loop_factory: LoopFactory, tls: str) -> None:
+def test_real_clients_are_not_refused_during_a_flood(loop_factory: LoopFactory, tls: str) -> None:
     """Through a handler, with TLS from the first byte and after STARTTLS."""
 
     def ready(client: socket.socket) -> None:
@@ -120,7 +120,7 @@ def test_nobody_is_refused_in_a_flood(loop_factory: LoopFactory, tls: str) -> No
         client.sendall(HALF)
         return client
 
-    def honest(served: testing.Served) -> None:
+    def real_client(served: testing.Served) -> None:
         with socket.create_connection(("127.0.0.1", served.port), 20) as plain:
             if tls == "starttls":
                 assert plain.recv(4096).startswith(b"220 ")
@@ -143,8 +143,8 @@ def test_nobody_is_refused_in_a_flood(loop_factory: LoopFactory, tls: str) -> No
                     held = min(held + 1, 4)
                     await eventually(lambda held=held: listener.connections == held)  # type: ignore[misc]
                     if step % 3 == 0:
-                        await asyncio.to_thread(honest, served)
-                        # It has taken the turn of the oldest.
+                        await asyncio.to_thread(real_client, served)
+                        # It has pushed out the oldest.
                         held = min(held, 3)
                         await eventually(lambda held=held: listener.connections == held)  # type: ignore[misc]
                 assert listener.statistics()["refused_limit"] == 0

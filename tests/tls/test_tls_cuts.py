@@ -1,8 +1,8 @@
-"""A client's bytes cut at every position: delivered in two, one by one, or not to the end.
+"""A client's bytes split at every position: sent in two parts, one by one, or cut off there.
 
-Rules of this file: what a client sends is two flights of the handshake, then a record of data and
-a close_notify; a position is an index into all of it. At every one of them the client goes on,
-closes or resets; afterwards no slot, no place, no transport is left.
+Rules of this file: a client sends two flights of the handshake, a record of data and a
+close_notify; a position is an index into all of it. At each one the client goes on, closes or
+resets; afterwards no slot, place or transport is left.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from support.tls_world import kind_of_api, no_session_left
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 WORD = b"the word"
-#: Clients at the same time.
+#: Clients at a time.
 BATCH = 40
-#: Places: those of clients that are gone come back some time later.
+#: Places: those of clients that are gone are freed some time later.
 LIMIT = 2000
 #: Turns of the loop in which the server takes what was sent.
 TURNS = 4
@@ -33,7 +33,7 @@ both_versions = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.
 
 
 class Witness(asyncio.Protocol):
-    """Notes everything."""
+    """Notes all callbacks."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -53,7 +53,7 @@ class Witness(asyncio.Protocol):
 
 
 class Talker:
-    """A client that is OpenSSL between two buffers, and a socket."""
+    """A client: OpenSSL between two buffers, and a socket."""
 
     def __init__(self, client: RawClient, context: ssl.SSLContext) -> None:
         self.client = client
@@ -61,7 +61,7 @@ class Talker:
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)
 
     async def flights(self) -> AsyncIterator[bytes]:
-        """Yield what this client sends between two answers; at last its words and its end."""
+        """Yield what this client sends between two replies; finally its data and its end."""
         done = False
         while not done:
             with contextlib.suppress(ssl.SSLWantReadError):
@@ -76,8 +76,8 @@ class Talker:
             else:
                 self.incoming.write(await self.client.read())
 
-    async def farewell(self) -> None:
-        """Wait for the server's close_notify and its end of TCP."""
+    async def wait_for_close(self) -> None:
+        """Wait for the server's close_notify and the end of TCP."""
         while data := await self.client.read():
             self.incoming.write(data)
         # The server has answered: shutdown is complete.
@@ -85,12 +85,12 @@ class Talker:
 
 
 async def turns() -> None:
-    """Let the server take what was sent."""
+    """Give the server time to take what was sent."""
     for _ in range(TURNS):
         await asyncio.sleep(0)
 
 
-async def cut_once(listener: TlsListener, context: ssl.SSLContext, position: int) -> None:
+async def pause_at(listener: TlsListener, context: ssl.SSLContext, position: int) -> None:
     """Pause at a position, then go on to the end."""
     client = await listener.connect()
     talker = Talker(client, context)
@@ -100,11 +100,11 @@ async def cut_once(listener: TlsListener, context: ssl.SSLContext, position: int
                 await client.send(part)
                 await turns()
         position -= len(flight)
-    await talker.farewell()
+    await talker.wait_for_close()
     client.close()
 
 
-async def cut_off(
+async def end_at(
     listener: TlsListener, context: ssl.SSLContext, position: int, ending: str
 ) -> None:
     """Close or reset at a position."""
@@ -124,21 +124,21 @@ async def cut_off(
         client.close()
 
 
-async def length(listener: TlsListener, context: ssl.SSLContext) -> int:
-    """Return how many bytes a client sends."""
+async def bytes_sent(listener: TlsListener, context: ssl.SSLContext) -> int:
+    """Return how many bytes a client sends in all."""
     client = await listener.connect()
     talker = Talker(client, context)
     total = 0
     async for flight in talker.flights():
         total += len(flight)
         await client.send(flight)
-    await talker.farewell()
+    await talker.wait_for_close()
     client.close()
     return total
 
 
-async def for_all(positions: Iterable[int], work: Callable[[int], Awaitable[None]]) -> None:
-    """Do it for all, in batches."""
+async def run_in_batches(positions: Iterable[int], work: Callable[[int], Awaitable[None]]) -> None:
+    """Call it for all positions, in batches."""
     waiting = list(positions)
     while waiting:
         await asyncio.gather(*(work(position) for position in waiting[:BATCH]))
@@ -146,7 +146,7 @@ async def for_all(positions: Iterable[int], work: Callable[[int], Awaitable[None
 
 
 @both_versions
-def test_byte_by_byte(loop_factory: LoopFactory, version: ssl.TLSVersion) -> None:
+def test_handshake_byte_by_byte(loop_factory: LoopFactory, version: ssl.TLSVersion) -> None:
     async def main() -> None:
         context = client_context(version=version)
         async with tls_listening(Witness) as listener:
@@ -156,7 +156,7 @@ def test_byte_by_byte(loop_factory: LoopFactory, version: ssl.TLSVersion) -> Non
                 for i in range(len(flight)):
                     await client.send(flight[i : i + 1])
                     await turns()
-            await talker.farewell()
+            await talker.wait_for_close()
             client.close()
             await listener.empty()
             (protocol,) = listener.protocols
@@ -170,13 +170,13 @@ def test_byte_by_byte(loop_factory: LoopFactory, version: ssl.TLSVersion) -> Non
 
 @both_versions
 @pytest.mark.parametrize("kind", ["socket", "memory"])
-def test_in_two_parts(version: ssl.TLSVersion, kind: str) -> None:
+def test_handshake_split_at_every_position(version: ssl.TLSVersion, kind: str) -> None:
     async def main() -> None:
         context = client_context(version=version)
         async with tls_listening(Witness) as listener:
-            total = await length(listener, context)
+            total = await bytes_sent(listener, context)
             positions = range(1, total, 1 if kind == "socket" else 7)
-            await for_all(positions, lambda position: cut_once(listener, context, position))
+            await run_in_batches(positions, lambda position: pause_at(listener, context, position))
             await listener.empty()
             assert len(listener.protocols) == len(positions) + 1
             for protocol in listener.protocols:
@@ -191,22 +191,24 @@ def test_in_two_parts(version: ssl.TLSVersion, kind: str) -> None:
 @both_versions
 @pytest.mark.parametrize("ending", ["close", "reset", "reset at once"])
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_cut_off(
+def test_connection_ends_at_every_position(
     loop_factory: LoopFactory, version: ssl.TLSVersion, ending: str, lazy: bool
 ) -> None:
     async def main() -> None:
         context = client_context(version=version)
         async with tls_listening(Witness, limit=LIMIT, lazy=lazy) as listener:
-            total = await length(listener, context)
+            total = await bytes_sent(listener, context)
             await listener.empty()
             made = len(listener.protocols)
-            # All of them once; the variants, which differ in few instructions, by samples.
+            # Every position once; the variants, which differ in few instructions, for a sample.
             positions = range(0, total, 1 if ending == "close" and not lazy else 3)
-            await for_all(positions, lambda position: cut_off(listener, context, position, ending))
+            await run_in_batches(
+                positions, lambda position: end_at(listener, context, position, ending)
+            )
             await listener.empty()
             assert listener.count("accepted") == len(positions) + 1
             for protocol in listener.protocols[made:]:
-                # Either it never heard of the connection, or it heard of its end, once.
+                # Either it never knew of the connection, or it was told of its end once.
                 assert protocol.notes in ([], ["made", "lost"], ["made", "eof", "lost"])
                 assert WORD.startswith(protocol.received)
             shaken = sum(bool(protocol.notes) for protocol in listener.protocols)
@@ -214,7 +216,7 @@ def test_cut_off(
             if lazy:
                 assert shaken + failed <= len(positions) + 1
             elif ending != "reset at once":
-                # A client that came and went without a word is no failure.
+                # A client that came and went silently is not a failure.
                 assert len(positions) <= shaken + failed <= len(positions) + 1
             assert failed > len(positions) // 4
 

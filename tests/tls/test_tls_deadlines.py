@@ -1,7 +1,7 @@
-"""Time over TLS: idle clients, farewells, draining; and bytes in flight that are no idleness.
+"""Timeouts over TLS: idle clients, replies at a timeout, draining; data in flight is not idleness.
 
-Rules of this file: like test_core_deadlines; a deadline is short enough to be waited for, and what
-must not happen is given several times as long.
+Rules of this file: as in test_core_deadlines; a timeout is short enough to wait for, and what must
+not happen gets several times as long.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from support.world import numbers
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Seconds of an idle timeout that tests wait for.
+#: An idle timeout that tests wait for, seconds.
 SHORTLY = 0.25
 FAREWELL = b"421 bye\r\n"
 
 
-async def joined(
+async def asyncio_client(
     listener: TlsListener,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Return the streams of a client of asyncio's own."""
+    """Return the streams of a client made with asyncio."""
     return await asyncio.open_connection(
         *listener.address, ssl=client_context(), server_hostname=HOST
     )
 
 
-class Shaken(NamedTuple):
-    """A client that has shaken hands, and a record that it has not sent yet."""
+class Established(NamedTuple):
+    """A client that has done its handshake, and a record that it has not sent yet."""
 
     tls: ssl.SSLObject
     incoming: ssl.MemoryBIO
     flight: bytes
 
 
-async def shaken(client: RawClient) -> Shaken:
-    """Shake hands by hand, so that nothing is read or answered but what a test says."""
+async def established(client: RawClient) -> Established:
+    """Do the handshake by hand, so that nothing is read or answered beyond what a test says."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing, server_hostname=HOST)
     while True:
@@ -57,7 +57,7 @@ async def shaken(client: RawClient) -> Shaken:
                 await client.send(outgoing.read())
             incoming.write(await client.read())
     tls.write(b"x")
-    return Shaken(tls, incoming, outgoing.read())
+    return Established(tls, incoming, outgoing.read())
 
 
 async def leave(writer: asyncio.StreamWriter) -> None:
@@ -66,12 +66,12 @@ async def leave(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_idle(loop_factory: LoopFactory, lazy: bool) -> None:
-    """The farewell comes encrypted, then close_notify."""
+def test_idle_timeout_reply_is_encrypted(loop_factory: LoopFactory, lazy: bool) -> None:
+    """After the reply comes close_notify."""
 
     async def main() -> None:
         async with tls_listening(idle=SHORTLY, farewell_idle=FAREWELL, lazy=lazy) as listener:
-            reader, writer = await joined(listener)
+            reader, writer = await asyncio_client(listener)
             writer.write(b"word")
             assert await reader.readexactly(4) == b"word"
             assert await reader.read() == FAREWELL
@@ -83,8 +83,8 @@ def test_idle(loop_factory: LoopFactory, lazy: bool) -> None:
     run(loop_factory, main)
 
 
-def test_a_slow_reader_is_not_idle(loop_factory: LoopFactory) -> None:
-    """One write that takes many times the timeout, of a client that reads all the time."""
+def test_slow_reader_is_not_idle(loop_factory: LoopFactory) -> None:
+    """One write takes many times the timeout, while the client reads all the time."""
     answer = numbers(3_000_000)
 
     class Generous(Echo):
@@ -93,10 +93,10 @@ def test_a_slow_reader_is_not_idle(loop_factory: LoopFactory) -> None:
 
     async def main() -> None:
         async with tls_listening(Generous, idle=SHORTLY) as listener:
-            # Else the kernel takes all of it at once.
+            # Otherwise the kernel takes all of it at once.
             listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
             client = await listener.connect(receive_buffer=8192)
-            talker = await shaken(client)
+            talker = await established(client)
             await client.send(talker.flight)
             incoming, tls = talker.incoming, talker.tls
             received = bytearray()
@@ -125,8 +125,8 @@ def test_a_slow_reader_is_not_idle(loop_factory: LoopFactory) -> None:
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_draining(loop_factory: LoopFactory, lazy: bool) -> None:
-    """Open connections hear the farewell, busy ones go on, handshakes end without a word."""
+def test_drain_over_tls(loop_factory: LoopFactory, lazy: bool) -> None:
+    """Open connections get the reply, busy ones go on, handshakes end without it."""
     protocols: list[Any] = []
 
     class Sometimes(Echo):
@@ -135,8 +135,8 @@ def test_draining(loop_factory: LoopFactory, lazy: bool) -> None:
 
     async def main() -> None:
         async with tls_listening(Sometimes, farewell_shutdown=FAREWELL, lazy=lazy) as listener:
-            idle, idle_writer = await joined(listener)
-            busy, busy_writer = await joined(listener)
+            idle, idle_writer = await asyncio_client(listener)
+            busy, busy_writer = await asyncio_client(listener)
             for writer, reader in ((idle_writer, idle), (busy_writer, busy)):
                 writer.write(b"word")
                 assert await reader.readexactly(4) == b"word"
@@ -146,7 +146,7 @@ def test_draining(loop_factory: LoopFactory, lazy: bool) -> None:
             await eventually(lambda: listener.settings.in_progress == 1)
             protocols[1].busy = True
             listener.acceptor.pause()
-            # All but the busy one have an end now; those that heard a farewell may answer it.
+            # All but the busy one are ending now; those that got the reply may still answer.
             assert listener.acceptor.drain() >= 1
             assert await idle.read() == FAREWELL
             await leave(idle_writer)
@@ -167,14 +167,14 @@ def test_draining(loop_factory: LoopFactory, lazy: bool) -> None:
     run(loop_factory, main)
 
 
-def test_a_lazy_connection_is_drained(loop_factory: LoopFactory) -> None:
-    """After the handshake and before the first word there is no protocol; the farewell comes."""
+def test_drain_before_the_first_byte(loop_factory: LoopFactory) -> None:
+    """After the handshake and before the first byte there is no protocol; the reply is sent."""
 
     async def main() -> None:
         async with tls_listening(
             lazy=True, greeting=b"hello\r\n", farewell_shutdown=FAREWELL
         ) as listener:
-            reader, writer = await joined(listener)
+            reader, writer = await asyncio_client(listener)
             assert await reader.readline() == b"hello\r\n"
             listener.acceptor.drain()
             assert await reader.read() == FAREWELL
@@ -185,17 +185,17 @@ def test_a_lazy_connection_is_drained(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_a_farewell_that_nobody_answers(loop_factory: LoopFactory) -> None:
-    """The shutdown timeout holds for it, too."""
+def test_close_notify_after_the_timeout_reply_is_not_answered(loop_factory: LoopFactory) -> None:
+    """The shutdown timeout holds here, too."""
 
     async def main() -> None:
         async with tls_listening(
             idle=SHORTLY, farewell_idle=FAREWELL, shutdown_timeout=SHORTLY
         ) as listener:
             client = await listener.connect()
-            tls = await shaken(client)
+            tls = await established(client)
             await client.send(tls.flight)
-            # TCP stays open on this side, and nothing answers close_notify.
+            # TCP stays open on this side, and close_notify is not answered.
             await listener.empty()
             assert listener.count("timed_out") == 1
             client.close()
@@ -205,8 +205,10 @@ def test_a_farewell_that_nobody_answers(loop_factory: LoopFactory) -> None:
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
 @pytest.mark.parametrize("first", [b"", b"\x16\x03"], ids=["silent", "half"])
-def test_no_farewell_in_the_clear(loop_factory: LoopFactory, lazy: bool, first: bytes) -> None:
-    """Who has not shaken hands hears nothing that was meant to be encrypted."""
+def test_no_reply_before_the_handshake_is_done(
+    loop_factory: LoopFactory, lazy: bool, first: bytes
+) -> None:
+    """Without a handshake nothing is sent that was meant to be encrypted."""
 
     async def main() -> None:
         words: dict[str, Any] = {
@@ -233,8 +235,8 @@ def test_no_farewell_in_the_clear(loop_factory: LoopFactory, lazy: bool, first: 
 
 
 @pytest.mark.parametrize("linger", [0.0, 5.0])
-def test_linger(loop_factory: LoopFactory, linger: float) -> None:
-    """What was written before the end of the handshake of closing arrives with either."""
+def test_linger_over_tls(loop_factory: LoopFactory, linger: float) -> None:
+    """With and without it, what was written before the closing handshake ends arrives."""
 
     class Brief(Echo):
         def data_received(self, data: bytes) -> None:
@@ -243,7 +245,7 @@ def test_linger(loop_factory: LoopFactory, linger: float) -> None:
 
     async def main() -> None:
         async with tls_listening(Brief, linger=linger) as listener:
-            reader, writer = await joined(listener)
+            reader, writer = await asyncio_client(listener)
             writer.write(b"go")
             assert await reader.read() == numbers(300_000)
             await leave(writer)

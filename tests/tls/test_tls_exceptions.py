@@ -1,4 +1,4 @@
-"""Exceptions of a protocol over TLS: who is told, and how the connection ends.
+"""Exceptions in a protocol over TLS: how they are reported, and how the connection ends.
 
 Rules of this file: as in test_tls_transport.
 """
@@ -28,7 +28,7 @@ pytestmark = [
 
 
 class Oops(Exception):
-    """Raised by hooks; no class of asyncio's or ours."""
+    """Raised by hooks; a class that neither asyncio nor the package knows."""
 
 
 def fail(*_: Any) -> None:
@@ -37,10 +37,10 @@ def fail(*_: Any) -> None:
 
 @pytest.mark.parametrize("callback", ["data_received", "eof_received"])
 @pytest.mark.parametrize("error", [Oops, OSError], ids=["error", "os-error"])
-def test_an_exception(
+def test_exception_in_callback(
     loop_factory: LoopFactory, kind: str, callback: str, error: type[Exception]
 ) -> None:
-    """Ends the connection; an OSError is not reported."""
+    """It ends the connection; an OSError is not reported."""
 
     async def script(world: TlsWorld) -> None:
         def broken(*_: Any) -> None:
@@ -61,8 +61,8 @@ def test_an_exception(
     assert any(note[0] == "handler" for note in log) == (error is not OSError)
 
 
-def test_an_exception_in_connection_made(loop_factory: LoopFactory, kind: str) -> None:
-    """Ends the connection, as in asyncio, whose message names its own callback."""
+def test_exception_in_connection_made(loop_factory: LoopFactory, kind: str) -> None:
+    """It ends the connection, as in asyncio, whose message names its own callback."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world, {"connection_made": fail}))
@@ -80,7 +80,7 @@ def test_an_exception_in_connection_made(loop_factory: LoopFactory, kind: str) -
 
 
 @pytest.mark.parametrize("ending", ["close", "abort", "peer"])
-def test_an_exception_in_connection_lost(loop_factory: LoopFactory, kind: str, ending: str) -> None:
+def test_exception_in_connection_lost(loop_factory: LoopFactory, kind: str, ending: str) -> None:
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world, {"connection_lost": fail}))
         client, transport = await world.made()
@@ -100,8 +100,10 @@ def test_an_exception_in_connection_lost(loop_factory: LoopFactory, kind: str, e
 
 
 @pytest.mark.parametrize("callback", ["pause_writing", "resume_writing"])
-def test_an_exception_in_flow_control(loop_factory: LoopFactory, kind: str, callback: str) -> None:
-    """Reported; the connection goes on."""
+def test_exception_in_flow_control_callback(
+    loop_factory: LoopFactory, kind: str, callback: str
+) -> None:
+    """It is reported, and the connection goes on."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world, {callback: fail}), send_buffer=8192)
@@ -121,7 +123,7 @@ def test_an_exception_in_flow_control(loop_factory: LoopFactory, kind: str, call
 
 
 @pytest.mark.parametrize("callback", ["get_buffer", "buffer_updated"])
-def test_an_exception_of_a_buffered_protocol(
+def test_exception_in_buffered_protocol(
     loop_factory: LoopFactory, kind: str, callback: str
 ) -> None:
     async def script(world: TlsWorld) -> None:
@@ -131,7 +133,7 @@ def test_an_exception_of_a_buffered_protocol(
         await world.until("connection_lost")
         await world.settle()
 
-    # asyncio asks for a buffer before there is input, so its connection_made differs in time.
+    # asyncio asks for a buffer before there is input, so the order of connection_made differs.
     log = play_tls(script, loop_factory, kind=kind)
     assert [note[0] for note in log if note[0] != "buffer_updated"] == [
         "connection_made",
@@ -141,8 +143,8 @@ def test_an_exception_of_a_buffered_protocol(
     assert log[-1] == ("connection_lost", "Oops('on purpose',)")
 
 
-def test_an_exception_in_the_factory(loop_factory: LoopFactory, kind: str) -> None:
-    """The client is closed without a handshake, other clients are served."""
+def test_exception_in_factory(loop_factory: LoopFactory, kind: str) -> None:
+    """The client is closed without a handshake; other clients are served."""
 
     async def script(world: TlsWorld) -> None:
         made = 0

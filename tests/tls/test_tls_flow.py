@@ -1,7 +1,7 @@
-"""Bytes in both directions over TLS when one side is slow: nothing lost, repeated or reordered.
+"""Data in both directions over TLS when one side is slow: nothing lost, repeated or reordered.
 
-Rules of this file: as in test_tls_transport; that OpenSSL cannot send or has decrypted more than is
-asked for is brought about by the least socket buffers and by many records at once.
+Rules of this file: as in test_tls_transport. Minimal socket buffers and many records at once make
+OpenSSL unable to send, or decrypt more than is asked for.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ pytestmark = [
     pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
 ]
 
-#: The least that the kernel gives; it doubles what is asked for.
+#: The kernel's minimum; it doubles what is asked for.
 SMALL: dict[str, Any] = {"send_buffer": 4096, "receive_buffer": 4096}
 #: More than all buffers between the two sides hold, and than the high-water mark of 512 KiB.
 MUCH = 1_500_000
 
 
-def test_limits_and_pausing(loop_factory: LoopFactory, kind: str) -> None:
-    """Paused at the high-water mark, resumed at the low one; each once."""
+def test_pause_and_resume_writing_at_the_limits(loop_factory: LoopFactory, kind: str) -> None:
+    """Paused at the high-water mark, resumed at the low one, each once."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world), send_buffer=4096)
@@ -61,7 +61,7 @@ def test_limits_and_pausing(loop_factory: LoopFactory, kind: str) -> None:
 
 @pytest.mark.parametrize("method", ["write", "writelines"])
 def test_huge_writes_to_a_slow_reader(loop_factory: LoopFactory, kind: str, method: str) -> None:
-    """32 MiB at once; the size of the buffer goes down with what was read."""
+    """32 MiB at once; the size of the buffer goes down as the client reads."""
     size = 32 << 20
     data = numbers(1 << 20) * 32
 
@@ -91,8 +91,8 @@ def test_huge_writes_to_a_slow_reader(loop_factory: LoopFactory, kind: str, meth
     assert [note[0] for note in log].count("pause_writing") == 1
 
 
-def test_data_changed_after_the_call(loop_factory: LoopFactory, kind: str) -> None:
-    """The bytes of the moment of the call are sent, also where OpenSSL has to retry."""
+def test_buffer_modified_after_write(loop_factory: LoopFactory, kind: str) -> None:
+    """The data is sent as it was at the call, even if OpenSSL has to retry."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world), send_buffer=4096)
@@ -108,8 +108,8 @@ def test_data_changed_after_the_call(loop_factory: LoopFactory, kind: str) -> No
     assert ("client", True) in play_tls(script, loop_factory, kind=kind)
 
 
-def test_paused_reading_holds_what_is_decrypted(loop_factory: LoopFactory, kind: str) -> None:
-    """Pausing inside data_received stops at once, whatever else waits inside OpenSSL."""
+def test_pause_reading_holds_decrypted_data(loop_factory: LoopFactory, kind: str) -> None:
+    """Pausing inside data_received takes effect at once, whatever is left inside OpenSSL."""
     records = [numbers(size, size) for size in (10, 16_384, 1, 300, 16_000, 5)]
     sent = b"".join(records)
 
@@ -143,8 +143,8 @@ def test_paused_reading_holds_what_is_decrypted(loop_factory: LoopFactory, kind:
 
 
 @pytest.mark.parametrize("size", [3, 700])
-def test_pausing_with_a_small_buffer(loop_factory: LoopFactory, kind: str, size: int) -> None:
-    """Every filled buffer pauses; what is pending comes after each resume, without new input."""
+def test_pause_reading_with_a_small_buffer(loop_factory: LoopFactory, kind: str, size: int) -> None:
+    """Every filled buffer pauses; pending data comes after each resume, without new input."""
     sent = numbers(size * 40)
 
     async def script(world: TlsWorld) -> None:
@@ -164,9 +164,7 @@ def test_pausing_with_a_small_buffer(loop_factory: LoopFactory, kind: str, size:
     assert play_tls(script, loop_factory, kind=kind)[-1] == ("received", True)
 
 
-def test_a_paused_connection_reads_nothing_from_the_socket(
-    loop_factory: LoopFactory, kind: str
-) -> None:
+def test_paused_connection_does_not_read_the_socket(loop_factory: LoopFactory, kind: str) -> None:
     """The client's kernel holds back, so a paused protocol bounds memory."""
 
     async def script(world: TlsWorld) -> None:
@@ -192,8 +190,10 @@ def test_a_paused_connection_reads_nothing_from_the_socket(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_both_sides_flood(loop_factory: LoopFactory, kind: str, version: ssl.TLSVersion) -> None:
-    """An echo through the least buffers, the client sending all before and while it reads."""
+def test_flood_in_both_directions(
+    loop_factory: LoopFactory, kind: str, version: ssl.TLSVersion
+) -> None:
+    """An echo through minimal buffers; the client sends everything before and while it reads."""
     sent = numbers(400_000)
 
     async def script(world: TlsWorld) -> None:

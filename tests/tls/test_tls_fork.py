@@ -1,4 +1,4 @@
-"""fork() of a process that serves TLS, and sessions that several processes share.
+"""fork() in a process that serves TLS, and sessions shared by several processes.
 
 Rules of this file: as in test_core_fork.
 """
@@ -25,12 +25,12 @@ import fastlisten
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    # CPython 3.12 counts the threads of libuv's pool, which hold no lock that children need.
+    # CPython 3.12 counts the threads of libuv's pool; they hold no lock that children need.
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
 ]
 
 
-def alive(fd: int) -> bool:
+def is_open(fd: int) -> bool:
     """Return whether a descriptor is open."""
     try:
         os.fstat(fd)
@@ -52,15 +52,15 @@ def child(work: Callable[[], bool]) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_child_has_no_connection(loop_factory: LoopFactory, kind: str) -> None:
-    """Its copies are closed, and nothing that it does with them reaches a client: neither a word
-    nor close_notify, though it knows the keys."""
+def test_calls_in_the_child_do_not_reach_clients(loop_factory: LoopFactory, kind: str) -> None:
+    """The child's copies are closed, and nothing it does with them reaches a client: neither data
+    nor close_notify, although it knows the keys."""
 
     async def script(world: TlsWorld) -> None:
         hooks: dict[str, Hook] = {"data_received": lambda p, data: p.transport.write(data)}
         await world.serve(lambda: TlsRecorder(world, hooks))
         client, transport = await world.made()
-        # With the first word come the tickets of TLS 1.3.
+        # The first data comes with the tickets of TLS 1.3.
         await client.send(b"before")
         world.note("answer", await client.receive(6))
         half = TlsClient(await world.connect())
@@ -72,7 +72,7 @@ def test_the_child_has_no_connection(loop_factory: LoopFactory, kind: str) -> No
         session = transport.get_extra_info("ssl_object")
 
         def destroy() -> bool:
-            dead = not alive(number) and transport.is_closing()
+            dead = not is_open(number) and transport.is_closing()
             transport.write(b"from the child")
             transport.close()
             transport.abort()
@@ -105,7 +105,7 @@ def test_the_child_has_no_connection(loop_factory: LoopFactory, kind: str) -> No
     ]
 
 
-def test_a_child_that_lives_on_keeps_nothing_open(loop_factory: LoopFactory) -> None:
+def test_child_does_not_keep_connections_open(loop_factory: LoopFactory) -> None:
     """The client sees the end when the parent closes."""
 
     async def script(world: TlsWorld) -> None:
@@ -129,8 +129,10 @@ def test_a_child_that_lives_on_keeps_nothing_open(loop_factory: LoopFactory) -> 
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_resumption_across_processes(loop_factory: LoopFactory, version: ssl.TLSVersion) -> None:
-    """Two workers that share a context made before they were forked take each other's tickets."""
+def test_session_resumption_across_processes(
+    loop_factory: LoopFactory, version: ssl.TLSVersion
+) -> None:
+    """Two workers with a context made before the fork accept each other's tickets."""
     context = server_context()
     own = client_context(version=version)
     sockets = []
@@ -162,7 +164,7 @@ def test_resumption_across_processes(loop_factory: LoopFactory, version: ssl.TLS
     waiting = list(sockets)
 
     async def start() -> fastlisten.ConnectionServer:
-        # The second child is forked after the first: each takes the socket of its turn.
+        # The second child is forked after the first; each takes its own socket.
         return await fastlisten.create_server(Pid, sock=waiting[0], ssl=context)
 
     numbers = []

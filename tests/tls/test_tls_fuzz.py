@@ -1,12 +1,12 @@
-"""Random operations on many connections over TLS, from fixed seeds, against what must always hold.
+"""Random operations on many TLS connections, from fixed seeds, checked against invariants.
 
 Rules of this file: as in test_connection_fuzz, whose streams it uses. The client's side is OpenSSL
-between buffers, whose bytes go into the socket in pieces of any size. What must hold:
+between buffers, whose bytes go into the socket in pieces of any size. The invariants:
 
-- connection_made comes first and once, connection_lost last and once, eof_received between;
-- no input while paused, none after close(), none that was not sent, none twice, none left out;
+- connection_made comes first and once, connection_lost last and once, eof_received between them;
+- no input while paused or after close(), and no byte is lost, duplicated or made up;
 - pause_writing and resume_writing alternate, beginning with pause_writing;
-- who gets close_notify has got everything that was written before it, in both directions.
+- a side that gets close_notify has received everything written before it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Connections at a time, and operations per run: about a second.
+#: Connections at a time and operations per run: about a second.
 CROWD = 40
 OPERATIONS = 2500
-#: What a client keeps unsent at most before it stops speaking.
+#: A client stops sending when this much is unsent.
 BACKLOG = 300_000
 
 
@@ -45,7 +45,7 @@ class Peer:
         written, heard: plain bytes that the server wrote and got.
         shaken: the client's handshake is done.
         notified: the client has encrypted its close_notify.
-        dirty: the client broke off or garbled what it sent.
+        dirty: the client broke off or corrupted what it sent.
         unsent: encrypted bytes on their way into the socket.
     """
 
@@ -57,7 +57,7 @@ class Peer:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)
 
-    def shake(self) -> None:
+    def handshake(self) -> None:
         """Go on with the handshake."""
         if not self.shaken:
             with contextlib.suppress(ssl.SSLWantReadError):
@@ -67,7 +67,7 @@ class Peer:
 
 
 class Served(asyncio.Protocol):
-    """Checks that every callback is due."""
+    """Checks that each callback may come at this moment."""
 
     def __init__(self, fuzz: Fuzz) -> None:
         self.fuzz = fuzz
@@ -126,15 +126,15 @@ class Served(asyncio.Protocol):
         self.state = "lost"
         self.fuzz.lost += 1
         if isinstance(exc, ssl.SSLError):
-            # Garbled, or there was input when we said that we read no more.
+            # Corrupted, or there was input after we said that we read no more.
             assert self.peer.dirty or self.closed, exc
         else:
             assert exc is None or isinstance(exc, (ConnectionResetError, BrokenPipeError)), exc
 
-    # -- what the fuzzer does with it
+    # -- called by the fuzzer
 
     def operate(self, choice: float) -> None:
-        """One operation, whatever the state."""
+        """Do one operation, whatever the state."""
         if choice < 0.55:
             if self.state == "made" and not self.closed:
                 size = self.fuzz.random.choice((1, 20, 500, 5_000, 17_000, 60_000, 200_000))
@@ -177,7 +177,7 @@ class Fuzz:
         self.address: Any = None
 
     def meddle(self, served: Served) -> None:
-        """Do something to some connection from inside a callback, now and then."""
+        """Now and then, do something to some connection from inside a callback."""
         if self.random.random() < 0.3:
             others = [peer.server for peer in self.clients.values() if peer.server is not None]
             target = self.random.choice(others) if others and self.random.random() < 0.3 else served
@@ -190,10 +190,10 @@ class Fuzz:
         sock.setblocking(False)
         peer = Peer(self.random.choice(self.contexts))
         self.clients[sock] = self.peers[sock.getsockname()[1]] = peer
-        peer.shake()
+        peer.handshake()
 
-    def gone(self, sock: socket.socket) -> None:
-        """Forget a client. The server's side, which may wait for ever, is aborted some time."""
+    def forget(self, sock: socket.socket) -> None:
+        """Forget a client, and abort the server's side at some time: it may wait for ever."""
         self.orphans.append(self.clients.pop(sock))
         sock.close()
         while len(self.orphans) > 15:
@@ -202,7 +202,7 @@ class Fuzz:
                 served.operate(1.0)
 
     def push(self, sock: socket.socket) -> None:
-        """Send some of what is encrypted."""
+        """Send some of the encrypted data."""
         peer = self.clients[sock]
         size = self.random.choice((1, 7, 300, 5_000, 1 << 20))
         try:
@@ -220,14 +220,14 @@ class Fuzz:
         except BlockingIOError:
             return
         except ConnectionResetError:
-            self.gone(sock)
+            self.forget(sock)
             return
         if data:
             peer.incoming.write(data)
         else:
             peer.incoming.write_eof()
         try:
-            peer.shake()
+            peer.handshake()
             while peer.shaken:
                 more = peer.tls.read(1 << 18)
                 if not more:
@@ -240,11 +240,11 @@ class Fuzz:
                 return
         except ssl.SSLZeroReturnError:
             pass
-        except OSError:  # an SSLError, but that of an end may be another since Python 3.14
-            # Cut off by an abort, or told of what we garbled.
+        except OSError:  # an SSLError, but for an end it may be another since Python 3.14
+            # Cut off by an abort, or an alert about what we corrupted.
             served = peer.server
             assert served is None or served.aborted or served.closed or peer.dirty
-            self.gone(sock)
+            self.forget(sock)
             return
         if peer.shaken and not peer.dirty and data:
             # close_notify.
@@ -256,10 +256,10 @@ class Fuzz:
                     peer.tls.unwrap()
             with contextlib.suppress(OSError):
                 sock.send(peer.unsent + peer.outgoing.read())
-        self.gone(sock)
+        self.forget(sock)
 
     def client_side(self, sock: socket.socket) -> None:
-        """One operation of the client."""
+        """Do one client-side operation."""
         peer = self.clients[sock]
         choice = self.random.random()
         if choice < 0.35:
@@ -292,7 +292,7 @@ class Fuzz:
                 if choice < 0.98:
                     linger = struct.pack("ii", 1, 0)
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                self.gone(sock)
+                self.forget(sock)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()

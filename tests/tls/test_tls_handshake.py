@@ -1,8 +1,8 @@
-"""Handshakes: garbage instead of them, what they are told of, flights that are large; settings.
+"""Handshakes: garbage, what callbacks are told, large flights; settings.
 
-Rules of this file: clients are raw sockets or OpenSSL between buffers. A failed handshake concerns
-nobody but the client and the statistics: no callback of a protocol, no log line, no call of the
-loop's exception handler.
+Rules of this file: clients are raw sockets or OpenSSL between buffers. A failed handshake shows
+only at the client and in the statistics: no protocol callback, no log line, no call of the loop's
+exception handler.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: What is no TLS: each must end the connection at once, whatever OpenSSL makes of it.
+#: Not TLS: each must end the connection at once, whatever OpenSSL makes of it.
 GARBAGE = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "smtp": b"EHLO client.test\r\n",
@@ -46,7 +46,9 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-def test_garbage(loop_factory: LoopFactory, garbage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_garbage_instead_of_a_handshake(
+    loop_factory: LoopFactory, garbage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
         reported: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
@@ -57,7 +59,7 @@ def test_garbage(loop_factory: LoopFactory, garbage: str, caplog: pytest.LogCapt
             except (ConnectionResetError, BrokenPipeError):
                 assert garbage == "oversized"
             answer = await everything(client)
-            # Nothing, or one alert in the clear; never a plaintext word.
+            # Nothing, or one unencrypted alert; never plaintext.
             assert answer == b"" or answer[:2] == b"\x15\x03"
             client.close()
             await listener.empty()
@@ -70,10 +72,10 @@ def test_garbage(loop_factory: LoopFactory, garbage: str, caplog: pytest.LogCapt
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
-def test_a_crowd_of_failures_is_silent(
+def test_failed_handshakes_are_silent(
     loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """200 of them: counted, and told to nobody but the engine's sink, in few records."""
+    """200 of them are counted, and reported only to the engine's log, in few records."""
 
     async def main() -> None:
         from fastlisten._core import RECORD_HANDSHAKE
@@ -98,8 +100,8 @@ def test_a_crowd_of_failures_is_silent(
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
-def test_asyncio_says_as_much(loop_factory: LoopFactory) -> None:
-    """Out of debug mode asyncio is as silent, and its protocols hear as little."""
+def test_asyncio_is_silent_too(loop_factory: LoopFactory) -> None:
+    """Outside of debug mode asyncio is as silent, and so are its protocols' callbacks."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world))
@@ -114,7 +116,7 @@ def test_asyncio_says_as_much(loop_factory: LoopFactory) -> None:
     assert {note[0] for note in log} == {"client"}
 
 
-def test_the_name_that_a_client_asks_for(loop_factory: LoopFactory) -> None:
+def test_sni_callback(loop_factory: LoopFactory) -> None:
     """The server's callback gets an object whose context it can change, as in asyncio."""
 
     async def script(world: TlsWorld) -> None:
@@ -135,7 +137,7 @@ def test_the_name_that_a_client_asks_for(loop_factory: LoopFactory) -> None:
     assert ("cipher", "RSA") in log
 
 
-def test_the_certificate_of_a_client(loop_factory: LoopFactory) -> None:
+def test_client_certificate(loop_factory: LoopFactory) -> None:
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world), context=server_context(ask_client=True))
         _, transport = await world.made(context=client_context(certificate="client"))
@@ -144,8 +146,8 @@ def test_the_certificate_of_a_client(loop_factory: LoopFactory) -> None:
     assert same_tls(script, loop_factory)[-1] == ("name", CLIENT)
 
 
-def test_a_certificate_loaded_into_the_live_context(loop_factory: LoopFactory) -> None:
-    """New handshakes show it, open connections do not care."""
+def test_certificate_reloaded_into_a_context_in_use(loop_factory: LoopFactory) -> None:
+    """New handshakes use it; open connections are not affected."""
 
     async def script(world: TlsWorld) -> None:
         context = server_context(key="p256")
@@ -168,10 +170,10 @@ def test_a_certificate_loaded_into_the_live_context(loop_factory: LoopFactory) -
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_flight_larger_than_the_send_buffer(
+def test_flight_larger_than_the_send_buffer(
     loop_factory: LoopFactory, version: ssl.TLSVersion, tmp_path: Path
 ) -> None:
-    """The handshake wants to write and has to wait for a client that reads slowly."""
+    """The handshake has to wait for a client that reads slowly."""
     chain = tmp_path / "chain.pem"
     chain.write_text(Path(made().p256).read_text() + Path(made().authority).read_text() * 60)
     context = server_context()
@@ -205,8 +207,10 @@ def test_a_flight_larger_than_the_send_buffer(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_blocking_client(loop_factory: LoopFactory, version: ssl.TLSVersion) -> None:
-    """Python's ssl in a thread, and a session that is resumed."""
+def test_blocking_client_resumes_its_session(
+    loop_factory: LoopFactory, version: ssl.TLSVersion
+) -> None:
+    """Python's ssl module in a thread."""
     found: list[Any] = []
 
     def client(address: Any) -> None:
@@ -239,7 +243,7 @@ def test_a_blocking_client(loop_factory: LoopFactory, version: ssl.TLSVersion) -
     assert found == [(100_000, False), (100_000, True)]
 
 
-def test_settings(loop_factory: LoopFactory) -> None:
+def test_settings_are_validated(loop_factory: LoopFactory) -> None:
     from fastlisten._tls import TlsSettings
 
     context = server_context()
@@ -260,7 +264,7 @@ def test_settings(loop_factory: LoopFactory) -> None:
         settings.handshakes = 5  # type: ignore[misc]
 
 
-def test_one_settings_for_several_listeners(loop_factory: LoopFactory) -> None:
+def test_listeners_share_settings(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with tls_listening() as listener:
             other = TlsListener(Echo, listener.settings)

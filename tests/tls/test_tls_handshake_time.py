@@ -1,4 +1,4 @@
-"""Handshakes that do not end, and what comes after them in time: first byte, greeting.
+"""Handshakes that do not end, and what follows a handshake: the first byte, the greeting.
 
 Rules of this file: as in test_tls_handshake.
 """
@@ -15,14 +15,14 @@ from support.tls_listener import client_hello, everything, talk, tls_listening
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: A handshake timeout for tests that wait for it.
+#: A handshake timeout that tests wait for, seconds.
 SHORTLY = 0.1
 
 
 @pytest.mark.parametrize("said", ["nothing", "half", "hello", "drops"])
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_the_handshake_timeout(loop_factory: LoopFactory, said: str, lazy: bool) -> None:
-    """From accept to the end of the handshake, whatever the client says meanwhile."""
+def test_handshake_timeout(loop_factory: LoopFactory, said: str, lazy: bool) -> None:
+    """It runs from accept to the end of the handshake, whatever the client sends meanwhile."""
 
     async def main() -> None:
         hello = client_hello()
@@ -45,7 +45,7 @@ def test_the_handshake_timeout(loop_factory: LoopFactory, said: str, lazy: bool)
             client.close()
             await listener.empty()
             assert listener.count("handshake_failures") == 1
-            # The timeout is the handshake's alone.
+            # The timeout is for the handshake only.
             await talk(listener.address)
 
     async def drip(client: RawClient, data: bytes) -> None:
@@ -56,8 +56,8 @@ def test_the_handshake_timeout(loop_factory: LoopFactory, said: str, lazy: bool)
     run(loop_factory, main)
 
 
-def test_the_first_byte_counts_from_the_end_of_the_handshake(loop_factory: LoopFactory) -> None:
-    """And its farewell is encrypted."""
+def test_first_byte_timeout_starts_after_the_handshake(loop_factory: LoopFactory) -> None:
+    """The reply at the timeout is encrypted."""
 
     async def main() -> None:
         async with tls_listening(
@@ -78,7 +78,7 @@ def test_the_first_byte_counts_from_the_end_of_the_handshake(loop_factory: LoopF
     run(loop_factory, main)
 
 
-def test_lazy_and_greeting(loop_factory: LoopFactory) -> None:
+def test_greeting_and_lazy_protocol_after_the_handshake(loop_factory: LoopFactory) -> None:
     """The greeting comes after the handshake, the protocol at the first decrypted byte."""
 
     async def main() -> None:

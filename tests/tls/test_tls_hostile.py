@@ -1,7 +1,7 @@
-"""Clients over TLS that are out for the server's time or its log.
+"""TLS clients that try to use up the server's time or fill its log.
 
 Rules of this file: what must not happen is endless work. It is counted in turns of the loop, or as
-CPU time of a loop in which nothing goes on; never by a clock.
+CPU time of a loop that has nothing to do; never by a clock.
 """
 
 from __future__ import annotations
@@ -41,57 +41,57 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 on_all_ways = pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES)
 
-#: The least that the kernel gives; it doubles what is asked for.
+#: The kernel's minimum; it doubles what is asked for.
 SMALL: dict[str, Any] = {"send_buffer": 4096, "receive_buffer": 4096}
-#: Key updates whose answers, 27 bytes each, are more than the small buffers hold.
+#: Key updates whose answers, 27 bytes each, overflow the small buffers.
 MANY = 3000
-#: ... and a few more than they hold.
+#: ... and by only a few.
 FEW = 700
-#: What _tls.pyx gives OpenSSL at once where it reads memory.
+#: How much _tls.pyx gives OpenSSL at once when it reads from memory.
 FEED = 16640
-#: Seconds for which a loop is watched doing nothing, and the CPU time that it may take meanwhile:
-#: a hundred times what it needs; one that spins takes all that it gets.
+#: How long a loop is watched doing nothing, and how much CPU time it may use meanwhile, seconds:
+#: a hundred times what it needs; a loop that spins uses all that it gets.
 WATCHED, IDLE = 0.3, 0.06
 
 
 async def idle_time() -> float:
-    """Return the CPU time of the running loop's thread while nothing goes on."""
+    """Return the CPU time that the running loop's thread uses while it has nothing to do."""
     before = time.thread_time()
     await asyncio.sleep(WATCHED)
     return time.thread_time() - before
 
 
-def unread(sock: Any) -> int:
-    """Return how many bytes the kernel holds that have come in and nobody has read."""
+def unread_bytes(sock: Any) -> int:
+    """Return how many received bytes are unread in the kernel."""
     (size,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))
     return int(size)
 
 
-async def stuck(world: TlsWorld, sock: Any) -> None:
-    """Wait until there is input of a socket that nobody reads, and no more of it comes."""
+async def wait_until_stuck(world: TlsWorld, sock: Any) -> None:
+    """Wait until a socket that is not read has input, and no more comes."""
     still, before = 0, 0
 
     def again() -> bool:
         nonlocal still, before
-        now = unread(sock)
+        now = unread_bytes(sock)
         still = still + 1 if now == before and now else 0
         before = now
         return still == 10
 
     while not again():
-        await world.until(lambda: unread(sock))
+        await world.until(lambda: unread_bytes(sock))
         await world.settle()
 
 
-# --- reading that waits for room to write ---------------------------------------------------------
+# --- reading that waits to write -----------------------------------------------------------------
 
 
 @on_all_ways
 @pytest.mark.parametrize("pause", [False, True], ids=["reading", "paused"])
-def test_who_waited_for_room_listens_again(
+def test_reading_continues_after_waiting_to_write(
     loop_factory: LoopFactory, kind: str, pause: bool
 ) -> None:
-    """Key updates want answers that nobody reads; when they are read, all goes on."""
+    """Key updates ask for answers that the client does not read; once it does, all goes on."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world), **SMALL)
@@ -100,9 +100,9 @@ def test_who_waited_for_room_listens_again(
         transport = world.transports[-1]
         served = transport.get_extra_info("socket")
         flood = records.key_updates(MANY, answer=True)
-        # In the client's own buffer there is room for all.
+        # The client's own buffer has room for all.
         await client.raw.send(flood)
-        await stuck(world, served)
+        await wait_until_stuck(world, served)
         assert transport.get_write_buffer_size() == 0
         assert await idle_time() < IDLE
         if pause:
@@ -132,24 +132,24 @@ def test_who_waited_for_room_listens_again(
     ]
 
 
-def test_answers_that_go_with_a_read_are_not_waited_for(loop_factory: LoopFactory) -> None:
-    """The kernel tells of room when a third of the buffer is free, and takes bytes before that."""
+def test_answers_sent_with_a_read_are_not_waited_for(loop_factory: LoopFactory) -> None:
+    """The kernel reports room when a third of the buffer is free, but takes bytes before that."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world), **SMALL)
         client, records = await crafted(world, receive_buffer=4096, send_buffer=1 << 18)
         await world.until("connection_made")
-        # Answers for which there is room neither in the buffers of the two ends ...
+        # Answers for which neither end's buffers have room ...
         await client.raw.send(records.key_updates(FEW, answer=True))
         await world.settle()
         loop, waits = world.loop, True
         while waits:
-            # ... until the client takes a few, and gives the server something to read.
+            # ... until the client reads a few, and gives the server something to read.
             waits = bool(await asyncio.wait_for(loop.sock_recv(client.sock, 200), PATIENCE))
             before = len(world.log)
             await client.raw.send(records.data(b"x"))
             await world.until(lambda before=before: len(world.log) > before)  # type: ignore[misc]
-            waits = unread(client.sock) > 0
+            waits = unread_bytes(client.sock) > 0
         assert await idle_time() < IDLE
         client.finish()
         await world.until("connection_lost")
@@ -159,7 +159,7 @@ def test_answers_that_go_with_a_read_are_not_waited_for(loop_factory: LoopFactor
 
 
 def long_chain() -> ssl.SSLContext:
-    """Return a server's context whose certificates are more than small buffers hold."""
+    """Return a server's context with more certificates than small buffers hold."""
     context = server_context()
     leaf = Path(certificate_files().p256).read_text().partition("-----BEGIN CERTIFICATE-----")
     above = Path(certificate_files().authority).read_text()
@@ -171,8 +171,8 @@ def long_chain() -> ssl.SSLContext:
 
 
 @on_all_ways
-def test_a_handshake_that_waits_for_room(loop_factory: LoopFactory, kind: str) -> None:
-    """Its client does not read but goes on sending: that wakes nobody."""
+def test_handshake_waiting_to_write_does_not_spin(loop_factory: LoopFactory, kind: str) -> None:
+    """Its client does not read but keeps sending: this wakes nobody."""
 
     async def script(world: TlsWorld) -> None:
         server = await world.serve(lambda: TlsRecorder(world), context=long_chain(), **SMALL)
@@ -181,13 +181,13 @@ def test_a_handshake_that_waits_for_room(loop_factory: LoopFactory, kind: str) -
         with contextlib.suppress(ssl.SSLWantReadError):
             client.tls.do_handshake()
         await client.flush()
-        await stuck(world, raw.sock)
+        await wait_until_stuck(world, raw.sock)
         await raw.send(CHANGE_CIPHER_SPEC)
         (connection,) = server._acceptors[0].endpoints()
         served = connection.get_extra_info("socket")
-        await stuck(world, served)
+        await wait_until_stuck(world, served)
         assert await idle_time() < IDLE
-        assert unread(served) == len(CHANGE_CIPHER_SPEC)
+        assert unread_bytes(served) == len(CHANGE_CIPHER_SPEC)
         assert world.log == []
         await client.handshake()
         await client.send(b"at last")
@@ -209,10 +209,10 @@ def test_a_handshake_that_waits_for_room(loop_factory: LoopFactory, kind: str) -
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("buffered", [False, True], ids=["bytes", "buffered"])
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_a_flood_of_key_updates_takes_turns(
+def test_flood_of_key_updates_does_not_starve_others(
     loop_factory: LoopFactory, kind: str, buffered: bool, lazy: bool
 ) -> None:
-    """They are in the kernel before the first is read, and others are served between them."""
+    """All are in the kernel before the first is read, and others are served in between."""
 
     async def script(world: TlsWorld) -> None:
         name = "buffer_updated" if buffered else "data_received"
@@ -222,7 +222,7 @@ def test_a_flood_of_key_updates_takes_turns(
         if not lazy:
             await world.until("connection_made")
         flood = records.key_updates(5000, answer=False) + records.data(b"end")
-        # From the socket one is read at a time, to memory some 16 KiB.
+        # From the socket one is read at a time, from memory some 16 KiB.
         least = 100 if kind == "socket" else len(flood) // FEED
         assert least > 5
         turns = 0
@@ -252,8 +252,8 @@ def test_a_flood_of_key_updates_takes_turns(
 # --- names ----------------------------------------------------------------------------------------
 
 
-def test_a_server_name_that_is_not_ascii(tmp_path: Path) -> None:
-    """One line for who wants to know, and no traceback."""
+def test_server_name_outside_ascii(tmp_path: Path) -> None:
+    """One debug line, and no traceback."""
     name = b"\xff\xfe\x1b.example.org"
     fake = b"n" * len(name)
     hello = name_sent(fake.decode()).replace(fake, name)
@@ -287,7 +287,7 @@ def test_a_server_name_that_is_not_ascii(tmp_path: Path) -> None:
 
 
 def name_sent(name: str) -> bytes:
-    """Return the first flight of a client that asks for a host name."""
+    """Return the first flight of a client that asks for this host name."""
     outgoing = ssl.MemoryBIO()
     tls = client_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
     with contextlib.suppress(ssl.SSLWantReadError):

@@ -1,4 +1,4 @@
-"""What a transport over TLS tells of itself: get_extra_info and repr.
+"""What a TLS transport tells about itself: get_extra_info and repr.
 
 Rules of this file: as in test_tls_transport.
 """
@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("certificate", ["", "client"], ids=["anonymous", "certified"])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_extra_info(
+def test_get_extra_info(
     loop_factory: LoopFactory, kind: str, certificate: str, version: ssl.TLSVersion
 ) -> None:
     async def script(world: TlsWorld) -> None:
@@ -57,8 +57,8 @@ def test_extra_info(
     assert [note[1:] for note in log if note[0] == "version"] == [expected]
 
 
-def test_extra_info_after_the_end(loop_factory: LoopFactory, kind: str) -> None:
-    """All that was known of TLS stays known; as asyncio's it has forgotten the socket."""
+def test_get_extra_info_after_the_end(loop_factory: LoopFactory, kind: str) -> None:
+    """What was known of TLS stays known; as with asyncio, the socket is forgotten."""
 
     async def script(world: TlsWorld) -> None:
         context = server_context(ask_client=True)

@@ -1,7 +1,7 @@
-"""What a transport over TLS tells at every moment of its life: a table, compared with asyncio's.
+"""What a TLS transport tells at every moment of its life: a table, compared with asyncio's.
 
-Rules of this file: as in test_tls_transport. A script notes at each moment what every name answers,
-with and without a default, in words that do not name the implementation.
+Rules of this file: as in test_tls_transport. At each moment a script notes the value of every name,
+with and without a default, in words that do not depend on the implementation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
 ]
 
-#: (`listener` and `truncated` are ours alone; docs/asyncio.md.)
+#: (`listener` and `truncated` exist only in our transports; docs/asyncio.md.)
 NAMES = (
     *("socket", "peername", "sockname", "sslcontext", "ssl_object"),
     *("peercert", "cipher", "compression", "no such name", ""),
@@ -36,8 +36,8 @@ DEFAULT = "the default"
 Ending = Callable[[TlsWorld, TlsClient, Any], Awaitable[None]]
 
 
-class Spell:
-    """Words for answers that are objects, or differ between two runs."""
+class Describe:
+    """Describes values that are objects, or that differ between two runs."""
 
     def __init__(self, client: socket.socket, context: ssl.SSLContext) -> None:
         self.names = {"peername": client.getsockname(), "sockname": client.getpeername()}
@@ -57,11 +57,11 @@ class Spell:
         return answer
 
 
-def look(world: TlsWorld, spell: Spell, moment: str, transport: Any) -> None:
-    """Note what every name answers now."""
+def note_names(world: TlsWorld, describe: Describe, moment: str, transport: Any) -> None:
+    """Note the current value of every name."""
     info = transport.get_extra_info
     for name in NAMES:
-        found = spell(name, info(name)), spell(name, info(name, DEFAULT))
+        found = describe(name, info(name)), describe(name, info(name, DEFAULT))
         world.note("at", moment, name, *found)
     world.note("at", moment, "closing", transport.is_closing())
 
@@ -103,35 +103,35 @@ ENDINGS: list[Ending] = [notified, truncated, reset, garbled, closed, closed_and
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.__name__)
-def test_every_moment_and_every_name(loop_factory: LoopFactory, kind: str, ending: Ending) -> None:
+def test_every_name_at_every_moment(loop_factory: LoopFactory, kind: str, ending: Ending) -> None:
     async def script(world: TlsWorld) -> None:
         context = server_context(ask_client=True)
-        spell: Any = None
+        describe: Any = None
 
         def looking(callback: str) -> Hook:
-            return lambda protocol, *_: look(world, spell, callback, protocol.transport)
+            return lambda protocol, *_: note_names(world, describe, callback, protocol.transport)
 
         callbacks = ("connection_made", "data_received", "eof_received", "connection_lost")
         hooks = {callback: looking(callback) for callback in callbacks}
         await world.serve(lambda: TlsRecorder(world, hooks), context=context)
         raw = await world.connect()
-        spell = Spell(raw.sock, context)
+        describe = Describe(raw.sock, context)
         client = await TlsClient(raw, client_context(certificate="client")).handshake()
         await world.until("connection_made")
         transport = world.transports[-1]
-        look(world, spell, "open", transport)
+        note_names(world, describe, "open", transport)
         transport.pause_reading()
-        look(world, spell, "paused", transport)
+        note_names(world, describe, "paused", transport)
         transport.resume_reading()
         await client.send(b"x")
         await world.until("data_received")
         await ending(world, client, transport)
         if ending in (closed, closed_and_left, aborted):
-            look(world, spell, "closing", transport)
+            note_names(world, describe, "closing", transport)
         await world.until("connection_lost")
-        look(world, spell, "lost", transport)
+        note_names(world, describe, "lost", transport)
         await world.settle()
-        look(world, spell, "gone", transport)
+        note_names(world, describe, "gone", transport)
 
     log = same_tls(script, loop_factory, kind=kind)
     assert ("at", "open", "peername", "right", "right") in log
@@ -140,10 +140,10 @@ def test_every_moment_and_every_name(loop_factory: LoopFactory, kind: str, endin
 
 @pytest.mark.parametrize("asked", [True, False], ids=["asked-before", "asked-after"])
 @pytest.mark.parametrize("ending", [notified, reset, aborted], ids=lambda ending: ending.__name__)
-def test_what_is_asked_for_first_when_it_is_over(
+def test_names_first_asked_for_after_the_end(
     loop_factory: LoopFactory, kind: str, ending: Ending, asked: bool
 ) -> None:
-    """Objects are made when they are asked for, and are what they would have been."""
+    """Objects are made when asked for, and are the same as if they had been made before."""
 
     async def script(world: TlsWorld) -> None:
         context = server_context(ask_client=True, alpn=("one",))
@@ -167,7 +167,7 @@ def test_what_is_asked_for_first_when_it_is_over(
             world.note("binding", mine == theirs)
         for method in (tls.read, tls.write, tls.unwrap, tls.do_handshake):
             arguments = (b"x",) if method == tls.write else ()
-            # What there is in memory, or a socket that is gone: an error, or nothing.
+            # A value in memory, or a socket that is gone: an error, or nothing.
             with contextlib.suppress(OSError):
                 method(*arguments)
         world.note("still", tls.version())
@@ -175,30 +175,30 @@ def test_what_is_asked_for_first_when_it_is_over(
     same_tls(script, loop_factory, kind=kind)
 
 
-def test_the_transport_below_starttls(loop_factory: LoopFactory, kind: str) -> None:
-    """The one of before goes on answering what it knew, and knows nothing of TLS."""
+def test_plain_transport_after_start_tls(loop_factory: LoopFactory, kind: str) -> None:
+    """The plain transport keeps telling what it knew, and knows nothing of TLS."""
 
     async def script(world: TlsWorld) -> None:
         context = server_context()
         await world.serve(lambda: Recorder(world), plain=True)
         raw = await world.connect()
-        spell = Spell(raw.sock, context)
+        describe = Describe(raw.sock, context)
         await world.until("connection_made")
         old = world.transports[-1]
-        look(world, spell, "plain", old)
+        note_names(world, describe, "plain", old)
         start: Any = start_tls if world.native else world.loop.start_tls
         upgrade = asyncio.ensure_future(start(old, old.get_protocol(), context, server_side=True))
         await world.settle()
-        look(world, spell, "upgrading", old)
+        note_names(world, describe, "upgrading", old)
         client = await TlsClient(raw).handshake()
         new = await upgrade
         world.transports.append(new)
-        look(world, spell, "old", old)
-        look(world, spell, "new", new)
+        note_names(world, describe, "old", old)
+        note_names(world, describe, "new", new)
         await client.notify()
         await world.until("connection_lost")
         await world.settle()
-        look(world, spell, "old, gone", old)
-        look(world, spell, "new, gone", new)
+        note_names(world, describe, "old, gone", old)
+        note_names(world, describe, "new, gone", new)
 
     same_tls(script, loop_factory, kind=kind)

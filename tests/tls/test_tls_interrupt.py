@@ -1,7 +1,7 @@
-"""KeyboardInterrupt and SystemExit in callbacks over TLS: they leave the loop, as with asyncio.
+"""KeyboardInterrupt and SystemExit in callbacks over TLS leave the loop, as they do with asyncio.
 
-Rules of this file: as in test_connection_interrupt; only what leaves the loop is compared, because
-after it asyncio's transport and ours are torn down from where they were.
+Rules of this file: as in test_connection_interrupt. Only the exception that leaves the loop is
+compared: after it, asyncio's transports and ours are torn down from wherever they were.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 def interrupted(
     callback: str, kind: type[BaseException], loop_factory: LoopFactory, *, native: bool
 ) -> str:
-    """Raise in a callback; return what left the loop."""
+    """Raise in a callback; return the exception that left the loop."""
 
     def raising(*_: Any) -> None:
         raise kind("out of here")
@@ -76,11 +76,11 @@ def interrupted(
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("callback", CALLBACKS)
-def test_it_leaves_the_loop(
+def test_exception_leaves_the_loop(
     loop_factory: LoopFactory, callback: str, kind: type[BaseException]
 ) -> None:
     with warnings.catch_warnings():
-        # asyncio leaves sockets and transports to the collector, which warns of them.
+        # asyncio leaves sockets and transports to the garbage collector, which warns about them.
         warnings.simplefilter("ignore", ResourceWarning)
         expected = interrupted(callback, kind, asyncio.SelectorEventLoop, native=False)
         gc.collect()

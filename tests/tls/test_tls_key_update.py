@@ -1,7 +1,7 @@
-"""Reading that wants to write and writing that wants to read: key updates, and renewed handshakes.
+"""Reads that want to write and writes that want to read: key updates, renewed handshakes.
 
 Rules of this file: as in test_tls_transport. Key updates (RFC 8446, 4.6.3) and renegotiation by the
-server are asked for through OpenSSL's own functions, found by ctypes.
+server are requested through OpenSSL's own functions, found by ctypes.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ pytestmark = [
     pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
 ]
 
-#: The least that the kernel gives; it doubles what is asked for.
+#: The kernel's minimum; it doubles what is asked for.
 SMALL: dict[str, Any] = {"send_buffer": 4096, "receive_buffer": 4096}
 #: More than all buffers between the two sides hold, and than the high-water mark of 512 KiB.
 MUCH = 1_500_000
 
 
 def key_update(client: TlsClient, *, answer: bool) -> bytes:
-    """Return the record of a key update that does or does not ask for one in return."""
+    """Return the record of a key update, which asks for one in return or does not."""
     assert openssl_function("SSL_key_update", ctypes.c_int)(client.tls, int(answer)) == 1
-    # OpenSSL sends it with the next write; an empty one makes a record of no bytes behind it.
+    # OpenSSL sends it with the next write; an empty write adds an empty record.
     client.tls.write(b"")
     return client.flight()
 
@@ -62,8 +62,8 @@ def test_key_updates_between_records(loop_factory: LoopFactory, kind: str, answe
     assert ("client", b"  4") in log
 
 
-def test_a_key_update_while_our_queue_is_full(loop_factory: LoopFactory, kind: str) -> None:
-    """The answer waits behind what is unsent; reading and writing go on."""
+def test_key_update_while_output_is_queued(loop_factory: LoopFactory, kind: str) -> None:
+    """The answer waits behind unsent data; reading and writing go on."""
 
     async def script(world: TlsWorld) -> None:
         received = bytearray()
@@ -96,11 +96,11 @@ def test_a_key_update_while_our_queue_is_full(loop_factory: LoopFactory, kind: s
     ]
 
 
-def test_a_flood_of_key_updates_that_nobody_reads(loop_factory: LoopFactory, kind: str) -> None:
-    """A client that asks and asks and does not read: memory is bounded and nothing is left.
+def test_flood_of_key_updates_without_reading(loop_factory: LoopFactory, kind: str) -> None:
+    """A client keeps asking and does not read: memory is bounded, and nothing is left.
 
-    (From the second on OpenSSL wants to answer, cannot because a record is half sent, and says
-    BAD_LENGTH: a clean end, of which the protocol is told.)
+    (At the second one OpenSSL wants to answer, cannot because a record is half sent, and reports
+    BAD_LENGTH: an orderly end, of which the protocol is told.)
     """
 
     async def script(world: TlsWorld) -> None:
@@ -124,9 +124,9 @@ def test_a_flood_of_key_updates_that_nobody_reads(loop_factory: LoopFactory, kin
     assert log[-2][1].startswith(("SSLError(BAD_LENGTH", "ConnectionResetError", "BrokenPipe"))
 
 
-def test_writing_that_wants_to_read(loop_factory: LoopFactory, kind: str) -> None:
-    """While a handshake is renewed, which under TLS 1.2 a server may ask for, OpenSSL sends no data
-    before it has read the client's part of it."""
+def test_write_waits_for_renegotiation(loop_factory: LoopFactory, kind: str) -> None:
+    """While a handshake is renewed, which a server may ask for under TLS 1.2, OpenSSL sends no data
+    before it has read the client's part."""
 
     async def script(world: TlsWorld) -> None:
         context = server_context(newest=ssl.TLSVersion.TLSv1_2)
@@ -140,7 +140,7 @@ def test_writing_that_wants_to_read(loop_factory: LoopFactory, kind: str) -> Non
         for i in range(3):
             assert renew(transport.get_extra_info("ssl_object")) == 1
             transport.write(b"%d" % i)
-            # The client meets the request and answers with a ClientHello.
+            # The client sees the request and answers with a ClientHello.
             got = hello = b""
             while not (got and hello):
                 try:
@@ -155,7 +155,7 @@ def test_writing_that_wants_to_read(loop_factory: LoopFactory, kind: str) -> Non
             await world.settle()
             transport.write(numbers(200_000, i))
             await world.settle()
-            # Nothing of it goes out before the client has done its part.
+            # Nothing is sent before the client has done its part.
             world.note("waiting", transport.get_write_buffer_size())
             world.note("client", await client.receive(200_000) == numbers(200_000, i))
             await client.send(b"and back")

@@ -1,8 +1,8 @@
-"""A buffer of the protocol's own over TLS, and bytes that were decrypted before it was known.
+"""Buffered protocols over TLS that get bytes which were decrypted before the protocol existed.
 
-Rules of this file: as in test_tls_transport. Where a protocol is made at the first byte (`lazy`),
-the first record is decrypted already, and is handed over in pieces; asyncio, which makes protocols
-at accept, says what they see.
+Rules of this file: as in test_tls_transport. If a protocol is made at the first byte (`lazy`), the
+first record is already decrypted and is handed over in pieces; asyncio, which makes protocols at
+accept, is the reference for what they see.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ pytestmark = [
 ]
 
 
-def lazily(world: TlsWorld) -> dict[str, Any]:
-    """Return what makes our server lazy; asyncio's cannot be."""
+def lazy_options(world: TlsWorld) -> dict[str, Any]:
+    """Return the options that make our server lazy; asyncio's cannot be."""
     return {"lazy": True} if world.native else {}
 
 
-def test_a_lazy_protocol_pauses_within_buffer_updated(loop_factory: LoopFactory, kind: str) -> None:
-    """Its buffer is full each time: it is asked for it again only when it reads again."""
+def test_pause_reading_in_buffer_updated(loop_factory: LoopFactory, kind: str) -> None:
+    """Its buffer is full each time; it is asked for a buffer again only when it reads again."""
 
     async def script(world: TlsWorld) -> None:
         def room(protocol: Any, sizehint: int) -> Any:
@@ -49,7 +49,7 @@ def test_a_lazy_protocol_pauses_within_buffer_updated(loop_factory: LoopFactory,
             "get_buffer": room,
             "buffer_updated": lambda protocol, _: protocol.transport.pause_reading(),
         }
-        await world.serve(lambda: TlsBuffered(world, hooks, size=100), **lazily(world))
+        await world.serve(lambda: TlsBuffered(world, hooks, size=100), **lazy_options(world))
         client = await world.join()
         await client.send(bytes(range(250)))
         for i in range(1, 4):
@@ -68,15 +68,15 @@ def test_a_lazy_protocol_pauses_within_buffer_updated(loop_factory: LoopFactory,
     ]
 
 
-def test_a_lazy_protocol_replaces_itself(loop_factory: LoopFactory, kind: str) -> None:
-    """What is left of the first record goes to the new protocol, which has no buffer."""
+def test_set_protocol_in_buffer_updated(loop_factory: LoopFactory, kind: str) -> None:
+    """The rest of the first record goes to the new protocol, which is not a buffered one."""
 
     async def script(world: TlsWorld) -> None:
         def replace(protocol: Any, _: int) -> None:
             protocol.transport.set_protocol(TlsRecorder(world, name="second "))
 
         hooks: dict[str, Hook] = {"buffer_updated": replace}
-        await world.serve(lambda: TlsBuffered(world, hooks, size=100), **lazily(world))
+        await world.serve(lambda: TlsBuffered(world, hooks, size=100), **lazy_options(world))
         client = await world.join()
         await client.send(bytes(range(250)))
         await world.until("second data_received")
@@ -90,8 +90,8 @@ def test_a_lazy_protocol_replaces_itself(loop_factory: LoopFactory, kind: str) -
     ]
 
 
-def test_the_engine_is_closed_by_a_lazy_protocol(loop_factory: LoopFactory, kind: str) -> None:
-    """Where it is asked for a buffer: nothing is called after that, nothing is reported."""
+def test_engine_closed_in_get_buffer(loop_factory: LoopFactory, kind: str) -> None:
+    """Afterwards no callback is called and nothing is reported."""
 
     async def script(world: TlsWorld) -> None:
         def close(protocol: Any, sizehint: int) -> Any:

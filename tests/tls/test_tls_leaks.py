@@ -1,7 +1,7 @@
-"""What connections over TLS leave behind: nothing.
+"""TLS connections leave nothing behind.
 
-Rules of this file: as in test_core_leaks. What is counted is counted after two rounds of every
-ending, and again after many.
+Rules of this file: as in test_core_leaks. Measured after two rounds of every ending, and again
+after many.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from fastlisten.loop.engines import engine_for
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    # CPython 3.12 counts the threads of libuv's pool, which hold no lock that children need.
+    # CPython 3.12 counts the threads of libuv's pool; they hold no lock that children need.
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
 ]
 
 
-def alive(fd: int) -> bool:
+def is_open(fd: int) -> bool:
     """Return whether a descriptor is open."""
     try:
         os.fstat(fd)
@@ -51,7 +51,7 @@ def alive(fd: int) -> bool:
     return True
 
 
-#: Clients at the same time.
+#: Clients at a time.
 BATCH = 8
 #: Rounds of all endings, with 136 connections each.
 ROUNDS = 6
@@ -119,7 +119,7 @@ class Talker:
         await self.flush()
 
     async def notify(self) -> None:
-        # Newer Pythons say of an end that OpenSSL has no word for whatever errno there was last.
+        # Newer Pythons report the last errno for an end for which OpenSSL has no name.
         with contextlib.suppress(OSError):
             self.tls.unwrap()
         await self.flush()
@@ -133,8 +133,8 @@ class Talker:
 Ending = Callable[[TlsListener, ssl.SSLContext], Awaitable[None]]
 
 
-def ordered(order: bytes) -> Ending:
-    """The server ends it."""
+def by_server(order: bytes) -> Ending:
+    """Return an ending that the server performs."""
 
     async def ending(listener: TlsListener, context: ssl.SSLContext) -> None:
         talker = Talker(await listener.connect(), context)
@@ -150,8 +150,8 @@ def ordered(order: bytes) -> Ending:
     return ending
 
 
-def left(how: str, order: bytes = b"") -> Ending:
-    """The client ends it."""
+def by_client(how: str, order: bytes = b"") -> Ending:
+    """Return an ending that the client performs."""
 
     async def ending(listener: TlsListener, context: ssl.SSLContext) -> None:
         talker = Talker(await listener.connect(), context)
@@ -168,8 +168,8 @@ def left(how: str, order: bytes = b"") -> Ending:
     return ending
 
 
-def said(words: bytes, *, reset: bool = False) -> Ending:
-    """The handshake does not come far."""
+def broken_handshake(words: bytes, *, reset: bool = False) -> Ending:
+    """Return an ending in the middle of the handshake."""
 
     async def ending(listener: TlsListener, context: ssl.SSLContext) -> None:
         client = await listener.connect(first=words)
@@ -190,10 +190,10 @@ HELLO_HEAD = 200
 def endings() -> list[Ending]:
     hello = client_hello()
     return [
-        *(ordered(letter) for letter in (b"C", b"A", b"X", b"W")),
-        *(left(how, order) for how in ("notify", "close", "reset") for order in (b"", b"I")),
-        *(said(words) for words in (b"", b"GET /\r\n", hello[:HELLO_HEAD], hello)),
-        *(said(words, reset=True) for words in (b"", hello[:HELLO_HEAD], hello)),
+        *(by_server(letter) for letter in (b"C", b"A", b"X", b"W")),
+        *(by_client(how, order) for how in ("notify", "close", "reset") for order in (b"", b"I")),
+        *(broken_handshake(words) for words in (b"", b"GET /\r\n", hello[:HELLO_HEAD], hello)),
+        *(broken_handshake(words, reset=True) for words in (b"", hello[:HELLO_HEAD], hello)),
     ]
 
 
@@ -202,7 +202,7 @@ def endings() -> list[Ending]:
     [(WAYS[0], True), (WAYS[1], False), (WAYS[2], False)],
     ids=["asyncio-lazy", "uvloop-eager", "asyncio-memory"],
 )
-def test_connections_of_every_ending(
+def test_every_kind_of_ending(
     way: tuple[LoopFactory, str], lazy: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop_factory, kind = way
@@ -262,8 +262,10 @@ def test_connections_of_every_ending(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_engine_that_is_closed(loop_factory: LoopFactory, kind: str) -> None:
-    """With connections in every state; nobody is told, and nothing stays open."""
+def test_engine_closed_with_connections_in_every_state(
+    loop_factory: LoopFactory, kind: str
+) -> None:
+    """No callback is called, and nothing stays open."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world), send_buffer=4096)
@@ -281,7 +283,7 @@ def test_an_engine_that_is_closed(loop_factory: LoopFactory, kind: str) -> None:
         numbers = [t.get_extra_info("socket").fileno() for t in (transport, writer, closer)]
         assert all(t.get_extra_info("ssl_object") for t in (transport, writer, closer))
         engine.close()
-        world.note("closed", all(not alive(number) for number in numbers))
+        world.note("closed", all(not is_open(number) for number in numbers))
         world.note("ends", [(await c.rest())[1] for c in (silent, half)])
         for client in (opened, unsent, shutting):
             await client.rest()
@@ -299,8 +301,8 @@ def test_an_engine_that_is_closed(loop_factory: LoopFactory, kind: str) -> None:
     assert log[-1] == ("told", 0)
 
 
-def test_census_counts_what_is_there(loop_factory: LoopFactory) -> None:
-    """So that its zeros elsewhere mean something."""
+def test_census_counts_sessions_and_connections(loop_factory: LoopFactory) -> None:
+    """Otherwise its zeros elsewhere would mean nothing."""
 
     async def main() -> None:
         async with tls_listening() as listener:

@@ -1,8 +1,8 @@
-"""Who keeps what alive: protocols are freed with their connection over TLS, with its engine, and
-with a loop that is closed while it serves.
+"""What keeps what alive: protocols are freed with their TLS connection, with its engine, and with
+a loop that is closed while it serves.
 
-Rules of this file: as in test_connection_loop_closed. The collector does not look into transports,
-so that every cycle through one must be broken by the end of the connection; protocols are watched
+Rules of this file: as in test_connection_loop_closed. The garbage collector does not look into
+transports, so the end of the connection must break every cycle through one; protocols are watched
 through weak references, and each keeps its transport and everything else that programs keep.
 """
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 class Keeper(asyncio.Protocol):
-    """Keeps all that it gets, and does what the first byte says."""
+    """Keeps everything it gets, and does what the first byte says."""
 
     def __init__(self, settings: TlsSettings | None = None) -> None:
         self.settings = settings
@@ -70,11 +70,11 @@ class Keeper(asyncio.Protocol):
             self.transport.pause_reading()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        # Its traceback knows the frames from which it came.
+        # Its traceback refers to the frames that it came through.
         self.kept.append(exc)
 
 
-#: A mark in the settings of protocols that write before they start TLS.
+#: Marks the settings of protocols that write before they start TLS.
 UNSENT = 17.0
 
 #: What a client does after connecting; ``None`` for nothing.
@@ -90,8 +90,8 @@ STATES: dict[str, Talk] = {
 }
 
 
-def greet(sock: socket.socket, talk: Talk, turn: Callable[[], None]) -> None:
-    """Be the client of a state, while `turn` lets the server work."""
+def act(sock: socket.socket, talk: Talk, turn: Callable[[], None]) -> None:
+    """Act as the client of a state, while `turn` lets the server work."""
     how, words = talk
     if how == "raw":
         if words:
@@ -117,7 +117,7 @@ def greet(sock: socket.socket, talk: Talk, turn: Callable[[], None]) -> None:
 def populate(
     loop: asyncio.AbstractEventLoop, plain: bool
 ) -> tuple[Any, list[weakref.ref[Keeper]], list[socket.socket], Any]:
-    """Serve a client in every state; return server, weak protocols, clients, weak engine."""
+    """Serve a client in each state; return server, weak protocols, clients, weak engine."""
     keepers: list[weakref.ref[Keeper]] = []
     context = server_context()
 
@@ -151,7 +151,7 @@ def populate(
             continue
         clients.append(socket.create_connection(server.sockets[0].getsockname()))
         turn()
-        greet(clients[-1], talk, turn)
+        act(clients[-1], talk, turn)
         turn()
     assert server.connections == len(clients) == len(keepers)
     assert all(keeper() is not None for keeper in keepers)
@@ -165,8 +165,8 @@ def engine_for_loop(loop: asyncio.AbstractEventLoop) -> Any:
     return loop.run_until_complete(find())
 
 
-def ends(sock: socket.socket) -> None:
-    """Read to the end, whatever it is; it must be there."""
+def read_to_the_end(sock: socket.socket) -> None:
+    """Read to the end, of whatever kind; there must be one."""
     sock.setblocking(True)
     sock.settimeout(10)
     with contextlib.suppress(ConnectionResetError):
@@ -176,8 +176,10 @@ def ends(sock: socket.socket) -> None:
 
 @pytest.mark.parametrize("plain", [False, True], ids=["tls", "start_tls"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_forgotten_with_its_loop(loop_factory: LoopFactory, kind: str, plain: bool) -> None:
-    """A warning, as of an unclosed transport; then the clients see the end."""
+def test_unclosed_server_of_a_closed_loop(
+    loop_factory: LoopFactory, kind: str, plain: bool
+) -> None:
+    """A ResourceWarning, as for an unclosed transport; then the clients see the end."""
     with no_session_left(), kind_of_api(kind), contextlib.ExitStack() as stack:
         loop = loop_factory()
         server, keepers, clients, engine = populate(loop, plain)
@@ -194,13 +196,15 @@ def test_forgotten_with_its_loop(loop_factory: LoopFactory, kind: str, plain: bo
         assert engine() is None
         assert [keeper() for keeper in keepers] == [None] * len(keepers)
         for client in clients:
-            ends(client)
+            read_to_the_end(client)
         clients.clear()
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["tls", "start_tls"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_freed_with_the_engine(loop_factory: LoopFactory, kind: str, plain: bool) -> None:
+def test_protocols_are_freed_with_the_engine(
+    loop_factory: LoopFactory, kind: str, plain: bool
+) -> None:
     with no_session_left(), kind_of_api(kind), contextlib.ExitStack() as stack:
         loop = loop_factory()
         server, keepers, clients, engine = populate(loop, plain)
@@ -214,13 +218,13 @@ def test_freed_with_the_engine(loop_factory: LoopFactory, kind: str, plain: bool
         gc.collect()
         assert [keeper() for keeper in keepers] == [None] * len(keepers)
         for client in clients:
-            ends(client)
+            read_to_the_end(client)
         clients.clear()
         loop.close()
 
 
-async def shaken(client: RawClient, words: bytes) -> None:
-    """Shake hands, say something, read to the end, answer nothing."""
+async def handshake_and_read(client: RawClient, words: bytes) -> None:
+    """Do the handshake, send something, read to the end, answer nothing."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing, server_hostname=HOST)
     while True:
@@ -240,8 +244,10 @@ async def shaken(client: RawClient, words: bytes) -> None:
 
 @pytest.mark.parametrize("plain", [False, True], ids=["tls", "start_tls"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_freed_with_the_connection(loop_factory: LoopFactory, kind: str, plain: bool) -> None:
-    """However it ends; nobody but the program keeps the protocol after connection_lost."""
+def test_protocols_are_freed_with_the_connection(
+    loop_factory: LoopFactory, kind: str, plain: bool
+) -> None:
+    """However it ends: after connection_lost only the program keeps the protocol."""
     keepers: list[weakref.ref[Keeper]] = []
     context = server_context()
     settings = TlsSettings(context)
@@ -256,7 +262,7 @@ def test_freed_with_the_connection(loop_factory: LoopFactory, kind: str, plain: 
         async with (listening if plain else tls_listening)(factory) as listener:
             for words in (b"C", b"A", b"X", b"N", b"x", b"W"):
                 client = await listener.connect()
-                await shaken(client, words)
+                await handshake_and_read(client, words)
                 if words in (b"C", b"x", b"W"):
                     client.sock.shutdown(socket.SHUT_WR)
                 with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""Where the functions of OpenSSL are found, what is believed of them, and what serves without.
+"""Where OpenSSL's functions are found, when they are trusted, and how TLS works without them.
 
-Rules of this file: each case is a Python of its own, because what is found holds for a process.
-`hide` makes an interpreter look like one that has `_ssl` built in.
+Rules of this file: each case is a Python process of its own, because the result is kept for the
+life of a process. `hide` makes an interpreter look like one that has `_ssl` built in.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def show(path):
     ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
 """
 
-#: Echoes over TLS, with a client of asyncio's own.
+#: Echoes over TLS, with a client made with asyncio.
 SERVE = """
 import asyncio
 import fastlisten
@@ -84,32 +84,32 @@ needs_module = pytest.mark.skipif(built_in(), reason="this interpreter has _ssl 
 @pytest.mark.skipif(
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="its objects have another layout"
 )
-def test_what_the_module_is_linked_with() -> None:
-    """So it is on every CPython that the package is made for, from 3.11 to 3.15."""
+def test_openssl_of_the_ssl_module() -> None:
+    """True of every CPython that the package is made for, from 3.11 to 3.15."""
     assert run("") == ["True", "served"]
 
 
 @needs_module
-def test_what_the_interpreter_is_linked_with() -> None:
+def test_openssl_of_the_interpreter() -> None:
     assert run("path = library(); hide(); show(path)") == ["True", "served"]
 
 
 @needs_module
-def test_nothing_that_shows() -> None:
-    """As where OpenSSL is a static part of the interpreter."""
+def test_no_openssl_found() -> None:
+    """For example if OpenSSL is linked statically into the interpreter."""
     assert run("hide()") == ["False", "served"]
 
 
 @needs_module
-def test_the_openssl_of_somebody_else(tmp_path: Path) -> None:
-    """The same version, loaded a second time: sessions of one are nothing to the other."""
+def test_other_copy_of_openssl_is_not_used(tmp_path: Path) -> None:
+    """The same version, loaded a second time: neither copy can use the other's sessions."""
     copy = tmp_path / "libssl.so.other"
     code = f"path = library(); hide(); shutil.copy(path, {str(copy)!r}); show({str(copy)!r})\n"
     assert run(code) == ["False", "served"]
 
 
 @needs_module
-def test_a_python_that_is_not_known() -> None:
+def test_unknown_python_version() -> None:
     later = "import fastlisten; sys.version_info = (3, 99, 0, 'final', 0)\n"
     back = "from fastlisten._tls import calls_openssl; calls_openssl()\nsys.version_info = was\n"
     assert run("was = sys.version_info\n" + later + back) == ["False", "served"]

@@ -1,7 +1,7 @@
-"""Programs of other projects as clients: OpenSSL's s_client, curl, sslscan.
+"""Other projects' programs as clients: OpenSSL's s_client, curl, sslscan.
 
-Rules of this file: the server runs in the test's own loop, the program beside it; what counts is
-what the program says. Each test is skipped where its program is missing.
+Rules of this file: the server runs in the test's own loop, the program beside it, and the program's
+output is what counts. Each test is skipped if its program is missing.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class Program:
     """A running program with pipes.
 
     Attributes:
-        output: what it has said so far, errors included.
+        output: what it has printed so far, errors included.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.output = b""
 
-    async def says(self, pattern: bytes) -> re.Match[bytes]:
+    async def wait_for(self, pattern: bytes) -> re.Match[bytes]:
         """Wait until the output matches; return the match."""
         assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE):
@@ -81,7 +81,7 @@ class Program:
         await self.process.stdin.drain()
 
     async def end(self) -> str:
-        """Close its input, read all it says, wait for it; return all that it said."""
+        """Close its input and wait for its end; return all its output."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with contextlib.suppress(OSError):
@@ -94,7 +94,7 @@ class Program:
 
 
 async def start(*command: str) -> Program:
-    """Start a program; it ends with its input."""
+    """Start a program that ends when its input does."""
     return Program(
         await asyncio.create_subprocess_exec(
             *command,
@@ -107,7 +107,7 @@ async def start(*command: str) -> Program:
 
 
 async def s_client(listener: TlsListener, *options: str) -> Program:
-    """Start OpenSSL's client, which trusts our authority and insists on it."""
+    """Start OpenSSL's client, which trusts only our authority."""
     host, port = listener.address
     return await start(
         *("openssl", "s_client", "-connect", f"{host}:{port}", "-CAfile"),
@@ -124,15 +124,15 @@ def test_s_client(loop_factory: LoopFactory, option: str, version: str, key: str
             client = await s_client(
                 listener, option, "-servername", "localhost", "-verify_hostname", "localhost"
             )
-            await client.says(rb"Verify return code: 0 \(ok\)")
+            await client.wait_for(rb"Verify return code: 0 \(ok\)")
             assert re.search(rb"New, (\S+), Cipher is", client.output)
             await client.tell(b"hello\n")
-            await client.says(rb"HELLO\n")
+            await client.wait_for(rb"HELLO\n")
             await client.tell(b"bye\n")
-            await client.says(rb"BYE\n")
+            await client.wait_for(rb"BYE\n")
             said = await client.end()
             assert version in said
-            # Newer programs say it only where there is renegotiation at all.
+            # Newer programs print it only if renegotiation exists at all.
             assert version == "TLSv1.3" or "Secure Renegotiation IS" in said
             assert "Compression: NONE" in said
             await listener.empty()
@@ -142,13 +142,13 @@ def test_s_client(loop_factory: LoopFactory, option: str, version: str, key: str
 
 
 @external("openssl")
-def test_s_client_and_alpn(loop_factory: LoopFactory) -> None:
+def test_s_client_alpn(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         context = server_context(alpn=("two", "one"))
         async with tls_listening(Upper, context) as listener:
             for offered, chosen in (("one,two", "two"), ("one", "one"), ("none", None)):
                 client = await s_client(listener, "-alpn", offered)
-                await client.says(rb"Verify return code")
+                await client.wait_for(rb"Verify return code")
                 said = await client.end()
                 found = re.search(r"ALPN protocol: (\S+)", said)
                 assert (found[1] if found else None) == chosen
@@ -160,17 +160,17 @@ def test_s_client_and_alpn(loop_factory: LoopFactory) -> None:
 @external("openssl")
 @pytest.mark.parametrize("option", ["-tls1_2", "-tls1_3"])
 def test_s_client_resumes(loop_factory: LoopFactory, option: str, tmp_path: Path) -> None:
-    """By a ticket kept in a file."""
+    """With a ticket kept in a file."""
     ticket = str(tmp_path / "session.pem")
 
     async def main() -> None:
         async with tls_listening(Upper) as listener:
             for direction, word in (("-sess_out", rb"\nNew, "), ("-sess_in", rb"\nReused, ")):
                 client = await s_client(listener, option, direction, ticket)
-                await client.says(word)
+                await client.wait_for(word)
                 # An answer, so that the tickets of TLS 1.3 have come before the end.
                 await client.tell(b"hello\n")
-                await client.says(rb"HELLO\n")
+                await client.wait_for(rb"HELLO\n")
                 await client.end()
             await listener.empty()
 
@@ -178,8 +178,8 @@ def test_s_client_resumes(loop_factory: LoopFactory, option: str, tmp_path: Path
 
 
 @external("openssl")
-def test_s_client_reconnects(loop_factory: LoopFactory) -> None:
-    """Five times with the same session, TLS 1.2."""
+def test_s_client_reconnects_with_its_session(loop_factory: LoopFactory) -> None:
+    """Five times, with TLS 1.2."""
 
     async def main() -> None:
         async with tls_listening(Upper) as listener:
@@ -194,13 +194,13 @@ def test_s_client_reconnects(loop_factory: LoopFactory) -> None:
 
 
 @external("openssl")
-def test_s_client_may_not_renegotiate(loop_factory: LoopFactory) -> None:
+def test_s_client_cannot_renegotiate(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with tls_listening(Upper) as listener:
             client = await s_client(listener, "-tls1_2")
-            await client.says(rb"Verify return code")
+            await client.wait_for(rb"Verify return code")
             await client.tell(b"R\n")
-            await client.says(rb"RENEGOTIATING\n")
+            await client.wait_for(rb"RENEGOTIATING\n")
             said = await client.end()
             assert "no renegotiation" in said
             await listener.empty()
@@ -210,18 +210,18 @@ def test_s_client_may_not_renegotiate(loop_factory: LoopFactory) -> None:
 
 @external("openssl")
 def test_s_client_updates_keys(loop_factory: LoopFactory) -> None:
-    """Its own, and ours at its request; data goes on."""
+    """Its own, and ours at its request; data continues."""
 
     async def main() -> None:
         async with tls_listening(Upper) as listener:
             client = await s_client(listener, "-tls1_3")
-            await client.says(rb"Verify return code")
+            await client.wait_for(rb"Verify return code")
             for letter in (b"k", b"K", b"K"):
                 await client.tell(letter + b"\n")
-                await client.says(rb"KEYUPDATE\n")
+                await client.wait_for(rb"KEYUPDATE\n")
                 client.output = b""
                 await client.tell(b"and on\n")
-                await client.says(rb"AND ON\n")
+                await client.wait_for(rb"AND ON\n")
             await client.end()
             await listener.empty()
             assert listener.count("handshake_failures") == listener.count("truncated") == 0
@@ -231,7 +231,7 @@ def test_s_client_updates_keys(loop_factory: LoopFactory) -> None:
 
 @external("openssl")
 @pytest.mark.parametrize("option", ["-tls1", "-tls1_1"])
-def test_s_client_of_old_versions(loop_factory: LoopFactory, option: str) -> None:
+def test_s_client_with_old_versions(loop_factory: LoopFactory, option: str) -> None:
     async def main() -> None:
         async with tls_listening(Upper) as listener:
             client = await s_client(listener, option, "-cipher", "ALL:@SECLEVEL=0")
@@ -256,10 +256,10 @@ def test_s_client_with_a_certificate(loop_factory: LoopFactory) -> None:
         async with tls_listening(Named, server_context(ask_client=True)) as listener:
             client = await s_client(listener, "-cert", certificate_files().client)
             await client.tell(b"hello\n")
-            await client.says(rb"HELLO\n")
+            await client.wait_for(rb"HELLO\n")
             await client.end()
             client = await s_client(listener, "-cert", certificate_files().stranger)
-            await client.says(rb"alert unknown ca")
+            await client.wait_for(rb"alert unknown ca")
             await client.end()
             await listener.empty()
             assert names == ["client.test"]
@@ -270,7 +270,7 @@ def test_s_client_with_a_certificate(loop_factory: LoopFactory) -> None:
 @external("curl")
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_curl(loop_factory: LoopFactory, version: str, tmp_path: Path) -> None:
-    """A page, an upload of 5 MB, on one connection."""
+    """A page and an upload of 5 MB on one connection."""
     upload = tmp_path / "upload"
     upload.write_bytes(bytes(range(250)) * 20_000)
 
@@ -309,12 +309,12 @@ async def sslscan(report: Path, address: Any, *options: str) -> None:
     assert scan.process.returncode == 0
 
 
-def judge(report: Path, *, aead: bool) -> None:
-    """Assert that there is nothing in a report that sslscan rates worse than acceptable.
+def check_report(report: Path, *, aead: bool) -> None:
+    """Assert that a report contains nothing that sslscan rates worse than acceptable.
 
     Args:
-        report: its XML file.
-        aead: ciphers without authenticated encryption are not expected, either.
+        report: the XML file.
+        aead: whether ciphers without authenticated encryption are errors, too.
     """
     test = ElementTree.parse(report).getroot().find("ssltest")
     assert test is not None
@@ -347,7 +347,7 @@ def judge(report: Path, *, aead: bool) -> None:
 @external("sslscan")
 @pytest.mark.parametrize("key", ["rsa", "p256"])
 def test_sslscan(key: str, tmp_path: Path) -> None:
-    """Of Python's own defaults; what it opens and leaves in the handshake leaves nothing here."""
+    """With Python's own defaults; connections dropped in the handshake leave nothing behind."""
 
     async def main() -> None:
         async with tls_listening(Upper, server_context(key=key)) as listener:
@@ -357,13 +357,15 @@ def test_sslscan(key: str, tmp_path: Path) -> None:
             assert listener.count("handshake_failures") > 5
 
     run(asyncio.SelectorEventLoop, main)
-    judge(tmp_path / "report.xml", aead=False)
+    check_report(tmp_path / "report.xml", aead=False)
 
 
 @external("sslscan")
 @pytest.mark.parametrize("how", ["implicit", "starttls"])
-def test_sslscan_of_a_served_protocol(how: Literal["implicit", "starttls"], tmp_path: Path) -> None:
-    """Of our defaults."""
+def test_sslscan_of_a_configured_listener(
+    how: Literal["implicit", "starttls"], tmp_path: Path
+) -> None:
+    """With our defaults."""
 
     async def main() -> None:
         async with serve("smtp", tls=how) as served:
@@ -371,4 +373,4 @@ def test_sslscan_of_a_served_protocol(how: Literal["implicit", "starttls"], tmp_
             await sslscan(tmp_path / "report.xml", (served.host, served.port), *options)
 
     run(asyncio.SelectorEventLoop, main)
-    judge(tmp_path / "report.xml", aead=True)
+    check_report(tmp_path / "report.xml", aead=True)

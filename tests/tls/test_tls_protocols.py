@@ -1,4 +1,4 @@
-"""Which protocol over TLS is called: set_protocol, and protocols with a buffer of their own.
+"""Which protocol is called over TLS: set_protocol and buffered protocols.
 
 Rules of this file: as in test_tls_transport.
 """
@@ -26,8 +26,8 @@ pytestmark = [
 ]
 
 
-def test_set_protocol_in_the_stream(loop_factory: LoopFactory, kind: str) -> None:
-    """Every callback goes to the protocol of the moment, from the next one on."""
+def test_set_protocol_between_callbacks(loop_factory: LoopFactory, kind: str) -> None:
+    """Each callback goes to the protocol that is set at that moment."""
 
     async def script(world: TlsWorld) -> None:
         second = TlsRecorder(world, name="second ")
@@ -70,8 +70,8 @@ def test_set_protocol_after_close(loop_factory: LoopFactory, kind: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000, 100_000])
-def test_a_buffered_protocol(loop_factory: LoopFactory, kind: str, size: int) -> None:
-    """All that was decrypted arrives in order, however small the buffer, and then the end."""
+def test_buffered_protocol(loop_factory: LoopFactory, kind: str, size: int) -> None:
+    """All decrypted data arrives in order, however small the buffer, and then the end."""
     sent = numbers(min(30_000, size * 600))
 
     async def script(world: TlsWorld) -> None:
@@ -93,8 +93,8 @@ def test_a_buffered_protocol(loop_factory: LoopFactory, kind: str, size: int) ->
     assert log[-1] == ("received", True)
 
 
-def test_an_empty_buffer(loop_factory: LoopFactory, kind: str) -> None:
-    """A protocol without room for input is in error; nothing spins."""
+def test_empty_buffer_is_an_error(loop_factory: LoopFactory, kind: str) -> None:
+    """A protocol that returns no room for input fails, and nothing spins."""
 
     async def script(world: TlsWorld) -> None:
         hooks: dict[str, Hook] = {"get_buffer": lambda p, hint: bytearray()}

@@ -1,4 +1,4 @@
-"""Renegotiation (TLS 1.2) by a client: refused.
+"""Renegotiation by a client (TLS 1.2) is refused.
 
 Rules of this file: as in test_tls_transport. The client asks through OpenSSL's own function.
 """
@@ -39,7 +39,7 @@ def ask_to_renegotiate(client: TlsClient) -> bytes:
 
 @pytest.mark.parametrize("option", [True, False], ids=["forbidden", "default"])
 def test_renegotiation_is_refused(loop_factory: LoopFactory, kind: str, option: bool) -> None:
-    """With OP_NO_RENEGOTIATION, and by OpenSSL's default; the connection goes on or ends."""
+    """With OP_NO_RENEGOTIATION and by OpenSSL's default; the connection goes on or ends."""
 
     async def script(world: TlsWorld) -> None:
         context = server_context()
@@ -63,8 +63,8 @@ def test_renegotiation_is_refused(loop_factory: LoopFactory, kind: str, option: 
     assert ("refused", "NO_RENEGOTIATION") in log
 
 
-def test_a_flood_of_renegotiations(loop_factory: LoopFactory, kind: str) -> None:
-    """Each is refused at no cost that grows; nobody else waits."""
+def test_flood_of_renegotiations(loop_factory: LoopFactory, kind: str) -> None:
+    """Each is refused at constant cost, and nobody else has to wait."""
 
     async def script(world: TlsWorld) -> None:
         hooks: dict[str, Hook] = {"data_received": lambda p, data: p.transport.write(data)}

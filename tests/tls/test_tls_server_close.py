@@ -1,7 +1,7 @@
-"""The end of a connection over TLS that the server brings about: close, abort, timeout.
+"""The end of a TLS connection by the server: close, abort, timeout.
 
-Rules of this file: as in test_tls_transport. A client does exactly what the test says and nothing
-else: it answers a close_notify only where that is written.
+Rules of this file: as in test_tls_transport. A client does exactly what the test says: it answers a
+close_notify only if the test has it do so.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ pytestmark = [
     pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
 ]
 
-#: Seconds that asyncio's and our servers give for the answer to close_notify, where a test waits.
+#: How long asyncio and we wait for the answer to close_notify, where a test waits for it, seconds.
 SHORTLY = 0.15
-#: More than buffers hold; see test_tls_flow.
+#: More than the buffers hold; see test_tls_flow.
 MUCH = 1_500_000
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("answer", ["close_notify", "eof", "reset"])
-def test_close(loop_factory: LoopFactory, kind: str, answer: str, version: ssl.TLSVersion) -> None:
-    """close_notify goes out behind the data; connection_lost waits for the answer."""
+def test_close_sends_close_notify_after_the_data(
+    loop_factory: LoopFactory, kind: str, answer: str, version: ssl.TLSVersion
+) -> None:
+    """connection_lost waits for the client's answer."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world))
@@ -61,7 +63,7 @@ def test_close(loop_factory: LoopFactory, kind: str, answer: str, version: ssl.T
     ]
 
 
-def test_close_with_much_unsent(loop_factory: LoopFactory, kind: str) -> None:
+def test_close_with_unsent_data(loop_factory: LoopFactory, kind: str) -> None:
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world), send_buffer=4096)
         client, transport = await world.made(receive_buffer=4096)
@@ -85,8 +87,8 @@ def test_close_with_much_unsent(loop_factory: LoopFactory, kind: str) -> None:
 
 
 @pytest.mark.parametrize("unsent", [False, True], ids=["waiting", "unsent"])
-def test_the_shutdown_timeout(loop_factory: LoopFactory, kind: str, unsent: bool) -> None:
-    """A client that never answers, or never reads, is left."""
+def test_shutdown_timeout(loop_factory: LoopFactory, kind: str, unsent: bool) -> None:
+    """It ends a client that never answers or never reads."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(
@@ -107,8 +109,8 @@ def test_the_shutdown_timeout(loop_factory: LoopFactory, kind: str, unsent: bool
     assert log[-2] == ("connection_lost", "TimeoutError('SSL shutdown timed out',)")
 
 
-def test_data_after_close(loop_factory: LoopFactory, kind: str) -> None:
-    """What a client sends before it has heard of the end makes the end an error, as in asyncio."""
+def test_client_sends_data_after_close(loop_factory: LoopFactory, kind: str) -> None:
+    """Data that comes after close makes the end an error, as in asyncio."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world))
@@ -124,7 +126,7 @@ def test_data_after_close(loop_factory: LoopFactory, kind: str) -> None:
     assert log[1] == ("connection_lost", "SSLError(APPLICATION_DATA_AFTER_CLOSE_NOTIFY)")
 
 
-def test_close_while_paused_with_input(loop_factory: LoopFactory, kind: str) -> None:
+def test_close_while_paused_with_pending_input(loop_factory: LoopFactory, kind: str) -> None:
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world))
         client, transport = await world.made()
@@ -139,8 +141,10 @@ def test_close_while_paused_with_input(loop_factory: LoopFactory, kind: str) -> 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["open", "closing"])
 @pytest.mark.parametrize("unsent", [False, True], ids=["sent", "unsent"])
-def test_abort(loop_factory: LoopFactory, kind: str, closed: bool, unsent: bool) -> None:
-    """At once, without close_notify, and connection_lost(None)."""
+def test_abort_without_close_notify(
+    loop_factory: LoopFactory, kind: str, closed: bool, unsent: bool
+) -> None:
+    """It takes effect at once, with connection_lost(None)."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world), send_buffer=4096)
@@ -165,7 +169,7 @@ def test_abort(loop_factory: LoopFactory, kind: str, closed: bool, unsent: bool)
     assert closed or log[-1] == ("client", False)
 
 
-def test_closing_the_server_leaves_connections(loop_factory: LoopFactory, kind: str) -> None:
+def test_closing_the_server_keeps_connections(loop_factory: LoopFactory, kind: str) -> None:
     async def script(world: TlsWorld) -> None:
         hooks: dict[str, Hook] = {"data_received": lambda p, data: p.transport.write(data)}
         await world.serve(lambda: TlsRecorder(world, hooks))
@@ -180,8 +184,8 @@ def test_closing_the_server_leaves_connections(loop_factory: LoopFactory, kind: 
 
 
 @pytest.mark.parametrize("method", ["close_clients", "abort_clients"])
-def test_ending_all_clients(loop_factory: LoopFactory, kind: str, method: str) -> None:
-    """Those in the handshake too."""
+def test_close_clients_and_abort_clients(loop_factory: LoopFactory, kind: str, method: str) -> None:
+    """Clients in the handshake are ended, too."""
 
     async def script(world: TlsWorld) -> None:
         server = await world.serve(lambda: TlsRecorder(world))

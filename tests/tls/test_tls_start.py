@@ -1,4 +1,4 @@
-"""`Connection.start_tls`: from plaintext to TLS in the middle of a connection, as STARTTLS does it.
+"""`Connection.start_tls`: from plaintext to TLS in the middle of a connection, as for STARTTLS.
 
 Rules of this file: as in support.starttls_protocol.
 """
@@ -81,9 +81,9 @@ def test_start_tls(loop_factory: LoopFactory, kind: str, version: ssl.TLSVersion
     ]
 
 
-def test_data_with_the_last_flight(loop_factory: LoopFactory, kind: str) -> None:
-    """Data that came with the handshake's end is delivered after the future's callbacks, and after
-    what these schedule; so code that awaits the future runs first."""
+def test_data_after_the_last_flight_in_one_segment(loop_factory: LoopFactory, kind: str) -> None:
+    """It is delivered after the future's callbacks and whatever they schedule, so code that awaits
+    the future runs first."""
 
     async def script(world: TlsWorld) -> None:
         tasks = []
@@ -114,7 +114,7 @@ def test_data_with_the_last_flight(loop_factory: LoopFactory, kind: str) -> None
     ]
 
 
-def test_a_buffered_protocol(loop_factory: LoopFactory, kind: str) -> None:
+def test_buffered_protocol(loop_factory: LoopFactory, kind: str) -> None:
     async def script(world: TlsWorld) -> None:
         started: list[asyncio.Future[Any]] = []
 
@@ -143,7 +143,7 @@ def test_a_buffered_protocol(loop_factory: LoopFactory, kind: str) -> None:
     assert log[-1] == ("result", None)
 
 
-def test_unsent_plaintext_goes_out_first(loop_factory: LoopFactory, kind: str) -> None:
+def test_unsent_plaintext_is_sent_first(loop_factory: LoopFactory, kind: str) -> None:
     answer = numbers(600_000)
 
     async def script(world: TlsWorld) -> None:
@@ -158,7 +158,7 @@ def test_unsent_plaintext_goes_out_first(loop_factory: LoopFactory, kind: str) -
         client = TlsClient(raw)
         with pytest.raises(ssl.SSLWantReadError):
             client.tls.do_handshake()
-        # While plaintext is on its way nobody reads: this waits in the kernel.
+        # While plaintext is being sent nothing is read: this waits in the kernel.
         await client.flush()
         await world.settle()
         world.note("waiting", world.count("started"))
@@ -179,8 +179,8 @@ def test_unsent_plaintext_goes_out_first(loop_factory: LoopFactory, kind: str) -
     ]
 
 
-def test_flow_control_goes_on(loop_factory: LoopFactory, kind: str) -> None:
-    """A protocol paused by plaintext is resumed: it would never write again."""
+def test_paused_writing_is_resumed(loop_factory: LoopFactory, kind: str) -> None:
+    """A protocol that plaintext had paused would otherwise never write again."""
     answer = numbers(600_000)
 
     async def script(world: TlsWorld) -> None:
@@ -198,8 +198,8 @@ def test_flow_control_goes_on(loop_factory: LoopFactory, kind: str) -> None:
     assert play_tls(script, loop_factory, kind=kind)[-1] == ("resumed", 1, 1)
 
 
-def test_reading_is_on_afterwards(loop_factory: LoopFactory, kind: str) -> None:
-    """Whatever it was before; and it can be paused before the first data."""
+def test_reading_is_enabled_afterwards(loop_factory: LoopFactory, kind: str) -> None:
+    """Whatever it was before; it can be paused again before the first data."""
 
     async def script(world: TlsWorld) -> None:
         class Pausing(Starter):
@@ -231,7 +231,7 @@ def test_reading_is_on_afterwards(loop_factory: LoopFactory, kind: str) -> None:
     ]
 
 
-def test_writing_and_closing_in_the_callback(loop_factory: LoopFactory, kind: str) -> None:
+def test_write_and_close_in_the_done_callback(loop_factory: LoopFactory, kind: str) -> None:
     async def script(world: TlsWorld) -> None:
         class Brief(Starter):
             def started(self, future: asyncio.Future[Any]) -> None:
@@ -250,8 +250,8 @@ def test_writing_and_closing_in_the_callback(loop_factory: LoopFactory, kind: st
     assert ("client", (b"goodbye", "close_notify")) in log
 
 
-def test_the_protocol_of_the_call(loop_factory: LoopFactory, kind: str) -> None:
-    """set_protocol before it decides who receives."""
+def test_protocol_argument_gets_the_data(loop_factory: LoopFactory, kind: str) -> None:
+    """It receives the data even if set_protocol was called before."""
 
     async def script(world: TlsWorld) -> None:
         class Leaving(Starter):
@@ -276,7 +276,7 @@ def test_the_protocol_of_the_call(loop_factory: LoopFactory, kind: str) -> None:
     ]
 
 
-def test_calls_that_make_no_sense(loop_factory: LoopFactory, kind: str) -> None:
+def test_invalid_calls(loop_factory: LoopFactory, kind: str) -> None:
     async def script(world: TlsWorld) -> None:
         settings = TlsSettings(server_context())
         await world.serve(lambda: Starter(world), plain=True)
@@ -314,7 +314,7 @@ def test_calls_that_make_no_sense(loop_factory: LoopFactory, kind: str) -> None:
     ]
 
 
-def test_places_are_held_through(loop_factory: LoopFactory, kind: str) -> None:
+def test_place_is_kept(loop_factory: LoopFactory, kind: str) -> None:
     async def script(world: TlsWorld) -> None:
         server = await world.serve(lambda: Starter(world), plain=True, max_connections=1)
         client = await (await commanded(world)).handshake()

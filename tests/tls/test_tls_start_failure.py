@@ -1,4 +1,4 @@
-"""start_tls that comes to nothing: clients that go, timeouts, closing meanwhile, cancelled futures.
+"""start_tls that fails: clients that disconnect, timeouts, close meanwhile, cancelled futures.
 
 Rules of this file: as in support.starttls_protocol.
 """
@@ -20,14 +20,14 @@ pytestmark = [
     pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
 ]
 
-#: Seconds, where a test waits for a timeout.
+#: A timeout that tests wait for, seconds.
 SHORTLY = 0.15
 
 
 @pytest.mark.parametrize("when", ["flushing", "waiting", "hello"])
 @pytest.mark.parametrize("ending", ["eof", "reset"])
-def test_the_client_goes_away(loop_factory: LoopFactory, kind: str, when: str, ending: str) -> None:
-    """Future and connection_lost tell of it, each once."""
+def test_client_disconnects(loop_factory: LoopFactory, kind: str, when: str, ending: str) -> None:
+    """Both the future and connection_lost report it, once each."""
     answer = numbers(600_000) if when == "flushing" else GO_AHEAD
 
     async def script(world: TlsWorld) -> None:
@@ -60,13 +60,13 @@ def test_the_client_goes_away(loop_factory: LoopFactory, kind: str, when: str, e
     names = [note[0] for note in log]
     assert names.count("failed") == names.count("connection_lost") == 1
     failed = next(note[1] for note in log if note[0] == "failed")
-    # Whoever awaits hears at least that the connection ended.
+    # Code that awaits it learns at least that the connection ended.
     assert failed.startswith(("ConnectionResetError", "BrokenPipeError", "ConnectionAbortedError"))
 
 
 @pytest.mark.parametrize("unsent", [False, True], ids=["handshake", "flushing"])
-def test_the_timeout(loop_factory: LoopFactory, kind: str, unsent: bool) -> None:
-    """From the call on, unsent plaintext included: a client that does not read is left, too."""
+def test_handshake_timeout(loop_factory: LoopFactory, kind: str, unsent: bool) -> None:
+    """It runs from the call, while plaintext is sent too: it ends a client that does not read."""
     answer = numbers(600_000) if unsent else GO_AHEAD
 
     async def script(world: TlsWorld) -> None:
@@ -90,10 +90,10 @@ def test_the_timeout(loop_factory: LoopFactory, kind: str, unsent: bool) -> None
 
 @pytest.mark.parametrize("method", ["close", "abort"])
 @pytest.mark.parametrize("when", ["flushing", "handshake", "established"])
-def test_ending_the_old_transport(
+def test_close_or_abort_on_the_old_transport(
     loop_factory: LoopFactory, kind: str, method: str, when: str
 ) -> None:
-    """Passed on to the new one; while there is none the future fails."""
+    """The call is passed on to the new transport; while there is none, the future fails."""
     answer = numbers(600_000) if when == "flushing" else GO_AHEAD
 
     async def script(world: TlsWorld) -> None:
@@ -142,8 +142,8 @@ def test_ending_the_old_transport(
 
 
 @pytest.mark.parametrize("when", ["handshake", "established"])
-def test_a_future_that_is_cancelled(loop_factory: LoopFactory, kind: str, when: str) -> None:
-    """Whoever awaited it gave up; the connection goes on, and nothing is left when it ends."""
+def test_cancelled_future(loop_factory: LoopFactory, kind: str, when: str) -> None:
+    """The waiter gave up; the connection goes on, and nothing is left when it ends."""
 
     async def script(world: TlsWorld) -> None:
         protocol: Any = None
@@ -174,8 +174,8 @@ def test_a_future_that_is_cancelled(loop_factory: LoopFactory, kind: str, when: 
 
 
 @pytest.mark.parametrize("method", ["close_clients", "abort_clients"])
-def test_the_server_ends_everybody(loop_factory: LoopFactory, kind: str, method: str) -> None:
-    """In plaintext, in the handshake, and after it."""
+def test_close_clients_and_abort_clients(loop_factory: LoopFactory, kind: str, method: str) -> None:
+    """This ends connections in plaintext, in the handshake, and after it."""
 
     async def script(world: TlsWorld) -> None:
         server = await world.serve(lambda: Starter(world), plain=True)

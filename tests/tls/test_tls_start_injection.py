@@ -18,16 +18,16 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 on_all_ways = pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES)
 
-#: Plaintext that somebody on the way has put behind the command.
+#: Plaintext that an attacker has inserted after the command.
 INJECTED = b"NOOP\r\nEVIL\r\n"
 
 
 @pytest.mark.parametrize("cut", range(len(COMMAND + INJECTED) + 1))
-def test_injected_plaintext(cut: int) -> None:
-    """In one segment with the command or in a later one, cut anywhere: never received after it.
+def test_injected_plaintext_is_not_received_after_starttls(cut: int) -> None:
+    """In one segment with the command or in a later one, split anywhere.
 
-    What came with the command's own segment the protocol has got before it asked for TLS, and it
-    must drop it; what came later is taken for TLS, and the handshake fails.
+    The protocol got what came in the command's own segment before it asked for TLS, and must drop
+    it; what comes later is taken for TLS, and the handshake fails.
     """
     words = COMMAND + INJECTED
 
@@ -69,7 +69,7 @@ def test_injected_plaintext(cut: int) -> None:
 
 @on_all_ways
 @pytest.mark.parametrize("paused", [False, True], ids=["at-once", "paused-before"])
-def test_plaintext_that_is_there_before_the_call(
+def test_plaintext_received_before_start_tls(
     loop_factory: LoopFactory, kind: str, paused: bool
 ) -> None:
     """A protocol that pauses reading before its go-ahead has nothing else to do."""
@@ -106,8 +106,8 @@ def test_plaintext_that_is_there_before_the_call(
 
 
 @on_all_ways
-def test_a_client_hello_that_comes_early(loop_factory: LoopFactory, kind: str) -> None:
-    """A client that does not wait for the go-ahead but for the segment's end does no harm."""
+def test_early_client_hello(loop_factory: LoopFactory, kind: str) -> None:
+    """A client that waits for the end of the segment instead of the go-ahead does no harm."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: Starter(world), plain=True)

@@ -1,8 +1,8 @@
-"""A protocol over TLS: its callbacks, their order, and the methods of its transport.
+"""A protocol over TLS: its callbacks, their order, and its transport's methods.
 
 Rules of this file: a test plays one script on asyncio's server and on ours, through both ways to
-OpenSSL; the logs must be equal, but for the sizes of data_received. Where asyncio's transport fails
-(most methods after close, in CPython up to 3.13), the test says what ours does instead.
+reach OpenSSL; the logs must be equal, except for the sizes of data_received. Where asyncio's
+transport fails (most methods after close, in CPython up to 3.13), the test says what ours does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
-def test_a_dialogue(
+def test_requests_and_replies(
     loop_factory: LoopFactory, kind: str, unix: bool, version: ssl.TLSVersion
 ) -> None:
     async def script(world: TlsWorld) -> None:
@@ -58,7 +58,7 @@ def test_a_dialogue(
     ]
 
 
-def test_everything_in_one_segment(loop_factory: LoopFactory, kind: str) -> None:
+def test_handshake_data_and_close_in_one_segment(loop_factory: LoopFactory, kind: str) -> None:
     """The last flight of the handshake, three records and close_notify."""
 
     async def script(world: TlsWorld) -> None:
@@ -155,7 +155,7 @@ def test_methods_of_a_lost_transport(
         ("get_write_buffer_size", 0),
         ("get_write_buffer_limits", (131072, 524288)),
     ]
-    # As asyncio: from the fifth write on.
+    # As with asyncio, from the fifth write on.
     assert 8 <= len(caplog.records) <= 12
     assert {record.name for record in caplog.records} == {"asyncio"}
 
@@ -194,10 +194,10 @@ def test_methods_inside_connection_lost(loop_factory: LoopFactory, kind: str) ->
 
 @pytest.mark.parametrize("method", ["close", "abort"])
 @pytest.mark.parametrize("where", ["connection_made", "data_received", "eof_received"])
-def test_ending_inside_a_callback(
+def test_close_or_abort_in_a_callback(
     loop_factory: LoopFactory, kind: str, method: str, where: str
 ) -> None:
-    """connection_lost never comes inside the call that causes it."""
+    """connection_lost is never called inside the call that causes it."""
 
     async def script(world: TlsWorld) -> None:
         def end(protocol: Any, *_: Any) -> None:
@@ -223,8 +223,10 @@ def test_ending_inside_a_callback(
     assert ("returned", True) in log
 
 
-def test_callbacks_and_call_soon(loop_factory: LoopFactory, kind: str) -> None:
-    """What connection_made schedules runs before input that comes later."""
+def test_call_soon_in_connection_made_comes_before_input(
+    loop_factory: LoopFactory, kind: str
+) -> None:
+    """This holds for input that comes later."""
 
     async def script(world: TlsWorld) -> None:
         hooks: dict[str, Hook] = {
@@ -239,10 +241,10 @@ def test_callbacks_and_call_soon(loop_factory: LoopFactory, kind: str) -> None:
     same_tls(script, loop_factory, kind=kind)
 
 
-def test_end_of_input_with_a_true_answer(
+def test_eof_received_returns_true(
     loop_factory: LoopFactory, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """TLS has no half-open connections for asyncio: a warning, and the end."""
+    """asyncio has no half-open connections over TLS: it warns, and the connection ends."""
 
     async def script(world: TlsWorld) -> None:
         await world.serve(lambda: TlsRecorder(world, {"eof_received": lambda p: True}))
@@ -258,8 +260,8 @@ def test_end_of_input_with_a_true_answer(
     assert "has no effect when using ssl" in str(log)
 
 
-def test_a_program_of_streams(loop_factory: LoopFactory, kind: str) -> None:
-    """What asyncio.start_server makes of a connection."""
+def test_stream_program(loop_factory: LoopFactory, kind: str) -> None:
+    """A protocol of asyncio's streams, as asyncio.start_server makes it."""
 
     async def script(world: TlsWorld) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
