@@ -78,7 +78,7 @@ class Access:
         if not authorized and not _is_local(scope, headers):
             raise RefusedError(
                 401,
-                "from another host or through a proxy, reading needs the token too",
+                "from another machine, or through a proxy, reading needs the token too",
                 {"www-authenticate": _CHALLENGE},
             )
         return authorized
@@ -96,8 +96,8 @@ class Access:
         if not authorized:
             raise RefusedError(
                 401,
-                "a change needs the token: send it as Authorization: Bearer TOKEN; it is in the "
-                "file management.token of the server's data directory",
+                "a change needs the header Authorization: Bearer with the token, which is in "
+                "management.token in the server's data directory",
                 {"www-authenticate": _CHALLENGE},
             )
 
@@ -110,9 +110,7 @@ class Access:
         given = headers.getlist("host")
         match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
         if match is None:
-            raise RefusedError(
-                400, "exactly one well-formed Host header is required (RFC 9110 7.2)"
-            )
+            raise RefusedError(400, "exactly one well-formed Host is needed (RFC 9110 7.2)")
         host = _canonical(match[1] or match[2])
         address = parse_address(host)
         server = scope.get("server") or ("", None)
@@ -140,7 +138,7 @@ class Access:
             return True
         raise RefusedError(
             401,
-            "the token in the Authorization header is wrong",
+            "the header Authorization does not hold the token",
             {"www-authenticate": f'{_CHALLENGE}, error="invalid_token"'},
         )
 
@@ -153,7 +151,7 @@ def _check_origin(scope: Mapping[str, Any], headers: Headers, host: tuple[str, i
     """
     for origin in headers.getlist("origin"):
         if not _is_same(origin, host):
-            raise RefusedError(403, "the Origin header names another site")
+            raise RefusedError(403, "the header Origin names another site")
     sites = headers.getlist("sec-fetch-site")
     if all(site in ("same-origin", "none") for site in sites):
         return
@@ -164,7 +162,7 @@ def _check_origin(scope: Mapping[str, Any], headers: Headers, host: tuple[str, i
         and headers.get("sec-fetch-dest") == "document"
     )
     if not followed:
-        raise RefusedError(403, "Sec-Fetch-Site says that another site sent the request")
+        raise RefusedError(403, "the header Sec-Fetch-Site says that another site asks")
 
 
 def _is_same(origin: str, host: tuple[str, int | None]) -> bool:

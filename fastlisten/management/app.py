@@ -201,8 +201,8 @@ class Application:
         if id == self._settings.listener:
             raise RefusedError(
                 409,
-                f'listener "{id}" is the one that answers this request and would accept no others; '
-                "add ?self=yes if you mean it",
+                f'listener "{id}" is the one that answers and would take no more requests; '
+                "ask with ?self=yes if that is meant",
             )
 
     async def _change(self, operation: Operation, id: str, by: str) -> None:
@@ -220,7 +220,7 @@ class Application:
             limit = int(limit)
         if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
             raise RefusedError(
-                422, f'the body must be {{"limit": N}}, N an integer from 1 to {MAX_LIMIT}'
+                422, f'the body must be {{"limit": n}} with n an integer from 1 to {MAX_LIMIT}'
             )
         await self._control.set_limit(id, limit, by)
 
@@ -257,10 +257,8 @@ def _find(scope: Scope) -> tuple[Operation, str]:
                 return operation, id
             methods += known
     if methods:
-        raise RefusedError(
-            405, f"only {', '.join(methods)} can be used here", {"allow": ", ".join(methods)}
-        )
-    raise RefusedError(404, "there is nothing at this path; /openapi.json lists what there is")
+        raise RefusedError(405, f"only {', '.join(methods)} here", {"allow": ", ".join(methods)})
+    raise RefusedError(404, "there is nothing at this path; /openapi.json says what there is")
 
 
 def _client(scope: Scope) -> str:
@@ -280,11 +278,11 @@ async def _json_body(receive: Receive, headers: Headers) -> Any:
     kind, _, parameters = headers.get("content-type", "").partition(";")
     charset = parameters.replace(" ", "").replace('"', "").lower()
     if kind.strip().lower() != JSON or charset not in ("", "charset=utf-8"):
-        raise RefusedError(415, f"the body must be declared as Content-Type: {JSON}")
+        raise RefusedError(415, f"the body must be declared as {JSON}")
     try:
         return json.loads((await _body(receive, headers)).decode("utf-8"))
     except (ValueError, RecursionError):
-        raise RefusedError(400, "the body is not JSON in UTF-8") from None
+        raise RefusedError(400, "the body is not valid JSON in UTF-8") from None
 
 
 async def _body(receive: Receive, headers: Headers) -> bytes:

@@ -29,15 +29,15 @@ _WHERE = ("listener", "worker")
 
 def mail_metrics(reports: Iterable[ListenerReport]) -> Iterator[Metric]:
     """Yield the metrics of mail that have a value."""
-    messages = _counter("messages", "Messages by result.", "result")
-    octets = _counter("message_bytes", "Bytes of accepted messages.")
-    rejections = _counter("rejections", "Negative replies by reason.", "class", "reason")
-    logins = _counter("logins", "Logins by result.", "result")
-    relay = _counter("relay_answers", "Answers of the relay by step and result.", "step", "result")
-    ended = _counter("sessions_ended", "Ended sessions by reason.", "reason")
+    messages = _counter("messages", "Messages, by result.", "result")
+    octets = _counter("message_bytes", "Bytes of the messages that were accepted.")
+    rejections = _counter("rejections", "Negative replies, by reason.", "class", "reason")
+    logins = _counter("logins", "Attempts to log in, by result.", "result")
+    relay = _counter("relay_answers", "Answers of the relay, by step and result.", "step", "result")
+    ended = _counter("sessions_ended", "Sessions that have ended, by reason.", "reason")
     durations = HistogramMetricFamily(
         "fastlisten_delivery_duration_seconds",
-        "Time from the end of a message to the reply that accepts it.",
+        "Time from the end of a message to the reply that it is accepted.",
         labels=_WHERE,
     )
     for where, counts in _counts_of_mail(reports):

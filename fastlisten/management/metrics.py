@@ -1,7 +1,7 @@
 """The server's counters for Prometheus, in its text format or in OpenMetrics.
 
 Rules of this file: metrics are made from reports, not from the running server, so that a thread can
-write them. Names and labels are an interface: dashboards and alerts depend on them.
+write them. Names, labels and help texts do not change: dashboards and alerts depend on them.
 
     fastlisten_connections{listener,worker}                     open, in this worker
     fastlisten_connections_limit{listener}                      over all workers
@@ -61,30 +61,30 @@ class Metrics(Collector):
         """Yield every metric; called by the library."""
         connections = GaugeMetricFamily(
             "fastlisten_connections",
-            "Open connections, from accept to close.",
+            "Connections in flight, from accept to close.",
             labels=("listener", "worker"),
         )
         limit = GaugeMetricFamily(
             "fastlisten_connections_limit",
-            "The most connections that all workers together may have open.",
+            "Most connections that all workers together may have in flight.",
             labels=("listener",),
         )
         accepted = CounterMetricFamily(
-            "fastlisten_accepted", "Accepted connections.", labels=("listener", "worker")
+            "fastlisten_accepted", "Connections accepted.", labels=("listener", "worker")
         )
         refused = CounterMetricFamily(
             "fastlisten_refused",
-            "Refused connections by reason.",
+            "Connections refused, by reason.",
             labels=("listener", "worker", "reason"),
         )
         errors = CounterMetricFamily(
             "fastlisten_accept_errors",
-            "Failures of accept(2) by errno.",
+            "Failures of accept(2), by errno.",
             labels=("listener", "worker", "errno"),
         )
         handshakes = CounterMetricFamily(
             "fastlisten_tls_handshake_failures",
-            "Failed TLS handshakes.",
+            "TLS handshakes that failed.",
             labels=("listener", "worker"),
         )
         for report in self._reports:
@@ -102,7 +102,7 @@ class Metrics(Collector):
         yield from mail_metrics(self._reports)
         restarts = CounterMetricFamily(
             "fastlisten_worker_restarts",
-            "Workers that ended unexpectedly and were replaced.",
+            "Workers that were replaced because they had ended unasked.",
             labels=("worker",),
         )
         for number, count in self._server.worker_restarts.items():
@@ -110,12 +110,12 @@ class Metrics(Collector):
         yield restarts
         yield GaugeMetricFamily(
             "fastlisten_config_last_reload_successful",
-            "1 if the last reload succeeded, 0 if it failed.",
+            "1 if all that the last reload read could be used, 0 if not.",
             value=float(self._server.reload_succeeded),
         )
         expiry = GaugeMetricFamily(
             "fastlisten_certificate_expiry_timestamp_seconds",
-            "When a listener's certificates expire, in Unix time.",
+            "When a listener's certificates cease to be valid, in Unix time.",
             labels=("listener", "certificate"),
         )
         for listener, certificates in self._server.certificate_expiry.items():
