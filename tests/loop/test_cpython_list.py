@@ -1,7 +1,7 @@
-"""What the runner of CPython's own tests makes of outcomes and of its list.
+"""How the runner of CPython's own tests judges outcomes by its list.
 
-Rules of this file: no test of CPython is run here (`cpython/run.py` does that, as a part of
-`.ci/run`); the judgement is tested with outcomes that are made up.
+Rules of this file: none of CPython's tests is run here (`cpython/run.py` does that, as a part of
+`.ci/run`); the outcomes are made up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CPYTHON = Path(__file__).parent / "cpython"
 
 @pytest.fixture(scope="module")
 def runner() -> Any:
-    """The runner as a module."""
+    """Return the runner as a module."""
     spec = importlib.util.spec_from_file_location("cpython_run", CPYTHON / "run.py")
     assert spec is not None
     assert spec.loader is not None
@@ -49,7 +49,7 @@ def judged(runner: Any, column: str, version: str, outcomes: dict[str, str]) -> 
     return dict(counts), wrong
 
 
-def test_what_is_listed_may_fail(runner: Any) -> None:
+def test_listed_test_may_fail(runner: Any) -> None:
     outcomes = {
         "test_ssl.A.test_no": "failed",
         "test_ssl.B.test_x": "hung",
@@ -60,8 +60,8 @@ def test_what_is_listed_may_fail(runner: Any) -> None:
     assert wrong == []
 
 
-def test_what_is_not_listed_may_not(runner: Any) -> None:
-    """Neither at all, nor on this base, nor on this Python."""
+def test_unlisted_failure_is_reported(runner: Any) -> None:
+    """Neither anywhere, nor on this base loop, nor on this Python."""
     outcomes = {"test_ssl.A.test_no": "failed", "test_server.C.test_old": "hung"}
     counts, wrong = judged(runner, "ours on asyncio", "3.12", outcomes)
     assert counts == {"failed": 1, "hung": 1}
@@ -71,47 +71,47 @@ def test_what_is_not_listed_may_not(runner: Any) -> None:
     ]
 
 
-def test_what_is_listed_may_not_pass(runner: Any) -> None:
+def test_listed_test_that_passes_is_reported(runner: Any) -> None:
     outcomes = {"test_ssl.A.test_no": "passed", "test_ssl.B.test_x": "failed"}
     _, wrong = judged(runner, "ours on uvloop", "3.12", outcomes)
     assert wrong == ["ours on uvloop: test_ssl.A.test_no is listed as not applicable, but passes"]
 
 
-def test_what_is_listed_must_be_there(runner: Any) -> None:
+def test_listed_test_must_exist(runner: Any) -> None:
     _, wrong = judged(runner, "ours on asyncio", "3.11", {"test_ssl.A.test_no": "passed"})
     assert wrong == [
         "ours on asyncio: test_server.C.test_old is listed, but this Python has no such test"
     ]
 
 
-def test_what_only_some_releases_have(runner: Any) -> None:
+def test_entry_for_tests_that_only_some_releases_have(runner: Any) -> None:
     text = '[[not-applicable]]\ntests = ["a.B.c"]\nreason = "x."\nnot_everywhere = true\n'
     for outcomes in ({}, {"a.B.c": runner.Outcome("failed")}):
         _, wrong = runner.judge("ours on uvloop", "3.14", runner.read_list(text), outcomes)
         assert wrong == []
 
 
-def test_a_part_of_the_modules(runner: Any) -> None:
-    """What the list says of the others is left aside, also within an entry."""
+def test_run_of_some_modules(runner: Any) -> None:
+    """What the list says about the other modules is ignored, also within an entry."""
     text = '[[not-applicable]]\ntests = ["a.B.c", "d.E.f"]\nreason = "x."\n'
     entries = runner.about(runner.read_list(text), ["a"])
     _, wrong = runner.judge("ours on uvloop", "3.12", entries, {"a.B.c": runner.Outcome("failed")})
     assert wrong == []
 
 
-def test_a_skipped_test_is_neither(runner: Any) -> None:
+def test_skipped_test_is_neither_failure_nor_pass(runner: Any) -> None:
     outcomes = {"test_ssl.A.test_no": "skipped", "test_ssl.B.test_x": "skipped"}
     counts, wrong = judged(runner, "ours on uvloop", "3.12", outcomes)
     assert counts == {"skipped": 2}
     assert wrong == []
 
 
-def test_an_unknown_key_of_the_list(runner: Any) -> None:
+def test_unknown_key_in_the_list(runner: Any) -> None:
     with pytest.raises(TypeError):
         runner.read_list('[[not-applicable]]\ntests = []\nreasn = "typing"\n')
 
 
-def test_the_list_is_short_and_gives_reasons(runner: Any) -> None:
+def test_list_is_short_and_gives_reasons(runner: Any) -> None:
     entries = runner.read_list((CPYTHON / "not_applicable.toml").read_text())
     assert 0 < len(entries) < 10
     for entry in entries:
@@ -122,7 +122,7 @@ def test_the_list_is_short_and_gives_reasons(runner: Any) -> None:
             assert pattern.split(".")[0] in runner.PARTS
 
 
-def test_the_table(runner: Any) -> None:
+def test_table_of_results(runner: Any) -> None:
     from collections import Counter
 
     counts = Counter({"passed": 10, "failed": 1, "hung": 1, "skipped": 3, "not applicable": 2})

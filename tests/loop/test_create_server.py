@@ -1,7 +1,6 @@
-"""`fastlisten.create_server`: its arguments and errors, and the sockets that it makes of them.
+"""`fastlisten.create_server`: its arguments and errors, and the sockets that it makes.
 
-Rules of this file: what asyncio has is compared with asyncio; what is ours alone is tested for
-itself.
+Rules of this file: what asyncio has too is compared with asyncio; the rest is tested on its own.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 @contextlib.contextmanager
 def occupied() -> Iterator[int]:
-    """A port of 127.0.0.1 on which someone else listens."""
+    """A port of 127.0.0.1 on which another socket listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
@@ -60,8 +59,8 @@ def occupied() -> Iterator[int]:
     ],
     ids=str,
 )
-def test_errors(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
-    """The same class, errno and text as asyncio's; nothing stays open."""
+def test_errors_are_those_of_asyncio(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
+    """They have the same class, errno and text; nothing stays open."""
 
     async def script(world: World) -> None:
         with contextlib.ExitStack() as stack:
@@ -79,10 +78,10 @@ def test_errors(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
             try:
                 server = await world.create(asyncio.Protocol, **mine)
             except Exception as exc:
-                # Words that are nobody's choice: a call with a wrong name or type, a socket's repr.
+                # Incidental words: a call with a wrong name or type, a socket's repr.
                 accident = isinstance(exc, TypeError) and "ssl" not in mine
                 text = "" if accident or "sock" in mine else str(exc)
-                # 3.13 writes the number twice.
+                # 3.13 prints the number twice.
                 text = text.replace(str(mine.get("port")), "PORT").replace("[errno 98] ", "")
                 world.note("error", type(exc).__name__, getattr(exc, "errno", None), text)
             else:
@@ -115,7 +114,7 @@ def test_errors(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_errors_of_our_own_arguments(
+def test_errors_for_arguments_that_asyncio_lacks(
     loop_factory: LoopFactory, arguments: dict[str, Any], message: str
 ) -> None:
     async def main() -> None:
@@ -126,7 +125,7 @@ def test_errors_of_our_own_arguments(
         runner.run(main())
 
 
-def test_an_option_that_the_kernel_rejects_is_named(loop_factory: LoopFactory) -> None:
+def test_rejected_socket_option_is_named(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         with pytest.raises(OSError, match=r"setsockopt\(6, 9999, .*127\.0\.0\.1") as caught:
             await fastlisten.create_server(
@@ -138,8 +137,8 @@ def test_an_option_that_the_kernel_rejects_is_named(loop_factory: LoopFactory) -
         runner.run(main())
 
 
-def test_an_address_that_is_not_ours(loop_factory: LoopFactory) -> None:
-    """One that could be bound is enough (asyncio since 3.12); none is an error with its errno."""
+def test_address_of_another_host(loop_factory: LoopFactory) -> None:
+    """One address that can be bound is enough (asyncio since 3.12); none is an error with errno."""
 
     async def main() -> None:
         with pytest.raises(OSError, match=r"'192\.0\.2\.1'.*cannot assign") as caught:
@@ -171,8 +170,10 @@ def test_an_address_that_is_not_ours(loop_factory: LoopFactory) -> None:
     ],
     ids=str,
 )
-def test_sockets(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
-    """As many, of the same families, with the same options; every one is served."""
+def test_listening_sockets_are_those_of_asyncio(
+    loop_factory: LoopFactory, arguments: dict[str, Any]
+) -> None:
+    """As many, of the same families and with the same options; each one is served."""
 
     async def script(world: World) -> None:
         server = await world.create(lambda: Recorder(world), **arguments)
@@ -210,7 +211,7 @@ def test_sockets(loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
     assert ("reached", "connected") in log
 
 
-def test_nagle_is_off_where_asyncio_switches_it_off(loop_factory: LoopFactory) -> None:
+def test_nodelay_is_set_where_asyncio_sets_it(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         server = await world.create(lambda: Recorder(world), "127.0.0.1", 0)
         async with server:
@@ -223,8 +224,8 @@ def test_nagle_is_off_where_asyncio_switches_it_off(loop_factory: LoopFactory) -
     assert ("nodelay", True) in same_as_asyncio(script, loop_factory)
 
 
-def test_nagle_is_off_on_a_socket_of_ones_own(loop_factory: LoopFactory) -> None:
-    """Also where it was made without naming TCP, which asyncio then does not see."""
+def test_nodelay_is_set_on_a_given_socket(loop_factory: LoopFactory) -> None:
+    """Even if it was made without naming TCP, which asyncio does not recognise."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
@@ -236,8 +237,8 @@ def test_nagle_is_off_on_a_socket_of_ones_own(loop_factory: LoopFactory) -> None
     assert ("nodelay", 0, 1) in play(script, loop_factory)
 
 
-def test_options_are_inherited(loop_factory: LoopFactory) -> None:
-    """`options` and `keep_alive` are set on the listening socket; a connection has them too."""
+def test_accepted_sockets_inherit_options(loop_factory: LoopFactory) -> None:
+    """`options` and `keep_alive` are set on the listening socket; connections have them too."""
 
     async def script(world: World) -> None:
         server = await fastlisten.create_server(
@@ -266,8 +267,8 @@ def test_options_are_inherited(loop_factory: LoopFactory) -> None:
     assert found == [1, 0, 33]
 
 
-def test_a_unix_socket(loop_factory: LoopFactory) -> None:
-    """A path or an abstract name; the file is its maker's to remove."""
+def test_unix_socket(loop_factory: LoopFactory) -> None:
+    """A path or an abstract name; the caller removes the file."""
 
     async def script(world: World) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """The server that `fastlisten.create_server` returns: starting, pausing, counting, closing.
 
-Rules of this file: like test_create_server.
+Rules of this file: as in test_create_server.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import fastlisten
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-def test_start_serving_later(loop_factory: LoopFactory) -> None:
-    """Until then clients are turned away by the kernel: the socket does not listen."""
+def test_start_serving_false(loop_factory: LoopFactory) -> None:
+    """Until start_serving the kernel refuses clients: the socket does not listen."""
 
     async def script(world: World) -> None:
         server = await world.create(lambda: Recorder(world), "127.0.0.1", 0, start_serving=False)
@@ -38,7 +38,7 @@ def test_start_serving_later(loop_factory: LoopFactory) -> None:
     assert [note[1] for note in log if note[0] == "serving"] == [False, True, False]
 
 
-def test_a_server_never_started_is_closed(loop_factory: LoopFactory) -> None:
+def test_closing_a_server_that_never_started(loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         server = await world.create(asyncio.Protocol, "127.0.0.1", 0, start_serving=False)
         server.close()
@@ -65,7 +65,7 @@ def test_starting_a_closed_server(loop_factory: LoopFactory) -> None:
 
 
 def test_serve_forever(loop_factory: LoopFactory) -> None:
-    """Starts, refuses to be awaited twice, ends by cancellation or by close."""
+    """It starts serving, cannot be awaited twice, and ends by cancellation or by close."""
 
     async def script(world: World) -> None:
         for ending in ("cancel", "close"):
@@ -104,7 +104,7 @@ def test_async_with(loop_factory: LoopFactory) -> None:
     same_as_asyncio(script, loop_factory)
 
 
-def test_close_leaves_connections_and_wait_closed_waits(loop_factory: LoopFactory) -> None:
+def test_close_keeps_connections_and_wait_closed_waits(loop_factory: LoopFactory) -> None:
     """(asyncio waits since 3.12.)"""
 
     async def script(world: World) -> None:
@@ -131,8 +131,10 @@ def test_close_leaves_connections_and_wait_closed_waits(loop_factory: LoopFactor
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
 @pytest.mark.parametrize("method", ["close_clients", "abort_clients"])
-def test_ending_all_clients(loop_factory: LoopFactory, method: str, lazy: bool) -> None:
-    """Gently: unsent bytes arrive; at once: they may not. Silent lazy clients too."""
+def test_close_clients_and_abort_clients(
+    loop_factory: LoopFactory, method: str, lazy: bool
+) -> None:
+    """close_clients sends unsent data, abort_clients may drop it; both end silent lazy clients."""
 
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world), send_buffer=8192, lazy=lazy)
@@ -160,8 +162,8 @@ def test_ending_all_clients(loop_factory: LoopFactory, method: str, lazy: bool) 
     assert log[-1] == ("lost", 1 if lazy else 2)
 
 
-def test_close_inside_callbacks(loop_factory: LoopFactory) -> None:
-    """A server may be closed by the factory, in connection_made, with more clients waiting."""
+def test_close_in_callbacks(loop_factory: LoopFactory) -> None:
+    """The factory or connection_made closes the server while more clients are waiting."""
 
     async def script(world: World) -> None:
         server: Any = None
@@ -191,7 +193,7 @@ def test_close_inside_callbacks(loop_factory: LoopFactory) -> None:
 
 
 def test_pause_and_resume_accepting(loop_factory: LoopFactory) -> None:
-    """Clients wait in the backlog meanwhile, connections go on."""
+    """Meanwhile clients wait in the backlog and connections go on."""
 
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world))
@@ -220,7 +222,7 @@ def test_pause_and_resume_accepting(loop_factory: LoopFactory) -> None:
 
 
 def test_statistics(loop_factory: LoopFactory) -> None:
-    """Counted over all sockets, and kept after the end."""
+    """They are sums over all sockets, and kept after the end."""
 
     async def script(world: World) -> None:
         server = await fastlisten.create_server(
@@ -271,8 +273,8 @@ def test_repr(loop_factory: LoopFactory) -> None:
         runner.run(main())
 
 
-def test_the_limit_counts_until_connection_lost(loop_factory: LoopFactory) -> None:
-    """A place is free once connection_lost was called, not before."""
+def test_place_is_held_until_connection_lost(loop_factory: LoopFactory) -> None:
+    """It is free once connection_lost was called, not before."""
 
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world), max_connections=1, limit_action="wait")

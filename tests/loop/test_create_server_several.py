@@ -1,6 +1,6 @@
-"""Several servers on one loop: one engine among them, asyncio's own beside them.
+"""Several servers on one loop: they share one engine, and asyncio's own servers work beside them.
 
-Rules of this file: like test_create_server.
+Rules of this file: as in test_create_server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastlisten.loop.engines import engine_for
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-def test_servers_share_an_engine_that_ends_with_the_last(loop_factory: LoopFactory) -> None:
+def test_servers_share_an_engine_until_the_last_one_ends(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         first = await fastlisten.create_server(asyncio.Protocol, "127.0.0.1", 0)
@@ -45,8 +45,8 @@ def test_servers_share_an_engine_that_ends_with_the_last(loop_factory: LoopFacto
         runner.run(main())
 
 
-def test_servers_come_and_go(loop_factory: LoopFactory) -> None:
-    """Descriptors, listeners and indexes of listeners are used again and again."""
+def test_servers_created_and_closed_repeatedly(loop_factory: LoopFactory) -> None:
+    """Descriptors, listeners and their indexes are reused."""
 
     async def script(world: World) -> None:
         keep = await world.serve(lambda: Recorder(world, name="kept "))
@@ -72,8 +72,8 @@ def test_servers_come_and_go(loop_factory: LoopFactory) -> None:
     assert made[1] == made[2]
 
 
-def test_asyncio_servers_beside_ours(loop_factory: LoopFactory) -> None:
-    """The loop's own servers and transports go on working on the same loop."""
+def test_asyncio_servers_on_the_same_loop(loop_factory: LoopFactory) -> None:
+    """The loop's own servers and transports keep working."""
 
     async def script(world: World) -> None:
         theirs = await world.loop.create_server(lambda: Recorder(world, name="their "), "127.0.0.1")

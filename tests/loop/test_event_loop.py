@@ -1,7 +1,6 @@
-"""`fastlisten.new_event_loop` and `fastlisten.run`: which loop that is, how it begins and ends.
+"""`fastlisten.new_event_loop` and `fastlisten.run`: which loop they use, how it starts and ends.
 
-Rules of this file: no server's details; those are compared with asyncio's in the files beside this
-one.
+Rules of this file: no details of servers; the files beside this one compare those with asyncio's.
 """
 
 from __future__ import annotations
@@ -17,18 +16,12 @@ from typing import Any
 
 import pytest
 import uvloop
-from support.loops import OUR_LOOPS, LoopFactory
+from support.loops import LoopFactory
 
 import fastlisten
 from fastlisten.loop.engines import engine_for, existing_engine
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
-
-
-@pytest.fixture(params=OUR_LOOPS)
-def ours(request: pytest.FixtureRequest) -> LoopFactory:
-    """Return what makes a loop of ours."""
-    return OUR_LOOPS[request.param]
 
 
 class Echo(asyncio.Protocol):
@@ -62,7 +55,7 @@ async def ask(address: Any, question: bytes = b"hello") -> bytes:
 @pytest.mark.parametrize(
     ("wanted", "base"), [(None, uvloop.Loop), (True, uvloop.Loop), (False, asyncio.BaseEventLoop)]
 )
-def test_the_base(wanted: bool | None, base: type) -> None:
+def test_base_loop(wanted: bool | None, base: type) -> None:
     with asyncio.Runner(loop_factory=lambda: fastlisten.new_event_loop(wanted)) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, base)
@@ -70,7 +63,7 @@ def test_the_base(wanted: bool | None, base: type) -> None:
 
 
 def test_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """asyncio's loop where uvloop cannot be imported; an error where it is asked for."""
+    """asyncio's loop if uvloop cannot be imported; an error if it was asked for."""
     original = builtins.__import__
 
     def without(name: str, *arguments: Any, **options: Any) -> Any:
@@ -87,7 +80,7 @@ def test_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
         fastlisten.new_event_loop(True)
 
 
-def test_uvloop_is_imported_only_where_it_is_used() -> None:
+def test_uvloop_is_imported_only_when_used() -> None:
     code = "import sys, fastlisten; fastlisten.new_event_loop(False).close(); "
     code += "assert 'uvloop' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
@@ -97,7 +90,7 @@ def test_uvloop_is_imported_only_where_it_is_used() -> None:
 
 
 async def main_of_asyncio() -> bool:
-    """Return what asyncio makes of the environment's debug mode."""
+    """Return whether asyncio finds debug mode on in the environment."""
     return asyncio.get_running_loop().get_debug()
 
 
@@ -114,7 +107,7 @@ def test_run() -> None:
     assert fastlisten.run(main(), debug=True) == ("UvloopLoop", True)
 
 
-def test_run_raises_what_the_program_raises() -> None:
+def test_run_raises_the_exception_of_main() -> None:
     async def main() -> None:
         raise KeyError("mine")
 
@@ -122,8 +115,8 @@ def test_run_raises_what_the_program_raises() -> None:
         fastlisten.run(main())
 
 
-def test_run_refuses() -> None:
-    """What asyncio.run refuses, with the same errors."""
+def test_run_rejects_what_asyncio_rejects() -> None:
+    """The errors are the same."""
 
     async def nested() -> None:
         coroutine = asyncio.sleep(0)
@@ -141,7 +134,7 @@ def test_run_refuses() -> None:
 # --- the end ----------------------------------------------------------------------------------
 
 
-def abandon(loop: asyncio.AbstractEventLoop) -> tuple[Any, Echo, socket.socket]:
+def serve_and_stop(loop: asyncio.AbstractEventLoop) -> tuple[Any, Echo, socket.socket]:
     """Serve a client and stop the loop; return server, protocol and client, all open."""
     made: list[Echo] = []
 
@@ -159,10 +152,10 @@ def abandon(loop: asyncio.AbstractEventLoop) -> tuple[Any, Echo, socket.socket]:
     return loop.run_until_complete(main())
 
 
-def test_close_drops_connections(ours: LoopFactory) -> None:
-    """Without a warning; the client sees the end, the protocol hears nothing, as in asyncio."""
-    loop = ours()
-    server, protocol, client = abandon(loop)
+def test_close_drops_connections(our_loop_factory: LoopFactory) -> None:
+    """There is no warning: the client sees the end and the protocol is not told, as in asyncio."""
+    loop = our_loop_factory()
+    server, protocol, client = serve_and_stop(loop)
     engine = engine_for(loop)
     loop.close()
     loop.close()
@@ -179,8 +172,8 @@ def test_close_drops_connections(ours: LoopFactory) -> None:
     gc.collect()
 
 
-def test_close_while_running(ours: LoopFactory) -> None:
-    """Refused, and nothing is closed."""
+def test_close_while_running_is_an_error(our_loop_factory: LoopFactory) -> None:
+    """It raises, and closes nothing."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -189,17 +182,17 @@ def test_close_while_running(ours: LoopFactory) -> None:
                 loop.close()
             assert await ask(server.sockets[0].getsockname()) == b"hello"
 
-    with asyncio.Runner(loop_factory=ours) as runner:
+    with asyncio.Runner(loop_factory=our_loop_factory) as runner:
         runner.run(main())
 
 
-def test_a_loop_that_never_served(ours: LoopFactory) -> None:
-    loop = ours()
+def test_loop_that_never_served(our_loop_factory: LoopFactory) -> None:
+    loop = our_loop_factory()
     assert existing_engine(loop) is None
     loop.close()
 
 
-def test_the_engine_ends_with_the_last_server(ours: LoopFactory) -> None:
+def test_engine_ends_with_the_last_server(our_loop_factory: LoopFactory) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         for _ in range(3):
@@ -211,15 +204,15 @@ def test_the_engine_ends_with_the_last_server(ours: LoopFactory) -> None:
                     await asyncio.sleep(0)
             assert existing_engine(loop) is None
 
-    with asyncio.Runner(loop_factory=ours) as runner:
+    with asyncio.Runner(loop_factory=our_loop_factory) as runner:
         runner.run(main())
 
 
 # --- threads and several loops ----------------------------------------------------------------
 
 
-def test_loops_in_threads(ours: LoopFactory) -> None:
-    """Two loops serve at the same time, each in a thread of its own and each with its engine."""
+def test_loops_in_threads(our_loop_factory: LoopFactory) -> None:
+    """Two loops serve at the same time, each in its own thread and with its own engine."""
     addresses: dict[int, Any] = {}
     ready, over = threading.Barrier(3), threading.Event()
     failures: list[BaseException] = []
@@ -236,7 +229,7 @@ def test_loops_in_threads(ours: LoopFactory) -> None:
                     await asyncio.sleep(0.001)
 
         try:
-            with asyncio.Runner(loop_factory=ours) as runner:
+            with asyncio.Runner(loop_factory=our_loop_factory) as runner:
                 runner.run(main())
         except BaseException as exc:
             failures.append(exc)
@@ -259,10 +252,10 @@ def test_loops_in_threads(ours: LoopFactory) -> None:
     assert failures == []
 
 
-def test_stopping_from_another_thread(ours: LoopFactory) -> None:
-    """call_soon_threadsafe wakes a loop that only serves."""
-    loop = ours()
-    server, _, client = abandon(loop)
+def test_stop_from_another_thread(our_loop_factory: LoopFactory) -> None:
+    """call_soon_threadsafe wakes a loop that does nothing but serve."""
+    loop = our_loop_factory()
+    server, _, client = serve_and_stop(loop)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     with client:

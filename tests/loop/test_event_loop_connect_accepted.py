@@ -1,7 +1,7 @@
-"""The loop's connect_accepted_socket, plain and with TLS: asyncio is the oracle.
+"""The loop's connect_accepted_socket, plain and with TLS, compared with asyncio's.
 
-Rules of this file: the client is a raw socket, or Python's blocking `ssl` in a thread; the server's
-side is the loop's.
+Rules of this file: the client is a raw socket, or Python's blocking `ssl` in a thread; the loop is
+the server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from support.loop_worlds import play_on, same_on_asyncio
-from support.loops import OUR_LOOPS, LoopFactory
+from support.loops import LoopFactory
 from support.raw_client import describe
 from support.tls_contexts import HOST, client_context, server_context
 from support.world import Recorder, World, numbers
@@ -25,12 +25,6 @@ from support.world import Recorder, World, numbers
 from fastlisten.loop.engines import existing_engine
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
-
-
-@pytest.fixture(params=OUR_LOOPS)
-def ours(request: pytest.FixtureRequest) -> LoopFactory:
-    """Return what makes a loop of ours."""
-    return OUR_LOOPS[request.param]
 
 
 def accepted(family: int = socket.AF_INET) -> tuple[socket.socket, socket.socket]:
@@ -48,12 +42,12 @@ def echoing(world: World) -> Recorder:
 
 
 async def in_thread(world: World, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run something that blocks beside the loop."""
+    """Run a blocking function in a thread."""
     return await world.patience(world.loop.run_in_executor(None, function, *arguments))
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
-def test_served(ours: LoopFactory, family: int) -> None:
+def test_connect_accepted_socket(our_loop_factory: LoopFactory, family: int) -> None:
     async def script(world: World) -> None:
         mine, theirs = accepted(family)
         with theirs:
@@ -67,7 +61,7 @@ def test_served(ours: LoopFactory, family: int) -> None:
             view: Any = transport.get_extra_info("socket")
             world.note("socket", type(view).__name__, view.family, view.type, view.gettimeout())
             if family != socket.AF_UNIX and type(world.loop) is not asyncio.SelectorEventLoop:
-                # asyncio sees to it only where the socket was made by naming the protocol.
+                # asyncio sets it only if the socket was made with a protocol number.
                 assert view.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
             sockname, peername = map(transport.get_extra_info, ("sockname", "peername"))
             world.note("names", sockname == mine.getsockname(), peername == theirs.getsockname())
@@ -76,12 +70,12 @@ def test_served(ours: LoopFactory, family: int) -> None:
             world.note("rest", await world.patience(world.loop.sock_recv(theirs, 10)))
             world.note("closed", mine.fileno())
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert ("answer", b"hello") in log
 
 
-def test_much(ours: LoopFactory) -> None:
-    """Flow control and both directions, as for any connection."""
+def test_large_transfer_in_both_directions(our_loop_factory: LoopFactory) -> None:
+    """With flow control."""
 
     async def script(world: World) -> None:
         mine, theirs = accepted()
@@ -103,10 +97,10 @@ def test_much(ours: LoopFactory) -> None:
             await world.until("connection_lost")
         world.log[:] = [note for note in world.log if note[0] != "data_received"]
 
-    assert ("same", True) in same_on_asyncio(script, ours)
+    assert ("same", True) in same_on_asyncio(script, our_loop_factory)
 
 
-def test_many_on_one_engine(ours: LoopFactory) -> None:
+def test_many_sockets_on_one_engine(our_loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         pairs = [accepted() for _ in range(50)]
         for mine, _ in pairs:
@@ -119,12 +113,12 @@ def test_many_on_one_engine(ours: LoopFactory) -> None:
         await world.until("connection_lost", 50)
         world.note("census", engine.census()["served"])
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     assert [note for note in log if note[0] == "census"] == [("census", 50, 0), ("census", 0)]
 
 
-def test_contexts(ours: LoopFactory) -> None:
-    """Callbacks run in a copy of the caller's context."""
+def test_callbacks_run_in_a_copy_of_the_context(our_loop_factory: LoopFactory) -> None:
+    """It is the caller's context."""
     variable = contextvars.ContextVar("variable", default="none")
 
     async def script(world: World) -> None:
@@ -142,7 +136,7 @@ def test_contexts(ours: LoopFactory) -> None:
                 await world.until("data", 1 if value == "one" else 2)
             await world.until("connection_lost", 1 if value == "one" else 2)
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert [note[1] for note in log if note[0] == "data"] == ["one", "two"]
 
 
@@ -160,8 +154,10 @@ def test_contexts(ours: LoopFactory) -> None:
     ],
     ids=str,
 )
-def test_errors(ours: LoopFactory, arguments: dict[str, Any]) -> None:
-    """The same class and text as asyncio's; the socket stays the caller's."""
+def test_errors_are_those_of_asyncio(
+    our_loop_factory: LoopFactory, arguments: dict[str, Any]
+) -> None:
+    """They have the same class and text; the socket is still the caller's."""
 
     async def script(world: World) -> None:
         mine = dict(arguments)
@@ -180,10 +176,10 @@ def test_errors(ours: LoopFactory, arguments: dict[str, Any]) -> None:
             text = "" if kind == "datagram" else str(caught.value)
             world.note("error", caught.type.__name__, text, first.fileno() >= 0)
 
-    same_on_asyncio(script, ours)
+    same_on_asyncio(script, our_loop_factory)
 
 
-def test_a_failing_factory(ours: LoopFactory) -> None:
+def test_exception_in_factory(our_loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         def factory() -> Recorder:
             raise ZeroDivisionError("factory")
@@ -194,14 +190,14 @@ def test_a_failing_factory(ours: LoopFactory) -> None:
                 await world.loop.connect_accepted_socket(factory, mine)
             world.note("mine still", mine.fileno() >= 0)
 
-    same_on_asyncio(script, ours)
+    same_on_asyncio(script, our_loop_factory)
 
 
 # --- TLS --------------------------------------------------------------------------------------
 
 
-def speak(sock: socket.socket) -> bytes:
-    """Be a client that asks and closes properly; return the answer."""
+def ask(sock: socket.socket) -> bytes:
+    """Be a client that sends a question and closes properly; return the answer."""
     sock.settimeout(10)
     with client_context().wrap_socket(sock, server_hostname=HOST) as tls:
         tls.sendall(b"hello")
@@ -210,29 +206,29 @@ def speak(sock: socket.socket) -> bytes:
         return answer
 
 
-def test_tls(ours: LoopFactory) -> None:
+def test_connect_accepted_socket_with_tls(our_loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         mine, theirs = accepted()
-        client = asyncio.ensure_future(in_thread(world, speak, theirs))
+        client = asyncio.ensure_future(in_thread(world, ask, theirs))
         transport, protocol = await world.patience(
             world.loop.connect_accepted_socket(
                 lambda: echoing(world), mine, ssl=server_context(), ssl_handshake_timeout=10
             )
         )
-        # Noted later: what the client says at once may come before or after.
+        # Noted later: the client's first data may come before or after.
         made = world.count("connection_made"), transport.get_protocol() is protocol
         tls = isinstance(transport.get_extra_info("ssl_object"), ssl.SSLObject)
         await world.until("connection_lost")
         world.note("made", *made, tls)
         world.note("answer", await client)
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert ("answer", b"hello") in log
 
 
 @pytest.mark.parametrize("way", ["garbage", "end", "silence", "cancelled"])
-def test_a_handshake_that_fails(ours: LoopFactory, way: str) -> None:
-    """The caller is told; the connection is closed and nothing of it stays."""
+def test_failed_handshake(our_loop_factory: LoopFactory, way: str) -> None:
+    """The caller gets the error; the connection is closed and nothing of it is left."""
 
     async def script(world: World) -> None:
         mine, theirs = accepted()
@@ -270,7 +266,7 @@ def test_a_handshake_that_fails(ours: LoopFactory, way: str) -> None:
             world.note("closed", mine.fileno())
         gc.collect()
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     told = next(note for note in log if note[0] == "told")
     assert (
         told[1]
@@ -288,8 +284,8 @@ def test_a_handshake_that_fails(ours: LoopFactory, way: str) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["in connection_made", "right after it"])
-def test_cancelled_when_it_is_done(ours: LoopFactory, late: bool) -> None:
-    """Nobody learns of the transport any more: the connection ends."""
+def test_cancelled_after_completion(our_loop_factory: LoopFactory, late: bool) -> None:
+    """Nobody gets the transport any more, so the connection ends."""
 
     async def script(world: World) -> None:
         task: asyncio.Task[Any]
@@ -301,7 +297,7 @@ def test_cancelled_when_it_is_done(ours: LoopFactory, late: bool) -> None:
                 task.cancel()
 
         mine, theirs = accepted()
-        client = asyncio.ensure_future(in_thread(world, speak, theirs))
+        client = asyncio.ensure_future(in_thread(world, ask, theirs))
         task = asyncio.ensure_future(
             world.loop.connect_accepted_socket(
                 lambda: Recorder(world, {"connection_made": made}), mine, ssl=server_context()
@@ -314,11 +310,11 @@ def test_cancelled_when_it_is_done(ours: LoopFactory, late: bool) -> None:
             assert await client == b""
         world.note("closed", mine.fileno())
 
-    assert ("closed", -1) in play_on(script, ours)
+    assert ("closed", -1) in play_on(script, our_loop_factory)
 
 
-def test_cancelled_before_its_last_bytes_are_read(ours: LoopFactory) -> None:
-    """What the client needed for the handshake has arrived; nobody is served all the same."""
+def test_cancelled_before_the_last_handshake_data_is_read(our_loop_factory: LoopFactory) -> None:
+    """The client's part of the handshake has arrived, but no protocol is called."""
 
     async def main() -> list[str]:
         told: list[str] = []
@@ -359,11 +355,11 @@ def test_cancelled_before_its_last_bytes_are_read(ours: LoopFactory) -> None:
             assert engine.open == 0
         return told
 
-    with asyncio.Runner(loop_factory=ours) as runner:
+    with asyncio.Runner(loop_factory=our_loop_factory) as runner:
         assert runner.run(main()) == []
 
 
-def test_debug_says_that_it_is_served(ours: LoopFactory, caplog: pytest.LogCaptureFixture) -> None:
+def test_debug_log_line(our_loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "asyncio")
 
     async def script(world: World) -> None:
@@ -372,6 +368,6 @@ def test_debug_says_that_it_is_served(ours: LoopFactory, caplog: pytest.LogCaptu
             await world.loop.connect_accepted_socket(lambda: echoing(world), mine)
         await world.until("connection_lost")
 
-    same_on_asyncio(script, ours, debug=True)
+    same_on_asyncio(script, our_loop_factory, debug=True)
     said = [one.getMessage() for one in caplog.records if " handled: (" in one.getMessage()]
     assert len(said) == 2

@@ -1,4 +1,4 @@
-"""What protocols may rely on under our loops: errors, contexts, order, cancellation, fork.
+"""What protocols can rely on under our loops: errors, contexts, order, cancellation, fork.
 
 Rules of this file: asyncio is the oracle; where we differ on purpose, the test says so.
 """
@@ -16,19 +16,13 @@ from typing import Any
 
 import pytest
 from support.loop_worlds import play_on, same_on_asyncio
-from support.loops import OUR_LOOPS, LoopFactory
+from support.loops import LoopFactory
 from support.world import Recorder, World
 
 import fastlisten
 from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
-
-
-@pytest.fixture(params=OUR_LOOPS)
-def ours(request: pytest.FixtureRequest) -> LoopFactory:
-    """Return what makes a loop of ours."""
-    return OUR_LOOPS[request.param]
 
 
 # --- errors -----------------------------------------------------------------------------------
@@ -38,8 +32,8 @@ def ours(request: pytest.FixtureRequest) -> LoopFactory:
 @pytest.mark.parametrize(
     "where", ["connection_made", "data_received", "eof_received", "connection_lost"]
 )
-def test_errors_in_callbacks(ours: LoopFactory, where: str, debug: bool) -> None:
-    """They reach the exception handler with asyncio's message and keys."""
+def test_exception_in_callback(our_loop_factory: LoopFactory, where: str, debug: bool) -> None:
+    """It reaches the exception handler with asyncio's message and keys."""
 
     def fail(*_: Any) -> None:
         raise ZeroDivisionError(where)
@@ -55,12 +49,12 @@ def test_errors_in_callbacks(ours: LoopFactory, where: str, debug: bool) -> None
         await world.settle()
         world.note("client", await client.rest())
 
-    log = same_on_asyncio(script, ours, debug=debug)
+    log = same_on_asyncio(script, our_loop_factory, debug=debug)
     assert any(note[0] == "handler" for note in log)
 
 
-def test_an_error_in_the_factory(ours: LoopFactory) -> None:
-    """Reported as asyncio does in debug mode; unlike there, the client sees the end at once."""
+def test_exception_in_factory(our_loop_factory: LoopFactory) -> None:
+    """Reported as asyncio does in debug mode; but here the client sees the end at once."""
 
     def fail() -> asyncio.Protocol:
         raise ZeroDivisionError("factory")
@@ -73,9 +67,9 @@ def test_an_error_in_the_factory(ours: LoopFactory) -> None:
             assert await client.rest() == (b"", "eof")
 
     with warnings.catch_warnings():
-        # asyncio leaves the socket to the collector.
+        # asyncio leaves the socket to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
-        log = same_on_asyncio(script, ours, debug=True)
+        log = same_on_asyncio(script, our_loop_factory, debug=True)
         gc.collect()
     assert log[0][:3] == (
         "handler",
@@ -84,7 +78,7 @@ def test_an_error_in_the_factory(ours: LoopFactory) -> None:
     )
 
 
-def test_a_stream_function_that_fails(ours: LoopFactory) -> None:
+def test_exception_in_stream_callback(our_loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readexactly(1)
@@ -99,7 +93,7 @@ def test_a_stream_function_that_fails(ours: LoopFactory) -> None:
         await world.settle()
         server.close()
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert log[0][:2] == ("handler", "Unhandled exception in client_connected_cb")
 
 
@@ -108,8 +102,8 @@ def test_a_stream_function_that_fails(ours: LoopFactory) -> None:
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
 
 
-def test_contexts(ours: LoopFactory) -> None:
-    """A connection has a copy of the server's context; what it sets, no other connection sees."""
+def test_connections_have_separate_contexts(our_loop_factory: LoopFactory) -> None:
+    """Each has a copy of the server's context; what one sets, no other sees."""
 
     async def script(world: World) -> None:
         names = iter(["first", "second", "third"])
@@ -142,15 +136,15 @@ def test_contexts(ours: LoopFactory) -> None:
             client.close()
             await world.until("lost", number + 1)
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert [note[1] for note in log if note[0] == "task"] == ["first", "second", "third"]
 
 
 # --- order and cancellation -------------------------------------------------------------------
 
 
-def test_order_of_callbacks(ours: LoopFactory) -> None:
-    """What connection_made schedules runs before data_received, and so on down the line."""
+def test_scheduled_callbacks_run_before_later_input(our_loop_factory: LoopFactory) -> None:
+    """What connection_made schedules runs before data_received, and so on."""
 
     async def script(world: World) -> None:
         def soon(word: str) -> Any:
@@ -167,11 +161,11 @@ def test_order_of_callbacks(ours: LoopFactory) -> None:
         client.finish()
         await world.until("soon after connection_lost")
 
-    same_on_asyncio(script, ours)
+    same_on_asyncio(script, our_loop_factory)
 
 
-def test_call_soon_in_the_factory(ours: LoopFactory) -> None:
-    """Runs after connection_made: the core calls both at once. In asyncio it runs between them."""
+def test_call_soon_in_the_factory(our_loop_factory: LoopFactory) -> None:
+    """It runs after connection_made: the core calls both at once. In asyncio it runs between."""
 
     async def script(world: World) -> None:
         def factory() -> Recorder:
@@ -185,11 +179,14 @@ def test_call_soon_in_the_factory(ours: LoopFactory) -> None:
 
     theirs = [note[0] for note in play_on(script, asyncio.SelectorEventLoop)]
     assert theirs[:2] == ["soon", "connection_made"]
-    assert [note[0] for note in play_on(script, ours)][:2] == ["connection_made", "soon"]
+    assert [note[0] for note in play_on(script, our_loop_factory)][:2] == [
+        "connection_made",
+        "soon",
+    ]
 
 
-def test_cancelled_tasks(ours: LoopFactory) -> None:
-    """A stream function that waits for input, for room or for the end may be cancelled."""
+def test_cancelled_stream_tasks(our_loop_factory: LoopFactory) -> None:
+    """A stream callback may be cancelled while it waits for input, for room or for the end."""
 
     async def script(world: World) -> None:
         tasks: dict[str, asyncio.Task[None]] = {}
@@ -224,12 +221,12 @@ def test_cancelled_tasks(ours: LoopFactory) -> None:
             await world.settle()
         server.close()
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert [note[1] for note in log if note[0] == "cancelled"] == ["read", "write", "wait"]
 
 
-def test_a_cancelled_create_server(ours: LoopFactory) -> None:
-    """Cancelled while the name is being resolved: nothing is bound."""
+def test_cancelled_create_server(our_loop_factory: LoopFactory) -> None:
+    """Cancelled while the name is resolved: nothing is bound."""
 
     async def script(world: World) -> None:
         begun = asyncio.Event()
@@ -247,12 +244,12 @@ def test_a_cancelled_create_server(ours: LoopFactory) -> None:
             await task
         world.note("cancelled")
 
-    same_on_asyncio(script, ours)
+    same_on_asyncio(script, our_loop_factory)
 
 
 # --- fork -------------------------------------------------------------------------------------
 
-#: pytest-xdist's, or a pool's of an earlier test.
+#: Threads of pytest-xdist, or of a pool that an earlier test has used.
 may_have_threads = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded, use of fork:DeprecationWarning"
 )
@@ -271,8 +268,8 @@ def child(work: Callable[[], bool]) -> int:
 
 
 @may_have_threads
-def test_fork(ours: LoopFactory) -> None:
-    """The child holds a dead copy; the parent's connections live on; a new loop serves there."""
+def test_fork(our_loop_factory: LoopFactory) -> None:
+    """The child holds a dead copy, the parent's connections go on, and a new loop serves there."""
 
     async def script(world: World) -> None:
         hooks: dict[str, Any] = {"data_received": lambda p, data: p.transport.write(data)}
@@ -292,21 +289,21 @@ def test_fork(ours: LoopFactory) -> None:
                 writer.write(b"in the child")
                 return await asyncio.wait_for(reader.readexactly(12), 10)
 
-            with asyncio.Runner(loop_factory=ours) as runner:
+            with asyncio.Runner(loop_factory=our_loop_factory) as runner:
                 return engine.closed and runner.run(serve()) == b"in the child"
 
         world.note("child", os.waitpid(child(in_the_child), 0)[1])
         await client.send(b"parent?")
         world.note("answer", await client.receive(7))
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     assert ("child", 0) in log
     assert ("answer", b"parent?") in log
 
 
 @may_have_threads
-def test_fork_before_serving(ours: LoopFactory) -> None:
-    """What a pre-forking server does: bind, fork, a loop in each process on the shared socket."""
+def test_fork_before_serving(our_loop_factory: LoopFactory) -> None:
+    """As pre-forking servers do: bind, fork, a loop in each process on the shared socket."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -319,12 +316,12 @@ def test_fork_before_serving(ours: LoopFactory) -> None:
                 only.server = await loop.create_server(lambda: only, sock=listening)
                 await asyncio.wait_for(only.over.wait(), 20)
 
-            with asyncio.Runner(loop_factory=ours) as runner:
+            with asyncio.Runner(loop_factory=our_loop_factory) as runner:
                 runner.run(main())
             return True
 
         pids = [child(serve) for _ in range(2)]
-        # Each has one client only, so that both have had one when both are gone.
+        # Each serves one client only, so that both have had one when both are gone.
         for _ in pids:
             with socket.create_connection(address, timeout=20) as client:
                 client.sendall(b"hello")
@@ -342,7 +339,7 @@ class Echo(asyncio.Protocol):
 
 
 class Only(Echo):
-    """Lets its server have one client, answers it once, and tells when it is gone."""
+    """Lets its server have one client, answers it once, and notes when it is gone."""
 
     server: Any = None
 
@@ -358,8 +355,8 @@ class Only(Echo):
         self.over.set()
 
 
-def test_transports_are_ours(ours: LoopFactory) -> None:
-    """Else all of this would be asyncio compared with itself."""
+def test_transports_are_ours(our_loop_factory: LoopFactory) -> None:
+    """Otherwise this file would compare asyncio with itself."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
@@ -367,4 +364,4 @@ def test_transports_are_ours(ours: LoopFactory) -> None:
         await world.until("connection_made")
         world.note("type", type(world.transports[0]).__module__, fastlisten.__name__)
 
-    assert ("type", "fastlisten._connection", "fastlisten") in play_on(script, ours)
+    assert ("type", "fastlisten._connection", "fastlisten") in play_on(script, our_loop_factory)

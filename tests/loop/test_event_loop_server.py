@@ -1,7 +1,7 @@
 """The server object of the loop's create_server: that of the running Python version, and more.
 
-Rules of this file: asyncio is the oracle, in whatever way its versions differ; what only some of
-them have is compared where it exists and tested for itself elsewhere.
+Rules of this file: asyncio is the oracle, even where its versions differ; what only some of them
+have is compared where it exists and tested on its own elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.loop_worlds import play_on, same_on_asyncio
-from support.loops import OUR_LOOPS, LoopFactory
+from support.loops import LoopFactory
 from support.world import Recorder, World
 
 import fastlisten
@@ -25,20 +25,14 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 ADDRESS = ("127.0.0.1", 0)
 
 
-@pytest.fixture(params=OUR_LOOPS)
-def ours(request: pytest.FixtureRequest) -> LoopFactory:
-    """Return what makes a loop of ours."""
-    return OUR_LOOPS[request.param]
-
-
 async def turns(task: asyncio.Task[Any], world: World) -> bool:
-    """Return whether a task is done once everything has happened."""
+    """Return whether a task is done once everything has settled."""
     await world.settle()
     return task.done()
 
 
-def test_wait_closed(ours: LoopFactory) -> None:
-    """Before, while and after: 3.11 does not wait for connections of a closed server."""
+def test_wait_closed(our_loop_factory: LoopFactory) -> None:
+    """Before, during and after: 3.11 does not wait for the connections of a closed server."""
 
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world))
@@ -55,12 +49,12 @@ def test_wait_closed(ours: LoopFactory) -> None:
         again = asyncio.ensure_future(server.wait_closed())
         world.note("afterwards", await turns(again, world))
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     waits = sys.version_info >= (3, 12)
     assert ("closed, a client left", False, not waits) in log
 
 
-def test_the_library_waits_on_every_version(ours: LoopFactory) -> None:
+def test_wait_closed_waits_on_every_version(our_loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         server = await fastlisten.create_server(lambda: Recorder(world), *ADDRESS)
         client = socket.create_connection(server.sockets[0].getsockname())
@@ -71,10 +65,10 @@ def test_the_library_waits_on_every_version(ours: LoopFactory) -> None:
         client.close()
         await world.patience(late)
 
-    assert ("a client left", False) in play_on(script, ours)
+    assert ("a client left", False) in play_on(script, our_loop_factory)
 
 
-def test_cancelled_waiters(ours: LoopFactory) -> None:
+def test_cancelled_wait_closed(our_loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world))
         waiting = [asyncio.ensure_future(server.wait_closed()) for _ in range(3)]
@@ -85,11 +79,11 @@ def test_cancelled_waiters(ours: LoopFactory) -> None:
         await world.settle()
         world.note("done", *(task.done() for task in waiting), waiting[1].cancelled())
 
-    same_on_asyncio(script, ours)
+    same_on_asyncio(script, our_loop_factory)
 
 
 @pytest.mark.parametrize("client", [False, True], ids=["idle", "with a client"])
-def test_serve_forever_cancelled(ours: LoopFactory, client: bool) -> None:
+def test_serve_forever_is_cancelled(our_loop_factory: LoopFactory, client: bool) -> None:
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world), start_serving=False)
         serving = asyncio.ensure_future(server.serve_forever())
@@ -106,14 +100,14 @@ def test_serve_forever_cancelled(ours: LoopFactory, client: bool) -> None:
         with pytest.raises(asyncio.CancelledError):
             await world.patience(serving)
 
-    same_on_asyncio(script, ours)
+    same_on_asyncio(script, our_loop_factory)
 
 
 @pytest.mark.parametrize("closes", [False, True])
-def test_serve_forever_may_close_clients(
-    ours: LoopFactory, closes: bool, monkeypatch: pytest.MonkeyPatch
+def test_serve_forever_closes_clients_as_asyncio_does(
+    our_loop_factory: LoopFactory, closes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As asyncio's does in some releases; what the library makes never does."""
+    """Some releases of asyncio do; servers made by the library never do."""
     monkeypatch.setattr(connection_server, "CLOSES_CLIENTS", closes)
     monkeypatch.setattr(connection_server, "WAITS_FOR_CONNECTIONS", True)
 
@@ -130,12 +124,12 @@ def test_serve_forever_may_close_clients(
             with pytest.raises(asyncio.CancelledError):
                 await world.patience(serving)
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     assert [note[1] for note in log if note[0] == "done"] == [closes, False]
 
 
 @pytest.mark.parametrize("method", ["close_clients", "abort_clients"])
-def test_ending_clients(ours: LoopFactory, method: str) -> None:
+def test_close_clients_and_abort_clients(our_loop_factory: LoopFactory, method: str) -> None:
     """(asyncio has it since 3.13.)"""
 
     async def script(world: World) -> None:
@@ -150,13 +144,13 @@ def test_ending_clients(ours: LoopFactory, method: str) -> None:
             world.note("client", await client.rest())
 
     if hasattr(asyncio.Server, method):
-        same_on_asyncio(script, ours)
-    log = play_on(script, ours)
+        same_on_asyncio(script, our_loop_factory)
+    log = play_on(script, our_loop_factory)
     assert [note for note in log if note[0] == "client"] == [("client", (b"", "eof"))] * 3
 
 
-def test_everything_of_asyncios_server(ours: LoopFactory) -> None:
-    """No public name is missing."""
+def test_server_has_all_public_names_of_asyncio(our_loop_factory: LoopFactory) -> None:
+    """None is missing."""
     names = {name for name in dir(asyncio.Server) if not name.startswith("_")}
     assert names - set(dir(fastlisten.ConnectionServer)) == set()
 
@@ -170,11 +164,11 @@ def test_everything_of_asyncios_server(ours: LoopFactory) -> None:
         await world.settle()
         world.note("after", server._sockets is None, server._waiters is None)
 
-    same_on_asyncio(script, ours)
+    same_on_asyncio(script, our_loop_factory)
 
 
-def test_pausing_and_counting(ours: LoopFactory) -> None:
-    """What asyncio has not."""
+def test_pause_resume_and_statistics(our_loop_factory: LoopFactory) -> None:
+    """asyncio has neither."""
 
     async def script(world: World) -> None:
         server = await world.serve(lambda: Recorder(world))
@@ -187,25 +181,25 @@ def test_pausing_and_counting(ours: LoopFactory) -> None:
         world.note("resumed", server.connections, server.is_serving())
         world.note("accepted", server.statistics()["accepted"])
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     assert ("paused", 0, False) in log
     assert ("resumed", 1, True) in log
     assert ("accepted", 1) in log
 
 
-def test_debug_says_that_it_serves(ours: LoopFactory, caplog: pytest.LogCaptureFixture) -> None:
+def test_debug_log_line(our_loop_factory: LoopFactory, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "asyncio")
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
         world.note("served")
 
-    same_on_asyncio(script, ours, debug=True)
+    same_on_asyncio(script, our_loop_factory, debug=True)
     said = [one.getMessage() for one in caplog.records if "is serving" in one.getMessage()]
     assert len(said) == 2
 
 
-def test_keep_alive(ours: LoopFactory) -> None:
+def test_keep_alive(our_loop_factory: LoopFactory) -> None:
     """(An argument of asyncio's since 3.13.)"""
 
     async def script(world: World) -> None:
@@ -215,10 +209,10 @@ def test_keep_alive(ours: LoopFactory) -> None:
                 sock = server.sockets[0]
                 world.note("set", sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0)
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     assert [note[1] for note in log] == [True, False, False]
     if sys.version_info >= (3, 13):
-        same_on_asyncio(script, ours)
+        same_on_asyncio(script, our_loop_factory)
 
 
 async def fastlisten_create(world: World, **options: Any) -> Any:
@@ -227,8 +221,8 @@ async def fastlisten_create(world: World, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("host", [None, "", "127.0.0.1", "localhost"])
-def test_hosts_are_resolved_by_the_loop(ours: LoopFactory, host: str | None) -> None:
-    """A name goes through loop.getaddrinfo, which programs replace; an address needs none."""
+def test_names_are_resolved_by_getaddrinfo(our_loop_factory: LoopFactory, host: str | None) -> None:
+    """Programs may replace loop.getaddrinfo; an address is not looked up."""
 
     async def script(world: World) -> None:
         asked: list[Any] = []
@@ -243,10 +237,10 @@ def test_hosts_are_resolved_by_the_loop(ours: LoopFactory, host: str | None) -> 
             world.note("asked", *asked)
             world.note("bound", *(sock.getsockname()[0] for sock in server.sockets))
 
-    same_on_asyncio(script, ours)
+    same_on_asyncio(script, our_loop_factory)
 
 
-def test_nobody_resolves(ours: LoopFactory) -> None:
+def test_getaddrinfo_finds_no_address(our_loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         async def getaddrinfo(name: Any, port: Any, **options: Any) -> Any:
             return []
@@ -258,11 +252,11 @@ def test_nobody_resolves(ours: LoopFactory) -> None:
         except OSError as exc:
             world.note("error", str(exc))
 
-    same_on_asyncio(script, ours)
+    same_on_asyncio(script, our_loop_factory)
 
 
-def test_no_address_can_be_used(ours: LoopFactory) -> None:
-    """A family that the kernel does not know is passed over; if no other is left, it is said."""
+def test_unusable_address_families(our_loop_factory: LoopFactory) -> None:
+    """Families that the kernel does not know are skipped; if none is left, that is an error."""
 
     async def script(world: World) -> None:
         async def getaddrinfo(name: Any, port: Any, **options: Any) -> Any:
@@ -273,4 +267,4 @@ def test_no_address_can_be_used(ours: LoopFactory) -> None:
         with pytest.raises(OSError, match="could not bind on any address out of"):
             await world.create(lambda: Recorder(world), "mail.example.org", 0)
 
-    play_on(script, ours)
+    play_on(script, our_loop_factory)

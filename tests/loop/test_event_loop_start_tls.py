@@ -1,7 +1,7 @@
-"""`loop.start_tls` and `StreamWriter.start_tls` over connections of the core.
+"""`loop.start_tls` and `StreamWriter.start_tls` on connections of the core.
 
-Rules of this file: the clients are asyncio's, or raw sockets with an `ssl.SSLObject` where it
-matters which bytes come when; the native upgrade itself is tested in test_tls_start.
+Rules of this file: the clients are asyncio's, or raw sockets with an `ssl.SSLObject` if it matters
+when which bytes come; the native upgrade itself is tested in test_tls_start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.loop_worlds import play_on, same_on_asyncio, serving, upgrade
-from support.loops import OUR_LOOPS, LoopFactory
+from support.loops import LoopFactory
 from support.tls_contexts import HOST, client_context, server_context
 from support.world import Recorder, World, numbers
 
@@ -25,17 +25,11 @@ from fastlisten._tls import TlsConnection
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-@pytest.fixture(params=OUR_LOOPS)
-def ours(request: pytest.FixtureRequest) -> LoopFactory:
-    """Return what makes a loop of ours."""
-    return OUR_LOOPS[request.param]
-
-
 # --- streams ----------------------------------------------------------------------------------
 
 
-def test_streams(ours: LoopFactory) -> None:
-    """Upgraded natively; much goes both ways with the reader's flow control at work."""
+def test_stream_writer_start_tls(our_loop_factory: LoopFactory) -> None:
+    """The upgrade is native; much data goes both ways with flow control."""
 
     async def script(world: World) -> None:
         data = numbers(1_000_000)
@@ -76,11 +70,11 @@ def test_streams(ours: LoopFactory) -> None:
         # Twice the limit, and what was on its way when the reader asked for a pause.
         assert most < 40_000 + 50_000 + 262_144
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert ("same", True) in log
 
 
-def test_it_is_native(ours: LoopFactory) -> None:
+def test_upgrade_is_native(our_loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             before = writer.transport
@@ -102,7 +96,7 @@ def test_it_is_native(ours: LoopFactory) -> None:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     assert ("before", Connection) in log
     assert ("after", TlsConnection, False) in log
     assert ("reader's", True) in log
@@ -111,10 +105,10 @@ def test_it_is_native(ours: LoopFactory) -> None:
 # --- protocols, the client's side, TLS in TLS -------------------------------------------------
 
 
-def test_a_protocol(ours: LoopFactory) -> None:
+def test_upgraded_protocol(our_loop_factory: LoopFactory) -> None:
     """connection_made is not called again; another protocol may take over at the same time.
 
-    Whoever awaits is heard before the first data: asyncio does not promise that.
+    Code that awaits the upgrade runs before the first data: asyncio does not promise that.
     """
 
     async def script(world: World) -> None:
@@ -150,13 +144,13 @@ def test_a_protocol(ours: LoopFactory) -> None:
         await world.until("second connection_lost")
         world.transports.clear()
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     assert ("answer", b"SECRET") in log
     assert "second connection_made" not in [note[0] for note in log]
 
 
-def test_the_clients_side(ours: LoopFactory) -> None:
-    """Who accepts a connection may be the client of TLS on it."""
+def test_server_side_false(our_loop_factory: LoopFactory) -> None:
+    """The side that accepted a connection may be the TLS client."""
 
     async def script(world: World) -> None:
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -176,23 +170,23 @@ def test_the_clients_side(ours: LoopFactory) -> None:
             with socket.create_connection(address) as sock:
                 sock.settimeout(10)
 
-                def be_server() -> bytes:
+                def act_as_server() -> bytes:
                     with server_context().wrap_socket(sock, server_side=True) as tls:
                         got = tls.recv(100)
                         tls.sendall(b"from the server of TLS")
                         tls.unwrap()
                         return got
 
-                got = world.loop.run_in_executor(None, be_server)
+                got = world.loop.run_in_executor(None, act_as_server)
                 world.note("got", await world.patience(got))
                 await world.until("read")
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert ("got", b"from the client of TLS") in log
     assert ("read", b"from the server of TLS") in log
 
 
-def test_tls_in_tls(ours: LoopFactory) -> None:
+def test_tls_in_tls(our_loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readline()
@@ -215,17 +209,17 @@ def test_tls_in_tls(ours: LoopFactory) -> None:
             await world.settle()
         gc.collect()
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert ("answer", b"twice encrypted\n") in log
 
 
-def test_transports_of_the_base_loop(ours: LoopFactory) -> None:
-    """They are upgraded by the base loop, as if ours were not there."""
+def test_transports_of_the_base_loop(our_loop_factory: LoopFactory) -> None:
+    """The base loop upgrades them, as if ours were not there."""
 
     async def script(world: World) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
 
-            def be_server() -> bytes:
+            def act_as_server() -> bytes:
                 sock, _ = listening.accept()
                 sock.settimeout(10)
                 sock.sendall(b"220 go ahead\r\n")
@@ -234,7 +228,7 @@ def test_transports_of_the_base_loop(ours: LoopFactory) -> None:
                     tls.unwrap().close()
                     return got
 
-            serving = world.loop.run_in_executor(None, be_server)
+            serving = world.loop.run_in_executor(None, act_as_server)
             reader, writer = await asyncio.open_connection(*listening.getsockname())
             await reader.readline()
             await writer.start_tls(client_context(), server_hostname=HOST)
@@ -243,4 +237,4 @@ def test_transports_of_the_base_loop(ours: LoopFactory) -> None:
             writer.close()
             await world.settle()
 
-    assert ("got", b"to a stranger") in same_on_asyncio(script, ours)
+    assert ("got", b"to a stranger") in same_on_asyncio(script, our_loop_factory)

@@ -1,4 +1,4 @@
-"""`StreamWriter.start_tls` and bytes that came before it: commands are never executed.
+"""`StreamWriter.start_tls` and data that came before it: such commands are never executed.
 
 Rules of this file: the clients are raw sockets with an `ssl.SSLObject`, so that the test decides
 which bytes go into which segment (CVE-2011-0411, RFC 3207 section 4.2).
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from support.loop_worlds import play_on, serving, upgrade
-from support.loops import OUR_LOOPS, LoopFactory
+from support.loops import LoopFactory
 from support.tls_contexts import HOST, client_context
 from support.world import World
 
@@ -25,13 +25,7 @@ from fastlisten._tls import TlsConnection
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-@pytest.fixture(params=OUR_LOOPS)
-def ours(request: pytest.FixtureRequest) -> LoopFactory:
-    """Return what makes a loop of ours."""
-    return OUR_LOOPS[request.param]
-
-
-class Shaker:
+class Handshake:
     """A client's handshake in buffers, over a non-blocking socket."""
 
     def __init__(self, world: World, sock: socket.socket) -> None:
@@ -46,7 +40,7 @@ class Shaker:
         return self.outgoing.read()
 
     async def run(self, step: Callable[[], Any]) -> Any:
-        """Repeat a step until it needs nothing from the server any more."""
+        """Repeat a step until it needs nothing more from the server."""
         while True:
             try:
                 return step()
@@ -65,12 +59,12 @@ class Shaker:
 
 
 async def starttls_server(world: World, injected: list[bytes]) -> Any:
-    """Serve commands, a line each; STARTTLS upgrades. What is read afterwards is noted."""
+    """Serve commands, one per line; STARTTLS upgrades. What is read afterwards is noted."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             world.note("plain", await reader.readline())
-            # So that what the client sent in the next segment has arrived as well.
+            # By then the client's next segment has arrived as well.
             await world.until("go")
             await upgrade(writer)
             world.transports.append(writer.transport)
@@ -94,8 +88,10 @@ SESSION = b"STARTTLS\r\nMAIL FROM:<mallory@example.org>\r\n"
 
 @pytest.mark.parametrize("cut", [10, 11, 20, len(SESSION) - 1, len(SESSION)])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_commands_in_clear_text_are_never_executed(ours: LoopFactory, cut: int, when: str) -> None:
-    """Behind STARTTLS in the same segment or in another, before the go-ahead or after it."""
+def test_plaintext_commands_are_not_executed_after_starttls(
+    our_loop_factory: LoopFactory, cut: int, when: str
+) -> None:
+    """In the same segment as STARTTLS or in another, before the go-ahead or after it."""
 
     async def script(world: World) -> None:
         injected: list[bytes] = []
@@ -114,7 +110,7 @@ def test_commands_in_clear_text_are_never_executed(ours: LoopFactory, cut: int, 
                 assert answer == b"220 go ahead\r\n"
                 if when == "after":
                     await world.loop.sock_sendall(sock, SESSION[cut:])
-                shaker = Shaker(world, sock)
+                shaker = Handshake(world, sock)
                 with contextlib.suppress(OSError):
                     await shaker.run(shaker.tls.do_handshake)
                     await shaker.run(lambda: shaker.tls.write(b"NOOP\r\n"))
@@ -123,15 +119,15 @@ def test_commands_in_clear_text_are_never_executed(ours: LoopFactory, cut: int, 
             world.note("injected", *injected)
         gc.collect()
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     assert ("plain", b"STARTTLS\r\n") in log
     assert any(note[0] == "failed" for note in log)
     assert ("injected",) in log
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5, 100, -1])
-def test_an_early_hello_is_welcome(ours: LoopFactory, cut: int) -> None:
-    """A client that does not wait for the go-ahead: its handshake is in the reader already."""
+def test_early_client_hello_is_accepted(our_loop_factory: LoopFactory, cut: int) -> None:
+    """The client does not wait for the go-ahead: its handshake is already in the reader."""
 
     async def script(world: World) -> None:
         lines: list[bytes] = []
@@ -139,7 +135,7 @@ def test_an_early_hello_is_welcome(ours: LoopFactory, cut: int) -> None:
             with socket.socket() as sock:
                 sock.setblocking(False)
                 await world.loop.sock_connect(sock, address)
-                shaker = Shaker(world, sock)
+                shaker = Handshake(world, sock)
                 hello = shaker.hello()
                 early = hello[: cut if cut >= 0 else len(hello)]
                 await world.loop.sock_sendall(sock, b"STARTTLS\r\n" + early)
@@ -156,6 +152,6 @@ def test_an_early_hello_is_welcome(ours: LoopFactory, cut: int) -> None:
             await world.until("over")
         assert lines == [b"noop\r\n"]
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     assert ("answer", b"NOOP\r\n") in log
     assert ("native", cut == 0) in log

@@ -1,6 +1,7 @@
-"""`loop.start_tls` that is refused or fails, and the same function beside our loops.
+"""`loop.start_tls` that is rejected or fails, and the same function on other loops.
 
-Rules of this file: who waits is told, the protocol too, the client sees the end, nothing is left.
+Rules of this file: a failure reaches the caller and the protocol, the client sees the end, and
+nothing is left.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import uvloop
 from support.loop_worlds import play_on, same_on_asyncio, serving, upgrade
-from support.loops import OUR_LOOPS, LoopFactory
+from support.loops import LoopFactory
 from support.tls_contexts import HOST, client_context, server_context
 from support.world import Recorder, World
 
@@ -25,12 +26,6 @@ from fastlisten.loop import start_tls
 from fastlisten.loop.tls_arguments import KEPT, shared_settings
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
-
-
-@pytest.fixture(params=OUR_LOOPS)
-def ours(request: pytest.FixtureRequest) -> LoopFactory:
-    """Return what makes a loop of ours."""
-    return OUR_LOOPS[request.param]
 
 
 @pytest.mark.parametrize(
@@ -44,8 +39,8 @@ def ours(request: pytest.FixtureRequest) -> LoopFactory:
     ],
     ids=str,
 )
-def test_wrong_arguments(ours: LoopFactory, arguments: dict[str, Any]) -> None:
-    """asyncio's errors; the connection goes on in clear text."""
+def test_invalid_arguments(our_loop_factory: LoopFactory, arguments: dict[str, Any]) -> None:
+    """The errors are asyncio's, and the connection goes on in plaintext."""
 
     async def script(world: World) -> None:
         hooks: dict[str, Any] = {"data_received": lambda p, data: p.transport.write(data)}
@@ -64,7 +59,7 @@ def test_wrong_arguments(ours: LoopFactory, arguments: dict[str, Any]) -> None:
         await client.send(b"hello")
         world.note("answer", await client.receive(5))
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert ("answer", b"hello") in log
 
 
@@ -72,8 +67,8 @@ def test_wrong_arguments(ours: LoopFactory, arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "way", ["garbage", "gone", "reset", "silence", "cancelled", "closed", "aborted"]
 )
-def test_an_upgrade_that_fails(ours: LoopFactory, way: str, held: bytes) -> None:
-    """Whoever waits is told, the protocol too, the client sees the end, and nothing is left."""
+def test_failed_upgrade(our_loop_factory: LoopFactory, way: str, held: bytes) -> None:
+    """The caller and the protocol are told, the client sees the end, and nothing is left."""
 
     async def script(world: World) -> None:
         waiting: list[asyncio.Task[None]] = []
@@ -125,7 +120,7 @@ def test_an_upgrade_that_fails(ours: LoopFactory, way: str, held: bytes) -> None
         waiting.clear()
         gc.collect()
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     [told] = [note[1] for note in log if note[0] == "told"]
     expected = {
         "garbage": {"SSLError"},
@@ -139,8 +134,8 @@ def test_an_upgrade_that_fails(ours: LoopFactory, way: str, held: bytes) -> None
     assert told in expected
 
 
-def test_twice(ours: LoopFactory) -> None:
-    """The second one is refused; the first goes on."""
+def test_second_start_tls_is_an_error(our_loop_factory: LoopFactory) -> None:
+    """The first one goes on."""
 
     async def script(world: World) -> None:
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -170,11 +165,11 @@ def test_twice(ours: LoopFactory) -> None:
             writer.close()
             await world.settle()
 
-    assert ("answer", b"hello\n") in play_on(script, ours)
+    assert ("answer", b"hello\n") in play_on(script, our_loop_factory)
 
 
-def test_after_write_eof(ours: LoopFactory) -> None:
-    """Refused; the protocol stays what it was."""
+def test_start_tls_after_write_eof(our_loop_factory: LoopFactory) -> None:
+    """It is an error, and the protocol is not replaced."""
 
     async def script(world: World) -> None:
         await world.serve(lambda: Recorder(world))
@@ -191,15 +186,15 @@ def test_after_write_eof(ours: LoopFactory) -> None:
         await client.send(b"still heard")
         await world.until("data_received")
 
-    assert ("same", True) in play_on(script, ours)
+    assert ("same", True) in play_on(script, our_loop_factory)
 
 
-# --- beside our loops -------------------------------------------------------------------------
+# --- other loops ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("factory", [asyncio.SelectorEventLoop, uvloop.new_event_loop])
-def test_on_a_stock_loop(factory: LoopFactory) -> None:
-    """The function works for the library's connections on whatever loop is running."""
+def test_start_tls_on_a_stock_loop(factory: LoopFactory) -> None:
+    """The function works for the library's connections on any running loop."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -231,8 +226,8 @@ def test_on_a_stock_loop(factory: LoopFactory) -> None:
         runner.run(main())
 
 
-def test_settings_are_shared(ours: LoopFactory) -> None:
-    """By connections with the same context and timeouts; unused ones are let go."""
+def test_tls_settings_are_shared(our_loop_factory: LoopFactory) -> None:
+    """Connections with the same context and timeouts share them; unused ones are freed."""
 
     async def script(world: World) -> None:
         server = await fastlisten.create_server(asyncio.Protocol, "127.0.0.1", 0)
@@ -248,4 +243,4 @@ def test_settings_are_shared(ours: LoopFactory) -> None:
         assert shared_settings(engine, context, None, None) is not one
         server.close()
 
-    play_on(script, ours)
+    play_on(script, our_loop_factory)

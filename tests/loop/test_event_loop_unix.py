@@ -1,7 +1,6 @@
-"""The loop's create_unix_server: asyncio is the oracle.
+"""The loop's create_unix_server, compared with asyncio's.
 
-Rules of this file: paths are noted without their directory, which differs from one play to the
-next.
+Rules of this file: paths are noted without their directory, which differs between the plays.
 """
 
 from __future__ import annotations
@@ -20,20 +19,14 @@ from typing import Any
 
 import pytest
 from support.loop_worlds import play_on, same_on_asyncio
-from support.loops import OUR_LOOPS, LoopFactory
+from support.loops import LoopFactory
 from support.tls_contexts import HOST, client_context, server_context
 from support.world import Recorder, World
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Servers remove their file at close (asyncio, by default since 3.13).
+#: From this version on, asyncio's servers remove their file at close by default.
 HAS_CLEANUP = sys.version_info >= (3, 13)
-
-
-@pytest.fixture(params=OUR_LOOPS)
-def ours(request: pytest.FixtureRequest) -> LoopFactory:
-    """Return what makes a loop of ours."""
-    return OUR_LOOPS[request.param]
 
 
 @pytest.fixture
@@ -60,7 +53,7 @@ def echoing(world: World) -> Recorder:
 
 
 @pytest.mark.parametrize("kind", ["str", "bytes", "path", "abstract", "abstract-bytes"])
-def test_paths(ours: LoopFactory, kind: str, folder: str) -> None:
+def test_path_types(our_loop_factory: LoopFactory, kind: str, folder: str) -> None:
     name: Any = {
         "str": f"{folder}/s",
         "bytes": f"{folder}/s".encode(),
@@ -82,17 +75,17 @@ def test_paths(ours: LoopFactory, kind: str, folder: str) -> None:
         if os.path.exists(f"{folder}/s"):
             os.unlink(f"{folder}/s")
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert ("answer", b"hello") in log
 
 
 @pytest.mark.parametrize(
     "what", ["nothing", "a dead socket", "a live socket", "a file", "a directory", "no directory"]
 )
-def test_what_stands_there(
-    ours: LoopFactory, what: str, folder: str, caplog: pytest.LogCaptureFixture
+def test_existing_file_at_the_path(
+    our_loop_factory: LoopFactory, what: str, folder: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """asyncio removes sockets, whether somebody serves them or not, and nothing else."""
+    """asyncio removes sockets, whether they are served or not, and nothing else."""
 
     async def script(world: World) -> None:
         name = f"{folder}/s"
@@ -121,15 +114,15 @@ def test_what_stands_there(
         elif os.path.exists(name):
             os.unlink(name)
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert ("answer", b"hello") in log or log[0][0] == "error"
     assert caplog.records == []
 
 
-def test_a_stale_socket_that_cannot_be_removed(
-    ours: LoopFactory, folder: str, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+def test_stale_socket_cannot_be_removed(
+    our_loop_factory: LoopFactory, folder: str, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
-    """Said in the log; bind then fails."""
+    """It is logged; then bind fails."""
 
     def refuse(path: Any) -> None:
         raise PermissionError(1, "no")
@@ -142,7 +135,7 @@ def test_a_stale_socket_that_cannot_be_removed(
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(f"{folder}/s")
         monkeypatch.setattr(os, "remove", refuse)
-        same_on_asyncio(script, ours)
+        same_on_asyncio(script, our_loop_factory)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
     assert messages[0] == messages[1]
@@ -164,10 +157,13 @@ def test_a_stale_socket_that_cannot_be_removed(
     ],
     ids=str,
 )
-def test_errors(
-    ours: LoopFactory, arguments: dict[str, Any], folder: str, monkeypatch: pytest.MonkeyPatch
+def test_errors_are_those_of_asyncio(
+    our_loop_factory: LoopFactory,
+    arguments: dict[str, Any],
+    folder: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same class, errno and text as asyncio's; nothing stays open."""
+    """They have the same class, errno and text; nothing stays open."""
     kinds = {
         "unix": (socket.AF_UNIX, socket.SOCK_STREAM),
         "inet": (socket.AF_INET, socket.SOCK_STREAM),
@@ -183,18 +179,18 @@ def test_errors(
         try:
             await world.loop.create_unix_server(lambda: echoing(world), **mine)
         except Exception as exc:
-            # Words that are nobody's choice: the function's name, the socket's descriptor.
+            # Incidental words: the function's name, the socket's descriptor.
             text = "" if "no_such" in mine or "sock" in mine else str(exc)
             world.note("error", type(exc).__name__, getattr(exc, "errno", None), text)
         finally:
             if sock is not None:
                 sock.close()
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert log[0][0] == "error"
 
 
-def test_a_socket_of_ones_own(ours: LoopFactory, folder: str) -> None:
+def test_given_socket(our_loop_factory: LoopFactory, folder: str) -> None:
     async def script(world: World) -> None:
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(f"{folder}/s")
@@ -211,13 +207,15 @@ def test_a_socket_of_ones_own(ours: LoopFactory, folder: str) -> None:
         if os.path.exists(f"{folder}/s"):
             os.unlink(f"{folder}/s")
 
-    same_on_asyncio(script, ours)
+    same_on_asyncio(script, our_loop_factory)
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "removed", "replaced"])
 @pytest.mark.parametrize("wanted", [True, False])
-def test_cleanup_socket(ours: LoopFactory, wanted: bool, meanwhile: str, folder: str) -> None:
-    """The file goes with the server if asked for, and only if it is still the server's own."""
+def test_cleanup_socket(
+    our_loop_factory: LoopFactory, wanted: bool, meanwhile: str, folder: str
+) -> None:
+    """The file is removed with the server if asked for, and only if it is still the server's."""
 
     async def script(world: World) -> None:
         name = f"{folder}/s"
@@ -225,7 +223,7 @@ def test_cleanup_socket(ours: LoopFactory, wanted: bool, meanwhile: str, folder:
         server = await create(lambda: echoing(world), name, cleanup_socket=wanted)
         with socket.socket(socket.AF_UNIX) as other:
             if meanwhile != "nothing":
-                # Renamed, so that the new file cannot have the old one's inode.
+                # Renamed, so that the new file can't have the old one's inode.
                 os.rename(name, f"{folder}/old")
             if meanwhile == "replaced":
                 other.bind(name)
@@ -235,13 +233,17 @@ def test_cleanup_socket(ours: LoopFactory, wanted: bool, meanwhile: str, folder:
         for one in os.listdir(folder):
             os.unlink(f"{folder}/{one}")
 
-    log = same_on_asyncio(script, ours) if HAS_CLEANUP else play_on(script, ours)
+    log = (
+        same_on_asyncio(script, our_loop_factory)
+        if HAS_CLEANUP
+        else play_on(script, our_loop_factory)
+    )
     left = {"nothing": ["s"], "removed": ["old"], "replaced": ["old", "s"]}[meanwhile]
     assert log == [("left", [] if wanted and meanwhile == "nothing" else left)]
 
 
 @pytest.mark.parametrize("what", ["abstract", "gone"])
-def test_nothing_to_clean_up(ours: LoopFactory, what: str, folder: str) -> None:
+def test_cleanup_without_a_file(our_loop_factory: LoopFactory, what: str, folder: str) -> None:
     async def script(world: World) -> None:
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(f"\0{folder}" if what == "abstract" else f"{folder}/s")
@@ -253,12 +255,16 @@ def test_nothing_to_clean_up(ours: LoopFactory, what: str, folder: str) -> None:
         await world.patience(server.wait_closed())
         world.note("left", os.listdir(folder))
 
-    log = same_on_asyncio(script, ours) if HAS_CLEANUP else play_on(script, ours)
+    log = (
+        same_on_asyncio(script, our_loop_factory)
+        if HAS_CLEANUP
+        else play_on(script, our_loop_factory)
+    )
     assert log == [("left", [])]
 
 
-def test_a_file_that_cannot_be_cleaned_up(
-    ours: LoopFactory, folder: str, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+def test_file_cannot_be_removed_at_close(
+    our_loop_factory: LoopFactory, folder: str, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     def refuse(path: Any) -> None:
         raise PermissionError(1, "no")
@@ -271,13 +277,13 @@ def test_a_file_that_cannot_be_cleaned_up(
             server.close()
         await world.patience(server.wait_closed())
 
-    play_on(script, ours)
+    play_on(script, our_loop_factory)
     [record] = caplog.records
     assert (record.name, record.levelno) == ("asyncio", logging.ERROR)
     assert "Unable to clean up listening UNIX socket" in record.getMessage()
 
 
-def test_tls(ours: LoopFactory, folder: str) -> None:
+def test_unix_server_with_tls(our_loop_factory: LoopFactory, folder: str) -> None:
     async def script(world: World) -> None:
         server = await world.loop.create_unix_server(
             lambda: echoing(world), f"{folder}/s", ssl=server_context(), ssl_handshake_timeout=10
@@ -298,5 +304,5 @@ def test_tls(ours: LoopFactory, folder: str) -> None:
         if os.path.exists(f"{folder}/s"):
             os.unlink(f"{folder}/s")
 
-    log = same_on_asyncio(script, ours)
+    log = same_on_asyncio(script, our_loop_factory)
     assert ("tls", True) in log

@@ -1,4 +1,4 @@
-"""loop.sendfile over the core's transports, on both loops, plain and under TLS."""
+"""loop.sendfile on the core's transports, on both loops, plain and over TLS."""
 
 from __future__ import annotations
 
@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.loops import LoopFactory
 from support.tls_contexts import HOST, client_context, server_context
-
-import fastlisten
 
 SIZE = 3_000_000
 CONTENT = random.Random(1).randbytes(SIZE)
 
 
-@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
-def runner(request: pytest.FixtureRequest) -> Callable[[Awaitable[None]], None]:
+@pytest.fixture
+def runner(our_loop_factory: LoopFactory) -> Callable[[Awaitable[None]], None]:
     def run(main: Any) -> None:
-        with asyncio.Runner(
-            loop_factory=lambda: fastlisten.new_event_loop(use_uvloop=request.param)
-        ) as runner:
+        with asyncio.Runner(loop_factory=our_loop_factory) as runner:
             runner.run(main)
 
     return run
@@ -44,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """More than a socket's buffers hold."""
+    """Return a file larger than a socket's buffers."""
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(200_000_000)
@@ -106,7 +103,7 @@ async def connected(
 
 
 @pytest.mark.parametrize(("offset", "count"), [(0, None), (1000, None), (7, 2_000_001), (5, 10)])
-def test_a_file_arrives_whole(
+def test_sendfile(
     runner: Callable[[Any], None], tls: bool, path: Path, offset: int, count: int | None
 ) -> None:
     wanted = CONTENT[offset:] if count is None else CONTENT[offset : offset + count]
@@ -133,7 +130,9 @@ def test_a_file_arrives_whole(
     runner(main())
 
 
-def test_an_end_meanwhile(runner: Callable[[Any], None], tls: bool, large: Path) -> None:
+def test_connection_ends_during_sendfile(
+    runner: Callable[[Any], None], tls: bool, large: Path
+) -> None:
     async def main() -> None:
         async with connected(tls) as (server, transport, _, writer):
             with large.open("rb") as file:
@@ -150,7 +149,9 @@ def test_an_end_meanwhile(runner: Callable[[Any], None], tls: bool, large: Path)
     runner(main())
 
 
-def test_a_slow_reader_holds_it_back(runner: Callable[[Any], None], tls: bool, large: Path) -> None:
+def test_slow_reader_holds_sendfile_back(
+    runner: Callable[[Any], None], tls: bool, large: Path
+) -> None:
     async def main() -> None:
         async with connected(tls) as (_, transport, _, _):
             with large.open("rb") as file:
@@ -170,7 +171,7 @@ def test_a_slow_reader_holds_it_back(runner: Callable[[Any], None], tls: bool, l
     runner(main())
 
 
-def test_what_is_refused(runner: Callable[[Any], None], tls: bool, path: Path) -> None:
+def test_sendfile_errors(runner: Callable[[Any], None], tls: bool, path: Path) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         async with connected(tls) as (_, transport, _, _):
