@@ -1,6 +1,6 @@
-"""aiosmtpd's handlers under test: a controller, ours or theirs, and a client that speaks by lines.
+"""Handlers of aiosmtpd's kind, served by our controller or by aiosmtpd's.
 
-Rules of this file: no test in it. What serves is closed at the end of a block, with its loop.
+Rules of this file: no test in it. A controller and its loop are closed at the end of the block.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENVELOPE = ("EHLO client.example", "MAIL FROM:<a@example.com>", "RCPT TO:<b@exam
 
 @functools.cache
 def server_context() -> ssl.SSLContext:
-    """Return a context that shows a certificate for localhost."""
+    """Return a context with a certificate for localhost."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority().sign("localhost", "127.0.0.1").load_into(context)
     return context
@@ -39,15 +39,15 @@ BAD_PLAIN = f"AUTH PLAIN {b64(chr(0).join(('', 'user', 'wrong')).encode())}"
 
 
 @contextlib.contextmanager
-def controlled(handler: Any, **parameters: Any) -> Iterator[smtp.Controller]:
-    """Serve a handler by our controller, in a thread."""
+def serving(handler: Any, **parameters: Any) -> Iterator[smtp.Controller]:
+    """Serve a handler with our controller, in a thread."""
     with started(smtp.Controller(handler, "127.0.0.1", 0, **parameters)) as controller:
         yield controller
 
 
 @contextlib.contextmanager
 def started(controller: Any) -> Iterator[Any]:
-    """Start a controller, and stop it."""
+    """Run a controller for the length of a block."""
     controller.start()
     try:
         yield controller
@@ -56,8 +56,8 @@ def started(controller: Any) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def theirs(handler: Any, **parameters: Any) -> Iterator[Any]:
-    """Serve a handler by aiosmtpd's controller, on asyncio's loop."""
+def serving_by_aiosmtpd(handler: Any, **parameters: Any) -> Iterator[Any]:
+    """Serve a handler with aiosmtpd's controller, on asyncio's loop."""
     from aiosmtpd.controller import Controller
 
     with socket.socket() as reserved:
@@ -77,7 +77,7 @@ def theirs(handler: Any, **parameters: Any) -> Iterator[Any]:
 
 
 class Recorder:
-    """A handler with no hook but DATA: it keeps what it is given."""
+    """A handler whose only hook is DATA: it keeps the messages."""
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
@@ -89,14 +89,14 @@ class Recorder:
     def only(self) -> Any:
         """Return the only message's envelope.
 
-        No property: aiosmtpd asks for every attribute of its handlers.
+        Not a property, because aiosmtpd looks at every attribute of its handlers.
         """
         ((envelope, _),) = self.messages
         return envelope
 
 
 class AllHooks(Recorder):
-    """Has every hook, and keeps the names of those that were called, with their arguments."""
+    """A handler with every hook; it keeps the calls with their arguments."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Handlers of aiosmtpd's kind that configurations of the tests name; they do without aiosmtpd."""
+"""Handlers of aiosmtpd's kind, named in test configurations; they don't need aiosmtpd."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 
-class Tell:
-    """Answers a message with what it was told, and made with.
+class Describes:
+    """Describes each message, and its own arguments, in the reply.
 
-    Its auth_url is a setting, and no mechanism.
+    Its auth_url is a plain attribute, not a mechanism.
     """
 
     auth_url = "https://example.org/"
@@ -23,7 +23,7 @@ class Tell:
         return f"250 {login}: {envelope.mail_from} to {to}, {size}, made with {self.words}"
 
 
-class FromCli(Tell):
+class FromCli(Describes):
     @classmethod
     def from_cli(cls, parser: Any, *arguments: str) -> FromCli:
         if len(arguments) != 1:
@@ -31,20 +31,20 @@ class FromCli(Tell):
         return cls(arguments[0], "from_cli")
 
 
-class Knows(Tell):
-    """Has a mechanism of its own."""
+class HasMechanism(Describes):
+    """Has an AUTH mechanism of its own."""
 
     async def auth_KNOCK(self, server: Any, arguments: list[str]) -> Any:
         return await server.challenge_auth("who is there?") == b"me"
 
 
-class Unmade(Tell):
+class CannotStart(Describes):
     def __init__(self) -> None:
         raise OSError("there is no database")
 
 
-class Slow(Tell):
-    """Says when it has begun, and waits to be told to go on."""
+class Waits(Describes):
+    """Sets `began` when its hook runs, and waits for `go`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,4 +56,4 @@ class Slow(Tell):
         return await super().handle_DATA(server, session, envelope)
 
 
-NOTHING = "no class"
+NOT_A_CLASS = "text"

@@ -1,4 +1,4 @@
-"""AUTH: mechanisms of the server, of handlers, and hooks of all ages, beside aiosmtpd's answers."""
+"""AUTH with built-in mechanisms, the handler's own and its hooks, compared with aiosmtpd."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.aiosmtpd import BAD_PLAIN, ENVELOPE, PLAIN, Recorder, b64, controlled, theirs
+from support.aiosmtpd import BAD_PLAIN, ENVELOPE, PLAIN, Recorder, b64, serving, serving_by_aiosmtpd
 from support.foreign import foreign
 from support.smtp_client import connected
 
@@ -46,7 +46,7 @@ class Mechanisms(Recorder):
     async def auth_whatever(self, server: Any, args: list[str]) -> Any:
         return AuthResult(success=True, message="235 2.7.0 decorated")
 
-    async def auth_TELLS__ITSELF(self, server: Any, args: list[str]) -> Any:
+    async def auth_PUSHES__ITSELF(self, server: Any, args: list[str]) -> Any:
         await server.push("535 5.7.8 not you")
         return AuthResult(success=False, handled=True)
 
@@ -54,29 +54,29 @@ class Mechanisms(Recorder):
 LOGIN = [b64(b"user"), b64(b"secret")]
 AUTHS: dict[str, list[str | bytes]] = {
     "plain": [HELLO, PLAIN, MAIL],
-    "plain asked": [HELLO, "AUTH PLAIN", PLAIN.split()[2], MAIL],
+    "plain without initial response": [HELLO, "AUTH PLAIN", PLAIN.split()[2], MAIL],
     "wrong": [HELLO, BAD_PLAIN, NOOP, PLAIN, MAIL],
     "twice": [HELLO, PLAIN, PLAIN],
     "login": [HELLO, "AUTH LOGIN", *LOGIN, MAIL],
-    "login with its name": [HELLO, f"AUTH LOGIN {LOGIN[0]}", LOGIN[1], MAIL],
+    "login with initial response": [HELLO, f"AUTH LOGIN {LOGIN[0]}", LOGIN[1], MAIL],
     "cancelled": [HELLO, "AUTH LOGIN", "*", PLAIN],
-    "cancelled late": [HELLO, "AUTH LOGIN", LOGIN[0], "*", NOOP, PLAIN],
-    "no base64": [HELLO, "AUTH LOGIN", "!", "AUTH PLAIN !", PLAIN],
-    "not plain": [HELLO, f"AUTH PLAIN {b64(b'x')}", PLAIN],
+    "cancelled at password": [HELLO, "AUTH LOGIN", LOGIN[0], "*", NOOP, PLAIN],
+    "invalid base64": [HELLO, "AUTH LOGIN", "!", "AUTH PLAIN !", PLAIN],
+    "malformed plain": [HELLO, f"AUTH PLAIN {b64(b'x')}", PLAIN],
     "later": [HELLO, f"AUTH LOGIN {b64(b'later')}", LOGIN[1], PLAIN],
     "unknown": [HELLO, "AUTH CRAM-MD5", "AUTH", PLAIN],
     "before ehlo": [PLAIN],
-    "its own": [HELLO, "AUTH ASKS", b64(b"you"), "AUTH ASKS", b64(b"me"), MAIL],
-    "its own cancelled": [HELLO, "AUTH ASKS", "*", "AUTH ASKS", b64(b"me")],
-    "old ways": [HELLO, "AUTH OLD", "AUTH OLD eA=="],
+    "handler's mechanism": [HELLO, "AUTH ASKS", b64(b"you"), "AUTH ASKS", b64(b"me"), MAIL],
+    "handler's mechanism cancelled": [HELLO, "AUTH ASKS", "*", "AUTH ASKS", b64(b"me")],
+    "deprecated result": [HELLO, "AUTH OLD", "AUTH OLD eA=="],
     "decorated": [HELLO, "AUTH X-DECORATED", MAIL],
-    "tells itself": [HELLO, "AUTH TELLS-ITSELF", NOOP, PLAIN, MAIL],
+    "pushes its reply": [HELLO, "AUTH PUSHES-ITSELF", NOOP, PLAIN, MAIL],
 }
 
 
-def test_no_authentication_inside_a_transaction() -> None:
-    """RFC 4954 4 forbids it; aiosmtpd takes it."""
-    for serve, code in ((theirs, 235), (controlled, 503)):
+def test_auth_during_transaction_is_refused() -> None:
+    """RFC 4954 4 forbids it; aiosmtpd allows it."""
+    for serve, code in ((serving_by_aiosmtpd, 235), (serving, 503)):
         with (
             serve(Mechanisms(), authenticator=authenticate, auth_require_tls=False) as controller,
             connected(controller.port) as client,
@@ -85,13 +85,15 @@ def test_no_authentication_inside_a_transaction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("identity", "theirs_says", "ours_says"),
+    ("identity", "aiosmtpd_code", "our_code"),
     [("", 235, 235), ("user", 235, 235), ("another", 235, 535), ("User", 235, 535)],
 )
-def test_nobody_acts_for_another(identity: str, theirs_says: int, ours_says: int) -> None:
-    """RFC 4616 2: aiosmtpd passes over the authorization identity, and lets him in."""
+def test_foreign_authorization_identity_is_refused(
+    identity: str, aiosmtpd_code: int, our_code: int
+) -> None:
+    """RFC 4616 2; aiosmtpd ignores the authorization identity and lets the client in."""
     line = f"AUTH PLAIN {b64(chr(0).join((identity, 'user', 'secret')).encode())}"
-    for serve, code in ((theirs, theirs_says), (controlled, ours_says)):
+    for serve, code in ((serving_by_aiosmtpd, aiosmtpd_code), (serving, our_code)):
         with (
             serve(Recorder(), authenticator=authenticate, auth_require_tls=False) as controller,
             connected(controller.port) as client,
@@ -99,22 +101,22 @@ def test_nobody_acts_for_another(identity: str, theirs_says: int, ours_says: int
             assert client.codes(HELLO, line) == [250, code]
 
 
-def test_an_attribute_that_cannot_be_called_is_no_mechanism() -> None:
+def test_non_callable_auth_attribute_is_no_mechanism() -> None:
     class Settings(Mechanisms):
         auth_token = None
         auth_url = "https://example.org/"
 
     with (
-        controlled(Settings(), auth_require_tls=False) as controller,
+        serving(Settings(), auth_require_tls=False) as controller,
         connected(controller.port) as client,
     ):
         (line,) = (it for it in client.ask(HELLO)[1] if it.startswith("AUTH "))
-        assert set(line.split()[1:]) == {"ASKS", "OLD", "X-DECORATED", "TELLS-ITSELF"}
+        assert set(line.split()[1:]) == {"ASKS", "OLD", "X-DECORATED", "PUSHES-ITSELF"}
         assert client.codes("AUTH TOKEN eA==") == [504]
 
 
-class Decides(Recorder):
-    """Has handle_AUTH, which leaves some to the server's own mechanisms."""
+class HandlesAuth(Recorder):
+    """Has handle_AUTH, which leaves all but LOGIN to the built-in mechanisms."""
 
     async def handle_AUTH(self, server: Any, session: Any, envelope: Any, args: list[str]) -> Any:
         if args[0] != "LOGIN":
@@ -127,8 +129,8 @@ class Decides(Recorder):
         return "235 2.7.0 in" if args[1] == b64(b"user") else "535 5.7.8 out"
 
 
-class Replaces(Recorder):
-    """Has a mechanism of the server's."""
+class ReplacesPlain(Recorder):
+    """Overrides a built-in mechanism."""
 
     async def auth_PLAIN(self, server: Any, args: list[str]) -> Any:
         await asyncio.sleep(0)
@@ -136,17 +138,17 @@ class Replaces(Recorder):
 
 
 HANDLERS: dict[str, tuple[type[Recorder], list[str | bytes]]] = {
-    "decides": (
-        Decides,
+    "handle_AUTH": (
+        HandlesAuth,
         [HELLO, "AUTH LOGIN", f"AUTH LOGIN {b64(b'x')}", "AUTH LOGIN fail", PLAIN, PLAIN],
     ),
-    "decides to let in": (Decides, [HELLO, f"AUTH LOGIN {LOGIN[0]}", MAIL]),
-    "replaces": (Replaces, [HELLO, "AUTH PLAIN", BAD_PLAIN, MAIL]),
+    "handle_AUTH accepts": (HandlesAuth, [HELLO, f"AUTH LOGIN {LOGIN[0]}", MAIL]),
+    "replaced mechanism": (ReplacesPlain, [HELLO, "AUTH PLAIN", BAD_PLAIN, MAIL]),
 }
 
 
 @pytest.mark.parametrize("name", HANDLERS)
-def test_hooks_in_the_place_of_mechanisms_answer_the_same(name: str) -> None:
+def test_auth_hooks_reply_as_in_aiosmtpd(name: str) -> None:
     kind, lines = HANDLERS[name]
 
     def run(serve: Callable[..., Any]) -> list[int]:
@@ -154,13 +156,13 @@ def test_hooks_in_the_place_of_mechanisms_answer_the_same(name: str) -> None:
         with serve(kind(), **parameters) as controller, connected(controller.port) as client:
             return client.codes(*lines)
 
-    expected = run(theirs)
+    expected = run(serving_by_aiosmtpd)
     assert 235 in expected
-    assert run(controlled) == expected
+    assert run(serving) == expected
 
 
-def test_what_a_session_knows_after_authentication() -> None:
-    for serve in (theirs, controlled):
+def test_session_attributes_after_auth() -> None:
+    for serve in (serving_by_aiosmtpd, serving):
         handler = Recorder()
         with (
             serve(handler, authenticator=authenticate, auth_require_tls=False) as controller,
@@ -174,13 +176,13 @@ def test_what_a_session_knows_after_authentication() -> None:
         assert session.login_data == b"user"
 
 
-def test_a_challenge_that_is_no_base64_is_an_error() -> None:
+def test_challenge_without_base64_is_an_error() -> None:
     class Asks(Recorder):
         async def auth_ASKS(self, server: Any, args: list[str]) -> Any:
             return await server.challenge_auth("no base64!", encode_to_b64=False)
 
     with (
-        controlled(Asks(), auth_require_tls=False) as controller,
+        serving(Asks(), auth_require_tls=False) as controller,
         connected(controller.port) as client,
     ):
         client.codes(HELLO)
@@ -189,10 +191,10 @@ def test_a_challenge_that_is_no_base64_is_an_error() -> None:
         assert "ValueError" in text
 
 
-@pytest.mark.parametrize("line", [BAD_PLAIN, "AUTH TELLS-ITSELF"])
-def test_guessing_ends(line: str) -> None:
+@pytest.mark.parametrize("line", [BAD_PLAIN, "AUTH PUSHES-ITSELF"])
+def test_repeated_failed_auth_closes_connection(line: str) -> None:
     with (
-        controlled(
+        serving(
             Mechanisms(), authenticator=authenticate, auth_require_tls=False, max_errors=3
         ) as controller,
         connected(controller.port) as client,
@@ -201,16 +203,16 @@ def test_guessing_ends(line: str) -> None:
         assert client.answer() == (0, [])
 
 
-def test_a_challenge_belongs_to_auth() -> None:
+def test_challenge_outside_auth_is_an_error() -> None:
     class Asks(Recorder):
         async def handle_NOOP(self, server: Any, *arguments: Any) -> Any:
             return await server.challenge_auth("who?")
 
-    with controlled(Asks()) as controller, connected(controller.port) as client:
+    with serving(Asks()) as controller, connected(controller.port) as client:
         assert client.codes("NOOP", "RSET") == [500, 250]
 
 
-def test_a_hook_that_does_not_wait_for_the_response_ends_the_connection() -> None:
+def test_hook_that_abandons_its_challenge_closes_connection() -> None:
     class Hasty(Recorder):
         async def auth_HASTY(self, server: Any, args: list[str]) -> Any:
             try:
@@ -220,7 +222,7 @@ def test_a_hook_that_does_not_wait_for_the_response_ends_the_connection() -> Non
                 return AuthResult(success=False, handled=False)
 
     with (
-        controlled(Hasty(), auth_require_tls=False) as controller,
+        serving(Hasty(), auth_require_tls=False) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes(HELLO, "AUTH HASTY") == [250, 334]
@@ -229,7 +231,7 @@ def test_a_hook_that_does_not_wait_for_the_response_ends_the_connection() -> Non
 
 
 @pytest.mark.parametrize("suspends", [False, True])
-def test_a_response_that_came_before_its_challenge_is_not_left_waiting(suspends: bool) -> None:
+def test_response_sent_before_the_challenge_is_read(suspends: bool) -> None:
     class Asks(Recorder):
         async def auth_ASKS(self, server: Any, args: list[str]) -> Any:
             if suspends:
@@ -238,7 +240,7 @@ def test_a_response_that_came_before_its_challenge_is_not_left_waiting(suspends:
             return AuthResult(success=response == b"me")
 
     with (
-        controlled(Asks(), auth_require_tls=False) as controller,
+        serving(Asks(), auth_require_tls=False) as controller,
         connected(controller.port) as client,
     ):
         client.codes(HELLO)
@@ -247,12 +249,12 @@ def test_a_response_that_came_before_its_challenge_is_not_left_waiting(suspends:
 
 
 @pytest.mark.parametrize("name", AUTHS)
-def test_authentication_answers_the_same(name: str) -> None:
+def test_auth_replies_as_in_aiosmtpd(name: str) -> None:
     def run(serve: Callable[..., Any]) -> list[int]:
         parameters = {"authenticator": authenticate, "auth_require_tls": False}
         with serve(Mechanisms(), **parameters) as controller, connected(controller.port) as client:
             return client.codes(*AUTHS[name])
 
-    expected = run(theirs)
+    expected = run(serving_by_aiosmtpd)
     assert 235 in expected or name == "before ehlo"
-    assert run(controlled) == expected
+    assert run(serving) == expected

@@ -1,4 +1,4 @@
-"""Handlers that a configuration names: `smtp.aiosmtpd-handler` and `smtp.aiosmtpd-args`."""
+"""Handlers named in the configuration: `smtp.aiosmtpd-handler` and `smtp.aiosmtpd-args`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HELLO, MAIL, RCPT = ENVELOPE
 
 LISTENERS = """
 [smtp]
-aiosmtpd-handler = "support.aiosmtpd_handlers:Tell"
+aiosmtpd-handler = "support.aiosmtpd_handlers:Describes"
 
 [server.listener.mx]
 protocol = "smtp"
@@ -54,13 +54,13 @@ smtp.role = "submission"
 protocol = "smtp"
 bind = "127.0.0.1:0"
 smtp.role = "submission"
-smtp.aiosmtpd-handler = "support.aiosmtpd_handlers:Knows"
+smtp.aiosmtpd-handler = "support.aiosmtpd_handlers:HasMechanism"
 tls.implicit = true
 
 [server.listener.local]
 protocol = "lmtp"
 bind = "127.0.0.1:0"
-lmtp.aiosmtpd-handler = "support.aiosmtpd_handlers:Tell"
+lmtp.aiosmtpd-handler = "support.aiosmtpd_handlers:Describes"
 """
 
 
@@ -84,7 +84,7 @@ def plain(name: str, password: str) -> str:
     return f"AUTH PLAIN {b64(f'{chr(0)}{name}{chr(0)}{password}'.encode())}"
 
 
-def test_the_handler_decides_what_becomes_of_mail(served: Program) -> None:
+def test_handler_gets_the_mail(served: Program) -> None:
     with connected(served.port("mx")) as client:
         assert client.greeting == ["mx.example.org ESMTP"]
         assert client.codes(HELLO, MAIL, "RCPT TO:<anybody@anywhere.example>") == [250, 250, 250]
@@ -94,15 +94,15 @@ def test_the_handler_decides_what_becomes_of_mail(served: Program) -> None:
         )
         assert client.codes(MAIL, RCPT) == [250, 250]
         assert client.data(b"x" * 65536 + b"\r\n")[0] == 552
-        # There is no AUTH for strangers, also over TLS.
+        # Port 25 offers no AUTH, not even over TLS.
         assert client.codes("STARTTLS") == [220]
         client.starttls()
         assert not any("AUTH" in line for line in client.ask(HELLO)[1])
     assert served.messages() == []
 
 
-def test_settings_without_effect_are_named(served: Program) -> None:
-    note = "smtp.relay has no effect: support.aiosmtpd_handlers:Tell handles the mail"
+def test_settings_without_effect_are_reported(served: Program) -> None:
+    note = "smtp.relay has no effect: support.aiosmtpd_handlers:Describes handles the mail"
     assert f'listener "mx": {note}' in served.out
     assert served.out.count("has no effect") == 1
 
@@ -110,13 +110,13 @@ def test_settings_without_effect_are_named(served: Program) -> None:
 @pytest.mark.parametrize(
     ("listener", "words"), [("words", "one two words"), ("cli", "word from_cli")]
 )
-def test_the_handler_is_made_with_its_arguments(served: Program, listener: str, words: str) -> None:
+def test_handler_is_created_with_its_arguments(served: Program, listener: str, words: str) -> None:
     with connected(served.port(listener)) as client:
         client.codes(*ENVELOPE)
         assert client.data()[1][0].endswith(f"made with {words}")
 
 
-def test_submission_asks_the_accounts(served: Program) -> None:
+def test_submission_authenticates_against_accounts(served: Program) -> None:
     with connected(served.port("submission")) as client:
         assert client.codes(HELLO, MAIL, plain("alice@example.org", "secret")) == [250, 530, 538]
         assert client.codes("STARTTLS") == [220]
@@ -134,7 +134,7 @@ def test_submission_asks_the_accounts(served: Program) -> None:
     assert [one.rpartition(" ")[2] for one in failed] == [session]
 
 
-def test_mechanisms_of_the_handler_come_before_the_accounts(served: Program) -> None:
+def test_handler_mechanisms_replace_the_accounts(served: Program) -> None:
     with connected(served.port("submissions"), tls=authority().client_context()) as client:
         assert "AUTH KNOCK" in client.ask(HELLO)[1]
         assert client.codes(MAIL, plain("alice@example.org", "secret")) == [530, 504]
@@ -147,7 +147,7 @@ def test_mechanisms_of_the_handler_come_before_the_accounts(served: Program) -> 
         ]
 
 
-def test_lmtp(served: Program) -> None:
+def test_lmtp_replies_per_recipient(served: Program) -> None:
     with connected(served.port("local")) as client:
         assert client.greeting == ["mx.example.org LMTP"]
         assert client.codes("LHLO x.example", MAIL, RCPT, "RCPT TO:<c@example.org>") == [250] * 4
@@ -161,18 +161,21 @@ def test_lmtp(served: Program) -> None:
 @pytest.mark.parametrize(
     ("handler", "arguments", "key", "text"),
     [
-        ("support.aiosmtpd_handlers.Tell", None, "handler", 'write "package.module:Class", as in'),
-        ("Tell", None, "handler", 'write "package.module:Class"'),
+        (
+            "support.aiosmtpd_handlers.Describes",
+            None,
+            "handler",
+            'write "package.module:Class", as in',
+        ),
+        ("Describes", None, "handler", 'write "package.module:Class"'),
         ("support.aiosmtpd_handlers:Absent", None, "handler", "has no attribute 'Absent'"),
-        ("absent_handlers:Tell", None, "handler", 'no module "absent_handlers"'),
-        ("support.aiosmtpd_handlers:NOTHING", None, "handler", "is not a class"),
-        ("support.aiosmtpd_handlers:Tell", "a b c", "args", "does not accept them"),
-        ("support.aiosmtpd_handlers:Tell", "'a", "args", "cannot be split into words"),
+        ("absent_handlers:Describes", None, "handler", 'no module "absent_handlers"'),
+        ("support.aiosmtpd_handlers:NOT_A_CLASS", None, "handler", "is not a class"),
+        ("support.aiosmtpd_handlers:Describes", "a b c", "args", "does not accept them"),
+        ("support.aiosmtpd_handlers:Describes", "'a", "args", "cannot be split into words"),
     ],
 )
-def test_what_is_wrong_is_found_when_the_configuration_is_read(
-    handler: str, arguments: str | None, key: str, text: str
-) -> None:
+def test_configuration_errors(handler: str, arguments: str | None, key: str, text: str) -> None:
     config = '[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'
     config += f'smtp.aiosmtpd-handler = "{handler}"\n'
     if arguments is not None:
@@ -188,11 +191,11 @@ def test_what_is_wrong_is_found_when_the_configuration_is_read(
 @pytest.mark.parametrize(
     ("handler", "arguments", "text"),
     [
-        ("Unmade", None, "OSError: there is no database"),
+        ("CannotStart", None, "OSError: there is no database"),
         ("FromCli", "a b", "FromCli usage: one word"),
     ],
 )
-def test_a_handler_that_cannot_be_made_stops_the_start(
+def test_failing_handler_constructor_prevents_start(
     tmp_path: Path, handler: str, arguments: str | None, text: str
 ) -> None:
     config = f"""
@@ -211,8 +214,8 @@ def test_a_handler_that_cannot_be_made_stops_the_start(
 
 
 @on_loops
-async def test_a_drain_waits_for_a_hook() -> None:
-    options = {"aiosmtpd-handler": "support.aiosmtpd_handlers:Slow"}
+async def test_drain_waits_for_a_running_hook() -> None:
+    options = {"aiosmtpd-handler": "support.aiosmtpd_handlers:Waits"}
     lines = "\r\n".join([*ENVELOPE, "DATA", ""]).encode()
     async with testing.serve(SmtpHandler, options=options) as served:
         reader, writer = await asyncio.open_connection(served.host, served.port)

@@ -1,4 +1,4 @@
-"""Our controllers: threads and loops, beginnings and ends, and the async way."""
+"""`Controller` and its variants: threads, loops, start and stop; and `serve_smtp`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.aiosmtpd import ENVELOPE, Recorder, controlled, server_context, started
+from support.aiosmtpd import ENVELOPE, Recorder, server_context, serving, started
 from support.environment import clean_environment
 from support.loops import on_loops
 from support.smtp_client import MESSAGE, SmtpClient, connected
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 HELLO, MAIL, RCPT = ENVELOPE
 
 
-def test_a_controller_stops_with_open_connections_and_running_hooks() -> None:
+def test_stop_with_open_connections_and_running_hook() -> None:
     began, ended = threading.Event(), threading.Event()
 
     class Waits:
@@ -66,7 +66,7 @@ def test_a_controller_stops_with_open_connections_and_running_hooks() -> None:
     controller.stop(no_assert=True)
 
 
-def test_a_port_that_is_taken() -> None:
+def test_port_in_use() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -74,18 +74,18 @@ def test_a_port_that_is_taken() -> None:
         with pytest.raises(OSError, match="in use"):
             controller.start()
         assert controller.loop.is_closed()
-        # What is written with try and finally: stop() hides nothing.
+        # As in `try: start() finally: stop()`: stop() doesn't hide the error.
         controller.stop()
         with pytest.raises(AssertionError, match="not running"):
             controller.stop()
-    # It may be tried elsewhere, and again.
+    # Another start, on another port, succeeds.
     controller.port = 0
     for _ in range(2):
         with started(controller), connected(controller.port) as client:
             assert client.codes("NOOP") == [250]
 
 
-def test_a_loop_that_was_given_outlives_a_start_that_failed() -> None:
+def test_given_loop_survives_failed_start() -> None:
     loop = asyncio.SelectorEventLoop()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -100,7 +100,7 @@ def test_a_loop_that_was_given_outlives_a_start_that_failed() -> None:
     assert loop.is_closed()
 
 
-def test_tasks_may_be_cancelled_with_the_loop() -> None:
+def test_cancel_tasks() -> None:
     began, ended = threading.Event(), threading.Event()
 
     class Waits:
@@ -126,7 +126,7 @@ def test_tasks_may_be_cancelled_with_the_loop() -> None:
 @pytest.mark.parametrize("make_loop", [fastlisten.new_event_loop, asyncio.SelectorEventLoop])
 @pytest.mark.parametrize("suspends", [False, True])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_hook_that_exits_ends_the_listener_too(
+def test_system_exit_in_a_hook_stops_the_controller(
     suspends: bool, make_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     class Exits:
@@ -142,7 +142,7 @@ def test_a_hook_that_exits_ends_the_listener_too(
         client.send("NOOP")
         until(controller.loop.is_closed, "the end of the loop")
         assert controller.server is None
-        # Nobody is left waiting, neither who is connected nor who comes.
+        # Neither connected nor new clients are left waiting.
         assert idle.answer()[0] == 421
         assert idle.answer() == (0, [])
         with pytest.raises(ConnectionRefusedError):
@@ -150,7 +150,7 @@ def test_a_hook_that_exits_ends_the_listener_too(
     controller.stop()
 
 
-def test_the_loop_may_be_given() -> None:
+def test_given_loop() -> None:
     loop = asyncio.SelectorEventLoop()
     with started(smtp.Controller(Recorder(), "127.0.0.1", 0, loop)) as controller:
         assert controller.loop is loop
@@ -159,8 +159,8 @@ def test_the_loop_may_be_given() -> None:
     assert loop.is_closed()
 
 
-def test_an_idle_client_is_told_so() -> None:
-    """One that a hook works for is not idle."""
+def test_idle_timeout() -> None:
+    """A client that waits for a hook is not idle."""
 
     class Slow:
         async def handle_NOOP(self, *arguments: Any) -> str:
@@ -168,7 +168,7 @@ def test_an_idle_client_is_told_so() -> None:
             return "250 slow"
 
     with (
-        controlled(Slow(), timeout=0.2) as controller,
+        serving(Slow(), timeout=0.2) as controller,
         connected(controller.port) as silent,
         connected(controller.port) as client,
     ):
@@ -180,9 +180,9 @@ def test_an_idle_client_is_told_so() -> None:
             assert idle.answer() == (0, [])
 
 
-def test_more_clients_than_allowed() -> None:
+def test_max_connections() -> None:
     with (
-        controlled(Recorder(), max_connections=1) as controller,
+        serving(Recorder(), max_connections=1) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes("NOOP") == [250]
@@ -190,7 +190,7 @@ def test_more_clients_than_allowed() -> None:
             assert other.recv(100).startswith(b"421 ")
 
 
-def test_a_unix_socket(tmp_path: Path) -> None:
+def test_unix_socket_controller(tmp_path: Path) -> None:
     path, handler = tmp_path / "socket", Recorder()
     with started(smtp.UnixSocketController(handler, path)) as controller:
         sock = socket.socket(socket.AF_UNIX)
@@ -205,7 +205,7 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     assert session.peer == ""
 
 
-def test_unthreaded_controllers(tmp_path: Path) -> None:
+def test_unthreaded_controller(tmp_path: Path) -> None:
     def dialogue(client: SmtpClient) -> None:
         assert client.answer()[0] == 220
         assert client.codes(*ENVELOPE) == [250, 250, 250]
@@ -239,7 +239,7 @@ def test_unthreaded_controllers(tmp_path: Path) -> None:
         loop.close()
 
 
-def test_on_a_running_loop_of_any_kind() -> None:
+def test_serve_smtp_on_a_running_loop() -> None:
     async def serve() -> None:
         handler = Recorder()
         async with smtp.serve_smtp(handler, port=0, server_hostname="mx.example.org") as server:
@@ -260,7 +260,7 @@ def test_on_a_running_loop_of_any_kind() -> None:
         on_loop(factory)
 
 
-def test_a_bound_socket_may_be_given() -> None:
+def test_serve_smtp_on_a_bound_socket() -> None:
     async def serve() -> None:
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
@@ -274,8 +274,8 @@ def test_a_bound_socket_may_be_given() -> None:
     asyncio.run(serve())
 
 
-def test_a_failed_handshake_leaves_the_server_in_order() -> None:
-    with controlled(Recorder(), tls_context=server_context()) as controller:
+def test_server_survives_failed_handshake() -> None:
+    with serving(Recorder(), tls_context=server_context()) as controller:
         with connected(controller.port) as client:
             assert client.codes(HELLO, "STARTTLS") == [250, 220]
             stranger = ssl.create_default_context()
@@ -293,7 +293,7 @@ def test_a_failed_handshake_leaves_the_server_in_order() -> None:
 # -- without aiosmtpd
 
 
-def test_it_is_not_needed(tmp_path: Path) -> None:
+def test_works_without_aiosmtpd_installed(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import smtplib, sys\n"
@@ -329,7 +329,7 @@ def test_it_is_not_needed(tmp_path: Path) -> None:
     )
 
 
-def test_nothing_of_it_is_imported_unless_asked_for() -> None:
+def test_aiosmtpd_layer_is_imported_lazily() -> None:
     code = (
         "import sys, fastlisten.handlers.smtp\n"
         "print([name for name in sys.modules if 'aiosmtpd' in name])\n"

@@ -1,7 +1,7 @@
-"""The same handler and the same dialogue, served by aiosmtpd and by us: the codes are the same.
+"""The same handler and dialogue, served by aiosmtpd and by us: the reply codes are the same.
 
-Rules of this file: where they differ on purpose, the dialogue stands in `DIFFERENT` with both
-answers; docs/aiosmtpd.md has a row for it.
+Rules of this file: intended differences are in `DIFFERENT`, with the codes of both; each has a row
+in docs/aiosmtpd.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.aiosmtpd import ENVELOPE, PLAIN, AllHooks, Recorder, controlled, server_context, theirs
+from support.aiosmtpd import (
+    ENVELOPE,
+    PLAIN,
+    AllHooks,
+    Recorder,
+    server_context,
+    serving,
+    serving_by_aiosmtpd,
+)
 from support.foreign import foreign
 from support.smtp_client import MESSAGE, connected
 
@@ -90,25 +98,25 @@ DIALOGUES: dict[str, list[str | bytes]] = {
     ],
 }
 
-#: Dialogue, what aiosmtpd says, what we say.
+#: Dialogue, aiosmtpd's codes, our codes.
 DIFFERENT: dict[str, tuple[list[str | bytes], list[int], list[int]]] = {
     # An address stands in angle brackets (RFC 5321 4.1.2).
     "no brackets": ([HELLO, "MAIL FROM:a@example.com"], [250, 250], [250, 501]),
     # 554, since RCPT has been tried (RFC 5321 3.3).
-    "nobody": ([HELLO, MAIL, "DATA"], [250, 250, 503], [250, 250, 554]),
-    # The refusal of EHLO leaves the session as it was (RFC 5321 4.1.4).
-    "ehlo in vain": (
+    "no recipients": ([HELLO, MAIL, "DATA"], [250, 250, 503], [250, 250, 554]),
+    # A refused EHLO leaves the session as it was (RFC 5321 4.1.4).
+    "refused ehlo": (
         [*ENVELOPE, "EHLO refused.example", RCPT],
         [250, 250, 250, 550, 503],
         [250, 250, 250, 550, 250],
     ),
-    # Not offered, not known.
+    # Not offered, so not implemented.
     "no starttls": ([HELLO, "STARTTLS"], [250, 454], [250, 502]),
     # An address is UTF-8.
     "octets": ([HELLO, b"MAIL FROM:<\xff@example.com>"], [250, 250], [250, 501]),
     # RFC 6531 3.5.
     "not ascii": ([HELLO, "MAIL FROM:<\u00e4@example.com>"], [250, 250], [250, 553]),
-    # Much real mail has them.
+    # Much real mail has such lines.
     "a long line": (
         [*ENVELOPE, "DATA", b"x" * 2000 + b"\r\n."],
         [250, 250, 250, 354, 500],
@@ -120,9 +128,9 @@ DIFFERENT: dict[str, tuple[list[str | bytes], list[int], list[int]]] = {
         [250, 250, 250, 354, 250],
         [250, 250, 250, 354, 550],
     ),
-    # A server names its commands by 214 (RFC 5321 4.2.2).
+    # The code of help messages is 214 (RFC 5321 4.2.2).
     "help": (["HELP"], [250], [214]),
-    # What is offered in a session after EHLO needs EHLO.
+    # Parameters of extensions need EHLO.
     "parameters after helo": (
         ["HELO client.example", "MAIL FROM:<a@example.com> SIZE=1"],
         [250, 501],
@@ -139,10 +147,10 @@ def codes(serve: Any, lines: list[str | bytes], **parameters: Any) -> tuple[list
 
 
 @pytest.mark.parametrize("name", DIALOGUES)
-def test_codes_and_calls_are_the_same(name: str) -> None:
+def test_codes_and_hook_calls_as_in_aiosmtpd(name: str) -> None:
     lines = DIALOGUES[name]
-    expected, their_handler = codes(theirs, lines)
-    found, our_handler = codes(controlled, lines)
+    expected, their_handler = codes(serving_by_aiosmtpd, lines)
+    found, our_handler = codes(serving, lines)
     assert found == expected
     assert our_handler.calls == their_handler.calls
     ours, others = our_handler.messages, their_handler.messages
@@ -156,8 +164,8 @@ def test_codes_and_calls_are_the_same(name: str) -> None:
         )
 
 
-class Plain:
-    """Hooks that are plain functions, which neither takes, but for their effects."""
+class PlainFunctions:
+    """Hooks that are plain functions: neither server accepts their result."""
 
     def handle_NOOP(self, *arguments: Any) -> str:
         return "250 OK"
@@ -167,17 +175,17 @@ class Plain:
         return "250 OK"
 
 
-def test_hooks_that_are_plain_functions_fail_the_same() -> None:
-    for serve in (theirs, controlled):
-        with serve(Plain()) as controller, connected(controller.port) as client:
+def test_plain_function_hooks_fail_as_in_aiosmtpd() -> None:
+    for serve in (serving_by_aiosmtpd, serving):
+        with serve(PlainFunctions()) as controller, connected(controller.port) as client:
             assert client.codes(HELLO, "NOOP", MAIL) == [250, 500, 500]
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_codes_that_differ_on_purpose(name: str) -> None:
+def test_intended_differences(name: str) -> None:
     lines, others, ours = DIFFERENT[name]
-    assert codes(theirs, lines)[0] == others
-    assert codes(controlled, lines)[0] == ours
+    assert codes(serving_by_aiosmtpd, lines)[0] == others
+    assert codes(serving, lines)[0] == ours
 
 
 # -- TLS
@@ -190,7 +198,7 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data:
     return AuthResult(success=data.password == b"secret", handled=False, auth_data=data)
 
 
-class Judge(Recorder):
+class ChecksTls(Recorder):
     def __init__(self, verdict: bool = True) -> None:
         super().__init__()
         self.verdict = verdict
@@ -210,9 +218,9 @@ class Judge(Recorder):
     ],
     ids=["taken", "refused by the hook", "required", "for AUTH"],
 )
-def test_starttls_answers_the_same(verdict: bool, parameters: dict[str, Any]) -> None:
+def test_starttls_replies_as_in_aiosmtpd(verdict: bool, parameters: dict[str, Any]) -> None:
     def run(serve: Callable[..., Any]) -> tuple[list[int], list[Any]]:
-        handler = Judge(verdict)
+        handler = ChecksTls(verdict)
         with (
             serve(handler, tls_context=server_context(), **parameters) as controller,
             connected(controller.port) as client,
@@ -227,8 +235,8 @@ def test_starttls_answers_the_same(verdict: bool, parameters: dict[str, Any]) ->
                 after += client.codes(MAIL, RCPT, "DATA", b"x\r\n.")
             return before + after + client.codes("QUIT"), [vars(e) for e, _ in handler.messages]
 
-    expected = run(theirs)
-    found = run(controlled)
+    expected = run(serving_by_aiosmtpd)
+    found = run(serving)
     if verdict:
         # STARTTLS again, with an argument: out of order comes before syntax.
         index = expected[0].index(501)

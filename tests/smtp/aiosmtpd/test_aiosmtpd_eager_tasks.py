@@ -1,4 +1,4 @@
-"""Coroutines that start at once: a task only for those that suspend, with all that a task gives."""
+"""Coroutines that start at once; those that suspend become a full task."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from fastlisten.handlers.smtp.aiosmtpd.eager_tasks import EagerTasks
 VARIABLE = contextvars.ContextVar("variable", default="nothing")
 
 
-class Runs:
-    """Runs coroutines as connections do, from callbacks of the loop, where there is no task."""
+class Runner:
+    """Runs coroutines as connections do: from a callback of the loop, outside any task."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.eager_tasks = EagerTasks(self.loop)
-        self.tasks: list[asyncio.Task[None] | None] = []
 
     async def run(
         self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None
     ) -> asyncio.Task[None] | None:
-        """Return what `EagerTasks.run` returned, after the coroutine's end."""
+        """Run a coroutine to its end; return what `EagerTasks.run` returned."""
         began: asyncio.Future[asyncio.Task[None] | None] = self.loop.create_future()
         ended: asyncio.Future[None] = self.loop.create_future()
 
@@ -49,41 +48,41 @@ class Runs:
         return task
 
     async def end(self) -> None:
-        """Close, and fail if a task is left."""
+        """Close, and check that no task is left."""
         self.eager_tasks.close()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-def with_runs(test: Callable[[Runs], Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Give a test `Runs`, on every loop."""
+def with_runner(test: Callable[[Runner], Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test with a `Runner`, on every loop."""
 
     async def run() -> None:
-        runs = Runs()
-        await test(runs)
-        await runs.end()
+        runner = Runner()
+        await test(runner)
+        await runner.end()
 
     return on_loops(run)
 
 
-@with_runs
-async def test_what_does_not_suspend_costs_no_task(runs: Runs) -> None:
+@with_runner
+async def test_coroutine_that_does_not_suspend_creates_no_task(runner: Runner) -> None:
     seen = []
 
     async def hook() -> None:
         seen.append(asyncio.current_task())
 
     for _ in range(3):
-        assert await runs.run(hook()) is None
-    # The one spare task was declared current each time, and was not used up.
+        assert await runner.run(hook()) is None
+    # The one spare task was the current one each time, and was not used up.
     assert seen[0] is not None
     assert len(set(seen)) == 1
     assert len(asyncio.all_tasks()) == 2
 
 
-@with_runs
-async def test_what_suspends_goes_on_as_the_task_that_it_saw(runs: Runs) -> None:
+@with_runner
+async def test_suspended_coroutine_continues_as_its_current_task(runner: Runner) -> None:
     seen = []
 
     async def hook() -> None:
@@ -92,7 +91,7 @@ async def test_what_suspends_goes_on_as_the_task_that_it_saw(runs: Runs) -> None
             await asyncio.sleep(pause)
         seen.append(asyncio.current_task())
 
-    first, second = await runs.run(hook()), await runs.run(hook())
+    first, second = await runner.run(hook()), await runner.run(hook())
     assert first is not None
     assert second is not None
     assert first is not second
@@ -100,16 +99,16 @@ async def test_what_suspends_goes_on_as_the_task_that_it_saw(runs: Runs) -> None
     assert set(seen[4:]) == {second}
 
 
-@with_runs
-async def test_results_and_exceptions_reach_the_coroutine(runs: Runs) -> None:
+@with_runner
+async def test_coroutine_gets_results_exceptions_and_timeouts(runner: Runner) -> None:
     caught = []
 
     async def hook() -> None:
-        future = runs.loop.create_future()
-        runs.loop.call_soon(future.set_result, 7)
+        future = runner.loop.create_future()
+        runner.loop.call_soon(future.set_result, 7)
         caught.append(await future)
-        future = runs.loop.create_future()
-        runs.loop.call_soon(future.set_exception, KeyError("x"))
+        future = runner.loop.create_future()
+        runner.loop.call_soon(future.set_exception, KeyError("x"))
         try:
             await future
         except KeyError as error:
@@ -124,32 +123,32 @@ async def test_results_and_exceptions_reach_the_coroutine(runs: Runs) -> None:
         except TimeoutError:
             caught.append("waited")
 
-    assert await runs.run(hook()) is not None
+    assert await runner.run(hook()) is not None
     assert caught == [7, "'x'", "timeout", "waited"]
 
 
-@with_runs
-async def test_an_exception_of_the_first_step_is_raised(runs: Runs) -> None:
+@with_runner
+async def test_exception_before_suspending_is_raised(runner: Runner) -> None:
     async def hook() -> None:
         raise KeyError("first")
 
     with pytest.raises(KeyError):
-        await runs.run(hook())
+        await runner.run(hook())
 
 
-@with_runs
-async def test_an_exception_of_a_later_step_is_the_tasks(runs: Runs) -> None:
+@with_runner
+async def test_exception_after_suspending_is_set_on_the_task(runner: Runner) -> None:
     async def hook() -> None:
         await asyncio.sleep(0)
         raise KeyError("later")
 
-    task = await runs.run(hook())
+    task = await runner.run(hook())
     assert task is not None
     assert isinstance(task.exception(), KeyError)
 
 
-@with_runs
-async def test_context_variables_are_the_connections(runs: Runs) -> None:
+@with_runner
+async def test_context_variables_belong_to_the_connection(runner: Runner) -> None:
     seen = []
 
     async def hook(value: str) -> None:
@@ -164,16 +163,16 @@ async def test_context_variables_are_the_connections(runs: Runs) -> None:
         seen.append(VARIABLE.get())
 
     one, other = contextvars.copy_context(), contextvars.copy_context()
-    await runs.run(hook("first"), one)
-    await runs.run(hook("other"), other)
-    await runs.run(hook("second"), one)
+    await runner.run(hook("first"), one)
+    await runner.run(hook("other"), other)
+    await runner.run(hook("second"), one)
     assert seen[:6] == ["nothing", "first", "first", "nothing", "other", "other"]
     assert seen[6:] == ["first", "second", "second"]
     assert VARIABLE.get() == "nothing"
 
 
-@with_runs
-async def test_cancelling_reaches_the_coroutine(runs: Runs) -> None:
+@with_runner
+async def test_cancellation_reaches_the_coroutine(runner: Runner) -> None:
     ended = []
 
     async def hook(cancel_first: bool) -> None:
@@ -182,21 +181,21 @@ async def test_cancelling_reaches_the_coroutine(runs: Runs) -> None:
         if cancel_first:
             task.cancel()
         else:
-            runs.loop.call_later(0.001, task.cancel)
+            runner.loop.call_later(0.001, task.cancel)
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             ended.append(cancel_first)
             raise
 
-    # At first the spare has not taken its first step either, later it has.
+    # The first time, the spare task has not started either; later it has.
     with pytest.raises(asyncio.CancelledError):
-        await runs.run(hook(True))
+        await runner.run(hook(True))
     for cancel_first in (False, True):
-        task = await runs.run(hook(cancel_first))
+        task = await runner.run(hook(cancel_first))
         assert task is not None
         assert task.cancelled()
-        await runs.run(nothing())
+        await runner.run(nothing())
         await asyncio.sleep(0)
     assert ended == [True, False, True]
 
@@ -205,8 +204,8 @@ async def nothing() -> None:
     """Does not suspend."""
 
 
-@with_runs
-async def test_a_coroutine_that_cancels_itself_and_ends_spoils_nothing(runs: Runs) -> None:
+@with_runner
+async def test_coroutine_cancelling_itself_leaves_no_trace(runner: Runner) -> None:
     seen = []
 
     async def hook(cancel: bool) -> None:
@@ -217,20 +216,20 @@ async def test_a_coroutine_that_cancels_itself_and_ends_spoils_nothing(runs: Run
             task.cancel()
 
     for _ in range(2):
-        assert await runs.run(hook(True)) is None
-        assert await runs.run(hook(False)) is None
+        assert await runner.run(hook(True)) is None
+        assert await runner.run(hook(False)) is None
     assert len(set(seen)) == 3
 
 
-@with_runs
-async def test_a_task_that_is_running_is_not_disturbed(runs: Runs) -> None:
+@with_runner
+async def test_run_from_within_a_task(runner: Runner) -> None:
     seen = []
 
     async def hook() -> None:
         seen.append(asyncio.current_task())
 
-    # From within a task: the coroutine becomes a task at once.
-    task = runs.eager_tasks.run(hook(), contextvars.copy_context(), seen.append)
+    # Within a task, the coroutine becomes a task of its own at once.
+    task = runner.eager_tasks.run(hook(), contextvars.copy_context(), seen.append)
     assert seen == []
     assert task is not None
     await task

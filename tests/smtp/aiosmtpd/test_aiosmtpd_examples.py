@@ -1,4 +1,4 @@
-"""aiosmtpd's own example handlers, as they are, on our engine."""
+"""aiosmtpd's own handlers, unchanged, on our engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.aiosmtpd import ENVELOPE, Recorder, controlled
+from support.aiosmtpd import ENVELOPE, Recorder, serving
 from support.foreign import foreign
 from support.smtp_client import MESSAGE, connected
 
@@ -30,9 +30,9 @@ def send(port: int, message: bytes = MESSAGE) -> int:
         return client.data(message)[0]
 
 
-def test_debugging() -> None:
+def test_debugging_handler() -> None:
     stream = io.StringIO()
-    with controlled(handlers.Debugging(stream)) as controller, connected(controller.port) as client:
+    with serving(handlers.Debugging(stream)) as controller, connected(controller.port) as client:
         client.codes(ENVELOPE[0], ENVELOPE[1] + " SIZE=20", ENVELOPE[2])
         client.data()
         peer = client.sock.getsockname()
@@ -48,14 +48,14 @@ def test_debugging() -> None:
     ]
 
 
-def test_sink() -> None:
-    with controlled(handlers.Sink()) as controller:
+def test_sink_handler() -> None:
+    with serving(handlers.Sink()) as controller:
         assert send(controller.port) == 250
 
 
 @pytest.mark.parametrize("decode_data", [False, True])
 @pytest.mark.parametrize("suspends", [False, True])
-def test_message(suspends: bool, decode_data: bool) -> None:
+def test_message_handlers(suspends: bool, decode_data: bool) -> None:
     taken: list[Message] = []
 
     def handler() -> Any:
@@ -74,7 +74,7 @@ def test_message(suspends: bool, decode_data: bool) -> None:
 
         return Async(loop=asyncio.AbstractEventLoop())  # type: ignore[abstract]
 
-    with controlled(handler(), decode_data=decode_data) as controller:
+    with serving(handler(), decode_data=decode_data) as controller:
         assert send(controller.port) == 250
     (message,) = taken
     assert message["Subject"] == "x"
@@ -86,8 +86,8 @@ def test_message(suspends: bool, decode_data: bool) -> None:
     assert payload.splitlines() == [".dot"]
 
 
-def test_a_mailbox_of_many_at_once(tmp_path: Path) -> None:
-    with controlled(handlers.Mailbox(tmp_path / "mail")) as controller:
+def test_mailbox_handler_with_parallel_clients(tmp_path: Path) -> None:
+    with serving(handlers.Mailbox(tmp_path / "mail")) as controller:
         messages = [b"Subject: %d\r\n\r\nx\r\n" % number for number in range(24)]
         with ThreadPoolExecutor(8) as pool:
             found = set(pool.map(lambda message: send(controller.port, message), messages))
@@ -96,7 +96,7 @@ def test_a_mailbox_of_many_at_once(tmp_path: Path) -> None:
     assert sorted(int(message["Subject"]) for message in kept) == list(range(24))
 
 
-def test_a_mailbox_is_given_one_message_at_a_time(
+def test_mailbox_handler_gets_one_message_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside, real = threading.Semaphore(1), mailbox.Maildir.add
@@ -105,7 +105,7 @@ def test_a_mailbox_is_given_one_message_at_a_time(
     def add(self: Any, message: Any) -> Any:
         first = inside.acquire(blocking=False)
         alone.append(first)
-        time.sleep(0.01)  # long enough for the others, were they let in
+        time.sleep(0.01)  # long enough for others to enter, if they were let in
         try:
             return real(self, message)
         finally:
@@ -114,14 +114,14 @@ def test_a_mailbox_is_given_one_message_at_a_time(
 
     monkeypatch.setattr(mailbox.Maildir, "add", add)
     with (
-        controlled(handlers.Mailbox(tmp_path / "mail")) as controller,
+        serving(handlers.Mailbox(tmp_path / "mail")) as controller,
         ThreadPoolExecutor(8) as pool,
     ):
         assert set(pool.map(lambda _: send(controller.port), range(8))) == {250}
     assert alone == [True] * 8
 
 
-def test_what_blocks_does_not_hold_up_the_loop(
+def test_blocking_handler_does_not_block_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, threads = threading.Event(), []
@@ -132,7 +132,7 @@ def test_what_blocks_does_not_hold_up_the_loop(
 
     monkeypatch.setattr(mailbox.Maildir, "add", add)
     with (
-        controlled(handlers.Mailbox(tmp_path / "mail")) as controller,
+        serving(handlers.Mailbox(tmp_path / "mail")) as controller,
         connected(controller.port) as client,
         connected(controller.port) as other,
     ):
@@ -145,9 +145,9 @@ def test_what_blocks_does_not_hold_up_the_loop(
         assert threads[0] is not controller._thread
 
 
-def test_a_handler_that_fails_in_its_thread(tmp_path: Path) -> None:
+def test_exception_in_the_handlers_thread(tmp_path: Path) -> None:
     handler = handlers.Mailbox(tmp_path / "mail")
-    with controlled(handler) as controller:
+    with serving(handler) as controller:
         (tmp_path / "mail" / "tmp").rmdir()
         with connected(controller.port) as client:
             client.codes(*ENVELOPE)
@@ -156,20 +156,20 @@ def test_a_handler_that_fails_in_its_thread(tmp_path: Path) -> None:
     assert "FileNotFoundError" in text
 
 
-def test_a_class_of_ones_own_runs_on_the_loop(tmp_path: Path) -> None:
+def test_subclass_runs_on_the_loop(tmp_path: Path) -> None:
     threads = []
 
     class Own(handlers.Mailbox):  # type: ignore[misc, name-defined]
         def handle_message(self, message: Message) -> None:
             threads.append(threading.current_thread())
 
-    with controlled(Own(tmp_path / "mail")) as controller:
+    with serving(Own(tmp_path / "mail")) as controller:
         assert send(controller.port) == 250
         assert threads == [controller._thread]
 
 
-def test_a_proxy_to_a_server_on_the_same_loop() -> None:
-    """smtplib waits for its server: on the loop both would wait for ever."""
+def test_proxy_to_a_server_on_the_same_loop() -> None:
+    """Proxy blocks in smtplib: on the loop it would wait for ever for the server behind it."""
     behind = Recorder()
 
     async def serve() -> None:
@@ -186,10 +186,10 @@ def test_a_proxy_to_a_server_on_the_same_loop() -> None:
     assert b"\r\nX-Peer: 127.0.0.1\r\n" in envelope.content
 
 
-def test_smtplib_and_its_ways() -> None:
+def test_smtplib_client() -> None:
     handler = Recorder()
     with (
-        controlled(handler) as controller,
+        serving(handler) as controller,
         smtplib.SMTP("127.0.0.1", controller.port, timeout=20) as client,
     ):
         client.sendmail(

@@ -1,4 +1,4 @@
-"""Floods, ends and failures: what holds up a connection with hooks, and what ends it."""
+"""Connections with hooks: floods, backpressure, failing hooks, and ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from support.aiosmtpd import BAD_PLAIN, ENVELOPE, PLAIN, Recorder, controlled, server_context
+from support.aiosmtpd import BAD_PLAIN, ENVELOPE, PLAIN, Recorder, server_context, serving
 from support.smtp_client import MESSAGE, connected
 from support.waiting import until
 
@@ -17,7 +17,7 @@ from fastlisten.handlers.smtp.aiosmtpd.types import MISSING, AuthResult
 HELLO, MAIL, RCPT = ENVELOPE
 
 
-def test_a_flood_of_commands_is_answered_in_turns() -> None:
+def test_flood_of_commands_is_answered_in_order() -> None:
     class Counts(Recorder):
         count = 0
 
@@ -25,7 +25,7 @@ def test_a_flood_of_commands_is_answered_in_turns() -> None:
             self.count += 1
             return f"250 {self.count}"
 
-    with controlled(Counts()) as controller, connected(controller.port) as client:
+    with serving(Counts()) as controller, connected(controller.port) as client:
         number = 20_000
         sending = threading.Thread(target=client.sock.sendall, args=(b"NOOP\r\n" * number,))
         sending.start()
@@ -34,7 +34,7 @@ def test_a_flood_of_commands_is_answered_in_turns() -> None:
         sending.join()
 
 
-def test_input_behind_a_hook_is_not_read_without_bound() -> None:
+def test_reading_pauses_behind_a_slow_hook() -> None:
     hold = threading.Event()
 
     class Waits(Recorder):
@@ -43,8 +43,8 @@ def test_input_behind_a_hook_is_not_read_without_bound() -> None:
                 await asyncio.sleep(0.005)
             return "252 perhaps"
 
-    lines = [b"NOOP " + b"x" * 500] * 40_000  # 20 MB: more than all buffers between hold
-    with controlled(Waits()) as controller, connected(controller.port) as client:
+    lines = [b"NOOP " + b"x" * 500] * 40_000  # 20 MB: more than all buffers hold
+    with serving(Waits()) as controller, connected(controller.port) as client:
         client.send("VRFY a@example.org")
         sending = threading.Thread(target=client.send, args=lines)
         sending.start()
@@ -61,7 +61,7 @@ def test_input_behind_a_hook_is_not_read_without_bound() -> None:
         sending.join()
 
 
-def test_a_message_in_many_pieces_beside_a_slow_hook() -> None:
+def test_pipelined_message_behind_slow_hooks() -> None:
     class Slow(Recorder):
         async def handle_RCPT(
             self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
@@ -71,7 +71,7 @@ def test_a_message_in_many_pieces_beside_a_slow_hook() -> None:
             return "250 OK"
 
     handler, body = Slow(), b"." + b"x" * 70 + b"\r\n"
-    with controlled(handler) as controller, connected(controller.port) as client:
+    with serving(handler) as controller, connected(controller.port) as client:
         message = body * 30_000
         client.send(HELLO, MAIL, RCPT, "DATA")
         client.sock.sendall(message.replace(b"\r\n.", b"\r\n..").replace(b".", b"..", 1))
@@ -80,10 +80,10 @@ def test_a_message_in_many_pieces_beside_a_slow_hook() -> None:
     assert handler.only().content == message
 
 
-def test_a_message_takes_about_its_size_however_it_comes() -> None:
-    """Chunks of two octets, kept one by one, would take twenty times as much."""
+def test_message_in_tiny_chunks_takes_about_its_size() -> None:
+    """Chunks of two octets, each kept as an object, would take twenty times as much."""
     number, handler = 20_000, Recorder()
-    with controlled(handler) as controller, connected(controller.port) as client:
+    with serving(handler) as controller, connected(controller.port) as client:
         client.codes(HELLO, MAIL, RCPT, "NOOP")
         tracemalloc.start()
         try:
@@ -110,9 +110,9 @@ class Fails(Recorder):
         raise ValueError("on purpose")
 
 
-def test_what_must_happen_happens_although_its_hook_fails() -> None:
+def test_failing_hooks_do_not_prevent_reset_and_quit() -> None:
     handler = Fails()
-    with controlled(handler) as controller, connected(controller.port) as client:
+    with serving(handler) as controller, connected(controller.port) as client:
         assert client.codes(*ENVELOPE, "RSET", RCPT, MAIL, RCPT) == [
             250,
             250,
@@ -128,9 +128,9 @@ def test_what_must_happen_happens_although_its_hook_fails() -> None:
     assert handler.only().rcpt_tos == ["b@example.org"]
 
 
-def test_tls_that_a_hook_failed_to_judge_is_not_good_enough() -> None:
+def test_failing_starttls_hook_rejects_tls() -> None:
     with (
-        controlled(Fails(), tls_context=server_context()) as controller,
+        serving(Fails(), tls_context=server_context()) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes(HELLO, "STARTTLS") == [250, 220]
@@ -139,8 +139,8 @@ def test_tls_that_a_hook_failed_to_judge_is_not_good_enough() -> None:
 
 
 @pytest.mark.parametrize("verdict", [True, False])
-def test_tls_is_judged_by_a_coroutine_function_too(verdict: bool) -> None:
-    """In aiosmtpd it would always be good enough."""
+def test_starttls_hook_may_be_a_coroutine_function(verdict: bool) -> None:
+    """aiosmtpd would take the coroutine for a true value and always accept."""
 
     class Judge(Recorder):
         async def handle_STARTTLS(self, *arguments: Any) -> bool:
@@ -148,7 +148,7 @@ def test_tls_is_judged_by_a_coroutine_function_too(verdict: bool) -> None:
             return verdict
 
     with (
-        controlled(Judge(), tls_context=server_context()) as controller,
+        serving(Judge(), tls_context=server_context()) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes(HELLO, "STARTTLS") == [250, 220]
@@ -156,13 +156,13 @@ def test_tls_is_judged_by_a_coroutine_function_too(verdict: bool) -> None:
         assert client.codes(HELLO) == [250 if verdict else 554]
 
 
-def test_starttls_over_the_limit_of_commands() -> None:
+def test_starttls_call_limit() -> None:
     parameters = {"tls_context": server_context(), "command_call_limit": {"STARTTLS": 0}}
-    with controlled(Recorder(), **parameters) as controller, connected(controller.port) as client:
+    with serving(Recorder(), **parameters) as controller, connected(controller.port) as client:
         assert client.codes(HELLO, "STARTTLS") == [250, 421]
 
 
-def test_auth_callbacks_and_what_they_say() -> None:
+def test_auth_callback() -> None:
     asked = []
 
     def callback(mechanism: str, login: bytes, password: bytes) -> bool:
@@ -170,7 +170,7 @@ def test_auth_callbacks_and_what_they_say() -> None:
         return password == b"secret"
 
     with (
-        controlled(Recorder(), auth_callback=callback, auth_require_tls=False) as controller,
+        serving(Recorder(), auth_callback=callback, auth_require_tls=False) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes(HELLO, BAD_PLAIN, PLAIN) == [250, 535, 235]
@@ -178,7 +178,7 @@ def test_auth_callbacks_and_what_they_say() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:AUTH interaction logging")
-def test_hooks_of_old_and_their_answers() -> None:
+def test_deprecated_auth_hooks() -> None:
     class Old(Recorder):
         async def auth_OLD(self, server: Any, args: list[str]) -> Any:
             answer = await server._auth_interact("334 d2hvPw==")
@@ -189,16 +189,16 @@ def test_hooks_of_old_and_their_answers() -> None:
             return None
 
     with (
-        controlled(Old(), auth_require_tls=False) as controller,
+        serving(Old(), auth_require_tls=False) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes(HELLO, "AUTH OLD") == [250, 334]
         assert client.codes("bWU=", "eW91") == [334, 535]
-        # It has said nothing, but a client waits for a reply.
+        # The hook said nothing, but a client waits for a reply.
         assert client.codes("AUTH SILENT", "AUTH OLD", "bWU=", "bWU=") == [535, 334, 334, 235]
 
 
-def test_a_hook_that_fails_after_its_dialogue_is_over_says_nothing_more() -> None:
+def test_auth_hook_failing_after_its_dialogue_sends_nothing() -> None:
     class Fails(Recorder):
         async def auth_FAILS(self, server: Any, args: list[str]) -> Any:
             assert await server.challenge_auth("who?") is MISSING
@@ -206,33 +206,33 @@ def test_a_hook_that_fails_after_its_dialogue_is_over_says_nothing_more() -> Non
             raise ValueError("on purpose")
 
     with (
-        controlled(Fails(), auth_require_tls=False) as controller,
+        serving(Fails(), auth_require_tls=False) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes(HELLO, "AUTH FAILS", "*", "NOOP") == [250, 334, 501, 250]
 
 
-def test_a_hook_that_fails_while_the_client_is_asked_ends_the_connection() -> None:
+def test_auth_hook_failing_during_a_challenge_closes_connection() -> None:
     class Fails(Recorder):
         async def auth_FAILS(self, server: Any, args: list[str]) -> Any:
             async with asyncio.timeout(0.01):
                 await server.challenge_auth("who?")
 
     with (
-        controlled(Fails(), auth_require_tls=False) as controller,
+        serving(Fails(), auth_require_tls=False) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes(HELLO, "AUTH FAILS") == [250, 334]
         assert client.answer()[0] == 421
 
 
-def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
+def test_stop_does_not_wait_for_client_that_never_reads() -> None:
     class Much(Recorder):
         async def handle_NOOP(self, server: Any, *arguments: Any) -> str:
             server.transport.write(b"250-x\r\n" * 1_000_000)
             return "250 x"
 
-    with controlled(Much()) as controller, connected(controller.port) as client:
+    with serving(Much()) as controller, connected(controller.port) as client:
         client.send("NOOP")
         assert client.sock.recv(1)
         controller.stop()
@@ -240,7 +240,7 @@ def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
         controller.start()
 
 
-def test_an_authenticator_gets_what_there_is() -> None:
+def test_authenticator_arguments() -> None:
     seen = []
 
     def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
@@ -248,7 +248,7 @@ def test_an_authenticator_gets_what_there_is() -> None:
         return AuthResult(success=True, message="235 2.7.0 come in", auth_data=data)
 
     with (
-        controlled(Recorder(), authenticator=authenticate, auth_require_tls=False) as controller,
+        serving(Recorder(), authenticator=authenticate, auth_require_tls=False) as controller,
         connected(controller.port) as client,
     ):
         client.codes(HELLO)

@@ -1,7 +1,7 @@
-"""A client that is gone while a hook runs: the hook is cancelled, and the place is free.
+"""A client disconnects while a hook runs: the hook is cancelled, the place becomes free.
 
-Rules of this file: a controller with one place; the hook would run for ever, so that a second
-client is served only if the first one's end was noticed. Order comes from events, never from time.
+Rules of this file: the controller has one place and the hook never returns, so that a second client
+is served only if the first one's end was noticed. Order comes from events, never from time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.aiosmtpd import PLAIN, controlled, server_context
+from support.aiosmtpd import PLAIN, server_context, serving
 from support.certificates import authority
 from support.smtp_client import MESSAGE, SmtpClient, connected
 from support.waiting import until
@@ -27,7 +27,7 @@ HELLO, MAIL, RCPT = (
 
 
 class Waits:
-    """A handler one of whose hooks never ends by itself."""
+    """A handler with one hook that never returns."""
 
     def __init__(self, hook: str) -> None:
         self.began, self.cancelled = threading.Event(), threading.Event()
@@ -46,7 +46,7 @@ class Waits:
         return "250 OK"
 
 
-#: What each hook is waiting behind.
+#: The dialogue that leads to each hook.
 STEPS: dict[str, list[str | bytes]] = {
     "handle_NOOP": ["NOOP"],
     "handle_MAIL": [HELLO, MAIL],
@@ -57,39 +57,41 @@ STEPS: dict[str, list[str | bytes]] = {
 }
 
 
-def nothing(client: SmtpClient) -> None:
-    """Go at once."""
+def disconnect(client: SmtpClient) -> None:
+    """Disconnect at once."""
 
 
-def finish(client: SmtpClient) -> None:
-    """End the sending half first."""
+def half_close(client: SmtpClient) -> None:
+    """Shut down the sending half first."""
     client.sock.shutdown(socket.SHUT_WR)
 
 
 def flood(client: SmtpClient) -> None:
-    """Send more than is read ahead first, so that reading is paused."""
+    """First send more than is read ahead, so that reading is paused."""
     client.sock.settimeout(0.2)
     with contextlib.suppress(TimeoutError):
         while True:
             client.sock.sendall(b"NOOP\r\n" * 10_000)
 
 
-#: How the connection is encrypted, and what the client does before it goes. TLS has no half of a
-#: connection: the end of its input ends all of it.
+#: How the connection is encrypted, and what the client does before it disconnects. There is no
+#: half-closed TLS: the end of its input ends the connection.
 WAYS = [
-    ("plain", nothing),
-    ("plain", finish),
+    ("plain", disconnect),
+    ("plain", half_close),
     ("plain", flood),
-    ("starttls", nothing),
+    ("starttls", disconnect),
     ("starttls", flood),
-    ("implicit", nothing),
+    ("implicit", disconnect),
     ("implicit", flood),
 ]
 
 
 @pytest.mark.parametrize(("tls", "before"), WAYS, ids=[f"{a}-{b.__name__}" for a, b in WAYS])
 @pytest.mark.parametrize("hook", STEPS)
-def test_the_place_is_given_back(hook: str, tls: str, before: Callable[[SmtpClient], None]) -> None:
+def test_hook_is_cancelled_and_place_freed(
+    hook: str, tls: str, before: Callable[[SmtpClient], None]
+) -> None:
     handler = Waits(hook)
     parameters: dict[str, Any] = {"max_connections": 1, "auth_require_tls": False}
     if tls == "starttls":
@@ -97,7 +99,7 @@ def test_the_place_is_given_back(hook: str, tls: str, before: Callable[[SmtpClie
     elif tls == "implicit":
         parameters["ssl_context"] = server_context()
     context = authority().client_context() if tls == "implicit" else None
-    with controlled(handler, **parameters) as controller:
+    with serving(handler, **parameters) as controller:
         with connected(controller.port, tls=context) as client:
             if tls == "starttls":
                 assert client.codes(HELLO, "STARTTLS") == [250, 220]
@@ -116,8 +118,8 @@ def test_the_place_is_given_back(hook: str, tls: str, before: Callable[[SmtpClie
             assert client.codes("RSET") == [250]
 
 
-def test_nothing_is_said_behind_the_end() -> None:
-    """What waits to be sent keeps a closed connection; a hook that goes on adds nothing to it."""
+def test_push_after_close_sends_nothing() -> None:
+    """Unsent output keeps a closed connection open; a hook that goes on adds disconnect to it."""
     much = b"250-" + b"x" * 8_000_000 + b"\r\n"
 
     class Closes:
@@ -128,7 +130,7 @@ def test_nothing_is_said_behind_the_end() -> None:
             return "250 OK"
 
     with (
-        controlled(Closes()) as controller,
+        serving(Closes()) as controller,
         socket.create_connection((controller.hostname, controller.port), 20) as client,
     ):
         client.sendall(b"NOOP\r\n")

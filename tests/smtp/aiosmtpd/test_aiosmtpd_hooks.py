@@ -1,4 +1,4 @@
-"""What hooks may do beyond answering, and what becomes of what they do wrong."""
+"""Hooks: what they may do besides replying, and what happens when they fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import weakref
 from typing import Any
 
 import pytest
-from support.aiosmtpd import ENVELOPE, PLAIN, Recorder, controlled, started
+from support.aiosmtpd import ENVELOPE, PLAIN, Recorder, serving, started
 from support.smtp_client import MESSAGE, connected
 from support.waiting import until
 
@@ -21,7 +21,7 @@ HELLO, MAIL, RCPT = ENVELOPE
 
 
 class Noop:
-    """Answers NOOP as a function says that gets server, session, envelope and the argument."""
+    """Replies to NOOP with the result of a function with the hook's arguments."""
 
     def __init__(self, answer: Any) -> None:
         self._answer = answer
@@ -31,14 +31,14 @@ class Noop:
         return await result if asyncio.iscoroutine(result) else result
 
 
-def test_what_is_pushed_comes_before_the_reply_and_after_earlier_ones() -> None:
+def test_pushed_lines_precede_the_hooks_reply() -> None:
     async def answer(server: Any, session: Any, envelope: Any, argument: Any) -> str:
         await server.push("250-pushed")
         await asyncio.sleep(0)
         await server.push(b"250-again")
         return "250 done"
 
-    with controlled(Noop(answer)) as controller, connected(controller.port) as client:
+    with serving(Noop(answer)) as controller, connected(controller.port) as client:
         client.send("HELO x.example", "RSET", "NOOP", "RSET")
         assert client.answer()[0] == 250
         assert client.answer()[0] == 250
@@ -46,7 +46,7 @@ def test_what_is_pushed_comes_before_the_reply_and_after_earlier_ones() -> None:
         assert client.answer()[0] == 250
 
 
-def test_pipelined_commands_wait_for_a_hook_that_suspends() -> None:
+def test_pipelined_commands_wait_for_a_suspended_hook() -> None:
     order = []
 
     class Slow(Recorder):
@@ -60,7 +60,7 @@ def test_pipelined_commands_wait_for_a_hook_that_suspends() -> None:
             return "250 OK"
 
     handler = Slow()
-    with controlled(handler) as controller, connected(controller.port) as client:
+    with serving(handler) as controller, connected(controller.port) as client:
         client.send(HELLO, MAIL, "RCPT TO:<a@x.org>", "RCPT TO:<b@x.org>", "DATA")
         assert [client.answer()[0] for _ in range(5)] == [250, 250, 250, 250, 354]
         assert client.codes(MESSAGE.replace(b"\r\n.", b"\r\n..") + b".", "QUIT") == [250, 221]
@@ -69,7 +69,7 @@ def test_pipelined_commands_wait_for_a_hook_that_suspends() -> None:
     assert handler.only().rcpt_tos == ["a@x.org", "b@x.org"]
 
 
-def test_exceptions_are_logged_and_the_session_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_exception_is_logged_and_session_continues(caplog: pytest.LogCaptureFixture) -> None:
     class Fails(Recorder):
         async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> Any:
             if b"bad" in envelope.content:
@@ -78,7 +78,7 @@ def test_exceptions_are_logged_and_the_session_goes_on(caplog: pytest.LogCapture
             return await super().handle_DATA(server, session, envelope)
 
     handler = Fails()
-    with controlled(handler) as controller, connected(controller.port) as client:
+    with serving(handler) as controller, connected(controller.port) as client:
         assert client.codes(*ENVELOPE) == [250, 250, 250]
         assert client.data(b"bad\r\n") == (500, ["Error: (ValueError) what a message"])
         assert client.codes(RCPT, MAIL, RCPT) == [503, 250, 250]
@@ -97,7 +97,7 @@ def test_exceptions_are_logged_and_the_session_goes_on(caplog: pytest.LogCapture
         (OSError("even that"), (500, ["Error: (OSError) even that"])),
     ],
 )
-def test_handle_exception_says_what_is_said(said: Any, expected: Any) -> None:
+def test_handle_exception_chooses_the_reply(said: Any, expected: Any) -> None:
     class Handler(Noop):
         async def handle_exception(self, error: Exception) -> Any:
             assert str(error) == "on purpose"
@@ -108,14 +108,14 @@ def test_handle_exception_says_what_is_said(said: Any, expected: Any) -> None:
     def fail(*arguments: Any) -> None:
         raise ValueError("on purpose")
 
-    with controlled(Handler(fail)) as controller, connected(controller.port) as client:
+    with serving(Handler(fail)) as controller, connected(controller.port) as client:
         assert client.ask("NOOP") == expected
         assert client.codes("RSET") == [250]
 
 
-def test_421_ends_the_connection() -> None:
+def test_421_closes_connection() -> None:
     with (
-        controlled(Noop(lambda *arguments: "421 4.7.0 go away")) as controller,
+        serving(Noop(lambda *arguments: "421 4.7.0 go away")) as controller,
         connected(controller.port) as client,
     ):
         client.send("NOOP", "NOOP")
@@ -123,17 +123,17 @@ def test_421_ends_the_connection() -> None:
         assert client.answer() == (0, [])
 
 
-def test_a_hook_may_close_the_connection() -> None:
+def test_hook_closes_the_transport() -> None:
     def close(server: Any, session: Any, envelope: Any, argument: Any) -> Any:
         server.transport.close()
         return MISSING
 
-    with controlled(Noop(close)) as controller, connected(controller.port) as client:
+    with serving(Noop(close)) as controller, connected(controller.port) as client:
         client.send("NOOP", "RSET")
         assert client.answer() == (0, [])
 
 
-def test_a_hook_that_is_cancelled_ends_the_connection() -> None:
+def test_cancelled_hook_closes_connection() -> None:
     async def cancelled(*arguments: Any) -> str:
         task = asyncio.current_task()
         assert task is not None
@@ -141,14 +141,14 @@ def test_a_hook_that_is_cancelled_ends_the_connection() -> None:
         await asyncio.sleep(60)
         return "250 never"
 
-    with controlled(Noop(cancelled)) as controller:
+    with serving(Noop(cancelled)) as controller:
         for _ in range(3):
             with connected(controller.port) as client:
                 assert client.codes("NOOP") == [421]
                 assert client.answer() == (0, [])
 
 
-def test_a_hook_is_cancelled_when_the_client_has_gone() -> None:
+def test_hook_is_cancelled_when_client_disconnects() -> None:
     began, cancelled = threading.Event(), threading.Event()
 
     async def wait(server: Any, session: Any, envelope: Any, argument: Any) -> str:
@@ -161,7 +161,7 @@ def test_a_hook_is_cancelled_when_the_client_has_gone() -> None:
             raise
         return "250 never"
 
-    with controlled(Noop(wait)) as controller:
+    with serving(Noop(wait)) as controller:
         with connected(controller.port) as client:
             client.send("NOOP")
             assert began.wait(20)
@@ -171,12 +171,12 @@ def test_a_hook_is_cancelled_when_the_client_has_gone() -> None:
             assert client.codes("RSET") == [250]
 
 
-def test_a_client_that_has_closed_its_half_gets_its_reply() -> None:
+def test_half_closed_client_gets_its_replies() -> None:
     async def wait(*arguments: Any) -> str:
         await asyncio.sleep(0.01)
         return "250 late"
 
-    with controlled(Noop(wait)) as controller, connected(controller.port) as client:
+    with serving(Noop(wait)) as controller, connected(controller.port) as client:
         client.send("NOOP", "RSET")
         client.sock.shutdown(1)
         assert client.answer() == (250, ["late"])
@@ -184,7 +184,7 @@ def test_a_client_that_has_closed_its_half_gets_its_reply() -> None:
         assert client.answer() == (0, [])
 
 
-def test_pushing_waits_for_a_client_that_does_not_read() -> None:
+def test_push_waits_for_client_that_does_not_read() -> None:
     progress = [0]
 
     async def much(server: Any, session: Any, envelope: Any, argument: Any) -> str:
@@ -192,7 +192,7 @@ def test_pushing_waits_for_a_client_that_does_not_read() -> None:
             await server.push("250-" + "x" * 10_000)
         return "250 all"
 
-    with controlled(Noop(much)) as controller, connected(controller.port) as client:
+    with serving(Noop(much)) as controller, connected(controller.port) as client:
         client.send("NOOP")
         seen = [-1, 0]
 
@@ -206,7 +206,7 @@ def test_pushing_waits_for_a_client_that_does_not_read() -> None:
         assert (code, len(lines)) == (250, 2001)
 
 
-def test_hooks_run_side_by_side_on_several_connections() -> None:
+def test_hooks_of_several_connections_run_concurrently() -> None:
     waiting: list[asyncio.Future[None]] = []
 
     async def meet(server: Any, session: Any, envelope: Any, argument: Any) -> str:
@@ -218,7 +218,7 @@ def test_hooks_run_side_by_side_on_several_connections() -> None:
         return f"250 {argument}"
 
     with (
-        controlled(Noop(meet)) as controller,
+        serving(Noop(meet)) as controller,
         connected(controller.port) as one,
         connected(controller.port) as two,
         connected(controller.port) as three,
@@ -230,7 +230,7 @@ def test_hooks_run_side_by_side_on_several_connections() -> None:
         ]
 
 
-def test_the_four_argument_form_of_handle_ehlo() -> None:
+def test_handle_ehlo_with_four_arguments() -> None:
     class Old:
         async def handle_EHLO(self, server: Any, session: Any, envelope: Any, name: str) -> str:
             session.host_name = name
@@ -249,17 +249,17 @@ def test_the_four_argument_form_of_handle_ehlo() -> None:
         assert client.codes(MAIL) == [250]
 
 
-def test_another_form_of_handle_ehlo_is_refused() -> None:
+def test_handle_ehlo_with_wrong_signature_raises() -> None:
     class Wrong:
         async def handle_EHLO(self, server: Any) -> str:
             return "250 x"
 
-    with pytest.raises(TypeError, match="4 or 5 parameters"), controlled(Wrong()):
+    with pytest.raises(TypeError, match="4 or 5 parameters"), serving(Wrong()):
         pass
 
 
 @pytest.mark.parametrize("suspends", [False, True])
-def test_process_message_is_called_as_smtpds(suspends: bool) -> None:
+def test_process_message_of_smtpd(suspends: bool) -> None:
     seen = []
 
     class Sync:
@@ -280,7 +280,7 @@ def test_process_message_is_called_as_smtpds(suspends: bool) -> None:
     assert seen == [("127.0.0.1", "a@example.com", ["b@example.org"], MESSAGE)]
 
 
-def test_a_hook_may_vouch_for_a_client_that_does_not_authenticate() -> None:
+def test_hook_sets_session_authenticated() -> None:
     class Trusting(Recorder):
         async def handle_EHLO(
             self, server: Any, session: Any, envelope: Any, name: str, responses: list[str]
@@ -303,7 +303,7 @@ def test_a_hook_may_vouch_for_a_client_that_does_not_authenticate() -> None:
         assert client.codes("EHLO trusted.example", MAIL, PLAIN) == [250, 250, 503]
 
 
-def test_what_is_not_there_says_so() -> None:
+def test_unsupported_server_attributes() -> None:
     def ask(server: Any, *arguments: Any) -> str:
         with pytest.raises(AttributeError, match=r"docs/aiosmtpd.md"):
             server.smtp_MAIL  # noqa: B018 - asking is what raises
@@ -311,11 +311,11 @@ def test_what_is_not_there_says_so() -> None:
         server.note = "attributes of one's own are kept"
         return f"250 {server.note}"
 
-    with controlled(Noop(ask)) as controller, connected(controller.port) as client:
+    with serving(Noop(ask)) as controller, connected(controller.port) as client:
         assert client.ask("NOOP") == (250, ["attributes of one's own are kept"])
 
 
-def test_nothing_of_a_connection_waits_for_the_collector() -> None:
+def test_connections_leave_no_reference_cycles() -> None:
     servers: list[weakref.ref[Any]] = []
 
     async def keep(server: Any, session: Any, envelope: Any, argument: str) -> str:
@@ -329,7 +329,7 @@ def test_nothing_of_a_connection_waits_for_the_collector() -> None:
     gc.collect()
     gc.disable()
     try:
-        with controlled(Noop(keep)) as controller:
+        with serving(Noop(keep)) as controller:
             for argument in ("pass", "suspend"):
                 with connected(controller.port) as client:
                     assert client.codes(HELLO, f"NOOP {argument}") == [250, 250]
@@ -345,7 +345,7 @@ def test_nothing_of_a_connection_waits_for_the_collector() -> None:
         gc.enable()
 
 
-def test_a_hook_may_outlive_its_connection() -> None:
+def test_hook_outlives_its_connection() -> None:
     began, pushed = threading.Event(), threading.Event()
 
     async def stubborn(server: Any, session: Any, envelope: Any, argument: Any) -> str:
@@ -358,7 +358,7 @@ def test_a_hook_may_outlive_its_connection() -> None:
             pushed.set()
         return "250 nobody hears it"
 
-    with controlled(Noop(stubborn)) as controller:
+    with serving(Noop(stubborn)) as controller:
         with connected(controller.port) as client:
             client.send("NOOP")
             assert began.wait(20)

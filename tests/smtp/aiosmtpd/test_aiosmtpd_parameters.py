@@ -1,4 +1,4 @@
-"""The parameters of aiosmtpd's SMTP class: each is carried out, or refused in words."""
+"""The parameters of aiosmtpd's SMTP class: each takes effect, or is refused with the reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.aiosmtpd import ENVELOPE, PLAIN, Recorder, controlled, server_context
+from support.aiosmtpd import ENVELOPE, PLAIN, Recorder, server_context, serving
 from support.certificates import authority
 from support.smtp_client import connected
 
@@ -46,14 +46,12 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data:
         ({"protocol": "imap"}, ValueError, "smtp"),
     ],
 )
-def test_arguments_are_never_ignored(
-    given: dict[str, Any], error: type[Exception], text: str
-) -> None:
+def test_invalid_arguments(given: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         smtp.Controller(Recorder(), **given)
 
 
-def test_the_running_loop_is_not_an_argument_of_serve_smtp() -> None:
+def test_serve_smtp_takes_no_loop() -> None:
     async def serve() -> None:
         async with smtp.serve_smtp(Recorder(), loop=asyncio.get_running_loop()):
             pass
@@ -62,7 +60,7 @@ def test_the_running_loop_is_not_an_argument_of_serve_smtp() -> None:
         asyncio.run(serve())
 
 
-def test_a_factory_has_no_meaning_here() -> None:
+def test_overridden_factory_is_refused() -> None:
     class Old(smtp.Controller):
         def factory(self) -> Any:
             return None
@@ -71,7 +69,7 @@ def test_a_factory_has_no_meaning_here() -> None:
         Old(Recorder())
 
 
-def test_names_of_mechanisms_are_checked() -> None:
+def test_invalid_mechanism_name() -> None:
     class Bad:
         async def auth_TOO_LONG_A_NAME_FOR_ONE(self, server: Any, args: list[str]) -> Any:
             return None
@@ -80,7 +78,7 @@ def test_names_of_mechanisms_are_checked() -> None:
         smtp.Controller(Bad())
 
 
-def test_limits_of_commands() -> None:
+def test_call_limit_by_command() -> None:
     limits = AiosmtpdParameters(command_call_limit={"NOOP": 2, "*": 3})
     assert [limits.call_limit(verb) for verb in ("NOOP", "RSET")] == [2, 3]
     assert AiosmtpdParameters(command_call_limit={"NOOP": 2}).call_limit("RSET") == 20
@@ -99,10 +97,10 @@ def test_limits_of_commands() -> None:
         ({"AUTH": 0}, [HELLO, PLAIN]),
     ],
 )
-def test_a_client_over_the_limit_is_sent_away(limit: Any, lines: list[str | bytes]) -> None:
+def test_client_over_command_call_limit_gets_421(limit: Any, lines: list[str | bytes]) -> None:
     parameters: dict[str, Any] = {"tls_context": server_context(), "auth_require_tls": False}
     with (
-        controlled(
+        serving(
             Recorder(), command_call_limit=limit, authenticator=authenticate, **parameters
         ) as controller,
         connected(controller.port) as client,
@@ -113,10 +111,10 @@ def test_a_client_over_the_limit_is_sent_away(limit: Any, lines: list[str | byte
         assert client.answer() == (0, [])
 
 
-def test_a_message_over_the_limit_is_not_taken() -> None:
+def test_data_over_command_call_limit_gets_421() -> None:
     handler = Recorder()
     with (
-        controlled(handler, command_call_limit={"DATA": 1}) as controller,
+        serving(handler, command_call_limit={"DATA": 1}) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes(*ENVELOPE) == [250, 250, 250]
@@ -126,10 +124,10 @@ def test_a_message_over_the_limit_is_not_taken() -> None:
     assert len(handler.messages) == 1
 
 
-def test_offers_follow_the_parameters() -> None:
+def test_ehlo_extensions_follow_the_parameters() -> None:
     def offers(**parameters: Any) -> list[str]:
         with (
-            controlled(Recorder(), **parameters) as controller,
+            serving(Recorder(), **parameters) as controller,
             connected(controller.port) as client,
         ):
             return client.ask(HELLO)[1][1:]
@@ -149,7 +147,7 @@ def test_offers_follow_the_parameters() -> None:
     assert "8BITMIME" not in offers(decode_data=True)
     context = server_context()
     assert offers(tls_context=context)[0] == "STARTTLS"
-    # Over TLS only, unless somebody wants it otherwise.
+    # Over TLS only, by default.
     assert not any("AUTH" in offer for offer in offers(authenticator=authenticate))
     clear: dict[str, Any] = {"auth_require_tls": False}
     assert "AUTH LOGIN PLAIN" in offers(authenticator=authenticate, **clear)
@@ -157,26 +155,26 @@ def test_offers_follow_the_parameters() -> None:
     assert "AUTH PLAIN" in offers(
         authenticator=authenticate, auth_exclude_mechanism=["LOGIN"], **clear
     )
-    # Nobody is asked for passwords that could not be right.
+    # Without an authenticator, no password could be right.
     assert not any("AUTH" in offer for offer in offers(**clear))
 
 
-def test_greeting_and_names() -> None:
+def test_ident_and_server_hostname() -> None:
     handler = Recorder()
     parameters = {"server_hostname": "mx.example.org", "ident": "Mine 1.0"}
-    with controlled(handler, **parameters) as controller, connected(controller.port) as client:
+    with serving(handler, **parameters) as controller, connected(controller.port) as client:
         assert client.greeting == ["mx.example.org Mine 1.0"]
         assert client.ask("HELO x.example") == (250, ["mx.example.org"])
     with (
-        controlled(handler, protocol="lmtp", server_hostname="mx.example.org") as controller,
+        serving(handler, protocol="lmtp", server_hostname="mx.example.org") as controller,
         connected(controller.port) as client,
     ):
         assert client.greeting == ["mx.example.org LMTP fastlisten"]
 
 
-def test_text_instead_of_octets() -> None:
+def test_decode_data() -> None:
     handler = Recorder()
-    with controlled(handler, decode_data=True) as controller, connected(controller.port) as client:
+    with serving(handler, decode_data=True) as controller, connected(controller.port) as client:
         client.codes(*ENVELOPE)
         assert client.data("sch\u00f6n \udcff\r\n".encode("utf-8", "surrogateescape"))[0] == 250
         assert client.codes("MAIL FROM:<a@example.com> BODY=8BITMIME") == [555]
@@ -184,10 +182,10 @@ def test_text_instead_of_octets() -> None:
     assert handler.only().original_content == b"sch\xc3\xb6n \xff\r\n"
 
 
-def test_strict_ascii() -> None:
+def test_decode_data_without_smtputf8() -> None:
     handler = Recorder()
     with (
-        controlled(handler, decode_data=True, enable_SMTPUTF8=False) as controller,
+        serving(handler, decode_data=True, enable_SMTPUTF8=False) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes(HELLO, "MAIL FROM:<a@example.com> SMTPUTF8", MAIL, RCPT) == [
@@ -202,10 +200,10 @@ def test_strict_ascii() -> None:
     assert handler.only().content == "plain\r\n"
 
 
-def test_a_message_that_is_too_large() -> None:
+def test_data_size_limit() -> None:
     handler = Recorder()
     with (
-        controlled(handler, data_size_limit=100) as controller,
+        serving(handler, data_size_limit=100) as controller,
         connected(controller.port) as client,
     ):
         client.codes(*ENVELOPE)
@@ -215,23 +213,23 @@ def test_a_message_that_is_too_large() -> None:
     assert len(handler.only().content) == 100
 
 
-def test_chunks_are_a_message_like_any() -> None:
+def test_bdat_message() -> None:
     handler = Recorder()
-    with controlled(handler) as controller, connected(controller.port) as client:
+    with serving(handler) as controller, connected(controller.port) as client:
         client.codes(*ENVELOPE)
         client.sock.sendall(b"BDAT 9\r\nSubject: BDAT 6 LAST\r\n.x\r\n\r\n")
         assert [client.answer()[0] for _ in range(2)] == [250, 250]
     assert handler.only().content == b"Subject: .x\r\n\r\n"
 
 
-def test_lmtp_answers_for_each_recipient() -> None:
+def test_lmtp_replies_for_each_recipient() -> None:
     class Handler(Recorder):
         async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> Any:
             assert session.extended_smtp
             await super().handle_DATA(server, session, envelope)
             return "250 taken" if len(self.messages) == 1 else "550 enough"
 
-    with controlled(Handler(), protocol="lmtp") as controller, connected(controller.port) as client:
+    with serving(Handler(), protocol="lmtp") as controller, connected(controller.port) as client:
         assert client.codes(HELLO, "LHLO x.example", MAIL, RCPT, RCPT) == [500, 250, 250, 250, 250]
         assert client.data() == (250, ["taken"])
         assert client.answer() == (250, ["taken"])
@@ -241,12 +239,12 @@ def test_lmtp_answers_for_each_recipient() -> None:
         assert client.codes("NOOP") == [250]
 
 
-def test_tls_from_the_first_byte_is_tls() -> None:
-    """aiosmtpd does not count it and refuses AUTH."""
+def test_implicit_tls_counts_as_tls() -> None:
+    """aiosmtpd does not count it as TLS and refuses AUTH."""
     handler = Recorder()
     parameters = {"authenticator": authenticate, "auth_required": True, "require_starttls": True}
     with (
-        controlled(handler, ssl_context=server_context(), **parameters) as controller,
+        serving(handler, ssl_context=server_context(), **parameters) as controller,
         connected(controller.port, tls=authority().client_context()) as client,
     ):
         lines = client.ask(HELLO)[1]
@@ -258,22 +256,22 @@ def test_tls_from_the_first_byte_is_tls() -> None:
     assert handler.messages[0][1].auth_data == (b"user", b"secret")
 
 
-def test_an_authenticator_may_suspend() -> None:
+def test_authenticator_may_be_a_coroutine_function() -> None:
     async def later(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
         await asyncio.sleep(0.001)
         return authenticate(server, session, envelope, mechanism, data)
 
     with (
-        controlled(Recorder(), authenticator=later, auth_require_tls=False) as controller,
+        serving(Recorder(), authenticator=later, auth_require_tls=False) as controller,
         connected(controller.port) as client,
     ):
         assert client.codes(HELLO, PLAIN) == [250, 235]
 
 
 @pytest.mark.parametrize("wrong", [None, True, MISSING])
-def test_an_authenticator_that_says_nothing_lets_nobody_in(wrong: Any) -> None:
+def test_authenticator_without_a_result_is_an_error(wrong: Any) -> None:
     with (
-        controlled(
+        serving(
             Recorder(), authenticator=lambda *arguments: wrong, auth_require_tls=False
         ) as controller,
         connected(controller.port) as client,

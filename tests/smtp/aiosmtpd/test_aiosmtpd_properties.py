@@ -1,4 +1,4 @@
-"""Any dialogue, served by aiosmtpd and by us: codes, calls and envelopes are the same."""
+"""Any dialogue, served by aiosmtpd and by us: codes, hook calls and envelopes are the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.aiosmtpd import ENVELOPE, AllHooks, controlled, theirs
+from support.aiosmtpd import ENVELOPE, AllHooks, serving, serving_by_aiosmtpd
 from support.foreign import foreign
 from support.smtp_client import connected
 
@@ -16,10 +16,10 @@ _, pytestmark = foreign("aiosmtpd.smtp")
 
 HELLO, MAIL, RCPT = ENVELOPE
 
-#: What a message that is sent stands for among the lines.
+#: Lines that stand for a message.
 MESSAGES = {"a message": b"x\r\n.y\r\n", "a bad message": b"virus\r\n", "nothing": b""}
 
-#: Without HELO: after it parameters are another error to each.
+#: Without HELO: after it, the two answer parameters with different errors.
 LINES = (
     HELLO,
     MAIL,
@@ -41,13 +41,13 @@ LINES = (
     *MESSAGES,
 )
 
-#: Most dialogues that are made up of these get somewhere.
+#: Starts that lead most dialogues to a transaction.
 START = st.sampled_from([(), (HELLO,), (HELLO, MAIL), (HELLO, MAIL, RCPT)])
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Any, Any]]:
-    with theirs(AllHooks()) as other, controlled(AllHooks(), max_errors=1000) as ours:
+    with serving_by_aiosmtpd(AllHooks()) as other, serving(AllHooks(), max_errors=1000) as ours:
         yield other, ours
 
 
@@ -62,7 +62,7 @@ def play(controller: Any, lines: tuple[str, ...]) -> tuple[Any, ...]:
             if line in MESSAGES:
                 count = len(handler.messages)
                 code = client.data(MESSAGES[line])[0]
-                # DATA without recipients, the one difference.
+                # DATA without recipients is the one difference.
                 codes.append(503 if code == 554 and len(handler.messages) == count else code)
             else:
                 codes += client.codes(line)
@@ -73,9 +73,11 @@ def play(controller: Any, lines: tuple[str, ...]) -> tuple[Any, ...]:
 @example(start=(HELLO, MAIL, RCPT), rest=["a message", MAIL, RCPT, "a bad message", RCPT])
 @example(start=(HELLO, MAIL, RCPT), rest=["a message", MAIL, "a message"])
 @example(start=(HELLO, MAIL), rest=["RCPT TO:<no@example.org>", "a message", RCPT, "nothing"])
-def test_any_dialogue(servers: tuple[Any, Any], start: tuple[str, ...], rest: list[str]) -> None:
+def test_any_dialogue_as_in_aiosmtpd(
+    servers: tuple[Any, Any], start: tuple[str, ...], rest: list[str]
+) -> None:
     other, ours = servers
     lines = (*start, *rest)
     if lines.count("BOGUS") > 4:
-        return  # the end of aiosmtpd's patience
+        return  # more errors than aiosmtpd allows
     assert play(ours, lines) == play(other, lines)

@@ -1,4 +1,4 @@
-"""What hooks return becomes exactly one reply, whatever it holds."""
+"""The status returned by a hook becomes exactly one reply, whatever it contains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
         ("550-a\n\n550-b", b"550-a\r\n550-\r\n550 b\r\n"),
     ],
 )
-def test_an_answer_is_one_reply(status: str | bytes, reply: bytes) -> None:
+def test_status_becomes_one_reply(status: str | bytes, reply: bytes) -> None:
     assert reply_of(status) == reply
 
 
@@ -43,12 +43,12 @@ def test_an_answer_is_one_reply(status: str | bytes, reply: bytes) -> None:
         ("\r\n250 OK", ValueError),
     ],
 )
-def test_what_is_no_reply(status: Any, error: type[Exception]) -> None:
+def test_invalid_status(status: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         reply_of(status)
 
 
-def test_replies_without_smtputf8_are_ascii() -> None:
+def test_non_ascii_reply_without_smtputf8() -> None:
     with pytest.raises(UnicodeEncodeError):
         reply_of("250 sch\u00f6n", utf8=False)
     assert error_reply(ValueError("sch\u00f6n"), utf8=False) == (
@@ -56,7 +56,7 @@ def test_replies_without_smtputf8_are_ascii() -> None:
     )
 
 
-def test_an_exception_is_told_in_one_short_line() -> None:
+def test_error_reply_is_one_short_line() -> None:
     class Undescribable(Exception):
         def __str__(self) -> str:
             raise ValueError("no text")

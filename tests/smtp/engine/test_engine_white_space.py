@@ -12,7 +12,7 @@ import base64
 from typing import Any
 
 import pytest
-from support.aiosmtpd import Recorder, controlled
+from support.aiosmtpd import Recorder, serving
 from support.engine_driver import NAME, PASSWORD, EngineDriver
 from support.smtp_client import connected
 from support.smtp_harness import codes
@@ -194,7 +194,7 @@ def test_hooks_get_arguments_without_trailing_white_space() -> None:
             seen.append(hostname)
             return responses
 
-    with controlled(Handler()) as controller, connected(controller.port) as client:
+    with serving(Handler()) as controller, connected(controller.port) as client:
         said = client.codes("EHLO c.example.com\t", "NOOP \t", "NOOP  word\t ", "RSET\t", "QUIT\t")
         assert said == [250, 250, 250, 250, 221]
     assert seen == ["c.example.com", None, "word"]
