@@ -1,0 +1,69 @@
+"""Turns: several listening sockets share the time, and pauses after failures of accept get longer.
+
+Rules of this file: strace slows accept4 down, or lets it fail; what the program asks of the kernel
+is counted, never how long anything took.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from support.loops import LOOPS
+from support.strace import traced
+from support.traced_program import GREETING
+from support.waiting import PATIENCE
+
+pytestmark = [pytest.mark.usefixtures("descriptors_back"), pytest.mark.external("strace")]
+
+#: The core's first pause (ms). From 640 ms on the timer is set for other things first.
+FIRST = 5
+
+on_both_loops = pytest.mark.parametrize("loop", LOOPS)
+
+
+@on_both_loops
+def test_no_listener_waits_until_another_is_empty(loop: str, tmp_path: Path) -> None:
+    """Accepting takes so long that there is time for a few connections of one listener a turn."""
+    options = ["-e", "trace=accept4", "-e", "inject=accept4:delay_exit=4000"]
+    with (
+        traced(tmp_path / "calls", options, loop=loop, listeners=3) as program,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [
+            stack.enter_context(socket.create_connection(address, PATIENCE))
+            for _ in range(16)
+            for address in program.addresses
+        ]
+        for client in clients:
+            assert client.recv(100) == GREETING
+    order = re.findall(r"accept4\((\d+), .*\) = \d+", "\n".join(program.calls))
+    assert len(order) == len(clients)
+    for one in set(order):
+        for other in set(order) - {one}:
+            last = len(order) - 1 - order[::-1].index(other)
+            assert order.index(one) < last, order
+
+
+@on_both_loops
+def test_a_pause_is_twice_as_long_as_the_last_one(loop: str, tmp_path: Path) -> None:
+    failures = 7
+    options = ["-e", "trace=accept4,timerfd_settime"]
+    options += ["-e", f"inject=accept4:error=ENOBUFS:when=1..{failures}"]
+    with (
+        traced(tmp_path / "calls", options, loop=loop, listeners=1) as program,
+        socket.create_connection(program.addresses[0], PATIENCE) as client,
+    ):
+        assert client.recv(100) == GREETING
+    # What the timer is set to right after each failure.
+    pauses = []
+    for call, following in pairwise(program.calls):
+        if "ENOBUFS" in call:
+            match = re.search(r"it_value=\{tv_sec=(\d+), tv_nsec=(\d+)\}", following)
+            assert match, following
+            pauses.append(int(match[1]) * 1000 + int(match[2]) // 1_000_000)
+    assert pauses == [FIRST * 2**number for number in range(failures)]
