@@ -60,13 +60,15 @@ def parse_address(text: str) -> Address | None:
     Returns:
         None if the text is not an address.
     """
+    bare, percent, _ = text.partition("%")
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(bare)
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address):
         return address.ipv4_mapped or address
-    return address
+    # Only IPv6 has scopes (RFC 4007): `127.0.0.1%example.org` is not an address.
+    return None if percent else address
 
 
 def unmapped_network(network: Network) -> Network:

@@ -59,9 +59,16 @@ def test_every_way_to_write_a_mapped_address(number: int) -> None:
         assert parse_address(text) == ipaddress.IPv4Address(plain)
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "1.2.3", "1.2.3.4:5", "[::1]", "::1%", "%lo"])
+@pytest.mark.parametrize(
+    "text", ["", "localhost", "1.2.3", "1.2.3.4%lo", "1.2.3.4:5", "[::1]", "%lo"]
+)
 def test_what_is_no_address(text: str) -> None:
-    assert parse_address(text) == (ipaddress.ip_address("::1") if text == "::1%" else None)
+    assert parse_address(text) is None
+
+
+@pytest.mark.parametrize("text", ["::1%", "::1%lo", "0:0::1%2"])
+def test_scope_is_left_out(text: str) -> None:
+    assert parse_address(text) == ipaddress.ip_address("::1")
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,15 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from fastlisten.addresses import is_loopback, parse_address
+from fastlisten.addresses import Address, is_loopback, parse_address
 from fastlisten.management.responses import RefusedError
 
 __all__ = ["Access"]
 
 #: RFC 9110 7.2: uri-host [":" port]. The first group is an IPv6 literal, the second anything else.
-_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~%!$&'()*+,;=-]+))(?::([0-9]{0,5}))?")
+_HOST = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+)\]|((?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+))(?::([0-9]{0,5}))?"
+)
 
 #: A request with one of these came through a proxy. That the proxy is on loopback says nothing
 #: about its client.
@@ -112,7 +114,7 @@ class Access:
         if match is None:
             raise RefusedError(400, "exactly one well-formed Host is needed (RFC 9110 7.2)")
         host = _canonical(match[1] or match[2])
-        address = parse_address(host)
+        address = _address(host)
         server = scope.get("server") or ("", None)
         ours = address is not None and (address.is_loopback or address == parse_address(server[0]))
         if not ours and host not in self._names:
@@ -191,7 +193,15 @@ def _is_local(scope: Mapping[str, Any], headers: Headers) -> bool:
     return server is not None and server[1] is None
 
 
+def _address(host: str) -> Address | None:
+    """Return the address that a client has written; with a scope, it is none.
+
+    ``127.0.0.1%evil.example`` is a name that somebody may have put into the DNS.
+    """
+    return None if "%" in host else parse_address(host)
+
+
 def _canonical(host: str) -> str:
     """Return the form of a host name or an address in which it is compared."""
-    address = parse_address(host)
+    address = _address(host)
     return host.lower().removesuffix(".") if address is None else str(address)

@@ -163,6 +163,10 @@ def test_own_names(host: str) -> None:
         "2130706433",
         "foolocalhost",
         "mx.example.org.evil.example",
+        # Not 127.0.0.1 with a scope.
+        "127.0.0.1%ab",
+        "127.0.0.1%25evil.example",
+        "192.0.2.1%ee",
     ],
 )
 def test_names_of_others(host: str) -> None:
@@ -172,7 +176,17 @@ def test_names_of_others(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["", " ", "a b", "localhost:x", "localhost:123456", "::1", "[::1", "u@localhost", "a/b"]
+    "host",
+    [
+        *("", " ", "a b", "localhost:x", "localhost:123456", "::1", "[::1", "u@localhost", "a/b"),
+        *(
+            "127.0.0.1%evil.example",
+            "localhost%",
+            "localhost%2",
+            "[::1%evil.example]",
+            "[::1%25lo]",
+        ),
+    ],
 )
 def test_malformed_names(host: str) -> None:
     assert decide(("host", host)) == 400
@@ -227,6 +241,7 @@ def test_own_pages(host: str, origin: str) -> None:
             "http://localhost:3000",
             "http://localhost.evil.example:8080",
             "http://127.0.0.1:8080",
+            "http://localhost%2e:8080",
             "http://localhost:99999",
             "localhost:8080",
             "http://[::1",
@@ -254,3 +269,15 @@ def test_other_requests_of_a_browser(site: str) -> None:
     assert decide(*link) is False
     assert decide(*link, method="POST") == 403
     assert decide(told, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")) == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("127.0.0.1", "http://127.0.0.1%evil.example"),
+        ("127.0.0.1:8080", "http://127.0.0.1%25evil.example:8080"),
+        ("[::1]", "http://[::1%evil.example]"),
+    ],
+)
+def test_origin_with_a_scope_is_another_site(host: str, origin: str) -> None:
+    assert decide(("host", host), ("origin", origin)) == 403
