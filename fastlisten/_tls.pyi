@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Never
 
 from typing_extensions import disjoint_base
@@ -13,6 +13,7 @@ from fastlisten._connection import Connection, ConnectionAcceptor, Security
 from fastlisten._core import Engine, OptionBatch, _AcceptorOwner
 
 def calls_openssl() -> bool: ...
+def set_alpn(context: ssl.SSLContext, protocols: Sequence[str]) -> bool: ...
 def use_memory(wanted: bool) -> bool: ...
 
 @disjoint_base

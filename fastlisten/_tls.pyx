@@ -33,6 +33,7 @@ from cpython.object cimport PyObject
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from fastlisten._connection cimport (
     BUFFERED, CLOSING, CONNECTED, LATE_WRITES, LOG_THRESHOLD, LOST, PAUSED, UPGRADING, Connection,
@@ -63,6 +64,8 @@ cdef enum:
     SSL_ERROR_WANT_WRITE = 3
     SSL_ERROR_SYSCALL = 5
     SSL_ERROR_ZERO_RETURN = 6
+    SSL_TLSEXT_ERR_OK = 0
+    SSL_TLSEXT_ERR_ALERT_FATAL = 2
     # The most plain text in a record (RFC 8446 5.1).
     RECORD = 16384
     # Where OpenSSL reads memory: how much it is given at once, a record with its header and tag.
@@ -105,11 +108,16 @@ ctypedef void *(*PartOf)(void *) noexcept nogil
 ctypedef void *(*Method)() noexcept nogil
 ctypedef unsigned long (*Number)() noexcept nogil
 ctypedef int (*Use)(void *, void *) noexcept nogil
+ctypedef int (*Choose)(void *, const unsigned char **, unsigned char *, const unsigned char *,
+                       unsigned int, void *) noexcept nogil
+ctypedef void (*SetChoose)(void *, Choose, void *) noexcept nogil
 cdef Control ssl_ctrl = NULL
 cdef Read ssl_read = NULL
 cdef Write ssl_write = NULL
 cdef GetError ssl_get_error = NULL
 cdef ClearError clear_error = NULL
+cdef PartOf ssl_get_context = NULL
+cdef SetChoose set_alpn_callback = NULL
 cdef bint direct = False
 cdef bint looked = False
 
@@ -131,10 +139,10 @@ cdef bint functions_match(void *library, holder, session) except -1:
     library's, and that an error raised by libssl is found in libcrypto's queue.
     """
     global ssl_ctrl, ssl_read, ssl_write, ssl_get_error, clear_error
+    global ssl_get_context, set_alpn_callback
     cdef void *pointer = session_pointer(session)
     cdef Number version = <Number>dlsym(library, b"OpenSSL_version_num")
     cdef OfSession get_fd = <OfSession>dlsym(library, b"SSL_get_fd")
-    cdef PartOf get_context = <PartOf>dlsym(library, b"SSL_get_SSL_CTX")
     cdef PartOf get_method = <PartOf>dlsym(library, b"SSL_CTX_get_ssl_method")
     cdef Method server_method = <Method>dlsym(library, b"TLS_server_method")
     cdef Use use_certificate = <Use>dlsym(library, b"SSL_use_certificate")
@@ -144,13 +152,16 @@ cdef bint functions_match(void *library, holder, session) except -1:
     ssl_write = <Write>dlsym(library, b"SSL_write_ex")
     ssl_get_error = <GetError>dlsym(library, b"SSL_get_error")
     clear_error = <ClearError>dlsym(library, b"ERR_clear_error")
-    if version == NULL or get_fd == NULL or get_context == NULL or get_method == NULL \
+    ssl_get_context = <PartOf>dlsym(library, b"SSL_get_SSL_CTX")
+    set_alpn_callback = <SetChoose>dlsym(library, b"SSL_CTX_set_alpn_select_cb")
+    if version == NULL or get_fd == NULL or get_method == NULL \
             or server_method == NULL or use_certificate == NULL or peek_error == NULL \
             or ssl_ctrl == NULL or ssl_read == NULL or ssl_write == NULL \
-            or ssl_get_error == NULL or clear_error == NULL:
+            or ssl_get_error == NULL or clear_error == NULL \
+            or ssl_get_context == NULL or set_alpn_callback == NULL:
         return False
     if version() != ssl.OPENSSL_VERSION_NUMBER or get_fd(pointer) != holder.fileno() \
-            or get_method(get_context(pointer)) != server_method():
+            or get_method(ssl_get_context(pointer)) != server_method():
         return False
     clear_error()
     if use_certificate(pointer, NULL) == 1 or not peek_error():
@@ -205,6 +216,60 @@ def calls_openssl():
     """Return whether OpenSSL itself reads records from the socket and writes them to it."""
     find_openssl()
     return bool(direct)
+
+
+# Lists of protocols as callbacks read them, each under itself. They are kept, because OpenSSL holds
+# no reference to them; there are as many as there are protocols with ALPN.
+cdef dict alpn_lists = {}
+
+
+cdef int choose_protocol(
+    void *session, const unsigned char **chosen, unsigned char *length,
+    const unsigned char *offered, unsigned int size, void *supported,
+) noexcept nogil:
+    """Choose the first of the supported protocols that a client offers (RFC 7301 3.2).
+
+    Both are lists of names with their length before them; the supported ones end with a NUL.
+    """
+    cdef const unsigned char *name = <const unsigned char *>supported
+    cdef unsigned int at
+    while name[0]:
+        at = 0
+        while at < size and offered[at] < size - at:
+            if offered[at] == name[0] and memcmp(offered + at + 1, name + 1, name[0]) == 0:
+                chosen[0] = name + 1
+                length[0] = name[0]
+                return SSL_TLSEXT_ERR_OK
+            at += 1 + offered[at]
+        name += 1 + name[0]
+    return SSL_TLSEXT_ERR_ALERT_FATAL
+
+
+def set_alpn(context, protocols):
+    """Let a context negotiate a protocol by ALPN, and refuse clients that offer only others.
+
+    They get the alert no_application_protocol (RFC 7301 3.2). `SSLContext.set_alpn_protocols`,
+    which is called too, lets them go on without a protocol, and that is what happens where
+    OpenSSL's functions are not called directly. Clients that do not use ALPN are not concerned.
+
+    Args:
+        context: an `ssl.SSLContext` for the server's side.
+        protocols: their names, the preferred first; empty to ignore ALPN.
+
+    Returns:
+        Whether such clients are refused.
+    """
+    cdef bytes names
+    context.set_alpn_protocols(list(protocols))
+    find_openssl()
+    if not direct or not protocols:
+        return False
+    names = b"".join(bytes((len(name),)) + name.encode("ascii") for name in protocols)
+    names = alpn_lists.setdefault(names, names)
+    session = context.wrap_bio(MemoryBIO(), MemoryBIO(), server_side=True)._sslobj
+    set_alpn_callback(ssl_get_context(session_pointer(session)), choose_protocol,
+                      PyBytes_AS_STRING(names))
+    return True
 
 
 cdef class Buffers:

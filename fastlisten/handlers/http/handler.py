@@ -51,7 +51,8 @@ class HttpHandler(Handler):
     default_port: ClassVar[int] = HTTP.port
     default_tls_port: ClassVar[int] = HTTP.tls_port
     lazy: ClassVar[bool] = True
-    alpn: ClassVar[tuple[str, ...]] = ("http/1.1",)
+    # Both are in the registry, and curl offers the older one with --http1.0.
+    alpn: ClassVar[tuple[str, ...]] = ("http/1.1", "http/1.0")
     options = HTTP.options
 
     def __init__(self, settings: HandlerSettings) -> None:

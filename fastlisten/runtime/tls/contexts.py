@@ -72,7 +72,7 @@ class ContextSettings:
         else:
             context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
         if self.alpn:
-            context.set_alpn_protocols(list(self.alpn))
+            _set_alpn(context, self.alpn)
         if authorities:
             context.load_verify_locations(cadata=authorities)
             context.verify_mode = ssl.CERT_REQUIRED
@@ -108,6 +108,13 @@ class ContextSettings:
         # Before Python 3.15 there is no choice, and the configuration has not asked for one.
         if newer and hasattr(context, "set_ciphersuites"):
             context.set_ciphersuites(":".join(newer))
+
+
+def _set_alpn(context: ssl.SSLContext, protocols: Sequence[str]) -> None:
+    # Imported here: a program that checks certificates and serves nothing needs no native module.
+    from fastlisten._tls import set_alpn
+
+    set_alpn(context, protocols)
 
 
 def speaks(context: ssl.SSLContext, version: ssl.TLSVersion) -> bool:
@@ -169,10 +176,12 @@ class RenewableContext:
     def set_alpn(self, protocols: Sequence[str]) -> None:
         """Negotiate one of these protocols by ALPN, whichever certificate is shown.
 
+        A client that offers only others is refused (see `fastlisten._tls.set_alpn`).
+
         Contexts that `replace` is given later bring their own.
         """
         for context in {self.context, self._default, *self._names.values()}:
-            context.set_alpn_protocols(list(protocols))
+            _set_alpn(context, protocols)
 
     def choose(self, name: str | None) -> ssl.SSLContext:
         """Return the context for a name that a client asks for: exact, wildcard, default."""
