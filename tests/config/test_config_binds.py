@@ -43,7 +43,7 @@ from fastlisten.config.values.grammar import BadValueError
         ("systemd:smtp.socket", Bind("systemd:smtp.socket", "systemd", "smtp.socket")),
     ],
 )
-def test_accepted(text: str, bind: Bind) -> None:
+def test_valid_bind(text: str, bind: Bind) -> None:
     assert parse_bind(text, 2400) == bind
 
 
@@ -86,7 +86,7 @@ def test_accepted(text: str, bind: Bind) -> None:
         ("systemd:", "FileDescriptorName", ""),
     ],
 )
-def test_refused(text: str, says: str, suggestion: str) -> None:
+def test_invalid_bind(text: str, says: str, suggestion: str) -> None:
     with pytest.raises(BadValueError) as caught:
         parse_bind(text, 2400)
     assert says in caught.value.message
@@ -94,7 +94,7 @@ def test_refused(text: str, says: str, suggestion: str) -> None:
 
 
 @given(st.one_of(st.text(max_size=30), st.text(alphabet="0123456789abf:.[]%/*", max_size=24)))
-def test_any_text_is_an_address_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str) -> None:
     try:
         bind = parse_bind(text, 25)
     except BadValueError:
@@ -118,7 +118,7 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
         ("http", True, 443),
     ],
 )
-def test_standard_ports(protocol: str, implicit: bool, port: int) -> None:
+def test_standard_port_per_protocol(protocol: str, implicit: bool, port: int) -> None:
     tls = "tls.implicit = true" if implicit else ""
     it = listener(f'protocol = "{protocol}"\nbind = ["127.0.0.1", "::1"]\n{tls}')
     assert [bind.port for bind in it.bind] == [port, port]
@@ -129,7 +129,7 @@ def test_standard_port_follows_an_inherited_implicit_tls() -> None:
     assert it.bind[0].port == 465
 
 
-def test_an_ipv6_address_that_ends_like_a_port_gets_a_warning() -> None:
+def test_ipv6_address_that_looks_like_host_and_port_warns() -> None:
     config = load_text(listener_table("it", 'bind = "2001:db8::1:25"'))
     warning = config.warnings[0]
     assert "25 is read as the end of the address" in warning.message
@@ -139,7 +139,7 @@ def test_an_ipv6_address_that_ends_like_a_port_gets_a_warning() -> None:
         assert not load_text(listener_table("it", f"bind = {quiet}")).warnings
 
 
-def test_lmtp_is_refused_on_port_25() -> None:
+def test_lmtp_on_port_25_is_an_error() -> None:
     problem = listener_problem('protocol = "lmtp"\nbind = ["127.0.0.1", "127.0.0.1:25"]')
     assert problem.key == "server.listener.it.bind[1]"
     assert "RFC 2033" in problem.message
@@ -153,12 +153,12 @@ def test_lmtp_is_refused_on_port_25() -> None:
         'bind = "0.0.0.0"\nproxy.trusted-networks = "10.0.0.0/8"',
     ],
 )
-def test_jmap_is_accepted_where_nobody_can_listen_in(body: str) -> None:
+def test_jmap_without_tls_on_local_or_proxied_binds(body: str) -> None:
     assert listener(f'protocol = "jmap"\n{body}').protocol == "jmap"
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "[::]", "192.0.2.1", "fd:3", "systemd:jmap"])
-def test_jmap_in_plain_text_is_refused_elsewhere(bind: str) -> None:
+def test_jmap_without_tls_elsewhere_is_an_error(bind: str) -> None:
     assert "JMAP needs TLS" in listener_problem(f'protocol = "jmap"\nbind = "{bind}"').message
 
 
@@ -205,11 +205,11 @@ def test_overlaps_name_both_listeners(first: str, second: str) -> None:
         ('"fd:3"', '"fd:4"'),
     ],
 )
-def test_what_does_not_overlap(first: str, second: str) -> None:
+def test_no_overlap(first: str, second: str) -> None:
     assert len(load_text(two(first, second)).listeners) == 2
 
 
-def test_a_listener_overlaps_with_itself() -> None:
+def test_overlap_within_a_listener() -> None:
     problem = listener_problem('bind = ["127.0.0.1", "[::]:25"]')
     assert problem.message == 'address already used by this listener: "[::]:25" covers it'
     assert problem.key == "server.listener.it.bind[0]"
@@ -250,7 +250,7 @@ def test_v6only_follows_the_ipv4_wildcard_of_another_listener() -> None:
     assert config.listeners[0].bind[0].v6only is True
 
 
-def test_permissions_without_a_unix_socket_get_a_warning() -> None:
+def test_permissions_without_a_unix_socket_warn() -> None:
     config = load_text(listener_table("it", 'socket.mode = "0600"'), machine=MACHINE)
     assert "no bind is a unix: socket" in config.warnings[0].message
     quiet = load_text(listener_table("it", 'bind = "unix:/x"\nsocket.mode = "0600"'))

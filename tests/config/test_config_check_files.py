@@ -1,7 +1,7 @@
-"""What check tries of the files that serve opens: the relay's authorities, and the accounts.
+"""`check` tries the files that `serve` opens: the relay's CA file and the accounts.
 
-Rules of this file: what serve refuses to start with is an error of check; what it serves in spite
-of is a warning. A mistake that several listeners inherit is said once.
+Rules of this file: what `serve` refuses to start with is an error of `check`; what it serves anyway
+is a warning. A mistake that several listeners inherit is reported once.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def configure(place: Path, *bodies: str, before: str = "") -> Path:
     return path
 
 
-def checked(path: Path) -> tuple[int, list[str]]:
-    """Return check's exit code, and what it says, without names of directories."""
+def run_check(path: Path) -> tuple[int, list[str]]:
+    """Return check's exit code and its output, without directory names."""
     err = io.StringIO()
     code = check.run(str(path), io.StringIO(), err)
     return code, err.getvalue().replace(f"{path.parent}/", "").splitlines()
@@ -50,7 +50,7 @@ def write_accounts(place: Path, content: bytes) -> Path:
     return path
 
 
-# --- the relay's authorities ------------------------------------------------------------------
+# --- the relay's CA file ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def write_accounts(place: Path, content: bytes) -> Path:
     ],
     ids=["missing", "empty", "text"],
 )
-def test_authorities_that_serve_refuses(tmp_path: Path, content: bytes | None, says: str) -> None:
+def test_unusable_relay_ca(tmp_path: Path, content: bytes | None, says: str) -> None:
     ca = tmp_path / "ca.pem"
     if content is not None:
         ca.write_bytes(content)
     path = configure(tmp_path, VERIFIED + 'smtp.relay-ca = "ca.pem"')
-    code, lines = checked(path)
+    code, lines = run_check(path)
     assert code == 2
     assert lines[0].startswith('error: mail.toml:9: server.listener.it0.smtp.relay-ca = "ca.pem": ')
     assert "the authorities cannot be read: " in lines[0]
@@ -76,19 +76,19 @@ def test_authorities_that_serve_refuses(tmp_path: Path, content: bytes | None, s
         Server(load(path))
 
 
-def test_a_pipe_in_their_place_is_not_waited_for(tmp_path: Path) -> None:
+def test_relay_ca_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "ca.pem")
-    code, lines = checked(configure(tmp_path, VERIFIED + 'smtp.relay-ca = "ca.pem"'))
+    code, lines = run_check(configure(tmp_path, VERIFIED + 'smtp.relay-ca = "ca.pem"'))
     assert (code, lines[-1]) == (2, "1 error")
     assert "it is a pipe (FIFO), not a regular file" in lines[0]
 
 
-def test_what_listeners_inherit_is_said_once_and_beside_other_mistakes(tmp_path: Path) -> None:
+def test_inherited_relay_ca_is_reported_once(tmp_path: Path) -> None:
     before = (
         '[smtp]\nrelay = "a.example:25"\nrelay-tls = "verify"\nrelay-ca = "no.pem"\n'
         '[certificate.x]\ncert = "file://no.crt"\nprivate-key = "file://no.key"\n'
     )
-    code, lines = checked(configure(tmp_path, "", "", before=before))
+    code, lines = run_check(configure(tmp_path, "", "", before=before))
     assert code == 2
     assert [line.split(":")[:3] for line in lines[:-1]] == [
         ["error", " mail.toml", "5"],
@@ -96,15 +96,15 @@ def test_what_listeners_inherit_is_said_once_and_beside_other_mistakes(tmp_path:
     ]
 
 
-def test_authorities_that_are_good(tmp_path: Path) -> None:
+def test_valid_relay_ca(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_bytes(authority().pem)
     path = configure(tmp_path, VERIFIED + 'smtp.relay-ca = "ca.pem"', RELAY, PLAIN)
-    assert checked(path) == (0, [])
+    assert run_check(path) == (0, [])
 
 
-def test_what_another_class_does_with_it_is_its_own_business(tmp_path: Path) -> None:
+def test_relay_ca_of_a_custom_handler_is_not_checked(tmp_path: Path) -> None:
     body = VERIFIED + 'smtp.relay-ca = "no.pem"\nhandler = "support.serving_handlers:Echo"'
-    assert checked(configure(tmp_path, body)) == (0, [])
+    assert run_check(configure(tmp_path, body)) == (0, [])
 
 
 # --- the accounts -------------------------------------------------------------------------------
@@ -122,11 +122,9 @@ def test_what_another_class_does_with_it_is_its_own_business(tmp_path: Path) -> 
     ],
     ids=["empty", "torn", "password", "octets", "number"],
 )
-def test_accounts_that_cannot_be_used(
-    tmp_path: Path, protocol: str, content: bytes, says: str
-) -> None:
+def test_unusable_accounts_file(tmp_path: Path, protocol: str, content: bytes, says: str) -> None:
     write_accounts(tmp_path, content)
-    code, lines = checked(configure(tmp_path, f'protocol = "{protocol}"\n{PLAIN}'))
+    code, lines = run_check(configure(tmp_path, f'protocol = "{protocol}"\n{PLAIN}'))
     assert code == 0
     assert len(lines) == 2
     assert (
@@ -137,10 +135,10 @@ def test_accounts_that_cannot_be_used(
     assert says in lines[1]
 
 
-def test_a_pipe_in_the_accounts_place(tmp_path: Path) -> None:
+def test_accounts_file_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
     write_accounts(tmp_path, b"").unlink()
     os.mkfifo(tmp_path / "data" / "accounts.toml", 0o600)
-    assert checked(configure(tmp_path, PLAIN)) == (
+    assert run_check(configure(tmp_path, PLAIN)) == (
         0,
         [
             "warning: data/accounts.toml cannot be read: it is a pipe (FIFO), not a regular file; "
@@ -149,11 +147,11 @@ def test_a_pipe_in_the_accounts_place(tmp_path: Path) -> None:
     )
 
 
-def test_accounts_that_are_good_or_not_there_yet(tmp_path: Path) -> None:
+def test_valid_or_missing_accounts_file(tmp_path: Path) -> None:
     path = configure(tmp_path, PLAIN)
-    assert checked(path) == (0, [])
+    assert run_check(path) == (0, [])
     write_accounts(tmp_path, b"# nobody\n")
-    assert checked(path) == (0, [])
+    assert run_check(path) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -164,27 +162,27 @@ def test_accounts_that_are_good_or_not_there_yet(tmp_path: Path) -> None:
         PLAIN + 'smtp.aiosmtpd-handler = "support.serving_handlers:Echo"',
     ],
 )
-def test_where_nobody_has_mail_nobody_looks(tmp_path: Path, body: str) -> None:
+def test_accounts_are_not_checked_without_mail(tmp_path: Path, body: str) -> None:
     write_accounts(tmp_path, b"nonsense")
     path = configure(tmp_path, body, before='server.postmaster = "x@example.org"\n')
-    assert checked(path) == (0, [])
+    assert run_check(path) == (0, [])
 
 
 @pytest.mark.parametrize(
     ("name", "there"),
     [("a@example.org", True), ("al@example.org", True), ("b@example.org", False)],
 )
-def test_a_postmaster_without_an_account(tmp_path: Path, name: str, there: bool) -> None:
+def test_postmaster_without_an_account_warns(tmp_path: Path, name: str, there: bool) -> None:
     path = configure(tmp_path, PLAIN, before=f'server.postmaster = "{name}"\n')
-    assert checked(path)[0] == 0  # the accounts may be made later
+    assert run_check(path)[0] == 0  # the accounts may be made later
     write_accounts(tmp_path, b'[account."a@example.org"]\naliases = ["al@example.org"]\n')
     expected = (
         f'error: mail.toml:2: server.postmaster = "{name}": data/accounts.toml has no account of '
         "this name"
     )
-    assert checked(path) == ((0, []) if there else (2, [expected, "1 error"]))
+    assert run_check(path) == ((0, []) if there else (2, [expected, "1 error"]))
 
 
-def test_nothing_is_made(tmp_path: Path) -> None:
+def test_check_creates_no_files(tmp_path: Path) -> None:
     check_files(load(configure(tmp_path, RELAY, PLAIN)))
     assert [path.name for path in tmp_path.iterdir()] == ["mail.toml"]

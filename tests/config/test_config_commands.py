@@ -1,7 +1,7 @@
-"""Every command over any text: a report and an exit code, never a traceback.
+"""Every command on any text: a message and an exit code, never a traceback.
 
-Rules of this file: the commands are called as the program calls them, with files. What they print
-is bounded by what they read; what is in a file decides the exit code and nothing else does.
+Rules of this file: the commands are called as the program calls them, with files. Their output is
+bounded by their input, and only the content of a file decides on the exit code.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def file_with(content: bytes) -> Iterator[Path]:
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
-    """Return the exit code of a command and what it said; anything raised is the test's end."""
+    """Return a command's exit code and output; an exception fails the test."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(argument) for argument in arguments])
@@ -88,7 +88,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 
 @pytest.fixture(autouse=True)
 def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the default data directory within the test's own."""
+    """Keep the default data directory inside the test's own."""
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
 
 
@@ -101,7 +101,7 @@ def with_examples(test: _Test) -> _Test:
 @QUICK
 @given(_BYTES)
 @with_examples
-def test_a_configuration(content: bytes) -> None:
+def test_any_configuration(content: bytes) -> None:
     with file_with(content) as path:
         code, err = run("check", path)
         assert code in (0, 2)
@@ -120,7 +120,7 @@ def test_a_configuration(content: bytes) -> None:
 @QUICK
 @given(_BYTES)
 @with_examples
-def test_accounts(content: bytes) -> None:
+def test_any_accounts_file(content: bytes) -> None:
     with file_with(content) as path:
         configuration = path.with_name("mail.toml")
         configuration.write_text(
@@ -140,7 +140,7 @@ def test_accounts(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["99999999999", "4294967295", "9" * 5000, "²", "٣", "-1", ""])
-def test_numbers_that_are_no_users(name: str) -> None:
+def test_invalid_user_ids(name: str) -> None:
     for find in (user_id, group_id):
         with pytest.raises(KeyError):
             find(name)
@@ -149,7 +149,9 @@ def test_numbers_that_are_no_users(name: str) -> None:
 
 
 @pytest.mark.parametrize("variable", ["XDG_DATA_HOME", "HOME", "STATE_DIRECTORY", "LISTEN_FDS"])
-def test_the_environment(variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_environment_variables(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("STATE_DIRECTORY")
     for name in ("XDG_DATA_HOME", "HOME"):
         monkeypatch.setenv(name, str(tmp_path))

@@ -1,7 +1,7 @@
-"""Files of this format as people have them: keys that older and later servers of it read.
+"""Files in this format as people have them, with keys that older and later servers read.
 
-Rules of this file: each sample has the shape of something that stands in a public file. What a
-file of theirs means here is tested; the rows' own grammar is in the other test_config files.
+Rules of this file: each sample has the form of something in a public file. What their files mean
+here is tested; the grammar of each row is in the other test_config files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ JMAP = 'protocol = "jmap"\nbind = "[::]:443"\ntls.implicit = true\n'
 
 
 @pytest.mark.parametrize("protocol", ["smtp", "lmtp"])
-def test_a_listener_greets_in_its_own_words(protocol: str) -> None:
+def test_greeting_of_a_listener(protocol: str) -> None:
     text = '[server]\nhostname = "mx.example.org"\ngreeting = "ours"\n'
     text += listener_table("a", f'protocol = "{protocol}"\nbind = "127.0.0.1:2524"')
     text += listener_table(
@@ -64,26 +64,26 @@ def test_a_listener_greets_in_its_own_words(protocol: str) -> None:
     assert [each["hostname"] for each in again.listeners] == ["mx.example.org", "b.example.org"]
 
 
-def test_without_words_of_its_own_the_hosts_name_holds() -> None:
+def test_default_greeting_uses_the_host_name() -> None:
     it = listener("")
     assert (it["hostname"], it.origin("hostname")) == (MACHINE.hostname, "default")
     assert (it["greeting"], it.origin("greeting")) == ("", "default")
 
 
 @pytest.mark.parametrize("text", ["a\\r\\nb", "a\\nb", "a\\rb", "x" * 241])
-def test_a_greeting_is_one_line(text: str) -> None:
+def test_greeting_must_be_one_line(text: str) -> None:
     assert listener_problem(f'greeting = "{text}"').key == "server.listener.it.greeting"
 
 
 @pytest.mark.parametrize("protocol", ["http", "jmap"])
-def test_only_servers_that_greet_have_a_greeting(protocol: str) -> None:
+def test_greeting_is_rejected_where_the_client_speaks_first(protocol: str) -> None:
     problem = listener_problem(f'protocol = "{protocol}"\ngreeting = "x"')
     assert problem.message == (
         f"only protocols with a greeting have this key; this listener speaks {protocol}"
     )
 
 
-def test_a_foreign_protocol_may_greet() -> None:
+def test_greeting_of_a_custom_protocol() -> None:
     assert (
         listener('protocol = "own"\nhandler = "support.serving_handlers:Echo"\ngreeting = "x"')[
             "greeting"
@@ -105,7 +105,7 @@ def test_a_foreign_protocol_may_greet() -> None:
         ("127.0.0.1:9990", "https://127.0.0.1:9990"),
     ],
 )
-def test_the_url_that_a_session_names(written: str, meant: str) -> None:
+def test_jmap_url_is_normalised(written: str, meant: str) -> None:
     config = load_text(listener_table("it", f'{JMAP}url = "{written}"'))
     assert config.listeners[0]["url"] == meant
     assert config.listeners[0].origin("url") == "listener"
@@ -131,7 +131,7 @@ def test_the_url_that_a_session_names(written: str, meant: str) -> None:
         "https://a\\r\\nb",
     ],
 )
-def test_what_is_no_url(url: str) -> None:
+def test_invalid_jmap_url(url: str) -> None:
     problem = listener_problem(f'{JMAP}url = "{url}"')
     assert problem.key == "server.listener.it.url"
     assert problem.allowed == '"https://mail.example.org" or "mail.example.org:8443"'
@@ -146,27 +146,27 @@ def test_what_is_no_url(url: str) -> None:
         ('protocol = "jmap"\nbind = "127.0.0.1:8080"', "https://this.example.org"),
     ],
 )
-def test_the_url_of_one_that_writes_none(body: str, url: str) -> None:
+def test_default_jmap_url(body: str, url: str) -> None:
     it = listener(body)
     assert (it["url"], it.origin("url")) == (url, "default")
 
 
-def test_one_url_for_all() -> None:
+def test_jmap_url_for_all_listeners() -> None:
     text = "server.url = 'https://a.example.org'\n" + listener_table("it", JMAP)
     (it,) = load_text(text).listeners
     assert (it["url"], it.origin("url")) == ("https://a.example.org", "server")
-    # A file may have it and no such listener.
+    # A file may set it and have no such listener.
     load_text("server.url = 'https://a.example.org'\n" + listener_table("it", ""))
 
 
-def test_a_url_in_plain_text_is_noticed() -> None:
+def test_jmap_url_without_tls_warns() -> None:
     config = load_text(listener_table("it", JMAP + 'url = "http://mail.example.org:80"'))
     assert config.listeners[0]["url"] == "http://mail.example.org"
     assert "https alone" in config.warnings[0].message
 
 
 @pytest.mark.parametrize("protocol", ["smtp", "lmtp", "imap", "managesieve", "http"])
-def test_no_other_protocol_has_a_url(protocol: str) -> None:
+def test_url_is_rejected_for_other_protocols(protocol: str) -> None:
     problem = listener_problem(f'protocol = "{protocol}"\nurl = "https://mail.example.org"')
     assert problem.message == f"only jmap listeners have this key; this listener speaks {protocol}"
 
@@ -191,7 +191,7 @@ def pairs(*bodies: tuple[str, str]) -> str:
         ([("a", "default = false"), ("b", "")], "", None),
     ],
 )
-def test_which_certificate_a_listener_has(
+def test_default_certificate(
     certificates: list[tuple[str, str]], body: str, expected: str | None
 ) -> None:
     text = pairs(*certificates) + listener_table("it", body)
@@ -201,7 +201,7 @@ def test_which_certificate_a_listener_has(
     assert again.listeners[0]["tls.certificate"] == expected
 
 
-def test_one_that_is_only_called_default_is_noticed() -> None:
+def test_certificate_merely_named_default_warns() -> None:
     config = load_text(
         pairs(("default", ""), ("b", "default = true"))
         + listener_table("it", "tls.sni = [{subject = 'a.example', certificate = 'default'}]")
@@ -211,7 +211,7 @@ def test_one_that_is_only_called_default_is_noticed() -> None:
     assert warning.message == 'this is not the default despite its name; that is [certificate."b"]'
 
 
-def test_two_defaults_are_an_error() -> None:
+def test_two_default_certificates_are_an_error() -> None:
     text = pairs(("a", "default = true"), ("b", "default = true")) + listener_table("it", "")
     problem = only_problem(text)
     assert (problem.key, problem.line) == ("certificate.b.default", 8)
@@ -220,12 +220,12 @@ def test_two_defaults_are_an_error() -> None:
     )
 
 
-def test_a_certificate_that_nobody_shows_is_noticed() -> None:
+def test_unused_certificate_warns() -> None:
     text = pairs(("a", "default = true"), ("b", "")) + listener_table("it", "")
     assert [warning.key for warning in load_text(text).warnings] == ["certificate.b"]
 
 
-def test_strangers_see_the_default(tmp_path: Path) -> None:
+def test_default_certificate_without_matching_sni(tmp_path: Path) -> None:
     mine, other = authority().sign("mx"), authority().sign("other")
     write(tmp_path, mine)
     write(tmp_path, other, "other")
@@ -236,7 +236,7 @@ def test_strangers_see_the_default(tmp_path: Path) -> None:
     assert shown(it, "mx.example") == der(mine)
 
 
-def test_a_path_alone_is_told_how_to_be_one() -> None:
+def test_certificate_path_without_a_scheme_gets_a_suggestion() -> None:
     found = problems(
         '[certificate.a]\ncert = "/c.pem"\nprivate-key = "/k.pem"' + listener_table("it", "")
     )
@@ -246,7 +246,7 @@ def test_a_path_alone_is_told_how_to_be_one() -> None:
 # --- the older spelling of trusted networks ----------------------------------------------------
 
 
-def test_the_older_spelling_of_trusted_networks() -> None:
+def test_older_spelling_of_trusted_networks() -> None:
     text = '[server]\nproxy-trusted-networks = ["10.0.0.0/8"]\n' + listener_table("a", "")
     text += listener_table("b", 'bind = "[::1]:25"\nproxy-trusted-networks = ["unix"]')
     config = load_text(text)
@@ -256,7 +256,7 @@ def test_the_older_spelling_of_trusted_networks() -> None:
         "server",
         "listener",
     ]
-    # Wherever it is named, it is the line where it is written.
+    # Whichever name is asked for, the line is where it is written.
     assert [each.line("proxy.trusted-networks") for each in config.listeners] == [2, 12]
     assert [(warning.line, warning.message) for warning in config.warnings] == [
         (2, "this is an older spelling of server.proxy.trusted-networks"),
@@ -272,7 +272,7 @@ def test_both_spellings_in_one_place_are_an_error(order: int) -> None:
     assert problem.key == "server.listener.it.proxy-trusted-networks"
 
 
-def test_a_set_in_braces_is_told_to_stand_in_brackets() -> None:
+def test_braces_instead_of_brackets_get_a_suggestion() -> None:
     problem = only_problem('[server.proxy]\ntrusted-networks = {"127.0.0.0/8", "::1"}\n')
     assert problem.line == 2
     assert problem.message.endswith("an array stands in brackets: [...]")
@@ -293,7 +293,7 @@ def test_a_set_in_braces_is_told_to_stand_in_brackets() -> None:
         ("users", "bind = 'fd:3'\ntls.implicit = true"),
     ],
 )
-def test_what_looks_like_submission_and_is_an_mx(id: str, body: str) -> None:
+def test_listener_that_looks_like_submission_but_is_an_mx_warns(id: str, body: str) -> None:
     body = body or 'bind = "127.0.0.1:10025"'
     body = body if "bind" in body else 'bind = "127.0.0.1:10465"\n' + body
     text = pairs(("a", "")) + listener_table(id, body)
@@ -319,19 +319,19 @@ def test_what_looks_like_submission_and_is_an_mx(id: str, body: str) -> None:
         ("submission", 'bind = "127.0.0.1:10587"\nprotocol = "lmtp"'),
     ],
 )
-def test_what_is_no_such_trap(id: str, body: str) -> None:
+def test_no_warning_about_submission(id: str, body: str) -> None:
     assert not load_text(pairs(("a", "")) + listener_table(id, body)).warnings
 
 
-# --- what is not ours --------------------------------------------------------------------------
+# --- files for other programs ------------------------------------------------------------------
 
 
-def test_a_file_that_only_includes_others_says_so() -> None:
+def test_include_only_file_is_explained() -> None:
     problem = only_problem('[macros]\nhost = "x"\n[include]\nfiles = ["/etc/smtp.toml"]\n')
     assert "the files that `include` names are not read" in problem.message
 
 
-def test_a_whole_file_of_this_format_loads(tmp_path: Path) -> None:
+def test_complete_file_loads(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx"))
     text = f"""[server]
 hostname = "mail.example.org"

@@ -17,11 +17,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="docs/ is not beside these tests")
-def test_the_page_is_current() -> None:
+def test_page_is_current() -> None:
     assert PAGE.read_text() == document()
 
 
-def test_every_key_is_on_the_page() -> None:
+def test_page_has_every_key() -> None:
     text = document()
     rows = [*LISTENER_OPTIONS, *PROCESS_OPTIONS, *CERTIFICATE_OPTIONS]
     for protocol in known_protocols().definitions.values():
@@ -32,7 +32,7 @@ def test_every_key_is_on_the_page() -> None:
     assert "<!-- table" not in text
 
 
-def test_examples_load() -> None:
+def test_examples_on_the_page_load() -> None:
     examples = re.findall(r"```toml\n(.*?)```", document(), re.DOTALL)
     assert len(examples) == 3
     listeners = [bool(loads(_complete(text), machine=MACHINE).listeners) for text in examples]
@@ -40,19 +40,19 @@ def test_examples_load() -> None:
 
 
 def _complete(example: str) -> str:
-    """Return an example that loads: the one of certificates has no listener."""
+    """Return an example that loads: the one about certificates has no listener."""
     if "[server.listener." in example:
         return example
     return example + '[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1"\n'
 
 
-def test_tables_are_whole() -> None:
+def test_tables_are_complete() -> None:
     for line in document().splitlines():
         if line.startswith("| `"):
             assert len(re.findall(r"(?<!\\)\|", line)) in (3, 7)
 
 
-def test_writing_and_checking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_write_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(tmp_path / "page.md")
     assert main(["--check", file]) == 1
     assert "out of date" in capsys.readouterr().err

@@ -1,8 +1,8 @@
-"""Texts that are large, deep or odd: what they cost grows with their length, and no faster.
+"""Texts that are large, deep or odd: their cost grows no faster than their length.
 
-Rules of this file: work is counted, never timed. What happens inside one call of C cannot be
-counted; for that a text is so long that a quadratic walk would take days, in a process whose
-processor time is limited.
+Rules of this file: work is counted, never timed. What happens inside one call into C cannot be
+counted; for that a text is so long that quadratic time would be days, in a process whose CPU time
+is limited.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LISTENER = listener_table("it", "")
 
 
 def calls(work: Callable[[], Any]) -> int:
-    """Return how many functions are called, Python's and C's."""
+    """Return how many functions are called, in Python and in C."""
     count = 0
 
     def event(frame: Any, what: str, argument: Any) -> None:
@@ -51,7 +51,7 @@ def calls(work: Callable[[], Any]) -> int:
 
 
 def attempt(text: str) -> None:
-    likely.cache_clear()  # what another text has had found is not found for nothing
+    likely.cache_clear()  # or suggestions found for another text would be free
     try:
         find_unavailable(loads(text, machine=MACHINE))
     except ConfigurationError as error:
@@ -91,10 +91,10 @@ SHAPES: dict[str, Callable[[int], str]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_twice_as_much_is_twice_as_much_work(shape: str) -> None:
+def test_work_grows_linearly(shape: str) -> None:
     make = SHAPES[shape]
-    attempt(make(3))  # what is made once
-    # Beyond the number of suggestions that are looked for.
+    attempt(make(3))  # creates what is created once
+    # More than the number of suggestions that are looked for.
     small, large, larger = (calls(lambda: attempt(make(n))) for n in (300, 600, 900))  # noqa: B023
     assert larger - large <= (large - small) * 1.2 + 500
 
@@ -102,7 +102,7 @@ def test_twice_as_much_is_twice_as_much_work(shape: str) -> None:
 @pytest.mark.parametrize(
     "text", ['"%{a:" * n', '"%{" * n', '"%{a:" * n + "}%" * n', '"%{env:X}% " * n + "%{"']
 )
-def test_a_million_macros(text: str) -> None:
+def test_million_macros(text: str) -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
         "from fastlisten.config.values.grammar import BadValueError\n"
@@ -125,13 +125,13 @@ def test_a_million_macros(text: str) -> None:
         ("}% %{}%", 'the macro "%{}%" is not known'),
     ],
 )
-def test_macros_that_are_none(value: str, says: str) -> None:
+def test_malformed_macros(value: str, says: str) -> None:
     problem = listener_problem(f'greeting = "{value}"')
     assert says in problem.message
     assert len(problem.message) < 150
 
 
-def test_what_macros_give_is_bounded() -> None:
+def test_size_of_expanded_macros_is_limited() -> None:
     big = MACHINE.environ | {"BIG": "x" * (1 << 19)}  # type: ignore[operator]
     text = listener_table("it", 'greeting = "%{env:BIG}%%{env:BIG}%%{env:BIG}%"')
     problem = only_problem(text, machine=machine_with(environ=big))
@@ -188,7 +188,7 @@ def test_odd_values_of_every_key(value: str) -> None:
     "text",
     ["x = " + "9" * 5000, "x = " + "[" * 9999, "\ud800", b"\xff", "a.b" + ".c" * 50 + " = 1"],
 )
-def test_both_files_are_read_alike(text: str | bytes) -> None:
+def test_configuration_and_accounts_report_alike(text: str | bytes) -> None:
     with pytest.raises(ConfigurationError) as one:
         loads(text, file="it", machine=MACHINE)
     with pytest.raises(ConfigurationError) as other:
@@ -196,6 +196,6 @@ def test_both_files_are_read_alike(text: str | bytes) -> None:
     assert one.value.problems == other.value.problems
 
 
-def test_only_so_many_suggestions_are_looked_for() -> None:
+def test_number_of_suggestions_is_limited() -> None:
     found = problems(LISTENER + "".join(f"tls.implicit{i} = 1\n" for i in range(300)))
     assert [bool(problem.suggestion) for problem in found] == [True] * 200 + [False] * 100

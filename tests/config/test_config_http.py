@@ -1,4 +1,4 @@
-"""What the configuration checks of an http listener: settings that nobody would carry out."""
+"""What the configuration checks of an http listener: settings that would have no effect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def warned(text: str) -> list[str]:
     return [problem.key for problem in load_text(text).warnings]
 
 
-def test_hosts_that_nobody_would_keep_out() -> None:
+def test_allowed_hosts_with_an_app_is_an_error() -> None:
     problem = listener_problem(APP + 'http.allowed-hosts = "mail.example.org"')
     assert problem.key == "server.listener.it.http.allowed-hosts"
     assert "package.module:app decides" in problem.message
@@ -21,7 +21,7 @@ def test_hosts_that_nobody_would_keep_out() -> None:
     assert problem.line == 6
 
 
-def test_a_lifespan_of_the_management() -> None:
+def test_lifespan_without_an_app_warns() -> None:
     (problem,) = load_text(listener_table("it", HTTP + 'http.lifespan = "off"')).warnings
     assert problem.key == "server.listener.it.http.lifespan"
     assert "without app" in problem.message
@@ -37,17 +37,17 @@ def test_a_lifespan_of_the_management() -> None:
         APP + 'http.access-log = false\nhttp.max-body-size = "1m"',
     ],
 )
-def test_what_means_something(body: str) -> None:
+def test_settings_that_have_an_effect(body: str) -> None:
     assert warned(listener_table("it", body)) == []
 
 
-def test_a_handler_of_its_own_knows_what_its_settings_mean() -> None:
+def test_no_warnings_for_a_custom_handler() -> None:
     body = HTTP + 'handler = "support.serving_handlers:Echo"\nhttp.lifespan = "off"\n'
     assert warned(listener_table("it", body)) == []
     assert warned('[http]\nlifespan = "off"\n' + listener_table("it", body)) == []
 
 
-def test_an_app_that_failed_gives_rise_to_nothing_more() -> None:
+def test_invalid_app_causes_no_further_problems() -> None:
     body = HTTP + 'app = "nothing"\nhttp.lifespan = "off"\nhttp.allowed-hosts = "a.org"'
     assert listener_problem(body).key == "server.listener.it.app"
 
@@ -56,9 +56,7 @@ def test_an_app_that_failed_gives_rise_to_nothing_more() -> None:
     ("key", "value", "needed", "other"),
     [("allowed-hosts", '["a.org"]', HTTP, APP), ("lifespan", '"on"', APP, HTTP)],
 )
-def test_defaults_that_no_listener_has_a_use_for(
-    key: str, value: str, needed: str, other: str
-) -> None:
+def test_unused_defaults_warn(key: str, value: str, needed: str, other: str) -> None:
     table = f"[http]\n{key} = {value}\n"
     assert warned(table + listener_table("it", other)) == [f"http.{key}"]
     assert warned(table + listener_table("it", needed)) == []

@@ -1,8 +1,8 @@
-"""What is imported by whom: a configuration needs neither an event loop nor a native module.
+"""What is imported when: reading a configuration needs neither an event loop nor a native module.
 
-Rules of this file: each statement runs in an interpreter of its own, which then says what it has
-loaded. What each module may import is tests/project/test_architecture.py's subject; here is what
-comes of it.
+Rules of this file: each statement runs in its own interpreter, which then reports what it has
+loaded. Which module may import which is tested in tests/project/test_architecture.py; here is the
+outcome.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import fastlisten
 from fastlisten import handlers
 from fastlisten.config.known_protocols import known_protocols
 
-#: Loading one of these means that a program which only reads a file has paid for a server.
+#: Modules that a program which only reads a file should not have to load.
 LOOPS = frozenset({"asyncio", "concurrent.futures", "uvloop"})
 
-#: What extras bring; a configuration that does not use them is read without them.
+#: Modules of extras; a configuration that does not use them is read without them.
 EXTRAS = frozenset(
     {"argon2", "cryptography", "httptools", "prometheus_client", "starlette", "websockets"}
 )
@@ -35,7 +35,7 @@ PROTOCOLS = sorted(
 
 
 def loaded(statements: str, *arguments: str) -> set[str]:
-    """Return the modules that an interpreter has loaded after it has run some statements."""
+    """Return the modules that an interpreter has loaded after running some statements."""
     script = f"import json, sys\n{statements}\nprint(json.dumps(sorted(sys.modules)))"
     command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -44,7 +44,7 @@ def loaded(statements: str, *arguments: str) -> set[str]:
 
 
 def heavy(modules: set[str]) -> set[str]:
-    """Return those of some modules that a program which serves nothing should not load."""
+    """Return those of some modules that a program without a server should not load."""
     native = {name for name in modules if name.startswith("fastlisten._") and "__" not in name}
     return (modules & (LOOPS | EXTRAS)) | native
 
@@ -60,12 +60,12 @@ def heavy(modules: set[str]) -> set[str]:
         *(f"import fastlisten.handlers.{name}.settings" for name in PROTOCOLS),
     ],
 )
-def test_neither_loop_nor_native_modules(statements: str) -> None:
+def test_configuration_imports_no_loop_and_no_native_module(statements: str) -> None:
     assert heavy(loaded(statements)) == set()
 
 
 @pytest.mark.parametrize("mode", [[], ["--json"], ["--toml"]], ids=" ".join)
-def test_show_needs_neither_loop_nor_native_modules(tmp_path: Path, mode: list[str]) -> None:
+def test_show_imports_no_loop_and_no_native_module(tmp_path: Path, mode: list[str]) -> None:
     path = tmp_path / "mail.toml"
     binds = {"smtp": "127.0.0.1:25", "lmtp": "127.0.0.1:24", "http": "127.0.0.1:80"}
     path.write_text(
@@ -83,18 +83,18 @@ def test_show_needs_neither_loop_nor_native_modules(tmp_path: Path, mode: list[s
     assert heavy(modules) == set()
 
 
-def test_the_test_would_see_them() -> None:
+def test_heavy_imports_are_detected() -> None:
     modules = loaded("from fastlisten import create_server")
     assert heavy(modules) >= {"asyncio", "fastlisten._core"}
 
 
-#: Those that have a handler; the others are known by their settings alone.
+#: Those that have a handler; of the others only settings exist.
 SERVED = [name for name in PROTOCOLS if known_protocols().definitions[name].handler]
 
 
 @pytest.mark.parametrize("package", ["fastlisten", *(f"fastlisten.handlers.{p}" for p in SERVED)])
-def test_public_names_are_imported_when_they_are_asked_for(package: str) -> None:
-    """The package alone loads nothing but itself, and each of its names loads its module."""
+def test_public_names_are_imported_lazily(package: str) -> None:
+    """Importing the package loads nothing more; each of its names loads its module."""
     own = {name for name in loaded(f"import {package}") if name.startswith("fastlisten")}
     parts = package.split(".")
     assert own == {".".join(parts[: i + 1]) for i in range(len(parts))}

@@ -1,4 +1,4 @@
-"""The line scanner: it finds the paths that tomli finds, in the lines where they stand."""
+"""The line scanner finds the same paths as tomli, and the lines where they are."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ def documents(draw: st.DrawFn) -> str:
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(documents())
-def test_paths_are_those_that_tomli_finds(text: str) -> None:
+def test_paths_agree_with_tomli(text: str) -> None:
     assert set(Lines(text).paths()) == set(paths_of(tomli.loads(text)))
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(documents())
-def test_a_line_is_where_the_key_begins(text: str) -> None:
-    # Where a key stands no earlier than its line, the text before that line does not have it.
+def test_line_is_where_the_key_begins(text: str) -> None:
+    # If a key is not before its line, the text before that line does not contain it.
     lines = text.split("\n")
     whole = Lines(text)
     for path, line in whole.paths().items():
@@ -143,7 +143,7 @@ def _is_header(line: str) -> bool:
     return line.lstrip().startswith("[")
 
 
-def test_lines_of_a_whole_file() -> None:
+def test_lines_of_a_complete_file() -> None:
     text = """\
 # head
 [server]
@@ -179,11 +179,11 @@ z = 3
     assert lines["server", "x"] == 13
     assert lines["server", "x", 1] == 15
     assert lines["server", "x", 1, "z"] == 18
-    # Its own header wins over the mention in an earlier one.
+    # Its own header takes precedence over the mention in an earlier one.
     assert lines["server", "listener"] == 19
 
 
-def test_what_is_not_there_has_the_line_of_what_is_around_it() -> None:
+def test_missing_key_has_the_line_of_its_table() -> None:
     lines = Lines("[server]\n[server.listener.x]\n")
     assert lines["server", "listener", "x", "tls", "implicit"] == 2
     assert lines["log", "level"] == 0
@@ -191,12 +191,12 @@ def test_what_is_not_there_has_the_line_of_what_is_around_it() -> None:
 
 
 def test_deep_nesting_does_not_recurse() -> None:
-    depth = 390  # tomli's own bound is 400
+    depth = 390  # tomli's own limit is 400
     text = "k = " + "[" * depth + "]" * depth
     assert len(Lines(text).paths()) == depth
 
 
 @pytest.mark.parametrize("text", ["= 1", "k = "])
-def test_text_that_tomli_has_not_seen_is_refused(text: str) -> None:
+def test_invalid_toml_is_rejected(text: str) -> None:
     with pytest.raises((ValueError, IndexError)):
         Lines(text)

@@ -1,7 +1,7 @@
-"""Rules between values see what holds for the listener: its own value before the server's.
+"""Rules that combine values use those of the listener, before those of the server.
 
-Rules of this file: `[server]` says the opposite of the listener, and each test shows the rule's
-outcome, not the value itself.
+Rules of this file: `[server]` says the opposite of the listener, and each test checks the outcome
+of a rule, not the value itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CERTIFICATE = "[certificate.one]\ncert = '-----BEGIN CERTIFICATE-----'\nprivate-
         ("http", "true", "false", 80),
     ],
 )
-def test_the_port_of_a_bind_without_one(protocol: str, server: str, own: str, port: int) -> None:
+def test_default_port(protocol: str, server: str, own: str, port: int) -> None:
     it = listener(
         f'protocol = "{protocol}"\nbind = "192.0.2.1"\ntls.implicit = {own}',
         before=CERTIFICATE + f"[server]\ntls.implicit = {server}\n",
@@ -29,8 +29,8 @@ def test_the_port_of_a_bind_without_one(protocol: str, server: str, own: str, po
     assert [bind.port for bind in it.bind] == [port]
 
 
-def test_who_speaks_first() -> None:
-    # Where the client waits for the server, waiting for the client's first bytes is a mistake.
+def test_server_speaks_first() -> None:
+    # If the client waits for the server, waiting for the client's first bytes is a mistake.
     implicit = listener(
         "tls.implicit = true\nsocket.defer-accept = '5s'",
         before=CERTIFICATE + "[server]\ntls.implicit = false\n",
@@ -44,14 +44,14 @@ def test_who_speaks_first() -> None:
     assert problem.key == "server.listener.it.socket.defer-accept"
 
 
-def test_whether_starttls_is_offered() -> None:
+def test_starttls_is_offered() -> None:
     off = listener("tls.enable = false", before=CERTIFICATE + "[server]\ntls.enable = true\n")
     assert not off.starttls
     on = listener("tls.enable = true", before=CERTIFICATE + "[server]\ntls.enable = false\n")
     assert on.starttls
 
 
-def test_which_certificate_is_used() -> None:
+def test_certificate_in_use() -> None:
     two = CERTIFICATE + CERTIFICATE.replace("one", "two")
     table = '[server.listener.it]\nprotocol = "smtp"\nbind = "192.0.2.1:25"\n'
     config = load_text(two + '[server]\ntls.certificate = "one"\n' + table)
@@ -62,8 +62,8 @@ def test_which_certificate_is_used() -> None:
     assert [warning.key for warning in config.warnings] == ["certificate.one"]
 
 
-def test_which_suites_are_left() -> None:
-    # TLS 1.3 alone cannot speak a suite of TLS 1.2.
+def test_remaining_cipher_suites() -> None:
+    # TLS 1.3 alone cannot use a suite of TLS 1.2.
     problem = listener_problem(
         'tls.protocols = ["TLSv1.3"]\ntls.ciphers = ["ECDHE-RSA-AES128-GCM-SHA256"]',
         before=CERTIFICATE + '[server]\ntls.protocols = ["TLSv1.2"]\n',

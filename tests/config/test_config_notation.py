@@ -1,4 +1,4 @@
-"""Keys and values in messages: readable, short, and never a failure; names that were meant."""
+"""Keys and values in messages: readable, short, never failing; suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastlisten.config.suggest import likely, near
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_quoted_text_is_read_back(text: str) -> None:
+def test_quoted_text_round_trips(text: str) -> None:
     assert tomli.loads(f"k = {quote(text)}")["k"] == text
     assert tomli.loads(f"{dotted((text,))} = 1") == {text: 1}
 
@@ -38,15 +38,15 @@ def test_lone_surrogates_are_replaced() -> None:
         ([], "[]"),
     ],
 )
-def test_values(value: object, text: str) -> None:
+def test_value_notation(value: object, text: str) -> None:
     assert show_value(value) == text
 
 
-def test_numbers_that_python_does_not_print() -> None:
+def test_numbers_too_long_to_print() -> None:
     assert show_value(10**5000) == "a very long number"
 
 
-def test_long_values_are_cut() -> None:
+def test_long_values_are_shortened() -> None:
     assert len(show_value("x" * 10_000)) == 60
     assert len(show_value(list(range(10_000)))) == 60
 
@@ -65,7 +65,7 @@ def test_long_values_are_cut() -> None:
         ("x" * 65, ""),
     ],
 )
-def test_likely(name: str, meant: str) -> None:
+def test_likely_key(name: str, meant: str) -> None:
     keys = ("max-connections", "socket.reuse-addr", "tls.implicit")
     assert likely(name, keys) == meant
 
@@ -85,11 +85,11 @@ def test_likely(name: str, meant: str) -> None:
         ("", ""),
     ],
 )
-def test_near(name: str, slip: str) -> None:
+def test_near_name(name: str, slip: str) -> None:
     assert near(name, ("server", "log")) == slip
 
 
-def test_a_host_without_proc_has_no_known_limit(
+def test_host_without_proc_has_no_known_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "_SOMAXCONN", str(tmp_path / "missing"))

@@ -1,4 +1,4 @@
-"""Every sample of the documented page of listeners: complete ones load, fragments miss lines."""
+"""Every sample on the documented page of listeners: complete ones load, fragments lack lines."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ backlog = 1024
 
 
 def completed(sample: str, *lines: str) -> str:
-    """Return a sample with lines put into its first listener's table."""
+    """Return a sample with lines added to its first listener's table."""
     head, _, rest = sample.partition("\n")
     return "\n".join((head, *lines, rest))
 
@@ -113,7 +113,7 @@ def test_tls() -> None:
         CERTIFICATE.replace('"default"', name) for name in ("otherdomain_org", "otherdomain_net")
     )
     problem = only_problem(TLS + certificates + TWO_PROTOCOLS)
-    # Only this version of Python is in its way.
+    # Only this version of Python prevents it.
     assert (problem.key, problem.line) == ("server.tls.ciphers", 9)
     assert "cannot choose" in problem.message
     without = TLS.replace('"TLS13_CHACHA20_POLY1305_SHA256", ', "")
@@ -125,7 +125,7 @@ def test_tls() -> None:
     assert smtp.origin("tls.ignore-client-order") == "server"
 
 
-def test_tls_without_its_certificates() -> None:
+def test_tls_without_certificates() -> None:
     keys = [problem.key for problem in problems(TLS + TWO_PROTOCOLS)]
     assert keys == [f"server.tls.{name}" for name in ("certificate", "sni", "sni", "ciphers")]
 
@@ -152,7 +152,7 @@ def test_limits() -> None:
 
 
 @pytest.mark.parametrize("sample", [OVERRIDE_TLS, OVERRIDE_BACKLOG])
-def test_override_samples_alone_miss_two_lines(sample: str) -> None:
+def test_override_samples_lack_two_lines(sample: str) -> None:
     assert [(problem.line, problem.message) for problem in problems(sample)] == [
         (1, "the key bind is missing"),
         (1, "the key protocol is missing"),
@@ -172,7 +172,7 @@ def test_override_backlog() -> None:
     assert (smtp["socket.backlog"], smtp.origin("socket.backlog")) == (2048, "listener")
 
 
-def test_the_whole_example() -> None:
+def test_complete_example() -> None:
     config = load_text(WHOLE)
     assert [
         (each.id, each.protocol, each.bind[0].text, each["tls.implicit"])
@@ -183,7 +183,7 @@ def test_the_whole_example() -> None:
         ("submission", "smtp", "[::]:587", False),
         ("submissions", "smtp", "[::]:465", True),
     ]
-    # It has no certificate, and runs as it stands.
+    # It has no certificate and runs as it is.
     assert config.warnings == ()
     assert find_unavailable(config) == ()
     assert [each.starttls for each in config.listeners] == [False, True, True, False]

@@ -1,4 +1,4 @@
-"""Properties: any input is loaded or reported, in the same way twice; written TOML loads again."""
+"""Properties: any input is loaded or reported, twice in the same way; written TOML loads again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_any_text_is_loaded_or_reported(text: str | bytes) -> None:
 
 @settings(QUICK, max_examples=300)
 @given(configurations())
-def test_any_configuration_is_loaded_or_reported_the_same_way_twice(text: str) -> None:
+def test_loading_twice_has_the_same_result(text: str) -> None:
     first, second = attempt(text), attempt(text)
     if isinstance(first, Config):
         assert first == second
@@ -49,7 +49,7 @@ def test_any_configuration_is_loaded_or_reported_the_same_way_twice(text: str) -
 
 @settings(QUICK, max_examples=300)
 @given(configurations())
-def test_toml_goes_round(text: str) -> None:
+def test_toml_round_trip(text: str) -> None:
     config = attempt(text)
     if isinstance(config, Config):
         written = to_toml(config)
@@ -61,8 +61,8 @@ def test_toml_goes_round(text: str) -> None:
 
 
 @st.composite
-def mangled(draw: st.DrawFn) -> str:
-    """Return the embedded default with pieces cut out, doubled, or replaced."""
+def damaged(draw: st.DrawFn) -> str:
+    """Return the embedded default with pieces removed, doubled or replaced."""
     text = default_text()
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(text)))
@@ -75,12 +75,12 @@ def mangled(draw: st.DrawFn) -> str:
 
 
 @settings(QUICK, max_examples=200)
-@given(mangled())
-def test_a_mangled_file_is_loaded_or_reported(text: str) -> None:
+@given(damaged())
+def test_damaged_file_is_loaded_or_reported(text: str) -> None:
     attempt(text)
 
 
-# Whatever tomli can hold, in the place of any table or key.
+# Whatever tomli can hold, in place of any table or key.
 _ANYTHING = st.recursive(
     st.one_of(
         st.booleans().map(lambda value: str(value).lower()),
@@ -117,7 +117,7 @@ def test_any_value_in_any_place_is_loaded_or_reported(key: str, value: str) -> N
     attempt(f"{key} = {value}\n")
 
 
-def test_keys_are_written_so_that_toml_reads_them() -> None:
+def test_keys_are_quoted_for_toml() -> None:
     assert dotted(("a", "b c", "", 3, "d.e", '"')) == 'a."b c".""[3]."d.e"."\\""'
 
 

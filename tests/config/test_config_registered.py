@@ -1,6 +1,6 @@
-"""Handler classes that installed packages register, and code that a listener names.
+"""Handler classes registered by installed packages, and code named by a listener.
 
-What packages register as objects is in test_protocol_objects.py.
+Packages that register protocol objects are tested in test_protocol_objects.py.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
         yield add
 
 
-def test_a_registered_protocol(register: Register) -> None:
+def test_registered_protocol(register: Register) -> None:
     register("Echo", Echo)
     it = listener(
         "protocol = 'ECHO'\nbind = ['127.0.0.1', '[::1]:9']\necho.shout = true",
@@ -70,7 +70,7 @@ def test_a_registered_protocol(register: Register) -> None:
     assert config.listeners[0]["timeout.idle"] == 300.0
 
 
-def test_it_may_say_that_it_has_starttls(register: Register) -> None:
+def test_registered_protocol_with_starttls(register: Register) -> None:
     class Secret(Echo):
         starttls = True
 
@@ -80,13 +80,13 @@ def test_it_may_say_that_it_has_starttls(register: Register) -> None:
     assert listener("protocol = 'secret'\nbind = '[::1]:9'").starttls
 
 
-def test_its_table_is_another_programs_where_nobody_speaks_it(register: Register) -> None:
+def test_table_of_an_unused_protocol_is_ignored(register: Register) -> None:
     register("echo", Echo)
     config = load_text("[echo]\nnonsense = 1" + listener_table("it", ""))
     assert config.warnings[0].message.endswith("ignored: echo")
 
 
-def test_its_keys_are_checked(register: Register) -> None:
+def test_keys_of_a_registered_protocol_are_checked(register: Register) -> None:
     register("echo", Echo)
     text = "[echo]\nshot = true" + listener_table("it", "protocol = 'echo'\necho.limit = 0")
     found = problems(text)
@@ -96,8 +96,8 @@ def test_its_keys_are_checked(register: Register) -> None:
     ]
 
 
-def test_a_protocol_that_is_not_served_here_is_by_a_package(register: Register) -> None:
-    """Its class adds what it has to what is known of the protocol."""
+def test_package_serves_a_known_protocol(register: Register) -> None:
+    """Its class adds to what is known about the protocol."""
 
     class Imap(Echo):
         default_port = 0
@@ -128,21 +128,21 @@ class Unknown(Handler):
         ("socket", Echo, "", "reserved name"),
     ],
 )
-def test_handlers_that_cannot_be_used(
+def test_unusable_handlers(
     register: Register, name: str, handler: Any, value: str, says: str
 ) -> None:
     register(name, handler, value)
     assert says in listener_problem(f"protocol = '{name}'").message
 
 
-def test_registered_protocols_are_among_those_that_are_named(register: Register) -> None:
+def test_error_lists_registered_protocols(register: Register) -> None:
     register("echo", Echo)
     problem = listener_problem("protocol = 'eco'")
     assert '"echo", "http"' in problem.allowed
     assert problem.suggestion == "echo"
 
 
-def test_whoever_names_the_code_may_name_the_protocol() -> None:
+def test_handler_may_have_any_protocol_name() -> None:
     it = listener("protocol = 'finger'\nhandler = 'my.code:Finger'\nbind = '127.0.0.1:79'")
     assert (it.protocol, it["handler"]) == ("finger", "my.code:Finger")
     without_port = listener_problem("protocol = 'finger'\nhandler = 'a:B'\nbind = '127.0.0.1'")
@@ -151,12 +151,12 @@ def test_whoever_names_the_code_may_name_the_protocol() -> None:
     assert slip.suggestion == "smtp"
 
 
-def test_a_file_that_names_a_class_which_is_not_here_can_be_read() -> None:
-    """As when it is checked on another machine; only serving it is refused."""
+def test_missing_handler_class_is_no_error() -> None:
+    """A file may be checked on another machine; only serving it fails."""
     assert listener("handler = 'nowhere_to_be_found:X'")["handler"] == "nowhere_to_be_found:X"
 
 
-def test_a_class_that_is_not_here_is_said_where_it_may_be_why() -> None:
+def test_missing_handler_class_warns_beside_unknown_keys() -> None:
     body = "protocol = 'finger'\nhandler = 'nowhere_to_be_found:X'\nfinger.shout = true"
     with pytest.raises(ConfigurationError) as caught:
         load_text(listener_table("it", body))

@@ -1,4 +1,4 @@
-"""Reports: all mistakes of a file at once, each with its place; syntax, macros, foreign keys."""
+"""Reports: all mistakes of a file at once, each with its place; syntax, macros, unknown keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastlisten.errors import ConfigurationError
 LISTENER = listener_table("it", "")
 
 
-def test_all_mistakes_are_in_one_report_in_order_of_line() -> None:
+def test_all_mistakes_are_reported_in_order_of_line() -> None:
     found = problems(
         """\
 [server]
@@ -56,7 +56,7 @@ backlog = 5
     assert found[9].suggestion == "socket.backlog"
 
 
-def test_the_form_of_a_report() -> None:
+def test_format_of_a_report() -> None:
     with pytest.raises(ConfigurationError) as caught:
         loads("[server]\nmax-conections = 5" + LISTENER, file="mail.toml", machine=MACHINE)
     assert str(caught.value) == (
@@ -111,8 +111,8 @@ def test_unknown_keys_of_a_listener(body: str, key: str, suggestion: str) -> Non
         ("[certificate.x]\ncert='file://x'\nprivate-kye='file://x'", "certificate.x", "missing"),
     ],
 )
-def test_slips_outside_listeners_are_errors(text: str, key: str, says: str) -> None:
-    # Last in the text, so that a top-level key stands before all tables.
+def test_misspelt_keys_outside_listeners(text: str, key: str, says: str) -> None:
+    # At the end of the text, but a top-level key goes before all tables.
     found = problems(text + LISTENER)
     assert found[0].key == key
     assert says in str(found[0])
@@ -127,11 +127,11 @@ def test_slips_outside_listeners_are_errors(text: str, key: str, says: str) -> N
         ("tls.acme = 'x'", "ACME"),
     ],
 )
-def test_keys_that_stand_elsewhere(body: str, says: str) -> None:
+def test_misplaced_keys(body: str, says: str) -> None:
     assert says in only_problem(listener_table("it", body)).message
 
 
-def test_keys_of_other_programs_are_named_once_and_ignored() -> None:
+def test_keys_of_other_programs_are_ignored_with_one_warning() -> None:
     config = load_text(
         "version = 3\n[queue]\nx = 1\n[server]\nhttp.url = 'x'\nsecurity = 5\n"
         "[imap]\nx = 1\n[[session]]\n[store.x]\nsocket = 5" + LISTENER
@@ -181,12 +181,12 @@ def test_wrong_types_are_errors(text: str, key: str) -> None:
     assert key in {problem.key for problem in problems(text)}
 
 
-def test_wrong_types_around_listeners_are_reported_alone() -> None:
+def test_wrong_type_of_a_parent_table_is_the_only_report() -> None:
     assert only_problem("server = 3").key == "server"
     assert only_problem("server.listener = 3").key == "server.listener"
 
 
-def test_keys_are_not_repeated_in_messages() -> None:
+def test_messages_do_not_repeat_the_key() -> None:
     found = problems(
         "[certificate.x]\nprivate-key = 'MIIEsecret'\nprivate_key = '-----BEGIN secret'\n"
         "cert = ['secret']" + LISTENER
@@ -195,7 +195,7 @@ def test_keys_are_not_repeated_in_messages() -> None:
     assert "secret" not in "".join(map(str, found))
 
 
-def test_a_listener_needs_bind_and_protocol() -> None:
+def test_listener_needs_bind_and_protocol() -> None:
     found = problems("[server.listener.x]")
     assert [problem.message for problem in found] == [
         "the key bind is missing",
@@ -205,7 +205,7 @@ def test_a_listener_needs_bind_and_protocol() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[server]\nmax-connections = 5", "[server.listener]"])
-def test_no_listener_at_all_is_an_error(text: str) -> None:
+def test_no_listener_is_an_error(text: str) -> None:
     assert only_problem(text).message == "there is no listener"
 
 
@@ -220,11 +220,11 @@ def test_unknown_protocols(protocol: str, suggestion: str) -> None:
     assert '"lmtp"' in problem.allowed
 
 
-def test_an_empty_protocol() -> None:
+def test_empty_protocol() -> None:
     assert only_problem(listener_table("x", "protocol = ''")).message == "this is empty"
 
 
-# --- texts that are no TOML
+# --- invalid TOML
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_an_empty_protocol() -> None:
         ("x = 1\ny = '\udcff'", 2, "a lone surrogate"),
     ],
 )
-def test_syntax_errors_are_reported_alone(text: str | bytes, line: int, says: str) -> None:
+def test_syntax_error_is_the_only_report(text: str | bytes, line: int, says: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         loads(text, file="x.toml", machine=MACHINE)
     (problem,) = caught.value.problems
@@ -257,7 +257,7 @@ def test_bytes_and_a_byte_order_mark() -> None:
     assert loads(b"\xef\xbb\xbf" + LISTENER.encode(), machine=MACHINE).listeners
 
 
-def test_a_number_that_cannot_be_printed_is_reported() -> None:
+def test_overlong_number_is_reported() -> None:
     problem = only_problem(listener_table("x", "socket.ttl = 0x" + "f" * 9000))
     assert problem.value == "a very long number"
 
@@ -274,7 +274,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         assert "cannot be read" in problem.message
 
 
-def test_a_file_that_is_too_large_to_be_a_configuration(tmp_path: Path) -> None:
+def test_too_large_file(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     with path.open("wb") as file:
         file.truncate((64 << 20) + 1)
@@ -282,7 +282,7 @@ def test_a_file_that_is_too_large_to_be_a_configuration(tmp_path: Path) -> None:
         load(path)
 
 
-def test_a_file_and_its_relative_paths(tmp_path: Path) -> None:
+def test_relative_paths_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mail.toml"
     file.write_text("[server]\ndata-directory = 'data'\ngreeting = '%{file:hello}%'" + LISTENER)
     (tmp_path / "hello").write_text("hello there\r\n")
@@ -329,22 +329,22 @@ def test_macros_in_binds_and_protocols() -> None:
         ("%{file:a\\u0000b}%", "cannot be read"),
     ],
 )
-def test_macros_that_fail(value: str, says: str) -> None:
+def test_failing_macros(value: str, says: str) -> None:
     assert says in only_problem(listener_table("x", f'socket.user = "{value}"')).message
 
 
-def test_a_file_of_a_macro_must_be_text(tmp_path: Path) -> None:
+def test_file_macro_must_be_text(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff")
     value = f"%{{file:{tmp_path}/binary}}%"
     problem = only_problem(listener_table("x", f"socket.user = '{value}'"))
     assert "binary is not UTF-8" in problem.message
 
 
-def test_what_a_macro_yields_is_not_expanded_again() -> None:
+def test_macro_result_is_not_expanded_again() -> None:
     machine = machine_with(environ={"A": "%{env:B}%", "B": "x"})
     config = load_text("[server]\ngreeting = '%{env:A}%'" + LISTENER, machine=machine)
     assert config.process["server.greeting"] == "%{env:B}%"
 
 
-def test_macros_of_foreign_tables_are_left_alone() -> None:
+def test_macros_in_other_programs_tables_are_ignored() -> None:
     assert load_text("[store]\nsecret = '%{file:/nonexistent}%'" + LISTENER).listeners

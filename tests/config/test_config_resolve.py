@@ -1,4 +1,4 @@
-"""What holds for a listener: defaults, the server's values, its own, and the rules between them."""
+"""Which value applies to a listener: defaults, the server's, its own, and rules between them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_timeouts_differ_by_protocol(protocol: str, first_byte: float, idle: flo
     assert listener(f'protocol = "{protocol}"', before=server)["timeout.idle"] == 7.0
 
 
-def test_the_listener_wins_over_the_server_and_that_over_the_default() -> None:
+def test_listener_overrides_server_overrides_default() -> None:
     it = listener(
         "socket.backlog = 2048\nmax-connections = '5'",
         before="[server]\nsocket.backlog = 100\nsocket.ttl = 9\nmax-connections = 6",
@@ -69,13 +69,13 @@ def test_the_listener_wins_over_the_server_and_that_over_the_default() -> None:
     assert (it["socket.tos"], it.origin("socket.tos")) == (None, "default")
     assert it.line("socket.ttl") == 3
     assert it.line("socket.backlog") == 8
-    assert it.line("socket.tos") == 5  # nobody wrote it: the listener's table
+    assert it.line("socket.tos") == 5  # not set anywhere: the listener's table
     assert it.settings["socket.backlog"] == 2048
     assert tuple(it.settings) == it.keys()
     assert "bind" not in it.settings
 
 
-def test_an_unknown_key_is_a_key_error() -> None:
+def test_unknown_key_is_a_key_error() -> None:
     it = listener("")
     with pytest.raises(KeyError):
         it["socket.nonsense"]
@@ -83,18 +83,18 @@ def test_an_unknown_key_is_a_key_error() -> None:
         it.origin("socket.nonsense")
 
 
-def test_false_takes_a_default_back() -> None:
+def test_false_cancels_a_default() -> None:
     it = listener("socket.ttl = false", before="[server.socket]\nttl = 5")
     assert (it["socket.ttl"], it.origin("socket.ttl")) == (None, "listener")
 
 
-def test_an_empty_list_switches_proxy_off() -> None:
+def test_empty_list_turns_proxy_off() -> None:
     before = "[server.proxy]\ntrusted-networks = ['10.0.0.0/8']"
     assert listener("proxy.trusted-networks = []", before=before)["proxy.trusted-networks"] == ()
     assert len(listener("", before=before)["proxy.trusted-networks"]) == 1
 
 
-def test_a_handlers_table_holds_defaults_that_a_listener_overrides() -> None:
+def test_listener_overrides_defaults_of_the_handlers_table() -> None:
     before = "[smtp]\nmax-recipients = 200\nmax-errors = 3\n"
     it = listener("smtp.max-recipients = 300", before=before)
     assert it.handler_options["max-recipients"] == 300
@@ -106,33 +106,33 @@ def test_a_handlers_table_holds_defaults_that_a_listener_overrides() -> None:
     assert it.path("smtp.max-errors") == ("smtp", "max-errors")
 
 
-def test_listeners_come_in_order_of_id_and_ids_are_any_key() -> None:
+def test_listeners_are_sorted_by_id() -> None:
     ids = ["b", "a.b", "A", "", "é", "x y", '"']
     text = "".join(listener_table(id.replace('"', '\\"'), 'bind = "127.0.0.1:0"') for id in ids)
     assert [each.id for each in load_text(text).listeners] == sorted(ids)
 
 
-def test_protocols_are_found_whatever_the_case() -> None:
+def test_protocol_names_are_case_insensitive() -> None:
     assert listener('protocol = " SMTP "').protocol == "smtp"
 
 
 # --- TLS
 
 
-def test_own_implicit_tls_wins_over_an_inherited_refusal() -> None:
+def test_listeners_implicit_tls_overrides_inherited_enable_false() -> None:
     it = listener("tls.implicit = true", before="[server.tls]\nenable = false")
     assert (it["tls.enable"], it.origin("tls.enable")) == (True, "listener")
     assert it["tls.implicit"] is True
     assert not it.server_speaks_first
 
 
-def test_own_refusal_wins_over_an_inherited_implicit_tls() -> None:
+def test_listeners_enable_false_overrides_inherited_implicit_tls() -> None:
     it = listener("tls.enable = false", before="[server.tls]\nimplicit = true")
     assert (it["tls.enable"], it["tls.implicit"]) == (False, False)
 
 
 @pytest.mark.parametrize("place", ["server", "listener"])
-def test_implicit_and_not_enabled_in_one_place_is_an_error(place: str) -> None:
+def test_implicit_without_enable_in_one_table_is_an_error(place: str) -> None:
     tls = "tls.implicit = true\ntls.enable = false\n"
     if place == "server":
         problem = only_problem("[server]\n" + tls + listener_table("it", ""))
@@ -143,7 +143,7 @@ def test_implicit_and_not_enabled_in_one_place_is_an_error(place: str) -> None:
     assert "contradicts" in problem.message
 
 
-def test_a_named_certificate_must_exist() -> None:
+def test_named_certificate_must_exist() -> None:
     problem = listener_problem("tls.certificate = 'x'", before=CERTIFICATE.format("y"))
     assert problem.message == 'there is no [certificate."x"]'
     assert problem.allowed == '"y"'
@@ -156,7 +156,7 @@ def test_a_named_certificate_must_exist() -> None:
     ("ids", "chosen"),
     [(["default", "x"], "default"), (["x"], "x"), (["x", "y"], None), ([], None)],
 )
-def test_the_certificate_that_is_not_named(ids: list[str], chosen: str | None) -> None:
+def test_default_certificate_choice(ids: list[str], chosen: str | None) -> None:
     before = "".join(CERTIFICATE.format(id) for id in ids)
     config = load_text(before + listener_table("it", "tls.implicit = true"))
     it = config.listeners[0]
@@ -164,7 +164,7 @@ def test_the_certificate_that_is_not_named(ids: list[str], chosen: str | None) -
     assert list(config.certificates) == ids
 
 
-def test_certificates_are_files_or_pem() -> None:
+def test_certificate_as_file_or_pem() -> None:
     text = CERTIFICATE.format("x") + listener_table("it", "")
     certificate = load_text(text).certificates["x"]
     assert (certificate.cert, certificate.private_key) == (PEM, "file:///k")
@@ -174,7 +174,7 @@ def test_certificates_are_files_or_pem() -> None:
     assert keys == ["certificate.x", "certificate.x.cert", "certificate.y"]
 
 
-def test_tls_that_means_nothing_gets_a_warning() -> None:
+def test_tls_settings_without_tls_warn() -> None:
     config = load_text(listener_table("it", "protocol = 'http'\ntls.enable = true"))
     (warning,) = config.warnings
     assert "http has no STARTTLS" in warning.message
@@ -183,7 +183,7 @@ def test_tls_that_means_nothing_gets_a_warning() -> None:
 # --- other rules
 
 
-def test_defer_accept_is_for_clients_that_speak_first() -> None:
+def test_defer_accept_requires_clients_that_speak_first() -> None:
     body = "socket.defer-accept = '5s'"
     assert "both would wait" in listener_problem(body).message
     assert listener(body + "\nprotocol = 'http'")["socket.defer-accept"] == 5.0
@@ -203,7 +203,7 @@ def test_defer_accept_is_for_clients_that_speak_first() -> None:
         ("app = 'c:d'", "an application serves http, not smtp"),
     ],
 )
-def test_what_serves_a_listener(body: str, says: str) -> None:
+def test_only_one_of_handler_forward_app(body: str, says: str) -> None:
     assert says in listener_problem(body).message
 
 
@@ -215,7 +215,7 @@ def test_what_serves_a_listener(body: str, says: str) -> None:
         ("socket.backlog", "5000", "net.core.somaxconn = 4096"),
     ],
 )
-def test_warnings_of_values(key: str, value: str, says: str) -> None:
+def test_values_that_warn(key: str, value: str, says: str) -> None:
     for text in (
         listener_table("it", f"{key} = {value}"),
         f"[server]\n{key} = {value}" + listener_table("it", ""),
@@ -226,7 +226,7 @@ def test_warnings_of_values(key: str, value: str, says: str) -> None:
         assert warning.line > 0
 
 
-def test_the_default_backlog_is_compared_too_but_said_once() -> None:
+def test_default_backlog_above_somaxconn_warns_once() -> None:
     text = listener_table("a", "bind = '127.0.0.1:1'") + listener_table("b", "bind = '[::1]:2'")
     (warning,) = load_text(text, machine=machine_with(somaxconn=128)).warnings
     assert "default socket.backlog = 1024" in warning.message
@@ -281,12 +281,12 @@ def test_process_values() -> None:
         config.origin("server.nonsense")
 
 
-def test_relative_paths_are_relative_to_the_working_directory_of_a_text() -> None:
+def test_relative_paths_of_a_text() -> None:
     config = load_text("[server]\ndata-directory = 'data'" + listener_table("it", ""))
     assert config.process["server.data-directory"] == os.path.join(os.getcwd(), "data")
 
 
-def test_the_embedded_default() -> None:
+def test_embedded_default() -> None:
     config = default_config("/srv/mail", machine=MACHINE)
     ports = {each.id: each.bind[0].port for each in config.listeners}
     assert ports == {

@@ -1,7 +1,7 @@
-"""Secrets that stand in a configuration: no message, no listing and no log repeats them.
+"""Secrets in a configuration: no message, listing or log repeats them.
 
-Rules of this file: the secret is always the word p4ssw0rd, and everything that is said of a text is
-searched for it. What is hidden for nothing is no mistake; what is needed to find one is shown.
+Rules of this file: the secret is always the word p4ssw0rd, and everything printed about a text is
+searched for it. Hiding too much is no mistake, except where a value is needed to find a mistake.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SECRET = "p4ssw0rd"
 RELAY = 'smtp.relay = "relay.example.org:25"\nsmtp.relay-user = "u"\n'
 
 
-def said(text: str) -> str:
-    """Return everything that is said of a text, whether it loads or not."""
+def messages_for(text: str) -> str:
+    """Return all messages about a text, whether it loads or not."""
     machine = machine_with(environ={"RELAY_PASSWORD": SECRET, "HOME": "/x"})
     try:
         config = loads(text, machine=machine)
@@ -71,12 +71,12 @@ def said(text: str) -> str:
         "tls.dbpass",
     ],
 )
-def test_a_misspelt_key(key: str) -> None:
+def test_misspelt_key(key: str) -> None:
     text = listener_table("it", f'{key} = "{SECRET}"')
     problem = only_problem(text)
     assert f"server.listener.it.{key}".startswith(problem.key)
     assert problem.message.startswith(("there is no such key", "this"))
-    assert SECRET not in said(text)
+    assert SECRET not in messages_for(text)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_misspelt_key(key: str) -> None:
         listener_table("it", RELAY + f'smtp.relay-password = "{SECRET}\\u0000"'),
     ],
 )
-def test_a_secret_in_the_wrong_place(text: str) -> None:
-    assert SECRET not in said(text)
+def test_misplaced_secret(text: str) -> None:
+    assert SECRET not in messages_for(text)
 
 
 MACRO = "%{env:RELAY_PASSWORD}%"
@@ -134,11 +134,11 @@ MACRO = "%{env:RELAY_PASSWORD}%"
         f'handler = "{MACRO}"',
     ],
 )
-def test_what_a_macro_of_a_secrets_name_gives(body: str) -> None:
-    assert SECRET not in said(listener_table("it", body))
+def test_macro_with_a_secret_name(body: str) -> None:
+    assert SECRET not in messages_for(listener_table("it", body))
 
 
-def test_what_such_a_macro_gives_is_used_all_the_same() -> None:
+def test_macro_with_a_secret_name_is_expanded() -> None:
     machine = machine_with(environ={"RELAY_PASSWORD": SECRET})
     text = listener_table("it", f'greeting = "{MACRO}"')
     assert f"{load_text(text, machine=machine).listeners[0]['greeting']}" == SECRET
@@ -148,16 +148,16 @@ def test_what_such_a_macro_gives_is_used_all_the_same() -> None:
     assert "in the place of a secret" in problem.message
 
 
-def test_a_password_among_a_handlers_arguments() -> None:
+def test_password_in_handler_arguments() -> None:
     arguments = f"inbox --db-password {SECRET}"
     body = f'smtp.aiosmtpd-handler = "a:B"\nsmtp.aiosmtpd-args = "{arguments}"'
     text = listener_table("it", body)
-    assert SECRET not in said(text)
+    assert SECRET not in messages_for(text)
     value = load_text(text).listeners[0]["smtp.aiosmtpd-args"]
     assert f"{value}" == arguments
     assert SECRET not in repr(value)
     shown = listener_table("it", body.replace(arguments, "inbox --size 5"))
-    assert 'aiosmtpd-args = "inbox --size 5"' in said(shown)
+    assert 'aiosmtpd-args = "inbox --size 5"' in messages_for(shown)
 
 
 def test_other_macros_and_values_are_shown() -> None:
@@ -173,14 +173,14 @@ def test_other_macros_and_values_are_shown() -> None:
      "trusted-networks", "ignore-client-order", "monkey", "tokyo", "passive", "x", "",
      "aiosmtpd-handler"],
 )  # fmt: skip
-def test_names_that_are_no_secrets(name: str) -> None:
+def test_names_not_taken_for_secrets(name: str) -> None:
     assert not is_secret_name(name)
 
 
 @pytest.mark.parametrize(
     "name", ["password", "PASSWD", "dbPassword", "db_pass", "/run/secrets/x", "TOKEN", "x-api-key"]
 )
-def test_names_that_are(name: str) -> None:
+def test_names_taken_for_secrets(name: str) -> None:
     assert is_secret_name(name)
 
 
@@ -195,7 +195,7 @@ def test_values_in_messages() -> None:
     assert show_value("%{MACHINE}%") == '"%{MACHINE}%"'
 
 
-def test_the_commands(tmp_path: Path) -> None:
+def test_commands_do_not_print_secrets(tmp_path: Path) -> None:
     path = tmp_path / "mail.toml"
     path.write_text(
         listener_table("it", RELAY + f'tls.enable = false\nsmtp.relay-password = "{SECRET}"')

@@ -1,4 +1,4 @@
-"""`check` and `show`: exit codes, where output goes, and the four forms."""
+"""`check` and `show`: exit codes, output streams, and the four forms of `show`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def shown(file: str | None, mode: show.Mode) -> str:
     return out.getvalue()
 
 
-def test_check_says_what_is_wrong_and_where(tmp_path: Path) -> None:
+def test_check_reports_problem_and_place(tmp_path: Path) -> None:
     path = tmp_path / "mail.toml"
     path.write_text("[server]\nfoo = 1\nsockt.ttl = 5" + listener_table("it", "bind = ':25'"))
     out, err = io.StringIO(), io.StringIO()
@@ -75,7 +75,7 @@ def test_check_says_what_is_wrong_and_where(tmp_path: Path) -> None:
     assert lines[3] == "2 errors"
 
 
-def test_check_passes_what_this_version_cannot_serve(file: str) -> None:
+def test_check_accepts_what_this_version_cannot_serve(file: str) -> None:
     text = Path(file).read_text()
     text = text.replace("[server]\n", "[server]\ntls.enable = false\n", 1)
     Path(file).write_text(text.replace("tls.implicit = true\n", ""))
@@ -140,7 +140,7 @@ def test_show_of_a_file_with_errors(tmp_path: Path) -> None:
     assert err.getvalue().endswith("1 error\n")
 
 
-def test_text(file: str) -> None:
+def test_show_text(file: str) -> None:
     text = shown(file, "text")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert 'listener "in.smtp": smtp, plain text until STARTTLS' in lines
@@ -170,12 +170,12 @@ def test_text(file: str) -> None:
         ('"[fe80::1%eth0]:25"', "whoever can reach fe80::1 on interface eth0, port 25"),
     ],
 )
-def test_what_is_reachable(bind: str, words: str) -> None:
+def test_show_says_who_can_reach_a_bind(bind: str, words: str) -> None:
     config = load_text(listener_table("it", f"bind = {bind}"))
     assert show.reachable(config.listeners[0].bind[0]) == words
 
 
-def test_json(file: str) -> None:
+def test_show_json(file: str) -> None:
     found = json.loads(shown(file, "json"))
     assert list(found) == ["format", "listeners"]
     assert found["format"] == 1
@@ -202,12 +202,12 @@ def test_json(file: str) -> None:
     assert "smtp.max-errors" not in imap
 
 
-def test_json_tells_the_scope_of_an_address() -> None:
+def test_show_json_with_a_scoped_address() -> None:
     config = load_text(listener_table("it", "bind = '[fe80::1%eth0]:25'"))
     assert to_plain(config)["listeners"][0]["bind"][0]["scope"] == "eth0"
 
 
-def test_toml_loads_again_to_the_same_listeners(file: str) -> None:
+def test_show_toml_round_trip(file: str) -> None:
     text = shown(file, "toml")
     before, after = load(file, machine=MACHINE), load_text(text)
     assert after.listeners == before.listeners
@@ -217,12 +217,12 @@ def test_toml_loads_again_to_the_same_listeners(file: str) -> None:
     assert to_toml(after) == text
 
 
-def test_private_keys_are_not_shown(file: str) -> None:
+def test_show_hides_private_keys(file: str) -> None:
     for mode in ("text", "json", "toml"):
         assert "secret" not in shown(file, mode)
 
 
-def test_effective(tmp_path: Path) -> None:
+def test_show_effective(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -250,7 +250,7 @@ def test_effective(tmp_path: Path) -> None:
     assert not unix.exists()
 
 
-def test_effective_says_what_a_dual_stack_socket_gets(tmp_path: Path) -> None:
+def test_show_effective_of_a_dual_stack_socket(tmp_path: Path) -> None:
     path = tmp_path / "mail.toml"
     path.write_text(listener_table("it", "bind = '[::]:0'\nsocket.ttl = 9"))
     if not socket.has_ipv6:

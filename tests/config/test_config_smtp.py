@@ -1,4 +1,4 @@
-"""What the configuration checks of an smtp listener: role, relay; and that passwords are hidden."""
+"""What the configuration checks of an smtp listener: role and relay; hidden passwords."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LOGIN = 'smtp.relay-user = "u"\nsmtp.relay-password = "p4ss"\n'
         ('bind = "127.0.0.1:587"\ntls.enable = false', "tls.enable", "over TLS only"),
     ],
 )
-def test_mistakes(body: str, key: str, words: str) -> None:
+def test_invalid_settings(body: str, key: str, words: str) -> None:
     problem = listener_problem(body)
     assert problem.key == f"server.listener.it.{key}"
     assert words in problem.message
@@ -62,7 +62,7 @@ def test_mistakes(body: str, key: str, words: str) -> None:
         'bind = "127.0.0.1:587"\ntls.enable = false\nsmtp.role = "mx"',
     ],
 )
-def test_what_may_be_written(body: str) -> None:
+def test_valid_settings(body: str) -> None:
     assert load_text(listener_table("it", body)).warnings == ()
 
 
@@ -74,7 +74,7 @@ def test_what_may_be_written(body: str) -> None:
         ((465, 587, 2525), "takes mail only after a login on port 2525 too", "mx"),
     ],
 )
-def test_ports_of_both_roles_in_one_listener(ports: tuple[int, ...], role: str, other: str) -> None:
+def test_ports_of_both_roles_warn(ports: tuple[int, ...], role: str, other: str) -> None:
     binds = ", ".join(f'"127.0.0.1:{port}"' for port in ports)
     text = listener_table("it", f"bind = [{binds}]")
     (warning,) = load_text(text).warnings
@@ -89,12 +89,12 @@ def test_ports_of_both_roles_in_one_listener(ports: tuple[int, ...], role: str, 
         assert load_text(text + body).warnings == ()
 
 
-def test_ports_of_one_role_in_one_listener() -> None:
+def test_ports_of_one_role() -> None:
     for binds in ('["127.0.0.1:587", "[::1]:465"]', '["127.0.0.1:25", "unix:/run/x"]'):
         assert load_text(listener_table("it", f"bind = {binds}")).warnings == ()
 
 
-def test_a_mistake_that_listeners_inherit_is_reported_once() -> None:
+def test_inherited_mistake_is_reported_once() -> None:
     text = '[smtp]\nrelay = "a.example:25"\nrelay-user = "u"\n' + "".join(
         listener_table(str(port), f"bind = '127.0.0.1:{port}'") for port in (2, 3)
     )
@@ -105,7 +105,7 @@ def test_a_mistake_that_listeners_inherit_is_reported_once() -> None:
 
 
 @pytest.mark.parametrize("where", ["[smtp]\n", ""])
-def test_a_value_that_failed_gives_rise_to_nothing_more(where: str) -> None:
+def test_invalid_value_causes_no_further_problems(where: str) -> None:
     prefix = "" if where else "smtp."
     lines = (
         f'{prefix}relay = "a.example:25"\n{prefix}relay-user = "u"\n'
@@ -117,7 +117,7 @@ def test_a_value_that_failed_gives_rise_to_nothing_more(where: str) -> None:
     assert "/nowhere cannot be read" in problem.message
 
 
-def test_a_default_for_a_relay_that_nobody_has_is_warned_of() -> None:
+def test_relay_default_without_a_relay_warns() -> None:
     config = load_text('[smtp]\nrelay-tls = "may"\n' + listener_table("it", ""))
     assert [problem.key for problem in config.warnings] == ["smtp.relay-tls"]
     config = load_text('[smtp]\nrelay-tls = "may"\n' + listener_table("it", RELAY))
@@ -133,7 +133,7 @@ def test_a_default_for_a_relay_that_nobody_has_is_warned_of() -> None:
         assert load_text(table).warnings == ()
 
 
-def test_the_password_is_shown_nowhere() -> None:
+def test_password_is_never_shown() -> None:
     config = load_text(listener_table("it", RELAY + LOGIN))
     (listener,) = config.listeners
     assert listener["smtp.relay-password"] == "p4ss"
@@ -144,7 +144,7 @@ def test_the_password_is_shown_nowhere() -> None:
     assert "12345" not in str(problem)
 
 
-def test_what_is_shown_instead_of_the_password_is_none() -> None:
+def test_placeholder_of_the_password_is_rejected() -> None:
     config = load_text(listener_table("it", RELAY + LOGIN))
     problem = only_problem(to_toml(config))
     assert problem.key == "server.listener.it.smtp.relay-password"
@@ -152,7 +152,7 @@ def test_what_is_shown_instead_of_the_password_is_none() -> None:
     assert problem.line
 
 
-def test_the_password_from_a_file(tmp_path: Path) -> None:
+def test_password_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3cret\n")
     body = RELAY + f'smtp.relay-user = "u"\nsmtp.relay-password = "%{{file:{file}}}%"'
@@ -160,7 +160,7 @@ def test_the_password_from_a_file(tmp_path: Path) -> None:
     assert listener["smtp.relay-password"] == "s3cret"
 
 
-def test_lmtp_has_a_table_of_its_own() -> None:
+def test_lmtp_has_its_own_table() -> None:
     text = "[lmtp]\nmax-recipients = 500\n" + listener_table(
         "it", 'protocol = "lmtp"\nlmtp.max-message-size = "1MiB"'
     )

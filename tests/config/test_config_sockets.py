@@ -1,4 +1,4 @@
-"""From settings to setsockopt calls: which, in what order, for which sockets, with what bytes."""
+"""From settings to setsockopt calls: which, in what order, for which sockets, with which bytes."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_defaults_set_two_options() -> None:
     assert symbols(settings, "accepted") == []
 
 
-def test_what_is_off_is_left_to_the_kernel() -> None:
+def test_options_that_are_off_are_not_set() -> None:
     it = listener("socket.reuse-addr = false\nsocket.nodelay = false\nsocket.keepalive = false")
     assert socket_options(it, "inet", False) == ()
 
 
-def test_all_on_ipv4() -> None:
+def test_all_options_on_ipv4() -> None:
     settings = socket_options(listener(ALL), "inet", False)
     assert symbols(settings, "bind") == ["SO_REUSEADDR", "SO_REUSEPORT", "IP_FREEBIND"]
     assert symbols(settings, "listen") == [
@@ -102,21 +102,21 @@ def test_all_on_ipv4() -> None:
         ),
     ],
 )
-def test_families_on_ipv6(dual_stack: bool, expected: list[str]) -> None:
+def test_ip_options_on_ipv6_sockets(dual_stack: bool, expected: list[str]) -> None:
     settings = socket_options(listener(ALL), "inet6", dual_stack)
     found = [each.call.symbol for each in settings if each.call.symbol.startswith("IP")]
     assert found == expected
     assert len([each for each in settings if each.call.symbol == "TCP_NODELAY"]) == 1
 
 
-def test_unix_sockets_have_buffers_only() -> None:
+def test_unix_sockets_only_have_buffer_options() -> None:
     settings = socket_options(listener(ALL), "unix", False)
     assert symbols(settings, "listen") == ["SO_SNDBUF", "SO_RCVBUF"]
     assert len(settings) == 2
 
 
 @pytest.mark.parametrize("value", ["3", "'250ms'", "false"])
-def test_linger_with_a_time_is_not_the_kernels(value: str) -> None:
+def test_linger_with_a_time_is_not_set(value: str) -> None:
     settings = socket_options(listener(f"socket.linger = {value}"), "inet", False)
     assert "SO_LINGER" not in symbols(settings, "listen")
 
@@ -132,7 +132,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
         yield each
 
 
-def test_the_kernel_takes_every_call(made: socket.socket) -> None:
+def test_kernel_accepts_every_option(made: socket.socket) -> None:
     inet6 = made.family == socket.AF_INET6
     if inet6:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

@@ -1,4 +1,4 @@
-"""What a mistake's message proposes to write instead: common slips, each with what was meant."""
+"""Suggestions in messages: common mistakes, each with what was probably meant."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ def mistake(text: str) -> str:
         ("bind = '/run/lmtp.sock'", '"unix:/run/lmtp.sock"'),
     ],
 )
-def test_what_was_probably_meant(body: str, meant: str) -> None:
+def test_suggested_value(body: str, meant: str) -> None:
     assert mistake(listener_table("it", body)).endswith(f"; did you mean {meant}?")
 
 
 @pytest.mark.parametrize(
     "body", ["smtp.relay = 'a b'", "socket.mode = 9", "socket.mode = true", "bind = '/run/'"]
 )
-def test_nothing_is_made_up(body: str) -> None:
+def test_no_suggestion_without_a_good_guess(body: str) -> None:
     assert "did you mean" not in mistake(listener_table("it", body))
 
 
-def test_a_protocol_with_a_handler_may_have_any_name() -> None:
+def test_missing_protocol_lists_the_choices() -> None:
     said = mistake("[server.listener.it]\nbind = '127.0.0.1:25'\n")
     assert "the key protocol is missing; allowed: " in said
     assert said.endswith("; with handler, any other name")
 
 
 @pytest.mark.parametrize("word", ["yes", "True", "smtp.example.net", "off"])
-def test_a_word_without_quotes(word: str) -> None:
+def test_unquoted_word(word: str) -> None:
     with pytest.raises(TomlError, match=r"; text needs quotes; booleans are true and false$"):
         parse_toml(f"a = 1\nb = {word}\n")
 
 
 @pytest.mark.parametrize("text", ["a = ]", "a = 1-", "a = "])
-def test_other_mistakes_of_toml_have_no_such_hint(text: str) -> None:
+def test_no_hint_for_other_toml_errors(text: str) -> None:
     with pytest.raises(TomlError) as caught:
         parse_toml(text)
     assert "quotes" not in str(caught.value)

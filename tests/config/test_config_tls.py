@@ -1,4 +1,4 @@
-"""What holds of TLS: suites against versions, and which listeners may go over to it."""
+"""TLS settings: suites that fit the versions, and which listeners offer STARTTLS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PEM = "-----BEGIN CERTIFICATE-----"
 CERTIFICATE = f"[certificate.'{{}}']\ncert = '{PEM}'\nprivate-key = 'file:///k'\n"
 
 
-def test_choosing_among_tls13_suites_needs_a_python_that_can() -> None:
+def test_choosing_tls13_suites_needs_python_support() -> None:
     body = "tls.ciphers = ['TLS13_CHACHA20_POLY1305_SHA256']"
     assert "cannot choose" in listener_problem(body).message
     assert listener(body, machine=machine_with(tls13_choice=True))["tls.ciphers"]
@@ -41,7 +41,7 @@ def test_suites_and_versions_must_fit(version: str, suites: str) -> None:
 
 
 @pytest.mark.parametrize(("suites", "version"), [(OLDER, "TLSv1.3"), (NEWER, "TLSv1.2")])
-def test_a_version_that_is_not_spoken_for_want_of_suites(suites: str, version: str) -> None:
+def test_version_without_suites_warns(suites: str, version: str) -> None:
     listeners = listener_table("a", "bind = '127.0.0.1:1'") + listener_table("b", "")
     (warning,) = load_text(f"[server]\ntls.ciphers = [{suites}]" + listeners).warnings
     assert (warning.key, warning.line) == ("server.tls.ciphers", 2)
@@ -62,18 +62,18 @@ def test_a_version_that_is_not_spoken_for_want_of_suites(suites: str, version: s
         ("protocol = 'http'\ntls.enable = true", False),
         ("tls.enable = false", False),
         ("tls.implicit = true", False),
-        # A protocol that only its handler knows: where something is meant for it.
+        # A protocol known only to its handler: if a TLS setting is meant for it.
         ("protocol = 'own'\nhandler = 'a:B'", False),
         ("protocol = 'own'\nhandler = 'a:B'\ntls.enable = true", True),
         ("protocol = 'own'\nhandler = 'a:B'\ntls.certificate = 'x'", True),
     ],
 )
-def test_which_listeners_may_go_over_to_tls(body: str, expected: bool) -> None:
+def test_listeners_that_offer_starttls(body: str, expected: bool) -> None:
     others = CERTIFICATE.format("x") + CERTIFICATE.format("y")
     assert listener(body, before=others).starttls is expected
 
 
-def test_a_default_meant_for_tls_reaches_protocols_of_ones_own() -> None:
+def test_tls_defaults_apply_to_custom_protocols() -> None:
     own = "protocol = 'own'\nhandler = 'a:B'"
     assert listener(own, before="[server]\ntls.enable = true").starttls
     assert listener(own, before=CERTIFICATE.format("only")).starttls

@@ -1,4 +1,4 @@
-"""What this version does not have yet: found wherever it is asked for, and nowhere else."""
+"""Settings that this version does not have yet: found wherever used, and nowhere else."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def unavailable(text: str) -> list[str]:
         "smtp.max-received = 50\nsmtp.greeting-delay = '2s'",
     ],
 )
-def test_what_this_version_has(body: str) -> None:
+def test_available_settings(body: str) -> None:
     assert unavailable(CERTIFICATE + listener_table("it", body)) == []
 
 
@@ -60,7 +60,7 @@ def test_what_this_version_has(body: str) -> None:
         ("protocol = 'managesieve'", "protocol"),
     ],
 )
-def test_what_it_does_not_have(body: str, key: str) -> None:
+def test_unavailable_settings(body: str, key: str) -> None:
     config = load_text(CERTIFICATE + listener_table("it", body))
     (problem,) = find_unavailable(config)
     assert problem.key == f"server.listener.it.{key}"
@@ -78,17 +78,17 @@ def test_what_it_does_not_have(body: str, key: str) -> None:
         ("control-socket = '/run/x'", "server.control-socket"),
     ],
 )
-def test_of_the_whole_process(text: str, key: str) -> None:
+def test_unavailable_process_settings(text: str, key: str) -> None:
     assert unavailable(f"[server]\n{text}" + listener_table("it", "")) == [key]
 
 
-def test_one_worker_however_it_is_written() -> None:
+def test_single_worker_is_available() -> None:
     text = "[server]\nworkers = 'auto'" + listener_table("it", "")
     assert find_unavailable(load_text(text, machine=machine_with(processors=1))) == ()
     assert unavailable("[server]\nworkers = 1" + listener_table("it", "")) == []
 
 
-def test_a_default_is_reported_once_with_the_listeners_that_it_concerns() -> None:
+def test_default_is_reported_once_with_its_listeners() -> None:
     text = "[server.limits]\nper-address = 9\n" + "".join(
         listener_table(str(port), f"bind = '127.0.0.1:{port}'") for port in range(1, 6)
     )
@@ -104,17 +104,17 @@ def test_a_default_is_reported_once_with_the_listeners_that_it_concerns() -> Non
         ("proxy.trusted-networks = 'unix'\nproxy.timeout = '5s'", "proxy.trusted-networks = []"),
     ],
 )
-def test_a_default_that_concerns_nobody_is_no_obstacle(default: str, body: str) -> None:
+def test_unused_default_is_not_reported(default: str, body: str) -> None:
     text = f"[server]\n{default}\n" + listener_table("it", body)
     assert unavailable(text) == []
 
 
-def test_an_inherited_default_is() -> None:
+def test_inherited_default_is_reported() -> None:
     text = "[server]\nlimits.rate = '5 / 1m'\n" + listener_table("it", "")
     assert unavailable(text) == ["server.limits.rate"]
 
 
-def test_of_the_embedded_default() -> None:
+def test_embedded_default_is_available() -> None:
     blocked = {problem.key.split(".")[2] for problem in find_unavailable(default_config())}
     assert blocked == {"imap", "imaps", "managesieve", "jmap"}
 
@@ -122,7 +122,7 @@ def test_of_the_embedded_default() -> None:
 @pytest.mark.parametrize(
     "option", [row for row in LISTENER_OPTIONS if not row.available], ids=lambda row: row.key
 )
-def test_defaults_of_rows_ask_for_nothing(option: Option) -> None:
-    # A default is no obstacle whatever it is; what switches a thing off must not be one either.
+def test_row_defaults_are_available(option: Option) -> None:
+    # The default must be available, and so must the value that turns a feature off.
     if option.default in (None, False, ()):
         assert option.default in option.inert or option.default is None

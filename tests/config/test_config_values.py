@@ -1,4 +1,4 @@
-"""The grammar of values: what each kind accepts, refuses, and how it is written back."""
+"""The grammar of values: what each kind accepts and rejects, and how it is written back."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def parse(key: str, raw: object) -> object:
         ("cert", "file:///etc/x.pem", "file:///etc/x.pem"),
     ],
 )
-def test_accepted(key: str, raw: object, typed: object) -> None:
+def test_valid_values(key: str, raw: object, typed: object) -> None:
     value = parse(key, raw)
     assert value == typed
     assert type(value) is type(typed)
@@ -226,7 +226,7 @@ def test_accepted(key: str, raw: object, typed: object) -> None:
         ("bind", {"address": "x"}, "not a string"),
     ],
 )
-def test_refused(key: str, raw: object, says: str) -> None:
+def test_invalid_values(key: str, raw: object, says: str) -> None:
     with pytest.raises(BadValueError) as caught:
         parse(key, raw)
     assert says in caught.value.message
@@ -242,18 +242,18 @@ def test_refused(key: str, raw: object, says: str) -> None:
         ("tls.ciphers", "ECDHE-RSA-AES128-GCM-SHA25", '"ECDHE-RSA-AES128-GCM-SHA256"'),
     ],
 )
-def test_suggestions(key: str, raw: object, suggestion: str) -> None:
+def test_suggested_values(key: str, raw: object, suggestion: str) -> None:
     with pytest.raises(BadValueError) as caught:
         parse(key, raw)
     assert caught.value.suggestion == suggestion
 
 
 @given(st.integers(min_value=0, max_value=10**12))
-def test_durations_are_written_as_they_are_read(milliseconds: int) -> None:
+def test_durations_round_trip(milliseconds: int) -> None:
     assert round(parse_duration(format_duration(milliseconds / 1000)) * 1000) == milliseconds
 
 
-# Anything that TOML can hold, and some of what our grammars take, so that both sides are met.
+# Anything TOML can hold, and some of what our grammars accept, so that both are covered.
 _TOML_VALUES = st.recursive(
     st.one_of(
         st.booleans(),
@@ -273,7 +273,7 @@ _TOML_VALUES = st.recursive(
 
 
 @given(st.sampled_from(sorted(ROWS)), _TOML_VALUES)
-def test_any_value_is_typed_or_refused_and_can_be_written_back(key: str, raw: object) -> None:
+def test_any_value_is_rejected_or_round_trips(key: str, raw: object) -> None:
     row = ROWS[key]
     try:
         value = parse(key, raw)
@@ -282,7 +282,7 @@ def test_any_value_is_typed_or_refused_and_can_be_written_back(key: str, raw: ob
     written = tomli.loads(f"k = {write(row, value)}")["k"]
     plain(row, value)
     if row.kind == "secret":
-        # It is not written but replaced, by what is none.
+        # It is not written, but replaced with a placeholder that is rejected.
         with pytest.raises(BadValueError, match="in the place of the secret"):
             parse(key, written)
     else:
@@ -308,7 +308,7 @@ def test_rows_are_complete(row: Option) -> None:
         ("..ü", ""),
     ],
 )
-def test_names_are_written_as_clients_send_them(subject: str, suggestion: str) -> None:
+def test_sni_names_outside_ascii_get_a_suggestion(subject: str, suggestion: str) -> None:
     with pytest.raises(BadValueError) as caught:
         parse("tls.sni", [{"subject": subject, "certificate": "x"}])
     assert "is not a host name" in caught.value.message
