@@ -1,7 +1,7 @@
-"""From a listener's settings to the handler that serves it.
+"""Makes the handler of a listener from the listener's settings.
 
-Rules of this file: a handler that cannot be used is the configuration's fault and is reported at
-the line that names it. Nothing is started here.
+Rules of this file: a handler that cannot be used is a mistake in the configuration and is reported
+with the line that names it. Nothing is started here.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def make_handler(
     Args:
         config: the whole configuration.
         settings: the listener's.
-        kind: its class; None to find it by name.
-        starttls: how a connection switches to TLS, None where it cannot.
-        control: the server's, for handlers that manage it.
+        kind: the handler's class; None to look it up.
+        starttls: settings for STARTTLS, None if it is not available.
+        control: the server's control, for handlers that manage the server.
 
     Raises:
-        ConfigurationError: it cannot be found or does not accept its settings.
+        ConfigurationError: the handler cannot be found, rejects its settings or has none.
     """
     if kind is None:
         kind = handler_kind(config, settings)
@@ -73,27 +73,32 @@ def make_handler(
         },
     )
     try:
-        return kind(given)
+        handler = kind(given)
     except SettingError as error:
         problem = handler_problem(config, settings, str(error), error.key)
         raise ConfigurationError([problem], config.warnings) from error
     except Exception as error:
-        # Other people's code: its own words tell the administrator most.
+        # Somebody else's code: its own message tells the administrator most.
         text = f"{kind.__name__} rejects its settings: {type(error).__name__}: {error}"
         problem = handler_problem(config, settings, text)
         raise ConfigurationError([problem], config.warnings) from error
+    if not isinstance(getattr(handler, "settings", None), HandlerSettings):
+        text = f"{kind.__name__} has no settings; its __init__ must call super().__init__(settings)"
+        problem = handler_problem(config, settings, text)
+        raise ConfigurationError([problem], config.warnings)
+    return handler
 
 
 def handler_problem(
     config: Config, settings: ListenerSettings, message: str, key: str = ""
 ) -> Problem:
-    """Return the problem of a handler that cannot be used, at the line that names it.
+    """Return a problem that points to the line of the configuration that names the handler.
 
     Args:
         config: the whole configuration.
         settings: the listener's.
         message: what is wrong.
-        key: of the value at fault, if there is one.
+        key: the key whose value is wrong; empty if it is the handler itself.
     """
     value = quote(settings["handler"] or settings.protocol)
     if not key:

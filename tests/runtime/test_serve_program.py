@@ -207,16 +207,21 @@ def test_handlers_that_cannot_be_used_are_reported_together(tmp_path: Path) -> N
         echo(name="a", handler="NoSuchThing")
         + echo(name="b", handler="Picky")
         + echo(name="c", handler="NOT_A_HANDLER")
+        + echo(name="d", handler="WithoutSettings")
     )
     lines = refused(tmp_path, text)
     assert [line.partition(": ")[2].partition(" = ")[0] for line in lines] == [
         "mail.toml:4: server.listener.a.handler",
         "mail.toml:8: server.listener.b.handler",
         "mail.toml:12: server.listener.c.handler",
+        "mail.toml:16: server.listener.d.handler",
     ]
     assert "has no attribute 'NoSuchThing'" in lines[0]
     assert "Picky rejects its settings: ValueError: no such store" in lines[1]
     assert "neither a subclass of fastlisten.Handler" in lines[2]
+    assert lines[3].endswith(
+        "WithoutSettings has no settings; its __init__ must call super().__init__(settings)"
+    )
 
 
 def test_systemd_must_name_a_file(tmp_path: Path) -> None:

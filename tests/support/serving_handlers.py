@@ -110,6 +110,13 @@ class Picky(Handler):
         raise ValueError("no such store")
 
 
+class WithoutSettings(Echo):
+    """Forgets to call the __init__ of its base class."""
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        pass
+
+
 class WrongWords(Echo):
     """Its words are no bytes."""
 
