@@ -1,6 +1,6 @@
 """`fastlisten serve [FILE]`: the program.
 
-Rules of this file: configuration, logging, the loop, exit codes; serving is runtime.server's.
+Rules of this file: configuration, logging, the loop, exit codes; `runtime.server` does the serving.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import io
 import logging
 import os
+from collections.abc import Iterable
 from typing import TextIO
 
 from fastlisten import private_files
@@ -38,7 +39,7 @@ logger = logging.getLogger("fastlisten")
 FAILURE_WHILE_RUNNING = 1
 CANNOT_START = 3
 
-#: The account of the embedded default, made when there is none yet.
+#: The account of the embedded default, created if there is no accounts file.
 DEFAULT_ACCOUNT = "user@localhost"
 
 
@@ -49,7 +50,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         file: its path; None for the embedded default.
         out: receives the list of listeners.
         err: receives errors, warnings and the log.
-        signals: of this process, if it is the program; None to use `Server.signals`.
+        signals: the signals of this process if it is the program; None to use `Server.signals`.
 
     Returns:
         0 drained, 1 failed while running, 2 configuration, 3 cannot start.
@@ -57,8 +58,9 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
     if file is None and "INVOCATION_ID" in os.environ and "NOTIFY_SOCKET" in os.environ:
         print("error: under systemd a configuration file must be given", file=err)
         return CONFIGURATION_ERROR
+    left_out: list[str] = []
     if file is None:
-        config = _what_can_be_served(default_config(), out)
+        config, left_out = _what_can_be_served(default_config())
     else:
         found = read_config(file, err)
         if found is None:
@@ -77,7 +79,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         messages.failed(error)
         return CANNOT_START
     except ConfigurationError as error:
-        # What was only a warning in the configuration may be why it cannot be served.
+        # No warning about a key for which there is an error.
         refused = {problem.key for problem in error.problems}
         messages.warnings(problem for problem in warnings if problem.key not in refused)
         for problem in error.problems:
@@ -88,7 +90,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
     try:
         if warning:
             log(logger, logging.WARNING, "configuration-warning", "%s", warning, error=warning)
-        return _run_loop(server, messages, signals)
+        return _run_loop(server, messages, signals, left_out)
     except StartError as error:
         handler.flush()
         for failure in error.failures:
@@ -98,7 +100,20 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         handler.close()
 
 
-def _run_loop(server: Server, messages: StartupMessages, signals: ProgramSignals | None) -> int:
+def _run_loop(
+    server: Server,
+    messages: StartupMessages,
+    signals: ProgramSignals | None,
+    left_out: Iterable[str],
+) -> int:
+    """Serve until the end; return the exit code.
+
+    Args:
+        server: not started yet.
+        messages: prints what is served.
+        signals: of this process, if it is the program.
+        left_out: lines about listeners that are not served, to print after the others.
+    """
     from fastlisten.loop.event_loop import new_event_loop
 
     async def serve() -> None:
@@ -112,6 +127,8 @@ def _run_loop(server: Server, messages: StartupMessages, signals: ProgramSignals
                 with collector_paused():
                     for line, event, fields in server.announcements():
                         messages.say(line, event, **fields)
+                    for line in left_out:
+                        messages.say(line, "listener-note")
                 await server.main_loop()
             finally:
                 await server.shutdown()
@@ -128,7 +145,7 @@ def _run_loop(server: Server, messages: StartupMessages, signals: ProgramSignals
     except StartError:
         raise
     except FastlistenError as error:
-        # A handler's own words for what is missing; a traceback would add nothing.
+        # The handler's message says what is missing; a traceback would add nothing.
         _log_end(server, error)
         return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
     except Exception as error:
@@ -152,10 +169,15 @@ def _log_end(server: Server, error: Exception, *, trace: bool = False) -> None:
         log(logger, logging.ERROR, event, text, error, error=str(error))
 
 
-def _what_can_be_served(config: Config, out: TextIO) -> Config:
-    """Return the embedded default without the listeners that this installation cannot serve."""
+def _what_can_be_served(config: Config) -> tuple[Config, list[str]]:
+    """Leave out the listeners of the embedded default that this installation cannot serve.
+
+    Returns:
+        The configuration without them, and lines that say which are not served, and why.
+    """
     able = []
     absent = []
+    lines = []
     for listener in config.listeners:
         missing = find_unavailable(dataclasses.replace(config, listeners=(listener,)))
         why = ""
@@ -169,18 +191,16 @@ def _what_can_be_served(config: Config, out: TextIO) -> Config:
                 why = str(error)
         why = why or _why_not_made(config, listener)
         if why:
-            print(f'listener "{listener.id}": not served: {why}', file=out)
+            lines.append(f'listener "{listener.id}": not served: {why}')
         else:
             able.append(listener)
     if absent:
-        print(
-            f"not served, because not available in this version yet: {', '.join(absent)}", file=out
-        )
-    return dataclasses.replace(config, listeners=tuple(able))
+        lines.append(f"not served, because not available in this version yet: {', '.join(absent)}")
+    return dataclasses.replace(config, listeners=tuple(able)), lines
 
 
 def _why_not_made(config: Config, listener: ListenerSettings) -> str:
-    """Return why a listener's handler cannot be made, a library that is missing; else nothing."""
+    """Return why a listener's handler cannot be made (a missing library), or an empty text."""
     try:
         make_handler(config, listener)
     except ConfigurationError as error:
@@ -189,7 +209,7 @@ def _why_not_made(config: Config, listener: ListenerSettings) -> str:
 
 
 def _make_default_account(config: Config, out: TextIO) -> None:
-    """Make the embedded default's one account if there is no accounts file yet."""
+    """Create the embedded default's one account if there is no accounts file yet."""
     directory = config.process["server.data-directory"]
     file = config.process["server.accounts"] or os.path.join(directory, "accounts.toml")
     os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -197,7 +217,7 @@ def _make_default_account(config: Config, out: TextIO) -> None:
         password = passwords.generate() if passwords.available() else ""
         kept = os.path.join(directory, f"{DEFAULT_ACCOUNT}.password")
         if password:
-            # Before the account, so that its password can always be found.
+            # Written before the account, so that there is never an account whose password is lost.
             private_files.replace(kept, f"{password}\n".encode())
         problem = io.StringIO()
         if account.add(DEFAULT_ACCOUNT, file, out, problem, password=password):
