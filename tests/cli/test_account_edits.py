@@ -259,7 +259,7 @@ def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
     said = err.getvalue()
     for words in (
         "there is no such account",
-        "a password is not empty",
+        "the password must not be empty",
         "at most 1024 octets",
         "no control characters",
         "'nobody' is not an address",

@@ -109,8 +109,8 @@ def test_a_handler_needs_a_place_for_mail() -> None:
             "{} does not exist: no mail is accepted until "
             "`fastlisten account add NAME --config FILE` has created an account",
         ),
-        ("[account.", "{} cannot be read: all mail must wait"),
-        ("", "{} cannot be read: all mail must wait"),
+        ("[account.", "{} cannot be read: mail is deferred until this is fixed"),
+        ("", "{} cannot be read: mail is deferred until this is fixed"),
         ("# none", "{} has no accounts: all mail will be rejected"),
         ('[account."a@b"]', ""),
     ],

@@ -172,7 +172,7 @@ class SmtpHandler(Handler):
                 command = "`fastlisten account add NAME --config FILE`"
                 why = f"no mail is accepted until {command} has created an account"
                 return (f"{accounts.path} does not exist: {why}",)
-            return (f"{accounts.path} cannot be read: all mail must wait",)
+            return (f"{accounts.path} cannot be read: mail is deferred until this is fixed",)
         if not accounts.roster.accounts:
             return (f"{accounts.path} has no accounts: all mail will be rejected",)
         return ()

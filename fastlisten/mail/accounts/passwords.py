@@ -155,11 +155,13 @@ def hash_password(password: str) -> str:
     """
     secret = prepared(password)
     if not password:
-        raise ValueError("a password is not empty")
+        raise ValueError("the password must not be empty")
     if secret is None:
-        raise ValueError(f"a password is Unicode text of at most {MAX_PASSWORD} octets in UTF-8")
+        raise ValueError(
+            f"the password must be Unicode text of at most {MAX_PASSWORD} octets in UTF-8"
+        )
     if any(unicodedata.category(one) == "Cc" for one in password):
-        raise ValueError("a password has no control characters")
+        raise ValueError("the password must not contain control characters")
     if not available():
         raise CannotVerifyError(NEEDED)
     from argon2.low_level import Type, hash_secret

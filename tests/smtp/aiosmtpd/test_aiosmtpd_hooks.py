@@ -305,7 +305,7 @@ def test_hook_sets_session_authenticated() -> None:
 
 def test_unsupported_server_attributes() -> None:
     def ask(server: Any, *arguments: Any) -> str:
-        with pytest.raises(AttributeError, match=r"docs/aiosmtpd.md"):
+        with pytest.raises(AttributeError, match=r"is not supported; see docs/aiosmtpd\.md"):
             server.smtp_MAIL  # noqa: B018 - asking is what raises
         assert not hasattr(server, "ehlo_hook")
         server.note = "attributes of one's own are kept"

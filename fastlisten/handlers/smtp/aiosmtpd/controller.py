@@ -78,7 +78,7 @@ class _BaseController:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"{type(self).__name__} has no {name!r}; docs/aiosmtpd.md lists what there is",
+            f"{type(self).__name__}.{name} is not supported; see docs/aiosmtpd.md",
             name=name,
         )
 

@@ -101,9 +101,7 @@ class HookServer:
         return LogContext("", "", 0) if self._connection is None else self._connection.log_context
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"server.{name} is not available here; docs/aiosmtpd.md lists what is", name=name
-        )
+        raise AttributeError(f"server.{name} is not supported; see docs/aiosmtpd.md", name=name)
 
     async def push(self, status: str | bytes) -> None:
         """Send a line to the client, before the reply that the hook returns.
