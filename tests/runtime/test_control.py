@@ -1,4 +1,4 @@
-"""Server.control without HTTP: what is asked for, done twice, or impossible."""
+"""Server.control without HTTP: operations, repeated ones, and impossible ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def text(directory: Path, *listeners: str) -> str:
 
 
 @on_loops
-async def test_more_listeners_than_are_looked_at_in_one_go(tmp_path: Path) -> None:
+async def test_report_of_many_listeners(tmp_path: Path) -> None:
     ids = [f"l{number:03}" for number in range(230)]
     async with served(text(tmp_path, *(listener(id) for id in ids))) as server:
         reports = await server.control.reports()
@@ -36,7 +36,7 @@ async def test_more_listeners_than_are_looked_at_in_one_go(tmp_path: Path) -> No
 
 
 @on_loops
-async def test_limits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_change_the_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with served(text(tmp_path, listener("it"))) as server:
         control = server.control
         for limit in (0, -1, MAX_LIMIT + 1):
@@ -53,7 +53,7 @@ async def test_limits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 @on_loops
-async def test_a_full_listener_is_paused_and_resumed(tmp_path: Path) -> None:
+async def test_pause_and_resume_a_full_listener(tmp_path: Path) -> None:
     waiting = listener("it", "max-connections = 1", 'limit-action = "wait"')
     async with served(text(tmp_path, waiting)) as server:
         control, (only,) = server.control, server.listeners
@@ -76,7 +76,7 @@ async def test_a_full_listener_is_paused_and_resumed(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_a_refusal_is_logged_with_the_limit_of_its_time(
+async def test_refusal_is_logged_with_the_limit_at_that_time(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(text(tmp_path, listener("it", "max-connections = 1"))) as server:
@@ -90,7 +90,7 @@ async def test_a_refusal_is_logged_with_the_limit_of_its_time(
 
 
 @on_loops
-async def test_errors_say_what_they_are_about(tmp_path: Path) -> None:
+async def test_errors_name_the_listener_and_reason(tmp_path: Path) -> None:
     async with served(text(tmp_path, listener("it"))) as server:
         control = server.control
         for ask in (control.pause, control.resume, control.drain):
@@ -106,20 +106,20 @@ async def test_errors_say_what_they_are_about(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_before_the_start_and_after_the_end(tmp_path: Path) -> None:
+async def test_control_before_start_and_after_end(tmp_path: Path) -> None:
     async with served(text(tmp_path, listener("it"))) as server:
         before = await server.control.readiness()
     after = await server.control.readiness()
     assert (before.ready, after.ready) == (True, False)
     (report,) = await server.control.reports()
     assert report.state is State.CLOSED
-    # Nothing is open any more; what was counted is still known.
+    # Nothing is open any more; the counters are still known.
     assert (report.total.connections, report.held, report.total.accepted) == (0, 0, 0)
     assert report.addresses[0].startswith("127.0.0.1:")
 
 
 @on_loops
-async def test_a_drain_does_not_count_the_time_in_which_the_process_stood_still(
+async def test_drain_does_not_count_time_while_the_process_is_stopped(
     tmp_path: Path,
 ) -> None:
     limited = text(tmp_path, 'shutdown-timeout = "1s"\n', listener("it"))
@@ -129,11 +129,12 @@ async def test_a_drain_does_not_count_the_time_in_which_the_process_stood_still(
             client.send(b"begin")
             assert await read_some(client, 5) == b"begin"
             await server.control.drain("it", "a test")
-            # The drain has begun to wait, then the loop stands still.
+            # The drain has begun to wait, then the process is stopped.
             for _ in range(5):
                 await asyncio.sleep(0)
             time.sleep(STOOD_STILL + 1.1)
-            # The client needs the server's answers, and so some turns of it, to come to its end.
+            # The client needs answers of the server, hence some turns of the loop, to reach its
+            # end.
             for _ in range(10):
                 await asyncio.sleep(0)
             client.send(b"end")

@@ -1,6 +1,6 @@
-"""Files with secrets that others can read or change: what check and serve say of them.
+"""Files with secrets that others can read or change: the warnings of `check` and `serve`.
 
-Rules of this file: modes are really set; tests run as any user, for nobody's rights are tried.
+Rules of this file: modes are really set; tests can run as any user, because no access is tried.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ def configure(place: Path, password: str = "%{file:password}%", more: str = "") 
     path.chmod(0o644)
 
 
-def said(place: Path) -> list[str]:
+def warnings_about(place: Path) -> list[str]:
     lines = permission_warnings(load(place / "mail.toml", machine=MACHINE))
     return [line.replace(f"{place}/", "") for line in lines]
 
 
-def test_nothing_is_said_where_all_is_well(place: Path) -> None:
-    assert said(place) == []
+def test_no_warning_for_private_files(place: Path) -> None:
+    assert warnings_about(place) == []
     for path in ("data/accounts.toml", "mail.key", "password"):
         (place / path).chmod(0o640)
     (place / "data").chmod(0o1777)
-    assert said(place) == []
+    assert warnings_about(place) == []
 
 
 @pytest.mark.parametrize(
@@ -93,23 +93,23 @@ def test_nothing_is_said_where_all_is_well(place: Path) -> None:
         ),
     ],
 )
-def test_what_others_can_do(place: Path, path: str, mode: int, expected: str) -> None:
+def test_files_open_to_others_warn(place: Path, path: str, mode: int, expected: str) -> None:
     (place / path).chmod(mode)
     who = "" if path == "data" else f"{path} has mode {mode:04o}: "
-    assert said(place) == [(who or f"data has mode {mode:04o}: ") + expected]
+    assert warnings_about(place) == [(who or f"data has mode {mode:04o}: ") + expected]
 
 
-def test_directories_in_which_a_file_can_be_replaced(place: Path) -> None:
-    """Whoever can write a directory puts a file of his own in the place of the one with 0600."""
+def test_directory_writable_by_others_warns(place: Path) -> None:
+    """Anyone who can write to the directory can replace a file of mode 0600 with their own."""
     keys = place / "keys"
     keys.mkdir()
     (place / "password").rename(keys / "password")
     (place / "password").symlink_to(keys / "password")
     keys.chmod(0o777)
     expected = "keys has mode 0777: any user on this host can replace files in it; chmod 0775"
-    assert said(place) == [expected]
+    assert warnings_about(place) == [expected]
     keys.chmod(0o1777)
-    assert said(place) == []
+    assert warnings_about(place) == []
     keys.chmod(0o755)
     place.chmod(0o702)
     try:
@@ -119,21 +119,21 @@ def test_directories_in_which_a_file_can_be_replaced(place: Path) -> None:
     assert line.startswith(f"{place} has mode 0702: ")
 
 
-def test_the_self_signed_certificates_key(place: Path) -> None:
+def test_key_of_the_self_signed_certificate(place: Path) -> None:
     path = place / "data" / "self-signed.pem"
     path.write_text("x")
     path.chmod(0o644)
-    assert said(place) == [
+    assert warnings_about(place) == [
         f"data/self-signed.pem has mode 0644: {READ} the self-signed certificate's key; chmod 0640"
     ]
 
 
-def test_what_a_link_leads_to_counts(place: Path) -> None:
+def test_target_of_a_symbolic_link_is_checked(place: Path) -> None:
     (place / "password").rename(place / "there")
     (place / "password").symlink_to(place / "there")
-    assert said(place) == []
+    assert warnings_about(place) == []
     (place / "there").chmod(0o644)
-    assert [line.partition(" ")[0] for line in said(place)] == ["password"]
+    assert [line.partition(" ")[0] for line in warnings_about(place)] == ["password"]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_what_a_link_leads_to_counts(place: Path) -> None:
         ("%{file:password}%", "[a]\nsecret = '%{file:password}%'\npassword = ''", ""),
     ],
 )
-def test_the_configuration_itself(place: Path, password: str, more: str, key: str) -> None:
+def test_configuration_file_with_secrets(place: Path, password: str, more: str, key: str) -> None:
     configure(place, password, more)
     machine = MACHINE
     text = (place / "mail.toml").read_text().replace("%{env:NOT}%", "%{env:PORT}%")
@@ -156,10 +156,10 @@ def test_the_configuration_itself(place: Path, password: str, more: str, key: st
         [f"{place}/mail.toml has mode 0644: {READ} {key}; chmod 0640"] if key else []
     )
     (place / "mail.toml").chmod(0o640)
-    assert said(place) == []
+    assert warnings_about(place) == []
 
 
-def test_check_and_serve_say_it(place: Path) -> None:
+def test_check_and_serve_warn(place: Path) -> None:
     (place / "password").chmod(0o644)
     expected = f"{place}/password has mode 0644: {READ} server.listener.it.smtp.relay-password"
     out, err = io.StringIO(), io.StringIO()
@@ -168,7 +168,7 @@ def test_check_and_serve_say_it(place: Path) -> None:
     assert Server(load(place / "mail.toml")).notes == [f"{expected}; chmod 0640"]
 
 
-def test_a_renewed_key_with_another_mode(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_renewed_key_with_another_mode(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     (place / "password").chmod(0o644)
     server = Server(load(place / "mail.toml"))
     for mode, warned in ((0o604, 1), (0o604, 0), (0o600, 0), (0o604, 1)):
@@ -179,9 +179,9 @@ def test_a_renewed_key_with_another_mode(place: Path, caplog: pytest.LogCaptureF
         assert [line.partition(" ")[0] for line in found] == [f"{place}/mail.key"] * warned
 
 
-def test_what_is_not_there_or_no_file_is_not_spoken_of(place: Path) -> None:
+def test_missing_and_special_files_are_skipped(place: Path) -> None:
     os.unlink(place / "data" / "accounts.toml")
-    assert said(place) == []
+    assert warnings_about(place) == []
     os.mkfifo(place / "data" / "accounts.toml", 0o666)
     os.chmod(place / "data" / "accounts.toml", 0o666)
-    assert said(place) == []
+    assert warnings_about(place) == []

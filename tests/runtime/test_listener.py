@@ -1,5 +1,5 @@
-"""The states of a listener: every one of the drawing at the head of runtime/listener.py, and
-every way between two of them.
+"""The states of a listener: each one in the diagram at the head of runtime/listener.py, and each
+transition between them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ bind = ["127.0.0.1:0", "127.0.0.2:0"]
 
 
 class Bench:
-    """A listener with two sockets, its handler, and what it takes to let it listen."""
+    """A listener with two sockets, its handler, and what it needs to listen."""
 
     def __init__(self, wait: bool, kind: type[Echo]) -> None:
         self.handler = kind(HandlerSettings("it", "echo", "host.example"))
@@ -91,7 +91,7 @@ async def test_bound_does_not_listen() -> None:
         with socket.socket() as client:
             address = ("127.0.0.1", made.ports[0])
             assert client.connect_ex(address) == errno.ECONNREFUSED
-        # Neither has anything to do yet.
+        # Neither can do anything yet.
         made.listener.pause()
         made.listener.resume()
         assert made.at(State.BOUND)
@@ -112,7 +112,7 @@ async def test_bound_to_listening() -> None:
 
 
 @on_loops
-async def test_listening_happens_once() -> None:
+async def test_listen_twice_is_an_error() -> None:
     async with bench() as made:
         made.listen()
         with pytest.raises(RuntimeError, match='listener "it" is listening, not bound'):
@@ -138,7 +138,7 @@ async def test_listening_to_paused_and_back() -> None:
             made.listener.pause()
             assert made.at(State.PAUSED)
             with await made.client(0) as first, await made.client(1) as second:
-                # Connections go on, and nobody else is accepted meanwhile.
+                # Connections go on, and no further client is accepted.
                 for _ in range(3):
                     served.send(b"x")
                     assert await read_some(served, 1) == b"x"
@@ -172,7 +172,7 @@ async def test_listening_to_full_and_back() -> None:
 
 
 @on_loops
-async def test_a_listener_that_refuses_is_never_full() -> None:
+async def test_refusing_listener_is_never_full() -> None:
     async with bench() as made:
         made.listen()
         one, two = await made.fill()
@@ -191,7 +191,7 @@ async def test_full_to_paused_and_back() -> None:
             await eventually(lambda: made.at(State.FULL), "the limit")
             made.listener.pause()
             assert made.at(State.PAUSED)
-            # A place that is given back meanwhile is not taken.
+            # A place given back meanwhile is not taken.
             one.close()
             await eventually(lambda: made.listener.connections == 1, "the end of a connection")
             two.send(b"still there")
@@ -203,7 +203,7 @@ async def test_full_to_paused_and_back() -> None:
 
 @pytest.mark.parametrize("way", ["listening", "full", "paused"])
 @on_loops
-async def test_draining_from_everywhere(way: str) -> None:
+async def test_drain_in_every_state(way: str) -> None:
     async with bench(wait=way == "full") as made:
         made.listen()
         one, two = await made.fill()
@@ -215,7 +215,7 @@ async def test_draining_from_everywhere(way: str) -> None:
             await eventually(lambda: made.at(State(way)), way)
             assert made.listener.drain() == 2
             assert made.at(State.DRAINING)
-            # The idle one is told and goes; the busy one is let be, look after look.
+            # The idle one gets its reply and goes; the busy one is left alone, sweep after sweep.
             assert await read_all(two) == b"farewell: shutdown\n"
             await eventually(lambda: made.listener.connections == 1, "its end")
             assert made.listener.drain() == 1
@@ -224,7 +224,7 @@ async def test_draining_from_everywhere(way: str) -> None:
                 refused = late.connect_ex(("127.0.0.1", made.ports[0]))
                 assert refused == errno.ECONNREFUSED
             assert all(bound.sock.fileno() == -1 for bound in made.sockets)
-            # No way leads back.
+            # There is no way back.
             made.listener.pause()
             made.listener.resume()
             assert made.at(State.DRAINING)
@@ -239,7 +239,7 @@ async def test_draining_from_everywhere(way: str) -> None:
 
 
 @on_loops
-async def test_draining_with_nobody_there() -> None:
+async def test_drain_without_connections() -> None:
     async with bench() as made:
         made.listen()
         assert made.listener.drain() == 0
@@ -248,8 +248,8 @@ async def test_draining_with_nobody_there() -> None:
 
 
 @on_loops
-async def test_draining_lazy_connections() -> None:
-    """They have no Python object, and hear the farewell all the same."""
+async def test_drain_lazy_connections() -> None:
+    """They have no Python object, but get the reply all the same."""
     async with bench(kind=LazyEcho) as made:
         made.listen()
         one, two = await made.fill()
@@ -280,7 +280,7 @@ async def test_abort_ends_a_drain() -> None:
 
 
 @on_loops
-async def test_abort_alone_leaves_it_listening() -> None:
+async def test_abort_without_drain_keeps_listening() -> None:
     async with bench() as made:
         made.listen()
         one, two = await made.fill()
@@ -294,7 +294,7 @@ async def test_abort_alone_leaves_it_listening() -> None:
 
 
 @on_loops
-async def test_it_says_what_it_is() -> None:
+async def test_listener_report() -> None:
     async with bench() as made:
         text = "['127.0.0.1:0', '127.0.0.2:0']"
         assert repr(made.listener) == f"<Listener 'it' bound {text}>"
@@ -303,7 +303,7 @@ async def test_it_says_what_it_is() -> None:
 
 
 @on_loops
-async def test_two_listeners_do_not_know_each_other() -> None:
+async def test_two_listeners_are_independent() -> None:
     """One is paused and drained while the other goes on, on the same engine."""
     async with bench() as one, bench() as other:
         assert one.engine is other.engine
@@ -329,7 +329,7 @@ class Draining(Echo):
 
 
 @on_loops
-async def test_a_handler_learns_once_that_the_listener_drains(
+async def test_handler_is_told_once_that_the_listener_drains(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with bench(kind=Draining) as made:
@@ -341,11 +341,11 @@ async def test_a_handler_learns_once_that_the_listener_drains(
             assert made.handler.events == ["drain"]
             client.send(b"end")
             assert await read_some(client, 3) == b"end"
-            # Its failure keeps no connection.
+            # Its failure keeps no connection open.
             made.listener.drain()
             assert await read_all(client) == b"farewell: shutdown\n"
     assert [record.getMessage() for record in caplog.records] == [
         'listener "it": its handler failed to drain'
     ]
-    # The traceback in it holds the listener.
+    # Its traceback refers to the listener.
     caplog.clear()

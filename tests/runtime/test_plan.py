@@ -1,6 +1,6 @@
-"""What a plan settles before any process serves, and what it leaves to the workers.
+"""What a plan decides before any process serves, and what it leaves to the workers.
 
-Rules of this file: no loop, nothing is served.
+Rules of this file: no loop runs, and nothing is served.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def http(id: str, *lines: str) -> str:
     )
 
 
-def test_an_application_is_imported_by_the_worker(
+def test_application_is_imported_by_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plan may be made by a process that has privileges which are not the application's."""
+    """A plan may be made with privileges that the application must not have."""
     (tmp_path / "planned_application.py").write_text(APPLICATION)
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
@@ -60,14 +60,14 @@ def test_our_own_handlers_are_imported_before_a_fork() -> None:
     assert done.stdout == "False True False\n"
 
 
-def test_all_workers_have_the_limits_of_the_plan() -> None:
+def test_all_workers_share_the_limits_of_the_plan() -> None:
     text = http("a", "max-connections = 3") + http("b", "max-connections = 7") + http("c")
     arena = Plan(loads(text)).make_arena(members=2)
     limits = [[arena.places(row, member).limit for row in range(3)] for member in range(2)]
     assert limits == [[3, 7, 8192]] * 2
 
 
-def test_a_server_reports_mistakes_of_plan_and_worker_together(tmp_path: Path) -> None:
+def test_server_reports_problems_of_plan_and_worker_together(tmp_path: Path) -> None:
     text = (
         http("a", 'handler = "nowhere:Handler"')
         + http("b", "tls.implicit = true")

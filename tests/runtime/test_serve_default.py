@@ -1,6 +1,6 @@
 """`fastlisten serve` without a file: the embedded default.
 
-Its ports are fixed. Where the tests may make network namespaces they are free; elsewhere the
+Its ports are fixed. Where the tests can create network namespaces the ports are free; elsewhere the
 tests are skipped while something else uses them.
 """
 
@@ -41,7 +41,7 @@ def served_line(name: str) -> str:
 
 @pytest.fixture(autouse=True)
 def free_ports() -> Iterator[None]:
-    """Run on a host of its own, or skip if the ports are taken on this one."""
+    """Run on a host of its own, or skip if the ports are in use on this one."""
     with contextlib.ExitStack() as stack:
         if not why_not():
             stack.enter_context(stack.enter_context(Namespace.made()))
@@ -59,13 +59,13 @@ def default(directory: Path, **environ: str) -> Iterator[Program]:
 
 
 def deliver(recipient: str, body: bytes) -> None:
-    """Bring a message as a stranger does."""
+    """Send a message to a local user, without a login."""
     with smtplib.SMTP("127.0.0.1", PORTS["smtp"], "client.example.com", timeout=20) as session:
         assert session.sendmail("sender@example.com", [recipient], body) == {}
 
 
 def submit(name: str, data: Path, password: str, body: bytes) -> None:
-    """Send a message as the one user, who trusts the certificate that was made."""
+    """Send a message as the only user, who trusts the generated certificate."""
     context = ssl.create_default_context(cafile=str(data / "self-signed.pem"))
     context.check_hostname = False
     session: smtplib.SMTP
@@ -84,7 +84,7 @@ def submit(name: str, data: Path, password: str, body: bytes) -> None:
 
 
 def hand_over(body: bytes) -> None:
-    """Bring a message by LMTP."""
+    """Send a message by LMTP."""
     with (
         socket.create_connection(("127.0.0.1", PORTS["lmtp"]), 20) as connection,
         connection.makefile("rwb") as session,
@@ -97,7 +97,7 @@ def hand_over(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("variable", ["XDG_DATA_HOME", "STATE_DIRECTORY", "HOME"])
-def test_it_makes_an_account_and_delivers_mail(tmp_path: Path, variable: str) -> None:
+def test_default_makes_an_account_and_delivers_mail(tmp_path: Path, variable: str) -> None:
     root = tmp_path / "place"
     data = {
         "XDG_DATA_HOME": root / "fastlisten",
@@ -129,14 +129,14 @@ def test_it_makes_an_account_and_delivers_mail(tmp_path: Path, variable: str) ->
         assert answer.status_code == 200
         assert started.stop() == 0
         assert "ERROR" not in started.err
-        # One, of the certificate that was made.
+        # Only one, about the certificate that was made.
         assert started.err.count("WARNING") == 1
         assert f"kept in {data}/self-signed.pem; SHA-256 " in started.err
     messages = [path.read_bytes() for path in (data / "mail" / USER / "new").iterdir()]
     assert [message.endswith(b"\r\n" + body) for message in messages] == [True] * 4
 
 
-def test_it_keeps_accounts_and_mail(tmp_path: Path) -> None:
+def test_accounts_and_mail_survive_a_restart(tmp_path: Path) -> None:
     data = tmp_path / "fastlisten"
     with default(tmp_path, XDG_DATA_HOME=str(tmp_path)) as started:
         deliver(USER, b"Subject: first\r\n\r\n")
@@ -155,7 +155,7 @@ def test_it_keeps_accounts_and_mail(tmp_path: Path) -> None:
     assert len(list((data / "mail/me@localhost/new").iterdir())) == 1
 
 
-def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
+def test_default_listens_on_loopback_only(tmp_path: Path) -> None:
     with default(tmp_path, XDG_DATA_HOME=str(tmp_path)) as started:
         inodes = {
             os.readlink(f"/proc/{started.pid}/fd/{fd}")
@@ -164,14 +164,14 @@ def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
         table = Path(f"/proc/{started.pid}/net/tcp").read_text().splitlines()[1:]
         table += Path(f"/proc/{started.pid}/net/tcp6").read_text().splitlines()[1:]
         own = [line.split() for line in table if f"socket:[{line.split()[9]}]" in inodes]
-        # 127.0.0.1 in words of this machine, ports in hexadecimal; 0A is listening.
+        # 127.0.0.1 in this machine's byte order, ports in hexadecimal; 0A means listening.
         assert sorted((row[1], row[3]) for row in own) == [
             (f"{socket.htonl(0x7F000001):08X}:{port:04X}", "0A") for port in sorted(PORTS.values())
         ]
         assert started.stop() == 0
 
 
-def test_taken_ports_are_3(tmp_path: Path) -> None:
+def test_ports_in_use_exit_with_3(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 2587)):
         with program(
             tmp_path, None, listeners=0, environ={"XDG_DATA_HOME": str(tmp_path)}
@@ -184,7 +184,7 @@ def test_taken_ports_are_3(tmp_path: Path) -> None:
         )
 
 
-def test_a_place_that_cannot_be_written_is_3(tmp_path: Path) -> None:
+def test_unwritable_data_directory_exits_with_3(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     environ = {"XDG_DATA_HOME": str(tmp_path / "file")}
     with program(tmp_path, None, listeners=0, environ=environ) as started:
@@ -194,7 +194,7 @@ def test_a_place_that_cannot_be_written_is_3(tmp_path: Path) -> None:
         assert "Traceback" not in started.err
 
 
-def test_a_listener_whose_library_is_missing_is_left_out(tmp_path: Path) -> None:
+def test_listener_without_its_library_is_left_out(tmp_path: Path) -> None:
     missing = "raise ModuleNotFoundError('missing', name='httptools')"
     (tmp_path / "httptools.py").write_text(missing)
     path = f"{tmp_path}:{clean_environment()['PYTHONPATH']}"

@@ -1,7 +1,7 @@
 """How the program ends: what idle, busy and hanging clients see after SIGTERM.
 
-The listener is lazy: a client that has said nothing costs no Python object ("lazy" below), one
-that has spoken has its transport and protocol ("eager").
+The listener is lazy: a client that has sent nothing has no Python object ("lazy" below), one that
+has spoken has its transport and protocol ("eager").
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def refused(port: int, host: str = "127.0.0.1") -> bool:
         return probe.connect_ex((host, port)) == errno.ECONNREFUSED
 
 
-def test_idle_clients_hear_it_and_busy_ones_finish(tmp_path: Path) -> None:
+def test_idle_clients_get_421_and_busy_ones_finish(tmp_path: Path) -> None:
     with program(tmp_path, SMTP) as started, clients(started, 3) as (lazy, eager, busy):
         assert eager.codes("EHLO c.example.com") == [250]
         begin(busy)
         started.signal()
         assert lazy.rest() == GOODBYE
         assert eager.rest() == GOODBYE
-        # The kernel answers for a server that listens no more.
+        # The kernel refuses clients of a server that no longer listens.
         assert refused(started.port("it", 0))
         assert refused(started.port("it", 1), "127.0.0.2")
         assert started.process.poll() is None
@@ -70,8 +70,8 @@ def test_idle_clients_hear_it_and_busy_ones_finish(tmp_path: Path) -> None:
         assert "draining: 1 connection still open, at most 30 s" in started.err
 
 
-def test_a_transaction_may_be_given_up(tmp_path: Path) -> None:
-    """Busy is from MAIL to the reply that ends it, however it ends."""
+def test_transaction_ends_without_delivery(tmp_path: Path) -> None:
+    """A client is busy from MAIL to the reply that ends the transaction, whatever that is."""
     with program(tmp_path, SMTP) as started, clients(started, 2) as (resets, leaves):
         hello = ("EHLO c.example.com", "MAIL FROM:<s@example.com>")
         assert resets.codes(*hello) == [250, 250]
@@ -86,7 +86,7 @@ def test_a_transaction_may_be_given_up(tmp_path: Path) -> None:
 
 
 def test_pipelined_goodbye_is_in_order(tmp_path: Path) -> None:
-    """A client that quits by itself hears 221 and no 421."""
+    """A client that sends QUIT by itself gets 221 and no 421."""
     with program(tmp_path, SMTP) as started, clients(started, 1) as (busy,):
         begin(busy)
         started.signal()
@@ -99,7 +99,7 @@ def test_pipelined_goodbye_is_in_order(tmp_path: Path) -> None:
         assert len(started.messages()) == 1
 
 
-def test_what_hangs_is_closed_after_the_timeout(tmp_path: Path) -> None:
+def test_hanging_client_is_closed_after_the_timeout(tmp_path: Path) -> None:
     text = f'shutdown-timeout = "300ms"\n{SMTP}'
     with program(tmp_path, text) as started, clients(started, 2) as (busy, idle):
         begin(busy)
@@ -113,7 +113,7 @@ def test_what_hangs_is_closed_after_the_timeout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_closes_at_once(tmp_path: Path, second: signal.Signals) -> None:
+def test_second_signal_closes_at_once(tmp_path: Path, second: signal.Signals) -> None:
     text = f'shutdown-timeout = "1d"\n{SMTP}'
     with program(tmp_path, text) as started, clients(started, 1) as (busy,):
         begin(busy)
@@ -127,7 +127,7 @@ def test_a_second_signal_closes_at_once(tmp_path: Path, second: signal.Signals) 
         assert started.messages() == []
 
 
-def test_a_timeout_of_0_waits_for_nobody(tmp_path: Path) -> None:
+def test_drain_timeout_0_waits_for_nobody(tmp_path: Path) -> None:
     text = f'shutdown-timeout = "0s"\n{SMTP}'
     with program(tmp_path, text) as started, clients(started, 2) as (busy, idle):
         begin(busy)
@@ -137,8 +137,8 @@ def test_a_timeout_of_0_waits_for_nobody(tmp_path: Path) -> None:
         assert started.ended() == 0
 
 
-def test_a_message_that_is_being_stored_is_not_lost(tmp_path: Path) -> None:
-    """Its last octet has arrived: whatever the client hears, what it hears is true."""
+def test_message_being_stored_is_not_lost(tmp_path: Path) -> None:
+    """Its last octet has arrived: whatever reply the client gets, it is true."""
     with program(tmp_path, SMTP) as started, clients(started, 20) as many:
         for one in many:
             begin(one)
@@ -151,20 +151,20 @@ def test_a_message_that_is_being_stored_is_not_lost(tmp_path: Path) -> None:
         assert len(started.messages()) == 20
 
 
-def test_clients_that_do_not_read_do_not_keep_it(tmp_path: Path) -> None:
-    """The farewell of an idle client need not be read for the server to end."""
+def test_clients_that_do_not_read_do_not_delay_the_end(tmp_path: Path) -> None:
+    """The server ends even if an idle client does not read its 421."""
     with program(tmp_path, SMTP) as started, clients(started, 5):
         started.signal()
         assert started.ended() == 0
 
 
-def test_nobody_there_ends_it_at_once(tmp_path: Path) -> None:
+def test_server_without_clients_ends_at_once(tmp_path: Path) -> None:
     with program(tmp_path, SMTP) as started:
         assert started.stop() == 0
         assert "still open" not in started.err
 
 
-def test_waiting_clients_are_refused_by_the_kernel(tmp_path: Path) -> None:
+def test_clients_waiting_in_the_backlog_are_reset(tmp_path: Path) -> None:
     """Those in the backlog of a full listener that waits were never accepted."""
     text = SMTP + 'max-connections = 1\nlimit-action = "wait"\n'
     with program(tmp_path, text) as started, clients(started, 1) as (served,):

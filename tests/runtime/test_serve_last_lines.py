@@ -1,9 +1,9 @@
-"""The last line that a client hears whose session the server ends, at every point of its dialogue.
+"""The last reply to a client whose session the server ends, at every point of the dialogue.
 
-Rules of this file: a table of points, and a server as users run it for each way of being ended:
-the first signal and the timeout after it, a second signal, silence. RFC 5321 3.8 lets a server say
-421 at any time, and close. Where nothing can be said (a handshake, a response that has begun) the
-connection ends.
+Rules of this file: a table of points, and a server as users run it for each way to end a session:
+the first signal and the timeout after it, a second signal, a silent client. RFC 5321 section 3.8
+lets a server send 421 at any time and close. Where no reply is possible (in a handshake, in a
+response that has begun) the connection just ends.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ HELLO, MAIL, RCPT = (
 GET = b"GET /%b HTTP/1.1\r\nHost: mx.example.org\r\n"
 HALF_CHUNK = b"BDAT 100 LAST\r\nhalf"
 
-#: By name: the listener; what is said, a reply awaited for each but the last; and how the last line
-#: begins that is heard before the end: of a cut, and of silence (None: the client is not to blame).
+#: By name: the listener; what is sent, waiting for a reply after each part but the last; and how
+#: the last line begins, after a shutdown and after silence (None: the client is not to blame).
 Point = tuple[str, tuple[bytes, ...], bytes, bytes | None]
 POINTS: dict[str, Point] = {
     "silent": ("smtp", (), SHUTDOWN, TIMEOUT),
@@ -103,7 +103,7 @@ def configuration(relay: int, times: str) -> str:
 
 
 class Session:
-    """A client at its point."""
+    """A client at its point of the dialogue."""
 
     def __init__(self, sock: socket.socket, point: Point) -> None:
         listener, words, self.cut, self.silence = point
@@ -127,12 +127,12 @@ class Session:
             seen += self.lines.readline()
 
     def rest(self) -> bytes:
-        """Return what comes until the end."""
+        """Return everything up to the end."""
         with self.lines, self.sock:
             return self.lines.read()
 
 
-def judge(name: str, session: Session, expected: bytes) -> None:
+def check_end(name: str, session: Session, expected: bytes) -> None:
     said = session.rest()
     if expected.startswith(b"HTTP"):
         assert said.startswith(expected), name
@@ -167,12 +167,12 @@ def at_points(
         yield served, sessions
 
 
-def begun(served: Program) -> None:
+def requests_begun(served: Program) -> None:
     until(lambda: "still open" in served.err, "the drain")
 
 
 @pytest.mark.parametrize("way", ["timeout", "second signal"])
-def test_a_shutdown(tmp_path: Path, way: str) -> None:
+def test_last_reply_at_shutdown(tmp_path: Path, way: str) -> None:
     timeout = "500ms" if way == "timeout" else "1d"
     process = f'shutdown-timeout = "{timeout}"\n'
     with at_points(tmp_path, process, "", lambda point: True) as (served, sessions):
@@ -181,13 +181,13 @@ def test_a_shutdown(tmp_path: Path, way: str) -> None:
         ]
         silent[1].sendall(client_hello()[:100])
         served.signal()
-        begun(served)
+        requests_begun(served)
         if way == "second signal":
             served.signal(signal.SIGTERM)
         for name, session in sessions.items():
-            judge(name, session, session.cut)
+            check_end(name, session, session.cut)
         for client in silent:
-            # In the clear nothing can be said.
+            # Outside TLS no reply can be sent.
             with client, contextlib.suppress(ConnectionResetError):
                 assert client.recv(100) == b""
         assert served.ended() == 0
@@ -197,18 +197,18 @@ def test_a_shutdown(tmp_path: Path, way: str) -> None:
         assert "Traceback" not in served.err
 
 
-def test_silence(tmp_path: Path) -> None:
+def test_last_reply_at_a_timeout(tmp_path: Path) -> None:
     times = 'timeout.first-byte = "1s"\ntimeout.idle = "1s"\n'
     with at_points(tmp_path, "", times, lambda point: point[3] is not None) as (served, sessions):
         for name, session in sessions.items():
             assert session.silence is not None
-            judge(name, session, session.silence)
+            check_end(name, session, session.silence)
         assert served.stop() == 0
         assert served.messages() == []
 
 
-def test_a_client_that_does_not_read_its_replies(tmp_path: Path) -> None:
-    """It hears of the end behind them, if it reads within the time of the drain."""
+def test_client_that_does_not_read_its_replies(tmp_path: Path) -> None:
+    """It gets the 421 after its replies if it reads within the drain's timeout."""
     process = 'shutdown-timeout = "1d"\n'
     with at_points(tmp_path, process, "", lambda point: False) as (served, _):
         with socket.socket() as client:
@@ -220,7 +220,7 @@ def test_a_client_that_does_not_read_its_replies(tmp_path: Path) -> None:
                     client.sendall(b"HELP\r\n" * 1000)
             client.settimeout(PATIENCE)
             served.signal()
-            begun(served)
+            requests_begun(served)
             said = b""
             with contextlib.suppress(ConnectionResetError):
                 while data := client.recv(65536):
@@ -229,8 +229,8 @@ def test_a_client_that_does_not_read_its_replies(tmp_path: Path) -> None:
         assert served.ended() == 0
 
 
-def test_ssl_clients_see_a_proper_end(tmp_path: Path) -> None:
-    """The farewell is followed by close_notify: nobody has cut off anything."""
+def test_tls_clients_get_close_notify(tmp_path: Path) -> None:
+    """It follows the last reply, so the client knows that nothing was cut off."""
     process = 'shutdown-timeout = "500ms"\n'
     with at_points(tmp_path, process, "", lambda point: False) as (served, _):
         with (

@@ -1,4 +1,4 @@
-"""`fastlisten.Server` in a program of one's own: its three steps, `serve`, `stop` and signals."""
+"""`fastlisten.Server` in a program: its three steps, `serve`, `stop` and signals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def port_of(server: Server) -> int:
 
 
 @on_loops
-async def test_three_steps() -> None:
+async def test_start_wait_and_close() -> None:
     server = Server(loads(TEXT))
     assert (server.started, server.accepting) == (False, False)
     await server.startup()
@@ -67,7 +67,7 @@ async def test_three_steps() -> None:
 
 
 @on_loops
-async def test_serve_is_all_of_it() -> None:
+async def test_serve_starts_waits_and_closes() -> None:
     server = Server(loads(TEXT))
     running = asyncio.create_task(server.serve())
     await eventually(lambda: server.started, "the start")
@@ -80,7 +80,7 @@ async def test_serve_is_all_of_it() -> None:
 
 
 @on_loops
-async def test_stop_before_the_start_is_for_nobody() -> None:
+async def test_stop_before_the_start_has_no_effect() -> None:
     server = Server(loads(TEXT))
     server.stop()
     async with server:
@@ -88,7 +88,7 @@ async def test_stop_before_the_start_is_for_nobody() -> None:
 
 
 @on_loops
-async def test_a_second_stop_closes_at_once() -> None:
+async def test_second_stop_closes_at_once() -> None:
     server = Server(loads(TEXT))
     running = asyncio.create_task(server.serve())
     await eventually(lambda: server.started, "the start")
@@ -104,7 +104,7 @@ async def test_a_second_stop_closes_at_once() -> None:
 
 
 @on_loops
-async def test_stop_at_once() -> None:
+async def test_stop_without_draining() -> None:
     async with Server(loads(TEXT)) as server:
         client = await connect("127.0.0.1", port_of(server))
         client.send(b"begin")
@@ -116,7 +116,7 @@ async def test_stop_at_once() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @on_loops
-async def test_signals_stop_it(number: signal.Signals) -> None:
+async def test_signals_stop_the_server(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     server = Server(loads(TEXT))
     running = asyncio.create_task(server.serve())
@@ -134,8 +134,8 @@ async def test_signals_stop_it(number: signal.Signals) -> None:
 
 
 @on_loops
-async def test_sighup_reads_certificates_again(caplog: pytest.LogCaptureFixture) -> None:
-    """And ends nothing, where there are none too."""
+async def test_sighup_reloads_certificates(caplog: pytest.LogCaptureFixture) -> None:
+    """It ends nothing, even if there are no certificates."""
     caplog.set_level("INFO", "fastlisten")
     before = signal.getsignal(signal.SIGHUP)
     server = Server(loads(TEXT))
@@ -152,7 +152,7 @@ async def test_sighup_reads_certificates_again(caplog: pytest.LogCaptureFixture)
 
 
 @on_loops
-async def test_a_cancelled_serve_drains() -> None:
+async def test_cancelled_serve_drains() -> None:
     server = Server(loads(TEXT))
     running = asyncio.create_task(server.serve())
     await eventually(lambda: server.started, "the start")
@@ -167,7 +167,7 @@ async def test_a_cancelled_serve_drains() -> None:
 
 
 @on_loops
-async def test_a_failing_program_leaves_nothing() -> None:
+async def test_exception_in_the_program_leaves_nothing() -> None:
     async def fails() -> None:
         async with Server(loads(TEXT)):
             raise KeyError("the program's own")
@@ -190,7 +190,7 @@ async def test_two_servers_on_one_loop() -> None:
             assert await read_some(client, 1) == b"x"
 
 
-def test_what_is_not_available_is_refused_before_anything_is_made() -> None:
+def test_unavailable_settings_are_rejected_first() -> None:
     text = TEXT + "limits.per-address = 3\nlimits.rate = '3 / 1m'\n"
     with pytest.raises(ConfigurationError) as caught:
         Server(loads(text))
@@ -201,7 +201,7 @@ def test_what_is_not_available_is_refused_before_anything_is_made() -> None:
 
 
 @on_loops
-async def test_a_failed_start_can_be_followed_by_another() -> None:
+async def test_start_again_after_a_failed_start() -> None:
     async with Server(loads(TEXT)) as first:
         taken = TEXT.replace("127.0.0.1:0", f"127.0.0.1:{port_of(first)}")
         second = Server(loads(taken))
@@ -214,11 +214,11 @@ async def test_a_failed_start_can_be_followed_by_another() -> None:
             assert third.accepting
 
 
-# --- words ------------------------------------------------------------------------------------
+# --- canned replies ---------------------------------------------------------------------------
 
 
-def test_nothing_is_said_in_clear_text_where_tls_comes_first() -> None:
-    """A refusal comes before any handshake; the rest is said through TLS, by the core too."""
+def test_canned_replies_with_and_without_implicit_tls() -> None:
+    """A refusal comes before the handshake, as an alert; all others are sent through TLS."""
     clear = CannedReplies.of(LazyEcho(HandlerSettings("it", "echo", "host")))
     assert clear.greeting == b"hello\n"
     assert clear.refusal == b"refused: limit\n"
@@ -232,7 +232,7 @@ def test_nothing_is_said_in_clear_text_where_tls_comes_first() -> None:
     assert TLS_ALERT[:6] == bytes((21, 3, 3, 0, 2, 2))
 
 
-def test_words_are_bytes() -> None:
+def test_canned_replies_must_be_bytes() -> None:
     handler = WrongWords(HandlerSettings("it", "echo", "host"))
     with pytest.raises(TypeError, match="WrongWords: refusal must be bytes, not str"):
         CannedReplies.of(handler)

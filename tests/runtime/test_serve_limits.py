@@ -1,4 +1,4 @@
-"""`max-connections` and `limit-action` as a configuration writes them, and very many listeners."""
+"""`max-connections` and `limit-action` in a configuration; a great many listeners."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastlisten.runtime.listener import State
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-#: One limit over all of them.
+#: One limit for all of them.
 THREE = '["127.0.0.1:0", "127.0.0.2:0", "0.0.0.0:0"]'
 CLIENTS = ("127.0.0.1", "127.0.0.2", "127.0.0.1")
 
@@ -31,7 +31,7 @@ def table(name: str, *lines: str, bind: str = '"127.0.0.1:0"', handler: str = "E
 
 
 @pytest.mark.parametrize("handler", ["Echo", "LazyEcho"])
-def test_the_limit_is_one_over_all_binds(loop_factory: LoopFactory, handler: str) -> None:
+def test_limit_covers_all_binds(loop_factory: LoopFactory, handler: str) -> None:
     async def main() -> None:
         text = table("it", "max-connections = 5", bind=THREE, handler=handler)
         async with served(text) as server, contextlib.AsyncExitStack() as stack:
@@ -49,7 +49,7 @@ def test_the_limit_is_one_over_all_binds(loop_factory: LoopFactory, handler: str
                     assert await read_all(refused) == b"refused: limit\n"
             assert listener.connections == 5
             assert listener.statistics()["refused_limit"] == 3
-            # Those who are served are not disturbed.
+            # Clients that are being served are not disturbed.
             for client in clients:
                 if handler == "LazyEcho":
                     assert await read_some(client, 6) == b"hello\n"
@@ -67,7 +67,7 @@ def test_the_limit_is_one_over_all_binds(loop_factory: LoopFactory, handler: str
         runner.run(main())
 
 
-def test_waiting_clients_are_served_in_their_turn(loop_factory: LoopFactory) -> None:
+def test_waiting_clients_are_served_in_turn(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         text = table("it", "max-connections = 2", 'limit-action = "wait"', bind=THREE)
         async with served(text) as server, contextlib.AsyncExitStack() as stack:
@@ -99,7 +99,7 @@ def test_waiting_clients_are_served_in_their_turn(loop_factory: LoopFactory) -> 
         runner.run(main())
 
 
-def test_listeners_do_not_share_their_limits() -> None:
+def test_listeners_have_separate_limits() -> None:
     async def main() -> None:
         text = "[server]\nmax-connections = 1\n"
         text += table("a") + table("b") + table("c", "max-connections = 2")
@@ -117,7 +117,7 @@ def test_listeners_do_not_share_their_limits() -> None:
     asyncio.run(main())
 
 
-def test_smtp_says_it_in_its_own_words(tmp_path: Path) -> None:
+def test_smtp_refusal_is_421(tmp_path: Path) -> None:
     text = '[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\nmax-connections = 1\n'
     with program(tmp_path, text) as started:
         address = ("127.0.0.1", started.port())
@@ -140,7 +140,7 @@ def test_smtp_says_it_in_its_own_words(tmp_path: Path) -> None:
     assert sum(counts) == 3
 
 
-def test_500_listeners_are_all_reachable(tmp_path: Path) -> None:
+def test_all_of_500_listeners_are_reachable(tmp_path: Path) -> None:
     count = 500
     text = "max-connections = 10\n" + "".join(table(f"l{index:03}") for index in range(count))
     with program(tmp_path, text, listeners=count) as started:
@@ -168,7 +168,7 @@ def test_500_listeners_are_all_reachable(tmp_path: Path) -> None:
         assert started.ended() == 0
 
 
-def test_a_listener_with_500_binds() -> None:
+def test_listener_with_500_binds() -> None:
     count = 500
 
     async def main() -> None:

@@ -1,8 +1,8 @@
-"""Clients that are gone while the server works for them, in every protocol: the connection ends and
+"""Clients that vanish while the server works for them, in every protocol: the connection ends and
 the place is free, whatever still runs in a thread, at the relay or in an application.
 
-Rules of this file: what is waited for does not end before the test says so. `protocols` of the
-harness lists the connections of smtp that have not been told of their end.
+Rules of this file: what the server waits for does not end before the test says so. The harness's
+`protocols` lists the smtp connections that have not been told of their end.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def flood(client: socket.socket) -> None:
 
 
 def leave(client: SmtpClient) -> None:
-    """Go with a reset."""
+    """Leave with a reset."""
     client.reset()
 
 
@@ -47,7 +47,7 @@ paused = pytest.mark.parametrize("much", [False, True], ids=["reading", "paused"
 
 
 @paused
-def test_while_a_password_is_verified(
+def test_client_lost_while_its_password_is_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, much: bool
 ) -> None:
     held = Held(monkeypatch)
@@ -66,7 +66,7 @@ def test_while_a_password_is_verified(
 
 
 @paused
-def test_while_the_relay_is_asked(tmp_path: Path, much: bool) -> None:
+def test_client_lost_while_the_relay_is_asked(tmp_path: Path, much: bool) -> None:
     asked, go = threading.Event(), threading.Event()
 
     def pause(command: str) -> None:
@@ -90,10 +90,10 @@ def test_while_the_relay_is_asked(tmp_path: Path, much: bool) -> None:
 
 @pytest.mark.parametrize("how", ["reading", "paused", "ended"])
 @pytest.mark.parametrize("lmtp", [False, True], ids=["smtp", "lmtp"])
-def test_while_mail_is_written(
+def test_client_lost_while_mail_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lmtp: bool, how: str
 ) -> None:
-    """What has not been acknowledged is not delivered."""
+    """A message that was not acknowledged is not delivered."""
     writing, go = threading.Event(), threading.Event()
     fsync = os.fsync
 
@@ -142,7 +142,7 @@ async def connected(served: Served, said: bytes) -> socket.socket:
 
 
 @on_loops
-async def test_a_function_of_streams_that_does_not_read() -> None:
+async def test_client_lost_while_a_stream_handler_does_not_read() -> None:
     """Its task goes on, as with asyncio; its connection does not."""
     go, errors = asyncio.Event(), list[Any]()
 
@@ -168,7 +168,7 @@ async def test_a_function_of_streams_that_does_not_read() -> None:
 
 
 @on_loops
-async def test_a_function_of_streams_after_the_end_of_input() -> None:
+async def test_client_lost_after_the_end_of_input() -> None:
     ended = asyncio.Event()
 
     async def function(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -184,8 +184,8 @@ async def test_a_function_of_streams_after_the_end_of_input() -> None:
 
 
 @on_loops
-async def test_a_request_whose_body_is_not_read() -> None:
-    """The application hears of it where it asks."""
+async def test_client_lost_before_its_request_body_is_read() -> None:
+    """The application learns of it when it asks."""
     app = App()
     async with serve_any(handler_of(app), max_connections=1) as served:
         head = b"POST /hold HTTP/1.1\r\nHost: example.org\r\nContent-Length: 50000000\r\n\r\n"

@@ -1,4 +1,4 @@
-"""The samples of the configuration's page, served: on its addresses and its ports.
+"""The samples on the configuration page, served on their own addresses and ports.
 
 A host and its client are two network namespaces joined by a cable. The host has the addresses of
 the page's first sample.
@@ -24,14 +24,14 @@ from support.real_server import ALICE, BOB, PASSWORDS, accounts, split
 
 pytestmark = needs_netns()
 
-#: The page's first sample; it leaves the protocol out.
+#: The page's first sample; the protocol is left out.
 FIRST = """
 [server.listener."smtp"]
 bind = ["10.0.0.21:25", "10.0.0.22:25", "a:3f::2"]
 protocol = "smtp"
 """
 
-#: Those listeners of its full sample that everybody can use without TLS from the first byte.
+#: Those listeners of its complete sample that anyone can use without implicit TLS.
 BOTH = """
 [server.listener."smtp"]
 bind = "[::]:25"
@@ -64,7 +64,7 @@ def net() -> Iterator[Net]:
 
 
 def trusting(started: Program) -> ssl.SSLContext:
-    """Return a context for clients that trust the certificate which the server has made."""
+    """Return a context for clients that trust the server's generated certificate."""
     made = started.directory / "data" / "self-signed.pem"
     context = ssl.create_default_context(cafile=str(made))
     context.check_hostname = False
@@ -72,7 +72,7 @@ def trusting(started: Program) -> ssl.SSLContext:
 
 
 def deliver(host: str, port: int, subject: str, context: ssl.SSLContext | None = None) -> None:
-    """Send a message, over whatever family the address is of; on port 587 as a user."""
+    """Send a message, over the family of the address; on port 587 as a user."""
     with smtplib.SMTP(host, port, "client.example.com", timeout=20) as session:
         if port == 587:
             session.starttls(context=context)
@@ -85,7 +85,7 @@ def deliver(host: str, port: int, subject: str, context: ssl.SSLContext | None =
     assert refused == {}
 
 
-def test_the_first_sample_is_served_to_another_host(net: Net, tmp_path: Path) -> None:
+def test_first_sample_is_served_to_another_host(net: Net, tmp_path: Path) -> None:
     with net.host, program(tmp_path, FIRST) as started:
         assert started.addresses == {
             "smtp": ["10.0.0.21:25", "10.0.0.22:25", "[a:3f::2]:25"],
@@ -93,7 +93,7 @@ def test_the_first_sample_is_served_to_another_host(net: Net, tmp_path: Path) ->
         with net.client:
             for address in ("10.0.0.21", "10.0.0.22", "a:3f::2"):
                 deliver(address, 25, address)
-            # It listens on these addresses and on no other.
+            # It listens on these addresses and on no others.
         with pytest.raises(ConnectionRefusedError):
             deliver("127.0.0.1", 25, "nowhere")
         assert started.stop() == 0
@@ -109,7 +109,7 @@ def test_the_first_sample_is_served_to_another_host(net: Net, tmp_path: Path) ->
     assert sorted(peers) == [b"[10.0.0.99]", b"[10.0.0.99]", b"[IPv6:a:3f::9]"]
 
 
-def test_one_address_less_and_nothing_is_served(net: Net, tmp_path: Path) -> None:
+def test_missing_address_fails_the_start(net: Net, tmp_path: Path) -> None:
     net.host.ip("addr del a:3f::2/64 dev eth0")
     with net.host, program(tmp_path, FIRST, listeners=0) as started:
         assert started.ended() == 3
@@ -145,7 +145,7 @@ def test_ports_25_and_587_are_served_to_both_families(net: Net, tmp_path: Path) 
 
 @external("swaks")
 @pytest.mark.parametrize("port", [25, 587])
-def test_swaks_delivers(net: Net, tmp_path: Path, port: int) -> None:
+def test_swaks_delivers_on_both_ports(net: Net, tmp_path: Path, port: int) -> None:
     user = ("--tls", "--auth", "PLAIN", "--auth-user", ALICE, "--auth-password", PASSWORDS[ALICE])
     with net.host, program(tmp_path, BOTH, accounts=accounts(), listeners=2) as started:
         with net.client:
@@ -168,7 +168,7 @@ def test_swaks_delivers(net: Net, tmp_path: Path, port: int) -> None:
     assert b"\r\nfrom swaks\r\n" in message
 
 
-def test_a_second_server_is_told_who_holds_the_ports(net: Net, tmp_path: Path) -> None:
+def test_second_server_reports_who_holds_the_ports(net: Net, tmp_path: Path) -> None:
     (tmp_path / "second").mkdir()
     with net.host, program(tmp_path, BOTH, listeners=2) as first:
         with program(tmp_path / "second", BOTH, listeners=0) as second:
@@ -184,8 +184,8 @@ def test_a_second_server_is_told_who_holds_the_ports(net: Net, tmp_path: Path) -
         assert first.stop() == 0
 
 
-def test_a_port_can_be_served_again_at_once(net: Net, tmp_path: Path) -> None:
-    """Connections that the server closed linger in TIME_WAIT; reuse-addr is on by default."""
+def test_port_can_be_served_again_at_once(net: Net, tmp_path: Path) -> None:
+    """Connections that the server closed remain in TIME_WAIT; reuse-addr is on by default."""
     for _ in range(3):
         with net.host, program(tmp_path, BOTH, listeners=2) as started:
             deliver("127.0.0.1", 25, "again")
@@ -193,7 +193,7 @@ def test_a_port_can_be_served_again_at_once(net: Net, tmp_path: Path) -> None:
     assert len(started.messages()) == 3
 
 
-# --- the last example, unchanged --------------------------------------------------------------
+# --- the last sample, unchanged ---------------------------------------------------------------
 
 LISTENERS = {
     "management": ["127.0.0.1:8080"],
@@ -207,7 +207,7 @@ LETTER = b"Subject: %b\r\n\r\n.\r\n.a line with a dot\r\n\xe4\xf6\xfc\r\n"
 
 @pytest.fixture
 def example(net: Net, tmp_path: Path) -> Iterator[Program]:
-    """The page's last example as it stands: no line of it is changed, none is added."""
+    """The page's last sample as it is: no line is changed or added."""
     with (
         net.host,
         program(
@@ -222,14 +222,14 @@ def example(net: Net, tmp_path: Path) -> Iterator[Program]:
 
 
 def arrived(started: Program, account: str) -> bytes:
-    """Return an account's only message without the fields that were put on top."""
+    """Return an account's only message without the header fields added at its top."""
     (message,) = started.messages(account)
     return split(message)[1]
 
 
 @pytest.mark.parametrize("address", ["10.0.0.21", "a:3f::2"])
-def test_port_25_of_the_example(net: Net, example: Program, address: str) -> None:
-    """A stranger brings mail for a local account over STARTTLS; mail for others is refused."""
+def test_port_25_of_the_complete_sample(net: Net, example: Program, address: str) -> None:
+    """Strangers can send mail to a local account with STARTTLS; mail for others is refused."""
     with net.client, smtplib.SMTP(address, 25, "client.example.com", timeout=20) as session:
         session.starttls(context=trusting(example))
         assert not session.has_extn("auth")  # before EHLO
@@ -247,8 +247,10 @@ def test_port_25_of_the_example(net: Net, example: Program, address: str) -> Non
 
 @pytest.mark.parametrize("address", ["10.0.0.21", "a:3f::2"])
 @pytest.mark.parametrize("port", [587, 465])
-def test_submission_of_the_example(net: Net, example: Program, address: str, port: int) -> None:
-    """A user sends mail to a local account; nobody else can, and none goes to others."""
+def test_submission_ports_of_the_complete_sample(
+    net: Net, example: Program, address: str, port: int
+) -> None:
+    """A user can send mail to a local account but not to others; nobody else can send at all."""
     context = trusting(example)
 
     def session() -> smtplib.SMTP:
@@ -273,8 +275,8 @@ def test_submission_of_the_example(net: Net, example: Program, address: str, por
     assert b" with ESMTPSA id " in stored
 
 
-def test_port_8080_of_the_example(net: Net, example: Program) -> None:
-    """It tells of all four listeners, and changes one for who has the token; only on loopback."""
+def test_port_8080_of_the_complete_sample(net: Net, example: Program) -> None:
+    """It shows all four listeners, and changes one with the token; only on loopback."""
     with (
         net.client,
         pytest.raises(ConnectionRefusedError),
@@ -291,7 +293,7 @@ def test_port_8080_of_the_example(net: Net, example: Program) -> None:
         metrics = client.get("/metrics").text
         for name in LISTENERS:
             assert f'fastlisten_connections_limit{{listener="{name}"}} 8192.0' in metrics
-        # What is changed holds at once, and nothing is changed without the token.
+        # Changes take effect at once, and none is made without the token.
         place = "/api/listeners/submission/limit"
         assert client.post(place, json={"limit": 7}).status_code == 401
         permission = {"authorization": f"Bearer {token}"}
@@ -304,7 +306,7 @@ def test_port_8080_of_the_example(net: Net, example: Program) -> None:
             for one in sockets:
                 one.close()
         assert sorted(greetings) == [b"220 "] * 7 + [b"421 "]
-        # A listener that is paused accepts nothing, and the server is not ready.
+        # A paused listener accepts nothing, and the server is not ready.
         assert client.post("/api/listeners/smtp/pause", headers=permission).status_code == 200
         assert client.get("/healthz/ready").status_code == 503
         assert client.post("/api/listeners/smtp/resume", headers=permission).status_code == 200

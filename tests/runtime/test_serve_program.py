@@ -1,7 +1,7 @@
 """`fastlisten serve FILE` as a program: what it prints, and its exit codes.
 
-0 drained, 1 failed while running, 2 configuration, 3 cannot start. The failures of sockets (3)
-are in test_sockets_failures.py.
+0 drained, 1 failed while running, 2 configuration, 3 cannot start. Failures of sockets (3) are in
+test_sockets_failures.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from support.marks import external
 from support.program import program, run
 
-#: The page's full sample, and one listener that needs what this version does not have.
+#: The page's complete sample, with one listener that needs what this version does not have.
 FULL = """
 [server.listener."smtp"]
 bind = ["[::]:25"]
@@ -51,7 +51,7 @@ def echo(handler: str = "Echo", *lines: str, name: str = "it") -> str:
 
 
 def refused(tmp_path: Path, text: str) -> list[str]:
-    """Return what the program says of a configuration for which it must exit with 2."""
+    """Return the program's output for a configuration for which it must exit with 2."""
     (tmp_path / "mail.toml").write_text(text)
     done = run("serve", tmp_path / "mail.toml", XDG_DATA_HOME=str(tmp_path))
     assert done.returncode == 2
@@ -68,7 +68,7 @@ def refused(tmp_path: Path, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_0(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
     with program(tmp_path, SMTP) as started:
         started.signal(number)
         assert started.ended() == 0
@@ -78,7 +78,7 @@ def test_a_signal_ends_it_with_0(tmp_path: Path, number: signal.Signals) -> None
             socket.create_connection(("127.0.0.1", started.port()), 20)
 
 
-def test_it_lists_what_it_serves(tmp_path: Path) -> None:
+def test_program_lists_its_listeners(tmp_path: Path) -> None:
     text = echo(name="b") + 'max-connections = 5\nlimit-action = "wait"\n'
     text += SMTP.replace('"127.0.0.1:0"', '["127.0.0.1:0", "127.0.0.2:0"]')
     with program(tmp_path, text, listeners=2) as started:
@@ -91,7 +91,7 @@ def test_it_lists_what_it_serves(tmp_path: Path) -> None:
     ]
 
 
-def test_it_says_what_the_limit_of_open_files_is_too_low_for(tmp_path: Path) -> None:
+def test_low_descriptor_limit_names_the_settings(tmp_path: Path) -> None:
     text = echo(name="a") + "max-connections = 50\n" + echo(name="b") + "max-connections = 5000\n"
     limited = ["sh", "-c", 'ulimit -n 1000 && exec "$@"', "sh"]
     with program(tmp_path, text, listeners=2, wrapper=limited) as started:
@@ -102,7 +102,7 @@ def test_it_says_what_the_limit_of_open_files_is_too_low_for(tmp_path: Path) -> 
     assert note == 'listeners "a", "b": it echoes'
 
 
-def test_it_delivers_mail(tmp_path: Path) -> None:
+def test_program_delivers_mail(tmp_path: Path) -> None:
     body = b"Subject: hello\r\n\r\n..two dots\r\n.one dot\r\nBytes: \xc3\xa4\xff\r\n"
     with program(tmp_path, SMTP) as started:
         with smtplib.SMTP("127.0.0.1", started.port(), "client.example.com", timeout=20) as session:
@@ -118,8 +118,8 @@ def test_it_delivers_mail(tmp_path: Path) -> None:
         assert f"to alice@example.org: {len(message)} octets delivered" in line
 
 
-def test_limits_that_cannot_be_met_are_warned_about(tmp_path: Path) -> None:
-    """Only those that somebody wrote: the default is the same on every machine."""
+def test_limits_above_the_descriptor_limit_warn(tmp_path: Path) -> None:
+    """Only limits that were set explicitly: the default is the same on every machine."""
     limited = ["sh", "-c", 'ulimit -n 600; exec "$@"', "sh"]
     with program(tmp_path, echo(), wrapper=limited) as started:
         assert started.stop() == 0
@@ -130,7 +130,7 @@ def test_limits_that_cannot_be_met_are_warned_about(tmp_path: Path) -> None:
     assert "max-connections add up to 500, but this process may open 600 files" in line
 
 
-def test_the_soft_limit_of_descriptors_is_raised(tmp_path: Path) -> None:
+def test_soft_descriptor_limit_is_raised(tmp_path: Path) -> None:
     limited = ["sh", "-c", 'ulimit -S -n 100; ulimit -H -n 700; exec "$@"', "sh"]
     with program(tmp_path, echo(), wrapper=limited) as started:
         limits = Path(f"/proc/{started.pid}/limits").read_text()
@@ -141,7 +141,7 @@ def test_the_soft_limit_of_descriptors_is_raised(tmp_path: Path) -> None:
 # --- 1 ----------------------------------------------------------------------------------------
 
 
-def test_a_failure_while_running_ends_it_with_1(tmp_path: Path) -> None:
+def test_failure_while_running_exits_with_1(tmp_path: Path) -> None:
     with program(tmp_path, echo("NeverEnds", name="a") + echo(name="b"), listeners=2) as started:
         assert started.stop() == 1
         assert "ERROR fastlisten: failed: the store is gone\n" in started.err
@@ -152,21 +152,21 @@ def test_a_failure_while_running_ends_it_with_1(tmp_path: Path) -> None:
 # --- 2 ----------------------------------------------------------------------------------------
 
 
-def test_what_is_not_there_yet_is_a_mistake(tmp_path: Path) -> None:
+def test_unavailable_protocol_exits_with_2(tmp_path: Path) -> None:
     yet = "not available in this version yet"
     assert refused(tmp_path, FULL) == [
         f'error: mail.toml:21: server.listener.mailboxes.protocol = "imap": {yet}',
     ]
 
 
-def test_the_full_sample_without_them_is_no_mistake(tmp_path: Path) -> None:
-    """Only serving refuses it; it is checked and shown like any other."""
+def test_complete_sample_passes_check(tmp_path: Path) -> None:
+    """Only `serve` refuses it; it is checked and shown like any other."""
     (tmp_path / "mail.toml").write_text(FULL)
     assert run("check", tmp_path / "mail.toml").returncode == 0
     assert run("show", tmp_path / "mail.toml").returncode == 0
 
 
-def test_mistakes_are_all_reported(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported(tmp_path: Path) -> None:
     lines = refused(tmp_path, SMTP + "socket.bcklog = 3\nmax-connections = 0\n")
     assert len(lines) == 3
     assert lines[0].startswith("error: mail.toml:4: server.listener.it.socket.bcklog")
@@ -175,7 +175,7 @@ def test_mistakes_are_all_reported(tmp_path: Path) -> None:
     assert lines[2] == "2 errors"
 
 
-def test_a_file_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+def test_missing_file_exits_with_2(tmp_path: Path) -> None:
     done = run("serve", tmp_path / "nothing.toml")
     assert done.returncode == 2
     assert "nothing.toml" in done.stderr
@@ -193,16 +193,14 @@ def test_a_file_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
         ("[server]\ncontrol-socket = '/run/fl.sock'", "server.control-socket"),
     ],
 )
-def test_what_this_version_does_not_have_is_never_ignored(
-    tmp_path: Path, lines: str, key: str
-) -> None:
+def test_unavailable_settings_exit_with_2(tmp_path: Path, lines: str, key: str) -> None:
     text = f"{lines}\n{SMTP}" if "[server]" in lines else f"{SMTP}{lines}\n"
     (line,) = refused(tmp_path, text)
     assert key in line
     assert line.endswith("not available in this version yet")
 
 
-def test_handlers_that_cannot_be_used_are_reported_together(tmp_path: Path) -> None:
+def test_unusable_handlers_are_reported_together(tmp_path: Path) -> None:
     text = (
         echo(name="a", handler="NoSuchThing")
         + echo(name="b", handler="Picky")
@@ -224,13 +222,13 @@ def test_handlers_that_cannot_be_used_are_reported_together(tmp_path: Path) -> N
     )
 
 
-def test_systemd_must_name_a_file(tmp_path: Path) -> None:
+def test_systemd_unit_must_name_a_file(tmp_path: Path) -> None:
     done = run("serve", INVOCATION_ID="1", NOTIFY_SOCKET="/nowhere", HOME=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr == "error: under systemd a configuration file must be given\n"
 
 
-def test_usage_errors_are_2() -> None:
+def test_usage_errors_exit_with_2() -> None:
     assert run("serve", "--nonsense").returncode == 2
     assert run().returncode == 2
 
@@ -238,7 +236,7 @@ def test_usage_errors_are_2() -> None:
 # --- 3 ----------------------------------------------------------------------------------------
 
 
-def test_a_handler_that_cannot_start_ends_it_with_3(tmp_path: Path) -> None:
+def test_handler_that_cannot_start_exits_with_3(tmp_path: Path) -> None:
     with program(tmp_path, echo("NotReady"), listeners=0) as started:
         assert started.ended() == 3
         assert started.out == ""
@@ -262,8 +260,8 @@ OPTIONS = (
 
 @external("strace")
 @pytest.mark.parametrize(("extra", "each"), [("", 0), ("socket.priority = 3", 1)])
-def test_accepting_sets_no_options(tmp_path: Path, extra: str, each: int) -> None:
-    """Accepted sockets inherit them; what is not inherited (the priority) is set once."""
+def test_accepting_sets_only_the_priority(tmp_path: Path, extra: str, each: int) -> None:
+    """Accepted sockets inherit all options but the priority, which is set once per connection."""
     connections = 20
     trace = tmp_path / "trace"
     wrapper = ["strace", "-f", "-o", str(trace), "-e", "trace=accept4,setsockopt"]
@@ -278,5 +276,5 @@ def test_accepting_sets_no_options(tmp_path: Path, extra: str, each: int) -> Non
     names = [name for name, _ in calls[first:]]
     assert names.count("accept4") >= connections
     assert names.count("setsockopt") == each * connections
-    # They were set: on the listening socket.
+    # They were set on the listening socket.
     assert [name for name, _ in calls[:first]].count("setsockopt") > len(OPTIONS)

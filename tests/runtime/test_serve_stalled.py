@@ -1,5 +1,5 @@
-"""A server that stood still (SIGSTOP and SIGCONT) for longer than its timeouts: what clients have
-sent meanwhile is read before anybody is judged.
+"""A server that was stopped (SIGSTOP and SIGCONT) for longer than its timeouts: what clients have
+sent meanwhile is read before any of them is closed.
 
 Rules of this file: one stop for all states of a connection; it lasts until every deadline has
 passed by the clock. The server runs as users run it. What a client sends during the stop is in the
@@ -23,11 +23,11 @@ from support.tls_listener import client_hello
 from support.tls_probes import context
 from support.waiting import PATIENCE, until
 
-#: Every timeout of the server, in seconds.
+#: Every timeout of the server, seconds.
 TIME = 1.0
-#: How long it stands still: longer than the timeouts, and than what is taken for a busy loop.
+#: How long it is stopped: longer than the timeouts, and than what passes for a busy loop.
 STOP = 2.5
-#: More than one turn of the engine serves, and more than one sweep ends.
+#: More than the engine serves in one turn, and more than it ends in one sweep.
 CROWD = 300
 
 GREETING = b"220 mx.example.org ESMTP\r\n"
@@ -52,7 +52,7 @@ def configuration() -> str:
 
 @contextlib.contextmanager
 def stopped(served: Program) -> Iterator[None]:
-    """Let the server stand still while the block runs, at least `STOP` seconds."""
+    """Stop the server while the block runs, for at least `STOP` seconds."""
     served.signal(signal.SIGSTOP)
     stat = Path(f"/proc/{served.pid}/stat")
     until(lambda: stat.read_text().rpartition(") ")[2][0] == "T", "the stop")
@@ -66,7 +66,7 @@ def stopped(served: Program) -> Iterator[None]:
 
 
 def rest(client: socket.socket) -> bytes:
-    """Return all that a client hears up to the end."""
+    """Return everything that a client receives up to the end."""
     found = b""
     while data := client.recv(65536):
         found += data
@@ -83,7 +83,7 @@ def line(client: socket.socket) -> bytes:
 
 
 def say(client: socket.socket, words: bytes) -> bytes:
-    """Say a line and return the last line of the reply."""
+    """Send a line and return the last line of the reply."""
     client.sendall(words + b"\r\n")
     while (answer := line(client))[3:4] == b"-":
         pass
@@ -98,7 +98,7 @@ def served(tmp_path: Path) -> Iterator[Program]:
         yield started
 
 
-def test_what_was_sent_meanwhile_is_read(served: Program) -> None:
+def test_data_sent_while_stopped_is_read(served: Program) -> None:
     with contextlib.ExitStack() as stack:
 
         def connect(listener: str, greeted: bool = False) -> socket.socket:
@@ -140,7 +140,7 @@ def test_what_was_sent_meanwhile_is_read(served: Program) -> None:
             client.sendall(HEAD[:10])
         silent_head = connect("http")
         silent_head.sendall(HEAD[:10])
-        # The server has had time to hear all of it before it is stopped.
+        # The server has had time to read all of it before it is stopped.
         assert say(connect("smtp", True), b"NOOP").startswith(b"250 ")
 
         with stopped(served):
@@ -166,7 +166,7 @@ def test_what_was_sent_meanwhile_is_read(served: Program) -> None:
         assert line(secured).startswith(b"250 ")
         for client in heads:
             assert rest(client).startswith(b"HTTP/1.1 200 ")
-        # Who sent nothing has had its time.
+        # Clients that sent nothing have had their time.
         for client in mute:
             assert rest(client) == b"421 4.4.2 mx.example.org Timeout; closing connection\r\n"
         assert rest(silent_head).startswith(b"HTTP/1.1 408 ")
@@ -174,8 +174,8 @@ def test_what_was_sent_meanwhile_is_read(served: Program) -> None:
     assert served.stop() == 0
 
 
-def test_handshakes_can_be_finished_afterwards(served: Program) -> None:
-    """A client needs the server's answer first: its own time has gone on while it waited."""
+def test_handshakes_can_be_completed_afterwards(served: Program) -> None:
+    """A client needs the server's answer first, and its own time passed while it waited."""
     with contextlib.ExitStack() as stack:
         clients, hellos = [], []
         for _ in range(20):
@@ -214,8 +214,8 @@ def test_handshakes_can_be_finished_afterwards(served: Program) -> None:
                     incoming.write(data)
 
 
-def test_a_handshake_that_does_not_go_on_ends_all_the_same(served: Program) -> None:
-    """The time that it is given once more is bounded, too."""
+def test_abandoned_handshake_is_ended(served: Program) -> None:
+    """The extra time that it gets is bounded, too."""
     with socket.create_connection(("127.0.0.1", served.port("tls")), PATIENCE) as client:
         with stopped(served):
             client.sendall(client_hello()[:100])

@@ -1,4 +1,4 @@
-"""`timeout.first-byte` and `timeout.idle`: silent clients hear 421 4.4.2 and are closed."""
+"""`timeout.first-byte` and `timeout.idle`: silent clients get 421 4.4.2 and are closed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def echo(handler: str, *lines: str) -> str:
 
 
 def silent(port: int, *said: bytes) -> socket.socket:
-    """Connect, say some commands, and fall silent."""
+    """Connect, send some commands, and fall silent."""
     client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     with client.makefile("rb", buffering=0) as lines:
         assert lines.readline() == GREETING
@@ -49,8 +49,8 @@ def rest(client: socket.socket) -> bytes:
         return lines.read()
 
 
-def test_silent_clients_of_smtp_are_closed(tmp_path: Path) -> None:
-    """One that never spoke and one after EHLO."""
+def test_silent_smtp_clients_get_421(tmp_path: Path) -> None:
+    """One that never spoke, and one after EHLO."""
     with program(tmp_path, SMTP) as started:
         clients = silent(started.port()), silent(started.port(), b"EHLO c.example.com")
         for client in clients:
@@ -60,7 +60,7 @@ def test_silent_clients_of_smtp_are_closed(tmp_path: Path) -> None:
         assert re.search(line, started.err)
 
 
-def test_a_client_that_falls_silent_in_a_transaction_is_closed(tmp_path: Path) -> None:
+def test_client_silent_in_a_transaction_gets_421(tmp_path: Path) -> None:
     with program(tmp_path, SMTP) as started:
         client = silent(started.port(), b"HELO c.example.com", b"MAIL FROM:<s@example.com>")
         assert rest(client) == GOODBYE
@@ -68,7 +68,7 @@ def test_a_client_that_falls_silent_in_a_transaction_is_closed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("handler", ["Echo", "LazyEcho"])
-def test_a_client_that_never_speaks_is_told(loop_factory: LoopFactory, handler: str) -> None:
+def test_first_byte_timeout(loop_factory: LoopFactory, handler: str) -> None:
     async def main() -> None:
         text = echo(handler, 'timeout.first-byte = "1s"', "timeout.idle = false")
         async with served(text) as server:
@@ -86,8 +86,8 @@ def test_a_client_that_never_speaks_is_told(loop_factory: LoopFactory, handler: 
         runner.run(main())
 
 
-def test_one_that_spoke_has_no_first_byte_timeout(loop_factory: LoopFactory) -> None:
-    """It may be silent for ever where there is no idle timeout."""
+def test_first_byte_timeout_ends_with_the_first_byte(loop_factory: LoopFactory) -> None:
+    """Without an idle timeout it may then be silent for ever."""
 
     async def main() -> None:
         text = echo("Echo", 'timeout.first-byte = "1s"', "timeout.idle = false")
@@ -101,7 +101,7 @@ def test_one_that_spoke_has_no_first_byte_timeout(loop_factory: LoopFactory) -> 
                 spoke.send(b"x")
                 assert await read_some(spoke, 1) == b"x"
                 assert await read_all(not_) == b"farewell: first-byte\n"
-                # The other's time would be over as well.
+                # The other's time would be up as well.
                 spoke.send(b"y")
                 assert await read_some(spoke, 1) == b"y"
 
@@ -109,7 +109,7 @@ def test_one_that_spoke_has_no_first_byte_timeout(loop_factory: LoopFactory) -> 
         runner.run(main())
 
 
-def test_each_input_starts_the_idle_time_again(loop_factory: LoopFactory) -> None:
+def test_input_restarts_the_idle_timeout(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         text = echo("Echo", 'timeout.idle = "1s"')
         async with served(text) as server:
@@ -132,7 +132,7 @@ def test_each_input_starts_the_idle_time_again(loop_factory: LoopFactory) -> Non
         runner.run(main())
 
 
-def test_false_means_for_ever() -> None:
+def test_timeout_false_never_closes() -> None:
     async def main() -> None:
         async with served(
             echo("Echo", "timeout.first-byte = false", "timeout.idle = false")

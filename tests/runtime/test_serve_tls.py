@@ -1,4 +1,4 @@
-"""`fastlisten serve` with TLS: every key of `tls.*` as clients of other make see it."""
+"""`fastlisten serve` with TLS: every key of `tls.*` as other projects' clients see it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 
 def subject(port: int, name: str | None) -> str:
-    """Return the first name of the certificate that is shown to who asks for a name."""
+    """Return the first name in the certificate shown for this server name."""
     with client(port, context(check=False), name) as one:
         found = one.getpeercert()
     assert found is not None
@@ -77,7 +77,7 @@ def subject(port: int, name: str | None) -> str:
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-def test_a_client_that_checks_everything(served: Program, version: ssl.TLSVersion) -> None:
+def test_client_verifies_certificate_and_name(served: Program, version: ssl.TLSVersion) -> None:
     strict = context(minimum_version=version, maximum_version=version)
     for name in ("mx.example.org", HOST):
         with client(served.port("plain"), strict, name) as one:
@@ -90,13 +90,13 @@ def test_a_client_that_checks_everything(served: Program, version: ssl.TLSVersio
             assert received == b"x" * 100_000
 
 
-def test_what_the_core_says_is_encrypted(served: Program) -> None:
-    """The greeting, and the farewell to a client that never speaks; then a proper end."""
+def test_greeting_and_timeout_reply_are_encrypted(served: Program) -> None:
+    """The greeting, and the reply to a client that never speaks; then close_notify."""
     with client(served.port("greets")) as one:
         assert read_to_end(one) == b"hello\nfarewell: first-byte\n"
 
 
-def test_a_refusal_is_an_alert_and_never_clear_text(served: Program) -> None:
+def test_refusal_is_an_alert(served: Program) -> None:
     port = served.port("few")
     with client(port) as one:
         one.sendall(b"x")
@@ -107,7 +107,7 @@ def test_a_refusal_is_an_alert_and_never_clear_text(served: Program) -> None:
             pass
 
 
-def test_plain_text_gets_no_answer(served: Program) -> None:
+def test_plaintext_client_gets_no_reply(served: Program) -> None:
     with socket.create_connection((HOST, served.port("greets")), PATIENCE) as one:
         one.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert b"hello" not in read_to_end(one)
@@ -124,7 +124,7 @@ def test_plain_text_gets_no_answer(served: Program) -> None:
 def test_versions(served: Program, listener: str, spoken: set[str]) -> None:
     found = set()
     for version in ("tls1", "tls1_1", "tls1_2", "tls1_3"):
-        # Else the client itself would be too careful to ask for the old ones.
+        # Otherwise the client itself would refuse the old ones.
         seen = s_client(served.port(listener), f"-{version}", "-cipher", "ALL:@SECLEVEL=0")
         if seen.code == 0 and seen.cipher != "(NONE)":
             found.add(version)
@@ -135,7 +135,7 @@ def test_versions(served: Program, listener: str, spoken: set[str]) -> None:
 
 @external("openssl")
 @pytest.mark.parametrize("asked", [(AES128, AES256), (AES256, AES128)])
-def test_suites_and_whose_order_counts(served: Program, asked: tuple[str, str]) -> None:
+def test_cipher_suites_and_their_order(served: Program, asked: tuple[str, str]) -> None:
     def cipher(listener: str) -> str:
         return s_client(served.port(listener), "-tls1_2", "-cipher", ":".join(asked)).cipher
 
@@ -144,13 +144,13 @@ def test_suites_and_whose_order_counts(served: Program, asked: tuple[str, str]) 
 
 
 @external("openssl")
-def test_suites_that_are_not_listed(served: Program) -> None:
+def test_unlisted_cipher_suites(served: Program) -> None:
     seen = s_client(
         served.port("ours"), "-tls1_2", "-cipher", "ECDHE-RSA-CHACHA20-POLY1305:AES256-GCM-SHA384"
     )
     assert seen.code != 0
     assert "alert handshake failure" in seen.text
-    # None of TLS 1.3 is listed, and so it is not spoken; the configuration says so.
+    # None of TLS 1.3's is listed, so that version is not offered; a warning says so.
     assert "alert protocol version" in s_client(served.port("ours"), "-tls1_3").text
     assert "none of these is a suite of TLSv1.3, which is not spoken" in served.err
 
@@ -170,13 +170,13 @@ def test_suites_that_are_not_listed(served: Program) -> None:
         (None, "mx.example.org"),
     ],
 )
-def test_which_certificate_is_shown(served: Program, name: str | None, expected: str) -> None:
+def test_certificate_per_server_name(served: Program, name: str | None, expected: str) -> None:
     assert subject(served.port("names"), name) == expected
 
 
 @external("openssl")
-def test_a_name_that_is_not_ascii_fills_no_log(served: Program) -> None:
-    """Python's ssl prints a traceback for each of them; the program does not let it."""
+def test_server_name_outside_ascii_is_not_logged(served: Program) -> None:
+    """Python's ssl prints a traceback for each of them; the program suppresses it."""
     for _ in range(3):
         seen = s_client(served.port("names"), "-servername", b"\xff\xfe.example")
         assert seen.code != 0
@@ -206,7 +206,9 @@ def test_client_certificates(served: Program, version: ssl.TLSVersion) -> None:
     ("offered", "chosen"),
     [(["tell/1", "tell/2"], "tell/2"), (["tell/1"], "tell/1"), ([], None)],
 )
-def test_alpn_is_the_handlers(served: Program, offered: list[str], chosen: str | None) -> None:
+def test_alpn_protocols_are_those_of_the_handler(
+    served: Program, offered: list[str], chosen: str | None
+) -> None:
     asked = context()
     if offered:
         asked.set_alpn_protocols(offered)
@@ -226,8 +228,8 @@ def test_sessions_are_resumed(served: Program, version: ssl.TLSVersion) -> None:
         assert ask(one)["reused"] is True
 
 
-def test_the_timeout_of_a_handshake(served: Program) -> None:
-    """A client that says nothing, and one that stops in the midst of its hello."""
+def test_handshake_timeout(served: Program) -> None:
+    """A client that sends nothing, and one that stops in the middle of its hello."""
     port = served.port("hasty")
     with (
         socket.create_connection((HOST, port), PATIENCE) as silent,
@@ -237,7 +239,7 @@ def test_the_timeout_of_a_handshake(served: Program) -> None:
         half.sendall(bytes((22, 3, 1, 1, 0, 1, 0, 0, 252, 3, 3)))
         assert read_to_end(silent) == b""
         assert read_to_end(half) == b""
-        # Whoever has shaken hands is not concerned.
+        # A client that has done its handshake is not affected.
         real.sendall(b"x")
         assert real.recv(1) == b"x"
     until(lambda: lines(served, '"hasty"'), "the line of the failed handshakes")
@@ -251,7 +253,7 @@ def test_starttls(served: Program) -> None:
     with smtplib.SMTP(HOST, served.port("mail"), "c.example.com", timeout=PATIENCE) as session:
         session.ehlo()
         assert session.has_extn("starttls")
-        # smtplib checks the certificate for the name that it has connected to.
+        # smtplib checks the certificate against the name that it connected to.
         session.starttls(context=context())
         session.ehlo()
         assert not session.has_extn("starttls")
@@ -269,9 +271,9 @@ def test_starttls_with_openssl(served: Program) -> None:
     assert seen.cipher == "TLS_AES_256_GCM_SHA384"
 
 
-# --- what a scanner says ----------------------------------------------------------------------
+# --- sslscan ----------------------------------------------------------------------------------
 
-#: Findings of sslscan that it does not show in green or plain: none of them is allowed.
+#: Findings that sslscan shows neither in green nor plain: none of them is allowed.
 _KNOWN_SUITES = {
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
@@ -286,7 +288,7 @@ _KNOWN_SUITES = {
 @pytest.mark.parametrize(
     ("listener", "argument"), [("plain", "--tlsall"), ("mail", "--starttls-smtp")]
 )
-def test_a_scanner_finds_nothing(served: Program, listener: str, argument: str) -> None:
+def test_sslscan_finds_nothing(served: Program, listener: str, argument: str) -> None:
     """With the defaults, and an RSA certificate."""
     done = subprocess.run(
         ["sslscan", "--xml=-", "--no-failed", argument, f"{HOST}:{served.port(listener)}"],

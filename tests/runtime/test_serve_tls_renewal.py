@@ -44,8 +44,8 @@ def der(pair: KeyPair) -> bytes:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_renewal_under_an_open_connection(tmp_path: Path, version: ssl.TLSVersion) -> None:
-    """The new certificate has another kind of key, which a live context could not replace."""
+def test_renewal_while_a_connection_is_open(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """The new certificate has another kind of key, which cannot be replaced in a context in use."""
     old = authority().sign("mx.example.org", key=rsa_key())
     new = authority().sign("mx.example.org")
     write(tmp_path, old)
@@ -58,11 +58,11 @@ def test_renewal_under_an_open_connection(tmp_path: Path, version: ssl.TLSVersio
             write(tmp_path, new)
             started.signal(signal.SIGHUP)
             until(lambda: lines(started, "is new"), "the line of the renewal")
-            # Whoever is connected goes on, whoever comes sees the new one.
+            # Connected clients go on, new ones see the new certificate.
             assert ask(open_one)["tls"] is True
             assert open_one.getpeercert(True) == der(old)
             assert shown(port) == der(new)
-            # Who has been here before is known again.
+            # Sessions of earlier clients are resumed.
             with client(port, returning, session=session) as again:
                 assert ask(again)["reused"] is True
         assert started.stop() == 0
@@ -74,7 +74,7 @@ def test_renewal_under_an_open_connection(tmp_path: Path, version: ssl.TLSVersio
         assert "WARNING" not in started.err
 
 
-def test_a_broken_renewal_keeps_the_old_one(tmp_path: Path) -> None:
+def test_broken_renewal_keeps_the_old_certificate(tmp_path: Path) -> None:
     old, new = (authority().sign("mx.example.org") for _ in range(2))
     _, key = write(tmp_path, old)
     with program(tmp_path, table(tmp_path) + TELL) as started:
@@ -97,7 +97,7 @@ def test_a_broken_renewal_keeps_the_old_one(tmp_path: Path) -> None:
         ]
 
 
-def test_new_authorities_of_clients(tmp_path: Path) -> None:
+def test_new_client_authorities(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx.example.org"))
     other = Authority.make("other")
     (tmp_path / "ca.pem").write_bytes(authority().pem)
@@ -120,8 +120,8 @@ def test_new_authorities_of_clients(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", ["tls.enable = false\n", ""])
-def test_sighup_where_nothing_has_changed(tmp_path: Path, body: str) -> None:
-    """It must not end a server, least of all one without any TLS."""
+def test_sighup_without_changes(tmp_path: Path, body: str) -> None:
+    """It must not end a server, least of all one without TLS."""
     with program(tmp_path, SMTP + body) as started:
         for count in (1, 2):
             started.signal(signal.SIGHUP)
@@ -138,8 +138,8 @@ def test_sighup_where_nothing_has_changed(tmp_path: Path, body: str) -> None:
 
 
 @external("openssl")
-def test_without_a_certificate(tmp_path: Path) -> None:
-    """It is made, named with its fingerprint, shown, and the same after a restart."""
+def test_self_signed_certificate_is_made_and_kept(tmp_path: Path) -> None:
+    """It is logged with its fingerprint, shown to clients, and the same after a restart."""
     prints = []
     for _ in range(2):
         with program(tmp_path, TELL) as started:
@@ -157,7 +157,7 @@ def test_without_a_certificate(tmp_path: Path) -> None:
     assert prints[0] == prints[1]
 
 
-def test_two_that_start_together_share_one(tmp_path: Path) -> None:
+def test_two_servers_started_together_share_the_certificate(tmp_path: Path) -> None:
     (tmp_path / "mail.toml").write_text(
         f'[server]\ndata-directory = "{tmp_path}/data"\nhostname = "mx.example.org"\n' + TELL
     )
@@ -185,8 +185,8 @@ def test_two_that_start_together_share_one(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "data") == ["self-signed.pem"]
 
 
-def test_the_whole_example_of_the_page_runs_but_for_http(tmp_path: Path) -> None:
-    """Its last listener's protocol is not there yet; another handler takes its place."""
+def test_complete_sample_runs_except_for_http(tmp_path: Path) -> None:
+    """Its last listener's protocol is not available yet; another handler takes its place."""
     text = """
 [server.listener."smtp"]
 bind = ["[::]:0"]
@@ -217,7 +217,7 @@ handler = "support.serving_handlers:Echo"
 # --- mistakes, and clients that fail ----------------------------------------------------------
 
 
-def test_mistakes_are_reported_together_and_end_the_start(tmp_path: Path) -> None:
+def test_all_certificate_mistakes_are_reported(tmp_path: Path) -> None:
     text = (
         '[certificate.x]\ncert = "file://missing.crt"\nprivate-key = "file://missing.key"\n'
         + TELL.replace("Tell", "NoSuchThing")
@@ -236,7 +236,7 @@ def test_mistakes_are_reported_together_and_end_the_start(tmp_path: Path) -> Non
     assert len(found) == 2
 
 
-def test_a_flood_of_failing_handshakes_is_a_few_lines(tmp_path: Path) -> None:
+def test_flood_of_failed_handshakes_makes_few_log_lines(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx.example.org"))
     with program(tmp_path, table(tmp_path) + TELL) as started:
         port = started.port()
@@ -254,7 +254,7 @@ def test_a_flood_of_failing_handshakes_is_a_few_lines(tmp_path: Path) -> None:
         assert all("failed, the first with [127.0.0.1]:" in line for line in found)
 
 
-def test_a_drain_says_farewell_through_tls(tmp_path: Path) -> None:
+def test_drain_reply_is_encrypted(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx.example.org"))
     with program(tmp_path, table(tmp_path) + TELL) as started:
         with client(started.port()) as idle, client(started.port()) as busy:

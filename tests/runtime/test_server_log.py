@@ -1,6 +1,6 @@
-"""What administrators watch of the server itself has an event and fields.
+"""What administrators watch about the server itself has an event and fields.
 
-Rules of this file: things that happen; which names there are is test_log_events.py's.
+Rules of this file: things that really happen; the names of events are in test_log_events.py.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from fastlisten.mail.accounts.accounts_file import Accounts
 CHALLENGE = base64.b64encode(b"<challenge>").decode()
 
 
-def told(caplog: pytest.LogCaptureFixture, *events: str) -> list[dict[str, Any]]:
-    """Return the fields of records of some events, each with its level and event."""
+def logged(caplog: pytest.LogCaptureFixture, *events: str) -> list[dict[str, Any]]:
+    """Return the fields of the records of some events, each with its level and event."""
     return [
         {"level": one.levelname, "event": vars(one)["event"], **vars(one)["fields"]}
         for one in caplog.records
@@ -39,7 +39,7 @@ def told(caplog: pytest.LogCaptureFixture, *events: str) -> list[dict[str, Any]]
 
 
 @on_loops
-async def test_what_the_management_has_done(
+async def test_management_actions_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fastlisten")
@@ -59,7 +59,7 @@ async def test_what_the_management_has_done(
                 lambda: "listener-closed" in str(caplog.records[-1].__dict__), "its end"
             )
     by = {"level": "INFO", "listener": "it", "by": "a test"}
-    assert told(caplog, *(f"listener-{what}" for what in ("paused", "resumed", "draining")),
+    assert logged(caplog, *(f"listener-{what}" for what in ("paused", "resumed", "draining")),
                 "limit-changed", "listener-closed") == [
         {"event": "listener-paused", **by},
         {"event": "listener-resumed", **by},
@@ -69,7 +69,7 @@ async def test_what_the_management_has_done(
     ]  # fmt: skip
 
 
-def test_signals_and_the_accounts_of_a_program(tmp_path: Path) -> None:
+def test_signals_and_accounts_are_logged(tmp_path: Path) -> None:
     text = (
         '[log]\nformat = "json"\n[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'
         "tls.enable = false\n"
@@ -85,7 +85,7 @@ def test_signals_and_the_accounts_of_a_program(tmp_path: Path) -> None:
     assert signals[0]["message"] == "SIGUSR1: ignored"
 
 
-def test_accounts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_changes_of_accounts_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fastlisten")
     path = tmp_path / "accounts.toml"
     accounts = Accounts(path)
@@ -93,18 +93,18 @@ def test_accounts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     accounts.reload()
     write_accounts(path, '[account."a@example.org"]\n[account."b@example.org"]\n')
     accounts.reload()
-    (changed,) = told(caplog, "accounts-changed")
+    (changed,) = logged(caplog, "accounts-changed")
     expected = {"level": "INFO", "file": str(path), "count": 2}
     assert changed == {"event": "accounts-changed", **expected}
 
 
 @on_loops
-async def test_an_application_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_application_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with serving_app(App()) as at, client_of(at) as client:
         client.send(b"GET /fail HTTP/1.1\r\nHost: a\r\n\r\n")
         await client.read()
         port = client.writer.get_extra_info("sockname")[1]
-    (failed,) = told(caplog, "application-failed")
+    (failed,) = logged(caplog, "application-failed")
     assert (failed["level"], failed["listener"]) == ("ERROR", "test")
     assert (failed["peer"], failed["port"]) == ("127.0.0.1", port)
     (record,) = [one for one in caplog.records if vars(one).get("event") == "application-failed"]
@@ -113,10 +113,11 @@ async def test_an_application_that_fails(caplog: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
-def test_a_relay_that_refuses_the_login(
+def test_relay_login_failure_is_logged_without_secrets(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mechanism: str
 ) -> None:
-    """And repeats what was said to it, as servers do with what they do not understand."""
+    """The relay repeats what was sent to it, as some servers do with what they do not
+    understand."""
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
     with relaying(extensions=(f"AUTH {mechanism}",)) as relay:
@@ -133,19 +134,17 @@ def test_a_relay_that_refuses_the_login(
         with serving(tmp_path, relay, **login) as at, mail_client(at) as client:
             client.say(MAIL)
             assert client.say(rcpt(FOREIGN)).startswith(b"451 4.4.1 ")
-    (failed,) = told(caplog, "relay-failed")
+    (failed,) = logged(caplog, "relay-failed")
     assert (failed["level"], failed["relay"]) == ("WARNING", f"127.0.0.1:{relay.port}")
     assert failed["error"].startswith("535 no: ")
     assert "***" in failed["error"]
     assert [word for word in said if len(word) > 8 and word in caplog.text] == []
     assert "quiet" not in caplog.text
-    (rejected,) = told(caplog, "rejected")
+    (rejected,) = logged(caplog, "rejected")
     assert (rejected["reason"], rejected["to"]) == ("local-error", [FOREIGN])
 
 
-def test_what_the_client_hears_of_a_relay_is_logged_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_relay_failure_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "fastlisten")
     with (
         relaying(answers={"RCPT": "550 5.1.1 no such user"}) as relay,

@@ -1,7 +1,7 @@
-"""Two workers that are given one plan, the same sockets and one arena hold one limit between them.
+"""Two workers with one plan, the same sockets and one arena share one limit.
 
-Rules of this file: workers are forked by the test, as a supervisor would fork them. Which of them
-serves a client is decided by stopping the other one, never by chance.
+Rules of this file: the test forks the workers as a supervisor would. Which of them serves a client
+is decided by stopping the other one, never by chance.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ max-connections = {LIMIT}
 
 
 def worker_of(plan: Plan, number: int, sockets: list[BoundSocket], arena: Arena) -> Body:
-    """Return what a forked worker does: serve, answer for its counters, drain when told to."""
+    """Return the body of a forked worker: serve, answer for its counters, drain when told to."""
 
     async def serve(channel: socket.socket) -> None:
         worker = Worker(plan, number)
@@ -79,7 +79,7 @@ class Two:
     """Two running workers and what they share.
 
     Attributes:
-        workers: them.
+        workers: the two.
         sockets: bound and listening.
         arena: with two members.
     """
@@ -100,9 +100,9 @@ class Two:
         return client
 
     def served(self, number: int, stack: contextlib.ExitStack) -> list[socket.socket]:
-        """Connect until a client is refused; return those that were served by one worker.
+        """Connect until a client is refused; return the clients that one worker serves.
 
-        The other worker does not run meanwhile.
+        The other worker is stopped meanwhile.
         """
         found: list[socket.socket] = []
         with stopped(self.workers[1 - number]):
@@ -129,7 +129,7 @@ def stopped(child: Child) -> Iterator[None]:
 
 @contextlib.contextmanager
 def two_workers() -> Iterator[Two]:
-    """Fork two workers; they are killed at the end of the block, if they still run."""
+    """Fork two workers; at the end of the block they are killed if they still run."""
     plan = Plan(loads(TEXT))
     sockets = plan.bind()
     with contextlib.ExitStack() as stack:
@@ -146,14 +146,14 @@ def two_workers() -> Iterator[Two]:
         yield Two((workers[0], workers[1]), sockets, arena)
 
 
-def test_the_limit_is_one_over_both() -> None:
+def test_limit_is_shared_by_both_workers() -> None:
     with two_workers() as two, contextlib.ExitStack() as stack:
         first = two.served(0, stack)
         assert len(first) == LIMIT
         for client in first[:3]:
             client.close()
         until(lambda: two.taken == LIMIT - 3, "three places")
-        # The other worker gets what the first one leaves, and no more.
+        # The other worker gets the places that the first one leaves, and no more.
         assert len(two.served(1, stack)) == 3
         assert two.taken == LIMIT
         # The places are those of both, the counters each worker's own.
@@ -161,7 +161,7 @@ def test_the_limit_is_one_over_both() -> None:
         assert two.workers[1].ask("report") == [LIMIT, {"1": 3}]
 
 
-def test_a_worker_that_is_killed_leaves_its_places_to_the_other() -> None:
+def test_killed_worker_frees_its_places() -> None:
     with two_workers() as two, contextlib.ExitStack() as stack:
         first = two.served(0, stack)
         first[0].close()
@@ -175,7 +175,7 @@ def test_a_worker_that_is_killed_leaves_its_places_to_the_other() -> None:
         assert [client.recv(100) for client in more] == [b"x"] * 4 + [b"refused: limit\n"]
 
 
-def test_a_worker_that_ends_leaves_the_sockets_to_the_other() -> None:
+def test_ended_worker_leaves_the_sockets_open() -> None:
     with two_workers() as two:
         assert two.workers[0].stop() == 0
         with two.client() as client:
@@ -184,7 +184,7 @@ def test_a_worker_that_ends_leaves_the_sockets_to_the_other() -> None:
         assert two.taken == 0
 
 
-def test_the_file_of_a_unix_socket_stays_when_a_worker_ends(tmp_path: Path) -> None:
+def test_unix_socket_file_stays_when_a_worker_ends(tmp_path: Path) -> None:
     path = tmp_path / "it"
     text = TEXT.partition("[server.listener.shared]")[0].replace("127.0.0.1:0", f"unix:{path}")
     (bound,) = Plan(loads(text)).bind()

@@ -1,4 +1,4 @@
-"""What a bind becomes: families, IPV6_V6ONLY, ports the kernel chooses, hosts without IPv6."""
+"""What a bind becomes: families, IPV6_V6ONLY, ports chosen by the kernel, hosts without IPv6."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def table(name: str, bind: str, handler: str = "Echo") -> str:
 
 
 def free_port() -> int:
-    """Return a port that no address of either family uses at the moment."""
+    """Return a port that is free on all addresses of both families at the moment."""
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 def v6only(text: str) -> dict[str, bool]:
-    """Return the kernel's IPV6_V6ONLY of every IPv6 bind, by its text."""
+    """Return the kernel's IPV6_V6ONLY for each IPv6 bind, by its text."""
     sockets = open_all(loads(text).listeners)
     try:
         return {
@@ -52,11 +52,11 @@ def v6only(text: str) -> dict[str, bool]:
 
 
 @needs_ipv6
-def test_the_wildcard_takes_both_families_and_an_address_one() -> None:
+def test_ipv6_wildcard_is_dual_stack_and_addresses_are_not() -> None:
     assert v6only(table("a", '["[::]:0", "[::1]:0"]')) == {"[::]:0": False, "[::1]:0": True}
 
 
-def test_the_wildcard_leaves_ipv4_to_the_one_of_its_port() -> None:
+def test_ipv6_wildcard_beside_ipv4_wildcard_of_the_same_port() -> None:
     port = free_port()
     six, four = f'"[::]:{port}"', f'"0.0.0.0:{port}"'
     alone = {f"[::]:{port}": True}
@@ -66,13 +66,13 @@ def test_the_wildcard_leaves_ipv4_to_the_one_of_its_port() -> None:
     assert v6only(table("a", four) + table("b", six)) == alone
 
 
-def test_wildcards_of_different_ports_are_strangers() -> None:
+def test_wildcards_of_different_ports_are_independent() -> None:
     text = table("a", '["[::]:0", "0.0.0.0:0"]') + table("b", f'"0.0.0.0:{free_port()}"')
     assert v6only(text) == {"[::]:0": False}
 
 
 @needs_ipv6
-def test_both_wildcards_of_a_port_serve_their_own_family() -> None:
+def test_both_wildcards_of_a_port_serve_one_family_each() -> None:
     port = free_port()
 
     async def check(address: str, mine: Any, other: Any) -> None:
@@ -93,8 +93,8 @@ def test_both_wildcards_of_a_port_serve_their_own_family() -> None:
 
 
 @needs_ipv6
-def test_ipv4_clients_of_the_wildcard_have_ipv4_addresses() -> None:
-    """For handlers; the transport tells what the kernel tells (asyncio does the same)."""
+def test_ipv4_clients_of_the_ipv6_wildcard_have_ipv4_addresses() -> None:
+    """As handlers see them; the transport reports what the kernel does (like asyncio's)."""
 
     async def main() -> None:
         async with served(table("a", '"[::]:0"')) as server:
@@ -117,7 +117,7 @@ def test_ipv4_clients_of_the_wildcard_have_ipv4_addresses() -> None:
 
 
 @needs_ipv6
-def test_ports_that_the_kernel_chooses_are_reported_and_differ() -> None:
+def test_port_0_is_reported_as_the_chosen_port() -> None:
     async def main() -> None:
         text = table("a", '["127.0.0.1:0", "[::1]:0", "[::]:0", "0.0.0.0:0"]')
         async with served(text) as server:
@@ -132,7 +132,7 @@ def test_ports_that_the_kernel_chooses_are_reported_and_differ() -> None:
             assert 0 not in ports
             assert sockets[2].port != sockets[3].port
             assert ", ".join(bound.address for bound in sockets) in server.describe()[0]
-            # What decides by port knows the one that it got.
+            # The role that depends on the port knows the one that was chosen.
             assert server.listeners[0].handler.settings.port == ports[0]
             for address, bound in zip(
                 ("127.0.0.1", "::1", "::1", "127.0.0.1"), sockets, strict=True
@@ -154,7 +154,7 @@ WRAPPER = [sys.executable, without_ipv6.__file__]
 
 
 @needs_seccomp
-def test_the_helper_forbids_ipv6_and_nothing_else() -> None:
+def test_helper_disables_ipv6_only() -> None:
     code = (
         "import socket\n"
         "socket.socket().close()\n"
@@ -168,7 +168,7 @@ def test_the_helper_forbids_ipv6_and_nothing_else() -> None:
 
 
 @needs_seccomp
-def test_without_ipv6_the_wildcard_is_that_of_ipv4(tmp_path: Path) -> None:
+def test_without_ipv6_the_wildcard_serves_ipv4(tmp_path: Path) -> None:
     text = table("a", '"[::]:0"') + table("b", '"0.0.0.0:0"')
     with program(tmp_path, text, listeners=2, wrapper=WRAPPER) as started:
         port = started.port("a")
@@ -216,7 +216,7 @@ def test_without_ipv6_an_ipv6_address_is_a_failure(tmp_path: Path) -> None:
 
 @needs_ipv6
 def test_effective_options_are_those_of_the_sockets(tmp_path: Path) -> None:
-    """`show --effective` says the same as the kernel says of the served sockets."""
+    """`show --effective` agrees with what the kernel says about the served sockets."""
     file = tmp_path / "mail.toml"
     file.write_text(table("a", '"[::1]:0"') + "socket.send-buffer-size = 30000\nsocket.ttl = 9\n")
     done = run("show", "--effective", file)

@@ -1,5 +1,5 @@
-"""What is reported of sockets that cannot be opened: everything, at once, with what it takes to
-act on it. The program ends with 3 then, and has listened on nothing.
+"""Sockets that cannot be opened: all are reported at once, with what is needed to act on it. The
+program exits with 3, and has listened on nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def table(name: str, bind: str, *lines: str) -> str:
 
 
 def failures(text: str) -> tuple[SocketFailure, ...]:
-    """Return the failures of opening a configuration's sockets, which must fail."""
+    """Return the failures of opening a configuration's sockets, of which there must be some."""
     with pytest.raises(StartError) as caught:
         close_all(open_all(loads(text).listeners))
     return caught.value.failures
@@ -57,7 +57,7 @@ def test_every_failure_is_reported(descriptors_back: None) -> None:
             + table("d", '"[fe80::1%nosuchif]:2525"')
         )
         found = failures(text)
-    # Taken at once: the test's own process holds both ports.
+    # In use: the test's own process holds both ports.
     name = Path("/proc/self/comm").read_text().strip()
     holding = f"Address already in use (held by PID {os.getpid()}, {name})"
     assert [(one.listener, one.address, one.operation, one.value) for one in found] == [
@@ -90,8 +90,8 @@ def test_every_failure_is_reported(descriptors_back: None) -> None:
     )
 
 
-def test_the_holder_is_the_one_of_this_very_address() -> None:
-    """A server on the same port of another address is not in the way, and not named."""
+def test_holder_of_the_same_address_is_named() -> None:
+    """A server on the same port of another address is neither in the way nor named."""
     code = (
         "import socket, sys\n"
         "with socket.create_server(('127.0.0.2', {})):\n"
@@ -116,7 +116,7 @@ def test_the_holder_is_the_one_of_this_very_address() -> None:
 
 
 @pytest.mark.parametrize("wildcard", ["0.0.0.0", "[::]"])
-def test_a_wildcard_is_kept_from_an_address_by_its_holder(wildcard: str) -> None:
+def test_holder_of_an_address_blocks_the_wildcard(wildcard: str) -> None:
     with held_port() as holder:
         port = holder.getsockname()[1]
         found = failures(table("a", f'"{wildcard}:{port}"'))
@@ -124,7 +124,7 @@ def test_a_wildcard_is_kept_from_an_address_by_its_holder(wildcard: str) -> None
     assert f"held by PID {os.getpid()}, " in found[0].text
 
 
-def test_several_options_may_fail_on_one_socket() -> None:
+def test_several_options_fail_on_one_socket() -> None:
     lines = ('socket.congestion = "nosuchthing"', "socket.priority = 2000000000")
     code = (
         "from fastlisten.config import loads\n"
@@ -136,7 +136,7 @@ def test_several_options_may_fail_on_one_socket() -> None:
         "try: open_all(config.listeners)\n"
         "except StartError as error: print(error)\n"
     )
-    # A user without CAP_NET_ADMIN, who may not raise the priority.
+    # A user without CAP_NET_ADMIN cannot raise the priority.
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
     )
@@ -147,7 +147,7 @@ def test_several_options_may_fail_on_one_socket() -> None:
     ]
 
 
-def test_low_ports_say_what_they_need() -> None:
+def test_permission_error_on_low_port_says_what_is_needed() -> None:
     limit = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     if limit <= 25:
         pytest.skip("this machine lets everybody bind low ports")
@@ -170,7 +170,7 @@ def test_low_ports_say_what_they_need() -> None:
     )
 
 
-def test_the_program_says_all_and_exits_3(tmp_path: Path) -> None:
+def test_program_reports_all_failures_and_exits_with_3(tmp_path: Path) -> None:
     with held_port() as holder:
         port = holder.getsockname()[1]
         text = (
@@ -183,7 +183,7 @@ def test_the_program_says_all_and_exits_3(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stdout == ""
     name = Path("/proc/self/comm").read_text().strip()
-    # In development mode asyncio may have something to say of a slow start, too.
+    # In development mode asyncio may also complain about a slow start.
     assert [line for line in done.stderr.splitlines() if line.startswith("error")] == [
         f'error: listener "a" on 127.0.0.1:{port}: bind: Address already in use '
         f"(held by PID {os.getpid()}, {name})",

@@ -1,4 +1,4 @@
-"""`fd:` binds: inherited descriptors are asked what they are, and refused if that will not do."""
+"""`fd:` binds: inherited descriptors are examined, and rejected if they are not usable."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_tcp_sockets_are_served(family: str, listening: bool, descriptors_back: 
 
 @pytest.mark.parametrize("listening", [True, False], ids=["listening", "bound"])
 def test_unix_sockets_are_served(tmp_path: Path, listening: bool) -> None:
-    """Their files belong to whoever made them."""
+    """Their files belong to the process that made them."""
     path = tmp_path / "s"
 
     async def main() -> None:
@@ -98,8 +98,8 @@ def test_unix_sockets_are_served(tmp_path: Path, listening: bool) -> None:
     asyncio.run(main())
 
 
-def test_options_that_come_after_bind_are_set() -> None:
-    """Those before it are the business of whoever bound the socket."""
+def test_options_set_after_bind_are_applied() -> None:
+    """Those set before bind are up to the process that bound the socket."""
     lines = ("socket.ttl = 33", "socket.keepalive = true", "socket.reuse-port = true")
 
     async def main() -> None:
@@ -120,10 +120,10 @@ def test_options_that_come_after_bind_are_set() -> None:
     asyncio.run(main())
 
 
-# --- what will not do -------------------------------------------------------------------------
+# --- rejected ---------------------------------------------------------------------------------
 
 
-def test_a_closed_descriptor_is_refused() -> None:
+def test_closed_descriptor_is_rejected() -> None:
     fd = handed_over(socket.socket())
     os.close(fd)
     found = failure(fd)
@@ -169,18 +169,18 @@ def nowhere_unix() -> int:
         (unix_datagrams, errno.EPROTOTYPE, "not a TCP or Unix stream socket"),
         (packets, errno.EPROTOTYPE, "not a TCP or Unix stream socket"),
         (netlink, errno.EPROTOTYPE, "not a TCP or Unix stream socket"),
-        # listen(2) would give it a port of the kernel's choice.
+        # listen(2) would let the kernel choose its port.
         (nowhere, errno.EDESTADDRREQ, "not bound to an address"),
         (nowhere_unix, errno.EDESTADDRREQ, "not bound to an address"),
     ],
 )
-def test_what_is_no_bound_stream_socket_is_refused(
+def test_descriptor_without_a_bound_stream_socket_is_rejected(
     make: Callable[[], int], number: int, words: str
 ) -> None:
     fd = make()
     found = failure(fd)
     assert (found.operation, found.errno, found.text) == ("fd", number, words)
-    # It is still its owner's.
+    # It still belongs to its owner.
     os.close(fd)
 
 
@@ -194,7 +194,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_connection_is_refused(pair: tuple[socket.socket, socket.socket], side: int) -> None:
+def test_connected_socket_is_rejected(pair: tuple[socket.socket, socket.socket], side: int) -> None:
     fd = pair[side].fileno()
     found = failure(fd)
     assert (found.operation, found.errno) == ("fd", errno.EISCONN)
@@ -202,7 +202,7 @@ def test_a_connection_is_refused(pair: tuple[socket.socket, socket.socket], side
     os.fstat(fd)
 
 
-def test_failures_are_reported_with_all_others(descriptors_back: None) -> None:
+def test_failure_is_reported_with_all_others(descriptors_back: None) -> None:
     fd = no_socket()
     # RFC 5737: an address for documentation.
     other = text(fd).replace(f"fd:{fd}", "192.0.2.77:2525").replace("listener.it", "listener.b")
@@ -212,7 +212,7 @@ def test_failures_are_reported_with_all_others(descriptors_back: None) -> None:
     assert [one.errno for one in caught.value.failures] == [errno.EADDRNOTAVAIL, errno.ENOTSOCK]
 
 
-def test_nothing_listens_on_it_when_another_fails() -> None:
+def test_inherited_socket_does_not_listen_when_another_bind_fails() -> None:
     made = socket.socket()
     made.bind(("127.0.0.1", 0))
     port = made.getsockname()[1]
@@ -226,7 +226,7 @@ def test_nothing_listens_on_it_when_another_fails() -> None:
         assert client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
-def test_the_program_takes_descriptors_from_its_parent(tmp_path: Path) -> None:
+def test_program_inherits_descriptors_from_its_parent(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as made:
         fd = made.fileno()
         config = f'[server.listener.it]\nprotocol = "smtp"\nbind = "fd:{fd}"\n'

@@ -1,4 +1,4 @@
-"""What `socket.linger` does, by its effect on data that is unsent when a connection is closed.
+"""`socket.linger`: what happens to data that is unsent when a connection is closed.
 
 The client's receive buffer is small and it does not read, so that the kernel keeps most of what
 `Flood` writes before it closes.
@@ -24,7 +24,7 @@ from fastlisten.runtime.server import Server
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-#: The lag of a timer that the loop may have while connections linger, in seconds.
+#: How late the loop's timers may be while connections linger, seconds.
 MOST_LAG = 0.020
 
 
@@ -33,7 +33,7 @@ def text(linger: str, bind: str = "127.0.0.1:0", server: str = "") -> str:
         f"[server]\n{server}\n"
         '[server.listener.it]\nprotocol = "http"\nhandler = "support.serving_handlers:Flood"\n'
         f'bind = "{bind}"\n'
-        # Room for all of it, so that the loop's part is over when the connection is closed.
+        # Room for all of it, so that the loop is done with it when the connection is closed.
         'socket.send-buffer-size = "1MiB"\n'
         f"{linger}\n"
     )
@@ -75,7 +75,7 @@ async def read_until_reset(client: socket.socket) -> int:
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", pytest.param("[::1]:0", marks=needs_ipv6)])
-def test_unsent_data_is_sent_within_the_time(loop_factory: LoopFactory, bind: str) -> None:
+def test_unsent_data_is_sent_while_lingering(loop_factory: LoopFactory, bind: str) -> None:
     async def main() -> None:
         async with served(text('socket.linger = "1m"', bind)) as server:
             listener = server.listeners[0]
@@ -94,7 +94,7 @@ def test_unsent_data_is_sent_within_the_time(loop_factory: LoopFactory, bind: st
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", pytest.param("[::1]:0", marks=needs_ipv6)])
-def test_what_is_unsent_after_the_time_is_reset(loop_factory: LoopFactory, bind: str) -> None:
+def test_unsent_data_is_dropped_after_the_linger_time(loop_factory: LoopFactory, bind: str) -> None:
     async def main() -> None:
         async with served(text("socket.linger = 1", bind)) as server:
             listener = server.listeners[0]
@@ -108,7 +108,7 @@ def test_what_is_unsent_after_the_time_is_reset(loop_factory: LoopFactory, bind:
         runner.run(main())
 
 
-def test_a_linger_of_0_resets_at_once(loop_factory: LoopFactory) -> None:
+def test_linger_0_resets_at_once(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with served(text("socket.linger = 0")) as server, slow_client(server) as client:
             await closed(server)
@@ -130,7 +130,7 @@ def test_without_linger_the_kernel_sends_in_the_background(linger: str) -> None:
     asyncio.run(main())
 
 
-def test_a_client_that_resets_ends_the_lingering() -> None:
+def test_client_reset_ends_lingering() -> None:
     async def main() -> None:
         async with served(text('socket.linger = "1h"')) as server:
             listener = server.listeners[0]
@@ -144,7 +144,7 @@ def test_a_client_that_resets_ends_the_lingering() -> None:
     asyncio.run(main())
 
 
-def test_a_drain_waits_for_what_lingers() -> None:
+def test_drain_waits_for_lingering_connections() -> None:
     async def main() -> None:
         async with served(text('socket.linger = "1h"')) as server:
             listener = server.listeners[0]
@@ -160,7 +160,7 @@ def test_a_drain_waits_for_what_lingers() -> None:
     asyncio.run(main())
 
 
-def test_a_drain_ends_what_lingers_too_long() -> None:
+def test_drain_ends_connections_that_linger_too_long() -> None:
     async def main() -> None:
         settings = text('socket.linger = "1h"', server='shutdown-timeout = "100ms"')
         async with served(settings) as server, slow_client(server) as client:
@@ -174,8 +174,8 @@ def test_a_drain_ends_what_lingers_too_long() -> None:
     asyncio.run(main())
 
 
-def kept_waiting() -> float:
-    """Return how long this thread was ready to run and another ran instead, in seconds."""
+def run_delay() -> float:
+    """Return how long this thread was ready to run while another ran instead, in seconds."""
     try:
         # proc(5): time on the processor, time on the run queue (nanoseconds), turns.
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
@@ -183,11 +183,11 @@ def kept_waiting() -> float:
         return 0.0
 
 
-def test_the_loop_goes_on_while_connections_linger(loop_factory: LoopFactory) -> None:
-    """An inherited SO_LINGER with a time would make each close() block the loop for all of it.
+def test_loop_is_not_blocked_while_connections_linger(loop_factory: LoopFactory) -> None:
+    """An inherited SO_LINGER with a time would make every close() block the loop for that time.
 
-    A busy machine may delay any timer, which is taken off as far as the kernel tells; a blocked
-    loop is late every time, so one round of several must be without delay.
+    A busy machine may delay any timer, which is subtracted as far as the kernel reports it; a
+    blocked loop is late every time, so one round of several must be without delay.
     """
 
     async def main() -> float:
@@ -202,9 +202,9 @@ def test_the_loop_goes_on_while_connections_linger(loop_factory: LoopFactory) ->
                 await stack.enter_async_context(slow_client(server))
             await eventually(lambda: listener.connections == 10, "the clients")
             while listener.connections:
-                due, before = loop.time() + 0.005, kept_waiting()
+                due, before = loop.time() + 0.005, run_delay()
                 await asyncio.sleep(0.005)
-                lag = max(lag, loop.time() - due - (kept_waiting() - before))
+                lag = max(lag, loop.time() - due - (run_delay() - before))
         return lag
 
     lags = []

@@ -1,4 +1,4 @@
-"""Addresses and kernels that a test machine need not have: scopes, sysctls, what is on the wire."""
+"""Addresses and kernel settings that a test machine need not have: scopes, sysctls, packets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def host() -> Iterator[Namespace]:
 
 @pytest.fixture
 def peer(host: Namespace) -> Iterator[Namespace]:
-    """A host on the other end of a cable; both have link-local addresses."""
+    """A host at the other end of a cable; both have link-local addresses."""
     with Namespace.made() as made:
         host.connect(made, "up0", "down0")
         host.ip("addr add fe80::21/64 dev up0 nodad")
@@ -51,7 +51,7 @@ def peer(host: Namespace) -> Iterator[Namespace]:
 
 
 @pytest.mark.parametrize("numeric", [False, True])
-def test_a_link_local_address_is_served_on_its_interface(
+def test_link_local_address_is_served_on_its_interface(
     host: Namespace, peer: Namespace, numeric: bool
 ) -> None:
     async def main() -> None:
@@ -75,9 +75,7 @@ def test_a_link_local_address_is_served_on_its_interface(
         asyncio.run(main())
 
 
-def test_link_local_clients_of_the_wildcard_have_their_interface(
-    host: Namespace, peer: Namespace
-) -> None:
+def test_link_local_clients_of_the_wildcard_have_a_scope(host: Namespace, peer: Namespace) -> None:
     async def main() -> None:
         async with served(table('"[::]:2525"')) as server:
             handler: Any = server.listeners[0].handler
@@ -94,7 +92,7 @@ def test_link_local_clients_of_the_wildcard_have_their_interface(
 def connect_scoped(address: str, port: int, interface: str) -> socket.socket:
     """Connect over an interface of the namespace that the thread is in.
 
-    The server's kernel answers by itself, so that this may block the server's loop.
+    The server's kernel answers by itself, so this may block the server's loop.
     """
     client = socket.socket(socket.AF_INET6)
     client.settimeout(20)
@@ -107,7 +105,7 @@ def connect_scoped(address: str, port: int, interface: str) -> socket.socket:
 
 
 @pytest.mark.parametrize("bindv6only", [0, 1])
-def test_v6only_does_not_depend_on_the_hosts_default(host: Namespace, bindv6only: int) -> None:
+def test_v6only_does_not_depend_on_the_sysctl(host: Namespace, bindv6only: int) -> None:
     host.sysctl("ipv6.bindv6only", bindv6only)
     with host:
         sockets = open_all(
@@ -140,9 +138,7 @@ def test_with_ipv6_disabled_an_ipv6_address_is_a_failure(host: Namespace) -> Non
     assert (failure.address, failure.errno) == ("[::1]:2525", errno.EADDRNOTAVAIL)
 
 
-def test_a_backlog_beyond_the_kernels_is_clamped_with_a_warning(
-    host: Namespace, tmp_path: Path
-) -> None:
+def test_backlog_above_somaxconn_is_clamped_with_a_warning(host: Namespace, tmp_path: Path) -> None:
     host.sysctl("core.somaxconn", 64)
     with host, program(tmp_path, table('"127.0.0.1:0"', "socket.backlog = 100")) as started:
         assert (
@@ -152,8 +148,8 @@ def test_a_backlog_beyond_the_kernels_is_clamped_with_a_warning(
         assert started.stop() == 0
 
 
-def test_reuse_port_lets_two_servers_share(host: Namespace) -> None:
-    """One accept queue each; without the option the second is refused."""
+def test_reuse_port_lets_two_servers_share_a_port(host: Namespace) -> None:
+    """Each has its own accept queue; without the option the second fails."""
     with host:
         shared = table('"127.0.0.1:2525"', "socket.reuse-port = true")
         first = open_all(loads(shared).listeners)
@@ -166,8 +162,8 @@ def test_reuse_port_lets_two_servers_share(host: Namespace) -> None:
         close_all(second)
 
 
-def test_reuse_addr_decides_over_time_wait(host: Namespace) -> None:
-    """A connection that the server closed first keeps the port, unless reuse is asked for."""
+def test_reuse_addr_ignores_time_wait(host: Namespace) -> None:
+    """A connection that the server closed first keeps the port busy, unless reuse is on."""
     with host:
         with socket.create_server(("127.0.0.1", 2525), reuse_port=False) as old:
             client = socket.create_connection(("127.0.0.1", 2525), 20)
@@ -178,18 +174,18 @@ def test_reuse_addr_decides_over_time_wait(host: Namespace) -> None:
         with pytest.raises(StartError) as caught:
             open_all(loads(table('"127.0.0.1:2525"', "socket.reuse-addr = false")).listeners)
         assert caught.value.failures[0].errno == errno.EADDRINUSE
-        # Nobody holds it: no process is named.
+        # No socket holds it, so no process is named.
         assert caught.value.failures[0].text == "Address already in use"
         sockets = open_all(loads(table('"127.0.0.1:2525"')).listeners)
         close_all(sockets)
 
 
-# --- on the wire ------------------------------------------------------------------------------
+# --- packets ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_ttl_and_tos_are_what_packets_carry(host: Namespace, address: str) -> None:
-    """Of a dual-stack socket, for clients of both families, from the first packet on."""
+def test_packets_carry_ttl_and_tos(host: Namespace, address: str) -> None:
+    """For a dual-stack socket and clients of both families, from the first packet on."""
 
     async def main() -> None:
         lines = ("socket.ttl = 77", "socket.tos = 72")
@@ -212,7 +208,7 @@ def test_ttl_and_tos_are_what_packets_carry(host: Namespace, address: str) -> No
 
 
 def from_server(packet: bytes) -> tuple[int, int, bytes] | None:
-    """Return TTL, TOS and the TCP segment of a packet from port 2525, None for others."""
+    """Return TTL, TOS and TCP segment of a packet from port 2525, None for others."""
     if packet[0] >> 4 == 4:
         hops, service, segment = packet[8], packet[1], packet[(packet[0] & 15) * 4 :]
     else:

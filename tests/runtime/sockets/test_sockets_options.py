@@ -1,7 +1,7 @@
-"""Socket options: what getsockopt says of listening sockets and of accepted ones.
+"""Socket options: what getsockopt says about listening and accepted sockets.
 
-Every row is read back on IPv4, IPv6 and dual-stack sockets, for IPv4 and IPv6 clients, through
-the connections that a configuration really serves.
+Every row is read back on IPv4, IPv6 and dual-stack sockets, for IPv4 and IPv6 clients, on
+connections that a configuration really serves.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ KINDS = [pytest.param(kind, marks=() if kind == "inet" else needs_ipv6, id=kind)
 
 
 class Row(NamedTuple):
-    """An option: how it is written and what the kernel must answer.
+    """An option: how it is written, and what the kernel must answer.
 
     Attributes:
         line: of the listener.
-        four: level and name where IPv4 is spoken.
-        six: level and name where IPv6 is spoken.
+        four: level and name for IPv4.
+        six: level and name for IPv6.
         value: the answer.
-        accepted: the answer on accepted sockets, where it differs.
+        accepted: the answer on accepted sockets, if different.
     """
 
     line: str
@@ -84,7 +84,7 @@ ROWS = [
     row("socket.keepalive-probes = 4", TCP, socket.TCP_KEEPCNT, 4),
     row('socket.user-timeout = "1500ms"', TCP, socket.TCP_USER_TIMEOUT, 1500),
     row("socket.priority = 5", SOL, socket.SO_PRIORITY, 5),
-    # The kernel derives a priority from the type of service; a written one wins.
+    # The kernel derives a priority from the type of service; an explicit one takes precedence.
     row("socket.tos = 16\nsocket.priority = 2", SOL, socket.SO_PRIORITY, 2),
     Row("socket.free-bind = true", (IP, IP_FREEBIND), (IPV6, IPV6_FREEBIND), 1),
     row('socket.send-buffer-size = "32KiB"', SOL, socket.SO_SNDBUF, 2 * 32768),
@@ -102,7 +102,8 @@ Look = Callable[[Any, bool], Any]
 
 
 def look(bind: str, clients: tuple[str, ...], lines: str, read: Look) -> list[Any]:
-    """Return what `read` says of the listening socket for each family, then of accepted ones."""
+    """Return what `read` gets from the listening socket for each family, then from accepted
+    ones."""
 
     async def main() -> list[Any]:
         async with served(table(bind, lines)) as server:
@@ -125,7 +126,7 @@ def look(bind: str, clients: tuple[str, ...], lines: str, read: Look) -> list[An
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("one", ROWS, ids=lambda one: one.line or f"default {one.four[1]}")
-def test_option_holds_on_listening_and_accepted_sockets(one: Row, kind: str) -> None:
+def test_option_is_set_on_listening_and_accepted_sockets(one: Row, kind: str) -> None:
     bind, clients = BINDS[kind]
 
     def read(sock: Any, six: bool) -> int:
@@ -138,7 +139,7 @@ def test_option_holds_on_listening_and_accepted_sockets(one: Row, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_linger_0_means_reset_and_no_other_linger_is_the_kernels(kind: str) -> None:
+def test_only_linger_0_sets_so_linger(kind: str) -> None:
     bind, clients = BINDS[kind]
 
     def read(sock: Any, six: bool) -> tuple[int, ...]:
@@ -172,8 +173,8 @@ def test_congestion_control_is_inherited(kind: str) -> None:
         ("recv-buffer-size", socket.SO_RCVBUF, "rmem_max"),
     ],
 )
-def test_buffers_are_what_the_kernel_gives(kind: str, key: str, name: int, most: str) -> None:
-    """Twice what is asked for, at most twice the kernel's maximum, at least its minimum."""
+def test_buffer_sizes(kind: str, key: str, name: int, most: str) -> None:
+    """Twice the size asked for, at most twice the kernel's maximum, at least its minimum."""
     bind, clients = BINDS[kind]
     largest = int(Path("/proc/sys/net/core", most).read_text())
 
@@ -190,7 +191,7 @@ def test_buffers_are_what_the_kernel_gives(kind: str, key: str, name: int, most:
 
 
 @needs_ipv6
-def test_the_low_bits_of_tos_are_the_kernels() -> None:
+def test_low_bits_of_tos_are_left_to_the_kernel() -> None:
     def read(sock: Any, six: bool) -> int:
         value: int = sock.getsockopt(*(CLASS if six else TOS))
         return value
@@ -203,7 +204,7 @@ def test_the_low_bits_of_tos_are_the_kernels() -> None:
 
 @needs_ipv6
 def test_all_options_at_once() -> None:
-    """What one option does must not undo another."""
+    """No option must undo another."""
     chosen = [
         one
         for one in ROWS
@@ -222,7 +223,7 @@ def test_all_options_at_once() -> None:
 
 
 @needs_ipv6
-def test_free_bind_takes_an_address_that_no_interface_has() -> None:
+def test_free_bind_allows_an_address_of_no_interface() -> None:
     # RFC 5737, RFC 3849: addresses for documentation.
     text = table('", "', "socket.free-bind = true").replace(
         '"", ""', '["192.0.2.77:0", "[2001:db8::77]:0"]'
@@ -236,7 +237,7 @@ def test_free_bind_takes_an_address_that_no_interface_has() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_deferred_clients_wait_until_they_speak(kind: str) -> None:
+def test_defer_accept_waits_for_data(kind: str) -> None:
     """A silent client that came first is accepted after one that has sent something."""
     bind, clients = BINDS[kind]
     text = table(bind, 'socket.defer-accept = "5s"', protocol="http")
@@ -247,7 +248,7 @@ def test_deferred_clients_wait_until_they_speak(kind: str) -> None:
             bound = listener.sockets[0]
             handler: Any = listener.handler
             with socket.socket() as plain:
-                # The kernel keeps retransmissions, not seconds, and rounds.
+                # The kernel keeps a number of retransmissions instead of seconds, and rounds.
                 plain.setsockopt(TCP, socket.TCP_DEFER_ACCEPT, 5)
                 kept = plain.getsockopt(TCP, socket.TCP_DEFER_ACCEPT)
             assert bound.sock.getsockopt(TCP, socket.TCP_DEFER_ACCEPT) == kept > 0
@@ -269,7 +270,7 @@ def test_deferred_clients_wait_until_they_speak(kind: str) -> None:
 
 
 @external("ss")
-def test_the_backlog_is_the_kernels_queue() -> None:
+def test_backlog_is_the_accept_queue_of_the_kernel() -> None:
     most = int(Path("/proc/sys/net/core/somaxconn").read_text())
     wanted = {}
     text = ""
@@ -291,8 +292,8 @@ def test_the_backlog_is_the_kernels_queue() -> None:
 
 
 @needs_ipv6
-def test_only_what_is_not_inherited_is_set_per_connection() -> None:
-    """All options of the format but the priority, and that once."""
+def test_only_the_priority_is_set_per_connection() -> None:
+    """Nothing else of all options in the format, and the priority once per connection."""
     lines = "\n".join(
         ("socket.ttl = 9", "socket.tos = 8", "socket.keepalive = true", "socket.linger = 0")
     )
@@ -303,7 +304,7 @@ def test_only_what_is_not_inherited_is_set_per_connection() -> None:
             assert len(sockets[0].accepted) == wanted
 
 
-def test_unix_sockets_have_only_what_means_something_there(tmp_path: Path) -> None:
+def test_options_of_unix_sockets(tmp_path: Path) -> None:
     path = tmp_path / "s"
     lines = "socket.send-buffer-size = 20000\nsocket.ttl = 9\nsocket.linger = 0\nsocket.tos = 8"
     sockets = open_all(loads(table(f"unix:{path}", lines)).listeners)

@@ -1,7 +1,7 @@
 """From binds to listening sockets, phase by phase.
 
-All sockets are created, set and bound, then all listen, then all accept; nobody is accepted, and
-no handler's words are said, before every listen has succeeded.
+All sockets are created, set up and bound, then all listen, then all accept; no client is accepted
+or greeted before every listen has succeeded.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_no_socket_listens_before_all_are_bound() -> None:
 
 
 @needs_ipv6
-def test_sockets_come_in_order_of_id_and_bind() -> None:
+def test_sockets_are_opened_in_order_of_id_and_bind() -> None:
     text = table("b", '["[::1]:0", "127.0.0.1:0"]') + table("a", '"127.0.0.1:0"')
     sockets = open_all(loads(text).listeners)
     found = [(bound.listener, bound.bind.address) for bound in sockets]
@@ -66,7 +66,7 @@ def test_sockets_come_in_order_of_id_and_bind() -> None:
     assert found == [("a", "127.0.0.1"), ("b", "::1"), ("b", "127.0.0.1")]
 
 
-def test_a_bind_that_fails_keeps_all_from_listening(descriptors_back: None) -> None:
+def test_failed_bind_keeps_all_from_listening(descriptors_back: None) -> None:
     text = (
         table("a", '"127.0.0.1:0"') + table("b", f'"{NOWHERE}:2525"') + table("c", '"127.0.0.1:0"')
     )
@@ -75,9 +75,9 @@ def test_a_bind_that_fails_keeps_all_from_listening(descriptors_back: None) -> N
     assert [failure.listener for failure in caught.value.failures] == ["b"]
 
 
-def test_a_listen_that_fails_closes_all(descriptors_back: None) -> None:
+def test_failed_listen_closes_all(descriptors_back: None) -> None:
     sockets = open_all(loads(table("a", '"127.0.0.1:0"') + table("b", '"127.0.0.1:0"')).listeners)
-    # Both may be bound, since nothing listens yet and both ask for reuse; only one may listen.
+    # Both can be bound, since nothing listens yet and both ask for reuse; only one can listen.
     with socket.socket() as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind(("127.0.0.1", sockets[1].port))
@@ -92,8 +92,8 @@ def test_a_listen_that_fails_closes_all(descriptors_back: None) -> None:
     assert all(bound.sock.fileno() == -1 for bound in sockets)
 
 
-def test_a_server_accepts_only_after_every_listen() -> None:
-    """The one listen that fails is the last; the clients of the first were never served."""
+def test_server_accepts_only_after_every_listen() -> None:
+    """The one listen that fails is the last; clients of the first were never served."""
 
     async def main() -> None:
         config = loads(table("a", '"127.0.0.1:0"') + table("b", '"127.0.0.1:0"'))
@@ -102,7 +102,7 @@ def test_a_server_accepts_only_after_every_listen() -> None:
         thief = socket.socket()
 
         async def start() -> None:
-            """Take the port of `b` once it is bound and before it listens."""
+            """Take the port of `b` after it is bound and before it listens."""
             thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             thief.bind(("127.0.0.1", last.settings.port))
             thief.listen()
@@ -136,11 +136,9 @@ def test_handlers_are_started_before_anything_listens() -> None:
 
 
 @pytest.mark.parametrize("handler", ["NotReady", "WrongWords"])
-def test_a_handler_that_cannot_be_served_leaves_nothing(
-    handler: str, descriptors_back: None
-) -> None:
+def test_unusable_handler_leaves_nothing(handler: str, descriptors_back: None) -> None:
     text = table("a", '"127.0.0.1:0"')
-    # One that cannot even be stopped: neither the others nor the error may be lost to it.
+    # One whose stop fails as well: neither the others nor the error may be lost because of it.
     text += table("b", '"127.0.0.1:0"').replace("Echo", "NeverEnds")
     text += table("c", '"127.0.0.1:0"').replace("Echo", handler)
 
@@ -157,7 +155,7 @@ def test_a_handler_that_cannot_be_served_leaves_nothing(
 
 
 @external("strace")
-def test_the_kernel_sees_the_phases(tmp_path: Path) -> None:
+def test_system_calls_follow_the_phases(tmp_path: Path) -> None:
     """Every bind comes before every listen, and every listen before the first accept."""
     trace = tmp_path / "trace"
     wrapper = ["strace", "-f", "-o", str(trace), "-e", "trace=bind,listen,accept4"]
@@ -169,8 +167,8 @@ def test_the_kernel_sees_the_phases(tmp_path: Path) -> None:
         assert started.stop() == 0
     calls = re.findall(r"^\d+ +(bind|listen|accept4)\(", trace.read_text(), re.MULTILINE)
     kinds = "".join(call[0] for call in calls)
-    # The look at what accepted sockets inherit opens loopback pairs of its own meanwhile: they
-    # close before the first listen of the server, so the longest tail of listens is the server's.
+    # Meanwhile, loopback pairs are opened to see what accepted sockets inherit. They are closed
+    # before the server's first listen, so the longest tail of listens is the server's.
     assert re.search(r"bl{20}a+$", kinds), kinds
 
 
@@ -178,7 +176,7 @@ def test_the_kernel_sees_the_phases(tmp_path: Path) -> None:
 def test_nothing_listens_when_a_bind_fails(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     wrapper = ["strace", "-f", "-o", str(trace), "-e", "trace=listen,accept4"]
-    # Without options there is nothing to look at on a loopback pair.
+    # Without options no loopback pair is needed.
     text = table("a", '"127.0.0.1:0"', "socket.nodelay = false")
     text += table("b", f'"{NOWHERE}:2525"', "socket.nodelay = false")
     with program(tmp_path, text, listeners=0, wrapper=wrapper) as started:
@@ -187,7 +185,7 @@ def test_nothing_listens_when_a_bind_fails(tmp_path: Path) -> None:
 
 
 @needs_ipv6
-def test_a_served_configuration_says_where_it_listens() -> None:
+def test_served_configuration_reports_its_addresses() -> None:
     async def main() -> None:
         async with served(table("a", '["127.0.0.1:0", "[::1]:0"]')) as server:
             four, six = server.listeners[0].sockets

@@ -1,4 +1,4 @@
-"""`unix:` binds: the socket's file, whose it is, and what becomes of it."""
+"""`unix:` binds: the socket's file, its owner and mode, and its removal."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def permissions(path: Path) -> int:
 
 
 @pytest.mark.parametrize("mode", ["0600", "0660", "0666", "0700"])
-def test_the_mode_is_what_was_asked_for(tmp_path: Path, umask: None, mode: str) -> None:
+def test_mode_of_the_file(tmp_path: Path, umask: None, mode: str) -> None:
     path = tmp_path / "s"
     sock = bound(path, f'socket.mode = "{mode}"')
     assert stat.S_ISSOCK(path.stat().st_mode)
@@ -66,17 +66,17 @@ def test_the_mode_is_what_was_asked_for(tmp_path: Path, umask: None, mode: str) 
     sock.close()
 
 
-def test_without_a_mode_the_umask_decides(tmp_path: Path, umask: None) -> None:
+def test_umask_applies_without_a_mode(tmp_path: Path, umask: None) -> None:
     path = tmp_path / "s"
     sock = bound(path)
     assert permissions(path) == 0o750
     sock.close()
 
 
-def test_the_file_is_never_more_open_than_asked(
+def test_file_is_never_more_open_than_its_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between bind(2) and chmod(2) anybody could connect."""
+    """Between bind(2) and chmod(2) anyone could connect."""
     before = os.umask(0)
     seen = []
     chmod = os.chmod
@@ -95,7 +95,7 @@ def test_the_file_is_never_more_open_than_asked(
 
 
 @root_only
-def test_the_owner_and_group_are_what_was_asked_for(tmp_path: Path) -> None:
+def test_owner_and_group_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "s"
     user, group = pwd.getpwall()[-1], grp.getgrall()[-1]
     sock = bound(path, f'socket.user = "{user.pw_name}"', f'socket.group = "{group.gr_name}"')
@@ -118,7 +118,7 @@ def test_unknown_owners_are_failures(tmp_path: Path, line: str, name: str) -> No
     assert not (tmp_path / "s").exists()
 
 
-def test_an_owner_that_may_not_be_given_is_a_failure(
+def test_owner_that_cannot_be_set_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: str, user: int, group: int) -> None:
@@ -131,10 +131,10 @@ def test_an_owner_that_may_not_be_given_is_a_failure(
     assert not (tmp_path / "s").exists()
 
 
-# --- what is there already --------------------------------------------------------------------
+# --- existing files ---------------------------------------------------------------------------
 
 
-def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
+def test_stale_socket_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -147,7 +147,7 @@ def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_live_socket_is_left_alone(tmp_path: Path) -> None:
+def test_live_socket_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as alive:
         alive.bind(str(path))
@@ -160,7 +160,7 @@ def test_a_live_socket_is_left_alone(tmp_path: Path) -> None:
         assert path.stat().st_ino == before
 
 
-def test_a_live_socket_with_a_full_queue_is_left_alone(tmp_path: Path) -> None:
+def test_live_socket_with_a_full_queue_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s"
     waiting = []
     with socket.socket(socket.AF_UNIX) as alive:
@@ -179,7 +179,7 @@ def test_a_live_socket_with_a_full_queue_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
-def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
+def test_other_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "s"
     if kind == "file":
         path.write_text("precious")
@@ -190,7 +190,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
     assert path.read_text() == "precious" if kind == "file" else path.is_dir()
 
 
-def test_a_directory_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+def test_missing_directory_is_a_failure(tmp_path: Path) -> None:
     found = failure(tmp_path / "no" / "s")
     assert (found.operation, found.errno) == ("bind", errno.ENOENT)
 
@@ -198,7 +198,7 @@ def test_a_directory_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
 # --- at the end -------------------------------------------------------------------------------
 
 
-def test_the_file_is_removed_at_the_end(tmp_path: Path) -> None:
+def test_file_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "s"
 
     async def main() -> None:
@@ -210,7 +210,7 @@ def test_the_file_is_removed_at_the_end(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_file_that_replaced_it_is_left_alone(tmp_path: Path) -> None:
+def test_file_that_replaced_the_socket_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "s"
     sock = bound(path)
     path.rename(tmp_path / "moved")
@@ -220,7 +220,7 @@ def test_a_file_that_replaced_it_is_left_alone(tmp_path: Path) -> None:
         assert path.exists()
 
 
-def test_a_file_that_is_gone_is_no_problem(tmp_path: Path) -> None:
+def test_file_already_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "s"
     sock = bound(path)
     path.unlink()
@@ -228,7 +228,9 @@ def test_a_file_that_is_gone_is_no_problem(tmp_path: Path) -> None:
     assert sock.sock.fileno() == -1
 
 
-def test_the_file_goes_when_another_listener_fails(tmp_path: Path, descriptors_back: None) -> None:
+def test_file_is_removed_when_another_listener_fails(
+    tmp_path: Path, descriptors_back: None
+) -> None:
     path = tmp_path / "s"
     # RFC 5737: an address for documentation.
     other = text(path).replace("listener.it", "listener.other")
@@ -262,7 +264,7 @@ def test_clients_are_served(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_the_program_serves_mail_on_it(tmp_path: Path) -> None:
+def test_program_serves_mail_on_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "s"
     config = f'[server.listener.it]\nprotocol = "smtp"\nbind = "unix:{path}"\n'
     with program(tmp_path, config + 'socket.mode = "0600"\n') as started:

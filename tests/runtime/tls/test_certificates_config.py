@@ -1,4 +1,4 @@
-"""The certificates of a configuration: shared, reported with all their mistakes, read again."""
+"""A configuration's certificates: shared, all mistakes reported, reloaded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mistakes(directory: Path, text: str) -> list[str]:
 # --- which ------------------------------------------------------------------------------------
 
 
-def test_which_listeners_have_a_context(tmp_path: Path) -> None:
+def test_listeners_with_a_context(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx"))
     text = table(tmp_path) + "".join(
         listener_table(name, f"bind = '127.0.0.1:{port}'\n{body}")
@@ -53,7 +53,7 @@ def test_which_listeners_have_a_context(tmp_path: Path) -> None:
     it = made(tmp_path, text)
     assert it.notes == []
     contexts = {name: it.context(name) for name in ("implicit", "starttls", "https", "own")}
-    # The same settings and the same handler share one: one set of keys for session tickets.
+    # Listeners with the same settings and handler share one, with one set of session ticket keys.
     assert contexts["implicit"] is contexts["starttls"]
     assert len(set(contexts.values())) == 3
     assert None not in contexts.values()
@@ -71,7 +71,7 @@ def test_which_listeners_have_a_context(tmp_path: Path) -> None:
         "tls.client-ca = 'ca.pem'",
     ],
 )
-def test_other_settings_make_another_context(tmp_path: Path, body: str) -> None:
+def test_different_settings_make_another_context(tmp_path: Path, body: str) -> None:
     write(tmp_path, authority().sign("mx"))
     write(tmp_path, authority().sign("other"), "other")
     (tmp_path / "ca.pem").write_bytes(authority().pem)
@@ -83,7 +83,7 @@ def test_other_settings_make_another_context(tmp_path: Path, body: str) -> None:
     assert it.context("b") is it.context("c")
 
 
-def test_alpn_is_the_handlers(tmp_path: Path) -> None:
+def test_alpn_protocols_are_those_of_the_handler(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx"))
     text = table(tmp_path) + "".join(
         listener_table(name, f"bind = '127.0.0.1:{port}'\nhandler = 'x:{name}'")
@@ -106,7 +106,7 @@ def test_alpn_is_the_handlers(tmp_path: Path) -> None:
     assert (chosen("a"), chosen("b")) == ("smtp", None)
 
 
-def test_inline_and_by_file_and_by_name(tmp_path: Path) -> None:
+def test_certificates_inline_by_file_and_by_name(tmp_path: Path) -> None:
     default, other = authority().sign("mx"), authority().sign("other")
     write(tmp_path, other, "other")
     text = (
@@ -147,7 +147,7 @@ def test_all_mistakes_are_reported_at_their_lines(tmp_path: Path) -> None:
     ]
 
 
-def test_many_listeners_are_not_all_named(tmp_path: Path) -> None:
+def test_message_names_only_some_of_many_listeners(tmp_path: Path) -> None:
     text = table(tmp_path) + "".join(
         listener_table(str(port), f"bind = '127.0.0.1:{port}'") for port in range(1, 6)
     )
@@ -155,7 +155,7 @@ def test_many_listeners_are_not_all_named(tmp_path: Path) -> None:
     assert line.endswith('No such file or directory (listeners "1", "2", "3" and 2 more)')
 
 
-def test_secrets_are_not_repeated(tmp_path: Path) -> None:
+def test_messages_do_not_repeat_secrets(tmp_path: Path) -> None:
     good = authority().sign("mx")
     text = f"[certificate.x]\ncert = '''{good.cert.decode()}'''\n"
     text += "private-key = '''-----BEGIN PRIVATE KEY-----\nsecret'''" + listener_table("it", "")
@@ -167,7 +167,9 @@ def test_secrets_are_not_repeated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("days", "says"), [((-9, -2), "expired on"), ((2, 9), "is not valid before")]
 )
-def test_dates_are_a_warning(tmp_path: Path, days: tuple[int, int], says: str) -> None:
+def test_expired_or_future_certificate_warns(
+    tmp_path: Path, days: tuple[int, int], says: str
+) -> None:
     first, last = (
         datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=day) for day in days
     )
@@ -181,7 +183,7 @@ def test_dates_are_a_warning(tmp_path: Path, days: tuple[int, int], says: str) -
     assert shown(it) == der(expired)
 
 
-def test_suites_that_do_not_fit_the_key(tmp_path: Path) -> None:
+def test_cipher_suites_that_do_not_fit_the_key(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx"))
     body = "tls.ciphers = 'ECDHE-RSA-AES128-GCM-SHA256'"
     it = made(tmp_path, table(tmp_path) + listener_table("it", body))
@@ -194,10 +196,10 @@ def test_suites_that_do_not_fit_the_key(tmp_path: Path) -> None:
     assert made(tmp_path, table(tmp_path) + listener_table("it", body)).notes == []
 
 
-# --- the self-signed one ----------------------------------------------------------------------
+# --- the self-signed certificate --------------------------------------------------------------
 
 
-def test_without_any_certificate(tmp_path: Path) -> None:
+def test_self_signed_certificate_is_used_without_any_other(tmp_path: Path) -> None:
     text = listener_table("it", IMPLICIT)
     first = made(tmp_path, text)
     path = tmp_path / "data" / "self-signed.pem"
@@ -214,7 +216,7 @@ def test_without_any_certificate(tmp_path: Path) -> None:
         assert (found.changed, found.problems, found.files) == ([], [], 1)
 
 
-def test_several_of_which_none_is_the_default(tmp_path: Path) -> None:
+def test_several_certificates_without_a_default(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path, authority().sign(name), name)
     text = table(tmp_path, "a", "a") + table(tmp_path, "b", "b") + listener_table("it", "")
@@ -222,14 +224,14 @@ def test_several_of_which_none_is_the_default(tmp_path: Path) -> None:
     assert note.startswith("no certificate is named, and none is called default (listener")
 
 
-def test_nothing_is_made_where_nothing_needs_it(tmp_path: Path) -> None:
+def test_self_signed_certificate_is_made_only_when_needed(tmp_path: Path) -> None:
     made(tmp_path, listener_table("it", "protocol = 'http'"))
     made(tmp_path, listener_table("it", "tls.enable = false"))
     made(tmp_path, listener_table("it", "protocol = 'own'\nhandler = 'a:B'"))
     assert os.listdir(tmp_path) == []
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_data_directory(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     assert mistakes(tmp_path, listener_table("it", "")) == [
         f'mail.toml:2: server.data-directory = "{tmp_path}/data": '
@@ -237,7 +239,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_is_damaged(tmp_path: Path) -> None:
+def test_damaged_self_signed_certificate(tmp_path: Path) -> None:
     made(tmp_path, listener_table("it", ""))
     path = tmp_path / "data" / "self-signed.pem"
     path.write_bytes(path.read_bytes()[:300])
@@ -249,7 +251,7 @@ def test_a_file_that_is_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_library")
-def test_without_the_library(tmp_path: Path) -> None:
+def test_without_cryptography(tmp_path: Path) -> None:
     for body, key in ((IMPLICIT, "tls.implicit"), ("tls.enable = true", "tls.enable")):
         (line,) = mistakes(tmp_path, listener_table("it", body))
         assert line == (
@@ -258,17 +260,17 @@ def test_without_the_library(tmp_path: Path) -> None:
             "pip install 'fastlisten[tls]' (listener \"it\"); "
             'allowed: a table [certificate."default"] with cert and private-key'
         )
-    # Nobody has asked for STARTTLS here: it is left out, and that is said.
+    # No listener asks for STARTTLS here: it is left out, with a warning.
     it = made(tmp_path, listener_table("it", ""))
     (note,) = it.notes
     assert note.startswith('STARTTLS is not offered (listener "it"): no certificate is configured')
     assert it.context("it") is None
 
 
-# --- again ------------------------------------------------------------------------------------
+# --- reloading --------------------------------------------------------------------------------
 
 
-def test_nothing_new(tmp_path: Path) -> None:
+def test_reload_without_changes(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx"))
     it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
     found = it.reload()
@@ -276,8 +278,8 @@ def test_nothing_new(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-def test_a_renewed_certificate_is_shown(tmp_path: Path, version: ssl.TLSVersion) -> None:
-    """Also one whose key is of another kind, as when an authority's client changes its mind."""
+def test_renewed_certificate_is_shown(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """Even if its key is of another kind, as after a change of settings in an ACME client."""
     write(tmp_path, authority().sign("mx", key=rsa_key()))
     it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
     context = it.context("it")
@@ -295,7 +297,7 @@ def test_a_renewed_certificate_is_shown(tmp_path: Path, version: ssl.TLSVersion)
         assert it.reload().changed == []
 
 
-def test_what_is_broken_changes_nothing(tmp_path: Path) -> None:
+def test_broken_renewal_changes_nothing(tmp_path: Path) -> None:
     before = authority().sign("mx")
     cert, key = write(tmp_path, before)
     it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
@@ -321,7 +323,7 @@ def test_what_is_broken_changes_nothing(tmp_path: Path) -> None:
     assert shown(it) == der(renewed)
 
 
-def test_one_of_several_is_renewed(tmp_path: Path) -> None:
+def test_renewal_of_one_of_several(tmp_path: Path) -> None:
     pairs = {name: authority().sign(name) for name in ("a", "b", "c")}
     for name, pair in pairs.items():
         write(tmp_path, pair, name)
@@ -342,7 +344,7 @@ def test_one_of_several_is_renewed(tmp_path: Path) -> None:
     assert shown(it, listener="c") == der(renewed)
 
 
-def test_an_expired_renewal_is_taken_with_a_warning(tmp_path: Path) -> None:
+def test_expired_renewal_is_used_with_a_warning(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx"))
     it = made(tmp_path, table(tmp_path) + listener_table("it", ""))
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
@@ -354,7 +356,7 @@ def test_an_expired_renewal_is_taken_with_a_warning(tmp_path: Path) -> None:
     assert shown(it) == der(expired)
 
 
-def test_client_authorities_come_and_go(tmp_path: Path) -> None:
+def test_client_authorities_are_added_and_removed(tmp_path: Path) -> None:
     write(tmp_path, authority().sign("mx"))
     old, new = Authority.make("old"), Authority.make("new")
     file = tmp_path / "ca.pem"

@@ -1,4 +1,4 @@
-"""Contexts: each `tls.*` value as a client in memory sees it, and which certificate is shown."""
+"""Contexts: each `tls.*` value as a client in memory sees it; which certificate is shown."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def client(version: ssl.TLSVersion | None = None, ciphers: str = "") -> ssl.SSLC
 
 
 def version(context: ssl.SSLContext, asked: ssl.TLSVersion) -> str | None:
-    """Return the version that a client of one version gets, None if it is refused."""
+    """Return the version that a client offering only this one gets, None if it is refused."""
     try:
         return shake(context, client(asked)).client.version()
     except ssl.SSLError:
@@ -53,7 +53,7 @@ def version(context: ssl.SSLContext, asked: ssl.TLSVersion) -> str | None:
         (("TLSv1.2", "TLSv1.3"), (), True, True),
         (("TLSv1.2",), (), True, False),
         (("TLSv1.3",), (), False, True),
-        # A version for which there is no suite is not spoken.
+        # A version without a suite is not offered.
         (("TLSv1.2", "TLSv1.3"), OLDER, True, False),
         (("TLSv1.2", "TLSv1.3"), NEWER, False, True),
         (("TLSv1.2", "TLSv1.3"), (*OLDER, *NEWER), True, True),
@@ -61,7 +61,7 @@ def version(context: ssl.SSLContext, asked: ssl.TLSVersion) -> str | None:
         (("TLSv1.3",), (*OLDER, *NEWER), False, True),
     ],
 )
-def test_versions(
+def test_protocol_versions(
     protocols: tuple[str, ...], ciphers: tuple[str, ...], older: bool, newer: bool
 ) -> None:
     context = ContextSettings(protocols, ciphers).context(pair())
@@ -77,8 +77,8 @@ def test_obsolete_versions_are_refused(asked: ssl.TLSVersion) -> None:
         shake(ContextSettings().context(pair()), lenient)
 
 
-def test_the_default_suites_are_all_safe_ones() -> None:
-    """Forward secrecy, and nothing but AEAD, whatever the host's OpenSSL would allow."""
+def test_default_cipher_suites_are_safe() -> None:
+    """Forward secrecy and AEAD only, whatever the host's OpenSSL would allow."""
     names = {suite["name"] for suite in ContextSettings().context(pair()).get_ciphers()}
     assert {name for name in names if not name.startswith("TLS_")} == set(TLS12_SUITES.values())
     for weak in ("ECDHE-RSA-AES256-SHA384", "AES256-GCM-SHA384", "DHE-RSA-AES256-GCM-SHA384"):
@@ -87,7 +87,7 @@ def test_the_default_suites_are_all_safe_ones() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in TLS12_SUITES.values() if "RSA" in name])
-def test_one_suite(name: str) -> None:
+def test_single_cipher_suite(name: str) -> None:
     context = ContextSettings(ciphers=(name,)).context(pair())
     assert shake(context, client(V12)).cipher == name
     others = ":".join(other for other in TLS12_SUITES.values() if other != name)
@@ -96,14 +96,14 @@ def test_one_suite(name: str) -> None:
 
 
 @pytest.mark.parametrize("order", [(AES128, AES256), (AES256, AES128)])
-def test_whose_order_counts(order: tuple[str, str]) -> None:
+def test_order_of_cipher_suites(order: tuple[str, str]) -> None:
     asked = client(V12, ":".join(reversed(order)))
     assert shake(ContextSettings(ciphers=order).context(pair()), asked).cipher == order[0]
     lenient = ContextSettings(ciphers=order, client_order=True).context(pair())
     assert shake(lenient, asked).cipher == order[1]
 
 
-def test_the_settings_of_a_listener() -> None:
+def test_settings_of_a_listener() -> None:
     it = listener(
         f"tls.protocols = 'TLSv1.2'\ntls.ciphers = '{AES256}'\ntls.ignore-client-order = false"
     )
@@ -111,7 +111,7 @@ def test_the_settings_of_a_listener() -> None:
     assert ContextSettings.of(listener("")) == ContextSettings()
 
 
-def test_whether_a_certificate_can_be_shown() -> None:
+def test_certificate_that_no_cipher_suite_can_use() -> None:
     mine, other = pair(), authority().sign("x", key=ec_key())
     only_rsa = ContextSettings(ciphers=(AES128, *NEWER))
     assert speaks(only_rsa.context(mine), V12)
@@ -120,10 +120,10 @@ def test_whether_a_certificate_can_be_shown() -> None:
     assert not speaks(ContextSettings(("TLSv1.3",)).context(mine), V12)
 
 
-# --- what else there is to it -----------------------------------------------------------------
+# --- other settings ---------------------------------------------------------------------------
 
 
-def test_options() -> None:
+def test_context_options() -> None:
     options = ContextSettings().context(pair()).options
     assert options & ssl.OP_NO_RENEGOTIATION
     assert options & ssl.OP_NO_COMPRESSION
@@ -144,7 +144,7 @@ def test_alpn(offered: list[str], chosen: str | None) -> None:
 
 
 @pytest.mark.parametrize("asked", [V12, V13])
-def test_clients_need_a_certificate_of_the_authority(asked: ssl.TLSVersion) -> None:
+def test_client_certificate_of_the_authority_is_required(asked: ssl.TLSVersion) -> None:
     context = ContextSettings().context(pair(), authority().pem.decode())
     mine = authority().sign("alice", client=True)
     theirs = Authority.make("stranger").sign("mallory", client=True)
@@ -164,7 +164,7 @@ def test_clients_need_a_certificate_of_the_authority(asked: ssl.TLSVersion) -> N
             talk(shown)
 
 
-def test_an_authority_below_another_is_enough() -> None:
+def test_intermediate_authority_is_enough() -> None:
     below = Authority.make("below", authority())
     context = ContextSettings().context(pair(), below.pem.decode())
     one = client()
@@ -176,8 +176,8 @@ def test_an_authority_below_another_is_enough() -> None:
         shake(context, beside)
 
 
-def test_what_a_client_proved_cannot_be_prolonged() -> None:
-    """A session of TLS 1.3 would get a new term with each return."""
+def test_sessions_with_client_certificates_are_not_prolonged() -> None:
+    """A TLS 1.3 session would otherwise get a new lifetime with each resumption."""
     one = client(V13)
     authority().sign("alice", client=True).load_into(one)
     strict = ContextSettings().context(pair(), authority().pem.decode())
@@ -191,8 +191,8 @@ def test_what_a_client_proved_cannot_be_prolonged() -> None:
 
 
 @pytest.mark.parametrize("asked", [V12, V13])
-def test_what_a_client_proved_ends_with_its_authority(asked: ssl.TLSVersion) -> None:
-    """It does not get in by a session from before, which would show no certificate again."""
+def test_sessions_end_with_the_client_authority(asked: ssl.TLSVersion) -> None:
+    """An older session, which shows no certificate again, is not accepted."""
     old, new = Authority.make("old"), Authority.make("new")
     it = RenewableContext(ContextSettings().context(pair(), old.pem.decode()), {})
     one = client(asked)
@@ -216,7 +216,7 @@ def front(*names: str) -> RenewableContext:
 
 
 def shown(it: RenewableContext, name: str | None, asked: ssl.TLSVersion = V13) -> str:
-    """Return the first name of the certificate that a client sees who asks for a name."""
+    """Return the first name in the certificate shown for a server name."""
     context = authority().client_context()
     context.check_hostname = False
     context.minimum_version = context.maximum_version = asked
@@ -233,7 +233,7 @@ def shown(it: RenewableContext, name: str | None, asked: ssl.TLSVersion = V13) -
         ("mx.example.org", "mx.example.org"),
         ("MX.Example.ORG", "mx.example.org"),
         ("other.example.org", "*.example.org"),
-        # One label, no more and no less.
+        # Exactly one label.
         ("a.b.example.org", "default.example"),
         ("example.org", "default.example"),
         ("bücher.example.org", "xn--bcher-kva.example.org"),
@@ -241,12 +241,12 @@ def shown(it: RenewableContext, name: str | None, asked: ssl.TLSVersion = V13) -
         ("org", "default.example"),
     ],
 )
-def test_which_certificate(name: str | None, subject: str, asked: ssl.TLSVersion) -> None:
+def test_certificate_per_server_name(name: str | None, subject: str, asked: ssl.TLSVersion) -> None:
     it = front("mx.example.org", "*.example.org", "xn--bcher-kva.example.org")
     assert shown(it, name, asked) == subject
 
 
-def test_names_that_no_client_of_python_would_send() -> None:
+def test_server_names_that_python_clients_never_send() -> None:
     it = front("mx.example.org", "*.example.org")
     exact, wildcard, default = map(it.choose, ("mx.example.org", "a.example.org", None))
     assert len({exact, wildcard, default}) == 3
@@ -256,14 +256,14 @@ def test_names_that_no_client_of_python_would_send() -> None:
         assert it.choose(name) is default
 
 
-def test_a_context_without_names_asks_nobody() -> None:
-    """A handshake costs no Python then."""
+def test_context_without_names_has_no_sni_callback() -> None:
+    """So its handshakes run no Python."""
     assert front().context.sni_callback is None
     assert front("mx.example.org").context.sni_callback is not None
 
 
-def test_the_context_stays_and_shows_another_certificate() -> None:
-    """Also one with another kind of key, beside which the old one must not be seen any more."""
+def test_context_in_use_shows_the_renewed_certificate() -> None:
+    """Even one with another kind of key; the old certificate must no longer be shown."""
     it = front()
     context = it.context
     for asked in (V12, V13):
@@ -300,8 +300,8 @@ def test_sessions_survive_a_renewal(asked: ssl.TLSVersion) -> None:
 
 @pytest.mark.parametrize("memory", [False, True], ids=["socket", "memory"])
 @on_loops
-async def test_names_on_the_cores_connections(memory: bool) -> None:
-    """Both ways to OpenSSL let the callback choose a context, before a renewal and after it."""
+async def test_server_names_on_native_connections(memory: bool) -> None:
+    """The callback can choose a context in both APIs of OpenSSL, before and after a renewal."""
     it = front("mx.example.org")
     renewed = ContextSettings().context(authority().sign("new.example"))
     contexts = {"mx.example.org": ContextSettings().context(pair("mx.example.org"))}

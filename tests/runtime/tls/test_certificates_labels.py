@@ -1,7 +1,7 @@
-"""PEM files as the program openssl makes them: every label, and what stands beside the blocks.
+"""PEM files as the openssl program makes them: every label, and what else the files contain.
 
 Rules of this file: files are made by openssl, not by hand. What OpenSSL loads by itself, we load,
-and a client sees the same certificate; where we take more than OpenSSL, a test says so.
+and a client sees the same certificate; where we accept more than OpenSSL, a test says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAME = "mx.example.org"
 
 
 def openssl(*arguments: str | Path, feed: bytes = b"") -> bytes:
-    """Run openssl; return what it writes to its standard output."""
+    """Run openssl; return its standard output."""
     path = shutil.which("openssl")
     assert path is not None
     done = subprocess.run([path, *map(str, arguments)], input=feed, capture_output=True, timeout=60)
@@ -35,7 +35,7 @@ def openssl(*arguments: str | Path, feed: bytes = b"") -> bytes:
 
 
 class Files:
-    """A key and its certificate, signed by itself."""
+    """A key and its self-signed certificate."""
 
     def __init__(self, folder: Path, key: bytes) -> None:
         self.folder = folder
@@ -67,8 +67,8 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path, ec("-noout"))
 
 
-def served(files: Files, cert: bytes, key: bytes) -> None:
-    """Load both, and let a client that knows the certificate shake hands."""
+def load_and_serve(files: Files, cert: bytes, key: bytes) -> None:
+    """Load both, and let a client that trusts the certificate do a handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     pair = KeyPair(cert, key)
     pair.load_into(context)
@@ -103,54 +103,54 @@ KEYS: dict[str, tuple[bytes, Callable[[], bytes]]] = {
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_keys(tmp_path: Path, kind: str) -> None:
+def test_key_labels(tmp_path: Path, kind: str) -> None:
     label, make = KEYS[kind]
     files = Files(tmp_path, make())
     assert b"-----BEGIN " + label + b"-----" in files.key
     assert openssl_loads(files, files.cert, files.key)
-    served(files, files.cert, files.key)
+    load_and_serve(files, files.cert, files.key)
 
 
-def test_a_key_that_is_no_key_of_openssl(files: Files) -> None:
+def test_key_that_openssl_rejects(files: Files) -> None:
     key = files.key.replace(b"EC PRIVATE", b"OPENSSH PRIVATE")
     assert not openssl_loads(files, files.cert, key)
     with pytest.raises(PemError, match="OpenSSH's own format") as caught:
-        served(files, files.cert, key)
+        load_and_serve(files, files.cert, key)
     assert caught.value.of_key
 
 
-def test_an_encrypted_key_beside_the_one_that_counts(files: Files) -> None:
-    """The first is taken, by OpenSSL too."""
+def test_encrypted_key_after_the_first(files: Files) -> None:
+    """The first one is used, by OpenSSL too."""
     closed = openssl("pkey", "-aes256", "-passout", "pass:x", feed=files.key)
     assert b"BEGIN ENCRYPTED PRIVATE KEY" in closed
     assert openssl_loads(files, files.cert, files.key + closed)
-    served(files, files.cert, files.key + closed)
+    load_and_serve(files, files.cert, files.key + closed)
     with pytest.raises(PemError, match="the key is encrypted"):
-        served(files, files.cert, closed + files.key)
+        load_and_serve(files, files.cert, closed + files.key)
 
 
 # --- certificates ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [(), ("-addtrust", "serverAuth", "-setalias", "front")])
-def test_a_trusted_certificate(files: Files, options: tuple[str, ...]) -> None:
+def test_trusted_certificate_label(files: Files, options: tuple[str, ...]) -> None:
     cert = files.trusted(*options)
     assert openssl_loads(files, cert, files.key)
-    served(files, cert, files.key)
+    load_and_serve(files, cert, files.key)
 
 
-def test_the_oldest_label(files: Files) -> None:
+def test_x509_certificate_label(files: Files) -> None:
     cert = files.cert.replace(b" CERTIFICATE-", b" X509 CERTIFICATE-")
     assert openssl_loads(files, cert, files.key)
-    served(files, cert, files.key)
+    load_and_serve(files, cert, files.key)
 
 
-def test_a_chain_of_all_labels(files: Files, tmp_path: Path) -> None:
+def test_chain_with_all_labels(files: Files, tmp_path: Path) -> None:
     """OpenSSL leaves a trusted certificate out of a chain; we send it."""
     (tmp_path / "other").mkdir()
     other = Files(tmp_path / "other", ec("-noout"))
     chain = other.cert.replace(b" CERTIFICATE-", b" X509 CERTIFICATE-") + other.trusted()
-    served(files, files.trusted() + chain, files.key)
+    load_and_serve(files, files.trusted() + chain, files.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     KeyPair(files.cert + chain, files.key).load_into(context)
     client = ssl.create_default_context(cadata=files.cert.decode())
@@ -165,7 +165,8 @@ def parameters() -> bytes:
 
 
 def both(files: Files) -> bytes:
-    """Return what `openssl pkcs12` makes of them: with "Bag Attributes", key behind certificate."""
+    """Return the output of `openssl pkcs12`: with "Bag Attributes", the key after the
+    certificate."""
     box = openssl(
         *("pkcs12", "-export", "-inkey", files.key_file, "-in", files.cert_file),
         *("-passout", "pass:x", "-name", "front"),
@@ -188,10 +189,10 @@ BESIDE: dict[str, Callable[[Files, bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("how", BESIDE)
-def test_what_stands_beside_it(files: Files, how: str) -> None:
+def test_other_blocks_are_ignored(files: Files, how: str) -> None:
     cert, key = (BESIDE[how](files, text) for text in (files.cert, files.key))
     assert openssl_loads(files, cert, key)
-    served(files, cert, key)
+    load_and_serve(files, cert, key)
 
 
 # --- authorities of clients -----------------------------------------------------------------------
@@ -207,7 +208,7 @@ def test_what_stands_beside_it(files: Files, how: str) -> None:
         ("-addreject", "serverAuth"),
     ],
 )
-def test_an_authority_that_is_trusted(files: Files, options: tuple[str, ...]) -> None:
+def test_trusted_certificate_as_client_authority(files: Files, options: tuple[str, ...]) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_verify_locations(cadata=authorities(files.trusted(*options)))
     assert context.cert_store_stats()["x509"] == 1
@@ -221,13 +222,13 @@ def test_an_authority_that_is_trusted(files: Files, options: tuple[str, ...]) ->
         ("-addtrust", "clientAuth", "-addreject", "anyExtendedKeyUsage"),
     ],
 )
-def test_an_authority_that_is_not(files: Files, options: tuple[str, ...]) -> None:
-    """OpenSSL would not believe it; nor do we, which lose what is said behind the certificate."""
+def test_rejected_certificate_as_client_authority(files: Files, options: tuple[str, ...]) -> None:
+    """OpenSSL would not trust it; nor do we, who drop what follows the certificate."""
     with pytest.raises(PemError, match="certificate 2 of 2 in it is not trusted for clients"):
         authorities(files.cert + files.trusted(*options))
 
 
-def test_what_is_behind_a_certificate_and_means_nothing(files: Files) -> None:
+def test_truncated_trusted_certificate(files: Files) -> None:
     text = files.trusted("-addtrust", "serverAuth").replace(b"TRUSTED ", b"")
     der = ssl.PEM_cert_to_DER_cert(text.decode())
     cut = ssl.DER_cert_to_PEM_cert(der[:-3]).replace(" CERT", " TRUSTED CERT").encode()

@@ -1,4 +1,4 @@
-"""PEM texts: what is taken, what is said of what is not, and how long a certificate is valid."""
+"""PEM texts: what is accepted, errors about the rest, and a certificate's dates."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pair(key: Key | None = None) -> KeyPair:
     return authority().sign("mx.example.org", key=key)
 
 
-# --- what is taken ----------------------------------------------------------------------------
+# --- accepted ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", [PKCS8, TRADITIONAL])
@@ -54,7 +54,7 @@ def test_keys_of_every_form(kind: type, form: serialization.PrivateFormat) -> No
     KeyPair(pair(key).cert, key_pem(key, form)).load_into(server_context())
 
 
-def test_text_around_it_and_windows_line_ends() -> None:
+def test_surrounding_text_and_windows_line_ends() -> None:
     good = pair()
     cert = b"subject=CN = mx \xe4\n" + good.cert + b"\nissuer=...\n" + authority().pem
     key = b"Bag Attributes\n" + good.key
@@ -65,19 +65,19 @@ def test_text_around_it_and_windows_line_ends() -> None:
         assert taken.valid() == good.valid()
 
 
-def test_one_file_with_both_in_any_order() -> None:
+def test_one_file_with_certificate_and_key() -> None:
     good = pair()
     for text in (good.key + good.cert, good.cert + good.key):
         KeyPair(text, text).load_into(server_context())
 
 
-def test_the_key_is_that_of_the_key_file() -> None:
-    """Not another one that stands beside the certificate."""
+def test_key_comes_from_the_key_file() -> None:
+    """Not another one in the certificate's file."""
     good = pair()
     KeyPair(key_pem(ec_key()) + good.cert, good.key).load_into(server_context())
 
 
-def test_the_whole_chain_is_shown() -> None:
+def test_whole_chain_is_shown() -> None:
     between = Authority.make("between", authority())
     leaf = between.sign("mx.example.org")
     context = server_context()
@@ -85,7 +85,7 @@ def test_the_whole_chain_is_shown() -> None:
     assert shake(context, authority().client_context(), "mx.example.org").client.version()
 
 
-# --- what is not ------------------------------------------------------------------------------
+# --- rejected ---------------------------------------------------------------------------------
 
 
 def refusal(cert: bytes, key: bytes) -> tuple[str, bool]:
@@ -94,21 +94,21 @@ def refusal(cert: bytes, key: bytes) -> tuple[str, bool]:
     return str(caught.value), caught.value.of_key
 
 
-def test_what_is_no_certificate() -> None:
+def test_invalid_certificate() -> None:
     good = pair()
     der = ssl.PEM_cert_to_DER_cert(good.cert.decode())
     for text in (b"", b"hello", der, good.key, good.cert.replace(b"END CERT", b"END CART")):
         assert refusal(text, good.key) == ("it contains no certificate (PEM)", False)
 
 
-def test_what_is_no_key() -> None:
+def test_invalid_key() -> None:
     good = pair()
     for text in (b"", b"hello", good.cert):
         assert refusal(good.cert, text) == ("it contains no private key (PEM)", True)
 
 
 @pytest.mark.parametrize("form", [PKCS8, TRADITIONAL])
-def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
+def test_encrypted_key_is_rejected_without_a_prompt(
     form: serialization.PrivateFormat,
 ) -> None:
     key = rsa_key()
@@ -117,13 +117,13 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
     assert refusal(pair(key).cert, closed) == (message, True)
 
 
-def test_a_key_of_another_certificate() -> None:
+def test_key_of_another_certificate() -> None:
     for key in (ec_key(), rsa_key()):
         message = "the private key does not match the certificate"
         assert refusal(pair().cert, key_pem(key)) == (message, True)
 
 
-def test_damage() -> None:
+def test_damaged_files() -> None:
     good = pair()
     cut = good.cert[:100] + b"\n-----END CERTIFICATE-----\n"
     for text in (cut, good.cert.replace(b"MII", b"???")):
@@ -134,7 +134,7 @@ def test_damage() -> None:
     assert of_key
 
 
-def test_a_key_that_is_too_short() -> None:
+def test_too_short_key() -> None:
     short = rsa_key(1024)
     said, of_key = refusal(pair(short).cert, key_pem(short))
     assert (said, of_key) == ("the certificate's key is too short to be safe", False)
@@ -149,7 +149,7 @@ _GOOD = pair()
     change=st.binary(max_size=40),
     length=st.integers(0, 200),
 )
-def test_no_damage_makes_another_error(which: str, at: int, change: bytes, length: int) -> None:
+def test_damage_never_raises_another_error(which: str, at: int, change: bytes, length: int) -> None:
     text = getattr(_GOOD, which)
     at %= len(text)
     damaged = dataclasses.replace(_GOOD, **{which: text[:at] + change + text[at + length :]})
@@ -162,7 +162,7 @@ def test_no_damage_makes_another_error(which: str, at: int, change: bytes, lengt
 # --- sources ----------------------------------------------------------------------------------
 
 
-def test_sources(tmp_path: Path) -> None:
+def test_file_and_inline_sources(tmp_path: Path) -> None:
     text = pair().cert.decode()
     file = tmp_path / "x.pem"
     file.write_text(text)
@@ -187,7 +187,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     )
 
 
-def test_authorities() -> None:
+def test_client_authorities() -> None:
     other = Authority.make("other")
     text = authorities(b"# ours \xff\n" + authority().pem + other.pem)
     context = server_context()
@@ -199,12 +199,12 @@ def test_authorities() -> None:
         authorities(other.pem + authority().pem.replace(b"MII", b"???"))
 
 
-# --- what stands in a certificate -------------------------------------------------------------
+# --- contents of a certificate ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", [1951, 1999, 2000, 2049])
 @pytest.mark.parametrize("last", [2049, 2050, 2345, 9999])
-def test_dates_of_both_forms(first: int, last: int) -> None:
+def test_dates_with_two_and_four_digit_years(first: int, last: int) -> None:
     """Years up to 2049 have two digits in a certificate, later ones four."""
     begins = datetime.datetime(first, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
     ends = datetime.datetime(last, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
@@ -214,7 +214,7 @@ def test_dates_of_both_forms(first: int, last: int) -> None:
 
 
 @external("openssl")
-def test_the_fingerprint_is_what_openssl_shows(tmp_path: Path) -> None:
+def test_fingerprint_agrees_with_openssl(tmp_path: Path) -> None:
     file = tmp_path / "x.pem"
     file.write_bytes(pair().cert)
     command = ("openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", os.fspath(file))

@@ -1,4 +1,4 @@
-"""The self-signed certificate: made once, for its owner's eyes, whole, and the same for all."""
+"""The self-signed certificate: made once, readable by its owner only, shared by all processes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def certificate(pair: KeyPair) -> x509.Certificate:
     return found
 
 
-# --- what it is -------------------------------------------------------------------------------
+# --- contents ---------------------------------------------------------------------------------
 
 
-def test_what_stands_in_it() -> None:
+def test_fields_of_the_certificate() -> None:
     pair = self_signed.generate("mx.example.org")
     it = certificate(pair)
     assert isinstance(it.public_key(), ec.EllipticCurvePublicKey)
@@ -56,7 +56,7 @@ def test_what_stands_in_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["mx.example.org", "localhost", "127.0.0.1", "::1"])
-def test_clients_that_know_it_trust_it(name: str) -> None:
+def test_clients_can_trust_it(name: str) -> None:
     pair = self_signed.generate("mx.example.org")
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     pair.load_into(server)
@@ -75,7 +75,7 @@ def test_clients_that_know_it_trust_it(name: str) -> None:
         (".".join(["label"] * 20) + ".org", "localhost"),
     ],
 )
-def test_names_that_are_special(hostname: str, common: str) -> None:
+def test_special_host_names(hostname: str, common: str) -> None:
     it = certificate(self_signed.generate(hostname))
     (name,) = it.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     assert name.value == common
@@ -85,10 +85,10 @@ def test_names_that_are_special(hostname: str, common: str) -> None:
     assert len(hosts) == len(set(hosts))
 
 
-# --- how it is kept ---------------------------------------------------------------------------
+# --- storage ----------------------------------------------------------------------------------
 
 
-def test_it_is_made_once(tmp_path: Path) -> None:
+def test_certificate_is_made_once(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "b"
     first = keep(str(directory), "mx.example.org")
     assert first.made
@@ -96,7 +96,7 @@ def test_it_is_made_once(tmp_path: Path) -> None:
     assert stat.S_IMODE(os.stat(first.path).st_mode) == 0o600
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     before = os.stat(first.path)
-    # Another name does not make it anew.
+    # Another name does not make a new one.
     second = keep(str(directory), "other.example.org")
     assert not second.made
     assert os.stat(first.path) == before
@@ -105,7 +105,7 @@ def test_it_is_made_once(tmp_path: Path) -> None:
     second.pair.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
 
-def test_a_loose_umask_makes_no_loose_file(tmp_path: Path) -> None:
+def test_file_mode_with_a_loose_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         made = keep(str(tmp_path / "data"), "mx.example.org")
@@ -116,7 +116,7 @@ def test_a_loose_umask_makes_no_loose_file(tmp_path: Path) -> None:
 
 
 @external("openssl")
-def test_openssl_reads_it(tmp_path: Path) -> None:
+def test_openssl_reads_the_file(tmp_path: Path) -> None:
     path = keep(str(tmp_path), "mx.example.org").path
     for command in (("x509", "-noout"), ("pkey", "-noout"), ("verify", "-CAfile", path)):
         subprocess.run(
@@ -127,10 +127,10 @@ def test_openssl_reads_it(tmp_path: Path) -> None:
         )
 
 
-def test_the_slower_of_two_takes_what_the_faster_made(
+def test_slower_process_uses_the_certificate_of_the_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other process links its file between our look and our link."""
+    """The other process links its file between our check and our link."""
     generate = self_signed.generate
     others = []
 
@@ -161,7 +161,7 @@ print(kept.made, fingerprint(kept.pair.cert))
 """
 
 
-def test_processes_that_start_together(tmp_path: Path) -> None:
+def test_processes_started_together_share_it(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(
@@ -187,10 +187,10 @@ def test_processes_that_start_together(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [FILE_NAME]
 
 
-# --- what is in its way -----------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_nothing_of_ours_is_left_alone(tmp_path: Path) -> None:
+def test_foreign_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text("")
     with pytest.raises(PemError, match="is empty"):
         keep(str(tmp_path), "mx.example.org")
@@ -200,15 +200,13 @@ def test_a_file_that_is_nothing_of_ours_is_left_alone(tmp_path: Path) -> None:
         keep(str(tmp_path), "mx.example.org")
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
         keep(str(tmp_path / "file"), "mx.example.org")
 
 
-def test_nothing_is_left_of_a_write_that_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -218,7 +216,7 @@ def test_nothing_is_left_of_a_write_that_failed(
     assert os.listdir(tmp_path) == []
 
 
-def test_without_the_library(tmp_path: Path, no_library: None) -> None:  # noqa: F811
+def test_without_cryptography(tmp_path: Path, no_library: None) -> None:  # noqa: F811
     for fails in (lambda: keep(str(tmp_path), "x"), lambda: check_possible(str(tmp_path))):
         with pytest.raises(MissingLibraryError) as caught:
             fails()
@@ -226,7 +224,9 @@ def test_without_the_library(tmp_path: Path, no_library: None) -> None:  # noqa:
     assert os.listdir(tmp_path) == []
 
 
-def test_one_that_exists_needs_no_library(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_existing_certificate_needs_no_cryptography(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     made = keep(str(tmp_path), "x")
     request.getfixturevalue("no_library")
     check_possible(str(tmp_path))
@@ -235,7 +235,7 @@ def test_one_that_exists_needs_no_library(tmp_path: Path, request: pytest.Fixtur
     assert kept.pair.valid() == made.pair.valid()
 
 
-def test_the_library_is_not_imported_before_it_is_needed() -> None:
+def test_cryptography_is_imported_lazily() -> None:
     code = "import fastlisten, fastlisten.testing, fastlisten.cli.serve, sys\n"
     code += "sys.exit('cryptography' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
