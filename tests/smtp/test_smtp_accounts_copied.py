@@ -1,6 +1,6 @@
-"""An accounts file that is copied while mail comes: who stands in both versions hears no 5xx.
+"""An accounts file is copied while mail arrives: accounts in both versions never get a 5xx.
 
-The file is written here as `cp` and editors write it, cut anywhere, while clients ask over SMTP.
+The file is written as `cp` and editors write it, in pieces split anywhere, while clients send RCPT.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def text_of(names: list[str]) -> bytes:
 
 OLD, NEW = text_of(["alice", "bob", "old"]), text_of(["first", "bob", "new", "alice"])
 
-#: The first account of NEW, as much of it as is valid.
+#: The length of NEW's first line, a valid account.
 BEGINNING = NEW.index(b"\n") + 1
 
 
@@ -45,7 +45,7 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmtpClien
         client.close()
 
 
-def test_a_copy_in_pieces(client: SmtpClient, tmp_path: Path) -> None:
+def test_known_recipients_get_no_5xx_during_a_copy(client: SmtpClient, tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
 
     def ask(*names: str) -> None:
@@ -75,12 +75,12 @@ def test_a_copy_in_pieces(client: SmtpClient, tmp_path: Path) -> None:
         ask("alice", "bob", "first", "new")
 
     copy()
-    os.utime(path, (1, 1))  # as if it were old
+    os.utime(path, (1, 1))  # as if it were long unchanged
     assert client.say(rcpt("old@example.org")).startswith(b"550 5.1.1 ")
     assert client.say(rcpt("new@example.org")).startswith(b"250 ")
 
 
-def test_a_server_that_starts_meanwhile(tmp_path: Path) -> None:
+def test_server_started_during_a_copy(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
     with open(path, "wb", buffering=0) as file:
         file.write(NEW[:BEGINNING])
@@ -93,8 +93,8 @@ def test_a_server_that_starts_meanwhile(tmp_path: Path) -> None:
             assert [line[:4] for line in said.split(b"\r\n")[-4:-1]] == [b"250 ", b"250 ", b"451 "]
 
 
-def test_mail_for_others_goes_on(tmp_path: Path) -> None:
-    """Which domains are elsewhere is known from the version before."""
+def test_relaying_continues_during_a_copy(tmp_path: Path) -> None:
+    """The previous version tells which domains are local."""
     auth = plain("alice@example.org", "wonder")
     with (
         relaying() as relay,

@@ -1,4 +1,4 @@
-"""AUTH on a connection: who may log in, what changes by it, and what is said of it."""
+"""AUTH on a connection: credentials, replies, logging, and the roles that require it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def submission(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("name", ["alice@example.org", "al@example.org"])
-def test_a_login(served: Served, caplog: pytest.LogCaptureFixture, name: str) -> None:
+def test_auth_plain(served: Served, caplog: pytest.LogCaptureFixture, name: str) -> None:
     caplog.set_level(logging.INFO, "fastlisten.smtp")
     with client_of(served, auth=plain(name, "wonder")) as client:
         assert served.protocol()._user == "alice@example.org"
@@ -60,7 +60,7 @@ def test_a_login(served: Served, caplog: pytest.LogCaptureFixture, name: str) ->
     assert "wonder" not in caplog.text
 
 
-def test_a_login_by_the_other_mechanism(served: Served) -> None:
+def test_auth_login(served: Served) -> None:
     with client_of(served, auth=b"") as client:
         assert client.say(b"AUTH LOGIN") == b"334 VXNlcm5hbWU6\r\n"
         assert client.say(base64.b64encode(b"bob@example.org")) == b"334 UGFzc3dvcmQ6\r\n"
@@ -77,7 +77,7 @@ def test_a_login_by_the_other_mechanism(served: Served) -> None:
         ("alice", "wonder"),
     ],
 )
-def test_a_wrong_login(served: Served, name: str, password: str) -> None:
+def test_wrong_credentials(served: Served, name: str, password: str) -> None:
     with client_of(served, auth=b"") as client:
         assert (
             client.say(plain(name, password)) == b"535 5.7.8 Authentication credentials invalid\r\n"
@@ -86,7 +86,7 @@ def test_a_wrong_login(served: Served, name: str, password: str) -> None:
         assert client.say(AUTH).startswith(b"235 ")
 
 
-def test_a_cancelled_dialogue_leaves_nothing(served: Served) -> None:
+def test_cancelled_dialogue_leaves_no_state(served: Served) -> None:
     with client_of(served, auth=b"") as client:
         assert client.say(b"AUTH LOGIN").startswith(b"334 ")
         assert client.say(b"*").startswith(b"501 ")
@@ -97,7 +97,7 @@ def test_a_cancelled_dialogue_leaves_nothing(served: Served) -> None:
         assert client.say(AUTH).startswith(b"235 ")
 
 
-def test_submission_wants_a_login_before_mail(submission: Served) -> None:
+def test_submission_requires_auth_before_mail(submission: Served) -> None:
     with client_of(submission, auth=b"") as client:
         assert client.say(MAIL).startswith(b"530 5.7.0 ")
         assert client.say(RCPT).startswith(b"530 5.7.0 ")
@@ -107,7 +107,7 @@ def test_submission_wants_a_login_before_mail(submission: Served) -> None:
         assert client.say(OWN_MAIL).startswith(b"250 ")
 
 
-def test_what_is_pipelined_behind_it_waits(submission: Served) -> None:
+def test_pipelined_commands_wait_for_auth(submission: Served) -> None:
     with submission.connect() as client:
         client.sendall(HELLO + AUTH + OWN_MAIL + RCPT + b"DATA\r\n.\r\nQUIT\r\n")
         replies = b""
@@ -116,7 +116,7 @@ def test_what_is_pipelined_behind_it_waits(submission: Served) -> None:
     assert codes(replies) == [250, 235, 250, 250, 354, 250, 221]
 
 
-def test_without_tls_there_is_none(tmp_path: Path) -> None:
+def test_auth_without_tls_is_refused(tmp_path: Path) -> None:
     with serve(tmp_path, tls="starttls") as served, served.connect() as connection:
         client = SmtpClient(connection)
         assert b"AUTH" not in client.say(HELLO)
@@ -124,7 +124,7 @@ def test_without_tls_there_is_none(tmp_path: Path) -> None:
         client.close()
 
 
-def test_starttls_forgets_nothing_it_must_keep_and_offers_it(tmp_path: Path) -> None:
+def test_auth_is_offered_after_starttls(tmp_path: Path) -> None:
     with serving(tmp_path, None, tls="starttls") as served, served.secured() as connection:
         client = SmtpClient(connection)
         assert b"250-AUTH PLAIN LOGIN\r\n" in client.say(HELLO)
@@ -133,7 +133,7 @@ def test_starttls_forgets_nothing_it_must_keep_and_offers_it(tmp_path: Path) -> 
 
 
 class Gate:
-    """Logins that wait until they are let go."""
+    """Logins that wait for ever, or fail."""
 
     available = True
 
@@ -161,12 +161,14 @@ class Gate:
 @pytest.fixture
 def gate(served: Served, monkeypatch: pytest.MonkeyPatch) -> Gate:
     gate = Gate()
-    monkeypatch.setattr(served.handler.office, "logins", _Both(gate, served.handler.office.logins))
+    monkeypatch.setattr(
+        served.handler.office, "logins", _GatedLogins(gate, served.handler.office.logins)
+    )
     return gate
 
 
-class _Both:
-    """The gate's check, and the rest of what is there."""
+class _GatedLogins:
+    """Logins with the gate's check."""
 
     def __init__(self, gate: Gate, logins: Any) -> None:
         self.check = gate.check
@@ -176,7 +178,7 @@ class _Both:
         return getattr(self._logins, name)
 
 
-def test_a_client_that_leaves_meanwhile(served: Served, gate: Gate) -> None:
+def test_client_disconnecting_cancels_the_check(served: Served, gate: Gate) -> None:
     with client_of(served, auth=b"") as client:
         client.sock.sendall(AUTH)
         until(lambda: gate.asked == 1)
@@ -187,14 +189,14 @@ def test_a_client_that_leaves_meanwhile(served: Served, gate: Gate) -> None:
     assert served.protocols == []
 
 
-def test_too_many_at_once(served: Served, gate: Gate) -> None:
+def test_logins_busy(served: Served, gate: Gate) -> None:
     gate.failure = LoginsBusyError("many")
     with client_of(served, auth=b"") as client:
         assert client.say(AUTH).startswith(b"454 4.7.0 ")
         assert client.say(MAIL).startswith(b"250 ")
 
 
-def test_a_fault_of_ours_is_answered(
+def test_internal_error_gets_451(
     served: Served, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate.failure = ZeroDivisionError("oops")
@@ -221,13 +223,13 @@ def test_a_fault_of_ours_is_answered(
         (25, "submission", "submission"),
     ],
 )
-def test_roles(port: int, role: str | None, expected: str) -> None:
+def test_role_by_port_and_option(port: int, role: str | None, expected: str) -> None:
     handler = SmtpHandler(HandlerSettings("x", "smtp", HOSTNAME, port=port, options={"role": role}))
     assert handler.role == expected
     assert handler.limits.auth_required == (expected == "submission")
 
 
-def test_without_the_library_submission_cannot_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submission_needs_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "available", lambda: False)
     config = loads(
         '[server.listener.a]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\nsmtp.role = "submission"\n'
@@ -237,7 +239,7 @@ def test_without_the_library_submission_cannot_be_served(monkeypatch: pytest.Mon
     (problem,) = caught.value.problems
     assert (problem.line, problem.key) == (4, "server.listener.a.smtp.role")
     assert 'pip install "fastlisten[auth]"' in problem.message
-    # The embedded default does without these listeners, and says why.
+    # The default configuration leaves these listeners out, and says why.
     able, lines = serve_command._what_can_be_served(default_config())
     assert {"submission", "submissions"}.isdisjoint(listener.id for listener in able.listeners)
     assert "smtp" in {listener.id for listener in able.listeners}

@@ -1,4 +1,4 @@
-"""Messages that come by BDAT (RFC 3030), from the socket to the Maildir."""
+"""Messages sent by BDAT (RFC 3030), from the socket to the Maildir."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
 
 
 def chunks(data: bytes, size: int) -> bytes:
-    """Return the commands and octets of a message in chunks of one size."""
+    """Return a message as BDAT commands with chunks of one size."""
     pieces = list(cut(data, size))
     return b"".join(
         b"BDAT %d%b\r\n%b" % (len(piece), b" LAST" if piece is pieces[-1] else b"", piece)
@@ -49,7 +49,7 @@ def chunks(data: bytes, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [997, 65_536, 10_000_000])
-def test_binary_is_stored_as_it_was_sent(served: Served, size: int) -> None:
+def test_binary_message_is_stored_unchanged(served: Served, size: int) -> None:
     data = HEADER + random.Random(size).randbytes(300_000)
     said = served.say(BINARY + chunks(data, size) + b"QUIT\r\n")
     assert set(codes(said)) == {250, 221}
@@ -58,13 +58,13 @@ def test_binary_is_stored_as_it_was_sent(served: Served, size: int) -> None:
     assert body_of(stored) == data
 
 
-def test_a_message_without_a_last_crlf_is_stored_without_it(served: Served) -> None:
+def test_message_without_final_crlf_is_stored_unchanged(served: Served) -> None:
     served.say(ENVELOPE + chunks(HEADER + b"no end", 10) + b"QUIT\r\n")
     (stored,) = served.delivered()
     assert body_of(stored) == HEADER + b"no end"
 
 
-def test_what_looks_like_commands_is_stored(served: Served) -> None:
+def test_commands_within_a_message_are_stored(served: Served) -> None:
     data = HEADER + b".\r\n\r\n.\r\nQUIT\r\n" + ENVELOPE + b"DATA\r\n"
     said = served.say(ENVELOPE + chunks(data, 7) + b"QUIT\r\n")
     assert codes(said)[-1] == 221
@@ -72,7 +72,7 @@ def test_what_looks_like_commands_is_stored(served: Served) -> None:
     assert body_of(stored) == data
 
 
-def test_refused_chunks_leave_nothing(served: Served) -> None:
+def test_refused_chunks_leave_no_files(served: Served) -> None:
     envelope = MAIL + RCPT
     said = served.say(
         HELLO,
@@ -86,7 +86,7 @@ def test_refused_chunks_leave_nothing(served: Served) -> None:
 
 
 @pytest.mark.parametrize("abrupt", [True, False])
-def test_a_client_that_goes_within_a_chunk_leaves_nothing(served: Served, abrupt: bool) -> None:
+def test_disconnect_within_a_chunk_leaves_no_files(served: Served, abrupt: bool) -> None:
     client = served.connect()
     client.sendall(ENVELOPE + chunks(HEADER, 1000).replace(b" LAST", b"") + b"BDAT 10 LAST\r\nxxx")
     read_until(client, b"250 2.1.5 Ok\r\n250 2.0.0 Ok\r\n")
@@ -101,7 +101,7 @@ def test_a_client_that_goes_within_a_chunk_leaves_nothing(served: Served, abrupt
     assert codes(served.say(DIALOGUE)) == DONE
 
 
-def test_chunks_over_tls(tmp_path: Path) -> None:
+def test_bdat_over_tls(tmp_path: Path) -> None:
     data = HEADER + os.urandom(200_000)
     with serve(tmp_path, loop_factory=uvloop.new_event_loop, tls="starttls") as served:
         with served.secured() as client:

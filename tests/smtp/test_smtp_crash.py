@@ -1,8 +1,8 @@
-"""SIGKILL at random moments: what was acknowledged is there exactly once, and whole.
+"""SIGKILL at random moments: each acknowledged message is stored exactly once, and whole.
 
-What that means where the reply is lost: an attempt without a positive reply has delivered the
-message once or not at all, to each of its recipients; who repeats it, as clients must (RFC 5321
-4.5.4.1), may therefore deliver it once more. Nothing is ever delivered in part.
+If the reply is lost, the message has been delivered to each recipient once or not at all; a client
+that retries, as it must (RFC 5321 4.5.4.1), may therefore deliver it a second time. No message is
+ever stored in part.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fastlisten.mail.maildir.spool import STALE_AFTER
 
 NAMES = ("alice@example.org", "bob@example.org")
 
-#: Starts servers, one after the other: forks of a process that has imported everything already.
+#: Starts servers one after the other, as forks of a process that has imported everything.
 SERVERS = """
 import os, sys, threading
 from pathlib import Path
@@ -44,8 +44,8 @@ for line in sys.stdin:
 """
 
 
-class Servers:
-    """Where servers come from."""
+class ForkServer:
+    """A process that forks servers on demand, one at a time."""
 
     def __init__(self, directory: Path) -> None:
         paths = [str(Path(__file__).parents[1]), *(entry for entry in sys.path if entry)]
@@ -59,7 +59,7 @@ class Servers:
         self._pid = 0
 
     def start(self, protocol: str) -> int:
-        """Start one; return its port."""
+        """Start a server; return its port."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{protocol}\n")
@@ -69,7 +69,7 @@ class Servers:
         return int(port)
 
     def kill(self) -> None:
-        """End the one that runs, whatever it is doing."""
+        """Kill the running server, whatever it is doing."""
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
             self._pid = 0
@@ -80,21 +80,21 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers(directory: Path) -> Iterator[Servers]:
-    those = Servers(directory)
+def fork_server(directory: Path) -> Iterator[ForkServer]:
+    server = ForkServer(directory)
     try:
-        yield those
+        yield server
     finally:
-        those.close()
+        server.close()
 
 
 class Sender:
     """A client that sends messages of mixed sizes to both accounts until the server is gone.
 
     Attributes:
-        bodies: by key, what was sent.
-        attempts: how often each was.
-        acknowledged: how often that was confirmed, by key and account.
+        bodies: the messages, by key.
+        attempts: how often each was sent.
+        acknowledged: how often each was acknowledged, by key and account.
     """
 
     def __init__(self, name: str) -> None:
@@ -107,7 +107,7 @@ class Sender:
         self.acknowledged = collections.Counter[tuple[str, str]]()
 
     def run(self, port: int, protocol: str) -> None:
-        """Send; the first is the one that was not confirmed the last time."""
+        """Send messages, beginning with the one that was not acknowledged the last time."""
         try:
             with (
                 socket.create_connection(("127.0.0.1", port), timeout=20) as client,
@@ -158,17 +158,17 @@ class Sender:
 
 
 def kill_servers(directory: Path, rounds: Iterator[int], chance: random.Random) -> int:
-    """Kill servers while senders send, and look at what is there; return the acknowledgements."""
+    """Kill servers while clients send, then check the Maildirs; return the count of 250 replies."""
     (directory / "accounts.toml").write_text(ACCOUNTS)
     senders = [Sender(f"{number}") for number in range(4)]
 
     def acknowledged() -> int:
         return sum(sender.acknowledged.total() for sender in senders)
 
-    with servers(directory) as those:
+    with fork_server(directory) as server:
         for number in rounds:
             protocol = ("smtp", "smtp", "lmtp")[number % 3]
-            port = those.start(protocol)
+            port = server.start(protocol)
             threads = [
                 threading.Thread(target=sender.run, args=(port, protocol)) for sender in senders
             ]
@@ -178,14 +178,14 @@ def kill_servers(directory: Path, rounds: Iterator[int], chance: random.Random) 
             while acknowledged() < before:
                 time.sleep(0.0005)
             time.sleep(chance.uniform(0, 0.02))
-            those.kill()
+            server.kill()
             for thread in threads:
                 thread.join()
-    examine(directory, senders)
+    check_maildirs(directory, senders)
     return acknowledged()
 
 
-def examine(directory: Path, senders: list[Sender]) -> None:
+def check_maildirs(directory: Path, senders: list[Sender]) -> None:
     bodies = {key: body for sender in senders for key, body in sender.bodies.items()}
     for name in NAMES:
         box = Maildir(str(directory / "mail" / name))
@@ -211,7 +211,7 @@ def test_acknowledged_messages_survive_sigkill(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(400)
-def test_acknowledged_messages_survive_sigkill_for_minutes(tmp_path: Path) -> None:
+def test_acknowledged_messages_survive_sigkill_soak(tmp_path: Path) -> None:
     ends = time.monotonic() + 180
     rounds = itertools.takewhile(lambda _: time.monotonic() < ends, itertools.count())
     assert kill_servers(tmp_path, rounds, random.Random()) > 2000

@@ -1,6 +1,6 @@
-"""The dialogue in the log: what both sides said, and never a password or a message.
+"""The dialogue in the log: the lines of both sides, and never a password or a message.
 
-Rules of this file: real sessions. Secrets are looked for in everything that was logged.
+Rules of this file: sessions are real. Secrets are searched for in everything that was logged.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def everything(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what both sides have said: ``C: NOOP``."""
+    """Return the lines of both sides, as in ``C: NOOP``."""
     records = [vars(one) for one in caplog.records if one.name == "fastlisten.dialogue"]
     return [f"{one['fields']['side'][0].upper()}: {one['fields']['line']}" for one in records]
 
 
-def test_both_sides_in_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_both_sides_are_logged_in_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serve(tmp_path, log_dialogue=True) as served:
         served.say(
             b"HELO c\r\n" + MAIL + RCPT + b"DATA\r\nSubject: quiet\r\n\r\n..x\r\n.\r\n"
@@ -68,22 +68,24 @@ def test_both_sides_in_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert {one["session"] for one in dialogue} == {vars(end)["fields"]["session"]}
 
 
-def test_chunks_are_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_chunks_are_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serve(tmp_path, log_dialogue=True) as served:
         served.say(HELLO + MAIL + RCPT + b"BDAT 7 LAST\r\nquiet\r\nQUIT\r\n")
     assert "C: BDAT 7 LAST" in said(caplog)
     assert "quiet" not in caplog.text
 
 
-def test_of_http_only_the_method_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A browser that was led here, or a program that takes the port for another's."""
+def test_only_the_method_of_http_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A redirected browser, or a program that takes this for a web server's port."""
     with serve(tmp_path, log_dialogue=True) as served:
         served.say(b"GET /?password=quiet HTTP/1.1\r\nAuthorization: quiet\r\n\r\n")
     assert said(caplog)[0] == "C: GET (29 octets)"
     assert "quiet" not in caplog.text
 
 
-def test_nobody_pays_who_has_not_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_plain_engine_if_disabled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serve(tmp_path) as served, served.connect() as client:
         client.sendall(HELLO)
         read_until(client, b"250 HELP\r\n")
@@ -92,7 +94,7 @@ def test_nobody_pays_who_has_not_asked(tmp_path: Path, caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("protocol", ["smtp", "lmtp"])
-def test_it_is_an_option_of_a_listener(protocol: str) -> None:
+def test_listener_option(protocol: str) -> None:
     text = f'[{protocol}]\nlog-dialogue = true\n[server.listener.it]\nbind = "127.0.0.1:2525"\n'
     (listener,) = loads(f'{text}protocol = "{protocol}"\n').listeners
     assert listener[f"{protocol}.log-dialogue"] is True
@@ -110,7 +112,7 @@ def submission(tmp_path: Path) -> Iterator[Served]:
 
 WORD, RESPONSE = (one.encode() for one in SECRETS[1:])
 
-MOMENTS: list[list[bytes]] = [
+ATTEMPTS: list[list[bytes]] = [
     [b"AUTH PLAIN " + RESPONSE],
     [b"auth plain " + RESPONSE],
     [b"AUTH  PLAIN  " + RESPONSE],
@@ -136,10 +138,10 @@ MOMENTS: list[list[bytes]] = [
 ]
 
 
-@pytest.mark.parametrize("lines", MOMENTS)
+@pytest.mark.parametrize("lines", ATTEMPTS)
 @pytest.mark.parametrize("over_tls", [True, False])
 @pytest.mark.parametrize("pipelined", [True, False])
-def test_a_password_is_not_shown_whenever_it_is_said(
+def test_passwords_are_never_logged(
     submission: Served,
     caplog: pytest.LogCaptureFixture,
     lines: list[bytes],
@@ -167,7 +169,7 @@ def test_a_password_is_not_shown_whenever_it_is_said(
 
 
 class Pushing:
-    """Says more than one line."""
+    """Pushes a line before its reply."""
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         await server.push("250-wait")
@@ -180,7 +182,7 @@ def talk(port: int, *more: bytes) -> bytes:
         return read_all(client)
 
 
-def test_a_handler_of_the_configuration(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_configured_aiosmtpd_handler(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with testing.serve(
             SmtpHandler,
@@ -193,11 +195,11 @@ def test_a_handler_of_the_configuration(tmp_path: Path, caplog: pytest.LogCaptur
     lines = said(caplog)
     assert lines[0] == "C: EHLO client.example.com"
     assert "C: (message of 3 octets)" in lines
-    # What is pushed stands before the answer.
+    # A pushed line comes before the reply.
     assert lines.index("S: 250-wait") < lines.index("S: 250 done")
 
 
-def test_a_controller_writes_to_the_logger_of_aiosmtpd(caplog: pytest.LogCaptureFixture) -> None:
+def test_controller_logs_to_aiosmtpds_logger(caplog: pytest.LogCaptureFixture) -> None:
     wanted = logging.getLogger("mail.log")
     for level in (logging.DEBUG, logging.INFO, logging.WARNING):
         caplog.clear()

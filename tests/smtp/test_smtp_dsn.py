@@ -1,4 +1,4 @@
-"""DSNs of success (RFC 3461): made when they are asked for, and sent where that does no harm."""
+"""Success DSNs (RFC 3461): when they are composed, what they say, and to whom they are sent."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def send(client: SmtpClient, mail: bytes, *recipients: bytes) -> None:
 
 
 def fields(message: email.message.EmailMessage) -> list[dict[str, str]]:
-    """Return the blocks of the part of a DSN for programs."""
+    """Return the field groups of a DSN's machine-readable part."""
     (part,) = [part for part in message.walk() if part.get_content_type().endswith("-status")]
     return [dict(block.items()) for block in part.get_payload()]  # type: ignore[union-attr]
 
@@ -66,7 +66,7 @@ def dsns(served: Served, account: str = ALICE) -> list[email.message.EmailMessag
     ]
 
 
-def test_a_sender_here_is_told(served: Served) -> None:
+def test_local_sender_gets_success_dsn(served: Served) -> None:
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<alice@example.org> RET=FULL ENVID=a+2Bb", TO_BOB)
         (message,) = dsns(served)
@@ -87,7 +87,7 @@ def test_a_sender_here_is_told(served: Served) -> None:
             "Action": "delivered",
             "Status": "2.0.0",
         }
-        # The header alone, whatever RET says: that is for failures.
+        # Only the header is returned, whatever RET says: RET concerns failures.
         returned = [part for part in message.walk() if part.get_content_type().startswith("text/")]
         assert returned[-1].get_content_type() == "text/rfc822-headers"
         assert b"Subject: the message\r\n" in stored
@@ -96,17 +96,17 @@ def test_a_sender_here_is_told(served: Served) -> None:
 
 
 @pytest.mark.parametrize("notify", [b"", b" NOTIFY=NEVER", b" NOTIFY=FAILURE,DELAY"])
-def test_nobody_is_told_who_did_not_ask(served: Served, notify: bytes) -> None:
+def test_no_dsn_unless_requested(served: Served, notify: bytes) -> None:
     with client_of(served, auth=b"") as client:
         send(client, b"MAIL FROM:<alice@example.org>", b"RCPT TO:<bob@example.org>" + notify)
         send(client, b"MAIL FROM:<>", TO_BOB)
-        # One that is asked for comes after all that were not.
+        # A requested DSN would come after the others.
         send(client, b"MAIL FROM:<alice@example.org> ENVID=last", TO_BOB)
         (message,) = dsns(served)
         assert fields(message)[0]["Original-Envelope-Id"] == "last"
 
 
-def test_only_those_recipients_are_named_for_whom_it_was_asked(served: Served) -> None:
+def test_dsn_lists_only_recipients_with_notify_success(served: Served) -> None:
     with client_of(served, auth=b"") as client:
         send(
             client,
@@ -123,7 +123,7 @@ def test_only_those_recipients_are_named_for_whom_it_was_asked(served: Served) -
 
 
 @pytest.mark.parametrize("sender", ["mallory@elsewhere.example", "nobody@example.org"])
-def test_strangers_cannot_have_notices_sent_to_anybody(
+def test_no_dsn_to_senders_elsewhere_without_auth(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, sender: str
 ) -> None:
     caplog.set_level(logging.DEBUG, "fastlisten.smtp")
@@ -134,7 +134,7 @@ def test_strangers_cannot_have_notices_sent_to_anybody(
         assert relay.begun == 0
 
 
-def test_a_users_dsn_goes_elsewhere_by_the_relay(tmp_path: Path) -> None:
+def test_dsn_to_foreign_sender_address_goes_through_the_relay(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         send(client, f"MAIL FROM:<{FOREIGN}>".encode(), TO_BOB)
         until(lambda: len(relay.messages) == 1)
@@ -145,7 +145,7 @@ def test_a_users_dsn_goes_elsewhere_by_the_relay(tmp_path: Path) -> None:
         assert fields(message)[1]["Action"] == "delivered"
 
 
-def test_a_relay_with_dsn_reports_itself(tmp_path: Path) -> None:
+def test_relay_with_dsn_sends_its_own_reports(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         to = f"RCPT TO:<{FOREIGN}> NOTIFY=SUCCESS".encode()
         send(client, b"MAIL FROM:<alice@example.org> ENVID=x", to, TO_BOB)
@@ -154,7 +154,7 @@ def test_a_relay_with_dsn_reports_itself(tmp_path: Path) -> None:
         assert [block.get("Action") for block in fields(message)] == [None, "delivered"]
 
 
-def test_for_a_relay_without_dsn_the_sender_is_told_that_we_know_no_more(tmp_path: Path) -> None:
+def test_relayed_dsn_if_relay_lacks_dsn(tmp_path: Path) -> None:
     with (
         relaying(extensions=PLAIN_DSNLESS) as relay,
         serving(tmp_path, relay) as served,
@@ -171,9 +171,7 @@ def test_for_a_relay_without_dsn_the_sender_is_told_that_we_know_no_more(tmp_pat
         }
 
 
-def test_a_dsn_that_cannot_be_sent_is_logged_and_that_is_all(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_undeliverable_dsn_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         relay.answers["RCPT"] = "550 5.1.1 no"
         send(client, f"MAIL FROM:<{FOREIGN}>".encode(), TO_BOB)
@@ -181,7 +179,9 @@ def test_a_dsn_that_cannot_be_sent_is_logged_and_that_is_all(
         assert len(served.delivered("bob@example.org")) == 1
 
 
-def test_in_lmtp_only_who_has_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lmtp_dsn_lists_only_successful_recipients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(tmp_path, None, lmtp=True) as served:
         break_maildir("bob@example.org", 5, monkeypatch)
         client = SmtpClient(served.connect())
@@ -201,7 +201,7 @@ def test_in_lmtp_only_who_has_it_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         ]
 
 
-#: Reverse paths that are good, and that no header can hold as they are, or only in a way of theirs.
+#: Valid reverse paths that a header field could not contain unchanged.
 ODD = [
     "=?utf-8?q??=@elsewhere.example",
     "=?utf-8?b?DQpCY2M6IHg=?=@elsewhere.example",
@@ -213,9 +213,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("sender", ODD)
-def test_odd_senders_hear_their_250_and_the_dsn_goes_where_it_belongs(
-    tmp_path: Path, sender: str
-) -> None:
+def test_dsn_to_unusual_sender_addresses(tmp_path: Path, sender: str) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         if not client.say(f"MAIL FROM:<{sender}>".encode()).startswith(b"250 "):
             assert sender.startswith("(")
@@ -229,7 +227,7 @@ def test_odd_senders_hear_their_250_and_the_dsn_goes_where_it_belongs(
         assert b"\r\nBcc" not in content
 
 
-def test_a_message_without_a_header_is_not_quoted(served: Served) -> None:
+def test_body_is_not_quoted_if_header_is_missing(served: Served) -> None:
     with client_of(served, auth=b"") as client:
         for line in (b"MAIL FROM:<alice@example.org>", TO_BOB):
             client.say(line)
@@ -239,7 +237,7 @@ def test_a_message_without_a_header_is_not_quoted(served: Served) -> None:
         assert b"secret" not in message.as_bytes()
 
 
-def test_notices_under_way_are_bounded(
+def test_dsns_in_progress_are_limited(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(dsn_sender, "MOST", 0)
@@ -248,7 +246,7 @@ def test_notices_under_way_are_bounded(
     until(lambda: "DSN to <alice@example.org> not sent: 0 are in progress" in caplog.text)
 
 
-def test_a_dsn_that_goes_nowhere_is_not_made(
+def test_unsendable_dsn_is_not_composed(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "fastlisten.smtp")
@@ -260,7 +258,7 @@ def test_a_dsn_that_goes_nowhere_is_not_made(
     assert made == []
 
 
-def test_a_dsn_that_cannot_be_made_costs_nobody_the_reply(
+def test_error_composing_a_dsn_does_not_affect_the_reply(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*arguments: object) -> bytes:
@@ -274,7 +272,9 @@ def test_a_dsn_that_cannot_be_made_costs_nobody_the_reply(
 
 
 @given(sender=mailboxes, recipient=mailboxes, header=st.binary(max_size=300), envid=st.text())
-def test_any_dsn_can_be_made(sender: str, recipient: str, header: bytes, envid: str) -> None:
+def test_dsn_of_any_addresses_is_well_formed(
+    sender: str, recipient: str, header: bytes, envid: str
+) -> None:
     data = dsn_message(
         Envelope(sender, envid=envid),
         Outcome(
@@ -291,7 +291,7 @@ def test_any_dsn_can_be_made(sender: str, recipient: str, header: bytes, envid: 
     assert not message.defects
 
 
-def test_a_dsn_whatever_the_addresses_and_the_header(served: Served) -> None:
+def test_dsn_with_unusual_addresses_and_header(served: Served) -> None:
     for sender, hostname in (
         ("älice@bücher.example", "mx.example.org"),
         ('"a \\"b"@[192.0.2.1]', "[192.0.2.1]"),

@@ -1,4 +1,4 @@
-"""How the server itself ends SMTP sessions: refusals, timeouts, and drains that wait for mail."""
+"""SMTP sessions ended by the server: connection limit, timeouts, and drains that wait for mail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(loop_factory: LoopFactory, main: Callable[[], Awaitable[None]]) -> None:
 
 
 async def rest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Return what comes until the end, and close."""
+    """Read to the end, and close."""
     said = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -40,7 +40,7 @@ def directory(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_a_refusal_at_the_limit(loop_factory: LoopFactory, directory: str) -> None:
+def test_connection_limit(loop_factory: LoopFactory, directory: str) -> None:
     async def main() -> None:
         async with testing.serve(SmtpHandler, data_directory=directory, max_connections=1) as at:
             first = await asyncio.open_connection(at.host, at.port)
@@ -61,7 +61,7 @@ def test_a_refusal_at_the_limit(loop_factory: LoopFactory, directory: str) -> No
         ({"idle_timeout": 0.2}, HELLO),
     ],
 )
-def test_silent_clients_hear_of_the_timeout(
+def test_silent_client_gets_timeout_reply(
     loop_factory: LoopFactory, directory: str, timeouts: dict[str, float], hello: bytes
 ) -> None:
     async def main() -> None:
@@ -92,7 +92,7 @@ class Gate:
         monkeypatch.setattr(os, "fsync", held)
 
 
-def test_a_client_silent_within_a_transaction_hears_of_the_timeout(
+def test_client_silent_in_transaction_gets_timeout_reply(
     loop_factory: LoopFactory, directory: str
 ) -> None:
     async def main() -> None:
@@ -106,7 +106,7 @@ def test_a_client_silent_within_a_transaction_hears_of_the_timeout(
     run(loop_factory, main)
 
 
-def test_a_drain_waits_for_the_message_that_is_being_delivered(
+def test_drain_waits_for_message_being_delivered(
     loop_factory: LoopFactory, directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
@@ -143,7 +143,7 @@ def test_a_drain_waits_for_the_message_that_is_being_delivered(
     assert len(list(Path(directory).glob("mail/*/new/*"))) == 1
 
 
-def test_a_drain_ends_what_takes_too_long(loop_factory: LoopFactory, directory: str) -> None:
+def test_drain_timeout_closes_connection(loop_factory: LoopFactory, directory: str) -> None:
     async def main() -> None:
         async with testing.serve(SmtpHandler, data_directory=directory, drain_timeout=0.1) as at:
             reader, writer = await asyncio.open_connection(at.host, at.port)

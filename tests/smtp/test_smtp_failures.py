@@ -1,4 +1,4 @@
-"""SMTP clients that end early and disks that fail: nothing is delivered, nothing is left."""
+"""SMTP clients that disconnect early, and failing disks: nothing is delivered or left behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from fastlisten.private_files import write_all
 
 @pytest.fixture(params=SERVERS)
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    """The handler on the loops' own transports and on the native ones."""
+    """The handler on each loop's own transports and on the native ones."""
     loop_factory, native = SERVERS[request.param]
     with serve(tmp_path, loop_factory=loop_factory, native=native) as server:
         yield server
@@ -40,7 +40,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Iterator[Served]:
-    """The handler as it is used."""
+    """The handler as in production."""
     with serve(tmp_path, loop_factory=uvloop.new_event_loop) as server:
         yield server
 
@@ -49,7 +49,7 @@ def plain(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_an_early_end_at_every_point_leaves_nothing(served: Served, how: str) -> None:
+def test_disconnect_at_every_octet_leaves_nothing(served: Served, how: str) -> None:
     gc.collect()
     descriptors = len(os.listdir("/proc/self/fd"))
     end = DIALOGUE.index(b"\r\n.\r\n") + 5
@@ -68,7 +68,7 @@ def test_an_early_end_at_every_point_leaves_nothing(served: Served, how: str) ->
     assert not [thing for thing in gc.get_objects() if isinstance(thing, SmtpConnection)]
 
 
-def test_an_early_end_of_a_spooled_message_leaves_nothing(served: Served) -> None:
+def test_disconnect_during_spooled_message_leaves_no_files(served: Served) -> None:
     for octets in (200_000, 300_000, 1_000_000):
         with served.connect() as client:
             client.sendall(ENVELOPE + b"DATA\r\n" + b"x" * octets)
@@ -78,7 +78,7 @@ def test_an_early_end_of_a_spooled_message_leaves_nothing(served: Served) -> Non
     assert served.delivered() == []
 
 
-def test_unfinished_messages_hold_no_descriptors(plain: Served) -> None:
+def test_unfinished_messages_hold_no_open_files(plain: Served) -> None:
     clients = [plain.connect() for _ in range(20)]
     descriptors = len(os.listdir("/proc/self/fd"))
     for client in clients:
@@ -91,12 +91,12 @@ def test_unfinished_messages_hold_no_descriptors(plain: Served) -> None:
 
 
 @pytest.mark.parametrize("command", [b"RSET\r\n", HELLO])
-def test_a_transaction_that_is_reset_leaves_nothing(served: Served, command: bytes) -> None:
+def test_reset_transaction_delivers_nothing(served: Served, command: bytes) -> None:
     assert codes(served.say(ENVELOPE + command + b"DATA\r\nQUIT\r\n")) == [250] * 4 + [503, 221]
     assert served.delivered() == []
 
 
-def test_a_spooled_message_that_proves_bad_leaves_nothing(served: Served) -> None:
+def test_invalid_spooled_message_leaves_no_files(served: Served) -> None:
     with served.connect() as client:
         client.sendall(ENVELOPE + b"DATA\r\n" + b"x" * 300_000)
         until(lambda: served.left_over() != [])
@@ -110,7 +110,7 @@ def test_a_spooled_message_that_proves_bad_leaves_nothing(served: Served) -> Non
 @pytest.mark.parametrize(
     ("error", "code"), [(28, b"452 4.3.1 "), (122, b"452 4.3.1 "), (5, b"451 4.3.0 ")]
 )
-def test_a_failing_disk_is_a_temporary_failure(
+def test_disk_error_is_a_temporary_failure(
     plain: Served, monkeypatch: pytest.MonkeyPatch, error: int, code: bytes
 ) -> None:
     def fail(fd: int) -> None:
@@ -132,7 +132,7 @@ def unsynced_prepare(self: maildir.Maildir) -> None:
         (Path(self.path) / part).mkdir(parents=True, exist_ok=True)
 
 
-def test_a_fault_of_the_code_is_a_temporary_failure(
+def test_internal_error_is_a_temporary_failure(
     plain: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(self: object, wanted: object) -> bool:
@@ -145,7 +145,7 @@ def test_a_fault_of_the_code_is_a_temporary_failure(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_spooling_failure_is_told_at_the_end(
+def test_spooling_error_is_reported_at_end_of_data(
     plain: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = write_all
@@ -170,10 +170,10 @@ def test_a_spooling_failure_is_told_at_the_end(
     assert plain.delivered() == []
 
 
-def test_a_fault_after_the_delivery_ends_the_connection(
+def test_internal_error_after_delivery_closes_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without an answer the client would wait, and keep its place, for ever."""
+    """Otherwise the client would wait for its reply for ever, and keep its place."""
 
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("oops")

@@ -1,4 +1,4 @@
-"""Flow control of SMTP connections: slow disks, slow clients, shares of the loop."""
+"""Flow control of SMTP connections: slow disks, slow clients, fair use of the loop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from fastlisten.mail.maildir import maildir
 
 @pytest.fixture(params=SERVERS)
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    """The handler on the loops' own transports and on the native ones."""
+    """The handler on each loop's own transports and on the native ones."""
     loop_factory, native = SERVERS[request.param]
     with serve(tmp_path, loop_factory=loop_factory, native=native) as server:
         yield server
@@ -45,7 +45,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Iterator[Served]:
-    """The handler as it is used."""
+    """The handler as in production."""
     with serve(tmp_path, loop_factory=uvloop.new_event_loop) as server:
         yield server
 
@@ -58,7 +58,7 @@ class Gate:
         self.opened = threading.Event()
 
     def before(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the call with the gate in front of it."""
+        """Return a system call that waits at the gate first."""
 
         def held(*arguments: Any) -> Any:
             if threading.current_thread().name.startswith("delivery"):
@@ -71,14 +71,14 @@ class Gate:
 
 @pytest.fixture
 def gate(served: Served) -> Iterator[Gate]:
-    """A gate, opened at the end at the latest, over a maildir that is there already."""
+    """A gate, opened by the end of the test; the maildir exists already."""
     maildir.Maildir(str(served.directory / "mail" / "alice@example.org")).prepare()
     gate = Gate()
     yield gate
     gate.opened.set()
 
 
-def test_a_client_that_vanishes_during_delivery_is_not_served(
+def test_message_of_client_that_resets_during_delivery_is_dropped(
     served: Served, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", gate.before(os.fsync))
@@ -92,13 +92,13 @@ def test_a_client_that_vanishes_during_delivery_is_not_served(
     assert served.delivered() == []
 
 
-def test_commands_wait_for_the_delivery_before_them(
+def test_pipelined_commands_wait_for_the_delivery(
     served: Served, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", gate.before(os.fsync))
     with served.connect() as client:
         client.sendall(DIALOGUE)
-        client.shutdown(socket.SHUT_WR)  # what was asked for before it is still answered
+        client.shutdown(socket.SHUT_WR)  # commands sent before this are still answered
         said = read_until(client, b"<CR><LF>.<CR><LF>\r\n")
         assert gate.reached.wait(20)
         protocol = served.protocol()
@@ -110,7 +110,7 @@ def test_commands_wait_for_the_delivery_before_them(
     assert [body_of(stored) for stored in served.delivered()] == [MESSAGE]
 
 
-def test_input_during_a_delivery_is_kept_within_bounds(
+def test_input_during_delivery_is_bounded(
     served: Served, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", gate.before(os.fsync))
@@ -130,7 +130,7 @@ def test_input_during_a_delivery_is_kept_within_bounds(
     assert codes(said) == [*DONE[:5], *[250] * count, 221]
 
 
-def test_a_client_that_reads_nothing_stops_being_served(served: Served) -> None:
+def test_client_that_reads_nothing_pauses_reading(served: Served) -> None:
     count = 120_000  # 18 MB of replies: more than the kernel keeps for both ends
     with served.connect() as client:
         sender = threading.Thread(target=client.sendall, args=(b"HELP\r\n" * count + b"QUIT\r\n",))
@@ -145,7 +145,7 @@ def test_a_client_that_reads_nothing_stops_being_served(served: Served) -> None:
     assert codes(said) == [214] * count + [221]
 
 
-def test_memory_for_a_message_is_bounded_while_the_disk_is_slow(
+def test_memory_is_bounded_while_the_disk_is_slow(
     served: Served, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "write", gate.before(os.write))
@@ -168,33 +168,33 @@ def test_memory_for_a_message_is_bounded_while_the_disk_is_slow(
     assert [body_of(stored) for stored in served.delivered()] == [message]
 
 
-def test_one_connection_does_not_keep_the_loop(plain: Served) -> None:
+def test_long_pipeline_is_executed_in_slices(plain: Served) -> None:
     with plain.connect() as client:
         client.sendall(HELLO)
         read_until(client, b"HELP\r\n")
         protocol = plain.protocol()
         plain.call(lambda: protocol.data_received(b"RSET\r\n" * 2000 + b"QUIT\r\n"))
-        # It was written in shares of 512 commands, with the loop's other callbacks in between.
+        # Commands are executed in slices of 512, with the loop's other callbacks in between.
         said = read_all(client)
     assert codes(said) == [250] * 2000 + [221]
 
 
-def test_shares_of_the_loop(plain: Served) -> None:
+def test_slice_size(plain: Served) -> None:
     with plain.connect() as client:
         client.sendall(HELLO)
         read_until(client, b"HELP\r\n")
         protocol = plain.protocol()
 
-        def first_share() -> tuple[bool, int]:
+        def first_slice() -> tuple[bool, int]:
             protocol.data_received(b"RSET\r\n" * 2000)
             return protocol._scheduled, protocol.engine.buffered
 
-        assert plain.call(first_share) == (True, 6 * (2000 - 512))
+        assert plain.call(first_slice) == (True, 6 * (2000 - 512))
         client.shutdown(socket.SHUT_WR)
         assert codes(read_all(client)) == [250] * 2000
 
 
-def test_busy_is_from_mail_to_the_reply_to_the_end(plain: Served) -> None:
+def test_busy_from_mail_to_end_of_transaction(plain: Served) -> None:
     with plain.connect() as client:
         client.sendall(HELLO)
         read_until(client, b"HELP\r\n")

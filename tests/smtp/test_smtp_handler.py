@@ -1,4 +1,4 @@
-"""The smtp handler's words: greeting, refusals, farewells, trace headers, notes, log lines."""
+"""The smtp handler's texts: greeting, refusals, farewells, trace header, notes, log lines."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fastlisten.log_events import address_text
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Iterator[Served]:
-    """The handler as it is used."""
+    """The handler as in production."""
     with serve(tmp_path, loop_factory=uvloop.new_event_loop) as server:
         yield server
 
 
-def test_the_trace_of_a_message(plain: Served) -> None:
+def test_trace_header(plain: Served) -> None:
     plain.say(DIALOGUE)
     (stored,) = plain.delivered()
     assert re.match(
@@ -39,7 +39,7 @@ def test_the_trace_of_a_message(plain: Served) -> None:
     )
 
 
-def test_the_trace_names_no_recipient_of_several_and_says_smtp_after_helo(plain: Served) -> None:
+def test_received_without_for_and_with_smtp_after_helo(plain: Served) -> None:
     plain.say(b"HELO c\r\n", MAIL, RCPT, b"RCPT TO:<bob@example.org>\r\n", b"DATA\r\n.\r\n")
     (stored,) = plain.delivered("bob@example.org")
     assert b" with SMTP id " in stored
@@ -54,7 +54,7 @@ def test_the_trace_names_no_recipient_of_several_and_says_smtp_after_helo(plain:
         ("", False, b"from client.example.com\r\n"),
     ],
 )
-def test_the_trace_of_other_clients(peer: str, tls: bool, expected: bytes) -> None:
+def test_received_of_ipv6_and_unix_clients(peer: str, tls: bool, expected: bytes) -> None:
     handler = SmtpHandler(HandlerSettings("smtp", "smtp", HOSTNAME))
     protocol = SmtpConnection(handler, ConnectionInfo("smtp", peer, 0, tls=tls))
     protocol.engine.receive(ENVELOPE)
@@ -89,13 +89,13 @@ def test_greeting_refusals_and_farewells() -> None:
             assert text.count(b"\n") == 1
 
 
-def test_a_handler_must_be_started() -> None:
+def test_handler_must_be_started() -> None:
     handler = SmtpHandler(HandlerSettings("smtp", "smtp", HOSTNAME))
     with pytest.raises(RuntimeError, match="not been started"):
         _ = handler.office
 
 
-def test_a_handler_needs_a_place_for_mail() -> None:
+def test_handler_needs_a_data_directory() -> None:
     handler = SmtpHandler(HandlerSettings("smtp", "smtp", HOSTNAME))
     with pytest.raises(ValueError, match="data directory"):
         asyncio.run(handler.start())
@@ -115,15 +115,13 @@ def test_a_handler_needs_a_place_for_mail() -> None:
         ('[account."a@b"]', ""),
     ],
 )
-def test_notes_for_the_administrator(tmp_path: Path, accounts: str | None, notes: str) -> None:
+def test_notes_about_the_accounts_file(tmp_path: Path, accounts: str | None, notes: str) -> None:
     with serve(tmp_path, accounts=accounts) as server:
         expected = notes.format(tmp_path / "accounts.toml")
         assert server.handler.notes() == ((expected,) if expected else ())
 
 
-def test_deliveries_are_logged_with_the_listener(
-    plain: Served, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_delivery_log_names_the_listener(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fastlisten")
     plain.say(DIALOGUE)
     (record,) = [

@@ -1,4 +1,4 @@
-"""LMTP (RFC 2033): a reply for each recipient, each true by itself."""
+"""LMTP (RFC 2033): a reply for each recipient, about that recipient alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield server
 
 
-def test_it_is_registered_and_greets() -> None:
+def test_registered_with_lmtp_greeting() -> None:
     assert registered_handler("lmtp") is LmtpHandler
     handler = LmtpHandler(HandlerSettings("x", "lmtp", HOSTNAME, greeting="hello"))
     assert handler.greeting == f"220 {HOSTNAME} LMTP hello\r\n".encode()
@@ -36,7 +36,7 @@ def test_it_is_registered_and_greets() -> None:
     assert handler.limits.mechanisms == ()
 
 
-def test_one_reply_for_each_recipient_duplicates_included(
+def test_one_reply_per_recipient_including_duplicates(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fastlisten.smtp")
@@ -50,12 +50,12 @@ def test_one_reply_for_each_recipient_duplicates_included(
     assert caplog.text.count("octets delivered") == 1
 
 
-def test_without_a_recipient_there_is_no_message(served: Served) -> None:
+def test_data_without_recipients_is_refused(served: Served) -> None:
     said = served.say(HELLO + MAIL + NOBODY + b"DATA\r\nNOOP\r\nQUIT\r\n")
     assert codes(said) == [250, 250, 550, 503, 250, 221]
 
 
-def test_chunks(served: Served) -> None:
+def test_bdat(served: Served) -> None:
     said = served.say(
         HELLO + MAIL + RCPT + BOB + b"BDAT 9\r\nSubject: BDAT 7 LAST\r\nx\r\n\r\n\r\n" + b"QUIT\r\n"
     )
@@ -63,12 +63,12 @@ def test_chunks(served: Served) -> None:
     assert body_of(served.delivered()[0]) == b"Subject: x\r\n\r\n\r\n"
 
 
-def test_ehlo_is_not_spoken_here(served: Served) -> None:
+def test_ehlo_and_helo_are_refused(served: Served) -> None:
     assert codes(served.say(b"EHLO c\r\nHELO c\r\n" + MAIL)) == [500, 500, 503]
 
 
 @pytest.mark.parametrize(("number", "expected"), [(5, b"451 4.3.0 "), (28, b"452 4.3.1 ")])
-def test_a_recipients_failure_is_its_own(
+def test_failure_affects_only_its_recipient(
     served: Served,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -85,14 +85,14 @@ def test_a_recipients_failure_is_its_own(
     assert "not delivered to bob@example.org: " in caplog.text
 
 
-def test_everybodys_failure_is_each_ones(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_of_all_recipients(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     break_maildir("example.org", 28, monkeypatch)
     said = served.say(HELLO + MAIL + BOB + RCPT + DATA + MAIL + b"QUIT\r\n")
     assert codes(said) == [250, 250, 250, 250, 354, 452, 452, 250, 221]
     assert served.left_over() == []
 
 
-def test_over_tls_and_by_pieces(tmp_path: Path) -> None:
+def test_large_message_over_tls(tmp_path: Path) -> None:
     with serve(tmp_path, accounts=USERS, lmtp=True, tls="implicit") as served:
         big = b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 30_000
         with served.connect() as client:

@@ -1,7 +1,7 @@
-"""What a session takes that has said EHLO and waits: thousands of them do, most of the time.
+"""The memory of a session that is idle after EHLO, as most of thousands are.
 
-Rules of this file: the bound is a tenth above what was measured, so that another Python passes and
-some more objects per session do not.
+Rules of this file: the limit is a tenth above the measurement, so that another version of Python
+passes, and a few more objects per session fail.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST = 800
 
 
 class Nowhere(asyncio.Transport):
-    """Takes what is written."""
+    """Discards what is written."""
 
     def write(self, data: Any) -> None:
         pass
@@ -46,7 +46,7 @@ def handler_in(directory: Path) -> SmtpHandler:
     return SmtpHandler(HandlerSettings("test", "smtp", HOSTNAME, data_directory=str(directory)))
 
 
-def test_a_session_that_waits(tmp_path: Path) -> None:
+def test_memory_of_an_idle_session(tmp_path: Path) -> None:
     handler, nowhere = handler_in(tmp_path), Nowhere()
     infos = [ConnectionInfo("test", "127.0.0.1", port) for port in range(SESSIONS)]
     names = [b"EHLO client%06d.example.com\r\n" % number for number in range(SESSIONS)]
@@ -77,7 +77,7 @@ def test_a_session_that_waits(tmp_path: Path) -> None:
     assert asyncio.run(measure()) < MOST
 
 
-def test_what_they_share_is_not_changed(tmp_path: Path) -> None:
+def test_shared_empty_containers_stay_empty(tmp_path: Path) -> None:
     handler, nowhere = handler_in(tmp_path), Nowhere()
 
     async def talk() -> None:

@@ -1,4 +1,4 @@
-"""Messages with recipients here and elsewhere: all get them, or nobody, and the reply is true."""
+"""Messages with local and relayed recipients: all get the message or none, as the reply says."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def send(client: Any, *recipients: str, text: bytes = TEXT) -> bytes:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_both_get_it(tmp_path: Path, order: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_delivered_here_and_relayed(
+    tmp_path: Path, order: int, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "fastlisten.smtp")
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         to = (LOCAL, FOREIGN, "bob@example.org")[::order]
@@ -39,14 +41,14 @@ def test_both_get_it(tmp_path: Path, order: int, caplog: pytest.LogCaptureFixtur
         assert body_of(stored) == MESSAGE
         ((_, recipients, content),) = relay.messages
         assert recipients == [f"RCPT TO:<{FOREIGN}>"]
-        # The same, but for the field that is for mailboxes.
+        # The same, except for Return-Path, which only mailboxes get.
         assert stored == b"Return-Path: <sender@example.com>\r\n" + content
         assert b"for <" not in content.partition(b"\r\n\r\n")[0]
         assert f"accepted by relay 127.0.0.1:{relay.port}: queued as 4711" in caplog.text
         assert f"to {', '.join(at for at in to if at != FOREIGN)}, <{FOREIGN}>" in caplog.text
 
 
-def test_nothing_is_seen_here_before_the_relay_has_it(tmp_path: Path) -> None:
+def test_local_copy_appears_after_the_relay_accepts(tmp_path: Path) -> None:
     reached, held = threading.Event(), threading.Event()
 
     def pause(command: str) -> None:
@@ -65,7 +67,7 @@ def test_nothing_is_seen_here_before_the_relay_has_it(tmp_path: Path) -> None:
         client.say(b"DATA")
         client.sock.sendall(TEXT)
         assert reached.wait(20)
-        # It is written and safe, and not delivered yet.
+        # The message is on disk, but not delivered yet.
         (draft,) = served.left_over()
         assert body_of(draft.read_bytes()) == MESSAGE
         assert served.delivered() == []
@@ -77,7 +79,7 @@ def test_nothing_is_seen_here_before_the_relay_has_it(tmp_path: Path) -> None:
         assert served.left_over() == []
 
 
-def test_what_cannot_be_stored_is_not_handed_over(
+def test_message_that_cannot_be_stored_is_not_relayed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
@@ -94,7 +96,7 @@ def test_what_cannot_be_stored_is_not_handed_over(
         assert len(relay.messages) == len(served.delivered()) == 1
 
 
-def test_what_cannot_be_published_although_the_relay_has_it_is_an_error(
+def test_local_failure_after_relaying_gets_451(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
@@ -125,7 +127,7 @@ def test_pipelined_recipients_are_answered_in_order(tmp_path: Path) -> None:
         assert len(served.delivered()) == 1
 
 
-def test_only_local_recipients_left_need_no_relay(tmp_path: Path) -> None:
+def test_no_relaying_if_only_local_recipients_remain(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         relay.answers["RCPT"] = "550 5.1.1 no"
         client.say(MAIL)
@@ -137,7 +139,7 @@ def test_only_local_recipients_left_need_no_relay(tmp_path: Path) -> None:
         assert len(served.delivered()) == 1
 
 
-def test_one_message_after_another(tmp_path: Path) -> None:
+def test_several_messages_in_a_session(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         for to in ((LOCAL,), (FOREIGN,), (LOCAL, FOREIGN), (LOCAL,), (FOREIGN, LOCAL)):
             assert send(client, *to, text=b"Subject: x\r\n\r\n.\r\n").startswith(b"250 ")

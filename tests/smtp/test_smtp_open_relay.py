@@ -1,6 +1,6 @@
-"""Never an open relay: every known way to have mail sent on for a stranger, and for a user here.
+"""Not an open relay: every known trick to have mail relayed without authentication.
 
-There is a relay that would take everything. What it is told at all is what is looked at: nothing.
+A relay that would accept everything is configured; the tests check that it is never contacted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from support.relay import AUTH, FOREIGN, USERS, Relay, client_of, plain, relayin
 from support.smtp_client import SmtpClient
 from support.smtp_harness import HELLO, Served, serve
 
-#: Accounts with a catch-all of their domain, so that odd local parts find somebody.
+#: Accounts with a catch-all, so that unusual local parts are accepted.
 CATCH_ALL = (
     USERS + '\n[account."rest@example.org"]\naliases = ["@example.org", "@Bücher.example"]\n'
 )
 
-#: Paths that mean, or could be taken to mean, a mailbox elsewhere.
+#: Paths that mean, or might be mistaken for, a mailbox elsewhere.
 ELSEWHERE = [
     FOREIGN,
     "carol@ELSEWHERE.example",
@@ -48,7 +48,7 @@ ELSEWHERE = [
     "example.org!alice@elsewhere.example",
 ]
 
-#: Paths in our domain whose local part says something else: ours or nobody's, never the relay's.
+#: Paths in our domain with a route in the local part: local or unknown, but never relayed.
 HERE = [
     "carol%elsewhere.example@example.org",
     "carol%elsewhere.example@EXAMPLE.ORG",
@@ -61,7 +61,7 @@ HERE = [
     "@elsewhere.example,@example.org:carol%elsewhere.example@example.org",
 ]
 
-#: What is no path at all.
+#: Malformed paths.
 NONSENSE = [
     "carol@elsewhere.example@example.org",
     "alice@example.org@elsewhere.example",
@@ -106,7 +106,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RelayingS
 
 
 def try_all(client: SmtpClient, paths: list[str]) -> list[bytes]:
-    """Return what is said to each path, in one transaction for each sender and address."""
+    """Return the reply to each path, each in a transaction of its own."""
     replies = []
     for path in paths:
         client.say(b"RSET")
@@ -127,7 +127,7 @@ def session(served: Served, auth: bytes = b"", hello: bytes = HELLO) -> Iterator
         client.close()
 
 
-def test_strangers_get_nothing_out(server: RelayingServer) -> None:
+def test_recipients_elsewhere_are_refused_without_auth(server: RelayingServer) -> None:
     for part in (ELSEWHERE[:11], ELSEWHERE[11:]):
         with session(server.served) as client:
             for path, reply in zip(part, try_all(client, part), strict=True):
@@ -136,7 +136,7 @@ def test_strangers_get_nothing_out(server: RelayingServer) -> None:
 
 
 @pytest.mark.parametrize("auth", [b"", AUTH], ids=["stranger", "user"])
-def test_what_is_in_our_domain_stays_here(
+def test_routes_in_local_parts_are_not_followed(
     server: RelayingServer, auth: bytes, request: pytest.FixtureRequest
 ) -> None:
     with session(server.served, auth) as client:
@@ -148,7 +148,7 @@ def test_what_is_in_our_domain_stays_here(
 
 
 @pytest.mark.parametrize("auth", [b"", AUTH], ids=["stranger", "user"])
-def test_nonsense_is_refused(server: RelayingServer, auth: bytes) -> None:
+def test_malformed_paths_are_refused(server: RelayingServer, auth: bytes) -> None:
     for part in (NONSENSE[:11], NONSENSE[11:]):
         with session(server.served, auth) as client:
             for path, reply in zip(part, try_all(client, part), strict=True):
@@ -158,7 +158,7 @@ def test_nonsense_is_refused(server: RelayingServer, auth: bytes) -> None:
 
 @pytest.mark.parametrize("sender", SENDERS)
 @pytest.mark.parametrize("words", ["", " AUTH=alice@example.org", " AUTH=<>"])
-def test_the_sender_gives_no_rights(server: RelayingServer, sender: str, words: str) -> None:
+def test_sender_address_gives_no_rights(server: RelayingServer, sender: str, words: str) -> None:
     with session(server.served) as client:
         assert client.say(f"MAIL FROM:{sender}{words}".encode())[:3] in (b"250", b"503", b"555")
         client.say(b"RSET")
@@ -174,7 +174,7 @@ def test_the_sender_gives_no_rights(server: RelayingServer, sender: str, words: 
 @pytest.mark.parametrize(
     "name", [b"example.org", b"mx.example.org", b"localhost", b"[127.0.0.1]", b"elsewhere.example"]
 )
-def test_nor_does_the_clients_name(server: RelayingServer, name: bytes) -> None:
+def test_client_name_gives_no_rights(server: RelayingServer, name: bytes) -> None:
     for verb in (b"EHLO ", b"HELO "):
         with session(server.served, hello=verb + name) as client:
             client.say(b"MAIL FROM:<alice@example.org>")
@@ -201,7 +201,7 @@ def test_nor_does_the_clients_name(server: RelayingServer, name: bytes) -> None:
     ],
     ids=repr,
 )
-def test_a_login_that_fails_gives_no_rights(server: RelayingServer, attempt: list[bytes]) -> None:
+def test_failed_auth_gives_no_rights(server: RelayingServer, attempt: list[bytes]) -> None:
     with session(server.served) as client:
         for line in attempt:
             assert client.say(line)[:1] in b"345"
@@ -210,7 +210,7 @@ def test_a_login_that_fails_gives_no_rights(server: RelayingServer, attempt: lis
     assert server.relay_unused()
 
 
-def test_a_recipient_before_the_login_gives_none_after_it(server: RelayingServer) -> None:
+def test_recipients_refused_again_after_auth_in_transaction(server: RelayingServer) -> None:
     with session(server.served) as client:
         client.say(b"MAIL FROM:<alice@example.org>")
         assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
@@ -219,7 +219,7 @@ def test_a_recipient_before_the_login_gives_none_after_it(server: RelayingServer
     assert server.relay_unused()
 
 
-def test_a_login_is_of_one_connection(server: RelayingServer) -> None:
+def test_auth_is_valid_for_one_connection(server: RelayingServer) -> None:
     with client_of(server.served), client_of(server.served, auth=b"") as other:
         other.say(b"MAIL FROM:<alice@example.org>")
         assert other.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"550 5.7.1 ")
@@ -235,7 +235,7 @@ def test_a_login_is_of_one_connection(server: RelayingServer) -> None:
     ],
     ids=["removed", "other password", "no password"],
 )
-def test_a_login_ends_with_what_it_was_given_for(server: RelayingServer, accounts: str) -> None:
+def test_auth_ends_with_account_or_password(server: RelayingServer, accounts: str) -> None:
     with session(server.served, AUTH) as client:
         write_accounts(server.served.directory / "accounts.toml", accounts + "\n# changed\n")
         client.say(b"MAIL FROM:<alice@example.org>")
@@ -243,7 +243,7 @@ def test_a_login_ends_with_what_it_was_given_for(server: RelayingServer, account
     assert server.relay_unused()
 
 
-def test_a_login_needs_tls_and_starttls_begins_anew(tmp_path: Path) -> None:
+def test_auth_in_clear_is_void_after_starttls(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay, tls="starttls") as served:
         with session(served, AUTH) as client:  # 538
             client.say(b"MAIL FROM:<alice@example.org>")
@@ -258,13 +258,13 @@ def test_a_login_needs_tls_and_starttls_begins_anew(tmp_path: Path) -> None:
         assert relay.begun == 0
 
 
-def test_a_users_mail_for_others_needs_a_relay(tmp_path: Path) -> None:
+def test_recipients_elsewhere_are_refused_without_a_relay(tmp_path: Path) -> None:
     with serving(tmp_path, None) as served, session(served, AUTH) as client:
         for path, reply in zip(ELSEWHERE[:5], try_all(client, ELSEWHERE[:5]), strict=True):
             assert reply.startswith(b"550 5.7.1 "), path
 
 
-def test_submission_takes_nothing_from_strangers(tmp_path: Path) -> None:
+def test_submission_refuses_mail_without_auth(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay, role="submission") as served:
         with session(served) as client:
             assert client.say(b"MAIL FROM:<alice@example.org>").startswith(b"530 5.7.0 ")
@@ -272,8 +272,8 @@ def test_submission_takes_nothing_from_strangers(tmp_path: Path) -> None:
         assert relay.begun == 0
 
 
-def test_lmtp_relays_for_nobody(tmp_path: Path) -> None:
-    # The row is not one of lmtp's; a program could give it all the same.
+def test_lmtp_never_relays(tmp_path: Path) -> None:
+    # lmtp has no such option, but a program could pass it all the same.
     with (
         relaying() as relay,
         serve(tmp_path, accounts=CATCH_ALL, lmtp=True, relay=relay.endpoint, tls="implicit") as at,
@@ -285,8 +285,8 @@ def test_lmtp_relays_for_nobody(tmp_path: Path) -> None:
         assert relay.begun == 0
 
 
-def test_a_user_may_send_to_others_and_that_is_all_there_is_to_it(server: RelayingServer) -> None:
-    """The other tests would pass, too, if nothing was ever handed over."""
+def test_authenticated_user_may_relay(server: RelayingServer) -> None:
+    """Without this, the other tests would also pass if relaying never worked."""
     with session(server.served, AUTH) as client:
         client.say(b"MAIL FROM:<alice@example.org>")
         assert client.say(f"RCPT TO:<{FOREIGN}>".encode()).startswith(b"250 ")

@@ -1,7 +1,7 @@
-"""Postmaster reaches a person: at each domain of ours, without one, and where notices come from.
+"""Mail to postmaster reaches an account: at each local domain, without one, and at the hostname.
 
-RFC 5321 4.5.1 (and 2.3.5 on names), RFC 3464 2: who answers a notice must be heard. The person is
-an account that the configuration names, or one that the file suggests.
+RFC 5321 4.5.1 (and 2.3.5 on names), RFC 3464 2: replies to DSNs must be deliverable. The account is
+named by the configuration, or chosen from the accounts file.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ aliases = ["bobby@example.org"]
 
 WITH_ALIAS = TWO + '[account."carol@example.com"]\naliases = ["Postmaster@example.com"]\n'
 
-#: Who gets what, by the accounts and the account that is named.
+#: The addresses whose accounts are checked.
 HOST, BARE, LOCAL = f"postmaster@{HOSTNAME}", "postmaster", "postmaster@example.net"
 OF_ALIAS = "postmaster@example.com"
 
 
 def found(tmp_path: Path, text: str, postmaster: str) -> dict[str, str | None]:
-    """Return whose each of the addresses is."""
+    """Return the local part of the account that gets mail to each address."""
     write_accounts(tmp_path / "accounts.toml", text)
     accounts = Accounts(tmp_path / "accounts.toml")
     accounts.appoint(postmaster, HOSTNAME)
@@ -69,21 +69,21 @@ def found(tmp_path: Path, text: str, postmaster: str) -> dict[str, str | None]:
         (f'{TWO}[account."{HOST}"]\n', "bob@example.net", ["postmaster", "bob", "bob", None]),
     ],
 )
-def test_who_is_postmaster(
+def test_postmaster_account(
     tmp_path: Path, text: str, postmaster: str, expected: list[str | None]
 ) -> None:
     assert list(found(tmp_path, text, postmaster).values()) == expected
 
 
 @pytest.mark.parametrize("lmtp", [False, True], ids=["smtp", "lmtp"])
-def test_it_is_taken_from_strangers(tmp_path: Path, lmtp: bool) -> None:
+def test_postmaster_is_accepted_without_auth(tmp_path: Path, lmtp: bool) -> None:
     with serve(tmp_path, lmtp=lmtp) as served:
         said = served.say(
             HELLO.replace(b"EHLO", b"LHLO") if lmtp else HELLO,
             MAIL,
             b"RCPT TO:<Postmaster>\r\n",
             rcpt(HOST, HOST.upper(), f"PostMaster@{HOSTNAME}"),
-            # The host's name is no domain of ours otherwise.
+            # The hostname is not a local domain for other addresses.
             rcpt(f"alice@{HOSTNAME}", f"abuse@{HOSTNAME}", f"postmaster@x.{HOSTNAME}"),
             b"DATA\r\n.\r\nQUIT\r\n",
         )
@@ -93,7 +93,7 @@ def test_it_is_taken_from_strangers(tmp_path: Path, lmtp: bool) -> None:
 
 @pytest.fixture
 def notified(tmp_path: Path) -> Iterator[tuple[Served, SmtpClient]]:
-    """Serve with a message from Alice to Bob that asked for a notice."""
+    """Serve, with a message from Alice to Bob that requested a DSN."""
     with serving(tmp_path, None, sender_must_match=True) as served, client_of(served) as client:
         client.say(b"MAIL FROM:<alice@example.org>")
         client.say(b"RCPT TO:<bob@example.org> NOTIFY=SUCCESS")
@@ -103,7 +103,7 @@ def notified(tmp_path: Path) -> Iterator[tuple[Served, SmtpClient]]:
         yield served, client
 
 
-def test_an_answer_to_a_notice_arrives(notified: tuple[Served, SmtpClient]) -> None:
+def test_reply_to_a_dsn_is_delivered(notified: tuple[Served, SmtpClient]) -> None:
     served, client = notified
     notice = email.message_from_bytes(served.delivered()[0])
     (_, sender), *_ = email.utils.getaddresses([notice["From"]])
@@ -111,11 +111,11 @@ def test_an_answer_to_a_notice_arrives(notified: tuple[Served, SmtpClient]) -> N
     client.say(b"MAIL FROM:<alice@example.org>")
     assert client.say(rcpt(sender)).startswith(b"250 ")
     client.say(b"RSET")
-    # Who gets its mail may answer in its name.
+    # Whoever gets its mail may send from it.
     assert client.say(f"MAIL FROM:<{sender}>".encode()).startswith(b"250 ")
 
 
-def test_what_postmaster_sends_comes_back_as_a_notice_to_postmaster(tmp_path: Path) -> None:
+def test_dsn_to_postmaster_is_delivered(tmp_path: Path) -> None:
     with serving(tmp_path, None) as served, client_of(served, AUTH) as client:
         client.say(f"MAIL FROM:<{HOST}>".encode())
         client.say(b"RCPT TO:<bob@example.org> NOTIFY=SUCCESS")
@@ -138,14 +138,14 @@ bind = "127.0.0.1:0"
 
 
 @pytest.mark.parametrize("value", ["", "alice", "alice@", "a b@example.org", "<a@example.org>"])
-def test_it_is_an_address(tmp_path: Path, value: str) -> None:
+def test_option_must_be_an_address(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         loads(TEXT.format(tmp_path, value))
     (problem,) = caught.value.problems
     assert (problem.line, problem.key) == (5, "server.postmaster")
 
 
-def test_it_is_handed_on(tmp_path: Path) -> None:
+def test_option_reaches_the_handler(tmp_path: Path) -> None:
     config = loads(TEXT.format(tmp_path, "bob@example.org"))
     handler = make_handler(config, config.listeners[0])
     assert handler.settings.extra["postmaster"] == "bob@example.org"
@@ -174,21 +174,19 @@ def run(kind: type[SmtpHandler], directory: Path, postmaster: str) -> str:
 
 
 @pytest.mark.parametrize("kind", [SmtpHandler, LmtpHandler])
-def test_a_postmaster_without_account_is_an_error_at_start(
-    tmp_path: Path, kind: type[SmtpHandler]
-) -> None:
+def test_postmaster_without_account_prevents_start(tmp_path: Path, kind: type[SmtpHandler]) -> None:
     path = tmp_path / "accounts.toml"
     write_accounts(path, USERS)
     with pytest.raises(SettingError, match=rf"server\.postmaster: {path} has no account eve@x\.y"):
         run(kind, tmp_path, "eve@x.y")
     assert PostOffice._open == {}
     assert run(kind, tmp_path, "bob@example.org") == "bob@example.org"
-    # Without a file nobody knows; mail must wait, and that is said.
+    # Without a file this can't be checked; the start succeeds and mail has to wait.
     path.unlink()
     assert run(kind, tmp_path, "eve@x.y") == ""
 
 
-def test_a_file_that_is_half_written_at_start_is_waited_for(tmp_path: Path) -> None:
+def test_start_waits_for_half_written_accounts_file(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
     path.write_text(TWO)
 
@@ -202,7 +200,7 @@ def test_a_file_that_is_half_written_at_start_is_waited_for(tmp_path: Path) -> N
     assert asyncio.run(main()) == "carol@example.com"
 
 
-def test_a_postmaster_who_is_removed_is_missed(
+def test_removed_postmaster_is_replaced_and_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -225,7 +223,7 @@ def test_a_postmaster_who_is_removed_is_missed(
     )
 
 
-def test_serve_ends_with_the_reason(tmp_path: Path) -> None:
+def test_serve_reports_missing_postmaster(tmp_path: Path) -> None:
     text = 'postmaster = "eve@x.y"\n'  # of [server]
     text += '[server.listener.a]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'
     with program(tmp_path, text, listeners=0, accounts=TWO) as started:

@@ -1,4 +1,4 @@
-"""Clients that speak before they are greeted, where the listener waits for that."""
+"""The pregreet delay: clients that talk before the greeting are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def how(request: pytest.FixtureRequest) -> tuple[Callable[[], Any], bool]:
     return SERVERS[request.param]
 
 
-def test_who_waits_is_served(tmp_path: Path, how: tuple[Callable[[], Any], bool]) -> None:
+def test_waiting_client_is_greeted(tmp_path: Path, how: tuple[Callable[[], Any], bool]) -> None:
     with (
         serve(tmp_path, None, how[0], how[1], greeting_delay=0.1) as served,
         served.connect() as client,
@@ -44,7 +44,7 @@ def test_who_waits_is_served(tmp_path: Path, how: tuple[Callable[[], Any], bool]
         assert codes(read_all(client)) == [250, 221]
 
 
-def test_who_does_not_is_refused(
+def test_early_talker_is_refused(
     tmp_path: Path, how: tuple[Callable[[], Any], bool], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fastlisten.smtp")
@@ -65,7 +65,7 @@ def test_who_does_not_is_refused(
     assert (ended["bytes_received"], ended["bytes_sent"], ended["rejected"]) == (9, len(REFUSAL), 1)
 
 
-def test_over_tls_from_the_first_byte(tmp_path: Path) -> None:
+def test_delay_with_implicit_tls(tmp_path: Path) -> None:
     with serve(tmp_path, tls="implicit", greeting_delay=0.1) as served:
         with served.connect() as client:
             assert client.recv(4096) == GREETING
@@ -80,7 +80,7 @@ def test_over_tls_from_the_first_byte(tmp_path: Path) -> None:
         assert read_all(client) == REFUSAL
 
 
-def test_starttls_after_it(tmp_path: Path) -> None:
+def test_starttls_after_the_delay(tmp_path: Path) -> None:
     with serve(tmp_path, tls="starttls", greeting_delay=0.1) as served, served.connect() as client:
         assert client.recv(4096) == GREETING
         client.sendall(b"EHLO me\r\nSTARTTLS\r\n")
@@ -92,7 +92,7 @@ def test_starttls_after_it(tmp_path: Path) -> None:
             assert codes(read_all(encrypted)) == DONE
 
 
-def test_clients_that_leave_before_it_leave_nothing(tmp_path: Path) -> None:
+def test_disconnect_during_the_delay(tmp_path: Path) -> None:
     with serve(tmp_path, greeting_delay=0.2) as served:
         for _ in range(5):
             served.connect().close()
@@ -105,22 +105,22 @@ def test_clients_that_leave_before_it_leave_nothing(tmp_path: Path) -> None:
             assert codes(read_all(client)) == [221]
 
 
-def test_the_server_can_stop_meanwhile(tmp_path: Path) -> None:
+def test_stop_during_the_delay(tmp_path: Path) -> None:
     with serve(tmp_path, greeting_delay=60.0) as served:
         client = served.connect()
     with client:
         assert not read_all(client).startswith(b"220")
 
 
-def test_without_it_the_core_greets(tmp_path: Path) -> None:
+def test_without_delay_the_core_greets(tmp_path: Path) -> None:
     with serve(tmp_path) as served:
         assert served.handler.lazy
         assert served.handler.greeting == GREETING
         assert type(served.handler).lazy
 
 
-def test_timeouts_begin_with_the_greeting(tmp_path: Path) -> None:
-    """Until then it is the server that lets the client wait."""
+def test_timeouts_start_with_the_greeting(tmp_path: Path) -> None:
+    """Until then the client is the one that waits."""
     (tmp_path / "accounts.toml").write_text("")
 
     def talk(port: int) -> bytes:
@@ -141,9 +141,9 @@ def test_timeouts_begin_with_the_greeting(tmp_path: Path) -> None:
     assert said.startswith(b"220 test.example ESMTP\r\n421 4.4.2 test.example Timeout")
 
 
-def test_the_timer_goes_with_the_client() -> None:
+def test_disconnect_cancels_the_timer() -> None:
     async def main() -> None:
-        room = PregreetDelay(
+        delay = PregreetDelay(
             ConnectionInfo("it", "192.0.2.1", 1),
             60.0,
             GREETING,
@@ -151,10 +151,10 @@ def test_the_timer_goes_with_the_client() -> None:
             asyncio.Protocol,
             SessionLog("it", Counts()),
         )
-        room.connection_made(asyncio.Transport())
-        timer = room._timer
+        delay.connection_made(asyncio.Transport())
+        timer = delay._timer
         assert timer is not None
-        room.connection_lost(None)
+        delay.connection_lost(None)
         assert timer._handle.cancelled()
 
     asyncio.run(main())

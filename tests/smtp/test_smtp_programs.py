@@ -1,4 +1,4 @@
-"""The smtp handler and mail programs of others: swaks, and smtp-source of Postfix."""
+"""The smtp handler with other programs as clients: swaks, and Postfix's smtp-source."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_swaks_speaks_helo(served: Served) -> None:
 
 @swaks
 @pytest.mark.external("swaks")
-def test_swaks_hears_that_a_recipient_is_unknown(served: Served) -> None:
+def test_swaks_with_unknown_recipient(served: Served) -> None:
     done = run_swaks(served, "--to", "nobody@example.org")
     assert done.returncode == 24  # its exit code for a refused RCPT
     assert "<** 550 5.1.1 No such mailbox here" in done.stdout
@@ -69,7 +69,7 @@ def test_swaks_hears_that_a_recipient_is_unknown(served: Served) -> None:
 
 @smtp_source
 @pytest.mark.external("smtp-source")
-def test_smtp_source_delivers_many_at_once(served: Served) -> None:
+def test_smtp_source_with_parallel_sessions(served: Served) -> None:
     sessions = ("-s", "8", "-m", "100", "-l", "5000", "-d")
     address = ("-t", "alice@example.org", "-f", "sender@example.com", f"127.0.0.1:{served.port}")
     done = run(SMTP_SOURCE, *sessions, *address)
@@ -84,7 +84,7 @@ def test_smtp_source_delivers_many_at_once(served: Served) -> None:
 @smtp_source
 @pytest.mark.external("smtp-source")
 def test_smtp_source_with_many_recipients(served: Served) -> None:
-    # It numbers them downwards, and the last one is the name itself.
+    # smtp-source numbers them downwards; the last one has no number.
     names = [*(f"{number}user@example.org" for number in range(2, 51)), "user@example.org"]
     accounts = "".join(f'[account."{name}"]\n' for name in names)
     (served.directory / "accounts.toml").write_text(accounts)

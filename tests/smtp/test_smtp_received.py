@@ -1,4 +1,4 @@
-"""Received fields: those we add, and those we count."""
+"""Received fields: the one we add, and the count of those that a message has."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         ("LHLO", True, False, " SMTPUTF8", "UTF8LMTPS"),
     ],
 )
-def test_the_kind_of_transmission(
-    hello: str, tls: bool, auth: bool, words: str, expected: str
-) -> None:
+def test_with_protocol(hello: str, tls: bool, auth: bool, words: str, expected: str) -> None:
     lmtp = hello == "LHLO"
     kind, name = (LmtpHandler, "lmtp") if lmtp else (SmtpHandler, "smtp")
     handler = kind(HandlerSettings("x", name, "mx.example.org"))
@@ -62,14 +60,14 @@ def test_the_kind_of_transmission(
 
 
 @pytest.mark.parametrize("hops", [99, 100])
-def test_as_many_as_may_be(served: Served, hops: int) -> None:
+def test_hop_count_at_the_limit(served: Served, hops: int) -> None:
     assert codes(served.say(ENVELOPE, b"DATA\r\n" + HOP * hops + b"\r\n.\r\n"))[-1] == 250
     (stored,) = served.delivered()
     assert body_of(stored) == HOP * hops + b"\r\n"
 
 
 @pytest.mark.parametrize("size", [0, 400_000])
-def test_one_more_goes_in_circles(served: Served, size: int) -> None:
+def test_hop_count_over_the_limit(served: Served, size: int) -> None:
     body = b"0123456789abcdef\r\n" * (size // 18)
     message = ENVELOPE + b"DATA\r\n" + HOP * 101 + b"\r\n" + body + b".\r\n"
     replies = served.say(message + MAIL + RCPT + b"DATA\r\n.\r\n")
@@ -79,7 +77,7 @@ def test_one_more_goes_in_circles(served: Served, size: int) -> None:
     assert served.left_over() == []
 
 
-def test_the_delivery_is_dropped_at_once(served: Served) -> None:
+def test_delivery_is_abandoned_at_once(served: Served) -> None:
     with served.connect() as client:
         client.sendall(ENVELOPE + b"DATA\r\n" + HOP * 3000)
         protocol = served.protocol()
@@ -88,19 +86,19 @@ def test_the_delivery_is_dropped_at_once(served: Served) -> None:
         assert protocol._received_count.count > 100
 
 
-def test_how_many_is_configured(tmp_path: Path) -> None:
+def test_max_received(tmp_path: Path) -> None:
     with serve(tmp_path, max_received=10) as served:
         assert codes(served.say(ENVELOPE, b"DATA\r\n" + HOP * 11 + b"\r\n.\r\n"))[-1] == 554
         assert codes(served.say(ENVELOPE, b"DATA\r\n" + HOP * 10 + b"\r\n.\r\n"))[-1] == 250
 
 
-def test_those_of_a_body_do_not_count(served: Served) -> None:
+def test_received_lines_in_the_body_do_not_count(served: Served) -> None:
     assert codes(served.say(ENVELOPE, b"DATA\r\n\r\n" + HOP * 200 + b".\r\n"))[-1] == 250
     text = b"DATA\r\nSubject: x\r\n\r\n" + HOP * 200 + b".\r\n"
     assert codes(served.say(ENVELOPE, text))[-1] == 250
 
 
-def test_in_lmtp_each_recipient_hears_of_it(tmp_path: Path) -> None:
+def test_lmtp_replies_for_each_recipient(tmp_path: Path) -> None:
     with serve(tmp_path, lmtp=True) as served:
         said = served.say(
             b"LHLO c\r\n" + MAIL + RCPT + RCPT + b"DATA\r\n" + HOP * 101 + b"\r\n.\r\n"
@@ -108,7 +106,7 @@ def test_in_lmtp_each_recipient_hears_of_it(tmp_path: Path) -> None:
         assert codes(said) == [250, 250, 250, 250, 354, 554, 554]
 
 
-def test_what_goes_in_circles_is_not_handed_over(tmp_path: Path) -> None:
+def test_looping_message_is_not_relayed(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
@@ -133,7 +131,7 @@ def test_what_goes_in_circles_is_not_handed_over(tmp_path: Path) -> None:
         (b"A: \rReceived: x\nReceived: y\r\n\r\n", 0),
     ],
 )
-def test_what_counts(message: bytes, count: int) -> None:
+def test_received_count(message: bytes, count: int) -> None:
     hops = ReceivedCount()
     hops.add(message + (b"" if message.endswith(b"\r\n") else b"\r\n"))
     assert hops.count == count
@@ -145,7 +143,7 @@ _PARTS = st.sampled_from(
 
 
 @given(st.lists(_PARTS, max_size=30).map(b"".join), st.lists(st.integers(0, 400), max_size=8))
-def test_pieces_make_no_difference(message: bytes, cuts: list[int]) -> None:
+def test_received_count_is_independent_of_segmentation(message: bytes, cuts: list[int]) -> None:
     message += b"\r\n"
     whole = ReceivedCount()
     whole.add(message)

@@ -1,7 +1,7 @@
-"""Every negative reply is in the log: one line with who, what and why, bounded in a storm.
+"""Every negative reply is logged: one line with client, command and reason, throttled in a flood.
 
-Rules of this file: real clients; what is looked at are the records, their words and their fields.
-The log never shows what may be a password, and nothing of a client's that could forge a line.
+Rules of this file: real clients; the tests look at messages and fields of log records. The log
+never contains what may be a password, nor client data that could forge a line.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def plain(tmp_path: Path) -> Iterator[Served]:
         (HELLO + b"NO\0OP\r\n", "UNKNOWN", "syntax", "500", {}),
     ],
 )  # fmt: skip
-def test_each_kind_has_its_line(
+def test_rejection_is_logged(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     said: bytes,
@@ -108,8 +108,8 @@ def test_each_kind_has_its_line(
     assert counts.rejections == {("4xx" if code[0] == "4" else "5xx", reason): 1}
 
 
-def test_the_line_of_a_recipient(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
-    """As administrators know it from Postfix."""
+def test_line_of_a_rejected_recipient(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """The format is Postfix's."""
     plain.say(ENVELOPE + b"RCPT TO:<nobody@example.org>\r\nQUIT\r\n")
     (record,) = events(caplog, "rejected")
     line = record["message"].partition(": 550 ")[2]
@@ -119,7 +119,7 @@ def test_the_line_of_a_recipient(plain: Served, caplog: pytest.LogCaptureFixture
     )
 
 
-def test_what_is_accepted_is_not_in_it(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_accepted_commands_are_not_logged(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
     plain.say(ENVELOPE + b"NOOP\r\nRSET\r\nVRFY x\r\nHELP\r\nQUIT\r\n")
     assert events(caplog, "rejected") == []
 
@@ -133,7 +133,7 @@ def test_too_many_recipients(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 
 
 def test_too_many_errors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The reply that is given is the one that is logged."""
+    """The reply that was sent is the one that is logged."""
     with serve(tmp_path, max_errors=2) as served:
         assert codes(served.say(b"X\r\n" * 5)) == [500, 500, 421]
     assert [one["reason"] for one in events(caplog, "rejected")] == [
@@ -143,7 +143,7 @@ def test_too_many_errors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     ]
 
 
-def test_mail_that_cannot_be_stored(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_message_that_cannot_be_stored(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
     inbox = plain.directory / "mail" / "alice@example.org"
     inbox.parent.mkdir(exist_ok=True)
     inbox.write_text("no directory")
@@ -153,7 +153,7 @@ def test_mail_that_cannot_be_stored(plain: Served, caplog: pytest.LogCaptureFixt
     assert plain.handler.counts.messages == {"deferred": 1}
 
 
-def test_lmtp_names_the_recipient_of_each_reply(
+def test_lmtp_rejections_name_their_recipients(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve(tmp_path, lmtp=True) as served:
@@ -175,9 +175,7 @@ def test_lmtp_names_the_recipient_of_each_reply(
     assert lost["to"] == "bob@example.org"
 
 
-def test_in_lmtp_each_reply_to_a_message_counts(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lmtp_counts_each_reply(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serve(tmp_path, lmtp=True) as served:
         bob = b"RCPT TO:<bob@example.org>\r\n"
         said = served.say(b"LHLO c\r\n" + MAIL + RCPT + bob + b"DATA\r\na\nb\r\n.\r\nQUIT\r\n")
@@ -202,7 +200,7 @@ def submission(tmp_path: Path) -> Iterator[Served]:
         yield served
 
 
-def test_a_login_that_is_wanted_and_one_that_is_wrong(
+def test_auth_required_and_auth_failed(
     submission: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     with submission.secured() as client:
@@ -223,8 +221,8 @@ def test_a_login_that_is_wanted_and_one_that_is_wrong(
     assert submission.handler.counts.logins == {"failed": 1}
 
 
-def test_a_password_is_in_no_line(submission: Served, caplog: pytest.LogCaptureFixture) -> None:
-    """Not even where the client sends it at the wrong moment, as a command."""
+def test_passwords_are_never_logged(submission: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even if the client sends it at the wrong moment, as a command."""
     with submission.secured() as client:
         client.sendall(HELLO)
         read_until(client, b"250 HELP\r\n")
@@ -250,7 +248,7 @@ def test_a_password_is_in_no_line(submission: Served, caplog: pytest.LogCaptureF
         assert secret not in everything
 
 
-def test_bad_tls_after_starttls(submission: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_tls_handshake(submission: Served, caplog: pytest.LogCaptureFixture) -> None:
     with submission.connect() as client:
         client.sendall(HELLO)
         read_until(client, b"250 HELP\r\n")
@@ -266,7 +264,7 @@ def test_bad_tls_after_starttls(submission: Served, caplog: pytest.LogCaptureFix
     assert events(caplog, "session-ended")[0]["reason"] == "tls-failed"
 
 
-def test_plaintext_behind_starttls(submission: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_plaintext_after_starttls(submission: Served, caplog: pytest.LogCaptureFixture) -> None:
     submission.say(HELLO + b"STARTTLS\r\nRSET\r\n")
     (record,) = events(caplog, "rejected")
     assert (record["command"], record["reason"]) == ("STARTTLS", "early-talker")
@@ -276,7 +274,7 @@ def test_plaintext_behind_starttls(submission: Served, caplog: pytest.LogCapture
 
 
 class Choosy:
-    """Refuses recipients, one of them by an exception."""
+    """Rejects recipients, one of them by raising."""
 
     async def handle_RCPT(
         self, server: Any, session: Any, envelope: Any, address: str, options: Any
@@ -286,7 +284,7 @@ class Choosy:
         return "550 5.1.1 not this one"
 
 
-def test_hooks_of_aiosmtpd(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rejections_by_aiosmtpd_hooks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     said = HELLO + MAIL + RCPT + b"RCPT TO:<fault@example.org>\r\nX\r\nQUIT\r\n"
 
     def talk(port: int) -> bytes:
@@ -317,8 +315,8 @@ def test_hooks_of_aiosmtpd(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
 # --- bounds -----------------------------------------------------------------------------------
 
 
-def test_a_storm_is_bounded_and_counted(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
-    """A hundred of a kind; another kind has its own hundred."""
+def test_repeated_rejections_are_throttled(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred lines per reason; other reasons have their own hundred."""
     storm = b"RCPT TO:<nobody@example.org>\r\n" * 90
     for _ in range(20):
         plain.say(ENVELOPE + storm + b"RCPT TO:<x@y.example>\r\nQUIT\r\n")
@@ -334,7 +332,7 @@ def test_a_storm_is_bounded_and_counted(plain: Served, caplog: pytest.LogCapture
     assert {(one["listener"], one["reason"]) for one in omitted} == {("smtp", "unknown-recipient")}
 
 
-def test_the_bound_begins_anew() -> None:
+def test_throttle_period_starts_anew() -> None:
     told: list[tuple[str, int]] = []
 
     async def main() -> None:
@@ -350,10 +348,10 @@ def test_the_bound_begins_anew() -> None:
     assert told == [("a", 3)]
 
 
-def test_nothing_of_a_clients_forges_or_floods(
+def test_client_data_in_log_lines_is_bounded(
     plain: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Addresses are cut; what they hold is escaped where lines are written (test_log_lines.py)."""
+    """Addresses are truncated; escaping is tested in test_log_lines.py."""
     long = b"a" * 60 + b"." + b"b." * 90 + b"example.net"
     many = b"".join(b"RCPT TO:<al@example.org>\r\n" for _ in range(20))
     plain.say(

@@ -1,7 +1,7 @@
-"""Whose name a user sends in: `smtp.sender-must-match`, in Postfix's words.
+"""Sender addresses of authenticated users: `smtp.sender-must-match`.
 
-A user sends by the addresses whose mail the account gets: its own, its aliases, what it catches.
-That is asked at every MAIL, whatever the client was allowed when it logged in.
+A user may send from the addresses whose mail the account gets: its own, its aliases, its
+catch-alls. This is checked at every MAIL, whatever was allowed at login.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def client(submission: Served) -> Iterator[SmtpClient]:
         "",
     ],
 )
-def test_addresses_of_one_s_own(client: SmtpClient, sender: str) -> None:
+def test_own_addresses_are_accepted(client: SmtpClient, sender: str) -> None:
     assert client.say(mail(sender)).startswith(b"250 ")
     assert client.say(rcpt("bob@example.org")).startswith(b"250 ")
 
@@ -82,20 +82,20 @@ def test_addresses_of_one_s_own(client: SmtpClient, sender: str) -> None:
         "bob@example.org",
         "Bob@example.org",
         "nobody@example.org",
-        "bob@caught.example",  # Bob's own, although the others of that domain are Alice's
+        "bob@caught.example",  # Bob's alias, although the domain's catch-all is Alice's
         "alice@sub.example.org",
         "alice@example.com",
         "postmaster@bank.example",
     ],
 )
-def test_addresses_of_others(client: SmtpClient, sender: str) -> None:
+def test_other_addresses_are_rejected(client: SmtpClient, sender: str) -> None:
     said = NOT_OWNED.format(sender, "alice@example.org")
     assert client.say(mail(sender)).decode() == said
     assert client.say(rcpt("bob@example.org")).startswith(b"503 ")
     assert client.say(mail("alice@example.org")).startswith(b"250 ")
 
 
-def test_case_is_as_for_logins(submission: Served) -> None:
+def test_case_as_for_logins(submission: Served) -> None:
     for name, allowed in (("bob", "bob"), ("Bob", "Bob"), ("BOB", "bob")):
         with client_of(submission, plain(f"{name}@example.org", "wonder")) as client:
             other = "Bob" if allowed == "bob" else "bob"
@@ -103,14 +103,14 @@ def test_case_is_as_for_logins(submission: Served) -> None:
             assert client.say(mail(f"{allowed}@example.org")).startswith(b"250 ")
 
 
-def test_senders_beyond_ascii(client: SmtpClient) -> None:
+def test_non_ascii_senders(client: SmtpClient) -> None:
     said = NOT_OWNED.format("bøb@example.org", "alice@example.org")
     assert client.say(mail("bøb@example.org", " SMTPUTF8")).decode() == said
     assert client.say(mail("älice@xn--bcher-kva.example", " SMTPUTF8")).startswith(b"250 ")
 
 
-def test_names_beyond_ascii_and_long_ones(tmp_path: Path) -> None:
-    """Who does not ask for SMTPUTF8 cannot read it; a line has 512 octets at most."""
+def test_non_ascii_and_long_user_names_in_the_reply(tmp_path: Path) -> None:
+    """Without SMTPUTF8 replies are ASCII; a line has at most 512 octets."""
     long = "a" * 200 + "@" + "b" * 40 + ".example"
     users = f'[account."zoë@example.org"]\naliases = ["zoe@example.org"]\n{WONDER}\n'
     users += f'[account."{long}"]\n{WONDER}\n'
@@ -126,7 +126,7 @@ def test_names_beyond_ascii_and_long_ones(tmp_path: Path) -> None:
             assert len(answer) <= 512
 
 
-def test_what_is_pipelined_is_refused_with_it(submission: Served) -> None:
+def test_pipelined_commands_after_rejected_sender(submission: Served) -> None:
     with submission.connect() as connection:
         connection.sendall(HELLO + AUTH + mail("bob@example.org") + rcpt("bob@example.org"))
         connection.sendall(b"DATA\r\nQUIT\r\n")
@@ -136,7 +136,7 @@ def test_what_is_pipelined_is_refused_with_it(submission: Served) -> None:
     assert codes(replies) == [250, 235, 553, 503, 503, 221]
 
 
-# --- accounts that change meanwhile ---------------------------------------------------------------
+# --- accounts that change during a session --------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_what_is_pipelined_is_refused_with_it(submission: Served) -> None:
     ],
     ids=["alias removed", "account removed", "other password", "no password", "nobody"],
 )
-def test_a_change_holds_in_open_sessions(
+def test_removals_apply_to_open_sessions(
     submission: Served, client: SmtpClient, text: str, answer: bytes
 ) -> None:
     assert client.say(mail("al@example.org")).startswith(b"250 ")
@@ -159,14 +159,14 @@ def test_a_change_holds_in_open_sessions(
     assert client.say(mail("al@example.org")).startswith(answer)
 
 
-def test_an_alias_that_is_new_holds_at_once(submission: Served, client: SmtpClient) -> None:
+def test_new_alias_applies_at_once(submission: Served, client: SmtpClient) -> None:
     assert client.say(mail("new@example.org")).startswith(b"553 ")
     text = USERS.replace('"Al@example.org"', '"Al@example.org", "new@example.org"')
     (submission.directory / "accounts.toml").write_text(text)
     assert client.say(mail("new@example.org")).startswith(b"250 ")
 
 
-def test_a_file_that_is_half_written_refuses_no_sender_for_good(
+def test_half_written_accounts_file_is_a_temporary_failure(
     submission: Served, client: SmtpClient
 ) -> None:
     with open(submission.directory / "accounts.toml", "w") as copy:
@@ -180,7 +180,7 @@ def test_a_file_that_is_half_written_refuses_no_sender_for_good(
         assert client.say(mail("bob@example.org")).startswith(b"451 ")
 
 
-# --- where it holds -------------------------------------------------------------------------------
+# --- where it applies -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -195,12 +195,12 @@ def test_a_file_that_is_half_written_refuses_no_sender_for_good(
         (25, {"sender-must-match": True}, True),
     ],
 )
-def test_the_default_is_the_role_s(port: int, options: dict[str, object], expected: bool) -> None:
+def test_default_by_role(port: int, options: dict[str, object], expected: bool) -> None:
     handler = SmtpHandler(HandlerSettings("x", "smtp", "mx.example", port=port, options=options))
     assert handler.sender_must_match is expected
 
 
-def test_on_an_mx_it_concerns_those_who_have_logged_in(tmp_path: Path) -> None:
+def test_mx_checks_only_authenticated_senders(tmp_path: Path) -> None:
     with (
         relaying() as relay,
         serving(tmp_path, relay, accounts=USERS, sender_must_match=True) as served,
@@ -214,7 +214,7 @@ def test_on_an_mx_it_concerns_those_who_have_logged_in(tmp_path: Path) -> None:
             assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
 
 
-def test_it_can_be_left(tmp_path: Path) -> None:
+def test_option_disables_the_check(tmp_path: Path) -> None:
     options = {"role": "submission", "sender_must_match": False}
     with (
         serving(tmp_path, None, accounts=USERS, **options) as served,
@@ -223,7 +223,7 @@ def test_it_can_be_left(tmp_path: Path) -> None:
         assert client.say(mail("someone-else@bank.example")).startswith(b"250 ")
 
 
-def test_lmtp_has_no_such_key_and_asks_nobody(tmp_path: Path) -> None:
+def test_lmtp_has_no_such_option(tmp_path: Path) -> None:
     with serve(tmp_path, accounts=USERS, lmtp=True) as served:
         said = served.say(b"LHLO c\r\n" + mail("someone-else@bank.example"))
         assert codes(said) == [250, 250]
@@ -234,7 +234,7 @@ def test_lmtp_has_no_such_key_and_asks_nobody(tmp_path: Path) -> None:
         )
 
 
-def test_a_handler_of_aiosmtpd_is_said_to_be_without_it(tmp_path: Path) -> None:
+def test_option_has_no_effect_with_aiosmtpd_handler(tmp_path: Path) -> None:
     config = loads(
         f'[server]\ndata-directory = "{tmp_path}"\n'
         '[server.listener.a]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'

@@ -1,4 +1,4 @@
-"""The smtp handler on real sockets: dialogues, cuttings, accounts that change."""
+"""The smtp handler on real sockets: dialogues, segmentation, changing accounts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support.smtp_harness import (
 
 @pytest.fixture(params=SERVERS)
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    """The handler on the loops' own transports and on the native ones."""
+    """The handler on each loop's own transports and on the native ones."""
     loop_factory, native = SERVERS[request.param]
     with serve(tmp_path, loop_factory=loop_factory, native=native) as server:
         yield server
@@ -38,7 +38,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Iterator[Served]:
-    """The handler as it is used."""
+    """The handler as in production."""
     with serve(tmp_path, loop_factory=uvloop.new_event_loop) as server:
         yield server
 
@@ -64,7 +64,7 @@ def test_smtplib_delivers(served: Served) -> None:
     assert served.left_over() == []
 
 
-def test_smtplib_speaks_utf8(served: Served) -> None:
+def test_smtplib_with_smtputf8(served: Served) -> None:
     path = served.directory / "accounts.toml"
     path.write_text('[account."jürgen@bücher.example"]\n')
     with smtplib.SMTP("127.0.0.1", served.port, timeout=20) as client:
@@ -79,12 +79,12 @@ def test_smtplib_speaks_utf8(served: Served) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 13, 65536])
-def test_every_cutting_delivers_the_same(served: Served, size: int) -> None:
+def test_result_is_independent_of_segmentation(served: Served, size: int) -> None:
     assert codes(served.say(*cut(DIALOGUE, size))) == DONE
     assert [body_of(stored) for stored in served.delivered()] == [MESSAGE]
 
 
-def test_many_transactions_in_one_breath(served: Served) -> None:
+def test_many_transactions_in_one_pipeline(served: Served) -> None:
     messages = [f"Subject: {number}\r\n\r\n{number}\r\n".encode() for number in range(50)]
     transactions = b"".join(MAIL + RCPT + b"DATA\r\n" + text + b".\r\n" for text in messages)
     said = served.say(HELLO + transactions + b"QUIT\r\n")
@@ -93,7 +93,7 @@ def test_many_transactions_in_one_breath(served: Served) -> None:
 
 
 @pytest.mark.parametrize("size", [1460, 65536, 2_000_000])
-def test_a_large_message_is_spooled_and_stays_byte_exact(served: Served, size: int) -> None:
+def test_large_message_is_spooled_unchanged(served: Served, size: int) -> None:
     lines = b"".join(
         b".%07d " % number + os.urandom(40).hex().encode() + b"\r\n" for number in range(40_000)
     )
@@ -104,13 +104,13 @@ def test_a_large_message_is_spooled_and_stays_byte_exact(served: Served, size: i
     assert served.left_over() == []
 
 
-def test_two_names_of_one_account_are_one_delivery(plain: Served) -> None:
+def test_two_addresses_of_one_account_get_one_copy(plain: Served) -> None:
     other = b"RCPT TO:<al@example.org>\r\n"
     assert codes(plain.say(HELLO, MAIL, RCPT, other, b"DATA\r\n.\r\nQUIT\r\n"))[-1] == 221
     assert len(plain.delivered()) == 1
 
 
-def test_postmaster_is_always_there(plain: Served) -> None:
+def test_postmaster_is_always_accepted(plain: Served) -> None:
     said = plain.say(
         HELLO, MAIL, b"RCPT TO:<Postmaster>\r\nRCPT TO:<postmaster@EXAMPLE.org>\r\n"
         b"RCPT TO:<postmaster@elsewhere.example>\r\nDATA\r\n.\r\nQUIT\r\n"
@@ -119,7 +119,7 @@ def test_postmaster_is_always_there(plain: Served) -> None:
     assert len(plain.delivered()) == 1
 
 
-def test_options_are_carried_out(tmp_path: Path) -> None:
+def test_limits_take_effect(tmp_path: Path) -> None:
     with serve(tmp_path, max_message_size=70_000, max_recipients=100, max_errors=2) as server:
         said = server.say(HELLO, b"MAIL FROM:<a@b> SIZE=70001\r\nX\r\nX\r\nNOOP\r\n")
         assert b"250-SIZE 70000\r\n" in said
@@ -133,7 +133,7 @@ def test_options_are_carried_out(tmp_path: Path) -> None:
 # --- accounts -------------------------------------------------------------------------------------
 
 
-def test_the_accounts_file_is_read_again_when_it_changes(served: Served) -> None:
+def test_accounts_file_is_reloaded_when_it_changes(served: Served) -> None:
     path = served.directory / "accounts.toml"
     new = b"RCPT TO:<carol@example.org>\r\n"
     with served.connect() as client:
@@ -159,7 +159,7 @@ def test_the_accounts_file_is_read_again_when_it_changes(served: Served) -> None
 
 
 @pytest.mark.parametrize("text", [None, "[account.", '[account."x"]'])
-def test_mail_waits_as_long_as_accounts_are_unknown(
+def test_mail_is_deferred_until_accounts_are_known(
     tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve(tmp_path, accounts=text) as server:

@@ -1,4 +1,4 @@
-"""The lines of a session in the log: each can be followed, and its end says what came of it.
+"""The lines of a session in the log: they share an id, and the last one is a summary.
 
 Rules of this file: as in test_smtp_reject_log.
 """
@@ -33,7 +33,7 @@ def plain(tmp_path: Path) -> Iterator[Served]:
         yield served
 
 
-def test_a_session_can_be_followed(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_session_id_links_the_lines(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         plain.say(ENVELOPE + b"RCPT TO:<x@example.org>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n")
     names = ("rejected", "message-delivered", "session-ended")
@@ -44,12 +44,12 @@ def test_a_session_can_be_followed(plain: Served, caplog: pytest.LogCaptureFixtu
     for delivered, stored in zip(
         events(caplog, "message-delivered"), plain.delivered(), strict=True
     ):
-        # The message's id, which stands in the reply and in its Received field, joins them.
+        # The message's id is also in the reply and in the Received field.
         message = delivered["message"].split(": ")[1].split(" ")[0]
         assert f" id {message}".encode() in stored
 
 
-def test_what_the_end_of_a_session_says(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_session_summary(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
     said = ENVELOPE + b"NOPE\r\nDATA\r\nx\r\n.\r\n" + MAIL + RCPT + b"DATA\r\ny\r\n.\r\nQUIT\r\n"
     heard = plain.say(said)
     (end,) = events(caplog, "session-ended")
@@ -64,7 +64,7 @@ def test_what_the_end_of_a_session_says(plain: Served, caplog: pytest.LogCapture
     assert plain.handler.counts.ends == {"quit": 1}
 
 
-def test_how_sessions_end(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_reasons_for_ends_by_the_client(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
     plain.say(HELLO)
     client = plain.connect()
     client.sendall(HELLO)
@@ -78,8 +78,8 @@ def test_how_sessions_end(plain: Served, caplog: pytest.LogCaptureFixture) -> No
     assert reasons == ["client-closed", "reset", "rejected"]
 
 
-def test_how_the_server_ends_sessions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """For silence, and because it ends itself."""
+def test_reasons_for_ends_by_the_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By timeout and by shutdown."""
 
     async def main(idle: float) -> bytes:
         async with testing.serve(
@@ -98,7 +98,9 @@ def test_how_the_server_ends_sessions(tmp_path: Path, caplog: pytest.LogCaptureF
     assert [one["reason"] for one in events(caplog, "session-ended")] == ["timeout", "shutdown"]
 
 
-def test_sessions_of_scanners_are_bounded(plain: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_summaries_of_idle_sessions_are_throttled(
+    plain: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     for _ in range(MAX_RECORDS + 20):
         plain.say(b"QUIT\r\n")
     plain.say(ENVELOPE + b"DATA\r\nx\r\n.\r\nQUIT\r\n")
@@ -110,7 +112,7 @@ def test_sessions_of_scanners_are_bounded(plain: Served, caplog: pytest.LogCaptu
     assert ended[-1]["messages"] == 1
 
 
-def test_tls_from_the_first_byte(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tls_version_of_implicit_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serve(tmp_path, tls="implicit") as served, served.connect() as client:
         assert isinstance(client, ssl.SSLSocket)
         client.sendall(b"X\r\nQUIT\r\n")

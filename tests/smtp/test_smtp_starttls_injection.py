@@ -1,7 +1,7 @@
-"""Plaintext behind STARTTLS on real sockets: it is never executed after the handshake.
+"""Plaintext after STARTTLS on real sockets is never executed after the handshake.
 
-The middle man of CVE-2011-0411 adds commands to what the client says in plaintext and leaves the
-handshake alone. Whatever he adds and wherever it is cut, there is no TLS session afterwards.
+The attacker of CVE-2011-0411 appends commands to the client's plaintext and leaves the handshake
+alone. Whatever is appended, and however it is split into segments, there is no TLS session then.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def served(
 ) -> Iterator[Served]:
     with serve(tmp_path, loop_factory=loop_factory, tls="starttls") as server:
         yield server
-        # However it went, the next client is served.
+        # In any case the next client is served.
         assert codes(server.say(DIALOGUE)) == DONE
 
 
 def client_hello(served: Served) -> bytes:
-    """Return the octets that a client begins a handshake with."""
+    """Return a ClientHello."""
     assert served.client_context is not None
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = served.client_context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
@@ -49,7 +49,7 @@ def client_hello(served: Served) -> bytes:
 
 
 def rest(client: socket.socket) -> bytes:
-    """Return what comes until the end or a reset."""
+    """Read to the end or a reset."""
     received = b""
     try:
         while data := client.recv(65536):
@@ -60,7 +60,7 @@ def rest(client: socket.socket) -> bytes:
 
 
 def go_ahead(served: Served) -> socket.socket:
-    """Connect and ask for TLS; the server waits for the handshake."""
+    """Connect and send STARTTLS; the server waits for the handshake."""
     client = served.connect()
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     client.sendall(HELLO + STARTTLS)
@@ -69,7 +69,7 @@ def go_ahead(served: Served) -> socket.socket:
 
 
 @pytest.mark.parametrize("injected", [INJECTED, b"N", b"\r\n", b"\0"])
-def test_in_the_same_segment_it_is_refused(served: Served, injected: bytes) -> None:
+def test_plaintext_in_the_same_segment_is_refused(served: Served, injected: bytes) -> None:
     with served.connect() as client:
         client.sendall(HELLO + STARTTLS + injected)
         said = rest(client)
@@ -81,14 +81,14 @@ def test_in_the_same_segment_it_is_refused(served: Served, injected: bytes) -> N
     assert served.delivered() == []
 
 
-def test_a_client_hello_that_is_too_early_is_refused_too(served: Served) -> None:
+def test_early_client_hello_is_refused(served: Served) -> None:
     with served.connect() as client:
         client.sendall(HELLO + STARTTLS + client_hello(served))
         assert codes(rest(client)) == [250, 554]
 
 
 @pytest.mark.parametrize("injected", [INJECTED, b"NOOP\r\nQUIT\r\n", b"\r\n", b"\0"])
-def test_in_a_later_segment_it_breaks_the_handshake(served: Served, injected: bytes) -> None:
+def test_plaintext_in_a_later_segment_breaks_the_handshake(served: Served, injected: bytes) -> None:
     with go_ahead(served) as client:
         client.sendall(injected)
         with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -98,7 +98,7 @@ def test_in_a_later_segment_it_breaks_the_handshake(served: Served, injected: by
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_at_every_cut_it_is_refused_or_breaks_the_handshake(served: Served, waits: bool) -> None:
+def test_plaintext_at_every_split_is_never_executed(served: Served, waits: bool) -> None:
     stream = HELLO + STARTTLS + b"NOOP\r\nQUIT\r\n"
     asked = len(HELLO + STARTTLS)
     hello = client_hello(served)
@@ -109,7 +109,7 @@ def test_at_every_cut_it_is_refused_or_breaks_the_handshake(served: Served, wait
             said = b""
             if waits and len(HELLO) <= edge <= asked:
                 said = read_until(client, b" HELP\r\n" if edge < asked else b"start TLS\r\n")
-            with contextlib.suppress(ConnectionError):  # hung up already
+            with contextlib.suppress(ConnectionError):  # closed already
                 client.sendall(stream[edge:])
                 client.sendall(hello)
             said += rest(client)
@@ -122,14 +122,14 @@ def test_at_every_cut_it_is_refused_or_breaks_the_handshake(served: Served, wait
             assert b"\n250 " not in records
         else:
             assert not (waits and edge == asked)
-            assert codes(replies) in ([250, 554], [250], [])  # a reset may take words along
+            assert codes(replies) in ([250, 554], [250], [])  # a reset may discard replies
     until(lambda: served.protocols == [])
     assert served.delivered() == []
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 50, None])
 @pytest.mark.parametrize("abrupt", [True, False])
-def test_clients_that_leave_during_the_handshake(
+def test_disconnect_during_the_handshake(
     served: Served, length: int | None, abrupt: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "fastlisten.smtp")
@@ -159,7 +159,7 @@ def test_garbage_instead_of_a_handshake(served: Served, garbage: bytes) -> None:
     until(lambda: served.protocols == [])
 
 
-def test_a_handshake_in_single_octets(served: Served) -> None:
+def test_handshake_in_single_octets(served: Served) -> None:
     assert served.client_context is not None
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = served.client_context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")

@@ -1,4 +1,4 @@
-"""SMTP over TLS on real sockets: mail that goes through, and what a session is like there."""
+"""SMTP over TLS on real sockets: delivery, session state, trace header, ends."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def served(
     loop_factory: Callable[[], asyncio.AbstractEventLoop],
     tmp_path: Path,
 ) -> Iterator[Served]:
-    """Both ways to TLS, on both loops."""
+    """Implicit TLS and STARTTLS, on both loops."""
     with serve(tmp_path, loop_factory=loop_factory, tls=request.param) as server:
         yield server
 
@@ -62,7 +62,7 @@ def implicit(tmp_path: Path) -> Iterator[Served]:
 
 
 def encrypted(served: Served) -> ssl.SSLSocket:
-    """Connect and be greeted, by whichever way there is; TLS is active then."""
+    """Connect with implicit TLS or STARTTLS, and read the greeting."""
     if served.handler.settings.tls_implicit:
         client = served.connect()
         assert isinstance(client, ssl.SSLSocket)
@@ -97,7 +97,7 @@ def test_smtplib_delivers(served: Served) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 13, 65536])
-def test_every_cutting_delivers_the_same(served: Served, size: int) -> None:
+def test_result_is_independent_of_segmentation(served: Served, size: int) -> None:
     with encrypted(served) as client:
         for piece in cut(DIALOGUE, size):
             client.sendall(piece)
@@ -105,7 +105,7 @@ def test_every_cutting_delivers_the_same(served: Served, size: int) -> None:
     assert [body_of(stored) for stored in served.delivered()] == [MESSAGE]
 
 
-def test_a_large_message_and_large_replies(served: Served) -> None:
+def test_large_message_and_many_replies(served: Served) -> None:
     message = b"0123456789abcdef\r\n" * 1_000_000
     helps = 30_000
     with encrypted(served) as client:
@@ -115,7 +115,7 @@ def test_a_large_message_and_large_replies(served: Served) -> None:
     assert [body_of(stored) for stored in served.delivered()] == [message]
 
 
-def test_two_messages_and_a_plain_one_beside(starttls: Served) -> None:
+def test_plaintext_and_tls_sessions_at_once(starttls: Served) -> None:
     with starttls.secured() as first, starttls.connect() as second:
         first.sendall(ENVELOPE)
         second.sendall(DIALOGUE)
@@ -128,7 +128,7 @@ def test_two_messages_and_a_plain_one_beside(starttls: Served) -> None:
     assert b" with ESMTPS id " in secure
 
 
-def test_the_handshake_waits_until_the_replies_before_it_are_read(starttls: Served) -> None:
+def test_handshake_waits_for_replies_to_be_read(starttls: Served) -> None:
     helps = 30_000  # 5 MB of replies: more than the kernel keeps for both ends
     with starttls.connect() as plain:
         commands = HELLO + b"HELP\r\n" * helps + b"STARTTLS\r\n"
@@ -144,11 +144,11 @@ def test_the_handshake_waits_until_the_replies_before_it_are_read(starttls: Serv
             assert codes(read_all(client)) == DONE
 
 
-# --- what is forgotten ----------------------------------------------------------------------------
+# --- session state --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("before", [b"", MAIL, MAIL + RCPT])
-def test_what_was_said_in_plaintext_is_forgotten(starttls: Served, before: bytes) -> None:
+def test_plaintext_state_is_discarded(starttls: Served, before: bytes) -> None:
     with starttls.connect() as plain:
         plain.sendall(HELLO + before + b"STARTTLS\r\n")
         assert read_until(plain, b"start TLS\r\n").endswith(b"220 2.0.0 Ready to start TLS\r\n")
@@ -164,16 +164,16 @@ def test_what_was_said_in_plaintext_is_forgotten(starttls: Served, before: bytes
     assert body_of(stored) == MESSAGE
 
 
-def test_helo_and_no_name_do_not_lead_to_tls(starttls: Served) -> None:
+def test_starttls_needs_ehlo(starttls: Served) -> None:
     said = starttls.say(b"STARTTLS\r\nHELO c\r\nSTARTTLS\r\nQUIT\r\n")
     assert codes(said) == [503, 250, 503, 221]
 
 
-def test_plaintext_sessions_stay_as_they_were(starttls: Served) -> None:
+def test_plaintext_session_where_starttls_is_offered(starttls: Served) -> None:
     assert codes(starttls.say(DIALOGUE)) == DONE
 
 
-# --- the trace ------------------------------------------------------------------------------------
+# --- trace header ---------------------------------------------------------------------------------
 
 
 def trace(served: Served) -> bytes:
@@ -183,14 +183,14 @@ def trace(served: Served) -> bytes:
 
 @pytest.fixture(params=[False, True], ids=["socket", "memory"])
 def interface(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Both ways in which transports use Python's ssl."""
+    """Both ways in which transports use Python's ssl module."""
     before = use_memory(request.param)
     yield
     use_memory(before)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_the_trace_names_version_and_cipher(
+def test_received_names_tls_version_and_cipher(
     interface: None, served: Served, version: ssl.TLSVersion
 ) -> None:
     assert served.client_context is not None
@@ -218,7 +218,7 @@ def test_the_trace_names_version_and_cipher(
         (b"EHLO c\r\nHELO c\r\n", b"", b"SMTP"),
     ],
 )
-def test_the_trace_names_the_kind(
+def test_received_with_protocol(
     implicit: Served, hello: bytes, parameters: bytes, kind: bytes
 ) -> None:
     with encrypted(implicit) as client:
@@ -229,10 +229,10 @@ def test_the_trace_names_the_kind(
     assert b"\t(using TLSv1.3 with cipher TLS_" in trace(implicit)
 
 
-# --- the client's end -----------------------------------------------------------------------------
+# --- ends by the client ---------------------------------------------------------------------------
 
 
-def test_the_end_of_the_session_is_signed_by_both(served: Served) -> None:
+def test_both_sides_send_close_notify(served: Served) -> None:
     with encrypted(served) as client:
         client.sendall(b"QUIT\r\n")
         assert codes(read_all(client)) == [221]  # an end without close_notify would be an error
@@ -242,7 +242,7 @@ def test_the_end_of_the_session_is_signed_by_both(served: Served) -> None:
 
 @pytest.mark.parametrize("said", [b"", HELLO, ENVELOPE, ENVELOPE + b"DATA\r\nx\r\n"])
 @pytest.mark.parametrize("polite", [True, False])
-def test_clients_that_leave(
+def test_disconnect_leaves_nothing(
     served: Served, said: bytes, polite: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with encrypted(served) as client:

@@ -1,6 +1,6 @@
-"""How an SMTP connection begins TLS, step by step, on a transport that writes down what it is told.
+"""How an SMTP connection begins TLS, step by step, on a transport that records calls.
 
-The handshake itself ends when a test says so; what a true one does is in test_smtp_tls.py.
+The tests complete the handshake themselves; real ones are in test_smtp_tls.py.
 """
 
 from __future__ import annotations
@@ -24,58 +24,58 @@ GO_AHEAD = b"220 2.0.0 Ready to start TLS\r\n"
 
 
 class Transport(asyncio.Transport):
-    """Writes down what it is told.
+    """Records what is called.
 
     Attributes:
-        told: names of the methods called, in order, replies in their place.
-        handshake: what `start_tls` gave.
-        breaks: writing finds out that the client has gone.
+        calls: names of the methods called, and the data written, in order.
+        handshake: the future that `start_tls` returned.
+        breaks: whether writing fails because the client has gone.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[Any] = []
+        self.calls: list[Any] = []
         self.handshake: asyncio.Future[Any] | None = None
         self.breaks = False
         self.closing = False
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        self.told.append(bytes(data))
+        self.calls.append(bytes(data))
         self.closing |= self.breaks
 
     def is_closing(self) -> bool:
         return self.closing
 
     def close(self) -> None:
-        self.told.append("close")
+        self.calls.append("close")
         self.closing = True
 
     def pause_reading(self) -> None:
-        self.told.append("pause")
+        self.calls.append("pause")
 
     def resume_reading(self) -> None:
-        self.told.append("resume")
+        self.calls.append("resume")
 
     def can_write_eof(self) -> bool:
         return True
 
     @property
     def said(self) -> bytes:
-        return b"".join(one for one in self.told if isinstance(one, bytes))
+        return b"".join(one for one in self.calls if isinstance(one, bytes))
 
 
 class PlainTransport(Transport):
-    """One that can begin TLS."""
+    """A transport that supports `start_tls`."""
 
     def start_tls(self, settings: Any) -> asyncio.Future[Any]:
         assert settings is SETTINGS
-        self.told.append("start_tls")
+        self.calls.append("start_tls")
         self.handshake = asyncio.get_running_loop().create_future()
         return self.handshake
 
 
 class TlsTransport(Transport):
-    """What the handshake gives."""
+    """The transport after the handshake."""
 
     def can_write_eof(self) -> bool:
         return False
@@ -97,7 +97,7 @@ async def turn() -> None:
 
 
 async def secured() -> tuple[SmtpConnection, TlsTransport]:
-    """Return a connection whose handshake has just been made, and its new transport."""
+    """Return a connection just after its handshake, and the new transport."""
     old, new = PlainTransport(), TlsTransport()
     protocol = connected(old)
     protocol.data_received(HELLO + STARTTLS)
@@ -118,81 +118,81 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
 
 
 @run
-async def test_reading_stops_before_the_go_ahead_is_given() -> None:
+async def test_reading_pauses_before_the_go_ahead() -> None:
     transport = PlainTransport()
     protocol = connected(transport)
     protocol.data_received(HELLO)
     offer = transport.said
     assert b"STARTTLS" in offer
     protocol.data_received(STARTTLS)
-    assert transport.told == [offer, "pause", GO_AHEAD, "start_tls"]
+    assert transport.calls == [offer, "pause", GO_AHEAD, "start_tls"]
     assert (protocol.busy, protocol.working) == (True, True)
 
 
 @run
-async def test_replies_in_front_of_it_go_out_with_the_go_ahead() -> None:
+async def test_pipelined_replies_precede_the_go_ahead() -> None:
     transport = PlainTransport()
     protocol = connected(transport)
     protocol.data_received(HELLO + MAIL + STARTTLS)
-    assert transport.told[0] == "pause"
-    assert transport.told[2:] == ["start_tls"]
-    assert codes(transport.told[1]) == [250, 250, 220]
+    assert transport.calls[0] == "pause"
+    assert transport.calls[2:] == ["start_tls"]
+    assert codes(transport.calls[1]) == [250, 250, 220]
 
 
 @run
-async def test_everything_goes_on_over_the_new_transport() -> None:
+async def test_session_continues_on_the_new_transport() -> None:
     old, new = PlainTransport(), TlsTransport()
     protocol = connected(old)
     protocol.data_received(ENVELOPE[: len(HELLO + MAIL)] + STARTTLS)
-    told = list(old.told)
+    calls = list(old.calls)
     assert old.handshake is not None
     old.handshake.set_result(new)
     await turn()
     assert (protocol.busy, protocol.working) == (False, False)
-    assert new.told == []
+    assert new.calls == []
     protocol.data_received(MAIL)
     protocol.data_received(HELLO + b"QUIT\r\n")
     assert codes(new.said) == [503, 250, 221]
     assert b"STARTTLS" not in new.said
-    assert new.told[-1] == "close"
-    assert old.told == told
+    assert new.calls[-1] == "close"
+    assert old.calls == calls
 
 
 @run
-async def test_surplus_is_refused_and_the_connection_closed() -> None:
+async def test_plaintext_with_starttls_is_refused() -> None:
     transport = PlainTransport()
     protocol = connected(transport)
     protocol.data_received(HELLO + STARTTLS + b"NOOP\r\n")
     assert codes(transport.said) == [250, 554]
-    assert transport.told[-1] == "close"
-    assert "start_tls" not in transport.told
+    assert transport.calls[-1] == "close"
+    assert "start_tls" not in transport.calls
 
 
 @run
-async def test_plaintext_after_the_go_ahead_closes_without_a_word() -> None:
-    # No transport of ours delivers any; one that did would not get it executed.
+async def test_plaintext_after_the_go_ahead_closes_silently() -> None:
+    # Our transports deliver none; even one that did would not get it executed.
     old, new = PlainTransport(), TlsTransport()
     protocol = connected(old)
     protocol.data_received(HELLO + STARTTLS)
     protocol.data_received(b"NOOP\r\n")
-    assert old.told[-2:] == ["start_tls", "close"]
+    assert old.calls[-2:] == ["start_tls", "close"]
     assert old.handshake is not None
     old.handshake.set_result(new)
     await turn()
     protocol.data_received(HELLO)
-    assert new.told == []
+    assert new.calls == []
     assert codes(old.said) == [250, 220]
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-def test_a_handshake_that_fails_is_told_to_nobody(
+def test_failed_handshake_is_logged_and_sends_nothing(
     cancelled: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
         transport = PlainTransport()
         protocol = connected(transport)
         protocol.data_received(HELLO + STARTTLS)
-        told = list(transport.told)
+        calls = list(transport.calls)
         assert transport.handshake is not None
         if cancelled:
             transport.handshake.cancel()
@@ -200,7 +200,7 @@ def test_a_handshake_that_fails_is_told_to_nobody(
             transport.handshake.set_exception(ConnectionResetError("gone"))
         await turn()
         protocol.connection_lost(None)
-        assert transport.told == told
+        assert transport.calls == calls
         assert protocol._transport is None
 
     caplog.set_level(logging.DEBUG)
@@ -212,7 +212,7 @@ def test_a_handshake_that_fails_is_told_to_nobody(
 
 
 @run
-async def test_a_handshake_that_is_done_after_the_end_changes_nothing() -> None:
+async def test_handshake_completed_after_connection_lost() -> None:
     old, new = PlainTransport(), TlsTransport()
     protocol = connected(old)
     protocol.data_received(HELLO + STARTTLS)
@@ -221,31 +221,31 @@ async def test_a_handshake_that_is_done_after_the_end_changes_nothing() -> None:
     old.handshake.set_result(new)
     await turn()
     assert protocol._transport is None
-    assert new.told == []
+    assert new.calls == []
 
 
 @run
-async def test_a_client_that_has_gone_is_not_shaken_hands_with() -> None:
+async def test_no_handshake_if_the_client_has_gone() -> None:
     transport = PlainTransport()
     protocol = connected(transport)
     protocol.data_received(HELLO)
     transport.breaks = True
     protocol.data_received(STARTTLS)
-    assert transport.told[1:] == ["pause", GO_AHEAD]
+    assert transport.calls[1:] == ["pause", GO_AHEAD]
 
 
 @run
-async def test_it_is_declined_where_the_transport_cannot() -> None:
+async def test_starttls_refused_without_transport_support() -> None:
     transport = Transport()
     protocol = connected(transport)
     protocol.data_received(HELLO + STARTTLS)
     protocol.data_received(MAIL)
     assert codes(transport.said) == [250, 454, 250]
-    assert "pause" not in transport.told
+    assert "pause" not in transport.calls
 
 
 @run
-async def test_it_is_declined_after_the_end_of_input() -> None:
+async def test_starttls_refused_after_eof() -> None:
     transport = PlainTransport()
     protocol = connected(transport)
     protocol.pause_writing()
@@ -253,14 +253,14 @@ async def test_it_is_declined_after_the_end_of_input() -> None:
     assert protocol.eof_received()
     protocol.resume_writing()
     assert codes(transport.said) == [250, 454]
-    assert transport.told[-1] == "close"
+    assert transport.calls[-1] == "close"
 
 
 @pytest.mark.parametrize(
     ("settings", "encrypted", "code"),
     [(None, False, 502), (None, True, 503), (SETTINGS, False, 220), (SETTINGS, True, 503)],
 )
-def test_where_it_can_be_had(settings: Any, encrypted: bool, code: int) -> None:
+def test_starttls_availability(settings: Any, encrypted: bool, code: int) -> None:
     async def main() -> None:
         transport = PlainTransport()
         protocol = connected(transport, settings, encrypted)
@@ -273,7 +273,7 @@ def test_where_it_can_be_had(settings: Any, encrypted: bool, code: int) -> None:
 
 
 @run
-async def test_implicit_tls_offers_none_even_if_it_could() -> None:
+async def test_implicit_tls_never_offers_starttls() -> None:
     handler = SmtpHandler(
         HandlerSettings("smtps", "smtp", HOSTNAME, tls_implicit=True, tls=SETTINGS)
     )
@@ -281,27 +281,27 @@ async def test_implicit_tls_offers_none_even_if_it_could() -> None:
 
 
 @run
-async def test_reading_that_was_paused_is_not_resumed_on_the_old_transport() -> None:
+async def test_paused_reading_is_not_resumed_on_the_old_transport() -> None:
     old, new = PlainTransport(), TlsTransport()
     protocol = connected(old)
     protocol.pause_writing()
     noops = b"NOOP\r\n" * (READ_AHEAD // 6 + 1)
     protocol.data_received(HELLO + noops + STARTTLS)
-    assert old.told == ["pause"]
+    assert old.calls == ["pause"]
     protocol.resume_writing()
-    while "start_tls" not in old.told:  # in shares of the loop
+    while "start_tls" not in old.calls:  # commands are executed in slices
         await asyncio.sleep(0)
-    assert "resume" not in old.told[old.told.index("start_tls") :]
+    assert "resume" not in old.calls[old.calls.index("start_tls") :]
     assert old.handshake is not None
     old.handshake.set_result(new)
     await turn()
     protocol.data_received(HELLO)
     assert codes(new.said) == [250]
-    assert [one for one in new.told if isinstance(one, str)] == []
+    assert [one for one in new.calls if isinstance(one, str)] == []
 
 
 @run
-async def test_a_full_buffer_of_the_old_transport_does_not_stop_the_new_one() -> None:
+async def test_paused_writing_of_the_old_transport_ends_with_it() -> None:
     old, new = PlainTransport(), TlsTransport()
     protocol = connected(old)
     protocol.data_received(HELLO + STARTTLS)
@@ -314,19 +314,19 @@ async def test_a_full_buffer_of_the_old_transport_does_not_stop_the_new_one() ->
 
 
 @run
-async def test_the_old_transport_empties_its_buffer_before_the_handshake() -> None:
+async def test_resume_writing_of_the_old_transport_is_ignored() -> None:
     transport = PlainTransport()
     protocol = connected(transport)
     protocol.data_received(HELLO + STARTTLS)
-    told = list(transport.told)
+    calls = list(transport.calls)
     protocol.pause_writing()
     protocol.resume_writing()
-    assert transport.told == told
+    assert transport.calls == calls
 
 
 @run
-async def test_the_end_of_input_over_tls_ends_the_connection_at_once() -> None:
-    # Asking an encrypted transport to stay open has no effect but a warning in the log.
+async def test_eof_over_tls_closes_connection() -> None:
+    # Asking a TLS transport to stay open has no effect but a warning in the log.
     protocol, new = await secured()
     protocol.pause_writing()
     protocol.data_received(HELLO)

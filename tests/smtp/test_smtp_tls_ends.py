@@ -1,4 +1,4 @@
-"""How the server ends SMTP sessions over TLS: not a word in plaintext, from the go-ahead on."""
+"""SMTP sessions over TLS ended by the server: no plaintext after the go-ahead."""
 
 from __future__ import annotations
 
@@ -45,31 +45,31 @@ def directory(tmp_path: Path) -> str:
 
 
 async def go_ahead(at: testing.Served) -> Streams:
-    """Connect and ask for TLS."""
+    """Connect and send STARTTLS."""
     reader, writer = await asyncio.open_connection(at.host, at.port)
     writer.write(HELLO + b"STARTTLS\r\n")
     await reader.readuntil(GO_AHEAD)
     return reader, writer
 
 
-async def shake_hands(at: testing.Served, streams: Streams) -> Streams:
-    """Make a TLS session of a connection, on the client's side."""
+async def handshake(at: testing.Served, streams: Streams) -> Streams:
+    """Perform the client's side of the handshake."""
     assert at.client_context is not None
     await streams[1].start_tls(at.client_context, server_hostname=at.host)
     return streams
 
 
 async def connect(at: testing.Served, kind: Kind) -> Streams:
-    """Connect by TLS and hear the greeting, or all that precedes TLS."""
+    """Connect with implicit TLS and read the greeting, or with STARTTLS."""
     if kind == "starttls":
-        return await shake_hands(at, await go_ahead(at))
+        return await handshake(at, await go_ahead(at))
     reader, writer = await asyncio.open_connection(at.host, at.port, ssl=at.client_context)
     assert await reader.readline() == b"220 test.example ESMTP\r\n"
     return reader, writer
 
 
 async def rest(streams: Streams) -> bytes:
-    """Return what comes until the end, and close."""
+    """Read to the end, and close."""
     said = b""
     with contextlib.suppress(ConnectionError):
         while data := await streams[0].read(65536):
@@ -80,7 +80,7 @@ async def rest(streams: Streams) -> bytes:
     return said
 
 
-def test_a_refusal_before_tls_is_an_alert(loop_factory: LoopFactory, directory: str) -> None:
+def test_refusal_with_implicit_tls_is_an_alert(loop_factory: LoopFactory, directory: str) -> None:
     async def main() -> None:
         async with testing.serve(
             SmtpHandler, tls="implicit", data_directory=directory, max_connections=1
@@ -96,7 +96,7 @@ def test_a_refusal_before_tls_is_an_alert(loop_factory: LoopFactory, directory: 
     run(loop_factory, main)
 
 
-def test_a_refusal_where_tls_is_offered_is_in_words(
+def test_refusal_with_starttls_is_a_plaintext_reply(
     loop_factory: LoopFactory, directory: str
 ) -> None:
     async def main() -> None:
@@ -114,7 +114,7 @@ def test_a_refusal_where_tls_is_offered_is_in_words(
 
 @pytest.mark.parametrize("hello", [b"", HELLO])
 @KINDS
-def test_silent_clients_hear_of_the_timeout_by_tls(
+def test_silent_client_gets_timeout_reply_over_tls(
     loop_factory: LoopFactory, directory: str, kind: Kind, hello: bytes
 ) -> None:
     async def main() -> None:
@@ -132,7 +132,7 @@ def test_silent_clients_hear_of_the_timeout_by_tls(
     run(loop_factory, main)
 
 
-def test_the_idle_timeout_does_not_run_during_the_handshake(
+def test_idle_timeout_does_not_apply_to_the_handshake(
     loop_factory: LoopFactory, directory: str
 ) -> None:
     async def main() -> None:
@@ -142,7 +142,7 @@ def test_the_idle_timeout_does_not_run_during_the_handshake(
             streams = await go_ahead(at)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(streams[0].read(1), 0.7)
-            await shake_hands(at, streams)
+            await handshake(at, streams)
             streams[1].write(HELLO + b"QUIT\r\n")
             assert codes(await rest(streams)) == [250, 221]
 
@@ -153,7 +153,7 @@ def test_the_idle_timeout_does_not_run_during_the_handshake(
     ("kind", "begun"),
     [("implicit", b""), ("implicit", HELLO), ("starttls", b"NOOP\r\n"), ("starttls", HELLO)],
 )
-def test_a_drain_says_farewell_by_tls(
+def test_drain_sends_421_over_tls(
     loop_factory: LoopFactory, directory: str, kind: Kind, begun: bytes
 ) -> None:
     async def main() -> None:
@@ -171,7 +171,7 @@ def test_a_drain_says_farewell_by_tls(
     run(loop_factory, main)
 
 
-def test_a_drain_ends_a_handshake_without_a_word(loop_factory: LoopFactory, directory: str) -> None:
+def test_drain_closes_a_handshake_silently(loop_factory: LoopFactory, directory: str) -> None:
     async def main() -> None:
         async with testing.serve(
             SmtpHandler, tls="starttls", data_directory=directory, drain_timeout=0.1
@@ -183,7 +183,7 @@ def test_a_drain_ends_a_handshake_without_a_word(loop_factory: LoopFactory, dire
 
 
 @KINDS
-def test_a_drain_waits_for_the_message_that_is_being_delivered(
+def test_drain_waits_for_message_being_delivered(
     loop_factory: LoopFactory, directory: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached, opened = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""SMTP over TLS and programs of others: swaks, curl, openssl s_client."""
+"""SMTP over TLS with other programs as clients: swaks, curl, openssl s_client."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def authority(served: Served, tmp_path: Path) -> str:
-    """A file with the certificate that a client has to trust."""
+    """A file with the certificate that clients must trust."""
     with served.connect() if implicit(served) else served.secured() as client:
         assert isinstance(client, ssl.SSLSocket)
         certificate = client.getpeercert(binary_form=True)
@@ -66,7 +66,7 @@ def the_message(served: Served) -> bytes:
 @swaks
 @pytest.mark.external("swaks")
 @pytest.mark.parametrize("version", ["tlsv1_2", "tlsv1_3"])
-def test_swaks(served: Served, version: str) -> None:
+def test_swaks_delivers(served: Served, version: str) -> None:
     done = run(
         SWAKS,
         *("--server", "127.0.0.1", "--port", str(served.port), "--helo", "client.example.com"),
@@ -76,7 +76,7 @@ def test_swaks(served: Served, version: str) -> None:
     said = done.stdout.decode()
     assert done.returncode == 0, said
     assert f"TLS started with cipher {version.replace('_', '.').upper().replace('V', 'v')}" in said
-    # What comes by TLS is marked by "<~".
+    # swaks marks lines received over TLS with "<~".
     assert "<~  250 HELP" in said
     assert "<~  250-STARTTLS" not in said
     assert ("<-  250-STARTTLS" in said) is not implicit(served)
@@ -85,7 +85,7 @@ def test_swaks(served: Served, version: str) -> None:
 
 @curl
 @pytest.mark.external("curl")
-def test_curl(served: Served, authority: str, tmp_path: Path) -> None:
+def test_curl_delivers(served: Served, authority: str, tmp_path: Path) -> None:
     letter = tmp_path / "letter"
     letter.write_bytes(MESSAGE)
     scheme = "smtps" if implicit(served) else "smtp"
@@ -102,7 +102,7 @@ def test_curl(served: Served, authority: str, tmp_path: Path) -> None:
 
 @curl
 @pytest.mark.external("curl")
-def test_curl_hears_that_there_is_no_tls(tmp_path: Path) -> None:
+def test_curl_fails_without_tls(tmp_path: Path) -> None:
     with serve(tmp_path) as plain:
         done = run(
             CURL,
@@ -116,7 +116,7 @@ def test_curl_hears_that_there_is_no_tls(tmp_path: Path) -> None:
 @openssl
 @pytest.mark.external("openssl")
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
-def test_openssl(served: Served, authority: str, version: str) -> None:
+def test_openssl_delivers(served: Served, authority: str, version: str) -> None:
     # Lower-case "rcpt" because of s_client's own command R; -quiet would end them, and with them
     # its report.
     commands = HELLO + MAIL + RCPT.lower() + b"DATA\r\n" + MESSAGE[:12] + b"\r\n.\r\nquit\r\n"
@@ -136,7 +136,7 @@ def test_openssl(served: Served, authority: str, version: str) -> None:
 
 @openssl
 @pytest.mark.external("openssl")
-def test_openssl_is_refused_what_is_too_old(served: Served) -> None:
+def test_old_tls_version_is_refused(served: Served) -> None:
     done = run(
         OPENSSL,
         *("s_client", "-connect", f"127.0.0.1:{served.port}"),
