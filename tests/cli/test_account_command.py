@@ -1,4 +1,4 @@
-"""`fastlisten account add|list`: the file stays the administrator's."""
+"""`fastlisten account add|list`: the file remains the administrator's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_add_and_list(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir() if "tmp" in entry.name] == []
 
 
-def test_what_is_there_stays_as_it_is(tmp_path: Path) -> None:
+def test_existing_content_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
     before = '# mine\n[account."a@b"] # yes\naliases = [ "c@d" ]   # no newline at the end'
     path.write_text(before)
@@ -70,7 +70,7 @@ def test_what_is_there_stays_as_it_is(tmp_path: Path) -> None:
         ("[account", "a@b", "was not added"),
     ],
 )
-def test_what_cannot_be_added_changes_nothing(
+def test_rejected_account_changes_nothing(
     tmp_path: Path, text: str, name: str, message: str
 ) -> None:
     path = tmp_path / "accounts.toml"
@@ -81,7 +81,7 @@ def test_what_cannot_be_added_changes_nothing(
     assert path.read_text() == text
 
 
-def test_failures_of_the_system(tmp_path: Path) -> None:
+def test_system_errors(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code, _, err = run(add, "a@b", tmp_path / "file" / "accounts.toml")
     assert code == 1
@@ -92,7 +92,7 @@ def test_failures_of_the_system(tmp_path: Path) -> None:
     assert run(list_accounts, tmp_path / "file")[0] == 2
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
     path.write_bytes(b"# \xff\n")
     for code, out, err in (run(list_accounts, path), run(add, "a@b", path)):
@@ -101,7 +101,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     assert path.read_bytes() == b"# \xff\n"
 
 
-def test_how_a_password_in_clear_becomes_a_hash(tmp_path: Path) -> None:
+def test_plaintext_password_message_explains_hashing(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
     path.write_text('[account."a@b"]\npassword = "secret"\n')
     code, _, err = run(passwd, "a@b", path, "secret")
@@ -113,7 +113,7 @@ def test_how_a_password_in_clear_becomes_a_hash(tmp_path: Path) -> None:
     assert list(tomli.loads(path.read_text())["account"]["a@b"]) == ["password"]
 
 
-def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "accounts.toml"
     run(add, "a@b", path)
     before = path.read_text()
@@ -130,7 +130,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     ]
 
 
-def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+def test_symbolic_link_is_kept(tmp_path: Path) -> None:
     target, link = tmp_path / "target.toml", tmp_path / "accounts.toml"
     target.write_text("")
     link.symlink_to(target)
@@ -140,7 +140,7 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
-def test_what_root_adds_belongs_to_the_directory_s_owner(tmp_path: Path) -> None:
+def test_file_made_by_root_belongs_to_the_directory_owner(tmp_path: Path) -> None:
     os.chown(tmp_path, 1234, 1235)
     path = tmp_path / "accounts.toml"
     run(add, "a@b", path)
@@ -151,7 +151,7 @@ def test_what_root_adds_belongs_to_the_directory_s_owner(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
-def test_the_server_s_user_can_go_on_after_root(tmp_path: Path) -> None:
+def test_server_user_can_edit_after_root(tmp_path: Path) -> None:
     os.chown(tmp_path, 1234, 1235)
     path = tmp_path / "accounts.toml"
     run(add, "a@b", path)
@@ -160,7 +160,7 @@ def test_the_server_s_user_can_go_on_after_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
-def test_root_follows_no_link_of_the_server_s_user(
+def test_root_does_not_follow_links_of_the_server_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     precious = tmp_path / "precious"
@@ -181,7 +181,7 @@ def test_root_follows_no_link_of_the_server_s_user(
     assert not path.exists()
 
 
-def test_concurrent_additions_all_arrive(tmp_path: Path) -> None:
+def test_concurrent_additions_are_all_kept(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
     program = (
         "import sys\nfrom fastlisten.cli.account import add\n"
@@ -201,7 +201,7 @@ def test_concurrent_additions_all_arrive(tmp_path: Path) -> None:
     assert set(names) == {f"{number}-{n}@x" for number in range(4) for n in range(10)}
 
 
-def test_a_lock_that_is_never_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_that_is_never_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_rewrite, "PATIENCE_WITH_OURS", 0)
     path = tmp_path / "accounts.toml"
     with open(f"{path}.lock", "w") as lock:
@@ -213,17 +213,17 @@ def test_a_lock_that_is_never_given_back(tmp_path: Path, monkeypatch: pytest.Mon
     assert run(add, "a@b", path)[0] == 0
 
 
-def test_a_writer_who_opens_the_file_at_the_last_moment(
+def test_writer_that_opens_the_file_at_the_last_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """He has the old file by the time that ours takes its place, and is heard all the same."""
+    """It still has the old file when ours takes its place, and its data is kept anyway."""
     path = tmp_path / "accounts.toml"
     path.write_text('[account."a@b"]\n')
     exchange = file_rewrite._exchange
     writers: list[threading.Thread] = []
 
     def write() -> None:
-        with open(path, "a") as file:  # waits until the lease is given back
+        with open(path, "a") as file:  # waits until the lease is released
             file.write('[account."his@b"]\n')
 
     def late(new: Path, there: Path, old: int, lease: bool) -> None:

@@ -1,4 +1,4 @@
-"""Changes of the accounts file: what the administrator wrote stays, or nothing changes."""
+"""Edits of the accounts file: what the administrator wrote is kept, or nothing changes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ aliases = [ # many
 """
 
 
-def test_set_a_password_that_is_there() -> None:
+def test_replace_a_password() -> None:
     after = set_password(TEXT, "alice@example.org", NEW, "f")
     assert after == TEXT.replace(OLD, NEW)
     literal = TEXT.replace(f'"{OLD}"', f"'{OLD}'")
@@ -66,18 +66,18 @@ def test_set_a_first_password() -> None:
         ),
     ],
 )
-def test_add_an_alias(name: str, before: str, after: str) -> None:
+def test_add_alias(name: str, before: str, after: str) -> None:
     assert add_alias(TEXT, name, "@x.example", "f") == TEXT.replace(before, after)
 
 
-def test_aliases_of_an_empty_array() -> None:
+def test_add_alias_to_an_empty_array() -> None:
     for array in ("[]", "[ ]", "[\n]"):
         text = f'[account."a@b"]\naliases = {array}\n'
         after = add_alias(text, "a@b", "c@d", "f")
         assert Roster.parse(after).accounts[0].aliases == ("c@d",)
 
 
-def test_remove() -> None:
+def test_remove_account() -> None:
     text, removed = remove_account(TEXT, "alice@example.org", "f")
     assert removed.aliases == ("al@example.org",)
     start, end = TEXT.index("[account"), TEXT.index("# until here")
@@ -89,7 +89,7 @@ def test_remove() -> None:
     assert Roster.parse(text).accounts == ()
 
 
-def test_what_was_added_can_be_removed_without_a_trace() -> None:
+def test_add_and_remove_leaves_the_text_unchanged() -> None:
     for text in ("", "# mine\n", TEXT + "\n", TEXT + "\n\n# the end\n"):
         after = add_account(text, "x@y", NEW, "f")
         assert Roster.parse(after).accounts[-1].password == NEW
@@ -108,12 +108,12 @@ def test_what_was_added_can_be_removed_without_a_trace() -> None:
         '[account."a@b"]\naliases = ["""\n[account."x@y"]\n"""]',
     ],
 )
-def test_what_only_a_human_can_change_stays(text: str) -> None:
+def test_unusual_notation_must_be_edited_by_hand(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"by hand|not an address"):
         set_password(text, "a@b", NEW, "f")
 
 
-def test_what_looks_like_a_header_is_none() -> None:
+def test_header_inside_a_comment_or_string_is_ignored() -> None:
     text = """\
 [account."a@b"]
 aliases = [
@@ -122,13 +122,13 @@ aliases = [
 """
     with pytest.raises(ConfigurationError):
         Roster.parse(text)
-    # Within a comment of an array, or a string, it is text.
+    # Inside a comment of an array or a string it is just text.
     text = '[account."c@d"]\naliases = [ # [account."a@b"]\n]\n[account."a@b"]\n'
     after = set_password(text, "a@b", NEW, "f")
     assert [it.password for it in Roster.parse(after).accounts] == ["", NEW]
 
 
-def test_crlf_files_stay_such() -> None:
+def test_crlf_line_ends_are_kept() -> None:
     text = TEXT.replace("\n", "\r\n")
     after = set_password(text, "alice@example.org", NEW, "f")
     assert after == text.replace(OLD, NEW)
@@ -160,9 +160,7 @@ _pieces = st.lists(
 
 @settings(max_examples=300)
 @given(_pieces, st.sampled_from(["a@b", "c@d", "e@f"]), st.sampled_from(["\n", "\r\n"]))
-def test_an_edit_means_what_it_says_or_changes_nothing(
-    pieces: list[str], name: str, end: str
-) -> None:
+def test_edit_has_the_intended_effect_or_fails(pieces: list[str], name: str, end: str) -> None:
     text = end.join(pieces)
     try:
         before = {it.name: it for it in Roster.parse(text).accounts}
@@ -202,7 +200,7 @@ def hashed(path: Path, name: str) -> str:
 
 
 @pytest.mark.usefixtures("cheap")
-def test_a_life(tmp_path: Path) -> None:
+def test_account_from_add_to_remove(tmp_path: Path) -> None:
     path, mail = tmp_path / "accounts.toml", tmp_path / "mail"
     out, err = io.StringIO(), io.StringIO()
     assert account.add("Al@x.example", path, out, err, password="one") == 0
@@ -240,7 +238,7 @@ def test_a_life(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("cheap")
-def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
+def test_rejected_command_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
     path.write_text(TEXT)
     err = io.StringIO()
@@ -284,7 +282,7 @@ class Terminal(io.StringIO):
         (["secret", "Secret"], True, None),
     ],
 )
-def test_a_terminal_is_asked_twice(
+def test_terminal_is_asked_twice(
     monkeypatch: pytest.MonkeyPatch, typed: list[str], needed: bool, result: str | None
 ) -> None:
     answers = iter(typed)
@@ -297,7 +295,7 @@ def test_a_terminal_is_asked_twice(
     assert list(answers) == []
 
 
-def test_the_first_line_of_standard_input() -> None:
+def test_password_is_the_first_line_of_stdin() -> None:
     assert (
         account.ask(io.StringIO("se cret \r\nmore\n"), from_stdin=True, needed=True) == "se cret "
     )
@@ -311,7 +309,7 @@ def test_the_first_line_of_standard_input() -> None:
         account.ask(broken, from_stdin=True, needed=True)
 
 
-def test_the_end_of_a_terminal_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eof_on_a_terminal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def end(prompt: str) -> str:
         raise EOFError
 

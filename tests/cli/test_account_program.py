@@ -35,7 +35,7 @@ class Ran(NamedTuple):
 def account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ran]:
-    """Run `fastlisten account` with the embedded default's place below `tmp_path`."""
+    """Run `fastlisten account` with the embedded default's data below `tmp_path`."""
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
@@ -52,7 +52,7 @@ def hashed(tmp_path: Path, name: str) -> str:
     return str(tomli.loads(text)["account"][name].get("password", ""))
 
 
-def test_passwords_from_everywhere(tmp_path: Path, account: Callable[..., Ran]) -> None:
+def test_password_sources(tmp_path: Path, account: Callable[..., Ran]) -> None:
     assert account("add", "a@x.example").code == 0
     assert hashed(tmp_path, "a@x.example") == ""
     done = account("passwd", "a@x.example")
@@ -71,7 +71,7 @@ def test_passwords_from_everywhere(tmp_path: Path, account: Callable[..., Ran]) 
     assert "password" not in done.out
 
 
-def test_aliases_and_removal(account: Callable[..., Ran]) -> None:
+def test_alias_and_remove(account: Callable[..., Ran]) -> None:
     for name in ("a@x.example", "b@x.example"):
         assert account("add", name).code == 0
     assert account("alias", "a@x.example", "@y.example").code == 0
@@ -81,10 +81,8 @@ def test_aliases_and_removal(account: Callable[..., Ran]) -> None:
     assert account("remove", "a@x.example").code == 2
 
 
-def test_a_configuration_that_is_not_named_is_pointed_out(
-    tmp_path: Path, account: Callable[..., Ran]
-) -> None:
-    """Whoever forgets --config works on accounts that the server never sees."""
+def test_missing_config_option_is_pointed_out(tmp_path: Path, account: Callable[..., Ran]) -> None:
+    """A user who forgets --config edits accounts that the server never reads."""
     file = tmp_path / "fastlisten" / "accounts.toml"
     hint = "(no --config: the accounts of the embedded default)\n"
     for arguments in (("list",), ("passwd", "a@x.example", "--generate")):
@@ -107,7 +105,7 @@ def test_a_configuration_that_is_not_named_is_pointed_out(
     assert "--config" not in done.out + done.err
 
 
-def test_a_terminal_is_asked_without_echo(tmp_path: Path) -> None:
+def test_terminal_is_asked_without_echo(tmp_path: Path) -> None:
     terminal, end = pty.openpty()
     program = subprocess.Popen(
         [sys.executable, "-m", "fastlisten", "account", "add", "a@x.example"],
@@ -115,7 +113,7 @@ def test_a_terminal_is_asked_without_echo(tmp_path: Path) -> None:
         stdin=end,
         stdout=end,
         stderr=end,
-        start_new_session=True,  # not the terminal that the tests are run on
+        start_new_session=True,  # not the terminal that the tests run on
     )
     os.close(end)
     said = b""
@@ -140,7 +138,9 @@ def closed_output() -> None:
 
 
 @pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
-def test_a_password_that_nobody_saw_is_said_to_be_lost(tmp_path: Path, buffered: str) -> None:
+def test_generated_password_that_cannot_be_printed_is_reported_lost(
+    tmp_path: Path, buffered: str
+) -> None:
     def run(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "fastlisten", "account", *arguments],
@@ -185,7 +185,7 @@ def test_a_password_that_nobody_saw_is_said_to_be_lost(tmp_path: Path, buffered:
         ("alias", "a@x.example"),
     ],
 )
-def test_usage(account: Callable[..., Ran], arguments: tuple[str, ...]) -> None:
+def test_usage_errors(account: Callable[..., Ran], arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
         account(*arguments)
     assert caught.value.code == 2
@@ -194,7 +194,7 @@ def test_usage(account: Callable[..., Ran], arguments: tuple[str, ...]) -> None:
 def make_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, terminal: bool
 ) -> tuple[str, Path]:
-    """Make the embedded default's account; return what was said, and where all is."""
+    """Make the embedded default's account; return the output and where everything is."""
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     out = io.StringIO()
@@ -203,7 +203,7 @@ def make_default(
     return out.getvalue(), tmp_path / "fastlisten"
 
 
-def test_the_default_s_password_is_shown_on_a_terminal_only(
+def test_default_password_is_shown_on_a_terminal_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for terminal in (True, False):
@@ -214,7 +214,7 @@ def test_the_default_s_password_is_shown_on_a_terminal_only(
         (data / "accounts.toml").unlink()
 
 
-def test_without_argon2_the_default_has_no_password(
+def test_default_account_without_argon2_has_no_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passwords, "available", lambda: False)

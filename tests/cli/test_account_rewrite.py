@@ -1,7 +1,7 @@
-"""The accounts file is rewritten: who could read it still can, and no writer's work is lost.
+"""Rewriting the accounts file: whoever could read it still can, and no other write is lost.
 
-Owners, modes and access control lists are real ones, set by the programs that administrators use;
-other writers come at the moment that is worst, which the kernel or the edit itself shows.
+Owners, modes and access control lists are real, set by the programs that administrators use; other
+writers come at the worst moment, which the kernel or the edit itself signals.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files aw
 EXTERNAL = pytest.mark.external
 NEEDS_ACL = pytest.mark.skipif(shutil.which("setfacl") is None, reason="needs setfacl")
 
-#: A user and a group that nobody has.
+#: A user and a group that do not exist.
 USER, GROUP = 12_345, 23_456
 
 TEXT = '[account."a@example.org"]\n'
@@ -53,7 +53,7 @@ def names(path: Path) -> list[str]:
 
 
 def can_read(path: Path, user: int, group: int) -> bool:
-    """Whether a process of a user and a group can read a file."""
+    """Return whether a process of this user and group can read a file."""
     done = subprocess.run(
         ["cat", path], user=user, group=group, extra_groups=[], capture_output=True
     )
@@ -61,7 +61,7 @@ def can_read(path: Path, user: int, group: int) -> bool:
 
 
 def all_changes(path: Path) -> None:
-    """Make every change that the command knows."""
+    """Make every change that the command can make."""
     out, err = io.StringIO(), io.StringIO()
     for code in (
         account.add("x@example.org", path, out, err),
@@ -86,7 +86,7 @@ def test_owner_group_and_mode_are_kept(place: Path, mode: int) -> None:
 
 
 @ROOT
-def test_a_link_stays_and_its_target_keeps_its_owner(place: Path) -> None:
+def test_link_is_kept_and_its_target_keeps_its_owner(place: Path) -> None:
     target = place.with_name("target.toml")
     place.rename(target)
     os.chown(target, 0, GROUP)
@@ -107,7 +107,7 @@ def acl(path: Path) -> str:
 @EXTERNAL
 @NEEDS_ACL
 @pytest.mark.parametrize("mode", [0o600, 0o640])
-def test_an_access_control_list_is_kept(place: Path, mode: int) -> None:
+def test_access_control_list_is_kept(place: Path, mode: int) -> None:
     os.chmod(place, mode)
     subprocess.run(["setfacl", "-m", f"u:{USER}:r,g:{GROUP}:r", place], check=True)
     before = acl(place)
@@ -122,8 +122,8 @@ def test_an_access_control_list_is_kept(place: Path, mode: int) -> None:
 @ROOT
 @EXTERNAL
 @NEEDS_ACL
-def test_a_list_of_the_directory_lets_nobody_in(place: Path) -> None:
-    """Nor is one made up where the file has none."""
+def test_default_acl_of_the_directory_is_not_applied(place: Path) -> None:
+    """Nor is an ACL added if the file has none."""
     os.chmod(place, 0o640)
     before = acl(place)
     subprocess.run(["setfacl", "-d", "-m", f"u:{USER}:rw", place.parent], check=True)
@@ -142,7 +142,7 @@ def test_other_attributes_are_kept(place: Path) -> None:
 
 
 @ROOT
-def test_labels_are_kept_and_signatures_of_the_content_are_not(place: Path) -> None:
+def test_security_labels_are_kept_but_content_signatures_are_not(place: Path) -> None:
     for name in ("security.fastlisten", "security.ima", "trusted.origin"):
         try:
             os.setxattr(place, name, b"\x01x")
@@ -157,7 +157,7 @@ def test_labels_are_kept_and_signatures_of_the_content_are_not(place: Path) -> N
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @ROOT
-def test_who_cannot_keep_the_owner_changes_nothing(place: Path) -> None:
+def test_user_that_cannot_keep_the_owner_changes_nothing(place: Path) -> None:
     os.chown(place.parent, USER, USER)
     os.chmod(place, 0o644)
     child = os.fork()
@@ -176,7 +176,7 @@ def test_who_cannot_keep_the_owner_changes_nothing(place: Path) -> None:
     assert sorted(it.name for it in place.parent.iterdir()) == [place.name, f"{place.name}.lock"]
 
 
-def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+def test_other_file_types_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
     os.mkfifo(path)
     code, said = add(path)
@@ -191,8 +191,8 @@ def appended(number: int) -> str:
     return f'[account."other{number}@example.org"]\n'
 
 
-def change(path: Path, meanwhile: Callable[[int], None]) -> int:
-    """Rewrite a file; others do something between reading and writing. Return the attempts."""
+def rewrite_with(path: Path, meanwhile: Callable[[int], None]) -> int:
+    """Rewrite a file while others act between read and write; return the number of attempts."""
     attempts = 0
 
     def edit(content: bytes) -> bytes:
@@ -205,8 +205,8 @@ def change(path: Path, meanwhile: Callable[[int], None]) -> int:
     return attempts
 
 
-def test_an_editor_that_writes_in_place_meanwhile(place: Path) -> None:
-    """It waits in open(2) until we have seen it and stood back."""
+def test_concurrent_write_in_place(place: Path) -> None:
+    """It waits in open(2) until we have noticed it and released the lease."""
     writers = []
 
     def write() -> None:
@@ -223,24 +223,24 @@ def test_an_editor_that_writes_in_place_meanwhile(place: Path) -> None:
                 for line in Path("/proc/locks").read_text().splitlines()
             ))  # fmt: skip
 
-    assert change(place, meanwhile) >= 2
+    assert rewrite_with(place, meanwhile) >= 2
     writers[0].join()
     assert names(place) == ["a", "other1", "ours"]
 
 
-def test_an_editor_that_renames_meanwhile(place: Path) -> None:
+def test_concurrent_rename(place: Path) -> None:
     def meanwhile(attempt: int) -> None:
         if attempt <= 3:
             other = place.with_name("other")
             other.write_text(place.read_text() + appended(attempt))
             other.replace(place)
 
-    assert change(place, meanwhile) == 4
+    assert rewrite_with(place, meanwhile) == 4
     assert names(place) == ["a", "other1", "other2", "other3", "ours"]
 
 
-def test_a_rename_at_the_last_moment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the last look at the file, before ours takes its place."""
+def test_rename_at_the_last_moment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the last check of the file, before ours takes its place."""
     real, swaps = file_rewrite._swap, []
 
     def swap(one: Path, other: Path) -> bool:
@@ -252,13 +252,13 @@ def test_a_rename_at_the_last_moment(place: Path, monkeypatch: pytest.MonkeyPatc
         return real(one, other)
 
     monkeypatch.setattr(file_rewrite, "_swap", swap)
-    assert change(place, lambda attempt: None) == 2
-    assert len(swaps) == 3  # there, back, and there
+    assert rewrite_with(place, lambda attempt: None) == 2
+    assert len(swaps) == 3  # there, back, and there again
     assert names(place) == ["a", "other1", "ours"]
     assert sorted(it.name for it in place.parent.iterdir()) == [place.name, f"{place.name}.lock"]
 
 
-def test_a_copy_that_is_half_done_is_waited_for(place: Path) -> None:
+def test_unfinished_copy_is_waited_for(place: Path) -> None:
     text = TEXT + appended(1) + appended(2)
     done: list[int] = []
     with open(place, "w") as copy:
@@ -266,7 +266,7 @@ def test_a_copy_that_is_half_done_is_waited_for(place: Path) -> None:
         copy.flush()
         ours = threading.Thread(target=lambda: done.append(add(place, "ours@example.org")[0]))
         ours.start()
-        # The lock is taken, so that it is under way.
+        # It has the lock, so it has begun.
         until(lambda: Path(f"{place}.lock").exists())
         ours.join(5 * file_rewrite._INTERVAL)
         assert done == []
@@ -276,7 +276,7 @@ def test_a_copy_that_is_half_done_is_waited_for(place: Path) -> None:
     assert names(place) == ["a", "other1", "other2", "ours"]
 
 
-def test_a_writer_without_end_is_an_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_writer_is_an_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_rewrite, "PATIENCE", 0)
     with open(place, "a"):
         code, said = add(place)
@@ -286,7 +286,7 @@ def test_a_writer_without_end_is_an_error(place: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("how", ["in place", "rename"])
-def test_without_leases_a_change_is_seen(
+def test_change_is_noticed_without_leases(
     place: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_leases, "take", lambda fd: None)
@@ -300,11 +300,11 @@ def test_without_leases_a_change_is_seen(
             os.utime(target, (2, 2))
             target.replace(place)
 
-    assert change(place, meanwhile) == 2
+    assert rewrite_with(place, meanwhile) == 2
     assert names(place) == ["a", "other1", "ours"]
 
 
-def test_without_leases_it_is_left_at_rest_first(
+def test_recently_changed_file_waits_without_leases(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_leases, "take", lambda fd: None)
@@ -314,29 +314,31 @@ def test_without_leases_it_is_left_at_rest_first(
     assert add(place)[0] == 0
 
 
-def test_a_file_that_another_makes_first(tmp_path: Path) -> None:
+def test_concurrently_created_file(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
 
     def meanwhile(attempt: int) -> None:
         if attempt == 1:
             path.write_text(TEXT)
 
-    assert change(path, meanwhile) == 2
+    assert rewrite_with(path, meanwhile) == 2
     assert names(path) == ["a", "ours"]
 
 
-def test_an_edit_that_fails_leaves_nothing(place: Path) -> None:
+def test_failed_edit_leaves_nothing(place: Path) -> None:
     def fail(content: bytes) -> bytes:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         file_rewrite.rewrite(place, Path.read_bytes, fail)
-    with open(place, "a"):  # the lease has been given back
+    with open(place, "a"):  # the lease has been released
         pass
     assert sorted(it.name for it in place.parent.iterdir()) == [place.name, f"{place.name}.lock"]
 
 
-def test_two_removals_by_two_attempts_are_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removal_retried_is_not_reported_as_missing(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.write_text(TEXT + '[account."b@example.org"]\n')
     real, asked = file_rewrite._changed, []
 

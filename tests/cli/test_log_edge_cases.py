@@ -1,7 +1,7 @@
-"""The log of a process that lacks something, and records that are not the package's own.
+"""The log when the process lacks something, and records from other packages.
 
-Rules of this file: each line that is written can be read by whoever reads the others, and nothing
-is left out without a word.
+Rules of this file: every line that is written can be parsed like the others, and nothing is dropped
+silently.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def stream() -> io.StringIO:
 
 @pytest.fixture
 def handler(form: str, stream: io.StringIO) -> Iterator[logging_setup.ProgramHandler]:
-    """A handler of the program's, which no logger has."""
+    """A handler of the program's, attached to no logger."""
     made = logging_setup.ProgramHandler(stream)
     made.setFormatter(
         logging_setup.JsonFormatter() if form == "json" else logging_setup._TextFormatter()
@@ -58,7 +58,7 @@ def refuse(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_without_a_thread_lines_are_written_all_the_same(
+def test_lines_are_written_without_a_thread(
     handler: QueuedHandler, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -73,8 +73,8 @@ def test_without_a_thread_lines_are_written_all_the_same(
     assert "lost" not in stream.getvalue()
 
 
-def test_a_program_that_gets_no_thread_says_why_it_ends(tmp_path: Path) -> None:
-    """As root no number of processes is a limit, so that memory has to be it."""
+def test_program_that_cannot_start_a_thread_says_why_it_ends(tmp_path: Path) -> None:
+    """For root the number of processes is not limited, so memory has to be the limit."""
     file = tmp_path / "mail.toml"
     file.write_text(
         f'[server]\nhostname = "mx"\ndata-directory = "{tmp_path}"\n[server.listener.it]\n'
@@ -96,7 +96,7 @@ def test_a_program_that_gets_no_thread_says_why_it_ends(tmp_path: Path) -> None:
     assert "can't start new thread" in done.stderr
 
 
-def test_a_program_that_gets_no_memory_says_so() -> None:
+def test_program_out_of_memory_says_so() -> None:
     code = (
         "import sys, types\n"
         "from fastlisten.cli import main\n"
@@ -117,15 +117,15 @@ def test_a_program_that_gets_no_memory_says_so() -> None:
 # --- lines and records ------------------------------------------------------------------------
 
 
-def test_records_that_were_lost_have_an_event() -> None:
+def test_lost_records_have_an_event() -> None:
     line = json.loads(logging_setup.JsonFormatter().format(logging_setup._lost(3)))
     assert (line["event"], line["count"], line["level"]) == ("records-lost", 3, "warning")
 
 
-def test_half_of_a_surrogate_pair_is_no_character(
+def test_lone_surrogates_are_escaped(
     form: str, handler: QueuedHandler, stream: io.StringIO
 ) -> None:
-    """File names that are no UTF-8 have them; not every reader of JSON takes them."""
+    """File names that are not UTF-8 contain them; not every JSON parser accepts them."""
     handler.handle(record("%s", 'a\udc80b\u2028c\U0001f600\x85"\\d'))
     handler.flush()
     (line,) = stream.getvalue().splitlines()
@@ -147,10 +147,10 @@ def test_half_of_a_surrogate_pair_is_no_character(
         {"event": {"nested": object()}, "fields": None},
     ],
 )
-def test_attributes_that_others_give_their_records_mean_nothing_here(
+def test_foreign_attributes_of_records_are_ignored(
     form: str, handler: QueuedHandler, stream: io.StringIO, extra: dict[str, object]
 ) -> None:
-    """`extra` of an application or a library, in the log because nobody else takes its records."""
+    """An application or library sets them with `extra`; its records reach the log."""
     handler.handle(record("said %s", "so", name="theirs", **extra))
     handler.flush()
     (line,) = stream.getvalue().splitlines()

@@ -1,4 +1,4 @@
-"""Log lines: each is one line, names its listener, and cannot be forged by what a peer sends."""
+"""Log lines: each is one line, names its listener, and cannot be forged with data from a peer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINE = re.compile(
     r"(DEBUG|INFO|WARNING|ERROR) (fastlisten|asyncio)[a-z.]*: .*"
 )
 
-#: All that ends a line for some reader, and what moves a terminal's cursor.
+#: Everything that some reader takes for a line end, and what moves a terminal's cursor.
 CONTROLS = "\n\r\v\f\x00\x08\x1b\x1c\x1d\x1e\x7f\x85\x9b\u2028\u2029"
 
 FORGED = "2026-01-01 00:00:00 ERROR fastlisten: all is lost"
@@ -63,7 +63,7 @@ def loggers_back() -> Iterator[None]:
 
 
 def smtp(log: str, *lines: str) -> str:
-    """Return a configuration for `program`, which writes the table [server] itself."""
+    """Return a configuration for `program`, which adds the table [server]."""
     return (
         f'[log]\n{log}\n[server.listener."in.coming"]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'
         "tls.enable = false\n" + "".join(f"{line}\n" for line in lines)
@@ -114,7 +114,7 @@ def test_json_lines() -> None:
     assert second["exception"].endswith("ValueError: two\nlines")
 
 
-def test_lines_of_a_session_name_it() -> None:
+def test_session_lines_have_the_session_id() -> None:
     stream = io.StringIO()
     set_up_logging("info", "text", stream)
     logger = logging.getLogger("fastlisten.smtp")
@@ -124,7 +124,7 @@ def test_lines_of_a_session_name_it() -> None:
     assert lines == ["x ended session=5f2c1a-1b", "x ended"]
 
 
-def test_fields_that_say_nothing_are_left_out() -> None:
+def test_empty_fields_are_left_out() -> None:
     stream = io.StringIO()
     set_up_logging("info", "json", stream)
     logger = logging.getLogger("fastlisten.smtp")
@@ -134,7 +134,7 @@ def test_fields_that_say_nothing_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
-def test_the_level_is_the_least_that_is_written(level: str) -> None:
+def test_records_below_the_level_are_dropped(level: str) -> None:
     stream = io.StringIO()
     set_up_logging(level, "text", stream)
     for name in ("debug", "info", "warning", "error"):
@@ -144,7 +144,7 @@ def test_the_level_is_the_least_that_is_written(level: str) -> None:
     assert said[0] == level
 
 
-def test_other_programs_loggers_are_left_alone() -> None:
+def test_other_loggers_are_left_alone() -> None:
     before = logging.getLogger().handlers[:]
     set_up_logging("info", "text", io.StringIO())
     set_up_logging("info", "text", io.StringIO())
@@ -163,7 +163,7 @@ def test_control_characters_do_not_reach_the_stream(form: str) -> None:
     line = written(stream)
     assert line.endswith("\n")
     assert len(line.splitlines()) == 1
-    # In JSON the DEL is no control character, and moves nothing.
+    # In JSON DEL is not a control character, and moves nothing.
     assert not set(line[:-1]) & (set(CONTROLS) - ({"\x7f"} if form == "json" else set()))
     if form == "json":
         assert json.loads(line)["message"] == f"from <a{CONTROLS}{FORGED}>"
@@ -172,8 +172,8 @@ def test_control_characters_do_not_reach_the_stream(form: str) -> None:
         assert r"\x85\x9b\u2028\u2029" in line
 
 
-def test_a_traceback_cannot_forge_lines() -> None:
-    """Neither by its message nor by the text of the exception."""
+def test_traceback_cannot_forge_lines() -> None:
+    """Neither with the message nor with the text of the exception."""
     stream = io.StringIO()
     set_up_logging("info", "text", stream)
     try:
@@ -190,8 +190,8 @@ def test_a_traceback_cannot_forge_lines() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_peers_cannot_forge_lines_of_the_program(tmp_path: Path, form: str) -> None:
-    """By anything that a client of SMTP may say, and by what makes a handler fail."""
+def test_clients_cannot_forge_lines(tmp_path: Path, form: str) -> None:
+    """Neither with anything an SMTP client can send nor with what makes a handler fail."""
     nasty = b'\x1b[2J\x00\x9b\xc2\x85\xe2\x80\xa8"}\r'
     text = smtp(f'level = "debug"\nformat = "{form}"')
     text += '[server.listener.fails]\nprotocol = "http"\nbind = "127.0.0.1:0"\n'
@@ -229,11 +229,11 @@ def test_peers_cannot_forge_lines_of_the_program(tmp_path: Path, form: str) -> N
         assert [json.loads(line)["message"] == "" for line in records] == [False] * len(records)
     else:
         assert all(LINE.fullmatch(line) or line.startswith("  ") for line in records)
-    # Nobody but the formatter begins a line.
+    # Only the formatter begins a line.
     assert not any(line.startswith(("2026-01-01", FORGED)) for line in records)
 
 
-# --- exceptions that nobody could catch -------------------------------------------------------
+# --- unraisable exceptions --------------------------------------------------------------------
 
 
 class _Fails:
@@ -248,17 +248,17 @@ def hook() -> io.StringIO:
     return stream
 
 
-def test_they_are_logged(hook: io.StringIO) -> None:
+def test_unraisable_exceptions_are_logged(hook: io.StringIO) -> None:
     _Fails()
     first, *rest = written(hook).splitlines()
-    # "exception ignored in", in the words of the version of Python.
+    # "Exception ignored in", in the words of the Python version.
     assert "ERROR fastlisten: " in first
     assert "exception ignored " in first.lower()
     assert "<function _Fails.__del__" in first
     assert rest[-1] == "  ValueError: too late"
 
 
-def test_what_clients_can_cause_is_not(hook: io.StringIO) -> None:
+def test_unraisable_exceptions_caused_by_clients_are_not_logged(hook: io.StringIO) -> None:
     """A host name in a TLS handshake that is not ASCII."""
     server, client = (
         ssl.SSLContext(kind) for kind in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
@@ -285,7 +285,7 @@ def test_what_clients_can_cause_is_not(hook: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_lines_of_connections_name_the_listener(tmp_path: Path, form: str) -> None:
+def test_connection_lines_name_the_listener(tmp_path: Path, form: str) -> None:
     log = f'level = "debug"\nformat = "{form}"'
     with program(tmp_path, smtp(log, "max-connections = 1")) as started:
         address = ("127.0.0.1", started.port("in.coming"))
@@ -318,7 +318,7 @@ def test_lines_of_connections_name_the_listener(tmp_path: Path, form: str) -> No
     ]
 
 
-def test_connections_are_not_logged_at_the_usual_level(tmp_path: Path) -> None:
+def test_connections_are_not_logged_at_the_default_level(tmp_path: Path) -> None:
     with program(tmp_path, smtp('level = "info"')) as started:
         with socket.create_connection(("127.0.0.1", started.port("in.coming")), PATIENCE) as client:
             client.recv(100)
@@ -361,7 +361,7 @@ def test_lost_records_are_counted(caplog: pytest.LogCaptureFixture) -> None:
         ),
     ],
 )
-def test_each_kind_of_record_has_its_words(
+def test_message_for_each_kind_of_record(
     kind: int, value: int, number: int, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Nameless:

@@ -1,7 +1,7 @@
-"""Logging never holds up the server: not by a pipe that nobody reads, a full disk, a closed stream.
+"""Logging never blocks the server: neither on an unread pipe nor a full disk or a closed stream.
 
-Rules of this file: what is looked at is that clients are served and what the lines say, never how
-long something took.
+Rules of this file: the tests check that clients are served and what the lines say, never how long
+something took.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def lost(count: int) -> logging.LogRecord:
 
 
 class Pipe:
-    """A pipe of the smallest size, and a handler that writes to it."""
+    """A pipe of minimum size, and a handler that writes to it."""
 
     def __init__(self) -> None:
         self.reader, writer = os.pipe()
@@ -72,7 +72,7 @@ class Pipe:
         return lines
 
     def close(self) -> None:
-        """Let what waits be written, and end."""
+        """Let queued lines be written, and close."""
         os.set_blocking(self.reader, False)
         closing = threading.Thread(target=self.handler.close)
         closing.start()
@@ -92,16 +92,16 @@ def pipe() -> Iterator[Pipe]:
 
 @pytest.fixture
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the queue hold 1,000 characters, and take records again at 500."""
+    """Let the queue hold 1,000 characters, and accept records again at 500."""
     monkeypatch.setattr(log_writer, "MOST_WAITING", 1000)
     monkeypatch.setattr(log_writer, "_RESUME_AT", 500)
 
 
 def walk(pipe: Pipe, whole: int) -> tuple[int, int]:
-    """Read numbered lines, and what is said of those that are missing, where they are missing.
+    """Read numbered lines, and the reports about missing ones in their place.
 
     Returns:
-        How many there were, and how many were lost.
+        How many lines there were, and how many were lost.
     """
     number = gaps = 0
     while number < whole:
@@ -119,8 +119,8 @@ def walk(pipe: Pipe, whole: int) -> tuple[int, int]:
 # --- the handler ------------------------------------------------------------------------------
 
 
-def test_what_there_is_no_room_for_is_counted(pipe: Pipe, little_room: None) -> None:
-    """In its place, without another record that would tell; all else comes, in order."""
+def test_records_that_do_not_fit_are_counted(pipe: Pipe, little_room: None) -> None:
+    """The count is where they are missing, without an extra record; all else comes in order."""
     for number in range(500):
         pipe.log("%d %s", number, "x" * 95)  # 50,000 characters for 4,096 and 1,000
     there, gaps = walk(pipe, 500)
@@ -130,7 +130,7 @@ def test_what_there_is_no_room_for_is_counted(pipe: Pipe, little_room: None) -> 
     assert pipe.read() == ["afterwards"]
 
 
-def test_a_dropped_record_is_not_even_formatted(pipe: Pipe, little_room: None) -> None:
+def test_dropped_record_is_not_formatted(pipe: Pipe, little_room: None) -> None:
     class Counted:
         formatted = 0
 
@@ -143,14 +143,14 @@ def test_a_dropped_record_is_not_even_formatted(pipe: Pipe, little_room: None) -
     assert Counted.formatted == walk(pipe, 500)[0]
 
 
-def test_nothing_is_lost_for_want_of_a_reader_alone(pipe: Pipe) -> None:
+def test_slow_reader_loses_nothing_while_the_queue_has_room(pipe: Pipe) -> None:
     for number in range(5000):
         pipe.log("%d %s", number, "x" * 95)
     assert walk(pipe, 5000) == (5000, 0)
 
 
-def test_many_threads_log_at_once(pipe: Pipe, little_room: None) -> None:
-    """Every record is there or counted."""
+def test_many_threads_log_concurrently(pipe: Pipe, little_room: None) -> None:
+    """Every record is written or counted."""
 
     def log() -> None:
         for _ in range(200):
@@ -170,7 +170,7 @@ def test_many_threads_log_at_once(pipe: Pipe, little_room: None) -> None:
 
 
 @pytest.mark.parametrize("broken", ["full", "reader gone"])
-def test_what_cannot_be_written_is_counted(pipe: Pipe, broken: str) -> None:
+def test_records_that_cannot_be_written_are_counted(pipe: Pipe, broken: str) -> None:
     kept = os.dup(pipe.file.fileno())
     if broken == "full":
         bad = os.open("/dev/full", os.O_WRONLY)
@@ -188,14 +188,14 @@ def test_what_cannot_be_written_is_counted(pipe: Pipe, broken: str) -> None:
     assert pipe.read() == ["3 lost", "3"]
 
 
-def test_a_stream_that_others_have_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
+def test_non_blocking_stream_loses_nothing(pipe: Pipe) -> None:
     os.set_blocking(pipe.file.fileno(), False)
     for number in range(500):
         pipe.log("%d %s", number, "x" * 95)
     assert walk(pipe, 500) == (500, 0)
 
 
-def test_a_record_that_cannot_be_formatted_is_told_of(
+def test_record_that_cannot_be_formatted_is_reported(
     pipe: Pipe, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pipe.log("%d connections", "no number")
@@ -204,12 +204,12 @@ def test_a_record_that_cannot_be_formatted_is_told_of(
     assert capfd.readouterr().err == ""
 
 
-def test_in_the_child_of_a_fork_it_begins_anew(pipe: Pipe, tmp_path: Path) -> None:
-    """What waits is written by the parent alone; the child has a thread of its own."""
+def test_forked_child_starts_with_an_empty_queue(pipe: Pipe, tmp_path: Path) -> None:
+    """Only the parent writes what is queued; the child has its own thread."""
     for number in range(200):
         pipe.log("%d %s", number, "x" * 95)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # about a fork with threads
         child = os.fork()
     if child == 0:
         fd = os.open(tmp_path / "child", os.O_WRONLY | os.O_CREAT)
@@ -222,19 +222,19 @@ def test_in_the_child_of_a_fork_it_begins_anew(pipe: Pipe, tmp_path: Path) -> No
     assert (tmp_path / "child").read_text() == "from the child\n"
 
 
-def test_the_end_does_not_wait_for_a_reader_for_ever(pipe: Pipe) -> None:
+def test_close_does_not_wait_for_ever(pipe: Pipe) -> None:
     for number in range(200):
         pipe.log("%d %s", number, "x" * 95)
     pipe.handler.close()
     pipe.log("dropped")
-    assert walk(pipe, 200) == (200, 0)  # its thread goes on as long as the process does
+    assert walk(pipe, 200) == (200, 0)  # its thread lives as long as the process
 
 
 # --- what Python itself would print -----------------------------------------------------------
 
 
-def test_the_end_tells_what_was_lost(little_room: None) -> None:
-    """A server that stops while its log is behind: no record will be taken again."""
+def test_lost_records_are_reported_at_close(little_room: None) -> None:
+    """The server stops while its log is behind, and no further record will be accepted."""
 
     class Held(io.StringIO):
         def write(self, text: str, /) -> int:
@@ -258,8 +258,8 @@ def test_the_end_tells_what_was_lost(little_room: None) -> None:
     handler.close()
 
 
-def test_all_that_is_logged_goes_the_same_way() -> None:
-    """Modules of users that have no handler, warnings, exceptions of threads, in JSON."""
+def test_warnings_and_exceptions_go_to_the_log() -> None:
+    """From modules without a handler, warnings, and exceptions of threads, in JSON."""
     names = ("fastlisten", "asyncio", "py.warnings")
     before = [(one.handlers[:], one.propagate, one.level) for one in map(logging.getLogger, names)]
     hooks = (sys.unraisablehook, threading.excepthook, logging.lastResort, warnings.showwarning)
@@ -327,7 +327,7 @@ def started(
 
 
 def session(port: int) -> bytes:
-    """Return all that a client hears that says little."""
+    """Return everything that a client receives when it sends little."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
         client.sendall(b"NOOP\r\nQUIT\r\n")
         heard = b""
@@ -337,7 +337,7 @@ def session(port: int) -> bytes:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_server_whose_log_nobody_reads_serves_and_ends(tmp_path: Path, form: str) -> None:
+def test_server_works_when_its_log_is_not_read(tmp_path: Path, form: str) -> None:
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     with started(tmp_path, form, writer) as (port, process):
@@ -350,7 +350,7 @@ def test_a_server_whose_log_nobody_reads_serves_and_ends(tmp_path: Path, form: s
 
 
 @pytest.mark.parametrize("stream", ["full", "reader gone", "closed"])
-def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path, stream: str) -> None:
+def test_server_works_when_its_log_cannot_be_written(tmp_path: Path, stream: str) -> None:
     writer: int | None = None
     if stream == "full":
         writer = os.open("/dev/full", os.O_WRONLY)

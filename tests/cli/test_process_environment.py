@@ -1,6 +1,6 @@
-"""What a process may lack: a home, a directory, descriptors, devices, a file system to write.
+"""What a process may lack: a home, a directory, descriptors, devices, a writable file system.
 
-It serves without, or says what is missing in one line; never with a traceback.
+The program serves without it or says in one line what is missing, never with a traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ tls.enable = false
 
 MOUNTS = ("unshare", "--mount", "sh", "-c")
 
-#: A user that no database knows, whose files those of this user are.
+#: A user in no database, to whom the files of this user belong.
 STRANGER = ("unshare", "--user", "--map-user=54321", "env", "-u", "HOME")
 
 
@@ -81,7 +81,7 @@ def config(tmp_path: Path) -> str:
         pytest.param('ulimit -n 64 && exec "$@"', id="64 files"),
     ],
 )
-def test_it_serves_all_the_same(
+def test_serves_in_a_bare_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrapper: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -92,7 +92,7 @@ def test_it_serves_all_the_same(
         assert "Traceback" not in started.err
 
 
-def test_what_it_makes_is_nobody_else_s_whatever_the_umask(tmp_path: Path) -> None:
+def test_created_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
     text = LISTENER.replace("tls.enable = false\n", "")
     wrapper = ("sh", "-c", 'umask 000 && exec "$@"', "sh")
     with program(tmp_path, text, wrapper=wrapper) as started:
@@ -109,7 +109,7 @@ def test_too_few_descriptors(tmp_path: Path, config: str, files: int) -> None:
 
 @pytest.mark.netns
 @needs_mounts
-def test_no_devices(tmp_path: Path, config: str) -> None:
+def test_no_dev_directory(tmp_path: Path, config: str) -> None:
     done = serve(tmp_path, (*MOUNTS, 'mount -t tmpfs none /dev && exec "$@"', "sh"), config)
     assert done.returncode == 3
     assert "cannot start: [Errno 2] open of /dev/null: No such file" in done.stderr
@@ -117,7 +117,7 @@ def test_no_devices(tmp_path: Path, config: str) -> None:
 
 @pytest.mark.netns
 @needs_mounts
-def test_nothing_can_be_written(tmp_path: Path) -> None:
+def test_read_only_file_system(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "mail.toml").write_text(
         f'[server]\ndata-directory = "{tmp_path / "data"}"\n'
@@ -131,8 +131,8 @@ def test_nothing_can_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.netns
 @needs_users
-def test_a_user_without_a_home(tmp_path: Path, config: str) -> None:
-    """Nothing is made in a directory called ``~``, nor looked for in one."""
+def test_user_without_a_home(tmp_path: Path, config: str) -> None:
+    """No directory called ``~`` is created or searched."""
     code = (
         "import fastlisten.config as c; print(c.default_config().process['server.data-directory'])"
     )

@@ -1,4 +1,4 @@
-"""Signals while `fastlisten serve` serves, drains and ends, and of the other commands.
+"""Signals while `fastlisten serve` serves, drains and ends, and signals to the other commands.
 
 Rules of this file: as in test_process_signals_start.
 """
@@ -28,7 +28,7 @@ def without_uvloop(directory: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("uvloop", [True, False], ids=["uvloop", "asyncio"])
 @pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
-def test_signals_while_it_serves_and_drains(
+def test_signals_while_serving_and_draining(
     tmp_path: Path, uvloop: bool, number: signal.Signals
 ) -> None:
     environ = {} if uvloop else without_uvloop(tmp_path)
@@ -64,8 +64,9 @@ def test_signals_while_it_serves_and_drains(
 
 
 @pytest.mark.parametrize("uvloop", [True, False], ids=["uvloop", "asyncio"])
-def test_a_signal_wakes_a_loop_that_is_about_to_sleep(tmp_path: Path, uvloop: bool) -> None:
-    """Python's own handlers run between instructions; only what it writes ends an epoll_wait."""
+def test_signal_wakes_a_loop_about_to_sleep(tmp_path: Path, uvloop: bool) -> None:
+    """Python runs its handlers between instructions; only its wake-up descriptor ends
+    epoll_wait."""
     source = """
         async def lifespan():
             fd = signal.set_wakeup_fd(-1)
@@ -81,8 +82,8 @@ def test_a_signal_wakes_a_loop_that_is_about_to_sleep(tmp_path: Path, uvloop: bo
         assert one.program.stop() == 0
 
 
-#: The loop has been closed: Python calls what waits for its end, or takes apart its modules and has
-#: given up its handlers.
+#: The loop is closed: Python calls atexit functions, or has removed its signal handlers and takes
+#: its modules apart.
 ENDS = {
     "atexit": """
         import atexit
@@ -101,7 +102,7 @@ ENDS = {
 
 @WRAPPERS
 @pytest.mark.parametrize("end", ENDS)
-def test_signals_when_everything_has_ended(
+def test_signals_after_the_end_of_the_loop(
     tmp_path: Path, end: str, wrapper: tuple[str, ...]
 ) -> None:
     with staged(tmp_path, ENDS[end], wrapper=wrapper) as one:
@@ -116,7 +117,7 @@ def test_signals_when_everything_has_ended(
 
 
 @WRAPPERS
-def test_an_end_that_hangs_is_cut_short(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
+def test_second_signal_ends_a_hanging_exit(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
     source = """
         import atexit
         import fastlisten.cli.program_signals
@@ -133,8 +134,8 @@ def test_an_end_that_hangs_is_cut_short(tmp_path: Path, wrapper: tuple[str, ...]
         assert one.program.ended() == 0
 
 
-def test_children_have_the_signals_that_the_program_was_given(tmp_path: Path) -> None:
-    """Ignored ones are inherited by programs, handlers by forks: neither has been left behind."""
+def test_children_inherit_the_original_signal_handlers(tmp_path: Path) -> None:
+    """Programs inherit ignored signals, forks inherit handlers: none of ours must be left."""
     source = """
         import subprocess
         status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True).stdout
@@ -154,13 +155,13 @@ def test_children_have_the_signals_that_the_program_was_given(tmp_path: Path) ->
         for number in (*STOPS, *OTHERS, signal.SIGHUP):
             assert not ignored & 1 << number - 1
         assert one.reached() == "waiting"
-        os.kill(one.program.pid, signal.SIGTERM)  # the last of the chain: the fork
+        os.kill(one.program.pid, signal.SIGTERM)  # the last in the chain: the fork
         assert one.reached() == str(int(signal.SIGTERM))
         one.program.signal()
         assert one.program.ended() == 0
 
 
-def test_the_application_s_own_handlers_of_other_signals_stay(tmp_path: Path) -> None:
+def test_applications_signal_handlers_are_kept(tmp_path: Path) -> None:
     source = """
         signal.signal(signal.SIGUSR1, lambda *_: here("mine"))
         signal.signal(signal.SIGTERM, lambda *_: here("mine"))
@@ -174,13 +175,13 @@ def test_the_application_s_own_handlers_of_other_signals_stay(tmp_path: Path) ->
         assert one.program.ended() == 0
 
 
-def test_an_application_that_ends_the_process_has_its_exit_code(tmp_path: Path) -> None:
+def test_exit_code_of_the_application_is_kept(tmp_path: Path) -> None:
     with staged(tmp_path, "sys.exit('no licence')") as one:
         assert one.program.ended() == 1
         assert one.program.err == "no licence\n"
 
 
-def test_other_commands_end_by_the_signal() -> None:
+def test_other_commands_die_by_the_signal() -> None:
     source = """
 import os, signal, sys
 import fastlisten.cli.check as check
@@ -195,8 +196,8 @@ main()
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
-def test_a_library_s_signals_are_left_alone() -> None:
-    """Neither importing nor calling the command line with arguments takes over anything."""
+def test_library_use_does_not_touch_signals() -> None:
+    """Neither importing the command line nor calling it with arguments installs handlers."""
     source = """
 import signal
 before = [signal.getsignal(n) for n in signal.valid_signals()]
@@ -212,8 +213,8 @@ assert [signal.getsignal(n) for n in signal.valid_signals()] == before
     assert done.returncode == 0, done.stderr
 
 
-def test_the_version_needs_no_server() -> None:
-    """What is imported before signals are in hand is the package's names and nothing of it."""
+def test_version_imports_no_server() -> None:
+    """Before signals are handled, only the package's names are imported."""
     done = run("--version", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
     imported = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]

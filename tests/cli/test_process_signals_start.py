@@ -1,8 +1,8 @@
-"""Signals while `fastlisten serve` starts: they mean what they mean later.
+"""Signals while `fastlisten serve` starts mean what they mean later.
 
-Rules of this file: a signal is sent when the program has said where it is, never after a time.
-Everything is tried as PID 1 of a namespace, too, as in a container: there the system drops what
-has no handler, where it would otherwise end the process.
+Rules of this file: a signal is sent when the program has reported where it is, never after a time.
+Every test also runs as PID 1 of a namespace, as in a container: there the kernel drops signals
+without a handler instead of ending the process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from support.staged_program import CONFIG, OTHERS, STOPS, WRAPPERS, staged
 from support.waiting import until
 
-#: Where the program is, and how it gets there; each would take for ever.
+#: Where the program is, and how it gets there; each stage would last for ever.
 STAGES = {
     "the application is imported": """
         here("x")
@@ -86,7 +86,7 @@ STAGES = {
 @WRAPPERS
 @pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stop_ends_a_start(
+def test_stop_signal_ends_the_start(
     tmp_path: Path, stage: str, number: signal.Signals, wrapper: tuple[str, ...]
 ) -> None:
     with staged(tmp_path, STAGES[stage], wrapper=wrapper) as one:
@@ -95,15 +95,13 @@ def test_a_stop_ends_a_start(
         assert one.program.ended() == 0
         assert one.reached() in ("", "not stopped")
         assert one.program.out == ""
-        # Python tells of exceptions in finalizers.
+        # Python reports exceptions in finalizers.
         assert ("Traceback" in one.program.err) == ("finalizer" in stage)
 
 
 @WRAPPERS
 @pytest.mark.parametrize("name", ["argparse", "uvloop"])
-def test_a_stop_ends_it_before_anything_of_its_own_is_imported(
-    tmp_path: Path, name: str, wrapper: tuple[str, ...]
-) -> None:
+def test_stop_signal_before_imports(tmp_path: Path, name: str, wrapper: tuple[str, ...]) -> None:
     """Two modules that the program imports, one of them before it reads its arguments."""
     source = "here('x')\ntime.sleep(600)\n"
     text = CONFIG.replace('app = "staged:app"\n', "")
@@ -114,7 +112,7 @@ def test_a_stop_ends_it_before_anything_of_its_own_is_imported(
         assert one.program.err == "SIGTERM: stopped while starting\n"
 
 
-def test_aiosmtpd_s_classes_are_imported_with_signals_in_hand(tmp_path: Path) -> None:
+def test_signals_are_handled_before_aiosmtpd_is_imported(tmp_path: Path) -> None:
     text = CONFIG.replace('"http"', '"smtp"').replace(
         'app = "staged:app"', 'smtp.aiosmtpd-handler = "staged:H"'
     )
@@ -133,8 +131,8 @@ def test_aiosmtpd_s_classes_are_imported_with_signals_in_hand(tmp_path: Path) ->
         assert "Traceback" not in one.program.err
 
 
-def test_what_the_application_has_begun_is_ended(tmp_path: Path) -> None:
-    """A stop is an exception: `finally` blocks run, and functions of atexit."""
+def test_stop_signal_runs_the_applications_cleanup(tmp_path: Path) -> None:
+    """A stop is an exception: `finally` blocks and atexit functions run."""
     source = """
         import atexit
         atexit.register(here, "atexit")
@@ -153,7 +151,9 @@ def test_what_the_application_has_begun_is_ended(tmp_path: Path) -> None:
 
 
 @WRAPPERS
-def test_a_second_stop_ends_a_start_at_once(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
+def test_second_stop_signal_ends_the_start_at_once(
+    tmp_path: Path, wrapper: tuple[str, ...]
+) -> None:
     source = """
         import fastlisten.cli.program_signals
         fastlisten.cli.program_signals.PATIENCE = 600
@@ -185,7 +185,7 @@ PAUSES = {
 
 @WRAPPERS
 @pytest.mark.parametrize("stage", PAUSES)
-def test_hup_in_a_start_is_done_after_it(
+def test_sighup_during_the_start_is_handled_after_it(
     tmp_path: Path, stage: str, wrapper: tuple[str, ...]
 ) -> None:
     with staged(tmp_path, PAUSES[stage], wrapper=wrapper) as one:
@@ -203,7 +203,7 @@ def test_hup_in_a_start_is_done_after_it(
 @WRAPPERS
 @pytest.mark.parametrize("stage", PAUSES)
 @pytest.mark.parametrize("number", OTHERS, ids=lambda number: number.name)
-def test_usr_in_a_start_is_logged(
+def test_sigusr_during_the_start_is_logged(
     tmp_path: Path, number: signal.Signals, stage: str, wrapper: tuple[str, ...]
 ) -> None:
     with staged(tmp_path, PAUSES[stage], wrapper=wrapper) as one:

@@ -1,6 +1,6 @@
-"""Standard streams that are closed, full, broken or not read, and letters that they cannot write.
+"""Standard streams that are closed, full, broken or unread, and characters they cannot encode.
 
-A server goes on, other commands end with 1 and say why; nobody ever sees a traceback, and no socket
+A server goes on, other commands exit with 1 and say why; there is never a traceback, and no socket
 gets the number of a standard descriptor.
 """
 
@@ -20,7 +20,7 @@ import tomli
 from support.environment import clean_environment
 from support.waiting import PATIENCE, until
 
-#: Enough that their list does not fit into a pipe (pipe(7): 64 KiB).
+#: So many that their list does not fit into a pipe (pipe(7): 64 KiB).
 MANY = 600
 
 LISTENER = """
@@ -84,7 +84,7 @@ def fastlisten(
         ("1</dev/null", b"standard output: Bad file descriptor\n"),
     ],
 )
-def test_a_command_whose_output_is_lost_fails(
+def test_command_fails_if_its_output_is_lost(
     tmp_path: Path, redirection: str, said: bytes, command: str, unbuffered: str
 ) -> None:
     configure(tmp_path)
@@ -92,7 +92,7 @@ def test_a_command_whose_output_is_lost_fails(
     assert (done.returncode, done.stderr) == (1, said)
 
 
-def test_nothing_is_changed_that_nobody_can_be_told_of(tmp_path: Path) -> None:
+def test_account_changes_nothing_without_an_output(tmp_path: Path) -> None:
     configure(tmp_path)
     before = (tmp_path / "data" / "accounts.toml").read_bytes()
     done = fastlisten(tmp_path, ">&-", *COMMANDS["account add"])
@@ -101,7 +101,7 @@ def test_nothing_is_changed_that_nobody_can_be_told_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_whose_reader_has_gone_fails_without_a_word(tmp_path: Path, command: str) -> None:
+def test_command_fails_silently_if_its_reader_has_gone(tmp_path: Path, command: str) -> None:
     configure(tmp_path)
     reader, writer = os.pipe()
     os.close(reader)
@@ -120,16 +120,14 @@ def test_a_command_whose_reader_has_gone_fails_without_a_word(tmp_path: Path, co
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2>&- <&-", "2</dev/null"])
-def test_mistakes_that_cannot_be_said_have_their_exit_code(
-    tmp_path: Path, redirection: str
-) -> None:
+def test_exit_code_without_stderr(tmp_path: Path, redirection: str) -> None:
     (tmp_path / "mail.toml").write_text("nonsense = 1\n")
     for command in ("check", "show", "serve"):
         done = fastlisten(tmp_path, redirection, command, "mail.toml")
         assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
 
 
-def test_a_password_cannot_be_asked_of_a_closed_input(tmp_path: Path) -> None:
+def test_password_prompt_with_closed_stdin(tmp_path: Path) -> None:
     configure(tmp_path)
     arguments = ["account", "passwd", "a.b@example.org", "--config", "mail.toml"]
     for more in ([], ["--password-stdin"]):
@@ -191,7 +189,7 @@ LOST = [">&-", ">/dev/full", "1</dev/null", "> >(true)", "<&- >&- 2>&-", ">/dev/
 
 
 @pytest.mark.parametrize("redirection", LOST)
-def test_a_server_needs_no_standard_streams(tmp_path: Path, redirection: str) -> None:
+def test_server_needs_no_standard_streams(tmp_path: Path, redirection: str) -> None:
     with serving(tmp_path, redirection) as (process, path):
         assert greeting(path).startswith(b"220 ")
         process.send_signal(signal.SIGTERM)
@@ -199,7 +197,7 @@ def test_a_server_needs_no_standard_streams(tmp_path: Path, redirection: str) ->
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
-def test_no_socket_becomes_a_standard_stream(tmp_path: Path, closed: str) -> None:
+def test_no_socket_gets_a_standard_descriptor(tmp_path: Path, closed: str) -> None:
     with serving(tmp_path, closed) as (process, path):
         assert greeting(path).startswith(b"220 ")
         for fd in (0, 1, 2):
@@ -208,8 +206,8 @@ def test_no_socket_becomes_a_standard_stream(tmp_path: Path, closed: str) -> Non
         assert process.wait(PATIENCE) == 0
 
 
-def test_what_an_application_prints_is_no_concern_of_a_server(tmp_path: Path) -> None:
-    """It prints to an output that is full, closed or gone as if it were not."""
+def test_output_of_an_application_cannot_fail(tmp_path: Path) -> None:
+    """Printing to an output that is full, closed or gone looks successful to it."""
     (tmp_path / "chatty.py").write_text(
         "import sys\n"
         "print('x' * 100_000)\n"
@@ -232,7 +230,7 @@ def test_what_an_application_prints_is_no_concern_of_a_server(tmp_path: Path) ->
             assert process.wait(PATIENCE) == 0
 
 
-def test_a_server_does_not_wait_for_the_reader_of_its_list(tmp_path: Path) -> None:
+def test_server_does_not_wait_for_its_list_to_be_read(tmp_path: Path) -> None:
     names = [f"{'x' * 100}{number}" for number in range(MANY)]
     listeners = [LISTENER.format(name=name, bind=f"unix:{tmp_path / name[99:]}") for name in names]
     configure(tmp_path, *listeners)
@@ -249,7 +247,7 @@ def test_a_server_does_not_wait_for_the_reader_of_its_list(tmp_path: Path) -> No
         assert process.wait(PATIENCE) == 0
 
 
-# --- letters ----------------------------------------------------------------------------------
+# --- characters -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -261,9 +259,7 @@ def test_a_server_does_not_wait_for_the_reader_of_its_list(tmp_path: Path) -> No
     ],
     ids=["ascii", "latin-1", "C"],
 )
-def test_letters_that_cannot_be_encoded_are_escaped(
-    tmp_path: Path, environ: dict[str, str]
-) -> None:
+def test_unencodable_characters_are_escaped(tmp_path: Path, environ: dict[str, str]) -> None:
     configure(tmp_path, LISTENER.format(name="почта-é", bind=f"unix:{tmp_path}/it"))
     for arguments in (["check", "mail.toml"], ["show", "mail.toml"]):
         done = fastlisten(tmp_path, "", *arguments, **environ)
@@ -280,7 +276,7 @@ def test_letters_that_cannot_be_encoded_are_escaped(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
-def test_toml_is_utf_8_whatever_the_terminal_reads(tmp_path: Path, encoding: str) -> None:
+def test_toml_is_always_utf_8(tmp_path: Path, encoding: str) -> None:
     configure(tmp_path, LISTENER.format(name="почта-é", bind="127.0.0.1:0"))
     done = fastlisten(tmp_path, "", *COMMANDS["show --toml"], PYTHONIOENCODING=encoding)
     assert done.returncode == 0

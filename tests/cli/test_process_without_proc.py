@@ -1,6 +1,6 @@
-"""A machine without /proc and /sys, as hardened containers are.
+"""A machine without /proc and /sys, as in hardened containers.
 
-What is learnt there is a convenience. Everything runs in a mount namespace in which both are empty.
+Nothing essential is read there. Everything runs in a mount namespace in which both are empty.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def config(tmp_path: Path) -> Path:
 
 
 @in_namespace
-def test_it_serves_with_tls_and_reads_certificates_again(tmp_path: Path) -> None:
+def test_serves_with_tls_and_reloads_certificates(tmp_path: Path) -> None:
     first, second = authority().sign("one.example.org"), authority().sign("two.example.org")
     pem = tmp_path / "pem"
     pem.write_bytes(first.cert + first.key)
@@ -107,7 +107,7 @@ def test_it_serves_with_tls_and_reads_certificates_again(tmp_path: Path) -> None
 
 
 @in_namespace
-def test_the_other_commands_work(config: Path) -> None:
+def test_other_commands_work(config: Path) -> None:
     done = fastlisten("check", config)
     assert (done.returncode, done.stdout) == (0, f"{config}: 1 listener, no errors\n")
     done = fastlisten("show", "--effective", config)
@@ -120,7 +120,7 @@ def test_the_other_commands_work(config: Path) -> None:
 
 
 @in_namespace
-def test_an_address_in_use_is_said_without_its_holder(config: Path) -> None:
+def test_address_in_use_without_its_holder(config: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         config.write_text(config.read_text().replace(":0", f":{port}"))
@@ -134,7 +134,7 @@ def test_an_address_in_use_is_said_without_its_holder(config: Path) -> None:
 
 
 @in_namespace
-def test_limits_that_cannot_be_met_are_warned_about(tmp_path: Path) -> None:
+def test_limits_above_the_descriptor_limit_warn(tmp_path: Path) -> None:
     limited = ("sh", "-c", 'ulimit -n 600; exec "$@"', "sh", *WRAPPER)
     text = LISTENER.format(port=0) + "max-connections = 500\ntls.enable = false\n"
     with program(tmp_path, text, wrapper=limited) as started:
@@ -147,9 +147,7 @@ def without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "exists", lambda p: not str(p).startswith("/proc") and exists(p))
 
 
-def test_a_key_is_in_a_file_for_a_moment_and_for_nobody_else(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_key_is_briefly_in_a_private_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     without_proc(monkeypatch)
     seen: list[str] = []
 
@@ -161,7 +159,7 @@ def test_a_key_is_in_a_file_for_a_moment_and_for_nobody_else(
             super().load_cert_chain(cert, key)
 
     authority().sign("mx.example.org").load_into(Context(ssl.PROTOCOL_TLS_SERVER))
-    # Where there is no shared memory either.
+    # Without shared memory, too.
     monkeypatch.setattr("fastlisten.runtime.tls.pem._SHARED_MEMORY", str(tmp_path / "nothing"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     authority().sign("mx.example.org").load_into(Context(ssl.PROTOCOL_TLS_SERVER))
@@ -169,7 +167,7 @@ def test_a_key_is_in_a_file_for_a_moment_and_for_nobody_else(
     assert not [name for name in seen if os.path.lexists(name)]
 
 
-def test_a_key_that_can_be_put_nowhere_is_an_error(
+def test_key_that_cannot_be_stored_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     without_proc(monkeypatch)
