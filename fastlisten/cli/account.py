@@ -1,9 +1,9 @@
 """`fastlisten account add|passwd|alias|remove|list`: the accounts file, from the command line.
 
-Rules of this file: messages, and where passwords come from: typed twice on a terminal, the first
-line of standard input (`--password-stdin`), or generated (`--generate`), never an argument, which
-any user on the host could read. account_file.py changes the file. Exit codes: 0 done, 1 the system
-failed, 2 the name, the password or the file is wrong.
+Rules of this file: messages, and where passwords come from. They are typed twice on a terminal,
+read from the first line of standard input (`--password-stdin`) or generated (`--generate`), but
+never arguments, which any user on the host could read. account_file.py changes the file. Exit
+codes: 0 success, 1 a system error, 2 the name, the password or the file is invalid.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ __all__ = [
 
 _Path = str | os.PathLike[str]
 
-#: What it means that an account has no password.
+#: What is printed about an account without a password.
 _NO_LOGIN = "nobody can log in"
 
 
 class PasswordError(FastlistenError):
-    """No password could be got; the text says why."""
+    """There is no usable password; the text says why."""
 
 
 def add(name: str, accounts_file: _Path, out: TextIO, err: TextIO, *, password: str = "") -> int:
-    """Add an account, and make the file if there is none.
+    """Add an account; create the file if there is none.
 
     Args:
         name: the account's address.
         accounts_file: the accounts file.
-        out: where to say what was done.
-        err: where to say what is wrong.
+        out: receives what was done.
+        err: receives errors.
         password: its password; empty for an account that receives mail but has no login.
 
     Returns:
@@ -68,18 +68,18 @@ def add(name: str, accounts_file: _Path, out: TextIO, err: TextIO, *, password: 
 
 
 def passwd(name: str, accounts_file: _Path, password: str, out: TextIO, err: TextIO) -> int:
-    """Give an account another password; return the exit code."""
+    """Change the password of an account; return the exit code."""
 
     def edit(text: str, canonical: str) -> str:
         phc = passwords.hash_password(password)
         return account_file.set_password(text, canonical, phc, str(accounts_file))
 
-    said = "{} has a new password in {}"
+    said = "changed the password of {} in {}"
     return _change(name, accounts_file, edit, said, "the password of {} was not changed", out, err)
 
 
 def add_alias(name: str, alias: str, accounts_file: _Path, out: TextIO, err: TextIO) -> int:
-    """Give an account one more alias; return the exit code."""
+    """Add an alias to an account; return the exit code."""
 
     def edit(text: str, canonical: str) -> str:
         parse_alias(alias)
@@ -103,11 +103,11 @@ def remove(
     Args:
         name: the account's address.
         accounts_file: the accounts file.
-        mail: the directory above all maildirs.
-        out: where to say what was done.
-        err: where to say what is wrong.
-        delete_mail: remove its maildir, too; otherwise that stays, and an account that is added
-            under this name again has it.
+        mail: the directory that contains the Maildirs.
+        out: receives what was done.
+        err: receives errors.
+        delete_mail: delete its Maildir, too. Otherwise it stays, and a new account with this name
+            gets it.
 
     Returns:
         The exit code.
@@ -138,8 +138,8 @@ def remove(
 
 
 def list_accounts(accounts_file: _Path, out: TextIO, err: TextIO) -> int:
-    """Print one line for each account: its name; after a tab its aliases, if it has any; after
-    another, in parentheses, that it has no password, if so.
+    """Print a line for each account: its name, its aliases if it has any, and a note in parentheses
+    if it has no password, separated by tabs.
 
     Returns:
         The exit code.
@@ -163,16 +163,16 @@ def list_accounts(accounts_file: _Path, out: TextIO, err: TextIO) -> int:
 
 
 def ask(source: TextIO, *, from_stdin: bool, needed: bool) -> str:
-    """Return a password from standard input.
+    """Read a password from standard input, or ask for one if that is a terminal.
 
     Args:
         source: standard input.
-        from_stdin: it is the first line, whatever standard input is.
-        needed: there must be one; otherwise an account can do without, and where nobody can be
-            asked it does.
+        from_stdin: read the first line, terminal or not.
+        needed: an empty password is an error. If false, the password is empty if none is typed or
+            standard input is not a terminal.
 
     Raises:
-        PasswordError: there is none, or what was typed twice differs.
+        PasswordError: there is no password, or the two that were typed differ.
     """
     try:
         if from_stdin:
@@ -188,9 +188,11 @@ def ask(source: TextIO, *, from_stdin: bool, needed: bool) -> str:
                 raise PasswordError("the password must not be empty")
             return password
     except (EOFError, UnicodeDecodeError) as error:
-        raise PasswordError("the input cannot be used as a password") from error
+        raise PasswordError("cannot read a password from standard input") from error
     if needed:
-        raise PasswordError("no terminal to ask for a password; use --password-stdin or --generate")
+        raise PasswordError(
+            "cannot ask for a password without a terminal; use --password-stdin or --generate"
+        )
     return ""
 
 
@@ -203,16 +205,16 @@ def _change(
     out: TextIO,
     err: TextIO,
 ) -> int:
-    """Change the file, and say so.
+    """Change the accounts file and print the result; return the exit code.
 
     Args:
-        name: the account's address, as it was given.
+        name: the account's address, as given.
         accounts_file: the accounts file.
-        edit: makes the new text of the old one and the address in canonical form.
-        said: what was done, with places for address and file.
-        not_done: what was not, with a place for the address.
-        out: for the former.
-        err: for the latter.
+        edit: called with the file's text and the canonical address; returns the new text.
+        said: printed on success; a format string for the address and the file.
+        not_done: printed on failure; a format string for the address.
+        out: receives `said`.
+        err: receives `not_done` and the error.
     """
     path = Path(os.path.realpath(accounts_file))
     try:

@@ -1,9 +1,8 @@
-"""Changing the accounts file line by line, so that comments and layout stay as they are.
+"""Changes the accounts file line by line, so that comments and layout stay as they are.
 
-Rules of this file: text in, text out, but for `change`; file_rewrite.py writes the file. An edit
-states first what the file is to mean afterwards, and is made only if the resulting text means that
-and nothing else: what a line looks like is a guess (it may be part of a multi-line string), what
-TOML says is not.
+Rules of this file: text in, text out, except for `change`; file_rewrite.py writes the file. Lines
+are found by pattern, which can be wrong (a line may be part of a multi-line string). So the result
+is parsed, and an edit counts only if the values are exactly those wanted.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from fastlisten.mail.address import parse_mailbox
 
 __all__ = ["add_account", "add_alias", "change", "remove_account", "set_password"]
 
-#: What a file without accounts says.
+#: The content of a file without accounts.
 _NOBODY = "# There are no accounts.\n"
 
 _HEADER = re.compile(r"\s*\[")
@@ -34,35 +33,35 @@ _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 def change(path: Path, edit: Callable[[str], str]) -> None:
-    """Replace the file with the result of `edit` on its text; create it if there is none.
+    """Replace the text of the file by the result of `edit`; create the file if there is none.
 
     Raises:
-        ConfigurationError: the file is invalid, or cannot be changed this way; nothing has changed.
-        OSError: likewise.
+        ConfigurationError: the file is invalid, or cannot be edited; it is unchanged.
+        OSError: the file cannot be read or written; it is unchanged.
     """
-    path = Path(os.path.realpath(path))  # what a symbolic link leads to is replaced
+    path = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
 
     def edit_octets(content: bytes) -> bytes:
         Roster.parse(content, str(path))
-        text = content.decode("utf-8-sig")  # lines that end with CRLF stay such
-        # An empty file says nothing to a server: it might be half a copy.
+        text = content.decode("utf-8-sig")  # keeps CRLF
+        # Not an empty file: a server would take that for a copy that has just begun.
         return (edit(text) or _NOBODY).encode()
 
     rewrite(path, read_accounts, edit_octets)
 
 
 def add_account(text: str, name: str, password: str, file: str) -> str:
-    """Return the text with one more account at its end.
+    """Return the text with an account added at its end.
 
     Args:
-        text: the file's.
+        text: the text of the file.
         name: the account's address, in canonical form.
         password: the hash of its password, empty for none.
-        file: the file's name, for errors.
+        file: the name of the file, for errors.
     """
     wanted = tomli.loads(text)
     if _key_of(text, name, file) is not None:
-        raise ConfigurationError([Problem("the account exists already", file)])
+        raise ConfigurationError([Problem("the account already exists", file)])
     values = {"password": password} if password else {}
     wanted.setdefault("account", {})[name] = values
     lines = text if text.endswith("\n") or not text else text + "\n"
@@ -73,7 +72,7 @@ def add_account(text: str, name: str, password: str, file: str) -> str:
 
 
 def set_password(text: str, name: str, password: str, file: str) -> str:
-    """Return the text with another password for an account."""
+    """Return the text with a new password for an account."""
     key, wanted = _existing(text, name, file)
     wanted["account"][key]["password"] = password
     lines, first, end = _section(text, key, file)
@@ -88,7 +87,7 @@ def set_password(text: str, name: str, password: str, file: str) -> str:
 
 
 def add_alias(text: str, name: str, alias: str, file: str) -> str:
-    """Return the text with one more alias for an account, before those it has."""
+    """Return the text with an alias added to an account, before the others."""
     key, wanted = _existing(text, name, file)
     entry = wanted["account"][key]
     entry["aliases"] = [alias, *entry.get("aliases", ())]
@@ -108,7 +107,7 @@ def add_alias(text: str, name: str, alias: str, file: str) -> str:
 def remove_account(text: str, name: str, file: str) -> tuple[str, Account]:
     """Return the text without an account, and the account.
 
-    Comments after its last line belong to what follows, and stay.
+    Comments after its last line are assumed to belong to what follows, and stay.
     """
     key, wanted = _existing(text, name, file)
     account = next(it for it in Roster.parse(text, file).accounts if it.name == name)
@@ -116,24 +115,25 @@ def remove_account(text: str, name: str, file: str) -> tuple[str, Account]:
     lines, first, end = _section(text, key, file)
     while end > first + 1 and lines[end - 1].lstrip()[:1] in ("", "#"):
         end -= 1
-    # One empty line is enough where the account stood between two.
+    # Leave one empty line if there is one before and one after the account.
     while first and not lines[first - 1].strip() and not "".join(lines[end : end + 1]).strip():
         first -= 1
     after = "".join(lines[:first] + lines[end:])
     return _checked(after, wanted, file), account
 
 
-# --- what the text means --------------------------------------------------------------------------
+# --- finding and checking -------------------------------------------------------------------------
 
 
 def _key_of(text: str, name: str, file: str) -> str | None:
-    """Return the key of an account's table: its name as the file writes it."""
+    """Return the key of an account's table, its address as written in the file; None if there is
+    no such account."""
     table = tomli.loads(text).get("account", {})
     return next((key for key in table if parse_mailbox(key).canonical == name), None)
 
 
 def _existing(text: str, name: str, file: str) -> tuple[str, dict[str, Any]]:
-    """Return the key of an account's table, and all that the text says.
+    """Return the key of an account's table, and the parsed text.
 
     Raises:
         ConfigurationError: there is no such account.
@@ -145,10 +145,10 @@ def _existing(text: str, name: str, file: str) -> tuple[str, dict[str, Any]]:
 
 
 def _section(text: str, key: str, file: str) -> tuple[list[str], int, int]:
-    """Return the lines, and the first and the end of those of an account's table.
+    """Return all lines, and the range of those that belong to an account's table.
 
     Raises:
-        ConfigurationError: it has no header of its own.
+        ConfigurationError: the table has no header line (it is an inline table, say).
     """
     lines = _LINE.findall(text)
     headers = [number for number, line in enumerate(lines) if _HEADER.match(line)]
@@ -172,10 +172,10 @@ def _end_line(lines: list[str], number: int) -> None:
 
 
 def _checked(text: str, wanted: dict[str, Any], file: str) -> str:
-    """Return the text if it means what is wanted.
+    """Return the text after checking that it parses to the wanted values.
 
     Raises:
-        ConfigurationError: it does not, or what is wanted is no accounts file.
+        ConfigurationError: it does not, or the result is not a valid accounts file.
     """
     try:
         meant = tomli.loads(text)
@@ -188,15 +188,15 @@ def _checked(text: str, wanted: dict[str, Any], file: str) -> str:
 
 
 def _without_empty(document: dict[str, Any]) -> dict[str, Any]:
-    """Leave out an `account` that holds nothing: with its last account the table goes, too."""
+    """Return the document without empty tables: `account` disappears with the last account."""
     return {key: value for key, value in document.items() if value != {}}
 
 
 def _cannot(file: str) -> ConfigurationError:
-    message = "this command cannot change the file the way it is written; edit it by hand"
+    message = "this command cannot edit a file that is written this way; edit it by hand"
     return ConfigurationError([Problem(message, file)])
 
 
 def _string(text: str) -> str:
-    """Return a TOML basic string: JSON's, as long as there are no control characters."""
+    """Return a TOML basic string, which is the same as in JSON without control characters."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,7 +1,7 @@
-"""`fastlisten check [FILE]`: report all mistakes of a configuration.
+"""`fastlisten check [FILE]`: report every mistake in a configuration.
 
-Rules of this file: it reads, certificates, CAs and accounts too, and prints; nothing is bound or
-changed.
+Rules of this file: it reads the configuration and the certificates, CAs and accounts that it names.
+Nothing is bound or changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONFIGURATION_ERROR = 2
 
 
 def open_config(file: str | None, err: TextIO) -> Config | None:
-    """Return a configuration, or None after all its mistakes have been printed.
+    """Load a configuration; print its warnings, or its mistakes and return None.
 
     Args:
         file: its path; None for the embedded default.
@@ -32,7 +32,7 @@ def open_config(file: str | None, err: TextIO) -> Config | None:
 
 
 def read_config(file: str | None, err: TextIO) -> Config | None:
-    """Return a configuration as `open_config` does, and leave its warnings to the caller."""
+    """Load a configuration as `open_config` does, but don't print warnings if it is usable."""
     try:
         return default_config() if file is None else load(file)
     except ConfigurationError as error:
@@ -46,18 +46,18 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
 
     Args:
         file: its path; None for the embedded default.
-        out: receives the verdict.
-        err: receives mistakes and warnings, and what this version does not have yet.
+        out: receives the result.
+        err: receives mistakes, warnings and what is not available in this version yet.
 
     Returns:
-        0 if it has no mistakes, 2 if it has. A correct file that asks for something this version
-        does not have is 0 as well: the verdict says that `serve` refuses it.
+        0 if there are no mistakes, else 2. It is also 0 for a correct file with settings that are
+        not available in this version; the output then says that `serve` refuses the file.
     """
     config = open_config(file, err)
     if config is None:
         return CONFIGURATION_ERROR
     unavailable = find_unavailable(config)
-    # Of the embedded default, serve leaves out what it cannot carry out.
+    # From the embedded default, `serve` leaves out the listeners that it cannot serve.
     effect = "`serve` refuses this file" if file else "`serve` leaves this listener out"
     for problem in unavailable:
         print(f"note: {problem}; {effect}", file=err)
@@ -81,7 +81,7 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     if unavailable:
         count = len(unavailable)
         what = f"{'setting' if count == 1 else 'settings'} that `serve` refuses"
-        verdict += f", {count:,} {what if file else 'that `serve` leaves out'}"
+        verdict += f", {count:,} {what if file else 'left out by `serve`'}"
     print(f"{name}: {verdict}", file=out)
     return 0
 

@@ -1,9 +1,9 @@
 """The command line: `fastlisten serve|check|show|account`.
 
-Rules of this file: arguments and exit codes. A subcommand's module is imported when it is asked
-for, so that `check` needs no loop; and nothing that takes time is imported before `serve` has its
-signals. Exit codes: 0 clean, 1 failure while running or to write the output, 2 configuration
-(argparse uses it for usage, too), 3 cannot start.
+Rules of this file: arguments and exit codes. A subcommand's module is imported only if it runs, so
+that `check` needs no event loop, and nothing that takes time is imported before `serve` handles
+signals. Exit codes: 0 success, 1 failed while running or to write output, 2 invalid configuration
+(argparse uses 2 for usage errors, too), 3 cannot start.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 
 from fastlisten.cli.program_signals import ProgramSignals, Stopped
 
-# For type checkers; importing typing takes longer than all of this file.
+# For type checkers. Importing typing would take longer than the rest of this file.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -38,62 +38,72 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="serve the listeners of a configuration")
-    serve.add_argument("file", nargs="?", metavar="FILE", help="default: the embedded default")
-
-    check = commands.add_parser("check", help="report all mistakes of a configuration")
-    check.add_argument("file", nargs="?", metavar="FILE", help="default: the embedded default")
-
-    show = commands.add_parser("show", help="print every listener as it is resolved")
-    show.add_argument("file", nargs="?", metavar="FILE", help="default: the embedded default")
+    check = commands.add_parser("check", help="report every mistake in a configuration")
+    show = commands.add_parser(
+        "show", help="print every setting of every listener, and where it comes from"
+    )
+    for one in (serve, check, show):
+        one.add_argument(
+            "file",
+            nargs="?",
+            metavar="FILE",
+            help="the configuration file; without one, the embedded default",
+        )
     form = show.add_mutually_exclusive_group()
     form.add_argument(
-        "--json", dest="mode", action="store_const", const="json", help="as one JSON document"
+        "--json", dest="mode", action="store_const", const="json", help="print a JSON document"
     )
     form.add_argument(
         "--toml",
         dest="mode",
         action="store_const",
         const="toml",
-        help="as a file that can be loaded again once its secrets are filled in",
+        help="print a configuration file that can be loaded once its secrets are filled in",
     )
     form.add_argument(
         "--effective",
         dest="mode",
         action="store_const",
         const="effective",
-        help="bind the sockets and compare the options with what the kernel made of them",
+        help="bind the sockets and print requested and actual values of socket options",
     )
 
-    _account_parser(commands.add_parser("account", help="add, change and list mail accounts"))
+    _account_parser(
+        commands.add_parser("account", help="add, change, list and remove mail accounts")
+    )
     return parser
 
 
 def _account_parser(account: argparse.ArgumentParser) -> None:
     actions = account.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="add an account")
-    passwd = actions.add_parser("passwd", help="give an account another password")
-    alias = actions.add_parser("alias", help="give an account one more address")
-    remove = actions.add_parser("remove", help="remove an account; its mail stays")
-    listing = actions.add_parser("list", help="list the accounts and their aliases")
+    passwd = actions.add_parser("passwd", help="change the password of an account")
+    alias = actions.add_parser("alias", help="add an alias to an account")
+    remove = actions.add_parser("remove", help="remove an account, but keep its mail")
+    listing = actions.add_parser("list", help="list all accounts and their aliases")
     for one in (add, passwd, alias, remove):
-        one.add_argument("name", metavar="ADDRESS", help="alice@example.org")
+        one.add_argument("name", metavar="ADDRESS", help="the account's address: alice@example.org")
     for one in (add, passwd):
         source = one.add_mutually_exclusive_group()
         source.add_argument(
             "--password-stdin",
             action="store_true",
-            help="the password is the first line of standard input",
+            help="read the password from the first line of standard input",
         )
         source.add_argument(
             "--generate", action="store_true", help="generate a password and print it"
         )
     alias.add_argument(
-        "alias", metavar="ALIAS", help="al@example.org, or @example.org for the whole domain"
+        "alias",
+        metavar="ALIAS",
+        help="another address: al@example.org, or @example.org for the whole domain",
     )
     remove.add_argument("--delete-mail", action="store_true", help="delete its mail, too")
     for one in (add, passwd, alias, remove, listing):
         one.add_argument(
-            "--config", metavar="FILE", help="whose accounts; default: the embedded default's"
+            "--config",
+            metavar="FILE",
+            help="the configuration whose accounts to use; without one, the embedded default",
         )
 
 
@@ -101,8 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code.
 
     Args:
-        arguments: what follows the program's name, for a process that is not the program: its
-            signals and standard streams are left alone. None: those of this process, which is.
+        arguments: the arguments after the program's name. Signals and standard streams of the
+            process are then left alone. None to run as the program, with `sys.argv`.
     """
     if arguments is not None:
         return _run(arguments, None)
@@ -117,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _program(words, signals)
     except standard_streams.OutputError as error:
-        # The reader of our output (head, less) that has gone needs no explanation.
+        # No message if the reader of our output (head, less) has quit.
         if not error.broken:
             print(error, file=sys.stderr)
         code = _FAILED
@@ -127,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _program(words: Sequence[str], signals: ProgramSignals | None) -> int:
-    """Run the command line of this process, to the end."""
+    """Run the command line as the program; return the exit code."""
     import signal
 
     try:
@@ -135,13 +145,13 @@ def _program(words: Sequence[str], signals: ProgramSignals | None) -> int:
     except Stopped as stopped:
         print(f"{stopped.number.name}: stopped while starting", file=sys.stderr)
         code = 0
-    except SystemExit as end:  # of argparse, after help or a mistake; or of an application
+    except SystemExit as end:  # from argparse (help, a usage error) or an application
         code = _code(end)
     except MemoryError:  # while modules are imported; later it is logged
         print("error: cannot start: not enough memory", file=sys.stderr)
         code = _NO_START
     except KeyboardInterrupt:
-        # End as a program without signal handlers would, for whoever started us.
+        # End by the signal, as the parent process expects.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         code = _FAILED
@@ -184,10 +194,10 @@ def _run(arguments: Sequence[str], signals: ProgramSignals | None) -> int:
 
 
 def _account(given: argparse.Namespace) -> int:
-    """Carry out an `account` command, and make sure that its output arrives."""
+    """Run an `account` command, and make sure that its output is written."""
     from fastlisten.cli.standard_streams import OutputError, check_output
 
-    check_output()  # change nothing if nobody can be told
+    check_output()  # change nothing if the result cannot be printed
     generated = getattr(given, "generate", False)
     try:
         code = _act(given)
@@ -195,7 +205,7 @@ def _account(given: argparse.Namespace) -> int:
     except OutputError as error:
         if not generated:
             raise
-        # The file has been changed, and nobody knows the generated password.
+        # The account has a generated password that was not printed.
         again = f"fastlisten account passwd {given.name}"
         print(error, file=sys.stderr)
         print(f"the password is lost; set another one: {again}", file=sys.stderr)
@@ -204,7 +214,7 @@ def _account(given: argparse.Namespace) -> int:
 
 
 def _act(given: argparse.Namespace) -> int:
-    """Run an action on the accounts that the configuration names."""
+    """Run an action on the configuration's accounts."""
     from fastlisten.cli.check import CONFIGURATION_ERROR, open_config
 
     config = open_config(given.config, sys.stderr)
@@ -212,17 +222,17 @@ def _act(given: argparse.Namespace) -> int:
         return CONFIGURATION_ERROR
     directory = config.process["server.data-directory"]
     file = config.process["server.accounts"] or os.path.join(directory, "accounts.toml")
-    # Someone who has a configuration and forgot to name it would find no accounts.
+    # Perhaps there is a configuration, and --config was forgotten.
     unnamed = given.config is None and not os.path.exists(file)
     code = _act_on(given, file, directory)
     if unnamed:
         stream = sys.stdout if code == 0 else sys.stderr
-        print("(no --config: the accounts of the embedded default)", file=stream)
+        print("(no --config given: using the accounts of the embedded default)", file=stream)
     return code
 
 
 def _act_on(given: argparse.Namespace, file: str, directory: str) -> int:
-    """Run an action on the accounts in a file."""
+    """Run an action on an accounts file."""
     from fastlisten.cli import account
     from fastlisten.cli.check import CONFIGURATION_ERROR
 

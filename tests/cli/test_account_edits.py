@@ -223,7 +223,7 @@ def test_account_from_add_to_remove(tmp_path: Path) -> None:
     without = "without a password: it receives mail, but nobody can log in"
     assert out.getvalue().splitlines() == [
         f"added Al@x.example to {path}",
-        f"Al@x.example has a new password in {path}",
+        f"changed the password of Al@x.example in {path}",
         f"Al@x.example now gets the mail for @y.example, in {path}",
         "Al@x.example\t@y.example",
         f"removed Al@x.example from {path}",
@@ -259,7 +259,7 @@ def test_rejected_command_changes_nothing(tmp_path: Path) -> None:
         "there is no such account",
         "the password must not be empty",
         "at most 1024 octets",
-        "no control characters",
+        "must not contain control characters",
         "'nobody' is not an address",
         "belongs to",
         "'dave' is not an address",

@@ -84,7 +84,7 @@ def test_alias_and_remove(account: Callable[..., Ran]) -> None:
 def test_missing_config_option_is_pointed_out(tmp_path: Path, account: Callable[..., Ran]) -> None:
     """A user who forgets --config edits accounts that the server never reads."""
     file = tmp_path / "fastlisten" / "accounts.toml"
-    hint = "(no --config: the accounts of the embedded default)\n"
+    hint = "(no --config given: using the accounts of the embedded default)\n"
     for arguments in (("list",), ("passwd", "a@x.example", "--generate")):
         done = account(*arguments)
         assert done.code != 0

@@ -119,10 +119,7 @@ def test_check_writes_nothing(tmp_path: Path) -> None:
 def test_check_and_show_without_a_file() -> None:
     out, err = io.StringIO(), io.StringIO()
     assert check.run(None, out, err) == 0
-    assert (
-        out.getvalue()
-        == "the embedded default: 9 listeners, no errors, 4 that `serve` leaves out\n"
-    )
+    assert out.getvalue() == "the embedded default: 9 listeners, no errors, 4 left out by `serve`\n"
     assert (
         err.getvalue().count(
             "not available in this version yet; `serve` leaves this listener out\n"
