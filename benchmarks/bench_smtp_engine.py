@@ -23,10 +23,12 @@ import pytest
 
 from fastlisten.handlers import smtp
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
-from fastlisten.handlers.smtp import message_delivery
+from fastlisten.handlers.smtp import handler
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.smtp_events import Content, Mail, Recipient
+from fastlisten.mail.delivery.mailbox_delivery import ACCEPTED
 from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.reply import Reply
 
 ROUNDS = 15
 SESSIONS = 500
@@ -51,6 +53,8 @@ QUIT = b"QUIT\r\n"
 STEPWISE = (HELLO, *ENVELOPE, MESSAGE, QUIT)
 PIPELINED = (HELLO, b"".join(ENVELOPE), MESSAGE, QUIT)
 AT_ONCE = (b"".join(STEPWISE),)
+
+DONE = Reply(250, "2.0.0", "Ok, id message")
 
 LIMITS = Limits("mx.example.org", max_message_size=2**31 - 1)
 PIECE = (b"x" * 70 + b"\r\n") * 910  # 64 KiB, as sockets give it
@@ -101,18 +105,21 @@ class Transport(asyncio.Transport):
 class DiscardedDelivery:
     """A delivery that is done at once, and discards the message."""
 
-    error = None
+    name = "message"
     full = False
-    done = True
 
     def __init__(self, *_: object, **__: object) -> None:
-        self.size = 0
+        self._recipients = 0
+
+    def add_recipient(self, recipient: object) -> Reply:
+        self._recipients += 1
+        return ACCEPTED
 
     def add(self, data: bytes) -> None:
-        self.size += len(data)
-
-    def finish(self) -> None:
         pass
+
+    def commit(self) -> list[Reply]:
+        return [DONE] * self._recipients
 
 
 class Sessions:
@@ -145,7 +152,7 @@ class Sessions:
                 said += transport.said
             return said
 
-        with mock.patch.object(message_delivery, "Delivery", DiscardedDelivery):
+        with mock.patch.object(handler, "MailboxDelivery", DiscardedDelivery):
             return asyncio.run(main())
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ reply        what a client is told about a message: code, enhanced status, text
 xtext        the encoding of parameters about DSNs
 accounts/    who has a mailbox: the accounts file and its passwords
 logins/      who may log in, and how long an address has to wait after failures
+delivery_interface  `Delivery`: the one way in which a message goes anywhere
 delivery/    the way into the mailboxes: `PostOffice`
 maildir/     how messages lie on the disk
 relay/       the way to other servers

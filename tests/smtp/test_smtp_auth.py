@@ -45,7 +45,7 @@ def submission(tmp_path: Path) -> Iterator[Served]:
 def test_auth_plain(served: Served, caplog: pytest.LogCaptureFixture, name: str) -> None:
     caplog.set_level(logging.INFO, "fastlisten.smtp")
     with client_of(served, auth=plain(name, "wonder")) as client:
-        assert served.protocol()._user == "alice@example.org"
+        assert served.protocol()._user.user_name == "alice@example.org"
         assert client.say(AUTH).startswith(b"503 5.5.1 ")
         client.say(MAIL)
         client.say(RCPT)
@@ -65,7 +65,7 @@ def test_auth_login(served: Served) -> None:
         assert client.say(b"AUTH LOGIN") == b"334 VXNlcm5hbWU6\r\n"
         assert client.say(base64.b64encode(b"bob@example.org")) == b"334 UGFzc3dvcmQ6\r\n"
         assert client.say(base64.b64encode(b"builder")).startswith(b"235 2.7.0 ")
-        assert served.protocol()._user == "bob@example.org"
+        assert served.protocol()._user.user_name == "bob@example.org"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_cancelled_dialogue_leaves_no_state(served: Served) -> None:
     with client_of(served, auth=b"") as client:
         assert client.say(b"AUTH LOGIN").startswith(b"334 ")
         assert client.say(b"*").startswith(b"501 ")
-        assert served.protocol()._sasl is None
+        assert served.protocol()._user._auth is None
         assert client.say(b"AUTH PLAIN !!!").startswith(b"501 ")
         assert client.say(b"AUTH PLAIN").startswith(b"334 ")
         assert client.say(base64.b64encode(b"eve\0alice@example.org\0wonder")).startswith(b"535 ")

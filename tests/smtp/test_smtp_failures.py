@@ -24,7 +24,7 @@ from support.smtp_harness import (
 )
 from support.waiting import until
 
-from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp.mail_session import MailSession
 from fastlisten.mail.delivery import staged_message
 from fastlisten.mail.maildir import maildir
 from fastlisten.private_files import write_all
@@ -65,7 +65,7 @@ def test_disconnect_at_every_octet_leaves_nothing(served: Served, how: str) -> N
     until(lambda: served.left_over() == [])
     until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
     gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, SmtpConnection)]
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, MailSession)]
 
 
 def test_disconnect_during_spooled_message_leaves_no_files(served: Served) -> None:
@@ -178,7 +178,7 @@ def test_internal_error_after_delivery_closes_connection(
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(SmtpConnection, "_answer_message", fail)
+    monkeypatch.setattr(MailSession, "_answer_message", fail)
     with serve(tmp_path) as served:
         assert codes(served.say(DIALOGUE)) == [250, 250, 250, 354]
         until(lambda: served.protocols == [])

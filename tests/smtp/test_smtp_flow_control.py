@@ -31,7 +31,7 @@ from support.smtp_harness import (
 from support.waiting import until
 
 from fastlisten.handlers.smtp.engine_protocol import READ_AHEAD
-from fastlisten.mail.delivery import delivery
+from fastlisten.mail.delivery import message_writer
 from fastlisten.mail.maildir import maildir
 
 
@@ -159,7 +159,9 @@ def test_memory_is_bounded_while_the_disk_is_slow(
         protocol = served.protocol()
         until(lambda: not protocol._reading)
         assert gate.reached.wait(20)
-        assert protocol._delivery._pending_size <= delivery.SPOOL_SIZE + 256 * 1024
+        assert (
+            protocol._user._delivery._writer._pending_size <= message_writer.SPOOL_SIZE + 256 * 1024
+        )
         assert protocol.engine.buffered <= READ_AHEAD + 256 * 1024
         gate.opened.set()
         said += read_all(client)

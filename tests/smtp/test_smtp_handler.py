@@ -14,7 +14,7 @@ from support.smtp_harness import DIALOGUE, ENVELOPE, HOSTNAME, MAIL, RCPT, Serve
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, Reason
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp.mail_session import MailSession
 from fastlisten.log_events import address_text
 
 
@@ -56,12 +56,13 @@ def test_received_without_for_and_with_smtp_after_helo(plain: Served) -> None:
 )
 def test_received_of_ipv6_and_unix_clients(peer: str, tls: bool, expected: bytes) -> None:
     handler = SmtpHandler(HandlerSettings("smtp", "smtp", HOSTNAME))
-    protocol = SmtpConnection(handler, ConnectionInfo("smtp", peer, 0, tls=tls))
-    protocol.engine.receive(ENVELOPE)
+    info = ConnectionInfo("smtp", peer, 0, tls=tls)
+    engine = MailSession(handler, info).engine
+    engine.receive(ENVELOPE)
     for _ in range(2):
-        protocol.engine.next_event()
-        protocol.engine.accept()
-    text = handler.received(protocol._info, protocol.engine, "ID")
+        engine.next_event()
+        engine.accept()
+    text = handler.received(info, engine, "ID")
     assert expected in text
     assert (b" with ESMTPS id ID\r\n" if tls else b" with ESMTP id ID\r\n") in text
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from support.accounts import write_accounts
-from support.smtp_harness import ACCOUNTS, HOSTNAME, MAIL, RCPT
+from support.smtp_harness import ACCOUNTS, HOSTNAME
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
-from fastlisten.handlers.smtp import SmtpHandler, message_delivery
-from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp import SmtpHandler
+from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
+from fastlisten.handlers.smtp.mail_session import MailSession
 
 SESSIONS = 500
 
@@ -52,8 +53,8 @@ def test_memory_of_an_idle_session(tmp_path: Path) -> None:
     names = [b"EHLO client%06d.example.com\r\n" % number for number in range(SESSIONS)]
     sessions: list[Any] = [None] * SESSIONS
 
-    def begin(number: int) -> SmtpConnection:
-        session = SmtpConnection(handler, infos[number])
+    def begin(number: int) -> EngineProtocol:
+        session = EngineProtocol(MailSession(handler, infos[number]))
         session.connection_made(nowhere)
         session.data_received(names[number])
         return session
@@ -75,20 +76,3 @@ def test_memory_of_an_idle_session(tmp_path: Path) -> None:
             await handler.stop()
 
     assert asyncio.run(measure()) < MOST
-
-
-def test_shared_empty_containers_stay_empty(tmp_path: Path) -> None:
-    handler, nowhere = handler_in(tmp_path), Nowhere()
-
-    async def talk() -> None:
-        await handler.start()
-        session = SmtpConnection(handler, ConnectionInfo("test", "127.0.0.1", 1))
-        session.connection_made(nowhere)
-        for line in (b"EHLO c\r\n", MAIL, RCPT, b"RSET\r\n", RCPT, MAIL, RCPT, RCPT, b"QUIT\r\n"):
-            session.data_received(line)
-        session.connection_lost(None)
-        await handler.stop()
-
-    asyncio.run(talk())
-    assert message_delivery._NO_ACCOUNTS == {}
-    assert message_delivery._NO_LMTP_ACCOUNTS == []

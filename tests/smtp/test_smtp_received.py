@@ -15,8 +15,8 @@ from support.smtp_harness import ENVELOPE, MAIL, RCPT, Served, body_of, codes, s
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
+from fastlisten.handlers.smtp.mail_session import MailSession
 from fastlisten.handlers.smtp.received_count import ReceivedCount
-from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 
 HOP = b"Received: from a by b; Sun, 22 Nov 2026 12:00:00 +0000\r\n"
 
@@ -47,14 +47,14 @@ def test_with_protocol(hello: str, tls: bool, auth: bool, words: str, expected: 
     lmtp = hello == "LHLO"
     kind, name = (LmtpHandler, "lmtp") if lmtp else (SmtpHandler, "smtp")
     handler = kind(HandlerSettings("x", name, "mx.example.org"))
-    protocol = SmtpConnection(handler, ConnectionInfo("x", "192.0.2.1", 1, tls=tls))
-    engine = protocol.engine
+    info = ConnectionInfo("x", "192.0.2.1", 1, tls=tls)
+    engine = MailSession(handler, info).engine
     engine.receive(f"{hello} c\r\nMAIL FROM:<a@b.example>{words}\r\n".encode() + RCPT)
     for _ in range(2):
         engine.next_event()
         engine.accept()
     engine.authenticated = auth
-    text = handler.received(protocol._info, engine, "ID").decode()
+    text = handler.received(info, engine, "ID").decode()
     assert f"\r\n\tby mx.example.org with {expected} id ID\r\n\tfor <alice@example.org>;" in text
     assert re.fullmatch(r"(?:[^\r\n]{1,200}\r\n)+", text)
 
@@ -81,9 +81,10 @@ def test_delivery_is_abandoned_at_once(served: Served) -> None:
     with served.connect() as client:
         client.sendall(ENVELOPE + b"DATA\r\n" + HOP * 3000)
         protocol = served.protocol()
-        while protocol._received_count is None or protocol._delivery is not None:
+        while protocol._user._message is None or not protocol._user._message.looping:
             pass
-        assert protocol._received_count.count > 100
+        assert protocol._user._message.received > 100
+        assert served.left_over() == []
 
 
 def test_max_received(tmp_path: Path) -> None:

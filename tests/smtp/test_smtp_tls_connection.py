@@ -15,8 +15,8 @@ from support.smtp_harness import ENVELOPE, HELLO, HOSTNAME, MAIL, codes
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import SmtpHandler
-from fastlisten.handlers.smtp.engine_protocol import READ_AHEAD
-from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp.engine_protocol import READ_AHEAD, EngineProtocol
+from fastlisten.handlers.smtp.mail_session import MailSession
 
 SETTINGS: Any = object()
 STARTTLS = b"STARTTLS\r\n"
@@ -83,9 +83,10 @@ class TlsTransport(Transport):
 
 def connected(
     transport: Transport, settings: Any = SETTINGS, encrypted: bool = False
-) -> SmtpConnection:
+) -> EngineProtocol:
     handler = SmtpHandler(HandlerSettings("smtp", "smtp", HOSTNAME, tls=settings))
-    protocol = SmtpConnection(handler, ConnectionInfo("smtp", "192.0.2.1", 40_000, encrypted))
+    info = ConnectionInfo("smtp", "192.0.2.1", 40_000, encrypted)
+    protocol = EngineProtocol(MailSession(handler, info))
     protocol.connection_made(transport)
     return protocol
 
@@ -96,7 +97,7 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def secured() -> tuple[SmtpConnection, TlsTransport]:
+async def secured() -> tuple[EngineProtocol, TlsTransport]:
     """Return a connection just after its handshake, and the new transport."""
     old, new = PlainTransport(), TlsTransport()
     protocol = connected(old)

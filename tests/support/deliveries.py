@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastlisten.mail.accounts.roster import Account
-from fastlisten.mail.delivery.delivery import SPOOL_SIZE, Delivery
+from fastlisten.mail.delivery.message_writer import SPOOL_SIZE, MessageWriter
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.maildir.spool import unique_name
 
@@ -59,7 +59,9 @@ class Watched:
     def __init__(self, office: PostOffice, accounts: list[Account], **options: bool) -> None:
         self.changed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self.delivery = Delivery(office, accounts, unique_name(), loop, self.changed.set, **options)
+        self.delivery = MessageWriter(
+            office, accounts, unique_name(), loop, self.changed.set, **options
+        )
 
     def fill(self, size: int) -> bytes:
         content = os.urandom(size)
@@ -67,7 +69,7 @@ class Watched:
             self.delivery.add(content[start : start + 50_000])
         return content
 
-    async def until(self, stage: Callable[[Delivery], bool]) -> None:
+    async def until(self, stage: Callable[[MessageWriter], bool]) -> None:
         while not stage(self.delivery):
             self.changed.clear()
             await self.changed.wait()
@@ -76,12 +78,8 @@ class Watched:
         self.delivery.prepare()
         await self.until(lambda it: it.prepared or it.done)
 
-    async def publish(self) -> None:
-        self.delivery.publish()
-        await self.until(lambda it: it.done)
-
-    async def finish(self) -> None:
-        self.delivery.finish()
+    async def commit(self) -> None:
+        self.delivery.commit()
         await self.until(lambda it: it.done)
 
 

@@ -331,7 +331,7 @@ def hand_over(
                 heard.message = b"250 " + (await session.send(BytesSource(message))).encode()
             except RelayError as error:
                 heard.message = _written(error.reply)
-        session.finish()
+        session.quit()
         await relay.close()
         assert relay.sessions == 0
 

@@ -22,7 +22,8 @@ import uvloop
 from fastlisten import testing
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
-from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
+from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
+from fastlisten.handlers.smtp.mail_session import MailSession
 from support.accounts import write_accounts
 
 HOSTNAME = "mx.example.org"
@@ -194,14 +195,16 @@ def exchange(client: ssl.SSLSocket, data: bytes) -> bytes:
             return bytes(received)
 
 
-class Watched(SmtpConnection):
+class Watched(EngineProtocol):
     """A connection that is on a list as long as it is open."""
 
     __slots__ = ("open",)
-    open: list[Any]
+
+    def __init__(self, handler: WatchedHandler, info: ConnectionInfo) -> None:
+        super().__init__(MailSession(handler, info))
+        self.open = handler.open
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.open = self._handler.open  # type: ignore[attr-defined]
         self.open.append(self)
         super().connection_made(transport)
 

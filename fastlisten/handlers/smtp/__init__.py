@@ -6,13 +6,13 @@ The modules, from the listener down to the octets:
     role                  mx or submission
     handler               what all connections of a listener share
       pregreet            smtp.greeting-delay: clients that talk before the greeting
-      smtp_connection     the engine's events in their order; AUTH (sasl)
-        envelope_checks   MAIL and RCPT: which senders and recipients are accepted
-        message_delivery  the message: to mailboxes or to the relay (mail/)
-        background_work   tasks that the engine waits for
-        engine_protocol   transport, flow control, STARTTLS
-        engine/           octets to events and replies, without I/O
-      trace_fields        Return-Path and Received; received_count: detects mail loops
+      engine_protocol     transport, flow control, STARTTLS
+      mail_session        the engine's events in their order
+        sender_check      MAIL: which senders are accepted from users
+        auth_exchange     AUTH (sasl)
+        incoming_message  the message on its way to its delivery (mail/)
+      engine/             octets to events and replies, without I/O
+      trace_fields        Received; received_count: detects mail loops
       session_log         the log of sessions; dialogue_log: their commands and replies
       aiosmtpd/           the same engine, its events answered by the hooks of an aiosmtpd handler
 

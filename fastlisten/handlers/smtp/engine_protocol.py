@@ -1,12 +1,13 @@
 """The asyncio protocol around the engine: octets to it, replies to the transport, STARTTLS.
 
 Rules of this file: when commands are executed and when they wait; what events mean is up to the
-subclasses (smtp_connection.py, aiosmtpd/aiosmtpd_connection.py). The greeting has been sent (by the
-native core, or by pregreet.py) before an object is made, so it is never written here.
+engine's user (smtp_session.py, aiosmtpd/aiosmtpd_session.py), which knows no transport. The
+greeting has been sent (by the native core, or by pregreet.py) before an object is made, so it is
+never written here.
 
-What stops the engine for a while; each ends in a callback that calls `_run` again:
+What stops the engine for a while; each ends in a callback that calls `run` again:
 
-    the subclass waits for something        `_held_up`, or an event that waits for its answer
+    the user waits for something            `held_up`, or an event that waits for its answer
     the client does not read its replies    pause_writing / resume_writing
     the connection has had its turn         call_soon -> _take_turn
     TLS begins                              start_tls -> _secured
@@ -19,20 +20,24 @@ until the transport is replaced, and is read as part of the handshake.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, cast
 
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import NO_TLS_NOW
 from fastlisten.handlers.smtp.engine.smtp_events import Event, Flush, Goodbye, StartTls
 from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
-from fastlisten.log_events import new_session, session_name
+from fastlisten.log_events import log_fault, new_session, session_name
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
 
-__all__ = ["READ_AHEAD", "EngineProtocol"]
+__all__ = ["READ_AHEAD", "EngineProtocol", "EngineUser"]
+
+logger = logging.getLogger("fastlisten.smtp")
 
 #: Octets of pipelined input to keep while nothing can be executed; then reading is paused.
 READ_AHEAD = 64 * 1024
@@ -42,85 +47,177 @@ READ_AHEAD = 64 * 1024
 SHARE = 8
 
 
-class EngineProtocol(asyncio.Protocol):
-    """One connection; subclasses give the events their meaning.
+class EngineUser(Protocol):
+    """What gives the engine's events their meaning, for one connection.
 
     Attributes:
         engine: the SMTP session.
     """
 
+    engine: SmtpEngine
+
+    @property
+    def session_log(self) -> SessionLog:
+        """The log of the listener."""
+
+    @property
+    def tls(self) -> TlsSettings | None:
+        """How to start TLS, None where that is not possible."""
+
+    @property
+    def user_name(self) -> str:
+        """The name of the user that has logged in, empty if none has."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the client waits for the user, not for the transport."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a drain must wait, TLS that is starting aside."""
+
+    def held_up(self) -> bool:
+        """Return whether nothing may be executed for now; `EngineProtocol.resume` ends that."""
+
+    def origin(self) -> tuple[str, str, int]:
+        """Return the listener's id, the client's address and its port, for the log."""
+
+    def connected(self, connection: EngineProtocol) -> None:
+        """Begin: the client has been greeted."""
+
+    def handle(self, event: Event) -> None:
+        """Handle an event other than Flush, Goodbye and StartTls."""
+
+    def write_resumed(self) -> None:
+        """Go on: the client reads its replies again."""
+
+    def admits_tls(self) -> bool:
+        """Return whether STARTTLS may go on; if not, it has been refused."""
+
+    def forget_session(self) -> None:
+        """Forget all that the client has said (RFC 3207 4.2): TLS begins."""
+
+    def tls_begun(self) -> None:
+        """Go on over TLS."""
+
+    def farewell_said(self) -> None:
+        """Drop whatever is in progress: the session has ended."""
+
+    def disconnected(self) -> None:
+        """Drop everything, the connection too: it is lost."""
+
+
+class EngineProtocol(asyncio.Protocol):
+    """One connection.
+
+    Args:
+        user: gives the events their meaning.
+
+    Attributes:
+        engine: the SMTP session.
+        session: its number in the log.
+        end_reason: why the session ended, once known.
+    """
+
     __slots__ = (
         "_began",
-        "_end_reason",
         "_eof",
         "_reading",
         "_received",
         "_scheduled",
         "_sent",
-        "_session",
         "_tls_version",
         "_transport",
+        "_user",
         "_write_paused",
+        "end_reason",
         "engine",
+        "session",
     )
 
-    def __init__(self, engine: SmtpEngine) -> None:
-        self.engine = engine
+    def __init__(self, user: EngineUser) -> None:
+        self.engine = user.engine
+        self._user = user
         self._transport: asyncio.Transport | None = None
         self._reading = True
         self._write_paused = False
         self._scheduled = False
         self._eof = False
-        self._session = new_session()
+        self.session = new_session()
         self._began = time.monotonic()
         self._received = self._sent = 0  # octets
         self._tls_version = ""
-        self._end_reason = ""  # why the session ended, once known
+        self.end_reason = ""
 
-    # --- what subclasses implement ------------------------------------------------------------
+    # --- what the engine's user asks for ------------------------------------------------------
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport; None when the connection is lost."""
+        return self._transport
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the client does not read its replies."""
+        return self._write_paused
+
+    @property
+    def cipher(self) -> str:
+        """TLS version and cipher in the form that Postfix uses, empty without TLS."""
+        transport = self._transport
+        tls = None if transport is None else transport.get_extra_info("ssl_object")
+        if tls is None or tls.cipher() is None:
+            return ""
+        name, _, bits = tls.cipher()
+        return f"{tls.version()} with cipher {name} ({bits} bits)"
+
+    def resume(self, step: Callable[[], None] | None = None) -> None:
+        """Go on after something has ended elsewhere, if the client is still connected.
+
+        Args:
+            step: called first; if it raises, the connection is aborted.
+        """
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            if step is not None:
+                step()
+            self.run()
+        except Exception:
+            self.log_fault()
+            self.end_reason = "error"
+            transport.abort()
+
+    def run_later(self) -> None:
+        """Go on in the next iteration of the loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def write(self, more: bytes = b"") -> None:
+        """Write the engine's replies, and then what is given."""
+        data = self.engine.replies() + more
+        if more:
+            self.engine.show(more)
+        if self._transport is not None and data:
+            self._sent += len(data)
+            self._transport.write(data)
+
+    # --- what the runtime asks for ------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether a transaction is in progress: from an accepted MAIL until its last reply.
+
+        Or TLS is starting: a farewell would be taken for part of the handshake.
+        """
+        return self._user.busy or self.engine.securing
 
     @property
     def working(self) -> bool:
         """Whether the client waits for the server, so that timeout.idle must not run out."""
-        raise NotImplementedError
-
-    @property
-    def _tls(self) -> TlsSettings | None:
-        """How to start TLS, None where that is not possible."""
-        raise NotImplementedError
-
-    def _origin(self) -> tuple[str, str, int]:
-        """Return the listener's id, the client's address and its port, for the log."""
-        raise NotImplementedError
-
-    @property
-    def _session_log(self) -> SessionLog:
-        """The log of the listener."""
-        raise NotImplementedError
-
-    @property
-    def _user_name(self) -> str:
-        """The name of the user that has logged in, empty if none has."""
-        raise NotImplementedError
-
-    def _held_up(self) -> bool:
-        """Return whether the subclass has a reason to execute nothing for now."""
-        raise NotImplementedError
-
-    def _handle(self, event: Event) -> None:
-        """Handle an event other than Flush, Goodbye and StartTls."""
-        raise NotImplementedError
-
-    def _abandon(self) -> None:
-        """Drop whatever is in progress: the session has ended."""
-        raise NotImplementedError
-
-    def _forget_session(self) -> None:
-        """Forget all that the client has said (RFC 3207 4.2): TLS begins."""
-        raise NotImplementedError
-
-    def _tls_begun(self) -> None:
-        """Go on over TLS."""
+        return self._scheduled or self.engine.securing or self._user.waits
 
     # --- called by the transport --------------------------------------------------------------
 
@@ -128,13 +225,14 @@ class EngineProtocol(asyncio.Protocol):
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
         if self.engine.encrypted:
-            self._note_tls()
+            self.note_tls()
+        self._user.connected(self)
 
     def data_received(self, data: bytes) -> None:
         """Execute what the client sent."""
         self._received += len(data)
         self.engine.receive(data)
-        self._run()
+        self.run()
 
     def eof_received(self) -> bool:
         """Keep the connection open for replies that are still due, if it can be half closed."""
@@ -149,17 +247,24 @@ class EngineProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._write_paused = False
-        self._run()
+        self._user.write_resumed()
+        self.run()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop everything; a message that is incomplete or not yet published is not delivered."""
+        self._log_end(exc)
+        self._transport = None
+        self._user.disconnected()
 
     # --- the engine ---------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def run(self) -> None:
         """Execute what can be executed now, and write the replies."""
-        transport, engine = self._transport, self.engine
+        transport, engine, user = self._transport, self.engine, self._user
         if transport is None or transport.is_closing():
             return
         batches = 0
-        while not (self._write_paused or self._scheduled or self._held_up()):
+        while not (self._write_paused or self._scheduled or user.held_up()):
             event = engine.next_event()
             if event is None:
                 break
@@ -172,13 +277,12 @@ class EngineProtocol(asyncio.Protocol):
                     self._log_refusals()
                 batches += 1
                 if batches == SHARE:
-                    self._scheduled = True
-                    asyncio.get_running_loop().call_soon(self._take_turn)
+                    self.run_later()
             elif kind is Goodbye:
-                self._end_reason = "quit" if engine.verb == b"QUIT" else "rejected"
+                self.end_reason = "quit" if engine.verb == b"QUIT" else "rejected"
                 if engine.refusals is not None:
                     self._log_refusals()
-                self._abandon()
+                user.farewell_said()
                 if replies := engine.replies():
                     self._sent += len(replies)
                     transport.write(replies)
@@ -188,7 +292,7 @@ class EngineProtocol(asyncio.Protocol):
                 if self._start_tls(transport):
                     return
             else:
-                self._handle(event)
+                user.handle(event)
             if transport.is_closing():  # a hook may close it
                 return
         if replies := engine.replies():
@@ -208,30 +312,36 @@ class EngineProtocol(asyncio.Protocol):
 
     def _take_turn(self) -> None:
         self._scheduled = False
-        self._run()
+        self.run()
 
     def _at_work(self) -> bool:
-        """Return whether something other than the client will call `_run` again."""
+        """Return whether something other than the client will call `run` again."""
         return self._write_paused or self.working
 
     # --- the log ------------------------------------------------------------------------------
 
-    def _log_context(self) -> LogContext:
+    def log_context(self) -> LogContext:
         """Return what a log record says of the session."""
         engine = self.engine
-        listener, peer, port = self._origin()
+        listener, peer, port = self._user.origin()
         return LogContext(
             listener,
             peer,
             port,
-            session_name(self._session),
+            session_name(self.session),
             engine.client_name,
             self._tls_version,
             engine.protocol,
-            self._user_name,
+            self._user.user_name,
         )
 
-    def _note_tls(self) -> None:
+    def log_fault(self) -> None:
+        """Log the exception that is being handled, an unexpected one."""
+        context, text = self.log_context(), "%s: %s: internal error"
+        values = (context.listener, context.address)
+        log_fault(logger, "internal-error", text, *values, **context.fields)
+
+    def note_tls(self) -> None:
         """Note the TLS version for the log: when the session has ended it cannot be asked for."""
         assert self._transport is not None
         tls = self._transport.get_extra_info("ssl_object")
@@ -239,22 +349,22 @@ class EngineProtocol(asyncio.Protocol):
 
     def _log_refusals(self) -> None:
         """Log the negative replies that have been sent."""
-        refusals, session_log = self.engine.take_refusals(), self._session_log
+        refusals, session_log = self.engine.take_refusals(), self._user.session_log
         context = None
         for refusal in refusals:
             if session_log.wants(refusal.reason):
-                context = context or self._log_context()
+                context = context or self.log_context()
                 session_log.refused(context, refusal)
 
     def _log_end(self, exc: Exception | None) -> None:
-        """Log the end of the session; `connection_lost` calls it before it forgets anything."""
-        engine, session_log = self.engine, self._session_log
+        """Log the end of the session, before anything is forgotten."""
+        engine, session_log = self.engine, self._user.session_log
         if engine.refusals is not None:
             self._log_refusals()
-        reason = self._end_reason or self._reason(exc)
-        if session_log.wants_end(reason, bool(engine.taken or self._user_name)):
+        reason = self.end_reason or self._reason(exc)
+        if session_log.wants_end(reason, bool(engine.taken or self._user.user_name)):
             session_log.ended(
-                self._log_context(),
+                self.log_context(),
                 reason,
                 time.monotonic() - self._began,
                 self._received,
@@ -279,14 +389,17 @@ class EngineProtocol(asyncio.Protocol):
 
     def _start_tls(self, transport: asyncio.Transport) -> bool:
         """Send the go-ahead and start the handshake; return whether that was possible."""
-        settings = self._tls
+        user = self._user
+        if not user.admits_tls():
+            return False
+        settings = user.tls
         begin = getattr(transport, "start_tls", None)
         if settings is None or begin is None or self._eof:
             self.engine.reject(NO_TLS_NOW)
             return False
         transport.pause_reading()
         self.engine.accept()
-        self._forget_session()
+        user.forget_session()
         replies = self.engine.replies()
         self._sent += len(replies)
         transport.write(replies)
@@ -299,12 +412,12 @@ class EngineProtocol(asyncio.Protocol):
         """Go on over the new transport; if the handshake failed, connection_lost follows."""
         if done.cancelled() or done.exception() is not None:
             why = "cancelled" if done.cancelled() else str(done.exception())
-            self._session_log.tls_failed(
-                self._log_context(), why or type(done.exception()).__name__
+            self._user.session_log.tls_failed(
+                self.log_context(), why or type(done.exception()).__name__
             )
         elif self._transport is not None and self.engine.securing:
             self._transport = done.result()
             self._write_paused = False
             self.engine.tls_started()
-            self._note_tls()
-            self._tls_begun()
+            self.note_tls()
+            self._user.tls_begun()

@@ -1,7 +1,8 @@
 """The smtp and lmtp handlers: what all connections of a listener share.
 
 Rules of this file: the bytes that the native core sends (greeting, refusals, farewells), the
-engine's limits, the post office, the relay. What happens on a connection is in smtp_connection.py.
+engine's limits, the post office, the relay, and which of them a message is delivered by. What
+happens on a connection is in engine_protocol.py and mail_session.py.
 """
 
 from __future__ import annotations
@@ -14,22 +15,29 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, Reason, SettingError
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
+from fastlisten.handlers.smtp.mail_session import MailSession
 from fastlisten.handlers.smtp.pregreet import PregreetDelay
 from fastlisten.handlers.smtp.role import Role, role_by_port
 from fastlisten.handlers.smtp.sasl import MECHANISMS
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.handlers.smtp.settings import LMTP, SMTP
-from fastlisten.handlers.smtp.smtp_connection import SmtpConnection
 from fastlisten.handlers.smtp.trace_fields import TraceFields
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.counts import Counts
+from fastlisten.mail.delivery.mailbox_delivery import MailboxDelivery
 from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.delivery_interface import Delivery, DeliveryOwner
+from fastlisten.mail.dsn.outcome import Outcome
 from fastlisten.mail.dsn.sender import DsnSender
+from fastlisten.mail.envelope import Envelope
 from fastlisten.mail.relay.relay import Relay, relay_of
+from fastlisten.mail.relay.relay_delivery import RelayDelivery
 
 if TYPE_CHECKING:
     from fastlisten.handlers.smtp.aiosmtpd.configured_handler import ConfiguredHandler
     from fastlisten.mail.accounts.accounts_file import Accounts
+    from fastlisten.mail.accounts.roster import Account
 
 __all__ = ["LmtpHandler", "SmtpHandler"]
 
@@ -200,7 +208,7 @@ class SmtpHandler(Handler):
         """Return the protocol object for a client that has been greeted."""
         if self._configured is not None:
             return self._configured.connection(info)
-        return SmtpConnection(self, info)
+        return EngineProtocol(MailSession(self, info))
 
     async def start(self) -> None:
         """Open the post office and read the accounts.
@@ -267,6 +275,30 @@ class SmtpHandler(Handler):
         if self._office is None:
             raise RuntimeError("the handler has not been started")
         return self._office
+
+    def begin(
+        self, envelope: Envelope, owner: DeliveryOwner, info: ConnectionInfo, login: Account | None
+    ) -> Delivery:
+        """Begin the delivery of a message.
+
+        Args:
+            envelope: its sender, and what was asked for.
+            owner: hears what takes time.
+            info: about the client.
+            login: the account that the client has logged in to, as it was then.
+        """
+        if self.relay is None:
+            return MailboxDelivery(
+                self.office, envelope.sender, owner, self.counts, independent=self.per_recipient
+            )
+        client = (info.peer, info.port)
+        return RelayDelivery(self.office, self.relay, envelope, owner, self.counts, login, client)
+
+    def send_dsn(
+        self, envelope: Envelope, outcome: Outcome, header: bytes, authenticated: bool
+    ) -> None:
+        """Send a DSN of success; as `DsnSender.send`."""
+        self.dsn_sender.send(self.office, envelope, outcome, header, authenticated)
 
     def received(
         self, info: ConnectionInfo, engine: SmtpEngine, name: str, cipher: str = ""

@@ -12,10 +12,11 @@ from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.session_log import SessionLog
-from fastlisten.mail.counts import Counts
+from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.post_office import PostOffice
-from fastlisten.mail.dsn.sender import DsnSender
-from fastlisten.mail.relay.relay import Relay
+from fastlisten.mail.delivery_interface import Delivery, DeliveryOwner
+from fastlisten.mail.dsn.outcome import Outcome
+from fastlisten.mail.envelope import Envelope
 
 __all__ = ["MailServices"]
 
@@ -24,17 +25,10 @@ class MailServices(Protocol):
     """Settings, log and mail delivery of one listener; the attributes are those of SmtpHandler."""
 
     settings: HandlerSettings
-    counts: Counts
     session_log: SessionLog
     max_received: int
     logs_dialogue: bool
     sender_must_match: bool
-    relay: Relay | None
-    dsn_sender: DsnSender
-
-    @property
-    def per_recipient(self) -> bool:
-        """Whether each recipient of a message gets a reply of its own (LMTP)."""
 
     @property
     def limits(self) -> Limits:
@@ -42,7 +36,17 @@ class MailServices(Protocol):
 
     @property
     def office(self) -> PostOffice:
-        """Where local mail is delivered."""
+        """Whose accounts and logins are used."""
+
+    def begin(
+        self, envelope: Envelope, owner: DeliveryOwner, info: ConnectionInfo, login: Account | None
+    ) -> Delivery:
+        """Begin the delivery of a message; as `SmtpHandler.begin`."""
+
+    def send_dsn(
+        self, envelope: Envelope, outcome: Outcome, header: bytes, authenticated: bool
+    ) -> None:
+        """Send a DSN of success; as `DsnSender.send`."""
 
     def received(
         self, info: ConnectionInfo, engine: SmtpEngine, name: str, cipher: str = ""

@@ -1,7 +1,7 @@
-"""The header fields that are prepended to a message: Return-Path and Received (RFC 5321 4.4).
+"""The header field that is prepended to every message: Received (RFC 5321 4.4).
 
 Rules of this file: text made of what the session knows; no I/O, and the message is not looked at.
-Return-Path is for mailboxes only and a relay does not get it, so the two are made separately.
+Return-Path is added where a message gets into a mailbox (mail/delivery/).
 """
 
 from __future__ import annotations
@@ -13,16 +13,7 @@ import time
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 
-__all__ = ["TraceFields", "return_path"]
-
-
-def return_path(sender: str) -> bytes:
-    """Return the Return-Path field, which tells where bounces of the message would go.
-
-    Args:
-        sender: the reverse path, empty for the null sender.
-    """
-    return f"Return-Path: <{sender}>\r\n".encode()
+__all__ = ["TraceFields"]
 
 
 class TraceFields:

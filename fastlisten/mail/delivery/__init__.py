@@ -2,8 +2,9 @@
 
     post_office       what all listeners of a process share: accounts, logins, storage
       storage         the maildirs, the spool, and the threads that write there
-      delivery        one message on its way, driven from an event loop
-      staged_message  the same message as files in tmp/ and new/, driven by a thread
+      mailbox_delivery  one message for mailboxes: recipients, replies
+      message_writer    the same message on its way to the disk, driven from an event loop
+      staged_message    the same message as files in tmp/ and new/, driven by a thread
       events          tells subscribers what has been delivered
 
 `PostOffice` and `Delivered` are imported when somebody asks for them.

@@ -2,9 +2,9 @@
 
 Rules of this file: what is shared. All listeners of a process that deliver to the same place use
 one `PostOffice`, so that thousands of listeners have one pool of threads, one copy of the accounts
-and one limit on what passwords cost. A protocol that receives a message in pieces uses `Delivery`;
-one that has all of it calls `deliver`. Only jobs in the pool hold descriptors, at most two for each
-thread; a delivery that waits for its client holds none.
+and one limit on what passwords cost. A protocol that receives a message in pieces uses
+`MailboxDelivery`; one that has all of it calls `deliver`. Only jobs in the pool hold descriptors,
+at most two for each thread; a delivery that waits for its client holds none.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import ClassVar
 
 from fastlisten.mail.accounts.accounts_file import Accounts
 from fastlisten.mail.accounts.roster import Account
-from fastlisten.mail.delivery.delivery import Delivery
 from fastlisten.mail.delivery.events import Delivered
+from fastlisten.mail.delivery.message_writer import MessageWriter
 from fastlisten.mail.delivery.storage import MailStorage
 from fastlisten.mail.logins.logins import Logins
 from fastlisten.mail.loop_calls import call_on
@@ -107,18 +107,18 @@ class PostOffice(MailStorage):
         name = unique_name()
         done = asyncio.Event()
         to = list({account.name: account for account in accounts}.values())
-        delivery = Delivery(self, to, name, loop, done.set)
-        delivery.add(data)
-        delivery.finish()
+        message = MessageWriter(self, to, name, loop, done.set)
+        message.add(data)
+        message.commit()
         try:
-            while not delivery.done:
+            while not message.done:
                 await done.wait()
                 done.clear()
         except BaseException:
-            delivery.abandon()
+            message.abort()
             raise
-        if delivery.error is not None:
-            raise delivery.error
+        if message.error is not None:
+            raise message.error
         return name
 
     def refresh(self, loop: asyncio.AbstractEventLoop, then: Callable[[], None]) -> None:

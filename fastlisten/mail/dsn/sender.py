@@ -135,7 +135,7 @@ class DsnSender:
             # No DSN about a DSN (RFC 3461 6.2).
             await session.recipient(EnvelopeRecipient(mailbox, notify="NEVER"))
             await session.send(BytesSource(data))
-            session.finish()
+            session.quit()
         except BaseException:
             session.abort()
             raise

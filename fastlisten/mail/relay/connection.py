@@ -24,23 +24,17 @@ and asyncio drops the octets.
 
 from __future__ import annotations
 
-import array
 import asyncio
-import fcntl
 import re
-import termios
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from fastlisten.loop.deadline import PeerTimeout
+from fastlisten.mail.relay.kernel_queues import unacknowledged, unread
+from fastlisten.mail.relay.own_addresses import add_own, remove_own
 from fastlisten.mail.relay.remote_replies import MalformedReplyError, RemoteReplies, RemoteReply
 
-__all__ = ["OutOfSyncError", "RelayConnection", "RemoteClosedError", "is_ours"]
-
-# <linux/sockios.h>, which Python's `termios` names as ttys do: octets that the peer's host has not
-# acknowledged yet; over a Unix socket, those that the peer has not read (tcp(7), unix(7)).
-_SIOCOUTQ = termios.TIOCOUTQ
-_SIOCINQ = termios.FIONREAD
+__all__ = ["OutOfSyncError", "RelayConnection", "RemoteClosedError"]
 
 #: Seconds between two looks at what is unacknowledged: at first, and at most. A host may delay an
 #: acknowledgement by 40 ms (Linux) or 200 ms, and there is no event for it.
@@ -54,14 +48,6 @@ _NUDGE_AFTER = 0.002
 
 #: Characters that are enough to recognize a secret which a server repeats in part.
 _REPEATED = 8
-
-# Our ends of all open connections, as servers see them: address and port.
-_ends: set[tuple[str, int]] = set()
-
-
-def is_ours(peer: str, port: int) -> bool:
-    """Whether a client's address and port are those of a connection that this process has made."""
-    return (peer, port) in _ends
 
 
 class RemoteClosedError(ConnectionError):
@@ -106,7 +92,7 @@ class RelayConnection(asyncio.Protocol):
         name = transport.get_extra_info("sockname")
         if isinstance(name, tuple):  # a Unix socket has none
             self._name = (name[0], name[1])
-            _ends.add(self._name)
+            add_own(self._name)
         if self._end is not None:  # `abort` came first
             self.transport.abort()
 
@@ -129,7 +115,7 @@ class RelayConnection(asyncio.Protocol):
         """Wake who waits, with the reason."""
         self._end = self._end or RemoteClosedError(str(exc) if exc else "the connection was closed")
         self.transport = self._plain = self._socket = None
-        _ends.discard(self._name)
+        remove_own(self._name)
         self._wake()
 
     def pause_writing(self) -> None:
@@ -353,17 +339,9 @@ class RelayConnection(asyncio.Protocol):
         transport, plain = self.transport, self._plain
         if transport is None or plain is None or plain.is_closing():
             return 0
-        left = plain.get_write_buffer_size() + self._queued(_SIOCOUTQ)
+        left = plain.get_write_buffer_size() + unacknowledged(self._socket)
         return left + (transport.get_write_buffer_size() if transport is not plain else 0)
 
     def _unread(self) -> int:
         """Return the number of octets that have come and are not read yet."""
-        return self._queued(_SIOCINQ)
-
-    def _queued(self, which: int) -> int:
-        found = array.array("i", [0])
-        try:
-            fcntl.ioctl(self._socket.fileno(), which, found)
-        except (OSError, ValueError, AttributeError):
-            return 0  # it is closed
-        return found[0]
+        return unread(self._socket)

@@ -1,12 +1,12 @@
 """One session with the relay, for the recipients elsewhere of one message.
 
 Rules of this file: what is said to a relay, and what its replies mean; how it is said is in
-client.py. Nothing of accounts or deliveries. Addresses and parameters are passed on as the client
-wrote them, octet by octet.
+client.py, how a session begins in session_start.py. Nothing of accounts or deliveries. Addresses
+and parameters are passed on as the client wrote them, octet by octet.
 
     recipient()   if necessary connect, EHLO, STARTTLS, EHLO, AUTH, MAIL; RCPT
     send()        DATA or BDAT, and the message
-    finish()      QUIT, in the background
+    quit()        QUIT, in the background
     abort()       at any time: close the connection at once
 
 If a relay closes the connection before it gets the message (they wait some minutes, and our client
@@ -21,7 +21,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from fastlisten.log_events import log
 from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
 from fastlisten.mail.relay.client import SmtpClient, UnexpectedReplyError
 from fastlisten.mail.relay.connection import OutOfSyncError, RemoteClosedError
@@ -44,7 +43,9 @@ from fastlisten.mail.relay.relay_error import (
     quoted,
     refusal,
 )
+from fastlisten.mail.relay.relay_log import log_relay, log_relay_failure
 from fastlisten.mail.relay.remote_replies import MalformedReplyError, RemoteReply, is_yes
+from fastlisten.mail.relay.session_start import begin_session
 from fastlisten.mail.reply import Reply
 
 __all__ = ["RelaySession"]
@@ -142,7 +143,7 @@ class RelaySession:
                 reply, whole = await smtp.send(pieces(content, stuffed=True), wait)
             return self._judge(reply, whole)
 
-    def finish(self) -> None:
+    def quit(self) -> None:
         """Say QUIT in the background."""
         if self._smtp is None or self._smtp.transport is None:
             self.abort()
@@ -153,29 +154,6 @@ class RelaySession:
         """Close the connection at once; cancel whoever waits for it."""
         self._ended = True
         self._close()
-
-    # --- the log ------------------------------------------------------------------------------
-
-    def _log_failure(self, why: str) -> None:
-        """Log that the relay cannot be used."""
-        relay = str(self)
-        log(
-            logger,
-            logging.WARNING,
-            "relay-failed",
-            "relay %s: %s",
-            relay,
-            why,
-            relay=relay,
-            error=why,
-        )
-
-    def _log(self, event: str, what: str, **why: str) -> None:
-        """Log something worth knowing about the relay, with its reason."""
-        relay, (reason,) = str(self), why.values()
-        log(
-            logger, logging.INFO, event, "relay %s: %s: %s", relay, what, reason, relay=relay, **why
-        )
 
     # --- the session --------------------------------------------------------------------------
 
@@ -191,7 +169,7 @@ class RelaySession:
         except RelayError as error:
             # Other refusals are logged when they are passed on to the client.
             if error.reply in (UNREACHABLE, LOST, NO_PLACE):
-                self._log_failure(str(error))
+                log_relay_failure(self._relay.settings, str(error))
             raise
         except (
             OutOfSyncError,
@@ -208,7 +186,7 @@ class RelaySession:
                 reason = f"out of sync: {quoted(str(error))}"
             else:
                 reason = quoted(str(error) or type(error).__name__)
-            self._log_failure(reason)
+            log_relay_failure(self._relay.settings, reason)
             answer = OUT_OF_SYNC if isinstance(error, OutOfSyncError) else lost
             raise RelayError(answer, reason) from error
         except BaseException:
@@ -221,7 +199,12 @@ class RelaySession:
             try:
                 await self._smtp.quiet()
             except RemoteClosedError as error:
-                self._log("relay-connected-again", "connecting again", error=quoted(str(error)))
+                log_relay(
+                    self._relay.settings,
+                    "relay-connected-again",
+                    "connecting again",
+                    error=quoted(str(error)),
+                )
             else:
                 return self._smtp
         self._close()
@@ -237,44 +220,16 @@ class RelaySession:
         return smtp
 
     async def _connect(self) -> SmtpClient:
-        settings = self._relay.settings
         try:
             await self._relay.take_place(self._user)
         except TimeoutError as error:
             reason = str(error) or "no place for another session"
             raise RelayError(NO_PLACE, reason) from error
         self._placed = True
-        smtp = self._smtp = SmtpClient(settings.timeout)
-        implicit = self._relay.context if settings.tls == "implicit" else None
-        await smtp.connect(settings.host, settings.port, implicit, settings.hostname)
-        self._go_on(smtp)
-        if settings.tls in ("verify", "may"):
-            await self._start_tls(smtp)
-        if settings.user:
-            if not (smtp.encrypted or settings.near):
-                raise ValueError("it offers no TLS, so the password is not sent")
-            await smtp.login(settings.user, settings.password)
-        self._go_on(smtp)
+        smtp = self._smtp = SmtpClient(self._relay.settings.timeout)
+        await begin_session(smtp, self._relay, lambda: self._go_on(smtp))
         self.relays_dsn = "DSN" in smtp.extensions
         return smtp
-
-    async def _start_tls(self, smtp: SmtpClient) -> None:
-        settings = self._relay.settings
-        needed = settings.tls == "verify"
-        if "STARTTLS" not in smtp.extensions:
-            if needed:
-                raise ValueError("it does not offer STARTTLS")
-            return
-        assert self._relay.context is not None
-        try:
-            await smtp.start_tls(self._relay.context, settings.host if settings.port else "")
-        except UnexpectedReplyError as error:
-            if needed or error.reply.code < 400:
-                raise
-            reply = f"{error.reply.code} {quoted(error.reply.text)}"
-            self._log("relay-without-tls", "no TLS", reply=reply)
-            return
-        await smtp.hello(settings.hostname)
 
     def _go_on(self, smtp: SmtpClient) -> None:
         """Stop if `abort` came when there was no connection to close yet."""

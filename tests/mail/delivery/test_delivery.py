@@ -15,7 +15,7 @@ import pytest
 from support.smtp_harness import ENVELOPE, body_of, codes, serve
 
 from fastlisten.mail.accounts.roster import Account
-from fastlisten.mail.delivery.delivery import SPOOL_SIZE, Delivery
+from fastlisten.mail.delivery.message_writer import SPOOL_SIZE, MessageWriter
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import STALE_AFTER, Spool, unique_name
@@ -148,7 +148,7 @@ def test_a_full_disk_takes_nothing_into_the_spool(
             for size, error in ((2_000_000, errno.ENOSPC), (10, None), (2_000_000, errno.ENOSPC)):
                 watched = Watched(office, accounts, spool=True)
                 watched.delivery.add(b"x" * size)
-                await watched.finish()
+                await watched.commit()
                 found = watched.delivery.error
                 assert (found.errno if found else None) == error
                 assert not list((root / "spool" / "tmp").iterdir())
@@ -216,12 +216,12 @@ class Watched:
     def __init__(self, office: PostOffice, accounts: list[Account], spool: bool = False) -> None:
         self.changed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self.delivery = Delivery(
+        self.delivery = MessageWriter(
             office, accounts, unique_name(), loop, self.changed.set, spool=spool
         )
 
-    async def finish(self) -> None:
-        self.delivery.finish()
+    async def commit(self) -> None:
+        self.delivery.commit()
         while not self.delivery.done:
             self.changed.clear()
             await self.changed.wait()
@@ -235,7 +235,7 @@ def test_letters_of_every_size(tmp_path: Path) -> None:
                 watched = Watched(office, [ALICE, BOB])
                 for start in range(0, size, 10_000):
                     watched.delivery.add(content[start : start + 10_000])
-                await watched.finish()
+                await watched.commit()
                 assert watched.delivery.error is None
                 assert watched.delivery.size == size
                 for account in (ALICE, BOB):
@@ -254,7 +254,7 @@ def test_letters_are_abandoned_at_every_stage(tmp_path: Path) -> None:
                 for _ in range(rounds % 8):
                     watched.delivery.add(b"x" * 50_000)
                     await asyncio.sleep(0.0005 * (rounds % 3))
-                watched.delivery.abandon()
+                watched.delivery.abort()
                 assert watched.delivery.full is False
         assert stored(tmp_path) == []
 
@@ -264,7 +264,7 @@ def test_letters_are_abandoned_at_every_stage(tmp_path: Path) -> None:
 def test_a_loop_that_is_gone_leaves_nothing(tmp_path: Path) -> None:
     office = PostOffice.enter(str(tmp_path))
     loop = asyncio.new_event_loop()
-    delivery = Delivery(office, [ALICE], unique_name(), loop, lambda: None)
+    delivery = MessageWriter(office, [ALICE], unique_name(), loop, lambda: None)
     loop.close()
     delivery.add(b"x" * SPOOL_SIZE)
     office.leave()
@@ -284,6 +284,6 @@ def test_an_error_is_kept_and_told_at_the_end(tmp_path: Path) -> None:
             assert not watched.delivery.done
             watched.delivery.add(b"x" * SPOOL_SIZE)
             assert not watched.delivery.full
-            await watched.finish()
+            await watched.commit()
 
     asyncio.run(main())

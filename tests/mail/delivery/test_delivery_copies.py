@@ -51,7 +51,7 @@ def test_every_copy_is_synced_before_anybody_sees_one(
         watched = Watched(office, ALL, spool=spool)
         content = watched.fill(10_000)
         await watched.prepare()
-        await watched.publish()
+        await watched.commit()
         assert files_of(office) == new(*ALL)
         inodes = set()
         for account in ALL:

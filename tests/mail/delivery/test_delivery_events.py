@@ -11,8 +11,8 @@ import pytest
 from support.smtp_harness import DIALOGUE, DONE, body_of, codes, serve
 
 from fastlisten.mail.accounts.roster import Account
-from fastlisten.mail.delivery.delivery import SPOOL_SIZE
 from fastlisten.mail.delivery.events import Delivered
+from fastlisten.mail.delivery.message_writer import SPOOL_SIZE
 from fastlisten.mail.delivery.post_office import PostOffice
 
 ALICE, BOB = Account("alice@example.org"), Account("bob@example.org")

@@ -14,7 +14,7 @@ import pytest
 from support.deliveries import ALICE, ALL, BOB, CAROL, SIZES, Watched, files, in_office, new
 
 from fastlisten.mail.delivery import staged_message
-from fastlisten.mail.delivery.delivery import SPOOL_SIZE
+from fastlisten.mail.delivery.message_writer import SPOOL_SIZE
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.maildir import Maildir
@@ -32,7 +32,7 @@ async def test_one_recipient_s_failure_is_not_the_others(office: PostOffice) -> 
             for size in SIZES:
                 watched = Watched(office, ALL, independent=True, spool=spool)
                 content = watched.fill(size)
-                await watched.finish()
+                await watched.commit()
                 delivery = watched.delivery
                 assert delivery.error is None
                 assert list(delivery.errors) == [broken.name]
@@ -56,7 +56,7 @@ async def test_only_who_has_it_hears_of_it(office: PostOffice) -> None:
     ]
     watched = Watched(office, ALL, independent=True)
     watched.fill(10)
-    await watched.finish()
+    await watched.commit()
     assert sorted(heard) == [ALICE.name, CAROL.name]
     for end in ends:
         end()
@@ -71,7 +71,7 @@ async def test_a_fault_of_the_code_leaves_nothing_behind(office: PostOffice) -> 
         patch.setattr(StagedMessage, "commit", fail)
         watched = Watched(office, [ALICE])
         watched.fill(SPOOL_SIZE + 10)
-        await watched.finish()
+        await watched.commit()
     assert watched.delivery.error is not None
     assert watched.delivery.error.errno == errno.EIO
     assert files(office) == []
@@ -93,8 +93,8 @@ async def test_abandoned_before_its_turn_nothing_is_written(office: PostOffice) 
             office.submit(wait)
         watched = Watched(office, [ALICE])
         watched.fill(10)
-        watched.delivery.finish()
-        watched.delivery.abandon()
+        watched.delivery.commit()
+        watched.delivery.abort()
         go.set()
         await asyncio.to_thread(office.leave)
     assert written == []
@@ -114,9 +114,9 @@ async def test_abandoned_while_it_is_written_it_is_not_delivered(office: PostOff
         patch.setattr(StagedMessage, "write", write)
         watched = Watched(office, [ALICE])
         watched.fill(10)
-        watched.delivery.finish()
+        watched.delivery.commit()
         assert await asyncio.to_thread(reached.wait, 20)
-        watched.delivery.abandon()
+        watched.delivery.abort()
         go.set()
         await asyncio.to_thread(office.leave)
     await asyncio.sleep(0)
@@ -129,7 +129,7 @@ async def test_where_nobody_gets_it_that_is_the_error(office: PostOffice) -> Non
     for options in ({}, {"spool": True}):
         watched = Watched(office, ALL, independent=True, **options)
         watched.fill(10)
-        await watched.finish()
+        await watched.commit()
         assert watched.delivery.error is not None
         assert files(office) == ["."]
 
@@ -229,7 +229,7 @@ async def test_small_pieces_are_held_within_bounds(office: PostOffice) -> None:
     # Twice the spool, of objects that take 56 octets each with their place in a list.
     assert added <= 2 * SPOOL_SIZE // 56
     ends.set()
-    delivery.finish()
+    delivery.commit()
     await watched.until(lambda it: it.done)
     assert delivery.error is None
     (message,) = Path(office.maildir(ALICE).new).iterdir()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from support.deliveries import ALICE, ALL, BOB, SIZES, Watched, files, in_office, new
 
-from fastlisten.mail.delivery.delivery import SPOOL_SIZE
+from fastlisten.mail.delivery.message_writer import SPOOL_SIZE
 from fastlisten.mail.delivery.post_office import PostOffice
 
-# --- prepare and publish --------------------------------------------------------------------------
+# --- prepare and commit ---------------------------------------------------------------------------
 
 
 @in_office
@@ -24,7 +24,7 @@ async def test_nobody_sees_what_is_prepared(office: PostOffice) -> None:
         assert not delivery.done
         assert Path(delivery.path).read_bytes() == content
         assert files(office) == [f"mail/{account.name}/tmp" for account in ALL]
-        await watched.publish()
+        await watched.commit()
         assert delivery.error is None
         assert delivery.errors == {}
         assert files(office) == new(*ALL)
@@ -45,7 +45,7 @@ async def test_what_is_prepared_can_be_abandoned(office: PostOffice) -> None:
         else:
             watched.delivery.prepare()
             await asyncio.sleep(0.001 * (rounds % 5))
-        watched.delivery.abandon()
+        watched.delivery.abort()
         while files(office):
             await asyncio.sleep(0.001)
 
@@ -56,9 +56,9 @@ async def test_abandoned_while_it_is_published_it_is_whole_or_gone(office: PostO
         watched = Watched(office, ALL)
         watched.fill(100)
         await watched.prepare()
-        watched.delivery.publish()
+        watched.delivery.commit()
         await asyncio.sleep(0.0005 * rounds)
-        watched.delivery.abandon()
+        watched.delivery.abort()
     await asyncio.to_thread(office._pool.submit(lambda: None).result)
     while any("/tmp" in path for path in files(office)):
         await asyncio.sleep(0.001)
@@ -99,7 +99,7 @@ async def test_mail_for_no_account_lies_in_the_spool(office: PostOffice) -> None
         await watched.prepare()
         assert Path(watched.delivery.path).read_bytes() == content
         assert files(office) == ["spool/tmp"]
-        await watched.publish()
+        await watched.commit()
         assert watched.delivery.error is None
         assert files(office) == []
 
@@ -112,7 +112,7 @@ async def test_mail_for_both_lies_there_until_the_end(office: PostOffice) -> Non
         await watched.prepare()
         assert files(office) == [*(f"mail/{it.name}/tmp" for it in (ALICE, BOB)), "spool/tmp"]
         assert watched.delivery.path.startswith(office.spool.tmp)
-        await watched.publish()
+        await watched.commit()
         assert files(office) == new(ALICE, BOB)
         for account in (ALICE, BOB):
             (message,) = office.maildir(account).messages()

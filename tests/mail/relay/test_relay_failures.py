@@ -124,7 +124,7 @@ def test_a_relay_that_does_not_read(tmp_path: Path) -> None:
     with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
-        served.protocol()._relay_session._smtp.timeout = 0.1
+        served.protocol()._user._delivery._session._smtp.timeout = 0.1
         # After its 354, which it says only when nobody waits any more.
         relay.pause = lambda command: held.wait(20) if command == "DATA" else None
         client.say(b"DATA")
@@ -221,7 +221,7 @@ def test_a_relay_that_went_away_while_the_client_thought_is_asked_again(tmp_path
         assert client.say(rcpt("dora@elsewhere.example")).startswith(b"250 ")
         assert relay.begun == 2
         # And now before the message.
-        served.call(lambda: served.protocol()._relay_session._smtp.transport.abort())
+        served.call(lambda: served.protocol()._user._delivery._session._smtp.transport.abort())
         until(relay.at_rest)
         client.say(b"DATA")
         assert client.say(MESSAGE).startswith(b"250 ")
@@ -234,7 +234,7 @@ def test_a_relay_that_changes_its_mind_about_a_recipient(tmp_path: Path) -> None
     with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
-        served.call(lambda: served.protocol()._relay_session._smtp.transport.abort())
+        served.call(lambda: served.protocol()._user._delivery._session._smtp.transport.abort())
         until(relay.at_rest)
         relay.answers["RCPT"] = "550 5.1.1 no more"
         client.say(b"DATA")

@@ -91,7 +91,7 @@ def test_senseless_relays(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         except RelayError as error:
             ends["refused"] += 1
             refusals.add(f"{error.reply}\r\n".encode())
-        handover.finish()
+        handover.quit()
         await relay.close()
         assert relay.sessions == 0
 

@@ -59,7 +59,7 @@ def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -
             assert roster is not None
             user = roster.login("alice@example.org")
             assert user is not None
-            protocol._user, protocol._login = user.name, user
+            protocol._user._login = user
             protocol.engine.authenticated = True
 
         served.call(log_in)

@@ -19,8 +19,7 @@ from support.smtp_harness import MAIL, Served
 from support.waiting import until
 
 from fastlisten import new_event_loop, testing
-from fastlisten.handlers.smtp import envelope_checks
-from fastlisten.mail.relay import connection as relay_connection
+from fastlisten.mail.relay import own_addresses, relay_delivery
 from fastlisten.mail.relay import relay as smtp_relay
 
 THERE = f"""
@@ -121,7 +120,7 @@ def test_a_relay_that_is_oneself_ends(
     """It is noticed at once; in another process it is asked again until no place is left."""
     monkeypatch.setattr(smtp_relay, "SESSIONS", 6)
     if not noticed:
-        monkeypatch.setattr(envelope_checks, "is_ours", lambda peer, port: False)
+        monkeypatch.setattr(relay_delivery, "is_ours", lambda peer, port: False)
     (tmp_path / "ca.pem").write_bytes(testing._pair().cert)
     options = {
         "relay_tls": "implicit",
@@ -145,7 +144,7 @@ def test_a_relay_that_is_oneself_ends(
             client.say(b"RSET")
             until(lambda: of.sessions == 0)
             until(lambda: len(served.protocols) == 1)
-        until(lambda: not relay_connection._ends)
+        until(lambda: not own_addresses._ends)
 
 
 class Keeper:

@@ -4,7 +4,7 @@
     configured_handler    a handler that the configuration names
       aiosmtpd_parameters the keyword arguments of aiosmtpd's SMTP class
       served_handler      what all connections of a handler share; blocking_handlers: in threads
-      aiosmtpd_connection events of the engine in their order; eager_tasks: hooks that suspend
+      aiosmtpd_session    events of the engine in their order; eager_tasks: hooks that suspend
         hook_dispatch     which hook answers an event
           command_hooks, transaction_hooks, auth_hooks    what each is asked, what its answer means
           hook_calls      what all hooks have in common; hook_replies: from strings to replies

@@ -19,10 +19,11 @@ from typing import Any, Literal, NoReturn
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, SettingError
 from fastlisten.handlers.importing import explained
-from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_connection import AiosmtpdConnection
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
+from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_session import AiosmtpdSession
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import Authenticate, ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult, LoginPassword
+from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
 from fastlisten.handlers.smtp.role import Role
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.handlers.smtp.settings import LMTP, SMTP
@@ -182,10 +183,10 @@ class ConfiguredHandler:
         if served is not None:
             served.close()
 
-    def connection(self, info: ConnectionInfo) -> AiosmtpdConnection:
+    def connection(self, info: ConnectionInfo) -> EngineProtocol:
         """Return the protocol object for one connection."""
         assert self._served is not None, "the handler has not been started"
-        return AiosmtpdConnection(self._served, info)
+        return EngineProtocol(AiosmtpdSession(self._served, info))
 
 
 def _by_accounts(office: PostOffice, session_log: SessionLog) -> Authenticate:

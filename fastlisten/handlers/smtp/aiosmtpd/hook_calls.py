@@ -23,7 +23,7 @@ OK = b"250 OK\r\n"
 
 
 class HookedConnection(Protocol):
-    """What hooks need of their connection; AiosmtpdConnection implements it.
+    """What hooks need of their connection; AiosmtpdSession implements it.
 
     Attributes:
         engine: decides the state, and gets the answers.

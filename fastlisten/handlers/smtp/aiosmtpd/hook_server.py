@@ -33,7 +33,7 @@ logger = logging.getLogger("fastlisten.smtp")
 
 
 class HookChannel(Protocol):
-    """What hooks can do with their connection; AiosmtpdConnection implements it."""
+    """What hooks can do with their connection; AiosmtpdSession implements it."""
 
     @property
     def log_context(self) -> LogContext:

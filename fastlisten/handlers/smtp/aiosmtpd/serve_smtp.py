@@ -21,12 +21,13 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from fastlisten._tls import TlsSettings
-from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_connection import AiosmtpdConnection
 from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_parameters import AiosmtpdParameters
+from fastlisten.handlers.smtp.aiosmtpd.aiosmtpd_session import AiosmtpdSession
 from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import Authenticate, ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import AuthResult
 from fastlisten.handlers.smtp.engine.replies import reply
+from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.hostnames import local_fqdn
 from fastlisten.loop.connection_server import ConnectionServer
@@ -106,10 +107,10 @@ class SmtpService:
             session_log=SessionLog("aiosmtpd", Counts()),
         )
 
-    def _connect(self) -> AiosmtpdConnection:
-        connection = AiosmtpdConnection(self.served)
-        self.newest = connection.server
-        return connection
+    def _connect(self) -> EngineProtocol:
+        session = AiosmtpdSession(self.served)
+        self.newest = session.server
+        return EngineProtocol(session)
 
     async def serve(
         self,

@@ -1,17 +1,17 @@
-"""One SMTP connection whose events go to the hooks of an aiosmtpd handler.
+"""One SMTP session whose events go to the hooks of an aiosmtpd handler.
 
 Rules of this file: events in their order, and hooks that suspend. hook_dispatch.py decides which
 hook is asked, smtp/engine_protocol.py when something is executed. What the engine waits for:
 
     a hook has suspended                    the end of its task -> _hook_ended
-    a hook waits for a response to AUTH     nothing: `_run` goes on and gives it the response
+    a hook waits for a response to AUTH     nothing: `run` goes on and gives it the response
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.aiosmtpd.hook_dispatch import HookDispatcher
@@ -19,6 +19,7 @@ from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import Envelope, Session
 from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
+from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import reply
 from fastlisten.handlers.smtp.engine.smtp_events import (
     Auth,
@@ -37,7 +38,7 @@ from fastlisten.log_events import session_name
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
 
-__all__ = ["AiosmtpdConnection"]
+__all__ = ["AiosmtpdSession"]
 
 _GIVEN_UP = reply(421, "4.3.0", "Internal error; try again later")
 
@@ -48,19 +49,21 @@ _ASKED = (Command, Mail, Recipient, Auth)
 _TLS_INFO = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
 
 
-class AiosmtpdConnection(EngineProtocol):
-    """One connection.
+class AiosmtpdSession:
+    """One session; implements `EngineUser`.
 
     Args:
         served: its handler.
         info: about the client; None: ask the transport.
 
     Attributes:
+        engine: the protocol.
         server: what hooks get as their first argument.
         held: what hooks have pushed during an AUTH exchange; None outside of one.
     """
 
     __slots__ = (
+        "_connection",
         "_context",
         "_dispatcher",
         "_drained",
@@ -69,12 +72,14 @@ class AiosmtpdConnection(EngineProtocol):
         "_response",
         "_served",
         "_task",
+        "engine",
         "held",
         "server",
     )
 
     def __init__(self, served: ServedHandler, info: ConnectionInfo | None = None) -> None:
-        super().__init__(served.engine_kind(served.limits, info is not None and info.tls))
+        self.engine: SmtpEngine = served.engine_kind(served.limits, info is not None and info.tls)
+        self._connection: EngineProtocol | None = None  # None before its start and after its end
         self._served = served
         self._info = info
         self._context = contextvars.copy_context()
@@ -88,42 +93,74 @@ class AiosmtpdConnection(EngineProtocol):
         self.server = HookServer(served, self, asyncio.get_running_loop())
         self._dispatcher = HookDispatcher(served, self)
 
+    # --- for the connection -------------------------------------------------------------------
+
+    @property
+    def session_log(self) -> SessionLog:
+        """The listener's log."""
+        return self._served.session_log
+
+    @property
+    def tls(self) -> TlsSettings | None:
+        """How to start TLS."""
+        return self._served.tls
+
+    @property
+    def user_name(self) -> str:
+        """The name of the user that has logged in, as far as the authenticator tells."""
+        session = self.server.session
+        if not session.authenticated:
+            return ""
+        # Whatever else is in auth_data may be secret.
+        login = getattr(session.auth_data, "login", "somebody")
+        return login.decode(errors="replace") if isinstance(login, bytes) else str(login)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the client waits for a hook."""
+        return self.held_up()
+
     @property
     def busy(self) -> bool:
-        """Whether a transaction is in progress, a hook is running, or TLS is starting.
+        """Whether a transaction is in progress or a hook is running.
 
         A hook that waits for the client's response to AUTH does not count.
         """
-        engine = self.engine
-        return engine.transaction is not None or engine.securing or self._held_up()
+        return self.engine.transaction is not None or self.held_up()
 
-    @property
-    def working(self) -> bool:
-        """Whether the client waits for the server, so that timeout.idle must not run out."""
-        return self._held_up() or self.engine.securing or self._scheduled
+    def held_up(self) -> bool:
+        """Return whether a hook is running, unless it waits for the client's response."""
+        return self._task is not None and self._response is None
 
-    # --- called by the transport --------------------------------------------------------------
+    def origin(self) -> tuple[str, str, int]:
+        """Return the listener's id, the client's address and its port."""
+        peer = self.server.session.peer
+        listener = self._served.session_log.listener
+        if not isinstance(peer, tuple) or len(peer) < 2:
+            return listener, "", 0
+        return listener, str(peer[0]), int(peer[1])
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connected(self, connection: EngineProtocol) -> None:
         """Begin the session."""
-        self._transport = self.server.transport = cast(asyncio.Transport, transport)
-        if transport.get_extra_info("sslcontext") is not None:
+        self._connection = connection
+        transport = self.server.transport = connection.transport
+        assert transport is not None
+        if transport.get_extra_info("sslcontext") is not None and not self.engine.encrypted:
             self.engine.encrypted = True
-            self._note_tls()
+            connection.note_tls()
         self._begin_session()
         if isinstance(self.engine, DialogueEngine):
-            self.engine.tell = self._served.transcript(self.server.session.peer, self.session_name)
+            name = session_name(connection.session)
+            self.engine.tell = self._served.transcript(self.server.session.peer, name)
 
-    def resume_writing(self) -> None:
-        """Go on, also with a hook that waits for this."""
+    def write_resumed(self) -> None:
+        """Go on with a hook that waits for this."""
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-        super().resume_writing()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def disconnected(self) -> None:
         """Drop everything; a running hook is cancelled, as in aiosmtpd."""
-        self._log_end(exc)
-        self._transport = self.server.transport = None
+        self._connection = self.server.transport = None
         self._pieces.clear()
         if self._task is not None:
             self._task.cancel()
@@ -137,7 +174,7 @@ class AiosmtpdConnection(EngineProtocol):
 
     # --- events -------------------------------------------------------------------------------
 
-    def _handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Handle an event."""
         if isinstance(event, _ASKED):
             self._ask(event)
@@ -152,12 +189,8 @@ class AiosmtpdConnection(EngineProtocol):
         else:
             raise AssertionError(f"unexpected {event}")
 
-    def _abandon(self) -> None:
+    def farewell_said(self) -> None:
         """Keep everything: hooks learn of the session's end when the connection is lost."""
-
-    def _held_up(self) -> bool:
-        """Return whether a hook is running, unless it waits for the client's response."""
-        return self._task is not None and self._response is None
 
     def forget(self) -> None:
         """Drop the transaction."""
@@ -187,41 +220,39 @@ class AiosmtpdConnection(EngineProtocol):
     def _hook_ended(self, task: asyncio.Task[None]) -> None:
         """Go on after a hook that had suspended."""
         self._task = self._response = None
-        transport = self._transport
-        if transport is None:
+        connection = self._connection
+        if connection is None:
             self._unlink()
         elif not task.cancelled():
             task.result()  # raises what ends the loop: SystemExit and KeyboardInterrupt
-            self._run()
-        elif not transport.is_closing():
+            connection.run()
+        elif self._open_transport() is not None:
             self.give_up()
+
+    def _open_transport(self) -> asyncio.Transport | None:
+        """Return the transport; None if it is lost, or being closed."""
+        transport = None if self._connection is None else self._connection.transport
+        return None if transport is None or transport.is_closing() else transport
 
     def give_up(self) -> None:
         """End the connection, because no answer can be given."""
-        transport = self._transport
-        if transport is not None:
+        connection = self._connection
+        if connection is not None and connection.transport is not None:
             self.engine.note(_GIVEN_UP)
-            self._end_reason = "error"
-            self._write(transport, _GIVEN_UP)
-            transport.close()
-
-    def _write(self, transport: asyncio.Transport, more: bytes = b"") -> None:
-        """Write the engine's replies, and then what is given."""
-        data = self.engine.replies() + more
-        self.engine.show(more)
-        self._sent += len(data)
-        transport.write(data)
+            connection.end_reason = "error"
+            connection.write(_GIVEN_UP)
+            connection.transport.close()
 
     def push(self, data: bytes) -> None:
         """Send what a hook says before its answer; nothing after a farewell."""
         if self.held is not None:
             self.held += data
-        elif self._transport is not None and not self._transport.is_closing():
-            self._write(self._transport, data)
+        elif self._connection is not None and self._open_transport() is not None:
+            self._connection.write(data)
 
     async def drained(self) -> None:
         """Wait until the transport's buffer has drained."""
-        while self._write_paused and self._transport is not None:
+        while self._connection is not None and self._connection.write_paused:
             if self._drained is None or self._drained.done():
                 self._drained = self.server.loop.create_future()
             await self._drained
@@ -234,19 +265,17 @@ class AiosmtpdConnection(EngineProtocol):
         """
         if self.held is None:
             raise RuntimeError("a challenge can be sent only while an AUTH command is executed")
-        data = self.engine.replies() + self.held
-        self.engine.show(self.held)
+        connection, engine, said = self._connection, self.engine, self.held
         self.held = b""
-        self.engine.challenge(challenge)
+        if connection is not None:
+            connection.write(said)
+        engine.challenge(challenge)
         self._response = self.server.loop.create_future()
-        if self._transport is not None:
-            self._sent += len(data)
-            self._transport.write(data)
-            self._write(self._transport)
-        if self._task is not None and self.engine.buffered and not self._scheduled:
-            # The response may be there already, and `_run` returned when the hook suspended.
-            self._scheduled = True
-            self.server.loop.call_soon(self._take_turn)
+        if connection is not None:
+            connection.write()
+            if self._task is not None and engine.buffered:
+                # The response may be there already, and `run` returned when the hook suspended.
+                connection.run_later()
         try:
             return await self._response
         finally:
@@ -267,7 +296,8 @@ class AiosmtpdConnection(EngineProtocol):
 
     def _begin_session(self) -> None:
         """Make a new session and envelope: at the start, and after STARTTLS."""
-        transport, server = self._transport, self.server
+        server = self.server
+        transport = server.transport
         assert transport is not None
         session = server.session = Session(server.loop)
         session.peer = peer = transport.get_extra_info("peername")
@@ -278,55 +308,23 @@ class AiosmtpdConnection(EngineProtocol):
             session.ssl = {name: transport.get_extra_info(name) for name in _TLS_INFO}
         self.forget()
 
-    @property
-    def _tls(self) -> TlsSettings | None:
-        """How to start TLS."""
-        return self._served.tls
+    def admits_tls(self) -> bool:
+        """Return whether STARTTLS may go on, or has been refused."""
+        return self._dispatcher.start_tls()
 
-    def _start_tls(self, transport: asyncio.Transport) -> bool:
-        """Send the go-ahead and start the handshake, unless the command is refused."""
-        return self._dispatcher.start_tls() and super()._start_tls(transport)
-
-    def _forget_session(self) -> None:
+    def forget_session(self) -> None:
         """Drop the transaction; when TLS has begun, a new session is made."""
         self.forget()
 
-    def _tls_begun(self) -> None:
+    def tls_begun(self) -> None:
         """Begin a new session, and ask handle_STARTTLS about it."""
-        self.server.transport = self._transport
+        assert self._connection is not None
+        self.server.transport = self._connection.transport
         self._begin_session()
         if self._dispatcher.asks_after_tls:
             self._run_hook(self._dispatcher.tls_started())
 
-    def _origin(self) -> tuple[str, str, int]:
-        """Return the listener's id, the client's address and its port."""
-        peer = self.server.session.peer
-        listener = self._served.session_log.listener
-        if not isinstance(peer, tuple) or len(peer) < 2:
-            return listener, "", 0
-        return listener, str(peer[0]), int(peer[1])
-
-    @property
-    def _session_log(self) -> SessionLog:
-        """The listener's log."""
-        return self._served.session_log
-
-    @property
-    def _user_name(self) -> str:
-        """The name of the user that has logged in, as far as the authenticator tells."""
-        session = self.server.session
-        if not session.authenticated:
-            return ""
-        # Whatever else is in auth_data may be secret.
-        login = getattr(session.auth_data, "login", "somebody")
-        return login.decode(errors="replace") if isinstance(login, bytes) else str(login)
-
-    @property
-    def session_name(self) -> str:
-        """The name of the session in the log."""
-        return session_name(self._session)
-
     @property
     def log_context(self) -> LogContext:
         """What a log record says of the session."""
-        return self._log_context()
+        return LogContext("", "", 0) if self._connection is None else self._connection.log_context()

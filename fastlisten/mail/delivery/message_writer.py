@@ -1,12 +1,12 @@
-"""The delivery of one message, which comes in pieces, from an event loop through a pool of threads.
+"""Writes one message, which comes in pieces, from an event loop through a pool of threads.
 
 Rules of this file: everything but `_work` and what it calls runs on the loop, and the loop never
-waits for a disk. One connection uses a delivery. It has at most one job in the pool at a time and
+waits for a disk. One connection uses a writer. It has at most one job in the pool at a time and
 keeps about twice `SPOOL_SIZE` octets at most: the rest is written while the message still comes in.
 
-    add, add, ...  finish               deliver; a small message takes a single job
-    add, add, ...  prepare  publish     deliver in two steps, with something done in between
-    abandon                             at any time: don't deliver, unless that has happened already
+    add, add, ...  commit             deliver; a small message takes a single job
+    add, add, ...  prepare  commit    deliver in two steps, with something done in between
+    abort                             at any time: don't deliver, unless that has happened already
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.delivery.storage import MailStorage
 from fastlisten.mail.loop_calls import call_on
 
-__all__ = ["SPOOL_SIZE", "Delivery"]
+__all__ = ["SPOOL_SIZE", "MessageWriter"]
 
 logger = logging.getLogger("fastlisten.mail")
 
@@ -37,7 +37,7 @@ PIECE_COST = 64
 
 
 class _Goal(enum.Enum):
-    """How far a delivery, or one of its jobs, is to go."""
+    """How far a message, or one of its jobs, is to go."""
 
     MORE = enum.auto()
     PREPARED = enum.auto()
@@ -45,18 +45,18 @@ class _Goal(enum.Enum):
     PUBLISHED = enum.auto()
 
 
-class Delivery:
-    """The delivery of one message.
+class MessageWriter:
+    """One message that is being written.
 
     Attributes:
-        prepared: the message is on the disk and waits for `publish`.
+        prepared: the message is on the disk and waits for `commit`.
         done: the message has been delivered, or `error` says why not.
         error: why nobody can have it; what is added from then on is dropped.
         size: octets added.
     """
 
     __slots__ = (
-        "_abandoned",
+        "_aborted",
         "_accounts",
         "_changed",
         "_goal",
@@ -83,7 +83,7 @@ class Delivery:
         independent: bool = False,
         spool: bool = False,
     ) -> None:
-        """Begin a delivery.
+        """Begin a message.
 
         Args:
             storage: where to.
@@ -109,7 +109,7 @@ class Delivery:
         self._pending_size = 0
         self._working = False
         self._goal = _Goal.MORE
-        self._abandoned = False
+        self._aborted = False
         self.prepared = False
         self.done = False
         self.error: OSError | None = None
@@ -129,7 +129,7 @@ class Delivery:
     def errors(self) -> dict[str, OSError]:
         """Why independent accounts did not get the message although others did, by account name.
 
-        Complete when the delivery is `done`; meaningless if `error` is set.
+        Complete when the message is `done`; meaningless if `error` is set.
         """
         errors = self._staged.errors
         paths = {account.name: self._storage.maildir(account).path for account in self._accounts}
@@ -144,10 +144,6 @@ class Delivery:
             if self._pending_size >= SPOOL_SIZE and not self._working:
                 self._submit()
 
-    def finish(self) -> None:
-        """Deliver; `changed` is called when that is done, unless it is `done` at once."""
-        self._aim(_Goal.FINISHED)
-
     def prepare(self) -> None:
         """Make the message durable without showing it to anybody; little can fail after that.
 
@@ -156,15 +152,14 @@ class Delivery:
         """
         self._aim(_Goal.PREPARED)
 
-    def publish(self) -> None:
-        """Deliver a prepared message; `changed` is called when it is done."""
-        assert self.prepared
-        self._aim(_Goal.PUBLISHED)
+    def commit(self) -> None:
+        """Deliver; `changed` is called when that is done, unless it is `done` at once."""
+        self._aim(_Goal.PUBLISHED if self.prepared else _Goal.FINISHED)
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """Drop the message, unless it has been delivered already."""
         self._changed = None
-        self._abandoned = True
+        self._aborted = True
         self._pending.clear()
         self._pending_size = 0
         if not self._working:
@@ -194,7 +189,7 @@ class Delivery:
     def _worked(self, goal: _Goal, error: OSError | None) -> None:
         """Handle the end of a job."""
         self._working = False
-        if self._abandoned:
+        if self._aborted:
             self._discard()
             return
         if error is not None:
@@ -217,7 +212,7 @@ class Delivery:
         failure: OSError | None = None
         staged = self._staged
         try:
-            if not self._abandoned and self._carry_out(pieces, goal):
+            if not self._aborted and self._carry_out(pieces, goal):
                 self._announce()
         except OSError as error:
             failure = error
@@ -238,7 +233,7 @@ class Delivery:
             return True
         staged.write(pieces)
         if goal is _Goal.FINISHED:
-            return staged.commit(lambda: not self._abandoned)
+            return staged.commit(lambda: not self._aborted)
         if goal is _Goal.PREPARED:
             staged.prepare()
         else:
