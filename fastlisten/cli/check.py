@@ -47,7 +47,7 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     Args:
         file: its path; None for the embedded default.
         out: receives the result.
-        err: receives mistakes, warnings and what is not available in this version yet.
+        err: receives mistakes, warnings and what is not available in this version.
 
     Returns:
         0 if there are no mistakes, else 2. It is also 0 for a correct file with settings that are

@@ -195,7 +195,7 @@ def _what_can_be_served(config: Config) -> tuple[Config, list[str]]:
         else:
             able.append(listener)
     if absent:
-        lines.append(f"not served, because not available in this version yet: {', '.join(absent)}")
+        lines.append(f"not served, because not available in this version: {', '.join(absent)}")
     return dataclasses.replace(config, listeners=tuple(able)), lines
 
 

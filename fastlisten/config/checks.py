@@ -1,8 +1,8 @@
-"""What must hold between values: of one listener, and between listeners.
+"""Rules that concern several values: of one listener, or of several listeners.
 
-Rules of this file: each function is one rule of the format. It reports on the document and may
-adjust a value of a listener; it never changes what is written. Nothing follows from a value that
-failed to parse, because that has been reported.
+Rules of this file: each function checks one rule. It reports mistakes to the document and may
+adjust a listener's value, but never changes what is written. A value that failed to parse has been
+reported, and is not checked further.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
     "server_speaks_first",
 ]
 
-# Of an address without port where the protocol is not known, which has been reported.
+# The port of an address without one if the protocol is unknown, which has been reported.
 _ANY_PORT = 25
 
 _BINDS = '"address:port", "[address]:port", "address", "unix:/path", "fd:number" or "systemd:name"'
@@ -49,13 +49,13 @@ def check_values(
     at: Callable[[str], KeyPath],
     certificates: Mapping[str, Any],
 ) -> None:
-    """Check what is written in one place, `[server]` or a listener.
+    """Check the values of one table, `[server]` or a listener's.
 
     Args:
         document: receives the reports.
         machine: the machine.
         values: typed, by key.
-        at: the path of a key in this place.
+        at: returns the path of a key in this table.
         certificates: by id.
     """
     if values.get("tls.implicit") and values.get("tls.enable") is False:
@@ -66,7 +66,7 @@ def check_values(
         message = f"the kernel sets the low two bits itself; packets will carry {tos & ~3}"
         document.warning(at("socket.tos"), message, tos)
     if values.get("socket.linger") == 0:
-        message = "every close resets the connection and loses what has not been sent"
+        message = "every close resets the connection, and unsent data is lost"
         document.warning(at("socket.linger"), message, 0)
     if (backlog := values.get("socket.backlog", 0)) > (machine.somaxconn or backlog):
         message = f"the kernel clamps this to net.core.somaxconn = {machine.somaxconn}"
@@ -77,15 +77,15 @@ def check_values(
 
 
 def _check_tls13_suites(document: Document, ciphers: tuple[str, ...], path: KeyPath) -> None:
-    """Report what a Python without a choice of TLS 1.3 suites cannot carry out."""
+    """Report a choice of TLS 1.3 suites that this Python's ssl module cannot make."""
     suites = tuple(name for name in ciphers if name in TLS13_SUITES)
     if suites and len(suites) < len(TLS13_SUITES):
         message = "this Python cannot choose between TLS 1.3 suites"
-        allowed = "all three of TLS 1.3 or none of them (Python 3.15 can choose)"
+        allowed = "all three TLS 1.3 suites or none (Python 3.15 can choose)"
         document.error(path, message, list(ciphers), allowed)
     elif suites and suites != TLS13_SUITES:
         order = ", ".join(TLS13_SUITES)
-        message = f"this Python cannot order TLS 1.3 suites; they are offered as {order}"
+        message = f"this Python cannot set the order of TLS 1.3 suites; it is {order}"
         document.warning(path, message, list(ciphers))
 
 
@@ -99,7 +99,7 @@ def _check_certificates(
     named += [("tls.sni", name.certificate) for name in values.get("tls.sni", ())]
     for key, certificate in named:
         if certificate is not None and certificate not in certificates:
-            known = ", ".join(map(quote, certificates)) or "no certificate is configured"
+            known = ", ".join(map(quote, certificates))
             message = f"there is no [certificate.{show_value(certificate)}]"
             document.error(at(key), message, certificate, known)
 
@@ -110,10 +110,10 @@ def check_listener(
     certificates: Mapping[str, Certificate],
     protocols: KnownProtocols,
 ) -> None:
-    """Settle TLS, what serves the listener, and values that its protocol rules out."""
-    _settle_tls(listener, certificates)
+    """Resolve TLS, and check the handler and the values that the protocol does not allow."""
+    _resolve_tls(listener, certificates)
     _check_handler(document, listener, protocols)
-    _settle_defer_accept(document, listener)
+    _resolve_defer_accept(document, listener)
     if listener["tls.enable"] and listener["tls.ciphers"]:
         _check_suites_left(document, listener)
     protocol = listener.base.protocol
@@ -129,20 +129,22 @@ def _check_suites_left(document: Document, listener: UnresolvedListener) -> None
     spoken = {"TLSv1.2": older, "TLSv1.3": newer}
     silent = [version for version in listener["tls.protocols"] if not spoken[version]]
     if len(silent) == len(listener["tls.protocols"]):
-        document.error(listener.at("tls.ciphers"), "no suite is left that tls.protocols can speak")
+        document.error(
+            listener.at("tls.ciphers"), "none of these suites can be used with tls.protocols"
+        )
     elif silent:
         written = listener.written_at("tls.ciphers")
-        # Said once where several listeners inherit it.
+        # Only once if several listeners inherit it.
         if not document.has_warning_at(written):
-            message = f"none of these is a suite of {silent[0]}, which is not spoken"
+            message = f"none of these suites is for {silent[0]}, which is therefore disabled"
             document.warning(written, message, list(listener["tls.ciphers"]))
 
 
 def has_starttls(listener: UnresolvedListener) -> bool:
     """Tell whether connections may go over to TLS, for which the listener needs a certificate.
 
-    Of protocols that are not known it is not known whether they can; they get TLS where something
-    in the configuration is meant for it.
+    If the protocol does not say whether it can, it gets TLS if the listener sets `tls.enable` or
+    has a certificate.
     """
     protocol = listener.base.protocol
     if not listener["tls.enable"] or listener["tls.implicit"] or protocol.starttls is False:
@@ -152,10 +154,10 @@ def has_starttls(listener: UnresolvedListener) -> bool:
     return listener.is_written("tls.enable")
 
 
-def _settle_tls(listener: UnresolvedListener, certificates: Mapping[str, Certificate]) -> None:
+def _resolve_tls(listener: UnresolvedListener, certificates: Mapping[str, Certificate]) -> None:
     typed = listener.values.typed
     if typed.get("tls.implicit"):
-        # Its own wish for TLS wins over an inherited refusal: never plaintext by accident.
+        # It overrides an inherited tls.enable = false: never plain text by accident.
         if not listener["tls.enable"]:
             listener.adjusted["tls.enable"] = (True, "listener")
     elif typed.get("tls.enable") is False and listener["tls.implicit"]:
@@ -168,7 +170,7 @@ def _settle_tls(listener: UnresolvedListener, certificates: Mapping[str, Certifi
 def find_default_certificate(certificates: Mapping[str, Certificate]) -> str | None:
     """Return the id of the certificate for listeners that name none, None if there is none.
 
-    It is the one that says so, else the one of that name, else the only one.
+    It is the one with `default = true`, else the one called "default", else the only one.
     """
     for certificate in certificates.values():
         if certificate.default:
@@ -179,17 +181,13 @@ def find_default_certificate(certificates: Mapping[str, Certificate]) -> str | N
 
 
 def check_default_certificate(document: Document, certificates: Mapping[str, Certificate]) -> None:
-    """Report a second certificate that says it is the default, and one that is only called so."""
+    """Report a second default certificate, and one that is only called "default"."""
     chosen = [certificate.id for certificate in certificates.values() if certificate.default]
     for id in chosen[1:]:
-        message = (
-            f"only one certificate can be the default, and that is [certificate.{quote(chosen[0])}]"
-        )
+        message = f"the default certificate is already [certificate.{quote(chosen[0])}]"
         document.error(("certificate", id, "default"), message, True)
     if chosen and "default" in certificates and not certificates["default"].default:
-        message = (
-            f"this is not the default despite its name; that is [certificate.{quote(chosen[0])}]"
-        )
+        message = f"this is not the default, despite its name; [certificate.{quote(chosen[0])}] is"
         document.warning(("certificate", "default"), message)
 
 
@@ -199,11 +197,13 @@ def _check_handler(
     typed = listener.values.typed
     named = [key for key in ("handler", "forward", "app") if key in typed]
     for key in named[1:]:
-        document.error(listener.at(key), f"only one of {named[0]} and {key} can serve a listener")
+        document.error(listener.at(key), f"only one of {named[0]} and {key} can be set")
     protocol = listener.base.protocol
     if "app" in named and protocol.name and not protocol.default_app:
-        able = (each.name for each in protocols.definitions.values() if each.default_app)
-        message = f"an application serves {' or '.join(able)}, not {protocol.name}"
+        able = " and ".join(
+            each.name for each in protocols.definitions.values() if each.default_app
+        )
+        message = f"only {able} listeners can have an app; this listener speaks {protocol.name}"
         document.error(listener.at("app"), message)
 
 
@@ -212,7 +212,7 @@ def check_unused_certificates(
     listeners: Sequence[UnresolvedListener],
     certificates: Mapping[str, Certificate],
 ) -> None:
-    """Warn of a certificate that no client will see; other servers choose by the names in it."""
+    """Warn about certificates that no client will see: names in them are not looked at."""
     used = set()
     for listener in listeners:
         if listener["tls.implicit"] or has_starttls(listener):
@@ -229,20 +229,20 @@ def server_speaks_first(listener: UnresolvedListener) -> bool:
     return listener.base.protocol.server_speaks_first and not listener["tls.implicit"]
 
 
-def _settle_defer_accept(document: Document, listener: UnresolvedListener) -> None:
+def _resolve_defer_accept(document: Document, listener: UnresolvedListener) -> None:
     if listener["socket.defer-accept"] is None or not server_speaks_first(listener):
         return
     if "socket.defer-accept" in listener.values.typed:
         document.error(
             listener.at("socket.defer-accept"),
-            f"in {listener.base.protocol.name} the client waits for the server, so both would wait",
+            f"in {listener.base.protocol.name} the server speaks first; both sides would wait",
         )
     else:
         listener.adjusted["socket.defer-accept"] = (None, "server")
 
 
 def read_binds(document: Document, listener: UnresolvedListener) -> None:
-    """Read the addresses of a listener, and check what its protocol says of them."""
+    """Parse the addresses of a listener, with its protocol's standard port."""
     texts = listener.values.typed.get("bind")
     if texts is None:
         return
@@ -265,7 +265,7 @@ def read_binds(document: Document, listener: UnresolvedListener) -> None:
             address = bind.text.strip().removesuffix(f":{tail}")
             document.warning(
                 here,
-                f"{tail} is read as the end of the address, the port is {bind.port}",
+                f"{tail} is taken as part of the address; the port is {bind.port}",
                 text,
                 quote(f"[{address}]:{tail}"),
             )
@@ -281,7 +281,7 @@ def _check_unix(document: Document, listener: UnresolvedListener) -> None:
 
 
 def check_binds(document: Document, listeners: Sequence[UnresolvedListener]) -> None:
-    """Report addresses that are claimed twice, and settle IPV6_V6ONLY of all listeners."""
+    """Report addresses that are used twice, and set IPV6_V6ONLY of all listeners."""
     claims = [(listener.id, bind) for listener in listeners for bind in listener.binds]
     paths = [path for listener in listeners for path in listener.bind_paths]
     for index, other in find_overlaps(claims):

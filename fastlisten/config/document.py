@@ -1,7 +1,7 @@
-"""A TOML text, its lines, and everything that is found wrong with it.
+"""A TOML text, the line of each key, and the mistakes found in it.
 
-Rules of this file: it knows TOML and nothing of our keys. Mistakes are collected, not raised, so
-that one report names them all; only a text that is no TOML at all is refused at once.
+Rules of this file: it knows TOML but none of our keys. Mistakes are collected, not raised, so that
+all are reported together; only text that is not valid TOML raises at once.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from fastlisten.toml_text import TomlError, parse_toml
 
 __all__ = ["NO_VALUE", "Document", "parse", "read_file"]
 
-# 10,000 listeners are about 1 MiB; more than this is not a configuration but a wrong file.
+# 10,000 listeners take about 1 MiB; a file larger than this was named by mistake.
 _MAX_FILE_SIZE = 64 << 20
 
 
 class _NoValue:
-    """The value of a problem that concerns no value."""
+    """The type of NO_VALUE."""
 
 
-#: Says that a problem concerns no value, because every TOML value could be the one.
+#: For problems that concern no value; None would not do, as a default of a key may be None.
 NO_VALUE: Final = _NoValue()
 
 
@@ -45,24 +45,24 @@ class Document:
     """One configuration text, and the list of its mistakes.
 
     Attributes:
-        data: what tomli made of it.
-        file: the file's name as the user gave it, or empty.
-        directory: what relative paths in it are relative to.
-        may_have_macros: False if no string of it can hold a macro.
-        moved: where a key really stands that is written in an older spelling.
+        data: the parsed text.
+        file: the file name as the user gave it, or empty.
+        directory: the directory that relative paths are relative to.
+        may_have_macros: False if no string in it can contain a macro.
+        moved: the actual path of each key that is written with an older spelling.
     """
 
     def __init__(self, text: str, data: dict[str, Any], file: str) -> None:
         self.data = data
         self.file = file
         self.directory = _directory(file)
-        # An escape may hide the first character of a macro.
+        # The first character of a macro may be written as an escape.
         self.may_have_macros = "%{" in text or "\\" in text
         self.moved: dict[KeyPath, KeyPath] = {}
         self._text = text
         self._errors: list[_Note] = []
         self._warnings: list[_Note] = []
-        # Asked for each of thousands of listeners, each of which may be wrong.
+        # Sets, because there may be thousands of listeners with a mistake each.
         self._wrong: set[KeyPath] = set()
         self._noticed: set[KeyPath] = set()
 
@@ -75,7 +75,7 @@ class Document:
         return self._lines[self.moved.get(path, path)]
 
     def value_at(self, path: KeyPath) -> Any:
-        """Return what stands at a path, NO_VALUE if nothing does."""
+        """Return the value at a path, NO_VALUE if there is none."""
         value: Any = self.data
         for part in self.moved.get(path, path):
             try:
@@ -92,12 +92,12 @@ class Document:
         allowed: str = "",
         suggestion: str = "",
     ) -> None:
-        """Add a mistake, which will stop the load.
+        """Add a mistake; `check` will raise it.
 
         Args:
             path: the key.
             message: what is wrong.
-            value: the value as TOML gave it.
+            value: the value, as parsed.
             allowed: what would be accepted.
             suggestion: what was probably meant.
         """
@@ -107,7 +107,7 @@ class Document:
     def warning(
         self, path: KeyPath, message: str, value: Any = NO_VALUE, suggestion: str = ""
     ) -> None:
-        """Add something that deserves notice and stops nothing; arguments as for `error`."""
+        """Add a warning; arguments as for `error`."""
         self._warnings.append(_Note(path, message, value, "", suggestion))
         self._noticed.add(path)
 
@@ -117,11 +117,11 @@ class Document:
         return bool(self._errors)
 
     def has_errors_at(self, *paths: KeyPath) -> bool:
-        """Tell whether one of some keys has a mistake of its own."""
+        """Tell whether a mistake was reported for one of these keys."""
         return not self._wrong.isdisjoint(paths)
 
     def has_warning_at(self, path: KeyPath) -> bool:
-        """Tell whether a key has a warning already."""
+        """Tell whether a key already has a warning."""
         return path in self._noticed
 
     def problem(
@@ -162,7 +162,7 @@ class Document:
 
 
 def _is_secret(path: KeyPath) -> bool:
-    """Tell whether what stands at a path is not to be shown, by the names on the way to it."""
+    """Tell whether the value at a path must not be shown, judging by the keys on the path."""
     return any(isinstance(part, str) and is_secret_name(part) for part in path)
 
 
@@ -170,7 +170,7 @@ def _directory(file: str) -> str:
     try:
         return os.path.dirname(os.path.abspath(file)) if file else os.getcwd()
     except OSError:
-        # The working directory has been removed: relative paths lead nowhere, and say so later.
+        # The working directory has been removed; opening relative paths will fail later.
         return ""
 
 
@@ -179,10 +179,10 @@ def parse(text: str | bytes, file: str = "") -> Document:
 
     Args:
         text: TOML, in UTF-8 if it is bytes.
-        file: name for messages, and the place that relative paths are relative to.
+        file: name for messages; relative paths are relative to its directory.
 
     Raises:
-        ConfigurationError: with the one mistake that makes the text unreadable.
+        ConfigurationError: the text is not valid TOML.
     """
     try:
         return Document(*parse_toml(text), file)

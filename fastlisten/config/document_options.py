@@ -3,11 +3,13 @@
     python -m fastlisten.config.document_options [--check] [FILE]
     python -m fastlisten.config.document_options --protocol NAME
 
-Rules of this file: what is said of a key comes from its row, what is said of a protocol from its
-`Protocol`; the text around it is `configuration.md.in` beside this file, where each line
-``<!-- table: NAME -->`` becomes a table. The page is about the protocols of this package, whatever
-else is installed; the second form prints what there is to say of any protocol.
-With --check nothing is written, and the exit code is 1 if the file is not what would be written.
+The second form prints the documentation of one protocol, which may be another package's.
+With --check nothing is written, and the exit code is 1 if the page is out of date.
+
+Rules of this file: what the page says about a key comes from its row, what it says about a
+protocol from its `Protocol`. The rest is in `configuration.md.in` beside this file, in which each
+line ``<!-- table: NAME -->`` is replaced by a table. The page covers the protocols of this
+package, whatever else is installed.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _RELOAD = {"live": "at once", "rebind": "new socket", "restart": "restart"}
 
 
 def document() -> str:
-    """Return the text of the page."""
+    """Return the page."""
     template = files("fastlisten.config").joinpath("configuration.md.in")
     text = template.read_text(encoding="utf-8").replace("<!-- default.toml -->\n", default_text())
     protocols = _own_protocols()
@@ -48,7 +50,7 @@ def document() -> str:
 
 
 def document_protocol(protocol: Protocol) -> str:
-    """Return what there is to say of one protocol: its properties, then the keys that it adds."""
+    """Return the documentation of one protocol: its properties, then the keys that it adds."""
     parts = [f"## {protocol.name}", _protocols([protocol])]
     if rows := _rows_of(protocol):
         parts.append(_table(rows, [protocol]))
@@ -61,7 +63,7 @@ def _own_protocols() -> list[Protocol]:
 
 
 def _rows(name: str, protocols: Iterable[Protocol]) -> Iterable[tuple[str, str, Option]]:
-    """Return key, place and row of everything that one of the page's tables holds."""
+    """Return key, place and row of each line in one of the page's tables."""
     if name == "process":
         return [(row.key, "process", row) for row in PROCESS_OPTIONS]
     if name == "certificate":
@@ -80,7 +82,7 @@ def _rows_of(protocol: Protocol) -> list[tuple[str, str, Option]]:
 
 
 def _protocols(protocols: Iterable[Protocol]) -> str:
-    """Return the table of what protocols are."""
+    """Return the table of protocols."""
     lines = [
         "| protocol | port | port with `tls.implicit` | speaks first | STARTTLS | other defaults |",
         "|---|---|---|---|---|---|",
@@ -89,7 +91,7 @@ def _protocols(protocols: Iterable[Protocol]) -> str:
     starttls = {True: "yes", False: "no", None: "if the listener has a certificate"}
     for protocol in protocols:
         name = f"`{protocol.name}`" + (
-            "" if protocol.handler else " (*not available in this version yet*)"
+            "" if protocol.handler else " (*not available in this version*)"
         )
         defaults = (
             f"`{key} = {write(rows[key], value)}`" for key, value in protocol.defaults.items()
@@ -113,7 +115,7 @@ def _place(row: Option) -> str:
 def _table(rows: Iterable[tuple[str, str, Option]], protocols: Sequence[Protocol]) -> str:
     lines = ["| key | value | default | where | reload | meaning |", "|---|---|---|---|---|---|"]
     for key, place, row in rows:
-        text = row.text if row.available else f"{row.text} *Not available in this version yet.*"
+        text = row.text if row.available else f"{row.text} *Not available in this version.*"
         value = describe(row)
         if row.unit and row.unit not in value and row.kind != "duration":
             value += f" ({row.unit})"
@@ -138,21 +140,25 @@ def _default(row: Option, protocols: Iterable[Protocol]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page, or check that it is current.
+    """Write the page, or check that it is up to date.
 
     Args:
         arguments: of the command line; None for the process's own.
 
     Returns:
-        0, or 1 if a check finds the page out of date, or a protocol is not installed.
+        0, or 1 if the page is out of date or the protocol is not installed.
     """
     parser = argparse.ArgumentParser(
         prog="python -m fastlisten.config.document_options",
         description="Write docs/configuration.md from the option table.",
     )
     parser.add_argument("file", nargs="?", default=_FILE)
-    parser.add_argument("--check", action="store_true", help="only say whether it is current")
-    parser.add_argument("--protocol", metavar="NAME", help="print what one protocol is instead")
+    parser.add_argument(
+        "--check", action="store_true", help="only check whether the page is up to date"
+    )
+    parser.add_argument(
+        "--protocol", metavar="NAME", help="print the documentation of one protocol instead"
+    )
     options = parser.parse_args(arguments)
     if options.protocol is not None:
         return _print_protocol(options.protocol.lower())
@@ -179,7 +185,7 @@ def _print_protocol(name: str) -> int:
         return 1
     if protocol is None:
         known = ", ".join(known_protocols().names)
-        print(f"protocol {name} is not installed; there are {known}", file=sys.stderr)
+        print(f"protocol {name} is not installed; installed: {known}", file=sys.stderr)
         return 1
     print(document_protocol(protocol), end="")
     return 0

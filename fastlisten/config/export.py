@@ -1,8 +1,7 @@
-"""A loaded configuration as text again: TOML that loads to the same listeners, and JSON.
+"""A loaded configuration as text: TOML that loads to the same listeners, and JSON.
 
-Rules of this file: written values only in TOML (what is inherited is found again by inheriting),
-all values in JSON. Passwords, and private keys that stand in the configuration itself, are not
-shown; what stands in their place is refused when it is loaded.
+Rules of this file: TOML has only the values that are written, JSON has all. Passwords, and private
+keys in the configuration itself, are replaced by placeholders that cannot be loaded.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from fastlisten.option import Option
 
 __all__ = ["to_plain", "to_toml"]
 
-#: Number of the form of `to_plain`; programs that read it check this first.
+#: Version of the format of `to_plain`; programs that read it should check this first.
 FORMAT = 1
 
 _HIDDEN_KEY = "-----BEGIN PRIVATE KEY-----\nnot shown\n-----END PRIVATE KEY-----\n"
 
 
 def to_plain(config: Config) -> dict[str, Any]:
-    """Return every listener resolved, each value with its origin, as what JSON can hold."""
+    """Return all listeners with the value and origin of each key, for JSON."""
     return {"format": FORMAT, "listeners": [_plain_listener(each) for each in config.listeners]}
 
 
@@ -56,7 +55,7 @@ def _plain_bind(bind: Bind) -> dict[str, Any]:
 
 
 def to_toml(config: Config) -> str:
-    """Return a configuration that loads to the same listeners, given the secrets it had."""
+    """Return TOML that loads to the same listeners once its secrets are filled in."""
     process = {option.key: option for option in config.process_options}
     rows = config.server_options
     server = [

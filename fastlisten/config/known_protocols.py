@@ -1,8 +1,8 @@
-"""The protocols that a listener can name, as the configuration uses them.
+"""The installed protocols, with what the configuration needs to know about their rows.
 
-Rules of this file: no protocol is known by name here. What a protocol is comes from its `Protocol`
-object (handlers/protocol.py); this adds what the option table must know: that its rows can be
-parsed, that they collide with no others, and which rows a listener of it has.
+Rules of this file: no protocol is known by name. Their `Protocol` objects (handlers/protocol.py)
+say what they are; this file checks that their rows can be parsed and do not collide with others,
+and knows which rows the listeners of each protocol have.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from fastlisten.option import Option
 
 __all__ = ["UNKNOWN", "KnownProtocols", "known_protocols", "own_rows"]
 
-#: What a listener speaks whose protocol has been reported as wrong: nothing more is wrong with it.
+#: The protocol of a listener whose own has been reported as wrong; causes no further errors.
 UNKNOWN = Protocol("", of_class=True)
 
-# Names of tables and keys that a protocol's own table would collide with.
+# Names that a protocol's own table cannot have.
 _RESERVED = frozenset(option.key.partition(".")[0] for option in LISTENER_OPTIONS) | {
     "certificate",
     "log",
@@ -36,8 +36,7 @@ class KnownProtocols:
     Attributes:
         names: of all of them.
         definitions: those that are known without importing a handler, by name.
-        listener_options: the rows of the option table, then those that listeners of one protocol
-            have besides.
+        listener_options: the rows of the option table, then those for listeners of one protocol.
     """
 
     def __init__(self, installed: InstalledProtocols) -> None:
@@ -48,8 +47,8 @@ class KnownProtocols:
         rows = {option.key: option for option in LISTENER_OPTIONS}
         for name, protocol in installed.definitions.items():
             taken = [row.key for row in protocol.listener_options if row.key in rows]
-            if mistake := _mistake(protocol) or (taken and f"the key {taken[0]} is taken"):
-                self._broken[name] = f"its definition cannot be used: {mistake}"
+            if mistake := _mistake(protocol) or (taken and f"the key {taken[0]} is already in use"):
+                self._broken[name] = f"its definition is invalid: {mistake}"
                 continue
             definitions[name] = protocol
             rows.update((row.key, row) for row in protocol.listener_options)
@@ -57,15 +56,15 @@ class KnownProtocols:
         self.listener_options = tuple(rows.values())
 
     def find(self, name: str, handler: str = "") -> Protocol | None:
-        """Return a protocol, None if none of that name is installed and no class is named.
+        """Return a protocol; None if it is not installed and no handler class is named.
 
         Args:
             name: in lower case.
-            handler: the class that a listener names, ``package.module:Class``; empty if none.
+            handler: the listener's handler class, ``package.module:Class``; empty if none.
 
         Raises:
             ProtocolError: it cannot be used; the text says why.
-            ClassNotFoundError: the class that the listener names cannot be had.
+            ClassNotFoundError: the listener's handler class cannot be imported or is no handler.
         """
         if name in self._broken:
             raise ProtocolError(self._broken[name])
@@ -73,11 +72,11 @@ class KnownProtocols:
         if protocol is None or protocol is self.definitions.get(name):
             return protocol
         if mistake := _mistake(protocol):
-            raise ProtocolError(f"its handler {protocol.handler} cannot be used: {mistake}")
+            raise ProtocolError(f"its handler {protocol.handler} is invalid: {mistake}")
         return protocol
 
     def rows(self, protocol: Protocol) -> tuple[Option, ...]:
-        """Return the rows of the option table that listeners of a protocol have."""
+        """Return the rows that listeners of a protocol have."""
         general = LISTENER_OPTIONS if protocol is not UNKNOWN else self.listener_options
         return (
             *(row for row in general if _has(protocol, row)),
@@ -86,19 +85,19 @@ class KnownProtocols:
         )
 
     def absent(self, protocol: Protocol) -> Iterator[tuple[str, str]]:
-        """Yield keys that listeners of a protocol do not have, and what to say of each."""
+        """Yield keys that listeners of a protocol do not have, with the message for each."""
         spoken = f"this listener speaks {protocol.name}"
         for row in LISTENER_OPTIONS:
             if not _has(protocol, row):
-                yield row.key, f"only protocols with a greeting have this key; {spoken}"
+                yield row.key, f"this is only for protocols with a greeting; {spoken}"
         for other in self.definitions.values():
             for row in other.listener_options:
                 if other.name != protocol.name and protocol is not UNKNOWN:
-                    yield row.key, f"only {other.name} listeners have this key; {spoken}"
+                    yield row.key, f"this is only for {other.name} listeners; {spoken}"
         for name in self.names:
             if name != protocol.name:
                 why = f"; {spoken}" if protocol.name else ""
-                yield name, f"this is a setting of {name}{why}"
+                yield name, f"this is only for {name} listeners{why}"
 
 
 def known_protocols() -> KnownProtocols:
@@ -113,7 +112,7 @@ def _known(installed: InstalledProtocols) -> KnownProtocols:
 
 @lru_cache(maxsize=256)
 def own_rows(protocol: Protocol) -> tuple[Option, ...]:
-    """Return the rows of a protocol's own table, by the keys they have on a listener."""
+    """Return the rows of a protocol's own table, with their keys on a listener: ``smtp.relay``."""
     return tuple(
         replace(option, key=f"{protocol.name}.{option.key}") for option in protocol.options
     )
@@ -122,7 +121,7 @@ def own_rows(protocol: Protocol) -> tuple[Option, ...]:
 def _has(protocol: Protocol, option: Option) -> bool:
     """Tell whether the listeners of a protocol have a general row.
 
-    What a class's variables leave unsaid may be so.
+    A protocol that is made from a handler class may greet without saying so.
     """
     return not option.extra.get("greets") or protocol.server_speaks_first or protocol.of_class
 
@@ -130,13 +129,13 @@ def _has(protocol: Protocol, option: Option) -> bool:
 def _mistake(protocol: Protocol) -> str:
     """Return why the rows or defaults of a protocol cannot be used, empty if they can."""
     if protocol.options and protocol.name in _RESERVED:
-        return "it has settings under a reserved name"
+        return "a protocol of this name cannot have settings; the name is reserved"
     for row in (*protocol.options, *protocol.listener_options):
         if row.kind not in KINDS:
             kinds = ", ".join(sorted(KINDS))
-            return f"{row.key} has the unknown kind {row.kind}; the kinds are {kinds}"
+            return f"{row.key} is of unknown kind {row.kind}; the kinds are {kinds}"
     keys = {row.key for row in (*LISTENER_OPTIONS, *protocol.listener_options)}
     for key in protocol.defaults:
         if key not in keys:
-            return f"it has a default for {key}, which is no key of a listener"
+            return f"it has a default for {key}, which listeners do not have"
     return ""

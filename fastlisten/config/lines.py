@@ -1,11 +1,11 @@
-"""Which line a key stands in: a scanner over TOML text that has already been parsed.
+"""Finds the line of each key: a scanner for TOML text that has already been parsed.
 
-Rules of this file: tomli has accepted the text before, so the scanner need not find mistakes; it
-only has to walk the same grammar (TOML 1.1, which includes 1.0). It keeps no values. It is run
-when the first message needs a line, so that a file without mistakes does not pay for it.
+Rules of this file: tomli has accepted the text, so the scanner need not detect mistakes; it only
+follows the same grammar (TOML 1.1, which includes 1.0). It keeps no values. It runs when the first
+message needs a line number, so a file without mistakes costs nothing.
 
-A key path is a tuple: names of tables and keys, and indices of arrays' elements, so that
-``("server", "tls", "sni", 0, "subject")`` names one string.
+A key path is a tuple of table and key names and array indices:
+``("server", "tls", "sni", 0, "subject")``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fastlisten.config.notation import KeyPath
 
 __all__ = ["Lines"]
 
-# Blank space, line ends and comments, all that may stand between two tokens.
+# White space, line ends and comments: whatever may separate two tokens.
 _GAP = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")
 _BLANK = re.compile(r"[ \t]*+")
 _KEY = re.compile(r"""([A-Za-z0-9_-]++)|"((?:[^"\\\n]++|\\.)*+)"|'([^'\n]*+)'""")
-# One scalar. A closing delimiter of a multi-line string takes up to two more quotes, which then
-# belong to the text. A date with a space before its time is one scalar, so blanks are included.
+# One scalar. Up to two quotes before the closing delimiter of a multi-line string belong to the
+# string. A date and a time separated by a space are one scalar, so spaces are included.
 _SCALAR = re.compile(
     r'''"""(?:[^"\\]++|\\.|""?(?!"))*+""""{0,2}'''
     r"""|\'\'\'(?:[^']++|''?(?!'))*+\'\'\''{0,2}"""
@@ -87,7 +87,7 @@ class Lines:
         return match.end() if match else position
 
     def _keys(self, position: int) -> tuple[list[str], int]:
-        """Return a dotted key's parts and the position of what follows it and its blanks."""
+        """Return the parts of a dotted key, and the position after it and any blanks."""
         keys = []
         while True:
             position = self._blank(position)
@@ -120,7 +120,7 @@ class Lines:
 
     def _table(self, keys: list[str], line: int) -> KeyPath:
         path = (*self._parents(keys, line), keys[-1])
-        # Its own header names a table better than an earlier header of a table within it.
+        # Prefer a table's own header to an earlier header of a table within it.
         self._found[path] = line
         return path
 
@@ -138,7 +138,7 @@ class Lines:
         open_values: list[tuple[KeyPath, int]] = [(table, -1)]
         text = self._text
         while True:
-            # Here a key of a table or an element of an array begins.
+            # A key of a table or an element of an array starts here.
             path, index = open_values[-1]
             if index < 0:
                 keys, end = self._keys(position)
@@ -164,7 +164,7 @@ class Lines:
                 if len(open_values) == 1:
                     return position
                 position = self._skip(position)
-            # What was begun may end here, and so may what it stands in.
+            # The innermost array or table may end here, and so may those around it.
             while True:
                 if text[position] == ",":
                     position = self._skip(position + 1)

@@ -1,6 +1,6 @@
-"""Listeners while they are put together: what their tables say over what they inherit.
+"""Reads listeners: the values of their tables over those they inherit.
 
-Rules of this file: reading and inheriting; what must hold between values is in `checks.py`.
+Rules of this file: reading and inheriting; rules between values are in `checks.py`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class ListenerBase:
     """What all listeners of a protocol share.
 
     Attributes:
-        protocol: as known.
-        options: the rows of values that they have.
-        schema: what may stand in their tables.
-        inherited: defaults, with the server's values over them.
-        from_server: the keys whose inherited value is the server's.
+        protocol: the protocol.
+        options: their rows.
+        schema: the keys of their tables.
+        inherited: defaults, overridden by the server's values.
+        from_server: keys whose inherited value is set by the server.
     """
 
     protocol: Protocol
@@ -52,10 +52,10 @@ class UnresolvedListener:
     Attributes:
         id: the name of its table.
         path: the path of its table.
-        base: what it shares with others.
-        values: what its table says.
-        adjusted: values that a rule changed, with the origin each counts as.
-        binds: its addresses that could be read.
+        base: what it shares with the other listeners of its protocol.
+        values: the values of its table.
+        adjusted: values that a check has changed, each with the origin to show for it.
+        binds: its addresses, without those that could not be parsed.
         bind_paths: the path of each.
     """
 
@@ -68,7 +68,7 @@ class UnresolvedListener:
     bind_paths: list[KeyPath] = field(default_factory=list)
 
     def __getitem__(self, key: str) -> Any:
-        """Return what holds for a key."""
+        """Return the value of a key."""
         if key in self.adjusted:
             return self.adjusted[key][0]
         typed = self.values.typed
@@ -79,33 +79,33 @@ class UnresolvedListener:
         return (*self.path, *key.split("."))
 
     def is_written(self, key: str) -> bool:
-        """Tell whether a value is written anywhere, or the table's default holds."""
+        """Tell whether a key is set anywhere, rather than having its default."""
         return key in self.values.typed or key in self.base.from_server
 
     def written_at(self, key: str) -> KeyPath:
-        """Return the path where the value that holds for a key is written."""
+        """Return the path where the value of a key is set."""
         own = key in self.values.typed or key not in self.base.from_server
         return self.at(key) if own else self.inherited_at(key)
 
     def inherited_at(self, key: str) -> KeyPath:
-        """Return the path where the default of a key stands that listeners inherit."""
+        """Return the path where the inherited value of a key is set."""
         return default_path(key, self.base.protocol.name)
 
 
 class ListenerReader:
     """Reads listeners.
 
-    Call `find_protocol` for all of them first, because the tables of protocols are read with what
-    all listeners of them can have.
+    Call `find_protocol` for all of them first: handler classes that they name may add keys to the
+    tables of protocols.
 
     Args:
-        reader: of the document.
-        protocols: those that are known.
+        reader: reads the document.
+        protocols: the known protocols.
         server: the values of `[server]`, by key on a listener.
-        defaults: defaults that the host decides, by key on a listener.
+        defaults: defaults that depend on the host, by key on a listener.
 
     Attributes:
-        tables: the values of protocols' own tables, as `[smtp]`, by key on a listener.
+        tables: the values of protocols' own tables, such as `[smtp]`, by key on a listener.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ListenerReader:
         self._spoken: dict[str, Protocol] = {}  # by listener
         self._found: dict[tuple[str, str], Protocol | ProtocolError] = {}
         self._known = set(protocols.definitions.values())
-        # The rows of each protocol's own table: a class that a listener names may add some.
+        # The rows of each protocol's own table; handler classes that listeners name may add some.
         self._rows = {
             protocol.name: {row.key: row for row in own_rows(protocol)}
             for protocol in protocols.definitions.values()
@@ -134,7 +134,7 @@ class ListenerReader:
         self.tables: dict[str, Any] = {}
 
     def find_protocol(self, id: str, data: dict[str, Any]) -> None:
-        """Find out what a listener speaks, and report a protocol that it cannot."""
+        """Find the protocol of a listener; report one that is unknown or cannot be used."""
         path: KeyPath = ("server", "listener", id)
         protocol = self._spoken[id] = self._protocol(data, path)
         if protocol is UNKNOWN or protocol in self._known:
@@ -142,21 +142,21 @@ class ListenerReader:
         rows = self._rows.setdefault(protocol.name, {})
         for row in own_rows(protocol):
             if rows.setdefault(row.key, row) != row:
-                message = f"its option {row.key} differs from that of another handler of "
-                message += f"protocol {quote(protocol.name)}; give one of them another protocol"
+                message = f"another handler of protocol {quote(protocol.name)} defines the option "
+                message += f"{row.key} differently; give one of them another protocol name"
                 self._document.error((*path, "handler"), message, data.get("handler"))
                 self._spoken[id] = UNKNOWN
                 return
         self._known.add(protocol)
 
     def read(self, id: str, data: dict[str, Any]) -> UnresolvedListener:
-        """Return the listener of one table, having reported what is wrong in it."""
+        """Return the listener of one table; report mistakes in it."""
         path: KeyPath = ("server", "listener", id)
         base = self._base(self._spoken[id])
         listener = UnresolvedListener(id, path, base, Values())
         self._reader.read(data, base.schema, path, listener.values)
         if "bind" not in data:
-            allowed = 'an address, as bind = "[::]:25"'
+            allowed = 'an address, such as bind = "[::]:25"'
             self._document.error(path, "the key bind is missing", allowed=allowed)
         if "protocol" not in data:
             allowed = self._names() + "; with handler, any other name"
@@ -164,22 +164,22 @@ class ListenerReader:
         return listener
 
     def read_tables(self) -> None:
-        """Read the own tables of all protocols that are known, spoken or not."""
+        """Read the own tables of all known protocols, in use or not."""
         for protocol in self._protocols.definitions.values():
             self._own_table(protocol)
 
     def warn_of_missing_classes(self) -> None:
         """Report the classes of `handler =` that could not be imported."""
         for path, message in self._classes_not_found:
-            text = "; its ports, options and STARTTLS are unknown, and it cannot be served"
+            text = "; its ports, options and STARTTLS are unknown, and `serve` will fail"
             self._document.warning(path, message + text)
 
     def is_own_table(self, name: str) -> bool:
-        """Tell whether a top-level table has been read as a protocol's own."""
+        """Tell whether a top-level table is a protocol's own and has been read."""
         return name in self._tables_read
 
     def rows(self, keys: Iterable[str]) -> dict[str, Option]:
-        """Return the row of each key that stands in `[server]` or in a protocol's own table."""
+        """Return the rows of keys of `[server]` or of a protocol's own table."""
         rows = {row.key: row for row in self._protocols.listener_options}
         for own in self._rows.values():
             rows.update(own)
@@ -190,7 +190,7 @@ class ListenerReader:
         if (base := self._bases.get(id(protocol))) is None:
             written = {**self._server, **self._own_table(protocol)}
             rows = self._protocols.rows(protocol)
-            # These two are not values that a listener has but what it is.
+            # These two say what a listener is; they are not values.
             options = tuple(row for row in rows if row.key not in ("bind", "protocol"))
             inherited = {row.key: protocol.defaults.get(row.key, row.default) for row in options}
             inherited.update(self._defaults)
@@ -204,7 +204,7 @@ class ListenerReader:
         return base
 
     def _own_table(self, protocol: Protocol) -> Mapping[str, Any]:
-        """Return the values of a protocol's own table, read when it is first asked for."""
+        """Return the values of a protocol's own table, which is read at the first call."""
         name = protocol.name
         rows = self._rows.get(name)
         if not rows:
@@ -224,14 +224,14 @@ class ListenerReader:
         try:
             text = text_of(self._reader.expanded(raw))
         except BadValueError:
-            # As with an empty text, the reader reports it with its row, and its absence too.
+            # The reader reports this, as it reports an empty string or a missing key.
             text = ""
         if not text:
             return UNKNOWN
         name = text.strip().lower()
         known = self._protocols.names
         at = (*path, "protocol")
-        # Whoever names the code that serves may invent a protocol's name, but not misspell one.
+        # With `handler` the name may be a new one, but not a misspelling of a known one.
         invented = bool(name) and "handler" in data and not near(name, known)
         if name not in known and not invented:
             suggestion = self._other_name(name) or likely(name, known)
@@ -241,7 +241,7 @@ class ListenerReader:
         handler = self._handler(data)
         found = self._find(name, handler)
         if isinstance(found, ClassNotFoundError):
-            # Serving it will fail and say so; all else that can be checked is checked.
+            # Serving it will fail; check what else can be checked.
             self._classes_not_found.append(((*path, "handler"), str(found)))
             found = self._find(name, "")
         if isinstance(found, ProtocolError):
@@ -250,7 +250,7 @@ class ListenerReader:
         return found
 
     def _find(self, name: str, handler: str) -> Protocol | ProtocolError:
-        """Return a protocol, or why it cannot be had; thousands of listeners may ask for it."""
+        """Return a protocol, or its error; cached, since thousands of listeners may ask."""
         found = self._found.get((name, handler))
         if found is None:
             try:
@@ -261,7 +261,7 @@ class ListenerReader:
         return found
 
     def _handler(self, data: dict[str, Any]) -> str:
-        """Return the class that a listener names, empty if it names none or that is wrong."""
+        """Return the handler class that a listener names, empty if none or an invalid one."""
         try:
             return str(KINDS["object"].parse(_HANDLER_ROW, self._reader.expanded(data["handler"])))
         except (KeyError, BadValueError):
@@ -275,12 +275,14 @@ class ListenerReader:
         return next((names[name] for names in others if name in names), "")
 
     def _elsewhere(self, protocol: Protocol) -> dict[str, str]:
-        """Return what to say of keys that are known, but not on a listener of this protocol."""
+        """Return the messages for known keys that listeners of this protocol do not have."""
         messages = {
-            option.key.removeprefix("server."): f"this is set for the whole server: {option.key}"
+            option.key.removeprefix(
+                "server."
+            ): f"this can only be set for the whole server, as {option.key}"
             for option in PROCESS_OPTIONS
             if option.key.startswith("server.")
         }
         messages.update(self._protocols.absent(protocol))
-        messages["run-as"] = "this is set for the whole server: server.run-as"
+        messages["run-as"] = "this can only be set for the whole server, as server.run-as"
         return messages

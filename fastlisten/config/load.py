@@ -1,6 +1,6 @@
-"""The three ways to a `Config`: a file, a text, and the embedded default.
+"""Loads a `Config` from a file, from text, or from the embedded default.
 
-Rules of this file: only the ways in; they all end in `resolve`.
+Rules of this file: nothing but these; the work is done by `resolve`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def load(path: str | os.PathLike[str], *, machine: Machine | None = None) -> Con
 
     Args:
         path: the file; relative paths in it are relative to its directory.
-        machine: what the machine contributes; None for this one.
+        machine: the machine to load it for; None: this one.
 
     Raises:
-        ConfigurationError: with all mistakes, or with the reason why it cannot be read.
+        ConfigurationError: with all mistakes, or because the file cannot be read.
     """
     return _load(read_file(path), os.fsdecode(path), machine)
 
@@ -36,7 +36,7 @@ def loads(text: str | bytes, *, file: str = "", machine: Machine | None = None) 
     Args:
         text: TOML; bytes are UTF-8.
         file: the name that messages use; relative paths are relative to its directory.
-        machine: what the machine contributes; None for this one.
+        machine: the machine to load it for; None: this one.
 
     Raises:
         ConfigurationError: with all mistakes.
@@ -53,8 +53,8 @@ def default_config(data_directory: str | None = None, *, machine: Machine | None
     """Return the embedded default: every protocol, on loopback, on ports that need no privilege.
 
     Args:
-        data_directory: where data lives; None for the host's usual place.
-        machine: what the machine contributes; None for this one.
+        data_directory: the data directory; None: the default of this host.
+        machine: the machine to load it for; None: this one.
     """
     return _load(default_text(), "", machine, data_directory or "")
 

@@ -1,7 +1,7 @@
-"""What a configuration's meaning takes from the machine it is loaded on.
+"""What a configuration depends on besides its text: the machine it is loaded for.
 
-Rules of this file: everything that is read from outside the text is read here and passed on as
-one value, so that loading is a function of text and machine.
+Rules of this file: whatever loading reads from the system, apart from files that the text names,
+is read here, so that the result depends only on the text and a `Machine`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Machine:
     """The machine and the process that a configuration is loaded for.
 
     Attributes:
-        hostname: the name that servers greet with when none is configured.
+        hostname: the default of `server.hostname`.
         environ: environment variables, for macros and for the data directory.
-        somaxconn: the kernel's limit of a backlog, None if it is not known.
+        somaxconn: the kernel's limit for the backlog, None if unknown.
         processors: how many the process may use.
-        tls13_choice: Python's ssl module can choose TLS 1.3 cipher suites.
-        refused_hostname: the kernel's host name where it is no domain name, so that `hostname` is a
-            fallback; else empty.
+        tls13_choice: whether Python's ssl module can choose TLS 1.3 cipher suites.
+        refused_hostname: the kernel's host name if it is not a valid domain name and `hostname` is
+            a fallback; else empty.
     """
 
     hostname: str
@@ -48,7 +48,7 @@ class Machine:
             environ=os.environ,
             somaxconn=_somaxconn(),
             processors=len(os.sched_getaffinity(0)),
-            # New in Python 3.15; before, TLS 1.3 suites are OpenSSL's own choice.
+            # New in Python 3.15; before, OpenSSL alone chooses TLS 1.3 suites.
             tls13_choice=hasattr(ssl.SSLContext, "set_ciphersuites"),
             refused_hostname=refused,
         )
@@ -59,5 +59,5 @@ def _somaxconn() -> int | None:
         with open(_SOMAXCONN) as file:
             return int(file.read())
     except (OSError, ValueError):
-        # No /proc, as in some containers: the kernel clamps without a word from us.
+        # No /proc, as in some containers: there is no warning then.
         return None

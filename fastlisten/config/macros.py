@@ -1,7 +1,7 @@
 """Macros in strings: ``%{file:PATH}%`` and ``%{env:NAME}%``.
 
-Rules of this file: what a macro yields is text and is not searched for macros again. Each text is
-gone through once, from the left: what it costs grows with its length and no faster.
+Rules of this file: the value of a macro is not expanded again. Each string is scanned once, from
+left to right, so the cost is linear in its length.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from fastlisten.files import read_file
 
 __all__ = ["expand", "read_text"]
 
-# A value of a configuration is short, a certificate with its chain some 10 KiB; the bound keeps a
-# device or a log named by mistake out of memory.
+# A certificate with its chain has about 10 KiB, other values less. The limit is for a large file
+# that is named by mistake.
 _MAX_FILE_SIZE = 1 << 20
 
 
@@ -38,14 +38,14 @@ def expand(text: str, environ: Mapping[str, str], directory: str) -> str:
         start += len(_OPEN)
         end = text.find(_CLOSE, start)
         if end < 0:
-            raise BadValueError("a macro is not closed by }%", allowed=_ALLOWED)
+            raise BadValueError("a macro is missing its closing }%", allowed=_ALLOWED)
         body = text[start:end]
         if _OPEN in body:
-            raise BadValueError("a macro stands within another one", allowed=_ALLOWED)
+            raise BadValueError("macros cannot be nested", allowed=_ALLOWED)
         end += len(_CLOSE)
         pieces.append(_value(body, environ, directory))
         if (size := size + len(pieces[-1])) > _MAX_FILE_SIZE:
-            raise BadValueError("its macros give more than 1 MiB", allowed="")
+            raise BadValueError("the macros expand to more than 1 MiB", allowed="")
     pieces.append(text[end:])
     return "".join(pieces)
 
@@ -58,20 +58,20 @@ def _value(body: str, environ: Mapping[str, str], directory: str) -> str:
     kind, _, argument = body.partition(":")
     if kind == "env" and argument:
         if argument not in environ:
-            raise BadValueError(f"the environment has no variable {argument}", allowed="")
+            raise BadValueError(f"environment variable {argument} is not set", allowed="")
         value = environ[argument]
         # Bytes that are not UTF-8 arrive as lone surrogates.
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise BadValueError(f"the variable {argument} is not UTF-8", allowed="")
+            raise BadValueError(f"environment variable {argument} is not UTF-8", allowed="")
         return value
     if kind == "file" and argument:
         return read_text(os.path.join(directory, argument))
     shown = show_value(f"{_OPEN}{body}{_CLOSE}")
-    raise BadValueError(f"the macro {shown} is not known", allowed=_ALLOWED)
+    raise BadValueError(f"unknown macro {shown}", allowed=_ALLOWED)
 
 
 def read_text(path: str) -> str:
-    """Return a small file's text without the line end that editors put at the end of it.
+    """Return the text of a small file, without its last line end.
 
     Raises:
         BadValueError: if it cannot be read, is too large, or is not UTF-8.

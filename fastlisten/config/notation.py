@@ -1,7 +1,7 @@
-"""How keys and values are written in TOML text: for messages and for `show`.
+"""Writes keys and values as TOML text, for messages and for `show`.
 
-Rules of this file: whatever the value, writing it succeeds, messages stay short, and what looks
-like a secret is not in them.
+Rules of this file: any value can be written; messages stay short and never contain what looks like
+a secret.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ __all__ = ["KeyPath", "dotted", "quote", "show_value"]
 KeyPath = tuple[str | int, ...]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-# What a TOML basic string cannot hold as it is; line separators are escaped for the reader's sake.
+# What must be escaped in a TOML basic string; also line separators, for readability.
 _ESCAPED = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
-# Values longer than this are cut in messages: enough to recognise, too little to flood a log.
+# Values in messages are cut to this length.
 _MAX_LENGTH = 60
-# So much of a text is searched for what must not be shown.
+# Characters of a text that are searched for secrets.
 _MAX_SCANNED = 4096
-# Deeper tables and arrays are shown as "...", which also bounds the recursion.
+# Tables and arrays nested deeper are shown as "...", which also limits the recursion.
 _MAX_DEPTH = 3
-# Longer integers cannot be printed in decimal: CPython refuses above 4,300 digits by default.
+# CPython refuses to print integers of more than 4,300 digits; far fewer are enough here.
 _MAX_INTEGER = 10**30
 
 
 def _escape(match: re.Match[str]) -> str:
     character = match[0]
-    # A lone surrogate cannot be in TOML; U+FFFD stands for it.
+    # TOML cannot represent a lone surrogate.
     if "\ud800" <= character <= "\udfff":
         return "\ufffd"
     return _SHORT.get(character) or f"\\u{ord(character):04x}"
@@ -59,7 +59,7 @@ def dotted(path: Iterable[str | int]) -> str:
 def show_value(value: Any) -> str:
     """Return a value of a TOML document for a message, cut to a readable length.
 
-    Passwords, keys and their hashes are left out as far as they can be told by name or form.
+    Passwords, keys and hashes are left out if their name or form gives them away.
     """
     text = _show(value, 0)
     return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 3] + "..."
@@ -71,7 +71,7 @@ def _show(value: Any, depth: int) -> str:
     if isinstance(value, str):
         if isinstance(value, Secret):
             return NOT_SHOWN
-        # What is cut off may be what tells that it is one.
+        # Before cutting: the end may be what gives a secret away.
         value = hide_secrets(value[:_MAX_SCANNED])
         return quote(value if len(value) <= _MAX_LENGTH else value[:_MAX_LENGTH])
     if isinstance(value, int):
@@ -90,5 +90,5 @@ def _show(value: Any, depth: int) -> str:
             for key, item in items
         )
         return f"{{ {inner} }}" if inner else "{}"
-    # Floats, dates and times: Python's text is TOML's.
+    # Floats, dates and times are written the same way in Python and TOML.
     return str(value)

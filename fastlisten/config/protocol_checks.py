@@ -1,7 +1,7 @@
-"""A configuration as the checks of protocols see it: handlers/check_interface.py, carried out.
+"""Runs the checks of protocols: implements the interfaces of handlers/check_interface.py.
 
-Rules of this file: it translates and decides nothing. Reports go to the document, at the place
-where a value is written.
+Rules of this file: it only passes on what checks ask and report; mistakes are reported at the
+place where a value is written.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def check_protocols(
     listeners: Sequence[UnresolvedListener],
     tables: Mapping[str, Any],
 ) -> None:
-    """Let every protocol check its listeners and its own table; addresses have been read.
+    """Let every protocol check its listeners and its own table.
 
     Args:
         document: receives the reports.
-        protocols: those that are known, whether a listener speaks them or not.
-        listeners: all listeners.
+        protocols: all known protocols, in use or not.
+        listeners: all listeners, their addresses parsed.
         tables: the values of protocols' own tables, by key on a listener.
     """
     checks = {protocol.name: protocol.check for protocol in protocols}
@@ -83,7 +83,7 @@ class _Listener:
         return self._listener.is_written(key)
 
     def is_wrong(self, key: str) -> bool:
-        # Asked several times for each listener, and most files have no mistakes.
+        # A short cut: this is asked several times per listener, and most files have no mistakes.
         if not self._document.has_errors:
             return False
         return self._document.has_errors_at(
@@ -100,13 +100,13 @@ class _Listener:
 
     def warning(self, key: str, message: str) -> None:
         path = self._listener.written_at(key) if key else self._listener.path
-        # A value that many listeners inherit; of a listener itself there may be more to say.
+        # Only one for a value that many listeners inherit, but any number for the listener itself.
         if not key or not self._document.has_warning_at(path):
             value = self._value(key, path) if key else NO_VALUE
             self._document.warning(path, message, value)
 
     def _value(self, key: str, path: KeyPath) -> Any:
-        """Return a value as it is written, else what holds."""
+        """Return a value as written, or the value that applies if it is not written."""
         value = self._document.value_at(path)
         return self._listener[key] if value is NO_VALUE else value
 

@@ -1,6 +1,6 @@
-"""From TOML tables to typed values by row, collecting what is wrong.
+"""From TOML tables to typed values, collecting mistakes.
 
-Rules of this file: one value or one key at a time. What values mean together is in `checks.py`.
+Rules of this file: it looks at one value or key at a time. Rules between values are in `checks.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Reader", "Schema", "Values"]
 #: Keys of one table: a row, or the keys of a table within it.
 Tree = dict[str, "Option | Tree"]
 
-# For so many unknown keys of a file it is said which one was probably meant.
+# Unknown keys per file for which a suggestion is looked up.
 _MAX_SUGGESTIONS = 200
 
 _PARSERS: dict[str, Callable[[Option, Any], Any]] = {
@@ -34,17 +34,17 @@ _PARSERS: dict[str, Callable[[Option, Any], Any]] = {
 
 
 class Schema:
-    """What may stand in one table.
+    """The keys of one table.
 
     Args:
-        rows: its rows and their keys in it: ``("hostname", row)`` for `server.hostname`.
-        elsewhere: keys that do not belong here, and what to say of each.
-        others: keys that may stand here and are read by others.
-        secret: values are not repeated in messages.
+        rows: keys and rows: ``("hostname", row)`` for `server.hostname`.
+        elsewhere: keys that do not belong here, with the message for each.
+        others: keys that are allowed but read elsewhere.
+        secret: values are never repeated in messages.
 
     Attributes:
-        tree: rows by key, nested as tables are; older spellings of keys among them.
-        keys: all dotted keys, then the names of the tables within.
+        tree: rows by key, nested like the tables; includes older spellings of keys.
+        keys: all dotted keys, then the names of nested tables.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Schema:
     ) -> None:
         self.tree: Tree = {}
         keys = []
-        self._secretive = set()
+        self._secret_tables = set()
         for key, row in rows:
             keys.append(key)
             if row.kind == "secret":
-                self._secretive.add(key.rpartition(".")[0])
+                self._secret_tables.add(key.rpartition(".")[0])
             if older := row.extra.get("older"):
                 self.tree[older] = row
             *groups, last = key.split(".")
@@ -81,9 +81,9 @@ class Schema:
 
         Args:
             name: the key.
-            meant: the key that was probably meant, empty if none is like it.
+            meant: the key that was probably meant, empty if none is similar.
         """
-        return is_secret_name(meant) or name.rpartition(".")[0] in self._secretive
+        return is_secret_name(meant) or name.rpartition(".")[0] in self._secret_tables
 
 
 @dataclass(slots=True)
@@ -91,8 +91,8 @@ class Values:
     """The typed values of one table.
 
     Attributes:
-        typed: by the key of the row.
-        failed: keys of rows that are written but wrong, so that nothing follows from them.
+        typed: by key.
+        failed: keys whose value could not be parsed.
     """
 
     typed: dict[str, Any] = field(default_factory=dict)
@@ -113,9 +113,11 @@ class Reader:
         self._suggestions = 0
 
     def table(self, data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
-        """Return the table at the last part of a path within its parent, empty if there is none.
+        """Return the table at a path, empty if there is none; report anything that is no table.
 
-        Reports anything but a table.
+        Args:
+            data: the table around it.
+            path: its path; the last part is its key in `data`.
         """
         value = data.get(str(path[-1]), {})
         if isinstance(value, dict):
@@ -124,9 +126,9 @@ class Reader:
         return {}
 
     def _not_a_table(self, value: Any, path: KeyPath) -> None:
-        message = "this is a table, not a value"
+        message = "this must be a table"
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            message = "this is one table, not an array of tables"
+            message = "this must be a table, not an array of tables"
         self.document.error(path, message, value, allowed=f"[{dotted(path)}]")
 
     def read(
@@ -140,12 +142,12 @@ class Reader:
         """Read one table.
 
         Args:
-            data: as tomli gave it.
-            schema: what may stand in it.
-            path: where it is.
+            data: the table as tomli returned it.
+            schema: its keys.
+            path: its path.
             into: receives the values.
-            strict: unknown keys at its top are errors; else those that look like none of ours
-                are foreign.
+            strict: unknown top-level keys are errors; otherwise only those that look like
+                misspelt ones are, and the rest count as another program's.
         """
         self._read(data, schema.tree, path, into, schema, "" if strict else None)
 
@@ -174,7 +176,7 @@ class Reader:
         if path[-1] == row.extra.get("older"):
             newer = (*path[:-1], *row.key.split("."))
             if row.key in into.typed or row.key in into.failed or self._is_written(newer):
-                message = f"this is an older spelling of {dotted(newer)}, which is set too"
+                message = f"this is an older spelling of {dotted(newer)}, which is also set"
                 self.document.error(path, message, raw)
                 return
             message = f"this is an older spelling of {dotted(newer)}"
@@ -191,11 +193,11 @@ class Reader:
             shown = NO_VALUE if secret or row.kind == "secret" else raw
             message, suggestion = error.message, error.suggestion
             if hidden:  # it may repeat the value
-                message, suggestion = "what the macro gives cannot stand here", ""
+                message, suggestion = "the value of the macro is not allowed here", ""
             self.document.error(path, message, shown, allowed, suggestion)
             return
         if row.kind == "string" and hide_secrets(value) != value:
-            hidden = True  # aiosmtpd-args may have a password among them
+            hidden = True  # aiosmtpd-args may contain a password
         if hidden and type(value) is str and row.kind != "pem":
             value = Secret(value)
         if row.kind == "path":
@@ -228,34 +230,34 @@ class Reader:
     def _unknown(
         self, key: str, raw: Any, path: KeyPath, schema: Schema, prefix: str | None
     ) -> None:
-        """Report a key that no row has.
+        """Report an unknown key.
 
         Args:
-            prefix: dotted name of the table within the schema's, empty at its top, None at the
-                top of a table that other programs share.
+            prefix: dotted name of the nested table, empty at the top of the schema, None at the
+                top of a table that is shared with other programs.
         """
         here = (*path, key)
         name = f"{prefix or ''}{key}"
         raw = NO_VALUE if schema.secret or schema.may_be_secret(name, "") else raw
         if key == "override":
-            self.document.warning(here, "no server reads this flag, it is ignored", raw)
+            self.document.warning(here, "this flag has no effect in any server; ignored", raw)
         elif name in schema.elsewhere or key == "acme":
             message = schema.elsewhere.get(name, _ACME)
             self.document.error(here, message, raw)
         elif prefix is None:
             if slip := near(key, schema.keys):
                 shown = NO_VALUE if schema.may_be_secret(name, slip) else raw
-                self.document.error(here, "there is no such key", shown, suggestion=slip)
+                self.document.error(here, "unknown key", shown, suggestion=slip)
             else:
                 self.foreign.append(here)
         else:
-            # Looking for what was meant costs more than all the rest of a mistake.
+            # Finding a suggestion is the expensive part of reporting a mistake.
             slip = ""
             if self._suggestions < _MAX_SUGGESTIONS:
                 self._suggestions += 1
                 slip = likely(name, schema.keys) or likely(key, schema.keys)
             shown = NO_VALUE if schema.may_be_secret(name, slip) else raw
-            self.document.error(here, "there is no such key", shown, suggestion=slip)
+            self.document.error(here, "unknown key", shown, suggestion=slip)
 
 
-_ACME = "certificates are not fetched by ACME; name files that an ACME client keeps"
+_ACME = "ACME is not supported; use an external ACME client and name its files in [certificate]"

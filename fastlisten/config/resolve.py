@@ -1,6 +1,6 @@
-"""From a document to a `Config`: the whole way, with one report of all mistakes.
+"""From a document to a `Config`, with one report of all mistakes.
 
-Rules of this file: the order of steps. Each step is in a file of its own.
+Rules of this file: only the order of the steps; each step has its own file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _TOP_LEVEL = ("server", "certificate", "log")
 
 @lru_cache(maxsize=1)
 def _server_schema(protocols: KnownProtocols) -> Schema:
-    """Return what may stand in `[server]`."""
+    """Return the schema of `[server]`."""
     rows = protocols.listener_options
     return Schema(
         (
@@ -141,7 +141,7 @@ def resolve(document: Document, machine: Machine, default_directory: str = "") -
 
 
 def _in_server(key: str) -> KeyPath:
-    """Return where a key of a listener stands in `[server]`."""
+    """Return the path of a listener's key in `[server]`."""
     return ("server", *key.split("."))
 
 
@@ -162,17 +162,17 @@ def _read_listeners(
         elif id in keys:
             reader.document.error(
                 path,
-                "a listener needs a name",
+                "a listener needs an ID",
                 tables[id],
                 allowed=f'{id} in a table [server.listener."ID"]',
             )
         else:
             reader.table(tables, path)
     if not tables and not reader.document.has_errors_at(("server",), ("server", "listener")):
-        message = "there is no listener"
+        message = "no listener is configured"
         if "include" in reader.document.data:
-            message += ", and the files that `include` names are not read"
-        reader.document.error((), message, allowed='a table [server.listener."ID"] for each')
+            message += "; files named by `include` are not read"
+        reader.document.error((), message, allowed='one or more tables [server.listener."ID"]')
     return listeners
 
 
@@ -196,7 +196,7 @@ def _certificates(reader: Reader) -> dict[str, Certificate]:
 
 
 def _process(written: Mapping[str, Any], machine: Machine, directory: str) -> dict[str, Any]:
-    """Return the values of the whole process, with the defaults that the host decides."""
+    """Return the process-wide values, with the defaults that depend on the host."""
     values = {row.key: written.get(row.key, row.default) for row in PROCESS_OPTIONS}
     if values["server.hostname"] is None:
         values["server.hostname"] = machine.hostname
@@ -210,7 +210,7 @@ def _process(written: Mapping[str, Any], machine: Machine, directory: str) -> di
 def _check_default_backlog(
     document: Document, machine: Machine, listeners: list[UnresolvedListener]
 ) -> None:
-    """Warn once where the default, which nobody wrote, is more than the kernel gives."""
+    """Warn once if the default backlog is in use and the kernel limits it."""
     if machine.somaxconn is None:
         return
     for listener in listeners:
@@ -228,10 +228,10 @@ def _check_default_backlog(
 def _report_foreign(
     document: Document, reader: Reader, reading: ListenerReader, protocols: KnownProtocols
 ) -> None:
-    """Report tables and keys that are another program's, once; a slip of ours is an error."""
+    """List tables and keys of other programs in one warning; report misspelt ones as errors."""
     foreign = list(reader.foreign)
     ours = (*_TOP_LEVEL, *protocols.definitions)
-    # Some write these at the top of the file.
+    # Sometimes written at the top of the file by mistake.
     keys_of_server = (*_server_schema(protocols).tree, "listener")
     for name in document.data:
         if name in _TOP_LEVEL or reading.is_own_table(name):
@@ -239,20 +239,22 @@ def _report_foreign(
         path = (name,)
         if name == "acme":
             document.error(
-                path, "certificates are not fetched by ACME; name files in [certificate]"
+                path,
+                "ACME is not supported; use an external ACME client and name its files in "
+                "[certificate]",
             )
         elif name in keys_of_server:
             document.error(path, "this belongs in [server]", suggestion=f"server.{name}")
         elif name not in ours and (slip := near(name, ours)):
-            document.error(path, "there is no such table", suggestion=slip)
+            document.error(path, "unknown table", suggestion=slip)
         elif name == "listeners":
-            document.error(path, "there is no such table", suggestion="server.listener")
+            document.error(path, "unknown table", suggestion="server.listener")
         else:
             foreign.append(path)
     if foreign:
         names = ", ".join(dotted(path) for path in foreign[:20])
         more = f" and {len(foreign) - 20:,} more" if len(foreign) > 20 else ""
-        document.warning((), f"not part of this server's configuration, ignored: {names}{more}")
+        document.warning((), f"not settings of this server, ignored: {names}{more}")
 
 
 def _listener(listener: UnresolvedListener, document: Document) -> ListenerSettings:

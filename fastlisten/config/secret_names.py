@@ -1,7 +1,7 @@
-"""What looks like a secret by its name or its form, so that no message repeats it.
+"""Recognizes what is likely to be a secret by its name or form, so that no message repeats it.
 
-Rules of this file: pure functions of texts, and generous ones: a value that is hidden for nothing
-costs a look into the file, one that is shown stands in somebody's log.
+Rules of this file: pure functions of strings. When in doubt, hide: a value hidden without need can
+be looked up in the file, but a secret that was logged is no longer one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = [
     "is_secret_name",
 ]
 
-#: What stands in the place of a secret; no secret itself, or a file that `show` has written would
-#: be loaded with it.
+#: Shown instead of a secret. Not accepted as a secret, or a file written by `show` would load with
+#: it as the password.
 NOT_SHOWN = "(not shown)"
 
-# Within a name, without its separators.
+# Parts of a name, separators removed.
 _PARTS = ("passw", "passphrase", "pwd", "secret", "token", "credential", "apikey", "privatekey")
-# A whole word of a name.
+# Whole words of a name.
 _WORDS = frozenset(
     (
         "pass",
@@ -44,13 +44,13 @@ _WORDS = frozenset(
         "dsn",
     )
 )
-# The end of a word: relaypass, dbpw.
+# Ends of a word: relaypass, dbpw.
 _ENDS = ("pass", "pw")
-# Words that people misspell, with the number of slips that are forgiven.
+# Words, with the number of typing mistakes that are tolerated.
 _MISSPELT = (("password", 2), ("passwd", 1), ("passphrase", 2), ("secret", 1), ("token", 1))
 _SEPARATORS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])")
 
-# Names longer than this are nobody's; it bounds the comparison.
+# Only so much of the end of a name is looked at.
 _MAX_NAME_LENGTH = 200
 
 # An option on a command line, up to its argument: --password=..., --auth-token ...
@@ -67,7 +67,7 @@ _MACRO = re.compile(r"%\{[a-z]+:([^{}]*)\}%")
 
 
 class Secret(str):
-    """A text that is not repeated in messages, in logs, or by `show`."""
+    """A string that is not repeated in messages, in logs, or by `show`."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ def _words(name: str) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def is_password_name(name: str) -> bool:
-    """Tell whether a name is that of a secret and hardly of anything else; narrower than above."""
+    """Tell whether a name is almost certainly a secret's; stricter than `is_secret_name`."""
     words = _words(name)
     together = "".join(words)
     return any(part in together for part in _PARTS) or any(
@@ -99,7 +99,7 @@ def is_password_name(name: str) -> bool:
 
 
 def gives_secret(raw: object) -> bool:
-    """Tell whether a value has a macro whose file or variable is named like a secret."""
+    """Tell whether a value has a macro for a file or variable that is named like a secret."""
     if isinstance(raw, str):
         return any(is_secret_name(match[1]) for match in _MACRO.finditer(raw))
     if isinstance(raw, list):
@@ -110,17 +110,17 @@ def gives_secret(raw: object) -> bool:
 
 
 def hide_secrets(text: str) -> str:
-    """Return a text without what looks like a secret in it.
+    """Return a text with anything that looks like a secret removed.
 
-    Those are keys, hashes, and passwords in URLs and on command lines.
+    That is: keys, hashes, and passwords in URLs and on command lines.
     """
     if _SECRET_TEXT.search(text):
         return NOT_SHOWN
-    return _USER_AND_PASSWORD.sub(r"\1:***@", _without_arguments(text))
+    return _USER_AND_PASSWORD.sub(r"\1:***@", _hide_arguments(text))
 
 
-def _without_arguments(text: str) -> str:
-    """Leave out what a command line gives to options that are named like secrets."""
+def _hide_arguments(text: str) -> str:
+    """Hide the arguments of command-line options that are named like secrets."""
     pieces = []
     end = 0
     for match in _OPTION.finditer(text):

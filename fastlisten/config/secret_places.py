@@ -1,7 +1,7 @@
-"""Where a configuration has its secrets: in files that it names, or in itself.
+"""Finds where the secrets of a configuration are: in files that it names, or in itself.
 
-Rules of this file: it reads the document, other programs' tables too, and no file. Narrower than
-`secret_names`: what is called a key may be anything, and here a name leads to a warning.
+Rules of this file: it reads the document, including other programs' tables, and no files. It uses
+the stricter of the two functions in `secret_names`, because a match leads to a warning.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class SecretPlaces(NamedTuple):
     """Where secrets are.
 
     Attributes:
-        files: the paths of files that a secret's key names, with that key.
-        inline: the first key whose secret stands in the configuration itself, empty if none does.
+        files: paths of files that contain a secret, each with the key that names it.
+        inline: the first key whose secret is in the configuration itself, empty if there is none.
     """
 
     files: dict[str, str]
@@ -52,7 +52,7 @@ def find_secrets(document: Document) -> SecretPlaces:
 
 
 def _texts(data: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield each text under the name of a secret, with its path."""
+    """Yield the path and text of each string whose key is named like a secret."""
     left: list[tuple[KeyPath, Any]] = [((), data)]
     while left:
         path, value = left.pop()

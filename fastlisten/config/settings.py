@@ -1,7 +1,7 @@
-"""What a loaded configuration is: `Config`, `ListenerSettings` and `Bind`, all frozen.
+"""A loaded configuration: `Config`, `ListenerSettings`, `Bind` and `Certificate`, all frozen.
 
 Rules of this file: data and look-ups. Values are typed: durations are seconds (float), sizes are
-bytes (int), what is not set is None.
+bytes (int), and a value that is not set is None.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Bind:
     """One address to listen on.
 
     Attributes:
-        text: as the configuration wrote it.
-        family: kind of socket; ``fd`` and ``systemd`` are inherited and ask the socket itself.
-        address: canonical IP text, or a path, or the name of a systemd socket.
-        port: TCP port, 0 for one that the kernel chooses, and for other families.
+        text: as written in the configuration.
+        family: kind of socket; the real family of ``fd`` and ``systemd`` is known from the socket.
+        address: canonical IP address, or a path, or the name of a systemd socket.
+        port: TCP port; 0 if the kernel is to choose one, and for other families.
         scope: name or number of the interface of a scoped IPv6 address, or empty.
-        wildcard: all addresses of the host.
-        v6only: the value of IPV6_V6ONLY, None where the family is not inet6.
+        wildcard: whether it is all addresses of the host.
+        v6only: the value of IPV6_V6ONLY; None if the family is not inet6.
         fd: number of an inherited descriptor, None for other families.
     """
 
@@ -58,7 +58,7 @@ class Certificate:
         id: its name.
         cert: PEM text, or ``file://`` and a path.
         private_key: the same for the key.
-        default: listeners that name no certificate show this one.
+        default: used for listeners that name no certificate.
     """
 
     id: str
@@ -68,36 +68,36 @@ class Certificate:
 
 
 def default_path(key: str, protocol: str) -> KeyPath:
-    """Return where the default of a listener's key stands: in `[server]`, or the protocol's table.
+    """Return the path of the default of a key: in `[server]` or in the protocol's table.
 
     Args:
-        key: as on a listener.
-        protocol: that the listener speaks.
+        key: the key on a listener.
+        protocol: the listener's protocol.
     """
     parts = tuple(key.split("."))
     own = parts[0] == protocol and protocol not in _SERVER_GROUPS
     return parts if own else ("server", *parts)
 
 
-# First parts of the keys that all listeners have: names that no protocol's own table has.
+# First parts of the keys that all listeners have; these are never a protocol's own table.
 _SERVER_GROUPS = frozenset(option.key.partition(".")[0] for option in LISTENER_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """One listener with everything that holds for it; index it by dotted key.
+    """One listener with all its values, inherited ones included; index it by dotted key.
 
     Attributes:
         id: the name of its table.
         protocol: its name, in lower case.
-        definition: what that protocol is, with the class that serves it.
+        definition: that protocol, with the name of its handler class.
         bind: its addresses, in the order written.
-        server_speaks_first: the server greets before the client has said anything.
-        starttls: connections begin in plain text and may go over to TLS.
-        options: the rows that apply, in the table's order, those of its protocol last.
-        written: the typed values that stand in the listener's own table.
-        adjusted: values that a rule changed, and the origin each counts as: TLS switched on by
-            the listener's own `tls.implicit`, the certificate that is found without being named.
+        server_speaks_first: whether clients wait for the server to speak.
+        starttls: whether connections start in plain text and may switch to TLS.
+        options: its rows, in the table's order, those of its protocol last.
+        written: the typed values of the listener's own table.
+        adjusted: values that a check has changed, each with the origin to show for it: TLS enabled
+            by the listener's own `tls.implicit`, the default certificate.
     """
 
     id: str
@@ -109,7 +109,7 @@ class ListenerSettings:
     options: tuple[Option, ...] = field(repr=False)
     written: Mapping[str, Any]
     adjusted: Mapping[str, tuple[Any, Origin]]
-    # Shared by all listeners of a protocol: defaults with the server's values over them.
+    # Shared by all listeners of a protocol: defaults, overridden by the server's values.
     _inherited: Mapping[str, Any] = field(repr=False)
     _from_server: frozenset[str] = field(repr=False)
     _document: Document = field(repr=False, compare=False)
@@ -124,7 +124,7 @@ class ListenerSettings:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All keys and values, made anew at each use; index the listener itself for one value."""
+        """All keys and values, as a new mapping; for one value, index the listener itself."""
         values = {**self._inherited, **self.written}
         values.update((key, value) for key, (value, _) in self.adjusted.items())
         return MappingProxyType(values)
@@ -151,7 +151,7 @@ class ListenerSettings:
         return ("server", "listener", self.id, *key.split("."))
 
     def line(self, key: str) -> int:
-        """Return the line that sets a key, else that of the listener's table."""
+        """Return the line where a key is set, else the line of the listener's table."""
         path = self.path(key)
         if key not in self.written and key not in self._from_server:
             path = path[: len(("server", "listener", "id"))]
@@ -159,7 +159,7 @@ class ListenerSettings:
 
     @property
     def handler_options(self) -> Mapping[str, Any]:
-        """The rows of the protocol's own table, resolved, by their keys without the prefix."""
+        """The values of the protocol's own keys, without their prefix: ``relay``."""
         own = self.definition.options
         return {option.key: self[f"{self.protocol}.{option.key}"] for option in own}
 
@@ -170,13 +170,13 @@ class Config:
 
     Attributes:
         listeners: in order of id.
-        process: the typed value of each key of the whole process, by its full key.
-        server: the defaults that are written for all listeners, by the key they have on one.
-        server_options: the row of each of them.
-        protocol_tables: the first parts of those keys that stand in a protocol's own table.
+        process: the typed values of process-wide keys, by full key.
+        server: the defaults for listeners that are written, by key on a listener.
+        server_options: their rows, by the same key.
+        protocol_tables: the names of protocols whose own table is written.
         certificates: by id.
-        warnings: what deserves notice, in order of line.
-        file: as given, empty for a text without a file.
+        warnings: in order of line.
+        file: the file name as given, empty if there is none.
     """
 
     listeners: tuple[ListenerSettings, ...]
@@ -203,22 +203,22 @@ class Config:
         return "server" if key in self._written else "default"
 
     def line(self, key: str) -> int:
-        """Return the line that sets a process-wide key, 0 where none does."""
+        """Return the line where a process-wide key is set, 0 if it is not."""
         return self._document.line(tuple(key.split("."))) if key in self._written else 0
 
     def problem(self, path: KeyPath, message: str, value: str = "", allowed: str = "") -> Problem:
-        """Return the report of something that is found wrong with a loaded value.
+        """Return a problem with a loaded value, with its file and line.
 
         Args:
             path: the key.
             message: what is wrong.
-            value: the value as TOML text, empty where it is not shown.
+            value: the value as TOML text, empty if it is not to be shown.
             allowed: what would be accepted.
         """
         return self._document.problem(path, message, value, allowed)
 
     def secret_places(self) -> SecretPlaces:
-        """Return where the secrets of the whole file are, other programs' among them."""
+        """Return where the secrets of the whole file are, including other programs'."""
         return find_secrets(self._document)
 
     @property
@@ -228,9 +228,9 @@ class Config:
 
 
 def data_directory(environ: Mapping[str, str]) -> str:
-    """Return where data lives when nobody says so: systemd's directory, else the XDG data home.
+    """Return the default data directory: systemd's, else one in the XDG data directory.
 
-    A user without a home, as in many containers, has that of daemons (FHS 5.8).
+    A user without a home directory, as in many containers, gets /var/lib (FHS 5.8).
     """
     if state := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         return state

@@ -1,7 +1,7 @@
-"""The setsockopt calls that a listener's settings ask for, ready to be made.
+"""The setsockopt calls for a listener's settings.
 
-Rules of this file: from values to bytes; no socket is touched. Whether a call is made before
-bind, before listen or on accepted connections is the row's phase.
+Rules of this file: from values to bytes; no socket is touched. The row's phase says whether a call
+is made before bind, before listen or on accepted connections.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class SocketSetting(NamedTuple):
     """One setsockopt call.
 
     Attributes:
-        option: the row that asks for it.
-        value: the typed value of the row.
+        option: the row.
+        value: its typed value.
         call: level, name and phase.
-        packed: the option value as setsockopt takes it.
+        packed: the value for setsockopt.
     """
 
     option: Option
@@ -34,15 +34,15 @@ class SocketSetting(NamedTuple):
 def socket_options(
     settings: ListenerSettings, family: Literal["inet", "inet6", "unix"], dual_stack: bool
 ) -> tuple[SocketSetting, ...]:
-    """Return the calls for one socket, in the order in which they are to be made.
+    """Return the calls for one socket, in the order in which to make them.
 
-    What is not set is left to the kernel, and so is an option that is off by default. IPV6_V6ONLY
-    is not among them: it follows from the bind.
+    There is no call for an option that is not set or off. IPV6_V6ONLY is not among them, since it
+    follows from the bind.
 
     Args:
-        settings: of the listener.
-        family: of the socket.
-        dual_stack: an inet6 socket that takes IPv4 clients too, which needs the options of both.
+        settings: the listener.
+        family: the socket's family.
+        dual_stack: whether an inet6 socket accepts IPv4 clients too and needs the options of both.
     """
     families = {family, "any"}
     if family != "unix":
@@ -57,7 +57,7 @@ def socket_options(
         if value is None or value is False:
             continue
         if option.kind == "linger" and value > 0:
-            # Carried out by the core: SO_LINGER with a time would make close() block.
+            # Done by the native core: SO_LINGER with a time would make close() block.
             continue
         packed = _pack(option, value)
         found += [

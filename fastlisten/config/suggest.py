@@ -1,7 +1,7 @@
-"""Which key or word was probably meant.
+"""Finds the key or word that was probably meant by an unknown one.
 
-Rules of this file: pure functions of names. `likely` is generous, because it only adds a hint to
-an error; `near` is strict, because it turns a foreign key into an error.
+Rules of this file: pure functions of names. `likely` is lenient, because it only adds a suggestion
+to an error; `near` is strict, because a match turns an ignored key into an error.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from functools import lru_cache
 
 __all__ = ["distance", "likely", "near"]
 
-# Names longer than this are nobody's typing mistake; it bounds the quadratic comparison.
+# Longer names are not compared, because that takes quadratic time.
 _MAX_LENGTH = 64
-# A name this long may be the beginning of the one that was meant.
+# A name of at least this length may be the start of the one that was meant.
 _MIN_PREFIX = 4
 
 
 def distance(a: str, b: str, limit: int) -> int:
-    """Return the number of insertions, deletions, replacements and swaps of neighbours.
+    """Return the edit distance: insertions, deletions, replacements and swaps of neighbours.
 
-    Gives up with limit + 1 as soon as the answer must be above the limit.
+    Returns limit + 1 as soon as the distance must exceed the limit.
     """
     if abs(len(a) - len(b)) > limit:
         return limit + 1
@@ -76,10 +76,10 @@ def likely(name: str, candidates: tuple[str, ...]) -> str:
 
 
 def near(name: str, candidates: Sequence[str]) -> str:
-    """Return the candidate that a name is a slip of, or an empty string.
+    """Return the candidate that a name is a misspelling of, or an empty string.
 
-    A slip is a different case or separator, or one edit (two in names above five letters); the
-    candidate itself is not a slip.
+    A misspelling differs in case or separators, or by one edit (two in names of more than five
+    letters); the candidate itself is none.
     """
     if not name or len(name) > _MAX_LENGTH or name in candidates:
         return ""

@@ -1,7 +1,7 @@
-"""What a configuration asks for that this version of the server does not have yet.
+"""Finds settings that this version of the server does not support.
 
-Rules of this file: reading `available` and `inert` of the rows, never a list of its own, except
-for what is not a row's value: protocols without a handler and kinds of bind.
+Rules of this file: it reads `available` and `inert` of the rows and has no list of its own, except
+for what is not the value of a row: protocols without a handler and kinds of bind.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from fastlisten.option import Option
 
 __all__ = ["find_unavailable"]
 
-_MESSAGE = "not available in this version yet"
+_MESSAGE = "not available in this version"
 
-# So many listeners are named where one default concerns more of them.
+# Listeners to name if a default concerns more of them.
 _MAX_NAMED = 3
 
 
 def find_unavailable(config: Config) -> tuple[Problem, ...]:
-    """Return one problem for each value that cannot be carried out, in order of line.
+    """Return one problem for each value that is not supported, in order of line.
 
-    A server-wide default is reported once, with the listeners that it concerns, and not at all if
-    it concerns none.
+    A default is reported once, with the listeners that it concerns; not at all if it concerns none.
     """
     found: dict[tuple[KeyPath, str], list[str]] = {}
     for option in config.process_options:
@@ -47,7 +46,7 @@ def find_unavailable(config: Config) -> tuple[Problem, ...]:
 
 
 def _needed_by(path: KeyPath, ids: list[str]) -> str:
-    """Name the listeners that need a server-wide value; its own path names any other."""
+    """Name the listeners that inherit a value; a listener's own value needs no names."""
     if not ids or path[:2] == ("server", "listener"):
         return ""
     names = ", ".join(quote(name) for name in ids[:_MAX_NAMED])
@@ -70,11 +69,11 @@ def _of_listener(listener: ListenerSettings) -> list[tuple[KeyPath, str]]:
 
 
 def _needs(listener: ListenerSettings, option: Option) -> bool:
-    """Tell whether a listener really needs what an unavailable row asks for."""
+    """Tell whether the value of an unavailable row has an effect on a listener."""
     key = option.key
     if key in listener.adjusted or listener.origin(key) == "default":
         return False
     if listener[key] in option.inert:
         return False
-    # It means nothing where nobody may send a PROXY header.
+    # It has no effect if no peer may send a PROXY header.
     return not (key == "proxy.timeout" and not listener["proxy.trusted-networks"])

@@ -55,8 +55,8 @@ def test_valid_bind(text: str, bind: Bind) -> None:
         (":25", "the address is missing", '"[::]:25"'),
         ("*:25", "the address is missing", '"[::]:25"'),
         ("*", "the address is missing", '"[::]"'),
-        ("localhost:25", "a host name cannot be bound", '"127.0.0.1:25"'),
-        ("mx.example.org:25", "a host name cannot be bound", ""),
+        ("localhost:25", "this is a host name", '"127.0.0.1:25"'),
+        ("mx.example.org:25", "this is a host name", ""),
         ("10.0.0:25", "not an IPv4 address", ""),
         ("010.0.0.1:25", "not an IPv4 address", ""),
         ("10.0.0.1:", "is not a port", ""),
@@ -70,14 +70,14 @@ def test_valid_bind(text: str, bind: Bind) -> None:
         ("[::g]:25", "not an IPv6 address", ""),
         ("1:2:3", "not an IPv6 address", ""),
         ("[10.0.0.1]:25", "brackets are for IPv6", '"10.0.0.1:25"'),
-        ("[::ffff:10.0.0.1]:25", "IPv4 address in IPv6 form", '"10.0.0.1:25"'),
-        ("[fe80::1]:25", "needs its interface", ""),
-        ("[fe80::1%]:25", "not the name of an interface", ""),
-        ("fe80::1%eth0:25", "not the name of an interface", ""),
-        ("[fe80::1%4294967296]:25", "not the name of an interface", ""),
-        ("[fe80::1%\u00b2]:25", "not the name of an interface", ""),
+        ("[::ffff:10.0.0.1]:25", "IPv4-mapped IPv6 address", '"10.0.0.1:25"'),
+        ("[fe80::1]:25", "needs an interface", ""),
+        ("[fe80::1%]:25", "not an interface name", ""),
+        ("fe80::1%eth0:25", "not an interface name", ""),
+        ("[fe80::1%4294967296]:25", "not an interface name", ""),
+        ("[fe80::1%\u00b2]:25", "not an interface name", ""),
         ("tcp://10.0.0.1", "this is not an address", ""),
-        ("unix:run/x", "must begin with /", ""),
+        ("unix:run/x", "must start with /", ""),
         ("unix:/run/", "names a directory", ""),
         ("unix:/" + "x" * 107, "at most 107 bytes", ""),
         ("fd:1", "3 or more", ""),
@@ -132,7 +132,7 @@ def test_standard_port_follows_an_inherited_implicit_tls() -> None:
 def test_ipv6_address_that_looks_like_host_and_port_warns() -> None:
     config = load_text(listener_table("it", 'bind = "2001:db8::1:25"'))
     warning = config.warnings[0]
-    assert "25 is read as the end of the address" in warning.message
+    assert "25 is taken as part of the address" in warning.message
     assert warning.suggestion == '"[2001:db8::1]:25"'
     assert config.listeners[0].bind[0].address == "2001:db8::1:25"
     for quiet in ('"[2001:db8::1:25]:2525"', '"2001:db8::1:26"'):

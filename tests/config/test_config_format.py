@@ -79,7 +79,7 @@ def test_greeting_must_be_one_line(text: str) -> None:
 def test_greeting_is_rejected_where_the_client_speaks_first(protocol: str) -> None:
     problem = listener_problem(f'protocol = "{protocol}"\ngreeting = "x"')
     assert problem.message == (
-        f"only protocols with a greeting have this key; this listener speaks {protocol}"
+        f"this is only for protocols with a greeting; this listener speaks {protocol}"
     )
 
 
@@ -168,7 +168,7 @@ def test_jmap_url_without_tls_warns() -> None:
 @pytest.mark.parametrize("protocol", ["smtp", "lmtp", "imap", "managesieve", "http"])
 def test_url_is_rejected_for_other_protocols(protocol: str) -> None:
     problem = listener_problem(f'protocol = "{protocol}"\nurl = "https://mail.example.org"')
-    assert problem.message == f"only jmap listeners have this key; this listener speaks {protocol}"
+    assert problem.message == f"this is only for jmap listeners; this listener speaks {protocol}"
 
 
 # --- the default certificate ------------------------------------------------------------------
@@ -208,16 +208,14 @@ def test_certificate_merely_named_default_warns() -> None:
     )
     (warning,) = config.warnings
     assert (warning.key, warning.line) == ("certificate.default", 1)
-    assert warning.message == 'this is not the default despite its name; that is [certificate."b"]'
+    assert warning.message == 'this is not the default, despite its name; [certificate."b"] is'
 
 
 def test_two_default_certificates_are_an_error() -> None:
     text = pairs(("a", "default = true"), ("b", "default = true")) + listener_table("it", "")
     problem = only_problem(text)
     assert (problem.key, problem.line) == ("certificate.b.default", 8)
-    assert (
-        problem.message == 'only one certificate can be the default, and that is [certificate."a"]'
-    )
+    assert problem.message == 'the default certificate is already [certificate."a"]'
 
 
 def test_unused_certificate_warns() -> None:
@@ -328,7 +326,7 @@ def test_no_warning_about_submission(id: str, body: str) -> None:
 
 def test_include_only_file_is_explained() -> None:
     problem = only_problem('[macros]\nhost = "x"\n[include]\nfiles = ["/etc/smtp.toml"]\n')
-    assert "the files that `include` names are not read" in problem.message
+    assert "files named by `include` are not read" in problem.message
 
 
 def test_complete_file_loads(tmp_path: Path) -> None:

@@ -118,11 +118,11 @@ def test_million_macros(text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("%{a:%{env:PORT}%}%", "a macro stands within another one"),
-        ("%{file:/x%{y}%", "a macro stands within another one"),
-        ("%{env:PORT}% %{", "a macro is not closed by }%"),
-        ("%{" + "x" * 1000 + "}%", "is not known"),
-        ("}% %{}%", 'the macro "%{}%" is not known'),
+        ("%{a:%{env:PORT}%}%", "macros cannot be nested"),
+        ("%{file:/x%{y}%", "macros cannot be nested"),
+        ("%{env:PORT}% %{", "a macro is missing its closing }%"),
+        ("%{" + "x" * 1000 + "}%", "unknown macro"),
+        ("}% %{}%", 'unknown macro "%{}%"'),
     ],
 )
 def test_malformed_macros(value: str, says: str) -> None:
@@ -135,7 +135,7 @@ def test_size_of_expanded_macros_is_limited() -> None:
     big = MACHINE.environ | {"BIG": "x" * (1 << 19)}  # type: ignore[operator]
     text = listener_table("it", 'greeting = "%{env:BIG}%%{env:BIG}%%{env:BIG}%"')
     problem = only_problem(text, machine=machine_with(environ=big))
-    assert problem.message == "its macros give more than 1 MiB"
+    assert problem.message == "the macros expand to more than 1 MiB"
 
 
 # --- numbers and depths -------------------------------------------------------------------------

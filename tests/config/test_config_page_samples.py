@@ -140,7 +140,7 @@ def test_certificate() -> None:
 
 
 def test_limits() -> None:
-    assert only_problem(LIMIT).message == "there is no listener"
+    assert only_problem(LIMIT).message == "no listener is configured"
     config = load_text(LIMIT + LIMIT_OF_ONE + ALL_INTERFACES + 'protocol = "smtp"')
     smtp, submissions = config.listeners
     assert (smtp["max-connections"], smtp.origin("max-connections")) == (8192, "server")

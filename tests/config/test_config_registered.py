@@ -124,8 +124,8 @@ class Unknown(Handler):
         ("echo", None, "nowhere_to_be_found:X", 'no module "nowhere_to_be_found"'),
         ("echo", None, "os:nothing", "module 'os' has no attribute 'nothing'"),
         ("echo", NoHandler, "", "neither a subclass of fastlisten.Handler"),
-        ("echo", Unknown, "", "the unknown kind nonsense"),
-        ("socket", Echo, "", "reserved name"),
+        ("echo", Unknown, "", "unknown kind nonsense"),
+        ("socket", Echo, "", "the name is reserved"),
     ],
 )
 def test_unusable_handlers(
@@ -146,7 +146,7 @@ def test_handler_may_have_any_protocol_name() -> None:
     it = listener("protocol = 'finger'\nhandler = 'my.code:Finger'\nbind = '127.0.0.1:79'")
     assert (it.protocol, it["handler"]) == ("finger", "my.code:Finger")
     without_port = listener_problem("protocol = 'finger'\nhandler = 'a:B'\nbind = '127.0.0.1'")
-    assert "has no standard one" in without_port.message
+    assert "has no standard port" in without_port.message
     slip = listener_problem("protocol = 'smpt'\nhandler = 'my.code:Finger'")
     assert slip.suggestion == "smtp"
 

@@ -60,8 +60,7 @@ def test_format_of_a_report() -> None:
     with pytest.raises(ConfigurationError) as caught:
         loads("[server]\nmax-conections = 5" + LISTENER, file="mail.toml", machine=MACHINE)
     assert str(caught.value) == (
-        "mail.toml:2: server.max-conections = 5: there is no such key; "
-        "did you mean max-connections?"
+        "mail.toml:2: server.max-conections = 5: unknown key; did you mean max-connections?"
     )
 
 
@@ -84,7 +83,7 @@ def test_format_of_a_report() -> None:
 def test_unknown_keys_of_a_listener(body: str, key: str, suggestion: str) -> None:
     problem = only_problem(listener_table("it", body))
     assert problem.key == f"server.listener.it.{key}"
-    assert problem.message == "there is no such key"
+    assert problem.message == "unknown key"
     assert problem.suggestion == suggestion
 
 
@@ -107,7 +106,7 @@ def test_unknown_keys_of_a_listener(body: str, key: str, suggestion: str) -> Non
         ("[smtp]\nrelai = 'x'", "smtp.relai", "relay"),
         ("[log]\nlevle = 'info'", "log.levle", "level"),
         ("[server.run-as]\nusr = 'x'", "server.run-as.usr", "run-as.user"),
-        ("[server]\nproxy.xyzzy = 1", "server.proxy.xyzzy", "there is no such key"),
+        ("[server]\nproxy.xyzzy = 1", "server.proxy.xyzzy", "unknown key"),
         ("[certificate.x]\ncert='file://x'\nprivate-kye='file://x'", "certificate.x", "missing"),
     ],
 )
@@ -121,9 +120,9 @@ def test_misspelt_keys_outside_listeners(text: str, key: str, says: str) -> None
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("workers = 2", "this is set for the whole server: server.workers"),
-        ("run-as.user = 'x'", "this is set for the whole server: server.run-as"),
-        ("imap.x = 5", "this is a setting of imap; this listener speaks smtp"),
+        ("workers = 2", "this can only be set for the whole server, as server.workers"),
+        ("run-as.user = 'x'", "this can only be set for the whole server, as server.run-as"),
+        ("imap.x = 5", "this is only for imap listeners; this listener speaks smtp"),
         ("tls.acme = 'x'", "ACME"),
     ],
 )
@@ -206,7 +205,7 @@ def test_listener_needs_bind_and_protocol() -> None:
 
 @pytest.mark.parametrize("text", ["", "[server]\nmax-connections = 5", "[server.listener]"])
 def test_no_listener_is_an_error(text: str) -> None:
-    assert only_problem(text).message == "there is no listener"
+    assert only_problem(text).message == "no listener is configured"
 
 
 @pytest.mark.parametrize(
@@ -319,11 +318,11 @@ def test_macros_in_binds_and_protocols() -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("%{env:MISSING}%", "no variable MISSING"),
+        ("%{env:MISSING}%", "variable MISSING is not set"),
         ("%{env:BYTES}%", "is not UTF-8"),
-        ("%{env:}%", "is not known"),
-        ("%{cfg:x}%", "is not known"),
-        ("%{env:PORT}", "not closed"),
+        ("%{env:}%", "unknown macro"),
+        ("%{cfg:x}%", "unknown macro"),
+        ("%{env:PORT}", "missing its closing"),
         ("%{file:/nonexistent}%", "/nonexistent cannot be read: No such file"),
         ("%{file:/dev/zero}%", "it is a character device, not a regular file"),
         ("%{file:a\\u0000b}%", "cannot be read"),

@@ -185,7 +185,7 @@ def test_tls_settings_without_tls_warn() -> None:
 
 def test_defer_accept_requires_clients_that_speak_first() -> None:
     body = "socket.defer-accept = '5s'"
-    assert "both would wait" in listener_problem(body).message
+    assert "both sides would wait" in listener_problem(body).message
     assert listener(body + "\nprotocol = 'http'")["socket.defer-accept"] == 5.0
     assert listener(body + "\ntls.implicit = true")["socket.defer-accept"] == 5.0
     inherited = listener("", before="[server.socket]\ndefer-accept = '5s'")
@@ -200,7 +200,7 @@ def test_defer_accept_requires_clients_that_speak_first() -> None:
     [
         ("handler = 'a:B'\nforward = '127.0.0.1:25'", "only one of handler and forward"),
         ("handler = 'a:B'\napp = 'c:d'\nprotocol = 'http'", "only one of handler and app"),
-        ("app = 'c:d'", "an application serves http, not smtp"),
+        ("app = 'c:d'", "only http listeners can have an app; this listener speaks smtp"),
     ],
 )
 def test_only_one_of_handler_forward_app(body: str, says: str) -> None:

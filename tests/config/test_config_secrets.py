@@ -75,7 +75,7 @@ def test_misspelt_key(key: str) -> None:
     text = listener_table("it", f'{key} = "{SECRET}"')
     problem = only_problem(text)
     assert f"server.listener.it.{key}".startswith(problem.key)
-    assert problem.message.startswith(("there is no such key", "this"))
+    assert problem.message.startswith(("unknown key", "this"))
     assert SECRET not in messages_for(text)
 
 
@@ -145,7 +145,7 @@ def test_macro_with_a_secret_name_is_expanded() -> None:
     problem = only_problem(
         to_toml(load_text(text, machine=machine)).replace("greeting", "socket.user")
     )
-    assert "in the place of a secret" in problem.message
+    assert "instead of a secret" in problem.message
 
 
 def test_password_in_handler_arguments() -> None:
@@ -207,6 +207,6 @@ def test_commands_do_not_print_secrets(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("relay-password", "relay-passwrd"))
     out, err = io.StringIO(), io.StringIO()
     assert check.run(str(path), out, err) == 2
-    assert "smtp.relay-passwrd: there is no such key" in err.getvalue()
+    assert "smtp.relay-passwrd: unknown key" in err.getvalue()
     assert "did you mean smtp.relay-password?" in err.getvalue()
     assert SECRET not in err.getvalue()

@@ -85,7 +85,7 @@ def test_check_accepts_what_this_version_cannot_serve(file: str) -> None:
     notes = [line for line in err.getvalue().splitlines() if line.startswith("note: ")]
     assert len(notes) == 4
     assert all(
-        note.endswith(": not available in this version yet; `serve` refuses this file")
+        note.endswith(": not available in this version; `serve` refuses this file")
         for note in notes
     )
     assert any('limits.rate = "20 / 5m": not' in note for note in notes)
@@ -121,9 +121,7 @@ def test_check_and_show_without_a_file() -> None:
     assert check.run(None, out, err) == 0
     assert out.getvalue() == "the embedded default: 9 listeners, no errors, 4 left out by `serve`\n"
     assert (
-        err.getvalue().count(
-            "not available in this version yet; `serve` leaves this listener out\n"
-        )
+        err.getvalue().count("not available in this version; `serve` leaves this listener out\n")
         == 4
     )
     assert 'listener "managesieve"' in shown(None, "text")

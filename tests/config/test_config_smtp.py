@@ -148,7 +148,7 @@ def test_placeholder_of_the_password_is_rejected() -> None:
     config = load_text(listener_table("it", RELAY + LOGIN))
     problem = only_problem(to_toml(config))
     assert problem.key == "server.listener.it.smtp.relay-password"
-    assert "in the place of a secret" in problem.message
+    assert "instead of a secret" in problem.message
     assert problem.line
 
 

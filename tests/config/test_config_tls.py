@@ -19,7 +19,7 @@ def test_choosing_tls13_suites_needs_python_support() -> None:
     assert len(config.listeners[0]["tls.ciphers"]) == 3
     (warning,) = config.warnings
     assert warning.message == (
-        "this Python cannot order TLS 1.3 suites; they are offered as TLS_AES_256_GCM_SHA384, "
+        "this Python cannot set the order of TLS 1.3 suites; it is TLS_AES_256_GCM_SHA384, "
         "TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256"
     )
     every[1:] = reversed(every[1:])
@@ -34,7 +34,7 @@ NEWER = "'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256', 'TLS_AES_128_
 @pytest.mark.parametrize(("version", "suites"), [("TLSv1.3", OLDER), ("TLSv1.2", NEWER)])
 def test_suites_and_versions_must_fit(version: str, suites: str) -> None:
     body = f"tls.protocols = '{version}'\ntls.ciphers = [{suites}]"
-    assert "no suite is left" in listener_problem(body).message
+    assert "none of these suites can be used" in listener_problem(body).message
     both = f"tls.protocols = '{version}'\ntls.ciphers = [{OLDER}, {NEWER}]"
     assert load_text(listener_table("it", both)).warnings == ()
     assert load_text(listener_table("it", f"tls.enable = false\n{body}")).warnings == ()
@@ -45,7 +45,7 @@ def test_version_without_suites_warns(suites: str, version: str) -> None:
     listeners = listener_table("a", "bind = '127.0.0.1:1'") + listener_table("b", "")
     (warning,) = load_text(f"[server]\ntls.ciphers = [{suites}]" + listeners).warnings
     assert (warning.key, warning.line) == ("server.tls.ciphers", 2)
-    assert warning.message == f"none of these is a suite of {version}, which is not spoken"
+    assert warning.message == f"none of these suites is for {version}, which is therefore disabled"
     (warning,) = load_text(listener_table("it", f"tls.ciphers = [{suites}]")).warnings
     assert warning.key == "server.listener.it.tls.ciphers"
 

@@ -65,7 +65,7 @@ def test_unavailable_settings(body: str, key: str) -> None:
     (problem,) = find_unavailable(config)
     assert problem.key == f"server.listener.it.{key}"
     assert problem.line > 3
-    assert problem.message == "not available in this version yet"
+    assert problem.message == "not available in this version"
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,9 @@ def test_no_handler_is_imported_for_it() -> None:
 @pytest.mark.usefixtures("gopher")
 def test_its_own_keys_are_its_own() -> None:
     found = listener_problem("gopher-url = 'x'")
-    assert found.message == "only gopher listeners have this key; this listener speaks smtp"
+    assert found.message == "this is only for gopher listeners; this listener speaks smtp"
     found = listener_problem("gopher.depth = 1")
-    assert found.message == "this is a setting of gopher; this listener speaks smtp"
+    assert found.message == "this is only for gopher listeners; this listener speaks smtp"
     (slip,) = problems("[gopher]\ndeepth = 1" + listener_table("it", "protocol = 'gopher'"))
     assert slip.suggestion == "depth"
     default = load_text("[server]\ngopher-url = 'x'" + listener_table("it", "protocol = 'gopher'"))
@@ -224,10 +224,10 @@ def test_an_object_that_cannot_be_used_harms_nobody_else(name: str, value: str, 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("defaults={'no-key': 1}", "it has a default for no-key, which is no key of a listener"),
-        ("options=(Option('x', 'odd', 0, ''),)", "x has the unknown kind odd"),
-        ("listener_options=(Option('bind', 'string', '', ''),)", "the key bind is taken"),
-        ("name='socket', options=(Option('x', 'string', 0, ''),)", "under a reserved name"),
+        ("defaults={'no-key': 1}", "it has a default for no-key, which listeners do not have"),
+        ("options=(Option('x', 'odd', 0, ''),)", "x is of unknown kind odd"),
+        ("listener_options=(Option('bind', 'string', '', ''),)", "the key bind is already in use"),
+        ("name='socket', options=(Option('x', 'string', 0, ''),)", "the name is reserved"),
     ],
 )
 @pytest.mark.usefixtures("gopher")
@@ -340,7 +340,7 @@ def test_two_classes_that_mean_different_things_by_one_key(classes: str) -> None
     )
     (problem,) = problems(tables)
     assert problem.key == "server.listener.Other.handler"
-    assert "its option invented.plan differs" in problem.message
+    assert "defines the option invented.plan differently" in problem.message
 
 
 def test_a_subclass_under_a_name_of_its_own_keeps_starttls(classes: str) -> None:
@@ -394,5 +394,5 @@ def test_a_variant_of_a_protocol_has_its_checks_and_defaults(classes: str) -> No
 def test_an_unknown_protocol_is_not_documented(capsys: pytest.CaptureFixture[str]) -> None:
     assert document(["--protocol", "nonsense"]) == 1
     names = ", ".join(sorted(installed_protocols().definitions))
-    message = f"protocol nonsense is not installed; there are {names}"
+    message = f"protocol nonsense is not installed; installed: {names}"
     assert message in capsys.readouterr().err

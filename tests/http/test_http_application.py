@@ -133,7 +133,7 @@ def test_all_mistakes_are_reported_at_their_lines(modules: Path) -> None:
 
 @pytest.mark.parametrize("value", ['"app"', '"a:b()()"', '"a:b(1)"', '":app"'])
 def test_names_that_are_none(value: str) -> None:
-    with pytest.raises(ConfigurationError, match="does not name an object") as caught:
+    with pytest.raises(ConfigurationError, match="not the name of a Python object") as caught:
         loads(LISTENER + f"app = {value}")
     assert caught.value.problems[0].line == 4
     assert '"package.module:function()"' in caught.value.problems[0].allowed
@@ -141,7 +141,9 @@ def test_names_that_are_none(value: str) -> None:
 
 def test_an_application_serves_http_only() -> None:
     text = '[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\napp = "a:b"\n'
-    with pytest.raises(ConfigurationError, match="an application serves http, not smtp"):
+    with pytest.raises(
+        ConfigurationError, match="only http listeners can have an app; this listener speaks smtp"
+    ):
         loads(text)
 
 

@@ -25,7 +25,7 @@ from support.waiting import until
 PORTS = {"http": 2080, "lmtp": 2424, "smtp": 2525, "submission": 2587, "submissions": 2465}
 
 NOT_SERVED = [
-    "not served, because not available in this version yet: imap, imaps, jmap, managesieve",
+    "not served, because not available in this version: imap, imaps, jmap, managesieve",
 ]
 
 USER = "user@localhost"

@@ -153,7 +153,7 @@ def test_failure_while_running_exits_with_1(tmp_path: Path) -> None:
 
 
 def test_unavailable_protocol_exits_with_2(tmp_path: Path) -> None:
-    yet = "not available in this version yet"
+    yet = "not available in this version"
     assert refused(tmp_path, FULL) == [
         f'error: mail.toml:21: server.listener.mailboxes.protocol = "imap": {yet}',
     ]
@@ -197,7 +197,7 @@ def test_unavailable_settings_exit_with_2(tmp_path: Path, lines: str, key: str) 
     text = f"{lines}\n{SMTP}" if "[server]" in lines else f"{SMTP}{lines}\n"
     (line,) = refused(tmp_path, text)
     assert key in line
-    assert line.endswith("not available in this version yet")
+    assert line.endswith("not available in this version")
 
 
 def test_unusable_handlers_are_reported_together(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_unlisted_cipher_suites(served: Program) -> None:
     assert "alert handshake failure" in seen.text
     # None of TLS 1.3's is listed, so that version is not offered; a warning says so.
     assert "alert protocol version" in s_client(served.port("ours"), "-tls1_3").text
-    assert "none of these is a suite of TLSv1.3, which is not spoken" in served.err
+    assert "none of these suites is for TLSv1.3, which is therefore disabled" in served.err
 
 
 # --- names ------------------------------------------------------------------------------------

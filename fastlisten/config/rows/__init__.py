@@ -1,1 +1,1 @@
-"""The option table: one row per key that may stand in a configuration."""
+"""The option table: one row per configuration key."""

@@ -1,11 +1,11 @@
-"""The option table: one row per key that may stand in a configuration.
+"""The rows of listeners: keys that are set on a listener, most of them also in `[server]`.
 
 Rules of this file: data only. Parser, resolver, `show`, the generated documentation and the
-socket options all read these rows; a key that is not here does not exist. Protocols bring rows of
-their own (handlers/protocol.py), which `known_protocols.py` adds, and defaults that differ.
+socket options all read these rows; a key without a row does not exist. Protocols add rows and
+defaults of their own (handlers/protocol.py, known_protocols.py).
 
-Scopes: ``listener`` is `server.listener.<id>.KEY`, ``server`` is `server.KEY`, a default that
-listeners override, ``process`` is a property of the whole process whose key is written in full.
+Scopes: ``listener`` is `server.listener.<id>.KEY`; ``server`` is `server.KEY`, a default that
+listeners override; ``process`` is a key of the whole process, written in full.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastlisten.option import Option
 
 __all__ = ["CERTIFICATE_OPTIONS", "LISTENER_OPTIONS", "PROCESS_OPTIONS"]
 
-# RFC 5321 4.5.3.2.7: a mail server waits 5 minutes at least for the next command.
+# RFC 5321 4.5.3.2.7: a mail server should wait at least 5 minutes for the next command.
 _MAIL_TIMEOUT = 300.0
 
 LISTENER_OPTIONS: tuple[Option, ...] = (
@@ -28,7 +28,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="bind",
         kind="bind",
         default=(),
-        text="The addresses to listen on, one or an array.",
+        text="The address or addresses to listen on.",
         scopes=("listener",),
         reload="rebind",
         extra={"default-text": "required"},
@@ -37,8 +37,8 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="protocol",
         kind="string",
         default="",
-        text="The protocol that is spoken: one of those above, one that an installed package "
-        "registers, or, with `handler`, any name.",
+        text="The listener's protocol: one of those above, one registered by an installed package, "
+        "or, with `handler`, any name.",
         scopes=("listener",),
         reload="rebind",
         extra={"default-text": "required"},
@@ -47,7 +47,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="handler",
         kind="object",
         default=None,
-        text="The class that serves the connections, instead of the protocol's own.",
+        text="The handler class to use instead of the protocol's own.",
         scopes=("listener",),
         reload="restart",
     ),
@@ -55,7 +55,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="forward",
         kind="endpoint",
         default=None,
-        text="Another server that the connections are forwarded to, with a PROXY v2 header.",
+        text="Another server to forward connections to, with a PROXY v2 header.",
         scopes=("listener",),
         available=False,
     ),
@@ -63,8 +63,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="app",
         kind="object",
         default=None,
-        text="The ASGI application that the listener serves; with `()` at the end, a function "
-        "that makes it.",
+        text="The ASGI application to serve, or, with `()` at the end, a function that returns it.",
         scopes=("listener",),
         reload="restart",
         extra={"factory": True, "default-text": "the management of this server"},
@@ -73,7 +72,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="hostname",
         kind="hostname",
         default=None,
-        text="The name that this listener greets with.",
+        text="The host name that this listener uses in its greeting.",
         scopes=("listener",),
         extra={"default-text": "`server.hostname`"},
     ),
@@ -94,38 +93,38 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=2**31 - 1,
         unit="connections",
-        text="Simultaneous connections of a listener over all its addresses and all workers, from "
-        "accept to close.",
+        text="The most connections that a listener may have at a time, from accept to close, over "
+        "all its addresses and all workers.",
     ),
     Option(
         key="limit-action",
         kind="choice",
         default="refuse",
         choices=("refuse", "wait"),
-        text="What happens to clients beyond max-connections: `refuse` accepts, says so in the "
-        "protocol and closes; `wait` leaves them in the backlog.",
+        text="What happens to clients beyond `max-connections`: `refuse` accepts them, replies "
+        "with an error of the protocol and closes; `wait` leaves them in the backlog.",
     ),
     *SOCKET_OPTIONS,
     Option(
         key="tls.enable",
         kind="boolean",
         default=True,
-        text="TLS is available: STARTTLS where the protocol has it.",
+        text="Enable TLS: STARTTLS, if the protocol has it.",
         reload="rebind",
     ),
     Option(
         key="tls.implicit",
         kind="boolean",
         default=False,
-        text="TLS from the first byte; written on a listener it wins over an inherited "
-        "`tls.enable = false`.",
+        text="TLS from the first byte; on a listener it overrides an inherited `tls.enable = "
+        "false`.",
         reload="rebind",
     ),
     Option(
         key="tls.certificate",
         kind="name",
         default=None,
-        text='Id of a `[certificate."ID"]` table.',
+        text='The ID of the `[certificate."ID"]` table to use.',
         extra={
             "default-text": "the one with `default = true`, else the one called `default`, else "
             "the only one, else a self-signed one"
@@ -135,33 +134,34 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="tls.sni",
         kind="sni",
         default=(),
-        text="Certificates for host names that a client asks for: an array of tables with "
-        "`subject` and `certificate`; `*.` stands for one label.",
+        text="Certificates by the host name that a client asks for (SNI): an array of tables with "
+        "`subject` and `certificate`; `*.` matches one label.",
     ),
     Option(
         key="tls.protocols",
         kind="tls-protocols",
         default=("TLSv1.2", "TLSv1.3"),
-        text="The TLS versions that are spoken.",
+        text="The TLS versions to accept.",
     ),
     Option(
         key="tls.ciphers",
         kind="tls-ciphers",
         default=(),
-        text="The cipher suites that are spoken, in order of preference; empty: all with forward "
-        "secrecy that encrypt and authenticate in one (AEAD).",
+        text="The cipher suites to accept, in order of preference; empty: all AEAD suites with "
+        "forward secrecy.",
     ),
     Option(
         key="tls.ignore-client-order",
         kind="boolean",
         default=True,
-        text="Choose the cipher suite by the server's order, not by the client's.",
+        text="Choose the cipher suite by the server's order of preference, not the client's.",
     ),
     Option(
         key="tls.client-ca",
         kind="path",
         default=None,
-        text="PEM file of authorities; clients must then show a certificate of one of them.",
+        text="A PEM file of certificate authorities; if set, clients must present a certificate "
+        "issued by one of them.",
     ),
     Option(
         key="tls.timeout",
@@ -170,14 +170,14 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=3600,
         unit="seconds",
-        text="Time for a TLS handshake, from accept or STARTTLS on.",
+        text="Time limit for a TLS handshake, from accept or from STARTTLS.",
     ),
     Option(
         key="proxy.trusted-networks",
         kind="networks",
         default=(),
-        text="Peers that must open with a PROXY protocol header: networks, or `unix`; from others "
-        "it is not understood. An empty array on a listener switches it off there.",
+        text="Peers that must send a PROXY protocol header first: networks, or `unix`. A header "
+        "from any other peer is not recognized. An empty array on a listener turns this off there.",
         available=False,
         inert=((),),
         extra={"unix": True, "older": "proxy-trusted-networks"},
@@ -186,11 +186,11 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="proxy.timeout",
         kind="duration",
         default=5.0,
-        # The PROXY protocol's text: at least 3 seconds, to cover one retransmission.
+        # The specification demands at least 3 seconds, to cover a TCP retransmission.
         minimum=3,
         maximum=3600,
         unit="seconds",
-        text="Time for the PROXY protocol header.",
+        text="Time limit for the PROXY protocol header.",
         available=False,
     ),
     Option(
@@ -200,7 +200,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=86400,
         unit="seconds",
-        text="How long a client may stay silent after it has connected; `false`: for ever.",
+        text="How long a client may stay silent after connecting; `false`: no limit.",
         extra={"optional": True},
     ),
     Option(
@@ -210,7 +210,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=7 * 86400,
         unit="seconds",
-        text="How long a client that has spoken may stay silent; `false`: for ever.",
+        text="How long a client may be idle once it has sent something; `false`: no limit.",
         extra={"optional": True},
     ),
     Option(
@@ -220,7 +220,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=2**31 - 1,
         unit="connections",
-        text="Simultaneous connections of one client address (IPv6: of one /64).",
+        text="The most connections that one client address (IPv6: one /64) may have at a time.",
         available=False,
         inert=(None,),
         extra={"optional": True},
@@ -229,7 +229,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="limits.rate",
         kind="rate",
         default=None,
-        text='New connections of one client address in a time, as "20 / 5m".',
+        text='The most new connections from one client address in a period, such as "20 / 5m".',
         available=False,
         inert=(None,),
         extra={"optional": True},
@@ -238,7 +238,7 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         key="limits.exempt",
         kind="networks",
         default=(),
-        text="Networks that the limits per address do not apply to.",
+        text="Networks to which the limits per address do not apply.",
         available=False,
         inert=((),),
     ),

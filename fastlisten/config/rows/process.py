@@ -1,6 +1,6 @@
-"""The rows of the whole process: `server.*` keys that no listener has, `log.*`, certificates.
+"""The rows of the whole process: `server.*` keys that listeners do not have, `log.*`, certificates.
 
-Rules of this file: data only. Keys are written in full, because these rows stand in one place.
+Rules of this file: data only. Keys are written in full, since each is valid in one place only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         key="server.hostname",
         kind="hostname",
         default=None,
-        text="The name that the server greets with.",
+        text="The server's host name, as in its greeting.",
         scopes=("process",),
         extra={"default-text": "this host's name"},
     ),
@@ -34,7 +34,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         key="server.run-as.user",
         kind="string",
         default=None,
-        text="The user that the server becomes once its sockets are bound.",
+        text="The user to switch to once the sockets are bound.",
         scopes=("process",),
         reload="restart",
         available=False,
@@ -43,7 +43,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         key="server.run-as.group",
         kind="string",
         default=None,
-        text="The group that the server becomes once its sockets are bound.",
+        text="The group to switch to once the sockets are bound.",
         scopes=("process",),
         reload="restart",
         available=False,
@@ -55,7 +55,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=1024,
         unit="processes",
-        text="Worker processes; `auto` is one for each processor that the server may use.",
+        text="The number of worker processes; `auto`: one per processor that the server may use.",
         scopes=("process",),
         reload="restart",
         available=False,
@@ -68,26 +68,26 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         minimum=0,
         maximum=86400,
         unit="seconds",
-        text="How long transactions in progress may take to finish after a stop was asked for.",
+        text="How long a shutdown waits for transactions in progress.",
         scopes=("process",),
     ),
     Option(
         key="server.data-directory",
         kind="path",
         default=None,
-        text="Where mail, accounts and generated certificates live.",
+        text="The directory for mail, accounts and generated certificates.",
         scopes=("process",),
         reload="restart",
         extra={
-            "default-text": "`$STATE_DIRECTORY`, else `fastlisten` in the XDG data home, "
-            "without a home in `/var/lib`"
+            "default-text": "`$STATE_DIRECTORY`, else `fastlisten` in the XDG data directory, "
+            "else (for users without a home directory) `/var/lib/fastlisten`"
         },
     ),
     Option(
         key="server.accounts",
         kind="path",
         default=None,
-        text="The file of accounts.",
+        text="The accounts file.",
         scopes=("process",),
         extra={"default-text": "`accounts.toml` in the data directory"},
     ),
@@ -95,17 +95,19 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         key="server.postmaster",
         kind="mailbox",
         default=None,
-        text="The account that gets the mail for postmaster: without a domain, of the server's "
-        "host name, and of each local domain where nobody has that name.",
+        text="The account that gets mail for postmaster: without a domain, at the server's host "
+        "name, and at each local domain that has no postmaster of its own.",
         scopes=("process",),
         reload="restart",
-        extra={"default-text": "the first account or alias called postmaster, else the first"},
+        extra={
+            "default-text": "the first account or alias called postmaster, else the first account"
+        },
     ),
     Option(
         key="server.control-socket",
         kind="path",
         default=None,
-        text="Unix socket that takes commands such as reload.",
+        text="A Unix socket for commands such as reload.",
         scopes=("process",),
         reload="restart",
         available=False,
@@ -115,7 +117,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         kind="choice",
         default="info",
         choices=("debug", "info", "warning", "error"),
-        text="The least important records that are written.",
+        text="The lowest level that is logged.",
         scopes=("process",),
     ),
     Option(
@@ -123,19 +125,19 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         kind="choice",
         default="text",
         choices=("text", "json"),
-        text="One line of text or one JSON object per record.",
+        text="Log lines as text, or one JSON object per line.",
         scopes=("process",),
         reload="restart",
     ),
 )
 
-#: What stands in each `[certificate."ID"]`.
+#: The keys of each `[certificate."ID"]`.
 CERTIFICATE_OPTIONS: tuple[Option, ...] = (
     Option(
         key="cert",
         kind="pem",
         default="",
-        text="The certificate, followed by those between it and the authority.",
+        text="The certificate, followed by any intermediate certificates.",
         scopes=("process",),
         extra={"default-text": "required"},
     ),
@@ -143,7 +145,7 @@ CERTIFICATE_OPTIONS: tuple[Option, ...] = (
         key="private-key",
         kind="pem",
         default="",
-        text="Its private key; better in a file that others cannot read.",
+        text="Its private key; best kept in a file that others cannot read.",
         scopes=("process",),
         extra={"default-text": "required"},
     ),
@@ -151,7 +153,7 @@ CERTIFICATE_OPTIONS: tuple[Option, ...] = (
         key="default",
         kind="boolean",
         default=False,
-        text="Listeners that name no certificate show this one.",
+        text="Use this certificate for listeners that name none.",
         scopes=("process",),
     ),
 )

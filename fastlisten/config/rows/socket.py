@@ -1,9 +1,8 @@
-"""The rows of `socket.*`: what is asked of the kernel for the sockets of a listener.
+"""The rows of `socket.*`: socket options of a listener's sockets.
 
-Rules of this file: data only. The order of rows is the order in which options are set, which
-matters once: the kernel derives a socket's priority from its TOS, so `tos` stands before
-`priority`. Numbers that Python's socket module does not name on every version carry the header
-that defines them.
+Rules of this file: data only. Options are set in the order of the rows. This matters once: setting
+the TOS also sets the priority, so `tos` comes before `priority`. Numbers that the socket module of
+some Python version lacks have a comment with the header that defines them.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ __all__ = ["SOCKET_OPTIONS"]
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 
-# The kernel stores twice the value that was asked for, so half of the largest int is the most.
+# The kernel doubles the value, so the maximum is half of the largest int.
 _MAX_BUFFER = 2**30 - 1
 
 # net/tcp.h: MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL seconds, MAX_TCP_KEEPCNT probes.
 _MAX_KEEPALIVE_TIME = 32767
 _MAX_KEEPALIVE_PROBES = 127
 
-# setsockopt takes an int of milliseconds; this is that, in whole days.
+# setsockopt takes milliseconds as an int: whole days that fit into it, in seconds.
 _MAX_USER_TIMEOUT = 24 * 86400
 
 _SOL = socket.SOL_SOCKET
@@ -38,7 +37,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         key="socket.reuse-addr",
         kind="boolean",
         default=True,
-        text="Bind although connections of an earlier process linger on the port (SO_REUSEADDR).",
+        text="Bind even if connections of an earlier process linger on the port (SO_REUSEADDR).",
         reload="rebind",
         sockets=(SocketOption("ip", "bind", _SOL, socket.SO_REUSEADDR, "SO_REUSEADDR"),),
     ),
@@ -46,8 +45,8 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         key="socket.reuse-port",
         kind="boolean",
         default=False,
-        text="One accept queue per worker, balanced by the kernel's hash (SO_REUSEPORT), instead "
-        "of one that all workers share.",
+        text="Give each worker an accept queue of its own, balanced by the kernel (SO_REUSEPORT), "
+        "instead of one that all share.",
         reload="rebind",
         sockets=(SocketOption("ip", "bind", _SOL, socket.SO_REUSEPORT, "SO_REUSEPORT"),),
     ),
@@ -55,7 +54,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         key="socket.free-bind",
         kind="boolean",
         default=False,
-        text="Bind to an address that no interface has yet (IP_FREEBIND, IPV6_FREEBIND).",
+        text="Allow addresses that no interface has yet (IP_FREEBIND, IPV6_FREEBIND).",
         reload="rebind",
         sockets=(
             SocketOption("inet", "bind", _IP, _IP_FREEBIND, "IP_FREEBIND"),
@@ -69,7 +68,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=2**31 - 1,
         unit="connections",
-        text="How many connections may wait to be accepted; the kernel clamps it to "
+        text="How many connections may wait to be accepted; the kernel caps it at "
         "net.core.somaxconn.",
     ),
     Option(
@@ -86,7 +85,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=255,
         unit="hops",
-        text="Hops that a packet may make (IP_TTL, IPV6_UNICAST_HOPS).",
+        text="The hop limit of outgoing packets (IP_TTL, IPV6_UNICAST_HOPS).",
         sockets=(
             SocketOption("inet", "listen", _IP, socket.IP_TTL, "IP_TTL"),
             SocketOption("inet6", "listen", _IPV6, socket.IPV6_UNICAST_HOPS, "IPV6_UNICAST_HOPS"),
@@ -99,8 +98,8 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         default=None,
         minimum=0,
         maximum=255,
-        text="Type of service, or the name of a DSCP class (IP_TOS, IPV6_TCLASS); the low two bits "
-        "belong to the kernel.",
+        text="Type of service: a number or the name of a DSCP class (IP_TOS, IPV6_TCLASS); the low "
+        "two bits belong to the kernel.",
         sockets=(
             SocketOption("inet", "listen", _IP, socket.IP_TOS, "IP_TOS"),
             SocketOption("inet6", "listen", _IPV6, socket.IPV6_TCLASS, "IPV6_TCLASS"),
@@ -113,7 +112,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         default=None,
         minimum=0,
         maximum=2**31 - 1,
-        text="Queueing priority of packets (SO_PRIORITY); above 6 needs CAP_NET_ADMIN.",
+        text="Queueing priority of outgoing packets (SO_PRIORITY); above 6 needs CAP_NET_ADMIN.",
         sockets=(
             SocketOption("ip", "listen", _SOL, socket.SO_PRIORITY, "SO_PRIORITY"),
             # sk_clone_lock() resets it to 0 on the accepted socket.
@@ -128,8 +127,8 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=_MAX_BUFFER,
         unit="bytes",
-        text="Size asked for the send buffer (SO_SNDBUF); the kernel doubles it and caps it at "
-        "net.core.wmem_max.",
+        text="Requested size of the send buffer (SO_SNDBUF); the kernel caps it at "
+        "net.core.wmem_max and doubles it.",
         sockets=(SocketOption("any", "listen", _SOL, socket.SO_SNDBUF, "SO_SNDBUF"),),
         extra={"optional": True},
     ),
@@ -140,8 +139,8 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=_MAX_BUFFER,
         unit="bytes",
-        text="Size asked for the receive buffer (SO_RCVBUF); the kernel doubles it and caps it at "
-        "net.core.rmem_max.",
+        text="Requested size of the receive buffer (SO_RCVBUF); the kernel caps it at "
+        "net.core.rmem_max and doubles it.",
         sockets=(SocketOption("any", "listen", _SOL, socket.SO_RCVBUF, "SO_RCVBUF"),),
         extra={"optional": True},
     ),
@@ -152,8 +151,8 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         minimum=0,
         maximum=3600,
         unit="seconds",
-        text="How long unsent data may still be sent after a connection is closed, then it is "
-        "reset; 0 resets at once and loses what was not sent. Only the 0 uses SO_LINGER.",
+        text="How long unsent data may still be sent after a connection is closed; then the "
+        "connection is reset. `0` resets at once and loses unsent data. Only `0` uses SO_LINGER.",
         sockets=(SocketOption("ip", "listen", _SOL, socket.SO_LINGER, "SO_LINGER"),),
         extra={"optional": True},
     ),
@@ -161,7 +160,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         key="socket.keepalive",
         kind="boolean",
         default=False,
-        text="Probe idle connections, so that dead ones are noticed (SO_KEEPALIVE).",
+        text="Probe idle connections to detect dead peers (SO_KEEPALIVE).",
         sockets=(SocketOption("ip", "listen", _SOL, socket.SO_KEEPALIVE, "SO_KEEPALIVE"),),
     ),
     Option(
@@ -193,7 +192,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=_MAX_KEEPALIVE_PROBES,
         unit="probes",
-        text="Unanswered probes after which the connection is dead (TCP_KEEPCNT).",
+        text="The number of unanswered probes after which a connection is ended (TCP_KEEPCNT).",
         sockets=(SocketOption("ip", "listen", _TCP, socket.TCP_KEEPCNT, "TCP_KEEPCNT"),),
         extra={"optional": True},
     ),
@@ -204,7 +203,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         minimum=0.001,
         maximum=_MAX_USER_TIMEOUT,
         unit="seconds",
-        text="How long sent data may stay unacknowledged before the connection is dead "
+        text="How long sent data may stay unacknowledged before the connection is ended "
         "(TCP_USER_TIMEOUT).",
         sockets=(SocketOption("ip", "listen", _TCP, socket.TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT"),),
         extra={"optional": True},
@@ -216,8 +215,8 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=3600,
         unit="seconds",
-        text="Wake the server when the client has sent data, and only then; for protocols whose "
-        "client speaks first (TCP_DEFER_ACCEPT).",
+        text="Wake the server only when the client has sent data (TCP_DEFER_ACCEPT); only for "
+        "protocols in which the client speaks first.",
         sockets=(SocketOption("ip", "listen", _TCP, socket.TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT"),),
         extra={"optional": True, "whole": True},
     ),
@@ -225,7 +224,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         key="socket.congestion",
         kind="congestion",
         default=None,
-        text="Congestion control algorithm (TCP_CONGESTION), one that the kernel has.",
+        text="Congestion control algorithm (TCP_CONGESTION); the kernel must have it.",
         sockets=(SocketOption("ip", "listen", _TCP, socket.TCP_CONGESTION, "TCP_CONGESTION"),),
         extra={"optional": True},
     ),
@@ -233,8 +232,7 @@ SOCKET_OPTIONS: tuple[Option, ...] = (
         key="socket.mode",
         kind="mode",
         default=None,
-        text="Permission bits of a `unix:` socket's file, in octal; not set: what the umask "
-        "leaves.",
+        text="Permission bits of a `unix:` socket's file, in octal; if not set, the umask decides.",
         reload="rebind",
         extra={"optional": True},
     ),

@@ -1,1 +1,1 @@
-"""The grammar of values: from what TOML gives to a typed value, and back."""
+"""The kinds of values: how each is parsed from TOML and written back."""

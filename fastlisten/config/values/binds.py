@@ -1,6 +1,6 @@
-"""The grammar of `bind`, and what one bind means beside another: overlaps and IPV6_V6ONLY.
+"""Parses `bind`, finds binds that overlap, and sets IPV6_V6ONLY.
 
-Rules of this file: addresses are texts and nothing is looked up. Time is linear in the number of
+Rules of this file: addresses are text and nothing is looked up. Time is linear in the number of
 binds.
 """
 
@@ -28,22 +28,22 @@ _PORT = re.compile(r"[0-9]{1,5}")
 _SYSTEMD_NAME = re.compile(r"[!-9;-~]{1,255}")
 _BRACKETS = re.compile(r"\[([^\[\]]*)\](?::(.*))?", re.DOTALL)
 
-# Ports that mail and its web pages use: an unbracketed IPv6 address that ends in one of these was
-# perhaps meant as an address and its port.
+# Ports of mail and web servers: an IPv6 address without brackets that ends in one of these may
+# have been meant as an address and a port.
 _MAIL_PORTS = frozenset(
     ("24", "25", "80", "110", "143", "443", "465", "587", "993", "995", "2525", "4190", "8080")
 )
 
 
 def parse_bind(text: str, default_port: int) -> Bind:
-    """Return the bind that a text means, its `v6only` not yet decided.
+    """Parse one bind; `v6only` is not set yet.
 
     Args:
         text: as written.
         default_port: of an address without port; 0 if the protocol has none.
 
     Raises:
-        BadValueError: saying what to write instead.
+        BadValueError: with what to write instead.
     """
     word = text.strip()
     if word.startswith("unix:"):
@@ -54,12 +54,12 @@ def parse_bind(text: str, default_port: int) -> Bind:
         return Bind(text, "fd", "", fd=int(word[3:]))
     if word.startswith("systemd:"):
         if not _SYSTEMD_NAME.fullmatch(word[8:]):
-            raise BadValueError("systemd: takes a name as FileDescriptorName= of a socket unit has")
+            raise BadValueError("systemd: takes the FileDescriptorName= of a socket unit")
         return Bind(text, "systemd", word[8:])
     if word.startswith("["):
         match = _BRACKETS.fullmatch(word)
         if match is None:
-            raise BadValueError("the brackets of this IPv6 address are not in order")
+            raise BadValueError("the brackets are wrong")
         return _inet6(text, match[1], match[2], default_port)
     if word.count(":") > 1:
         return _inet6(text, word, None, default_port)
@@ -72,9 +72,9 @@ def parse_bind(text: str, default_port: int) -> Bind:
 
 def _unix(text: str, path: str) -> Bind:
     if not path.startswith("/"):
-        raise BadValueError("the path after unix: must begin with /")
+        raise BadValueError("the path after unix: must start with /")
     if len(path.encode()) > _MAX_PATH_LENGTH:
-        raise BadValueError(f"the path of a Unix socket has at most {_MAX_PATH_LENGTH} bytes")
+        raise BadValueError(f"the path of a Unix socket can have at most {_MAX_PATH_LENGTH} bytes")
     if path.endswith("/"):
         raise BadValueError("the path after unix: names a directory")
     return Bind(text, "unix", path)
@@ -91,17 +91,17 @@ def _is_address(family: socket.AddressFamily, host: str) -> bool:
 def _port(port: str | None, default_port: int) -> int:
     if port is None:
         if not default_port:
-            raise BadValueError("the port is missing: this protocol has no standard one")
+            raise BadValueError("the port is missing; this protocol has no standard port")
         return default_port
     if not _PORT.fullmatch(port) or int(port) > 65535:
-        # With an @ it is a URL with a password, which is not repeated.
+        # With an @ it may be a URL with a password, which must not be repeated.
         shown = "this" if "@" in port else show_value(port)
-        raise BadValueError(f"{shown} is not a port", allowed="a port from 0 to 65535")
+        raise BadValueError(f"{shown} is not a port", allowed="0 to 65535")
     return int(port)
 
 
 def _is_index(scope: str) -> bool:
-    """Whether digits are an interface's index; of a larger number Python takes the last 32 bits."""
+    """Tell whether digits are an interface index; Python truncates larger numbers to 32 bits."""
     return scope.isascii() and int(scope) < 1 << 32
 
 
@@ -115,18 +115,18 @@ def _inet6(text: str, host: str, port: str | None, default_port: int) -> Bind:
         raise BadValueError("this is not an IPv6 address")
     if percent and (not _SCOPE.fullmatch(scope) or (scope.isdigit() and not _is_index(scope))):
         raise BadValueError(
-            f"{show_value(scope)} is not the name of an interface", allowed='"[fe80::1%eth0]:25"'
+            f"{show_value(scope)} is not an interface name", allowed='"[fe80::1%eth0]:25"'
         )
     packed = socket.inet_pton(socket.AF_INET6, address)
     canonical = socket.inet_ntop(socket.AF_INET6, packed)
     number = _port(port, default_port)
     if (plain := unmapped(canonical)) != canonical:
         raise BadValueError(
-            "this is an IPv4 address in IPv6 form", suggestion=quote(f"{plain}:{number}")
+            "this is an IPv4-mapped IPv6 address", suggestion=quote(f"{plain}:{number}")
         )
     if packed[0] == 0xFE and packed[1] & 0xC0 == 0x80 and not scope:
         raise BadValueError(
-            "a link-local address needs its interface", allowed=f'"[{canonical}%eth0]:{number}"'
+            "a link-local address needs an interface", allowed=f'"[{canonical}%eth0]:{number}"'
         )
     return Bind(text, "inet6", canonical, number, scope=scope, wildcard=canonical == "::")
 
@@ -137,7 +137,7 @@ def _not_an_address(word: str, host: str, port: str) -> BadValueError:
     if host in ("", "*") or (word.isascii() and word.isdigit()):
         shown = word if word.isdigit() else port
         return BadValueError(
-            "the address is missing: [::] stands for all interfaces",
+            "the address is missing; [::] means all interfaces",
             suggestion=quote(f"[::]:{shown}" if shown else "[::]"),
         )
     if "/" in word:
@@ -147,14 +147,14 @@ def _not_an_address(word: str, host: str, port: str) -> BadValueError:
         return BadValueError(f"{show_value(host)} is not an IPv4 address")
     if host.lower() == "localhost":
         near = quote(f"127.0.0.1:{port}" if port else "127.0.0.1")
-        return BadValueError("a host name cannot be bound, write its address", suggestion=near)
+        return BadValueError("this is a host name; use its address", suggestion=near)
     if is_hostname(host):
-        return BadValueError("a host name cannot be bound, write its address")
+        return BadValueError("this is a host name; use its address")
     return BadValueError("this is not an address")
 
 
 def looks_like_port(bind: Bind) -> str:
-    """Return the end of an unbracketed IPv6 address that reads like a port, or an empty text."""
+    """Return the end of an IPv6 address without brackets if it looks like a port, else empty."""
     if bind.family != "inet6" or "[" in bind.text:
         return ""
     tail = bind.text.strip().partition("%")[0].rpartition(":")[2]
@@ -162,17 +162,17 @@ def looks_like_port(bind: Bind) -> str:
 
 
 def is_loopback(bind: Bind) -> bool:
-    """Tell whether only this host can reach a bind; an inherited socket is not known to be so."""
+    """Tell whether only this host can connect to a bind; False for inherited sockets."""
     if bind.family == "inet":
         return bind.address.startswith("127.")
     return bind.family == "unix" or (bind.family == "inet6" and bind.address == "::1")
 
 
 def set_v6only(binds: Sequence[Bind], ipv4_wildcards: frozenset[int]) -> tuple[Bind, ...]:
-    """Decide IPV6_V6ONLY: off for `[::]`, on beside 0.0.0.0 of its port and for an address.
+    """Set IPV6_V6ONLY: off for `[::]` unless 0.0.0.0 is bound on the same port, on otherwise.
 
     Args:
-        binds: those of one listener.
+        binds: all binds of one listener.
         ipv4_wildcards: the ports on which any listener binds 0.0.0.0; without 0, because ports
             that the kernel chooses are never shared.
     """
@@ -185,7 +185,7 @@ def set_v6only(binds: Sequence[Bind], ipv4_wildcards: frozenset[int]) -> tuple[B
 
 
 def find_overlaps(binds: Sequence[tuple[str, Bind]]) -> Iterator[tuple[int, int]]:
-    """Yield pairs (index, index of an earlier or wider one) of binds that claim the same address.
+    """Yield (index, index of an earlier or wider one) for binds that use the same address.
 
     Args:
         binds: listener id and bind, in order; `v6only` is not read.

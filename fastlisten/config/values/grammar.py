@@ -1,7 +1,7 @@
-"""What all value grammars share: the shape of one, its error, texts and durations.
+"""What all kinds of values share: `Kind`, `BadValueError`, strings and durations.
 
-Rules of this file: no row is read here; a helper looks at one value and returns it or raises
-`BadValueError`.
+Rules of this file: nothing here reads a row; a helper takes one value and returns it parsed or
+raises `BadValueError`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class BadValueError(Exception):
-    """A value that its grammar does not accept.
+    """A value that is not allowed.
 
     Attributes:
         message: what is wrong.
-        allowed: what would be accepted; None for the kind's own description.
+        allowed: what would be accepted; None: the kind's description of it.
         suggestion: the value that was probably meant.
     """
 
@@ -50,13 +50,13 @@ class BadValueError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One grammar.
+    """One kind of value.
 
     Attributes:
-        parse: from TOML's value to the typed one; raises BadValueError.
+        parse: from the TOML value to the typed one; raises BadValueError.
         write: from the typed value to TOML text.
-        plain: from the typed value to what JSON can hold.
-        describe: what a row of this kind accepts, in words.
+        plain: from the typed value to one that JSON can represent.
+        describe: returns what a row of this kind accepts, in words.
     """
 
     parse: Callable[[Option, Any], Any]
@@ -70,12 +70,12 @@ def text_of(raw: Any) -> str:
     if not isinstance(raw, str):
         raise BadValueError("this is not a string")
     if _CONTROL.search(raw):
-        raise BadValueError("a control character (CR and LF among them) cannot stand here")
+        raise BadValueError("control characters, such as CR and LF, are not allowed")
     return raw
 
 
 def strings(raw: Any) -> list[str]:
-    """Return a string or an array of strings as a list; a scalar and an array mean the same."""
+    """Return a string or an array of strings as a list."""
     if isinstance(raw, list):
         for item in raw:
             if not isinstance(item, str):
@@ -85,7 +85,7 @@ def strings(raw: Any) -> list[str]:
 
 
 def parse_duration(raw: Any) -> float:
-    """Return seconds; the grammar knows whole milliseconds, no finer.
+    """Return a duration in seconds; the resolution is a millisecond.
 
     Raises:
         BadValueError: for anything but a number with its unit.
@@ -93,7 +93,7 @@ def parse_duration(raw: Any) -> float:
     if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
         raise BadValueError("this is not a duration")
     if not isinstance(raw, str) or NUMBER.fullmatch(raw.strip()):
-        raise BadValueError("a duration needs its unit", suggestion=_with_unit(raw))
+        raise BadValueError("a duration needs a unit", suggestion=_with_unit(raw))
     match = _DURATION.fullmatch(raw.strip())
     if match is None:
         raise BadValueError("this is not a duration")
@@ -102,19 +102,19 @@ def parse_duration(raw: Any) -> float:
     units = int(whole) * scale + int(fraction or 0)
     milliseconds, rest = divmod(units * _UNITS_OF_TIME[unit], scale)
     if rest:
-        raise BadValueError("a duration is a whole number of milliseconds")
+        raise BadValueError("a duration must be a whole number of milliseconds")
     return milliseconds / 1000
 
 
 def _with_unit(raw: Any) -> str:
-    """Suggest seconds for a small bare number; a large one was milliseconds in older files."""
+    """Suggest seconds for a small bare number, milliseconds for a large one, as in older files."""
     if isinstance(raw, str) or not 0 < raw < 10**9 or raw != int(raw):
         return ""
     return f'"{raw:.0f}s"' if raw < 1000 else f'"{raw:.0f}ms"'
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as short as the grammar can say it, without quotes."""
+    """Return the shortest text for a duration, without quotes."""
     milliseconds = round(seconds * 1000)
     for unit in ("d", "h", "m", "s"):
         if milliseconds and milliseconds % _UNITS_OF_TIME[unit] == 0:

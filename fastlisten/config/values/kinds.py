@@ -1,6 +1,6 @@
-"""All value grammars in one table, by the name that a row's `kind` gives.
+"""All kinds of values in one table, by the name in a row's `kind`.
 
-Rules of this file: nothing but the table and its three uses.
+Rules of this file: only the table and its three uses.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ KINDS: dict[str, Kind] = {**SCALARS, **NETWORK_KINDS, **TLS_KINDS}
 
 
 def write(option: Option, value: Any) -> str:
-    """Return a typed value as TOML text; None is `false`, which optional rows read as not set."""
+    """Return a typed value as TOML text; None becomes `false`, which optional rows accept."""
     if isinstance(value, Secret):
         return quote(NOT_SHOWN)
     return "false" if value is None else KINDS[option.kind].write(value)
 
 
 def plain(option: Option, value: Any) -> Any:
-    """Return a typed value as what JSON can hold; None where nothing is set."""
+    """Return a typed value as one that JSON can represent; None if it is not set."""
     if isinstance(value, Secret):
         return NOT_SHOWN
     return None if value is None else KINDS[option.kind].plain(value)

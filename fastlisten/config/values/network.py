@@ -1,4 +1,4 @@
-"""The grammar of values that name addresses, networks and names of the net.
+"""Kinds of values: addresses, networks, host names, URLs and rates.
 
 Rules of this file: those of `scalars.py`. Nothing is looked up: no DNS, no interface list.
 """
@@ -39,21 +39,21 @@ DSCP: dict[str, int] = {
 
 _INTEGER = re.compile(r"[0-9]{1,4}|0x[0-9a-fA-F]{1,4}")
 _PORT = re.compile(r"[0-9]{1,5}")
-# What may follow the scheme of a URL here: host, port and path, and neither user nor query.
+# What may follow the scheme of a URL: host, port and path, but no user and no query.
 _URL_REST = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::([0-9]{1,5}))?((?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]*)*)"
 )
 _MAX_EVENTS = 2**31 - 1
-# A rate over more than a day would be kept for longer than servers run between updates.
+# Counting over more than a day would often outlast the process.
 _MAX_RATE_SECONDS = 86400.0
 
 
 class Rate(NamedTuple):
-    """So many events in a time.
+    """A number of events per time.
 
     Attributes:
         events: how many.
-        seconds: the time they may happen in.
+        seconds: the length of the time.
     """
 
     events: int
@@ -91,7 +91,7 @@ def _network(option: Option, text: str) -> Network:
         except ValueError:
             raise BadValueError(f"{show_value(text)} is not a network") from None
         raise BadValueError(
-            f"{show_value(text)} has address bits beyond its prefix", suggestion=quote(str(loose))
+            f"{show_value(text)} has host bits set", suggestion=quote(str(loose))
         ) from None
     return unmapped_network(network)
 
@@ -101,7 +101,7 @@ def _networks(option: Option, raw: Any) -> tuple[Network, ...]:
 
 
 def _describe_networks(option: Option) -> str:
-    return 'networks as "10.0.0.0/8"' + (', or "unix"' if option.extra.get("unix") else "")
+    return 'networks such as "10.0.0.0/8"' + (', or "unix"' if option.extra.get("unix") else "")
 
 
 def _write_networks(value: tuple[Network, ...]) -> str:
@@ -146,7 +146,7 @@ def _hostname(option: Option, raw: Any) -> str:
 
 
 def _is_literal(text: str) -> bool:
-    """Tell whether a text is an address literal (RFC 5321 4.1.3), which may stand for a name."""
+    """Tell whether a text is an address literal (RFC 5321 4.1.3), allowed instead of a name."""
     address = text[1:-1]
     if text != f"[{address}]":
         return False
@@ -191,16 +191,16 @@ def _url(option: Option, raw: Any) -> str | None:
     elif not is_hostname(host):
         raise BadValueError(f"{show_value(host)} is not a host name")
     if port is not None and not 1 <= int(port) <= 65535:
-        raise BadValueError("there is no such port")
-    # A port that the scheme implies is left out, as browsers do.
+        raise BadValueError("the port must be between 1 and 65535")
+    # The default port of the scheme is left out, as in browsers.
     usual = "443" if scheme == "https" else "80"
     at = f":{int(port)}" if port is not None and port.lstrip("0") != usual else ""
     return f"{scheme}://{host.lower().removesuffix('.')}{at}{path.rstrip('/')}"
 
 
 def _with_port(text: str, names: bool) -> str:
-    """Return what was probably meant by a host without its port; empty if it is none."""
-    # A relay for what users send takes it at 587 (RFC 6409 3.1).
+    """Suggest a port for a host name without one; empty for anything else."""
+    # Relays accept submissions on port 587 (RFC 6409 3.1).
     return quote(f"{text}:587") if names and is_hostname(text) else ""
 
 
@@ -209,12 +209,12 @@ def _endpoint(names: bool) -> Callable[[Option, Any], HostPort]:
         text = text_of(raw).strip()
         if text.startswith("unix:"):
             if not text.startswith("unix:/"):
-                raise BadValueError("the path after unix: must begin with /")
+                raise BadValueError("the path after unix: must start with /")
             return HostPort(text.removeprefix("unix:"), 0)
         host, colon, port = text.rpartition(":")
         if not colon or not host or not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
             raise BadValueError(
-                "this is not an address with its port", suggestion=_with_port(text, names)
+                "this is not an address with a port", suggestion=_with_port(text, names)
             )
         if host.startswith("[") and host.endswith("]"):
             version: type[ipaddress.IPv4Address | ipaddress.IPv6Address] = ipaddress.IPv6Address
@@ -226,13 +226,13 @@ def _endpoint(names: bool) -> Callable[[Option, Any], HostPort]:
         except ValueError:
             if names and version is ipaddress.IPv4Address and is_hostname(host):
                 return HostPort(host, int(port))
-            raise BadValueError("this is not an address with its port") from None
+            raise BadValueError("this is not an address with a port") from None
 
     return parse
 
 
 def _bind(option: Option, raw: Any) -> tuple[str, ...]:
-    """Check the outer form only; `binds.py` reads the addresses, which need the protocol."""
+    """Check only that these are strings; `binds.py` parses them, which takes the protocol."""
     if isinstance(raw, int) and not isinstance(raw, bool):
         near = f'"[::]:{raw}"' if 0 <= raw <= 65535 else ""
         raise BadValueError("a port alone is not an address", suggestion=near)
@@ -258,22 +258,22 @@ NETWORK_KINDS: dict[str, Kind] = {
         _describe_networks,
     ),
     "rate": Kind(
-        _rate, _write_text, _plain_text, lambda _: 'a number and a time as "20 / 5m", or false'
+        _rate, _write_text, _plain_text, lambda _: 'a number and a time such as "20 / 5m", or false'
     ),
     "tos": Kind(
         _tos,
         lambda value: "false" if value is None else str(value),
         lambda value: value,
-        lambda _: '0 to 255, or a DSCP class as "CS1" or "AF21", or false',
+        lambda _: '0 to 255, or a DSCP class such as "CS1" or "AF21", or false',
     ),
     "hostname": Kind(
-        _hostname, _write_text, _plain_text, lambda _: 'a host name as "mx.example.org"'
+        _hostname, _write_text, _plain_text, lambda _: 'a host name such as "mx.example.org"'
     ),
     "hostnames": Kind(
         _hostnames,
         lambda value: "[" + ", ".join(quote(text) for text in value) + "]",
         list,
-        lambda _: 'host names or addresses as "mail.example.org", without a port',
+        lambda _: 'host names or addresses without a port, such as "mail.example.org"',
     ),
     "url": Kind(
         _url,

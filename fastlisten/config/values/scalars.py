@@ -1,11 +1,10 @@
-"""The grammar of numbers, words, durations and paths: from TOML to a typed value, and back.
+"""Kinds of values: numbers, words, durations, paths and the like.
 
-Rules of this file: a parser looks at one value and its row and at nothing else; it returns the
-typed value or raises `BadValueError`, never anything else. Writers turn a typed value back into
-TOML that parses to the same value. Grammars of addresses and of TLS are in `network.py`
-and `tls.py`; `kinds.py` joins all.
+Rules of this file: a parser looks only at one value and its row; it returns the typed value or
+raises `BadValueError`, and nothing else. Writers turn a typed value back into TOML that parses to
+the same value. Addresses and TLS are in `network.py` and `tls.py`; `kinds.py` joins them all.
 
-Booleans and integers may be strings, because macros only make strings.
+Booleans and integers may be written as strings, because macros expand to strings.
 """
 
 from __future__ import annotations
@@ -59,9 +58,9 @@ def _optional(option: Option, description: str) -> str:
 
 def _in_range(option: Option, value: float, write: Callable[[Any], str]) -> None:
     if option.minimum is not None and value < option.minimum:
-        raise BadValueError(f"this is too small, {write(option.minimum)} is the least")
+        raise BadValueError(f"this is too small; the minimum is {write(option.minimum)}")
     if option.maximum is not None and value > option.maximum:
-        raise BadValueError(f"this is too large, {write(option.maximum)} is the most")
+        raise BadValueError(f"this is too large; the maximum is {write(option.maximum)}")
 
 
 def _boolean(option: Option, raw: Any) -> bool:
@@ -73,7 +72,7 @@ def _boolean(option: Option, raw: Any) -> bool:
 
 
 def _is_off(option: Option, raw: Any) -> bool:
-    """Tell whether an optional row is written as `false`, that is, as not set."""
+    """Tell whether an optional row is set to `false`, which means not set."""
     if not option.extra.get("optional"):
         return False
     return raw is False or (isinstance(raw, str) and raw.strip().lower() == "false")
@@ -86,8 +85,8 @@ def _whole(option: Option, raw: Any) -> int:
     if not isinstance(raw, int) or isinstance(raw, bool):
         raise BadValueError("this is not a whole number")
     if raw == 0 and option.unit == "connections" and option.minimum == 1:
-        # Elsewhere it often means so, and a limit that is not one must not be silent.
-        raise BadValueError("0 is not allowed here, and does not mean unlimited")
+        # In other programs it often does, so do not just say that it is too small.
+        raise BadValueError("0 is not allowed; it does not mean unlimited")
     _in_range(option, raw, lambda number: f"{number:.15g}")
     return raw
 
@@ -112,12 +111,12 @@ def _linger(option: Option, raw: Any) -> float | None:
     if isinstance(raw, str) and NUMBER.fullmatch(raw.strip()):
         raw = float(raw)
     if isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        # Written this way round, a NaN is refused too.
+        # Written this way round so that NaN fails too.
         if not (option.minimum or 0) <= raw <= (option.maximum or 0):
             raise BadValueError("this is not a number of seconds from 0 to 3600")
-        # 1.001 * 1000 is not 1001 in binary, so a thousandth of a millisecond is forgiven.
+        # 1.001 * 1000 is not exactly 1001 in binary, so allow a thousandth of a millisecond.
         if abs(raw * 1000 - round(raw * 1000)) > 0.001:
-            raise BadValueError("a duration is a whole number of milliseconds")
+            raise BadValueError("a duration must be a whole number of milliseconds")
         return round(raw * 1000) / 1000
     seconds: float | None = _duration(option, raw)
     return seconds
@@ -138,7 +137,7 @@ def _string(option: Option, raw: Any) -> str:
     if not (text := text_of(raw)):
         raise BadValueError("this is empty")
     if text == NOT_SHOWN:
-        raise BadValueError("this is what is shown in the place of a secret, not the secret")
+        raise BadValueError("this is the placeholder that is shown instead of a secret")
     return text
 
 
@@ -151,7 +150,7 @@ def _hidden(value: str | None) -> str | None:
 
 
 def _name(option: Option, raw: Any) -> str:
-    # An id is any TOML key, control characters included; it is only ever compared.
+    # An id may be any TOML key, even with control characters; it is only compared.
     if not isinstance(raw, str):
         raise BadValueError("this is not a string")
     return raw
@@ -166,8 +165,8 @@ def _mailbox(option: Option, raw: Any) -> str:
 
 def _line(option: Option, raw: Any) -> str:
     text = text_of(raw)
-    if not text.isascii():  # RFC 5321 4.2, and no client has asked for more yet
-        raise BadValueError("only ASCII can be sent before a client has said what it understands")
+    if not text.isascii():  # RFC 5321 4.2: no client has announced SMTPUTF8 yet
+        raise BadValueError("only ASCII characters are allowed here")
     if option.maximum is not None and len(text.encode()) > option.maximum:
         raise BadValueError(f"this is longer than {option.maximum:.0f} bytes")
     return text
@@ -176,7 +175,7 @@ def _line(option: Option, raw: Any) -> str:
 def _choice(option: Option, raw: Any) -> str:
     if isinstance(raw, str) and raw.strip().lower() in option.choices:
         return raw.strip().lower()
-    raise BadValueError("this is not one of the allowed words")
+    raise BadValueError("this is not one of the allowed values")
 
 
 def _workers(option: Option, raw: Any) -> int | str:
@@ -188,11 +187,11 @@ def _workers(option: Option, raw: Any) -> int | str:
 def _mode(option: Option, raw: Any) -> int | None:
     if _is_off(option, raw):
         return None
-    # TOML's 0o660 arrives as 432, and a decimal 660 is something else: only the text is certain.
+    # TOML's 0o660 arrives as 432, like a decimal 432: only a string is unambiguous.
     if not isinstance(raw, str) or not re.fullmatch(r"(?:0o)?[0-7]{3,4}", raw.strip()):
         digits = str(raw) if type(raw) is int and 0 < raw <= 777 else ""
         near = quote(f"0{digits}") if re.fullmatch(r"[0-7]{3}", digits) else ""
-        raise BadValueError("this is not a mode", suggestion=near)
+        raise BadValueError("this is not a file mode", suggestion=near)
     if (mode := int(raw.strip().removeprefix("0o"), 8)) > 0o777:
         raise BadValueError("only permission bits can be set on a socket")
     return mode
@@ -202,7 +201,7 @@ def _object(option: Option, raw: Any) -> str:
     text = text_of(raw)
     name = text.removesuffix("()") if option.extra.get("factory") else text
     if not _OBJECT.fullmatch(name):
-        raise BadValueError("this does not name an object of a Python module")
+        raise BadValueError("this is not the name of a Python object")
     return text
 
 
@@ -242,10 +241,10 @@ def _words(text: str) -> Callable[[Option], str]:
 
 
 def _describe_duration(option: Option) -> str:
-    text = 'a number with ms, s, m, h or d, as "30s"'
+    text = 'a duration in ms, s, m, h or d, such as "30s"'
     if option.minimum is not None and option.maximum is not None:
         low, high = format_duration(option.minimum), format_duration(option.maximum)
-        text += f", from {low} to {high}"
+        text += f", {low} to {high}"
     return _optional(option, text)
 
 
@@ -255,9 +254,9 @@ def _describe_object(option: Option) -> str:
 
 
 def _describe_size(option: Option) -> str:
-    text = 'bytes, or text as "256KiB"'
+    text = 'bytes, or a size such as "256KiB"'
     if option.minimum is not None and option.maximum is not None:
-        text += f", from {option.minimum:.0f} to {option.maximum:.0f}"
+        text += f", {option.minimum:.0f} to {option.maximum:.0f}"
     return _optional(option, text)
 
 
@@ -274,14 +273,14 @@ def _describe_choice(option: Option) -> str:
 
 
 def _describe_line(option: Option) -> str:
-    longest = f" of at most {option.maximum:.0f} bytes" if option.maximum else ""
-    return f"one line{longest}, in ASCII"
+    limit = f", at most {option.maximum:.0f} bytes" if option.maximum else ""
+    return f"one line of ASCII{limit}"
 
 
-_OBJECT_WORDS = 'text as "package.module:Name"'
-_MODE_WORDS = 'octal digits as text, as "0660"'
-_LINGER_WORDS = 'seconds, or a duration as "2s", from 0 to 3600 seconds'
-_CONGESTION_WORDS = 'a name as "bbr"'
+_OBJECT_WORDS = '"package.module:Name"'
+_MODE_WORDS = 'a string of octal digits such as "0660"'
+_LINGER_WORDS = 'seconds, or a duration such as "2s", 0 to 3600 seconds'
+_CONGESTION_WORDS = 'a name such as "bbr"'
 
 SCALARS: dict[str, Kind] = {
     "boolean": Kind(_boolean, lambda value: str(value).lower(), _same, _words("true or false")),
@@ -289,15 +288,17 @@ SCALARS: dict[str, Kind] = {
     "duration": Kind(_duration, _duration_or_false, _same, _describe_duration),
     "linger": Kind(_linger, _duration_or_false, _same, _words(_LINGER_WORDS)),
     "size": Kind(_size, _number_or_false, _same, _describe_size),
-    "string": Kind(_string, _text_or_false, _same, _words("text that is not empty")),
+    "string": Kind(_string, _text_or_false, _same, _words("a non-empty string")),
     "secret": Kind(
         _secret,
         lambda value: _text_or_false(_hidden(value)),
         _hidden,
-        _words("text that is not empty"),
+        _words("a non-empty string"),
     ),
-    "name": Kind(_name, _text_or_false, _same, _words("an id")),
-    "mailbox": Kind(_mailbox, _text_or_false, _same, _words('an address as "alice@example.org"')),
+    "name": Kind(_name, _text_or_false, _same, _words("an ID")),
+    "mailbox": Kind(
+        _mailbox, _text_or_false, _same, _words('an address such as "alice@example.org"')
+    ),
     "line": Kind(_line, _text_or_false, _same, _describe_line),
     "choice": Kind(_choice, _text_or_false, _same, _describe_choice),
     "workers": Kind(

@@ -1,8 +1,8 @@
-"""The grammar of `tls.*` values: protocol versions, cipher suites, names and their certificates.
+"""Kinds of values for `tls.*` and `[certificate]`: versions, cipher suites, SNI, PEM.
 
-Rules of this file: those of `scalars.py`. Cipher suites may be written as the documented format
-names them (``TLS_ECDHE_RSA_WITH_...``, ``TLS13_...``) or as OpenSSL does; typed values are
-OpenSSL's names, because these are what Python's ssl module takes.
+Rules of this file: those of `scalars.py`. Cipher suites may be written with their IANA names
+(``TLS_ECDHE_RSA_WITH_...``, and ``TLS13_...``) or with OpenSSL's; typed values are OpenSSL's
+names, which Python's ssl module takes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from fastlisten.option import Option
 
 __all__ = ["TLS12_SUITES", "TLS13_SUITES", "TLS_KINDS", "ServerName"]
 
-#: TLS 1.3 suites of RFC 8446 that mail software speaks, in OpenSSL's names.
+#: The TLS 1.3 suites of RFC 8446 that mail software uses, by their OpenSSL names.
 TLS13_SUITES = (
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
     "TLS_AES_128_GCM_SHA256",
 )
 
-#: TLS 1.2 suites with forward secrecy and AEAD, IANA's name to OpenSSL's.
+#: TLS 1.2 suites with forward secrecy and AEAD, from IANA to OpenSSL names.
 TLS12_SUITES = {
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
@@ -47,11 +47,11 @@ _OBSOLETE = ("sslv2", "sslv3", "tlsv1", "tlsv1.0", "tlsv1.1")
 
 
 class ServerName(NamedTuple):
-    """A certificate for a name that clients ask for.
+    """The certificate for one host name that clients ask for.
 
     Attributes:
-        subject: host name in lower case, in ASCII as clients send it; ``*.`` before it stands for
-            one label.
+        subject: host name in lower-case ASCII, as clients send it; a leading ``*.`` matches one
+            label.
         certificate: id of the `[certificate]` table.
     """
 
@@ -64,12 +64,12 @@ def _protocols(option: Option, raw: Any) -> tuple[str, ...]:
     for text in strings(raw):
         version = next((known for known in _VERSIONS if known.lower() == text.lower()), "")
         if text.lower() in _OBSOLETE:
-            raise BadValueError(f"{text} is obsolete (RFC 8996) and is not spoken")
+            raise BadValueError(f"{text} is obsolete (RFC 8996) and not supported")
         if not version:
-            raise BadValueError(f"{show_value(text)} is not a TLS version that is known here")
+            raise BadValueError(f"{show_value(text)} is not a supported TLS version")
         chosen.append(version)
     if not chosen:
-        raise BadValueError("without any version nothing could be spoken")
+        raise BadValueError("at least one version is needed")
     return tuple(version for version in _VERSIONS if version in chosen)
 
 
@@ -80,7 +80,7 @@ def _ciphers(option: Option, raw: Any) -> tuple[str, ...]:
         if name is None:
             near = likely(text.upper(), tuple(_SUITES))
             raise BadValueError(
-                f"{show_value(text)} is not a cipher suite that is known here",
+                f"{show_value(text)} is not a supported cipher suite",
                 suggestion=quote(near) if near else "",
             )
         chosen.append(name)
@@ -95,23 +95,23 @@ def _sni(option: Option, raw: Any) -> tuple[ServerName, ...]:
     names: dict[str, ServerName] = {}
     for entry in raw:
         if set(entry) != {"subject", "certificate"}:
-            raise BadValueError(f"{show_value(entry)} needs `subject` and `certificate`, no more")
+            raise BadValueError(f"{show_value(entry)} must have just `subject` and `certificate`")
         subject, certificate = entry["subject"], entry["certificate"]
         if not isinstance(subject, str) or not isinstance(certificate, str):
-            raise BadValueError(f"in {show_value(entry)} both values must be strings")
+            raise BadValueError(f"both values of {show_value(entry)} must be strings")
         subject = subject.strip().lower().removesuffix(".")
         if not is_hostname(subject.removeprefix("*.")):
             raise BadValueError(
                 f"{show_value(subject)} is not a host name", suggestion=_in_ascii(subject)
             )
         if subject in names:
-            raise BadValueError(f"{show_value(subject)} stands here twice")
+            raise BadValueError(f"{show_value(subject)} appears twice")
         names[subject] = ServerName(subject, certificate)
     return tuple(names.values())
 
 
 def _in_ascii(subject: str) -> str:
-    """Return how clients write a name with letters beyond ASCII, empty if it is none."""
+    """Return an international host name as clients send it; empty if it is not a host name."""
     try:
         name = subject.encode("idna").decode("ascii")
     except UnicodeError:
@@ -127,7 +127,7 @@ def _pem(option: Option, raw: Any) -> str:
     if "-----BEGIN " not in raw:
         path = raw if raw.startswith("/") and "\n" not in raw else ""
         raise BadValueError(
-            "this is neither PEM text nor the name of a file",
+            "this is neither PEM text nor a file:// path",
             suggestion=quote(f"file://{path}") if path else "",
         )
     return raw
@@ -155,7 +155,7 @@ TLS_KINDS: dict[str, Kind] = {
         _ciphers,
         _write_names,
         list,
-        _words("AEAD suites with forward secrecy, by IANA's or OpenSSL's name"),
+        _words("AEAD suites with forward secrecy, by IANA or OpenSSL name"),
     ),
     "pem": Kind(_pem, quote, lambda value: value, _words('PEM text, or "file:///path"')),
     "sni": Kind(

@@ -2,7 +2,7 @@
 
 Rules of this file: data only, so that the configuration can read it without a loop. Keys are
 relative to the protocol's table: ``max-body-size`` is written ``http.max-body-size`` on a listener.
-What must hold between rows is in checks.py.
+Rules between values are in checks.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _OPTIONS: tuple[Option, ...] = (
         kind="choice",
         default="auto",
         choices=("auto", "on", "off"),
-        text="Whether the application is told of start and end (ASGI lifespan): `auto` tries, "
-        "`on` makes it an error if the application does not know it.",
+        text="ASGI lifespan, which tells the application of startup and shutdown: `auto`: if the "
+        "application supports it; `on`: it must; `off`: never.",
         reload="restart",
     ),
     Option(
@@ -32,8 +32,7 @@ _OPTIONS: tuple[Option, ...] = (
         # A head is held whole in memory, once for each connection.
         maximum=1024 * 1024,
         unit="bytes",
-        text="The largest head of a request, from its method to the empty line; larger ones are "
-        "answered by 431.",
+        text="The largest request head, from the method to the empty line; larger ones get 431.",
         reload="restart",
     ),
     Option(
@@ -43,8 +42,8 @@ _OPTIONS: tuple[Option, ...] = (
         minimum=0,
         maximum=2**53,
         unit="bytes",
-        text="The largest body of a request, and the largest message of a websocket; larger "
-        "bodies are answered by 413. `false`: no limit, and 16 MiB for a websocket's message.",
+        text="The largest request body and the largest WebSocket message; larger bodies get 413. "
+        "`false`: no limit for bodies, and 16 MiB for WebSocket messages.",
         reload="restart",
         extra={"optional": True},
     ),
@@ -55,16 +54,16 @@ _OPTIONS: tuple[Option, ...] = (
         minimum=1,
         maximum=3600,
         unit="seconds",
-        text="Time for the whole head of a request, from its first byte; then 408.",
+        text="Time limit for receiving a request head, from its first byte; then 408.",
         reload="restart",
     ),
     Option(
         key="allowed-hosts",
         kind="hostnames",
         default=(),
-        text="Host names and addresses that the management answers to in the header Host, beside "
-        "`server.hostname`, `localhost`, loopback addresses and the address that was connected "
-        "to; other applications check that header themselves.",
+        text="Values of the Host header that the management interface accepts besides "
+        "`server.hostname`, `localhost`, loopback addresses and the address that the client "
+        "connected to; other applications must check the header themselves.",
         reload="restart",
     ),
     Option(
@@ -80,7 +79,7 @@ _OPTIONS: tuple[Option, ...] = (
         key="access-log",
         kind="boolean",
         default=True,
-        text="One line of log (at `info`) for each request.",
+        text="Log each request (at `info`).",
         reload="restart",
     ),
 )
@@ -92,7 +91,7 @@ HTTP = Protocol(
     tls_port=443,  # RFC 9110 4.2.2
     starttls=False,
     options=_OPTIONS,
-    # Browsers open connections in advance; a minute is what they find with other servers.
+    # Browsers open connections in advance; other servers use a minute, too.
     defaults={"timeout.first-byte": 30.0, "timeout.idle": 60.0},
     default_app="fastlisten.management.app:application",
     other_names={"https": "http with tls.implicit = true"},

@@ -21,8 +21,8 @@ JMAP = Protocol(
             key="url",
             kind="url",
             default=None,
-            text="Where clients reach a jmap listener, as its session names it to them; "
-            "`https://` may be left out.",
+            text="The URL at which clients reach a jmap listener, as its session object announces "
+            "it; `https://` may be left out.",
             extra={
                 "default-text": "`https://`, the host name, and the port unless it is 443",
             },

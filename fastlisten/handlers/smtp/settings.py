@@ -2,7 +2,7 @@
 
 Rules of this file: data only, so that the configuration can read it without a loop. Keys are
 relative to the protocol's table: ``max-recipients`` is written ``smtp.max-recipients`` on a
-listener. What must hold between rows is in checks.py.
+listener. Rules between values are in checks.py.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from fastlisten.option import Option
 
 __all__ = ["LMTP", "SMTP"]
 
-# What a server is asked for whoever brings the mail.
+# Options of both smtp and lmtp.
 _COMMON: tuple[Option, ...] = (
     Option(
         key="max-message-size",
         kind="size",
         default=50 * 1024 * 1024,
-        # RFC 5321 4.5.3.1.7: a server must take messages of 64 KiB at least.
+        # RFC 5321 4.5.3.1.7: a server must accept messages of at least 64 KiB.
         minimum=64 * 1024,
-        # Largest size that the SIZE extension's readers can be trusted to hold in 32 bits.
+        # Clients may store the number that SIZE announces in 32 bits.
         maximum=2**31 - 1,
         unit="bytes",
-        text="The largest message that is accepted, announced by SIZE (RFC 1870).",
+        text="The largest message to accept, announced by SIZE (RFC 1870).",
     ),
     Option(
         key="max-recipients",
         kind="integer",
         default=100,
-        # RFC 5321 4.5.3.1.8: a server must take 100 recipients at least.
+        # RFC 5321 4.5.3.1.8: a server must accept at least 100 recipients.
         minimum=100,
         maximum=50_000,
         unit="recipients",
-        text="How many recipients one message may have, announced by LIMITS (RFC 9422); further "
-        "ones are told to come again (452).",
+        text="The most recipients that a message may have, announced by LIMITS (RFC 9422); further "
+        "ones get 452.",
     ),
     Option(
         key="max-received",
@@ -45,8 +45,8 @@ _COMMON: tuple[Option, ...] = (
         minimum=10,
         maximum=10_000,
         unit="fields",
-        text="A message whose header has more Received fields than this is in a mail loop and is "
-        "refused (554 5.4.6).",
+        text="A message with more Received fields than this is in a mail loop and is rejected (554 "
+        "5.4.6).",
     ),
     Option(
         key="max-errors",
@@ -55,13 +55,13 @@ _COMMON: tuple[Option, ...] = (
         minimum=1,
         maximum=1_000_000,
         unit="errors",
-        text="After this many refused commands the client hears 421 and the connection is closed.",
+        text="After this many rejected commands the client gets 421 and the connection is closed.",
     ),
     Option(
         key="log-dialogue",
         kind="boolean",
         default=False,
-        text="Commands and replies are logged (at `info`, logger `fastlisten.dialogue`), without "
+        text="Log commands and replies (at `info`, logger `fastlisten.dialogue`), without "
         "passwords and messages.",
     ),
 )
@@ -71,13 +71,13 @@ _AIOSMTPD: tuple[Option, ...] = (
         key="aiosmtpd-handler",
         kind="string",
         default=None,
-        text='A handler class written for aiosmtpd, as "package.module:Class".',
+        text='A handler class written for aiosmtpd: "package.module:Class".',
     ),
     Option(
         key="aiosmtpd-args",
         kind="string",
         default=None,
-        text="What the aiosmtpd handler class is made with, written as on aiosmtpd's command line.",
+        text="Arguments for the aiosmtpd handler class, as on aiosmtpd's command line.",
     ),
 )
 
@@ -86,38 +86,38 @@ _RELAY: tuple[Option, ...] = (
         key="relay",
         kind="hostport",
         default=None,
-        text="The server that takes mail for addresses outside of the accounts' domains, from "
-        "authenticated users only; without it nobody's is taken (550 5.7.1).",
+        text="The server to which mail from authenticated users for other domains is passed; "
+        "without it such mail is rejected (550 5.7.1).",
     ),
     Option(
         key="relay-tls",
         kind="choice",
         default=None,
         choices=("may", "verify", "implicit", "none"),
-        text="How the relay is spoken to: `verify` by STARTTLS, its certificate must be good for "
-        "its name; `implicit` the same with TLS from the first byte; `may` by STARTTLS if it "
-        "offers that, whatever its certificate, else in plain text; `none` in plain text.",
+        text="Encryption to the relay. `verify`: STARTTLS, with a valid certificate for its name; "
+        "`implicit`: the same with TLS from the first byte; `may`: STARTTLS if the relay offers "
+        "it, with any certificate, otherwise plain text; `none`: plain text.",
         extra={"default-text": "`verify` with `relay-user`, else `may`"},
     ),
     Option(
         key="relay-user",
         kind="string",
         default=None,
-        text="The name to log in with at the relay; over TLS only, unless the relay is on "
+        text="The user name for logging in to the relay; over TLS only, unless the relay is on "
         "loopback or a Unix socket.",
     ),
     Option(
         key="relay-password",
         kind="secret",
         default=None,
-        text="The password that goes with `relay-user`; `%{file:PATH}%` keeps it in another file.",
+        text="The password of `relay-user`; `%{file:PATH}%` reads it from another file.",
     ),
     Option(
         key="relay-ca",
         kind="path",
         default=None,
-        text="A PEM file of the authorities that the relay's certificate is checked against, "
-        "instead of the host's.",
+        text="A PEM file of certificate authorities for verifying the relay, instead of the "
+        "system's.",
     ),
     Option(
         key="relay-timeout",
@@ -125,8 +125,8 @@ _RELAY: tuple[Option, ...] = (
         default=60.0,
         minimum=1.0,
         maximum=600.0,
-        text="How long to wait for the relay: to connect, for each reply, for each piece that it "
-        "takes; ten times as long for the reply to a whole message (RFC 5321 4.5.3.2.6).",
+        text="How long to wait for the relay to connect, to reply, or to accept more data; ten "
+        "times as long for the reply to a whole message (RFC 5321 4.5.3.2.6).",
     ),
 )
 
@@ -136,17 +136,17 @@ _SMTP: tuple[Option, ...] = (
         kind="choice",
         default=None,
         choices=("mx", "submission"),
-        text="Whether strangers may bring mail here (mx) or users must authenticate first "
-        "(submission, RFC 6409), which needs the extra `auth`.",
+        text="`mx`: accept mail for local mailboxes from anybody; `submission`: accept mail only "
+        "from authenticated users (RFC 6409), which needs the extra `auth`.",
         extra={"default-text": "`submission` on ports 587, 465, 2587 and 2465, else `mx`"},
     ),
     Option(
         key="sender-must-match",
         kind="boolean",
         default=None,
-        text="A client that has logged in may name only its account's own address as the sender, "
-        "one of its aliases, or what an alias of it catches (else 553 5.7.1); `<>` is always "
-        "allowed.",
+        text="Accept from authenticated clients only senders that belong to their account: its "
+        "address, its aliases, and addresses that a catch-all alias of it covers (others get 553 "
+        "5.7.1); `<>` is always allowed.",
         extra={"default-text": "true with the role `submission`, else false"},
     ),
     *_RELAY,
@@ -160,8 +160,8 @@ _SMTP: tuple[Option, ...] = (
         # RFC 5321 4.5.3.2.1: clients wait five minutes for the greeting; real ones less.
         maximum=60.0,
         extra={"optional": True},
-        text="Clients are greeted only after this time, and one that speaks before it, as most "
-        "programs that send spam do, is refused (554). Costs Python objects at accept.",
+        text="Delay the greeting by this time and refuse clients that speak before it, as much "
+        "spam software does (554). Connections need Python objects from the start.",
     ),
 )
 
