@@ -876,6 +876,9 @@ cdef class TlsConnection(Connection):
             self.tls |= READ_WANTS_WRITE
             self.update_watch()
         elif code == SSL_ERROR_SYSCALL and error:
+            # OpenSSL 3.6 queues failed system calls. What stayed in the thread's queue would be
+            # taken for the error of another session there, such as one of Python's own.
+            clear_error()
             # An earlier error is the cause: newer OpenSSLs try to send an alert when the end comes
             # too early.
             self.error = self.error or error
@@ -1140,6 +1143,7 @@ cdef class TlsConnection(Connection):
                     self.tls |= RETRY | WRITE_WANTS_READ
                     return sent
                 if code == SSL_ERROR_SYSCALL and error:
+                    clear_error()  # as in `decrypt`
                     self.error = self.error or error
                 else:
                     # The reason is in OpenSSL's queue of errors. Let Python's ssl turn it into an

@@ -1,0 +1,56 @@
+"""OpenSSL's queue of errors belongs to a thread, not to a session (ERR_get_error(3)).
+
+Rules of this file: whatever happens to a connection, the queue is empty afterwards. A failed system
+call that stayed in it (OpenSSL 3.6 queues those) would be taken for the error of the next session
+in that thread: of a client of Python's ssl, say, which would then fail with somebody else's EPIPE.
+"""
+
+from __future__ import annotations
+
+import _ssl
+import ctypes
+
+import pytest
+from support.loops import LoopFactory
+from support.tls_world import WAY_NAMES, WAYS, TlsRecorder, TlsWorld, play_tls
+from support.world import numbers
+
+pytestmark = [
+    pytest.mark.usefixtures("descriptors_back"),
+    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+]
+
+#: More than the buffers hold; see test_tls_flow.
+MUCH = 1_500_000
+
+
+def queued_error() -> int:
+    """Return the first error in this thread's queue, 0 if there is none."""
+    try:
+        # The extension module of Python's ssl leads to the OpenSSL that it uses.
+        peek = ctypes.CDLL(_ssl.__file__).ERR_peek_error
+    except (AttributeError, OSError):
+        pytest.skip("the OpenSSL of this Python cannot be called by ctypes")
+    peek.restype = ctypes.c_ulong
+    return int(peek())
+
+
+@pytest.mark.parametrize("ending", ["reset", "eof"])
+@pytest.mark.parametrize("writing", [False, True], ids=["reading", "writing"])
+def test_failed_connection_leaves_no_error(
+    loop_factory: LoopFactory, kind: str, writing: bool, ending: str
+) -> None:
+    async def script(world: TlsWorld) -> None:
+        await world.serve(lambda: TlsRecorder(world), send_buffer=4096)
+        client, transport = await world.made(receive_buffer=4096)
+        if writing:
+            transport.write(numbers(MUCH))
+            await world.settle()
+        if ending == "reset":
+            client.reset()
+        else:
+            client.raw.close()
+        await world.until("connection_lost")
+        world.note("queued", queued_error())
+
+    assert play_tls(script, loop_factory, kind=kind)[-1] == ("queued", 0)
