@@ -184,6 +184,7 @@ def test_exit_code_of_the_application_is_kept(tmp_path: Path) -> None:
 def test_other_commands_die_by_the_signal() -> None:
     source = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started without
 import fastlisten.cli.check as check
 check.run = lambda *_: os.kill(os.getpid(), signal.SIGINT)
 from fastlisten.cli.main import main

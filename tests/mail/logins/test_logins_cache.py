@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.accounts import cheap_hash, write_accounts
+from support.waiting import eventually
 
 from fastlisten.mail.accounts import passwords
 from fastlisten.mail.accounts.accounts_file import Accounts
@@ -31,16 +32,26 @@ TEXT = "".join(
 
 
 class Verifier:
-    """Counts verifications, and can hold them; knows the password without argon2."""
+    """Counts verifications, and can hold them; knows the password without argon2.
+
+    Attributes:
+        begun, done: the passwords, in the order in which threads began and finished with them.
+        go: verifications go on.
+        turns: if set, each one that goes on takes one of these first.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun: list[bytes] = []
         self.done: list[bytes] = []
+        self.turns: threading.Semaphore | None = None
         self.go = threading.Event()
         self.go.set()
         monkeypatch.setattr(passwords, "verify", self.verify)
 
     def verify(self, phc: str, secret: bytes) -> bool:
+        self.begun.append(secret)
         assert self.go.wait(30)
+        assert self.turns is None or self.turns.acquire(timeout=30)
         self.done.append(secret)
         return secret == b"right"
 
@@ -304,14 +315,15 @@ def test_a_hundred_addresses_that_guess(logins: Logins, verifier: Verifier, name
     assert guesses <= AT_ONCE + module.WAITING
 
 
-def test_who_guesses_comes_last(logins: Logins, verifier: Verifier) -> None:
+def test_address_that_guesses_waits_for_others(logins: Logins, verifier: Verifier) -> None:
     """Without a full queue, too."""
 
     async def main() -> None:
         for number in range(10):
             assert await logins.check(USERS[0], "wrong", f"198.51.100.{number}") is None
         verifier.go.clear()
-        verifier.done.clear()
+        verifier.begun.clear()
+        verifier.turns = threading.Semaphore(0)
         tasks = []
         for number in range(10):
             for name in ("nobody@example.org", USERS[5]):
@@ -323,14 +335,20 @@ def test_who_guesses_comes_last(logins: Logins, verifier: Verifier) -> None:
             tasks.append(asyncio.create_task(check))
         await asyncio.sleep(0)
         verifier.go.set()
+        # One at a time: two threads would begin in any order.
+        verifier.turns.release()
+        await eventually(lambda: len(verifier.begun) == AT_ONCE + 1)
+        verifier.turns.release()
+        await eventually(lambda: len(verifier.begun) == AT_ONCE + 2)
+        verifier.turns.release(len(tasks))
         await asyncio.wait(tasks)
 
     clock = [1000.0]
     logins.penalties = Penalties(lambda: clock[0])
     asyncio.run(main())
     # But for those that threads had at hand, and for the one whose name has been tried ten times.
-    assert verifier.done[: AT_ONCE + 2].count(b"right") == 2
-    assert verifier.done.count(b"right") == 3
+    assert verifier.begun[: AT_ONCE + 2].count(b"right") == 2
+    assert verifier.begun.count(b"right") == 3
 
 
 def test_a_login_that_was_right_once_goes_before_all(logins: Logins, verifier: Verifier) -> None:
