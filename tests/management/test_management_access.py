@@ -1,4 +1,4 @@
-"""Who may read and who may change: peer, token, Host, origin."""
+"""Who may read and who may change: peer address, token, Host, Origin."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def decide(
     method: str = "GET",
     names: tuple[str, ...] = ("mx.example.org",),
 ) -> int | bool:
-    """Return what is decided: the status of the refusal, else whether the token is there."""
+    """Return the decision: the status of a refusal, otherwise whether the token was given."""
     headers = list(given)
     if not any(name == "host" for name, _ in headers):
         headers.append(("host", "localhost"))
@@ -48,28 +48,28 @@ def decide(
         return error.status
 
 
-# --- where from --------------------------------------------------------------------------------
+# --- peer ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("peer", LOCAL, ids=str)
-def test_loopback_reads_freely(peer: tuple[str, int]) -> None:
+def test_loopback_may_read_without_a_token(peer: tuple[str, int]) -> None:
     assert decide(peer=peer) is False
 
 
 @pytest.mark.parametrize("peer", REMOTE, ids=str)
-def test_others_need_the_token(peer: tuple[str, int]) -> None:
+def test_other_peers_need_the_token(peer: tuple[str, int]) -> None:
     assert decide(peer=peer) == 401
     assert decide(("authorization", f"Bearer {TOKEN}"), peer=peer) is True
 
 
-def test_a_unix_socket_is_local_and_a_vanished_client_is_not() -> None:
+def test_unix_socket_is_local_and_unknown_peer_is_not() -> None:
     assert decide(peer=None, server=("/run/management", None)) is False
     assert decide(peer=None, server=("192.0.2.1", 8080)) == 401
     assert decide(peer=None, server=None) == 401
 
 
 @pytest.mark.parametrize("header", ["forwarded", "x-forwarded-for", "x-real-ip", "via"])
-def test_a_proxy_on_this_machine_does_not_lend_its_address(header: str) -> None:
+def test_request_through_a_local_proxy_is_not_local(header: str) -> None:
     assert decide((header, "anything")) == 401
     assert decide((header, "anything"), ("authorization", f"Bearer {TOKEN}")) is True
 
@@ -78,7 +78,7 @@ def test_a_proxy_on_this_machine_does_not_lend_its_address(header: str) -> None:
 
 
 @pytest.mark.parametrize("text", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN} "])
-def test_the_token_is_known(text: str) -> None:
+def test_valid_token_is_accepted(text: str) -> None:
     assert decide(("authorization", text)) is True
 
 
@@ -98,20 +98,20 @@ def test_the_token_is_known(text: str) -> None:
         TOKEN,
     ],
 )
-def test_a_wrong_token_is_refused_also_where_none_is_needed(text: str) -> None:
+def test_wrong_token_is_refused_even_if_none_is_needed(text: str) -> None:
     assert decide(("authorization", text)) == 401
 
 
-def test_two_tokens_are_none() -> None:
+def test_two_tokens_are_refused() -> None:
     assert decide(*[("authorization", f"Bearer {TOKEN}")] * 2) == 401
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=60))
-def test_no_other_text_is_the_token(text: str) -> None:
+def test_any_other_text_is_refused_as_token(text: str) -> None:
     assert decide(("authorization", text)) == 401
 
 
-def test_nothing_opens_as_long_as_the_token_is_not_known() -> None:
+def test_no_token_is_accepted_before_it_is_set() -> None:
     access = Access()
     scope = {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "method": "GET"}
     raw = [(b"host", b"localhost"), (b"authorization", b"Bearer ")]
@@ -119,7 +119,7 @@ def test_nothing_opens_as_long_as_the_token_is_not_known() -> None:
         access.check(scope, Headers(raw=raw))
 
 
-# --- the name that the server is called by ------------------------------------------------------
+# --- Host ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_nothing_opens_as_long_as_the_token_is_not_known() -> None:
         "MX.example.org.:8",
     ],
 )
-def test_own_names(host: str) -> None:
+def test_own_host_names(host: str) -> None:
     assert decide(("host", host)) is False
 
 
@@ -169,9 +169,9 @@ def test_own_names(host: str) -> None:
         "192.0.2.1%ee",
     ],
 )
-def test_names_of_others(host: str) -> None:
+def test_foreign_host_names(host: str) -> None:
     assert decide(("host", host)) == 403
-    # The token opens nothing here: it would be sent to whoever the name belongs to.
+    # The token does not help: it would be sent to whoever owns the name.
     assert decide(("host", host), ("authorization", f"Bearer {TOKEN}")) == 403
 
 
@@ -188,23 +188,23 @@ def test_names_of_others(host: str) -> None:
         ),
     ],
 )
-def test_malformed_names(host: str) -> None:
+def test_malformed_host_names(host: str) -> None:
     assert decide(("host", host)) == 400
 
 
-def test_one_name_is_needed() -> None:
+def test_exactly_one_host_is_required() -> None:
     assert decide(("host", "localhost"), ("host", "localhost")) == 400
     scope = {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "method": "GET"}
     with pytest.raises(RefusedError, match="400"):
         Access().check(scope, Headers(raw=[]))
 
 
-def test_an_address_with_a_scope_is_called_by_the_address() -> None:
+def test_host_of_a_scoped_address() -> None:
     assert decide(("host", "[fe80::1]:80"), server=("fe80::1%eth0", 80)) is False
     assert decide(("host", "[fe80::2]:80"), server=("fe80::1%eth0", 80)) == 403
 
 
-def test_further_names() -> None:
+def test_allowed_hosts() -> None:
     names = ("mail.example.net", "2001:DB8::1", "", "[IPv6:2001:db8::2]", "[192.0.2.9]")
     assert decide(("host", "[2001:db8::2]:80"), names=names) is False
     assert decide(("host", "192.0.2.9"), names=names) is False
@@ -213,7 +213,7 @@ def test_further_names() -> None:
     assert decide(("host", "mx.example.org"), names=names) == 403
 
 
-# --- pages of others ----------------------------------------------------------------------------
+# --- Origin -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_further_names() -> None:
         ("[::1]:8080", "http://[::1]:8080"),
     ],
 )
-def test_own_pages(host: str, origin: str) -> None:
+def test_requests_from_own_pages(host: str, origin: str) -> None:
     assert decide(("host", host), ("origin", origin)) is False
 
 
@@ -248,7 +248,7 @@ def test_own_pages(host: str, origin: str) -> None:
         ],
     ],
 )
-def test_pages_of_others_are_refused(origin: str) -> None:
+def test_requests_from_foreign_pages_are_refused(origin: str) -> None:
     given = [("host", "localhost:8080"), ("origin", origin)]
     assert decide(*given) == 403
     assert decide(*given, ("authorization", f"Bearer {TOKEN}"), method="POST") == 403
@@ -256,12 +256,12 @@ def test_pages_of_others_are_refused(origin: str) -> None:
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none"])
-def test_own_requests_of_a_browser(site: str) -> None:
+def test_same_site_browser_requests(site: str) -> None:
     assert decide(("sec-fetch-site", site)) is False
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "", "anything"])
-def test_other_requests_of_a_browser(site: str) -> None:
+def test_cross_site_browser_requests(site: str) -> None:
     told = ("sec-fetch-site", site)
     assert decide(told) == 403
     assert decide(told, ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "script")) == 403

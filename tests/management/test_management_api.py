@@ -1,4 +1,4 @@
-"""Asking for listeners, and changing them: live state, every way between states, bad requests."""
+"""Reading and changing listeners: live state, every transition between states, bad requests."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def port(managed: Managed, id: str = "it") -> int:
     return next(one.sockets[0].port for one in managed.server.listeners if one.name == id)
 
 
-async def told(client: httpx.AsyncClient, id: str = "it") -> Any:
+async def get_listener(client: httpx.AsyncClient, id: str = "it") -> Any:
     answer = await client.get(f"/api/listeners/{quote(id, safe='')}")
     assert answer.status_code == 200
     return answer.json()
 
 
-async def ask(client: httpx.AsyncClient, what: str, id: str = "it") -> tuple[int, str]:
-    """Ask for a change; return the status and the state of the listener, or why not."""
+async def request_change(client: httpx.AsyncClient, what: str, id: str = "it") -> tuple[int, str]:
+    """Ask for a change; return the status and the listener's state, or why not."""
     answer = await client.post(f"/api/listeners/{quote(id, safe='')}/{what}")
     return answer.status_code, answer.json().get("state") or answer.json()["detail"]
 
@@ -42,23 +42,23 @@ async def limit(client: httpx.AsyncClient, value: int) -> None:
     assert answer.json()["limit"] == value
 
 
-async def answered(client: socket.socket) -> bool:
-    """Whether a client of the listener is served."""
+async def is_served(client: socket.socket) -> bool:
+    """Return whether a client of the listener is served."""
     client.send(b"x")
     return await read_some(client, 1) == b"x"
 
 
-# --- asking -------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------
 
 
 @on_loops
-async def test_a_listener_as_it_is(tmp_path: Path) -> None:
+async def test_report_of_a_listener(tmp_path: Path) -> None:
     async with (
         managed(tmp_path, listener("it", "max-connections = 2")) as it,
         it.client() as client,
     ):
         address = f"127.0.0.1:{port(it)}"
-        assert await told(client) == {
+        assert await get_listener(client) == {
             "id": "it",
             "protocol": "smtp",
             "state": "listening",
@@ -85,38 +85,38 @@ async def test_a_listener_as_it_is(tmp_path: Path) -> None:
             await connect("127.0.0.1", port(it)) as one,
             await connect("127.0.0.1", port(it)) as two,
         ):
-            assert await answered(one)
-            assert await answered(two)
+            assert await is_served(one)
+            assert await is_served(two)
             with await connect("127.0.0.1", port(it)) as three:
                 assert await read_all(three) == b"refused: limit\n"
-            found = await told(client)
+            found = await get_listener(client)
             assert found["connections"] == 2
             assert found["accepted"] == 2
             assert found["refused"] == {"limit": 1, "overload": 0}
         await eventually(lambda: it.server.listeners[0].connections == 0, "the end of both")
-        found = await told(client)
+        found = await get_listener(client)
         assert (found["connections"], found["accepted"]) == (0, 2)
         everything = (await client.get("/api/listeners")).json()
         assert everything == {"listeners": [found]}
 
 
 @on_loops
-async def test_any_character_may_be_in_an_id(tmp_path: Path) -> None:
+async def test_id_may_have_any_character(tmp_path: Path) -> None:
     async with managed(tmp_path, *(listener(id) for id in IDS)) as it, it.manager() as client:
         everything = (await client.get("/api/listeners")).json()["listeners"]
         assert sorted(one["id"] for one in everything) == sorted(IDS)
         for id in IDS:
-            # A dot is a part of a path, which clients resolve before they send it.
+            # A dot is a path segment that clients resolve before they send it.
             if id == ".":
                 continue
-            assert (await told(client, id))["id"] == id
-            assert await ask(client, "pause", id) == (200, "paused")
+            assert (await get_listener(client, id))["id"] == id
+            assert await request_change(client, "pause", id) == (200, "paused")
         states = [one.state.value for one in it.server.listeners if one.name != "."]
         assert states == ["paused"] * (len(IDS) - 1)
 
 
 @on_loops
-async def test_a_dot_is_reached_by_who_sends_it(tmp_path: Path) -> None:
+async def test_id_of_two_dots_in_the_raw_path(tmp_path: Path) -> None:
     async with managed(tmp_path, listener(".."), listener("it")) as it:
         scope = {
             "type": "http",
@@ -136,13 +136,13 @@ async def test_a_dot_is_reached_by_who_sends_it(tmp_path: Path) -> None:
             await it.app(scope, None, keep)  # type: ignore[arg-type]
             assert sent[0]["status"] == 200
             assert json.loads(sent[1]["body"])["id"] == ".."
-            # A server that does not tell the path as it was sent.
+            # A server that does not pass on the raw path.
             del scope["raw_path"]
             scope["raw_path"] = b""
 
 
 @on_loops
-async def test_head_is_get_without_the_body(tmp_path: Path) -> None:
+async def test_head_has_no_body(tmp_path: Path) -> None:
     async with managed(tmp_path) as it, it.client() as client:
         for path in ("/", "/healthz/live", "/healthz/ready", "/openapi.json", "/api/listeners/it"):
             whole, head = await client.get(path), await client.head(path)
@@ -152,7 +152,7 @@ async def test_head_is_get_without_the_body(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_every_answer_has_the_headers_against_misuse(tmp_path: Path) -> None:
+async def test_every_response_has_security_headers(tmp_path: Path) -> None:
     async with managed(tmp_path) as it, it.client() as client:
         for method, path in [("GET", "/"), ("GET", "/metrics"), ("GET", "/x"), ("POST", "/")]:
             headers = (await client.request(method, path)).headers
@@ -178,27 +178,27 @@ async def test_ready_while_all_listeners_accept(tmp_path: Path) -> None:
         good = (200, {"status": "ready", "not-accepting": []})
         assert await ready() == good
         with await connect("127.0.0.1", port(it, "b")) as one:
-            assert await answered(one)
-            # A listener that is full accepts as soon as a place is free.
+            assert await is_served(one)
+            # A full listener accepts as soon as a place is free.
             await eventually(lambda: it.server.listeners[1].state.value == "full", "the limit")
             assert await ready() == good
-        await ask(client, "pause", "a")
+        await request_change(client, "pause", "a")
         bad = {"status": "unready", "not-accepting": [{"id": "a", "state": "paused"}]}
         assert await ready() == (503, bad)
         assert (await client.get("/healthz/live")).json() == {"status": "alive"}
-        await ask(client, "resume", "a")
+        await request_change(client, "resume", "a")
         assert await ready() == good
-        await ask(client, "drain", "b")
+        await request_change(client, "drain", "b")
         assert (await ready())[0] == 503
 
 
 @on_loops
-async def test_a_socket_that_listens_no_more_is_noticed(tmp_path: Path) -> None:
-    """Another process that has it can shut it down; nobody asked for a pause."""
+async def test_socket_that_stopped_listening_is_noticed(tmp_path: Path) -> None:
+    """Another process that has it can shut it down, without a pause by anyone."""
     async with managed(tmp_path) as it, it.client() as client:
         it.server.listeners[0].sockets[0].sock.shutdown(socket.SHUT_RDWR)
         await eventually(lambda: not it.server.listeners[0].accepting, "the end of listening")
-        found = await told(client)
+        found = await get_listener(client)
         assert (found["state"], found["accepting"]) == ("listening", False)
         assert found["accept-errors"] == {"EINVAL": 1}
         answer = await client.get("/healthz/ready")
@@ -213,36 +213,36 @@ async def test_a_socket_that_listens_no_more_is_noticed(tmp_path: Path) -> None:
 async def test_pause_and_resume(tmp_path: Path) -> None:
     async with managed(tmp_path) as it, it.manager() as client:
         with await connect("127.0.0.1", port(it)) as before:
-            assert await answered(before)
+            assert await is_served(before)
             for _ in range(2):
-                assert await ask(client, "pause") == (200, "paused")
+                assert await request_change(client, "pause") == (200, "paused")
             # The kernel completes the connection; nobody accepts it.
             with await connect("127.0.0.1", port(it)) as waiting:
                 waiting.send(b"x")
-                assert await answered(before)
-                assert (await told(client))["connections"] == 1
+                assert await is_served(before)
+                assert (await get_listener(client))["connections"] == 1
                 for _ in range(2):
-                    assert await ask(client, "resume") == (200, "listening")
+                    assert await request_change(client, "resume") == (200, "listening")
                 assert await read_some(waiting, 1) == b"x"
 
 
 @on_loops
-async def test_drain_is_for_good(tmp_path: Path) -> None:
+async def test_drained_listener_stays_closed(tmp_path: Path) -> None:
     async with managed(tmp_path, listener("it"), listener("other")) as it, it.manager() as client:
         where = port(it)
-        addresses = (await told(client))["addresses"]
+        addresses = (await get_listener(client))["addresses"]
         busy, idle = await connect("127.0.0.1", where), await connect("127.0.0.1", where)
         with busy, idle:
             busy.send(b"begin")
             assert await read_some(busy, 5) == b"begin"
-            assert await answered(idle)
-            assert await ask(client, "drain") == (200, "draining")
+            assert await is_served(idle)
+            assert await request_change(client, "drain") == (200, "draining")
             assert await read_all(idle) == b"farewell: shutdown\n"
             with socket.socket() as late:
                 assert late.connect_ex(("127.0.0.1", where)) == errno.ECONNREFUSED
-            assert await ask(client, "drain") == (200, "draining")
+            assert await request_change(client, "drain") == (200, "draining")
             for what in ("pause", "resume"):
-                status, why = await ask(client, what)
+                status, why = await request_change(client, what)
                 assert status == 409
                 assert 'listener "it" is draining and cannot be' in why
             answer = await client.post("/api/listeners/it/limit", json={"limit": 1})
@@ -251,31 +251,31 @@ async def test_drain_is_for_good(tmp_path: Path) -> None:
             busy.send(b"end")
             assert await read_all(busy) == b"endfarewell: shutdown\n"
         await eventually(lambda: it.server.listeners[0].state.value == "closed", "the end")
-        assert await ask(client, "drain") == (200, "closed")
-        assert (await ask(client, "resume"))[0] == 409
-        found = await told(client)
-        # What it was, and what it counted, is still known.
+        assert await request_change(client, "drain") == (200, "closed")
+        assert (await request_change(client, "resume"))[0] == 409
+        found = await get_listener(client)
+        # Its state and its counters are still known.
         assert found["addresses"] == addresses
         assert (found["accepted"], found["connections"]) == (2, 0)
-        assert await ask(client, "pause", "other") == (200, "paused")
+        assert await request_change(client, "pause", "other") == (200, "paused")
 
 
 @on_loops
 async def test_drain_of_a_paused_listener(tmp_path: Path) -> None:
     async with managed(tmp_path) as it, it.manager() as client:
-        await ask(client, "pause")
-        assert await ask(client, "drain") == (200, "closed")
+        await request_change(client, "pause")
+        assert await request_change(client, "drain") == (200, "closed")
 
 
 @on_loops
-async def test_drain_cuts_what_does_not_finish(
+async def test_drain_closes_connections_at_the_timeout(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with managed(tmp_path, text='shutdown-timeout = "80ms"\n') as it, it.manager() as client:
         with await connect("127.0.0.1", port(it)) as busy:
             busy.send(b"begin")
             assert await read_some(busy, 5) == b"begin"
-            assert await ask(client, "drain") == (200, "draining")
+            assert await request_change(client, "drain") == (200, "draining")
             with contextlib.suppress(ConnectionResetError):
                 assert await read_all(busy) == b"farewell: shutdown\n"
         await eventually(lambda: it.server.listeners[0].state.value == "closed", "the end")
@@ -283,14 +283,14 @@ async def test_drain_cuts_what_does_not_finish(
 
 
 @on_loops
-async def test_the_server_ends_while_a_listener_drains(tmp_path: Path) -> None:
+async def test_server_ends_while_a_listener_drains(tmp_path: Path) -> None:
     text = 'shutdown-timeout = "1h"\n'
     async with managed(tmp_path, text=text) as it, it.manager() as client:
         busy = await connect("127.0.0.1", port(it))
         with busy:
             busy.send(b"begin")
             assert await read_some(busy, 5) == b"begin"
-            assert await ask(client, "drain") == (200, "draining")
+            assert await request_change(client, "drain") == (200, "draining")
             busy.send(b"end")
             it.server.stop(at_once=True)
             await it.server.shutdown()
@@ -301,7 +301,7 @@ async def test_the_server_ends_while_a_listener_drains(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_a_new_limit(tmp_path: Path) -> None:
+async def test_lower_limit(tmp_path: Path) -> None:
     async with (
         managed(tmp_path, listener("it", "max-connections = 2")) as it,
         it.manager() as client,
@@ -310,30 +310,30 @@ async def test_a_new_limit(tmp_path: Path) -> None:
             await connect("127.0.0.1", port(it)) as one,
             await connect("127.0.0.1", port(it)) as two,
         ):
-            assert await answered(one)
-            assert await answered(two)
+            assert await is_served(one)
+            assert await is_served(two)
             await limit(client, 1)
-            # Those that are there stay.
-            assert await answered(one)
-            assert await answered(two)
+            # Existing connections stay.
+            assert await is_served(one)
+            assert await is_served(two)
             with await connect("127.0.0.1", port(it)) as three:
                 assert await read_all(three) == b"refused: limit\n"
             await limit(client, 3)
             with await connect("127.0.0.1", port(it)) as three:
-                assert await answered(three)
+                assert await is_served(three)
 
 
 @on_loops
-async def test_a_higher_limit_lets_in_who_waits(tmp_path: Path) -> None:
+async def test_higher_limit_admits_waiting_clients(tmp_path: Path) -> None:
     text = listener("it", "max-connections = 1", 'limit-action = "wait"')
     async with managed(tmp_path, text) as it, it.manager() as client:
         with (
             await connect("127.0.0.1", port(it)) as one,
             await connect("127.0.0.1", port(it)) as two,
         ):
-            assert await answered(one)
+            assert await is_served(one)
             two.send(b"x")
             await eventually(lambda: it.server.listeners[0].state.value == "full", "the limit")
-            assert (await told(client))["state"] == "full"
+            assert (await get_listener(client))["state"] == "full"
             await limit(client, 2)
             assert await read_some(two, 1) == b"x"

@@ -1,4 +1,4 @@
-"""Access in the whole application: the token from its start on, and who gets which answer."""
+"""Access in the whole application: the token from startup on, and who gets which answer."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ async def test_reading_and_changing(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_who_may_not_read_learns_nothing(tmp_path: Path) -> None:
-    """Neither what there is, nor by which method, nor whether a body would be good."""
+async def test_unauthorized_requests_reveal_nothing(tmp_path: Path) -> None:
+    """Neither what exists, nor which methods, nor whether a body would be valid."""
     async with managed(tmp_path) as it, it.client(peer=("192.0.2.7", 1)) as client:
         answers = [
             await client.request(method, path, content=body)
@@ -67,7 +67,7 @@ async def test_who_may_not_read_learns_nothing(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_the_token_is_in_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_token_is_never_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         async with managed(tmp_path) as it, it.manager() as client:
             await client.post("/api/listeners/it/limit", json={"limit": 3})
@@ -82,7 +82,7 @@ async def test_the_token_is_in_no_log(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 @on_loops
-async def test_without_lifespan_nothing_can_be_changed(tmp_path: Path) -> None:
+async def test_changes_are_refused_without_lifespan(tmp_path: Path) -> None:
     async with served(UNMANAGED) as server:
         app = application(settings(server, tmp_path))
         transport = httpx.ASGITransport(app)
@@ -93,7 +93,7 @@ async def test_without_lifespan_nothing_can_be_changed(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_after_its_lifespan_nothing_can_be_changed(tmp_path: Path) -> None:
+async def test_changes_are_refused_after_the_lifespan(tmp_path: Path) -> None:
     async with served(UNMANAGED) as server:
         app = application(settings(server, tmp_path))
         async with lifespan(app):
@@ -107,7 +107,7 @@ async def test_after_its_lifespan_nothing_can_be_changed(tmp_path: Path) -> None
 
 
 @on_loops
-async def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
+async def test_failed_startup_says_why(tmp_path: Path) -> None:
     (tmp_path / "management.token").write_text("x" * 43)
     (tmp_path / "management.token").chmod(0o644)
     async with served(UNMANAGED) as server:
@@ -122,7 +122,7 @@ async def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_a_websocket_is_not_accepted(tmp_path: Path) -> None:
+async def test_websocket_is_not_accepted(tmp_path: Path) -> None:
     async with managed(tmp_path) as it:
         said: asyncio.Queue[Any] = asyncio.Queue()
         await it.app({"type": "websocket"}, asyncio.Queue().get, said.put)
@@ -130,6 +130,6 @@ async def test_a_websocket_is_not_accepted(tmp_path: Path) -> None:
         assert said.empty()
 
 
-def test_there_must_be_a_server(tmp_path: Path) -> None:
+def test_application_requires_a_server(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no server to manage"):
         application(HandlerSettings("it", "http", "mx.example.org", data_directory=str(tmp_path)))

@@ -1,4 +1,4 @@
-"""The OpenAPI document says what is so: every answer fits it, and nothing is answered besides."""
+"""The OpenAPI document is correct: every response matches it, and there are no others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
 }
 
-#: Every word of JSON Schema that the document uses; a new one must be checked by `fits` first.
+#: Every JSON Schema keyword in the document; `check_schema` must know a new one first.
 _KNOWN = frozenset(
     [
         "type",
@@ -48,7 +48,7 @@ _KNOWN = frozenset(
 
 
 def resolved(node: dict[str, Any]) -> dict[str, Any]:
-    """Return what a reference stands for, anything else as it is."""
+    """Return what a reference refers to, and anything else unchanged."""
     found: Any = node
     if "$ref" in node:
         found = DOCUMENT
@@ -58,8 +58,8 @@ def resolved(node: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def fits(value: Any, schema: dict[str, Any]) -> None:
-    """Fail if a value is not what a schema says."""
+def check_schema(value: Any, schema: dict[str, Any]) -> None:
+    """Fail if a value does not match a schema."""
     schema = resolved(schema)
     assert set(schema) <= _KNOWN
     if "type" in schema:
@@ -71,7 +71,7 @@ def fits(value: Any, schema: dict[str, Any]) -> None:
         assert schema.get("minimum", value) <= value <= schema.get("maximum", value)
     if isinstance(value, list):
         for one in value:
-            fits(one, schema.get("items", {}))
+            check_schema(one, schema.get("items", {}))
     if isinstance(value, dict) and "properties" in schema:
         assert set(schema.get("required", ())) <= set(value)
     if isinstance(value, dict):
@@ -79,21 +79,21 @@ def fits(value: Any, schema: dict[str, Any]) -> None:
             rest = schema.get("additionalProperties", {})
             inner = schema.get("properties", {}).get(key, rest)
             assert inner is not False, f"{key} is not in {schema}"
-            fits(one, inner)
+            check_schema(one, inner)
 
 
-def conforms(answer: httpx.Response, path: str, method: str) -> None:
-    """Fail if an answer is not one that the document has for an operation."""
+def check_response(answer: httpx.Response, path: str, method: str) -> None:
+    """Fail if the document does not have this response for an operation."""
     operation = DOCUMENT["paths"][path][method.lower()]
     described = resolved(operation["responses"][str(answer.status_code)])
     kind = answer.headers["content-type"].partition(";")[0]
     schema = described["content"][kind]["schema"]
-    fits(answer.json() if kind.endswith("json") else answer.text, schema)
+    check_schema(answer.json() if kind.endswith("json") else answer.text, schema)
     for name in described.get("headers", {}):
         assert name in answer.headers
 
 
-def test_it_is_whole() -> None:
+def test_document_is_complete() -> None:
     assert DOCUMENT["openapi"] == "3.1.0"
     assert DOCUMENT["info"]["version"] == fastlisten.__version__
     names = [operation.name for operation in OPERATIONS]
@@ -113,7 +113,7 @@ def test_it_is_whole() -> None:
     json.dumps(DOCUMENT, allow_nan=False)
 
 
-def test_a_change_needs_the_token_and_reading_may() -> None:
+def test_security_of_operations() -> None:
     for operation in OPERATIONS:
         security = DOCUMENT["paths"][operation.path][operation.method.lower()]["security"]
         assert security == ([{"token": []}] if operation.method == "POST" else [{}, {"token": []}])
@@ -123,21 +123,21 @@ PAGE = Path(__file__).parents[2] / "docs" / "management.md"
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="docs/ is not beside these tests")
-def test_the_manual_names_every_operation_and_key() -> None:
+def test_manual_has_every_operation_and_key() -> None:
     text = PAGE.read_text()
     listed = re.findall(r"^\| `(GET|POST)` \| `(.*?)` \|", text, re.MULTILINE)
     assert listed == [(one.method, one.path) for one in OPERATIONS]
     (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    fits(json.loads(example), DOCUMENT["components"]["schemas"]["Listener"])
+    check_schema(json.loads(example), DOCUMENT["components"]["schemas"]["Listener"])
 
 
 @on_loops
-async def test_it_is_served(tmp_path: Path) -> None:
+async def test_document_is_served(tmp_path: Path) -> None:
     async with managed(tmp_path) as it, it.client() as client:
         assert (await client.get("/openapi.json")).json() == DOCUMENT
 
 
-#: Requests for each status that operations describe: method, path, id, token, headers, body.
+#: A request for each status in the document: method, path, id, token, headers, body.
 _JSON = {"content-type": "application/json"}
 
 REQUESTS: list[tuple[int, str, str, str, bool, dict[str, str], bytes]] = [
@@ -164,7 +164,7 @@ REQUESTS: list[tuple[int, str, str, str, bool, dict[str, str], bytes]] = [
 
 
 @on_loops
-async def test_every_answer_is_described_and_every_description_is_true(tmp_path: Path) -> None:
+async def test_responses_match_the_document(tmp_path: Path) -> None:
     seen: set[tuple[str, str, str]] = set()
     async with managed(tmp_path, listener("it"), listener("management")) as it:
         for status, method, path, id, authorized, headers, body in REQUESTS:
@@ -175,7 +175,7 @@ async def test_every_answer_is_described_and_every_description_is_true(tmp_path:
                 answer = await client.request(method, address, headers=headers, content=body)
             assert answer.status_code == status, (method, path)
             known = next(one.method for one in OPERATIONS if one.path == path)
-            conforms(answer, path, known)
+            check_response(answer, path, known)
             seen.add((path, known, str(status)))
     described = {
         (path, method.upper(), status)
@@ -186,7 +186,7 @@ async def test_every_answer_is_described_and_every_description_is_true(tmp_path:
     assert described == seen
 
 
-# --- whatever is asked --------------------------------------------------------------------------
+# --- any request --------------------------------------------------------------------------------
 
 _PATHS = st.one_of(
     st.builds(
@@ -282,8 +282,8 @@ async def _ask(
     )
 )
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_nothing_fails(tmp_path: Path, requests: list[Any]) -> None:
-    """No exception, and no status from 500 on but the one of unreadiness."""
+def test_no_request_causes_an_error(tmp_path: Path, requests: list[Any]) -> None:
+    """No exception, and no status from 500 on except that of an unready server."""
 
     async def run() -> None:
         async with managed(tmp_path, *(listener(id) for id in IDS[:6])) as it:
@@ -308,6 +308,6 @@ def test_nothing_fails(tmp_path: Path, requests: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("operation", [one for one in OPERATIONS if not one.changes])
-def test_what_answers_get_is_documented_with_its_media_type(operation: Any) -> None:
+def test_get_responses_have_their_documented_media_type(operation: Any) -> None:
     content = DOCUMENT["paths"][operation.path]["get"]["responses"]["200"]["content"]
     assert tuple(content) == operation.media_types

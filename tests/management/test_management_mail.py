@@ -1,4 +1,4 @@
-"""What mail servers are watched for: metrics and JSON of a listener's mail.
+"""What to watch on mail servers: metrics and JSON about a listener's mail.
 
 Rules of this file: counts come from real sessions. A listener without mail has no series, and no
 series has a label that a client could choose.
@@ -51,7 +51,7 @@ def talk(port: int, said: bytes) -> None:
 
 
 @on_loops
-async def test_values(tmp_path: Path) -> None:
+async def test_metrics_and_json_of_mail(tmp_path: Path) -> None:
     write_accounts(tmp_path / "accounts.toml", '[account."alice@example.org"]\n')
     async with managed(tmp_path, MX, listener("echo")) as it, it.client() as client:
         port = it.server.listeners[2].sockets[0].port
@@ -87,7 +87,7 @@ async def test_values(tmp_path: Path) -> None:
     assert values["fastlisten_delivery_duration_seconds_count", "mx"] == 1
     assert values["fastlisten_delivery_duration_seconds_bucket", "+Inf", "mx"] == 1
     assert values["fastlisten_delivery_duration_seconds_sum", "mx"] > 0
-    # Listeners without mail have no series of it.
+    # Listeners without mail have no series.
     assert not [key for key in values if key[1:2] in (("idle",), ("echo",)) and "mess" in key[0]]
     assert report == {
         "messages": {"accepted": 1, "rejected": 1},
@@ -101,7 +101,7 @@ async def test_values(tmp_path: Path) -> None:
     assert not any(idle.values())
 
 
-def test_logins_and_the_relay(tmp_path: Path) -> None:
+def test_counters_of_logins_and_the_relay(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served:
         with client_of(served) as client:
             client.say(MAIL)
@@ -113,7 +113,7 @@ def test_logins_and_the_relay(tmp_path: Path) -> None:
     assert counts.relay == {("recipient", "accepted"): 1, ("message", "accepted"): 1}
 
 
-def test_buckets_hold_those_before_them() -> None:
+def test_histogram_buckets_are_cumulative() -> None:
     counts = Counts()
     for seconds in (0.001, 0.005, 0.006, 1000.0):
         counts.delivery(seconds)
@@ -142,7 +142,7 @@ def test_buckets_hold_those_before_them() -> None:
     }
 
 
-def test_a_copy_does_not_change() -> None:
+def test_copy_of_counters_does_not_change() -> None:
     counts = Counts()
     copy = counts.copy()
     counts.message("accepted", 3)
@@ -156,8 +156,8 @@ def test_a_copy_does_not_change() -> None:
         assert getattr(counts.copy(), name) == getattr(counts, name) != getattr(copy, name), name
 
 
-def test_reasons_are_a_bounded_set() -> None:
-    """They are labels: no code and no status of anybody's makes another."""
+def test_reasons_are_a_fixed_set() -> None:
+    """They are labels: no reply code or status of another server makes a new one."""
     verbs = (b"", b"RCPT", b"MAIL", b"AUTH", b"STARTTLS", b"GET", b"X")
     reasons = {
         reason_of(b"%d %d.%d.%d text\r\n" % (code, code // 100, subject, detail), verb)
@@ -170,7 +170,7 @@ def test_reasons_are_a_bounded_set() -> None:
 
 
 @pytest.mark.skipif(not MANUAL.exists(), reason="docs/ is not beside these tests")
-def test_the_manual_names_every_reason() -> None:
+def test_manual_has_every_reason() -> None:
     part = MANUAL.read_text().partition("The reasons of negative replies are")[2]
     part = part.partition("The format is")[0]
     assert set(re.findall(r"`([a-z-]+)`", part)) == REASONS

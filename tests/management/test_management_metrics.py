@@ -1,4 +1,4 @@
-"""Metrics: names, labels and values, in both formats, read by the parsers of their own library."""
+"""Metrics: names, labels and values in both formats, read by the formats' own parsers."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from fastlisten.management.metrics import OPENMETRICS, TEXT, wants_openmetrics
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: What Prometheus sends.
+#: The Accept header of Prometheus.
 PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
     "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,"
     "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
 
-#: Those of mail, which are there from the first count on.
+#: Metrics of mail, which exist from the first count on.
 MAIL = {
     "fastlisten_messages_total": ("counter", {"listener", "worker", "result"}),
     "fastlisten_message_bytes_total": ("counter", {"listener", "worker"}),
@@ -56,7 +56,7 @@ NAMES = {
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Return the values of a text by name and the values of the labels, these in order of label."""
+    """Return a text's values by name and label values, in the order of the labels."""
     return {
         (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
@@ -95,14 +95,14 @@ MANUAL = Path(__file__).parents[2] / "docs" / "management.md"
 
 
 @pytest.mark.skipif(not MANUAL.exists(), reason="docs/ is not beside these tests")
-def test_the_manual_names_every_metric() -> None:
+def test_manual_has_every_metric() -> None:
     rows = re.findall(r"^\| `(fastlisten_\w+)` \| (.*?) ?\|", MANUAL.read_text(), re.MULTILINE)
     found = {name: set(filter(None, labels.split(", "))) for name, labels in rows}
     assert found == {name: labels for name, (_, labels) in NAMES.items()}
 
 
 @on_loops
-async def test_values(tmp_path: Path) -> None:
+async def test_metric_values(tmp_path: Path) -> None:
     async with (
         managed(tmp_path, listener("it", "max-connections = 1")) as it,
         it.client() as client,
@@ -125,7 +125,7 @@ async def test_values(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_counters_never_go_back(tmp_path: Path) -> None:
+async def test_counters_never_decrease(tmp_path: Path) -> None:
     async with managed(tmp_path) as it, it.manager() as client:
         with await connect("127.0.0.1", it.server.listeners[0].sockets[0].port) as one:
             one.send(b"x")
@@ -140,7 +140,7 @@ async def test_counters_never_go_back(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_openmetrics(tmp_path: Path) -> None:
+async def test_openmetrics_format(tmp_path: Path) -> None:
     async with managed(tmp_path, *(listener(id) for id in IDS)) as it, it.client() as client:
         plain = samples(await scrape(client))
         text = await scrape(client, PROMETHEUS)
@@ -177,12 +177,12 @@ async def test_openmetrics(tmp_path: Path) -> None:
         (";;,,;q=;=,/" * 50, False),
     ],
 )
-def test_which_format(accept: str, wanted: bool) -> None:
+def test_format_by_accept_header(accept: str, wanted: bool) -> None:
     assert wants_openmetrics(accept) is wanted
 
 
 @on_loops
-async def test_any_accept_is_answered(tmp_path: Path) -> None:
+async def test_any_accept_header_gets_a_response(tmp_path: Path) -> None:
     async with managed(tmp_path) as it, it.client() as client:
         for accept in (
             "text/plain;version=abc",
@@ -194,8 +194,9 @@ async def test_any_accept_is_answered(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_certificates_and_reloads(tmp_path: Path) -> None:
-    """The end of each certificate, of the listeners that show it; and how a reload went."""
+async def test_certificate_expiry_and_reloads(tmp_path: Path) -> None:
+    """The expiry of each certificate, with the listeners that show it, and the result of a
+    reload."""
     chain = authority()
     end = datetime.datetime(2031, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
     write(tmp_path, chain.sign("mx.example.org", last=end))
@@ -218,7 +219,7 @@ async def test_certificates_and_reloads(tmp_path: Path) -> None:
             shown = {key[1:]: value for key, value in values.items() if key[0] == name}
             assert set(shown) == {("default", "a"), ("default", "b"), ("other", "b")}
             assert shown["default", "a"] == shown["default", "b"] == end.timestamp()
-            # A file that cannot be used: what was in use goes on being used.
+            # The file is unusable: the certificate in use stays.
             (tmp_path / "mail.crt").write_text("nothing")
             server.reload()
             values = samples(await scrape(client))
@@ -233,7 +234,7 @@ async def test_certificates_and_reloads(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_the_self_signed_certificate_has_no_name(tmp_path: Path) -> None:
+async def test_self_signed_certificate_has_no_name(tmp_path: Path) -> None:
     text = f'[server]\ndata-directory = "{tmp_path}"\n' + listener("it", "tls.implicit = true")
     async with served(text) as server:
         (only,) = (await server.control.server()).certificate_expiry.values()

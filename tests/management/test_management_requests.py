@@ -1,4 +1,4 @@
-"""Requests that are not as they should be: bodies, media types, lengths, paths, methods."""
+"""Malformed requests: bodies, media types, lengths, paths, methods."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NO_JSON = [
     ("bodies", "status"), [(GOOD, 200), (FORM, 422), (NO_JSON, 400), ([b" " * 4097], 413)]
 )
 @on_loops
-async def test_bodies(tmp_path: Path, bodies: list[bytes], status: int) -> None:
+async def test_request_bodies(tmp_path: Path, bodies: list[bytes], status: int) -> None:
     async with managed(tmp_path) as it, it.manager() as client:
         for body in bodies:
             answer = await client.post(
@@ -70,7 +70,7 @@ async def test_other_media_types(tmp_path: Path, kind: str) -> None:
 
 
 @on_loops
-async def test_no_more_is_read_than_is_taken(tmp_path: Path) -> None:
+async def test_body_is_read_up_to_the_limit(tmp_path: Path) -> None:
     async with managed(tmp_path) as it:
         read = 0
 
@@ -108,7 +108,7 @@ async def test_no_more_is_read_than_is_taken(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_a_client_that_leaves_is_not_answered(tmp_path: Path) -> None:
+async def test_disconnected_client_gets_no_response(tmp_path: Path) -> None:
     async with managed(tmp_path) as it:
 
         async def gone() -> Any:
@@ -126,11 +126,11 @@ async def test_a_client_that_leaves_is_not_answered(tmp_path: Path) -> None:
             "server": ("127.0.0.1", 80),
         }
         await it.app(scope, gone, keep)
-        # What was not asked for to the end is not done.
+        # A change whose request was incomplete is not made.
         assert it.server.listeners[0].state.value == "listening"
 
 
-# --- what there is not --------------------------------------------------------------------------
+# --- unknown paths ------------------------------------------------------------------------------
 
 
 @on_loops

@@ -1,7 +1,7 @@
-"""Requests that schemathesis makes up from the document: none is answered outside of it.
+"""Requests that schemathesis generates from the document: every response is in the document.
 
-Listeners are drained, paused and limited at random, so that the server that is managed is not the
-one that answers.
+Listeners are drained, paused and limited at random, so the managed server is not the one that
+answers.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SCHEMA = schemathesis.openapi.from_dict(openapi(fastlisten.__version__))
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go.
+    """The server that requests go to.
 
     Attributes:
         url: of the management.
-        token: that allows changes.
-        failures: what the application raised.
+        token: allows changes.
+        failures: exceptions raised by the application.
     """
 
     url: str
@@ -44,7 +44,7 @@ class Target:
 
 @SCHEMA.hook  # type: ignore[untyped-decorator]
 def map_path_parameters(context: Any, path_parameters: Any) -> Any:
-    """Ask for listeners that exist, two times out of three."""
+    """Ask for listeners that exist in two out of three cases."""
     if path_parameters and "id" in path_parameters and len(str(path_parameters["id"])) % 3:
         path_parameters["id"] = ("it", "a/b")[len(str(path_parameters["id"])) % 2]
     return path_parameters
@@ -80,16 +80,14 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 @pytest.mark.parametrize("authorized", [False, True], ids=["no token", "token"])
 @SCHEMA.parametrize()  # type: ignore[untyped-decorator]
 @settings(max_examples=20, suppress_health_check=list(HealthCheck))
-def test_no_request_is_answered_outside_of_the_document(
-    case: Any, target: Target, authorized: bool
-) -> None:
+def test_generated_requests_match_the_document(case: Any, target: Target, authorized: bool) -> None:
     headers = {"authorization": f"Bearer {target.token}"} if authorized else {}
     without = []
     if authorized:
-        # Sends the request once more without its token, but with the headers that are given here.
+        # Sends the request again without its token, but with the headers given here.
         without.append("ignored_auth")
     if case.path == "/healthz/ready":
-        # Any status from 500 on is an error to it, also one that the document has.
+        # It takes any status from 500 on for an error, even one in the document.
         without.append("not_a_server_error")
     case.call_and_validate(
         base_url=target.url,

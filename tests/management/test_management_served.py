@@ -1,4 +1,4 @@
-"""The management as `fastlisten serve` serves it: over TCP and Unix sockets, with its own end."""
+"""The management as served by `fastlisten serve`: on TCP and Unix sockets, and how it ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMTP = '[server.listener."a/b"]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'
 
 @contextlib.contextmanager
 def connection(started: Program, index: int = 0) -> Iterator[http.client.HTTPConnection]:
-    """Return a connection to the management, which is kept alive."""
+    """Return a keep-alive connection to the management."""
     host, _, port = started.addresses["manage"][index].rpartition(":")
     client = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=PATIENCE)
     try:
@@ -35,10 +35,10 @@ def token(started: Program) -> str:
     return (started.directory / "data" / "management.token").read_text().strip()
 
 
-def ask(
+def get_json(
     client: http.client.HTTPConnection, method: str, path: str, key: str = "", body: Any = None
 ) -> tuple[int, Any]:
-    """Return status and JSON of an answer."""
+    """Return a response's status and JSON."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     if body is not None:
         headers["Content-Type"] = "application/json"
@@ -47,16 +47,16 @@ def ask(
     return answer.status, json.loads(answer.read())
 
 
-def test_from_start_to_end(tmp_path: Path) -> None:
+def test_management_from_start_to_end(tmp_path: Path) -> None:
     with program(tmp_path, MANAGE + SMTP, listeners=2) as started, connection(started) as client:
         file = tmp_path / "data" / "management.token"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         key = token(started)
-        assert ask(client, "GET", "/healthz/ready")[0] == 200
+        assert get_json(client, "GET", "/healthz/ready")[0] == 200
         # A slash in an id arrives as it was sent.
         path = f"/api/listeners/{quote('a/b', safe='')}"
-        assert ask(client, "POST", f"{path}/limit", body={"limit": 1})[0] == 401
-        status, found = ask(client, "POST", f"{path}/limit", key, {"limit": 1})
+        assert get_json(client, "POST", f"{path}/limit", body={"limit": 1})[0] == 401
+        status, found = get_json(client, "POST", f"{path}/limit", key, {"limit": 1})
         assert (status, found["limit"]) == (200, 1)
         with (
             socket.create_connection(("127.0.0.1", started.port("a/b")), PATIENCE) as one,
@@ -64,41 +64,43 @@ def test_from_start_to_end(tmp_path: Path) -> None:
         ):
             assert one.recv(4) == b"220 "
             assert two.recv(4) == b"421 "
-            found = ask(client, "GET", path)[1]
+            found = get_json(client, "GET", path)[1]
             assert (found["connections"], found["refused"]["limit"]) == (1, 1)
-            assert ask(client, "POST", f"{path}/drain", key)[0] == 200
-            # An idle session hears it in its protocol.
+            assert get_json(client, "POST", f"{path}/drain", key)[0] == 200
+            # An idle session is told in its own protocol.
             assert b"421 4.3.2" in one.makefile("rb").read()
-        until(lambda: ask(client, "GET", path)[1]["state"] == "closed", "the end of the listener")
-        assert ask(client, "GET", "/healthz/ready")[0] == 503
+        until(
+            lambda: get_json(client, "GET", path)[1]["state"] == "closed", "the end of the listener"
+        )
+        assert get_json(client, "GET", "/healthz/ready")[0] == 503
         assert started.stop() == 0
         assert 'listener "a/b": draining, asked for by 127.0.0.1' in started.err
         assert '"POST /api/listeners/a%2Fb/drain HTTP/1.1" 200' in started.err
         assert key not in started.err + started.out
         assert " ERROR " not in started.err
-        # The token stays for the next start.
+        # The token is kept for the next start.
         assert token(started) == key
 
 
-def test_the_listener_that_answers(tmp_path: Path) -> None:
-    """It is spared unless that is meant; paused it goes on over the connection that is there."""
+def test_changing_the_listener_of_the_management(tmp_path: Path) -> None:
+    """It is not changed unless asked for by name; paused, it still answers on open connections."""
     with program(tmp_path, MANAGE) as started:
         key = token(started)
         with connection(started) as client:
             for what in ("pause", "drain", "pause?self=no"):
-                status, found = ask(client, "POST", f"/api/listeners/manage/{what}", key)
+                status, found = get_json(client, "POST", f"/api/listeners/manage/{what}", key)
                 assert (status, "is the one that answers" in found["detail"]) == (409, True)
             path = "/api/listeners/manage/pause?self=yes"
-            assert ask(client, "POST", path, key)[1]["state"] == "paused"
+            assert get_json(client, "POST", path, key)[1]["state"] == "paused"
             with socket.create_connection(("127.0.0.1", started.port("manage")), PATIENCE) as late:
                 late.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                state = ask(client, "POST", "/api/listeners/manage/resume", key)[1]["state"]
+                state = get_json(client, "POST", "/api/listeners/manage/resume", key)[1]["state"]
                 assert state == "listening"
                 assert late.recv(12) == b"HTTP/1.1 200"
         with connection(started) as client, connection(started) as idle:
-            assert ask(idle, "GET", "/healthz/live")[0] == 200
+            assert get_json(idle, "GET", "/healthz/live")[0] == 200
             path = "/api/listeners/manage/drain?self=yes"
-            status, found = ask(client, "POST", path, key)
+            status, found = get_json(client, "POST", path, key)
             assert (status, found["state"]) == (200, "draining")
             for one in (client, idle):
                 if one.sock is not None:
@@ -121,7 +123,7 @@ def test_unix_sockets_are_local(tmp_path: Path) -> None:
         assert started.stop() == 0
 
 
-def test_names_of_the_server(tmp_path: Path) -> None:
+def test_allowed_hosts_of_the_server(tmp_path: Path) -> None:
     text = MANAGE + 'http.allowed-hosts = ["mail.example.net"]\n'
     with program(tmp_path, text) as started, connection(started) as client:
         for host, status in [
@@ -137,18 +139,18 @@ def test_names_of_the_server(tmp_path: Path) -> None:
 
 
 @needs_ipv6
-def test_loopback_on_a_socket_of_both_families(tmp_path: Path) -> None:
+def test_loopback_on_a_dual_stack_socket(tmp_path: Path) -> None:
     text = '[server.listener.manage]\nprotocol = "http"\nbind = ["[::1]:0", "[::]:0"]\n'
     with program(tmp_path, text) as started:
         port = started.port("manage", 1)
         for host in ("127.0.0.1", "::1"):
             client = http.client.HTTPConnection(host, port, timeout=PATIENCE)
-            assert ask(client, "GET", "/healthz/live") == (200, {"status": "alive"})
+            assert get_json(client, "GET", "/healthz/live") == (200, {"status": "alive"})
             client.close()
         assert started.stop() == 0
 
 
-def test_a_token_that_others_can_read_stops_the_start(tmp_path: Path) -> None:
+def test_readable_token_file_fails_the_start(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     file = tmp_path / "data" / "management.token"
     file.write_text("x" * 43)
@@ -159,7 +161,7 @@ def test_a_token_that_others_can_read_stops_the_start(tmp_path: Path) -> None:
         assert "xxx" not in started.err
 
 
-def test_what_clients_do_not_send(tmp_path: Path) -> None:
+def test_unusual_request_targets_and_methods(tmp_path: Path) -> None:
     lines = (b"GET //evil.example/", b"GET /%2e%2e/%00", b"GET /api/listeners/%", b"TRACE /")
     with program(tmp_path, MANAGE) as started:
         for line in lines:

@@ -1,4 +1,4 @@
-"""The status page: what a person sees, and that no id can make it say anything else."""
+"""The status page: what a person sees, and that no listener id can inject anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 class Page(HTMLParser):
-    """Tags, attributes, the text of cells, and the style."""
+    """A page's tags, attributes, cell texts and style."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
 
 @on_loops
-async def test_all_listeners(tmp_path: Path) -> None:
+async def test_page_shows_all_listeners(tmp_path: Path) -> None:
     text = (listener("a", "max-connections = 7"), listener("b", 'limit-action = "wait"'))
     async with managed(tmp_path, *text) as it, it.manager() as client:
         answer = await client.get("/")
@@ -69,7 +69,7 @@ async def test_all_listeners(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_ids_are_text(tmp_path: Path) -> None:
+async def test_ids_are_escaped(tmp_path: Path) -> None:
     async with managed(tmp_path, listener("it")) as it, it.client() as client:
         tags = Page((await client.get("/")).text).tags
     ids = (*IDS, "<script>alert(1)</script>", "</table><img src=x onerror=alert(1)>", "\u202ex")
@@ -78,13 +78,13 @@ async def test_ids_are_text(tmp_path: Path) -> None:
         assert page.tags == tags
         assert "script" not in tags
         assert page.attributes == {"lang", "charset", "class", "href"}
-        # Characters that cannot be seen are shown as one that can.
+        # Invisible characters are shown as visible ones.
         wanted = ["".join(one if one.isprintable() else "\ufffd" for one in id) for id in ids]
         assert sorted(page.cells[::10]) == sorted(wanted)
 
 
 @on_loops
-async def test_nothing_but_its_own_style_may_take_effect(tmp_path: Path) -> None:
+async def test_content_security_policy_allows_only_the_own_style(tmp_path: Path) -> None:
     async with managed(tmp_path) as it, it.client() as client:
         answer = await client.get("/")
         policy = dict(

@@ -1,4 +1,4 @@
-"""The file with the token: made once, for its owner alone; refused as soon as others may use it."""
+"""The token file: made once, private to its owner, and rejected if others can use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastlisten.management.token_file import FILE_NAME, TokenError, keep_token
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
-def test_made_once(tmp_path: Path) -> None:
+def test_token_is_made_once(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         token, made = keep_token(str(tmp_path / "new" / "data"))
@@ -33,7 +33,7 @@ def test_made_once(tmp_path: Path) -> None:
     assert keep_token(str(tmp_path))[0] != token
 
 
-def test_several_at_once_agree(tmp_path: Path) -> None:
+def test_concurrent_starts_agree_on_a_token(tmp_path: Path) -> None:
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(keep_token, [str(tmp_path)] * 64))
     assert len({token for token, _ in answers}) == 1
@@ -42,7 +42,7 @@ def test_several_at_once_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 32, "A-._~+/9" * 8 + "==", " " + "y" * 64 + "\r\n"])
-def test_a_token_of_ones_own(tmp_path: Path, text: str) -> None:
+def test_token_chosen_by_the_administrator(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE_NAME).write_text(text)
     (tmp_path / FILE_NAME).chmod(0o400)
     assert keep_token(str(tmp_path)) == (text.strip(), False)
@@ -61,19 +61,19 @@ def test_a_token_of_ones_own(tmp_path: Path, text: str) -> None:
         b"x" * 40 + b"\n=\n",
     ],
 )
-def test_what_is_no_token(tmp_path: Path, content: bytes) -> None:
+def test_invalid_token_file(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / FILE_NAME
     file.write_bytes(content)
     file.chmod(0o600)
     with pytest.raises(TokenError, match="holds no token") as caught:
         keep_token(str(tmp_path))
     assert caught.value.path == str(file)
-    # It is somebody's secret all the same.
+    # It may be some other secret.
     assert "xxx" not in str(caught.value).removeprefix(str(file))
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o620, 0o604, 0o602, 0o644, 0o660, 0o601, 0o777])
-def test_others_may_use_it(tmp_path: Path, mode: int) -> None:
+def test_token_file_readable_by_others(tmp_path: Path, mode: int) -> None:
     file = tmp_path / FILE_NAME
     file.write_text("x" * 43)
     file.chmod(mode)
@@ -85,7 +85,7 @@ def test_others_may_use_it(tmp_path: Path, mode: int) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
-def test_it_belongs_to_another(tmp_path: Path) -> None:
+def test_token_file_of_another_user(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     file.write_text("x" * 43)
     file.chmod(0o600)
@@ -94,7 +94,7 @@ def test_it_belongs_to_another(tmp_path: Path) -> None:
         keep_token(str(tmp_path))
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_token_path_is_not_a_regular_file(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     file.mkdir()
     with pytest.raises(TokenError, match="is not a regular file"):
@@ -110,7 +110,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
             keep_token(str(tmp_path))
 
 
-def test_a_link_leads_nowhere(tmp_path: Path) -> None:
+def test_token_path_is_a_dangling_link(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     (tmp_path / "other").write_text("x" * 43)
     (tmp_path / "other").chmod(0o600)
@@ -121,7 +121,7 @@ def test_a_link_leads_nowhere(tmp_path: Path) -> None:
         file.unlink()
 
 
-def test_no_room(tmp_path: Path) -> None:
+def test_no_space_for_the_token_file(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     with pytest.raises(OSError, match="data"):
         keep_token(str(tmp_path / "data"))

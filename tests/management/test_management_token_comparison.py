@@ -1,4 +1,4 @@
-"""The token is compared in constant time: how long a refusal takes tells nothing about it."""
+"""The token is compared in constant time: the duration of a refusal reveals nothing about it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCOPE = {"type": "http", "method": "GET", "server": ("127.0.0.1", 80), "client":
     "given",
     [TOKEN, TOKEN[:-1] + "0", TOKEN[:-1], "0" + TOKEN[1:], TOKEN + "0", "x", "", "\xff"],
 )
-def test_all_of_both_is_compared(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+def test_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     compared: list[set[object]] = []
     real = hmac.compare_digest
 

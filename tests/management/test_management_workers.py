@@ -1,6 +1,6 @@
-"""A server of several workers, as the management shows it: sums in JSON, workers in the metrics.
+"""A server with several workers as the management shows it: sums in JSON, workers in metrics.
 
-Rules of this file: what the workers report is made up here; no process is started.
+Rules of this file: the workers' reports are made up; no process is started.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def mail(messages: int, seconds: float) -> Counts:
     return counts
 
 
-#: Two workers with mail, and one that has just begun.
+#: Two workers with mail, and one that has just started.
 WORKERS = {
     0: Counters(3, 10, {"limit": 1, "overload": 0}, {24: 2}, 4, 1, mail(2, 0.001)),
     1: Counters(2, 20, {"limit": 5, "overload": 1}, {24: 1, 0: 7}, 0, 2, mail(3, 1000.0)),
@@ -76,7 +76,7 @@ class ThreeWorkers(Control):
 
 
 def get(path: str, directory: Path) -> httpx.Response:
-    """Ask the management of the three workers."""
+    """Send a request to the management of the three workers."""
     settings = HandlerSettings(
         "management",
         "http",
@@ -93,7 +93,7 @@ def get(path: str, directory: Path) -> httpx.Response:
     return asyncio.run(ask())
 
 
-def test_json_has_the_sums(tmp_path: Path) -> None:
+def test_json_has_sums_over_workers(tmp_path: Path) -> None:
     value = get("/api/listeners/it", tmp_path).json()
     assert value["connections"] == 5
     assert value["accepted"] == 30
@@ -111,7 +111,7 @@ def test_json_has_the_sums(tmp_path: Path) -> None:
     }
 
 
-def test_metrics_have_each_worker(tmp_path: Path) -> None:
+def test_metrics_have_a_label_per_worker(tmp_path: Path) -> None:
     families = text_string_to_metric_families(get("/metrics", tmp_path).text)
     found = {
         (one.name, one.labels["worker"], one.labels.get("reason", one.labels.get("errno", ""))): (
@@ -134,17 +134,17 @@ def test_metrics_have_each_worker(tmp_path: Path) -> None:
         assert tuple(found.get((name[0], worker, name[1])) for worker in "014") == expected, name
 
 
-def test_one_limit_for_all_workers(tmp_path: Path) -> None:
+def test_limit_is_for_all_workers_together(tmp_path: Path) -> None:
     text = get("/metrics", tmp_path).text
     limits = [line for line in text.splitlines() if line.startswith("fastlisten_connections_limit")]
     assert limits == ['fastlisten_connections_limit{listener="it"} 100.0']
 
 
-def test_the_sum_of_mail_adds_up_buckets_and_seconds() -> None:
+def test_sum_of_mail_adds_up_buckets_and_seconds() -> None:
     total = REPORT.total.mail
     assert total is not None
     assert (total.durations[0], total.durations[-1], sum(total.durations)) == (2, 3, 5)
     assert total.seconds == 2 * 0.001 + 3 * 1000.0
-    # Nobody's own counts have changed.
+    # The workers' own counts have not changed.
     assert WORKERS[0].mail is not None
     assert WORKERS[0].mail.messages == {"accepted": 2}

@@ -1,9 +1,8 @@
-"""Which module may import which: the floors of the package, and no circles.
+"""Which module may import which: the floors of the package, and no cycles.
 
 Rules of this file: the sources decide, read by tools/imports.py; imports inside functions and those
-for type checkers count like all others. What is not as it should be is listed with its reason, and
-an entry that is no longer needed fails. That the rules can fail is shown on small packages made up
-for it.
+for type checkers count like all others. Exceptions are listed with their reasons, and an entry that
+is no longer needed fails. Small made-up packages show that the rules can fail.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tools.imports import Import, circles, imports_of, modules_of
 PACKAGE = Path(fastlisten.__file__).parent
 IMPORTS = imports_of(PACKAGE)
 
-#: From the ground up. A room is a module or a package with all that is in it; it may import from
+#: From the ground up. A room is a module or a package with everything in it; it may import from
 #: the floors below its own, and within itself.
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
@@ -46,7 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runtime",),
     ("management",),
     ("cli", "testing"),
-    ("",),  # the public names, which are imported when they are asked for
+    ("",),  # the public names, imported lazily
     ("__main__",),
 )
 
@@ -58,13 +57,13 @@ NEVER: tuple[tuple[str, str, str], ...] = (
     ("handlers.smtp.engine", "_", "the engine does no I/O"),
 )
 
-#: The packages of handlers/ that speak a protocol; none may import another, and what is beside them
-#: in handlers/ imports none of them.
+#: The packages of handlers/ that speak a protocol; none may import another, and the modules beside
+#: them in handlers/ import none of them.
 PROTOCOLS = tuple(
     f"handlers.{path.parent.name}" for path in sorted(PACKAGE.glob("handlers/*/__init__.py"))
 )
 
-#: A package within a room that imports nothing of the room around it.
+#: A package within a room that imports nothing from the room around it.
 SEALED = ("handlers.smtp.engine",)
 
 #: Imports against the rules, from a room or module to another, each with its reason.
@@ -74,19 +73,19 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("_connection", "_tls"): "the stub: start_tls() returns a TlsConnection",
 }
 
-#: Imports of types that close a circle, from a room or module to another, each with its reason.
+#: Imports of types that close a cycle, from a room or module to another, each with its reason.
 CIRCLES: dict[tuple[str, str], str] = {
     ("_connection", "_tls"): "start_tls() returns a TlsConnection, which is a Connection",
 }
 
 
 def within(module: str, room: str) -> bool:
-    """Tell whether a module is in a room; a room that ends in _ is all that begins with it."""
+    """Return whether a module is in a room; a room that ends in _ is everything that begins so."""
     return module == room or module.startswith(room if room.endswith("_") else f"{room}.")
 
 
 def floor_of(module: str) -> tuple[int, str]:
-    """Return floor and room of a module."""
+    """Return the floor and the room of a module."""
     for floor, rooms in enumerate(FLOORS):
         for room in rooms:
             if module == room or (room and within(module, room)):
@@ -99,13 +98,13 @@ def short(name: str) -> str:
 
 
 def matches(exception: tuple[str, str], one: Import) -> bool:
-    """Tell whether an import is from and to the rooms that an exception names."""
+    """Return whether an import is from and to the rooms that an exception names."""
     pairs = zip((one.importer, one.imported), exception, strict=True)
     return all(short(name) == room or (room and within(short(name), room)) for name, room in pairs)
 
 
 def wrong(one: Import) -> str:
-    """Return what is wrong with an import; empty for one that may be."""
+    """Return what is wrong with an import; empty if it is allowed."""
     importer, imported = short(one.importer), short(one.imported)
     (from_floor, from_room), (to_floor, to_room) = floor_of(importer), floor_of(imported)
     if from_room != to_room and from_floor <= to_floor:
@@ -130,7 +129,7 @@ def wrong(one: Import) -> str:
 def complaints(
     imports: Iterable[Import], exceptions: Mapping[tuple[str, str], str] = EXCEPTIONS
 ) -> list[str]:
-    """Return what is wrong with imports, and which exceptions are needed no longer."""
+    """Return what is wrong with imports, and which exceptions are no longer needed."""
     unused = set(exceptions)
     found = []
     for one in imports:
@@ -145,7 +144,7 @@ def complaints(
 def circled(
     imports: Iterable[Import], exceptions: Mapping[tuple[str, str], str] = CIRCLES
 ) -> list[str]:
-    """Return the circles, and which exceptions are needed no longer."""
+    """Return the cycles, and which exceptions are no longer needed."""
     imports = list(imports)
 
     def without(excepted: Iterable[tuple[str, str]]) -> list[list[str]]:
@@ -172,12 +171,12 @@ def test_every_module_has_a_floor() -> None:
         floor_of(short(module))
 
 
-def test_no_circle_at_run_time() -> None:
+def test_no_import_cycles_at_run_time() -> None:
     at_run_time = [one for one in IMPORTS if one.kind != "types"]
     assert circled(at_run_time, {}) == []
 
 
-def test_no_circle_among_types() -> None:
+def test_no_import_cycles_among_types() -> None:
     assert circled(IMPORTS) == []
 
 
@@ -222,7 +221,7 @@ RUN = "from fastlisten.{} import x\n"
         ("runtime/server", "", "the public names is not below runtime"),
     ],
 )
-def test_an_import_against_the_rules(
+def test_forbidden_import_is_found(
     tmp_path: Path, importer: str, imported: str, reason: str, form: str
 ) -> None:
     text = form.format(imported).replace("fastlisten. ", "fastlisten ")
@@ -246,13 +245,13 @@ def test_an_import_against_the_rules(
     ],
 )
 @pytest.mark.parametrize("suffix", ["pyx", "pxd"])
-def test_a_cimport_against_the_rules(tmp_path: Path, text: str, suffix: str) -> None:
+def test_forbidden_cimport_is_found(tmp_path: Path, text: str, suffix: str) -> None:
     root = package(tmp_path, {f"_core.{suffix}": text, "_tls.pyx": ""})
     (found,) = complaints(imports_of(root), {})
     assert found.endswith(": _tls is not below _core")
 
 
-def test_what_may_be(tmp_path: Path) -> None:
+def test_allowed_imports(tmp_path: Path) -> None:
     root = package(
         tmp_path,
         {
@@ -270,7 +269,7 @@ def test_what_may_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [RUN, LAZY, TYPES], ids=["run", "lazy", "types"])
-def test_a_circle(tmp_path: Path, form: str) -> None:
+def test_import_cycle_is_found(tmp_path: Path, form: str) -> None:
     files = {
         "mail/a.py": RUN.format("mail.b"),
         "mail/b.py": RUN.format("mail.c"),
@@ -283,14 +282,14 @@ def test_a_circle(tmp_path: Path, form: str) -> None:
     assert (excused == []) is (form == TYPES)
 
 
-def test_a_package_that_its_own_module_imports(tmp_path: Path) -> None:
+def test_package_imported_by_its_own_module(tmp_path: Path) -> None:
     files = {"mail/a.py": "from fastlisten.mail import x"}
     root = package(tmp_path, files)
     (root / "mail" / "__init__.py").write_text("from fastlisten.mail.a import y\nx = 1")
     assert circled(imports_of(root), {}) == ["a circle: mail mail.a"]
 
 
-def test_an_exception_that_is_needed_no_longer(tmp_path: Path) -> None:
+def test_unneeded_exception_is_reported(tmp_path: Path) -> None:
     imports = imports_of(package(tmp_path, {"mail/a.py": RUN.format("mail.b"), "mail/b.py": ""}))
     pair = ("mail.a", "mail.b")
     assert complaints(imports, {pair: "a reason"}) == [
@@ -301,7 +300,7 @@ def test_an_exception_that_is_needed_no_longer(tmp_path: Path) -> None:
     ]
 
 
-def test_a_module_on_no_floor(tmp_path: Path) -> None:
+def test_module_without_a_floor_is_reported(tmp_path: Path) -> None:
     imports = imports_of(package(tmp_path, {"attic.py": RUN.format("errors"), "errors.py": ""}))
     with pytest.raises(AssertionError, match="attic is on no floor"):
         complaints(imports)

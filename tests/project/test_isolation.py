@@ -1,6 +1,6 @@
-"""A test run lives in a home of its own, and fails if something is left outside of it.
+"""A test run has a home directory of its own, and fails if it leaves anything outside.
 
-Runs of pytest with the module that every run here has, on tests that do what must not be done.
+The tests run pytest, with the plugin that every run here has, on tests that do forbidden things.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def test_more():
 """
 
 
-def test_this_run_has_a_home_of_its_own() -> None:
+def test_run_has_its_own_home() -> None:
     home = Path(os.environ["HOME"])
     assert home.name.startswith("fastlisten-tests-")
     assert Path(tempfile.gettempdir()) == home / "tmp"
@@ -82,7 +82,7 @@ def run(
         | {
             "HOME": str(repository.parent / "home"),
             "TMPDIR": str(temporary),
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they take their time
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they take time
         },
         capture_output=True,
         text=True,
@@ -95,13 +95,13 @@ def run(
 
 
 @pytest.mark.parametrize("options", ["", "-p xdist.plugin -n 2", "-p no:cacheprovider -q"])
-def test_a_run_that_leaves_nothing_passes(repository: Path, options: str) -> None:
+def test_run_that_leaves_nothing_passes(repository: Path, options: str) -> None:
     done = run(repository, options=options)
     assert (done.returncode, "left behind" in done.stdout) == (0, False)
 
 
 @pytest.mark.parametrize("options", ["", "-p xdist.plugin -n 2"])
-def test_a_run_that_leaves_something_fails(repository: Path, options: str) -> None:
+def test_run_that_leaves_something_fails(repository: Path, options: str) -> None:
     left = [
         repository.parent / "home" / ".local" / "share" / "fastlisten" / "self-signed.pem",
         repository / "core",
@@ -118,14 +118,14 @@ def test_a_run_that_leaves_something_fails(repository: Path, options: str) -> No
     assert [name for name in left if f"{name}\n" not in section] == []
 
 
-def test_what_appears_in_a_work_tree_is_told(repository: Path) -> None:
+def test_new_files_in_the_work_tree_are_reported(repository: Path) -> None:
     (repository / ".git").mkdir()
     done = run(repository, repository / "core")
     assert done.returncode == 0
     assert f"{repository / 'core'}\n" in done.stdout.partition("left behind by the tests")[2]
 
 
-def test_what_tools_and_developers_have_there_is_no_test_s(tmp_path: Path) -> None:
+def test_files_of_tools_and_developers_are_ignored(tmp_path: Path) -> None:
     for name in ("__pycache__/a.pyc", ".git/index", ".venv-3.12/bin/python", ".coverage.1", "b/c"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")

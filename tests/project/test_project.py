@@ -1,4 +1,4 @@
-"""What the project says of itself is so: versions, commands, examples, links."""
+"""What the project says about itself is true: versions, commands, examples, links."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def blocks(language: str) -> list[str]:
-    """Return the README's fenced blocks in a language."""
+    """Return the README's code blocks in a language."""
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 def program(source: str) -> dict[str, Any]:
-    """Run a block of the README as a module that is imported; return its names."""
+    """Run a block of the README as an imported module; return its names."""
     names: dict[str, Any] = {"__name__": "readme"}
     exec(compile(source, "README.md", "exec"), names)
     return names
@@ -52,13 +52,13 @@ def test_versions_agree() -> None:
     assert newest[1] == version
 
 
-def test_every_public_name_is_there_and_documented() -> None:
+def test_public_names_exist_and_are_documented() -> None:
     assert fastlisten.__all__ == sorted(fastlisten.__all__)
     for name in fastlisten.__all__:
         assert getattr(fastlisten, name).__doc__, name
 
 
-def test_classifiers_name_the_versions_that_wheels_are_built_for() -> None:
+def test_classifiers_are_the_versions_with_wheels() -> None:
     named = {
         line.rpartition(" ")[2].replace(".", "")
         for line in PROJECT["project"]["classifiers"]
@@ -68,7 +68,7 @@ def test_classifiers_name_the_versions_that_wheels_are_built_for() -> None:
     assert named == built
 
 
-def test_the_extra_serve_is_all_that_serving_can_use() -> None:
+def test_extra_serve_has_all_optional_dependencies() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     coming = {"imap", "jmap"}  # nothing uses them yet
     assert not any(known_protocols().definitions[name].handler for name in coming)
@@ -78,20 +78,20 @@ def test_the_extra_serve_is_all_that_serving_can_use() -> None:
 
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
-def test_the_commands_of_make_exist(text: str) -> None:
+def test_make_commands_exist(text: str) -> None:
     used = set(re.findall(r"^ {4}make (\w+)", text, re.MULTILINE))
     assert used
     assert used <= set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
 
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
-def test_links_lead_to_files(text: str) -> None:
+def test_links_to_files_resolve(text: str) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     assert targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
-def test_the_configuration_of_the_readme_can_be_served(tmp_path: Path) -> None:
+def test_readme_configuration_is_served(tmp_path: Path) -> None:
     (text,) = blocks("toml")
     (tmp_path / "relay-password").write_text("secret")
     config = loads(text.replace("/etc/fastlisten/", f"{tmp_path}/"))
@@ -106,7 +106,7 @@ def test_the_configuration_of_the_readme_can_be_served(tmp_path: Path) -> None:
     ]
 
 
-def test_the_commands_of_the_readme_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_commands_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
     given = re.findall(r"^    fastlisten (\w+)", README, re.MULTILINE)
     assert given
     for command in given:
@@ -117,7 +117,7 @@ def test_the_commands_of_the_readme_are_understood(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.endswith(f"fastlisten {fastlisten.__version__}\n")
 
 
-def test_the_library_example_of_the_readme_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_library_example_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     source, _, _ = blocks("python")
     names = program(source)
     made: asyncio.Future[fastlisten.ConnectionServer]
@@ -148,13 +148,13 @@ def test_the_library_example_of_the_readme_serves(monkeypatch: pytest.MonkeyPatc
     assert asyncio.run(talk()) == b"hello"
 
 
-def test_the_handler_example_of_the_readme_answers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_handler_example_answers(capsys: pytest.CaptureFixture[str]) -> None:
     _, _, source = blocks("python")
     asyncio.run(program(source)["main"]())
     assert capsys.readouterr().out == "b'HELLO\\n'\n"
 
 
-def test_the_aiosmtpd_example_of_the_readme_takes_mail(capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_aiosmtpd_example_accepts_mail(capsys: pytest.CaptureFixture[str]) -> None:
     _, source, _ = blocks("python")
     names = program(source)
     controller = names["Controller"](names["Print"](), hostname="127.0.0.1", port=0)
@@ -167,7 +167,7 @@ def test_the_aiosmtpd_example_of_the_readme_takes_mail(capsys: pytest.CaptureFix
     assert capsys.readouterr().out == "a@example.org ['b@example.net'] 7\n"
 
 
-def test_make_serve_serves_what_the_readme_says() -> None:
+def test_make_serve_serves_the_readme_configuration() -> None:
     config = default_config()
     missing = {problem.key.split(".")[2] for problem in find_unavailable(config)}
     served = [bind.text for one in config.listeners if one.id not in missing for bind in one.bind]
@@ -177,7 +177,7 @@ def test_make_serve_serves_what_the_readme_says() -> None:
     assert sorted(served) == sorted(f"127.0.0.1:{port}" for port in ports)
 
 
-def test_the_message_of_the_readme_arrives(tmp_path: Path) -> None:
+def test_readme_message_is_delivered(tmp_path: Path) -> None:
     found = re.search(r"python3 -c '(.*2525.*)'$", README, re.MULTILINE)
     assert found is not None
     statement = found[1]

@@ -1,4 +1,4 @@
-"""docs/protocols.md says what is so: the table of clients, and what EHLO and LHLO announce."""
+"""docs/protocols.md is correct: the table of clients, and the extensions announced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = TESTS.parents[1] / "docs" / "protocols.md"
 
 pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="docs/ is not beside these tests")
 
-#: How a program tells its version.
+#: How a program prints its version.
 VERSIONS = {
     "swaks": (("swaks", "--version"), r"version (\S+)"),
     "curl": (("curl", "--version"), r"curl (\S+)"),
@@ -58,27 +58,27 @@ def rows() -> list[Client]:
 
 
 def used(file: Path) -> set[str]:
-    """Return the clients that a file of tests runs: programs, and libraries that it imports."""
+    """Return the clients that a test file runs: programs, and libraries that it imports."""
     text = file.read_text(encoding="utf-8")
     libraries = re.findall(r"^import (smtplib|aiosmtplib|httpx)$", text, re.MULTILINE)
     return {*re.findall(r'^@external\("(.+)"\)$', text, re.MULTILINE), *libraries}
 
 
-def test_every_client_is_in_the_table_and_what_the_table_says_is_run() -> None:
+def test_table_lists_exactly_the_clients_in_the_tests() -> None:
     files = sorted(TESTS.glob("test_clients_*.py"))
     assert len(files) > 5
     run = {(name, file.name) for file in files for name in used(file) or {"by hand"}}
     assert {(row.name, row.test) for row in rows()} == run
 
 
-def test_links_lead_to_pages() -> None:
+def test_links_to_pages_resolve() -> None:
     targets = re.findall(r"\]\(([^)#]+)", PAGE.read_text(encoding="utf-8"))
     assert targets
     assert [target for target in targets if not (PAGE.parent / target).exists()] == []
 
 
-def test_options_that_the_table_names_are_used() -> None:
-    """Every option in code font stands in its test."""
+def test_options_in_the_table_are_used() -> None:
+    """Every option in code font is in the test that it names."""
     for row in rows():
         text = (TESTS / row.test).read_text(encoding="utf-8")
         options = [word for code in re.findall(r"`([^`]+)`", row.done) for word in code.split()]
@@ -86,8 +86,8 @@ def test_options_that_the_table_names_are_used() -> None:
 
 
 @pytest.mark.parametrize("name", list(VERSIONS))
-def test_versions_of_programs(name: str) -> None:
-    """On the system that the page names, they are those of the page."""
+def test_program_versions(name: str) -> None:
+    """On the system named on the page, they are those on the page."""
     try:
         system = platform.freedesktop_os_release()
     except OSError:
@@ -110,7 +110,7 @@ def test_versions_of_programs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["aiosmtplib", "httpx", "smtplib"])
-def test_versions_of_libraries(name: str) -> None:
+def test_library_versions(name: str) -> None:
     (version,) = {row.version for row in rows() if row.name == name}
     here = importlib.metadata.version(name) if name != "smtplib" else sys.version.split()[0]
     numbers = [[int(part) for part in each.split(".")[:2]] for each in (version, here)]
@@ -129,7 +129,7 @@ def announced(mail: Mail, listener: str, command: bytes) -> set[str]:
         return {line.split()[0] for line in session.ask(command + b" me")[1][1:]}
 
 
-def test_what_is_announced(mail: Mail) -> None:
+def test_announced_extensions(mail: Mail) -> None:
     table = PAGE.read_text(encoding="utf-8").partition("## smtp")[2].partition("**Roles")[0]
     cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
     words = {words.split()[0] for cell in cells for words in re.findall(r"`([^`]+)`", cell)}

@@ -1,7 +1,7 @@
-"""How the tests are laid out: what they import of each other, their names, the map of support.
+"""How the tests are laid out: their imports of each other, their names, the map of support.
 
-Rules of this file: sources are read, no test module is imported. That the rules can fail is shown
-on sources made up for it.
+Rules of this file: sources are read, no test module is imported. Made-up sources show that the
+rules can fail.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SUPPORT = Path(support.__file__).parent
 
 
 def imported(source: str) -> Iterator[str]:
-    """Yield the names of all modules that a source imports, wherever it does."""
+    """Yield the names of all modules that a source imports, anywhere in it."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -27,7 +27,7 @@ def imported(source: str) -> Iterator[str]:
 
 
 def forbidden(source: str) -> list[str]:
-    """Return what a source imports of the tests besides `support`."""
+    """Return what a source imports from the tests besides `support`."""
     return [
         name
         for name in imported(source)
@@ -48,7 +48,7 @@ def test_forbidden_imports_are_found() -> None:
     assert forbidden("from support.waiting import until\nimport testing\nimport pytest") == []
 
 
-def test_tests_import_nothing_of_the_tests_but_support() -> None:
+def test_tests_import_only_support() -> None:
     found = {str(path): forbidden(path.read_text("utf-8")) for path in sources(TESTS)}
     assert len(found) > 250
     assert {path: names for path, names in found.items() if names} == {}
@@ -60,12 +60,12 @@ def test_file_names_are_unique() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_the_map_of_support_names_each_module_once() -> None:
+def test_map_of_support_lists_each_module_once() -> None:
     assert support.__doc__ is not None
     named: list[str] = []
     for line in support.__doc__.splitlines()[1:]:
         if line.startswith("    "):
-            # The names end where the description begins, behind at least two spaces.
+            # The names end where the description begins, after at least two spaces.
             named += line.strip().partition("  ")[0].split(", ")
     there = [path.stem for path in SUPPORT.glob("*.py") if path.name != "__init__.py"]
     assert sorted(named) == sorted(there)
