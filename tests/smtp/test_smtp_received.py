@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.engine_driver import EngineDriver
 from support.relay import FOREIGN, client_of, rcpt, relaying, serving
 from support.smtp_harness import ENVELOPE, MAIL, RCPT, Served, body_of, codes, serve
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings
 from fastlisten.handlers.smtp import LmtpHandler, SmtpHandler
-from fastlisten.handlers.smtp.mail_session import MailSession
 from fastlisten.handlers.smtp.received_count import ReceivedCount
 
 HOP = b"Received: from a by b; Sun, 22 Nov 2026 12:00:00 +0000\r\n"
@@ -44,17 +44,15 @@ def served(tmp_path: Path) -> Iterator[Served]:
     ],
 )
 def test_with_protocol(hello: str, tls: bool, auth: bool, words: str, expected: str) -> None:
-    lmtp = hello == "LHLO"
-    kind, name = (LmtpHandler, "lmtp") if lmtp else (SmtpHandler, "smtp")
-    handler = kind(HandlerSettings("x", name, "mx.example.org"))
+    kind, protocol = (LmtpHandler, "lmtp") if hello == "LHLO" else (SmtpHandler, "smtp")
+    handler = kind(HandlerSettings("x", protocol, "mx.example.org"))
+    login = "AUTH PLAIN AGEAYg==\r\n" if auth else ""
+    driven = EngineDriver(tls, protocol=protocol, mechanisms=("PLAIN",), auth_in_clear=True)
+    driven.engine.receive(f"{hello} c\r\n{login}MAIL FROM:<a@b.example>{words}\r\n".encode() + RCPT)
+    while driven.engine.next_event() is not None:
+        driven.engine.accept()
     info = ConnectionInfo("x", "192.0.2.1", 1, tls=tls)
-    engine = MailSession(handler, info).engine
-    engine.receive(f"{hello} c\r\nMAIL FROM:<a@b.example>{words}\r\n".encode() + RCPT)
-    for _ in range(2):
-        engine.next_event()
-        engine.accept()
-    engine.authenticated = auth
-    text = handler.received(info, engine, "ID").decode()
+    text = handler.received(info, driven.engine, "ID").decode()
     assert f"\r\n\tby mx.example.org with {expected} id ID\r\n\tfor <alice@example.org>;" in text
     assert re.fullmatch(r"(?:[^\r\n]{1,200}\r\n)+", text)
 

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
+from fastlisten.handlers.smtp.engine.input_buffer import InputBuffer
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.engine.verbs import HTTP_VERBS, verb_shown
@@ -64,8 +65,8 @@ def foreign_transcript(peer: object) -> Transcript | None:
     return tell
 
 
-class DialogueEngine(SmtpEngine):
-    """An engine that logs commands and replies.
+class _DialogueInput(InputBuffer):
+    """An input buffer that logs what it gives out.
 
     Attributes:
         tell: called with each line; nothing is logged until it is set.
@@ -73,12 +74,12 @@ class DialogueEngine(SmtpEngine):
 
     __slots__ = ("_octets", "tell")
 
-    def __init__(self, limits: Limits, encrypted: bool = False) -> None:
-        super().__init__(limits, encrypted)
+    def __init__(self) -> None:
+        super().__init__()
         self._octets = 0  # of the message so far
         self.tell: Transcript | None = None
 
-    def show(self, words: bytes, *, client: bool = False) -> None:
+    def show(self, words: bytes, client: bool = True) -> None:
         """Log what one side has sent, line by line."""
         if self.tell is not None:
             for line in words.decode("utf-8", "backslashreplace").split("\r\n"):
@@ -86,42 +87,68 @@ class DialogueEngine(SmtpEngine):
                     self.tell(client, shortened(line))
 
     def next_line(self) -> bytes | None:
-        """Take the next command line; as in `Framing`."""
+        """Take the next command line; as in `InputBuffer`."""
         try:
             line = super().next_line()
         except Refused:
-            self.show(b"(malformed line)", client=True)
+            self.show(b"(malformed line)")
             raise
         if line is not None:
-            self.show(_without_secrets(line), client=True)
+            self.show(_without_secrets(line))
         return line
 
     def next_response(self) -> bytes | None:
-        """Take the next line of an AUTH dialogue; as in `Framing`."""
+        """Take the next line of an AUTH dialogue; as in `InputBuffer`."""
         line = super().next_response()
         if line is not None:
-            words = b"*" if line == b"*" else b"(%d octets in response to 334)" % len(line)
-            self.show(words, client=True)
+            self.show(b"*" if line == b"*" else b"(%d octets in response to 334)" % len(line))
         return line
 
     def begin_content(self) -> None:
-        """Begin a message; as in `Framing`."""
+        """Begin a message; as in `InputBuffer`."""
         self._octets = 0
         super().begin_content()
 
     def next_piece(self) -> bytes | None:
-        """Take a piece of the message; as in `Framing`."""
+        """Take a piece of the message; as in `InputBuffer`."""
         piece = super().next_piece()
         if piece is not None:
             self._octets += len(piece)
             if self.ended:
-                self.show(b"(message of %d octets)" % self._octets, client=True)
+                self.show(b"(message of %d octets)" % self._octets)
         return piece
+
+
+class DialogueEngine(SmtpEngine):
+    """An engine that logs commands and replies.
+
+    Attributes:
+        tell: called with each line; nothing is logged until it is set.
+    """
+
+    __slots__ = ("_dialogue",)
+
+    def __init__(self, limits: Limits, encrypted: bool = False) -> None:
+        self._dialogue = _DialogueInput()
+        super().__init__(limits, encrypted, self._dialogue)
+
+    @property
+    def tell(self) -> Transcript | None:
+        """What is called with each line."""
+        return self._dialogue.tell
+
+    @tell.setter
+    def tell(self, transcript: Transcript | None) -> None:
+        self._dialogue.tell = transcript
+
+    def show(self, words: bytes, *, client: bool = False) -> None:
+        """Log what one side has sent, line by line."""
+        self._dialogue.show(words, client)
 
     def replies(self) -> bytes:
         """Take what is to be written; as in `SmtpEngine`."""
         words = super().replies()
-        self.show(words)
+        self._dialogue.show(words, False)
         return words
 
 

@@ -8,29 +8,36 @@ CR that ends a chunk may have its LF at the beginning of the next.
 
 from __future__ import annotations
 
-from fastlisten.handlers.smtp.engine.input_buffer import BARE_CR, NO_BREAKS, Framing
+from fastlisten.handlers.smtp.engine.input_buffer import BARE_CR, NO_BREAKS, InputBuffer
 
-__all__ = ["Chunks"]
+__all__ = ["ChunkReader"]
 
 _LF = 10
 _CR = 13
 
 
-class Chunks(Framing):
-    """The same part of the stream, read as chunks.
+class ChunkReader:
+    """The chunks of one session, read from its input.
 
     Attributes:
-        chunked: the transaction's message comes by BDAT, and its first chunk has been begun.
+        bare: the message that is being read has held a bare CR or LF.
+        final: the current chunk is the last one of its message.
+        left: octets of the current chunk that have not been read yet.
     """
 
-    __slots__ = ("_final", "_half", "_left", "chunked")
+    __slots__ = ("_half", "_input", "bare", "final", "left")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._left = 0  # octets of the current chunk that have not been used up
-        self._final = False  # it is the last one of its message
+    def __init__(self, source: InputBuffer) -> None:
+        self._input = source
         self._half = False  # the last octet of the message so far is a CR
-        self.chunked = False
+        self.bare = False
+        self.final = False
+        self.left = 0
+
+    def begin_message(self) -> None:
+        """The chunk that follows is the first one of its message."""
+        self._half = False
+        self.bare = False
 
     def begin_chunk(self, size: int, final: bool) -> None:
         """What follows is a chunk.
@@ -39,28 +46,18 @@ class Chunks(Framing):
             size: its octets.
             final: the message is whole after it.
         """
-        self._left = size
-        self._final = final
+        self.left = size
+        self.final = final
 
-    def begin_chunks(self) -> None:
-        """The chunk that has been begun is the first one of its message."""
-        self.chunked = True
-        self._half = False
-        self.bare = False
-
-    def next_octets(self) -> bytes:
+    def next_piece(self) -> bytes:
         """Return what has been received of the chunk."""
-        start = self._position
-        piece = self._buffer[start : start + self._left]
-        self._position = start + len(piece)
-        self._left -= len(piece)
+        piece = self._input.take(self.left)
+        self.left -= len(piece)
         return piece
 
-    def skip_octets(self) -> None:
+    def skip(self) -> None:
         """Drop what has been received of the chunk."""
-        skipped = min(self._left, self.buffered)
-        self._position += skipped
-        self._left -= skipped
+        self.left -= self._input.skip(self.left)
 
     def judge(self, piece: bytes) -> None:
         """Set `bare` if the message as far as it has come holds a bare CR or LF."""
@@ -71,7 +68,7 @@ class Chunks(Framing):
             self._half = False
         if piece:
             self._half = piece[-1] == _CR
-            # As in `Framing.next_piece`, but for a CR at the end.
+            # As in `InputBuffer.next_piece`, but for a CR at the end.
             breaks = piece.translate(None, NO_BREAKS)
             pairs, odd = divmod(len(breaks), 2)
             if (
@@ -80,5 +77,5 @@ class Chunks(Framing):
                 or BARE_CR.search(piece)
             ):
                 self.bare = True
-        if self._final and not self._left and self._half:
+        if self.final and not self.left and self._half:
             self.bare = True

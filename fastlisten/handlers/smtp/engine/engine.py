@@ -1,11 +1,10 @@
 """The SMTP server as a state machine without I/O: bytes in, events and replies out.
 
-Rules of this file: no sockets, no loop, no clock, no look-ups. The engine never raises for what a
-client sends, holds a bounded amount of it, and gives the same events and replies however the
-stream is cut into pieces (pieces of a message apart, and input behind STARTTLS: it is refused as
-far as it has come, and the rest makes the handshake fail). What the commands do is in
-smtp_session.py and extension_commands.py, what answers do in answers.py, where commands, messages
-and chunks end in input_buffer.py and chunk_reader.py.
+Rules of this file: what the user of the engine calls, and in which order input is executed. No
+sockets, no loop, no clock, no look-ups. The engine never raises for what a client sends, holds a
+bounded amount of it, and gives the same events and replies however the stream is cut into pieces
+(pieces of a message apart, and input behind STARTTLS: it is refused as far as it has come, and the
+rest makes the handshake fail).
 
     receive(data)      what came from the client
     next_event()       the next thing its user must know, or None: more input or an answer needed
@@ -19,24 +18,18 @@ and chunks end in input_buffer.py and chunk_reader.py.
 While an event waits for its answer nothing further is executed, and input is only kept, so that
 the user must stop reading when `buffered` grows.
 
-    COMMAND --DATA--> CONTENT --CRLF.CRLF--> COMMAND --QUIT, 421--> CLOSING --> CLOSED
-                         | too large, bare CR or LF: Reset
-                         v
-                      DISCARD --CRLF.CRLF--> COMMAND (the refusal is given here)
+What the engine is made of:
 
-    COMMAND --BDAT--> CHUNK --its octets--> COMMAND
-       | out of order,   | bare CR or LF: Reset
-       | too large       v
-       +-----Reset--> SWALLOW --its octets--> COMMAND (the refusal is given here)
-
-    COMMAND --AUTH, challenged--> DIALOGUE --accepted, rejected, bad response--> COMMAND
-                                   ^  | response, challenged
-                                   +--+
-
-    COMMAND --STARTTLS, accepted--> SECURING --tls_started()--> COMMAND
-                                       | input: nothing is said
-                                       v
-                                    CLOSING --> CLOSED
+    SmtpEngine ── Session ─┬─ InputBuffer        where command lines and messages end
+        │     smtp_session │  input_buffer
+        │                  ├─ ChunkReader        where chunks end
+        │                  │  chunk_reader
+        │                  └─ State              the states, drawn: session_states
+        │
+        ├─ command_table     verb -> function of base_commands or extension_commands,
+        │                    which read their arguments by command_syntax and parameters
+        ├─ message_input     messages, chunks, responses
+        └─ answers           kind of event -> function
 
 From STARTTLS on nothing is kept of what was said in plaintext (RFC 3207 4.2): no name, no user, no
 transaction, not an octet of input. Only the counts of errors go on, which the client did not give
@@ -49,21 +42,24 @@ that is refused is one reply, and so is a chunk that is not the last.
 
 from __future__ import annotations
 
-from fastlisten.handlers.smtp.engine import replies
-from fastlisten.handlers.smtp.engine.answers import Answers
-from fastlisten.handlers.smtp.engine.command_syntax import decode_response, named_in
+from collections.abc import Sequence
+
+from fastlisten.handlers.smtp.engine import answers
+from fastlisten.handlers.smtp.engine.command_syntax import named_in
+from fastlisten.handlers.smtp.engine.command_table import commands_of, execute
+from fastlisten.handlers.smtp.engine.input_buffer import InputBuffer
+from fastlisten.handlers.smtp.engine.message_input import next_chunk, next_content, next_response
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
+from fastlisten.handlers.smtp.engine.session_states import State
 from fastlisten.handlers.smtp.engine.smtp_events import (
-    Content,
     Event,
     Flush,
     Goodbye,
-    Recipient,
-    Response,
+    Refusal,
     Transaction,
 )
-from fastlisten.handlers.smtp.engine.smtp_session import RESET, SessionState
+from fastlisten.handlers.smtp.engine.smtp_session import Session
 
 __all__ = ["Limits", "SmtpEngine"]
 
@@ -74,61 +70,58 @@ FLUSH_AT = 64
 _FLUSH = Flush()
 _GOODBYE = Goodbye()
 
-# CPython 3.11 takes 40 ns to look up a member of an Enum, and every event asks several times.
-_COMMAND = SessionState.COMMAND
-_CONTENT = SessionState.CONTENT
-_DISCARD = SessionState.DISCARD
-_CHUNK = SessionState.CHUNK
-_SWALLOW = SessionState.SWALLOW
-_DIALOGUE = SessionState.DIALOGUE
-_SECURING = SessionState.SECURING
-_CLOSING = SessionState.CLOSING
-_CLOSED = SessionState.CLOSED
-
-_receive = Answers.receive  # what super() looks up, at each piece of input
+# CPython 3.11 takes 40 ns to look up a member of an enum, and every event asks several times.
+_COMMAND = State.COMMAND
+_CONTENT = State.CONTENT
+_DISCARD = State.DISCARD
+_CHUNK = State.CHUNK
+_SWALLOW = State.SWALLOW
+_DIALOGUE = State.DIALOGUE
+_SECURING = State.SECURING
+_CLOSING = State.CLOSING
+_CLOSED = State.CLOSED
 
 
-class SmtpEngine(Answers):
-    """One connection's SMTP session, from the server's side, after the greeting."""
+class SmtpEngine:
+    """One connection's SMTP session, from the server's side, after the greeting.
 
-    __slots__ = ()
+    Args:
+        limits: what holds for the listener.
+        encrypted: the session runs over TLS from the beginning.
+        source: takes the input apart, if it is not to be an `InputBuffer`.
+    """
 
-    # --- what the user calls ------------------------------------------------------------------
+    __slots__ = ("_commands", "_input", "_session")
+
+    def __init__(
+        self, limits: Limits, encrypted: bool = False, source: InputBuffer | None = None
+    ) -> None:
+        self._input = InputBuffer() if source is None else source
+        self._session = Session(limits, self._input, encrypted)
+        self._commands = commands_of(limits)
+
+    # --- input and output ---------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
         """Take what the client sent."""
-        state = self._state
+        state = self._session.state
         if state is _COMMAND or state is _CONTENT:
-            _receive(self, data)
+            self._input.receive(data)
         elif state is _SECURING:
             if data:
                 # Plaintext after the go-ahead. Nothing may be said any more: the client takes
                 # what comes now for TLS.
-                self._state = _CLOSING
+                self._session.enter(_CLOSING)
         elif state is not _CLOSING and state is not _CLOSED:
-            _receive(self, data)
-
-    @property
-    def closed(self) -> bool:
-        """The last reply has been given."""
-        return self._state is _CLOSING or self._state is _CLOSED
-
-    @property
-    def waiting(self) -> bool:
-        """An event waits for its answer."""
-        return self._waiting is not None
-
-    @property
-    def securing(self) -> bool:
-        """The go-ahead for TLS has been given; nothing may be received but its handshake."""
-        return self._state is _SECURING
+            self._input.receive(data)
 
     def replies(self) -> bytes:
         """Return what is to be written to the client, and forget it."""
-        if not self._replies:
+        unsent = self._session.unsent
+        if not unsent:
             return b""
-        data = b"".join(self._replies)
-        self._replies.clear()
+        data = b"".join(unsent)
+        unsent.clear()
         return data
 
     def next_event(self) -> Event | None:
@@ -137,130 +130,202 @@ class SmtpEngine(Answers):
         Returns:
             The event; or None when more input is needed, or an answer to an earlier event.
         """
-        while self._waiting is None:
-            state = self._state
+        session = self._session
+        while session.waiting is None:
+            state = session.state
             if state is _COMMAND:
-                if self._position == len(self._buffer):
+                if not self._input.buffered:
                     return None
                 event = self._next_command()
             elif state is _CONTENT or state is _DISCARD:
-                if self._position == len(self._buffer):
+                if not self._input.buffered:
                     return None
-                event = self._next_content()
+                event = next_content(session)
             elif state is _CHUNK or state is _SWALLOW:
-                event = self._next_chunk()
+                event = next_chunk(session)
             elif state is _DIALOGUE:
-                event = self._next_response()
+                if len(session.unsent) >= FLUSH_AT:
+                    return _FLUSH
+                event = next_response(session)
             elif state is _CLOSING:
-                self._state = _CLOSED
+                session.enter(_CLOSED)
                 return _GOODBYE
             else:
                 return None
             if event is not None:
                 return event
-            if self._state is state:
+            if session.state is state:
                 return None
         return None
 
-    def show(self, words: bytes, *, client: bool = False) -> None:
-        """Take note of what was said past the engine; here nobody does (smtp/dialogue.py)."""
-
-    # --- what follows from the input ----------------------------------------------------------
-
     def _next_command(self) -> Event | None:
         """Execute command lines until one gives an event or changes the state."""
-        while len(self._replies) < FLUSH_AT:
+        session = self._session
+        while len(session.unsent) < FLUSH_AT:
             event = line = None
             try:
-                line = self.next_line()
+                line = self._input.next_line()
                 if line is None:
                     return None
-                event = self._execute(line)
+                event = execute(session, self._commands, line)
             except Refused as error:
-                if self._skipping:  # no line of which anything is believed
-                    self.verb = b""
+                if self._input.skipping:  # no line of which anything is believed
+                    session.verb = b""
                 sender, recipients = named_in(line or b"")
-                self._refuse(error.reply, recipients, sender=sender)
-            if event is not None or self._state is not _COMMAND:
+                session.refuse(error.reply, recipients, sender=sender)
+            if event is not None or session.state is not _COMMAND:
                 return event
         return _FLUSH
 
-    def _next_content(self) -> Event | None:
-        """Give what has been received of the message, or in DISCARD drop it."""
-        piece = self.next_piece()
-        if piece is None:
-            return None
-        event: Event | None = None
-        if self._state is _DISCARD:
-            if self.bare:
-                self._refusal = replies.BARE  # graver than its size, wherever it stands
-        else:
-            self._size += len(piece)
-            if self.bare:
-                self._refusal = replies.BARE
-            elif self._size > self._limits.max_message_size:
-                self._refusal = self._limits.too_large
-            else:
-                event = Content(piece, self.ended)
-                if self.ended:
-                    self._state = _COMMAND
-                    self._waiting = event
-                return event
-            self._state = _DISCARD
-            event = RESET
-        if self.ended:
-            self._state = _COMMAND
-            self._limits.counts.message("rejected")
-            refusal, transaction = self._for_each(self._refusal), self.transaction
-            self.transaction = None
-            self._refuse(refusal, _recipients_of(transaction), transaction)
-        return event
+    def show(self, words: bytes, *, client: bool = False) -> None:
+        """Take note of what was said past the engine; here nobody does (smtp/dialogue_log.py)."""
 
-    def _next_chunk(self) -> Event | None:
-        """Give what has been received of the chunk, or in SWALLOW drop it."""
-        if self._state is _SWALLOW:
-            self.skip_octets()
-            if not self._left:
-                self._state = _COMMAND
-                self._refuse(self._refusal, _recipients_of(self._of), self._of)
-                self._of = None
-            return None
-        piece = self.next_octets()
-        if self._left and not piece:
-            return None
-        transaction = self.transaction
-        assert transaction is not None
-        if transaction.body != "BINARYMIME":
-            self.judge(piece)
-            if self.bare:
-                self._limits.counts.message("rejected")
-                return self._refuse_chunk(self._for_each_if_final(replies.BARE))
-        if self._left:
-            return Content(piece, False)
-        self._state = _COMMAND
-        if self._final:
-            event = self._waiting = Content(piece, True)
-            return event
-        self._replies.append(replies.OK)
-        return Content(piece, False) if piece else None
+    # --- answers ------------------------------------------------------------------------------
 
-    def _next_response(self) -> Event | None:
-        """Give what the client says to a challenge."""
-        if len(self._replies) >= FLUSH_AT:
-            return _FLUSH
-        try:
-            line = self.next_response()
-            if line is None:
-                return None
-            if line == b"*":
-                raise Refused(501, "5.7.0", "Authentication aborted")
-            event = self._waiting = Response(decode_response(line))
-        except Refused as error:
-            self._state = _COMMAND
-            self._refuse(error.reply)
-            return Response(None)
-        return event
+    def accept(self, answer: bytes = b"") -> None:
+        """Answer the waiting event with yes.
 
+        After the answer to a StartTls the transaction is over, and `securing` is true, unless
+        more was received meanwhile; then the session is over. After the answer to an Auth or a
+        Response `authenticated` is true.
 
-def _recipients_of(transaction: Transaction | None) -> tuple[Recipient, ...]:
-    return () if transaction is None else tuple(transaction.recipients)
+        Args:
+            answer: the complete reply, empty for the usual words. In LMTP a reply to a final
+                Content is given for each recipient.
+
+        Raises:
+            RuntimeError: no event waits for an answer.
+        """
+        answers.accept(self._session, answer)
+
+    def reject(self, answer: bytes) -> None:
+        """Answer the waiting event with no.
+
+        Args:
+            answer: the complete reply, 4xx or 5xx; after 421 the connection is to be closed. In
+                LMTP a reply to a final Content is given for each recipient.
+
+        Raises:
+            RuntimeError: no event waits for an answer.
+        """
+        answers.reject(self._session, answer)
+
+    def challenge(self, data: bytes) -> None:
+        """Answer the waiting Auth or Response with a question; a Response will follow.
+
+        Args:
+            data: what the client is asked, not encoded yet.
+
+        Raises:
+            RuntimeError: no Auth and no Response waits for an answer.
+        """
+        answers.challenge(self._session, data)
+
+    def answer(self, replies: Sequence[bytes]) -> None:
+        """Answer the waiting final Content, in LMTP for each recipient by itself.
+
+        Args:
+            replies: one complete reply for each of the transaction's recipients, in their order;
+                in SMTP one for all. If one is 421 the connection is to be closed.
+
+        Raises:
+            RuntimeError: no final Content waits for an answer.
+            ValueError: there are not as many replies as needed.
+        """
+        answers.answer(self._session, replies)
+
+    def tls_started(self) -> None:
+        """Begin anew, over TLS.
+
+        Raises:
+            RuntimeError: the engine did not give the go-ahead, or plaintext came after it.
+        """
+        session = self._session
+        if session.state is not _SECURING:
+            raise RuntimeError("not waiting for a handshake")
+        session.enter(_COMMAND)
+        session.encrypted = True
+
+    # --- what is known of the session ---------------------------------------------------------
+
+    @property
+    def authenticated(self) -> bool:
+        """AUTH has succeeded."""
+        return self._session.authenticated
+
+    @property
+    def buffered(self) -> int:
+        """Octets received and not yet used up."""
+        return self._input.buffered
+
+    @property
+    def client_name(self) -> str:
+        """What the client called itself by EHLO or HELO, empty before."""
+        return self._session.client_name
+
+    @property
+    def closed(self) -> bool:
+        """The last reply has been given."""
+        return self._session.state is _CLOSING or self._session.state is _CLOSED
+
+    @property
+    def encrypted(self) -> bool:
+        """The session runs over TLS."""
+        return self._session.encrypted
+
+    @encrypted.setter
+    def encrypted(self, value: bool) -> None:
+        self._session.encrypted = value
+
+    @property
+    def extended(self) -> bool:
+        """The client said EHLO."""
+        return self._session.extended
+
+    @property
+    def protocol(self) -> str:
+        """What is spoken, as RFC 5321 and 3848 name it without their letters for TLS and AUTH."""
+        return self._session.protocol
+
+    @property
+    def refusals(self) -> list[Refusal] | None:
+        """The negative replies that nobody has asked for yet (`take_refusals`)."""
+        return self._session.refusals
+
+    @property
+    def refused(self) -> int:
+        """Negative replies, all of them."""
+        return self._session.refused
+
+    @property
+    def securing(self) -> bool:
+        """The go-ahead for TLS has been given; nothing may be received but its handshake."""
+        return self._session.state is _SECURING
+
+    @property
+    def taken(self) -> int:
+        """Messages that were accepted."""
+        return self._session.taken
+
+    @property
+    def transaction(self) -> Transaction | None:
+        """The one in progress, or None."""
+        return self._session.transaction
+
+    @property
+    def verb(self) -> bytes:
+        """The command that was executed last, empty for what is none."""
+        return self._session.verb
+
+    @property
+    def waiting(self) -> bool:
+        """An event waits for its answer."""
+        return self._session.waiting is not None
+
+    def note(self, answer: bytes) -> None:
+        """Keep and count a negative reply that the user has given by itself."""
+        self._session.note(answer)
+
+    def take_refusals(self) -> list[Refusal]:
+        """Return the negative replies since it was called last."""
+        return self._session.take_refusals()

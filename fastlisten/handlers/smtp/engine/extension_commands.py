@@ -1,6 +1,6 @@
-"""What the commands of extensions do to a session: STARTTLS, AUTH, BDAT; and which there are.
+"""The commands of extensions, and what they do to a session: STARTTLS, AUTH, BDAT.
 
-Rules of this file: as in smtp_session.py.
+Rules of this file: as in base_commands.py.
 
 STARTTLS (RFC 3207), where it leaves room:
 
@@ -33,146 +33,109 @@ and change nothing. A message whose size is too large is refused with the chunk 
 
 from __future__ import annotations
 
+from fastlisten.handlers.smtp.engine.base_commands import no_argument, unknown
+from fastlisten.handlers.smtp.engine.chunk_reader import ChunkReader
 from fastlisten.handlers.smtp.engine.command_syntax import parse_auth, parse_chunk
 from fastlisten.handlers.smtp.engine.refusal import Refused
-from fastlisten.handlers.smtp.engine.replies import Limits
-from fastlisten.handlers.smtp.engine.smtp_events import Auth, Command, Event, StartTls
-from fastlisten.handlers.smtp.engine.smtp_session import Method, Session, SessionState
+from fastlisten.handlers.smtp.engine.session_states import State
+from fastlisten.handlers.smtp.engine.smtp_events import Auth, Event, StartTls
+from fastlisten.handlers.smtp.engine.smtp_session import Session
 
-__all__ = ["Extensions"]
+__all__ = ["auth", "bdat", "refuse_chunk", "starttls"]
 
 _START_TLS = StartTls()
 
 
-class Extensions(Session):
-    """A session with the commands of extensions, and its table of commands."""
+# --- TLS ------------------------------------------------------------------------------------------
 
-    __slots__ = ()
 
-    def _fill(self, limits: Limits) -> dict[bytes, Method]:
-        commands = dict(_COMMANDS)
-        other = (b"EHLO", b"HELO") if limits.protocol == "lmtp" else (b"LHLO",)
-        for verb, (_, method) in _TELLABLE.items():
-            if verb not in other:
-                commands[verb] = Extensions._tell if verb.decode() in limits.told else method
-        limits.commands.update(commands)  # at once: another thread may have sessions, too
-        return commands
-
-    # --- TLS ----------------------------------------------------------------------------------
-
-    def _starttls(self, verb: bytes, argument: bytes) -> Event | None:
-        if self.encrypted:
-            raise Refused(503, "5.5.1", "TLS already active")
-        if not self._limits.starttls:
-            return self._unknown(verb, argument)
-        if argument:
-            self._no_argument(verb)
-        if not self.extended:
-            raise Refused(503, "5.5.1", "Send EHLO first")
-        if self.buffered:
-            self._hang_up(self._limits.too_early)
-            return None
-        self._waiting = _START_TLS
-        return _START_TLS
-
-    # --- AUTH ---------------------------------------------------------------------------------
-
-    def _auth(self, verb: bytes, argument: bytes) -> Event | None:
-        limits = self._limits
-        if not limits.mechanisms:
-            return self._unknown(verb, argument)
-        if not self.extended:
-            raise Refused(503, "5.5.1", "Send EHLO first")
-        if not limits.offers_auth(self.encrypted):
-            if limits.offers_tls(self.encrypted):
-                raise Refused(538, "5.7.11", "Must issue a STARTTLS command first")
-            return self._unknown(verb, argument)
-        if self.authenticated:
-            raise Refused(503, "5.5.1", "Already authenticated")
-        if self.transaction is not None:
-            raise Refused(503, "5.5.1", "MAIL transaction in progress")
-        event = self._waiting = Auth(*parse_auth(argument, limits.mechanisms))
-        return event
-
-    # --- BDAT ---------------------------------------------------------------------------------
-
-    def _bdat(self, verb: bytes, argument: bytes) -> Event | None:
-        chunk = parse_chunk(argument)
-        if chunk is None:
-            self._hang_up(self._limits.out_of_step)
-            return None
-        size, final = chunk
-        self.begin_chunk(size, bool(final))
-        try:
-            self._begin_chunk_of_message(size, final)
-        except Refused as error:
-            return self._refuse_chunk(error.reply)
-        if self._size > self._limits.max_message_size:
-            self._limits.counts.message("rejected")
-            return self._refuse_chunk(self._for_each_if_final(self._limits.too_large))
-        self._state = SessionState.CHUNK
+def starttls(session: Session, verb: bytes, argument: bytes) -> Event | None:
+    """STARTTLS."""
+    if session.encrypted:
+        raise Refused(503, "5.5.1", "TLS already active")
+    if not session.limits.starttls:
+        return unknown(session, verb, argument)
+    no_argument(verb, argument)
+    if not session.extended:
+        raise Refused(503, "5.5.1", "Send EHLO first")
+    if session.input.buffered:
+        session.hang_up(session.limits.too_early)
         return None
-
-    def _begin_chunk_of_message(self, size: int, final: bool | None) -> None:
-        """See whether the message may go on, or begin, with such a chunk."""
-        transaction = self.transaction
-        if final is None:
-            raise Refused(501, "5.5.4", "Syntax: BDAT size [LAST]")
-        if transaction is None:
-            raise self._out_of_order("MAIL")
-        if not self.extended:
-            raise Refused(503, "5.5.1", "Send EHLO first")
-        if not self.chunked:
-            if not transaction.recipients:
-                raise self._no_recipients()
-            self._size = 0
-            self.begin_chunks()
-        self._size += size
-
-    def _refuse_chunk(self, answer: bytes) -> Event | None:
-        """Drop the rest of the current chunk, and all that came before it; then give the reply."""
-        self._refusal = answer
-        self._of = self.transaction
-        self._state = SessionState.SWALLOW
-        return self._reset()
-
-    def _for_each_if_final(self, answer: bytes) -> bytes:
-        """Return the reply to the current chunk: the last one is answered like a message."""
-        return self._for_each(answer) if self._final else answer
-
-    # --- commands of which the user is told ---------------------------------------------------
-
-    def _tell(self, verb: bytes, argument: bytes) -> Event | None:
-        usual = _TELLABLE[verb][0](self, verb, argument)
-        event = self._waiting = Command(verb.decode(), argument.decode(errors="replace"), usual)
-        return event
-
-    def _carry_out(self, command: Command, answer: bytes) -> None:
-        """Do what a command does of which the user has been told."""
-        verb = command.verb.encode()
-        _TELLABLE[verb][1](self, verb, command.argument.encode())
-        if answer:
-            self._replies[-1] = answer
+    session.waiting = _START_TLS
+    return _START_TLS
 
 
-#: For each verb of which the user can be told: what the reply would be, and what is done.
-_TELLABLE = {
-    b"EHLO": (Session._hello_reply, Session._hello),
-    b"LHLO": (Session._hello_reply, Session._hello),
-    b"HELO": (Session._hello_reply, Session._hello),
-    b"RSET": (Session._rset_reply, Session._rset),
-    b"NOOP": (Session._noop_reply, Session._noop),
-    b"VRFY": (Session._vrfy_reply, Session._vrfy),
-    b"HELP": (Session._help_reply, Session._help),
-    b"QUIT": (Session._quit_reply, Session._quit),
-}
+# --- AUTH -----------------------------------------------------------------------------------------
 
 
-_COMMANDS: dict[bytes, Method] = {
-    b"MAIL": Session._mail,
-    b"RCPT": Session._rcpt,
-    b"DATA": Session._data,
-    b"BDAT": Extensions._bdat,
-    b"AUTH": Extensions._auth,
-    b"STARTTLS": Extensions._starttls,
-}
+def auth(session: Session, verb: bytes, argument: bytes) -> Event | None:
+    """AUTH."""
+    limits = session.limits
+    if not limits.mechanisms:
+        return unknown(session, verb, argument)
+    if not session.extended:
+        raise Refused(503, "5.5.1", "Send EHLO first")
+    if not limits.offers_auth(session.encrypted):
+        if limits.offers_tls(session.encrypted):
+            raise Refused(538, "5.7.11", "Must issue a STARTTLS command first")
+        return unknown(session, verb, argument)
+    if session.authenticated:
+        raise Refused(503, "5.5.1", "Already authenticated")
+    if session.transaction is not None:
+        raise Refused(503, "5.5.1", "MAIL transaction in progress")
+    event = session.waiting = Auth(*parse_auth(argument, limits.mechanisms))
+    return event
+
+
+# --- BDAT -----------------------------------------------------------------------------------------
+
+
+def bdat(session: Session, verb: bytes, argument: bytes) -> Event | None:
+    """BDAT."""
+    chunk = parse_chunk(argument)
+    if chunk is None:
+        session.hang_up(session.limits.out_of_step)
+        return None
+    size, final = chunk
+    chunks = session.chunks
+    if chunks is None:
+        chunks = session.chunks = ChunkReader(session.input)
+    chunks.begin_chunk(size, bool(final))
+    try:
+        _begin_chunk_of_message(session, chunks, size, final)
+    except Refused as error:
+        return refuse_chunk(session, error.reply)
+    if session.size > session.limits.max_message_size:
+        session.limits.counts.message("rejected")
+        too_large = session.limits.too_large
+        return refuse_chunk(session, session.for_each(too_large) if final else too_large)
+    session.enter(State.CHUNK)
+    return None
+
+
+def _begin_chunk_of_message(
+    session: Session, chunks: ChunkReader, size: int, final: bool | None
+) -> None:
+    """See whether the message may go on, or begin, with such a chunk."""
+    transaction = session.transaction
+    if final is None:
+        raise Refused(501, "5.5.4", "Syntax: BDAT size [LAST]")
+    if transaction is None:
+        raise session.out_of_order("MAIL")
+    if not session.extended:
+        raise Refused(503, "5.5.1", "Send EHLO first")
+    if not session.chunked:
+        if not transaction.recipients:
+            raise session.no_recipients()
+        session.size = 0
+        session.chunked = True
+        chunks.begin_message()
+    session.size += size
+
+
+def refuse_chunk(session: Session, answer: bytes) -> Event | None:
+    """Drop the rest of the current chunk, and all that came before it; then give the reply."""
+    session.refusal = answer
+    session.refusal_about = session.transaction
+    session.enter(State.SWALLOW)
+    return session.reset()

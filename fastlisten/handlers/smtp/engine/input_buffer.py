@@ -19,7 +19,14 @@ import re
 
 from fastlisten.handlers.smtp.engine.refusal import Refused
 
-__all__ = ["AUTH_LINE_LIMIT", "BARE_CR", "LINE_LIMIT", "NO_BREAKS", "PATH_LINE_LIMIT", "Framing"]
+__all__ = [
+    "AUTH_LINE_LIMIT",
+    "BARE_CR",
+    "LINE_LIMIT",
+    "NO_BREAKS",
+    "PATH_LINE_LIMIT",
+    "InputBuffer",
+]
 
 #: RFC 5321 4.5.3.1.4: the most octets of a command line, CRLF included.
 LINE_LIMIT = 512
@@ -44,23 +51,24 @@ _CR = 13
 _DOT = 46
 
 
-class Framing:
+class InputBuffer:
     """The part of the stream that has been received and not used up yet.
 
     Attributes:
-        ended: the piece that `next_piece` gave last was the message's last.
         bare: the message that is being read has held a bare CR or LF.
+        ended: the piece that `next_piece` gave last was the message's last.
+        skipping: inside a command line that has been refused.
     """
 
-    __slots__ = ("_buffer", "_line_start", "_position", "_skipping", "bare", "ended")
+    __slots__ = ("_buffer", "_line_start", "_position", "bare", "ended", "skipping")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._position = 0  # of the first octet of the buffer that has not been used up
-        self._skipping = False  # inside a command line that has been refused
         self._line_start = False  # at the first octet of a message
-        self.ended = False
         self.bare = False
+        self.ended = False
+        self.skipping = False
 
     @property
     def buffered(self) -> int:
@@ -80,6 +88,21 @@ class Framing:
         self._buffer = b""
         self._position = 0
 
+    # --- octets that are counted --------------------------------------------------------------
+
+    def take(self, most: int) -> bytes:
+        """Return what has been received, up to a number of octets."""
+        start = self._position
+        piece = self._buffer[start : start + most]
+        self._position = start + len(piece)
+        return piece
+
+    def skip(self, most: int) -> int:
+        """Drop what has been received, up to a number of octets; return how many these were."""
+        skipped = min(most, self.buffered)
+        self._position += skipped
+        return skipped
+
     # --- command lines ------------------------------------------------------------------------
 
     def next_line(self) -> bytes | None:
@@ -88,7 +111,7 @@ class Framing:
         Raises:
             Refused: the line is bad; it will be skipped, once for all.
         """
-        if self._skipping and not self._skip_line():
+        if self.skipping and not self._skip_line():
             return None
         buffer, start = self._buffer, self._position
         if start == len(buffer):
@@ -126,13 +149,13 @@ class Framing:
         # A CR at the end of the input is not judged yet.
         stray = line.find(b"\r")
         if b"\n" in line or b"\0" in line or (stray >= 0 and (end >= 0 or stray + 1 < len(line))):
-            self._skipping = True
+            self.skipping = True
             raise Refused(500, "5.5.2", "Bare CR, bare LF or NUL in command line")
         if end >= 0:
             self._position = end + 2
             return line
         if len(line) == limit:
-            self._skipping = True
+            self.skipping = True
             status = "5.5.6" if limit == AUTH_LINE_LIMIT else "5.5.2"  # RFC 4954 4
             raise Refused(500, status, "Line too long")
         return None
@@ -142,7 +165,7 @@ class Framing:
         end = self._buffer.find(b"\r\n", self._position)
         if end >= 0:
             self._position = end + 2
-            self._skipping = False
+            self.skipping = False
             return True
         # A CR may be the first half of what ends the line.
         self._position = len(self._buffer) - self._buffer.endswith(b"\r", self._position)

@@ -1,0 +1,70 @@
+"""The states of an SMTP session, and the ways between them.
+
+Rules of this file: names, and the table of what may follow what; nothing is executed here. A state
+is changed by `Session.enter` alone, which follows no way that is not in `NEXT`.
+
+    COMMAND --DATA--> CONTENT --CRLF.CRLF--> COMMAND --QUIT, 421--> CLOSING --> CLOSED
+                         | too large, bare CR or LF: Reset
+                         v
+                      DISCARD --CRLF.CRLF--> COMMAND (the refusal is given here)
+
+    COMMAND --BDAT--> CHUNK --its octets--> COMMAND
+       | out of order,   | bare CR or LF: Reset
+       | too large       v
+       +-----Reset--> SWALLOW --its octets--> COMMAND (the refusal is given here)
+
+    COMMAND --AUTH, challenged--> DIALOGUE --accepted, rejected, bad response--> COMMAND
+                                   ^  | response, challenged
+                                   +--+
+
+    COMMAND --STARTTLS, accepted--> SECURING --tls_started()--> COMMAND
+                                       | input: nothing is said
+                                       v
+                                    CLOSING --> CLOSED
+
+While an event waits for its answer the state is that to which the answer will be given: COMMAND for
+a whole message as well as for MAIL. A reply that ends the session is always given in COMMAND.
+"""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["NEXT", "State"]
+
+
+class State(enum.IntEnum):
+    """Where a session is. (An IntEnum: other enums take ten times as long to look up.)"""
+
+    COMMAND = enum.auto()
+    CONTENT = enum.auto()  # inside a message
+    DISCARD = enum.auto()  # inside a message that will be refused at its end
+    CHUNK = enum.auto()  # inside a chunk of a message
+    SWALLOW = enum.auto()  # inside a chunk that will be refused at its end
+    DIALOGUE = enum.auto()  # the client is to say something to a challenge
+    SECURING = enum.auto()  # the go-ahead for TLS has been given, the handshake is not done
+    CLOSING = enum.auto()  # the last reply has been given, the user has not been told yet
+    CLOSED = enum.auto()
+
+
+#: The ways of the drawing: what may follow each state.
+NEXT: dict[State, frozenset[State]] = {
+    State.COMMAND: frozenset(
+        {
+            State.CONTENT,
+            State.CHUNK,
+            State.SWALLOW,
+            State.DIALOGUE,
+            State.SECURING,
+            State.CLOSING,
+        }
+    ),
+    State.CONTENT: frozenset({State.COMMAND, State.DISCARD}),
+    State.DISCARD: frozenset({State.COMMAND}),
+    State.CHUNK: frozenset({State.COMMAND, State.SWALLOW}),
+    State.SWALLOW: frozenset({State.COMMAND}),
+    State.DIALOGUE: frozenset({State.COMMAND, State.DIALOGUE}),
+    State.SECURING: frozenset({State.COMMAND, State.CLOSING}),
+    State.CLOSING: frozenset({State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
