@@ -1,4 +1,4 @@
-"""Mailbox addresses: the grammar of RFC 5321 and RFC 6531, and what counts as the same address."""
+"""Mailbox addresses: the grammar of RFC 5321 and RFC 6531, and equivalent addresses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fastlisten.mail.address import MAX_PATH, AddressError, domain_key, parse_ma
         ("a@" + ".".join(["x" * 63] * 3), "a", ".".join(["x" * 63] * 3), None),
     ],
 )
-def test_addresses(text: str, local: str, domain: str, canonical: str | None) -> None:
+def test_valid_address(text: str, local: str, domain: str, canonical: str | None) -> None:
     mailbox = parse_mailbox(text)
     assert (mailbox.local, mailbox.domain) == (local, domain)
     assert str(mailbox) == text
@@ -88,12 +88,12 @@ def test_addresses(text: str, local: str, domain: str, canonical: str | None) ->
         "a@" + "ü" * 130,
     ],
 )
-def test_what_is_no_address(text: str) -> None:
+def test_invalid_address(text: str) -> None:
     with pytest.raises(AddressError):
         parse_mailbox(text)
 
 
-def test_the_longest_address() -> None:
+def test_longest_address() -> None:
     assert parse_mailbox("x" * (MAX_PATH - 5) + "@yz").domain == "yz"
 
 

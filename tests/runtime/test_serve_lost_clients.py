@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.accounts import Held
+from support.accounts import HeldVerifications
 from support.http import App, handler_of
 from support.loops import on_loops
 from support.raw_client import reset
@@ -50,7 +50,7 @@ paused = pytest.mark.parametrize("much", [False, True], ids=["reading", "paused"
 def test_client_lost_while_its_password_is_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, much: bool
 ) -> None:
-    held = Held(monkeypatch)
+    held = HeldVerifications(monkeypatch)
     with serving(tmp_path, None) as served:
         try:
             with client_of(served, auth=b"") as client:

@@ -1,4 +1,4 @@
-"""Accounts of tests: their file, cheap hashes, verifications that wait, maildirs that fail."""
+"""Accounts for tests: accounts files, cheap hashes, held verifications, failing maildirs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from argon2.low_level import Type, hash_secret
 
 from fastlisten.mail.accounts import passwords
 
-__all__ = ["Held", "break_maildir", "cheap_hash", "write_accounts"]
+__all__ = ["HeldVerifications", "break_maildir", "cheap_hash", "write_accounts"]
 
 
 def write_accounts(path: Path, text: str) -> None:
-    """Put an accounts file in its place that nobody can take for half of one: whole, and old."""
+    """Put a complete accounts file in place: by a rename, with an old modification time."""
     whole = path.with_name(f"{path.name}.whole")
     whole.write_text(text, "utf-8")
     whole.chmod(0o600)
@@ -26,12 +26,12 @@ def write_accounts(path: Path, text: str) -> None:
 
 
 def cheap_hash(password: str, memory: int = 8, time: int = 1) -> str:
-    """Return a hash that costs nearly nothing, made by argon2-cffi itself."""
+    """Return a hash by argon2-cffi that costs nearly nothing to verify."""
     return hash_secret(password.encode(), b"salt" * 4, time, memory, 1, 32, Type.ID).decode()
 
 
-class Held:
-    """Verifications that wait until they are let go; counts those at the same time."""
+class HeldVerifications:
+    """Holds verifications until `go` is set, and counts them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go = threading.Event()
@@ -51,7 +51,7 @@ class Held:
 
 
 def break_maildir(account: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every move of a file to one account's maildir fail with an errno."""
+    """Make every rename into one account's maildir fail with an errno."""
     rename = os.rename
 
     def fail(source: Any, target: Any, *more: Any, **named: Any) -> None:

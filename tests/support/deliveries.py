@@ -1,4 +1,4 @@
-"""A post office for a test, deliveries whose stages can be awaited, and the files they leave."""
+"""Post offices for tests, deliveries whose stages can be awaited, and the files that they leave."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.maildir.spool import unique_name
 
 ALICE, BOB, CAROL = (Account(f"{name}@example.org") for name in ("alice", "bob", "carol"))
-
-
 ALL = [ALICE, BOB, CAROL]
 
-#: Messages that stay in memory, and that go through the spool.
+#: Sizes of messages that stay in memory, and of some that are spooled.
 SIZES = [0, 100, SPOOL_SIZE + 1, 3 * SPOOL_SIZE + 5]
 
 
 def running() -> set[threading.Thread]:
-    """Return the threads, but those of `asyncio.to_thread`, of which there is one or more."""
+    """Return the running threads except those of `asyncio.to_thread`, whose number varies."""
     return {one for one in threading.enumerate() if not one.name.startswith("asyncio_")}
 
 
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[PostOffice]:
-    """Open a post office; at the end nothing may be left of its threads and descriptors."""
+    """Open a post office; check that it leaves no threads and descriptors."""
     threads, descriptors = running(), len(os.listdir("/proc/self/fd"))
     office = PostOffice.enter(str(directory))
     try:
@@ -42,6 +40,8 @@ async def opened(directory: Path) -> AsyncIterator[PostOffice]:
 
 
 def in_office(test: Callable[[PostOffice], Awaitable[None]]) -> Callable[[Path], None]:
+    """Run a test in a post office."""
+
     def run(tmp_path: Path) -> None:
         async def main() -> None:
             async with opened(tmp_path) as office:
@@ -53,7 +53,7 @@ def in_office(test: Callable[[PostOffice], Awaitable[None]]) -> Callable[[Path],
     return run
 
 
-class Watched:
+class WatchedDelivery:
     """A delivery whose stages can be awaited."""
 
     def __init__(self, office: PostOffice, accounts: list[Account], **options: bool) -> None:
@@ -84,10 +84,12 @@ class Watched:
 
 
 def files(office: PostOffice) -> list[str]:
+    """Return the folder of each file below the data directory."""
     root = office.mail.parent
     found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return sorted(str(path.parent) for path in found)
 
 
 def new(*accounts: Account) -> list[str]:
+    """Return what `files` returns if each account has one new message."""
     return [f"mail/{account.name}/new" for account in accounts]

@@ -1,4 +1,4 @@
-"""Logins of an accounts file, asked without a connection."""
+"""Logins of an accounts file, checked without a connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ password = "{cheap_hash("bob")}"
 
 
 def logins_of(file: Path) -> Logins:
-    """Return logins that need not read the file first."""
+    """Return logins for an accounts file that has been read."""
     accounts = Accounts(file)
     accounts.reload()
     return Logins(accounts)

@@ -1,4 +1,4 @@
-"""The accounts file: what it says, and who gets whose mail."""
+"""The accounts file: its syntax, and which account an address or a login belongs to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastlisten.mail.address import Mailbox, parse_mailbox
 HASH = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$RdescudvJCsgt3ub+b8dWRJJTmaaJObG"
 
 TEXT = f"""
-# who is who
+# several accounts
 [account."alice@example.org"]
 password = "{HASH}"
 aliases = ["Al@Example.ORG", "sales@example.com"]
@@ -49,11 +49,11 @@ def found(roster: Roster, text: str) -> str | None:
         ("alice@sub.example.org", None),
     ],
 )
-def test_look_up(address: str, account: str | None) -> None:
+def test_find_account_by_address(address: str, account: str | None) -> None:
     assert found(Roster.parse(TEXT), address) == account
 
 
-def test_postmaster_is_the_first_account_unless_there_is_one() -> None:
+def test_postmaster_is_the_first_account_by_default() -> None:
     roster = Roster.parse(TEXT)
     first = Account("alice@example.org", ("Al@Example.ORG", "sales@example.com"), HASH)
     assert HASH not in repr(first)
@@ -94,13 +94,11 @@ aliases = ["c@two.example"]
         ("x@sub.one.example", None),
     ],
 )
-def test_an_alias_for_a_domain_takes_what_nobody_else_gets(
-    address: str, account: str | None
-) -> None:
+def test_catch_all_alias(address: str, account: str | None) -> None:
     assert found(Roster.parse(CATCH_ALL), address) == account
 
 
-def test_the_postmaster_of_a_caught_domain_is_the_postmaster() -> None:
+def test_postmaster_of_a_catch_all_domain() -> None:
     roster = Roster.parse(
         '[account."a@one.example"]\naliases = ["@two.example"]\n'
         '[account."b@one.example"]\naliases = ["postmaster@one.example"]'
@@ -127,22 +125,22 @@ def test_the_postmaster_of_a_caught_domain_is_the_postmaster() -> None:
         ("", None),
     ],
 )
-def test_who_logs_in(name: str, account: str | None) -> None:
+def test_login_names(name: str, account: str | None) -> None:
     who = Roster.parse(TEXT).login(name)
     assert (who.name if who else None) == account
 
 
 @pytest.mark.parametrize("name", ["any@one.example", "@one.example", "postmaster@one.example"])
-def test_nobody_logs_in_by_what_an_account_gets_besides(name: str) -> None:
+def test_catch_all_addresses_are_no_login_names(name: str) -> None:
     assert Roster.parse(CATCH_ALL).login(name) is None
 
 
 @given(st.text(max_size=40))
-def test_any_name_is_an_account_s_or_nobody_s(name: str) -> None:
+def test_any_text_as_login_name(name: str) -> None:
     assert Roster.parse(CATCH_ALL).login(name) is None
 
 
-def test_an_empty_file_has_no_accounts() -> None:
+def test_empty_file_has_no_accounts() -> None:
     roster = Roster.parse("")
     assert roster.accounts == ()
     assert roster.find(POSTMASTER) is None
@@ -168,14 +166,14 @@ def test_an_empty_file_has_no_accounts() -> None:
         ("x = " + "[" * 100_000, ""),
     ],
 )
-def test_mistakes(text: str, message: str) -> None:
+def test_errors_in_the_file(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Roster.parse(text, "accounts.toml")
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_all_mistakes_are_reported_together() -> None:
+def test_all_errors_are_reported_together() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Roster.parse('top = 1\n[account.x]\n[account."a@b"]\nalias = 1\npassword = 1\n', "f")
     assert len(caught.value.problems) == 4
@@ -183,7 +181,7 @@ def test_all_mistakes_are_reported_together() -> None:
 
 
 @given(st.text(max_size=80) | st.text("[account.\"]=\n'a@b{},", max_size=60))
-def test_any_text_is_a_roster_or_a_configuration_error(text: str) -> None:
+def test_any_text_parses_or_raises_configuration_error(text: str) -> None:
     problems: tuple[Problem, ...] | None = None
     try:
         Roster.parse(text)
@@ -201,6 +199,6 @@ def test_any_text_is_a_roster_or_a_configuration_error(text: str) -> None:
         ('"../.."@c', '"..%2F.."@c'),
     ],
 )
-def test_directories_cannot_lead_elsewhere(name: str, directory: str) -> None:
+def test_account_directories_are_escaped(name: str, directory: str) -> None:
     assert Account(name).directory == directory
     assert Account(".x").directory == "%2Ex"

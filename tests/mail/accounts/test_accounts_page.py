@@ -1,4 +1,4 @@
-"""docs/accounts.md: its file loads, its commands run, its bounds hold, its program works."""
+"""docs/accounts.md: its file loads, its commands run, its limits are current, its program works."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sample(password: str) -> str:
     return re.sub(r'password = "[^"]*"', f'password = "{password}"', block("toml"))
 
 
-def test_the_file_loads() -> None:
+def test_sample_file_loads() -> None:
     (account,) = Roster.parse(sample(cheap_hash("x"))).accounts
     assert account.name == "alice@example.org"
     assert len(account.aliases) == 3
@@ -40,7 +40,7 @@ def test_the_file_loads() -> None:
     assert passwords.hash_password("x").startswith(prefix[1])
 
 
-def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(passwords, "DEFAULT", passwords.Argon2Parameters(8, 1, 1, 16, 32))
@@ -49,7 +49,7 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     removed = False
     for line in lines:
         words = line.partition("#")[0].partition("<")[0].split()
-        if removed:  # the second way to remove: there must be something again
+        if removed:  # so that the second way to remove finds an account
             assert main(["account", "add", words[2]]) == 0
         monkeypatch.setattr(sys, "stdin", io.StringIO("secret\n"))
         assert main(words) == 0
@@ -75,11 +75,11 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         {60: "trusted after a minute"}[round(accounts_file.LONGEST)],
     ],
 )
-def test_the_bounds_are_those(row: str) -> None:
+def test_limits_are_current(row: str) -> None:
     assert row in PAGE.replace("\n", " ")
 
 
-def test_the_program_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_program_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "accounts.toml").write_text(sample(cheap_hash("x")))
     text = block("python").replace("/var/lib/fastlisten", str(tmp_path))
     code = compile(

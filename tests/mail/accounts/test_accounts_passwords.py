@@ -1,4 +1,4 @@
-"""Passwords: which hashes an accounts file may hold, what is hashed, and what decoys cost."""
+"""Passwords: valid hashes, preparation of passwords, and the cost of decoy hashes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def phc(parameters: str = "m=8,t=1,p=1", salt: str = SALT, digest: str = DIGEST)
     return f"$argon2id$v=19${parameters}${salt}${digest}"
 
 
-def test_a_new_hash_is_as_rfc_9106_recommends() -> None:
+def test_new_hash_follows_rfc_9106() -> None:
     made = hash_password("secret")
     assert read_parameters(made) == Argon2Parameters(65536, 3, 4, 16, 32)
     assert made != hash_password("secret")
@@ -67,12 +67,12 @@ def test_a_new_hash_is_as_rfc_9106_recommends() -> None:
         phc(salt="c2FsdA"),
         phc(salt="A" * 90),
         phc(salt="A" * 13),
-        phc(salt="c2FsdHNhbHRzYWx0c2FsdB"),  # bits that stand for nothing
+        phc(salt="c2FsdHNhbHRzYWx0c2FsdB"),  # unused bits are set
         phc(digest="A" * 20),
         phc(digest="A" * 41),
     ],
 )
-def test_what_is_no_usable_hash(text: str) -> None:
+def test_invalid_hash(text: str) -> None:
     with pytest.raises(ValueError, match=r"argon2id|asks for") as caught:
         read_parameters(text)
     assert not text or DIGEST not in str(caught.value)
@@ -86,7 +86,7 @@ def test_what_is_no_usable_hash(text: str) -> None:
     st.integers(8, 64),
     st.integers(16, 64),
 )
-def test_what_argon2_makes_is_usable(
+def test_hashes_by_argon2_cffi_are_valid(
     memory: int, time: int, lanes: int, salt: int, digest: int
 ) -> None:
     from argon2.low_level import Type, hash_secret
@@ -105,7 +105,7 @@ _nearly = st.text("ABCDEFGHabcdefgh0123+/", min_size=8, max_size=60)
 
 
 @given(st.integers(1, 300), st.integers(1, 2), st.integers(1, 4), _base64, _base64 | _nearly)
-def test_what_is_usable_can_be_verified(
+def test_valid_hashes_can_be_verified(
     memory: int, time: int, lanes: int, salt: str, digest: str
 ) -> None:
     text = phc(f"m={memory},t={time},p={lanes}", salt, digest)
@@ -113,7 +113,7 @@ def test_what_is_usable_can_be_verified(
         read_parameters(text)
     except ValueError:
         return
-    assert not verify(text, b"x")  # and not: it cannot be verified
+    assert not verify(text, b"x")  # rather than raising CannotVerifyError
 
 
 @pytest.mark.parametrize(
@@ -133,17 +133,17 @@ def test_what_is_usable_can_be_verified(
         ("\ud800", None),
     ],
 )
-def test_what_is_hashed(password: str, secret: bytes | None) -> None:
+def test_prepared_password(password: str, secret: bytes | None) -> None:
     assert prepared(password) == secret
 
 
 @pytest.mark.parametrize("password", ["", "x" * 1025, "ä" * 600, "a\nb", "a\0b", "\x7f", "\ud800"])
-def test_what_cannot_be_a_password(password: str) -> None:
+def test_invalid_password(password: str) -> None:
     with pytest.raises(ValueError, match="the password must "):
         hash_password(password)
 
 
-def test_generated_passwords_differ_and_can_be_typed() -> None:
+def test_generated_passwords() -> None:
     made = {generate() for _ in range(100)}
     assert len(made) == 100
     assert all(one.isalnum() and one.isascii() and len(one) == 20 for one in made)
@@ -162,7 +162,7 @@ def test_without_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
         verify(phc(), b"secret")
 
 
-def test_what_fails_for_another_reason_is_no_wrong_password() -> None:
+def test_verification_error_is_not_a_wrong_password() -> None:
     with pytest.raises(CannotVerifyError, match="cannot be verified"):
         verify("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ", b"x")
 
@@ -179,11 +179,11 @@ def kinds(hashes: list[str], names: range) -> dict[int, int]:
     )
 
 
-def test_without_passwords_decoys_cost_what_new_ones_do() -> None:
+def test_decoys_without_passwords_use_default_cost() -> None:
     assert kinds([], range(3)) == {65536: 3}
 
 
-def test_decoys_are_of_the_accounts_kinds_in_their_proportion() -> None:
+def test_decoys_match_the_distribution_of_costs() -> None:
     hashes = [cheap_hash(str(number), 8) for number in range(30)]
     hashes += [cheap_hash(str(number), 16) for number in range(10)]
     found = kinds(hashes, range(4000))
@@ -191,7 +191,7 @@ def test_decoys_are_of_the_accounts_kinds_in_their_proportion() -> None:
     assert 850 < found[16] < 1150
 
 
-def test_a_name_keeps_its_kind() -> None:
+def test_decoy_cost_of_a_name_is_stable() -> None:
     hashes = [cheap_hash(str(number), 8 + 8 * (number % 2)) for number in range(20)]
     names = [f"{number}@example.org" for number in range(200)]
     decoys, again = Decoys(hashes), Decoys(reversed(hashes))
@@ -202,5 +202,5 @@ def test_a_name_keeps_its_kind() -> None:
 
 
 @given(st.text())
-def test_any_text_has_a_decoy(name: str) -> None:
+def test_any_name_has_a_decoy(name: str) -> None:
     assert read_parameters(Decoys([phc(), phc("m=16,t=1,p=1")]).choose(name)).memory in (8, 16)

@@ -1,7 +1,7 @@
-"""The accounts file while it is in use: changes, copies that are half done, files that are gone.
+"""Reloading the accounts file: changes, half-written copies, missing files.
 
-What is known before and after a change never seems not to be there in between; what a change says
-holds once the file is at rest.
+An account in both versions is never reported as unknown in between; a removal takes effect once the
+file has been unchanged for a while.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ A, B, C = (f'[account."{name}@example.org"]\n' for name in "abc")
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -36,12 +36,12 @@ class Clock:
 
 
 class WatchedFile:
-    """An accounts file, what is read from it, and a clock that the test sets."""
+    """An accounts file, its reader, and the clock of the latter."""
 
     def __init__(self, directory: Path, text: str | None = None) -> None:
         self.path = directory / "accounts.toml"
         self.clock = Clock()
-        # However slow the test is: what is written in it is of this moment.
+        # The reader's time of day stands still, so that files stay new however slow the test is.
         today = time.time()
         self.accounts = Accounts(self.path, self.clock, lambda: today)
         if text is not None:
@@ -49,7 +49,7 @@ class WatchedFile:
         self.accounts.reload()
 
     def ask(self, address: str) -> str:
-        """Return whose an address is: a name, ``none`` for certain, or ``later``."""
+        """Return the account of an address, ``none`` if there is certainly none, or ``later``."""
         if not self.accounts.current():
             self.accounts.reload()
         roster = self.accounts.roster
@@ -61,7 +61,7 @@ class WatchedFile:
         return "none" if roster.certain else "later"
 
     def rest(self) -> None:
-        """Leave the file alone for long enough."""
+        """Let enough time pass for the file to count as complete."""
         self.clock.now += QUIET
 
 
@@ -70,14 +70,14 @@ def watched(tmp_path: Path) -> WatchedFile:
     return WatchedFile(tmp_path, A + B)
 
 
-def test_a_file_that_is_at_rest_holds_at_once(watched: WatchedFile) -> None:
+def test_old_file_takes_effect_at_once(watched: WatchedFile) -> None:
     assert [watched.ask(name) for name in "abc"] == ["a", "b", "none"]
     write_accounts(watched.path, B + C)
     assert [watched.ask(name) for name in "abc"] == ["none", "b", "c"]
     assert watched.accounts.reload() is watched.accounts.reload()
 
 
-def test_a_file_of_this_moment_adds_at_once_and_removes_when_it_is_at_rest(
+def test_new_file_adds_at_once_and_removes_later(
     watched: WatchedFile,
 ) -> None:
     watched.path.write_text(B + C)
@@ -90,7 +90,7 @@ def test_a_file_of_this_moment_adds_at_once_and_removes_when_it_is_at_rest(
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "\0" * 4096])
-def test_a_file_without_text_says_nothing_ever(
+def test_blank_file_keeps_the_previous_version(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched = WatchedFile(tmp_path, A)
@@ -104,7 +104,7 @@ def test_a_file_without_text_says_nothing_ever(
     assert watched.ask("a") == "a"
     watched.rest()
     assert watched.ask("a") == "none"
-    # At start, too: it is what a crash may leave.
+    # At the start, too: a crash may leave such a file.
     watched.path.write_text(text)
     other = WatchedFile(tmp_path)
     other.rest()
@@ -122,7 +122,7 @@ def test_a_file_without_text_says_nothing_ever(
     ],
     ids=["cut", "no text", "wrong", "gone", "directory"],
 )
-def test_what_does_not_load_is_reported_once_if_it_stays(
+def test_lasting_error_is_logged_once(
     watched: WatchedFile, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     spoil(watched.path)
@@ -137,7 +137,7 @@ def test_what_does_not_load_is_reported_once_if_it_stays(
 
 
 @pytest.mark.parametrize("text", [None, "", "[account", '[account."x"]'])
-def test_before_anything_could_be_read_all_wait(
+def test_without_a_readable_version_mail_waits(
     tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     watched = WatchedFile(tmp_path)
@@ -150,7 +150,7 @@ def test_before_anything_could_be_read_all_wait(
     assert len(caplog.records) == (1 if text is None else 2)
 
 
-def test_a_copy_at_start(tmp_path: Path) -> None:
+def test_copy_in_progress_at_start(tmp_path: Path) -> None:
     path = tmp_path / "accounts.toml"
     with open(path, "w") as copy:
         copy.write(A)
@@ -159,7 +159,7 @@ def test_a_copy_at_start(tmp_path: Path) -> None:
         assert [watched.ask(name) for name in "ab"] == ["a", "later"]
         roster = watched.accounts.roster
         assert roster is not None
-        assert roster.is_local("elsewhere.example")  # nobody knows
+        assert roster.is_local("elsewhere.example")  # not known yet
         copy.write(B)
     assert [watched.ask(name) for name in "abc"] == ["a", "b", "later"]
     watched.rest()
@@ -167,8 +167,8 @@ def test_a_copy_at_start(tmp_path: Path) -> None:
     assert not watched.accounts.roster.is_local("elsewhere.example")  # type: ignore[union-attr]
 
 
-def test_a_file_that_is_gone_before_it_was_at_rest(tmp_path: Path) -> None:
-    """Whom it named is known all the same; of others nothing is."""
+def test_new_file_deleted_before_it_was_complete(tmp_path: Path) -> None:
+    """Its accounts stay known; about others nothing is certain."""
     watched = WatchedFile(tmp_path)
     watched.path.write_text(A)
     assert [watched.ask(name) for name in "ab"] == ["a", "later"]
@@ -178,8 +178,8 @@ def test_a_file_that_is_gone_before_it_was_at_rest(tmp_path: Path) -> None:
         watched.rest()
 
 
-def test_a_slow_copy_is_not_believed_while_it_is_open(watched: WatchedFile) -> None:
-    """The server here owns the file, and can see that."""
+def test_removals_wait_while_the_file_is_open(watched: WatchedFile) -> None:
+    """The server owns this file, and can see that it is open for writing."""
     with open(watched.path, "w") as copy:
         copy.write(A)
         copy.flush()
@@ -192,7 +192,7 @@ def test_a_slow_copy_is_not_believed_while_it_is_open(watched: WatchedFile) -> N
     assert [watched.ask(name) for name in "abc"] == ["a", "none", "c"]
 
 
-def test_a_file_that_somebody_keeps_open_is_believed_in_the_end(watched: WatchedFile) -> None:
+def test_file_kept_open_is_trusted_after_a_minute(watched: WatchedFile) -> None:
     with open(watched.path, "w") as copy:
         copy.write(A)
         copy.flush()
@@ -203,7 +203,7 @@ def test_a_file_that_somebody_keeps_open_is_believed_in_the_end(watched: Watched
     assert LONGEST <= waited <= LONGEST + 2 * QUIET
 
 
-def test_a_file_that_never_rests_is_believed_in_the_end(watched: WatchedFile) -> None:
+def test_file_changing_all_the_time_is_trusted_after_a_minute(watched: WatchedFile) -> None:
     for number in range(round(LONGEST)):
         watched.path.write_text(f"{A}# {number}\n")
         assert watched.ask("b") == "b", number
@@ -212,15 +212,15 @@ def test_a_file_that_never_rests_is_believed_in_the_end(watched: WatchedFile) ->
     assert watched.ask("b") == "none"
 
 
-def test_who_did_not_look_believes_nothing_early(watched: WatchedFile) -> None:
+def test_unobserved_time_does_not_count(watched: WatchedFile) -> None:
     watched.path.write_text(A)
     assert watched.ask("b") == "b"
-    watched.clock.now += 10 * LONGEST  # it was at rest then, and nobody asked
+    watched.clock.now += 10 * LONGEST  # nobody looked meanwhile
     watched.path.write_text(A + C)
     assert watched.ask("b") == "b"
 
 
-def test_a_file_from_the_future_holds_when_it_has_been_seen_at_rest(watched: WatchedFile) -> None:
+def test_file_with_future_mtime(watched: WatchedFile) -> None:
     watched.path.write_text(A)
     os.utime(watched.path, (time.time() + 1e6,) * 2)
     assert watched.ask("b") == "b"
@@ -228,7 +228,7 @@ def test_a_file_from_the_future_holds_when_it_has_been_seen_at_rest(watched: Wat
     assert watched.ask("b") == "none"
 
 
-def test_a_replacement_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> None:
+def test_replacement_of_same_size_and_mtime_is_noticed(tmp_path: Path) -> None:
     watched, other = WatchedFile(tmp_path, A), tmp_path / "other"
     other.write_text(B)
     for file in (watched.path, other):
@@ -239,8 +239,8 @@ def test_a_replacement_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> N
     assert [watched.ask(name) for name in "ab"] == ["none", "b"]
 
 
-def test_a_change_while_it_is_read(watched: WatchedFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read may be of two versions, and counts for nothing."""
+def test_change_during_the_read(watched: WatchedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read may mix two versions, and is discarded."""
 
     def read(path: Path) -> bytes:
         content = read_accounts(path)
@@ -259,7 +259,7 @@ def test_a_change_while_it_is_read(watched: WatchedFile, monkeypatch: pytest.Mon
     assert [watched.ask(name) for name in "abc"] == ["a", "b", "c"]
 
 
-def test_the_log_says_how_many_are_gone(
+def test_log_counts_new_and_removed_accounts(
     watched: WatchedFile, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -268,13 +268,13 @@ def test_the_log_says_how_many_are_gone(
     assert f"{watched.path}: 3 accounts now, 2 new, 1 removed" in caplog.text
 
 
-# --- who is who in between ------------------------------------------------------------------------
+# --- addresses and logins during a copy -----------------------------------------------------------
 
 OLD, NEW = cheap_hash("old"), cheap_hash("new")
 
 
-def test_a_copy_gives_nobody_the_mail_of_another(tmp_path: Path) -> None:
-    """An alias for a whole domain stands above those whom it does not concern."""
+def test_catch_all_does_not_take_mail_during_a_copy(tmp_path: Path) -> None:
+    """In the file, the catch-all alias comes before another account of its domain."""
     text = f'{A}aliases = ["@example.org"]\n{B}'
     watched = WatchedFile(tmp_path, text)
     watched.path.write_text(text[: -len(B)])
@@ -284,7 +284,7 @@ def test_a_copy_gives_nobody_the_mail_of_another(tmp_path: Path) -> None:
     assert [watched.ask(name) for name in "abx"] == ["a", "b", "later"]
 
 
-def test_logins_in_between(tmp_path: Path) -> None:
+def test_logins_during_a_copy(tmp_path: Path) -> None:
     text = f'{A}password = "{OLD}"\n{B}password = "{OLD}"\n{C}password = "{OLD}"\n'
     watched = WatchedFile(tmp_path, text)
     before = watched.accounts.roster
@@ -318,10 +318,10 @@ def _text(names: list[str]) -> str:
 
 @settings(max_examples=150, deadline=None)
 @given(_names, _names, st.data())
-def test_a_copy_in_any_pieces(
+def test_copy_in_any_pieces(
     tmp_path_factory: pytest.TempPathFactory, old: list[str], new: list[str], data: st.DataObject
 ) -> None:
-    """Emptied, filled piece by piece: who stands in both versions is there at every moment."""
+    """Truncated, then written in pieces: accounts in both versions are known at every moment."""
     watched = WatchedFile(tmp_path_factory.mktemp("copy"), _text(old))
     content = _text(new).encode()
     cuts = data.draw(st.sets(st.integers(1, len(content) - 1), max_size=6).map(sorted))

@@ -1,9 +1,8 @@
-"""Delivery on file systems that are full or read-only for real, and the post office's life."""
+"""Delivery on real file systems that are full or read-only, and the post office's lifetime."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.deliveries import ALICE, BOB, WatchedDelivery, opened
 from support.smtp_harness import ENVELOPE, body_of, codes, serve
 
 from fastlisten.mail.accounts.roster import Account
@@ -20,7 +20,6 @@ from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import STALE_AFTER, Spool, unique_name
 
-ALICE, BOB = Account("alice@example.org"), Account("bob@example.org")
 ONE = ENVELOPE + b"DATA\r\n"
 BOTH = ENVELOPE + b"RCPT TO:<bob@example.org>\r\nDATA\r\n"
 
@@ -33,7 +32,7 @@ def mount(*arguments: str) -> None:
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts small file systems, and takes them down again."""
+    """Mounts small file systems, and unmounts them."""
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a file system")
     mounted: list[Path] = []
@@ -54,7 +53,7 @@ def stored(root: Path) -> list[Path]:
     return [path for path in (root / "mail").rglob("*") if path.is_file()]
 
 
-def test_a_full_disk_loses_and_leaves_nothing(volume: Callable[[str], Path]) -> None:
+def test_full_disk(volume: Callable[[str], Path]) -> None:
     root = volume("size=1m")
     message = b"x" * 998 + b"\r\n"
     with serve(root) as server:
@@ -64,15 +63,15 @@ def test_a_full_disk_loses_and_leaves_nothing(volume: Callable[[str], Path]) -> 
         assert b"452 4.3.1 " in said
         assert len(stored(root)) == 2
         assert server.left_over() == []
-        # Afterwards there is as much room as before.
+        # The space is free again.
         assert codes(server.say(BOTH + message * 300 + b".\r\nQUIT\r\n"))[-2:] == [250, 221]
         assert [len(body_of(text)) for text in server.delivered()] == [200_000, 300_000]
 
 
-def test_a_disk_without_inodes_loses_and_leaves_nothing(volume: Callable[[str], Path]) -> None:
+def test_disk_without_free_inodes(volume: Callable[[str], Path]) -> None:
     root = volume("size=10m,nr_inodes=12")
-    # Root, accounts, mail, two maildirs of four: eleven. On tmpfs a link counts as an inode too,
-    # so that a message for two fails at the link, one for one has room, and the next has none.
+    # Root, accounts, mail, two maildirs of four each: eleven. On tmpfs a link counts as an inode
+    # too, so that a message for two fails at the link, one for one fits, and the next does not.
     with serve(root) as server:
         Maildir(str(root / "mail" / ALICE.directory)).prepare()
         Maildir(str(root / "mail" / BOB.directory)).prepare()
@@ -84,7 +83,7 @@ def test_a_disk_without_inodes_loses_and_leaves_nothing(volume: Callable[[str], 
         assert server.delivered(BOB.name) == []
 
 
-def test_a_read_only_disk(volume: Callable[[str], Path]) -> None:
+def test_read_only_disk(volume: Callable[[str], Path]) -> None:
     root = volume("size=1m")
     with serve(root) as server:
         mount("-o", "remount,ro", str(root))
@@ -116,7 +115,7 @@ def test_maildirs_on_two_disks(volume: Callable[[str], Path], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("full", [ALICE, BOB])
-def test_lmtp_tells_each_recipient_what_holds_for_him(
+def test_lmtp_replies_per_recipient_if_one_disk_is_full(
     volume: Callable[[str], Path], tmp_path: Path, full: Account
 ) -> None:
     other = volume("size=1m")
@@ -128,7 +127,7 @@ def test_lmtp_tells_each_recipient_what_holds_for_him(
         (other / "it").mkdir()
         assert codes(server.say(envelope + b"x\r\n.\r\nQUIT\r\n"))[-3:] == [250, 250, 221]
         message = b"x" * 998 + b"\r\n"
-        # More than there is room for, so that the disk is full in the middle.
+        # More than fits, so that the disk becomes full in the middle.
         said = server.say(envelope + message * 2000 + b".\r\nQUIT\r\n")
         expected = [452, 250] if full is ALICE else [250, 452]
         assert codes(said)[-3:] == [*expected, 221]
@@ -138,15 +137,13 @@ def test_lmtp_tells_each_recipient_what_holds_for_him(
 
 
 @pytest.mark.parametrize("accounts", [[], [ALICE]])
-def test_a_full_disk_takes_nothing_into_the_spool(
-    volume: Callable[[str], Path], accounts: list[Account]
-) -> None:
+def test_full_disk_with_spool(volume: Callable[[str], Path], accounts: list[Account]) -> None:
     root = volume("size=1m")
 
     async def main() -> None:
         async with opened(root) as office:
             for size, error in ((2_000_000, errno.ENOSPC), (10, None), (2_000_000, errno.ENOSPC)):
-                watched = Watched(office, accounts, spool=True)
+                watched = WatchedDelivery(office, accounts, spool=True)
                 watched.delivery.add(b"x" * size)
                 await watched.commit()
                 found = watched.delivery.error
@@ -157,7 +154,7 @@ def test_a_full_disk_takes_nothing_into_the_spool(
     assert len(stored(root)) == len(accounts)
 
 
-def test_rights_that_are_missing(tmp_path: Path) -> None:
+def test_mail_directory_cannot_be_created(tmp_path: Path) -> None:
     with serve(tmp_path) as server:
         (tmp_path / "mail").write_text("not a directory")
         assert codes(server.say(BOTH + b"x\r\n.\r\nQUIT\r\n"))[-2:] == [451, 221]
@@ -166,7 +163,7 @@ def test_rights_that_are_missing(tmp_path: Path) -> None:
 # --- the post office ------------------------------------------------------------------------------
 
 
-def test_listeners_share_a_post_office(tmp_path: Path) -> None:
+def test_post_office_is_shared_by_listeners(tmp_path: Path) -> None:
     first = PostOffice.enter(str(tmp_path))
     assert PostOffice.enter(str(tmp_path), str(tmp_path / "accounts.toml")) is first
     other = PostOffice.enter(str(tmp_path), str(tmp_path / "other.toml"))
@@ -181,7 +178,7 @@ def test_listeners_share_a_post_office(tmp_path: Path) -> None:
     again.leave()
 
 
-def test_what_crashes_left_is_removed_at_the_start(
+def test_leftovers_of_crashes_are_removed_at_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     box = Maildir(str(tmp_path / "mail" / "gone@example.org"))
@@ -198,41 +195,15 @@ def test_what_crashes_left_is_removed_at_the_start(
     assert office.cleaned.result(20) == 3
     office.leave()
     assert [path.name for path in Path(box.tmp).iterdir()] == ["new"]
-    assert "cannot clean" in caplog.text  # the file that is no maildir
+    assert "cannot clean" in caplog.text  # the file among the maildirs
 
 
-@contextlib.asynccontextmanager
-async def opened(tmp_path: Path):  # type: ignore[no-untyped-def]
-    office = PostOffice.enter(str(tmp_path))
-    try:
-        yield office
-    finally:
-        await asyncio.to_thread(office.leave)
-
-
-class Watched:
-    """A delivery whose end can be awaited."""
-
-    def __init__(self, office: PostOffice, accounts: list[Account], spool: bool = False) -> None:
-        self.changed = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self.delivery = MessageWriter(
-            office, accounts, unique_name(), loop, self.changed.set, spool=spool
-        )
-
-    async def commit(self) -> None:
-        self.delivery.commit()
-        while not self.delivery.done:
-            self.changed.clear()
-            await self.changed.wait()
-
-
-def test_letters_of_every_size(tmp_path: Path) -> None:
+def test_messages_of_every_size(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path) as office:
             for size in (0, 1, SPOOL_SIZE - 1, SPOOL_SIZE, SPOOL_SIZE + 1, 5 * SPOOL_SIZE):
                 content = os.urandom(size)
-                watched = Watched(office, [ALICE, BOB])
+                watched = WatchedDelivery(office, [ALICE, BOB])
                 for start in range(0, size, 10_000):
                     watched.delivery.add(content[start : start + 10_000])
                 await watched.commit()
@@ -246,11 +217,11 @@ def test_letters_of_every_size(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_letters_are_abandoned_at_every_stage(tmp_path: Path) -> None:
+def test_messages_are_abandoned_at_every_stage(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path) as office:
             for rounds in range(40):
-                watched = Watched(office, [ALICE])
+                watched = WatchedDelivery(office, [ALICE])
                 for _ in range(rounds % 8):
                     watched.delivery.add(b"x" * 50_000)
                     await asyncio.sleep(0.0005 * (rounds % 3))
@@ -261,7 +232,7 @@ def test_letters_are_abandoned_at_every_stage(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_loop_that_is_gone_leaves_nothing(tmp_path: Path) -> None:
+def test_closed_loop_leaves_no_files(tmp_path: Path) -> None:
     office = PostOffice.enter(str(tmp_path))
     loop = asyncio.new_event_loop()
     delivery = MessageWriter(office, [ALICE], unique_name(), loop, lambda: None)
@@ -271,12 +242,12 @@ def test_a_loop_that_is_gone_leaves_nothing(tmp_path: Path) -> None:
     assert stored(tmp_path) == []
 
 
-def test_an_error_is_kept_and_told_at_the_end(tmp_path: Path) -> None:
+def test_error_is_kept_until_the_end(tmp_path: Path) -> None:
     (tmp_path / "mail").write_text("not a directory")
 
     async def main() -> None:
         async with opened(tmp_path) as office:
-            watched = Watched(office, [ALICE])
+            watched = WatchedDelivery(office, [ALICE])
             watched.delivery.add(b"x" * SPOOL_SIZE)
             await watched.changed.wait()
             assert watched.delivery.error is not None

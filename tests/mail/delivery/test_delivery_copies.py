@@ -1,7 +1,7 @@
-"""Mailboxes on different filesystems, between which a message cannot be linked: copies are synced.
+"""Mailboxes on different file systems, where messages are copied instead of linked.
 
-Rules of this file: link(2) fails as it does between filesystems. Which file was synced is told by
-its inode, because names change.
+Rules of this file: link(2) fails as it does between file systems. Files are identified by inode,
+because their names change.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.deliveries import ALL, Watched, in_office, new
+from support.deliveries import ALL, WatchedDelivery, in_office, new
 from support.deliveries import files as files_of
 
 from fastlisten.mail.delivery.post_office import PostOffice
@@ -21,7 +21,7 @@ Calls = list[tuple[str, int]]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Let links fail; note which inodes are synced and renamed, in order."""
+    """Make links fail; record which inodes are synced and renamed, in order."""
     noted: Calls = []
     sync, rename = os.fsync, os.rename
 
@@ -43,12 +43,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 @pytest.mark.parametrize("spool", [False, True])
-def test_every_copy_is_synced_before_anybody_sees_one(
+def test_all_copies_are_synced_before_the_first_rename(
     tmp_path: Path, calls: Calls, spool: bool
 ) -> None:
     @in_office
     async def scene(office: PostOffice) -> None:
-        watched = Watched(office, ALL, spool=spool)
+        watched = WatchedDelivery(office, ALL, spool=spool)
         content = watched.fill(10_000)
         await watched.prepare()
         await watched.commit()

@@ -1,4 +1,4 @@
-"""SIGKILL at every single step of a delivery: nothing in part, nothing acknowledged is missing."""
+"""SIGKILL at every system call of a delivery: no partial message, no acknowledged one missing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import STALE_AFTER, Spool
 
-#: Delivers to three in a child for every number of system calls after which it is killed, until
-#: one child gets to the end. Says what became of each.
+#: Delivers to three accounts in children that are killed after one system call, two, and so on,
+#: until one finishes. Prints each child's exit status.
 PROGRAM = """
 import itertools, os, signal, sys
 from fastlisten.mail.delivery.staged_message import StagedMessage
@@ -58,7 +58,7 @@ for number in itertools.count(1):
 @pytest.mark.parametrize(
     ("way", "kind"), [("direct", "together"), ("spool", "together"), ("direct", "independent")]
 )
-def test_a_kill_at_every_step(tmp_path: Path, way: str, kind: str) -> None:
+def test_kill_at_every_system_call(tmp_path: Path, way: str, kind: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path), way, kind],
         capture_output=True,
@@ -82,7 +82,7 @@ def test_a_kill_at_every_step(tmp_path: Path, way: str, kind: str) -> None:
         for spool in (*boxes, Spool(str(place / "spool"))):
             spool.clean(time.time() + 2 * STALE_AFTER)
             assert not os.path.exists(spool.tmp) or os.listdir(spool.tmp) == []
-        # Who comes again finds everything in order.
+        # Cleaning up has not changed the messages.
         assert [[box.read(it) for it in box.messages()] for box in boxes] == found
-    # Between the renames some have it already: an attempt that was not acknowledged.
+    # Between the renames some accounts have the message: that attempt was not acknowledged.
     assert partial == 2

@@ -1,4 +1,4 @@
-"""The one way in, for whole messages too, and who hears of what was delivered."""
+"""`PostOffice.deliver` for whole messages, and subscriptions to deliveries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(test: Callable[[PostOffice], object], directory: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_whole_message(tmp_path: Path) -> None:
+def test_deliver_whole_message(tmp_path: Path) -> None:
     async def main(office: PostOffice) -> None:
         for content in (b"", b"x\r\n", b"y" * (2 * SPOOL_SIZE)):
             name = await office.deliver([ALICE, BOB, ALICE], content)
@@ -44,7 +44,7 @@ def test_a_whole_message(tmp_path: Path) -> None:
     run(main, tmp_path)
 
 
-def test_a_whole_message_that_cannot_be_delivered(tmp_path: Path) -> None:
+def test_deliver_fails(tmp_path: Path) -> None:
     async def main(office: PostOffice) -> None:
         heard: list[Delivered] = []
         end = office.subscribe(ALICE.name, heard.append)
@@ -58,7 +58,7 @@ def test_a_whole_message_that_cannot_be_delivered(tmp_path: Path) -> None:
     run(main, tmp_path)
 
 
-def test_a_delivery_that_is_cancelled_is_whole_or_nothing(tmp_path: Path) -> None:
+def test_cancelled_delivery_is_whole_or_nothing(tmp_path: Path) -> None:
     async def main(office: PostOffice) -> None:
         for rounds in range(20):
             task = asyncio.create_task(office.deliver([ALICE, BOB], b"x" * 300_000))
@@ -76,7 +76,7 @@ def test_a_delivery_that_is_cancelled_is_whole_or_nothing(tmp_path: Path) -> Non
     assert {Path(it.path).stat().st_size for it in alice} <= {300_000}
 
 
-def test_who_waits_hears_of_it(tmp_path: Path) -> None:
+def test_subscribers_are_notified(tmp_path: Path) -> None:
     async def main(office: PostOffice) -> None:
         heard: list[tuple[str, Delivered]] = []
         loop_thread = threading.get_ident()
@@ -112,7 +112,7 @@ def test_who_waits_hears_of_it(tmp_path: Path) -> None:
     run(main, tmp_path)
 
 
-def test_what_has_ended_is_not_called_although_it_is_on_its_way(tmp_path: Path) -> None:
+def test_ended_subscription_gets_no_pending_event(tmp_path: Path) -> None:
     async def main(office: PostOffice) -> None:
         heard: list[Delivered] = []
         end = office.subscribe(ALICE.name, heard.append)
@@ -124,7 +124,7 @@ def test_what_has_ended_is_not_called_although_it_is_on_its_way(tmp_path: Path) 
     run(main, tmp_path)
 
 
-def test_a_loop_that_has_gone_is_forgotten(tmp_path: Path) -> None:
+def test_subscriptions_of_closed_loop_are_removed(tmp_path: Path) -> None:
     office = PostOffice.enter(str(tmp_path))
 
     async def wait() -> None:
@@ -137,7 +137,7 @@ def test_a_loop_that_has_gone_is_forgotten(tmp_path: Path) -> None:
     assert len(office.subscriptions) == 0
 
 
-def test_a_message_that_came_by_smtp_is_heard_of(tmp_path: Path) -> None:
+def test_delivery_by_smtp_notifies_subscribers(tmp_path: Path) -> None:
     heard: list[Delivered] = []
     with serve(tmp_path) as server:
         end = server.call(lambda: server.handler.office.subscribe(ALICE.name, heard.append))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.deliveries import ALICE, ALL, BOB, CAROL, SIZES, Watched, files, in_office, new
+from support.deliveries import ALICE, ALL, BOB, CAROL, SIZES, WatchedDelivery, files, in_office, new
 
 from fastlisten.mail.delivery import staged_message
 from fastlisten.mail.delivery.message_writer import SPOOL_SIZE
@@ -23,14 +23,14 @@ from fastlisten.private_files import write_all
 
 
 @in_office
-async def test_one_recipient_s_failure_is_not_the_others(office: PostOffice) -> None:
+async def test_failure_affects_only_its_recipient(office: PostOffice) -> None:
     Path(office.mail).mkdir()
     for spool in (False, True):
         for broken in ALL:
             shutil.rmtree(office.mail / broken.name, ignore_errors=True)
             (office.mail / broken.name).write_text("no directory")
             for size in SIZES:
-                watched = Watched(office, ALL, independent=True, spool=spool)
+                watched = WatchedDelivery(office, ALL, independent=True, spool=spool)
                 content = watched.fill(size)
                 await watched.commit()
                 delivery = watched.delivery
@@ -47,14 +47,14 @@ async def test_one_recipient_s_failure_is_not_the_others(office: PostOffice) -> 
 
 
 @in_office
-async def test_only_who_has_it_hears_of_it(office: PostOffice) -> None:
+async def test_only_successful_recipients_are_notified(office: PostOffice) -> None:
     Path(office.mail).mkdir()
     (office.mail / BOB.name).write_text("no directory")
     heard: list[str] = []
     ends = [
         office.subscribe(account.name, lambda event: heard.append(event.account)) for account in ALL
     ]
-    watched = Watched(office, ALL, independent=True)
+    watched = WatchedDelivery(office, ALL, independent=True)
     watched.fill(10)
     await watched.commit()
     assert sorted(heard) == [ALICE.name, CAROL.name]
@@ -63,13 +63,13 @@ async def test_only_who_has_it_hears_of_it(office: PostOffice) -> None:
 
 
 @in_office
-async def test_a_fault_of_the_code_leaves_nothing_behind(office: PostOffice) -> None:
+async def test_internal_error_leaves_no_files(office: PostOffice) -> None:
     def fail(*_: object) -> bool:
         raise ZeroDivisionError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StagedMessage, "commit", fail)
-        watched = Watched(office, [ALICE])
+        watched = WatchedDelivery(office, [ALICE])
         watched.fill(SPOOL_SIZE + 10)
         await watched.commit()
     assert watched.delivery.error is not None
@@ -78,7 +78,7 @@ async def test_a_fault_of_the_code_leaves_nothing_behind(office: PostOffice) -> 
 
 
 @in_office
-async def test_abandoned_before_its_turn_nothing_is_written(office: PostOffice) -> None:
+async def test_abandoned_before_start_writes_nothing(office: PostOffice) -> None:
     go, written = threading.Event(), []
 
     def wait() -> None:
@@ -91,7 +91,7 @@ async def test_abandoned_before_its_turn_nothing_is_written(office: PostOffice) 
         patch.setattr(StagedMessage, "write", write)
         for _ in range(8):  # all threads of the pool
             office.submit(wait)
-        watched = Watched(office, [ALICE])
+        watched = WatchedDelivery(office, [ALICE])
         watched.fill(10)
         watched.delivery.commit()
         watched.delivery.abort()
@@ -102,7 +102,7 @@ async def test_abandoned_before_its_turn_nothing_is_written(office: PostOffice) 
 
 
 @in_office
-async def test_abandoned_while_it_is_written_it_is_not_delivered(office: PostOffice) -> None:
+async def test_abandoned_during_write_is_not_delivered(office: PostOffice) -> None:
     reached, go, real = threading.Event(), threading.Event(), StagedMessage.write
 
     def write(self: StagedMessage, pieces: list[bytes]) -> None:
@@ -112,7 +112,7 @@ async def test_abandoned_while_it_is_written_it_is_not_delivered(office: PostOff
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StagedMessage, "write", write)
-        watched = Watched(office, [ALICE])
+        watched = WatchedDelivery(office, [ALICE])
         watched.fill(10)
         watched.delivery.commit()
         assert await asyncio.to_thread(reached.wait, 20)
@@ -124,10 +124,10 @@ async def test_abandoned_while_it_is_written_it_is_not_delivered(office: PostOff
 
 
 @in_office
-async def test_where_nobody_gets_it_that_is_the_error(office: PostOffice) -> None:
+async def test_failure_of_all_recipients_is_an_error(office: PostOffice) -> None:
     office.mail.write_text("no directory")
     for options in ({}, {"spool": True}):
-        watched = Watched(office, ALL, independent=True, **options)
+        watched = WatchedDelivery(office, ALL, independent=True, **options)
         watched.fill(10)
         await watched.commit()
         assert watched.delivery.error is not None
@@ -144,7 +144,7 @@ def boxes_in(tmp_path: Path) -> list[Maildir]:
 @pytest.mark.parametrize("spool", [False, True])
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "link", "rename", "close"])
 @pytest.mark.parametrize("at", range(1, 9))
-def test_whatever_fails_each_has_it_or_its_error(
+def test_any_failing_call_leaves_message_or_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, at: int, spool: bool
 ) -> None:
     boxes, real, count = boxes_in(tmp_path), getattr(os, call), 0
@@ -186,9 +186,7 @@ def test_whatever_fails_each_has_it_or_its_error(
         assert len(one.errors) <= 1
 
 
-def test_a_disk_that_fills_up_is_left_for_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_moves_on_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     boxes, real = boxes_in(tmp_path), write_all
 
     def fill(fd: int, data: bytes) -> None:
@@ -212,7 +210,7 @@ def test_a_disk_that_fills_up_is_left_for_the_next(
 
 
 @in_office
-async def test_small_pieces_are_held_within_bounds(office: PostOffice) -> None:
+async def test_memory_of_small_pieces_is_bounded(office: PostOffice) -> None:
     ends = threading.Event()
 
     def wait() -> None:
@@ -220,13 +218,13 @@ async def test_small_pieces_are_held_within_bounds(office: PostOffice) -> None:
 
     for _ in range(8):  # all threads of the pool
         office.submit(wait)
-    watched = Watched(office, [ALICE])
+    watched = WatchedDelivery(office, [ALICE])
     delivery = watched.delivery
     added = 0
     while not delivery.full:
         delivery.add(b"ab")
         added += 1
-    # Twice the spool, of objects that take 56 octets each with their place in a list.
+    # At most twice the spool size, at 56 octets for each object and its list entry.
     assert added <= 2 * SPOOL_SIZE // 56
     ends.set()
     delivery.commit()

@@ -1,11 +1,11 @@
-"""Deliveries: prepared before they are published, abandoned, and through a spool."""
+"""Deliveries in two stages, prepare and commit; abandoned deliveries; the spool."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-from support.deliveries import ALICE, ALL, BOB, SIZES, Watched, files, in_office, new
+from support.deliveries import ALICE, ALL, BOB, SIZES, WatchedDelivery, files, in_office, new
 
 from fastlisten.mail.delivery.message_writer import SPOOL_SIZE
 from fastlisten.mail.delivery.post_office import PostOffice
@@ -14,9 +14,9 @@ from fastlisten.mail.delivery.post_office import PostOffice
 
 
 @in_office
-async def test_nobody_sees_what_is_prepared(office: PostOffice) -> None:
+async def test_prepared_message_is_not_visible(office: PostOffice) -> None:
     for size in SIZES:
-        watched = Watched(office, ALL)
+        watched = WatchedDelivery(office, ALL)
         content = watched.fill(size)
         await watched.prepare()
         delivery = watched.delivery
@@ -36,9 +36,9 @@ async def test_nobody_sees_what_is_prepared(office: PostOffice) -> None:
 
 
 @in_office
-async def test_what_is_prepared_can_be_abandoned(office: PostOffice) -> None:
+async def test_prepared_message_is_abandoned(office: PostOffice) -> None:
     for rounds in range(12):
-        watched = Watched(office, ALL, spool=rounds % 2 == 0)
+        watched = WatchedDelivery(office, ALL, spool=rounds % 2 == 0)
         watched.fill(SIZES[rounds % 4])
         if rounds < 4:
             await watched.prepare()
@@ -51,9 +51,9 @@ async def test_what_is_prepared_can_be_abandoned(office: PostOffice) -> None:
 
 
 @in_office
-async def test_abandoned_while_it_is_published_it_is_whole_or_gone(office: PostOffice) -> None:
+async def test_abandoned_during_commit_is_whole_or_gone(office: PostOffice) -> None:
     for rounds in range(10):
-        watched = Watched(office, ALL)
+        watched = WatchedDelivery(office, ALL)
         watched.fill(100)
         await watched.prepare()
         watched.delivery.commit()
@@ -67,11 +67,11 @@ async def test_abandoned_while_it_is_published_it_is_whole_or_gone(office: PostO
 
 
 @in_office
-async def test_a_preparation_that_fails_is_the_end(office: PostOffice) -> None:
+async def test_failed_preparation_ends_the_delivery(office: PostOffice) -> None:
     Path(office.mail).mkdir()
     (office.mail / BOB.name).write_text("no directory")
     for early in (False, True):
-        watched = Watched(office, ALL)
+        watched = WatchedDelivery(office, ALL)
         if early:
             (office.mail / ALICE.name).rename(office.mail / "away")
             (office.mail / ALICE.name).write_text("no directory")
@@ -92,9 +92,9 @@ async def test_a_preparation_that_fails_is_the_end(office: PostOffice) -> None:
 
 
 @in_office
-async def test_mail_for_no_account_lies_in_the_spool(office: PostOffice) -> None:
+async def test_message_without_accounts_is_spooled(office: PostOffice) -> None:
     for size in SIZES:
-        watched = Watched(office, [], spool=True)
+        watched = WatchedDelivery(office, [], spool=True)
         content = watched.fill(size)
         await watched.prepare()
         assert Path(watched.delivery.path).read_bytes() == content
@@ -105,9 +105,9 @@ async def test_mail_for_no_account_lies_in_the_spool(office: PostOffice) -> None
 
 
 @in_office
-async def test_mail_for_both_lies_there_until_the_end(office: PostOffice) -> None:
+async def test_message_for_accounts_and_relay_is_spooled(office: PostOffice) -> None:
     for size in SIZES:
-        watched = Watched(office, [ALICE, BOB], spool=True)
+        watched = WatchedDelivery(office, [ALICE, BOB], spool=True)
         content = watched.fill(size)
         await watched.prepare()
         assert files(office) == [*(f"mail/{it.name}/tmp" for it in (ALICE, BOB)), "spool/tmp"]

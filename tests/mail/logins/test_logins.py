@@ -1,4 +1,4 @@
-"""Logins: right and wrong ones, and equal work for all of them."""
+"""Logins: right and wrong credentials, and the same work for all of them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def logins(file: Path) -> Iterator[Logins]:
-    those = logins_of(file)
-    yield those
-    those.close()
+    logins = logins_of(file)
+    yield logins
+    logins.close()
     assert not [one for one in threading.enumerate() if one.name.startswith("logins")]
 
 
@@ -47,7 +47,7 @@ def logins(file: Path) -> Iterator[Logins]:
         ("alice@example.org", "bob", None),
         ("nobody@example.org", "", None),
         ("nobody@example.org", "sécret", None),
-        ("other@example.com", "sécret", None),  # a catch-all is no name
+        ("other@example.com", "sécret", None),  # a catch-all is no login name
         ("@example.com", "sécret", None),
         ("postmaster@example.org", "sécret", None),
         ("postmaster", "sécret", None),
@@ -55,7 +55,7 @@ def logins(file: Path) -> Iterator[Logins]:
         ("", "", None),
     ],
 )
-def test_who_may_log_in(logins: Logins, name: str, password: str, account: str | None) -> None:
+def test_credentials(logins: Logins, name: str, password: str, account: str | None) -> None:
     assert check(logins, name, password) == account
 
 
@@ -82,7 +82,7 @@ def test_who_may_log_in(logins: Logins, name: str, password: str, account: str |
         ("a@xn--" + "x" * 60, "x"),
     ],
 )
-def test_every_attempt_costs_one_verification_of_the_same_parameters(
+def test_every_attempt_costs_one_verification(
     logins: Logins, monkeypatch: pytest.MonkeyPatch, name: str, password: str
 ) -> None:
     done: list[passwords.Argon2Parameters] = []
@@ -98,10 +98,10 @@ def test_every_attempt_costs_one_verification_of_the_same_parameters(
     assert done == [passwords.read_parameters(HASH)]
 
 
-def test_a_name_costs_the_same_however_it_is_spelled(
+def test_cost_does_not_depend_on_spelling_of_the_name(
     file: Path, logins: Logins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of hashes of two kinds, so that names without an account have either."""
+    """There are hashes of two costs, so that unknown names have either."""
     hashes = (cheap_hash("a", memory=8), cheap_hash("b", memory=16))
     write_accounts(
         file,
@@ -129,9 +129,7 @@ def test_a_name_costs_the_same_however_it_is_spelled(
     assert of_all == {8, 16}
 
 
-def test_a_decoy_that_matches_lets_nobody_in(
-    logins: Logins, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_matching_decoy_is_rejected(logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "verify", lambda phc, secret: True)
     for name in ("unknown@example.org", "nobody@example.org", "other@example.com", ""):
         assert check(logins, name, "x") is None
@@ -140,7 +138,7 @@ def test_a_decoy_that_matches_lets_nobody_in(
     assert check(logins, "alice@example.org", "x") == "alice@example.org"
 
 
-def test_changes_of_the_file_hold_at_once(logins: Logins, file: Path) -> None:
+def test_changes_of_the_file_take_effect_at_once(logins: Logins, file: Path) -> None:
     assert check(logins, "alice@example.org", "sécret")
     write_accounts(file, TEXT.replace(HASH, cheap_hash("another", 16)))
     assert check(logins, "alice@example.org", "sécret") is None
@@ -149,27 +147,27 @@ def test_changes_of_the_file_hold_at_once(logins: Logins, file: Path) -> None:
     assert check(logins, "alice@example.org", "another") is None
 
 
-def test_without_accounts_nobody_is_wrong(tmp_path: Path) -> None:
-    those = Logins(Accounts(tmp_path / "none.toml"))
+def test_busy_without_accounts(tmp_path: Path) -> None:
+    logins = Logins(Accounts(tmp_path / "none.toml"))
     with pytest.raises(LoginsBusyError):
-        check(those, "alice@example.org", "sécret")
-    those.close()
+        check(logins, "alice@example.org", "sécret")
+    logins.close()
 
 
-def test_without_argon2_nobody_is_wrong(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_without_argon2(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    those = Logins(Accounts(file))
-    assert not those.available
+    logins = Logins(Accounts(file))
+    assert not logins.available
     with pytest.raises(LoginsBusyError, match="argon2-cffi"):
-        check(those, "alice@example.org", "sécret")
-    those.close()
+        check(logins, "alice@example.org", "sécret")
+    logins.close()
 
 
 def test_available(logins: Logins) -> None:
     assert logins.available
 
 
-def test_a_file_of_this_moment_makes_no_login_wrong_for_good(logins: Logins, file: Path) -> None:
+def test_new_file_makes_removed_logins_busy(logins: Logins, file: Path) -> None:
     assert check(logins, "alice@example.org", "sécret", "192.0.2.1")
     file.write_text(TEXT.partition('[account."nobody')[0].replace(HASH, cheap_hash("another", 16)))
     for name, password in (("alice@example.org", "another"), ("bob@example.org", "bob")):
@@ -177,5 +175,5 @@ def test_a_file_of_this_moment_makes_no_login_wrong_for_good(logins: Logins, fil
     for name in ("alice@example.org", "bob@example.org", "unknown@example.org"):
         with pytest.raises(LoginsBusyError):
             check(logins, name, "sécret", "192.0.2.2")
-    # Guesses they are all the same.
+    # They count as guesses all the same.
     assert logins.penalties._records["192.0.2.2"].failures == 3

@@ -1,7 +1,7 @@
-"""Logins that are known, and who waits for whom: those who guess wait, and nobody waits for them.
+"""Cached logins and the order of verifications: guessers wait, and nobody waits for them.
 
-Verifications are counted and held, never timed. Addresses that guess are a hundred, as in the case
-that was reported: 22 of 23 right logins heard 454.
+Rules of this file: verifications are counted and held, never timed. A hundred addresses guess, as
+in a reported case in which 22 of 23 correct logins got 454.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ TEXT = "".join(
 
 
 class Verifier:
-    """Counts verifications, and can hold them; knows the password without argon2.
+    """Replaces verification by a comparison; counts the calls and can hold them.
 
     Attributes:
         begun, done: the passwords, in the order in which threads began and finished with them.
         go: verifications go on.
-        turns: if set, each one that goes on takes one of these first.
+        turns: if set, each verification acquires it before it goes on.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,19 +72,19 @@ def file(tmp_path: Path) -> Path:
 def logins(file: Path) -> Iterator[Logins]:
     accounts = Accounts(file)
     accounts.reload()
-    those = Logins(accounts)
-    yield those
-    those.close()
+    logins = Logins(accounts)
+    yield logins
+    logins.close()
 
 
 def check(logins: Logins, name: str, password: str = "right", address: str = "192.0.2.1") -> bool:
     return asyncio.run(logins.check(name, password, address)) is not None
 
 
-# --- what is known --------------------------------------------------------------------------------
+# --- the cache ------------------------------------------------------------------------------------
 
 
-def test_a_login_that_was_right_is_not_verified_again(logins: Logins, verifier: Verifier) -> None:
+def test_successful_login_is_cached(logins: Logins, verifier: Verifier) -> None:
     for name in (USERS[0], USERS[0].upper(), f"a{USERS[0]}"):
         for address in ("192.0.2.1", "192.0.2.2", ""):
             assert check(logins, name, address=address)
@@ -92,7 +92,7 @@ def test_a_login_that_was_right_is_not_verified_again(logins: Logins, verifier: 
     assert len(logins.penalties) == 0
 
 
-def test_nothing_else_is_known_by_it(logins: Logins, verifier: Verifier) -> None:
+def test_cache_hit_needs_same_account_and_password(logins: Logins, verifier: Verifier) -> None:
     assert check(logins, USERS[0])
     wrong = [
         (USERS[0], "Right"),
@@ -102,7 +102,7 @@ def test_nothing_else_is_known_by_it(logins: Logins, verifier: Verifier) -> None
     ]
     for number, (name, password) in enumerate(wrong):
         assert not check(logins, name, password, f"198.51.100.{number}")
-    assert check(logins, USERS[1])  # the same password, and by chance the same hash
+    assert check(logins, USERS[1])  # another account with the same password and hash
     assert len(verifier.done) == 1 + len(wrong) + 1
 
 
@@ -115,7 +115,7 @@ def test_nothing_else_is_known_by_it(logins: Logins, verifier: Verifier) -> None
     ],
     ids=["removed", "another hash", "none"],
 )
-def test_a_change_of_the_account_ends_it(
+def test_account_change_invalidates_the_cache(
     logins: Logins, file: Path, verifier: Verifier, text: str
 ) -> None:
     assert check(logins, USERS[0])
@@ -124,7 +124,7 @@ def test_a_change_of_the_account_ends_it(
     assert len(verifier.done) == 2
 
 
-def test_an_hour(logins: Logins, verifier: Verifier) -> None:
+def test_cache_entry_expires_after_an_hour(logins: Logins, verifier: Verifier) -> None:
     clock = [0.0]
     logins._cache = LoginCache(lambda: clock[0])
     for now, verified in ((0, 1), (LIFE - 1, 1), (LIFE, 2), (2 * LIFE - 1, 2), (9 * LIFE, 3)):
@@ -133,7 +133,7 @@ def test_an_hour(logins: Logins, verifier: Verifier) -> None:
         assert len(verifier.done) == verified
 
 
-def test_what_is_kept_is_bounded_and_of_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_is_bounded_and_holds_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_cache, "SIZE", 3)
     cache = LoginCache()
     keys = [cache.key(str(number), b"secret", HASH) for number in range(5)]
@@ -146,12 +146,12 @@ def test_what_is_kept_is_bounded_and_of_no_use(monkeypatch: pytest.MonkeyPatch) 
     assert [cache.failures(key.hex()) for key in keys] == [0, 0, 1, 1, 1]
     assert LoginCache().key("0", b"secret", HASH) != keys[0]
     assert b"secret" not in b"".join(cache._verified)
-    # Not the same octets in other places.
+    # Parts are delimited: the same octets split elsewhere have another key.
     assert cache.key("a", b"bc", HASH) != cache.key("ab", b"c", HASH)
 
 
-def test_what_is_known_is_no_way_round_the_penalty(logins: Logins, verifier: Verifier) -> None:
-    """Else a guess that is right would be answered at once, and who guesses would go on."""
+def test_cached_login_still_waits_for_the_penalty(logins: Logins, verifier: Verifier) -> None:
+    """Otherwise a correct guess would be answered at once in spite of the penalty."""
     clock = [1000.0]
     logins.penalties = Penalties(lambda: clock[0])
     assert check(logins, USERS[0])
@@ -169,10 +169,10 @@ def test_what_is_known_is_no_way_round_the_penalty(logins: Logins, verifier: Ver
     assert len(verifier.done) == 1 + FREE
 
 
-def test_looking_costs_the_same_for_every_name(
+def test_cache_look_up_costs_the_same_for_every_name(
     logins: Logins, monkeypatch: pytest.MonkeyPatch, verifier: Verifier
 ) -> None:
-    """One digest, of as many octets as differ by the name alone."""
+    """One digest, whose input differs in length only by the name."""
     digested = []
     real = LoginCache.key
 
@@ -188,10 +188,10 @@ def test_looking_costs_the_same_for_every_name(
     assert len(module._NO_HASH) == len(passwords.hash_password("x"))
 
 
-# --- who is next ----------------------------------------------------------------------------------
+# --- the order of verifications -------------------------------------------------------------------
 
 
-def test_the_lowest_rank_is_next_and_the_highest_gives_way() -> None:
+def test_queue_runs_lowest_rank_and_evicts_highest() -> None:
     go, order = threading.Event(), list[str]()
     queue: VerificationQueue[None] = VerificationQueue(1, 4, "test")
     begun = threading.Event()
@@ -224,8 +224,8 @@ def test_the_lowest_rank_is_next_and_the_highest_gives_way() -> None:
         queue.submit(0, lambda: None)
 
 
-def test_threads_are_not_called_without_end() -> None:
-    """Neither by those who give way nor by those who leave."""
+def test_evicted_and_cancelled_work_does_not_pile_up() -> None:
+    """The thread pool's own queue stays short."""
     go = threading.Event()
     queue: VerificationQueue[object] = VerificationQueue(1, 2, "test")
     begun = threading.Event()
@@ -245,7 +245,7 @@ def test_threads_are_not_called_without_end() -> None:
     queue.close()
 
 
-def test_failures_of_work_are_who_waits_s() -> None:
+def test_exception_of_work_reaches_the_future() -> None:
     queue: VerificationQueue[int] = VerificationQueue(1, 2, "test")
     with pytest.raises(ZeroDivisionError):
         queue.submit(0, lambda: 1 // 0).result(30)
@@ -254,8 +254,10 @@ def test_failures_of_work_are_who_waits_s() -> None:
 
 
 @pytest.mark.parametrize("names", ["one", "many", "unknown"])
-def test_a_hundred_addresses_that_guess(logins: Logins, verifier: Verifier, names: str) -> None:
-    """They guess as fast as they may, each on several connections, while users log in."""
+def test_users_log_in_while_a_hundred_addresses_guess(
+    logins: Logins, verifier: Verifier, names: str
+) -> None:
+    """They guess as fast as they can, each on several connections."""
     heard: dict[str, list[str]] = {"guess": [], "user": []}
 
     def target(number: int) -> str:
@@ -287,7 +289,7 @@ def test_a_hundred_addresses_that_guess(logins: Logins, verifier: Verifier, name
         assert len(logins._queue) >= module.WAITING - AT_ONCE
         verifier.go.set()
         await asyncio.wait(tasks)
-        # Those whose guesses were made wait now, each for itself, and fill no queue.
+        # Those whose guesses were verified wait now for their penalty, outside the queue.
         counted = [record.failures for record in logins.penalties._records.values()]
         assert sum(counted) == heard["guess"].count("wrong")
         late = [key for key, it in logins.penalties._records.items() if it.failures == FREE]
@@ -297,26 +299,26 @@ def test_a_hundred_addresses_that_guess(logins: Logins, verifier: Verifier, name
         ]
         await asyncio.sleep(0)
         assert not any(record.inside for record in logins.penalties._records.values())
-        for number in range(23):  # who comes back, from anywhere
+        for number in range(23):  # cached logins, from other addresses
             await attempt("user", USERS[number + 1], "right", f"203.0.113.{100 + number}")
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
 
-    clock = [1000.0]  # stands still
+    clock = [1000.0]  # does not move
     logins.penalties = Penalties(lambda: clock[0])
     asyncio.run(main())
     assert heard["user"] == ["in"] * 46
     assert "in" not in heard["guess"]
-    # Whoever was told to come again has guessed nothing.
+    # No guess that was answered with "busy" was verified.
     guesses = len(verifier.done) - 23
     assert guesses == heard["guess"].count("wrong")
     assert guesses + heard["guess"].count("busy") == FREE * 100
     assert guesses <= AT_ONCE + module.WAITING
 
 
-def test_address_that_guesses_waits_for_others(logins: Logins, verifier: Verifier) -> None:
-    """Without a full queue, too."""
+def test_guessing_addresses_are_verified_last(logins: Logins, verifier: Verifier) -> None:
+    """Even if the queue is not full."""
 
     async def main() -> None:
         for number in range(10):
@@ -346,12 +348,12 @@ def test_address_that_guesses_waits_for_others(logins: Logins, verifier: Verifie
     clock = [1000.0]
     logins.penalties = Penalties(lambda: clock[0])
     asyncio.run(main())
-    # But for those that threads had at hand, and for the one whose name has been tried ten times.
+    # Except for work that had started, and for the user whose name has failed ten times.
     assert verifier.begun[: AT_ONCE + 2].count(b"right") == 2
     assert verifier.begun.count(b"right") == 3
 
 
-def test_a_login_that_was_right_once_goes_before_all(logins: Logins, verifier: Verifier) -> None:
+def test_expired_cache_entry_ranks_first(logins: Logins, verifier: Verifier) -> None:
     clock = [0.0]
     logins._cache = LoginCache(lambda: clock[0])
     assert check(logins, USERS[0])
@@ -367,8 +369,8 @@ def test_a_login_that_was_right_once_goes_before_all(logins: Logins, verifier: V
     assert logins._rank(CacheResult.UNKNOWN, USERS[0].upper(), "") == 0
 
 
-def test_names_are_counted_alike_whether_they_exist(logins: Logins, verifier: Verifier) -> None:
-    """A success takes nothing back: it would tell that somebody has that name."""
+def test_failures_count_alike_for_unknown_names(logins: Logins, verifier: Verifier) -> None:
+    """A success does not reset the count: that would reveal that the name exists."""
     for number, name in enumerate((USERS[0], "nobody@example.org")):
         for attempt in range(4):
             check(logins, name, "wrong", f"198.51.100.{10 * number + attempt}")

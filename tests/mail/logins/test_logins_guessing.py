@@ -1,4 +1,4 @@
-"""Guessing passwords over SMTP: parallel connections wait for each other, and leave nothing."""
+"""Guessing passwords over SMTP: parallel connections wait for each other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield server
 
 
-def test_parallel_guesses_are_made_one_by_one(
+def test_parallel_guesses_are_verified_one_by_one(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verified, real = [], passwords.verify
@@ -35,14 +35,14 @@ def test_parallel_guesses_are_made_one_by_one(
 
     monkeypatch.setattr(passwords, "verify", verify)
     logins = served.handler.office.logins
-    clock = [1000.0]  # stands still, but for what the test says
+    clock = [1000.0]  # moved by the test
     logins.penalties = Penalties(lambda: clock[0])
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(client_of(served, auth=b"")) for _ in range(GUESSERS)]
         answers: list[bytes] = []
 
         def guess(number: int) -> None:
-            # Those who still wait when their connection is cut hear nothing.
+            # Clients whose connection is aborted while they wait get no reply.
             with contextlib.suppress(OSError, AssertionError):
                 answers.append(clients[number].say(plain("alice@example.org", f"guess {number}")))
 

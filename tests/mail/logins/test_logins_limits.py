@@ -1,4 +1,4 @@
-"""What bounds logins: how many run and wait, how often one address may guess, and the log."""
+"""Limits of logins: parallel and waiting verifications, attempts per address, log lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.accounts import Held, write_accounts
+from support.accounts import HeldVerifications, write_accounts
 from support.logins import TEXT, check, logins_of
 
 from fastlisten.mail.accounts import passwords
@@ -30,16 +30,14 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def logins(file: Path) -> Iterator[Logins]:
-    those = logins_of(file)
-    yield those
-    those.close()
+    logins = logins_of(file)
+    yield logins
+    logins.close()
     assert not [one for one in threading.enumerate() if one.name.startswith("logins")]
 
 
-def test_two_at_a_time_and_a_queue_that_ends(
-    logins: Logins, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held = Held(monkeypatch)
+def test_verification_and_queue_limits(logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = HeldVerifications(monkeypatch)
 
     async def main() -> None:
         attempts = [
@@ -58,33 +56,33 @@ def test_two_at_a_time_and_a_queue_that_ends(
 
     asyncio.run(main())
     assert held.most == AT_ONCE
-    # The last one was known.
+    # The last one was in the cache.
     assert held.all == AT_ONCE + module.WAITING
 
 
 def test_one_address_cannot_fill_the_queue(logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(monkeypatch)
+    held = HeldVerifications(monkeypatch)
 
     async def main() -> None:
-        those = [
+        attempts = [
             asyncio.create_task(logins.check("alice@example.org", str(number), "192.0.2.1"))
             for number in range(30)
         ]
         await asyncio.sleep(0)
         assert logins.penalties._records["192.0.2.1"].inside == 3
-        for one in those[3:]:
+        for one in attempts[3:]:
             one.cancel()
         held.go.set()
-        assert await asyncio.gather(*those[:3]) == [None] * 3
+        assert await asyncio.gather(*attempts[:3]) == [None] * 3
 
     asyncio.run(main())
     assert held.all == 3
 
 
-def test_an_attempt_counts_also_when_its_end_is_not_waited_for(
+def test_cancelled_attempt_counts_as_failure(
     logins: Logins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(monkeypatch)
+    held = HeldVerifications(monkeypatch)
 
     async def main() -> None:
         for number in range(3):
@@ -100,14 +98,14 @@ def test_an_attempt_counts_also_when_its_end_is_not_waited_for(
         record = logins.penalties._records["2001:db8::/64"]
         while record.inside:
             await asyncio.sleep(0.001)
-        # Two had begun, the third waited for a thread and never came to be.
+        # Two had started; the third was cancelled while it waited for a thread.
         assert record.failures == 2
         assert logins.penalties._records["2001:db8::/64"].failures == 2
 
     asyncio.run(main())
 
 
-def test_the_fourth_attempt_waits_a_second(logins: Logins) -> None:
+def test_fourth_attempt_waits_a_second(logins: Logins) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         for number in range(3):
@@ -123,7 +121,7 @@ def test_the_fourth_attempt_waits_a_second(logins: Logins) -> None:
     asyncio.run(main())
 
 
-def test_cache_that_is_missing_is_nobody_s_fault(
+def test_verification_error_counts_as_no_failure(
     logins: Logins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(phc: str, secret: bytes) -> bool:
@@ -136,26 +134,26 @@ def test_cache_that_is_missing_is_nobody_s_fault(
     assert len(logins.penalties) == 0
 
 
-def test_after_the_end_it_is_busy(file: Path) -> None:
-    those = Logins(Accounts(file))
-    those.close()
+def test_busy_after_close(file: Path) -> None:
+    logins = Logins(Accounts(file))
+    logins.close()
     with pytest.raises(LoginsBusyError):
-        check(those, "alice@example.org", "sécret", "192.0.2.1")
-    assert len(those.penalties) == 0
+        check(logins, "alice@example.org", "sécret", "192.0.2.1")
+    assert len(logins.penalties) == 0
 
 
-def test_the_end_is_busy_for_those_who_wait(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(monkeypatch)
-    those = logins_of(file)
+def test_close_makes_waiting_attempts_busy(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = HeldVerifications(monkeypatch)
+    logins = logins_of(file)
 
     async def main() -> None:
         tasks = [
-            asyncio.create_task(those.check("alice@example.org", "right", "192.0.2.1"))
+            asyncio.create_task(logins.check("alice@example.org", "right", "192.0.2.1"))
             for _ in range(AT_ONCE + 1)
         ]
         while held.now < AT_ONCE:
             await asyncio.sleep(0.001)
-        end = asyncio.create_task(asyncio.to_thread(those.close))
+        end = asyncio.create_task(asyncio.to_thread(logins.close))
         with pytest.raises(LoginsBusyError):
             await tasks[-1]
         held.go.set()
@@ -163,10 +161,10 @@ def test_the_end_is_busy_for_those_who_wait(file: Path, monkeypatch: pytest.Monk
         await end
 
     asyncio.run(main())
-    assert len(those.penalties) == 0
+    assert len(logins.penalties) == 0
 
 
-def test_a_post_office_has_one_and_ends_it(file: Path) -> None:
+def test_post_office_closes_its_logins(file: Path) -> None:
     before = threading.active_count()
     descriptors = len(os.listdir("/proc/self/fd"))
     office = PostOffice.enter(str(file.parent))
@@ -193,7 +191,7 @@ def test_failures_are_logged_without_passwords(
     assert "cret" not in caplog.text
 
 
-def test_a_flood_of_failures_is_counted_in_the_log(
+def test_log_of_failures_is_throttled(
     logins: Logins, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     minutes = [100.0]
@@ -210,10 +208,10 @@ def test_a_flood_of_failures_is_counted_in_the_log(
     ]
 
 
-def test_failures_that_are_not_shown_are_told_of_without_another(
+def test_omitted_failures_are_logged_by_timer_and_at_close(
     logins: Logins, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last ones of a flood, or of a server's life."""
+    """Those at the end of a flood, or before the server stops."""
     monkeypatch.setattr(module, "_MINUTE", 3600.0)
 
     async def flood(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Penalties of addresses: who waits how long, in virtual time."""
+"""Penalties of addresses that fail to log in: how long attempts wait, in virtual time."""
 
 from __future__ import annotations
 
@@ -21,67 +21,67 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def table() -> Penalties:
+def make_table() -> Penalties:
     return Penalties(asyncio.get_running_loop().time)
 
 
-async def fail(those: Penalties, mistake: bytes, address: str = HERE) -> float:
-    """Fail once; return how long that had to wait."""
+async def fail(table: Penalties, mistake: bytes, address: str = HERE) -> float:
+    """Fail once; return how long the attempt waited."""
     began = now()
-    source = await those.enter(address)
+    source = await table.enter(address)
     waited = now() - began
-    those.leave(source, mistake)
+    table.leave(source, mistake)
     return waited
 
 
-async def succeed(those: Penalties, address: str = HERE) -> float:
+async def succeed(table: Penalties, address: str = HERE) -> float:
     began = now()
-    those.leave(await those.enter(address), None)
+    table.leave(await table.enter(address), None)
     return now() - began
 
 
-def test_failures_double_the_time_to_wait() -> None:
+def test_each_failure_doubles_the_delay() -> None:
     async def main() -> None:
-        those = table()
-        waited = [await fail(those, b"%d" % number) for number in range(11)]
+        table = make_table()
+        waited = [await fail(table, b"%d" % number) for number in range(11)]
         assert waited == pytest.approx([0, 0, 0, 1, 2, 4, 8, 16, 30, 30, 30])
-        assert await fail(those, b"x", THERE) == 0
+        assert await fail(table, b"x", THERE) == 0
 
     run_virtually(main())
 
 
-def test_mistakes_of_long_ago_count_again() -> None:
+def test_forgotten_mistakes_count_again() -> None:
     async def main() -> None:
-        those = table()
-        assert await fail(those, b"x") == 0
+        table = make_table()
+        assert await fail(table, b"x") == 0
         await asyncio.sleep(FORGOTTEN)
-        waited = [await fail(those, b"%d" % number) for number in range(6)]
+        waited = [await fail(table, b"%d" % number) for number in range(6)]
         assert waited == pytest.approx([0, 0, 0, 1, 2, 4])
-        assert await fail(those, b"x") == pytest.approx(8)
-        assert await fail(those, b"y") == pytest.approx(16)
+        assert await fail(table, b"x") == pytest.approx(8)
+        assert await fail(table, b"y") == pytest.approx(16)
 
     run_virtually(main())
 
 
-def test_parallel_connections_gain_nothing() -> None:
+def test_parallel_connections_do_not_help() -> None:
     async def main() -> None:
-        those = table()
+        table = make_table()
         entered: list[float] = []
         inside = 0
 
         async def attempt(number: int) -> None:
             nonlocal inside
-            source = await those.enter(HERE)
+            source = await table.enter(HERE)
             entered.append(now() - began)
             inside += 1
             assert inside <= FREE
             await asyncio.sleep(0.25)
             inside -= 1
-            those.leave(source, b"%d" % number)
+            table.leave(source, b"%d" % number)
 
         began = now()
         await asyncio.gather(*(attempt(number) for number in range(9)))
-        # Three at once; then each its time after the end of the one before.
+        # Three at once; then each after its delay since the end of the previous one.
         expected = [0.0, 0.0, 0.0]
         for pause in (1, 2, 4, 8, 16, 30):
             expected.append(expected[-1] + 0.25 + pause)
@@ -90,77 +90,77 @@ def test_parallel_connections_gain_nothing() -> None:
     run_virtually(main())
 
 
-def test_many_who_succeed_do_not_wait_for_seconds() -> None:
+def test_successful_attempts_wait_only_for_a_place() -> None:
     async def main() -> None:
-        those = table()
+        table = make_table()
 
         async def attempt() -> None:
-            source = await those.enter(HERE)
+            source = await table.enter(HERE)
             await asyncio.sleep(0.1)
-            those.leave(source, None)
+            table.leave(source, None)
 
         began = now()
         await asyncio.gather(*(attempt() for _ in range(30)))
         assert now() - began == pytest.approx(1.0)  # three at a time
-        assert len(those) == 0
+        assert len(table) == 0
 
     run_virtually(main())
 
 
-def test_who_has_waited_already_does_not_wait_again() -> None:
+def test_time_since_the_last_failure_counts() -> None:
     async def main() -> None:
-        those = table()
+        table = make_table()
         for number in range(FREE + 2):
-            await fail(those, b"%d" % number)
+            await fail(table, b"%d" % number)
         await asyncio.sleep(3.5)
-        assert await fail(those, b"x") == pytest.approx(0.5)
+        assert await fail(table, b"x") == pytest.approx(0.5)
         await asyncio.sleep(100)
-        assert await fail(those, b"y") == 0
-        assert await fail(those, b"z") == pytest.approx(16)
+        assert await fail(table, b"y") == 0
+        assert await fail(table, b"z") == pytest.approx(16)
 
     run_virtually(main())
 
 
-def test_a_success_forgets_nothing() -> None:
+def test_success_does_not_reset_failures() -> None:
     async def main() -> None:
-        those = table()
+        table = make_table()
         for number in range(FREE):
-            await fail(those, b"%d" % number)
-            await succeed(those)
-        assert await fail(those, b"x") == 0  # the success before it has waited its second
-        assert await succeed(those) == pytest.approx(2)
-        assert await succeed(those) == 0
-        assert await fail(those, b"y") == 0
-        assert await fail(those, b"z") == pytest.approx(4)
+            await fail(table, b"%d" % number)
+            await succeed(table)
+        assert await fail(table, b"x") == 0  # the success before it waited for a second
+        assert await succeed(table) == pytest.approx(2)
+        assert await succeed(table) == 0
+        assert await fail(table, b"y") == 0
+        assert await fail(table, b"z") == pytest.approx(4)
 
     run_virtually(main())
 
 
-def test_ten_minutes_without_a_failure_forget_all() -> None:
+def test_failures_are_forgotten_after_ten_minutes() -> None:
     async def main() -> None:
-        those = table()
+        table = make_table()
         for number in range(9):
-            await fail(those, b"%d" % number)
+            await fail(table, b"%d" % number)
         await asyncio.sleep(FORGOTTEN)
-        assert [await fail(those, b"%d" % number) for number in range(3)] == [0, 0, 0]
-        assert await fail(those, b"x") == pytest.approx(1)
+        assert [await fail(table, b"%d" % number) for number in range(3)] == [0, 0, 0]
+        assert await fail(table, b"x") == pytest.approx(1)
         await asyncio.sleep(FORGOTTEN)
-        await succeed(those)
-        assert len(those) == 0
+        await succeed(table)
+        assert len(table) == 0
 
     run_virtually(main())
 
 
-def test_the_same_mistake_counts_less() -> None:
+def test_repeated_mistake_counts_less() -> None:
     async def main() -> None:
-        those = table()
-        waited = [await fail(those, b"old password") for _ in range(9)]
+        table = make_table()
+        waited = [await fail(table, b"old password") for _ in range(9)]
         assert waited == pytest.approx([0, 0, 0, 1, 2, 4, 4, 4, 4])
-        # Another mistake counts in full, and none forgets what others have earned.
-        assert await fail(those, b"guess") == pytest.approx(4)
-        assert await fail(those, b"old password") == pytest.approx(8)
-        assert await fail(those, b"another guess") == pytest.approx(8)
-        assert await fail(those, b"third guess") == pytest.approx(16)
+        # Another mistake counts in full, and repeating one does not reset the delay.
+        assert await fail(table, b"guess") == pytest.approx(4)
+        assert await fail(table, b"old password") == pytest.approx(8)
+        assert await fail(table, b"another guess") == pytest.approx(8)
+        assert await fail(table, b"third guess") == pytest.approx(16)
 
     run_virtually(main())
 
@@ -178,82 +178,82 @@ def test_the_same_mistake_counts_less() -> None:
         ("no:address", "no:address"),
     ],
 )
-def test_what_counts_as_one_address(address: str, source: str) -> None:
+def test_source_of_address(address: str, source: str) -> None:
     assert source_of(address) == source
 
 
-def test_a_client_without_an_address_has_no_penalty() -> None:
+def test_no_penalty_without_an_address() -> None:
     async def main() -> None:
-        those = table()
-        assert [await fail(those, b"%d" % number, "") for number in range(20)] == [0] * 20
-        assert len(those) == 0
+        table = make_table()
+        assert [await fail(table, b"%d" % number, "") for number in range(20)] == [0] * 20
+        assert len(table) == 0
 
     run_virtually(main())
 
 
-def test_the_table_forgets_those_who_failed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_table_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(penalties, "SIZE", 10)
 
     async def main() -> None:
-        those = table()
-        source = await those.enter("10.0.0.0")  # at work: stays
+        table = make_table()
+        source = await table.enter("10.0.0.0")  # in use, so it stays
         for number in range(1, 40):
             for mistake in range(FREE):
-                await fail(those, b"%d" % mistake, f"10.0.0.{number}")
-            assert len(those) <= 10
-        assert await fail(those, b"x", "10.0.0.39") == pytest.approx(1)
-        assert await fail(those, b"x", "10.0.0.1") == 0
-        those.leave(source, b"x")
-        assert len(those) <= 10
+                await fail(table, b"%d" % mistake, f"10.0.0.{number}")
+            assert len(table) <= 10
+        assert await fail(table, b"x", "10.0.0.39") == pytest.approx(1)
+        assert await fail(table, b"x", "10.0.0.1") == 0
+        table.leave(source, b"x")
+        assert len(table) <= 10
 
     run_virtually(main())
 
 
-def test_a_full_queue_is_busy_and_empties(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_queue_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(penalties, "WAITING", 5)
 
     async def main() -> None:
-        those = table()
-        sources = [await those.enter(HERE) for _ in range(FREE)]
-        waiting = [asyncio.create_task(those.enter(HERE)) for _ in range(5)]
+        table = make_table()
+        sources = [await table.enter(HERE) for _ in range(FREE)]
+        waiting = [asyncio.create_task(table.enter(HERE)) for _ in range(5)]
         await asyncio.sleep(0)
         with pytest.raises(LoginsBusyError):
-            await those.enter(HERE)
+            await table.enter(HERE)
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
-        assert await succeed(those, THERE) == 0
+        assert await succeed(table, THERE) == 0
         for source in sources:
-            those.leave(source, None)
-        assert len(those) == 0
+            table.leave(source, None)
+        assert len(table) == 0
 
     run_virtually(main())
 
 
-def test_who_gives_up_lets_the_next_one_in() -> None:
+def test_cancelled_attempt_lets_the_next_one_in() -> None:
     async def main() -> None:
-        those = table()
-        sources = [await those.enter(HERE) for _ in range(FREE)]
-        first, second, third = (asyncio.create_task(succeed(those)) for _ in range(3))
+        table = make_table()
+        sources = [await table.enter(HERE) for _ in range(FREE)]
+        first, second, third = (asyncio.create_task(succeed(table)) for _ in range(3))
         await asyncio.sleep(1)
         second.cancel()
         for source in sources:
-            those.leave(source, None)
-        first.cancel()  # it has been woken, and does not go in
+            table.leave(source, None)
+        first.cancel()  # it has been woken, but does not enter
         await third
-        assert len(those) == 0
+        assert len(table) == 0
         assert first.cancelled() or first.done()
 
     run_virtually(main())
 
 
-def test_a_head_that_gives_up_while_it_waits_for_its_time() -> None:
+def test_first_in_queue_cancelled_while_waiting() -> None:
     async def main() -> None:
-        those = table()
+        table = make_table()
         for number in range(FREE + 1):
-            await fail(those, b"%d" % number)
-        first = asyncio.create_task(succeed(those))
-        second = asyncio.create_task(succeed(those))
+            await fail(table, b"%d" % number)
+        first = asyncio.create_task(succeed(table))
+        second = asyncio.create_task(succeed(table))
         await asyncio.sleep(0.5)
         first.cancel()
         assert await second == pytest.approx(2)
@@ -261,17 +261,17 @@ def test_a_head_that_gives_up_while_it_waits_for_its_time() -> None:
     run_virtually(main())
 
 
-def test_loops_in_several_threads_share_it() -> None:
-    those = Penalties()
+def test_shared_by_loops_in_several_threads() -> None:
+    table = Penalties()
     turns: list[int] = []
 
     def use(number: int) -> None:
         async def main() -> None:
             for _ in range(50):
-                source = await those.enter(HERE)
+                source = await table.enter(HERE)
                 turns.append(number)
                 await asyncio.sleep(0)
-                those.leave(source, None)
+                table.leave(source, None)
 
         async def several() -> None:
             jobs: list[Coroutine[None, None, None]] = [main() for _ in range(4)]
@@ -285,7 +285,7 @@ def test_loops_in_several_threads_share_it() -> None:
     for thread in threads:
         thread.join()
     assert sorted(turns) == [number for number in range(3) for _ in range(200)]
-    assert len(those) == 0
+    assert len(table) == 0
 
 
 @given(
@@ -300,9 +300,9 @@ def test_loops_in_several_threads_share_it() -> None:
         max_size=25,
     )
 )
-def test_whatever_comes(attempts: list[tuple[int, int, int, int | None, int | None]]) -> None:
+def test_any_attempts(attempts: list[tuple[int, int, int, int | None, int | None]]) -> None:
     async def main() -> None:
-        those = table()
+        table = make_table()
         inside = [0, 0, 0]
         failed: list[list[float]] = [[], [], []]
 
@@ -312,7 +312,7 @@ def test_whatever_comes(attempts: list[tuple[int, int, int, int | None, int | No
             await asyncio.sleep(comes)
             try:
                 async with asyncio.timeout(gives_up):
-                    source = await those.enter(f"192.0.2.{number}")
+                    source = await table.enter(f"192.0.2.{number}")
             except TimeoutError:
                 return
             inside[number] += 1
@@ -322,11 +322,11 @@ def test_whatever_comes(attempts: list[tuple[int, int, int, int | None, int | No
                 assert now() - failed[number][-1] >= 1
             await asyncio.sleep(takes)
             inside[number] -= 1
-            those.leave(source, None if mistake is None else b"%d" % mistake)
+            table.leave(source, None if mistake is None else b"%d" % mistake)
             if mistake is not None:
                 failed[number].append(now())
 
         await asyncio.gather(*(attempt(*one) for one in attempts))
-        assert len(those) == sum(map(bool, failed))
+        assert len(table) == sum(map(bool, failed))
 
     run_virtually(main())

@@ -1,4 +1,4 @@
-"""Maildirs: names, drafts, what is left after failures, and what crashes have left."""
+"""Maildirs: names, staged messages, failures, and cleaning up after crashes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def boxes(tmp_path: Path) -> list[Maildir]:
     return [Maildir(str(tmp_path / name)) for name in ("a", "b", "c")]
 
 
-def test_names_are_unique_and_of_the_format() -> None:
+def test_names_are_unique_and_well_formed() -> None:
     names = [unique_name() for _ in range(1000)]
     assert len(set(names)) == 1000
     for name in names:
@@ -56,13 +56,13 @@ def test_names_of_forked_processes_differ() -> None:
     assert len(set(done.stdout.split())) == 2
 
 
-def test_a_host_name_cannot_lead_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_name_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "a/b:c")
     monkeypatch.setattr(spool, "_process", (0, ""))
     assert unique_name().endswith(".a\\057b\\072c")
 
 
-def test_one_message_for_several_is_one_file(tmp_path: Path, boxes: list[Maildir]) -> None:
+def test_message_for_several_is_one_file(tmp_path: Path, boxes: list[Maildir]) -> None:
     staged = StagedMessage(boxes, "name")
     staged.write([b"one\r\n", b"two\r\n"])
     staged.write([b"three\r\n"])
@@ -80,7 +80,7 @@ def test_one_message_for_several_is_one_file(tmp_path: Path, boxes: list[Maildir
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EMLINK])
-def test_where_links_cannot_be_files_are_copied(
+def test_files_are_copied_if_links_fail(
     tmp_path: Path, boxes: list[Maildir], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def link(*_: object) -> None:
@@ -128,7 +128,7 @@ def test_everything_is_synced_before_the_first_rename(
     ]
 
 
-def test_a_suspended_draft_holds_no_descriptor(boxes: list[Maildir]) -> None:
+def test_suspended_message_holds_no_open_file(boxes: list[Maildir]) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     staged = StagedMessage(boxes, "name")
     for number in range(3):
@@ -140,7 +140,7 @@ def test_a_suspended_draft_holds_no_descriptor(boxes: list[Maildir]) -> None:
     assert (Path(boxes[2].new) / "name").read_bytes() == b"0\r\n1\r\n2\r\n"
 
 
-def test_what_is_not_wanted_any_more_is_discarded(tmp_path: Path, boxes: list[Maildir]) -> None:
+def test_unwanted_message_is_discarded(tmp_path: Path, boxes: list[Maildir]) -> None:
     staged = StagedMessage(boxes, "name")
     staged.write([b"x"])
     asked: list[list[str]] = []
@@ -156,7 +156,7 @@ def test_what_is_not_wanted_any_more_is_discarded(tmp_path: Path, boxes: list[Ma
 
 @pytest.mark.parametrize("call", ["fsync", "link", "rename", "close"])
 @pytest.mark.parametrize("at", range(1, 7))
-def test_whatever_fails_nobody_has_the_message(
+def test_any_failing_call_delivers_to_nobody(
     tmp_path: Path, boxes: list[Maildir], monkeypatch: pytest.MonkeyPatch, call: str, at: int
 ) -> None:
     for box in boxes:
@@ -187,7 +187,7 @@ def test_whatever_fails_nobody_has_the_message(
     if failed:
         assert files(tmp_path) == []
         assert not staged.opened
-        # The client comes again, and everybody gets it once.
+        # The client retries, and everybody gets the message once.
         staged = StagedMessage(boxes, "again")
         staged.write([b"x"])
         staged.commit(always)
@@ -195,7 +195,7 @@ def test_whatever_fails_nobody_has_the_message(
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_a_discard_that_fails_is_logged(
+def test_failing_discard_is_logged(
     boxes: list[Maildir], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     staged = StagedMessage(boxes, "name")
@@ -211,7 +211,7 @@ def test_a_discard_that_fails_is_logged(
     assert not staged.opened
 
 
-def test_a_maildir_that_disappears_is_made_again(tmp_path: Path, boxes: list[Maildir]) -> None:
+def test_deleted_maildir_is_created_again(tmp_path: Path, boxes: list[Maildir]) -> None:
     for name in ("one", "two"):
         staged = StagedMessage(boxes, name)
         staged.write([b"x"])
@@ -236,7 +236,7 @@ def test_short_writes_are_continued(boxes: list[Maildir], monkeypatch: pytest.Mo
     assert (Path(boxes[1].new) / "name").read_bytes() == content
 
 
-def test_cleaning_takes_what_is_older_than_36_hours(boxes: list[Maildir]) -> None:
+def test_clean_removes_files_older_than_36_hours(boxes: list[Maildir]) -> None:
     box = boxes[0]
     assert box.clean() == 0
     box.prepare()

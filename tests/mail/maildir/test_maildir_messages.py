@@ -1,4 +1,4 @@
-"""Messages and folders of maildirs: as others see them, and with several processes at once."""
+"""Messages and folders of maildirs: also seen by other software, and by several processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.folder_names import FolderNameError, directory_of, folder_of
 from fastlisten.mail.maildir.maildir import Maildir, unique_name
 
-#: What text processing would not leave as it is.
+#: Octets that text processing would change.
 ODD = b"Subject: x\r\n\r\n.\r\n..\nbare\rFrom \x00\xff\xfe\r\n\x1a no end of line"
 
 
@@ -45,7 +45,7 @@ def standard(box: Maildir) -> mailbox.Maildir:
 # --- messages -------------------------------------------------------------------------------------
 
 
-def test_octets_go_in_and_out_as_they_are(box: Maildir) -> None:
+def test_messages_are_stored_unchanged(box: Maildir) -> None:
     name = deliver(box, ODD)
     (message,) = box.messages()
     assert (message.name, message.flags, message.new) == (name, "", True)
@@ -61,7 +61,7 @@ def test_flags(box: Maildir) -> None:
     assert (message.flags, message.new) == ("", False)
     assert message.path == f"{box.cur}/{name}:2,"
     assert box.keep(message, "TSFSa").flags == "FSTa"
-    assert box.keep(message).flags == "FSTa"  # those it has, not those that were seen
+    assert box.keep(message).flags == "FSTa"  # its current flags, not those of the object
     assert [it.flags for it in box.messages()] == ["FSTa"]
     assert box.keep(name, "").flags == ""
     for wrong in ("1", " ", "ä", "S,", "/"):
@@ -69,7 +69,7 @@ def test_flags(box: Maildir) -> None:
             box.keep(message, wrong)
 
 
-def test_messages_come_in_the_order_of_their_arrival(box: Maildir) -> None:
+def test_messages_are_listed_in_order_of_arrival(box: Maildir) -> None:
     names = [deliver(box) for _ in range(12)]
     for name in names[::3]:
         box.keep(name, "S")
@@ -80,7 +80,7 @@ def test_messages_come_in_the_order_of_their_arrival(box: Maildir) -> None:
     assert [found[0], found[1], found[2], found[-1]] == ["foreign", "9.x", "10.x", "2000000000.x"]
 
 
-def test_what_others_leave_there(box: Maildir) -> None:
+def test_files_of_other_software(box: Maildir) -> None:
     for name in ("1.a:1,x", "2.b", "3.c:2,S", "4.d,S=12:2,RS", ".hidden"):
         (Path(box.cur) / name).write_bytes(name.encode())
     (Path(box.new) / ".hidden").write_bytes(b"x")
@@ -95,7 +95,7 @@ def test_what_others_leave_there(box: Maildir) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "none", "../x", ".hidden", "new/x"])
-def test_what_is_not_there(box: Maildir, name: str) -> None:
+def test_missing_message(box: Maildir, name: str) -> None:
     (Path(box.path).parent / "x").write_bytes(b"x")
     (Path(box.new) / ".hidden").write_bytes(b"x")
     for action in (box.read, box.keep, box.remove):
@@ -103,7 +103,7 @@ def test_what_is_not_there(box: Maildir, name: str) -> None:
             action(name)
 
 
-def test_a_maildir_that_does_not_exist_is_empty(tmp_path: Path) -> None:
+def test_missing_maildir_is_empty(tmp_path: Path) -> None:
     box = Maildir(str(tmp_path / "none"))
     assert box.messages() == []
     assert box.folders() == []
@@ -112,7 +112,7 @@ def test_a_maildir_that_does_not_exist_is_empty(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_who_comes_late_follows_the_message(box: Maildir) -> None:
+def test_stale_message_object_follows_the_file(box: Maildir) -> None:
     name = deliver(box, ODD)
     (stale,) = box.messages()
     box.keep(name, "S")
@@ -125,7 +125,7 @@ def test_who_comes_late_follows_the_message(box: Maildir) -> None:
             action(stale)
 
 
-def test_no_descriptor_stays_open(box: Maildir) -> None:
+def test_no_file_stays_open(box: Maildir) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     for name in [deliver(box, ODD) for _ in range(3)]:
         box.keep(name, "S")
@@ -139,7 +139,7 @@ def test_no_descriptor_stays_open(box: Maildir) -> None:
 # --- the standard library's view ------------------------------------------------------------------
 
 
-def test_the_standard_library_reads_ours(box: Maildir) -> None:
+def test_mailbox_module_reads_our_maildir(box: Maildir) -> None:
     names = [deliver(box, ODD + b"%d" % number) for number in range(4)]
     box.keep(names[1], "RS")
     box.keep(names[2])
@@ -155,7 +155,7 @@ def test_the_standard_library_reads_ours(box: Maildir) -> None:
     assert theirs.get_folder("Work.2024").get_bytes(inside) == ODD
 
 
-def test_ours_reads_what_the_standard_library_writes(box: Maildir) -> None:
+def test_maildir_written_by_mailbox_module(box: Maildir) -> None:
     theirs = standard(box)
     first = theirs.add(b"From: a\n\nfirst\n")
     message = mailbox.MaildirMessage(b"From: a\n\nsecond\n")
@@ -171,7 +171,7 @@ def test_ours_reads_what_the_standard_library_writes(box: Maildir) -> None:
     assert box.read(second) == b"From: a\n\nsecond\n"
     assert box.folders() == ["Archive/Old"]
     assert box.folder("Archive/Old").read(third) == b"third\n"
-    # Moved by them, found by us.
+    # A message that mailbox has renamed is still found.
     message = theirs[first]
     message.set_subdir("cur")
     message.set_flags("T")
@@ -210,14 +210,14 @@ def test_folders(box: Maildir) -> None:
     }
 
 
-def test_the_first_message_makes_a_folder(box: Maildir) -> None:
+def test_first_message_creates_the_folder(box: Maildir) -> None:
     deliver(box.folder("Lists"))
     assert box.folders() == ["Lists"]
     assert (Path(box.path) / ".Lists" / "maildirfolder").is_file()
     assert not (Path(box.path) / "maildirfolder").exists()
 
 
-def test_what_is_no_folder_is_left_out(box: Maildir) -> None:
+def test_other_directories_are_no_folders(box: Maildir) -> None:
     for name in (".git", "..x", ".a&b", ".&AMQ", ".&!-", ".&AGE-", ".ok", "not"):
         (Path(box.path) / name / "cur").mkdir(parents=True)
     (Path(box.path) / ".file").write_bytes(b"")
@@ -228,19 +228,19 @@ def test_what_is_no_folder_is_left_out(box: Maildir) -> None:
 @pytest.mark.parametrize(
     "name", ["", "/", "a/", "/a", "a//b", ".", "..", "a.b", "a/../b", "\ud800"]
 )
-def test_what_no_folder_can_be_called(box: Maildir, name: str) -> None:
+def test_invalid_folder_name(box: Maildir, name: str) -> None:
     with pytest.raises(FolderNameError):
         box.create_folder(name)
 
 
-def test_a_folder_name_that_is_too_long(box: Maildir) -> None:
+def test_folder_name_length_limit(box: Maildir) -> None:
     box.create_folder("x" * 254)
     with pytest.raises(FolderNameError):
         box.create_folder("x" * 255)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
-def test_every_folder_name_comes_back(name: str) -> None:
+def test_folder_name_round_trip(name: str) -> None:
     try:
         directory = directory_of(name)
     except FolderNameError:
@@ -254,7 +254,7 @@ def test_every_folder_name_comes_back(name: str) -> None:
 
 
 @given(st.text("&-,.aA+/9ü \0", max_size=20))
-def test_any_directory_is_a_folder_or_none(text: str) -> None:
+def test_directory_name_round_trip(text: str) -> None:
     name = folder_of("." + text)
     assert name is None or directory_of(name) == "." + text
 
@@ -324,7 +324,7 @@ def test_several_processes_at_once(box: Maildir) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(400)
-def test_several_processes_for_minutes(box: Maildir) -> None:
+def test_several_processes_soak(box: Maildir) -> None:
     ends = time.monotonic() + 120
     while time.monotonic() < ends:
         storm(box, 10.0)
