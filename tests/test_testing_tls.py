@@ -145,7 +145,7 @@ async def test_a_client_that_does_not_answer_does_not_hold_up_the_end(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has got its farewell and the server's close_notify; its own may never come."""
-    monkeypatch.setattr("fastlisten.runtime.listener._CLOSE_PATIENCE", 0.05)
+    monkeypatch.setattr("fastlisten.runtime.listener._CLOSE_NOTIFY_TIMEOUT", 0.05)
 
     def talk(served: Served) -> ssl.SSLSocket:
         assert served.client_context is not None

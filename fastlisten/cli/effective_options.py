@@ -1,7 +1,7 @@
-"""`fastlisten show --effective`: what the kernel makes of each socket option.
+"""`fastlisten show --effective`: the value that the kernel gives to each socket option.
 
-Rules of this file: sockets are created, set up, bound and closed; they never listen, so that
-no client can notice. If a running server holds the address, that is printed and does no harm.
+Rules of this file: sockets are created, set up, bound and closed, but never listen, so clients do
+not notice. If a running server holds the address, the failed bind is printed and does no harm.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def print_effective(config: Config, out: TextIO) -> None:
 
 def _bind(listener: ListenerSettings, bind: Bind, somaxconn: int | None) -> Iterator[str]:
     if bind.family == "fd" or bind.family == "systemd":
-        yield "inherited: options are set when it is served"
+        yield "inherited: options are set by `serve`"
         return
     try:
         made = socket.socket(_FAMILIES[bind.family], socket.SOCK_STREAM)
     except OSError as error:
-        yield f"no socket of this family: {error.strerror}"
+        yield f"socket: {error.strerror}"
         return
     with made:
         yield from _options(made, listener, bind)
@@ -52,7 +52,7 @@ def _options(made: socket.socket, listener: ListenerSettings, bind: Bind) -> Ite
     family: Literal["inet", "inet6", "unix"] = "unix"
     if bind.family == "inet" or bind.family == "inet6":
         family = bind.family
-    # What is set on accepted connections as well is set here once.
+    # Options that are set on accepted sockets again are shown once.
     settings = [
         setting
         for setting in socket_options(listener, family, bind.v6only is False)
@@ -71,7 +71,7 @@ def _options(made: socket.socket, listener: ListenerSettings, bind: Bind) -> Ite
                 except OSError as error:
                     failed[setting.call] = str(error.strerror)
         if phase == "bind" and family != "unix":
-            # A Unix socket would leave its file behind, or take another server's away.
+            # Not a Unix socket, which would leave a file behind or replace a running server's.
             try:
                 made.bind(_address(bind))
             except OSError as error:
@@ -89,7 +89,7 @@ def _address(bind: Bind) -> tuple[str, int] | tuple[str, int, int, int]:
     if bind.scope.isdigit():
         scope = int(bind.scope)
     elif bind.scope:
-        # An interface that is not there is the kernel's to refuse: bind says so.
+        # If there is no such interface, bind(2) reports it.
         with contextlib.suppress(OSError):
             scope = socket.if_nametoindex(bind.scope)
     return bind.address, bind.port, 0, scope
@@ -104,7 +104,7 @@ def _got(made: socket.socket, setting: SocketSetting) -> str:
 
 
 def _shown(setting: SocketSetting, packed: bytes) -> str:
-    """Return an option's value as text: a name, the two of SO_LINGER, or a number."""
+    """Return an option's value as text: a name, the values of SO_LINGER, or a number."""
     if setting.option.kind == "congestion":
         return packed.rstrip(b"\0").decode("ascii", "replace")
     if setting.option.kind == "linger":

@@ -1,18 +1,18 @@
-"""Rewriting a file that people edit too: nobody's changes are lost, nobody is locked out.
+"""Rewrites a file that other programs may be writing too, so that no changes are lost.
 
 Rules of this file: blocking system calls; it knows nothing about the file's content. The new file
-replaces the old one atomically and durably, with its owner, group, mode, access control list
-and other extended attributes, so that whoever could read it still can. Others may write the same
-file at the same moment, in place (`cp`, many editors) or by a rename of their own:
+replaces the old one atomically and durably. It gets the same owner, group, mode, access control
+list and other extended attributes, so that everybody who could read the old file can read it.
+Others may write the file at the same time, in place (`cp`, many editors) or by a rename:
 
-    another `account` command is running        wait for it, at most PATIENCE_WITH_OURS
-    another program has it open for writing     wait for it, at most PATIENCE
-    another program opens it for writing        it waits until we have noticed and given way
-    it is another file when ours replaces it    exchange the two again
+    another `account` command is running        wait for it, at most LOCK_TIMEOUT
+    another program has it open for writing     wait for it, at most WRITER_TIMEOUT
+    another program opens it for writing        it waits until we notice and start over
+    the file was replaced before our rename     exchange the two files again and start over
 
-Then the new content is edited afresh. The second and the third need a read lease (file_leases.py);
-without one (not the owner, a network filesystem) we wait until the file has been at rest, and
-notice only what has been written.
+To start over is to read the file and edit it again. The second and third case need a read lease
+(file_leases.py). Without one (not the owner, a network filesystem) we wait until the file has not
+changed for a while, and notice only completed writes.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from fastlisten.mail.accounts import file_leases
 from fastlisten.mail.accounts.accounts_file import QUIET
 from fastlisten.private_files import open_new, sync_directory, write_all
 
-__all__ = ["PATIENCE", "PATIENCE_WITH_OURS", "rewrite"]
+__all__ = ["LOCK_TIMEOUT", "WRITER_TIMEOUT", "rewrite"]
 
-#: Seconds that others get to finish what they write.
-PATIENCE = 10.0
+#: Seconds to wait for other programs that are writing the file.
+WRITER_TIMEOUT = 10.0
 
-#: Seconds that commands of our own get: each may have to wait for others, and a script may have
-#: started a hundred of them, which hash passwords one after the other.
-PATIENCE_WITH_OURS = 60.0
+#: Seconds to wait for other `account` commands. A script may have started a hundred of them, which
+#: hash passwords one after the other.
+LOCK_TIMEOUT = 60.0
 
-#: Seconds between two looks at whether they have.
+#: Seconds between two attempts.
 _INTERVAL = 0.02
 
-#: Attributes that tell what a file's content was, and would be wrong of another.
+#: Extended attributes that depend on the content, and must not be copied.
 _OF_CONTENT = frozenset({"security.ima", "security.evm"})
 
 _ACCESS_LIST = "system.posix_acl_access"
@@ -54,40 +54,41 @@ _ACCESS_LIST = "system.posix_acl_access"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-class _MeanwhileError(Exception):
-    """Somebody else writes the file."""
+class _ConcurrentWriteError(Exception):
+    """Another program is writing the file, or has replaced it."""
 
 
 def rewrite(path: Path, read: Callable[[Path], bytes], edit: Callable[[bytes], bytes]) -> None:
-    """Replace a file by what `edit` makes of its content, and make it if there is none.
+    """Replace the content of a file by what `edit` returns for it; create the file if needed.
 
     A new file has mode 0600 and the owner of its directory.
 
     Args:
-        path: the file; a symbolic link in its last part is not followed.
-        read: returns what the file holds.
-        edit: may be called several times; what it raises ends it, and nothing has changed.
+        path: the file; must not be a symbolic link.
+        read: returns the file's content.
+        edit: returns the new content; may be called several times. If it raises, the file is
+            unchanged.
 
     Raises:
-        OSError: nothing has changed.
+        OSError: the file is unchanged.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(path):
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WRITER_TIMEOUT
         while True:
             try:
                 _attempt(path, read, edit)
-            except _MeanwhileError:
-                _wait(deadline, "another program is writing it; nothing has been changed")
+            except _ConcurrentWriteError:
+                _wait(deadline, "another program is writing the file; nothing has been changed")
             else:
                 return
 
 
 def _wait(deadline: float, message: str) -> None:
-    """Wait for a moment.
+    """Wait before the next attempt.
 
     Raises:
-        OSError: the deadline is over.
+        OSError: the deadline has passed; its text is `message`.
     """
     if time.monotonic() >= deadline:
         raise OSError(errno.EBUSY, message)
@@ -95,10 +96,10 @@ def _wait(deadline: float, message: str) -> None:
 
 
 def _attempt(path: Path, read: Callable[[Path], bytes], edit: Callable[[bytes], bytes]) -> None:
-    """Do it, if nobody comes between.
+    """Try to edit the file.
 
     Raises:
-        _MeanwhileError: somebody has; nothing has changed.
+        _ConcurrentWriteError: another program interfered; the file is as that program left it.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
@@ -107,35 +108,35 @@ def _attempt(path: Path, read: Callable[[Path], bytes], edit: Callable[[bytes], 
     except FileNotFoundError:
         _put(path, edit(b""), None)
         return
-    try:  # closing it gives the lease back
+    try:  # closing it releases the lease
         found = os.fstat(fd)
         check_regular(found)
         lease = file_leases.take(fd)
         if lease is False:
-            raise _MeanwhileError
+            raise _ConcurrentWriteError
         if lease is None and 0 <= time.time() - found.st_mtime < QUIET:
-            raise _MeanwhileError  # who is writing it cannot be known
+            raise _ConcurrentWriteError  # without a lease, assume that it is being written
         data = edit(read(path))
         if not _is(path, found) or _changed(fd, found) or (lease and file_leases.wanted(fd)):
-            raise _MeanwhileError
+            raise _ConcurrentWriteError
         _put(path, data, fd, lease=bool(lease))
     finally:
         os.close(fd)
 
 
 def _put(path: Path, data: bytes, old: int | None, lease: bool = False) -> None:
-    """Write the new file, and put it in the place of the old one.
+    """Write a new file and replace the old one by it.
 
     Args:
-        path: its place.
-        data: its content.
-        old: the old one, open; None if there was none.
-        lease: there is a lease on the old one.
+        path: the path of the file.
+        data: the new content.
+        old: the descriptor of the old file; None if there was none.
+        lease: there is a lease on the old file.
 
     Raises:
-        _MeanwhileError: there is another file now, or somebody is about to write the old one.
+        _ConcurrentWriteError: the old file has been replaced, or is about to be written.
     """
-    # Nobody can have put a link where it will be: the name cannot be guessed, and must be new.
+    # No link can be waiting there: the name cannot be guessed, and the file must not exist.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     fd = open_new(temporary)
     try:
@@ -159,11 +160,11 @@ def _put(path: Path, data: bytes, old: int | None, lease: bool = False) -> None:
 
 
 def _place(new: Path, path: Path) -> None:
-    """Put a file where none was."""
+    """Move a file to a path that must not exist."""
     try:
         os.link(new, path)
     except FileExistsError:
-        raise _MeanwhileError from None
+        raise _ConcurrentWriteError from None
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
             raise
@@ -171,25 +172,25 @@ def _place(new: Path, path: Path) -> None:
 
 
 def _exchange(new: Path, path: Path, old: int, lease: bool) -> None:
-    """Put a file where the old one is, and that where the new one was.
+    """Replace the old file by the new one.
 
     Raises:
-        _MeanwhileError: it was another one, or somebody waits to write it.
+        _ConcurrentWriteError: the old file has been replaced or changed, or is about to be.
     """
     found = os.fstat(old)
     if not _is(path, found):
-        raise _MeanwhileError
+        raise _ConcurrentWriteError
     if not _swap(new, path):
         os.rename(new, path)
         return
-    # Whoever came between has written, or holds, the file that has our temporary name now.
+    # The old file now has our temporary name. If it is not the expected one, undo the exchange.
     if not _is(new, found) or _changed(old, found) or (lease and file_leases.wanted(old)):
         _swap(new, path)
-        raise _MeanwhileError
+        raise _ConcurrentWriteError
 
 
 def _swap(one: Path, other: Path) -> bool:
-    """Exchange two files in one step; whether the filesystem can."""
+    """Exchange two files atomically; return False if the filesystem cannot do that."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False
@@ -205,7 +206,7 @@ def _swap(one: Path, other: Path) -> bool:
 
 
 def _is(path: Path, found: os.stat_result) -> bool:
-    """Whether a name leads to a file that has been seen."""
+    """Tell whether a path still refers to a file with this status."""
     try:
         there = os.lstat(path)
     except FileNotFoundError:
@@ -214,19 +215,19 @@ def _is(path: Path, found: os.stat_result) -> bool:
 
 
 def _changed(fd: int, found: os.stat_result) -> bool:
-    """Whether an open file has other content than when it was seen."""
+    """Tell whether an open file has been written since it had this status."""
     now = os.fstat(fd)
     return (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns)
 
 
-# --- whose it is ----------------------------------------------------------------------------------
+# --- owner, mode and attributes -------------------------------------------------------------------
 
 
 def _keep(old: int, new: int) -> None:
-    """Give a new file what an old one has: owner, group, mode, attributes.
+    """Copy owner, group, mode and extended attributes from the old file to the new one.
 
     Raises:
-        OSError: it cannot be, and others may depend on it.
+        OSError: something that others may depend on cannot be copied.
     """
     has = os.fstat(old)
     made = os.fstat(new)
@@ -241,7 +242,7 @@ def _keep(old: int, new: int) -> None:
             raise PermissionError(errno.EPERM, message) from error
     names = set(_attributes(old))
     if _ACCESS_LIST not in names:
-        # What the directory gives to new files by default.
+        # Remove the directory's default access control list.
         with contextlib.suppress(OSError):
             os.removexattr(new, _ACCESS_LIST)
     for name in sorted(names - _OF_CONTENT):
@@ -250,7 +251,7 @@ def _keep(old: int, new: int) -> None:
             if _get(new, name) != value:
                 os.setxattr(new, name, value)
         except OSError as error:
-            # Labels of security modules and the like are given by rules, not by us.
+            # Labels of security modules and the like are set by policy, so a failure is no error.
             if name == _ACCESS_LIST or error.errno not in _NOT_PERMITTED:
                 raise
     os.fchmod(new, stat.S_IMODE(has.st_mode))
@@ -276,23 +277,24 @@ def _get(fd: int, name: str) -> bytes | None:
 
 
 def _give(fd: int, directory: Path) -> None:
-    """Give a file that root has made to the owner of its directory."""
+    """As root, give a new file to the owner of its directory."""
     if os.geteuid() == 0:
         status = os.stat(directory)
         os.fchown(fd, status.st_uid, status.st_gid)
 
 
-# --- one at a time --------------------------------------------------------------------------------
+# --- the lock -------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep others of our own out; the lock is a file of its own because `path` is replaced.
+    """Lock out other `account` commands. The lock is a separate file because `path` is replaced.
 
-    In a directory of the server's user, root follows no link and gives away only what it has made.
+    The directory may belong to the server's user, so root follows no link there and changes the
+    owner only of a file that it has just created.
 
     Raises:
-        OSError: somebody else holds it for too long.
+        OSError: another command held the lock for too long.
     """
     lock, flags = f"{path}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -303,7 +305,7 @@ def _locked(path: Path) -> Iterator[None]:
         if os.geteuid() == 0:
             status = os.stat(path if path.exists() else path.parent)
             os.fchown(fd, status.st_uid, status.st_gid)
-    deadline = time.monotonic() + PATIENCE_WITH_OURS
+    deadline = time.monotonic() + LOCK_TIMEOUT
     try:
         while True:
             try:

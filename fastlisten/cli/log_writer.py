@@ -1,15 +1,15 @@
-"""A logging handler that never waits: lines go through a queue to a thread that writes them.
+"""A logging handler that never blocks: lines go through a queue to a thread that writes them.
 
-Rules of this file: nothing on a record's way into the queue blocks, or fails because of the state
-of the stream. Standard error may be a pipe that nobody reads, a full disk, a pipe whose reader has
-gone: the server goes on, and logs how many records were lost as soon as lines can be written again.
+Rules of this file: queueing a record neither blocks nor fails, whatever the state of the stream.
+Standard error may be a full disk, or a pipe that is not read or whose reader has quit: the server
+continues, and logs how many records were lost as soon as lines can be written again.
 
     emit() --full?--> counted     queue --thread--> os.write --fails--> counted
              |
              +------> formatted -> queue
 
-Each count is changed by one side only (loggers, under the handler's lock, or the thread), so that
-the thread never waits for that lock, which `logging.shutdown` holds while it waits for the thread.
+Each counter is changed by one side only: by loggers, under the handler's lock, or by the thread. So
+the thread never needs that lock, which `logging.shutdown` holds while it waits for the thread.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ import weakref
 from collections.abc import Callable
 from typing import TextIO
 
-__all__ = ["EXIT_PATIENCE", "MOST_WAITING", "QueuedHandler"]
+__all__ = ["EXIT_TIMEOUT", "MAX_QUEUED", "QueuedHandler"]
 
-#: Characters that wait to be written before records are dropped: some 30,000 lines, which a disk
-#: or a journal that hangs for some seconds does not fill, and at most 16 MiB of memory.
-MOST_WAITING = 4 * 1024 * 1024
+#: Characters that may be queued before records are dropped: about 30,000 lines, enough for a disk
+#: or a journal that hangs for some seconds, and at most 16 MiB of memory.
+MAX_QUEUED = 4 * 1024 * 1024
 
-#: What may still wait when records are taken again: half of it, so that a reader that is merely
-#: slow makes a few long gaps, each with its line, and not one gap a line.
-_RESUME_AT = MOST_WAITING // 2
+#: Records are queued again when this little is left: half, so that a slow reader causes a few long
+#: gaps, each reported by a line, rather than a gap after every line.
+_RESUME_AT = MAX_QUEUED // 2
 
-#: Characters joined for one write(2): what a pipe holds.
+#: Characters joined for one write(2): the capacity of a pipe.
 _BATCH = 64 * 1024
 
-#: Seconds that the end of the program waits for the rest to be written. Whoever stops a service
-#: waits longer (systemd 90 s, Docker 10 s); a disk that works needs less.
-EXIT_PATIENCE = 1.0
+#: Seconds that the program waits at its end for the rest to be written. A working disk needs less,
+#: and service managers wait longer before they kill (systemd 90 s, Docker 10 s).
+EXIT_TIMEOUT = 1.0
 
-#: Handlers whose thread does not exist in the child of a fork.
+#: All handlers. In a forked child their threads don't exist.
 _handlers: weakref.WeakSet[QueuedHandler] = weakref.WeakSet()
 
 
 class QueuedHandler(logging.Handler):
-    """Formats records where they are logged and writes them elsewhere.
+    """Formats records in the thread that logs them and writes them in another.
 
     Args:
-        stream: where to. One with a descriptor is written by its descriptor, past its buffer.
-        lost: makes the record that says how many were lost.
+        stream: where to write. If it has a descriptor, that is used, bypassing the buffer.
+        lost: makes the record that says how many records were lost.
     """
 
     def __init__(self, stream: TextIO, lost: Callable[[int], logging.LogRecord]) -> None:
@@ -62,29 +62,30 @@ class QueuedHandler(logging.Handler):
             self._fd = -1
         self._make_lost = lost
         self._closed = False
-        self._queued = 0  # characters, ever; changed under the lock
-        self._lost = 0  # records, ever; changed under the lock
+        self._queued = 0  # total characters; changed under the lock
+        self._lost = 0  # total records; changed under the lock
         self._begin()
         _handlers.add(self)
 
     def _begin(self) -> None:
-        """Begin with nothing in the queue and no thread: it is started for the first record."""
-        # A line; an Event to be set when all before it is written; how many records had been lost
-        # when records were taken again; None at the end.
+        """Start with an empty queue and no thread, which the first record starts."""
+        # Items: a line; an Event to set when everything before it is written; the total of lost
+        # records at the end of a gap; None at the end.
         self._queue: queue.SimpleQueue[str | threading.Event | int | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._dropping = False
-        self._written = self._queued  # characters, ever; the thread's
-        self._told = self._lost  # records lost that a line has told of; the thread's
-        self._unwritten = 0  # records that could not be written; the thread's
+        # Changed by the thread:
+        self._written = self._queued  # total characters
+        self._reported = self._lost  # total lost records that have been reported
+        self._unwritten = 0  # records that could not be written, not reported yet
 
-    # --- those that log -------------------------------------------------------------------------
+    # --- in threads that log --------------------------------------------------------------------
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a record, or count it where the queue is full."""
+        """Queue a record, or count it as lost if the queue is full."""
         if self._closed:
             return
-        if self._queued - self._written > (_RESUME_AT if self._dropping else MOST_WAITING):
+        if self._queued - self._written > (_RESUME_AT if self._dropping else MAX_QUEUED):
             self._lost += 1
             self._dropping = True
             return
@@ -102,7 +103,7 @@ class QueuedHandler(logging.Handler):
             self._write_here()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Log that a record cannot be formatted; the library would print to standard error."""
+        """Log that a record cannot be formatted; `logging` would print to standard error."""
         if getattr(record, "unformatted", False):
             return
         text = "cannot format a record of %s:%d: %r"
@@ -114,17 +115,17 @@ class QueuedHandler(logging.Handler):
         self.emit(instead)
 
     def _start(self) -> bool:
-        """Start the thread; return whether that was possible."""
+        """Start the thread; return False if that is not possible."""
         thread = threading.Thread(target=self._write_all, name="fastlisten-log", daemon=True)
         try:
             thread.start()
-        except (RuntimeError, MemoryError):  # no more threads, or the interpreter ends
+        except (RuntimeError, MemoryError):  # out of threads, or the interpreter is shutting down
             return False
         self._thread = thread
         return True
 
     def _write_here(self) -> None:
-        """Write what waits without a thread, by the stream, which knows how long it may wait.
+        """Write what is queued in this thread, through the stream, which has a timeout.
 
         A process that cannot start a thread has something worth logging.
         """
@@ -134,32 +135,32 @@ class QueuedHandler(logging.Handler):
         self._fd = fd
 
     def flush(self) -> None:
-        """Wait until what has been logged is written, at most `EXIT_PATIENCE`."""
+        """Wait until everything logged so far is written, for at most `EXIT_TIMEOUT`."""
         if self._thread is not None and self._thread.is_alive():
             done = threading.Event()
             self._queue.put(done)
-            done.wait(EXIT_PATIENCE)
+            done.wait(EXIT_TIMEOUT)
 
     def close(self) -> None:
-        """Write what waits, for at most `EXIT_PATIENCE`; what is logged later is dropped."""
+        """Write what is queued, for at most `EXIT_TIMEOUT`; drop what is logged later."""
         self._closed = True
         thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(None)
-            thread.join(EXIT_PATIENCE)
+            thread.join(EXIT_TIMEOUT)
         super().close()
 
-    # --- the thread -----------------------------------------------------------------------------
+    # --- in the writing thread ------------------------------------------------------------------
 
     def _write_all(self) -> None:
-        waiting = self._queue
+        items = self._queue
         lines: list[str] = []
         size = 0
         while True:
             try:
-                # What was lost is told at once, if nothing more is logged.
-                wait = not lines and self._lost <= self._told
-                item = waiting.get() if wait else waiting.get_nowait()
+                # Don't wait if there is something to write, or lost records to report.
+                wait = not lines and self._lost <= self._reported
+                item = items.get() if wait else items.get_nowait()
             except queue.Empty:
                 item = self._lost
             if isinstance(item, str):
@@ -167,11 +168,11 @@ class QueuedHandler(logging.Handler):
                 size += len(item)
                 if size < _BATCH:
                     continue
-            # At the end there will be no room again for a record that is taken.
+            # At the end, report records lost in a gap that is not over.
             lost = self._lost if item is None else item if isinstance(item, int) else 0
-            if lost > self._told:
-                lines.append(self.format(self._make_lost(lost - self._told)))
-                self._told = lost
+            if lost > self._reported:
+                lines.append(self.format(self._make_lost(lost - self._reported)))
+                self._reported = lost
             self._write_batch(lines)
             self._written += size
             lines, size = [], 0
@@ -181,7 +182,7 @@ class QueuedHandler(logging.Handler):
                 return
 
     def _write_batch(self, lines: list[str]) -> None:
-        """Write lines, or count them."""
+        """Write lines, or count them as unwritten if that fails."""
         if not lines:
             return
         if self._unwritten:
@@ -202,7 +203,7 @@ class QueuedHandler(logging.Handler):
         while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
-            except BlockingIOError:  # another process has made our standard error non-blocking
+            except BlockingIOError:  # another process made our standard error non-blocking
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll()

@@ -1,7 +1,7 @@
-"""How the program logs: one line of text or one JSON object per record, to standard error.
+"""The program's log: one line of text or one JSON object per record, on standard error.
 
-Rules of this file: the library logs to loggers below ``fastlisten`` and sets nothing up; only the
-program does, here. Records get their form here; log_writer.py writes them.
+Rules of this file: only the program sets up logging; used as a library, the package just logs to
+loggers below ``fastlisten``. Records are formatted here and written by log_writer.py.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fastlisten.log_events import event_record
 __all__ = ["JsonFormatter", "ProgramHandler", "log_unraisable", "set_up_logging"]
 
 
-#: The event of records that have none of their own.
+#: The event of records that have no other.
 NOTE = "note"
 
 _NO_FIELDS: dict[str, object] = {}
 
-#: Values that are left out; 0 is not one of them.
+#: Values of fields that are left out; 0 is not one of them.
 _EMPTY: tuple[object, ...] = (None, "", [])
 
 
@@ -52,11 +52,11 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         text = json.dumps(line, ensure_ascii=False)
-        # JSON lets U+0085 and U+2028 stand as they are, and readers of lines split there.
+        # JSON allows U+0085 and U+2028 in strings, but programs that read lines may split there.
         return text if text.isprintable() else "".join(map(_json_escape, text))
 
     def _time(self, created: float) -> str:
-        """Return a time as ISO 8601 has it; the text of a second is made once."""
+        """Return a time in ISO 8601; the text is cached for each second."""
         whole = int(created)
         if self._second[0] != whole:
             self._second = (whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)))
@@ -64,9 +64,9 @@ class JsonFormatter(logging.Formatter):
 
 
 class _TextFormatter(logging.Formatter):
-    """One line per record: control characters in it are escaped, so that no peer writes lines.
+    """One line per record; control characters are escaped, so that a peer cannot forge lines.
 
-    A line that belongs to a session ends with it, so that a client can be followed. The lines of a
+    The line of a session ends with its id, so that a client can be followed. The lines of a
     traceback, which may quote a peer too, are indented.
     """
 
@@ -75,7 +75,7 @@ class _TextFormatter(logging.Formatter):
         self._minute: tuple[int, str] = (0, "")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line, and its traceback as others."""
+        """Return the record as one line, followed by the lines of its traceback."""
         line = f"{self._time(record.created)} {record.levelname} {record.name}: "
         line += record.getMessage()
         session = _fields(record).get("session")
@@ -87,7 +87,7 @@ class _TextFormatter(logging.Formatter):
         return "\n".join(_escape(each) for each in (line, *(f"  {it}" for it in trace)))
 
     def _time(self, created: float) -> str:
-        """Return date and time on this host's clock; the text of a minute is made once."""
+        """Return date and local time; the text is cached for each minute."""
         minute, second = divmod(int(created), 60)
         if self._minute[0] != minute:
             text = time.strftime("%Y-%m-%d %H:%M", time.localtime(minute * 60))
@@ -96,9 +96,9 @@ class _TextFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    """Return the fields of an event; `_NO_FIELDS`, itself, for what is none.
+    """Return the fields of an event; `_NO_FIELDS` itself if the record is not an event.
 
-    Records of others (asyncio, applications) may have attributes of any name by `extra`.
+    Records of other packages (asyncio, applications) may have attributes of any name by `extra`.
     """
     fields = getattr(record, "fields", None)
     if isinstance(fields, dict) and record.name.partition(".")[0] == "fastlisten":
@@ -107,9 +107,9 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _json_escape(char: str) -> str:
-    """Return a character of a JSON text, which has its own escapes already, fit for a line.
+    """Return a character of a JSON text, escaped if it is not printable.
 
-    Half of a surrogate pair is no character; what stands for it is what UTF-8 has for that.
+    A lone surrogate is not a character and is replaced by U+FFFD, as in UTF-8.
     """
     if char.isprintable():
         return char
@@ -117,21 +117,21 @@ def _json_escape(char: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return a text without characters that move a cursor or end a line."""
+    """Return a text in which characters that are not printable are escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    """Log an exception that nobody could catch; for `sys.unraisablehook`, which would print it.
+    """Log an exception that cannot be raised; a replacement for `sys.unraisablehook`.
 
-    Python's ssl raises one whenever a client asks for a host name that is not ASCII, on a listener
-    with `tls.sni`. The handshake has failed by then and is counted with others: clients must
-    not fill the log with tracebacks.
+    Python's ssl has one whenever a client asks for a host name that is not ASCII, on a listener
+    with `tls.sni`. The handshake has already failed and been counted, and clients must not be able
+    to fill the log with tracebacks.
     """
     what, exc = unraisable.err_msg or "exception ignored in", unraisable.exc_value
-    # Since Python 3.14 the object is in the message, and None here.
+    # Since Python 3.14 the object is None, and the message names it.
     if isinstance(exc, UnicodeDecodeError) and (
         isinstance(unraisable.object, bytes) or "ssl servername callback" in what
     ):
@@ -145,7 +145,7 @@ def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 class ProgramHandler(QueuedHandler):
-    """The handler of all that the program logs; `close` ends what `set_up_logging` began."""
+    """The handler of everything that the program logs; `close` undoes `set_up_logging`."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream, _lost)
@@ -157,7 +157,7 @@ class ProgramHandler(QueuedHandler):
         logging.captureWarnings(True)
 
     def close(self) -> None:
-        """Write what is queued, and restore the hooks."""
+        """Write what is queued and restore the hooks."""
         if not self._ended:
             self._ended = True
             sys.unraisablehook, threading.excepthook, logging.lastResort = self._hooks
@@ -166,10 +166,10 @@ class ProgramHandler(QueuedHandler):
 
 
 class _LastResort(logging.Handler):
-    """Takes the warnings and errors of loggers that have no handler.
+    """Handles warnings and errors of loggers that have no handler.
 
-    They are those of the modules that a configuration names (applications, handlers). The one
-    that Python has for them writes to standard error at once, and would wait for its reader.
+    These are loggers of modules that a configuration names (applications, handlers). Python's own
+    handler of last resort writes to standard error directly, and so may block.
     """
 
     def __init__(self, target: logging.Handler) -> None:
@@ -181,21 +181,21 @@ class _LastResort(logging.Handler):
 
 
 def _lost(count: int) -> logging.LogRecord:
-    """Return the record that says how many were lost."""
+    """Return a record that says how many records were lost."""
     text = "%d log records lost: they could not be written"
     fields: dict[str, object] = {"count": count}
     return event_record("fastlisten", logging.WARNING, "records-lost", text, (count,), fields)
 
 
 def _log_thread(failure: threading.ExceptHookArgs) -> None:
-    """Log what ended a thread; for `threading.excepthook`, which would print it."""
+    """Log an exception that ended a thread; a replacement for `threading.excepthook`."""
     if failure.exc_type is not SystemExit:
         name = failure.thread.name if failure.thread is not None else "unknown"
         logging.getLogger("fastlisten").error("thread %s failed", name, exc_info=failure.exc_value)
 
 
 def set_up_logging(level: str, form: Literal["text", "json"], stream: TextIO) -> ProgramHandler:
-    """Send the package's and asyncio's records to a stream, and all that Python itself would print.
+    """Log records of the package and of asyncio, and what Python itself would print, to a stream.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
@@ -203,7 +203,7 @@ def set_up_logging(level: str, form: Literal["text", "json"], stream: TextIO) ->
         stream: usually standard error.
 
     Returns:
-        What writes them; to be closed at the end of the program.
+        The handler, to be closed at the end of the program.
     """
     handler = ProgramHandler(stream)
     if form == "json":

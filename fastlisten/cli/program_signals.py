@@ -1,26 +1,26 @@
-"""What signals mean to `fastlisten serve`, from its first moment to its last.
+"""The signals of `fastlisten serve`, from the start of the process to its end.
 
-Rules of this file: the program's signals; a library's are `Server.signals`. It imports next to
-nothing, because until it is imported signals do what the system does with them.
+Rules of this file: only the program uses this; a library uses `Server.signals`. It imports next to
+nothing, because signals have their default effect until it is imported.
 
-One handler stays in place for the whole life of the process, so that there is no moment in which a
-signal means something else (in a container, where the program is PID 1, that is nothing at all):
+One handler is installed for the whole life of the process, so that a signal never has its default
+effect (for PID 1, as in a container, that would be none at all):
 
-    STARTING   imports, configuration, certificates, handlers are made
-       │       a stop is raised in what runs, SIGHUP is kept for later
-    HOLDING    the loop is made, or has ended
+    STARTING   imports, configuration, certificates, handlers
+       │       a stop is raised as an exception, SIGHUP is kept for later
+    HOLDING    the loop is being created, or has ended
        │       everything is kept for the loop
-    LOOP       handed to the loop: to stop startup, to drain, to reload
+    LOOP       passed to the loop: stop the startup, drain, reload
        │
-    ENDING     what is left of Python; a stop changes nothing any more
+    ENDING     the interpreter shuts down; a stop has no effect
 
-Before it serves, a stop that is not noticed within `PATIENCE` (code that swallows exceptions, a
-lifespan that blocks its loop, a library that waits for the network) ends the process, and so does a
-second one at once: there is nothing to drain. A thread sees to it, since Python's handlers run in
-the main thread, between its instructions.
+Before anything is served, a stop that is not noticed within `STOP_TIMEOUT` (code that swallows
+exceptions, a lifespan that blocks its loop, a library that waits for the network) ends the process,
+and a second stop ends it at once: there is nothing to drain. This is done by a thread, because
+Python runs signal handlers in the main thread only, between its instructions.
 
-SIGUSR1 and SIGUSR2, which scripts of logrotate send, are logged. They have a handler and are not
-ignored, since an ignored signal stays ignored in the programs that an application starts.
+SIGUSR1 and SIGUSR2, which logrotate scripts send, are logged. They have a handler rather than being
+ignored, because programs started by an application would inherit an ignored signal.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import select
 import signal
 import time
 
-# For type checkers; importing typing takes longer than all of this file.
+# For type checkers. Importing typing would take longer than the rest of this file.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
     from fastlisten.runtime.server import Server
 
-__all__ = ["PATIENCE", "ProgramSignals", "Stopped"]
+__all__ = ["STOP_TIMEOUT", "ProgramSignals", "Stopped"]
 
-#: Seconds that a stop may go unnoticed before anything is served: half of what `docker stop`
-#: waits before it kills, and long for what `finally` blocks do.
-PATIENCE = 5.0
+#: Seconds that a stop may go unnoticed before anything is served: half of what `docker stop` waits
+#: before it kills, and more than `finally` blocks usually need.
+STOP_TIMEOUT = 5.0
 
-#: Seconds after which the main thread is interrupted once more: a signal that comes when it has
-#: looked for signals and is about to make a system call interrupts nothing.
+#: Seconds after which the main thread is interrupted again: a signal that arrives after it has
+#: checked for signals, but before it makes a system call, does not interrupt that call.
 _AGAIN = 0.1
 
 _STOPS = frozenset((signal.SIGTERM, signal.SIGINT))
@@ -56,7 +56,7 @@ _TAKEN = (*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stopped(SystemExit):
-    """The program was asked to stop before there was a loop to tell; names the signal."""
+    """The program was asked to stop before its loop was running; `number` is the signal."""
 
     def __init__(self, number: signal.Signals) -> None:
         self.number = number
@@ -64,10 +64,10 @@ class Stopped(SystemExit):
 
 
 class ProgramSignals:
-    """The signals of this process, taken when it is made, in the main thread.
+    """Handles the signals of this process from its creation on, in the main thread.
 
     Attributes:
-        code: the exit code that the program has come to, for an end that cannot wait.
+        code: the exit code to use if the process has to be ended at once.
     """
 
     def __init__(self) -> None:
@@ -84,52 +84,52 @@ class ProgramSignals:
         self._before = {number: signal.signal(number, self._received) for number in _TAKEN}
         for number in _TAKEN:
             if number not in _STOPS:
-                # Nothing has to be interrupted for these.
+                # These need not interrupt system calls.
                 signal.siginterrupt(number, False)
         self._main = _thread.get_ident()
         self._writer = -1
         os.register_at_fork(after_in_child=self._give_back)
-        # The first to be registered is the last to run. After it Python puts back the system's
-        # handlers, where it finds one of its own.
+        # Registered first, so it runs last. After it Python restores the default action of signals
+        # that have a handler, but not of those that are ignored.
         atexit.register(_ignore)
 
     # -- the states
 
     def watch(self) -> None:
-        """Bound what a stop takes from now on; descriptors 0 to 2 are taken."""
+        """Enforce `STOP_TIMEOUT` from now on; call it when descriptors 0 to 2 are open."""
         reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        # Not threading, here and below: its locks may be held by what a signal interrupts.
-        with contextlib.suppress(RuntimeError):  # no threads to be had: it is a convenience
+        # Not threading, here and below: the code that a signal interrupts may hold its locks.
+        with contextlib.suppress(RuntimeError):  # out of threads: do without the timeout
             _thread.start_new_thread(self._watch, (reader,))
 
     def check(self) -> None:
-        """Raise what has been swallowed.
+        """Raise `Stopped` again, in case it was swallowed.
 
         Raises:
-            Stopped: a stop has come.
+            Stopped: the program has been asked to stop.
         """
         if self._stopped is not None:
             raise Stopped(self._stopped)
 
     def hold(self) -> None:
-        """Keep what comes for a loop that will be there soon.
+        """Keep signals for the loop, which is about to start.
 
         Raises:
-            Stopped: a stop has come before.
+            Stopped: the program has already been asked to stop.
         """
         self.check()
         self._state = "holding"
 
     @contextlib.contextmanager
     def serving(self, server: Server) -> Iterator[None]:
-        """Hand signals to the running loop for the time of the block."""
+        """Pass signals to the running loop while the block runs."""
         import asyncio
 
         loop = asyncio.get_running_loop()
         with _woken(loop, self._writer):
-            # The application may have taken them over. What it does with the others is its own.
+            # The application may have replaced them. SIGUSR1 and SIGUSR2 it may keep.
             for number in (*_STOPS, signal.SIGHUP):
                 signal.signal(number, self._received)
             signal.siginterrupt(signal.SIGHUP, False)
@@ -144,20 +144,20 @@ class ProgramSignals:
                 self._loop = self._server = None
 
     def started(self) -> None:
-        """Note that the server serves, and do what SIGHUP has asked for meanwhile."""
+        """Note that the server has started; reload if SIGHUP has arrived before."""
         self._served = True
         if self._hung_up and self._server is not None:
             self._server.receive(signal.SIGHUP)
 
     def end(self, code: int) -> None:
-        """Let nothing but the end of Python follow, which has this exit code."""
+        """Note that the process is about to end with this exit code."""
         self.code = code
         self._state = "ending"
 
-    # -- what comes
+    # -- handling a signal
 
     def _received(self, number: int, frame: object) -> None:
-        """Take a signal, between two instructions of the main thread."""
+        """The signal handler; runs between two instructions of the main thread."""
         name = signal.Signals(number)
         drains = self._served and self._state == "loop"
         if name in _STOPS and not drains:
@@ -165,31 +165,31 @@ class ProgramSignals:
         elif name == signal.SIGHUP and not self._served:
             self._hung_up = True
         else:
-            self._hand_on(name)
+            self._pass_on(name)
 
     def _stop(self, name: signal.Signals) -> None:
-        """Stop what does not serve yet, or no longer."""
+        """Stop a program that is not serving yet, or no longer."""
         if self._again and self._stopped is not None:
             self._again = False
             return
         if self._stopped is not None:
             os._exit(self.code)
         self._stopped = name
-        if self._loop is not None:  # which hears of signals in place of our thread
+        if self._loop is not None:  # its wakeup descriptor has replaced that of our thread
             self._awaited = True
             _thread.start_new_thread(self._bound, ())
         if self._state == "starting":
             raise Stopped(name)
-        self._hand_on(name)
+        self._pass_on(name)
 
     def _bound(self) -> None:
-        """End the process if a loop does not notice a stop in time; a thread."""
-        time.sleep(PATIENCE)
+        """End the process if the loop does not notice a stop in time; runs in a thread."""
+        time.sleep(STOP_TIMEOUT)
         if self._awaited:
             os._exit(self.code)
 
     def _watch(self, reader: int) -> None:
-        """Read the numbers of signals that Python writes as they come; a thread."""
+        """Read signals from the wakeup descriptor and enforce the timeout; runs in a thread."""
         ends: float | None = None
         repeated = 0
         number = signal.SIGTERM
@@ -206,7 +206,7 @@ class ProgramSignals:
                     os._exit(self.code)
                 number = signal.Signals(received)
                 self._awaited = True
-                ends = time.monotonic() + PATIENCE
+                ends = time.monotonic() + STOP_TIMEOUT
             elif not self._awaited:
                 ends = None
             elif ends is not None and time.monotonic() >= ends:
@@ -216,20 +216,21 @@ class ProgramSignals:
                 self._again = True
                 signal.pthread_kill(self._main, number)
 
-    def _hand_on(self, name: signal.Signals) -> None:
+    def _pass_on(self, name: signal.Signals) -> None:
+        """Pass a signal to the loop, now or when it runs."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._deliver, name)
         elif self._state != "ending":
             self._kept.append(name)
 
     def _deliver(self, name: signal.Signals) -> None:
-        """Do what a signal asks for; in the loop."""
+        """Let the server handle a signal; runs in the loop."""
         self._awaited = False
         if self._server is not None:
             self._server.receive(name)
 
     def _give_back(self) -> None:
-        """Let signals mean to a forked child what they meant before."""
+        """Restore the original signal handlers in a forked child."""
         fd = signal.set_wakeup_fd(-1)
         if fd not in (-1, self._writer):
             signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
@@ -240,11 +241,11 @@ class ProgramSignals:
 
 @contextlib.contextmanager
 def _woken(loop: asyncio.AbstractEventLoop, before: int) -> Iterator[None]:
-    """Let a signal wake a loop that is about to sleep; uvloop's does so by itself.
+    """Let signals wake up the loop; uvloop does this by itself.
 
     Args:
-        loop: the running one.
-        before: the descriptor that Python tells of signals where there is no loop.
+        loop: the running loop.
+        before: the wakeup descriptor that was set before the loop was created.
     """
     import socket
 

@@ -1,7 +1,7 @@
-"""`fastlisten show [FILE]`: every listener resolved, and what will be reachable.
+"""`fastlisten show [FILE]`: every setting of every listener, and who can reach it.
 
-Rules of this file: the text forms. The form for programs and the one that loads again are in
-`config/export.py`; what the kernel makes of socket options is in `cli/effective_options.py`.
+Rules of this file: the text form. JSON and TOML are in `config/export.py`, the actual values of
+socket options in `cli/effective_options.py`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def run(file: str | None, mode: Mode, out: TextIO, err: TextIO) -> int:
 
     Args:
         file: its path; None for the embedded default.
-        mode: ``text`` for people, ``json`` for programs, ``toml`` to load again, ``effective``
-            for what the kernel makes of the socket options.
-        out: receives what was asked for.
+        mode: ``text``; ``json``; ``toml``, which can be loaded again; ``effective`` for requested
+            and actual values of socket options.
+        out: receives the configuration.
         err: receives mistakes and warnings.
 
     Returns:
@@ -45,7 +45,7 @@ def run(file: str | None, mode: Mode, out: TextIO, err: TextIO) -> int:
         out.write("\n")
     elif mode == "toml":
         if isinstance(out, io.TextIOWrapper):
-            out.reconfigure(encoding="utf-8")  # as TOML has to be, whatever the terminal reads
+            out.reconfigure(encoding="utf-8")  # TOML is UTF-8 whatever the locale
         out.write(to_toml(config))
     elif mode == "effective":
         print_effective(config, out)
@@ -67,7 +67,7 @@ def _text(config: Config) -> Iterator[str]:
         yield from _listener(listener)
     if unavailable := find_unavailable(config):
         yield ""
-        yield "what this version does not have yet"
+        yield "not available in this version yet"
         for problem in unavailable:
             yield f"  {problem}"
 
@@ -101,9 +101,9 @@ def _encryption(listener: ListenerSettings) -> str:
 
 
 def reachable(bind: Bind) -> str:
-    """Return who can reach an address, in words."""
+    """Return who can reach an address, as text."""
     if bind.family == "unix":
-        return "processes of this host that may open the file"
+        return "processes on this host that may open the file"
     if bind.family in ("fd", "systemd"):
         return "whoever can reach the inherited socket"
     port = f"port {bind.port}" if bind.port else "a port that the kernel chooses"

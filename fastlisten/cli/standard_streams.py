@@ -1,12 +1,12 @@
 """The program's standard input, output and error, whatever state they are in.
 
-Rules of this file: descriptors 0 to 2 and the objects over them, not what is written to them. The
-log has its own way to standard error (log_writer.py).
+Rules of this file: descriptors 0 to 2 and the stream objects for them. The log is written to
+standard error in another way (log_writer.py).
 
-Descriptors that are closed at start are opened on /dev/null, so that no socket gets their number
-and with it what somebody prints. A server lives longer than whoever read its first lines: what it
-cannot write is dropped, and it does not wait for a reader. The output of other
-commands is all they are for: what they cannot write is an OutputError.
+A descriptor that is closed at start is opened on /dev/null; otherwise a socket could get its number
+and receive what is printed. A server outlives the reader of its first lines, so it drops output
+that cannot be written and does not wait for a reader. For other commands the output is the purpose,
+so output that cannot be written is an OutputError.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ __all__ = ["OutputError", "check_output", "set_up"]
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
-#: Milliseconds to wait for a reader that is behind: once, until it reads again.
-_PATIENCE = 1000
+#: Milliseconds that a server waits for a slow reader; then not at all until it reads again.
+_READER_TIMEOUT = 1000
 
 
 class OutputError(Exception):
     """Standard output cannot be written; the text says why.
 
     Attributes:
-        broken: its reader has gone.
+        broken: it is a pipe whose reader has quit.
     """
 
     def __init__(self, message: str, *, broken: bool = False) -> None:
@@ -46,7 +46,7 @@ def set_up(*, serving: bool) -> None:
     """Make the three streams of this process usable.
 
     Args:
-        serving: they are a server's; otherwise output that cannot be written is an error.
+        serving: for a server; otherwise output that cannot be written is an error.
     """
     closed = _occupy()
     if sys.stdin is None:
@@ -59,14 +59,14 @@ def set_up(*, serving: bool) -> None:
 
 
 def check_output() -> None:
-    """Raise OutputError if standard output was closed at start, before anything is done."""
+    """Raise OutputError if standard output was closed at start."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Output):
         raw.check()
 
 
 def _occupy() -> set[int]:
-    """Open /dev/null where standard descriptors are closed; return which were."""
+    """Open closed standard descriptors on /dev/null; return which were closed."""
     closed = set()
     for fd in (_STDIN, _STDOUT, _STDERR):
         try:
@@ -77,10 +77,10 @@ def _occupy() -> set[int]:
         try:
             null = os.open(os.devnull, os.O_RDWR)
         except OSError:
-            # No /dev: use something that can be neither read nor written.
+            # There is no /dev: use something that can be neither read nor written.
             null = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
         if null == fd:
-            # Programs that this one starts need it, too.
+            # Programs started by this one need it, too.
             os.set_inheritable(fd, True)
         else:
             os.dup2(null, fd)
@@ -89,7 +89,7 @@ def _occupy() -> set[int]:
 
 
 def _text(raw: _DescriptorStream, before: TextIO | None) -> TextIO:
-    """Return a text stream with the encoding of another; what it cannot encode is escaped."""
+    """Return a text stream with the encoding of another; it escapes what it cannot encode."""
     encoding = "utf-8" if before is None else before.encoding
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True
@@ -97,15 +97,15 @@ def _text(raw: _DescriptorStream, before: TextIO | None) -> TextIO:
 
 
 class _DescriptorStream(io.RawIOBase):
-    """A descriptor that can always be written to, even if nothing arrives."""
+    """A descriptor to which writing never fails; output that cannot be written is dropped."""
 
     def __init__(self, fd: int, *, waits: bool = False) -> None:
         self._fd = fd
         self._waits = waits
-        self._patience = _PATIENCE
+        self._timeout = _READER_TIMEOUT
 
     def fileno(self) -> int:
-        """Return its number."""
+        """Return the descriptor."""
         return self._fd
 
     def isatty(self) -> bool:
@@ -113,27 +113,27 @@ class _DescriptorStream(io.RawIOBase):
         return os.isatty(self._fd)
 
     def writable(self) -> bool:
-        """Return True, whatever becomes of what is written."""
+        """Return True."""
         return True
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write what can be written, drop the rest; return the size of both."""
+        """Write what can be written and drop the rest; return the size of all."""
         with memoryview(data) as view, view.cast("B") as octets:
             with contextlib.suppress(OSError):
                 self._write(octets)
             return len(octets)
 
     def _write(self, rest: memoryview) -> None:
-        # A pipe that poll(2) calls writable takes so much without blocking (pipe(7)).
+        # A pipe that poll(2) reports as writable takes this much without blocking (pipe(7)).
         while rest and self._wait():
             rest = rest[os.write(self._fd, rest[: select.PIPE_BUF]) :]
 
     def _wait(self) -> bool:
-        """Wait until it can be written; False if that takes too long for a server."""
+        """Wait until it can be written; return False if that takes too long for a server."""
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        ready = bool(poll.poll(None if self._waits else self._patience))
-        self._patience = _PATIENCE if ready else 0
+        ready = bool(poll.poll(None if self._waits else self._timeout))
+        self._timeout = _READER_TIMEOUT if ready else 0
         return ready
 
 
@@ -141,7 +141,7 @@ class _Output(_DescriptorStream):
     """Standard output of a command whose purpose is its output.
 
     Args:
-        fd: its descriptor.
+        fd: the descriptor.
         closed: it was closed at start.
     """
 
@@ -157,10 +157,10 @@ class _Output(_DescriptorStream):
             raise OutputError(" is closed")
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write all.
+        """Write everything.
 
         Raises:
-            OutputError: that failed, the first time; later nothing is written.
+            OutputError: that failed. Raised once; afterwards nothing is written.
         """
         with memoryview(data) as view, view.cast("B") as octets:
             if not self._failed:
@@ -168,7 +168,7 @@ class _Output(_DescriptorStream):
                 try:
                     self._write(octets)
                 except OSError as error:
-                    # What the layers above keep is offered once more when they go.
+                    # The buffering layers above will write the same again when they are closed.
                     self._failed = True
                     broken = error.errno == errno.EPIPE
                     raise OutputError(f": {error.strerror}", broken=broken) from None

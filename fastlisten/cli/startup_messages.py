@@ -1,8 +1,8 @@
-"""What `serve` prints besides its log: problems at the start, and what is served.
+"""What `serve` prints besides its log: problems at the start, and the listeners.
 
-Rules of this file: everything in the form that `log.format` asks for. As text these are the lines
-that other commands print; as JSON they are records like those of the log, so that a program reads
-one format. What is printed before the configuration has been read is text.
+Rules of this file: `log.format` decides on the form. Text is the same as in other commands; JSON is
+like the records of the log, so that programs need to read only one format. Before the configuration
+has been read, the form is text.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class StartupMessages:
 
     Args:
         form: as `log.format`.
-        out: receives what is served.
-        err: receives what is wrong.
+        out: receives the list of listeners.
+        err: receives problems.
     """
 
     def __init__(self, form: Literal["text", "json"], out: TextIO, err: TextIO) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from fastlisten.runtime.listener import Listener
 
-__all__ = ["STOOD_STILL", "drain"]
+__all__ = ["STOPPED_FOR", "drain"]
 
 #: How often to check whether busy connections have become idle, in seconds: nothing reports it.
 #: Short compared with a transaction, long compared with a check (a scan of the table of slots).
@@ -21,7 +21,7 @@ _CHECK_INTERVAL = 0.05
 
 #: A pause that took this many seconds too long: the process itself was stopped, and its clients
 #: are not made to pay for that.
-STOOD_STILL = 1.0
+STOPPED_FOR = 1.0
 
 
 async def drain(
@@ -64,7 +64,7 @@ async def drain(
             await asyncio.wait(wakers, timeout=_CHECK_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
             now = loop.time()
             late = now - checked - _CHECK_INTERVAL
-            if late > STOOD_STILL:
+            if late > STOPPED_FOR:
                 ends += late
             checked = now
             left = _still_open(listeners)

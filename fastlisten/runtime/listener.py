@@ -44,7 +44,7 @@ logger = logging.getLogger("fastlisten")
 #: How long a drain waits for clients to answer close_notify, in seconds: as long as the core waits
 #: for clients that it refuses. Everything has been sent by then; a client that is gone or hangs
 #: would otherwise delay the end of the server by the whole shutdown timeout.
-_CLOSE_PATIENCE = 2.0
+_CLOSE_NOTIFY_TIMEOUT = 2.0
 
 
 class State(enum.Enum):
@@ -254,7 +254,7 @@ class Listener:
             close_all(self.sockets)
             self._tell_handler()
         left = sum(acceptor.drain() for acceptor in tuple(self._acceptors))
-        if left and time.monotonic() - self._drain_began > _CLOSE_PATIENCE:
+        if left and time.monotonic() - self._drain_began > _CLOSE_NOTIFY_TIMEOUT:
             self._end_unanswered()
         return left
 

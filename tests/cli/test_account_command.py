@@ -202,7 +202,7 @@ def test_concurrent_additions_are_all_kept(tmp_path: Path) -> None:
 
 
 def test_lock_that_is_never_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_rewrite, "PATIENCE_WITH_OURS", 0)
+    monkeypatch.setattr(file_rewrite, "LOCK_TIMEOUT", 0)
     path = tmp_path / "accounts.toml"
     with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

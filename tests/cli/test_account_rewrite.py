@@ -277,11 +277,11 @@ def test_unfinished_copy_is_waited_for(place: Path) -> None:
 
 
 def test_endless_writer_is_an_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_rewrite, "PATIENCE", 0)
+    monkeypatch.setattr(file_rewrite, "WRITER_TIMEOUT", 0)
     with open(place, "a"):
         code, said = add(place)
     assert code == 1
-    assert "another program is writing it; nothing has been changed" in said
+    assert "another program is writing the file; nothing has been changed" in said
     assert place.read_text() == TEXT
 
 
@@ -308,7 +308,7 @@ def test_recently_changed_file_waits_without_leases(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_leases, "take", lambda fd: None)
-    monkeypatch.setattr(file_rewrite, "PATIENCE", 0)
+    monkeypatch.setattr(file_rewrite, "WRITER_TIMEOUT", 0)
     assert add(place)[0] == 1
     os.utime(place, (1, 1))
     assert add(place)[0] == 0

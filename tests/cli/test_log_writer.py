@@ -93,7 +93,7 @@ def pipe() -> Iterator[Pipe]:
 @pytest.fixture
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the queue hold 1,000 characters, and accept records again at 500."""
-    monkeypatch.setattr(log_writer, "MOST_WAITING", 1000)
+    monkeypatch.setattr(log_writer, "MAX_QUEUED", 1000)
     monkeypatch.setattr(log_writer, "_RESUME_AT", 500)
 
 

@@ -121,7 +121,7 @@ def test_second_signal_ends_a_hanging_exit(tmp_path: Path, wrapper: tuple[str, .
     source = """
         import atexit
         import fastlisten.cli.program_signals
-        fastlisten.cli.program_signals.PATIENCE = 600
+        fastlisten.cli.program_signals.STOP_TIMEOUT = 600
         atexit.register(time.sleep, 600)
         atexit.register(here, "ending")
     """

@@ -29,7 +29,7 @@ STAGES = {
     "an extension never looks": """
         import ctypes, threading
         import fastlisten.cli.program_signals
-        fastlisten.cli.program_signals.PATIENCE = 0.1
+        fastlisten.cli.program_signals.STOP_TIMEOUT = 0.1
         mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
         lock(mutex)
         def look():
@@ -41,7 +41,7 @@ STAGES = {
     """,
     "an import that failed is tried again": """
         import fastlisten.cli.program_signals
-        fastlisten.cli.program_signals.PATIENCE = 0.1
+        fastlisten.cli.program_signals.STOP_TIMEOUT = 0.1
         try:
             here("x")
             time.sleep(600)
@@ -65,7 +65,7 @@ STAGES = {
     """,
     "the application starts and blocks the loop": """
         import fastlisten.cli.program_signals
-        fastlisten.cli.program_signals.PATIENCE = 0.1
+        fastlisten.cli.program_signals.STOP_TIMEOUT = 0.1
         async def lifespan():
             here("x")
             time.sleep(600)
@@ -156,7 +156,7 @@ def test_second_stop_signal_ends_the_start_at_once(
 ) -> None:
     source = """
         import fastlisten.cli.program_signals
-        fastlisten.cli.program_signals.PATIENCE = 600
+        fastlisten.cli.program_signals.STOP_TIMEOUT = 600
         try:
             here("x")
             time.sleep(600)

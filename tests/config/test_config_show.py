@@ -142,7 +142,7 @@ def test_show_text(file: str) -> None:
     assert 'listener "imap": imap, TLS from the first byte' in lines
     reach = "all IPv4 and IPv6 addresses of this host, a port that the kernel chooses"
     assert f"[::]:0: {reach}" in lines
-    assert "unix:/run/smtp: processes of this host that may open the file" in lines
+    assert "unix:/run/smtp: processes on this host that may open the file" in lines
     assert "a:3f::2: whoever can reach a:3f::2, port 25" in lines
     assert "fd:7: whoever can reach the inherited socket" in lines
     assert "127.0.0.1:2143: this host only, port 2143" in lines
@@ -153,7 +153,7 @@ def test_show_text(file: str) -> None:
     assert 'server.hostname "mx.example.org" server, line 2' in lines
     assert 'log.level "debug" server, line 14' in lines
     assert 'log.format "text" default' in lines
-    assert "what this version does not have yet" in lines
+    assert "not available in this version yet" in lines
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_show_effective(tmp_path: Path) -> None:
     assert lines.count("socket.priority SO_PRIORITY asked 3 got 3") >= 2
     assert any(line.startswith("socket.congestion TCP_CONGESTION asked nonsense") for line in lines)
     assert "bind: Address already in use" in lines
-    assert "inherited: options are set when it is served" in lines
+    assert "inherited: options are set by `serve`" in lines
     assert any(line.startswith("socket.backlog listen asked 1024 got") for line in lines)
     assert not unix.exists()
 

@@ -14,7 +14,7 @@ from support.server import connect, read_some, served
 from support.waiting import eventually
 
 from fastlisten.runtime.control import MAX_LIMIT, ImpossibleError, UnknownListenerError
-from fastlisten.runtime.drain import STOOD_STILL
+from fastlisten.runtime.drain import STOPPED_FOR
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.reports import Readiness
 
@@ -132,7 +132,7 @@ async def test_drain_does_not_count_time_while_the_process_is_stopped(
             # The drain has begun to wait, then the process is stopped.
             for _ in range(5):
                 await asyncio.sleep(0)
-            time.sleep(STOOD_STILL + 1.1)
+            time.sleep(STOPPED_FOR + 1.1)
             # The client needs answers of the server, hence some turns of the loop, to reach its
             # end.
             for _ in range(10):
