@@ -79,6 +79,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "configuration-error": ("key", "value", "line", "error"),
     "start-failed": ("listener", "address", "operation", "error"),
     "server-failed": ("error",),
+    "tasks-left": ("count", "error"),
     "signal-received": ("signal",),
     "server-draining": ("count", "timeout"),
     "server-stopped": (),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import io
 import logging
 import os
@@ -16,6 +17,7 @@ from typing import TextIO
 
 from fastlisten import private_files
 from fastlisten.cli import account
+from fastlisten.cli.bounded_runner import BoundedRunner
 from fastlisten.cli.check import CONFIGURATION_ERROR, read_config
 from fastlisten.cli.logging_setup import set_up_logging
 from fastlisten.cli.program_signals import ProgramSignals
@@ -38,6 +40,9 @@ logger = logging.getLogger("fastlisten")
 
 FAILURE_WHILE_RUNNING = 1
 CANNOT_START = 3
+
+#: Tasks that are named when the process ends in spite of them.
+_SHOWN = 3
 
 #: The account of the embedded default, created if there is no accounts file.
 DEFAULT_ACCOUNT = "user@localhost"
@@ -87,17 +92,27 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         return CONFIGURATION_ERROR
     messages.warnings(warnings)
     handler = set_up_logging(config.process["log.level"], config.process["log.format"], err)
+    runner = BoundedRunner(functools.partial(_make_loop, signals))
     try:
         if warning:
             log(logger, logging.WARNING, "configuration-warning", "%s", warning, error=warning)
-        return _run_loop(server, messages, signals, left_out)
+        code = _run_loop(server, messages, signals, left_out, runner)
     except StartError as error:
         handler.flush()
         for failure in error.failures:
             messages.failed(failure)
-        return CANNOT_START
+        code = CANNOT_START
     finally:
+        if runner.left:
+            _log_left(runner.left)
         handler.close()
+    if runner.left:
+        code = code or FAILURE_WHILE_RUNNING
+        if signals is not None:
+            # An end of Python's own would wait for these tasks, or report each of them.
+            out.flush()
+            os._exit(code)
+    return code
 
 
 def _run_loop(
@@ -105,6 +120,7 @@ def _run_loop(
     messages: StartupMessages,
     signals: ProgramSignals | None,
     left_out: Iterable[str],
+    runner: BoundedRunner,
 ) -> int:
     """Serve until the end; return the exit code.
 
@@ -113,8 +129,8 @@ def _run_loop(
         messages: prints what is served.
         signals: of this process, if it is the program.
         left_out: lines about listeners that are not served, to print after the others.
+        runner: makes the loop and runs it.
     """
-    from fastlisten.loop.event_loop import new_event_loop
 
     async def serve() -> None:
         handled = server.signals() if signals is None else signals.serving(server)
@@ -133,15 +149,8 @@ def _run_loop(
             finally:
                 await server.shutdown()
 
-    def make_loop() -> asyncio.AbstractEventLoop:
-        loop = new_event_loop()
-        if signals is not None:
-            signals.hold()
-        return loop
-
     try:
-        with asyncio.Runner(loop_factory=make_loop) as runner:
-            runner.run(serve())
+        runner.run(serve)
     except StartError:
         raise
     except FastlistenError as error:
@@ -156,6 +165,24 @@ def _run_loop(
         _log_end(server, error, trace=True)
         return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
     return 0
+
+
+def _make_loop(signals: ProgramSignals | None) -> asyncio.AbstractEventLoop:
+    from fastlisten.loop.event_loop import new_event_loop
+
+    loop = new_event_loop()
+    if signals is not None:
+        signals.hold()
+    return loop
+
+
+def _log_left(places: list[str]) -> None:
+    """Log the tasks that have ignored their cancellation."""
+    count = len(places)
+    tasks = "1 task ignores" if count == 1 else f"{count} tasks ignore"
+    shown = ", ".join(places[:_SHOWN]) + (", ..." if count > _SHOWN else "")
+    text = "ending although %s cancellation: %s"
+    log(logger, logging.ERROR, "tasks-left", text, tasks, shown, count=count, error=shown)
 
 
 def _log_end(server: Server, error: Exception, *, trace: bool = False) -> None:

@@ -117,7 +117,7 @@ async def test_a_start_that_fails(mode: Any, steps: list[Any], words: str) -> No
         ([ValueError("broken")], "failed to end: ValueError: broken"),
         ([SystemExit(5)], "failed to end: SystemExit: 5"),
         ([asyncio.CancelledError()], "failed to end: CancelledError"),
-        ([3600], "has not ended within"),
+        ([3600], "has not finished its shutdown within 0.05 s"),
     ],
 )
 async def test_an_end_that_fails(monkeypatch: Any, steps: list[Any], words: str) -> None:

@@ -148,10 +148,9 @@ async def _finish(tasks: set[asyncio.Task[None]], listener: str) -> None:
         return
     _, late = await asyncio.wait(tasks, timeout=_TASK_PATIENCE)
     if late:
+        what = "1 task" if len(late) == 1 else f"{len(late)} tasks"
         logger.warning(
-            'listener "%s": cancelling what the application still does: %d tasks',
-            listener,
-            len(late),
+            'listener "%s": cancelling what the application still does: %s', listener, what
         )
         for task in late:
             task.cancel()

@@ -7,6 +7,7 @@ listeners of a process serve it: the first to start starts it, the last to stop 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import MutableMapping
 from typing import Any, ClassVar, Literal
@@ -76,7 +77,8 @@ class Lifespan:
             if found._started is not None:
                 await asyncio.shield(found._started)
         except BaseException:
-            await found.leave()
+            with contextlib.suppress(LifespanError):  # the first failure is the one to report
+                await found.leave()
             raise
         return found
 
@@ -94,21 +96,22 @@ class Lifespan:
         task, self._task = self._task, None
         assert self._started is not None
         assert self._ended is not None
-        begun = self._started.done()
-        if begun and not task.done():
+        late = False
+        if self._started.done() and not self._started.exception() and not task.done():
             await self._events.put({"type": "lifespan.shutdown"})
             await asyncio.wait(
                 (task, self._ended), timeout=SHUTDOWN_PATIENCE, return_when=asyncio.FIRST_COMPLETED
             )
-        late = begun and not (task.done() or self._ended.done())
+            late = not (task.done() or self._ended.done())
         self._cancelled = True
         task.cancel()
-        # One that has caught its cancellation would be waited for without end.
+        # One that swallows its cancellation would be waited for without end.
         _, stuck = await asyncio.wait((task,), timeout=CANCEL_PATIENCE)
-        if late or stuck:
-            how = "and ignores that it is cancelled" if stuck else ""
-            text = f"the application has not ended within {SHUTDOWN_PATIENCE:g} s {how}".rstrip()
+        if late:
+            text = f"the application has not finished its shutdown within {SHUTDOWN_PATIENCE:g} s"
             raise LifespanError(text)
+        if stuck:
+            raise LifespanError("the application ignores that its lifespan is cancelled")
         if self._ended.done():
             self._ended.result()
 
