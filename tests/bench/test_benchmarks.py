@@ -1,6 +1,6 @@
-"""The benchmarks' own arithmetic, their table and their command line.
+"""The benchmarks' arithmetic, their table and their command line.
 
-Their programs are run in test_benchmarks_programs.py. Nothing here looks at a speed.
+Their programs are run in test_benchmarks_programs.py. No speed is judged here.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ def sample(value: float) -> dict[str, Any]:
     }
 
 
-def test_ratios_are_taken_within_a_round() -> None:
+def test_ratios_are_computed_within_a_round() -> None:
     from benchmarks.figures import pair_ratios, spread
 
-    # The second round ran on a machine half as fast: the ratio is that of the others.
+    # In the second round the machine was half as fast: the ratio is that of the others.
     ratios = pair_ratios([sample(40), sample(80), sample(44)], [sample(20), sample(40), sample(22)])
     assert ratios == [2.0, 2.0, 2.0]
     assert spread(ratios).low == spread(ratios).high == 2.0
 
 
-def test_unequal_rounds_are_no_pairs() -> None:
+def test_unequal_numbers_of_rounds_are_an_error() -> None:
     from benchmarks.figures import pair_ratios
 
     with pytest.raises(ValueError, match="shorter"):
         pair_ratios([sample(1), sample(2)], [sample(1)])
 
 
-def test_memory_that_did_not_grow_divides_nothing() -> None:
+def test_ratio_to_memory_that_did_not_grow() -> None:
     from benchmarks.figures import pair_ratios
 
     assert pair_ratios([sample(1280.0)], [sample(0.0)])[0] > 1e6
@@ -98,7 +98,7 @@ def test_verdict_needs_every_part_of_a_bound() -> None:
     assert verdict(Bound(value=0), Spread(0, 0, 0), far) == "reached"
 
 
-def test_rows_name_workloads_and_candidates_that_exist() -> None:
+def test_rows_name_existing_workloads_and_candidates() -> None:
     from benchmarks.rows import ROWS
     from benchmarks.workloads import CANDIDATES, WORKLOADS
 
@@ -112,7 +112,7 @@ def test_rows_name_workloads_and_candidates_that_exist() -> None:
         assert {row.ours, row.against} <= set(workloads[row.workload].candidates), row.title
 
 
-def test_the_table_shows_rows_and_what_was_left_out() -> None:
+def test_table_shows_rows_and_missing_measurements() -> None:
     from benchmarks import report
 
     results = {
@@ -141,7 +141,7 @@ def test_the_table_shows_rows_and_what_was_left_out() -> None:
     assert table[:4] == [9, 9, 9, 9]
 
 
-def test_the_table_shows_lags_calls_and_what_tls_negotiated() -> None:
+def test_table_shows_lags_calls_and_tls_parameters() -> None:
     from benchmarks import report
 
     def detailed(value: float, **detail: Any) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def test_the_table_shows_lags_calls_and_what_tls_negotiated() -> None:
         assert "idle connection, lazy" not in shown
 
 
-def test_calls_are_counted_once_and_per_connection() -> None:
+def test_system_calls_are_counted_once_and_per_connection() -> None:
     from benchmarks.syscalls import parse
 
     trace = """
@@ -198,7 +198,7 @@ accept4(5, 0x7ffe, [16], SOCK_CLOEXEC|SOCK_NONBLOCK) = 8
     assert calls.options == 1.0
 
 
-def test_every_so_manieth_protocol_is_slow_and_answers() -> None:
+def test_every_nth_protocol_is_slow_but_answers() -> None:
     from unittest.mock import Mock
 
     from benchmarks.candidates.protocol import Echo, greeting_echo, slow_every
@@ -214,7 +214,7 @@ def test_every_so_manieth_protocol_is_slow_and_answers() -> None:
     assert [call.args for call in transport.write.call_args_list] == [(b"hello",), (b"data",)]
 
 
-def test_rows_choose_workloads_and_the_candidates_they_compare() -> None:
+def test_rows_select_workloads_and_candidates() -> None:
     from benchmarks import run
     from benchmarks.workloads import WORKLOADS
 
@@ -234,7 +234,7 @@ def test_rows_choose_workloads_and_the_candidates_they_compare() -> None:
     assert len(chosen()) == len(WORKLOADS)
 
 
-def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
+def test_only_text_between_the_markers_changes(tmp_path: Path) -> None:
     from benchmarks import report
 
     document = tmp_path / "performance.md"
@@ -248,7 +248,7 @@ def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
     assert document.read_text() == "no markers\n"
 
 
-def test_a_document_without_a_place_is_refused_before_anything_is_measured(
+def test_document_without_markers_is_rejected_before_measuring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from benchmarks import run
@@ -258,7 +258,7 @@ def test_a_document_without_a_place_is_refused_before_anything_is_measured(
 
 
 @pytest.mark.parametrize("name", ["performance.md", "performance-smtp.md"])
-def test_the_documents_have_a_place_for_the_table(name: str) -> None:
+def test_documents_have_markers_for_the_table(name: str) -> None:
     from benchmarks import report
 
     document = (ROOT / "docs" / name).read_text()
@@ -269,7 +269,7 @@ def test_the_documents_have_a_place_for_the_table(name: str) -> None:
     "words",
     [["--only", "acept"], ["--rows", "acept"], ["--candidates", "nginx"], ["--rounds", "0"]],
 )
-def test_a_wrong_command_line_is_refused(words: list[str]) -> None:
+def test_invalid_command_line_is_rejected(words: list[str]) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks", *words],
         cwd=ROOT,

@@ -1,6 +1,6 @@
-"""That the benchmarks' programs count what happened: load generator, floor servers, held crowds.
+"""The benchmarks' programs count what happened: load generator, floor servers, held connections.
 
-Nothing here looks at a speed.
+No speed is judged here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def programs() -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return the words with which the servers take a certificate."""
+    """Return the arguments that give the servers a certificate."""
     if built()["no_tls"]:
         pytest.skip(built()["no_tls"])
     if shutil.which("openssl") is None:
@@ -66,7 +66,7 @@ WORK = pytest.mark.parametrize(
 
 
 @WORK
-def test_the_load_generator_counts_what_the_server_did(
+def test_load_generator_counts_operations(
     programs: tuple[str, str], words: list[str], operations: int, received: int
 ) -> None:
     with serving(programs[0], "--greeting", "hello") as port:
@@ -77,7 +77,7 @@ def test_the_load_generator_counts_what_the_server_did(
 
 
 @WORK
-def test_and_what_it_did_with_tls(
+def test_load_generator_counts_tls_operations(
     programs: tuple[str, str],
     certificate: list[str],
     words: list[str],
@@ -94,7 +94,7 @@ def test_and_what_it_did_with_tls(
     assert done["tls"]["negotiated"].endswith("ECDSA")
 
 
-def test_a_server_without_tls_is_an_error_and_not_an_operation(
+def test_server_without_tls_counts_as_errors(
     programs: tuple[str, str], certificate: list[str]
 ) -> None:
     with serving(programs[0]) as port:
@@ -103,7 +103,7 @@ def test_a_server_without_tls_is_an_error_and_not_an_operation(
     assert done["errors"]["tls"] == 5
 
 
-def test_an_end_without_close_notify_is_an_error(
+def test_eof_without_close_notify_counts_as_error(
     programs: tuple[str, str], certificate: list[str]
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -131,7 +131,7 @@ def test_an_end_without_close_notify_is_an_error(
     assert done["errors"]["tls"] == 3
 
 
-def test_held_connections_answer_and_their_loss_is_seen(programs: tuple[str, str]) -> None:
+def test_held_connections_answer_and_losses_are_noticed(programs: tuple[str, str]) -> None:
     server = subprocess.Popen([programs[0]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdin is not None
     assert server.stdout is not None
@@ -155,8 +155,8 @@ def test_held_connections_answer_and_their_loss_is_seen(programs: tuple[str, str
     assert done["open"] == 0
 
 
-def test_nobody_listening_is_an_error_and_not_an_operation(programs: tuple[str, str]) -> None:
-    # Port 1 of loopback: nobody listens there, and no test could take it.
+def test_refused_connections_count_as_errors(programs: tuple[str, str]) -> None:
+    # Port 1 of loopback: nothing listens there, and no test could take it.
     command = [programs[1], "silent", "--port", "1", "--count", "5", "--duration", "5"]
     result = subprocess.run(command, capture_output=True, check=True, timeout=30)
     done = json.loads(result.stdout)
@@ -164,7 +164,7 @@ def test_nobody_listening_is_an_error_and_not_an_operation(programs: tuple[str, 
     assert done["errors"]["refused"] == 5
 
 
-def test_the_load_generator_explains_itself(programs: tuple[str, str]) -> None:
+def test_load_generator_prints_its_usage(programs: tuple[str, str]) -> None:
     help_text = subprocess.run([programs[1], "--help"], capture_output=True, check=True).stdout
     source = "".join(path.read_text() for path in (ROOT / "benchmarks/native").glob("loadgen.c"))
     for option in sorted(set(re.findall(r'strcmp\(name, "(--[a-z-]+)"\)', source))):
@@ -174,7 +174,7 @@ def test_the_load_generator_explains_itself(programs: tuple[str, str]) -> None:
     assert b"usage: loadgen" in wrong.stderr
 
 
-def test_without_openssl_there_is_a_load_generator_without_tls(
+def test_load_generator_builds_without_openssl(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from benchmarks import build
@@ -197,7 +197,7 @@ def test_without_openssl_there_is_a_load_generator_without_tls(
 
 
 @TWO_CORES
-def test_a_row_is_measured_from_the_command_line(certificate: list[str]) -> None:
+def test_command_line_measures_a_row(certificate: list[str]) -> None:
     words = ["--rows", "tls-p256", "--candidates", "asyncio,C epoll", "--rounds", "1"]
     found = json.loads(
         python("-m", "benchmarks", "--quick", "--seconds", "0.1", *words, "--json", "-")
@@ -213,7 +213,7 @@ def test_a_row_is_measured_from_the_command_line(certificate: list[str]) -> None
 
 @TWO_CORES
 @pytest.mark.external("strace")
-def test_calls_of_a_real_server_are_counted(programs: tuple[str, str]) -> None:
+def test_system_calls_of_a_server_are_counted(programs: tuple[str, str]) -> None:
     if shutil.which("strace") is None:
         pytest.skip("no strace")
     found = json.loads(
@@ -241,7 +241,7 @@ def test_every_held_connection_answers(programs: tuple[str, str]) -> None:
     ("how", "status"),
     [("a server is killed", 1), ("it is terminated", 143), ("it is killed", -signal.SIGKILL)],
 )
-def test_nothing_is_left_of_a_run_that_fails(
+def test_failed_run_leaves_nothing(
     programs: tuple[str, str], tmp_path: Path, how: str, status: int
 ) -> None:
     command = [sys.executable, *HOLD, "--connections", "2000", "--candidate", "C epoll"]
@@ -273,7 +273,7 @@ def test_nothing_is_left_of_a_run_that_fails(
         assert list(tmp_path.iterdir()) == []
 
 
-def test_more_connections_than_descriptors_are_refused() -> None:
+def test_more_connections_than_descriptors_is_an_error() -> None:
     from benchmarks.hold import main
 
     with pytest.raises(SystemExit) as status:

@@ -1,6 +1,6 @@
-"""That the benchmarks of SMTP count sessions that really happened, and miss none that failed.
+"""The SMTP benchmarks count sessions that really happened, and notice each that failed.
 
-Nothing here looks at a speed.
+No speed is judged here.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def test_every_message_of_every_session_is_counted(words: list[str], operations:
 
 
 class Peer:
-    """A server that writes down what one client after another says, and answers octet by octet.
+    """A server that records what one client after another sends, and replies octet by octet.
 
     Attributes:
         port: of 127.0.0.1.
-        heard: per connection, what the client said.
+        heard: what the client sent, per connection.
     """
 
     def __init__(self, clients: int, replies: dict[bytes, bytes], greeting: bytes) -> None:
@@ -107,7 +107,7 @@ class Peer:
 
 
 @pytest.mark.parametrize("flags", [[], ["--pipelining"]])
-def test_a_session_says_what_mail_clients_say(flags: list[str]) -> None:
+def test_session_sends_the_commands_of_a_mail_client(flags: list[str]) -> None:
     with Peer(2, {}, GREETING) as peer:
         words = ["--count", "3", "--messages", "2", "--in-flight", "1", "--size", "1000"]
         done = load(built()["loadgen"], peer.port, "smtp", *words, *flags)
@@ -140,9 +140,7 @@ def test_a_session_says_what_mail_clients_say(flags: list[str]) -> None:
         ({b"DATA": b"250 \r\n"}, GREETING),
     ],
 )
-def test_another_reply_than_the_one_due_is_an_error(
-    replies: dict[bytes, bytes], greeting: bytes
-) -> None:
+def test_unexpected_reply_counts_as_error(replies: dict[bytes, bytes], greeting: bytes) -> None:
     with Peer(2, replies, greeting) as peer:
         words = ["--count", "2", "--in-flight", "1"]
         done = load(built()["loadgen"], peer.port, "smtp", *words)
@@ -150,8 +148,8 @@ def test_another_reply_than_the_one_due_is_an_error(
     assert done["errors"]["reply"] == 2
 
 
-def measured(*words: str) -> dict[str, Any]:
-    """Return the shortest run of some rows."""
+def measure(*words: str) -> dict[str, Any]:
+    """Run some rows as briefly as possible; return the results."""
     command = ("-m", "benchmarks", "--quick", "--rounds", "1", "--seconds", "0.1", *words)
     built()
     found: dict[str, Any] = json.loads(python(*command, "--json", "-"))
@@ -160,13 +158,13 @@ def measured(*words: str) -> dict[str, Any]:
 
 
 @TWO_CORES
-def test_messages_are_measured_that_are_in_the_maildir() -> None:
-    found = measured("--rows", "maildir", "--candidates", "fastlisten SMTP")
+def test_measured_messages_are_in_the_maildir() -> None:
+    found = measure("--rows", "maildir", "--candidates", "fastlisten SMTP")
     (sample,) = found["workloads"]["maildir"]["fastlisten SMTP"]
     assert sample["detail"]["stored"] >= sample["detail"]["operations"] > 0
 
 
-def test_what_was_stored_is_counted_and_removed() -> None:
+def test_stored_messages_are_counted_and_removed() -> None:
     from benchmarks.deliveries import count_files, data_directory
 
     with data_directory("disk") as directory:
@@ -179,10 +177,10 @@ def test_what_was_stored_is_counted_and_removed() -> None:
 
 
 @TWO_CORES
-def test_the_handlers_of_both_are_measured_as_sinks() -> None:
+def test_both_handlers_are_measured_as_sinks() -> None:
     pytest.importorskip("aiosmtpd")
     candidates = ("fastlisten SMTP", "aiosmtpd", "C SMTP")
-    found = measured("--rows", "smtp,lmtp", "--candidates", ",".join(candidates))
+    found = measure("--rows", "smtp,lmtp", "--candidates", ",".join(candidates))
     assert set(found["workloads"]["smtp"]) == set(candidates)
     assert set(found["workloads"]["lmtp"]) == set(candidates) - {"C SMTP"}
     for samples in found["workloads"]["smtp"].values():
@@ -192,11 +190,11 @@ def test_the_handlers_of_both_are_measured_as_sinks() -> None:
 @TWO_CORES
 @pytest.mark.external("smtp-sink")
 @pytest.mark.external("smtp-source")
-def test_the_programs_of_postfix_are_measured() -> None:
+def test_postfix_programs_are_measured() -> None:
     for program in ("smtp-sink", "smtp-source"):
         if shutil.which(program, path=f"{os.defpath}:/usr/sbin") is None:
             pytest.skip(f"no {program}")
-    found = measured("--rows", "smtp-source,maildir", "--candidates", "smtp-sink")
+    found = measure("--rows", "smtp-source,maildir", "--candidates", "smtp-sink")
     for key in ("smtp-source", "maildir"):
         (sample,) = found["workloads"][key]["smtp-sink"]
         assert sample["value"] > 0
@@ -225,7 +223,7 @@ def test_smtp_sink_ends_with_its_wrapper(end: Callable[[subprocess.Popen[bytes]]
     await_ends([pid])
 
 
-def test_the_table_of_smtp_has_its_own_columns() -> None:
+def test_smtp_table_has_its_own_columns() -> None:
     from benchmarks import report
 
     sample = {

@@ -1,6 +1,6 @@
 """The benchmark of starts: it times the greeting of the listener that is set up last.
 
-Rules of this file: few listeners, and no figure is judged.
+Rules of this file: few listeners, and no speed is judged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
 
 
-def test_the_last_listener_is_the_one_that_is_asked() -> None:
+def test_last_listener_is_timed() -> None:
     from benchmarks.start import address, configuration
 
     listeners = loads(configuration(LISTENERS, 2525)).listeners
@@ -33,9 +33,7 @@ def test_the_last_listener_is_the_one_that_is_asked() -> None:
 
 
 @pytest.mark.parametrize("candidate", ["fastlisten", "uvloop", "asyncio"])
-def test_a_start_is_timed_and_nothing_is_left(
-    candidate: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_start_is_timed_and_leaves_nothing(candidate: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks import start
     from benchmarks.start import address, free_port, time_to_last_greeting
 
@@ -48,7 +46,7 @@ def test_a_start_is_timed_and_nothing_is_left(
             socket.create_connection((address(number), port), timeout=10)
 
 
-def test_a_server_that_does_not_start_is_no_figure() -> None:
+def test_failed_start_is_an_error() -> None:
     from benchmarks.process import MeasurementError
     from benchmarks.start import time_to_last_greeting
 

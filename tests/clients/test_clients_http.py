@@ -1,4 +1,4 @@
-"""curl and httpx against `fastlisten serve`: an ASGI application, over http and https."""
+"""curl and httpx against `fastlisten serve`: an ASGI application over http and https."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.waiting import PATIENCE, until
 
 STREAM = hashlib.sha256(PIECE * 64).hexdigest()
 
-#: Octets that look like nothing, more than any buffer holds.
+#: Random octets, more than any buffer holds.
 UPLOAD = random.Random(3).randbytes(3_000_000)
 DIGEST = hashlib.sha256(UPLOAD).hexdigest()
 
@@ -44,7 +44,7 @@ def url(server: Mail, listener: str, path: str = "/") -> str:
 
 
 def curl(server: Mail, *options: str | Path, feed: bytes | None = None) -> tuple[bytes, str]:
-    """Run curl; return what it received and what it says of how."""
+    """Run curl; return what it received and its own report."""
     done = run(
         *("curl", "--silent", "--show-error", "--verbose", "--cacert", server.authority, *options),
         feed=feed,
@@ -52,17 +52,17 @@ def curl(server: Mail, *options: str | Path, feed: bytes | None = None) -> tuple
     return done.stdout, done.stderr.decode(errors="replace")
 
 
-def told(body: bytes) -> dict[str, Any]:
-    """Return what the application says of a request."""
+def request_seen(body: bytes) -> dict[str, Any]:
+    """Return what the application reports about a request."""
     found: dict[str, Any] = json.loads(body)
     return found
 
 
 @external("curl")
 @pytest.mark.parametrize("listener", LISTENERS)
-def test_curl(server: Mail, listener: str) -> None:
+def test_curl_requests(server: Mail, listener: str) -> None:
     body, said = curl(server, url(server, listener, "/a%20b?c=d"))
-    request = told(body)
+    request = request_seen(body)
     assert request == {
         "method": "GET",
         "path": "/a b",
@@ -81,7 +81,7 @@ def test_curl(server: Mail, listener: str) -> None:
 
 @external("curl")
 @pytest.mark.parametrize("listener", LISTENERS)
-def test_curl_keeps_a_connection(server: Mail, listener: str) -> None:
+def test_curl_reuses_a_connection(server: Mail, listener: str) -> None:
     """For several URLs and methods; the server sees one client."""
     # Each URL has its own output and options.
     words: list[str] = []
@@ -90,7 +90,7 @@ def test_curl_keeps_a_connection(server: Mail, listener: str) -> None:
         words += ["--silent", "--cacert", server.authority, "--request", method]
         words += ["--write-out", "\n%{num_connects}\n", url(server, listener)]
     lines = run("curl", *words).stdout.splitlines()
-    requests = [told(line) for line in lines[0::2]]
+    requests = [request_seen(line) for line in lines[0::2]]
     assert [request["method"] for request in requests] == ["GET", "DELETE", "PATCH"]
     assert len({request["client"][1] for request in requests}) == 1
     assert lines[1::2] == [b"1", b"0", b"0"]
@@ -98,21 +98,21 @@ def test_curl_keeps_a_connection(server: Mail, listener: str) -> None:
 
 @external("curl")
 @pytest.mark.parametrize("listener", LISTENERS)
-def test_curl_uploads(server: Mail, listener: str) -> None:
-    """A file whose size is known, and standard input, whose size is not: in chunks."""
+def test_curl_uploads_with_and_without_a_length(server: Mail, listener: str) -> None:
+    """A file, whose size is known, and standard input, whose size is not: in chunks."""
     place = url(server, listener)
     body, said = curl(server, "--upload-file", server.directory / "upload", place)
-    request = told(body)
+    request = request_seen(body)
     assert (request["method"], request["size"], request["sha256"]) == ("PUT", len(UPLOAD), DIGEST)
     assert request["chunked"] == ""
     assert request["pieces"] > 1
     assert "< HTTP/1.1 100 Continue" in said
     body, _ = curl(server, "--upload-file", "-", place, feed=UPLOAD)
-    request = told(body)
+    request = request_seen(body)
     assert (request["method"], request["size"], request["sha256"]) == ("PUT", len(UPLOAD), DIGEST)
     assert request["chunked"] == "chunked"
     body, _ = curl(server, "--data-binary", "@-", place, feed=b"a=b\r\n\0")
-    request = told(body)
+    request = request_seen(body)
     assert (request["method"], request["size"]) == ("POST", 6)
     assert request["sha256"] == hashlib.sha256(b"a=b\r\n\0").hexdigest()
 
@@ -124,7 +124,7 @@ def test_curl_downloads(server: Mail, listener: str) -> None:
     body, said = curl(server, place)
     assert hashlib.sha256(body).hexdigest() == STREAM
     assert "transfer-encoding: chunked" in said.lower()
-    # HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
+    # HTTP/1.0 has no chunks: the end of the connection is the end of the body.
     body, said = curl(server, "--http1.0", place)
     assert hashlib.sha256(body).hexdigest() == STREAM
     assert "transfer-encoding" not in said.lower()
@@ -134,21 +134,21 @@ def test_curl_downloads(server: Mail, listener: str) -> None:
 
 
 @external("curl")
-def test_curl_asks_for_other_protocols(server: Mail) -> None:
-    """HTTP/2 is not there, however it is asked for; the server is no proxy."""
+def test_curl_requests_other_protocols(server: Mail) -> None:
+    """HTTP/2 is not spoken, however it is requested; the server is not a proxy."""
     place = url(server, "application")
     body, said = curl(server, "--http2", place)
-    assert told(body)["version"] == "1.1"
+    assert request_seen(body)["version"] == "1.1"
     assert "> Upgrade: h2c" in said
     body, said = curl(server, "--http2", url(server, "applications"))
-    assert told(body)["version"] == "1.1"
+    assert request_seen(body)["version"] == "1.1"
     assert re.search(r"ALPN: (curl )?offers h2,http/1\.1", said)
     # "Nothing was returned", or, newer, "a problem in the HTTP2 framing layer".
     run("curl", "--silent", "--http2-prior-knowledge", place, expect=(16, 52))
-    # A proxy is asked for the whole address, which every server must understand.
+    # A proxy is asked for the whole URL, which every server must understand.
     body, said = curl(server, "--proxy", place, "http://example.org/path?query")
     assert "> GET http://example.org/path?query HTTP/1.1" in said
-    assert (told(body)["path"], told(body)["query"]) == ("/path", "query")
+    assert (request_seen(body)["path"], request_seen(body)["query"]) == ("/path", "query")
     tunnel = ("--proxytunnel", "--proxy", place, "http://example.org/")
     done = run("curl", "--silent", "--verbose", *tunnel, expect=(7, 56))
     assert b"< HTTP/1.1 501 " in done.stderr
@@ -165,7 +165,7 @@ def test_curl_asks_for_other_protocols(server: Mail) -> None:
     ],
     ids=["no host", "no length", "two lengths", "a large head"],
 )
-def test_curl_sends_nonsense(server: Mail, options: tuple[str, ...], status: int) -> None:
+def test_curl_sends_malformed_requests(server: Mail, options: tuple[str, ...], status: int) -> None:
     words = ("--output", "/dev/null", "--write-out", "%{http_code}", *options)
     body, said = curl(server, *words, "--data", "x", url(server, "application"))
     assert int(body) == status
@@ -173,8 +173,8 @@ def test_curl_sends_nonsense(server: Mail, options: tuple[str, ...], status: int
 
 
 @external("curl")
-def test_curl_goes_away_in_the_middle(server: Mail) -> None:
-    """Of a download and of an upload that would never end; nothing of them is left."""
+def test_curl_disconnects_in_the_middle(server: Mail) -> None:
+    """During an endless download and an endless upload; nothing is left of either."""
     place = url(server, "application")
     briefly = ("curl", "--silent", "--max-time", "0.2", "--output", "/dev/null")
     run(*briefly, f"{place}endless", expect=(28,))
@@ -182,16 +182,16 @@ def test_curl_goes_away_in_the_middle(server: Mail) -> None:
     report = f"http://{server.at('management')}/api/listeners/application"
     with httpx.Client(timeout=PATIENCE) as client:
         until(lambda: client.get(report).json()["connections"] == 0, "the ends of connections")
-    assert told(curl(server, place)[0])["method"] == "GET"
+    assert request_seen(curl(server, place)[0])["method"] == "GET"
 
 
 @pytest.mark.parametrize("listener", LISTENERS)
-def test_httpx_keeps_a_connection(server: Mail, listener: str) -> None:
+def test_httpx_reuses_a_connection(server: Mail, listener: str) -> None:
     with httpx.Client(verify=authority().client_context(), timeout=PATIENCE) as client:
         ports = set()
         for number in range(20):
             answer = client.post(url(server, listener, f"/{number}"), content=b"x" * number)
-            request = told(answer.content)
+            request = request_seen(answer.content)
             assert (answer.status_code, answer.http_version) == (200, "HTTP/1.1")
             assert (request["path"], request["size"]) == (f"/{number}", number)
             assert request["scheme"] == SCHEMES[listener]
@@ -202,14 +202,14 @@ def test_httpx_keeps_a_connection(server: Mail, listener: str) -> None:
 
 @pytest.mark.parametrize("listener", LISTENERS)
 def test_httpx_with_a_pool(server: Mail, listener: str) -> None:
-    """30 uploads at once, then 30 downloads, on at most 10 connections, in pieces."""
+    """30 uploads, then 30 downloads, on at most 10 connections, in pieces."""
 
     async def pieces() -> Any:
         for start in range(0, 200_000, 7000):
             yield UPLOAD[start : min(start + 7000, 200_000)]
 
     async def upload(client: httpx.AsyncClient) -> int:
-        request = told((await client.put(url(server, listener), content=pieces())).content)
+        request = request_seen((await client.put(url(server, listener), content=pieces())).content)
         assert request["chunked"] == "chunked"
         assert request["sha256"] == hashlib.sha256(UPLOAD[:200_000]).hexdigest()
         return int(request["client"][1])

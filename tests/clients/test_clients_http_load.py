@@ -1,4 +1,4 @@
-"""wrk and h2load against `fastlisten serve`: many connections, no request without its answer."""
+"""wrk and h2load against `fastlisten serve`: many connections, and a response to every request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.real_server import Mail, serving
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
-    # A line of log for each request would be most of the work.
+    # Logging each request would be most of the work.
     quiet = "[http]\naccess-log = false\n"
     names = ("application", "applications", "management")
     with serving(tmp_path_factory.mktemp("http"), *names, more=quiet) as started:
@@ -22,8 +22,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
 
 @external("wrk")
 @pytest.mark.parametrize(("listener", "path"), [("application", "/stream"), ("applications", "/")])
-def test_wrk(server: Mail, listener: str, path: str) -> None:
-    """It runs for a time; what is counted is what went wrong."""
+def test_wrk_without_errors(server: Mail, listener: str, path: str) -> None:
+    """It runs for a fixed time; the errors are counted."""
     done = run(
         *("wrk", "--threads", "2", "--connections", "20", "--duration", "1s", "--timeout", "20s"),
         f"{'https' if listener.endswith('s') else 'http'}://{server.at(listener)}{path}",
@@ -38,8 +38,8 @@ def test_wrk(server: Mail, listener: str, path: str) -> None:
 
 @external("h2load")
 @pytest.mark.parametrize("listener", ["application", "applications", "management"])
-def test_h2load(server: Mail, listener: str) -> None:
-    """HTTP/1.1, some requests of each connection on their way at the same time (pipelining)."""
+def test_h2load_without_errors(server: Mail, listener: str) -> None:
+    """HTTP/1.1, with several requests of each connection in flight (pipelining)."""
     scheme = "https" if listener.endswith("s") else "http"
     path = "/healthz/live" if listener == "management" else "/"
     done = run(

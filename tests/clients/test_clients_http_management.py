@@ -1,4 +1,4 @@
-"""curl and httpx as an administrator's tools: the management application of `fastlisten serve`."""
+"""curl and httpx as an administrator's tools for the management of `fastlisten serve`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
 
 
 def curl(server: Mail, listener: str, path: str, *options: str, status: int = 200) -> str:
-    """Ask with curl; return the answer, whose status must be the expected one."""
+    """Send a request with curl; return the response, whose status must be the expected one."""
     done = run(
         *("curl", "--silent", "--show-error", "--cacert", server.authority),
         *("--write-out", "\n%{http_code}", *options),
@@ -43,7 +43,7 @@ def token(server: Mail) -> str:
 
 @external("curl")
 @pytest.mark.parametrize("listener", list(SCHEMES))
-def test_curl_reads(server: Mail, listener: str) -> None:
+def test_curl_reads_listeners(server: Mail, listener: str) -> None:
     assert json.loads(curl(server, listener, "/healthz/live")) == {"status": "alive"}
     assert json.loads(curl(server, listener, "/healthz/ready"))["status"] == "ready"
     listeners = json.loads(curl(server, listener, "/api/listeners"))["listeners"]
@@ -60,7 +60,7 @@ def test_curl_reads(server: Mail, listener: str) -> None:
 
 @external("curl")
 def test_curl_on_a_unix_socket(server: Mail) -> None:
-    """Reading is free there; a change needs the token there, too."""
+    """Reading needs no token there; a change does, there too."""
     words = ("curl", "--silent", "--fail", "--unix-socket", server.socket("management"))
     done = run(*words, "http://localhost/api/listeners/mx")
     assert json.loads(done.stdout)["addresses"] == [server.at("mx")]
@@ -75,8 +75,8 @@ def test_curl_on_a_unix_socket(server: Mail) -> None:
 
 @external("curl")
 @pytest.mark.parametrize("listener", list(SCHEMES))
-def test_curl_changes(server: Mail, listener: str) -> None:
-    """What is asked for is done to the listener, and only for who has the token."""
+def test_curl_changes_a_listener(server: Mail, listener: str) -> None:
+    """The listener changes as requested, and only with the token."""
     place = "/api/listeners/mx"
     limit = ("--json", '{"limit": 1}')
     curl(server, listener, f"{place}/limit", *limit, status=401)
@@ -101,8 +101,8 @@ def test_curl_changes(server: Mail, listener: str) -> None:
 
 
 @pytest.mark.parametrize("listener", list(SCHEMES))
-def test_httpx_watches(server: Mail, listener: str) -> None:
-    """Metrics over one connection, again and again, while mail is brought."""
+def test_httpx_watches_metrics(server: Mail, listener: str) -> None:
+    """Metrics over one connection, again and again, while mail arrives."""
     site = f"{SCHEMES[listener]}://{server.at(listener)}"
 
     def accepted(text: str) -> float:
@@ -121,5 +121,5 @@ def test_httpx_watches(server: Mail, listener: str) -> None:
             with SMTP(HOST, server.port("mx"), timeout=PATIENCE) as visitor:
                 assert visitor.noop()[0] == 250
             assert accepted(client.get("/metrics").text) == before + number
-        # By another host's name, as a page does that has rebound its own.
+        # With another host's name, as from a page after DNS rebinding.
         assert client.get("/metrics", headers={"host": "evil.example"}).status_code == 403

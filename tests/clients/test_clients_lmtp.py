@@ -1,7 +1,7 @@
 """LMTP clients against `fastlisten serve`: swaks, smtp-source -L, on TCP and on a Unix socket.
 
-What LMTP is about is one reply for each recipient; smtplib's LMTP reads one for all of them and
-proves nothing.
+LMTP has one reply per recipient; smtplib's LMTP reads only one for all of them and would prove
+nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def mail(server: Mail) -> Mail:
 
 
 def swaks(mail: Mail, protocol: str, place: str, *recipients: str, expect: int = 0) -> str:
-    """Send the plain message to some recipients; return what was said."""
+    """Send the plain message to some recipients; return the output."""
     where = {
         "tcp": ("--server", HOST, "--port", str(mail.port("lmtp"))),
         "unix": ("--socket", str(mail.socket("lmtp"))),
@@ -45,14 +45,14 @@ def swaks(mail: Mail, protocol: str, place: str, *recipients: str, expect: int =
 @external("swaks")
 @pytest.mark.parametrize("place", ["tcp", "unix"])
 @pytest.mark.parametrize("protocol", ["LMTP", "LMTPS"])
-def test_swaks(mail: Mail, protocol: str, place: str) -> None:
-    """Several recipients, one unknown, one for whom this is not the server, one twice."""
+def test_swaks_gets_a_reply_per_recipient(mail: Mail, protocol: str, place: str) -> None:
+    """Several recipients: one unknown, one of another server, one named twice."""
     said = swaks(
         mail, protocol, place, ALICE, "nobody@example.org", BOB, ALICE, "x@example.net", CAROL
     )
     assert "<-  220 mx.example.org LMTP" in said
     assert " -> LHLO client.example.com\n" in said
-    # What comes after the dot, up to the QUIT.
+    # What comes after the dot, up to QUIT.
     final = said.rpartition("> .\n")[2].partition("> QUIT")[0]
     assert len(re.findall(r"^<.  250 2\.\d\.\d .*$", final, re.MULTILINE)) == 4
     assert len(re.findall(r"^<", final, re.MULTILINE)) == 4
@@ -67,7 +67,7 @@ def test_swaks(mail: Mail, protocol: str, place: str) -> None:
 
 
 @external("swaks")
-def test_swaks_without_any_recipient(mail: Mail) -> None:
+def test_swaks_without_a_valid_recipient(mail: Mail) -> None:
     said = swaks(mail, "LMTP", "tcp", "nobody@example.org", "nobody@example.net", expect=24)
     assert "> DATA" not in said
     assert mail.everything() == {}
@@ -87,8 +87,10 @@ def test_swaks_speaks_the_wrong_protocol(mail: Mail) -> None:
 @external("smtp-source")
 @pytest.mark.parametrize("disconnect", [(), ("-d",)], ids=["connection-each", "connection-kept"])
 @pytest.mark.parametrize("place", ["tcp", "unix"])
-def test_smtp_source(mail: Mail, place: str, disconnect: tuple[str, ...]) -> None:
-    """-L: many sessions, every message to ten recipients, every one of them counted."""
+def test_smtp_source_with_many_recipients(
+    mail: Mail, place: str, disconnect: tuple[str, ...]
+) -> None:
+    """-L: many sessions, every message to ten recipients, each of them counted."""
     where = mail.at("lmtp") if place == "tcp" else f"unix:{mail.socket('lmtp')}"
     done = run(
         *("smtp-source", "-L", "-c", "-s", "5", "-m", "20", "-r", str(len(CROWD)), "-l", "5000"),
@@ -106,7 +108,7 @@ def test_smtp_source(mail: Mail, place: str, disconnect: tuple[str, ...]) -> Non
 
 @external("smtp-source")
 def test_smtp_source_with_an_unknown_recipient(mail: Mail) -> None:
-    """It gives up at the first refusal; nothing of its message arrives."""
+    """It gives up at the first refusal, and nothing of its message is delivered."""
     where = f"unix:{mail.socket('lmtp')}"
     done = run("smtp-source", "-L", "-f", SENDER, "-t", "no@example.org", where, expect=(1,))
     assert b"550 5.1.1" in done.stderr

@@ -1,6 +1,6 @@
-"""A whole Postfix as a client of `fastlisten serve`: it delivers its queue by LMTP and by SMTP.
+"""A complete Postfix as a client of `fastlisten serve`: it delivers its queue by LMTP and SMTP.
 
-It is an instance of its own, with its own configuration and queue; none of its services listens.
+It is a separate instance with its own configuration and queue; none of its services listens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from support.waiting import until
 if os.geteuid() != 0:
     pytest.skip("an instance of Postfix needs root", allow_module_level=True)
 
-#: Which way a message goes is chosen by its sender.
+#: The sender of a message chooses the transport.
 SENDERS = {"lmtp": "by-lmtp@example.com", "smtp": "by-smtp@example.com"}
 
 CONFIGURATION = """\
@@ -46,7 +46,7 @@ sender_dependent_default_transport_maps = inline:{{
     {{ {bob} = smtp:[{host}]:{mx} }} }}
 """
 
-#: What delivering takes; nothing that listens to the network.
+#: The services that delivering needs; none listens on the network.
 SERVICES = """\
 pickup  unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
@@ -94,7 +94,7 @@ class Postfix:
         )
 
     def outcome(self, recipient: str) -> str:
-        """Wait until a recipient has been dealt with; return status and what the server said."""
+        """Wait for a recipient's outcome; return its status and the server's reply."""
         pattern = re.compile(rf" to=<{re.escape(recipient)}>, .*?status=(.*)")
         until(lambda: pattern.search(self.log), f"mail to {recipient}")
         found = pattern.search(self.log)
@@ -116,7 +116,7 @@ def mail(server: Mail) -> Mail:
 
 @pytest.fixture(scope="module")
 def instance(server: Mail) -> Iterator[Postfix]:
-    # Where its own user may go, which pytest's directories do not allow.
+    # Where its own user has access, which pytest's directories do not allow.
     place = Path(tempfile.mkdtemp(prefix="postfix"))
     try:
         place.chmod(0o755)
@@ -153,7 +153,7 @@ def postfix(instance: Postfix) -> Postfix:
 @external("postfix")
 @pytest.mark.parametrize("way", list(SENDERS))
 def test_many_recipients(mail: Mail, postfix: Postfix, way: str) -> None:
-    """Each of them, and the one who is unknown, by himself; Postfix has checked the certificate."""
+    """Each one, and the unknown one, gets its own reply; Postfix verifies the certificate."""
     postfix.send(SENDERS[way], "nobody@example.org", ALICE, *CROWD, content=PLAIN)
     assert postfix.outcome("nobody@example.org").startswith("bounced")
     assert "550 5.1.1 " in postfix.outcome("nobody@example.org")
@@ -163,13 +163,13 @@ def test_many_recipients(mail: Mail, postfix: Postfix, way: str) -> None:
     for name in (ALICE, *CROWD):
         trace, content = mail.the_one(name)
         assert f" with {'LMTPS' if way == 'lmtp' else 'ESMTPS'} id " in trace
-        # Postfix puts fields into the header, and leaves the rest.
+        # Postfix adds header fields and leaves the rest.
         assert content.startswith(b"Received: by postfix.example.net (Postfix, from userid 0)\r\n")
         assert content.partition(b"\r\n\r\n")[2] == PLAIN.partition(b"\r\n\r\n")[2]
 
 
 @external("postfix")
-def test_addresses_beyond_ascii(mail: Mail, postfix: Postfix) -> None:
+def test_addresses_outside_ascii(mail: Mail, postfix: Postfix) -> None:
     postfix.send("rené@example.com", ZOE, content="Subject: grüße\r\n\r\nschön\r\n".encode())
     assert postfix.outcome(ZOE).startswith("sent (250 2.")
     trace, content = mail.the_one(ZOE)
@@ -180,8 +180,8 @@ def test_addresses_beyond_ascii(mail: Mail, postfix: Postfix) -> None:
 
 
 @external("postfix")
-def test_a_notice_of_success(mail: Mail, postfix: Postfix) -> None:
-    """Postfix hands NOTIFY and ENVID on; the notice goes to the sender, who is one of ours."""
+def test_dsn_of_success(mail: Mail, postfix: Postfix) -> None:
+    """Postfix passes NOTIFY and ENVID on; the DSN goes to the sender, a local user."""
     wishes = ("-N", "success", "-V", "the envelope")
     postfix.send(BOB, ALICE, content=PLAIN, options=wishes)
     assert postfix.outcome(ALICE).startswith("sent (250 2.")

@@ -1,6 +1,6 @@
-"""Mail for others, all the way: swaks or curl, `fastlisten serve`, Postfix's smtp-sink.
+"""Mail for other servers, all the way: swaks or curl, `fastlisten serve`, Postfix's smtp-sink.
 
-The relay is on a Unix socket, so that no port has to be free for it.
+The relay is on a Unix socket, so that it needs no free port.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOGIN = ("--tls", "--auth", "PLAIN", "--auth-user", ALICE, "--auth-password", PA
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A directory that smtp-sink can write into: it drops the privileges of root."""
+    """A directory that smtp-sink can write to, which drops root's privileges."""
     directory = Path(tempfile.mkdtemp(prefix="sink"))
     directory.chmod(0o777)
     yield directory
@@ -71,12 +71,12 @@ def smtp_sink(place: Path, *options: str) -> Iterator[None]:
 
 
 def taken(place: Path) -> list[tuple[list[str], bytes]]:
-    """Return recipients and content of what the relay has taken, and forget it."""
+    """Return recipients and content of what the relay has accepted, and forget it."""
     found = []
     for path in place.glob("message.*"):
         dump = path.read_bytes()
         path.unlink()
-        # It writes LF, and an empty line at the end; our field comes behind its own.
+        # It writes LF, and an empty line at the end; our field comes after its own.
         assert dump.endswith(b"\n\n")
         head = re.search(
             rb"\AX-Client-Addr: (?:.*\n)*?Received: .*\n\tby smtp-sink (?:.*\n)*?"
@@ -92,7 +92,7 @@ def taken(place: Path) -> list[tuple[list[str], bytes]]:
 
 
 def swaks(mail: Mail, listener: str, *options: str, expect: int = 0) -> str:
-    """Send the plain message with swaks; return what was said."""
+    """Send the plain message with swaks; return the output."""
     done = run(
         *("swaks", "--server", HOST, "--port", str(mail.port(listener)), "--helo", "me"),
         *("--data", f"@{mail.directory / 'plain'}", *options),
@@ -104,7 +104,7 @@ def swaks(mail: Mail, listener: str, *options: str, expect: int = 0) -> str:
 @external("smtp-sink")
 @external("swaks")
 @pytest.mark.parametrize("pipeline", [(), ("--pipeline",)], ids=["lockstep", "pipelined"])
-def test_swaks_sends_to_others_and_to_ours(
+def test_swaks_sends_to_remote_and_local_recipients(
     mail: Mail, place: Path, pipeline: tuple[str, ...]
 ) -> None:
     recipients = f"{FOREIGN},{BOB},other@example.net"
@@ -114,15 +114,15 @@ def test_swaks_sends_to_others_and_to_ours(
         assert taken(place) == [([FOREIGN, "other@example.net"], PLAIN)]
         assert mail.everything() == {BOB: 1}
         assert mail.the_one(BOB)[1] == PLAIN
-        # The server is no client of its own accord: nothing for others, nothing to the relay.
+        # Mail for local recipients only never reaches the relay.
         swaks(mail, "submission", *LOGIN, "--from", ALICE, "--to", BOB)
         assert taken(place) == []
 
 
 @external("smtp-sink")
 @external("curl")
-def test_curl_sends_to_others(mail: Mail, place: Path) -> None:
-    """All octets but NUL, CR and LF: smtp-sink writes lines of C."""
+def test_curl_sends_to_a_remote_recipient(mail: Mail, place: Path) -> None:
+    """All octets except NUL, CR and LF: smtp-sink handles lines as C strings."""
     octets = bytes(octet for octet in range(1, 256) if octet not in b"\r\n")
     letter = b"Subject: octets\r\n\r\n.\r\n..\r\n.x\r\n" + octets + b"\r\n.\r\n"
     with smtp_sink(place):
@@ -138,7 +138,7 @@ def test_curl_sends_to_others(mail: Mail, place: Path) -> None:
 
 @external("smtp-sink")
 @external("swaks")
-def test_strangers_do_not_reach_the_relay(mail: Mail, place: Path) -> None:
+def test_relay_access_is_denied_without_a_login(mail: Mail, place: Path) -> None:
     with smtp_sink(place):
         for options in ((), ("--tls",)):
             said = swaks(mail, "mx", *options, "--from", SENDER, "--to", f"{FOREIGN},{BOB}")
@@ -162,10 +162,10 @@ def test_strangers_do_not_reach_the_relay(mail: Mail, place: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_the_relay_refuses(
+def test_relay_rejects_recipient_or_message(
     mail: Mail, place: Path, options: tuple[str, ...], code: str, delivered: int
 ) -> None:
-    """A recipient: the others get the message. The message: nobody does, here or there."""
+    """If it rejects a recipient, the others get the message; if the message, nobody does."""
     with smtp_sink(place, *options):
         said = swaks(
             mail,
@@ -174,13 +174,13 @@ def test_what_the_relay_refuses(
             expect=0 if delivered else 26,
         )
         assert re.search(rf"^<~\* {code}", said, re.MULTILINE), said
-        # What it refuses at the end it has written before.
+        # If it rejects the message at the end, it has already written it.
         assert len(taken(place)) == (options[1] == ".")
     assert len(mail.stored(BOB)) == delivered
 
 
 @external("swaks")
-def test_there_is_no_relay(mail: Mail) -> None:
+def test_relay_is_not_running(mail: Mail) -> None:
     envelope = ("--from", ALICE, "--to", f"{FOREIGN},{BOB}")
     said = swaks(mail, "submission", *LOGIN, *envelope)
     assert re.search(r"^<~\* 451 4\.4\.1 ", said, re.MULTILINE)

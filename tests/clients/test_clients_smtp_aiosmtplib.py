@@ -28,7 +28,7 @@ def mail(server: Mail) -> Mail:
 
 
 def client(mail: Mail, listener: str, **options: Any) -> aiosmtplib.SMTP:
-    """Return a client that checks the certificate, and begins TLS where it is offered."""
+    """Return a client that verifies the certificate, and uses STARTTLS if offered."""
     return aiosmtplib.SMTP(
         hostname=HOST,
         port=mail.port(listener),
@@ -41,7 +41,7 @@ def client(mail: Mail, listener: str, **options: Any) -> aiosmtplib.SMTP:
 
 
 def run(talk: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine; wait for the ends of its connections, for which aiosmtplib does not."""
+    """Run a coroutine and wait until its connections are closed, which aiosmtplib does not."""
 
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))
@@ -56,7 +56,7 @@ def run(talk: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 @pytest.mark.parametrize("mechanism", ["plain", "login"])
 @pytest.mark.parametrize("listener", ["submission", "submissions"])
-def test_a_user_sends_a_message(mail: Mail, listener: str, mechanism: str) -> None:
+def test_user_sends_a_message(mail: Mail, listener: str, mechanism: str) -> None:
     async def talk() -> None:
         async with client(mail, listener) as smtp:
             await smtp.ehlo()
@@ -72,7 +72,7 @@ def test_a_user_sends_a_message(mail: Mail, listener: str, mechanism: str) -> No
         assert " with ESMTPSA id " in trace
 
 
-def test_passwords_beyond_ascii(mail: Mail) -> None:
+def test_passwords_outside_ascii(mail: Mail) -> None:
     async def talk() -> None:
         async with client(mail, "submission") as smtp:
             await smtp.ehlo()
@@ -87,7 +87,7 @@ def test_passwords_beyond_ascii(mail: Mail) -> None:
     assert " with UTF8SMTPSA id " in trace
 
 
-def test_what_is_refused(mail: Mail) -> None:
+def test_rejected_commands(mail: Mail) -> None:
     async def talk() -> None:
         async with client(mail, "submission", start_tls=False) as smtp:
             with pytest.raises(aiosmtplib.SMTPException, match="AUTH"):
@@ -110,7 +110,7 @@ def test_what_is_refused(mail: Mail) -> None:
     assert mail.everything() == {}
 
 
-def test_many_at_once(mail: Mail) -> None:
+def test_many_concurrent_sessions(mail: Mail) -> None:
     """20 sessions of 10 messages each, and a function for one message."""
 
     async def session(number: int) -> None:

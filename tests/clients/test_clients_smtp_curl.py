@@ -1,4 +1,4 @@
-"""curl as a mail program against `fastlisten serve`: smtp:// and smtps://."""
+"""curl as a mail client against `fastlisten serve`: smtp:// and smtps://."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def mail(server: Mail) -> Mail:
 
 
 def curl(mail: Mail, listener: str, *options: str, expect: int = 0) -> str:
-    """Send the message with curl, over TLS; return what was said."""
+    """Send the message with curl over TLS; return the output."""
     done = run(
         *("curl", "--silent", "--show-error", "--verbose", "--ssl-reqd"),
         *("--cacert", mail.authority, "--upload-file"),
@@ -61,7 +61,7 @@ def envelope(sender: str, *recipients: str) -> list[str]:
 @pytest.mark.parametrize("initial", [(), ("--sasl-ir",)], ids=["challenged", "initial"])
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "*"])
 @pytest.mark.parametrize("listener", ["submission", "submissions"])
-def test_a_user_sends_a_message(
+def test_user_sends_a_message(
     mail: Mail, listener: str, mechanism: str, initial: tuple[str, ...]
 ) -> None:
     said = curl(
@@ -80,16 +80,16 @@ def test_a_user_sends_a_message(
 
 
 @external("curl")
-def test_passwords_and_names_beyond_ascii(mail: Mail) -> None:
+def test_passwords_and_names_outside_ascii(mail: Mail) -> None:
     curl(mail, "submissions", "--user", f"{ZOE}:{PASSWORDS[ZOE]}", *envelope(ZOE_ALIAS, CAROL))
     assert mail.arrived(CAROL) == [MESSAGE]
 
 
 @external("curl")
-def test_whose_mail_it_was(mail: Mail) -> None:
-    """Another identity than the one of the password is refused; AUTH= of MAIL is only noted."""
+def test_authorization_identity_and_mail_auth(mail: Mail) -> None:
+    """An identity other than the login's is refused; AUTH= of MAIL is only recorded."""
     login = ("--user", f"{ALICE}:{PASSWORDS[ALICE]}")
-    # Between brackets, in which RFC 4954 does not want it.
+    # In angle brackets, which RFC 4954 does not allow.
     author = ("--mail-auth", SENDER)
     said = curl(mail, "submission", *login, *author, *envelope(ALICE, CAROL))
     assert f" AUTH=<{SENDER}>" in said
@@ -102,7 +102,7 @@ def test_whose_mail_it_was(mail: Mail) -> None:
 
 
 @external("curl")
-def test_a_wrong_password(mail: Mail) -> None:
+def test_wrong_password(mail: Mail) -> None:
     said = curl(
         mail, "submission", "--user", f"{ALICE}:wrong", *envelope(ALICE, BOB), expect=LOGIN_DENIED
     )
@@ -112,8 +112,8 @@ def test_a_wrong_password(mail: Mail) -> None:
 
 
 @external("curl")
-def test_strangers(mail: Mail) -> None:
-    """On port 25 they bring mail, with and without some unknown recipients; nobody submits."""
+def test_mail_without_a_login(mail: Mail) -> None:
+    """Accepted on port 25, with and without some unknown recipients; not for submission."""
     curl(mail, "mx", *envelope(SENDER, ALICE, BOB))
     said = curl(mail, "mx", *envelope(SENDER, ALICE, "no@example.org", CAROL), expect=SEND_ERROR)
     assert "< 550 5.1.1 " in said
@@ -140,8 +140,8 @@ def test_several_messages_over_one_connection(mail: Mail) -> None:
 
 
 @external("curl")
-def test_verify_and_help(mail: Mail) -> None:
-    """Without anything to upload curl asks: VRFY for a recipient, a command of one's own."""
+def test_vrfy_and_help(mail: Mail) -> None:
+    """Without an upload curl sends VRFY for a recipient, or a custom command."""
     url = f"smtp://{mail.at('mx')}/client.example.com"
     done = run("curl", "--silent", "--verbose", "--mail-rcpt", ALICE, url)
     assert b"\r\n> VRFY " in done.stderr.replace(b"\n>", b"\r\n>")

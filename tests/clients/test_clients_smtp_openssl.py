@@ -10,7 +10,7 @@ from support.external_programs import Dialogue, talking
 from support.marks import external
 from support.real_server import ALICE, BOB, CAROL, HOST, MESSAGE, PASSWORDS, SENDER, Mail, serving
 
-#: As it goes over the wire.
+#: As it is on the wire.
 LETTER = MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\n"
 
 
@@ -28,7 +28,7 @@ def mail(server: Mail) -> Mail:
 
 
 def s_client(mail: Mail, listener: str, *options: str) -> tuple[str, ...]:
-    """Return the command: it insists on a right certificate."""
+    """Return the command, which verifies the certificate."""
     return (
         *("openssl", "s_client", "-connect", mail.at(listener), "-CAfile", mail.authority),
         *("-verify_return_error", "-verify_ip", HOST, "-ign_eof", *options),
@@ -36,7 +36,7 @@ def s_client(mail: Mail, listener: str, *options: str) -> tuple[str, ...]:
 
 
 def send(client: Dialogue, *recipients: str) -> None:
-    """Send the message; small letters because lines with R and Q are for s_client itself."""
+    """Send the message; in lower case because lines with R and Q are commands of s_client."""
     for recipient in recipients:
         assert client.code(f"rcpt to:<{recipient}>\r\n".encode()) == 250
     assert client.code(b"data\r\n") == 354
@@ -46,12 +46,12 @@ def send(client: Dialogue, *recipients: str) -> None:
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
 @pytest.mark.parametrize("listener", ["submission", "submissions"])
-def test_a_user_sends_a_message(mail: Mail, listener: str, mechanism: str, version: str) -> None:
+def test_user_sends_a_message(mail: Mail, listener: str, mechanism: str, version: str) -> None:
     starttls = ("-starttls", "smtp") if listener == "submission" else ()
     name, password = ALICE.encode(), PASSWORDS[ALICE].encode()
     with talking(*s_client(mail, listener, version, *starttls)) as client:
         client.hear(rb"Verify return code: 0 \(ok\)")
-        # s_client has asked for the capabilities in clear; what is said in TLS is new.
+        # s_client has asked for the capabilities in plaintext; the session starts anew in TLS.
         client.hear(rb"250 HELP\r\n" if starttls else rb"220 mx\.example\.org ESMTP\r\n")
         told = client.say(b"ehlo client.example.com\r\n", rb"250 HELP\r\n")
         assert b"250-AUTH PLAIN LOGIN\r\n" in told
@@ -75,11 +75,11 @@ def test_a_user_sends_a_message(mail: Mail, listener: str, mechanism: str, versi
 
 
 @external("openssl")
-def test_a_stranger_brings_mail(mail: Mail) -> None:
+def test_mail_without_a_login(mail: Mail) -> None:
     with talking(*s_client(mail, "mx", "-starttls", "smtp")) as client:
         client.hear(rb"Verify return code: 0 \(ok\)")
         client.hear(rb"250 HELP\r\n")
-        # What was said before TLS is forgotten (RFC 3207 4.2): the greeting, too.
+        # What was said before TLS is forgotten (RFC 3207 4.2), the greeting included.
         assert client.code(b"mail from:<>\r\n") == 503
         assert client.code(b"ehlo client.example.com\r\n") == 250
         assert client.code(f"mail from:<{SENDER}>\r\n".encode()) == 250
@@ -93,8 +93,8 @@ def test_a_stranger_brings_mail(mail: Mail) -> None:
 
 
 @external("openssl")
-def test_lmtp(mail: Mail) -> None:
-    """One reply for each recipient, twice for who is named twice."""
+def test_lmtp_session(mail: Mail) -> None:
+    """One reply per recipient, two for one that is named twice."""
     with talking(*s_client(mail, "lmtp", "-starttls", "lmtp")) as client:
         client.hear(rb"Verify return code: 0 \(ok\)")
         client.hear(rb"(?m)^250 .*\r\n")
@@ -105,7 +105,7 @@ def test_lmtp(mail: Mail) -> None:
         send(client, ALICE, BOB, ALICE)
         said = client.say(LETTER, rb"(?:250 .*\r\n){3}")
         assert said.count(b"\r\n") == 3
-        # The next thing said answers the next command.
+        # The next reply is to the next command.
         assert client.code(b"noop\r\n") == 250
         assert client.heard == b""
         assert client.code(b"quit\r\n") == 221

@@ -1,4 +1,4 @@
-"""Sessions typed by hand, as over telnet, against `fastlisten serve`: octet by octet."""
+"""Sessions typed by hand, as with telnet, against `fastlisten serve`: octet by octet."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def code(session: SmtpClient, line: bytes) -> int:
     return session.answer()[0]
 
 
-def test_a_session(mail: Mail) -> None:
+def test_smtp_session(mail: Mail) -> None:
     with typing(mail, "mx") as session:
         assert session.reply() == b"220 mx.example.org ESMTP\r\n"
         assert code(session, b"what is this?") == 500
@@ -60,8 +60,8 @@ def test_a_session(mail: Mail) -> None:
     assert f"Received: from me ([{HOST}]) by mx.example.org with SMTP id " in trace
 
 
-def test_a_session_in_chunks(mail: Mail) -> None:
-    """BDAT (RFC 3030): no dots are stuffed, and a bare CR or LF may be in it if it is binary."""
+def test_bdat_session(mail: Mail) -> None:
+    """BDAT (RFC 3030): no dot stuffing, and bare CR and LF are allowed with BINARYMIME."""
     binary = MESSAGE + b"bare\rbare\nends\r\n.\r\nhere"
     with typing(mail, "mx") as session:
         session.reply()
@@ -81,8 +81,8 @@ def test_a_session_in_chunks(mail: Mail) -> None:
     assert mail.arrived() == mail.arrived(BOB) == [binary]
 
 
-def test_everything_at_once(mail: Mail) -> None:
-    """Two messages and the end in one segment (PIPELINING, RFC 2920)."""
+def test_pipelined_session(mail: Mail) -> None:
+    """Two messages and QUIT in one segment (PIPELINING, RFC 2920)."""
     letter = MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\n"
     one = b"mail from:<>\r\nrcpt to:<%b>\r\ndata\r\n%b" % (ALICE.encode(), letter)
     with typing(mail, "mx") as session:
@@ -94,7 +94,7 @@ def test_everything_at_once(mail: Mail) -> None:
     assert mail.arrived() == [MESSAGE] * 2
 
 
-def test_a_session_of_lmtp(mail: Mail) -> None:
+def test_lmtp_session(mail: Mail) -> None:
     with typing(mail, "lmtp") as session:
         assert session.reply() == b"220 mx.example.org LMTP\r\n"
         assert code(session, b"ehlo me") == 500

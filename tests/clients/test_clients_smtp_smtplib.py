@@ -1,6 +1,6 @@
-"""smtplib, the client of the standard library, against `fastlisten serve`.
+"""smtplib, the standard library's client, against `fastlisten serve`.
 
-Its LMTP is not used: it reads one reply for a whole message, and so proves nothing.
+Its LMTP class is not used: it reads one reply for the whole message, and so would prove nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from support.waiting import PATIENCE
 
 NAME = "client.example.com"
 
-#: Of max-message-size; what a big message may be.
+#: max-message-size: the size that a message may have.
 LARGEST = 4 * 1024 * 1024
 
 
@@ -49,7 +49,7 @@ def mail(server: Mail) -> Mail:
 
 @contextlib.contextmanager
 def connected(mail: Mail, listener: str, starttls: bool = True) -> Iterator[smtplib.SMTP]:
-    """Connect to a listener and begin TLS."""
+    """Connect to a listener and use STARTTLS."""
     context = authority().client_context()
     if listener == "submissions":
         with smtplib.SMTP_SSL(
@@ -65,7 +65,7 @@ def connected(mail: Mail, listener: str, starttls: bool = True) -> Iterator[smtp
 
 
 def authenticate(client: smtplib.SMTP, mechanism: str, user: str = ALICE) -> tuple[int, bytes]:
-    """Authenticate by one mechanism; `login` would choose by itself."""
+    """Authenticate with one mechanism; `login` would choose by itself."""
     client.ehlo_or_helo_if_needed()
     client.user, client.password = user, PASSWORDS[user]
     method = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login}[mechanism]
@@ -74,7 +74,7 @@ def authenticate(client: smtplib.SMTP, mechanism: str, user: str = ALICE) -> tup
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
 @pytest.mark.parametrize("listener", ["submission", "submissions"])
-def test_a_user_sends_a_message(mail: Mail, listener: str, mechanism: str) -> None:
+def test_user_sends_a_message(mail: Mail, listener: str, mechanism: str) -> None:
     with connected(mail, listener) as client:
         assert authenticate(client, mechanism)[0] == 235
         assert client.sendmail(ALICE, [BOB, CAROL], MESSAGE) == {}
@@ -86,8 +86,8 @@ def test_a_user_sends_a_message(mail: Mail, listener: str, mechanism: str) -> No
         assert " by mx.example.org with ESMTPSA id " in trace
 
 
-def test_a_password_is_given_without_an_initial_response(mail: Mail) -> None:
-    """PLAIN's response after an empty challenge, LOGIN's name with the command."""
+def test_auth_without_an_initial_response(mail: Mail) -> None:
+    """For PLAIN the response follows an empty challenge; for LOGIN the name is in the command."""
     for mechanism, initial in (("PLAIN", False), ("LOGIN", True)):
         with connected(mail, "submissions") as client:
             client.ehlo()
@@ -98,17 +98,17 @@ def test_a_password_is_given_without_an_initial_response(mail: Mail) -> None:
     assert mail.arrived(BOB) == [MESSAGE] * 2
 
 
-def test_login_chooses_by_itself(mail: Mail) -> None:
+def test_login_chooses_the_mechanism(mail: Mail) -> None:
     with connected(mail, "submission") as client:
         code, text = client.login(ALICE, PASSWORDS[ALICE])
         assert (code, text[:6]) == (235, b"2.7.0 ")
-        # Once a session (RFC 4954 4).
+        # Only once per session (RFC 4954 4).
         assert client.docmd("AUTH", "PLAIN AGEAYg==")[0] == 503
         assert client.sendmail(ALICE, BOB, MESSAGE) == {}
     assert mail.arrived(BOB) == [MESSAGE]
 
 
-def test_a_wrong_password(mail: Mail) -> None:
+def test_wrong_password(mail: Mail) -> None:
     with connected(mail, "submissions") as client:
         client.ehlo()
         client.user, client.password = ALICE, "wrong"
@@ -117,14 +117,14 @@ def test_a_wrong_password(mail: Mail) -> None:
         assert refused.value.smtp_code == 535
         assert isinstance(refused.value.smtp_error, bytes)
         assert refused.value.smtp_error.startswith(b"5.7.8 ")
-        # It is as unknown as before.
+        # The session is as unauthenticated as before.
         with pytest.raises(smtplib.SMTPSenderRefused) as closed:
             client.sendmail(ALICE, BOB, MESSAGE)
         assert closed.value.smtp_code == 530
     assert mail.everything() == {}
 
 
-def test_no_password_goes_in_clear(mail: Mail) -> None:
+def test_no_auth_without_tls(mail: Mail) -> None:
     with connected(mail, "submission", starttls=False) as client:
         with pytest.raises(smtplib.SMTPNotSupportedError, match="AUTH"):
             client.login(ALICE, PASSWORDS[ALICE])
@@ -133,7 +133,7 @@ def test_no_password_goes_in_clear(mail: Mail) -> None:
     assert mail.everything() == {}
 
 
-def test_submission_is_for_users(mail: Mail) -> None:
+def test_submission_requires_a_login(mail: Mail) -> None:
     for listener in ("submission", "submissions"):
         with connected(mail, listener) as client:
             with pytest.raises(smtplib.SMTPSenderRefused) as refused:
@@ -144,7 +144,7 @@ def test_submission_is_for_users(mail: Mail) -> None:
     assert mail.everything() == {}
 
 
-def test_mail_for_others_is_refused(mail: Mail) -> None:
+def test_relay_access_is_denied(mail: Mail) -> None:
     for listener in ("mx", "submission"):
         with connected(mail, listener) as client:
             if listener == "submission":
@@ -157,7 +157,7 @@ def test_mail_for_others_is_refused(mail: Mail) -> None:
 
 
 @pytest.mark.parametrize("starttls", [False, True])
-def test_a_stranger_brings_mail(mail: Mail, starttls: bool) -> None:
+def test_mail_without_a_login(mail: Mail, starttls: bool) -> None:
     with connected(mail, "mx", starttls) as client:
         refused = client.sendmail(SENDER, [ALICE, "nobody@example.org", BOB], MESSAGE)
         assert [(name, code) for name, (code, _) in refused.items()] == [
@@ -172,7 +172,7 @@ def test_a_stranger_brings_mail(mail: Mail, starttls: bool) -> None:
         assert f" with {'ESMTPS' if starttls else 'ESMTP'} id " in trace
 
 
-def test_addresses_beyond_ascii(mail: Mail) -> None:
+def test_addresses_outside_ascii(mail: Mail) -> None:
     message = "Subject: grüße\r\nTo: zoë@example.org\r\n\r\nschöne Grüße\r\n".encode()
     options = ["SMTPUTF8", "BODY=8BITMIME"]
     with connected(mail, "mx") as client:
@@ -184,8 +184,8 @@ def test_addresses_beyond_ascii(mail: Mail) -> None:
     assert f" for <{ZOE}>;" in trace
 
 
-def test_a_message_object(mail: Mail) -> None:
-    """`send_message` finds envelope and encoding in a message."""
+def test_send_message(mail: Mail) -> None:
+    """`send_message` takes envelope and encoding from a message object."""
     message = EmailMessage()
     message["From"], message["To"], message["Cc"] = SENDER, ALICE, BOB
     message["Subject"] = "an attachment"
@@ -194,12 +194,12 @@ def test_a_message_object(mail: Mail) -> None:
     message.set_boundary("between-the-parts")
     with connected(mail, "mx") as client:
         assert client.send_message(message) == {}
-    # In the form that smtplib sends it.
+    # In the form in which smtplib sends it.
     wire = message.as_bytes(policy=SMTP)
     assert mail.arrived() == mail.arrived(BOB) == [wire]
 
 
-def test_big_messages(mail: Mail) -> None:
+def test_messages_around_the_size_limit(mail: Mail) -> None:
     line = b".a line that begins with a dot, and ends with one.\r\n"
     body = b"Subject: big\r\n\r\n" + line * (LARGEST // len(line) - 1)
     with connected(mail, "mx") as client:
@@ -207,7 +207,7 @@ def test_big_messages(mail: Mail) -> None:
         with pytest.raises(smtplib.SMTPSenderRefused) as refused:
             client.sendmail(SENDER, ALICE, body + line * 100)
         assert refused.value.smtp_code == 552
-        # One that does not say its size is refused at its end; the session goes on.
+        # A message without SIZE is rejected at its end; the session goes on.
         client.esmtp_features.pop("size")
         with pytest.raises(smtplib.SMTPDataError) as late:
             client.sendmail(SENDER, ALICE, body + line * 100)
@@ -216,7 +216,7 @@ def test_big_messages(mail: Mail) -> None:
     assert mail.arrived() == mail.arrived(BOB) == [body]
 
 
-def test_several_messages_and_other_commands(mail: Mail) -> None:
+def test_several_messages_in_one_session(mail: Mail) -> None:
     with connected(mail, "mx") as client:
         for number in range(20):
             assert client.sendmail(SENDER, ALICE, b"Subject: %d\r\n\r\n" % number) == {}

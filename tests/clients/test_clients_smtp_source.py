@@ -29,14 +29,14 @@ def mail(server: Mail) -> Mail:
 
 
 def smtp_source(mail: Mail, *options: str) -> str:
-    """Run smtp-source; return what it wrote, which is nothing without its option for a counter."""
+    """Run smtp-source; return its output, which is empty without its counter option."""
     done = run("smtp-source", "-M", "client.example.com", "-f", SENDER, *options, mail.at("mx"))
     assert done.stderr == b""
     return done.stdout.decode()
 
 
 def payload(content: bytes) -> bytes:
-    """Return what smtp-source made after its header; it ends it by an empty line."""
+    """Return the body that smtp-source made; it adds an empty line at the end."""
     head, _, body = content.partition(b"\r\n\r\n")
     assert re.match(rb"From: <sender@example\.com>\r\nTo: <.*user@example\.org>\r\n", head), head
     assert body.endswith(b"\r\n")
@@ -48,17 +48,17 @@ def payload(content: bytes) -> bytes:
 def test_many_recipients_in_parallel_sessions(mail: Mail, disconnect: tuple[str, ...]) -> None:
     counts = ("-s", "5", "-m", "20", "-r", str(len(CROWD)), "-l", "3000")
     told = smtp_source(mail, "-c", *counts, *disconnect, "-t", CROWD[0])
-    # The counter is written over itself.
+    # The counter overwrites itself.
     assert told.split()[-1] == "20"
     assert mail.everything() == dict.fromkeys(CROWD, 20)
     contents = {content for name in CROWD for content in mail.arrived(name)}
-    # Identical but for their Message-IDs; each one went to all.
+    # Identical except for their Message-IDs; each one went to all recipients.
     assert len(contents) == 20
     for content in contents:
         body = payload(content)
         assert body == payload(next(iter(contents)))
         assert len(body) == 3000
-        # Numbered lines, filled up.
+        # Numbered lines, padded.
         lines = body.split(b"\r\n")
         assert b"".join(line.strip(b"X") for line in lines[:9]) == b"123456789"
         assert {line.lstrip(b"0123456789").strip(b"X") for line in lines} == {b""}
@@ -66,7 +66,7 @@ def test_many_recipients_in_parallel_sessions(mail: Mail, disconnect: tuple[str,
 
 @external("smtp-source")
 def test_message_sizes(mail: Mail) -> None:
-    """Around the sizes of buffers; -l counts what is written, line ends included."""
+    """Around the sizes of buffers; -l counts what is written, including line ends."""
     sizes = (100, 4095, 4096, 4097, 65_535, 65_536, 65_537, 1_000_000)
     for size in sizes:
         smtp_source(mail, "-l", str(size), "-t", CROWD[0])
@@ -76,8 +76,8 @@ def test_message_sizes(mail: Mail) -> None:
 
 
 @external("smtp-source")
-def test_a_file(mail: Mail) -> None:
-    """-F puts dots before dots and CR before LF."""
+def test_message_from_a_file(mail: Mail) -> None:
+    """-F adds dots before dots and CR before LF."""
     letter = mail.directory / "file"
     letter.write_bytes(b"Subject: file\n\n.\n..\n.x\n\xe4\xf6\xfc\nend\n")
     smtp_source(mail, "-F", str(letter), "-m", "3", "-t", ALICE)
@@ -87,7 +87,7 @@ def test_a_file(mail: Mail) -> None:
 
 
 @external("smtp-source")
-def test_old_mode(mail: Mail) -> None:
+def test_session_without_helo(mail: Mail) -> None:
     """-o: no HELO and no header; MAIL without HELO is out of order."""
     done = run("smtp-source", "-o", "-f", SENDER, "-t", ALICE, mail.at("mx"), expect=(1,))
     assert b"503 5.5.1" in done.stderr
@@ -95,8 +95,8 @@ def test_old_mode(mail: Mail) -> None:
 
 
 @external("smtp-source")
-def test_the_server_ends_in_the_middle(tmp_path: Path) -> None:
-    """What was counted has arrived, once; more than that only as much as was under way."""
+def test_server_stops_in_the_middle(tmp_path: Path) -> None:
+    """Everything counted was delivered once; more only as far as it was in progress."""
     sessions = 10
     text = f'[server.listener.mx]\nbind = "{HOST}:0"\n{LISTENERS["mx"]}'
     with program(tmp_path, text) as server:
@@ -112,7 +112,7 @@ def test_the_server_ends_in_the_middle(tmp_path: Path) -> None:
             until(lambda: len(server.messages()) > 50, "messages")
             assert server.stop() == 0
             told, said = source.communicate(timeout=PATIENCE)
-        # It gives up when it hears no, cannot connect any more, or has lost a connection.
+        # It gives up when it is refused, can't connect any more, or loses a connection.
         assert source.returncode == 1, said
         counted = int(told.split()[-1])
         arrived = [split(message)[1] for message in server.messages()]

@@ -10,7 +10,7 @@ from support.external_programs import run
 from support.marks import external
 from support.real_server import ALICE, BOB, CAROL, HOST, PASSWORDS, PLAIN, SENDER, Mail, serving
 
-#: swaks' exit codes: the server refused MAIL, a RCPT, DATA; no AUTH offered; AUTH refused; no TLS.
+#: swaks' exit codes: the server rejected MAIL, a RCPT; no AUTH offered or accepted; no TLS.
 NO_MAIL, NO_RCPT, NO_AUTH, NO_TLS = 23, 24, 28, 29
 
 TLS = {"submission": "--tls", "submissions": "--tls-on-connect"}
@@ -29,7 +29,7 @@ def mail(server: Mail) -> Mail:
 
 
 def swaks(mail: Mail, listener: str, *options: str, expect: int = 0) -> str:
-    """Send the plain message with swaks; return what was said."""
+    """Send the plain message with swaks; return the output."""
     done = run(
         *("swaks", "--server", HOST, "--port", str(mail.port(listener))),
         *("--helo", "client.example.com", "--data", f"@{mail.directory / 'plain'}"),
@@ -47,7 +47,7 @@ def login(mechanism: str, password: str = PASSWORDS[ALICE]) -> tuple[str, ...]:
 @pytest.mark.parametrize("pipeline", [(), ("--pipeline",)], ids=["lockstep", "pipelined"])
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
 @pytest.mark.parametrize("listener", ["submission", "submissions"])
-def test_a_user_sends_a_message(
+def test_user_sends_a_message(
     mail: Mail, listener: str, mechanism: str, pipeline: tuple[str, ...]
 ) -> None:
     envelope = ("--from", ALICE, "--to", f"{BOB},{CAROL}")
@@ -63,7 +63,7 @@ def test_a_user_sends_a_message(
 
 
 @external("swaks")
-def test_a_wrong_password(mail: Mail) -> None:
+def test_wrong_password(mail: Mail) -> None:
     for mechanism in ("PLAIN", "LOGIN"):
         options = ("--tls-on-connect", *login(mechanism, "wrong"), "--from", ALICE, "--to", BOB)
         said = swaks(mail, "submissions", *options, expect=NO_AUTH)
@@ -73,7 +73,7 @@ def test_a_wrong_password(mail: Mail) -> None:
 
 
 @external("swaks")
-def test_without_tls_there_is_no_auth(mail: Mail) -> None:
+def test_no_auth_without_tls(mail: Mail) -> None:
     said = swaks(mail, "submission", *login("PLAIN"), "--from", ALICE, "--to", BOB, expect=NO_AUTH)
     assert "<-  250-STARTTLS" in said
     assert "AUTH" not in re.sub(r"^\*\*\*.*", "", said, flags=re.MULTILINE)
@@ -81,14 +81,14 @@ def test_without_tls_there_is_no_auth(mail: Mail) -> None:
 
 
 @external("swaks")
-def test_without_auth_there_is_no_submission(mail: Mail) -> None:
+def test_submission_requires_a_login(mail: Mail) -> None:
     said = swaks(mail, "submission", "--tls", "--from", ALICE, "--to", BOB, expect=NO_MAIL)
     assert "<~* 530 5.7.0 " in said
     assert mail.everything() == {}
 
 
 @external("swaks")
-def test_mail_for_others_is_refused(mail: Mail) -> None:
+def test_relay_access_is_denied(mail: Mail) -> None:
     envelope = ("--from", ALICE, "--to", "someone@example.net")
     said = swaks(mail, "submission", "--tls", *login("LOGIN"), *envelope, expect=NO_RCPT)
     assert "<~* 550 5.7.1 " in said
@@ -96,8 +96,8 @@ def test_mail_for_others_is_refused(mail: Mail) -> None:
 
 @external("swaks")
 @pytest.mark.parametrize("protocol", ["SMTP", "ESMTP", "ESMTPS"])
-def test_a_stranger_brings_mail(mail: Mail, protocol: str) -> None:
-    # --protocol would choose its port, too; the last word counts.
+def test_mail_without_a_login(mail: Mail, protocol: str) -> None:
+    # --protocol would choose its port, too; the last option counts.
     port = ("--protocol", protocol, "--port", str(mail.port("mx")))
     said = swaks(mail, "mx", *port, "--from", SENDER, "--to", f"{ALICE},nobody@example.org,{BOB}")
     assert re.search(r"^<.\* 550 5\.1\.1 ", said, re.MULTILINE)
@@ -108,8 +108,8 @@ def test_a_stranger_brings_mail(mail: Mail, protocol: str) -> None:
 
 
 @external("swaks")
-def test_clients_that_go_away(mail: Mail) -> None:
-    """At every point of a session, without QUIT; nothing arrives, and the next one is served."""
+def test_clients_that_disconnect(mail: Mail) -> None:
+    """At every point of a session, without QUIT: nothing is delivered, and the next is served."""
     for point in ("CONNECT", "FIRST-HELO", "MAIL", "RCPT", "DATA"):
         swaks(mail, "mx", "--drop-after", point, "--from", SENDER, "--to", ALICE)
     assert mail.everything() == {}

@@ -1,4 +1,4 @@
-"""From a name to a handler: entry points, named classes, async functions, and what goes wrong."""
+"""From a name to a handler: entry points, named classes, async functions, and their errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Write = Callable[[str, str], str]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Return what makes an importable module; its name is given and returned."""
+    """Return a function that makes an importable module; it takes and returns the name."""
     monkeypatch.syspath_prepend(tmp_path)
     names = []
 
@@ -50,34 +50,34 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 # --- by protocol ------------------------------------------------------------------------------
 
 
-def test_smtp_is_there() -> None:
+def test_smtp_is_registered() -> None:
     assert registered_handler("smtp") is SmtpHandler
     assert registered_handler("SMTP") is SmtpHandler
     assert handler_class("smtp") is SmtpHandler
 
 
-def test_smtp_is_there_without_an_installation() -> None:
+def test_smtp_without_package_metadata() -> None:
     with registered():
         assert registered_handler("smtp") is SmtpHandler
 
 
-def test_an_installed_package_registers_a_protocol() -> None:
+def test_package_registers_a_protocol() -> None:
     with registered(handlers={"Echo": "support.serving_handlers:Echo"}):
         for word in ("echo", "Echo", "ECHO"):
             assert registered_handler(word) is serving_handlers.Echo
 
 
-def test_an_installed_package_may_replace_smtp() -> None:
+def test_package_replaces_smtp() -> None:
     with registered(handlers={"smtp": "support.serving_handlers:Echo"}):
         assert registered_handler("smtp") is serving_handlers.Echo
 
 
-def test_an_unknown_protocol_is_an_error() -> None:
+def test_unknown_protocol_is_an_error() -> None:
     with pytest.raises(HandlerNotFoundError, match="no handler is installed for protocol 'gopher'"):
         registered_handler("gopher")
 
 
-def test_an_installed_package_that_is_broken_is_an_error(write: Write) -> None:
+def test_broken_package_is_an_error(write: Write) -> None:
     name = write("broken_package", "raise OSError('no licence')")
     with (
         registered(handlers={"gopher": f"{name}:Gopher"}),
@@ -89,8 +89,8 @@ def test_an_installed_package_that_is_broken_is_an_error(write: Write) -> None:
     )
 
 
-def test_a_package_serves_a_protocol_of_its_own(tmp_path: Path) -> None:
-    """With its metadata on the path, as an installation leaves it; no other word names it."""
+def test_package_serves_its_own_protocol(tmp_path: Path) -> None:
+    """The package is on the path with its metadata, as if installed; nothing else names it."""
     info = tmp_path / "gopher-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gopher\nVersion: 1\n")
@@ -111,13 +111,13 @@ def test_a_package_serves_a_protocol_of_its_own(tmp_path: Path) -> None:
 # --- by name ----------------------------------------------------------------------------------
 
 
-def test_a_class_by_its_name() -> None:
+def test_class_by_name() -> None:
     assert named_handler("support.serving_handlers:Echo") is serving_handlers.Echo
     assert handler_class("support.serving_handlers:Echo") is serving_handlers.Echo
     assert handler_class(serving_handlers.Echo) is serving_handlers.Echo
 
 
-def test_a_class_inside_another(write: Write) -> None:
+def test_nested_class(write: Write) -> None:
     name = write(
         "nested_handlers",
         """
@@ -131,7 +131,7 @@ def test_a_class_inside_another(write: Write) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "module", "module:", ":Class", "a.b.c"])
-def test_a_name_has_two_parts(name: str) -> None:
+def test_name_must_have_two_parts(name: str) -> None:
     with pytest.raises(HandlerNotFoundError) as caught:
         named_handler(name)
     assert str(caught.value) == f'handler = {name!r}: write "package.module:Class"'
@@ -152,7 +152,7 @@ def test_a_name_has_two_parts(name: str) -> None:
         ("support.serving_handlers:no_coroutine", "nor an async function of (reader, writer)"),
     ],
 )
-def test_what_cannot_be_used_says_why(name: str, words: str) -> None:
+def test_unusable_handler_says_why(name: str, words: str) -> None:
     with pytest.raises(HandlerNotFoundError) as caught:
         named_handler(name)
     assert str(caught.value).startswith(f"handler {name!r}: ")
@@ -168,7 +168,7 @@ def test_what_cannot_be_used_says_why(name: str, words: str) -> None:
         ("raise KeyError('setting')", "importing it raised KeyError: 'setting'"),
     ],
 )
-def test_a_module_that_does_not_import_says_why(write: Write, text: str, words: str) -> None:
+def test_failed_import_says_why(write: Write, text: str, words: str) -> None:
     name = write("does_not_import", text)
     with pytest.raises(HandlerNotFoundError) as caught:
         named_handler(f"{name}:Handler")
@@ -177,7 +177,7 @@ def test_a_module_that_does_not_import_says_why(write: Write, text: str, words: 
     assert caught.value.__cause__ is not None
 
 
-def test_a_module_is_imported_only_when_a_listener_needs_it(write: Write) -> None:
+def test_module_is_imported_only_when_needed(write: Write) -> None:
     name = write("costly_module", "from support.serving_handlers import Echo")
     text = '[server.listener.it]\nbind = "127.0.0.1:0"\nprotocol = '
     with registered(handlers={"costly": f"{name}:Echo"}):
@@ -187,7 +187,7 @@ def test_a_module_is_imported_only_when_a_listener_needs_it(write: Write) -> Non
         assert name in sys.modules
 
 
-def test_the_server_says_which_listener_and_line() -> None:
+def test_error_names_listener_and_line() -> None:
     text = (
         '[server.listener."in.coming"]\nprotocol = "http"\nbind = "127.0.0.1:0"\n'
         'handler = "support.serving_handlers:Nothing"\n'
@@ -204,7 +204,7 @@ def test_the_server_says_which_listener_and_line() -> None:
 # --- async functions --------------------------------------------------------------------------
 
 
-def test_an_async_function_becomes_a_handler() -> None:
+def test_async_function_becomes_a_handler() -> None:
     for kind in (
         named_handler("support.serving_handlers:shout"),
         handler_class("support.serving_handlers:shout"),
@@ -217,7 +217,7 @@ def test_an_async_function_becomes_a_handler() -> None:
 
 
 @on_loops
-async def test_an_async_function_is_served_by_a_configuration() -> None:
+async def test_configuration_serves_an_async_function() -> None:
     text = (
         '[server.listener.it]\nprotocol = "http"\nbind = "127.0.0.1:0"\n'
         'handler = "support.serving_handlers:shout"\n'
@@ -229,7 +229,7 @@ async def test_an_async_function_is_served_by_a_configuration() -> None:
 
 
 @on_loops
-async def test_an_async_function_that_raises_is_logged_with_its_listener(
+async def test_exception_in_async_function_is_logged_with_its_listener(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     text = (
@@ -247,7 +247,7 @@ async def test_an_async_function_that_raises_is_logged_with_its_listener(
 
 
 @on_loops
-async def test_functions_that_still_run_are_cancelled_at_the_end() -> None:
+async def test_running_functions_are_cancelled_at_the_end() -> None:
     ended = asyncio.Event()
 
     async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -271,7 +271,7 @@ async def test_functions_that_still_run_are_cancelled_at_the_end() -> None:
 # --- the base class ---------------------------------------------------------------------------
 
 
-def test_the_base_class_has_workable_defaults() -> None:
+def test_base_class_defaults() -> None:
     settings = HandlerSettings("it", "word", "host")
     handler = Handler(settings)
     assert handler.settings is settings

@@ -1,7 +1,7 @@
-"""Protocols that packages register as objects, and the classes that speak them.
+"""Protocols that packages register as objects, and the classes that serve them.
 
-Rules of this file: the package is outside of the tree. It is found by its metadata on the path, as
-an installation leaves it, or by made-up entry points where what is tested is in this process.
+Rules of this file: the package is outside the tree. It is found by its metadata on the path, as if
+installed, or by made-up entry points if the test runs in this process.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Gopher(LazyEcho):
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """Return a folder with a package's modules and the metadata of its installation."""
+    """Return a folder with a package's modules and installation metadata."""
     (tmp_path / "gopher_settings.py").write_text(SETTINGS)
     (tmp_path / "gopher_handler.py").write_text(HANDLER)
     info = tmp_path / "gopher-1.dist-info"
@@ -88,7 +88,7 @@ def package(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gopher(package: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let this process have the package."""
+    """Make the package available in this process."""
     monkeypatch.syspath_prepend(package)
     with registered(protocols={"gopher": "gopher_settings:GOPHER"}):
         yield
@@ -97,7 +97,7 @@ def gopher(package: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run(package: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a module of ours where the package is installed."""
+    """Run one of our modules where the package is installed."""
     paths = (package, Path(fastlisten.__file__).parents[1], Path(__file__).parents[1])
     return subprocess.run(
         [sys.executable, "-m", *command],
@@ -109,10 +109,10 @@ def run(package: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-# --- by its metadata --------------------------------------------------------------------------
+# --- found by its metadata ---------------------------------------------------------------------
 
 
-def test_show_knows_its_rows_defaults_and_starttls(package: Path) -> None:
+def test_show_has_its_rows_defaults_and_starttls(package: Path) -> None:
     file = package / "mail.toml"
     file.write_text(
         "[gopher]\ndepth = 5\nmenu = 'menu'\n"
@@ -133,7 +133,7 @@ def test_show_knows_its_rows_defaults_and_starttls(package: Path) -> None:
     assert "[gopher]\ndepth = 5\n" in again
 
 
-def test_check_reports_what_its_own_check_finds(package: Path) -> None:
+def test_check_runs_its_own_checks(package: Path) -> None:
     file = package / "mail.toml"
     file.write_text(
         "[server.listener.it]\nprotocol = 'gopher'\ntls.enable = false\n"
@@ -153,7 +153,7 @@ def test_its_options_are_documented(package: Path) -> None:
     assert '| `gopher` | 70 | 7070 | the server | yes | `timeout.idle = "7s"`' in done.stdout
     assert "| `gopher.depth` | a whole number, 1 or more | `3` | `[gopher]`" in done.stdout
     assert "| `gopher-url` |" in done.stdout
-    # The package's own page is about its own protocols, whatever else is installed.
+    # The package's page is about its own protocols only, whatever else is installed.
     page = package / "page.md"
     assert run(package, module, str(page)).returncode == 0
     assert "gopher" not in page.read_text()
@@ -163,14 +163,14 @@ def test_its_options_are_documented(package: Path) -> None:
 
 
 @pytest.mark.usefixtures("gopher")
-def test_no_handler_is_imported_for_it() -> None:
+def test_its_handler_is_not_imported() -> None:
     assert listener("protocol = 'gopher'\nbind = '127.0.0.1'").definition.port == 70
     assert "gopher_handler" not in sys.modules
     assert registered_handler("gopher").__module__ == "gopher_handler"
 
 
 @pytest.mark.usefixtures("gopher")
-def test_its_own_keys_are_its_own() -> None:
+def test_its_keys_are_rejected_for_other_protocols() -> None:
     found = listener_problem("gopher-url = 'x'")
     assert found.message == "this is only for gopher listeners; this listener speaks smtp"
     found = listener_problem("gopher.depth = 1")
@@ -183,18 +183,18 @@ def test_its_own_keys_are_its_own() -> None:
 
 
 @pytest.mark.usefixtures("gopher")
-def test_its_table_is_read_where_nobody_speaks_it() -> None:
+def test_its_table_is_read_without_a_listener() -> None:
     config = load_text("[gopher]\nmenu = 'x'" + listener_table("it", ""))
     assert [warning.message for warning in config.warnings] == ["nobody shows it"]
     assert problems("[gopher]\nnonsense = 1" + listener_table("it", ""))[0].key == "gopher.nonsense"
 
 
 @pytest.mark.usefixtures("gopher")
-def test_what_people_call_it_is_suggested() -> None:
+def test_its_aliases_are_suggested() -> None:
     assert listener_problem("protocol = 'gophers'").suggestion == "gopher with tls.implicit = true"
 
 
-def test_packages_are_asked_once_whatever_the_number_of_listeners() -> None:
+def test_entry_points_are_read_once() -> None:
     bodies = "".join(
         listener_table(f"it-{number}", f"bind = '127.0.0.{number}:0'\ntls.enable = false")
         for number in range(1, 4)
@@ -215,7 +215,7 @@ def test_packages_are_asked_once_whatever_the_number_of_listeners() -> None:
     ],
 )
 @pytest.mark.usefixtures("gopher")
-def test_an_object_that_cannot_be_used_harms_nobody_else(name: str, value: str, says: str) -> None:
+def test_unusable_object_does_not_affect_others(name: str, value: str, says: str) -> None:
     with registered(protocols={name: value}):
         assert listener("").protocol == "smtp"
         assert says in listener_problem(f"protocol = '{name}'").message
@@ -231,7 +231,7 @@ def test_an_object_that_cannot_be_used_harms_nobody_else(name: str, value: str, 
     ],
 )
 @pytest.mark.usefixtures("gopher")
-def test_an_object_whose_rows_cannot_be_used(package: Path, change: str, says: str) -> None:
+def test_object_with_unusable_rows(package: Path, change: str, says: str) -> None:
     name = "socket" if "socket" in change else "gopher"
     (package / "variant.py").write_text(
         "import dataclasses\nfrom fastlisten.option import Option\nfrom gopher_settings import *\n"
@@ -277,7 +277,7 @@ def classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop("own_classes", None)
 
 
-def test_a_class_that_a_listener_names_says_what_an_entry_point_would(classes: str) -> None:
+def test_named_class_is_like_a_registered_one(classes: str) -> None:
     body = "protocol = 'invented'\nbind = '127.0.0.1'\ninvented.plan = false"
     named = listener(f"{body}\nhandler = '{classes}:Finger'")
     with registered(handlers={"invented": f"{classes}:Finger"}):
@@ -290,7 +290,7 @@ def test_a_class_that_a_listener_names_says_what_an_entry_point_would(classes: s
     assert [bind.port for bind in tls.bind] == [7979]
 
 
-def test_a_class_on_a_protocol_that_is_known_adds_to_it(classes: str) -> None:
+def test_named_class_adds_to_a_known_protocol(classes: str) -> None:
     it = listener(
         f"protocol = 'http'\nbind = '127.0.0.1:1'\nhandler = '{classes}:Finger'\nhttp.plan = false"
     )
@@ -300,7 +300,7 @@ def test_a_class_on_a_protocol_that_is_known_adds_to_it(classes: str) -> None:
     assert it.starttls
 
 
-def test_the_own_table_of_classes_is_read_with_what_all_of_them_have(classes: str) -> None:
+def test_table_of_several_classes_of_one_protocol(classes: str) -> None:
     tables = "[invented]\nplan = false" + "".join(
         listener_table(name, f"protocol = 'invented'\nbind = '{bind}'\nhandler = '{handler}'")
         for name, bind, handler in (
@@ -319,10 +319,8 @@ def test_the_own_table_of_classes_is_read_with_what_all_of_them_have(classes: st
         ("own_classes:Absent", "no attribute 'Absent'"),
     ],
 )
-def test_a_class_that_cannot_be_imported_is_warned_about(
-    classes: str, handler: str, why: str
-) -> None:
-    """It would have decided whether there is STARTTLS, so that silence would be a wrong answer."""
+def test_class_that_cannot_be_imported_warns(classes: str, handler: str, why: str) -> None:
+    """The class would decide on STARTTLS, so without a warning the output would be wrong."""
     body = f"protocol = 'invented'\nbind = '127.0.0.1:1'\nhandler = '{handler}'"
     (warning,) = load_text(listener_table("it", body)).warnings
     assert warning.key == "server.listener.it.handler"
@@ -330,7 +328,7 @@ def test_a_class_that_cannot_be_imported_is_warned_about(
     assert "its ports, options and STARTTLS are unknown" in warning.message
 
 
-def test_two_classes_that_mean_different_things_by_one_key(classes: str) -> None:
+def test_two_classes_define_one_option_differently(classes: str) -> None:
     tables = "".join(
         listener_table(
             handler,
@@ -343,7 +341,7 @@ def test_two_classes_that_mean_different_things_by_one_key(classes: str) -> None
     assert "defines the option invented.plan differently" in problem.message
 
 
-def test_a_subclass_under_a_name_of_its_own_keeps_starttls(classes: str) -> None:
+def test_subclass_under_another_name_keeps_starttls(classes: str) -> None:
     handlers = {"submit": f"{classes}:Submit", "local": f"{classes}:Local"}
     with registered(handlers=handlers):
         submit = listener("protocol = 'submit'\nbind = '127.0.0.1'\nsubmit.max-errors = 3")
@@ -356,8 +354,8 @@ def test_a_subclass_under_a_name_of_its_own_keeps_starttls(classes: str) -> None
     assert listener(f"protocol = 'mine'\nhandler = '{classes}:Submit'").starttls
 
 
-def test_what_is_known_of_a_protocol_and_its_class_agree() -> None:
-    """A class that disagreed would be another protocol by an older entry point."""
+def test_protocol_objects_agree_with_their_classes() -> None:
+    """If they differed, the older entry point would mean another protocol."""
     for name, definition in installed_protocols().definitions.items():
         if definition.handler:
             kind = registered_handler(name)
@@ -372,7 +370,7 @@ def test_what_is_known_of_a_protocol_and_its_class_agree() -> None:
             assert made.options == definition.options
 
 
-def test_a_variant_of_a_protocol_has_its_checks_and_defaults(classes: str) -> None:
+def test_variant_of_a_protocol_has_its_checks_and_defaults(classes: str) -> None:
     module = import_module("fastlisten.handlers.smtp.settings")
     assert module.SMTP.check is not None
     folder = Path(str(import_module(classes).__file__)).parent
@@ -391,7 +389,7 @@ def test_a_variant_of_a_protocol_has_its_checks_and_defaults(classes: str) -> No
         sys.modules.pop("own_variant", None)
 
 
-def test_an_unknown_protocol_is_not_documented(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_protocol_is_not_documented(capsys: pytest.CaptureFixture[str]) -> None:
     assert document(["--protocol", "nonsense"]) == 1
     names = ", ".join(sorted(installed_protocols().definitions))
     message = f"protocol nonsense is not installed; installed: {names}"
