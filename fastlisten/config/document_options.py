@@ -28,25 +28,48 @@ from fastlisten.handlers.installed import ProtocolError, installed_protocols
 from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option
 
-__all__ = ["document", "document_protocol", "main"]
+__all__ = ["PageError", "document", "document_protocol", "main"]
 
 _FILE = "docs/configuration.md"
+_TEMPLATE = "configuration.md.in"
 _TABLE = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
+# Key, place and row.
+_Row = tuple[str, str, Option]
+
 _RELOAD = {"live": "at once", "rebind": "new socket", "restart": "restart"}
 
 
-def document() -> str:
-    """Return the page."""
-    template = files("fastlisten.config").joinpath("configuration.md.in")
-    text = template.read_text(encoding="utf-8").replace("<!-- default.toml -->\n", default_text())
+class PageError(Exception):
+    """The page would be incomplete; the text says what is missing and where to add it."""
+
+
+def document(template: str | None = None) -> str:
+    """Return the page.
+
+    Args:
+        template: the text around the tables; None: `configuration.md.in`.
+
+    Raises:
+        PageError: a protocol of this package cannot be used, rows have no place on the page, or a
+            table has no rows.
+    """
+    if template is None:
+        template = files("fastlisten.config").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     protocols = _own_protocols()
+    missing = _rows_by_table(protocols)
 
     def table(match: re.Match[str]) -> str:
         if match[1] == "protocols":
             return _protocols(protocols)
-        return _table(_rows(match[1], protocols), protocols)
+        if match[1] not in missing:
+            raise PageError(f"{_TEMPLATE}: {match[0]} is there twice, or there are no such rows")
+        return _table(missing.pop(match[1]), protocols)
 
-    return _TABLE.sub(table, text)
+    text = _TABLE.sub(table, template)
+    if missing:
+        lines = ", ".join(f"<!-- table: {name} -->" for name in missing)
+        raise PageError(f"{_TEMPLATE} has no section for some rows; add one, with a line {lines}")
+    return text.replace("<!-- default.toml -->\n", default_text())
 
 
 def document_protocol(protocol: Protocol) -> str:
@@ -58,24 +81,32 @@ def document_protocol(protocol: Protocol) -> str:
 
 
 def _own_protocols() -> list[Protocol]:
-    definitions = known_protocols().definitions
-    return [definitions[name] for name in definitions if name in installed_protocols().own]
+    """Return the protocols of this package, in order of name."""
+    known = known_protocols()
+    own = sorted(installed_protocols().own)
+    for name in own:
+        if name in known.broken:
+            raise PageError(f"protocol {name}: {known.broken[name]}")
+    return [known.definitions[name] for name in own]
 
 
-def _rows(name: str, protocols: Iterable[Protocol]) -> Iterable[tuple[str, str, Option]]:
-    """Return key, place and row of each line in one of the page's tables."""
-    if name == "process":
-        return [(row.key, "process", row) for row in PROCESS_OPTIONS]
-    if name == "certificate":
-        return [(row.key, "`[certificate]`", row) for row in CERTIFICATE_OPTIONS]
-    for protocol in protocols:
-        if protocol.name == name:
-            return _rows_of(protocol)
-    grouped = [row for row in LISTENER_OPTIONS if row.key.rpartition(".")[0] == name.strip("-")]
-    return [(row.key, _place(row), row) for row in grouped]
+def _rows_by_table(protocols: Iterable[Protocol]) -> dict[str, list[_Row]]:
+    """Return key, place and row of each line, by the name of its table.
+
+    The tables of listeners are named for the groups of their keys, as `socket`; that of keys
+    without a group is `listener`.
+    """
+    tables: dict[str, list[_Row]] = {}
+    for row in LISTENER_OPTIONS:
+        group = row.key.rpartition(".")[0] or "listener"
+        tables.setdefault(group, []).append((row.key, _place(row), row))
+    tables["process"] = [(row.key, "process", row) for row in PROCESS_OPTIONS]
+    tables["certificate"] = [(row.key, "`[certificate]`", row) for row in CERTIFICATE_OPTIONS]
+    tables.update((each.name, rows) for each in protocols if (rows := _rows_of(each)))
+    return tables
 
 
-def _rows_of(protocol: Protocol) -> list[tuple[str, str, Option]]:
+def _rows_of(protocol: Protocol) -> list[_Row]:
     rows = [(row.key, _place(row), row) for row in protocol.listener_options]
     place = f"`[{protocol.name}]`, listener"
     return rows + [(row.key, place, row) for row in own_rows(protocol)]
@@ -112,7 +143,7 @@ def _place(row: Option) -> str:
     return "listener, `[server]`" if "server" in row.scopes else "listener"
 
 
-def _table(rows: Iterable[tuple[str, str, Option]], protocols: Sequence[Protocol]) -> str:
+def _table(rows: Iterable[_Row], protocols: Sequence[Protocol]) -> str:
     lines = ["| key | value | default | where | reload | meaning |", "|---|---|---|---|---|---|"]
     for key, place, row in rows:
         text = row.text if row.available else f"{row.text} *Not available in this version.*"
@@ -146,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; None for the process's own.
 
     Returns:
-        0, or 1 if the page is out of date or the protocol is not installed.
+        0; 1 if the page is out of date or cannot be written, or the protocol is not installed.
     """
     parser = argparse.ArgumentParser(
         prog="python -m fastlisten.config.document_options",
@@ -162,7 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.protocol is not None:
         return _print_protocol(options.protocol.lower())
-    text = document()
+    try:
+        text = document()
+    except PageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if not options.check:
         with open(options.file, "w", encoding="utf-8") as file:
             file.write(text)

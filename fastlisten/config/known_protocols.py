@@ -36,23 +36,25 @@ class KnownProtocols:
     Attributes:
         names: of all of them.
         definitions: those that are known without importing a handler, by name.
+        broken: why a definition cannot be used, by name.
         listener_options: the rows of the option table, then those for listeners of one protocol.
     """
 
     def __init__(self, installed: InstalledProtocols) -> None:
         self._installed = installed
-        self._broken: dict[str, str] = {}
+        self._invalid: dict[str, str] = {}
         self.names = installed.names
         definitions: dict[str, Protocol] = {}
         rows = {option.key: option for option in LISTENER_OPTIONS}
         for name, protocol in installed.definitions.items():
             taken = [row.key for row in protocol.listener_options if row.key in rows]
             if mistake := _mistake(protocol) or (taken and f"the key {taken[0]} is already in use"):
-                self._broken[name] = f"its definition is invalid: {mistake}"
+                self._invalid[name] = f"its definition is invalid: {mistake}"
                 continue
             definitions[name] = protocol
             rows.update((row.key, row) for row in protocol.listener_options)
         self.definitions: Mapping[str, Protocol] = definitions
+        self.broken: Mapping[str, str] = {**installed.broken, **self._invalid}
         self.listener_options = tuple(rows.values())
 
     def find(self, name: str, handler: str = "") -> Protocol | None:
@@ -66,8 +68,8 @@ class KnownProtocols:
             ProtocolError: it cannot be used; the text says why.
             ClassNotFoundError: the listener's handler class cannot be imported or is no handler.
         """
-        if name in self._broken:
-            raise ProtocolError(self._broken[name])
+        if name in self._invalid:
+            raise ProtocolError(self._invalid[name])
         protocol = self._installed.find(name, handler)
         if protocol is None or protocol is self.definitions.get(name):
             return protocol
@@ -85,19 +87,23 @@ class KnownProtocols:
         )
 
     def absent(self, protocol: Protocol) -> Iterator[tuple[str, str]]:
-        """Yield keys that listeners of a protocol do not have, with the message for each."""
+        """Yield keys that listeners of a protocol do not have, with the message for each.
+
+        None for UNKNOWN: which keys its listeners have is not known.
+        """
+        if protocol is UNKNOWN:
+            return
         spoken = f"this listener speaks {protocol.name}"
         for row in LISTENER_OPTIONS:
             if not _has(protocol, row):
                 yield row.key, f"this is only for protocols with a greeting; {spoken}"
         for other in self.definitions.values():
             for row in other.listener_options:
-                if other.name != protocol.name and protocol is not UNKNOWN:
+                if other.name != protocol.name:
                     yield row.key, f"this is only for {other.name} listeners; {spoken}"
         for name in self.names:
             if name != protocol.name:
-                why = f"; {spoken}" if protocol.name else ""
-                yield name, f"this is only for {name} listeners{why}"
+                yield name, f"this is only for {name} listeners; {spoken}"
 
 
 def known_protocols() -> KnownProtocols:

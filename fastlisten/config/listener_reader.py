@@ -121,6 +121,8 @@ class ListenerReader:
         self._server = server
         self._defaults = defaults
         self._spoken: dict[str, Protocol] = {}  # by listener
+        # Protocols that have been reported because they cannot be used, by listener.
+        self._unusable: dict[str, str] = {}
         self._found: dict[tuple[str, str], Protocol | ProtocolError] = {}
         self._known = set(protocols.definitions.values())
         # The rows of each protocol's own table; handler classes that listeners name may add some.
@@ -146,6 +148,7 @@ class ListenerReader:
                 message += f"{row.key} differently; give one of them another protocol name"
                 self._document.error((*path, "handler"), message, data.get("handler"))
                 self._spoken[id] = UNKNOWN
+                self._unusable[id] = protocol.name
                 return
         self._known.add(protocol)
 
@@ -154,7 +157,8 @@ class ListenerReader:
         path: KeyPath = ("server", "listener", id)
         base = self._base(self._spoken[id])
         listener = UnresolvedListener(id, path, base, Values())
-        self._reader.read(data, base.schema, path, listener.values)
+        known = {key: data[key] for key in data if self._can_read(id, key)}
+        self._reader.read(known, base.schema, path, listener.values)
         if "bind" not in data:
             allowed = 'an address, such as bind = "[::]:25"'
             self._document.error(path, "the key bind is missing", allowed=allowed)
@@ -162,6 +166,18 @@ class ListenerReader:
             allowed = self._names() + "; with handler, any other name"
             self._document.error(path, "the key protocol is missing", allowed=allowed)
         return listener
+
+    def _can_read(self, id: str, key: str) -> bool:
+        """Tell whether a key of a listener can be checked; its protocol may have been reported.
+
+        Which keys an unusable protocol has is not known; and with an unknown protocol any other
+        protocol's table may be the right one.
+        """
+        if self._spoken[id] is not UNKNOWN:
+            return True
+        if id in self._unusable:
+            return key in self._base(UNKNOWN).schema.tree
+        return key not in self._protocols.names
 
     def read_tables(self) -> None:
         """Read the own tables of all known protocols, in use or not."""
@@ -177,6 +193,10 @@ class ListenerReader:
     def is_own_table(self, name: str) -> bool:
         """Tell whether a top-level table is a protocol's own and has been read."""
         return name in self._tables_read
+
+    def is_reported(self, protocol: str) -> bool:
+        """Tell whether a listener has been reported because its protocol cannot be used."""
+        return protocol in self._unusable.values()
 
     def rows(self, keys: Iterable[str]) -> dict[str, Option]:
         """Return the rows of keys of `[server]` or of a protocol's own table."""
@@ -246,6 +266,7 @@ class ListenerReader:
             found = self._find(name, "")
         if isinstance(found, ProtocolError):
             self._document.error(at, str(found), raw)
+            self._unusable[str(path[-1])] = name
             return UNKNOWN
         return found
 

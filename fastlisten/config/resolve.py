@@ -243,6 +243,10 @@ def _report_foreign(
                 "ACME is not supported; use an external ACME client and name its files in "
                 "[certificate]",
             )
+        elif name in protocols.broken:
+            if not reading.is_reported(name):
+                message = f"ignored, because protocol {name} cannot be used: "
+                document.warning(path, message + protocols.broken[name])
         elif name in keys_of_server:
             document.error(path, "this belongs in [server]", suggestion=f"server.{name}")
         elif name not in ours and (slip := near(name, ours)):

@@ -56,13 +56,14 @@ class InstalledProtocols:
 
     Attributes:
         definitions: the objects by name, in order of name; without those that are broken.
+        broken: why an object cannot be used, by name.
         names: all names that are registered, in order.
         own: the names of the protocols that this package registers.
     """
 
     def __init__(self, objects: Mapping[str, str], classes: Mapping[str, str]) -> None:
         self._classes = classes
-        self._broken: dict[str, str] = {}
+        self.broken: dict[str, str] = {}
         self._found: dict[tuple[str, str], Protocol] = {}
         self.definitions: Mapping[str, Protocol] = dict(self._load(objects))
         self.names = tuple(sorted({*objects, *classes}))
@@ -81,12 +82,12 @@ class InstalledProtocols:
             except Exception as error:
                 # Foreign code runs here and may raise anything; who uses it learns of it.
                 reason = f"{type(error).__name__}: {error}"
-                self._broken[name] = f"its definition {value} cannot be imported: {reason}"
+                self.broken[name] = f"its definition {value} cannot be imported: {reason}"
                 continue
             if not isinstance(found, Protocol):
-                self._broken[name] = f"its definition {value} is not a Protocol"
+                self.broken[name] = f"its definition {value} is not a Protocol"
             elif found.name != name:
-                self._broken[name] = f"its definition {value} is that of {found.name!r}"
+                self.broken[name] = f"its definition {value} is that of {found.name!r}"
             else:
                 yield name, found
 
@@ -101,8 +102,8 @@ class InstalledProtocols:
             ProtocolError: it is registered, but cannot be used.
             ClassNotFoundError: the class that the listener names cannot be had.
         """
-        if name in self._broken and not handler:
-            raise ProtocolError(self._broken[name])
+        if name in self.broken and not handler:
+            raise ProtocolError(self.broken[name])
         definition = self.definitions.get(name)
         registered = self._classes.get(name, "")
         kind_name = handler or registered

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.config import MACHINE
+from support.registered import registered
 
 from fastlisten.config import loads
-from fastlisten.config.document_options import document, main
+from fastlisten.config.document_options import PageError, document, main
 from fastlisten.config.known_protocols import known_protocols, own_rows
 from fastlisten.config.rows.listener import CERTIFICATE_OPTIONS, LISTENER_OPTIONS, PROCESS_OPTIONS
+from fastlisten.handlers.installed import installed_protocols
+from fastlisten.handlers.protocol import Protocol
+from fastlisten.option import Option
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -61,3 +68,59 @@ def test_write_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     with open(file, "a") as page:
         page.write("more\n")
     assert main(["--check", file]) == 1
+
+
+# --- a protocol that is new in this package ---------------------------------------------------
+
+NEW = "fastlisten.handlers.gopher.settings"
+
+
+@pytest.fixture
+def gopher() -> Iterator[None]:
+    """Register a protocol of this package, beside the others."""
+    sys.modules[NEW] = ModuleType(NEW)
+    options = (Option("menu", "path", None, "The file with the menu."),)
+    sys.modules[NEW].__dict__["GOPHER"] = Protocol("gopher", port=70, options=options)
+    own = {
+        name: f"fastlisten.handlers.{module}.settings:{name.upper()}"
+        for name in installed_protocols().own
+        for module in (name.replace("lmtp", "smtp"),)
+    }
+    with registered(protocols={**own, "gopher": f"{NEW}:GOPHER"}):
+        yield
+    del sys.modules[NEW]
+
+
+@pytest.mark.usefixtures("gopher")
+def test_new_protocol_without_a_section_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    assert main([str(page)]) == 1
+    assert not page.exists()
+    assert "add one, with a line <!-- table: gopher -->" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("gopher")
+def test_new_protocol_with_a_section_is_documented() -> None:
+    tables = ["protocols", "listener", "process", "certificate", "gopher"]
+    tables += sorted({row.key.partition(".")[0] for row in LISTENER_OPTIONS if "." in row.key})
+    tables += ["smtp", "lmtp", "http", "jmap"]
+    lines = [f"<!-- table: {name} -->" for name in tables]
+    text = document("\n".join(lines))
+    assert "| `gopher.menu` | a path |" in text
+    assert "| `gopher` (*not available in this version*) | 70 |" in text
+    with pytest.raises(PageError, match="table: gopher --> is there twice"):
+        document("\n".join([*lines, lines[4]]))
+
+
+@pytest.mark.usefixtures("gopher")
+def test_broken_protocol_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    del sys.modules[NEW].__dict__["GOPHER"]
+    assert main(["--check"]) == 1
+    assert f"error: protocol gopher: its definition {NEW}:GOPHER" in capsys.readouterr().err
+
+
+def test_table_without_rows_fails() -> None:
+    with pytest.raises(PageError, match="no such rows"):
+        document("<!-- table: gopher -->")
