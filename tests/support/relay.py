@@ -1,6 +1,6 @@
-"""What the tests of mail for others share: a relay that says what it is told to, and clients.
+"""A relay with configurable replies, and clients of a server that relays to it.
 
-The relay is a plain server of threads, so that nothing of what is tested is used to test it. It
+The relay is a plain server with threads, so that none of the code under test is used to test it. It
 counts its connections: every one must end.
 """
 
@@ -34,12 +34,12 @@ password = "{cheap_hash("builder")}"
 
 FOREIGN = "carol@elsewhere.example"
 
-#: What a relay of today says to EHLO.
+#: The usual extensions of a relay.
 EXTENSIONS = ("PIPELINING", "SIZE 99999999", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
 
 
 def plain(name: str, password: str) -> bytes:
-    """Return the AUTH command that logs in."""
+    """Return an AUTH PLAIN command."""
     return b"AUTH PLAIN " + base64.b64encode(f"\0{name}\0{password}".encode()) + b"\r\n"
 
 
@@ -57,16 +57,16 @@ class Relay:
     """A relay.
 
     Attributes:
-        port: where, on 127.0.0.1.
-        extensions: what it offers.
-        answers: what it says instead of yes, by the beginning of a command line (in upper case);
-            ``.`` is the end of a message, ``220`` the greeting. None: it closes instead.
-        once: keys of `answers` that hold for one time only.
-        tls: it can begin TLS by this context.
-        implicit: it begins TLS at once.
-        messages: what it took: sender line, recipient lines, content (dots as they came removed).
-        commands: all lines, in order, but those of messages.
-        cut: what came of the last message that did not come to its end.
+        port: its port on 127.0.0.1.
+        extensions: the extensions it offers.
+        answers: replies other than the usual ones, by the beginning of a command line (in upper
+            case); ``.`` is the end of a message, ``220`` the greeting. None closes the connection.
+        once: keys of `answers` that are used only once.
+        tls: the context for TLS.
+        implicit: whether TLS is implicit.
+        messages: accepted messages: MAIL command, RCPT commands, content without dot stuffing.
+        commands: all command lines, in order.
+        cut: what was received of the last incomplete message.
         begun: connections so far.
         open: connections now.
         pause: called before each reply, with the command.
@@ -106,7 +106,7 @@ class Relay:
 
 @contextlib.contextmanager
 def relaying(**values: Any) -> Iterator[Relay]:
-    """Run a relay; at the end no connection to it may be left."""
+    """Run a relay; check that no connection to it is left."""
     relay = Relay(**values)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         relay.port = listening.getsockname()[1]
@@ -216,7 +216,7 @@ def _session(relay: Relay, connection: socket.socket, greeted: bool = False) -> 
 
 @contextlib.contextmanager
 def serving(directory: Path, relay: Relay | None, **options: Any) -> Iterator[Served]:
-    """Serve smtp with accounts that have passwords, TLS from the first byte, and a relay."""
+    """Serve smtp with implicit TLS, accounts with passwords, and a relay."""
     if relay is not None:
         options = {"relay": relay.endpoint, "relay_tls": "none", "relay_timeout": 20.0, **options}
     options = {"accounts": USERS, "tls": "implicit", **options}
@@ -226,7 +226,7 @@ def serving(directory: Path, relay: Relay | None, **options: Any) -> Iterator[Se
 
 @contextlib.contextmanager
 def client_of(served: Served, auth: bytes = AUTH) -> Iterator[SmtpClient]:
-    """Connect, say EHLO, and log in unless `auth` is empty."""
+    """Connect, send EHLO, and authenticate unless `auth` is empty."""
     client = SmtpClient(served.connect())
     try:
         assert client.say(b"EHLO client.example.com").startswith(b"250")
@@ -245,7 +245,7 @@ def rcpt(*addresses: str) -> bytes:
 def session(
     tmp_path: Path, relay: Relay | None, **options: Any
 ) -> Iterator[tuple[Served, SmtpClient]]:
-    """Serve, and give an authenticated client; look for what is left behind at the end."""
+    """Serve, and yield an authenticated client; check that nothing is left behind."""
     with serving(tmp_path, relay, **options) as served:
         with client_of(served) as client:
             yield served, client
@@ -254,7 +254,7 @@ def session(
         until(lambda: not served.left_over())
 
 
-def hasten(served: Served, timeout: float) -> None:
-    """Let the relay have less time from now on."""
+def set_relay_timeout(served: Served, timeout: float) -> None:
+    """Change the timeout of the relay client."""
     assert served.handler.relay is not None
     object.__setattr__(served.handler.relay.settings, "timeout", timeout)

@@ -1,9 +1,9 @@
-"""A relay that can say anything at any moment, and a client of it.
+"""A relay that can send anything at any moment, and a client of it.
 
-A script says for each step what is done instead of the usual reply: octets, each item a segment of
-its own, and the ends and pauses below. The relay keeps what it has got and whether it has taken it,
-so that a test can compare what our side believes with what happened. It is made of blocking sockets
-and threads: nothing of what is tested is used to test it.
+A script tells for each step what to do instead of the usual reply: octets, each item in a segment
+of its own, or one of the actions below. The relay keeps what it has received and whether it has
+accepted it, so that a test can compare that with what our client was told. It consists of blocking
+sockets and threads: none of the code under test is used to test it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from support.loops import LOOPS
 
 
 class Do(enum.Enum):
-    """What a relay does beside saying something."""
+    """What a relay does besides sending octets."""
 
     CLOSE = "close"
     RESET = "reset"
-    #: Say nothing until the other side goes.
+    #: Send nothing until the client disconnects.
     SILENCE = "silence"
-    #: Wait until the other side's host has all that was said: what follows is a later segment.
+    #: Wait until the client's kernel has acknowledged everything: what follows is another segment.
     GAP = "gap"
     #: The usual reply.
     USUAL = "usual"
@@ -48,7 +48,7 @@ class Do(enum.Enum):
 
 Action = bytes | Do
 
-#: The replies of a relay that does what it should, by step.
+#: The usual replies, by step.
 USUAL: dict[str, bytes] = {
     "220": b"220 relay.example ESMTP\r\n",
     "EHLO": b"",  # made of the extensions
@@ -67,28 +67,28 @@ USUAL: dict[str, bytes] = {
 
 @dataclass
 class Script:
-    """A relay.
+    """A relay and its script.
 
     Attributes:
-        steps: what is done, by step: a verb, ``220``, ``.`` for the end of a message; ``RCPT 2`` is
+        steps: actions by step: a verb, ``220``, or ``.`` for the end of a message; ``RCPT 2`` is
             the second RCPT of a session only.
-        once: the steps are those of the first session; later ones go as usual.
-        midst: what is done when so many octets of a message have come; None for nothing.
-        extensions: what EHLO offers.
-        tls: for STARTTLS.
-        answers: what is said to the lines that follow AUTH.
-        port: where, on 127.0.0.1.
-        commands: all that came.
-        messages: those that came whole, dots as they came.
-        kept: those of them that it has accepted then, and in its turn.
-        refused: it has refused DATA, or a message, by 5xx when that was its turn, or in the midst.
+        once: whether `steps` applies to the first session only.
+        midway: actions when so many octets of a message have been received; None for none.
+        extensions: the extensions that EHLO offers.
+        tls: the context for STARTTLS.
+        answers: replies to the lines that follow AUTH.
+        port: its port on 127.0.0.1.
+        commands: all commands received.
+        messages: all complete messages, with dot stuffing.
+        kept: those of them that it then accepted.
+        refused: whether it has refused DATA or a message by 5xx, also during the message.
         begun: connections so far.
         open: connections now.
     """
 
     steps: dict[str, Sequence[Action]] = field(default_factory=dict)
     once: bool = False
-    midst: tuple[int, Sequence[Action]] | None = None
+    midway: tuple[int, Sequence[Action]] | None = None
     extensions: Sequence[str] = ("SIZE 0", "8BITMIME", "SMTPUTF8")
     tls: ssl.SSLContext | None = None
     answers: list[bytes] = field(default_factory=list)
@@ -144,14 +144,14 @@ class _Session:
 
     def message(self) -> None:
         script = self.script
-        message, midst = self.buffer, script.midst
+        message, midway = self.buffer, script.midway
         while message != b".\r\n" and message[-5:] != b"\r\n.\r\n":
-            if midst is not None and len(message) >= midst[0]:
+            if midway is not None and len(message) >= midway[0]:
                 try:
-                    self.perform(midst[1], b"")
+                    self.perform(midway[1], b"")
                 finally:
                     script.refused |= self.said.startswith(b"5")
-                midst = None
+                midway = None
             self.more()
         whole = bytes(message)
         self.buffer = bytearray()
@@ -177,7 +177,7 @@ class _Session:
         self.buffer += data
 
     def do(self, step: str) -> None:
-        """Do what the script has for a step."""
+        """Perform the script's actions for a step."""
         self.seen[step] = number = self.seen.get(step, 0) + 1
         usual = USUAL[step]
         if step == "EHLO":
@@ -212,7 +212,7 @@ class _Session:
     def gap(self) -> None:
         left = array.array("i", [1])
         gone = select.poll()
-        gone.register(self.socket, 0)  # POLLERR and POLLHUP are told of in any case
+        gone.register(self.socket, 0)  # POLLERR and POLLHUP are always reported
         while left[0] and not gone.poll(0):
             fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, left)
             time.sleep(0.0002)
@@ -220,7 +220,7 @@ class _Session:
 
 @contextlib.contextmanager
 def scripted(script: Script) -> Iterator[Script]:
-    """Run a relay; at the end no connection to it may be left."""
+    """Run a relay; check that no connection to it is left."""
     threads: list[threading.Thread] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         script.port = listening.getsockname()[1]
@@ -261,12 +261,13 @@ def scripted(script: Script) -> Iterator[Script]:
 
 
 @dataclass
-class Heard:
-    """What our client hears.
+class ClientReplies:
+    """The replies that our client gets.
 
     Attributes:
         recipients: the reply to each RCPT.
-        message: the reply to the message; empty if it was not sent, for want of recipients.
+        message: the reply to the message; empty if it was not sent because no recipient was
+            accepted.
     """
 
     recipients: list[bytes] = field(default_factory=list)
@@ -274,16 +275,16 @@ class Heard:
 
     @property
     def last(self) -> bytes:
-        """The reply that says what becomes of the mail."""
+        """The reply that decides about the mail."""
         return self.message or self.recipients[-1]
 
 
 def _written(reply: Reply) -> bytes:
-    """Return a reply as SMTP writes it."""
+    """Return a reply as it is on the wire."""
     return f"{reply}\r\n".encode()
 
 
-def hand_over(
+def relay_message(
     script: Script,
     message: bytes,
     loop: str = "asyncio",
@@ -294,24 +295,24 @@ def hand_over(
     user: str = "",
     idle: bool = False,
     socket_path: str = "",
-) -> Heard:
-    """Hand a message to a relay as a connection of ours does, and return what is heard.
+) -> ClientReplies:
+    """Relay a message as an SMTP connection does; return the replies to the client.
 
-    Nothing of the session may be left afterwards.
+    Checks that the session leaves nothing behind.
 
     Args:
-        script: the relay, which runs.
-        message: with line ends.
-        loop: of `LOOPS`.
-        envelope: with the sender; one without parameters if none is given.
+        script: the running relay.
+        message: the message, with line ends.
+        loop: a key of `LOOPS`.
+        envelope: the envelope with the sender; by default one without parameters.
         recipients: addresses, one RCPT each.
         wait: as `smtp.relay-timeout`.
         tls: as `smtp.relay-tls`.
-        user: to log in as, with the password "secret"; empty for nobody.
-        socket_path: of a relay on a Unix socket, instead of the script's.
-        idle: send the message only when the relay has said something without being asked.
+        user: authenticate as this user with the password "secret"; empty for no AUTH.
+        socket_path: path of a Unix socket, instead of the script's port.
+        idle: send the message only once the relay has sent something unasked.
     """
-    heard = Heard()
+    replies = ClientReplies()
 
     async def main() -> None:
         host, port = ("127.0.0.1", script.port) if not socket_path else (socket_path, 0)
@@ -321,20 +322,20 @@ def hand_over(
         for recipient in recipients:
             try:
                 await session.recipient(EnvelopeRecipient(parse_mailbox(recipient)))
-                heard.recipients.append(b"250 ")
+                replies.recipients.append(b"250 ")
             except RelayError as error:
-                heard.recipients.append(_written(error.reply))
+                replies.recipients.append(_written(error.reply))
         while idle and not session._smtp._heard:  # type: ignore[union-attr]
             await asyncio.sleep(0.001)
         if session.recipients:
             try:
-                heard.message = b"250 " + (await session.send(BytesSource(message))).encode()
+                replies.message = b"250 " + (await session.send(BytesSource(message))).encode()
             except RelayError as error:
-                heard.message = _written(error.reply)
+                replies.message = _written(error.reply)
         session.quit()
         await relay.close()
         assert relay.sessions == 0
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(main())
-    return heard
+    return replies

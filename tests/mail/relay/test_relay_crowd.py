@@ -1,4 +1,7 @@
-"""Many clients, a relay with moods: what got a 250 is there and elsewhere, and nothing is left."""
+"""Many clients and an unreliable relay: messages that got a 250 are stored and relayed once.
+
+At the end no session, connection or file is left.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from support.waiting import until
 
 LOCAL = "alice@example.org"
 
-#: What may happen at each command of the relay, and how often of a hundred times.
-MOODS = {"RCPT": 8, "DATA": 6, ".": 10, "MAIL": 4, "EHLO": 3, "220": 3}
+#: The percentage of failures at each command of the relay.
+FAILURES = {"RCPT": 8, "DATA": 6, ".": 10, "MAIL": 4, "EHLO": 3, "220": 3}
 
 
-class Moods(dict[str, "str | None"]):
-    """Answers that are refusals, closed connections, or (mostly) none of these."""
+class RandomFailures(dict[str, "str | None"]):
+    """Replies of the relay: refusals, closed connections, or (mostly) the usual ones."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -30,13 +33,13 @@ class Moods(dict[str, "str | None"]):
     def draw(self, command: str) -> None:
         with self.lock:
             self.clear()
-            for key, share in MOODS.items():
+            for key, share in FAILURES.items():
                 if command.upper().startswith(key) and self.random.randrange(100) < share:
                     self[key] = self.random.choice((None, "450 4.2.0 later", "550 5.1.1 never"))
 
 
 def crowd(tmp_path: Path, seed: int, clients: int, messages: int) -> None:
-    moods = Moods(seed)
+    failing = RandomFailures(seed)
     confirmed: list[tuple[int, bool]] = []
     failures: list[BaseException] = []
 
@@ -49,7 +52,7 @@ def crowd(tmp_path: Path, seed: int, clients: int, messages: int) -> None:
                     both = source.random() < 0.5
                     if source.random() < 0.2:
                         at.sock.sendall(MAIL + rcpt(FOREIGN))
-                        continue  # and goes
+                        continue  # and disconnect
                     at.say(MAIL)
                     if both:
                         at.say(rcpt(LOCAL))
@@ -63,15 +66,15 @@ def crowd(tmp_path: Path, seed: int, clients: int, messages: int) -> None:
                     text = b"Mark: %d.\r\n\r\n" % mark + b"0123456789abcdef\r\n" * lines + b".\r\n"
                     if source.random() < 0.1:
                         at.sock.sendall(text)
-                        continue  # and goes
+                        continue  # and disconnect
                     if at.say(text).startswith(b"250"):
                         confirmed.append((mark, both))
         except BaseException as error:
             failures.append(error)
 
     with relaying() as relay, serving(tmp_path, relay) as served:
-        relay.answers = moods
-        relay.pause = moods.draw
+        relay.answers = failing
+        relay.pause = failing.draw
         threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
         for thread in threads:
             thread.start()
@@ -91,18 +94,18 @@ def crowd(tmp_path: Path, seed: int, clients: int, messages: int) -> None:
             key = (b"%d.\r\n\r\n" % mark)[:6]
             assert there[key] == 1
             assert here[key] == both
-        # Nothing is here that is not there: the relay comes first.
+        # No message is only here: the relay comes first.
         assert all(there[key] for key in here)
         assert len(confirmed) > clients * messages / 4
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_crowd(tmp_path: Path, seed: int) -> None:
+def test_many_clients_with_unreliable_relay(tmp_path: Path, seed: int) -> None:
     crowd(tmp_path, seed, clients=8, messages=12)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(10, 16))
-def test_a_large_crowd(tmp_path: Path, seed: int) -> None:
+def test_many_clients_with_unreliable_relay_soak(tmp_path: Path, seed: int) -> None:
     crowd(tmp_path, seed, clients=20, messages=100)

@@ -1,4 +1,4 @@
-"""Mail for others that arrives: what the relay is told, octet by octet."""
+"""Relayed mail that is accepted: what the relay receives, octet by octet."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def stuffed(message: bytes) -> bytes:
 
 
 def without_trace(content: bytes) -> bytes:
-    """Return a handed-over message without our Received field, which must be all we added."""
+    """Return a relayed message without our Received field, which must be all that we added."""
     assert content.startswith(b"Received: from client.example.com ")
     end = content.index(b"\r\n", content.index(b";\r\n\t") + 4) + 2
     assert content[:end].count(b"Received:") == 1
     return content[end:]
 
 
-def test_a_message_is_handed_over_before_our_reply(tmp_path: Path) -> None:
+def test_message_is_relayed_before_our_reply(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         assert client.say(MAIL).startswith(b"250 ")
         assert client.say(rcpt(FOREIGN)).startswith(b"250 2.1.5 ")
@@ -51,14 +51,14 @@ def test_a_message_is_handed_over_before_our_reply(tmp_path: Path) -> None:
         assert done.startswith(b"250 2.0.0 Ok, id ")
         assert done.endswith(b"; the relay says: queued as 4711\r\n")
         ((sender, recipients, content),) = relay.messages
-        # It was not declared to be 8-bit, and is.
+        # The client did not declare it, but the message is 8-bit.
         assert sender == "MAIL FROM:<sender@example.com> BODY=8BITMIME"
         assert recipients == [f"RCPT TO:<{FOREIGN}>"]
         assert without_trace(content) == MESSAGE
         assert f"for <{FOREIGN}>".encode() in content
         assert b" with ESMTPSA id " in content
         assert b"Return-Path" not in content
-        # Its session ends with the transaction, ours goes on.
+        # The relay's session ends with the transaction, the client's goes on.
         until(relay.at_rest)
         assert relay.commands[-1] == "QUIT"
         assert client.say(MAIL).startswith(b"250 ")
@@ -66,7 +66,7 @@ def test_a_message_is_handed_over_before_our_reply(tmp_path: Path) -> None:
         until(lambda: sessions_of(served) == 0)
 
 
-def test_several_recipients_share_a_session_and_duplicates_are_kept(tmp_path: Path) -> None:
+def test_recipients_share_a_session_and_duplicates_are_kept(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         client.say(MAIL)
         for address in (FOREIGN, "dora@elsewhere.example", FOREIGN):
@@ -79,7 +79,7 @@ def test_several_recipients_share_a_session_and_duplicates_are_kept(tmp_path: Pa
 
 
 @pytest.mark.parametrize("size", [0, 1, 262143, 262144, 262145, 1_000_000])
-def test_sizes(tmp_path: Path, size: int) -> None:
+def test_messages_of_all_sizes(tmp_path: Path, size: int) -> None:
     random.seed(size)
     lines = random.choices((b".\r\n", b"..\r\n", b"a.\r\n", b"\r\n", b".x" * 40 + b"\r\n"), k=size)
     message = b"".join(lines)[:size]
@@ -92,7 +92,7 @@ def test_sizes(tmp_path: Path, size: int) -> None:
         assert without_trace(relay.messages[0][2]) == message
 
 
-def test_addresses_and_parameters_go_as_they_came(tmp_path: Path) -> None:
+def test_addresses_and_parameters_are_passed_on(tmp_path: Path) -> None:
     mail = b'MAIL FROM:<"a b"@x.example> SIZE=77 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb'
     to = 'RCPT TO:<"q@r s"@elsewhere.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb@x.example'
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
@@ -105,7 +105,7 @@ def test_addresses_and_parameters_go_as_they_came(tmp_path: Path) -> None:
         assert relay.commands[2:] == [to, "RCPT TO:<düsi@bücher.example>"]
 
 
-def test_parameters_that_the_relay_does_not_know_are_left_out(tmp_path: Path) -> None:
+def test_unsupported_parameters_are_left_out(tmp_path: Path) -> None:
     with (
         relaying(extensions=("8BITMIME",)) as relay,
         serving(tmp_path, relay) as served,
@@ -123,7 +123,9 @@ def test_parameters_that_the_relay_does_not_know_are_left_out(tmp_path: Path) ->
         (b"MAIL FROM:<> BODY=BINARYMIME", b"554 5.6.3 "),
     ],
 )
-def test_what_the_relay_cannot_carry_is_refused(tmp_path: Path, mail: bytes, reply: bytes) -> None:
+def test_message_that_needs_unsupported_extension_is_refused(
+    tmp_path: Path, mail: bytes, reply: bytes
+) -> None:
     with (
         relaying(extensions=("SIZE",)) as relay,
         serving(tmp_path, relay) as served,
@@ -135,7 +137,7 @@ def test_what_the_relay_cannot_carry_is_refused(tmp_path: Path, mail: bytes, rep
         until(relay.at_rest)
 
 
-def test_a_binary_message_goes_by_bdat(tmp_path: Path) -> None:
+def test_binary_message_is_sent_by_bdat(tmp_path: Path) -> None:
     binary = b"Subject: x\r\n\r\n\r.\n.\r\n.\n\x00\xff" * 50_000
     with (
         relaying(extensions=("BINARYMIME", "CHUNKING", "8BITMIME")) as relay,
@@ -153,7 +155,7 @@ def test_a_binary_message_goes_by_bdat(tmp_path: Path) -> None:
         assert without_trace(relay.messages[0][2]) == binary
 
 
-def test_a_message_by_bdat_without_a_last_line_end_gets_one(tmp_path: Path) -> None:
+def test_missing_final_crlf_is_added(tmp_path: Path) -> None:
     with relaying() as relay, serving(tmp_path, relay) as served, client_of(served) as client:
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
@@ -162,7 +164,7 @@ def test_a_message_by_bdat_without_a_last_line_end_gets_one(tmp_path: Path) -> N
         assert without_trace(relay.messages[0][2]) == b"Subject: x\r\n\r\n.\r\n"
 
 
-# --- TLS and login --------------------------------------------------------------------------------
+# --- TLS and AUTH ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,7 @@ def pair() -> KeyPair:
 
 @pytest.fixture
 def tls(pair: KeyPair, tmp_path: Path) -> dict[str, Any]:
-    """What a relay with a certificate for localhost is made with, and the authorities' file."""
+    """Arguments of a relay with a certificate for localhost; ca.pem is its authority."""
     (tmp_path / "ca.pem").write_bytes(pair.cert)
     return {
         "tls": ContextSettings().context(pair),
@@ -180,7 +182,7 @@ def tls(pair: KeyPair, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def hand_over(tmp_path: Path, relay: Relay, **options: Any) -> bytes:
+def relay_message(tmp_path: Path, relay: Relay, **options: Any) -> bytes:
     """Return the reply to a foreign recipient."""
     with serving(tmp_path, relay, **options) as served, client_of(served) as client:
         client.say(MAIL)
@@ -196,11 +198,13 @@ ENCODED = "AUTH PLAIN AG1lAHDDpHNzd29yZA=="
 
 
 @pytest.mark.parametrize("implicit", [False, True])
-def test_tls_and_a_login(tmp_path: Path, tls: dict[str, Any], implicit: bool) -> None:
+def test_tls_and_auth(tmp_path: Path, tls: dict[str, Any], implicit: bool) -> None:
     with relaying(**tls, implicit=implicit) as relay:
         mode = "implicit" if implicit else "verify"
         ca = str(tmp_path / "ca.pem")
-        assert hand_over(tmp_path, relay, relay_tls=mode, relay_ca=ca, **LOGIN).startswith(b"250 ")
+        assert relay_message(tmp_path, relay, relay_tls=mode, relay_ca=ca, **LOGIN).startswith(
+            b"250 "
+        )
         before = [] if implicit else ["EHLO mx.example.org", "STARTTLS"]
         assert relay.commands[: len(before) + 3] == [
             *before,
@@ -212,58 +216,54 @@ def test_tls_and_a_login(tmp_path: Path, tls: dict[str, Any], implicit: bool) ->
 
 
 @pytest.mark.parametrize("implicit", [False, True])
-def test_a_certificate_that_is_not_known_is_no_way(
+def test_unknown_certificate_is_rejected(
     tmp_path: Path, tls: dict[str, Any], implicit: bool
 ) -> None:
     with relaying(**tls, implicit=implicit) as relay:
         mode = "implicit" if implicit else "verify"
-        assert hand_over(tmp_path, relay, relay_tls=mode, **LOGIN).startswith(b"451 4.4.1 ")
+        assert relay_message(tmp_path, relay, relay_tls=mode, **LOGIN).startswith(b"451 4.4.1 ")
         assert not any(command.startswith(("AUTH", "MAIL")) for command in relay.commands)
 
 
-def test_a_name_that_is_not_the_certificates_is_no_way(tmp_path: Path, pair: KeyPair) -> None:
+def test_certificate_for_another_name_is_rejected(tmp_path: Path, pair: KeyPair) -> None:
     other = generate("relay.example")
     (tmp_path / "ca.pem").write_bytes(other.cert)
     with relaying(tls=ContextSettings().context(pair), extensions=("STARTTLS",)) as relay:
         options = {"relay_tls": "verify", "relay_ca": str(tmp_path / "ca.pem")}
-        assert hand_over(tmp_path, relay, **options).startswith(b"451 4.4.1 ")
+        assert relay_message(tmp_path, relay, **options).startswith(b"451 4.4.1 ")
 
 
-def test_verify_without_starttls_is_no_way(tmp_path: Path) -> None:
+def test_verify_fails_without_starttls(tmp_path: Path) -> None:
     with relaying() as relay:
-        assert hand_over(tmp_path, relay, relay_tls="verify").startswith(b"451 4.4.1 ")
+        assert relay_message(tmp_path, relay, relay_tls="verify").startswith(b"451 4.4.1 ")
         assert relay.commands == ["EHLO mx.example.org"]
 
 
-def test_may_takes_any_certificate_and_plain_text(tmp_path: Path, tls: dict[str, Any]) -> None:
+def test_may_accepts_any_certificate_and_plaintext(tmp_path: Path, tls: dict[str, Any]) -> None:
     with relaying(**tls) as relay:
-        assert hand_over(tmp_path, relay, relay_tls="may").startswith(b"250 ")
+        assert relay_message(tmp_path, relay, relay_tls="may").startswith(b"250 ")
         assert relay.commands[1] == "STARTTLS"
     with relaying() as relay:
-        assert hand_over(tmp_path, relay, relay_tls="may").startswith(b"250 ")
+        assert relay_message(tmp_path, relay, relay_tls="may").startswith(b"250 ")
     with relaying(**tls, answers={"STARTTLS": "454 4.7.0 not now"}) as relay:
-        assert hand_over(tmp_path, relay, relay_tls="may").startswith(b"250 ")
+        assert relay_message(tmp_path, relay, relay_tls="may").startswith(b"250 ")
 
 
-def test_verify_with_starttls_refused_is_no_way(tmp_path: Path, tls: dict[str, Any]) -> None:
+def test_verify_fails_if_starttls_is_refused(tmp_path: Path, tls: dict[str, Any]) -> None:
     with relaying(**tls, answers={"STARTTLS": "454 4.7.0 not now"}) as relay:
         options = {"relay_tls": "verify", "relay_ca": str(tmp_path / "ca.pem")}
-        assert hand_over(tmp_path, relay, **options).startswith(b"451 4.4.1 ")
+        assert relay_message(tmp_path, relay, **options).startswith(b"451 4.4.1 ")
 
 
-def test_a_login_that_fails(
-    tmp_path: Path, tls: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failed_auth(tmp_path: Path, tls: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with relaying(**tls, answers={"AUTH": "535 5.7.8 no"}) as relay:
         options = {"relay_tls": "verify", "relay_ca": str(tmp_path / "ca.pem"), **LOGIN}
-        assert hand_over(tmp_path, relay, **options).startswith(b"451 4.4.1 ")
+        assert relay_message(tmp_path, relay, **options).startswith(b"451 4.4.1 ")
     assert f"relay 127.0.0.1:{relay.port}: 535 no" in caplog.text
     assert "pässword" not in caplog.text
 
 
-def test_a_message_whose_origin_is_named_goes_without_that_name(
-    tmp_path: Path, tls: dict[str, Any]
-) -> None:
+def test_auth_parameter_of_mail_is_replaced(tmp_path: Path, tls: dict[str, Any]) -> None:
     ca = str(tmp_path / "ca.pem")
     with (
         relaying(**tls) as relay,
@@ -275,7 +275,7 @@ def test_a_message_whose_origin_is_named_goes_without_that_name(
         assert "MAIL FROM:<a@x.example> AUTH=<>" in relay.commands
 
 
-def test_tls_versions_below_12_are_not_spoken() -> None:
+def test_minimum_tls_version() -> None:
     for verified in (True, False):
         assert _context("", verified).minimum_version >= ssl.TLSVersion.TLSv1_2
 
@@ -298,7 +298,7 @@ def test_tls_versions_below_12_are_not_spoken() -> None:
         ),
     ],
 )
-def test_what_is_missing_is_found_at_start(lines: str, key: str, words: str) -> None:
+def test_configuration_errors(lines: str, key: str, words: str) -> None:
     config = loads(f'[server.listener.a]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n{lines}\n')
     with pytest.raises(ConfigurationError) as caught:
         make_handler(config, config.listeners[0])
@@ -318,7 +318,7 @@ def test_what_is_missing_is_found_at_start(lines: str, key: str, words: str) -> 
         ({"relay-tls": "implicit"}, "implicit"),
     ],
 )
-def test_how_it_is_spoken_to(values: dict[str, Any], expected: str) -> None:
+def test_default_of_relay_tls(values: dict[str, Any], expected: str) -> None:
     rows = {row.key: row.default for row in SMTP.options} | {"relay": HostPort("a.example", 25)}
     settings = relay_of({**rows, **values}, "mx.example.org")
     assert settings is not None
@@ -339,17 +339,17 @@ def test_how_it_is_spoken_to(values: dict[str, Any], expected: str) -> None:
         ("localhost.example", 25, "localhost.example:25", False),
     ],
 )
-def test_where_a_password_may_go_without_tls(host: str, port: int, text: str, near: bool) -> None:
+def test_hosts_to_which_passwords_may_go_without_tls(
+    host: str, port: int, text: str, near: bool
+) -> None:
     settings = RelaySettings(host, port, "none", "me", user="u", password="p")
     assert str(settings) == text
     assert settings.near is near
 
 
-def test_a_password_is_kept_back_without_tls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The configuration refuses it already; a program may make the handler by itself."""
+def test_password_is_not_sent_without_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration refuses this already, but a program may create the handler itself."""
     monkeypatch.setattr(RelaySettings, "near", False)
     with relaying(extensions=("AUTH PLAIN",)) as relay:
-        assert hand_over(tmp_path, relay, **LOGIN).startswith(b"451 4.4.1 ")
+        assert relay_message(tmp_path, relay, **LOGIN).startswith(b"451 4.4.1 ")
         assert relay.commands == ["EHLO mx.example.org"]

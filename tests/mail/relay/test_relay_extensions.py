@@ -1,8 +1,9 @@
-"""A relay without an extension that a message needs, declared or not, and one that has it.
+"""Relays with and without an extension that a message needs, declared or not.
 
-What cannot be sent is refused at the earliest moment at which it is known, for all recipients: at
-RCPT what the envelope shows, at the end what the message shows. Nobody here gets what is refused,
-and no octet that the relay has not allowed for goes to it. RFC 6152, 6531 3.5, 3030, 1870.
+A message that cannot be relayed is refused for all recipients as early as possible: at RCPT for
+what the envelope needs, at the end of data for what the message needs. A refused message is not
+delivered here, and the relay never gets octets that it does not support. RFC 6152, 6531 3.5, 3030,
+1870.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.relay import FOREIGN, client_of, rcpt, relaying, serving
-from support.scripted_relay import Do, Script, hand_over, scripted
+from support.scripted_relay import Do, Script, relay_message, scripted
 from support.waiting import until
 
 from fastlisten.mail.envelope import Envelope
@@ -31,7 +32,8 @@ LATIN_HEADER = "Subject: ä\r\n\r\ntext\r\n".encode("latin-1")
 EIGHT, UTF8_HEADER = b"554 5.6.3 ", b"554 5.6.9 "
 TAKEN = b"250 2.0.0 "
 
-#: What the client says, what the relay lacks, the message, the reply to it, what MAIL says at last.
+#: The client's parameters, extensions that the relay lacks, message, reply, parameters of last
+#: MAIL.
 CASES: list[tuple[str, str, bytes, bytes, str]] = [
     ("", "", ASCII, TAKEN, ""),
     ("", "8BITMIME", ASCII, TAKEN, ""),
@@ -62,7 +64,7 @@ CASES: list[tuple[str, str, bytes, bytes, str]] = [
 
 
 @pytest.mark.parametrize(("declared", "lacking", "message", "expected", "mail"), CASES)
-def test_what_a_message_needs(
+def test_extensions_needed_by_the_message(
     tmp_path: Path, declared: str, lacking: str, message: bytes, expected: bytes, mail: str
 ) -> None:
     offered = [each for each in ALL if each.partition(" ")[0] not in lacking.split()]
@@ -82,7 +84,7 @@ def test_what_a_message_needs(
         assert [content.endswith(message) for _, _, content in relay.messages] == [True] * taken
         assert len(served.delivered()) == taken
         until(relay.at_rest)
-        # What is known to be in vain is not begun.
+        # DATA is not sent if it is known to fail.
         assert relay.commands.count("DATA") == taken
 
 
@@ -97,7 +99,7 @@ def test_what_a_message_needs(
         ("FROM:<a@b.example> SIZE=2000", FOREIGN, "", b"552 5.3.4 "),
     ],
 )
-def test_what_the_envelope_shows_is_refused_at_once(
+def test_extensions_needed_by_the_envelope(
     tmp_path: Path, mail: str, to: str, lacking: str, expected: bytes
 ) -> None:
     offered = [each for each in (*ALL, "SIZE 1000") if each.partition(" ")[0] != lacking]
@@ -113,7 +115,7 @@ def test_what_the_envelope_shows_is_refused_at_once(
 
 
 @pytest.mark.parametrize("limit", ["SIZE 1000", "SIZE 0", "SIZE", "SIZE junk", "SIZE " + "9" * 30])
-def test_a_message_that_is_larger_than_the_relay_takes(tmp_path: Path, limit: str) -> None:
+def test_message_larger_than_the_relays_limit(tmp_path: Path, limit: str) -> None:
     with (
         relaying(extensions=(limit,)) as relay,
         serving(tmp_path, relay) as served,
@@ -127,32 +129,34 @@ def test_a_message_that_is_larger_than_the_relay_takes(tmp_path: Path, limit: st
         assert len(relay.messages) == (limit != "SIZE 1000")
 
 
-def test_a_relay_that_refuses_what_has_turned_out() -> None:
-    """Its refusal of the second MAIL is one of the message; without RSET it is told nothing."""
+def test_relay_refuses_the_second_mail() -> None:
+    """That refuses the message; if RSET fails, there is no second MAIL."""
     mail: list[Any] = [b"550 5.6.1 no 8-bit today\r\n"]
     with scripted(Script({"MAIL 2": mail})) as relay:
-        assert hand_over(relay, BODY8).message == b"550 5.6.1 The relay says: no 8-bit today\r\n"
+        assert (
+            relay_message(relay, BODY8).message == b"550 5.6.1 The relay says: no 8-bit today\r\n"
+        )
     with scripted(Script({"RSET": [b"502 5.5.1 what?\r\n"], "MAIL": [Do.USUAL]})) as relay:
-        assert hand_over(relay, BODY8).message == b"250 queued as 4711"
+        assert relay_message(relay, BODY8).message == b"250 queued as 4711"
         assert relay.commands.count("MAIL FROM:<a@b.example>") == 1
 
 
 @pytest.mark.parametrize("which", ["RCPT 3", "RCPT 4"])
-def test_a_relay_that_refuses_a_recipient_whom_it_had_accepted(which: str) -> None:
-    """That is no verdict on the message, which goes to others too: nothing is refused for good."""
+def test_relay_refuses_recipient_in_second_transaction(which: str) -> None:
+    """That is only a temporary failure, since the message has other recipients too."""
     with scripted(Script({which: [b"550 5.7.1 no\r\n"]})) as relay:
-        heard = hand_over(relay, BODY8, recipients=("c@d.example", "e@f.example"))
-        assert heard.recipients == [b"250 ", b"250 "]
-        assert heard.message.startswith(b"451 4.4.2 ")
+        replies = relay_message(relay, BODY8, recipients=("c@d.example", "e@f.example"))
+        assert replies.recipients == [b"250 ", b"250 "]
+        assert replies.message.startswith(b"451 4.4.2 ")
         assert relay.messages == []
 
 
-def test_binary_goes_by_its_declaration() -> None:
+def test_binarymime_is_sent_as_declared() -> None:
     script = Script(extensions=("BINARYMIME", "CHUNKING"))
     with scripted(script) as relay:
         envelope = Envelope("a@b.example", body="BINARYMIME")
-        heard = hand_over(relay, b"Subject: \xe4\r\n\r\n\n\r\x00", envelope=envelope)
-        assert heard.message == b"250 queued as 4711"
+        replies = relay_message(relay, b"Subject: \xe4\r\n\r\n\n\r\x00", envelope=envelope)
+        assert replies.message == b"250 queued as 4711"
         assert "BDAT 17 LAST" in relay.commands
 
 
@@ -173,5 +177,5 @@ def test_binary_goes_by_its_declaration() -> None:
     ],
     ids=range(11),
 )
-def test_what_is_found_in_a_message(message: bytes, required: RequiredExtensions) -> None:
+def test_required_extensions(message: bytes, required: RequiredExtensions) -> None:
     assert _examine(BytesSource(message)) == required

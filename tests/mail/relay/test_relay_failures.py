@@ -1,7 +1,7 @@
-"""Mail for others that the relay does not take: what the client hears, and that nothing is left.
+"""Mail that the relay does not accept: the client's reply, and that nothing is left behind.
 
-Rules of this file: each test ends with no connection to the relay, no place taken, and no file in
-the spool.
+Rules of this file: each test ends without a connection to the relay, without a session counted, and
+with an empty spool.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.relay import FOREIGN, Relay, hasten, rcpt, relaying, session
+from support.relay import FOREIGN, Relay, rcpt, relaying, session, set_relay_timeout
 from support.smtp_harness import MAIL
 from support.waiting import until
 
@@ -45,14 +45,14 @@ MESSAGE = b"Subject: x\r\n\r\ntext\r\n.\r\n"
     ],
     ids=repr,
 )
-def test_a_recipient_that_the_relay_does_not_take(
+def test_relay_refuses_recipient(
     tmp_path: Path, answers: dict[str, str | None], expected: bytes
 ) -> None:
     with relaying(answers=answers) as relay, session(tmp_path, relay) as (_, client):
         client.say(MAIL)
         assert client.say(rcpt(FOREIGN)).startswith(expected)
         assert client.say(b"DATA").startswith(b"554 5.5.1 ")
-        # It is asked anew, and what it says then holds.
+        # The relay is asked again, and its new reply counts.
         relay.answers.clear()
         assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
         client.say(b"DATA")
@@ -73,7 +73,7 @@ def test_a_recipient_that_the_relay_does_not_take(
     ],
     ids=repr,
 )
-def test_a_message_that_the_relay_does_not_take(
+def test_relay_refuses_message(
     tmp_path: Path, answers: dict[str, str | None], expected: bytes
 ) -> None:
     with relaying(answers=answers) as relay, session(tmp_path, relay) as (served, client):
@@ -89,7 +89,7 @@ def test_a_message_that_the_relay_does_not_take(
         assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
 
 
-def test_a_relay_that_is_not_there(tmp_path: Path) -> None:
+def test_relay_refuses_connections(tmp_path: Path) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         there = Relay(port=nobody.getsockname()[1])
@@ -99,7 +99,7 @@ def test_a_relay_that_is_not_there(tmp_path: Path) -> None:
             assert client.say(rcpt(LOCAL)).startswith(b"250 ")
 
 
-def test_a_relay_that_says_nothing(tmp_path: Path) -> None:
+def test_relay_without_greeting(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         there = Relay(port=mute.getsockname()[1])
         with session(tmp_path, there, relay_timeout=0.1) as (_, client):
@@ -107,33 +107,33 @@ def test_a_relay_that_says_nothing(tmp_path: Path) -> None:
             assert client.say(rcpt(FOREIGN)).startswith(b"451 4.4.1 ")
 
 
-def test_a_relay_that_stops_to_answer(tmp_path: Path) -> None:
+def test_relay_does_not_reply_to_message(tmp_path: Path) -> None:
     held = threading.Event()
     with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
         assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
-        hasten(served, 0.05)
+        set_relay_timeout(served, 0.05)
         relay.pause = lambda command: held.wait(20) if command == "." else None
         client.say(b"DATA")
         assert client.say(MESSAGE).startswith(b"451 4.4.2 ")
         held.set()
 
 
-def test_a_relay_that_does_not_read(tmp_path: Path) -> None:
+def test_relay_stops_reading(tmp_path: Path) -> None:
     held = threading.Event()
     with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
         served.protocol()._user._delivery._session._smtp.timeout = 0.1
-        # After its 354, which it says only when nobody waits any more.
+        # After its 354, which it sends only after the timeout.
         relay.pause = lambda command: held.wait(20) if command == "DATA" else None
         client.say(b"DATA")
         assert client.say(b"x" * 900 + b"\r\n" + MESSAGE).startswith(b"451 4.4.2 ")
         held.set()
 
 
-def test_a_relay_that_refuses_in_the_midst_of_the_message(tmp_path: Path) -> None:
-    """It says so and goes, without having read what is coming."""
+def test_relay_refuses_during_the_message(tmp_path: Path) -> None:
+    """It replies and disconnects without reading the rest."""
     rest: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -160,12 +160,12 @@ def test_a_relay_that_refuses_in_the_midst_of_the_message(tmp_path: Path) -> Non
             reply = client.say((b"x" * 98 + b"\r\n") * 80_000 + b".\r\n")
             assert reply == b"552 5.3.4 The relay says: enough\r\n"
         thread.join(20)
-    # What would be said now would be a line of the message.
+    # QUIT would be read as a line of the message.
     assert b"QUIT" not in b"".join(rest)
 
 
-def test_a_relay_that_says_yes_in_the_midst_of_the_message(tmp_path: Path) -> None:
-    """A positive answer to something that is not finished is no answer: nothing is acknowledged."""
+def test_relay_accepts_during_the_message(tmp_path: Path) -> None:
+    """A positive reply before the end of the message does not acknowledge it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def relay() -> None:
@@ -194,7 +194,7 @@ def test_a_relay_that_says_yes_in_the_midst_of_the_message(tmp_path: Path) -> No
         thread.join(20)
 
 
-def test_a_relay_that_says_yes_to_data_instead_of_go_on(tmp_path: Path) -> None:
+def test_relay_replies_250_to_data(tmp_path: Path) -> None:
     with (
         relaying(answers={"DATA": "250 2.0.0 what?"}) as relay,
         session(tmp_path, relay) as (_, client),
@@ -204,23 +204,23 @@ def test_a_relay_that_says_yes_to_data_instead_of_go_on(tmp_path: Path) -> None:
         client.say(b"DATA")
         assert client.say(MESSAGE).startswith(b"451 4.5.0 ")
         until(relay.at_rest)
-        # Whether it takes what comes for the message is not known: nothing comes.
+        # It is unknown whether the relay now expects a message or commands: nothing is sent.
         assert relay.commands[-1] == "DATA"
         assert relay.cut == b""
 
 
-def test_a_relay_that_went_away_while_the_client_thought_is_asked_again(tmp_path: Path) -> None:
+def test_relay_that_disconnects_when_idle_is_asked_again(tmp_path: Path) -> None:
     with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
         relay.answers["RCPT"] = None
         relay.once.add("RCPT")
-        # It goes away at the second recipient: that one is refused, the first one is kept.
+        # It disconnects at the second recipient, which is refused; the first one is kept.
         assert client.say(rcpt("dora@elsewhere.example")).startswith(b"451 4.4.1 ")
         until(relay.at_rest)
         assert client.say(rcpt("dora@elsewhere.example")).startswith(b"250 ")
         assert relay.begun == 2
-        # And now before the message.
+        # Now it disconnects before the message.
         served.call(lambda: served.protocol()._user._delivery._session._smtp.transport.abort())
         until(relay.at_rest)
         client.say(b"DATA")
@@ -230,7 +230,7 @@ def test_a_relay_that_went_away_while_the_client_thought_is_asked_again(tmp_path
         assert len(recipients) == 2
 
 
-def test_a_relay_that_changes_its_mind_about_a_recipient(tmp_path: Path) -> None:
+def test_relay_refuses_recipient_after_reconnect(tmp_path: Path) -> None:
     with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
@@ -241,7 +241,7 @@ def test_a_relay_that_changes_its_mind_about_a_recipient(tmp_path: Path) -> None
         assert client.say(MESSAGE).startswith(b"451 4.4.2 ")
 
 
-def test_what_a_relay_says_is_made_harmless() -> None:
+def test_text_of_relay_is_sanitized() -> None:
     assert quoted("5.7.1 a\tb\x07\n5.7.1 \u00e4" + "x" * 400).startswith("a?b? ?xxx")
     assert len(quoted("x" * 1000)) == 300
     assert len(str(refusal(550, "x" * 1000).reply)) < 510

@@ -1,4 +1,4 @@
-"""Relays that make no sense: whatever they say, the reply is proper, and nothing is left open."""
+"""Relays that send random replies: our reply is well formed, and no connection is left open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastlisten.mail.relay.relay_error import RelayError, quoted, refusal
 
 REPLY = re.compile(rb"[45][0-9]{2} [45]\.[0-9]{1,3}\.[0-9]{1,3} [ -~]{0,400}\r\n\Z")
 
-#: Pieces of what relays say.
+#: Pieces of replies.
 PIECES = [
     b"220 hello\r\n", b"250 ok\r\n", b"250-one\r\n250 two\r\n", b"250-SIZE\r\n", b"354 go\r\n",
     b"450 4.2.0 later\r\n", b"550 5.1.1 no\r\n", b"421 bye\r\n", b"250-x\r\n550 y\r\n", b"2",
@@ -31,19 +31,19 @@ PIECES = [
 ]  # fmt: skip
 
 
-class Nonsense(asyncio.Protocol):
-    """Says something at random to everything, and goes at random."""
+class RandomRelay(asyncio.Protocol):
+    """Sends random replies, and disconnects at random."""
 
     open = 0
 
     def __init__(self, source: random.Random) -> None:
         self.source = source
-        self.message: bytes | None = None  # what has come of one
+        self.message: bytes | None = None  # what has been received of it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        Nonsense.open += 1
+        RandomRelay.open += 1
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
-        # Mostly a greeting, so that there is something to come after it.
+        # Mostly a greeting, so that the dialogue goes on.
         self.say(PIECES[0] if self.source.random() < 0.9 else b"")
 
     def data_received(self, data: bytes) -> None:
@@ -64,7 +64,7 @@ class Nonsense(asyncio.Protocol):
         self.say(usual if self.source.random() < 0.7 else self.source.choice(PIECES))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        Nonsense.open -= 1
+        RandomRelay.open -= 1
 
     def say(self, data: bytes) -> None:
         if not self.transport.is_closing():
@@ -74,7 +74,7 @@ class Nonsense(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_senseless_relays(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_replies(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_session, "_GOODBYE_TIMEOUT", 0.1)
     source = random.Random(seed)
     ends = {"taken": 0, "refused": 0}
@@ -97,12 +97,12 @@ def test_senseless_relays(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Nonsense(source), "127.0.0.1", 0)
+        server = await loop.create_server(lambda: RandomRelay(source), "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
             for _ in range(5):
                 await asyncio.gather(*(session(port) for _ in range(20)))
-            while Nonsense.open:
+            while RandomRelay.open:
                 await asyncio.sleep(0.01)
 
     asyncio.run(main())
@@ -111,7 +111,7 @@ def test_senseless_relays(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.integers(-5, 1100), st.text(max_size=600))
-def test_any_refusal_makes_a_proper_reply(code: int, text: str) -> None:
+def test_any_refusal_becomes_a_well_formed_reply(code: int, text: str) -> None:
     made = f"{refusal(code, text).reply}\r\n".encode()
     assert REPLY.match(made)
     if 400 <= code <= 599 and code not in (421, 530, 534, 535, 538):
@@ -119,5 +119,5 @@ def test_any_refusal_makes_a_proper_reply(code: int, text: str) -> None:
 
 
 @given(st.text(max_size=600))
-def test_any_words_are_made_harmless(text: str) -> None:
+def test_any_text_is_sanitized(text: str) -> None:
     assert re.fullmatch(r"[ -~]{0,300}", quoted(text))

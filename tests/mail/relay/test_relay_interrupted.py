@@ -1,5 +1,5 @@
-"""Mail for others that does not arrive although the relay would take it: clients that leave, faults
-here, and too many sessions.
+"""Mail that is not relayed although the relay would accept it: clients that disconnect, internal
+errors, and too many sessions.
 
 Rules of this file: as in test_relay_failures.
 """
@@ -14,13 +14,13 @@ import pytest
 from support.relay import (
     FOREIGN,
     client_of,
-    hasten,
     plain,
     rcpt,
     relaying,
     serving,
     session,
     sessions_of,
+    set_relay_timeout,
 )
 from support.smtp_client import SmtpClient
 from support.smtp_harness import MAIL
@@ -41,7 +41,7 @@ MESSAGE = b"Subject: x\r\n\r\ntext\r\n.\r\n"
 
 @pytest.mark.parametrize("moment", ["220", "EHLO", "MAIL", "RCPT", "DATA", "."])
 @pytest.mark.parametrize("how", ["closes", "resets"])
-def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -> None:
+def test_client_disconnects_while_the_relay_replies(tmp_path: Path, moment: str, how: str) -> None:
     reached, held = threading.Event(), threading.Event()
 
     def pause(command: str) -> None:
@@ -54,7 +54,7 @@ def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -
         client.say(b"EHLO c")
         protocol = served.protocol()
 
-        def log_in() -> None:  # there is no AUTH without TLS, and a reset over TLS is another test
+        def log_in() -> None:  # AUTH would need TLS, where a reset differs
             roster = served.handler.office.accounts.roster
             assert roster is not None
             user = roster.login("alice@example.org")
@@ -75,17 +75,17 @@ def test_a_client_that_leaves_meanwhile(tmp_path: Path, moment: str, how: str) -
         else:
             client.reset()
         if how == "closes":
-            # The half that still sends keeps it: what was asked for is done, as with any client.
+            # Commands sent before the close are still carried out, as for any half-closed client.
             held.set()
         until(lambda: served.protocols == [])
         until(lambda: sessions_of(served) == 0)
         held.set()
         until(lambda: not served.left_over())
-        # Without our reply the client sends it again: better twice than never.
+        # Without our reply the client retries: better twice than never.
         assert len(relay.messages) >= len(served.delivered())
 
 
-def test_rset_and_quit_end_the_session_politely(tmp_path: Path) -> None:
+def test_quit_is_sent_after_reset_and_quit(tmp_path: Path) -> None:
     for command in (b"RSET", b"EHLO c", b"QUIT"):
         with relaying() as relay, session(tmp_path, relay) as (_, client):
             client.say(MAIL)
@@ -96,7 +96,7 @@ def test_rset_and_quit_end_the_session_politely(tmp_path: Path) -> None:
             assert relay.messages == []
 
 
-def test_a_message_that_is_refused_here_is_not_handed_over(tmp_path: Path) -> None:
+def test_message_refused_here_is_not_relayed(tmp_path: Path) -> None:
     with relaying() as relay, session(tmp_path, relay, max_message_size=65536) as (_, client):
         client.say(MAIL)
         client.say(rcpt(FOREIGN))
@@ -106,9 +106,7 @@ def test_a_message_that_is_refused_here_is_not_handed_over(tmp_path: Path) -> No
         assert relay.messages == []
 
 
-def test_a_message_that_cannot_be_read_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spooled_message_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: object, offset: int) -> bytes:
         raise OSError(5, "no")
 
@@ -123,7 +121,7 @@ def test_a_message_that_cannot_be_read_back(
 
 
 @pytest.mark.parametrize("step", ["recipient", "send"])
-def test_a_fault_of_ours_is_answered_and_leaves_nothing(
+def test_internal_error_gets_451_and_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -154,7 +152,7 @@ def test_a_fault_of_ours_is_answered_and_leaves_nothing(
     assert "ZeroDivisionError: oops" in caplog.text
 
 
-def test_a_file_that_has_become_shorter_is_an_error(tmp_path: Path) -> None:
+def test_truncated_message_file_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "message"
     file.write_bytes(b"0123456789")
     source = smtp_source.MessageSource(str(file), 4, 8)
@@ -163,22 +161,22 @@ def test_a_file_that_has_become_shorter_is_an_error(tmp_path: Path) -> None:
         source.read(6)
 
 
-def test_sessions_of_a_process_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_of_a_process_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smtp_relay, "SESSIONS", 1)
     with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
         assert client.say(rcpt(FOREIGN)).startswith(b"250 ")
         with client_of(served) as other:
             other.say(MAIL)
-            hasten(served, 0.1)
+            set_relay_timeout(served, 0.1)
             assert other.say(rcpt(FOREIGN)).startswith(b"451 4.3.2 ")
-            hasten(served, 20.0)
+            set_relay_timeout(served, 20.0)
             client.say(b"RSET")
             assert other.say(rcpt(FOREIGN)).startswith(b"250 ")
         assert relay.begun == 2
 
 
-def test_sessions_of_a_user_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_of_a_user_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smtp_relay, "SESSIONS_OF_USER", 1)
     with relaying() as relay, session(tmp_path, relay) as (served, client):
         client.say(MAIL)
@@ -198,9 +196,7 @@ def test_sessions_of_a_user_are_bounded(tmp_path: Path, monkeypatch: pytest.Monk
         assert not served.handler.relay._users
 
 
-def test_a_goodbye_that_nobody_answers_is_not_waited_for_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unanswered_quit_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_session, "_GOODBYE_TIMEOUT", 0.05)
     held = threading.Event()
     with relaying() as relay:
@@ -214,7 +210,7 @@ def test_a_goodbye_that_nobody_answers_is_not_waited_for_long(
         held.set()
 
 
-def test_a_session_that_is_given_up_while_it_connects() -> None:
+def test_session_aborted_while_connecting() -> None:
     """Python 3.11's wait_for may lose the cancellation: the session must end by itself."""
 
     async def main() -> None:

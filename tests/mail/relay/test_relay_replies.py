@@ -1,4 +1,4 @@
-"""The replies of a server as octets: however they are cut, the same replies are read."""
+"""Parsing a server's replies, in whatever segments they arrive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastlisten.mail.relay.remote_replies import (
 
 
 def read(*pieces: bytes) -> list[RemoteReply | str]:
-    """Return the replies in a stream, and how it fails if it does."""
+    """Return the replies in a stream, and the error that ends them if there is one."""
     replies, found = RemoteReplies(), list[RemoteReply | str]()
     for piece in pieces:
         replies.add(piece, early=False)
@@ -59,7 +59,7 @@ def read(*pieces: bytes) -> list[RemoteReply | str]:
     ],
     ids=range(23),
 )  # fmt: skip
-def test_replies(stream: bytes, expected: list[RemoteReply | str]) -> None:
+def test_parse_replies(stream: bytes, expected: list[RemoteReply | str]) -> None:
     assert read(stream) == expected
     assert read(*(stream[index : index + 1] for index in range(len(stream)))) == expected
 
@@ -70,13 +70,13 @@ LINES = st.sampled_from(
 
 
 @given(st.lists(LINES, max_size=8).map(b"".join), st.lists(st.integers(0, 60), max_size=6))
-def test_the_cut_does_not_matter(stream: bytes, cuts: list[int]) -> None:
+def test_result_is_independent_of_segmentation(stream: bytes, cuts: list[int]) -> None:
     places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     pieces = [stream[one:other] for one, other in itertools.pairwise(places)]
     assert read(*pieces) == read(stream)
 
 
-def test_what_came_early_is_marked_until_it_is_taken() -> None:
+def test_early_replies_are_marked() -> None:
     replies = RemoteReplies()
     replies.add(b"25", early=True)
     replies.add(b"0 a\r\n250 b\r\n", early=False)
@@ -91,7 +91,7 @@ def test_what_came_early_is_marked_until_it_is_taken() -> None:
     assert not replies
 
 
-def test_extensions() -> None:
+def test_parse_extensions() -> None:
     reply = RemoteReply(250, ("relay", "size 100", "AUTH=LOGIN", "auth PLAIN", "8bitmime", "X "))
     offered = {"SIZE": "100", "AUTH": "LOGIN PLAIN", "8BITMIME": "", "X": ""}
     assert extensions_of(reply) == offered

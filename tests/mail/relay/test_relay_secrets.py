@@ -1,7 +1,7 @@
-"""A relay that repeats what it has been told at login: no log shows it, and no client hears it.
+"""A relay that repeats our credentials: they appear in no log and in no reply to a client.
 
-The rule holds for every reply, from AUTH to the end of the session, in whatever shape: a refusal, a
-reply out of turn, something that is no reply at all.
+That applies to every reply from AUTH to the end of the session: refusals, unexpected replies, and
+lines that are no replies at all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 import pytest
-from support.scripted_relay import Do, Script, hand_over, scripted
+from support.scripted_relay import Do, Script, relay_message, scripted
 
 MESSAGE = b"Subject: x\r\n\r\ntext\r\n"
 PLAIN = base64.b64encode(b"\0user\0secret")
@@ -31,30 +31,30 @@ LOGIN = [base64.b64encode(b"user"), base64.b64encode(b"secret")]
     ],
     ids=str,
 )
-def test_at_login(said: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_credentials_in_reply_to_auth(said: list[Any], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     actions = [item.replace(b"%b", PLAIN) if isinstance(item, bytes) else item for item in said]
     with scripted(Script({"AUTH": actions}, extensions=("AUTH PLAIN",))) as relay:
-        assert hand_over(relay, MESSAGE, user="user").last.startswith(b"451 ")
+        assert relay_message(relay, MESSAGE, user="user").last.startswith(b"451 ")
     assert "AUTH PLAIN ***" in caplog.text
     assert PLAIN[:12].decode() not in caplog.text
 
 
 @pytest.mark.parametrize("answer", [b"no, %b", b"535 %b is not it"])
-def test_in_the_dialogue_of_a_login(answer: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_password_in_reply_to_auth_login(answer: bytes, caplog: pytest.LogCaptureFixture) -> None:
     answers = [b"334 UGFzc3dvcmQ6\r\n", answer.replace(b"%b", LOGIN[1]) + b"\r\n"]
     script = Script({"AUTH": [b"334 VXNlcm5hbWU6\r\n"]}, extensions=("AUTH LOGIN",))
     script.answers = answers
     with scripted(script) as relay:
-        assert hand_over(relay, MESSAGE, user="user").last.startswith(b"451 ")
+        assert relay_message(relay, MESSAGE, user="user").last.startswith(b"451 ")
     assert "***" in caplog.text
     assert LOGIN[1].decode() not in caplog.text
 
 
 @pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA", "."])
-def test_later(step: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_credentials_in_later_replies(step: str, caplog: pytest.LogCaptureFixture) -> None:
     refusal = b"550 5.5.1 not after AUTH PLAIN " + PLAIN + b", secret\r\n"
     with scripted(Script({step: [refusal]}, extensions=("AUTH PLAIN",))) as relay:
-        heard = hand_over(relay, MESSAGE, user="user").last
-    assert heard == b"550 5.5.1 The relay says: not after AUTH PLAIN *** ***\r\n"
+        reply = relay_message(relay, MESSAGE, user="user").last
+    assert reply == b"550 5.5.1 The relay says: not after AUTH PLAIN *** ***\r\n"
     assert PLAIN.decode() not in caplog.text

@@ -1,4 +1,4 @@
-"""Mail for others through real servers: another of ours, ourselves, and aiosmtpd."""
+"""Relaying through real servers: another fastlisten, the same server, and aiosmtpd."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ password = "{cheap_hash("parrot")}"
 
 
 def message(seed: int) -> bytes:
-    """Return lines of all octets that DATA may hold, many with dots."""
+    """Return lines of all octets that DATA may contain, many of them beginning with dots."""
     source = random.Random(seed)
     octets = bytes(octet for octet in range(256) if octet not in b"\r\n")
     lines = [
@@ -48,11 +48,11 @@ def stuffed(content: bytes) -> bytes:
 
 @pytest.fixture
 def there(tmp_path: Path) -> Iterator[Served]:
-    """The relay: it wants STARTTLS and a login."""
+    """The relay, which requires STARTTLS and AUTH."""
     place = tmp_path / "there"
     place.mkdir()
     (tmp_path / "ca.pem").write_bytes(testing._pair().cert)
-    # Who logs in is a server, which has many users.
+    # The client is a server that sends for many users.
     options = {"role": "submission", "sender_must_match": False}
     with serving(place, None, accounts=THERE, tls="starttls", **options) as server:
         yield server
@@ -73,7 +73,7 @@ def here(request: pytest.FixtureRequest, tmp_path: Path, there: Served) -> Itera
         yield server
 
 
-def test_from_one_of_ours_to_another(here: Served, there: Served) -> None:
+def test_relay_to_another_fastlisten(here: Served, there: Served) -> None:
     content = message(1)
     with client_of(here) as client:
         client.say(MAIL)
@@ -100,7 +100,7 @@ def test_from_one_of_ours_to_another(here: Served, there: Served) -> None:
     until(lambda: there.protocols == [])
 
 
-def test_binary_and_international_messages(here: Served, there: Served) -> None:
+def test_binary_message_with_international_address(here: Served, there: Served) -> None:
     binary = b"Subject: x\r\n\r\n" + bytes(random.Random(2).randbytes(600_000))
     with client_of(here) as client:
         assert client.say(b"MAIL FROM:<\xc3\xa4@x.example> BODY=BINARYMIME SMTPUTF8")[:3] == b"250"
@@ -113,13 +113,13 @@ def test_binary_and_international_messages(here: Served, there: Served) -> None:
     assert stored.count(b" with UTF8SMTPSA id ") == 2
 
 
-@pytest.mark.parametrize("noticed", [True, False])
-def test_a_relay_that_is_oneself_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noticed: bool
+@pytest.mark.parametrize("detected", [True, False])
+def test_relay_to_itself_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detected: bool
 ) -> None:
-    """It is noticed at once; in another process it is asked again until no place is left."""
+    """Within a process the loop is detected; otherwise it ends at the limit of sessions."""
     monkeypatch.setattr(smtp_relay, "SESSIONS", 6)
-    if not noticed:
+    if not detected:
         monkeypatch.setattr(relay_delivery, "is_ours", lambda peer, port: False)
     (tmp_path / "ca.pem").write_bytes(testing._pair().cert)
     options = {
@@ -136,11 +136,11 @@ def test_a_relay_that_is_oneself_ends(
         with client_of(served) as client:
             client.say(MAIL)
             reply = client.say(rcpt(FOREIGN))
-            if noticed:
+            if detected:
                 assert reply.startswith(b"451 4.4.6 The relay says: Mail loops back to myself: ")
             else:
                 assert reply.startswith(b"451 4.")
-            # The relay may have answered in time: its session lives as long as the transaction.
+            # If the relay replied in time, its session lasts as long as the transaction.
             client.say(b"RSET")
             until(lambda: of.sessions == 0)
             until(lambda: len(served.protocols) == 1)
@@ -158,7 +158,7 @@ class Keeper:
 
 @contextlib.contextmanager
 def aiosmtpd(handler: object) -> Iterator[int]:
-    """Serve in a thread; gives the port. (Its own controller does not take an ephemeral one.)"""
+    """Serve in a thread; yield the port (aiosmtpd's controller accepts no ephemeral one)."""
     ready = threading.Event()
     found: list[Any] = []
 
@@ -183,7 +183,7 @@ def aiosmtpd(handler: object) -> Iterator[int]:
         thread.join(20)
 
 
-def test_through_aiosmtpd(tmp_path: Path) -> None:
+def test_relay_to_aiosmtpd(tmp_path: Path) -> None:
     keeper = Keeper()
     with aiosmtpd(keeper) as port, serving(tmp_path, Relay(port=port)) as served:
         with client_of(served) as client:

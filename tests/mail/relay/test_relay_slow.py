@@ -1,7 +1,7 @@
-"""A relay that takes a message slowly: as long as it takes some, it is not given up.
+"""A relay that reads slowly: no timeout as long as it makes progress.
 
-Rules of this file: nothing is measured. Each time that our side finds its time up, the relay has
-taken a piece meanwhile, or has not.
+Rules of this file: no time is measured. Each time that our timeout expires, the relay has read more
+since, or has not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PIECES = 32 * [b"x" * (1 << 20)]
 
 
 class Slow:
-    """A relay that greets, and then reads a piece only when it is told to."""
+    """A relay that reads each piece of the message only when told to."""
 
     def __init__(self) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))
@@ -72,7 +72,7 @@ async def message() -> AsyncIterator[bytes]:
 
 
 def late(client: SmtpClient, relay: Slow, times: int, taking: bool) -> list[int]:
-    """Have the client find its time up so often while it waits for room; return what was left."""
+    """Let the client's timeout expire with a full buffer; return the unacknowledged counts."""
     event, seen = client._event, list[int]()
 
     async def found_late(limit: PeerTimeout) -> None:
@@ -94,7 +94,7 @@ def late(client: SmtpClient, relay: Slow, times: int, taking: bool) -> list[int]
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("taking", [True, False])
-def test_room(loop: str, taking: bool) -> None:
+def test_timeout_depends_on_progress(loop: str, taking: bool) -> None:
     async def main() -> None:
         client = SmtpClient(20.0)
         await client.connect("127.0.0.1", relay.listening.getsockname()[1], None, "me.example")

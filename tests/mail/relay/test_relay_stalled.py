@@ -1,9 +1,9 @@
-"""A process that stood still (SIGSTOP, a suspended machine, a call that blocked) for longer than a
-relay may take: what the relay has said in time is heard, whatever the clock says then.
+"""A process that was stopped (SIGSTOP, a suspended machine, a blocking call) for longer than the
+timeout: what the relay sent in time still counts.
 
-Rules of this file: the loop is blocked by the test, from before the octets come until they have
-come and the time is up; the relay runs in a thread. That nothing is waited for for ever is a rule
-too: a relay that has said nothing by then is given up.
+Rules of this file: the test blocks the loop from before the relay's octets arrive until they have
+arrived and the timeout has expired; the relay runs in a thread. A relay that has sent nothing by
+then is given up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from support.tls_contexts import HOST, certificate_files, client_context
 from fastlisten.loop.deadline import finish_within
 from fastlisten.mail.relay.client import SmtpClient
 
-#: How long the relay may take where the loop is blocked, in seconds, and elsewhere.
+#: The timeout where the loop is blocked, in seconds, and elsewhere.
 SHORT, LONG = 0.3, 20.0
 ENVELOPE = (("MAIL", "FROM:<a@b.example>"), ("RCPT", "TO:<c@d.example>"), ("DATA",))
 MESSAGE = b"Subject: x\r\n\r\nx\r\n.\r\n"
@@ -41,19 +41,19 @@ def run(loop: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 class Stall:
-    """A loop that stands still, from one moment to another.
+    """Blocks the loop.
 
     Attributes:
-        begun: set then; what the relay says later cannot be read before the end.
+        begun: set when the loop is blocked; what the relay sends later is read only afterwards.
     """
 
     def __init__(self) -> None:
         self.begun = threading.Event()
 
     def begin(self, arrived: Callable[[], bool], iterations: int = 2) -> None:
-        """Block the loop when who runs now waits, until what is asked for is so and time is up.
+        """Block the loop once the caller waits, until `arrived` is true and the timeout is over.
 
-        Not in the next iteration but in a later one: uvloop writes at the end of one.
+        Not in the next iteration but in a later one, because uvloop writes at the end of one.
         """
         loop = asyncio.get_running_loop()
         if iterations > 1:
@@ -70,7 +70,7 @@ class Stall:
             time.sleep(0.001)
 
     def then(self, action: Action) -> Sequence[Action]:
-        """Return a step of a script that is not done before the loop stands still."""
+        """Return a step of a script that waits until the loop is blocked."""
         stall = self
 
         class Step(list[Action]):
@@ -82,7 +82,7 @@ class Stall:
 
 
 def unacknowledged(client: SmtpClient) -> int:
-    """Return how many octets the relay's host has not acknowledged."""
+    """Return how many octets the relay's kernel has not acknowledged."""
     found = fcntl.ioctl(client._socket.fileno(), termios.TIOCOUTQ, bytes(4))
     return int(struct.unpack("i", found)[0])
 
@@ -98,7 +98,7 @@ async def whole() -> AsyncIterator[bytes]:
 
 
 @on_both
-def test_a_reply_to_a_command(loop: str) -> None:
+def test_reply_to_a_command(loop: str) -> None:
     async def main() -> None:
         client = await connected(relay)
         stall.begin(lambda: client._unread() > 0)
@@ -112,8 +112,8 @@ def test_a_reply_to_a_command(loop: str) -> None:
 
 @on_both
 @pytest.mark.parametrize("reply", [b"250 2.0.0 queued\r\n", b"550 5.7.1 no\r\n"])
-def test_a_reply_to_the_message(loop: str, reply: bytes) -> None:
-    """Whoever takes the yes for none sends the message again."""
+def test_reply_to_the_message(loop: str, reply: bytes) -> None:
+    """If a positive reply were missed, the message would be sent twice."""
 
     async def main() -> None:
         client = await connected(relay)
@@ -127,8 +127,8 @@ def test_a_reply_to_the_message(loop: str, reply: bytes) -> None:
                 stall.begin(lambda: client._unread() > 0)
 
         client.write = last  # type: ignore[method-assign]
-        answer, heard = await client.send(whole(), SHORT)
-        assert heard
+        answer, whole_message = await client.send(whole(), SHORT)
+        assert whole_message
         assert answer.code == int(reply[:3])
         client.abort()
 
@@ -138,8 +138,8 @@ def test_a_reply_to_the_message(loop: str, reply: bytes) -> None:
 
 
 @on_both
-def test_room_for_more_of_the_message(loop: str) -> None:
-    """The relay takes all that it can; nothing but our own turn is missing."""
+def test_room_in_the_send_buffer(loop: str) -> None:
+    """The relay has read everything; only our loop has not run."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(400):
@@ -150,7 +150,7 @@ def test_room_for_more_of_the_message(loop: str) -> None:
         client = await connected(relay)
         for words in ENVELOPE:
             await client.command(*words)
-        # Small, so that the kernel cannot take the whole message however fast the relay reads.
+        # Small, so that the kernel never buffers the whole message.
         assert client.transport is not None
         sock = client.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
@@ -170,9 +170,9 @@ def test_room_for_more_of_the_message(loop: str) -> None:
 
         client.pause_writing = paused  # type: ignore[method-assign]
         client.resume_writing = resumed  # type: ignore[method-assign]
-        answer, heard = await client.send(pieces(), LONG)
+        answer, whole_message = await client.send(pieces(), LONG)
         assert times[0] == SHORT
-        assert heard
+        assert whole_message
         assert answer.code == 250
         client.abort()
 
@@ -181,10 +181,10 @@ def test_room_for_more_of_the_message(loop: str) -> None:
 
 
 @on_both
-def test_a_handshake(loop: str) -> None:
+def test_tls_handshake(loop: str) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate_files().p256)
-    # In two round trips: one is made when the time is up already.
+    # TLS 1.2 takes two round trips: one is left when the timeout has expired.
     server.maximum_version = ssl.TLSVersion.TLSv1_2
     stall = Stall()
 
@@ -209,8 +209,8 @@ def test_a_handshake(loop: str) -> None:
 
 
 @on_both
-def test_work_that_is_done_when_the_time_is_up(loop: str) -> None:
-    """As a connection is that was made meanwhile."""
+def test_work_completed_at_the_timeout(loop: str) -> None:
+    """For example a connection that was established meanwhile."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -232,7 +232,7 @@ def test_work_that_is_done_when_the_time_is_up(loop: str) -> None:
 
 
 @on_both
-def test_a_relay_that_has_said_nothing_is_given_up(loop: str) -> None:
+def test_silent_relay_times_out(loop: str) -> None:
     async def main() -> None:
         client = await connected(relay)
         Stall().begin(lambda: True)
@@ -245,7 +245,7 @@ def test_a_relay_that_has_said_nothing_is_given_up(loop: str) -> None:
 
 
 @on_both
-def test_work_that_takes_too_long_is_cancelled(loop: str) -> None:
+def test_work_is_cancelled_at_the_timeout(loop: str) -> None:
     ended: list[bool] = []
 
     async def work() -> None:

@@ -1,7 +1,7 @@
-"""Every class of reply at each step of the dialogue with a relay, and what our client hears.
+"""Every class of reply at each step of the dialogue with a relay, and the reply to our client.
 
-The table is that of docs/protocols.md. In every case nothing of the session is left, and a message
-is never said to be taken.
+The table is that of docs/protocols.md. In every case the session leaves nothing behind, and the
+message is not acknowledged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.loops import LOOPS
-from support.scripted_relay import Action, Do, Script, hand_over, scripted
+from support.scripted_relay import Action, Do, Script, relay_message, scripted
 
 from fastlisten.mail.relay.client import SmtpClient
 from fastlisten.mail.relay.connection import RemoteClosedError
@@ -28,7 +28,7 @@ UNREACHABLE, LOST, SENSELESS = (
     b"451 4.5.0 Unexpected reply from the relay",
 )
 
-#: What a relay may do, by class.
+#: What the relay does, by class.
 CLASSES: dict[str, list[Action]] = {
     "2xx": [b"220 2.0.0 of another command\r\n"],
     "3xx": [b"334 what?\r\n"],
@@ -48,7 +48,7 @@ CLASSES: dict[str, list[Action]] = {
     "close": [Do.CLOSE],
 }
 
-#: What is heard where the classes do not differ, and where one differs.
+#: The reply to the client by step: the usual one, and exceptions by class.
 STEPS: dict[str, tuple[bytes, dict[str, bytes]]] = {
     "220": (UNREACHABLE, {"2xx": b"250 "}),
     "EHLO": (UNREACHABLE, {}),
@@ -80,36 +80,36 @@ STEPS["."] = STEPS["DATA"]
 
 @pytest.mark.parametrize("said", CLASSES)
 @pytest.mark.parametrize("step", STEPS)
-def test_what_is_heard(step: str, said: str) -> None:
-    usually, others = STEPS[step]
+def test_reply_by_step_and_class(step: str, said: str) -> None:
+    usual, others = STEPS[step]
     script = Script({step: CLASSES[said]}, extensions=("AUTH PLAIN",))
     with scripted(script) as relay:
         user = "me" if step == "AUTH" else ""
-        heard = hand_over(relay, MESSAGE, wait=0.1, user=user)
-        assert heard.last.startswith(others.get(said, usually))
-        assert heard.last.startswith(b"250 ") is (step == "220" and said == "2xx")
+        replies = relay_message(relay, MESSAGE, wait=0.1, user=user)
+        assert replies.last.startswith(others.get(said, usual))
+        assert replies.last.startswith(b"250 ") is (step == "220" and said == "2xx")
 
 
 @pytest.mark.parametrize("said", CLASSES)
 @pytest.mark.parametrize("loop", LOOPS)
-def test_starttls_that_is_answered_otherwise(said: str, loop: str) -> None:
-    """A refusal leaves the choice to `may`; whatever is none ends the session."""
+def test_replies_to_starttls(said: str, loop: str) -> None:
+    """With `may`, a refusal continues in plaintext; any other reply ends the session."""
     script = Script({"STARTTLS": CLASSES[said]}, extensions=("STARTTLS",))
     with scripted(script) as relay:
-        heard = hand_over(relay, MESSAGE, loop, wait=0.1, tls="may")
+        replies = relay_message(relay, MESSAGE, loop, wait=0.1, tls="may")
         goes_on = said in ("4xx", "5xx")
-        assert heard.last.startswith(b"250 " if goes_on else UNREACHABLE)
+        assert replies.last.startswith(b"250 " if goes_on else UNREACHABLE)
 
 
 @pytest.mark.parametrize("said", CLASSES)
-def test_quit_changes_nothing(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reply_to_quit_does_not_matter(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastlisten.mail.relay.session._GOODBYE_TIMEOUT", 0.1)
     with scripted(Script({"QUIT": CLASSES[said]})) as relay:
-        assert hand_over(relay, MESSAGE).message == b"250 queued as 4711"
+        assert relay_message(relay, MESSAGE).message == b"250 queued as 4711"
         assert len(relay.kept) == 1
 
 
-def test_a_stop_does_not_wait_for_a_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_does_not_wait_long_for_quit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastlisten.mail.relay.session._GOODBYE_TIMEOUT", 15.0)
     monkeypatch.setattr("fastlisten.mail.relay.relay.LAST_GOODBYE", 0.05)
     waited: list[float | None] = []
@@ -121,13 +121,13 @@ def test_a_stop_does_not_wait_for_a_goodbye(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("asyncio.wait", noted)
     with scripted(Script({"QUIT": [Do.SILENCE]})) as relay:
-        assert hand_over(relay, MESSAGE).message == b"250 queued as 4711"
+        assert relay_message(relay, MESSAGE).message == b"250 queued as 4711"
     assert waited[-1] == 0.05
 
 
-def test_a_relay_without_ehlo_is_spoken_to_all_the_same() -> None:
+def test_helo_if_ehlo_is_refused() -> None:
     with scripted(Script({"EHLO": [b"502 5.5.1 what?\r\n"]})) as relay:
-        assert hand_over(relay, MESSAGE).message == b"250 queued as 4711"
+        assert relay_message(relay, MESSAGE).message == b"250 queued as 4711"
         assert relay.commands[:3] == [
             "EHLO me.example",
             "HELO me.example",
@@ -138,20 +138,20 @@ def test_a_relay_without_ehlo_is_spoken_to_all_the_same() -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("how", [Do.CLOSE, Do.RESET])
 @pytest.mark.parametrize("after", [0, 1, 300_000])
-def test_a_relay_that_goes_in_the_midst_of_a_message(
+def test_relay_disconnects_during_the_message(
     how: Do, after: int, loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """uvloop's `write` raises RuntimeError then, where asyncio's drops what it is given."""
+    """uvloop's `write` then raises RuntimeError, while asyncio's discards the data."""
     message = MESSAGE + b"x" * 70 + (b"x" * 70 + b"\r\n") * 100_000
     for _ in range(5):
-        with scripted(Script(midst=(after, [how]))) as relay:
-            assert hand_over(relay, message, loop).message.startswith(LOST)
+        with scripted(Script(midway=(after, [how]))) as relay:
+            assert relay_message(relay, message, loop).message.startswith(LOST)
     assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_write_to_a_closed_connection_is_an_error_of_one_kind(loop: str) -> None:
-    """Also where the transport has been closed behind our back, and does not say so."""
+def test_write_to_closed_connection_raises_remote_closed(loop: str) -> None:
+    """Even if the transport has been closed without noticing."""
 
     async def main(port: int) -> None:
         client = SmtpClient(10.0)
@@ -178,7 +178,7 @@ class Nothing:
 
 
 class Hidden:
-    """A transport that does not know yet that it is closed."""
+    """A transport that has not noticed that it is closed."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -217,17 +217,17 @@ PLAIN = "AUTH PLAIN " + encoded("\0me\0secret")
         ),
     ],
 )
-def test_logins(offered: str, steps: Sequence[bytes], said: list[str]) -> None:
+def test_auth_mechanisms(offered: str, steps: Sequence[bytes], said: list[str]) -> None:
     script = Script({"AUTH": [steps[0]]}, extensions=(offered,), answers=list(steps[1:]))
     with scripted(script) as relay:
-        assert hand_over(relay, MESSAGE, user="me").message == b"250 queued as 4711"
+        assert relay_message(relay, MESSAGE, user="me").message == b"250 queued as 4711"
         assert relay.commands[1 : 1 + len(said)] == said
 
 
 @pytest.mark.parametrize("offered", ["AUTH GSSAPI", "SIZE"])
-def test_a_relay_that_offers_no_login_that_is_known(offered: str) -> None:
+def test_no_supported_auth_mechanism(offered: str) -> None:
     with scripted(Script(extensions=(offered,))) as relay:
-        assert hand_over(relay, MESSAGE, user="me").last.startswith(UNREACHABLE)
+        assert relay_message(relay, MESSAGE, user="me").last.startswith(UNREACHABLE)
 
 
 # --- TLS ------------------------------------------------------------------------------------------
@@ -240,12 +240,12 @@ def tls() -> Any:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("size", [1, 300_000])
-def test_the_rules_hold_over_tls(tls: Any, size: int, loop: str) -> None:
-    """Session tickets are no replies; an early yes is none either."""
+def test_early_replies_over_tls(tls: Any, size: int, loop: str) -> None:
+    """Session tickets do not count as replies; early positive replies are still rejected."""
     message = MESSAGE + b"x\r\n" * size
     script = Script(extensions=("STARTTLS",), tls=tls)
     with scripted(script) as relay:
-        assert hand_over(relay, message, loop, tls="may").message == b"250 queued as 4711"
+        assert relay_message(relay, message, loop, tls="may").message == b"250 queued as 4711"
     cuts: list[list[Action]] = [
         [Do.USUAL, b"250 ok\r\n"],
         [b"354 go\r\n250 ok\r\n"],
@@ -254,6 +254,6 @@ def test_the_rules_hold_over_tls(tls: Any, size: int, loop: str) -> None:
     for actions in cuts:
         script = Script({"DATA": actions}, extensions=("STARTTLS",), tls=tls)
         with scripted(script) as relay:
-            heard = hand_over(relay, message, loop, tls="may")
-            assert heard.message.startswith(b"451 4.5.0 ")
+            replies = relay_message(relay, message, loop, tls="may")
+            assert replies.message.startswith(b"451 4.5.0 ")
             assert relay.kept == []

@@ -1,9 +1,9 @@
-"""Dots at the beginning of a line, wherever a message is cut into pieces on its way to the relay.
+"""Dot stuffing of relayed messages, wherever a message is split into pieces.
 
-A dot that is not doubled ends the message for the relay, and what follows is read as commands:
-smuggling. A message is read in pieces of a size that is a power of two. Lines of an odd length are
-therefore cut at another place each time, and as many cuts as a line has octets are cuts at every
-place in it, however long the fields are that stand before the message.
+A dot that is not doubled would end the message, and the rest would be read as commands: smuggling.
+A message is read in pieces whose size is a power of two. Lines of odd length are therefore split at
+another offset each time, so that as many pieces as a line has octets cover every offset, however
+long the added header fields are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastlisten.mail.relay.message_source import PIECE
 
 
 @pytest.mark.parametrize("line", [b".\r\n", b"..x\r\n", b".QUIT\r\n"])
-def test_at_every_cut(tmp_path: Path, line: bytes) -> None:
+def test_dots_are_doubled_at_every_split(tmp_path: Path, line: bytes) -> None:
     assert PIECE & (PIECE - 1) == 0
     assert len(line) % 2 == 1
     message = line * ((len(line) + 1) * PIECE // len(line))

@@ -1,8 +1,8 @@
-"""Replies of a relay that come out of their turn: no mail is lost, and none refused, by them.
+"""Unexpected replies of a relay: they neither lose nor reject a message.
 
-The rule, whatever a relay says, whenever, in whatever segments: our client hears 2xx about its
-message only if the relay had the whole message, its final dot included, and said 2xx after it; and
-5xx only if the relay has refused DATA or the message by 5xx.
+The rule, whatever a relay sends, whenever, in whatever segments: the client gets 2xx for its
+message only if the relay had received all of it, with the final dot, and replied 2xx after that;
+and 5xx only if the relay refused DATA or the message with 5xx.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.loops import LOOPS
-from support.scripted_relay import USUAL, Action, Do, Heard, Script, hand_over, scripted
+from support.scripted_relay import USUAL, Action, ClientReplies, Do, Script, relay_message, scripted
 
 SHORT = b"Subject: x\r\n\r\n"
 MESSAGES = {
@@ -30,13 +30,13 @@ MESSAGES = {
 OUT_OF_TURN = b"451 4.5.0 Protocol synchronization error at the relay; try again later\r\n"
 
 
-def hold(script: Script, heard: Heard) -> None:
-    """Assert the rule."""
-    if heard.message.startswith(b"2"):
+def check_rule(script: Script, replies: ClientReplies) -> None:
+    """Check the rule above."""
+    if replies.message.startswith(b"2"):
         assert len(script.kept) == 1
-    if heard.message.startswith(b"5"):
+    if replies.message.startswith(b"5"):
         assert script.refused
-    assert heard.last[:1] in b"245"
+    assert replies.last[:1] in b"245"
 
 
 def octets(reply: bytes) -> list[Action]:
@@ -58,65 +58,65 @@ def octets(reply: bytes) -> list[Action]:
     ],
     ids=repr,
 )
-def test_a_yes_together_with_go_on(
+def test_positive_reply_together_with_354(
     size: str, actions: list[Any], loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(1 if size == "12MB" else 5):
         with scripted(Script({"DATA": actions})) as relay:
-            # A part of a reply is waited for, in vain.
+            # The rest of an incomplete reply is waited for, in vain.
             wait = 0.2 if actions[-1] in (b"2", b"250-\r\n") else 10.0
-            heard = hand_over(relay, MESSAGES[size], loop, wait=wait)
-            hold(relay, heard)
-            assert heard.message.startswith(b"451 ")
+            replies = relay_message(relay, MESSAGES[size], loop, wait=wait)
+            check_rule(relay, replies)
+            assert replies.message.startswith(b"451 ")
             assert relay.kept == []
             assert "QUIT" not in relay.commands
             if actions[-1] == b"250 2.0.0 queued\r\n":
-                assert heard.message == OUT_OF_TURN
+                assert replies.message == OUT_OF_TURN
                 assert "250 queued - before it had the message" in caplog.text
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("said", [b"250 2.0.0 yes\r\n", b"354 go\r\n", b"220 hello\r\n"])
 @pytest.mark.parametrize("after", [1, 14, 100_000, 4_000_000])
-def test_a_yes_in_the_midst_of_a_message(after: int, said: bytes, loop: str) -> None:
-    with scripted(Script(midst=(after, [said, Do.SILENCE]))) as relay:
+def test_positive_reply_during_the_message(after: int, said: bytes, loop: str) -> None:
+    with scripted(Script(midway=(after, [said, Do.SILENCE]))) as relay:
         message = MESSAGES["12MB"] if after > 14 else MESSAGES["64KiB"]
-        assert hand_over(relay, message, loop).message == OUT_OF_TURN
+        assert relay_message(relay, message, loop).message == OUT_OF_TURN
         assert relay.messages == []
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_refusal_in_the_midst_of_a_message_is_one(loop: str) -> None:
-    """It is no promise, and its words are what the sender needs to know."""
-    with scripted(Script(midst=(100_000, [b"552 5.3.4 enough\r\n", Do.CLOSE]))) as relay:
-        heard = hand_over(relay, MESSAGES["12MB"], loop)
-        assert heard.message == b"552 5.3.4 The relay says: enough\r\n"
+def test_refusal_during_the_message(loop: str) -> None:
+    """It acknowledges nothing, and the sender needs to know its text."""
+    with scripted(Script(midway=(100_000, [b"552 5.3.4 enough\r\n", Do.CLOSE]))) as relay:
+        replies = relay_message(relay, MESSAGES["12MB"], loop)
+        assert replies.message == b"552 5.3.4 The relay says: enough\r\n"
 
 
 @pytest.mark.parametrize("step", ["220", "EHLO", "MAIL", "RCPT"])
 @pytest.mark.parametrize("gap", [False, True])
 @pytest.mark.parametrize("extra", [b"250 2.0.0 more\r\n", b"354 go\r\n", b"550 5.0.0 no\r\n", b"2"])
-def test_more_than_one_reply_to_a_command(step: str, gap: bool, extra: bytes) -> None:
+def test_extra_reply_to_a_command(step: str, gap: bool, extra: bytes) -> None:
     actions: list[Action] = [Do.USUAL, *([Do.GAP] if gap else []), extra]
     with scripted(Script({f"{step} 1" if step == "RCPT" else step: actions})) as relay:
         two = ("carol@elsewhere.example", "dora@elsewhere.example")
-        heard = hand_over(relay, SHORT, recipients=two)
-        hold(relay, heard)
-        # All the later ones are one too late, or the session is ended where that is seen at once.
-        assert not heard.message.startswith((b"2", b"5"))
+        replies = relay_message(relay, SHORT, recipients=two)
+        check_rule(relay, replies)
+        # Later replies are off by one, unless the session was ended at once.
+        assert not replies.message.startswith((b"2", b"5"))
 
 
-def test_an_extra_reply_is_not_taken_for_the_next_one() -> None:
+def test_extra_reply_is_not_taken_for_the_next_one() -> None:
     steps: dict[str, Any] = {"RCPT 1": [USUAL["RCPT"] * 2], "RCPT 2": [b"550 5.1.1 unknown\r\n"]}
     with scripted(Script(steps)) as relay:
         two = ("carol@elsewhere.example", "dora@elsewhere.example")
-        assert hand_over(relay, SHORT, recipients=two).recipients == [b"250 ", OUT_OF_TURN]
+        assert relay_message(relay, SHORT, recipients=two).recipients == [b"250 ", OUT_OF_TURN]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("unread", ["MAIL", "the end"])
-def test_a_reply_to_what_has_not_been_read(tmp_path: Path, unread: str, loop: str) -> None:
-    """Over a Unix socket the kernel tells what the relay has read, so that no moment is missed."""
+def test_reply_to_unread_command(tmp_path: Path, unread: str, loop: str) -> None:
+    """Over a Unix socket the kernel tells exactly what the relay has read."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "relay"))
         listening.listen()
@@ -134,9 +134,9 @@ def test_a_reply_to_what_has_not_been_read(tmp_path: Path, unread: str, loop: st
                 message = b""
                 while unread == "the end" and len(message) < len(SHORT) - 5:
                     message += connection.recv(1)
-                # What comes now is looked at, and stays where it is.
+                # What comes now is peeked at, but not read.
                 while not connection.recv(1000, socket.MSG_PEEK).endswith(b"\n"):
-                    # Nudges are read, so that nothing but the end is unread.
+                    # Read what precedes, so that only the end is unread.
                     connection.recv(1)
                 connection.sendall(b"250 2.0.0 queued\r\n")
                 gone = select.poll()
@@ -147,14 +147,14 @@ def test_a_reply_to_what_has_not_been_read(tmp_path: Path, unread: str, loop: st
         thread.start()
         script = Script()
         try:
-            heard = hand_over(script, SHORT, loop, socket_path=str(tmp_path / "relay"))
+            replies = relay_message(script, SHORT, loop, socket_path=str(tmp_path / "relay"))
         finally:
             thread.join(20)
-        assert heard.last == OUT_OF_TURN
+        assert replies.last == OUT_OF_TURN
 
 
-def test_two_replies_to_a_whole_message() -> None:
-    """The first one is in its turn; nothing is asked for afterwards."""
+def test_two_replies_to_the_message() -> None:
+    """The first one counts; no command follows."""
     for first, second, expected in (
         (b"250 2.0.0 mine\r\n", b"550 5.0.0 no\r\n", b"250 mine"),
         (b"550 5.0.0 no\r\n", b"250 2.0.0 mine\r\n", b"550 5.0.0 The relay says: no\r\n"),
@@ -162,7 +162,7 @@ def test_two_replies_to_a_whole_message() -> None:
         cuts: list[list[Action]] = [[first, second], [first + second], [first, Do.GAP, second]]
         for cut in cuts:
             with scripted(Script({".": cut})) as relay:
-                assert hand_over(relay, SHORT).message == expected
+                assert relay_message(relay, SHORT).message == expected
 
 
 @pytest.mark.parametrize("step", ["EHLO", "MAIL", "RCPT", "DATA", "."])
@@ -171,16 +171,14 @@ def test_two_replies_to_a_whole_message() -> None:
     [b"550-no\r\n250 yes\r\n", b"250-yes\r\n550 no\r\n", b"354-go\r\n250 yes\r\n"],
 )
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_reply_with_two_codes_is_none(step: str, reply: bytes, cut: bool) -> None:
+def test_reply_with_two_codes_is_invalid(step: str, reply: bytes, cut: bool) -> None:
     with scripted(Script({step: octets(reply) if cut else [reply]})) as relay:
         lost = b"451 4.4.2 " if step in ("DATA", ".") else b"451 4.4.1 "
-        assert hand_over(relay, SHORT).last.startswith(lost)
+        assert relay_message(relay, SHORT).last.startswith(lost)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_clear_text_behind_the_go_ahead_for_tls(
-    loop: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_plaintext_after_starttls_go_ahead(loop: str, caplog: pytest.LogCaptureFixture) -> None:
     actions: list[Any]
     for actions in (
         [b"220 go\r\n250 injected\r\n"],
@@ -188,32 +186,32 @@ def test_clear_text_behind_the_go_ahead_for_tls(
     ):
         script = Script({"STARTTLS": [*actions, Do.SILENCE]}, extensions=("STARTTLS",))
         with scripted(script) as relay:
-            assert hand_over(relay, SHORT, loop, tls="may").last.startswith(b"451 4.")
+            assert relay_message(relay, SHORT, loop, tls="may").last.startswith(b"451 4.")
             assert not any(command.startswith("MAIL") for command in relay.commands)
 
 
-def test_a_late_word_about_a_recipient_is_no_refusal_of_the_message() -> None:
-    """A second reply to RCPT that comes after DATA: RSET shows that it was not one to DATA."""
+def test_late_rcpt_reply_does_not_refuse_the_message() -> None:
+    """A second reply to RCPT arrives after DATA; RSET shows that it was not for DATA."""
     with scripted(
         Script({"RCPT": [Do.USUAL], "DATA": [b"550 5.1.1 late\r\n", b"354 go\r\n"]})
     ) as at:
-        heard = hand_over(at, SHORT)
-        assert heard.message == OUT_OF_TURN
+        replies = relay_message(at, SHORT)
+        assert replies.message == OUT_OF_TURN
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_relay_that_says_that_it_closes_is_asked_again(loop: str) -> None:
-    """421 may come at any time (RFC 5321 3.8); nothing has been promised yet."""
+def test_relay_closing_an_idle_session_is_asked_again(loop: str) -> None:
+    """421 may come at any time (RFC 5321 3.8); nothing has been acknowledged yet."""
     for goodbye in ([b"421 4.4.2 idle\r\n", Do.CLOSE], [b"421 4.4.2 idle\r\n"], [Do.CLOSE]):
         with scripted(Script({"RCPT": [Do.USUAL, *goodbye]}, once=True)) as relay:
-            assert hand_over(relay, SHORT, loop, idle=True).message == b"250 queued as 4711"
+            assert relay_message(relay, SHORT, loop, idle=True).message == b"250 queued as 4711"
             assert relay.commands.count("MAIL FROM:<a@b.example>") == relay.begun == 2
 
 
-def test_replies_cut_into_octets_are_replies() -> None:
+def test_replies_in_single_octets() -> None:
     steps = {step: octets(reply) for step, reply in USUAL.items() if reply}
     with scripted(Script(dict(steps))) as relay:
-        assert hand_over(relay, MESSAGES["64KiB"]).message == b"250 queued as 4711"
+        assert relay_message(relay, MESSAGES["64KiB"]).message == b"250 queued as 4711"
         assert len(relay.kept) == 1
 
 
@@ -232,19 +230,19 @@ SEGMENTS = st.sampled_from(
         st.lists(SEGMENTS, min_size=1, max_size=4),
         max_size=3,
     ),
-    midst=st.none() | st.tuples(st.integers(0, 70_000), st.lists(SEGMENTS, max_size=3)),
+    midway=st.none() | st.tuples(st.integers(0, 70_000), st.lists(SEGMENTS, max_size=3)),
     size=st.sampled_from(["empty", "14", "64KiB"]),
     loop=st.sampled_from(sorted(LOOPS)),
 )
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
-def test_whatever_a_relay_says_whenever(
+def test_any_script(
     steps: dict[str, Sequence[Action]],
-    midst: tuple[int, Sequence[Action]] | None,
+    midway: tuple[int, Sequence[Action]] | None,
     size: str,
     loop: str,
 ) -> None:
-    with scripted(Script(steps, midst=midst)) as relay:
+    with scripted(Script(steps, midway=midway)) as relay:
         two = ("carol@elsewhere.example", "dora@elsewhere.example")
-        hold(relay, hand_over(relay, MESSAGES[size], loop, recipients=two, wait=0.2))
+        check_rule(relay, relay_message(relay, MESSAGES[size], loop, recipients=two, wait=0.2))
