@@ -1,8 +1,8 @@
-"""Canned replies: what the native core sends to clients by itself, as bytes.
+"""Canned replies: what the native core sends to clients without running Python.
 
-Rules of this file: the handler supplies the text; how it goes over the wire is decided here. With
-implicit TLS, greeting and farewells are encrypted. A refusal comes before any handshake, when
-nothing may be sent in clear text: a fatal alert takes its place.
+Rules of this file: the handler supplies the text. With implicit TLS, greeting and farewells are
+encrypted, but a refusal comes before the handshake, when nothing may be sent in clear text; a fatal
+alert is sent instead.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class CannedReplies:
     Attributes:
         greeting: at accept.
         refusal: when max-connections is reached.
-        overload: when the process has no descriptor left.
-        farewell_first_byte: when a client never sent anything.
-        farewell_idle: when a client fell silent.
+        overload: when the process is out of descriptors.
+        farewell_first_byte: when `timeout.first-byte` expires.
+        farewell_idle: when `timeout.idle` expires.
         farewell_shutdown: when the server drains.
     """
 

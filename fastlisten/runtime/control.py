@@ -1,12 +1,12 @@
-"""What can be asked of a running server, and done to it, by anyone who is allowed to.
+"""The interface for monitoring and controlling a running server.
 
-Rules of this file: the interface and its errors; no protocol and no process. Whoever manages a
-server (the HTTP API, a control socket) holds a `Control` and does not know how many workers there
-are: every method is a coroutine, since the answer may come from another process. Who may do what is
-decided by the caller. A listener is named by its id; `by` is who asked, in words for the log.
+Rules of this file: the interface and its errors only. Code that manages a server (the HTTP API, a
+control socket) has a `Control` and need not know how many workers there are; all methods are
+coroutines, because the answer may come from another process. The caller decides who may do what.
+Listeners are identified by id; `by` says who made a request, for the log.
 
-What is done holds until the process ends: it is not written into the configuration. A listener
-that has been drained has given its sockets back, and only a restart brings it back.
+Changes last until the process ends; they are not written to the configuration. A drained listener
+has closed its sockets, and only a restart opens it again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_LIMIT = 2**31 - 1
 
 
 class UnknownListenerError(FastlistenError):
-    """There is no listener of that id; `id` is what was asked for."""
+    """There is no listener with this id."""
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -32,7 +32,7 @@ class UnknownListenerError(FastlistenError):
 
 
 class ImpossibleError(FastlistenError):
-    """A listener cannot do what was asked for in its present state, `state`."""
+    """A listener's state does not allow the request."""
 
     def __init__(self, id: str, state: State, wanted: str) -> None:
         self.id = id
@@ -43,7 +43,7 @@ class ImpossibleError(FastlistenError):
 
 
 class Control(abc.ABC):
-    """The one way into a running server from outside. It can be made before the server starts."""
+    """Monitors and controls a server, which need not have started yet."""
 
     # -- asking
 
@@ -53,25 +53,25 @@ class Control(abc.ABC):
 
     @abc.abstractmethod
     async def server(self) -> ServerReport:
-        """Return what concerns the server as a whole."""
+        """Return the report on the server as a whole."""
 
     @abc.abstractmethod
     async def reports(self) -> list[ListenerReport]:
-        """Return what all listeners are, in order of id; each at a moment of its own."""
+        """Return a report on each listener, in order of id; not all are made at the same moment."""
 
     @abc.abstractmethod
     async def report(self, id: str) -> ListenerReport:
-        """Return what one listener is.
+        """Return the report on one listener.
 
         Raises:
-            UnknownListenerError: there is none of that id.
+            UnknownListenerError: there is no such listener.
         """
 
     # -- doing
 
     @abc.abstractmethod
     async def pause(self, id: str, by: str) -> None:
-        """Stop a listener from accepting until `resume`: clients wait, connections go on.
+        """Stop accepting until `resume`: new clients wait, open connections stay open.
 
         Raises:
             UnknownListenerError: there is none of that id.
@@ -89,10 +89,10 @@ class Control(abc.ABC):
 
     @abc.abstractmethod
     async def drain(self, id: str, by: str) -> None:
-        """Close a listener for good: idle clients get a farewell, busy ones may finish.
+        """Close a listener: idle clients get a farewell, busy ones may finish.
 
-        They have `server.shutdown-timeout`, as when the server ends. Returns when the drain has
-        begun.
+        They have `server.shutdown-timeout` to do so, as when the server ends. Returns when the
+        drain has begun.
 
         Raises:
             UnknownListenerError: there is none of that id.
@@ -102,12 +102,12 @@ class Control(abc.ABC):
     async def set_limit(self, id: str, limit: int, by: str) -> None:
         """Change the `max-connections` of a listener until the next start.
 
-        Connections beyond a lower limit go on; new ones are accepted once enough have ended.
+        Connections above a lower limit stay open; new ones are accepted once enough have ended.
 
         Args:
-            id: of the listener.
+            id: the listener's id.
             limit: from 1 to `MAX_LIMIT`.
-            by: who asked for it.
+            by: who made the request.
 
         Raises:
             UnknownListenerError: there is none of that id.

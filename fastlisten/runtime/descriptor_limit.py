@@ -1,6 +1,6 @@
-"""How many files the process may open, and whether that is enough for its configuration.
+"""The process's limit of open files, and whether it is high enough for the configuration.
 
-Rules of this file: it raises the soft limit as far as it can, and never touches the hard one.
+Rules of this file: it raises the soft limit to the hard limit, and never changes the hard limit.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from fastlisten.config import Config
 
 __all__ = ["raise_descriptor_limit"]
 
-#: Descriptors that a process needs beside connections and listening sockets: its files, pipes,
-#: threads' databases, what handlers open while they deliver.
+#: Descriptors that a process needs besides connections and listening sockets: files, pipes, what
+#: handlers open to deliver mail.
 _KEPT_FOR_HANDLERS = 256
 
 
@@ -21,7 +21,7 @@ def raise_descriptor_limit(config: Config) -> str:
     """Raise the soft limit of open files to the hard limit.
 
     Returns:
-        A warning if limits that the configuration writes out cannot be met, else an empty text.
+        A warning if explicitly configured limits cannot be reached, else an empty text.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -45,7 +45,7 @@ def raise_descriptor_limit(config: Config) -> str:
 
 
 def _open_files() -> int:
-    """Return how many files are open; at the start, when their numbers are low."""
+    """Return how many files are open; call it at the start, when descriptors are low numbers."""
     try:
         return len(os.listdir("/proc/self/fd"))
     except OSError:  # no /proc, as in some containers

@@ -1,9 +1,9 @@
-"""The drain: how listeners come to their end, whoever asks for it.
+"""Draining: how listeners are closed.
 
     stop accepting ─> idle clients get a farewell ─> busy ones finish or run out of time ─> cut
 
-Rules of this file: it decides when, a listener how. The end of a server, the drain of one listener
-on request and the end of a test's server all go through `drain`.
+Rules of this file: it decides when connections are closed; a listener knows how. The end of a
+server, the drain of one listener on request and the end of a test's server all use `drain`.
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ from fastlisten.runtime.listener import Listener
 
 __all__ = ["STOPPED_FOR", "drain"]
 
-#: How often to check whether busy connections have become idle, in seconds: nothing reports it.
+#: Seconds between two checks whether busy connections have become idle, which nothing reports.
 #: Short compared with a transaction, long compared with a check (a scan of the table of slots).
 _CHECK_INTERVAL = 0.05
 
-#: A pause that took this many seconds too long: the process itself was stopped, and its clients
-#: are not made to pay for that.
+#: If a check is late by more than this many seconds, the process itself was stopped, and clients
+#: get that time in addition.
 STOPPED_FOR = 1.0
 
 
 async def drain(
     listeners: Sequence[Listener],
-    patience: float,
+    seconds: float,
     *,
     at_once: asyncio.Event | None = None,
     waiting: Callable[[int], object] | None = None,
 ) -> int:
     """Drain listeners and wait until all of them are closed.
 
-    The sockets are closed and idle clients told before the first suspension.
+    The sockets are closed, and farewells sent, before this coroutine first suspends.
 
     Args:
-        listeners: of this process.
-        patience: seconds that busy connections may take to finish. Time during which the process
-            was stopped (SIGSTOP, a suspended machine) does not count.
-        at_once: ends the wait when it is set.
-        waiting: called with the number of connections that are still open, if there are any once
-            the idle ones are gone.
+        listeners: listeners of this process.
+        seconds: how long busy connections may take to finish. Time during which the process was
+            stopped (SIGSTOP, a suspended machine) does not count.
+        at_once: an event that ends the wait.
+        waiting: called with the number of connections that are still open after the idle ones are
+            closed, unless there are none.
 
     Returns:
-        How many connections were cut because they had not finished.
+        How many connections were closed before they had finished.
     """
     loop = asyncio.get_running_loop()
     checked = loop.time()
-    ends = checked + patience
+    ends = checked + seconds
     left = _still_open(listeners)
     if left:
-        # Idle connections are gone after one turn of the loop.
+        # Idle connections are gone after one iteration of the loop.
         await asyncio.sleep(0)
         left = _still_open(listeners)
     if left and waiting is not None:
@@ -77,7 +77,7 @@ async def drain(
 
 
 def _still_open(listeners: Sequence[Listener]) -> int:
-    """Drain what has become idle; return how many descriptors are left."""
+    """Close connections that have become idle; return how many descriptors are left."""
     return sum(listener.drain() for listener in listeners)
 
 

@@ -1,7 +1,7 @@
-"""How `check` tries the files that `serve` would open: a relay's CAs, and the accounts.
+"""Checks the files that `serve` would open: a relay's CAs, and the accounts.
 
-Rules of this file: it reads and changes nothing. What `serve` refuses is a mistake; accounts that
-cannot be used are a warning, since `serve` starts with them and defers mail.
+Rules of this file: it reads files and changes nothing. If `serve` would refuse to start, that is an
+error; accounts that cannot be used are a warning, because `serve` starts and defers mail.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["check_files"]
 
 
 def check_files(config: Config) -> tuple[list[Problem], list[str]]:
-    """Return what is wrong with the files that a configuration names, and warnings."""
+    """Return problems with the files that a configuration names, and warnings."""
     own = [each for each in config.listeners if not each["handler"]]
-    problems: dict[Problem, None] = {}  # one for a file that many listeners inherit
+    problems: dict[Problem, None] = {}  # without repetitions for listeners that share a file
     for settings in own:
         if settings.protocol == "smtp":
             problems.update(_try_relay(config, settings))
@@ -53,7 +53,7 @@ def _try_relay(config: Config, settings: ListenerSettings) -> dict[Problem, None
 
 
 def _accounts(path: str) -> Roster | None:
-    """Return the accounts, None if there is no file yet: `account add` makes it."""
+    """Return the accounts, None if there is no file yet; `account add` creates it."""
     try:
         return parse_file(read_accounts(path), path)
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Files with secrets that other users on this host can read or change: a warning for each.
+"""Warnings about files with secrets that other users on this host can read or change.
 
-Rules of this file: it reads modes and changes none; files that are missing or cannot be read are
-reported elsewhere. Group read permission is normal for accounts (root:mail 0640) and keys
-(root:ssl-cert 0640) and brings no warning; group write permission does. The token of the management
-is left out: the management itself refuses one that others can read.
+Rules of this file: it changes no modes, and files that are missing or cannot be read are reported
+elsewhere. There is a warning about group write permission, but not about group read permission,
+which is normal for accounts (root:mail 0640) and keys (root:ssl-cert 0640). The management token is
+not checked here, because the management application refuses one that others can read.
 """
 
 from __future__ import annotations
@@ -16,17 +16,13 @@ from fastlisten.runtime.tls.self_signed import FILE_NAME as SELF_SIGNED_FILE
 
 __all__ = ["permission_warnings"]
 
-# The permissions that expose a file with secrets, and those that the advice takes away.
+# The permissions that cause a warning, and those that the suggested chmod removes.
 _EXPOSED = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 _TOO_MUCH = stat.S_IRWXO | stat.S_IWGRP
 
 
 def permission_warnings(config: Config) -> list[str]:
-    """Return a warning for each file with secrets that others can read or change.
-
-    Args:
-        config: loaded.
-    """
+    """Return a warning for each file with secrets that others can read or change."""
     directory = config.process["server.data-directory"]
     secrets = config.secret_places()
     held = {
@@ -55,7 +51,7 @@ def permission_warnings(config: Config) -> list[str]:
 
 
 def _names(path: str) -> tuple[str, ...]:
-    """Return an existing file's name, and the name of the file that it links to."""
+    """Return the path of an existing file, and that of the file that it links to."""
     return (path, os.path.realpath(path)) if _mode(path) is not None else ()
 
 

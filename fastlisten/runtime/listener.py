@@ -41,14 +41,14 @@ __all__ = ["ConnectionPolicy", "Listener", "State"]
 
 logger = logging.getLogger("fastlisten")
 
-#: How long a drain waits for clients to answer close_notify, in seconds: as long as the core waits
-#: for clients that it refuses. Everything has been sent by then; a client that is gone or hangs
-#: would otherwise delay the end of the server by the whole shutdown timeout.
+#: Seconds that a drain waits for clients to answer close_notify: as long as the core waits for
+#: clients that it refuses. Everything has been sent by then. Without this bound, a client that
+#: hangs or is gone would delay the end of the server by the whole shutdown timeout.
 _CLOSE_NOTIFY_TIMEOUT = 2.0
 
 
 class State(enum.Enum):
-    """Where a listener is; the drawing at the head of the module shows the ways between."""
+    """The state of a listener; see the diagram at the head of the module."""
 
     BOUND = "bound"
     LISTENING = "listening"
@@ -59,14 +59,15 @@ class State(enum.Enum):
 
 
 class ConnectionPolicy:
-    """What holds for every connection of a listener.
+    """The settings of every connection of a listener.
 
     Attributes:
-        wait: leave clients in the backlog when no place is left, instead of refusing them.
-        linger: seconds to go on sending after close, then reset; 0 leaves it to the kernel.
-        first_byte: seconds that a client may be silent after accept, or after the handshake where
-            TLS is implicit; 0 for ever.
-        idle: seconds between two inputs of a client; 0 for ever.
+        wait: at the limit, leave clients in the backlog instead of refusing them.
+        linger: seconds to keep sending after close before the connection is reset; 0 leaves it to
+            the kernel.
+        first_byte: seconds from accept (with implicit TLS from the end of the handshake) to the
+            client's first byte; 0 for no limit.
+        idle: seconds that a client may be silent after that; 0 for no limit.
     """
 
     __slots__ = ("first_byte", "idle", "linger", "wait")
@@ -90,16 +91,16 @@ class Listener:
 
     Args:
         name: its id.
-        handler: serves its connections; made for this listener.
-        sockets: bound, one per bind; closed with the listener.
-        policy: what holds for each connection.
-        tls: how TLS is spoken from the first byte; None where it is not.
+        handler: serves its connections; created for this listener.
+        sockets: bound, one per bind; the listener closes them.
+        policy: the settings of each connection.
+        tls: settings of TLS from the first byte; None without implicit TLS.
 
     Attributes:
         name: as given.
         handler: as given.
         sockets: as given.
-        addresses: what the sockets are bound to, from `listen` on, also after they are closed.
+        addresses: what the sockets are bound to; set by `listen`, kept after they are closed.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Listener:
         self._policy = policy
         self._tls = tls
         self._acceptors: list[Acceptor] = []
-        # The counts of acceptors that are gone: counters never go back.
+        # Counts of closed acceptors, so that counters never decrease.
         self._retired_statistics: dict[str, int] = {}
         self._retired_errors: dict[int, int] = {}
         self._places: Places | None = None
@@ -127,28 +128,28 @@ class Listener:
 
     @property
     def state(self) -> State:
-        """The state at this moment."""
+        """The current state."""
         if self._state is State.LISTENING and any(one.full for one in self._acceptors):
             return State.FULL
         return self._state
 
     @property
     def accepting(self) -> bool:
-        """True while every address accepts, or would if there were a place.
+        """True while every address accepts, or would if the limit were not reached.
 
-        Also false if the kernel says that a socket no longer listens (another process may have shut
-        it down). That is not a state: nobody asked for it.
+        Also false if a socket no longer listens (another process may have shut it down). There is
+        no state for that, because nobody asked for it.
         """
         return self._state is State.LISTENING and not any(one.closed for one in self._acceptors)
 
     @property
     def waits(self) -> bool:
-        """True if clients beyond the limit wait in the backlog, False if they are refused."""
+        """True if clients above the limit wait in the backlog, False if they are refused."""
         return self._policy.wait
 
     @property
     def connections(self) -> int:
-        """Connections of this process in flight, from accept to close."""
+        """The number of open connections in this process, from accept to close."""
         return sum(acceptor.connections for acceptor in self._acceptors)
 
     @property
@@ -157,24 +158,24 @@ class Listener:
         return self._places
 
     def statistics(self) -> dict[str, int]:
-        """Return the counters of this process since the start, by name."""
+        """Return the counters of this process, by name."""
         total = dict(self._retired_statistics)
         for acceptor in self._acceptors:
             _add(total, acceptor.statistics())
         return total
 
     def accept_errors(self) -> dict[int, int]:
-        """Return how often accept(2) failed in this process, by errno; 0 stands for others."""
+        """Return how often accept(2) failed in this process, by errno; 0 counts all others."""
         total = dict(self._retired_errors)
         for acceptor in self._acceptors:
             _add(total, acceptor.accept_errors())
         return total
 
     def listen(self, engine: Engine, places: Places | None) -> None:
-        """Hand the listening sockets to the core; accept from now on.
+        """Pass the listening sockets to the core and start accepting.
 
         Args:
-            engine: of the loop that serves.
+            engine: the engine of the running loop.
             places: counts this listener's connections over all processes; None for no limit.
         """
         if self._state is not State.BOUND:
@@ -219,7 +220,7 @@ class Listener:
             acceptor.resume()
 
     def pause(self) -> None:
-        """Stop accepting; clients wait in the backlog, connections go on."""
+        """Stop accepting; new clients wait in the backlog, open connections stay open."""
         if self._state is State.LISTENING:
             for acceptor in self._acceptors:
                 acceptor.pause()
@@ -233,9 +234,9 @@ class Listener:
             self._state = State.LISTENING
 
     def drain(self) -> int:
-        """Stop accepting for good, say farewell to idle connections, let busy ones finish.
+        """Close the sockets, close idle connections with a farewell, let busy ones finish.
 
-        To be called again until it returns 0; each call looks again at who has become idle.
+        Call it again until it returns 0; each call closes connections that have become idle.
 
         Returns:
             How many descriptors are still in use.
@@ -262,11 +263,11 @@ class Listener:
         try:
             self.handler.drain()
         except Exception:
-            # Other people's code; the connections must end whether it works or not.
+            # Not our code; the connections must be closed whatever it does.
             logger.exception('listener "%s": its handler failed to drain', self.name)
 
     def _end_unanswered(self) -> None:
-        """Cut connections that wait only for their client's close_notify."""
+        """Close connections that are only waiting for their client's close_notify."""
         for acceptor in tuple(self._acceptors):
             for one in acceptor.endpoints():
                 closing = isinstance(one, TlsConnection) and one.is_closing()
@@ -274,7 +275,7 @@ class Listener:
                     one.abort()
 
     def abort(self) -> int:
-        """Close all connections at once, with a farewell where it can be sent without waiting.
+        """Close all connections at once; send a farewell if that is possible without waiting.
 
         Returns:
             How many there were.
@@ -286,7 +287,7 @@ class Listener:
         await self._drained.wait()
 
     def _retired(self, acceptor: Acceptor) -> None:
-        """Note that the last connection of a closed acceptor has ended. Called by the core."""
+        """Called by the core when the last connection of a closed acceptor has ended."""
         _add(self._retired_statistics, acceptor.statistics())
         _add(self._retired_errors, acceptor.accept_errors())
         self._acceptors.remove(acceptor)
@@ -315,7 +316,7 @@ def _add(total: dict[_Name, int], more: dict[_Name, int]) -> None:
 def _factory(
     listener: str, handler: Handler, tls: bool
 ) -> Callable[[Connection], asyncio.BaseProtocol]:
-    """Return what the core calls to make a protocol; runs once per connection."""
+    """Return the function that the core calls once per connection to make the protocol object."""
 
     def make(connection: Connection) -> asyncio.BaseProtocol:
         peer = connection.get_extra_info("peername")

@@ -1,7 +1,7 @@
-"""The lines in which a server says what it serves: one per listener, and its handlers' notes.
+"""The lines that say what a server serves: one for each listener, and its handlers' notes.
 
-Rules of this file: text and the fields of its event, as in `log_events`; who prints them decides
-on the form.
+Rules of this file: it makes text, and event and fields as in log_events.py. The caller prints them,
+as text or JSON.
 """
 
 from __future__ import annotations

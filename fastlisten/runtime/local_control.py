@@ -1,7 +1,7 @@
-"""The control of a server that is one process: its worker is asked directly.
+"""The control of a server with one worker in this process.
 
-Rules of this file: it is called on the worker's loop and never blocks. It checks, logs and reports;
-how a thing is done is the worker's and the listener's business.
+Rules of this file: it is called on the worker's loop and never blocks. It checks requests, logs and
+reports; worker and listener do the work.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["LocalControl"]
 
 logger = logging.getLogger("fastlisten")
 
-#: How many listeners to report before others get their turn on the loop: about a millisecond.
+#: How many listeners to report before yielding to the loop: about a millisecond's work.
 _BATCH = 100
 
 
 class LocalControl(Control):
-    """Controls the worker of this process; it may start later.
+    """Controls the worker of this process, which need not have started yet.
 
     Args:
-        worker: the only one.
+        worker: the server's only worker.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -42,14 +42,14 @@ class LocalControl(Control):
         return Readiness(bool(listeners) and not missing, missing)
 
     async def server(self) -> ServerReport:
-        """Return what concerns the server as a whole."""
+        """Return the report on the server as a whole."""
         plan = self._worker.plan
         return ServerReport(
             {self._worker.number: 0}, plan.reload_succeeded, plan.certificates.expiry()
         )
 
     async def reports(self) -> list[ListenerReport]:
-        """Return what all listeners are, in order of id; each at a moment of its own."""
+        """Return a report on each listener, in order of id; not all are made at the same moment."""
         found = []
         for count, listener in enumerate(self._worker.listeners, 1):
             found.append(self._report(listener))
@@ -58,14 +58,14 @@ class LocalControl(Control):
         return found
 
     async def report(self, id: str) -> ListenerReport:
-        """Return what one listener is."""
+        """Return the report on one listener."""
         return self._report(self._listener(id))
 
     # -- doing
 
     async def pause(self, id: str, by: str) -> None:
         """Stop a listener from accepting until `resume`."""
-        listener = self._living(id, "paused")
+        listener = self._open_listener(id, "paused")
         if listener.state is not State.PAUSED:
             listener.pause()
             text = 'listener "%s": paused by %s'
@@ -73,24 +73,24 @@ class LocalControl(Control):
 
     async def resume(self, id: str, by: str) -> None:
         """Let a listener accept again after `pause`."""
-        listener = self._living(id, "resumed")
+        listener = self._open_listener(id, "resumed")
         if listener.state is State.PAUSED:
             listener.resume()
             text = 'listener "%s": resumed by %s'
             log(logger, logging.INFO, "listener-resumed", text, id, by, listener=id, by=by)
 
     async def drain(self, id: str, by: str) -> None:
-        """Close a listener for good."""
+        """Close a listener; only a restart opens it again."""
         listener = self._listener(id)
         if listener.state in (State.DRAINING, State.CLOSED):
             return
-        text = 'listener "%s": draining, asked for by %s'
+        text = 'listener "%s": draining, requested by %s'
         log(logger, logging.INFO, "listener-draining", text, id, by, listener=id, by=by)
         self._worker.drain_listener(listener)
 
     async def set_limit(self, id: str, limit: int, by: str) -> None:
         """Change the `max-connections` of a listener until the next start."""
-        listener = self._living(id, "given another limit")
+        listener = self._open_listener(id, "given another limit")
         if not 1 <= limit <= MAX_LIMIT:
             raise ValueError(f"a limit must be from 1 to {MAX_LIMIT}, not {limit}")
         places = listener.places
@@ -102,7 +102,7 @@ class LocalControl(Control):
             fields: dict[str, object] = {"listener": id, "limit": limit, "by": by}
             log(logger, logging.INFO, "limit-changed", text, *values, **fields)
 
-    # -- inside
+    # -- helpers
 
     def _report(self, listener: Listener) -> ListenerReport:
         places = listener.places
@@ -124,7 +124,7 @@ class LocalControl(Control):
             raise UnknownListenerError(id)
         return listener
 
-    def _living(self, id: str, wanted: str) -> Listener:
+    def _open_listener(self, id: str, wanted: str) -> Listener:
         listener = self._listener(id)
         if listener.state in (State.DRAINING, State.CLOSED):
             raise ImpossibleError(id, listener.state, wanted)

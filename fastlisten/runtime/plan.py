@@ -1,11 +1,11 @@
-"""The plan: everything that is decided before a process serves, and before any is forked.
+"""The plan: everything that is decided before any process serves or is forked.
 
     Config ─> Plan ─> Worker ─> Server        one process
                  └──> Worker, Worker, ...     forked by whoever holds the plan and its sockets
 
-Rules of this file: our own modules only. Other people's code, handlers and applications, is left to
-the worker, which runs after privileges are dropped. (The module that `handler` names has been
-imported by the configuration, which needs its class variables.) Nothing is bound until `bind`.
+Rules of this file: it imports modules of this package only. Handlers and applications of others are
+imported by the worker, after privileges are dropped. (The exception is the module that `handler`
+names: the configuration has imported it for its class variables.) Nothing is bound until `bind`.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ __all__ = ["Plan"]
 
 logger = logging.getLogger("fastlisten")
 
-#: Where this package's own handlers are.
+#: The package of our own handlers.
 _OWN = "fastlisten.handlers."
 
 
 class Plan:
     """What the workers of a server have in common.
 
-    Certificates are read when it is made; where one is needed and none is configured, the
-    self-signed one is made then. TLS contexts are made here and not by the workers so that all of
-    them have the same keys for session tickets.
+    Creating it reads the certificates, and creates the self-signed one if a listener needs it. TLS
+    contexts are created here and not by the workers, so that all workers have the same keys for
+    session tickets.
 
     Args:
-        config: loaded.
+        config: a loaded configuration.
 
     Attributes:
         config: as given.
         certificates: the TLS contexts of the listeners.
-        tls: how TLS is spoken on each listener that has it, by id.
+        tls: the TLS settings of each listener that has TLS, by id.
         notes: what the administrator should know about certificates and sockets, a sentence each.
-        reload_succeeded: false if something read at the last reload could not be used.
+        reload_succeeded: false if the last reload read something that could not be used.
 
     Raises:
         ConfigurationError: something is not available in this version, or a certificate cannot be
@@ -72,10 +72,10 @@ class Plan:
         self.reload_succeeded = True
 
     def bind(self) -> list[BoundSocket]:
-        """Create and bind the sockets of all listeners; `listen_all` lets them listen.
+        """Create and bind the sockets of all listeners; `listen_all` makes them listen.
 
         Raises:
-            StartError: with all failures; nothing is open then.
+            StartError: with all failures; all sockets are closed.
         """
         return open_all(self.config.listeners, self.notes)
 
@@ -86,10 +86,10 @@ class Plan:
         `max-connections` as the limit.
 
         Args:
-            members: how many processes may count in it at a time.
+            members: how many processes may use it at a time.
 
         Raises:
-            OSError: no descriptor or memory for it.
+            OSError: descriptors or memory ran out.
         """
         listeners = self.config.listeners
         arena = Arena(max(1, len(listeners)), members)
@@ -98,10 +98,10 @@ class Plan:
         return arena
 
     def reload(self) -> None:
-        """Read certificates and client authorities again, and log the outcome.
+        """Read certificates and client CAs again, and log the result.
 
-        What cannot be used changes nothing. In each process that was forked after the plan was
-        made this has to be called of its own.
+        If something cannot be used, what was loaded before stays in use. Each process that was
+        forked from the plan's has to call this itself.
         """
         found = self.certificates.reload()
         self.reload_succeeded = not found.problems
@@ -117,7 +117,7 @@ class Plan:
             permission_warnings(self.config),
         )
         for line in self._permission_warnings:
-            if line not in before:  # a renewed key, say, that has another mode
+            if line not in before:  # such as a renewed key with another mode
                 logger.warning("%s", line)
         if not (found.changed or found.problems):
             files = "1 file" if found.files == 1 else f"{found.files} files"
@@ -128,6 +128,6 @@ def _import_own_handlers(config: Config) -> None:
     """Import our own handlers once, so that workers forked later share their code in memory."""
     for name in {settings.definition.handler for settings in config.listeners}:
         if name.startswith(_OWN):
-            # One that lacks a library is reported by the worker, at the line of its listener.
+            # If it lacks a library, the worker reports it with the line of its listener.
             with contextlib.suppress(HandlerNotFoundError):
                 named_handler(name)

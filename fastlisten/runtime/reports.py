@@ -1,6 +1,6 @@
-"""What a server says about itself: values at one moment, free to travel between processes.
+"""Reports on a running server: snapshots that can be sent to other processes.
 
-Rules of this file: data only. A listener's counters are kept per worker, and added up here.
+Rules of this file: data only. A listener's counters are kept per worker; they are added up here.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What has been counted on one listener since the start.
+    """Counters of one listener since the start.
 
     Attributes:
-        connections: in flight now, from accept to close.
+        connections: open connections now, from accept to close.
         accepted: connections accepted.
         refused: connections refused, by reason: ``limit``, ``overload``.
-        accept_errors: failures of accept(2), by errno; 0 stands for others.
+        accept_errors: failures of accept(2), by errno; 0 counts all others.
         handshake_failures: failed TLS handshakes.
         timed_out: connections closed because the client was silent.
-        mail: what was counted of its mail, None where it has none.
+        mail: counters of mail, None if the handler has none.
     """
 
     connections: int
@@ -41,7 +41,7 @@ class Counters:
 
     @classmethod
     def of(cls, listener: Listener) -> Counters:
-        """Return what this process has counted on a listener."""
+        """Return the counters of a listener in this process."""
         counted = listener.statistics()
         mail = listener.handler.counts
         return cls(
@@ -77,17 +77,17 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class ListenerReport:
-    """What a listener is at one moment.
+    """A snapshot of a listener.
 
     Attributes:
-        id: as the configuration names it.
+        id: its id in the configuration.
         protocol: in lower case.
-        state: where it is.
-        accepting: every address accepts, or would if there were a place.
-        addresses: as they are bound, with the port that the kernel chose: ``127.0.0.1:25``,
-            ``[::]:25``, ``unix:/run/lmtp``; the last ones once it is closed.
+        state: its state.
+        accepting: every address accepts, or would if the limit were not reached.
+        addresses: the bound addresses, with the port that the kernel chose: ``127.0.0.1:25``,
+            ``[::]:25``, ``unix:/run/lmtp``; kept after it is closed.
         held: places taken under the limit, by all workers.
-        limit: the `max-connections` in force.
+        limit: the current `max-connections`.
         limit_action: ``refuse`` or ``wait``.
         workers: the counters of each worker, by its number.
     """
@@ -112,10 +112,11 @@ class ListenerReport:
 class Readiness:
     """Whether clients can be sent to the server.
 
-    A listener that is paused or drained makes the server unready although that was asked for.
+    A listener that was paused or drained on request makes the server unready, too.
 
     Attributes:
-        ready: the server has started, and every listener accepts or would if it had a place.
+        ready: the server has started, and every listener accepts, or would if its limit were not
+            reached.
         not_accepting: id and state of the listeners that don't.
     """
 
@@ -125,11 +126,11 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """What concerns the server as a whole.
+    """A snapshot of what concerns the server as a whole.
 
     Attributes:
-        worker_restarts: how often each worker, by number, was replaced because it ended unasked.
-        reload_succeeded: false if something read at the last reload could not be used; true
+        worker_restarts: how often each worker, by number, ended unexpectedly and was replaced.
+        reload_succeeded: false if the last reload read something that could not be used; true
             before the first.
         certificate_expiry: when certificates expire, in Unix time, by listener and certificate;
             the self-signed certificate has the empty name.

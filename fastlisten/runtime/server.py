@@ -1,8 +1,8 @@
-"""The server: a plan and its one worker in this process, from start to drained.
+"""The server: a plan and one worker in this process.
 
-Three methods in the order in which they run: `startup`, `main_loop`, `shutdown`. Rules of this
-file: composition. What is shared is made here and handed to the worker; it neither parses arguments
-nor sets up logging.
+Three methods, in the order in which they run: `startup`, `main_loop`, `shutdown`. Rules of this
+file: it creates what workers share and passes it to the worker. It neither parses arguments nor
+sets up logging.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ logger = logging.getLogger("fastlisten")
 class Server:
     """Serves a configuration on the running loop.
 
-    Use `serve` for all of it, or `startup`, `main_loop` and `shutdown` one after the other, or
-    ``async with Server(config) as server`` in a program that has its own main loop.
+    Use `serve` for everything; or `startup`, `main_loop` and `shutdown`, in this order; or ``async
+    with Server(config) as server`` in a program that has its own main loop.
 
-    Certificates are read when it is made, and the self-signed one is made then where it is needed.
+    Creating it reads the certificates, and creates the self-signed one if a listener needs it.
 
     Args:
-        config: loaded; every listener must be one that this version can serve.
+        config: a loaded configuration; every listener must be one that this version can serve.
 
     Attributes:
         config: as given.
         started: `startup` has succeeded.
-        control: what can be asked of it while it runs, and done to it.
+        control: monitors and controls the server while it runs.
 
     Raises:
-        ConfigurationError: something in it is not available in this version, a handler cannot be
-            found, a certificate cannot be used.
+        ConfigurationError: something is not available in this version, a handler cannot be found,
+            or a certificate cannot be used.
     """
 
     config: Config
@@ -77,8 +77,8 @@ class Server:
         """Bind everything, listen on everything, then accept.
 
         Raises:
-            StartError: with all failures; nothing is open then.
-            StoppedError: `stop` was called meanwhile; nothing is open then either.
+            StartError: with all failures; all sockets are closed.
+            StoppedError: `stop` was called in the meantime; all sockets are closed.
         """
         worker = self._worker
         sockets = self._plan.bind()
@@ -101,16 +101,16 @@ class Server:
         await self._worker.run()
 
     async def shutdown(self) -> None:
-        """Drain: stop accepting, say farewell, wait for transactions, then close what is left.
+        """Drain: stop accepting, send farewells, wait for transactions, then close what is left.
 
-        A server ends once; calling it again does nothing.
+        Calling it again does nothing.
         """
         if self._worker.ended:
             return
         try:
             await self._worker.shutdown()
         except Exception:
-            # A handler's, raised when everything else was done.
+            # A handler raised it; everything else has been shut down.
             self._leave_arena()
             raise
         self._leave_arena()
@@ -124,12 +124,12 @@ class Server:
     # -- around them
 
     async def serve(self) -> None:
-        """Start, serve until `stop` or SIGTERM or SIGINT, drain.
+        """Start, serve until `stop` or SIGTERM or SIGINT, then drain.
 
-        The first signal drains; a second one closes at once.
+        The first signal drains; a second one closes all connections at once.
 
         Raises:
-            StartError: with all failures; nothing is open then.
+            StartError: with all failures; all sockets are closed.
         """
         with self.signals(), contextlib.suppress(StoppedError):
             await self.startup()
@@ -149,11 +149,11 @@ class Server:
     # -- while it runs
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Let `main_loop` return; with `at_once`, or when called again, let `shutdown` not wait."""
+        """Let `main_loop` return. With `at_once`, or if called again, `shutdown` does not wait."""
         self._worker.stop(at_once=at_once)
 
     def reload(self) -> None:
-        """Read certificates and client authorities again, and log the outcome."""
+        """Read certificates and client CAs again, and log the result."""
         self._plan.reload()
 
     def receive(self, number: signal.Signals) -> None:
@@ -164,16 +164,16 @@ class Server:
         """Let SIGTERM and SIGINT call `stop`, and SIGHUP `reload`, while the block runs."""
         return handle_signals(self.receive)
 
-    # -- what it is
+    # -- properties
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """In order of id, from `startup` on."""
+        """All listeners in order of id; empty before `startup`."""
         return self._worker.listeners
 
     @property
     def certificates(self) -> Certificates:
-        """The contexts of the listeners that have TLS."""
+        """The TLS contexts of the listeners."""
         return self._plan.certificates
 
     @property
@@ -183,30 +183,30 @@ class Server:
 
     @property
     def reload_succeeded(self) -> bool:
-        """False if something read at the last reload could not be used; true before the first."""
+        """False if the last reload read something that could not be used; true before the first."""
         return self._plan.reload_succeeded
 
     @property
     def stopping(self) -> bool:
-        """True once `stop` has been called on a server that starts or serves."""
+        """True once `stop` has been called while the server was starting or running."""
         return self._worker.stopping
 
     @property
     def accepting(self) -> bool:
-        """True while every listener accepts, or would if it had a place."""
+        """True while every listener accepts, or would if its limit were not reached."""
         return bool(self.listeners) and all(listener.accepting for listener in self.listeners)
 
     def describe(self) -> list[str]:
-        """Return what is served: a line per listener, and one for each thing to know about it."""
+        """Return lines that say what is served: one per listener, and their handlers' notes."""
         return [line for line, _, _ in self.announcements()]
 
     def announcements(self) -> list[tuple[str, str, dict[str, object]]]:
-        """Return the same lines, each with its event and fields as in `log_events`."""
+        """Return the same lines, each with its event and fields (log_events.py)."""
         return list(listening_lines(self._worker))
 
 
 def _with_missing_handlers(config: Config, error: ConfigurationError) -> ConfigurationError:
-    """Return a plan's mistakes together with the handlers that cannot be found."""
+    """Return an error with the plan's mistakes and the handlers that cannot be found."""
     problems: list[Problem] = list(error.problems)
     if not find_unavailable(config):
         for settings in config.listeners:

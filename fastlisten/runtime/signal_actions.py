@@ -1,7 +1,8 @@
-"""What signals mean to a server that is run by another program: stop, reload, or nothing.
+"""Signals of a server: stop or reload it; others are only logged.
 
-Rules of this file: signals are the running loop's, for the time of a block. `fastlisten serve` has
-handlers of its own, for its whole life (cli/program_signals.py), and comes here for what to do.
+Rules of this file: signal handlers are installed on the running loop, for the duration of a block.
+`fastlisten serve` has its own handlers for the whole life of the process
+(cli/program_signals.py), and uses only `act_on_signal`.
 """
 
 from __future__ import annotations
@@ -15,36 +16,36 @@ from typing import Protocol
 
 from fastlisten.log_events import log
 
-__all__ = ["Signalled", "act_on_signal", "handle_signals"]
+__all__ = ["SignalTarget", "act_on_signal", "handle_signals"]
 
 logger = logging.getLogger("fastlisten")
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Signalled(Protocol):
-    """What signals act on."""
+class SignalTarget(Protocol):
+    """What `act_on_signal` needs of a server."""
 
     @property
     def started(self) -> bool:
-        """It serves."""
+        """Whether it is serving."""
 
     @property
     def stopping(self) -> bool:
-        """It has been asked to stop."""
+        """Whether it has been asked to stop."""
 
     def stop(self) -> None:
-        """Stop; at once, if it is stopping already."""
+        """Stop; close everything at once if it is already stopping."""
 
     def reload(self) -> None:
         """Read certificates again."""
 
 
-def act_on_signal(server: Signalled, number: signal.Signals) -> None:
+def act_on_signal(server: SignalTarget, number: signal.Signals) -> None:
     """Do what a signal asks for, and log it.
 
-    SIGTERM and SIGINT stop the server, and a second one at once; SIGHUP reloads it; others do
-    nothing.
+    SIGTERM and SIGINT stop the server, the second one at once. SIGHUP reloads it. Others have no
+    effect.
     """
     if number in _STOPS:
         again = server.stopping
@@ -70,7 +71,8 @@ def handle_signals(receive: Callable[[signal.Signals], object]) -> Iterator[None
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
-            # The loop restores Python's default, not what it found. None: not set by Python.
+            # The loop restores Python's default handler, not the previous one. None: not set by
+            # Python.
             if handler is not None:
                 signal.signal(number, handler)
 

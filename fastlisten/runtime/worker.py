@@ -1,12 +1,12 @@
-"""A worker: the handlers and listeners of a plan in one process, from their making to the drain.
+"""A worker: the handlers and listeners of a plan in one process, from creation to drain.
 
     Worker(plan) ─> make_handlers ─> start ─> accept ─> run ─> shutdown
                     their modules    handlers  sockets   until   drain, then
                     are imported     are ready listen    stop()  handlers stop
 
-Rules of this file: it is handed what it shares with other workers (bound sockets, the arena, its
-member number there) and opens, forks and signals nothing. It never looks beyond its own process:
-who else serves the same listeners is not its business.
+Rules of this file: the worker is given what it shares with other workers (bound sockets, the arena,
+its member number there). It opens no sockets, forks nothing, sends no signals, and does not know
+about other processes that serve the same listeners.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class Worker:
     """Serves the listeners of a plan in this process.
 
     Args:
-        plan: of the server.
-        number: of this worker among those of the server, for counters and metrics.
+        plan: the server's plan.
+        number: the number of this worker within the server, for counters and metrics.
 
     Attributes:
         plan: as given.
         number: as given.
-        handlers: with the settings of their listeners, from `make_handlers` on.
-        listeners: in the order of the configuration, from `accept` on.
-        ended: `shutdown` is done.
+        handlers: the handlers with the settings of their listeners; set by `make_handlers`.
+        listeners: in the order of the configuration; set by `accept`.
+        ended: `shutdown` has finished.
     """
 
     def __init__(self, plan: Plan, number: int = 0) -> None:
@@ -73,7 +73,7 @@ class Worker:
         """Import what the configuration names, and make the handler of each listener.
 
         Args:
-            control: of the whole server, for handlers that manage it.
+            control: the server's control, for handlers that manage the server.
 
         Raises:
             ConfigurationError: with all handlers that cannot be found or reject their settings.
@@ -94,27 +94,27 @@ class Worker:
             raise ConfigurationError(problems, plan.config.warnings)
 
     async def start(self, sockets: Sequence[BoundSocket]) -> None:
-        """Start the handlers; after it the worker is ready to accept.
+        """Start the handlers; afterwards the worker is ready to accept.
 
         Args:
-            sockets: bound, for all listeners of the plan; the worker closes them.
+            sockets: the bound sockets of all listeners of the plan; the worker closes them.
 
         Raises:
-            StoppedError: `stop` was called meanwhile.
-            Exception: what a handler raises. `abandon` cleans up.
+            StoppedError: `stop` was called in the meantime.
+            Exception: a handler raised it. `abandon` cleans up.
         """
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
         self._sockets = sockets
         ports = {bound.listener: bound.port for bound in reversed(sockets) if bound.port}
         for settings, handler in self.handlers:
-            # A bind with port 0 has its port only now.
+            # The port of a bind with port 0 is known only now.
             port = handler.settings.port or ports.get(settings.id, 0)
             handler.settings = dataclasses.replace(handler.settings, port=port)
             await self._start_handler(handler, self._stopping)
             self._started.append(handler)
 
     async def _start_handler(self, handler: Handler, stopped: asyncio.Event) -> None:
-        """Start a handler, which may take as long as the application that it serves; or stop."""
+        """Start a handler; cancel that if `stop` is called. An application may start slowly."""
         starting = asyncio.ensure_future(handler.start())
         stopping = asyncio.ensure_future(stopped.wait())
         try:
@@ -129,14 +129,14 @@ class Worker:
         starting.result()
 
     def accept(self, arena: Arena, member: int) -> None:
-        """Accept connections from now on. The sockets listen already.
+        """Start accepting connections on sockets that are already listening.
 
         Args:
-            arena: made by the plan; it counts the connections of all workers.
+            arena: created by the plan; it counts the connections of all workers.
             member: the number of this process in the arena.
 
         Raises:
-            OSError: no descriptor or memory. `abandon` cleans up.
+            OSError: descriptors or memory ran out. `abandon` cleans up.
         """
         engine = self._engine = engine_for(asyncio.get_running_loop())
         engine.log_connections(logger.isEnabledFor(logging.DEBUG))
@@ -162,21 +162,21 @@ class Worker:
         await self._stopping.wait()
 
     async def shutdown(self) -> None:
-        """Drain all listeners, then stop the handlers. A worker ends once.
+        """Drain all listeners, then stop the handlers. Calling it again does nothing.
 
         Raises:
-            Exception: what a handler raised when it was stopped, after all others have stopped.
+            Exception: a handler raised it when it was stopped; all others have been stopped.
         """
         if self.ended:
             return
-        # The drain of all listeners takes over those that are under way.
+        # The drain of all listeners includes those that are already draining.
         for one in self._drains:
             one.cancel()
         await asyncio.gather(*self._drains, return_exceptions=True)
         timeout = self.plan.config.process["server.shutdown-timeout"]
 
         def waiting(count: int) -> None:
-            text = "draining: %s still open, at most %g s"
+            text = "draining: %s still open, waiting at most %g s"
             fields = {"count": count, "timeout": timeout}
             what = _connections(count)
             log(logger, logging.INFO, "server-draining", text, what, timeout, **fields)
@@ -193,11 +193,11 @@ class Worker:
             raise failed
 
     async def abandon(self) -> None:
-        """Undo a start that failed: close the sockets, stop the handlers that were started."""
+        """Undo a failed start: close the sockets, stop the handlers that were started."""
         for listener in self.listeners:
             listener.drain()
         close_all(self._sockets)
-        # What made the start fail is the news, and is raised by whoever calls this.
+        # Failures are only logged here; the caller raises what made the start fail.
         await self._stop_handlers(self._started)
         self._close_engine()
 
@@ -208,16 +208,16 @@ class Worker:
             try:
                 await handler.stop()
             except Exception as error:
-                # The other handlers still have data to save.
+                # Continue: the other handlers may have data to save.
                 name = handler.settings.listener
-                # In words: who keeps the record must not keep what the error holds on to.
+                # As text, so that a log record does not keep the traceback's frames alive.
                 why = repr(error)
                 logger.error('listener "%s": its handler failed to stop: %s', name, why)
                 failed = error
         return failed
 
     def _close_engine(self) -> None:
-        """Close the engine, unless other servers of the loop use it."""
+        """Close the engine unless other servers on the loop use it."""
         if self._engine is not None and self._engine.idle:
             self._engine.close()
 
@@ -232,7 +232,7 @@ class Worker:
         """Let `run` return, or `start` raise; does nothing before `start`.
 
         Args:
-            at_once: `shutdown` cuts all connections; implied when it is called again.
+            at_once: let `shutdown` close all connections at once; implied when called again.
         """
         if self._stopping is None or self._at_once is None:
             return
@@ -241,11 +241,11 @@ class Worker:
         self._stopping.set()
 
     def listener(self, id: str) -> Listener | None:
-        """Return the listener of that id, if there is one."""
+        """Return the listener with this id, None if there is none."""
         return next((one for one in self.listeners if one.name == id), None)
 
     def drain_listener(self, listener: Listener) -> None:
-        """Begin to drain one listener, and log its end."""
+        """Start draining one listener, and log when it is closed."""
         if listener.drain():
             task = asyncio.get_running_loop().create_task(self._drain_listener(listener))
             self._drains.add(task)

@@ -74,7 +74,7 @@ def test_management_from_start_to_end(tmp_path: Path) -> None:
         )
         assert get_json(client, "GET", "/healthz/ready")[0] == 503
         assert started.stop() == 0
-        assert 'listener "a/b": draining, asked for by 127.0.0.1' in started.err
+        assert 'listener "a/b": draining, requested by 127.0.0.1' in started.err
         assert '"POST /api/listeners/a%2Fb/drain HTTP/1.1" 200' in started.err
         assert key not in started.err + started.out
         assert " ERROR " not in started.err

@@ -67,7 +67,7 @@ def test_idle_clients_get_421_and_busy_ones_finish(tmp_path: Path) -> None:
         (message,) = started.messages()
         assert message.endswith(b"\r\nSubject: x\r\n\r\nhalf\r\nother half\r\n")
         assert "SIGTERM: draining" in started.err
-        assert "draining: 1 connection still open, at most 30 s" in started.err
+        assert "draining: 1 connection still open, waiting at most 30 s" in started.err
 
 
 def test_transaction_ends_without_delivery(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Listening sockets: made, set up and bound from a configuration's binds, or inherited."""
+"""Listening sockets: created, set up and bound as a configuration says, or inherited."""

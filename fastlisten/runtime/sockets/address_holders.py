@@ -1,6 +1,6 @@
-"""Which process holds an address that is in use, for the message about EADDRINUSE.
+"""Finds the process that holds an address that is in use, for the message about EADDRINUSE.
 
-Rules of this file: only /proc is read, only after a failure; what cannot be read is left out.
+Rules of this file: it reads /proc, after a failure only, and leaves out what cannot be read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def describe_holder(name: object) -> str:
     """Return `` (held by PID 12, smtpd)`` for an address that is in use, or an empty text.
 
     Args:
-        name: the address as bind(2) was given it: a tuple with the port second, or a path.
+        name: the address as passed to bind(2): a tuple with the port second, or a path.
     """
     inodes = _unix_inodes(name) if isinstance(name, str) else _tcp_inodes(name)
     holders = sorted(set(_processes(inodes))) if inodes else []
@@ -55,7 +55,7 @@ def _tcp_inodes(name: object) -> set[str]:
 
 
 def _address(text: str) -> bytes:
-    """Return the 4 or 16 bytes of an address, which /proc prints as words of this machine."""
+    """Return the 4 or 16 bytes of an address, which /proc prints as words in native byte order."""
     packed = bytes.fromhex(text)
     if sys.byteorder == "little":
         packed = b"".join(packed[i : i + 4][::-1] for i in range(0, len(packed), 4))

@@ -1,6 +1,6 @@
-"""Inherited descriptors: the kernel is asked what they are.
+"""Inherited descriptors, for binds such as ``fd:3``.
 
-Rules of this file: a descriptor that cannot be used is left as it was found.
+Rules of this file: the kernel tells what a descriptor is. One that cannot be used is left as it is.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
 
 
 def take_descriptor(number: int) -> socket.socket:
-    """Return the socket behind a descriptor, which must be bound; it may listen already.
+    """Return the socket of a descriptor; it must be bound and may be listening.
 
     Args:
-        number: the descriptor; owned by the returned socket from now on, and not inherited on.
+        number: the descriptor. The returned socket owns it, and child processes don't inherit it.
 
     Raises:
         OSError: it is closed, or not a socket that can be served.
@@ -47,5 +47,5 @@ def _check(sock: socket.socket) -> None:
         raise OSError(errno.EISCONN, "a connection, not a listening socket")
     name = sock.getsockname()
     if not (name[1] if isinstance(name, tuple) else name):
-        # listen(2) would choose a port by itself, one that nobody asked for.
+        # listen(2) would choose an arbitrary port.
         raise OSError(errno.EDESTADDRREQ, "not bound to an address")

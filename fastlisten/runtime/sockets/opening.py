@@ -1,8 +1,8 @@
-"""Opening sockets: create, set options and bind all of them; then listen on all of them.
+"""Opens sockets: creates, sets up and binds all of them, then listens on all of them.
 
-Rules of this file: nothing is served here. Each phase goes through all sockets and collects every
-failure before it raises, so that an administrator sees them together; on failure all sockets are
-closed. No socket listens unless all are bound.
+Rules of this file: each of the two phases goes through all sockets and collects every failure
+before it raises, so that an administrator sees them together. On failure all sockets are closed. No
+socket listens unless all are bound.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["BoundSocket", "listen_all", "open_all"]
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 _WORDS = {int(number): word for word, number in _FAMILIES.items()}
 
-#: What a host without IPv6 answers to socket(2) or bind(2).
+#: Errors of socket(2) or bind(2) on a host without IPv6.
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 
 
@@ -37,12 +37,11 @@ class BoundSocket:
 
     Attributes:
         listener: id of the listener.
-        bind: what the configuration asked for.
+        bind: the bind in the configuration.
         sock: the socket, non-blocking.
         backlog: for listen(2).
-        accepted: options to set on each accepted socket, because the kernel does not let it
-            inherit them; usually empty.
-        unlink: path of a Unix socket that was made here, to be removed at the end.
+        accepted: options that accepted sockets don't inherit, to set on each; usually empty.
+        unlink: the file of a Unix socket created here, to remove at the end: path, device, inode.
     """
 
     listener: str
@@ -54,7 +53,7 @@ class BoundSocket:
 
     @property
     def address(self) -> str:
-        """The address that is actually bound: ``[::]:25``, with the port that the kernel chose."""
+        """The bound address, ``[::]:25``, with the port that the kernel chose."""
         return format_address(self.sock)
 
     @property
@@ -64,11 +63,11 @@ class BoundSocket:
         return int(name[1]) if isinstance(name, tuple) else 0
 
     def duplicate(self) -> BoundSocket:
-        """Return the same socket (dup(2)) for another worker; a Unix socket's file stays ours."""
+        """Return a duplicate (dup(2)) for another worker. It never removes a Unix socket's file."""
         return dataclasses.replace(self, sock=self.sock.dup(), unlink=None)
 
     def close(self) -> None:
-        """Close the socket, and remove its file if it is still the one that was made here."""
+        """Close the socket, and remove its file if it is still the one created here."""
         self.sock.close()
         if self.unlink is not None:
             made, self.unlink = self.unlink, None
@@ -76,7 +75,7 @@ class BoundSocket:
 
 
 def format_address(sock: socket.socket) -> str:
-    """Return the socket's own address as the configuration would write it."""
+    """Return the socket's own address as it would be written in a configuration."""
     name = sock.getsockname()
     if isinstance(name, tuple):
         if sock.family == socket.AF_INET6:
@@ -92,14 +91,14 @@ def open_all(
     """Create, set up and bind the sockets of all listeners; none of them listens yet.
 
     Args:
-        listeners: resolved.
+        listeners: their settings.
         notes: receives what the administrator should know, a sentence each.
 
     Returns:
         The sockets in order of listener and bind.
 
     Raises:
-        StartError: with every failure; all sockets are closed again.
+        StartError: with every failure; all sockets are closed.
     """
     opened: list[BoundSocket] = []
     failures: list[SocketFailure] = []
@@ -113,14 +112,13 @@ def open_all(
     try:
         for settings in listeners:
             for bind in settings.bind:
-                attempt = _Attempt(settings, bind, ipv4_wildcards)
-                bound = attempt.open()
-                failures += attempt.failures
+                opening = _Opening(settings, bind, ipv4_wildcards)
+                bound = opening.open()
+                failures += opening.failures
                 if notes is not None:
-                    notes += attempt.notes
+                    notes += opening.notes
                 if bound is not None:
                     opened.append(bound)
-        # Every option's inheritance is looked at before anything listens.
         if failures:
             raise StartError(failures)
     except BaseException:
@@ -149,7 +147,7 @@ def listen_all(sockets: Sequence[BoundSocket]) -> None:
 
 
 def close_all(sockets: Iterable[BoundSocket]) -> None:
-    """Close sockets and remove the files of Unix sockets made here."""
+    """Close sockets and remove the files of Unix sockets created here."""
     for bound in sockets:
         bound.close()
 
@@ -165,8 +163,8 @@ def _failure(
     return SocketFailure(listener, bind.text, operation, "", error.errno or 0, text)
 
 
-class _Attempt:
-    """One bind on its way to a socket; `failures` says what went wrong."""
+class _Opening:
+    """Opens the socket of one bind; `failures` says what went wrong."""
 
     def __init__(self, settings: ListenerSettings, bind: Bind, ipv4_wildcards: set[int]) -> None:
         self.settings = settings
@@ -176,7 +174,7 @@ class _Attempt:
         self.notes: list[str] = []
 
     def open(self) -> BoundSocket | None:
-        """Return the bound socket, or None with `failures` or (skipped) without."""
+        """Return the bound socket, or None if there are `failures` or the bind is skipped."""
         sock = self._inherited() if self.bind.family == "fd" else self._create()
         if sock is None:
             return None
@@ -228,10 +226,10 @@ class _Attempt:
             if bind.family != "inet6":
                 return sock
             try:
-                # Always written: the default is a sysctl (net.ipv6.bindv6only).
+                # Always set, because the default is a sysctl (net.ipv6.bindv6only).
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(bind.v6only)))
                 if bind.wildcard:
-                    # A host with IPv6 switched off may have the sockets but no addresses.
+                    # A host with IPv6 turned off may support such sockets but have no addresses.
                     probe = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
                     with probe:
                         probe.bind(("::", 0))
@@ -249,7 +247,7 @@ class _Attempt:
         """Serve the IPv4 half of ``[::]`` on a host without IPv6."""
         bind = self.bind
         if bind.port in self.ipv4_wildcards:
-            self._note("0.0.0.0 is bound already")
+            self._note("0.0.0.0 is already bound")
             return None
         self._note("bound to 0.0.0.0 instead")
         self.bind = Bind(bind.text, "inet", "0.0.0.0", bind.port, wildcard=True)  # noqa: S104
@@ -295,7 +293,7 @@ class _Attempt:
             try:
                 scope = _scope_id(bind.scope)
             except OSError:
-                # Not every Python says which errno it was.
+                # Not every version of Python sets errno here.
                 self._fail(
                     f"interface {bind.scope}", OSError(errno.ENODEV, os.strerror(errno.ENODEV))
                 )
@@ -326,7 +324,7 @@ class _Attempt:
         return made
 
     def _identifier(self, key: str, find: Callable[[str], int]) -> int:
-        """Return the number of a user or group, -1 (chown: leave it) if none is asked for."""
+        """Return the id of a user or group, -1 (chown(2): no change) if none is configured."""
         name = self.settings[key]
         if not name:
             return -1

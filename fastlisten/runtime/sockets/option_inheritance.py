@@ -1,8 +1,8 @@
-"""Which socket options an accepted socket does not inherit from its listening socket.
+"""Finds socket options that an accepted socket does not inherit from its listening socket.
 
-Rules of this file: the kernel is asked, once per set of options, on a loopback pair; nothing is
-assumed. What comes out is set on every accepted socket; on Linux it is empty for all options of
-the format, which is why accepting needs no setsockopt.
+Rules of this file: this is tried out, once per set of options, with a connection on loopback.
+Options that are not inherited are set on every accepted socket. On Linux, accepted sockets inherit
+all options that can be configured, so accepting needs no setsockopt(2).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from fastlisten.config import SocketSetting
 
 __all__ = ["not_inherited"]
 
-#: Options that mean something on a listening socket only.
+#: Options that have a meaning on listening sockets only.
 _LISTENING_ONLY = frozenset({(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)})
 
 
 def not_inherited(
     family: str, dual_stack: bool, settings: Sequence[SocketSetting]
 ) -> list[SocketSetting]:
-    """Return those settings that accepted sockets do not have by themselves.
+    """Return the settings that accepted sockets don't inherit.
 
     Args:
         family: ``inet`` or ``inet6``.
-        dual_stack: the socket takes IPv4 clients too; both kinds of client are tried.
-        settings: set before listen(2), TCP sockets only.
+        dual_stack: the socket accepts IPv4 clients too, so both kinds of client are tried.
+        settings: what is set before listen(2), for TCP sockets only.
     """
     wanted = [one for one in settings if (one.call.level, one.call.name) not in _LISTENING_ONLY]
     entries = tuple((one.call.level, one.call.name, one.packed) for one in wanted)
@@ -48,9 +48,9 @@ def not_inherited(
 def _missing(
     family: str, dual_stack: bool, client: str, entries: tuple[tuple[int, int, bytes], ...]
 ) -> frozenset[int]:
-    """Accept one connection on loopback and compare; indexes of what differs.
+    """Accept a connection on loopback and compare; return the indexes of options that differ.
 
-    A host without this loopback address serves no such client either.
+    A host without this loopback address has no such clients.
     """
     batch = OptionBatch(entries)
     with contextlib.ExitStack() as stack:

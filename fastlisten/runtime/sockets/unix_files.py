@@ -1,6 +1,6 @@
-"""The files of Unix sockets: made with the right permissions, and removed only by their maker.
+"""The files of Unix sockets: created with the right permissions, removed by their creator only.
 
-Rules of this file: paths are trusted, being the administrator's. A socket that is in use, or a
+Rules of this file: paths come from the administrator and are trusted. A socket that is in use, or a
 file of another kind, is left alone.
 """
 
@@ -16,22 +16,22 @@ __all__ = ["bind_file", "group_id", "remove_file", "user_id"]
 
 
 def bind_file(sock: socket.socket, path: str, mode: int | None) -> tuple[str, int, int]:
-    """Bind a Unix socket to a path, replacing a socket that nobody serves any more.
+    """Bind a Unix socket to a path, replacing a stale socket.
 
     Args:
-        sock: not bound yet.
-        path: of the file.
-        mode: its permission bits, None for what the umask leaves.
+        sock: an unbound socket.
+        path: the path of the file.
+        mode: its permission bits; None for the default, which depends on the umask.
 
     Returns:
-        What `remove_file` needs: path, device and inode.
+        Path, device and inode, for `remove_file`.
 
     Raises:
-        OSError: of bind(2), or of what comes before and after it; the file is not left behind.
+        OSError: of bind(2) or another system call; no file is left behind.
     """
     if mode is not None:
-        # The file never has more permissions than asked for, not even for a moment: bind(2)
-        # takes the mode of the socket's inode, less the umask.
+        # So that the file never has more permissions than that: bind(2) uses the mode of the
+        # socket's inode, less the umask.
         os.fchmod(sock.fileno(), mode)
     _remove_stale(path)
     sock.bind(path)
@@ -47,7 +47,7 @@ def bind_file(sock: socket.socket, path: str, mode: int | None) -> tuple[str, in
 
 
 def remove_file(made: tuple[str, int, int]) -> None:
-    """Remove a socket's file if it is still the one that `bind_file` made."""
+    """Remove a socket's file if it is still the one that `bind_file` created."""
     path, device, inode = made
     try:
         found = os.stat(path)
@@ -58,7 +58,7 @@ def remove_file(made: tuple[str, int, int]) -> None:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a Unix socket that nobody serves any more; a live one makes bind fail."""
+    """Remove a socket that no process serves any more; one in use makes bind(2) fail."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return
@@ -71,26 +71,27 @@ def _remove_stale(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
         except OSError:
-            # Alive but busy (EAGAIN), or not ours to ask (EACCES): bind will say so.
+            # In use but busy (EAGAIN), or not accessible (EACCES): bind(2) will fail.
             pass
 
 
 def user_id(name: str) -> int:
-    """Return the number of a user given by name or number; KeyError for an unknown one."""
+    """Return the id of a user given by name or number; raise KeyError for an unknown one."""
     number = _number(name)
     return pwd.getpwnam(name).pw_uid if number is None else number
 
 
 def group_id(name: str) -> int:
-    """Return the number of a group given by name or number; KeyError for an unknown one."""
+    """Return the id of a group given by name or number; raise KeyError for an unknown one."""
     number = _number(name)
     return grp.getgrnam(name).gr_gid if number is None else number
 
 
 def _number(name: str) -> int | None:
-    """Return the number that a name is, None for another name; KeyError for one that is too large.
+    """Return the number that a name consists of, None if it is not a number.
 
-    The largest 32-bit number means to chown(2) that nothing is to be changed.
+    Raises KeyError for a number that is too large; the largest 32-bit number means "no change" to
+    chown(2).
     """
     if not (name.isascii() and name.isdigit()):
         return None

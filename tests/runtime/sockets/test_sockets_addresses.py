@@ -200,7 +200,7 @@ def test_without_ipv6_the_ipv4_wildcard_is_bound_once(tmp_path: Path, together: 
             assert client.recv(1) == b"x"
         assert started.stop() == 0
         assert (
-            f'listener "a" on [::]:{port}: this host has no IPv6; 0.0.0.0 is bound already\n'
+            f'listener "a" on [::]:{port}: this host has no IPv6; 0.0.0.0 is already bound\n'
             in started.err
         )
 
