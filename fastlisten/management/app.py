@@ -258,7 +258,7 @@ def _find(scope: Scope) -> tuple[Operation, str]:
             methods += known
     if methods:
         raise RefusedError(405, f"only {', '.join(methods)} here", {"allow": ", ".join(methods)})
-    raise RefusedError(404, "there is nothing at this path; /openapi.json says what there is")
+    raise RefusedError(404, "no such path; see /openapi.json")
 
 
 def _client(scope: Scope) -> str:

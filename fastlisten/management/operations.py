@@ -145,7 +145,7 @@ _PROBLEMS = {
     "body that is not JSON.",
     401: "The token is missing or wrong.",
     403: "The Host header names another server, or another site's page sent the request.",
-    404: "There is no listener with this id, or nothing at this path.",
+    404: "No listener has this id, or no such path.",
     405: "The method is not one of those in the Allow header.",
     409: "The listener is draining or closed, and only a restart brings it back; or it is the one "
     "that answers the request and would accept no others.",

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from fastlisten.config import Config, ListenerSettings
 from fastlisten.config.notation import quote
-from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.handlers.base import SettingError
+from fastlisten.errors import ConfigurationError, Problem, SettingError
 from fastlisten.mail.accounts.accounts_file import parse_file
 from fastlisten.mail.accounts.roster import Roster, read_accounts
-from fastlisten.mail.relay.relay import Relay, relay_of
-from fastlisten.runtime.handler_factory import handler_problem
+from fastlisten.runtime.handler_problem import handler_problem
 
 __all__ = ["check_files"]
 
 
 def check_files(config: Config) -> tuple[list[Problem], list[str]]:
     """Return problems with the files that a configuration names, and warnings."""
-    own = [each for each in config.listeners if not each["handler"]]
+    own = [each for each in config.listeners if not each["handler"] and _is_ours(each)]
     problems: dict[Problem, None] = {}  # without repetitions for listeners that share a file
     for settings in own:
         if settings.protocol == "smtp":
@@ -36,6 +34,11 @@ def check_files(config: Config) -> tuple[list[Problem], list[str]]:
     return list(problems), warnings
 
 
+def _is_ours(settings: ListenerSettings) -> bool:
+    """Tell whether this package serves a listener; another one may replace smtp."""
+    return settings.definition.handler.startswith("fastlisten.")
+
+
 def _delivers(settings: ListenerSettings) -> bool:
     """Tell whether a listener delivers to accounts."""
     name = settings.protocol
@@ -43,6 +46,11 @@ def _delivers(settings: ListenerSettings) -> bool:
 
 
 def _try_relay(config: Config, settings: ListenerSettings) -> dict[Problem, None]:
+    if settings["smtp.relay"] is None:
+        return {}
+    # It loads asyncio, which a configuration without a relay can be checked without.
+    from fastlisten.mail.relay.relay import Relay, relay_of
+
     relay = relay_of(settings.handler_options, settings["hostname"])
     if relay is not None:
         try:

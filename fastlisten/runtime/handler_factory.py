@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from fastlisten._tls import TlsSettings
 from fastlisten.config import Config, ListenerSettings
-from fastlisten.config.notation import quote
-from fastlisten.config.values.kinds import write
-from fastlisten.errors import ConfigurationError, Problem
-from fastlisten.handlers.base import Handler, HandlerSettings, SettingError
+from fastlisten.errors import ConfigurationError, SettingError
+from fastlisten.handlers.base import Handler, HandlerSettings
 from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
 from fastlisten.handlers.registry import registered_handler
 from fastlisten.runtime.control import Control
+from fastlisten.runtime.handler_problem import handler_problem
 
-__all__ = ["handler_kind", "handler_problem", "make_handler"]
+__all__ = ["handler_kind", "make_handler"]
 
 
 def handler_kind(config: Config, settings: ListenerSettings) -> type[Handler]:
@@ -87,24 +86,3 @@ def make_handler(
         problem = handler_problem(config, settings, text)
         raise ConfigurationError([problem], config.warnings)
     return handler
-
-
-def handler_problem(
-    config: Config, settings: ListenerSettings, message: str, key: str = ""
-) -> Problem:
-    """Return a problem that points to the line of the configuration that names the handler.
-
-    Args:
-        config: the whole configuration.
-        settings: the listener's.
-        message: what is wrong.
-        key: the key whose value is wrong; empty if it is the handler itself.
-    """
-    value = quote(settings["handler"] or settings.protocol)
-    if not key:
-        key = "handler" if settings["handler"] else "protocol"
-    else:
-        value = next(
-            (write(row, settings[key]) for row in settings.options if row.key == key), value
-        )
-    return config.problem(settings.path(key), message, value)

@@ -110,8 +110,8 @@ def test_check_writes_nothing(tmp_path: Path) -> None:
     out, err = io.StringIO(), io.StringIO()
     assert check.run(str(path), out, err) == 0
     assert err.getvalue() == (
-        'warning: no certificate is configured (listener "it"): clients are shown a self-signed '
-        "one, which they do not trust, and which is made at the start\n"
+        'warning: no certificate is configured (listener "it"): clients will see a self-signed '
+        "certificate that they do not trust; it will be created at startup\n"
     )
     assert list(tmp_path.iterdir()) == [path]
 

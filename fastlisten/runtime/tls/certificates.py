@@ -324,20 +324,20 @@ class Certificates:
     # -- words
 
     def _remarks(self, id: CertificateId, pair: KeyPair) -> list[str]:
-        """Return what is said of a certificate at the start."""
+        """Return the notes on a certificate."""
         dates = self._reports.dates(id, pair)
         if id is not SELF_SIGNED:
             return dates
         text = (
-            f"{self._none()}{needed_by(self._reports.users[id])}: clients are shown a self-signed "
-            "one, which they do not trust, "
+            f"{self._none()}{needed_by(self._reports.users[id])}: clients will see a "
+            "self-signed certificate that they do not trust"
         )
         if self._only_tried:
-            return [f"{text}and which is made at the start"]
+            return [f"{text}; it will be created at startup"]
         where = f"kept in {self._reports.self_signed_file}"
-        return [f"{text}{where}; SHA-256 {fingerprint(pair.cert)}", *dates]
+        return [f"{text}, {where}; SHA-256 {fingerprint(pair.cert)}", *dates]
 
     def _none(self) -> str:
         if self._config.certificates:
-            return "no certificate is named, and none is called default"
+            return "tls.certificate is not set, and there is no default certificate"
         return "no certificate is configured"

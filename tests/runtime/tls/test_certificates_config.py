@@ -205,8 +205,8 @@ def test_self_signed_certificate_is_used_without_any_other(tmp_path: Path) -> No
     path = tmp_path / "data" / "self-signed.pem"
     print_ = fingerprint(path.read_bytes())
     assert first.notes == [
-        'no certificate is configured (listener "it"): clients are shown a self-signed one, which '
-        f"they do not trust, kept in {path}; SHA-256 {print_}"
+        'no certificate is configured (listener "it"): clients will see a self-signed '
+        f"certificate that they do not trust, kept in {path}; SHA-256 {print_}"
     ]
     second = made(tmp_path, text)
     assert second.notes == first.notes
@@ -221,7 +221,9 @@ def test_several_certificates_without_a_default(tmp_path: Path) -> None:
         write(tmp_path, authority().sign(name), name)
     text = table(tmp_path, "a", "a") + table(tmp_path, "b", "b") + listener_table("it", "")
     (note,) = made(tmp_path, text).notes
-    assert note.startswith("no certificate is named, and none is called default (listener")
+    assert note.startswith(
+        "tls.certificate is not set, and there is no default certificate (listener"
+    )
 
 
 def test_self_signed_certificate_is_made_only_when_needed(tmp_path: Path) -> None:
