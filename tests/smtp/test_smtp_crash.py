@@ -34,10 +34,12 @@ SERVERS = """
 import os, sys, threading
 from pathlib import Path
 from support.smtp_harness import serve
+from fastlisten.mail.delivery import storage
 for line in sys.stdin:
+    protocol, threads = line.split()
     child = os.fork()
     if child == 0:
-        with serve(Path(sys.argv[1]), accounts=None, lmtp=line == "lmtp\\n") as server:
+        with serve(Path(sys.argv[1]), accounts=None, lmtp=protocol == "lmtp") as server:
             print(os.getpid(), server.port, flush=True)
             threading.Event().wait()
     os.waitpid(child, 0)
@@ -58,11 +60,11 @@ class ForkServer:
         )
         self._pid = 0
 
-    def start(self, protocol: str) -> int:
-        """Start a server; return its port."""
+    def start(self, protocol: str, threads: int) -> int:
+        """Start a server with so many threads that deliver; return its port."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{protocol}\n")
+        self._process.stdin.write(f"{protocol} {threads}\n")
         self._process.stdin.flush()
         pid, port = self._process.stdout.readline().split()
         self._pid = int(pid)
@@ -168,7 +170,8 @@ def kill_servers(directory: Path, rounds: Iterator[int], chance: random.Random) 
     with fork_server(directory) as server:
         for number in rounds:
             protocol = ("smtp", "smtp", "lmtp")[number % 3]
-            port = server.start(protocol)
+            # With one thread, the messages of all clients are committed in groups.
+            port = server.start(protocol, (8, 1)[number % 2])
             threads = [
                 threading.Thread(target=sender.run, args=(port, protocol)) for sender in senders
             ]

@@ -135,11 +135,11 @@ def unsynced_prepare(self: maildir.Maildir) -> None:
 def test_internal_error_is_a_temporary_failure(
     plain: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(self: object, wanted: object) -> bool:
+    def fail(self: object) -> list[str]:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(staged_message.StagedMessage, "commit", fail)
+        patch.setattr(staged_message.StagedMessage, "move", fail)
         assert codes(plain.say(DIALOGUE)) == [250, 250, 250, 354, 451, 221]
     assert plain.left_over() == []
     assert "ZeroDivisionError" in caplog.text

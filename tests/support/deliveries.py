@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.delivery.delivery_queue import sync_directories
 from fastlisten.mail.delivery.message_writer import SPOOL_SIZE, MessageWriter
 from fastlisten.mail.delivery.post_office import PostOffice
+from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.spool import unique_name
 
 ALICE, BOB, CAROL = (Account(f"{name}@example.org") for name in ("alice", "bob", "carol"))
@@ -81,6 +83,12 @@ class WatchedDelivery:
     async def commit(self) -> None:
         self.delivery.commit()
         await self.until(lambda it: it.done)
+
+
+def commit(staged: StagedMessage) -> None:
+    """Deliver a message that has been written, without its pool."""
+    staged.prepare()
+    staged.settle(sync_directories(staged.move()))
 
 
 def files(office: PostOffice) -> list[str]:

@@ -2,6 +2,7 @@
 
     post_office       what all listeners of a process share: accounts, logins, storage
       storage         the maildirs, the spool, and the threads that write there
+        delivery_queue  group commit: messages that are ready together share what can be shared
       mailbox_delivery  one message for mailboxes: recipients, replies
       message_writer    the same message on its way to the disk, driven from an event loop
       staged_message    the same message as files in tmp/ and new/, driven by a thread

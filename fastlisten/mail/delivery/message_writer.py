@@ -1,7 +1,7 @@
 """Writes one message, which comes in pieces, from an event loop through a pool of threads.
 
-Rules of this file: everything but `_work` and what it calls runs on the loop, and the loop never
-waits for a disk. One connection uses a writer. It has at most one job in the pool at a time and
+Rules of this file: everything above "in the pool" runs on the loop, and the loop never waits for a
+disk. One connection uses a writer. It has at most one job in the pool at a time and
 keeps about twice `SPOOL_SIZE` octets at most: the rest is written while the message still comes in.
 
     add, add, ...  commit             deliver; a small message takes a single job
@@ -15,13 +15,12 @@ import asyncio
 import enum
 import errno
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.events import Delivered
 from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.delivery.storage import MailStorage
-from fastlisten.mail.loop_calls import call_on
 
 __all__ = ["SPOOL_SIZE", "MessageWriter"]
 
@@ -49,6 +48,7 @@ class MessageWriter:
     """One message that is being written.
 
     Attributes:
+        loop: where its owner is.
         prepared: the message is on the disk and waits for `commit`.
         done: the message has been delivered, or `error` says why not.
         error: why nobody can have it; what is added from then on is dropped.
@@ -59,8 +59,11 @@ class MessageWriter:
         "_aborted",
         "_accounts",
         "_changed",
+        "_failure",
         "_goal",
-        "_loop",
+        "_job",
+        "_job_pieces",
+        "_moved",
         "_pending",
         "_pending_size",
         "_staged",
@@ -68,6 +71,7 @@ class MessageWriter:
         "_working",
         "done",
         "error",
+        "loop",
         "prepared",
         "size",
     )
@@ -103,12 +107,18 @@ class MessageWriter:
             spool=storage.spool if spool else None,
             independent=independent,
         )
-        self._loop = loop
+        self.loop = loop
         self._changed: Callable[[], None] | None = changed
         self._pending: list[bytes] = []
         self._pending_size = 0
         self._working = False
         self._goal = _Goal.MORE
+        # The job in the pool, which a thread works on: what it is to write, how far it is to go,
+        # how far it came.
+        self._job_pieces: Sequence[bytes] = ()
+        self._job = _Goal.MORE
+        self._moved = False
+        self._failure: OSError | None = None
         self._aborted = False
         self.prepared = False
         self.done = False
@@ -176,18 +186,19 @@ class MessageWriter:
                 self.done = True
 
     def _submit(self) -> None:
-        pieces, self._pending = self._pending, []
+        self._job_pieces, self._pending = self._pending, []
         self._pending_size = 0
         self._working = True
-        goal = self._goal
-        self._storage.submit(lambda: self._work(pieces, goal))
+        self._job = self._goal
+        self._storage.queue.submit(self)
 
     def _discard(self) -> None:
         if self._staged.opened:
             self._storage.submit(self._staged.discard)
 
-    def _worked(self, goal: _Goal, error: OSError | None) -> None:
+    def worked(self) -> None:
         """Handle the end of a job."""
+        goal, error = self._job, self._failure
         self._working = False
         if self._aborted:
             self._discard()
@@ -205,40 +216,69 @@ class MessageWriter:
         if self._changed is not None:
             self._changed()
 
-    # --- in the pool --------------------------------------------------------------------------
+    # --- in the pool: one job, as delivery_queue.py describes it ------------------------------
 
-    def _work(self, pieces: list[bytes], goal: _Goal) -> None:
-        """Do one job."""
-        failure: OSError | None = None
+    def write(self) -> bool:
+        """Write, and make durable if the goal says so; return whether to move the message now."""
+        goal, pieces, self._job_pieces = self._job, self._job_pieces, ()
         staged = self._staged
-        try:
-            if not self._aborted and self._carry_out(pieces, goal):
-                self._announce()
-        except OSError as error:
-            failure = error
-            staged.discard()
-        except Exception:
-            # A bug must not leave a client without a reply, or a file behind.
-            logger.exception("delivery of %s failed", staged.name)
-            failure = OSError(errno.EIO, "internal error")
-            staged.discard()
-        if not call_on(self._loop, lambda: self._worked(goal, failure)) and staged.opened:
-            staged.discard()
-
-    def _carry_out(self, pieces: list[bytes], goal: _Goal) -> bool:
-        """Write, and go as far as the goal says; return whether the message is delivered now."""
-        staged = self._staged
+        if self._aborted:
+            return False
         if goal is _Goal.PUBLISHED:
-            staged.publish()
             return True
-        staged.write(pieces)
-        if goal is _Goal.FINISHED:
-            return staged.commit(lambda: not self._aborted)
-        if goal is _Goal.PREPARED:
-            staged.prepare()
-        else:
-            staged.suspend()
-        return False
+        try:
+            staged.write(pieces)
+            if goal is _Goal.MORE:
+                staged.suspend()
+            else:
+                staged.prepare()
+        except Exception as error:
+            self._fail(error)
+            return False
+        return goal is _Goal.FINISHED
+
+    def move(self) -> Sequence[str]:
+        """Show the message to its recipients, unless it is not wanted any more."""
+        try:
+            if not self._aborted:
+                directories = self._staged.move()
+                self._moved = True
+                return directories
+            self._clear()
+        except Exception as error:
+            self._fail(error)
+        return ()
+
+    def settle(self, errors: Mapping[str, OSError]) -> None:
+        """Leave the message to its recipients, and tell who has subscribed."""
+        if not self._moved:
+            return
+        try:
+            self._staged.settle(errors)
+            self._announce()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Note why the job has failed, and leave nothing behind."""
+        if not isinstance(error, OSError):
+            # A bug must not leave a client without a reply, or a file behind.
+            logger.error("delivery of %s failed", self._staged.name, exc_info=error)
+            error = OSError(errno.EIO, "internal error")
+        self._failure = error
+        self._clear()
+
+    def orphaned(self) -> None:
+        """Leave nothing behind."""
+        if self._staged.opened:
+            self._clear()
+
+    def _clear(self) -> None:
+        """Discard the files. If that fails, the others of the group must get their replies."""
+        try:
+            self._staged.discard()
+        except Exception:
+            logger.exception("files of %s are left behind", self._staged.name)
 
     def _announce(self) -> None:
         if not self._storage.subscriptions:

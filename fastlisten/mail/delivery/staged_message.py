@@ -5,7 +5,8 @@ they are given, CRLFs included. The steps:
 
     write     into tmp/NAME of the first recipient (or of the spool)
     prepare   sync that file, and link it into the tmp/ of every other recipient
-    publish   rename to new/NAME, recipient by recipient; then sync every new/
+    move      rename to new/NAME, recipient by recipient
+    settle    once every new/ is synced, for several messages together (delivery_queue.py)
 
 So whatever can fail for lack of space, rights or a sound disk fails before the first recipient sees
 anything. If a rename or the last sync fails all the same, what was renamed is removed again: either
@@ -20,11 +21,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import Spool
-from fastlisten.private_files import open_new, sync_directory, write_all
+from fastlisten.private_files import open_new, write_all
 
 __all__ = ["StagedMessage"]
 
@@ -40,13 +41,13 @@ _COPY_SIZE = 1024 * 1024
 class StagedMessage:
     """One message that is being written into the maildirs of its recipients.
 
-    After `publish`, `commit`, `discard`, or an error of anything but `write`, no file is open and
-    none is left in tmp/.
+    After `settle`, `discard`, or an error of anything but `write`, no file is open and none is left
+    in tmp/.
 
     Attributes:
         name: the file's name in every maildir.
         path: the file that holds what has been written until it is published; empty before.
-        opened: there are files that `publish` or `discard` has yet to deal with.
+        opened: there are files that `settle` or `discard` has yet to deal with.
         errors: why independent recipients do not get the message, by the path of their maildir.
     """
 
@@ -173,8 +174,11 @@ class StagedMessage:
             self.discard()
             raise
 
-    def publish(self) -> None:
-        """Rename the files into every new/, and sync these; call it after `prepare`.
+    def move(self) -> list[str]:
+        """Rename the files into every new/; call it after `prepare`.
+
+        Returns:
+            The directories to be synced before `settle` is called.
 
         Raises:
             OSError: nobody has the message; it has been discarded.
@@ -188,34 +192,28 @@ class StagedMessage:
                     self._give_up(maildir, error)
                 else:
                     self._files[maildir.path] = path
-            for maildir in self._alive.copy():
-                try:
-                    sync_directory(maildir.new)
-                except OSError as error:
-                    self._give_up(maildir, error)
-            for maildir in self._alive:
-                del self._files[maildir.path]
-        finally:
+        except BaseException:
             self.discard()
+            raise
+        return [maildir.new for maildir in self._alive]
 
-    def commit(self, wanted: Callable[[], bool]) -> bool:
-        """Prepare and publish.
+    def settle(self, errors: Mapping[str, OSError]) -> None:
+        """Leave the message to its recipients.
 
         Args:
-            wanted: asked right before the first recipient sees the message.
-
-        Returns:
-            False if the message was not wanted any more; it has been discarded.
+            errors: why directories that `move` returned could not be synced.
 
         Raises:
             OSError: nobody has the message; it has been discarded.
         """
-        self.prepare()
-        if not wanted():
+        try:
+            for maildir in self._alive.copy():
+                if maildir.new in errors:
+                    self._give_up(maildir, errors[maildir.new])
+            for maildir in self._alive:
+                del self._files[maildir.path]
+        finally:
             self.discard()
-            return False
-        self.publish()
-        return True
 
     def discard(self) -> None:
         """Remove the files, except those that were published."""

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from fastlisten.mail.accounts.roster import Account
+from fastlisten.mail.delivery.delivery_queue import DeliveryQueue
 from fastlisten.mail.delivery.events import Subscriptions
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import Spool
@@ -33,6 +34,7 @@ class MailStorage:
         mail: the directory above all maildirs.
         spool: for messages that are not, or not only, for accounts here.
         subscriptions: who is told of new mail.
+        queue: messages that wait for a thread.
         cleaned: done when the files that crashes have left in tmp/ directories are removed.
     """
 
@@ -41,6 +43,7 @@ class MailStorage:
         self.spool = Spool(str(data_directory / "spool"))
         self.subscriptions = Subscriptions()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="delivery")
+        self.queue = DeliveryQueue(self._pool, THREADS)
         self.cleaned: Future[int] = self._pool.submit(self._clean)
 
     def maildir(self, account: Account) -> Maildir:

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.deliveries import ALICE, ALL, BOB, CAROL, SIZES, WatchedDelivery, files, in_office, new
+from support.deliveries import (
+    ALICE,
+    ALL,
+    BOB,
+    CAROL,
+    SIZES,
+    WatchedDelivery,
+    commit,
+    files,
+    in_office,
+    new,
+)
 
 from fastlisten.mail.delivery import staged_message
 from fastlisten.mail.delivery.message_writer import SPOOL_SIZE
@@ -68,7 +79,7 @@ async def test_internal_error_leaves_no_files(office: PostOffice) -> None:
         raise ZeroDivisionError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StagedMessage, "commit", fail)
+        patch.setattr(StagedMessage, "move", fail)
         watched = WatchedDelivery(office, [ALICE])
         watched.fill(SPOOL_SIZE + 10)
         await watched.commit()
@@ -170,7 +181,7 @@ def test_any_failing_call_leaves_message_or_error(
                 one.write([piece])
                 one.suspend()
             one.write([])
-            one.commit(lambda: True)
+            commit(one)
             failed = False
         except OSError:
             failed = True
@@ -203,7 +214,7 @@ def test_full_disk_moves_on_to_the_next(tmp_path: Path, monkeypatch: pytest.Monk
         one.write([piece])
         one.suspend()
     one.write([])
-    assert one.commit(lambda: True)
+    commit(one)
     assert list(one.errors) == [boxes[0].path, boxes[1].path]
     assert (Path(boxes[2].new) / "name").read_bytes() == b"".join(content)
     assert [path for box in boxes[:2] for path in Path(box.path).rglob("*") if path.is_file()] == []

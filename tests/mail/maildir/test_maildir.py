@@ -13,15 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+from support.deliveries import commit
 
 from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir import spool
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import STALE_AFTER, unique_name
-
-
-def always() -> bool:
-    return True
 
 
 def files(root: Path) -> list[str]:
@@ -67,7 +64,7 @@ def test_message_for_several_is_one_file(tmp_path: Path, boxes: list[Maildir]) -
     staged.write([b"one\r\n", b"two\r\n"])
     staged.write([b"three\r\n"])
     assert files(tmp_path) == ["a/tmp/name"]
-    assert staged.commit(always)
+    commit(staged)
     assert not staged.opened
     assert files(tmp_path) == ["a/new/name", "b/new/name", "c/new/name"]
     inodes = {(Path(box.new) / "name").stat().st_ino for box in boxes}
@@ -90,7 +87,7 @@ def test_files_are_copied_if_links_fail(
     content = os.urandom(3_000_000)
     staged = StagedMessage(boxes, "name")
     staged.write([content])
-    assert staged.commit(always)
+    commit(staged)
     assert files(tmp_path) == ["a/new/name", "b/new/name", "c/new/name"]
     for box in boxes:
         assert (Path(box.new) / "name").read_bytes() == content
@@ -114,7 +111,7 @@ def test_everything_is_synced_before_the_first_rename(
         monkeypatch.setattr(os, name, noted)
     staged = StagedMessage(boxes, "name")
     staged.write([b"x"])
-    staged.commit(always)
+    commit(staged)
     assert calls == [
         "fsync:tmp/name",
         "link",
@@ -136,22 +133,18 @@ def test_suspended_message_holds_no_open_file(boxes: list[Maildir]) -> None:
         staged.suspend()
         assert len(os.listdir("/proc/self/fd")) == descriptors
     staged.write([])
-    assert staged.commit(always)
+    commit(staged)
     assert (Path(boxes[2].new) / "name").read_bytes() == b"0\r\n1\r\n2\r\n"
 
 
 def test_unwanted_message_is_discarded(tmp_path: Path, boxes: list[Maildir]) -> None:
     staged = StagedMessage(boxes, "name")
     staged.write([b"x"])
-    asked: list[list[str]] = []
-
-    def wanted() -> bool:
-        asked.append(files(tmp_path))
-        return False
-
-    assert not staged.commit(wanted)
-    assert asked == [["a/tmp/name", "b/tmp/name", "c/tmp/name"]]
+    staged.prepare()
+    assert files(tmp_path) == ["a/tmp/name", "b/tmp/name", "c/tmp/name"]
+    staged.discard()
     assert files(tmp_path) == []
+    assert not staged.opened
 
 
 @pytest.mark.parametrize("call", ["fsync", "link", "rename", "close"])
@@ -180,7 +173,7 @@ def test_any_failing_call_delivers_to_nobody(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing)
         try:
-            staged.commit(always)
+            commit(staged)
         except OSError as error:
             failed = error.errno == errno.EIO
     assert failed is (count >= at)
@@ -190,7 +183,7 @@ def test_any_failing_call_delivers_to_nobody(
         # The client retries, and everybody gets the message once.
         staged = StagedMessage(boxes, "again")
         staged.write([b"x"])
-        staged.commit(always)
+        commit(staged)
     assert [len(list(Path(box.new).iterdir())) for box in boxes] == [1, 1, 1]
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
@@ -215,7 +208,7 @@ def test_deleted_maildir_is_created_again(tmp_path: Path, boxes: list[Maildir]) 
     for name in ("one", "two"):
         staged = StagedMessage(boxes, name)
         staged.write([b"x"])
-        staged.commit(always)
+        commit(staged)
         for box in boxes[1:]:
             for path in sorted(Path(box.path).rglob("*"), reverse=True):
                 if path.is_dir():
@@ -232,7 +225,7 @@ def test_short_writes_are_continued(boxes: list[Maildir], monkeypatch: pytest.Mo
     content = os.urandom(10_500)
     staged = StagedMessage(boxes, "name")
     staged.write([content])
-    staged.commit(always)
+    commit(staged)
     assert (Path(boxes[1].new) / "name").read_bytes() == content
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.deliveries import commit
 
 from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.folder_names import FolderNameError, directory_of, folder_of
@@ -34,7 +35,7 @@ def deliver(box: Maildir, content: bytes = b"x") -> str:
     name = unique_name()
     staged = StagedMessage([box], name)
     staged.write([content])
-    staged.commit(lambda: True)
+    commit(staged)
     return name
 
 
@@ -265,6 +266,7 @@ WORKER = """
 import os, random, sys, time
 from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.maildir import Maildir, unique_name
+from support.deliveries import commit
 path, role, seed, seconds = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
 chance, box = random.Random(seed), Maildir(path)
 end = time.monotonic() + seconds
@@ -274,7 +276,7 @@ while time.monotonic() < end:
         body = f"{seed}-{count} ".encode() * chance.choice((1, 500)) + b"end"
         staged = StagedMessage([box], unique_name())
         staged.write([body])
-        staged.commit(lambda: True)
+        commit(staged)
         count += 1
         continue
     before = box.messages()
