@@ -1,7 +1,7 @@
-"""A served handler for tests: a port on loopback, and a certificate, while a block runs.
+"""Serves a handler in tests: on a port on loopback, with a certificate, while a block runs.
 
-Rules of this file: what it serves goes through the same listener code as `fastlisten serve`, and
-its TLS contexts are those of a configuration with default TLS settings.
+Rules of this file: it uses the same listener code as `fastlisten serve`, and the TLS contexts of a
+configuration with default TLS settings.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ __all__ = ["Served", "serve"]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What `serve` gives to a test.
+    """What `serve` yields.
 
     Attributes:
         host: the address to connect to.
         port: the port to connect to.
         listener: the listener, with its state and counters.
         handler: the handler instance.
-        client_context: for clients: it trusts the server's certificate, which is valid for `host`
-            and ``localhost``; None without TLS.
+        client_context: a context for clients that trusts the server's certificate, which is valid
+            for `host` and ``localhost``; None without TLS.
     """
 
     host: str
@@ -55,7 +55,7 @@ class Served:
 
 @functools.cache
 def _pair() -> KeyPair:
-    """Return the certificate and key with which this process serves tests."""
+    """Return the certificate and key that all servers in this process use."""
     return generate("test.example")
 
 
@@ -83,21 +83,21 @@ async def serve(
     Args:
         handler: a handler class, an instance, an async function of (reader, writer), a protocol
             name, or ``"package.module:Class"``.
-        tls: ``implicit``: TLS from the first byte; ``starttls``: the handler's settings have what
-            `Connection.start_tls` takes (of a handler instance they are replaced). Either needs
-            the extra ``tls``.
+        tls: ``implicit``: TLS from the first byte; ``starttls``: the handler's settings have the
+            argument for `Connection.start_tls` (settings of a handler instance are replaced).
+            Either needs the extra ``tls``.
         host: loopback address.
         max_connections: as in the configuration.
         limit_action: as in the configuration.
         linger: seconds, as `socket.linger`.
-        first_byte_timeout: seconds, 0 for ever.
-        idle_timeout: seconds, 0 for ever.
+        first_byte_timeout: seconds, 0 for no limit.
+        idle_timeout: seconds, 0 for no limit.
         drain_timeout: seconds that busy connections may take to finish at the end of the block.
         data_directory: where the handler keeps its data; a temporary directory if empty.
-        options: the handler's own rows, by key without the protocol's prefix.
+        options: values of the handler's own options, by key without the protocol's prefix.
 
     Raises:
-        MissingLibraryError: TLS is wanted and the package `cryptography` is not installed.
+        MissingLibraryError: TLS needs the package `cryptography`, which is not installed.
     """
     bind = with_port(host, 0)
     config = loads(f'[server.listener.test]\nprotocol = "smtp"\nbind = "{bind}"\n')

@@ -1,17 +1,17 @@
-"""Protocols: what is said on a connection.
+"""Protocols, and the handlers that speak them.
 
-    base             what a handler is: the code that speaks a protocol for one listener
+    base             the base class of handlers: code that speaks a protocol for one listener
     streams          a function `(reader, writer)` as a handler
-    protocol         what a protocol is, apart from that code: ports, rows, defaults, checks
-    check_interface  what a protocol's check sees of the configuration and how it reports mistakes;
-                     the checks themselves are in each protocol's `checks.py`
-    installed        which protocols this package and other packages register
-    importing        from `package.module:Class` to a handler class
-    registry         from a protocol's name to its handler class
+    protocol         the description of a protocol: ports, options, defaults, checks
+    check_interface  how a protocol's check reads the configuration and reports mistakes; the
+                     checks themselves are in each protocol's `checks.py`
+    installed        finds protocols in this package and in others
+    importing        imports a handler class by its name, `package.module:Class`
+    registry         finds the handler class of a protocol
     smtp/            smtp and lmtp
-    http/            ASGI applications, and the management interface
-    imap/, managesieve/, jmap/    what these protocols are; not served yet
+    http/            ASGI applications, such as the management application
+    imap/, managesieve/, jmap/    descriptions of protocols that are not served yet
 
-Rules of this package: handlers know nothing of the configuration, and protocols do not import each
+Rules of this package: handlers do not depend on the configuration, and protocols do not import each
 other; what several of them need is in `mail/`.
 """

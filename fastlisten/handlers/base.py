@@ -1,8 +1,8 @@
-"""What a handler is: the code that speaks one protocol on the connections of one listener.
+"""The base class of handlers: code that speaks one protocol on the connections of one listener.
 
 Rules of this file: no I/O and no configuration. There is one handler per listener and worker. It
-provides what is fixed for the listener (greeting, refusals, farewells) as bytes, which the native
-core sends without running Python; only `connection` runs once per connection.
+provides what is the same for all connections (greeting, refusals, farewells) as bytes, which the
+native core sends without running Python; only `connection` is called for each connection.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["ConnectionInfo", "Handler", "HandlerSettings", "Reason", "SettingErr
 
 
 class Reason(enum.Enum):
-    """Why a connection is rejected or closed; the handler says it in its protocol's words."""
+    """Why a connection is refused or closed; the handler puts it into its protocol's reply."""
 
     LIMIT = "limit"  # max-connections is reached
     OVERLOAD = "overload"  # the process is out of descriptors or memory
@@ -43,7 +43,7 @@ class HandlerSettings:
 
     Attributes:
         listener: id of the listener.
-        protocol: its `protocol`, in lower case.
+        protocol: name of its protocol, in lower case.
         hostname: the name in the greeting, from `server.hostname` or the listener.
         greeting: the text after the host name, from `server.greeting` or the listener.
         tls_implicit: the listener uses TLS from the first byte, so STARTTLS is not offered.
@@ -54,7 +54,7 @@ class HandlerSettings:
         data_directory: where mail and accounts are stored.
         options: the values of the protocol's own rows for this listener, typed, by key without the
             protocol's prefix: ``relay`` for ``smtp.relay``.
-        extra: what else the server provides: ``control`` (its `runtime.control.Control`),
+        extra: other things that the server provides: ``control`` (its `runtime.control.Control`),
             ``accounts`` (the path of the file), ``postmaster`` (the name of an account) and
             ``app``. Programs that use a handler as a library may put anything here.
     """
@@ -99,7 +99,7 @@ class Handler:
 
     One instance serves one listener in one worker process. A subclass overrides `connection`;
     everything else has a usable default. The class variables up to `options` describe the protocol
-    where no `Protocol` object does (handlers/protocol.py).
+    if there is no `Protocol` object for it (handlers/protocol.py).
 
     Attributes:
         name: the name of the protocol in the configuration.
@@ -132,12 +132,12 @@ class Handler:
     def __init__(self, settings: HandlerSettings) -> None:
         defaults = {row.key: row.default for row in self.options}
         if not defaults.keys() <= settings.options.keys():
-            # Made by a program, which says only what it wants otherwise; configurations say all.
+            # Programs give only the options that they want to change; configurations give all.
             settings = dataclasses.replace(settings, options={**defaults, **settings.options})
         self.settings = settings
 
     def refusal(self, reason: Reason) -> bytes:
-        """Return the reply sent to a rejected client; empty to close without one.
+        """Return the reply sent to a refused client; empty to close without one.
 
         It is not sent with implicit TLS, because there has been no handshake yet.
         """

@@ -1,7 +1,7 @@
-"""What a protocol's own check sees of a configuration, and how it reports.
+"""The interfaces through which a protocol's own check reads a configuration and reports mistakes.
 
-Rules of this file: interfaces only. The configuration implements them, so that a check needs
-nothing of it. Keys are those of a listener: ``tls.implicit``, ``smtp.relay``.
+Rules of this file: interfaces only. The configuration implements them, so that a check need not
+import it. Keys are written as on a listener: ``tls.implicit``, ``smtp.relay``.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ class CheckedBind(typing.Protocol):
 
     @property
     def text(self) -> str:
-        """As written."""
+        """The address as written in the configuration."""
 
     @property
     def port(self) -> int:
-        """Its port, 0 for one that the kernel chooses and for what has no port."""
+        """Its port; 0 if the kernel chooses one or there is none."""
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this host can reach it."""
 
     def error(self, message: str, allowed: str = "") -> None:
-        """Report that the address cannot be used; `allowed` says what could be."""
+        """Report that the address cannot be used; `allowed` says what can be used."""
 
 
 class CheckedListener(typing.Protocol):
-    """One listener that speaks the protocol; index it by key for the value that holds."""
+    """One listener that speaks the protocol; ``listener[key]`` is the resolved value of a key."""
 
     @property
     def id(self) -> str:
@@ -41,11 +41,11 @@ class CheckedListener(typing.Protocol):
 
     @property
     def binds(self) -> Sequence[CheckedBind]:
-        """Its addresses, in the order written; without those that could not be read."""
+        """Its addresses, in the order written, without invalid ones."""
 
     @property
     def starttls(self) -> bool:
-        """Whether its connections begin in plain text and may go over to TLS."""
+        """Whether its connections begin in plain text and may switch to TLS."""
 
     def __getitem__(self, key: str) -> Any: ...
 
@@ -53,27 +53,27 @@ class CheckedListener(typing.Protocol):
         """Tell whether the listener's own table sets a key."""
 
     def is_set(self, key: str) -> bool:
-        """Tell whether a key is set at all, here or as a default for many listeners."""
+        """Tell whether a key is set, in the listener's table or as a default for listeners."""
 
     def is_wrong(self, key: str) -> bool:
-        """Tell whether the value of a key has been reported, so that nothing follows from it."""
+        """Tell whether the value of a key has been reported as wrong and should be ignored."""
 
     def set_default(self, key: str, value: Any) -> None:
-        """Give a key that is not set a value that depends on others."""
+        """Set a default that depends on other values, for a key that is not set."""
 
     def error(self, key: str, message: str, allowed: str = "") -> None:
-        """Report a mistake, which will stop the load.
+        """Report a mistake; the configuration will not load.
 
-        It is reported where the value is written, and once where many listeners inherit that.
+        It is reported at the line of the value, and only once if several listeners inherit it.
 
         Args:
-            key: whose value is wrong.
+            key: the key whose value is wrong.
             message: what is wrong.
             allowed: what would be accepted.
         """
 
     def warning(self, key: str, message: str) -> None:
-        """Report what deserves notice and stops nothing; an empty key is the whole listener."""
+        """Report a warning about a key, or about the whole listener if the key is empty."""
 
 
 class CheckedProtocol(typing.Protocol):
@@ -81,7 +81,7 @@ class CheckedProtocol(typing.Protocol):
 
     @property
     def name(self) -> str:
-        """The protocol's name, with which the keys of its own table begin on a listener."""
+        """The protocol's name, which is the prefix of its own keys on a listener."""
 
     @property
     def listeners(self) -> Sequence[CheckedListener]:
@@ -91,4 +91,4 @@ class CheckedProtocol(typing.Protocol):
         """Tell whether the protocol's own table, such as `[smtp]`, sets a key: ``relay``."""
 
     def table_warning(self, key: str, message: str) -> None:
-        """Report what deserves notice in the protocol's own table."""
+        """Report a warning about a key in the protocol's own table."""

@@ -1,7 +1,7 @@
-"""From `package.module:Class`, or a function, to a handler class.
+"""Imports handler classes by name, `package.module:Class`.
 
-Rules of this file: an import that fails says which module's it was and why. What protocols there
-are is not known here.
+Rules of this file: errors say which module could not be imported, and why. Nothing here depends on
+which protocols are installed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ __all__ = ["HandlerNotFoundError", "as_handler_class", "explained", "named_handl
 
 
 class HandlerNotFoundError(FastlistenError):
-    """A handler that cannot be found, imported or used; the text says which and why."""
+    """A handler cannot be found, imported or used; the text says which and why."""
 
 
 def named_handler(name: str) -> type[Handler]:
     """Return the handler class that ``package.module:Class`` names.
 
-    It may also name an async function of (reader, writer).
+    The name may also be that of an async function of (reader, writer).
 
     Raises:
-        HandlerNotFoundError: it does not import, or is neither of the two.
+        HandlerNotFoundError: it cannot be imported, or is neither of the two.
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
@@ -39,7 +39,7 @@ def named_handler(name: str) -> type[Handler]:
     except (ImportError, AttributeError) as error:
         raise HandlerNotFoundError(f"handler {name!r}: {explained(error, module)}") from error
     except Exception as error:
-        # The module's own code ran and raised; which module it was matters more than how.
+        # The module's own code raised it.
         raise HandlerNotFoundError(
             f"handler {name!r}: importing it raised {type(error).__name__}: {error}"
         ) from error
@@ -47,11 +47,11 @@ def named_handler(name: str) -> type[Handler]:
 
 
 def explained(error: Exception, module: str) -> str:
-    """Return why a module, or what is wanted of it, cannot be had.
+    """Return why importing something from a module failed, as text.
 
     Args:
-        error: of the import.
-        module: its name; another that is missing is one that it needs.
+        error: raised by the import.
+        module: the name of the module. The missing module may be another one, imported by it.
     """
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing and (module == missing or module.startswith(missing + ".")):
@@ -60,11 +60,11 @@ def explained(error: Exception, module: str) -> str:
 
 
 def as_handler_class(found: Any, name: str) -> type[Handler]:
-    """Return a class as it is, and one that runs an async function of (reader, writer).
+    """Return a handler class unchanged; for an async function of (reader, writer) one that runs it.
 
     Args:
         found: the class or function.
-        name: how it was named, for the error.
+        name: its name, for the error.
 
     Raises:
         HandlerNotFoundError: it is neither.

@@ -1,11 +1,11 @@
-"""Which protocols are installed: those of this package, and those that other packages register.
+"""The installed protocols: those of this package and those that other packages register.
 
     fastlisten.protocols   entry points of `Protocol` objects, by protocol name
     fastlisten.handlers    the older group: entry points of handler classes
 
-Rules of this file: the metadata of installed packages is asked once in a process. Objects are
-imported then, since they are light; a class only when a listener needs it. A package that cannot
-be imported harms nobody who does not use it.
+Rules of this file: the metadata of installed packages is read once per process. `Protocol` objects,
+which are light, are imported at that time; handler classes only when a listener needs them. A
+package that cannot be imported affects only configurations that use it.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ __all__ = [
 #: The entry-point group in which packages register `Protocol` objects.
 PROTOCOLS_GROUP = "fastlisten.protocols"
 
-#: The older one, in which they register handler classes.
+#: The older entry-point group, in which packages register handler classes.
 HANDLERS_GROUP = "fastlisten.handlers"
 
-#: Where this package's own protocols are.
+#: The packages of our own protocols.
 _OWN_PACKAGES = "fastlisten.handlers."
 
 
 class ProtocolError(Exception):
-    """A protocol that is registered and cannot be used; the text says why."""
+    """A registered protocol cannot be used; the text says why."""
 
 
 class ClassNotFoundError(ProtocolError):
-    """The class that a listener names cannot be imported, or is no handler."""
+    """The class that a listener names cannot be imported, or is not a handler."""
 
 
 class InstalledProtocols:
     """The protocols that a process can use.
 
     Args:
-        objects: where each `Protocol` object is, ``package.module:attribute``, by name.
-        classes: where each handler class of the older group is, by name.
+        objects: the `Protocol` objects, as ``package.module:attribute`` by protocol name.
+        classes: the handler classes of the older group, likewise.
 
     Attributes:
-        definitions: the objects by name, in order of name; without those that are broken.
-        broken: why an object cannot be used, by name.
-        names: all names that are registered, in order.
-        own: the names of the protocols that this package registers.
+        definitions: the `Protocol` objects by name, sorted, without broken ones.
+        broken: why a `Protocol` object cannot be used, by name.
+        names: all registered names, sorted.
+        own: the names of the protocols of this package.
     """
 
     def __init__(self, objects: Mapping[str, str], classes: Mapping[str, str]) -> None:
@@ -92,7 +92,7 @@ class InstalledProtocols:
                 yield name, found
 
     def find(self, name: str, handler: str = "") -> Protocol | None:
-        """Return a protocol, None if none of that name is installed and no class is named.
+        """Return a protocol, None if it is not installed and no class is given.
 
         Args:
             name: in lower case.
@@ -100,7 +100,7 @@ class InstalledProtocols:
 
         Raises:
             ProtocolError: it is registered, but cannot be used.
-            ClassNotFoundError: the class that the listener names cannot be had.
+            ClassNotFoundError: the class cannot be imported or is not a handler.
         """
         if name in self.broken and not handler:
             raise ProtocolError(self.broken[name])
@@ -111,7 +111,7 @@ class InstalledProtocols:
             return definition
         found = self._found.get((name, kind_name))
         if found is None:
-            # It loads an event loop, which most configurations do without.
+            # Imported here because it loads an event loop, which most configurations don't need.
             from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
 
             try:
@@ -125,16 +125,16 @@ class InstalledProtocols:
 
 @functools.cache
 def installed_protocols() -> InstalledProtocols:
-    """Return the protocols that are installed, as they were when this was first asked."""
+    """Return the installed protocols; later calls return the same object."""
     objects = _registered(PROTOCOLS_GROUP)
     if not any(value.startswith(_OWN_PACKAGES) for value in objects.values()):
-        # A source tree that was never installed, or was before it had these entry points.
+        # A source tree that is not installed, or was before it had these entry points.
         objects = {**dict(_in_this_package()), **objects}
     return InstalledProtocols(objects, _registered(HANDLERS_GROUP))
 
 
 def _registered(group: str) -> dict[str, str]:
-    """Return what a group registers; another package's object goes before one of our own."""
+    """Return the entry points of a group; those of other packages take precedence over ours."""
     points = [(point.name.lower(), point.value) for point in entry_points(group=group)]
     points.sort(key=lambda point: not point[1].startswith(_OWN_PACKAGES))
     return dict(points)

@@ -1,7 +1,8 @@
-"""What a protocol is, apart from the code that speaks it: `Protocol`, one object for each.
+"""`Protocol`: the description of a protocol, separate from the code that speaks it.
 
-A package that speaks a protocol makes one and registers it under the protocol's name in the entry
-points `fastlisten.protocols`. The configuration reads it and knows nothing else of the protocol.
+A package that implements a protocol creates one object and registers it under the protocol's name
+in the entry-point group `fastlisten.protocols`. It is all that the configuration knows about the
+protocol.
 
 Rules of this file, and of the modules that make these objects (`settings.py` in each package): no
 event loop, no native module and no handler is imported, because reading a configuration imports
@@ -26,27 +27,27 @@ __all__ = ["Protocol"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Protocol:
-    """One protocol.
+    """The description of one protocol.
 
-    A variant of a protocol is made by `dataclasses.replace`: another name, another handler.
+    Make variants with `dataclasses.replace`: another name, another handler.
 
     Attributes:
-        name: the word for it in `protocol = `, in lower case.
-        handler: the class that speaks it, as ``package.module:Class``; empty while nothing does.
-        port: the port of a bind that names none, 0 if the protocol has no standard port.
-        tls_port: the same with `tls.implicit`, 0 to use `port` for that too.
-        server_speaks_first: the server greets and clients wait for it.
-        starttls: whether a connection can go over to TLS within the protocol. True: it can, so
-            that a listener has a certificate unless it says `tls.enable = false`. False: it cannot.
-            None: not known; the listener has a certificate if its settings ask for one.
-        options: the rows of its own table: ``relay`` is `smtp.relay` on a listener.
-        listener_options: rows for its listeners alone that stand among those of every listener.
-        defaults: defaults of general keys that differ: ``{"timeout.idle": 1800.0}``, typed.
-        default_app: what serves a listener that names no `app`: ``package.module:function``, which
-            is called with the handler's settings. Empty where applications are no part of it.
-        other_names: words that people write for it, each with what to write instead.
+        name: its name in `protocol = `, in lower case.
+        handler: the class that speaks it, ``package.module:Class``; empty if there is none yet.
+        port: the port of a bind without one, 0 if the protocol has no standard port.
+        tls_port: the same with `tls.implicit`, 0 to use `port`.
+        server_speaks_first: the server greets, and clients wait for it.
+        starttls: whether a connection can switch to TLS within the protocol. True: it can, so a
+            listener has a certificate unless it sets `tls.enable = false`. False: it cannot. None:
+            unknown; a listener has a certificate if its settings ask for one.
+        options: the options of its own table: ``relay`` is `smtp.relay` on a listener.
+        listener_options: options of its listeners without the protocol's name as a prefix.
+        defaults: defaults that differ for general keys, typed: ``{"timeout.idle": 1800.0}``.
+        default_app: the application of a listener without `app`, ``package.module:function``; it
+            is called with the handler's settings. Empty if the protocol has no applications.
+        other_names: other names that people write for it, each with what to write instead.
         check: called once for each configuration; reports values that contradict each other.
-        of_class: made of a handler's class variables, which may leave unsaid what is so.
+        of_class: made from a handler's class variables, which may not say everything.
     """
 
     name: str
@@ -64,14 +65,14 @@ class Protocol:
     of_class: bool = False
 
     def standard_port(self, implicit_tls: bool) -> int:
-        """Return the port of a bind that names none, 0 if there is no such port."""
+        """Return the port of a bind without one, 0 if there is no standard port."""
         return (implicit_tls and self.tls_port) or self.port
 
     def spoken_by(self, kind: type[Handler], handler: str) -> Protocol:
-        """Return this protocol as a class speaks it.
+        """Return this protocol as spoken by a handler class.
 
-        What the class's variables say goes before what is said here; what they leave at the values
-        of `Handler` stays as it is.
+        Class variables that differ from those of `Handler` take precedence over this object's
+        values.
 
         Args:
             kind: the class.

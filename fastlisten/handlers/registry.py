@@ -1,4 +1,4 @@
-"""From a protocol to the handler class that speaks it.
+"""Finds the handler class of a protocol.
 
 Rules of this file: a handler's module is imported only when a listener needs it.
 """
@@ -18,10 +18,10 @@ def registered_handler(protocol: str) -> type[Handler]:
     """Return the handler class of a protocol.
 
     Args:
-        protocol: the word as the configuration writes it, in any case.
+        protocol: its name, in upper or lower case.
 
     Raises:
-        HandlerNotFoundError: no such handler, or its module does not import.
+        HandlerNotFoundError: there is none, or its module cannot be imported.
     """
     name = protocol.lower()
     try:

@@ -1,7 +1,7 @@
-"""An async function of (reader, writer) as a handler: ten lines for a protocol of your own.
+"""An async function of (reader, writer) as a handler.
 
 Rules of this file: asyncio's streams, unchanged; one task per connection, which ends with it.
-`StreamWriter.start_tls` also works on loops that do not know the core's connections.
+`StreamWriter.start_tls` also works on loops that do not support the core's connections.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ logger = logging.getLogger("fastlisten")
 
 StreamFunction = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-#: asyncio.start_server's default: longest line, and half of what is read ahead, in bytes.
+#: asyncio.start_server's default, in bytes: the longest line, and half of what is read ahead.
 _LIMIT = 65536
 
 
 class _LoopForStreams:
-    """The loop as the streams of one connection see it: the running loop, except for `start_tls`.
+    """A proxy of the running loop for the streams of one connection, with another `start_tls`.
 
-    StreamWriter.start_tls calls its loop, and those of uvloop and asyncio reject every transport
-    that they did not create.
+    StreamWriter.start_tls calls its loop, and uvloop's and asyncio's loops reject transports that
+    they did not create.
 
     Attributes:
-        failure: the error of a failed handshake, None if none failed.
+        failure: the error of a failed handshake, None if there was none.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -49,7 +49,7 @@ class _LoopForStreams:
         sslcontext: ssl.SSLContext,
         **options: Any,
     ) -> asyncio.Transport:
-        # A handler's module needs no native one to be imported.
+        # Imported here so that importing handlers does not load native modules.
         from fastlisten.loop.start_tls import start_tls
 
         try:
@@ -90,7 +90,7 @@ class StreamHandler(Handler):
         try:
             await type(self).function(reader, writer)
         except Exception as error:
-            # A peer that disconnects or breaks TLS is not the function's fault.
+            # Not the function's fault if the peer disconnects or TLS fails.
             peers = isinstance(error, ConnectionError) or error is loop.failure
             if not peers and error is not reader.exception():
                 logger.exception(

@@ -1,18 +1,18 @@
-"""Who may do what.
+"""Decides whether a request is allowed.
 
     request         from loopback or a Unix socket      from anywhere else
-    reading         free                                token
-    a change        token                               token
+    reading         allowed                             needs the token
+    a change        needs the token                     needs the token
 
-Rules of this file: it decides from the scope and the headers of a request alone, and refuses by
-raising `RefusedError`. There are no cookies and no CORS: a page of another site can neither use
-credentials that a browser has stored for us nor read a response.
+Rules of this file: the decision depends only on the scope and the headers of a request; a refusal
+is a `RefusedError`. There are no cookies and no CORS, so a page of another site can neither use
+credentials stored in the browser nor read a response.
 
-A browser on this machine is on loopback too, and shows strangers' pages. Three things keep those
-out. **Host**: a page whose name an attacker has pointed at 127.0.0.1 (DNS rebinding) still sends
-its own name. **Origin** and **Sec-Fetch-Site**, which pages cannot set: a request by another
-site's page is refused, unless the user followed a link. The **token**: no page knows it, and every
-change needs it.
+A browser on this host connects from loopback too, and shows other sites' pages. Three things keep
+these out. **Host**: with DNS rebinding, where an attacker's name resolves to 127.0.0.1, the browser
+still sends that name. **Origin** and **Sec-Fetch-Site**, which pages cannot set: a request by
+another site's page is refused unless the user followed a link. The **token**: no page knows it, and
+every change needs it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Access:
             address that a request came in at.
 
     Attributes:
-        token: allows changes; while it is empty, nothing does.
+        token: the token that allows changes; while it is empty, no change is allowed.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -62,11 +62,11 @@ class Access:
         self._names = {_canonical(name) for name in ("localhost", *bare) if name}
 
     def check(self, scope: Mapping[str, Any], headers: Headers) -> bool:
-        """Check that a request may be answered, and may read.
+        """Check that a request is allowed to read.
 
         Args:
             scope: the ASGI scope.
-            headers: of the request.
+            headers: the request's headers.
 
         Returns:
             True if the request has the token.
@@ -87,7 +87,7 @@ class Access:
 
     @staticmethod
     def check_change(authorized: bool) -> None:
-        """Check that a request may change something.
+        """Check that a request is allowed to change something.
 
         Args:
             authorized: what `check` returned.

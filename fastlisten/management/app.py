@@ -2,9 +2,9 @@
 
     request -> Access (who) -> operation (what) -> body (with what) -> Control -> response
 
-Rules of this file: the order above. Whoever may not read learns nothing else, not even whether a
-path exists, and no body is read from whoever may not make changes. Every refusal is an exception,
-worded where its reason is found.
+Rules of this file: the order above. A client that may not read learns nothing, not even whether a
+path exists, and no body is read from a client that may not make changes. Every refusal is an
+exception, raised where its reason is found.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = ["application"]
 
 logger = logging.getLogger("fastlisten.http")
 
-#: Octets of the longest body that is read; `{"limit": 8192}` is the only kind there is.
+#: The longest body that is read, in octets; `{"limit": 8192}` is the only kind there is.
 _MAX_BODY = 4096
 
 
@@ -193,7 +193,7 @@ class Application:
     # -- operations that change something
 
     def _spare_own_listener(self, id: str) -> None:
-        """Refuse to close the listener that the request came in at: nobody could undo it.
+        """Refuse to close the listener that received the request: nobody could undo it.
 
         Raises:
             RefusedError: 409.
@@ -226,7 +226,7 @@ class Application:
 
 
 class _GoneError(Exception):
-    """The client went away before it had sent all of its request; there is nobody to answer."""
+    """The client disconnected before it had sent the whole request."""
 
 
 def _find(scope: Scope) -> tuple[Operation, str]:
@@ -235,7 +235,7 @@ def _find(scope: Scope) -> tuple[Operation, str]:
     Raises:
         RefusedError: 404, 405.
     """
-    # The path as it was sent: a slash within an id is encoded there, one between segments is not.
+    # The path as sent, in which a slash within an id is encoded and one between segments is not.
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     try:
         segments = [unquote_to_bytes(one).decode("utf-8") for one in path.split(b"/")]

@@ -40,7 +40,7 @@ class Metrics(Collector):
     """All metrics at one moment.
 
     Args:
-        server: what concerns the server as a whole.
+        server: the report on the server as a whole.
         reports: one for each listener.
     """
 

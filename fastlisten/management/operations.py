@@ -80,7 +80,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET",
         "/healthz/ready",
         "Does every listener accept connections? One that is full and lets clients wait counts as "
-        "accepting; one that was paused or drained on purpose does not.",
+        "accepting; one that is paused or drained does not, even if that was requested.",
         "Every listener accepts connections.",
         "Readiness",
         unready=True,

@@ -29,7 +29,7 @@ _OCTETS = 32
 #: own; one of less than 32 characters could be guessed.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{32,512}=*")
 
-#: Octets; more than any token, and little enough to read whatever lies there instead.
+#: Octets to read at most; more than any token.
 _LARGEST_FILE = 1024
 
 
