@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from support.http_hostile import CHUNKED, HEAD, HOSTILE
 
 from fastlisten.handlers.http.body import ChunkedBody, CountedBody
-from fastlisten.handlers.http.head import Request, RequestError, find_end, read_head
+from fastlisten.handlers.http.head import Request, RequestError
+from fastlisten.handlers.http.reader import RequestReader
 
 #: Requests that are as they should be, and the bodies that are in them.
 GOOD: dict[str, tuple[bytes, bytes]] = {
@@ -32,41 +33,25 @@ WHOLE = 1 << 20
 
 
 def read(data: bytes, sizes: list[int]) -> tuple[list[Request], bytes, bytes]:
-    """Give octets in pieces, as a connection does; return requests, their bodies, and the rest."""
+    """Give octets in pieces; return the requests, their bodies, and what was not read."""
+    reader = RequestReader(MAX_HEAD, MAX_BODY)
     requests: list[Request] = []
-    bodies, buffer = b"", bytearray()
-    reader: ChunkedBody | CountedBody | None = None
-    at = looked = number = 0
+    bodies = b""
+    at = number = 0
     while at < len(data):
         size = sizes[number % len(sizes)]
-        buffer += data[at : at + size]
+        reader.buffer += data[at : at + size]
         at += size
         number += 1
-        while buffer:
-            before = len(buffer)
-            if reader is not None:
-                bodies += reader.read(buffer)
-                reader = None if reader.done else reader
-            else:
-                end = find_end(buffer, looked)
-                if (end if end > 0 else len(buffer)) > MAX_HEAD:
-                    raise RequestError(431, "a large head")
-                if end < 0 and not 0x21 <= buffer[0] <= 0x7E:
-                    raise RequestError(400, "no method")
-                looked = len(buffer) if end < 0 else 0
-                if end > 0:
-                    request = read_head(bytes(buffer[:end]))
-                    del buffer[:end]
-                    requests.append(request)
-                    if request.length and request.length > MAX_BODY:
-                        raise RequestError(413, "a large body")
-                    if request.length is None:
-                        reader = ChunkedBody(MAX_BODY, MAX_HEAD)
-                    elif request.length:
-                        reader = CountedBody(request.length)
-            if len(buffer) == before:
+        while reader.buffer:
+            before = len(reader.buffer)
+            if reader.body is not None:
+                bodies += reader.next_data()
+            elif (request := reader.next_request()) is not None:
+                requests.append(request)
+            if len(reader.buffer) == before:
                 break
-    return requests, bodies, bytes(buffer)
+    return requests, bodies, bytes(reader.buffer)
 
 
 def one(data: bytes) -> Request:

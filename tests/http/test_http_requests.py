@@ -163,7 +163,7 @@ async def test_what_is_pipelined_waits_outside_while_a_request_is_answered() -> 
         (protocol,) = served.handler.service.connections  # type: ignore[attr-defined]
         await eventually(lambda: not protocol.transport.is_reading(), "the end of reading")
         # What the core reads at once, not all that was sent.
-        assert len(protocol._buffer) <= 2 * 256 * 1024
+        assert len(protocol._reader.buffer) <= 2 * 256 * 1024
         assert app.running == ["/hold"]
         app.go.set()
         assert await client.response() == (200, b"held")

@@ -199,8 +199,8 @@ async def test_the_code_with_which_it_ends(data: bytes, code: int) -> None:
 async def test_a_client_that_does_not_answer_pings_is_ended(
     answers: bool, alive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastlisten.handlers.http.websocket._PING_INTERVAL", 0.05)
-    monkeypatch.setattr("fastlisten.handlers.http.websocket._PING_PATIENCE", 0.1)
+    monkeypatch.setattr("fastlisten.handlers.http.pings._INTERVAL", 0.05)
+    monkeypatch.setattr("fastlisten.handlers.http.pings._PATIENCE", 0.1)
     app = Socket()
     app.go.set()
     async with serving_app(app) as served, client_of(served) as client:

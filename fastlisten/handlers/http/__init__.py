@@ -1,10 +1,13 @@
 """http: an ASGI application, or the management of the server, on one listener.
 
-settings        the rows of `[http]`
-handler         what all connections of a listener share
-  protocol      one connection; below it framing, exchange, websocket
+settings        the rows of `[http]`; checks is about several of them
+handler         one listener; service is what its connections share
   application   from `app = "package.module:name"` to an application
   lifespan      its start and its end
+  protocol      one connection
+    reader      its input: head, body
+    exchange    one request: scope, response, forwarded
+    websocket   one websocket: websocket_wire, pings, denial
 """
 
 from __future__ import annotations

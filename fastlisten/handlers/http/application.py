@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastlisten.handlers.base import SettingError
-from fastlisten.handlers.http.exchange import Application
+from fastlisten.handlers.http.asgi import Application
 
 __all__ = ["load_application"]
 

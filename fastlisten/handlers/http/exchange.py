@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
-from fastlisten.handlers.http.response import ResponseError, ResponseHead
+from fastlisten.handlers.http.access_log import log_request, shown_target
+from fastlisten.handlers.http.asgi import Application, ClientGoneError, Message, Scope
+from fastlisten.handlers.http.flow import WriteGate
+from fastlisten.handlers.http.response import ResponseError, ResponseHead, octets
 from fastlisten.handlers.http.transport import client_name
 from fastlisten.log_events import log, log_fault
 
@@ -28,38 +29,15 @@ if TYPE_CHECKING:
     from fastlisten.handlers.http.head import Request
 
 __all__ = [
-    "Application",
-    "ClientGoneError",
     "Exchange",
     "ExchangeConnection",
-    "Message",
-    "Scope",
-    "shown_target",
 ]
 
 logger = logging.getLogger("fastlisten.http")
 
-Message: TypeAlias = MutableMapping[str, Any]
-Scope: TypeAlias = MutableMapping[str, Any]
-#: An ASGI 3 application.
-Application: TypeAlias = Callable[
-    [Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
-    Awaitable[None],
-]
-
 #: Messages of one response after which others have their turn, also when none had to wait: 32
 #: pieces of 64 KiB take about a millisecond.
 _SENDS = 32
-
-#: Parameters of a query that hold what nobody else may know (RFC 6750 2.3 has access_token). Names
-#: have a bound, so that a long query takes no longer than its length.
-_SECRET = re.compile(
-    rb"((?:^|[&;])[^=&;]{0,40}(?:token|passw|passphrase|secret|api_?-?key|signature)[^=&;]{0,40}=)[^&;]*",
-    re.IGNORECASE,
-)
-
-#: Characters of a target that one line of log shows.
-_SHOWN = 1024
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"connection: close\r\n"
@@ -71,27 +49,28 @@ class ExchangeConnection(Protocol):
 
     Attributes:
         access_log: each request is logged.
+        gate: holds the application back while the client does not read.
+        info: what is known of the connection.
         last: the connection ends with the response that begins now.
         loop: the event loop.
+        name: the connection, for logs.
         refused: the status that the server answered with instead of the application, or 0.
         transport: the connection's.
-        write_paused: the client does not take what is sent.
     """
 
     access_log: bool
+    gate: WriteGate
+    info: ConnectionInfo
     loop: asyncio.AbstractEventLoop
+    name: str
     refused: int
     transport: asyncio.Transport
-    write_paused: bool
 
     @property
     def last(self) -> bool: ...  # noqa: D102 (see above)
 
-    def read_on(self) -> None:
-        """The application waits for more of the body."""
-
-    async def drained(self) -> None:
-        """Return when the client has taken enough of what was sent, or has gone."""
+    def pause_or_resume(self) -> None:
+        """The application has taken some of the body, or waits for more."""
 
     def wrote(self) -> None:
         """The application has sent something."""
@@ -101,33 +80,6 @@ class ExchangeConnection(Protocol):
 
     def refuse(self, status: int) -> None:
         """Answer instead of the application, and end the connection."""
-
-    def log_request(  # noqa: D102 (HttpProtocol's)
-        self,
-        info: ConnectionInfo,
-        line: str,
-        status: int,
-        size: int,
-        method: str = "",
-        target: str = "",
-    ) -> None: ...
-
-
-class ClientGoneError(OSError):
-    """The application sends to a client that has gone (ASGI 2.4 wants an OSError)."""
-
-
-def shown_target(scope: Scope) -> str:
-    """Return path and query as the client wrote them, fit to stand between quotes in a log.
-
-    They are printable ASCII as they come. What a parameter holds that is called like a secret is
-    left out: a log is read by more people than a password.
-    """
-    raw: bytes = scope.get("raw_path") or b""
-    if scope["query_string"]:
-        raw += b"?" + _SECRET.sub(rb"\1***", scope["query_string"])
-    text = raw.decode("ascii", "backslashreplace").replace('"', "%22")
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 class Exchange:
@@ -156,7 +108,6 @@ class Exchange:
         "_expects",
         "_head",
         "_info",
-        "_left",
         "_logged",
         "_pieces",
         "_protocol",
@@ -194,7 +145,6 @@ class Exchange:
         self._head: ResponseHead | None = None
         self._started = self.begun = self.complete = self.gone = False
         self._chunked = False
-        self._left: int | None = None
         self._told = False  # the application has got the last of the body
         self._status = 0
         self._size = 0
@@ -266,7 +216,7 @@ class Exchange:
         while not self._pieces and (self.more_body or self._told) and not self.gone:
             if self.complete:
                 break
-            protocol.read_on()
+            protocol.pause_or_resume()
             self.receiving = True
             waiter = self._waiter = protocol.loop.create_future()
             try:
@@ -302,13 +252,13 @@ class Exchange:
         if kind != "http.response.body" or self.complete:
             when = "after a response" if self.complete else "where http.response.body is expected"
             raise ResponseError(f"{kind!r} stands {when}")
-        if protocol.write_paused:
-            await protocol.drained()
+        if protocol.gate.closed:
+            await protocol.gate.passed()
             if self._nobody:
                 raise ClientGoneError("the client has gone")
         body = message.get("body", b"")
         if type(body) is not bytes:
-            body = bytes(body)
+            body = octets(body)
         more = bool(message.get("more_body", False))
         self._write(body, more)
         protocol.wrote()
@@ -330,19 +280,11 @@ class Exchange:
         head = self._head
         assert head is not None
         if not self.begun:
-            self._choose_framing(head, body, more)
+            self._choose_framing(head, more)
+        head.count(len(body), more=more)
         if head.bodiless:
-            if body and not head.content:
-                raise ResponseError(f"a response of {head.status} has no content")
-            self._size += 0 if self.head_only else len(body)
             body = b""
-        elif self._left is not None:
-            if len(body) > self._left or (not more and len(body) < self._left):
-                raise ResponseError("the body is not as long as its Content-Length")
-            self._left -= len(body)
-            self._size += len(body)
-        else:
-            self._size += len(body)
+        self._size += len(body)
         pieces = []
         if not self.begun:
             self.begun = True
@@ -360,15 +302,11 @@ class Exchange:
         elif pieces:
             self._protocol.transport.writelines(pieces)
 
-    def _choose_framing(self, head: ResponseHead, body: bytes, more: bool) -> None:
+    def _choose_framing(self, head: ResponseHead, more: bool) -> None:
         """Find how the client learns where the body ends (RFC 9112 6.3)."""
-        if head.bodiless:
+        if head.bodiless or head.length is not None or not more:
             return
-        if head.length is not None:
-            self._left = head.length
-        elif not more:
-            self._left = len(body)
-        elif self.scope["http_version"] == "1.0":
+        if self.scope["http_version"] == "1.0":
             self.close = True
         else:
             self._chunked = True
@@ -378,7 +316,7 @@ class Exchange:
         fields = []
         if self._chunked:
             fields.append(_CHUNKED)
-        elif head.length is None and self._left is not None:
+        elif head.length is None and not more and not head.bodiless:
             fields.append(b"content-length: %d\r\n" % len(body))
         # A client that was not asked for its body may send it or not: nobody can tell what follows.
         unasked = self._expects and self.more_body
@@ -420,7 +358,9 @@ class Exchange:
         if protocol.access_log:
             status = self._status or protocol.refused
             method, target = self.scope["method"][:40], shown_target(self.scope)
-            protocol.log_request(self._info, self._line, status, self._size, method, target)
+            info = self._info
+            name = protocol.name if info is protocol.info else client_name(info)
+            log_request(name, info, self._line, status, self._size, method, target)
 
     @property
     def _line(self) -> str:

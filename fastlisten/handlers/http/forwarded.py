@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 
 from fastlisten.addresses import Network, parse_address
+from fastlisten.handlers.base import ConnectionInfo
 
 __all__ = ["TrustedProxies"]
 
@@ -55,6 +56,22 @@ class TrustedProxies:
         return address is not None and any(
             address.version == network.version and address in network for network in self._networks
         )
+
+    def sender(
+        self, info: ConnectionInfo, headers: Iterable[tuple[bytes, bytes]]
+    ) -> ConnectionInfo:
+        """Return where a request comes from: the client, or whom a trusted proxy names.
+
+        Args:
+            info: of the connection.
+            headers: of the request.
+        """
+        told = self.client(headers) if self.trusts(info.peer) else None
+        if told is None:
+            return info
+        client, tls = told
+        peer, port = client or (info.peer, info.port)
+        return ConnectionInfo(info.listener, peer, port, info.tls if tls is None else tls)
 
     def client(
         self, headers: Iterable[tuple[bytes, bytes]]

@@ -19,7 +19,7 @@ from fastlisten.handlers.http.settings import HTTP
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastlisten.handlers.http.exchange import Application
+    from fastlisten.handlers.http.asgi import Application
     from fastlisten.handlers.http.lifespan import Lifespan
     from fastlisten.handlers.http.service import Service
 

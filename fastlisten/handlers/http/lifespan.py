@@ -13,7 +13,7 @@ from collections.abc import MutableMapping
 from typing import Any, ClassVar, Literal
 
 from fastlisten.errors import FastlistenError
-from fastlisten.handlers.http.exchange import Application
+from fastlisten.handlers.http.asgi import Application
 
 __all__ = ["Lifespan", "LifespanError"]
 

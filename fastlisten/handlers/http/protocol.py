@@ -1,22 +1,19 @@
 """One HTTP/1.1 connection, between the core's transport and the application.
 
-Rules of this file: what happens on a connection, in which order, and how it ends. What the octets
-mean is head.py's and body.py's, what an application may do exchange.py's.
+Rules of this file: what happens on a connection, in which order, and how it ends. What the client's
+octets mean is decided in reader.py, what an application may do in exchange.py.
 
-    input ──> head ──> body ──> (waits while the request is answered) ──> next head
-               │        │
-               └────────┴──> Exchange ──> application
+    input ──> RequestReader ──> Exchange ──> application
 
-Input stays octets until its turn: of requests that are sent before the one before them has been
-answered, nothing is read. How a connection ends, besides by its client:
+How a connection ends, other than by the client:
 
-    response with `Connection: close`, all read       closed at once
-    the same, or a refusal, not all read              `linger`: the sending half is closed, what
-                                                      comes is thrown away until the client closes
-    silent between requests, or within a body         by the core (`timeout.idle`), without a word
-    a head that does not end                          408 (`http.header-timeout`)
-    the server drains                                 by the core when idle, else after the response
-    its time for that has passed                      503, if no response has begun
+    response with `Connection: close`           at once if all input has been read, else `linger`
+    refusal                                     `linger`: the sending half is closed, and input is
+                                                discarded until the client closes its half
+    silence between requests or within a body   by the core (`timeout.idle`), without a word
+    head that does not end                      408 (`http.header-timeout`)
+    drain                                       by the core if idle, else after the response
+    drain that takes too long                   503 if no response has begun
 """
 
 from __future__ import annotations
@@ -25,16 +22,17 @@ import asyncio
 import functools
 import logging
 import time
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, cast
 
 from fastlisten.handlers.base import ConnectionInfo
-from fastlisten.handlers.http.body import Body, ChunkedBody, CountedBody
+from fastlisten.handlers.http.access_log import log_end, log_request
 from fastlisten.handlers.http.exchange import Exchange
-from fastlisten.handlers.http.head import RequestError, find_end, read_head
+from fastlisten.handlers.http.flow import WriteGate
+from fastlisten.handlers.http.head import RequestError
+from fastlisten.handlers.http.reader import RequestReader
 from fastlisten.handlers.http.response import refusal
+from fastlisten.handlers.http.scope import make_scope
 from fastlisten.handlers.http.transport import client_name, server_address
-from fastlisten.log_events import log
 from fastlisten.loop.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -45,23 +43,23 @@ __all__ = ["HttpProtocol"]
 
 logger = logging.getLogger("fastlisten.http")
 
-#: How long a client that the server has finished with is listened to, in seconds. It must see the
-#: response before a reset takes it away: as long as the core waits for those that it refuses.
+#: Seconds to keep reading from a client that the server has finished with, so that it can read the
+#: response before a reset discards it; the core gives the clients that it refuses as long.
 LINGER = 2.0
 
-#: How long a client that has ended its half of the connection may wait for the rest of a response,
-#: in seconds. One that has gone looks the same, and applications wait to be told of it.
+#: Seconds that a client which has closed its half of the connection may wait for the rest of a
+#: response. A client that has gone looks the same, and applications wait to be told.
 HALF_OPEN = 2.0
 
-#: How long one connection's input is worked at before others have their turn, in seconds. A body of
-#: chunks of one octet takes 0.1 s for each 256 KiB, which is what the core reads at once.
+#: Seconds of work on one connection's input before other connections have their turn. A body in
+#: chunks of one octet takes 0.1 s for 256 KiB, which is what the core reads at once.
 _SHARE = 0.002
 
-#: Output, or the end of a response, so many seconds after the client's last input counts as
-#: activity of its own: then the idle time is given once more.
+#: Output this many seconds after the client's last input counts as activity of its own, and the
+#: idle time starts again.
 _LATER = 1.0
 
-#: Octets of a body that the application has not taken, beyond which reading pauses.
+#: Octets of a body that the application has not taken, above which reading pauses.
 _HIGH_WATER = 64 * 1024
 
 
@@ -69,30 +67,27 @@ class HttpProtocol(asyncio.Protocol):
     """Serves the requests of one connection.
 
     Args:
-        service: what is the same for all connections of the listener.
-        info: whose connection it is.
+        service: what the connections of the listener share.
+        info: what is known of the connection.
 
     Attributes:
-        access_log: a line of log is written for each request.
-        exchange: the request that is being read or answered, or None between requests.
-        info: whose connection it is.
+        access_log: each request is logged.
+        exchange: the request that is being read or answered, None between requests.
+        gate: holds the application back while the client does not read.
+        info: as given.
         loop: the event loop.
         name: the connection, for logs.
-        refused: the status of what was answered instead of the application, 0 before.
+        refused: the status that the server answered with instead of the application, or 0.
         transport: the core's.
-        write_paused: the client does not take what is sent.
     """
 
     __slots__ = (
         "_began",
-        "_body",
-        "_buffer",
-        "_drain_waiter",
         "_end_timer",
         "_ended",
         "_head_timer",
         "_heard",
-        "_looked",
+        "_reader",
         "_reading",
         "_running",
         "_scheduled",
@@ -101,12 +96,12 @@ class HttpProtocol(asyncio.Protocol):
         "_wrote",
         "access_log",
         "exchange",
+        "gate",
         "info",
         "loop",
         "name",
         "refused",
         "transport",
-        "write_paused",
     )
 
     def __init__(self, service: Service, info: ConnectionInfo) -> None:
@@ -118,12 +113,9 @@ class HttpProtocol(asyncio.Protocol):
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.exchange: Exchange | None = None
         self.refused = 0
-        self.write_paused = False
-        self._drain_waiter: asyncio.Future[None] | None = None
+        self.gate = WriteGate()
         self._server: tuple[str, int | None] | None = None
-        self._buffer = bytearray()
-        self._looked = 0  # octets of the buffer in which no head ends
-        self._body: Body | None = None
+        self._reader = RequestReader(service.max_head, service.max_body)
         self._reading = True
         self._scheduled = False
         self._running = 0
@@ -136,7 +128,7 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """A request is being answered, or the application still runs after its response."""
+        """A request is being answered, or the application goes on after its response."""
         return (self._answering is not None or self._running > 0) and not self._ended
 
     @property
@@ -146,7 +138,7 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def last_words(self) -> bytes:
-        """503 for a request whose response has not begun, and one that has not come whole."""
+        """503 for a request that is incomplete, or whose response has not begun."""
         exchange = self._answering
         if self._ended or (exchange.begun if exchange else not self._partial):
             return b""
@@ -155,13 +147,13 @@ class HttpProtocol(asyncio.Protocol):
     @property
     def _partial(self) -> bool:
         """A head has begun and is not complete."""
-        return self.exchange is None and bool(self._buffer)
+        return self.exchange is None and bool(self._reader.buffer)
 
     @property
     def working(self) -> bool:
-        """The client waits for the application, or was served a short while ago.
+        """The client is waiting for the application, or got something from it a short while ago.
 
-        Asked when the client has neither sent nor taken anything for the idle time.
+        The core asks when the client has neither sent nor taken anything for the idle time.
         """
         later = self._wrote > self._heard + _LATER
         self._heard = max(self._heard, self._wrote)
@@ -170,11 +162,11 @@ class HttpProtocol(asyncio.Protocol):
         exchange = self._answering
         if self.transport.get_write_buffer_size() or self._ended or exchange is None:
             return False
-        # Else it is the client that is waited for.
+        # Otherwise the application is waiting for the client.
         return not (exchange.receiving and exchange.more_body)
 
     def drain(self) -> None:
-        """Let the connection end with the response that it is at."""
+        """End the connection with the response that is in progress."""
         if self.exchange is not None:
             self.exchange.close = True
 
@@ -187,26 +179,27 @@ class HttpProtocol(asyncio.Protocol):
         self._server = server_address(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent."""
+        """Take input."""
         if self._ended:
             return
         self._heard = self.loop.time()
-        if (
-            not self._buffer
-            and self.exchange is None
-            and data.endswith(b"\r\n\r\n")
-            and find_end(data, 0) == len(data)
-        ):
-            # One whole head and nothing else, as most requests come.
-            self._begin(data)
-            return
-        self._buffer += data
+        reader = self._reader
+        if self.exchange is None and not reader.buffer:
+            try:
+                request = reader.whole_request(data)
+            except RequestError as error:
+                self.refuse(error.status)
+                return
+            if request is not None:
+                self._begin(request)
+                return
+        reader.buffer += data
         self._process()
 
     def eof_received(self) -> bool:
-        """Let a response be finished for a while; any other connection is over."""
+        """Finish a response if it comes soon; any other connection ends."""
         exchange = self._answering
-        # Of a request that has not come whole there is nothing more to come.
+        # The rest of an incomplete request will not come.
         if self._ended or exchange is None or exchange.more_body:
             return False
         if not self.transport.can_write_eof():
@@ -216,54 +209,26 @@ class HttpProtocol(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application, forget the rest."""
+        """Tell the application, and let go of everything."""
         self._service.connections.discard(self)
         for timer in (self._head_timer, self._end_timer):
             if timer is not None:
                 timer.cancel()
-        self._buffer.clear()
+        self._reader.buffer.clear()
         if logger.isEnabledFor(logging.DEBUG):
-            self._log_end(exc)
+            reason = self.transport.get_extra_info("ended_by") or ("reset" if exc else "closed")
+            log_end(self.name, self.info, reason, self.loop.time() - self._began)
         if exchange := self._answering:
             exchange.leave()
-        self.resume_writing()
+        self.gate.open()
 
     def pause_writing(self) -> None:
-        """Let the application wait: the client does not take what is sent."""
-        self.write_paused = True
+        """Make the application wait: the client does not take what is sent."""
+        self.gate.close()
 
     def resume_writing(self) -> None:
         """Let the application go on."""
-        self.write_paused = False
-        waiter, self._drain_waiter = self._drain_waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def drained(self) -> None:
-        """Return when the client has taken enough of what was sent, or is gone."""
-        while self.write_paused:
-            if self._drain_waiter is None or self._drain_waiter.done():
-                self._drain_waiter = self.loop.create_future()
-            # Shielded: an application may send from several tasks, of which one is cancelled.
-            await asyncio.shield(self._drain_waiter)
-
-    def _log_end(self, exc: Exception | None) -> None:
-        info, duration = self.info, self.loop.time() - self._began
-        reason = self.transport.get_extra_info("ended_by") or ("reset" if exc else "closed")
-        log(
-            logger,
-            logging.DEBUG,
-            "session-ended",
-            "%s ended: %s; %.3f s",
-            self.name,
-            reason,
-            duration,
-            listener=info.listener,
-            peer=info.peer,
-            port=info.port,
-            duration=round(duration, 3),
-            reason=reason,
-        )
+        self.gate.open()
 
     # -- requests
 
@@ -271,43 +236,47 @@ class HttpProtocol(asyncio.Protocol):
         """Read what can be read now; the next request waits until this one has been answered."""
         if self._scheduled:
             return
+        reader = self._reader
+        buffer = reader.buffer
         ends = time.monotonic() + _SHARE
-        while self._buffer and not self._ended:
-            before = len(self._buffer)
-            if self.exchange is None:
-                self._read_head()
-            elif self._body is not None:
-                self._read_body(self._body)
-            else:
+        while buffer and not self._ended:
+            before = len(buffer)
+            try:
+                if self.exchange is None:
+                    request = reader.next_request()
+                    if request is not None:
+                        self._begin(request)
+                elif reader.body is not None:
+                    self._read_body(self.exchange)
+                else:
+                    break
+            except RequestError as error:
+                self.refuse(error.status)
                 break
-            if len(self._buffer) == before:
-                break  # the rest of a head, or of a line between chunks, has not come
+            if len(buffer) == before:
+                break  # a head, or a line between chunks, is not complete
             if time.monotonic() > ends:
                 self._scheduled = True
                 self.loop.call_soon(self._take_turn)
                 break
         self._watch_head()
-        self._pause_or_resume()
+        self.pause_or_resume()
 
     def _take_turn(self) -> None:
-        """Go on where a share of the loop's time has ended."""
+        """Go on after other connections have had their turn."""
         self._scheduled = False
         if not self.transport.is_closing():
             self._process()
 
-    def read_on(self) -> None:
-        """The application waits for more of the body."""
-        self._pause_or_resume()
-
-    def _pause_or_resume(self) -> None:
+    def pause_or_resume(self) -> None:
         """Read from the client only what can be used soon."""
         if self._ended:
             wanted = True
         else:
-            exchange = self.exchange
-            # What has come and cannot be read before something else has happened.
-            waits = bool(self._buffer) and (
-                self._scheduled or (exchange is not None and self._body is None)
+            exchange, reader = self.exchange, self._reader
+            # Input that cannot be read before something else has happened.
+            waits = bool(reader.buffer) and (
+                self._scheduled or (exchange is not None and reader.body is None)
             )
             wanted = not waits and (exchange is None or exchange.held <= _HIGH_WATER)
         if wanted is self._reading or self.transport.is_closing():
@@ -319,7 +288,7 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _watch_head(self) -> None:
-        """Watch the time that a head takes, from its first octet to its last."""
+        """Bound the time from the first octet of a head to its last."""
         if self._partial and not self._ended:
             if self._head_timer is None:
                 timeout = self._service.header_timeout
@@ -329,87 +298,18 @@ class HttpProtocol(asyncio.Protocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _read_head(self) -> None:
-        buffer = self._buffer
-        end = find_end(buffer, self._looked)
-        if (end if end > 0 else len(buffer)) > self._service.max_head:
-            self.refuse(431)
-        elif end > 0:
-            head = bytes(buffer[:end])
-            del buffer[:end]
-            self._looked = 0
-            self._begin(head)
-        elif not 0x21 <= buffer[0] <= 0x7E:
-            # Not the beginning of a method: TLS, an empty line.
-            self.refuse(400)
-        else:
-            self._looked = len(buffer)
-
-    def _begin(self, head: bytes) -> None:
-        """Give a request to the application."""
+    def _begin(self, request: Request) -> None:
+        """Pass a request to the application."""
         service = self._service
-        try:
-            if len(head) > service.max_head:
-                raise RequestError(431, "the head is too large")
-            request = read_head(head)
-            if (
-                request.length
-                and service.max_body is not None
-                and request.length > service.max_body
-            ):
-                raise RequestError(413, "the body is too large")
-        except RequestError as error:
-            self.refuse(error.status)
-            return
+        info, proxies = self.info, service.proxies
+        if proxies is not None:
+            info = proxies.sender(info, request.headers)
         if request.websocket and service.websockets:
-            self._upgrade(request)
+            self._upgrade(request, info)
             return
-        info = self._client_of(request)
-        scope = self.scope_of(request, "http", info)
+        scope = make_scope("http", request, info, self._server, service.shared)
         exchange = self.exchange = Exchange(self, request, scope, info)
-        if request.length is None:
-            self._body = ChunkedBody(service.max_body, service.max_head)
-        elif request.length:
-            self._body = CountedBody(request.length)
         service.run(self._serve(exchange))
-
-    def _client_of(self, request: Request) -> ConnectionInfo:
-        """Return who a request comes from: the client, or whom a trusted proxy names."""
-        info, proxies = self.info, self._service.proxies
-        if proxies is None or not proxies.trusts(info.peer):
-            return info
-        told = proxies.client(request.headers)
-        if told is None:
-            return info
-        client, tls = told
-        peer, port = client or (info.peer, info.port)
-        return ConnectionInfo(info.listener, peer, port, info.tls if tls is None else tls)
-
-    def scope_of(self, request: Request, kind: str, info: ConnectionInfo) -> dict[str, Any]:
-        """Return the scope of ASGI for a request.
-
-        Args:
-            request: its head.
-            kind: ``http`` or ``websocket``.
-            info: who it comes from.
-        """
-        raw_path, _, query = request.target.partition(b"?")
-        path = raw_path.decode("ascii")
-        return {
-            "type": kind,
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": request.version,
-            "server": self._server,
-            "client": (info.peer, info.port) if info.peer else None,
-            "scheme": _SCHEMES[kind, info.tls],
-            "method": request.method.decode("ascii"),
-            "root_path": "",
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": request.headers,
-            "state": self._service.shared.copy(),
-        }
 
     async def _serve(self, exchange: Exchange) -> None:
         self._running += 1
@@ -418,19 +318,12 @@ class HttpProtocol(asyncio.Protocol):
         finally:
             self._running -= 1
 
-    def _read_body(self, body: Body) -> None:
-        exchange = self.exchange
-        assert exchange is not None
-        try:
-            data = body.read(self._buffer)
-        except RequestError as error:
-            self.refuse(error.status)
-            return
-        if body.done:
-            self._body = None
-        if data or body.done:
-            exchange.body_came(data, body.done)
-        if body.done and exchange.complete:
+    def _read_body(self, exchange: Exchange) -> None:
+        data = self._reader.next_data()
+        done = self._reader.body is None
+        if data or done:
+            exchange.body_came(data, done)
+        if done and exchange.complete:
             self.exchange = None
 
     def wrote(self) -> None:
@@ -443,39 +336,39 @@ class HttpProtocol(asyncio.Protocol):
         return self._service.draining or self._end_timer is not None
 
     def completed(self, exchange: Exchange) -> None:
-        """Go on with the next request: a response has been given to the transport."""
+        """Go on with the next request: the transport has all of a response."""
         if self._ended or self.transport.is_closing():
             return
         if exchange.close:
-            if self._body is None:
+            if self._reader.body is None:
                 self._ended = True
                 self.transport.close()
             else:
-                # The client may be sending still: closing would take the response from it.
+                # The client may still be sending, and a close would reset the connection.
                 self.linger()
             return
-        if self._body is None:
+        if self._reader.body is None:
             self.exchange = None
-        if self._buffer:
+        if self._reader.buffer:
             self._process()
         else:
-            self._pause_or_resume()
+            self.pause_or_resume()
 
     # -- the end
 
     def linger(self) -> None:
         """End the connection so that the client can read what was sent to it."""
         self._ended = True
-        self._buffer.clear()
+        self._reader.buffer.clear()
         transport = self.transport
         if transport.is_closing():
             return
-        self._pause_or_resume()
+        self.pause_or_resume()
         if transport.can_write_eof():
             try:
                 transport.write_eof()
             except OSError:
-                # The client has reset the connection, and there is nobody to wait for.
+                # The client has reset the connection.
                 transport.abort()
                 return
         if self._end_timer is None:
@@ -484,8 +377,7 @@ class HttpProtocol(asyncio.Protocol):
     def refuse(self, status: int) -> None:
         """Answer instead of the application, and end the connection.
 
-        Where a response has begun there is nothing more to say: it remains unfinished. Nor is
-        there where it has been given.
+        Nothing is sent if a response has begun, which then remains incomplete, or is complete.
 
         Args:
             status: of the answer: 400, 408, 413, 431, 500, 501 or 505.
@@ -495,12 +387,12 @@ class HttpProtocol(asyncio.Protocol):
             answering.leave()
         if self.transport.is_closing() or self._ended:
             return
-        # What is wrong may also be the rest of a request that has been answered.
+        # The fault may be in the rest of a request that has been answered.
         if exchange is None or (answering and not answering.begun):
             head_only = answering is not None and answering.head_only
             self.transport.write(refusal(status, head_only=head_only))
         if answering and not answering.more_body:
-            # The client has nothing to send any more.
+            # The client has sent everything.
             self._ended = True
             self.transport.close()
         else:
@@ -509,66 +401,20 @@ class HttpProtocol(asyncio.Protocol):
             self.refused = status
             answering.refused()
         if self._service.wants_refusal(status, logged=answering is not None):
-            self.log_request(self.info, "-", status, 0)
+            log_request(self.name, self.info, "-", status, 0)
 
-    def log_request(
-        self,
-        info: ConnectionInfo,
-        line: str,
-        status: int,
-        size: int,
-        method: str = "",
-        target: str = "",
-    ) -> None:
-        """Log a request and its answer.
-
-        Args:
-            info: who it comes from.
-            line: its first line; a hyphen where it has none.
-            status: of the answer, 0 if there was none.
-            size: bytes of the answer's body.
-            method: as the client wrote it.
-            target: as it may be shown.
-        """
-        log(
-            logger,
-            logging.INFO,
-            "http-request",
-            '%s "%s" %s %d',
-            self.name if info is self.info else client_name(info),
-            line,
-            status or "-",
-            size,
-            listener=info.listener,
-            peer=info.peer,
-            port=info.port,
-            method=method,
-            target=target,
-            status=status,
-            bytes=size,
-        )
-
-    # -- websockets
-
-    def _upgrade(self, request: Request) -> None:
-        """Hand the connection over; bytes before the handshake is answered are not allowed."""
+    def _upgrade(self, request: Request, info: ConnectionInfo) -> None:
+        """Hand the connection over to a websocket."""
         from fastlisten.handlers.http.websocket import WebSocket
 
-        if self._buffer or request.length != 0:
+        # A client must wait for the answer before it sends frames (RFC 6455 4.1).
+        if self._reader.buffer or request.length != 0:
             self.refuse(400)
             return
         self._service.connections.discard(self)
         self._watch_head()
-        info = self._client_of(request)
-        websocket = WebSocket(self._service, info, self.transport)
+        scope = make_scope("websocket", request, info, self._server, self._service.shared)
+        websocket = WebSocket(self._service, info, self.transport, scope)
         self.transport.set_protocol(websocket)
         self._ended = True
-        websocket.begin(request, self.scope_of(request, "websocket", info))
-
-
-_SCHEMES = {
-    ("http", False): "http",
-    ("http", True): "https",
-    ("websocket", False): "ws",
-    ("websocket", True): "wss",
-}
+        websocket.begin(request)

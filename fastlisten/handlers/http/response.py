@@ -21,7 +21,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
-__all__ = ["ResponseError", "ResponseHead", "field_of", "refusal"]
+__all__ = ["ResponseError", "ResponseHead", "field_of", "octets", "refusal"]
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE_OCTETS = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -62,7 +62,7 @@ class ResponseHead:
         ResponseError: a part of it must not be sent.
     """
 
-    __slots__ = ("_dated", "_lines", "bodiless", "close", "content", "length", "status")
+    __slots__ = ("_dated", "_left", "_lines", "bodiless", "close", "content", "length", "status")
 
     def __init__(self, status: Any, headers: Iterable[Any], *, head_only: bool) -> None:
         # A bool is an int, and so may be the status of a framework (http.HTTPStatus).
@@ -76,10 +76,11 @@ class ResponseHead:
         self._dated = False
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
-            field = field_of(bytes(name), bytes(value))
+            field = field_of(name, value)
             if field[0] not in _SPECIAL or self._keep(*field):
                 lines.append(b"%b: %b\r\n" % field)
         self._lines = lines
+        self._left: int | None = self.length
 
     def _keep(self, field: bytes, value: bytes) -> bool:
         """Note what a field means for the server; tell whether it is sent as it is."""
@@ -101,6 +102,24 @@ class ResponseHead:
             return True
         return False
 
+    def count(self, size: int, *, more: bool) -> None:
+        """Check that a part of the body is what the head announces.
+
+        Args:
+            size: bytes of it.
+            more: it is not the last.
+
+        Raises:
+            ResponseError: there must be no body, or its length is another.
+        """
+        if self.bodiless:
+            if size and not self.content:
+                raise ResponseError(f"a response of {self.status} has no content")
+        elif self._left is not None:
+            if size > self._left or (not more and size < self._left):
+                raise ResponseError("the body is not as long as its Content-Length")
+            self._left -= size
+
     def encode(self, *fields: bytes) -> bytes:
         """Return the head.
 
@@ -114,13 +133,26 @@ class ResponseHead:
         return b"".join((*self._lines, *fields, b"\r\n"))
 
 
-def field_of(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+def octets(value: Any) -> bytes:
+    """Return what an application gives as bytes.
+
+    Raises:
+        ResponseError: it is something else. (`bytes` would make three NULs of the number 3.)
+    """
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    raise ResponseError(f"{value!r} stands where bytes are expected")
+
+
+def field_of(name: Any, value: Any) -> tuple[bytes, bytes]:
     """Return a header field as it may be sent.
 
     Raises:
         ResponseError: it may not.
     """
-    field = _name(name)
+    field, value = _name(octets(name)), octets(value)
     if value.translate(None, _VALUE_OCTETS):
         raise ResponseError(f"the value of {field.decode()} has a control character in it")
     return field, value.strip(b" \t")

@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from fastlisten.handlers.http.exchange import Application
+from fastlisten.handlers.http.asgi import Application
 from fastlisten.handlers.http.forwarded import TrustedProxies
 from fastlisten.log_events import log
 from fastlisten.log_throttle import Throttle

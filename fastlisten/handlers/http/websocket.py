@@ -1,44 +1,41 @@
-"""One websocket (RFC 6455), between the core's transport and the application.
+"""One websocket, between the core's transport and the application.
 
-Rules of this file: ASGI's websocket over `websockets`' sans-I/O protocol, which knows the frames.
-The handshake has been read by protocol.py. Without the package `websockets` there are none: a
-client that asks for one is served as any other.
+Rules of this file: ASGI's websocket. protocol.py has read the handshake; websocket_wire.py knows
+frames. Without the package `websockets` this module is not imported, and a request for a websocket
+is served like any other.
 
     connecting ──accept──> open ──close, by either side──> closing ──> closed
         └──close, http.response, an error──> answered by HTTP ─────────>┘
 
-One message is taken from the client, then the application takes it, then the next is read: frames
-go to the library one by one, because it inflates all that it is given. While the client does not
-take what is sent to it, nothing is read from it either: what it sends may have to be answered.
+One message is read from the client, then the application takes it, then the next one is read. While
+the client does not take what is sent to it, nothing is read from it either, because the answers to
+what it sends would pile up.
 
-A ping is sent every 20 s, and a connection that does not answer it is ended, so that
-`timeout.idle` needs not end any.
+Pings find out whether the client is there, so `timeout.idle` ends no websocket.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-from websockets.frames import Close, Frame, Opcode
-from websockets.http11 import Request as HandshakeRequest
-from websockets.protocol import State
-from websockets.server import ServerProtocol
-
-from fastlisten.handlers.http.exchange import ClientGoneError, shown_target
-from fastlisten.handlers.http.response import ResponseError, ResponseHead, field_of, refusal
+from fastlisten.handlers.http.access_log import log_request, shown_target
+from fastlisten.handlers.http.asgi import ClientGoneError
+from fastlisten.handlers.http.denial import Denial
+from fastlisten.handlers.http.flow import WriteGate
+from fastlisten.handlers.http.pings import Pings
+from fastlisten.handlers.http.response import ResponseError, field_of, octets, refusal
 from fastlisten.handlers.http.transport import client_name
+from fastlisten.handlers.http.websocket_wire import WebSocketWire
 from fastlisten.log_events import log, log_fault
 
 if TYPE_CHECKING:
     from websockets.http11 import Response
 
     from fastlisten.handlers.base import ConnectionInfo
-    from fastlisten.handlers.http.exchange import Message, Scope
+    from fastlisten.handlers.http.asgi import Message
     from fastlisten.handlers.http.head import Request
     from fastlisten.handlers.http.service import Service
 
@@ -47,157 +44,116 @@ __all__ = ["WebSocket"]
 logger = logging.getLogger("fastlisten.http")
 
 #: Close codes of RFC 6455 7.4.1, and of its registry.
-_NORMAL, _NO_CODE, _ABNORMAL, _NOT_TEXT, _FAILED, _RESTARTS = 1000, 1005, 1006, 1007, 1011, 1012
+_NORMAL, _FAILED, _RESTARTS = 1000, 1011, 1012
 
-#: Seconds between pings, and seconds in which the answer must come: uvicorn's defaults.
-_PING_INTERVAL = _PING_PATIENCE = 20.0
-
-#: Seconds in which a client must answer our Close frame: as long as the library gives a client.
+#: Seconds in which a client must answer our Close frame; the library gives a server as long.
 _CLOSE_PATIENCE = 10.0
 
-#: Octets of input that wait to be read, beyond which reading pauses.
+#: Fields of a response that are the server's business; those of an application are left out.
+_OWN_FIELDS = frozenset((b"connection", b"upgrade", b"content-length", b"transfer-encoding"))
+
+#: Octets of unread input above which reading pauses.
 _HIGH_WATER = 64 * 1024
 
-#: How long one connection's frames are worked at before others have their turn, in seconds.
+#: Seconds of work on one connection's frames before other connections have their turn.
 _SHARE = 0.002
-
-#: Octets of fields that the library gets of a handshake; it takes no longer ones.
-_HANDSHAKE = 8 * 1024
-
-_DEFLATE = ServerPerMessageDeflateFactory(
-    # 4 KiB windows and small tables: 64 KiB less memory for a connection, uvicorn's choice.
-    server_max_window_bits=12,
-    client_max_window_bits=12,
-    compress_settings={"memLevel": 5},
-)
-
-
-class _Silent(logging.Logger):
-    """What the library logs to: nothing, because all that it says is said here."""
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 (logging's own name)
-        """Return False."""
-        return False
-
-
-_silent = _Silent("fastlisten.http.silent", logging.CRITICAL + 1)
 
 
 class WebSocket(asyncio.Protocol):
     """Serves one websocket.
 
     Args:
-        service: what is the same for all connections of the listener.
-        info: whose connection it is.
+        service: what the connections of the listener share.
+        info: where the request comes from.
         transport: the core's.
+        scope: of the handshake.
+
+    Attributes:
+        name: the connection, for logs.
+        transport: as given.
     """
 
     def __init__(
-        self, service: Service, info: ConnectionInfo, transport: asyncio.Transport
+        self,
+        service: Service,
+        info: ConnectionInfo,
+        transport: asyncio.Transport,
+        scope: dict[str, Any],
     ) -> None:
         self.name = client_name(info)
         self.transport = transport
         self._service = service
         self._info = info
         self._loop = asyncio.get_running_loop()
-        self._wire = ServerProtocol(
-            extensions=[_DEFLATE], max_size=service.max_message, logger=_silent
-        )
-        self._scope: Scope = {}
+        self._wire = WebSocketWire(service.max_message)
+        self._scope = scope
         self._response: Response | None = None
-        self._head: ResponseHead | None = None  # of a denial
-        self._denied = False  # it has been sent
-        self._answered = False  # the handshake has its answer, or will have none
+        self._denial: Denial | None = None
+        self._answered = False  # the handshake has been answered, or will not be
         self._draining = self._closed = self._told = False
         self._connected = False  # the application has been told of the connection
         self._buffer = bytearray()
-        self._frame_left = 0  # octets of the frame that is being read which have not come
-        self._parts: list[bytes] = []
-        self._text = False
-        self._message: dict[str, Any] | None = None  # what the application is to take next
         self._waiter: asyncio.Future[None] | None = None
-        self._drain_waiter: asyncio.Future[None] | None = None
-        self._write_paused = self._scheduled = False
+        self._gate = WriteGate()
+        self._scheduled = False
         self._reading = True
-        self._code, self._reason = _ABNORMAL, ""
-        self._ping: bytes | None = None
-        self._ping_timer: asyncio.TimerHandle | None = None
+        self._pings: Pings | None = None
         self._end_timer: asyncio.TimerHandle | None = None
 
     # -- asked by the core
 
     @property
     def busy(self) -> bool:
-        """It ends by its own closing handshake, which a drain begins."""
+        """A drain begins its closing handshake, and waits for that."""
         return not self._draining
 
     @property
     def working(self) -> bool:
-        """Pings find out whether the client is there; only one that does not read is idle."""
+        """Pings find clients that have gone; only one that does not read counts as idle."""
         return not self.transport.get_write_buffer_size()
 
     def drain(self) -> None:
-        """Tell both sides that the server ends (1012)."""
+        """Close with 1012, and tell the application."""
         self._draining = True
         if self.transport.is_closing():
             return
         if not self._answered:
             self._refuse(503)
-        elif self._wire.state is State.OPEN:
-            self._code = _RESTARTS
-            self._wire.send_close(_RESTARTS)
+        elif self._wire.open:
+            self._wire.close(_RESTARTS)
             self._flush()
             self.transport.close()
         self._disconnect()
 
     # -- the handshake
 
-    def begin(self, request: Request, scope: dict[str, Any]) -> None:
-        """Answer a handshake, or let the application do it.
+    def begin(self, request: Request) -> None:
+        """Refuse a handshake, or let the application answer it.
 
         Args:
             request: its head.
-            scope: of ASGI.
         """
         self._service.connections.add(self)
-        scope["subprotocols"] = [
+        self._scope["subprotocols"] = [
             one.strip()
             for name, value in request.headers
             if name == b"sec-websocket-protocol"
             for one in value.decode("latin-1").split(",")
         ]
-        scope["extensions"] = {"websocket.http.response": {}}
-        self._scope = scope
+        self._scope["extensions"] = {"websocket.http.response": {}}
         if self._service.draining:
             self._refuse(503)
             return
         if request.method != b"GET":
             self._refuse(405, b"allow: GET\r\n")
             return
-        self._response = self._judge(request)
+        self._response = self._wire.judge(request)
         if self._response is None or self._response.status_code != 101:
             status = 400 if self._response is None else self._response.status_code
             fields = b"sec-websocket-version: 13\r\n" if status in (400, 426) else b""
             self._refuse(status, fields)
             return
         self._service.run(self._serve())
-
-    def _judge(self, request: Request) -> Response | None:
-        """Return the library's answer; None if it is not even a request to it."""
-        fields = b"".join(
-            b"%b: %b\r\n" % field
-            for field in request.headers
-            if field[0].startswith(b"sec-websocket-") or field[0] in (b"host", b"origin")
-        )
-        if len(fields) > _HANDSHAKE:
-            return None
-        # Of these two it is known what they ask for; the library reads lists of one field only.
-        upgrade = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-        self._wire.receive_data(upgrade + fields + b"\r\n")
-        for event in self._wire.events_received():
-            if isinstance(event, HandshakeRequest):
-                return self._wire.accept(event)
-        return None
 
     def _refuse(self, status: int, fields: bytes = b"") -> None:
         """Answer the handshake by HTTP."""
@@ -209,58 +165,55 @@ class WebSocket(asyncio.Protocol):
     # -- from the transport
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent."""
+        """Take input."""
         self._buffer += data
         self._process()
 
     def eof_received(self) -> bool:
-        """End: a websocket has no half."""
+        """End: a websocket cannot be half-closed."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application, forget the rest."""
+        """Tell the application, and let go of everything."""
         self._closed = True
         self._service.connections.discard(self)
-        for timer in (self._ping_timer, self._end_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._pings is not None:
+            self._pings.stop()
+        if self._end_timer is not None:
+            self._end_timer.cancel()
         self._buffer.clear()
         self._disconnect()
-        self.resume_writing()
+        self._gate.open()
 
     def pause_writing(self) -> None:
-        """Let the application wait, and read nothing: the client takes nothing."""
-        self._write_paused = True
+        """Make the application wait, and read nothing: the client does not take what is sent."""
+        self._gate.close()
         self._pause_or_resume()
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._write_paused = False
-        waiter, self._drain_waiter = self._drain_waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._gate.open()
         if not self._closed:
             self._process()
 
-    # -- frames
-
     def _process(self) -> None:
         """Read frames until there is a message for the application."""
-        if self._scheduled or self._wire.state is State.CONNECTING:
+        wire, buffer = self._wire, self._buffer
+        if self._scheduled or wire.connecting:
             self._pause_or_resume()
             return
         ends = time.monotonic() + _SHARE
-        while self._buffer and not self._write_paused and not self._closed:
-            # What comes behind a message waits; after our own Close nothing is for it any more.
-            if self._message is not None and self._wire.state is State.OPEN:
+        while buffer and not self._gate.closed and not self._closed:
+            # What follows a message waits; after our own Close nothing is for the application.
+            if wire.message is not None and wire.open:
                 break
-            if not self._frame_left and not self._next_frame():
+            if not wire.read(buffer):
                 break
-            piece = bytes(self._buffer[: self._frame_left])
-            del self._buffer[: len(piece)]
-            self._frame_left -= len(piece)
-            self._wire.receive_data(piece)
-            self._take_events()
+            self._flush()
+            if wire.message is not None:
+                self._wake()
+            if wire.ended:
+                self._disconnect()
             if time.monotonic() > ends:
                 self._scheduled = True
                 self._loop.call_soon(self._take_turn)
@@ -268,79 +221,21 @@ class WebSocket(asyncio.Protocol):
         self._pause_or_resume()
 
     def _take_turn(self) -> None:
+        """Go on after other connections have had their turn."""
         self._scheduled = False
         if not self.transport.is_closing():
             self._process()
 
-    def _next_frame(self) -> bool:
-        """Find how long the next frame is (RFC 6455 5.2); tell whether that is known."""
-        buffer = self._buffer
-        if len(buffer) < 2:
-            return False
-        length, extended = buffer[1] & 0x7F, 0
-        if length > 125:
-            extended = 2 if length == 126 else 8
-            if len(buffer) < 2 + extended:
-                return False
-            length = int.from_bytes(buffer[2 : 2 + extended], "big")
-        # Whether it may be so long, and masked as it is, is for the library to say.
-        self._frame_left = 2 + extended + 4 * (buffer[1] >> 7) + length
-        return True
-
-    def _take_events(self) -> None:
-        for event in self._wire.events_received():
-            frame = cast(Frame, event)
-            if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                if self._wire.state is State.OPEN:
-                    self._data(frame)
-            elif frame.opcode is Opcode.PONG:
-                if frame.data == self._ping:
-                    self._ping = None
-            elif frame.opcode is Opcode.CLOSE:
-                self._note_end(self._wire.close_rcvd)
-        if self._wire.parser_exc is not None:
-            self._note_end(self._wire.close_sent)
-        self._flush()
-        if self._wire.state is not State.OPEN and self._code != _ABNORMAL:
-            self._disconnect()
-
-    def _note_end(self, close: Close | None) -> None:
-        """Note with which code the websocket ends: the first one."""
-        if close is not None and self._code == _ABNORMAL:
-            self._code, self._reason = int(close.code), close.reason
-
-    def _data(self, frame: Frame) -> None:
-        if frame.opcode is not Opcode.CONT:
-            self._text = frame.opcode is Opcode.TEXT
-        self._parts.append(bytes(frame.data))
-        if not frame.fin:
-            return
-        parts, self._parts = self._parts, []
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        message: dict[str, Any] = {"type": "websocket.receive"}
-        if self._text:
-            try:
-                message["text"] = data.decode()
-            except UnicodeDecodeError:
-                self._code = _NOT_TEXT
-                self._wire.fail(_NOT_TEXT, "not UTF-8")
-                self._flush()
-                return
-        else:
-            message["bytes"] = data
-        self._message = message
-        self._wake()
-
     def _flush(self) -> None:
-        """Send what the library wants to be sent; end the connection if it says so."""
-        for data in self._wire.data_to_send():
+        """Send what is to be sent; end the connection if that is next."""
+        for data in self._wire.output():
             if data:
                 self.transport.write(data)
             else:
                 self.transport.close()
 
     def _pause_or_resume(self) -> None:
-        wanted = not self._write_paused and len(self._buffer) <= _HIGH_WATER
+        wanted = not self._gate.closed and len(self._buffer) <= _HIGH_WATER
         if wanted is self._reading or self.transport.is_closing():
             return
         self._reading = wanted
@@ -351,27 +246,21 @@ class WebSocket(asyncio.Protocol):
 
     # -- pings
 
-    def _watch(self) -> None:
-        self._ping_timer = self._loop.call_later(_PING_INTERVAL, self._send_ping)
-
-    def _send_ping(self) -> None:
-        if self._wire.state is not State.OPEN or self.transport.is_closing():
-            return
-        self._ping = os.urandom(4)
-        self._wire.send_ping(self._ping)
+    def _send_ping(self) -> bool:
+        if not self._wire.open or self.transport.is_closing():
+            return False
+        self._wire.ping()
         self._flush()
-        self._ping_timer = self._loop.call_later(_PING_PATIENCE, self._judge_ping)
+        return True
 
-    def _judge_ping(self) -> None:
+    def _ping_answered(self) -> bool:
         # The answer may be behind a message that the application has not taken.
-        waits = self._message is not None or self._write_paused
-        if self._ping is None or waits:
-            self._watch()
-            return
-        if self._wire.state is State.OPEN:
-            self._code, self._reason = _FAILED, "keepalive ping timeout"
-            self._wire.fail(self._code, self._reason)
-            self._flush()
+        unread = self._wire.message is not None or self._gate.closed
+        return self._wire.ping_answered or unread
+
+    def _ping_lost(self) -> None:
+        self._wire.fail(_FAILED, "keepalive ping timeout")
+        self._flush()
         self.transport.close()
 
     # -- the application
@@ -380,7 +269,7 @@ class WebSocket(asyncio.Protocol):
         try:
             await self._service.app(self._scope, self._receive, self._send)
         except BaseException as error:
-            # SystemExit and cancellation, too: they concern this connection and not the process.
+            # SystemExit and cancellation, too: they concern this connection, not the process.
             if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and self._over:
                 return
             if self._told or self._over:
@@ -393,18 +282,18 @@ class WebSocket(asyncio.Protocol):
         else:
             if self._over or self._told:
                 return
-            if self._answered and self._head is None:
+            if self._answered and self._denial is None:
                 self._give_up(_NORMAL)
                 return
-            text = "%s: the application ended without an answer"
+            text = "%s: the application returned without an answer"
             log(logger, logging.ERROR, "application-failed", text, self, **self._info.fields)
             self._give_up(_FAILED)
 
     def _give_up(self, code: int) -> None:
-        """Answer for an application that does not any more."""
-        if self._wire.state is State.OPEN:
+        """End what the application has left unfinished."""
+        if self._wire.open:
             self._close(code, "")
-        elif not self._answered or (self._head is not None and not self._denied):
+        elif not self._answered or (self._denial is not None and not self._denial.begun):
             self._refuse(500)
         else:
             # In the middle of a denial.
@@ -412,11 +301,11 @@ class WebSocket(asyncio.Protocol):
 
     @property
     def _over(self) -> bool:
-        """Nobody waits for an answer: the client has gone, or the server has ended it."""
+        """The client has gone, or the server has ended the connection."""
         return self._closed or self.transport.is_closing()
 
     def _disconnect(self) -> None:
-        """Let the application hear of the end."""
+        """Let the application receive the disconnect."""
         self._told = True
         self._wake()
 
@@ -426,17 +315,18 @@ class WebSocket(asyncio.Protocol):
             waiter.set_result(None)
 
     async def _receive(self) -> Message:
-        """Return the connection, then messages, then the end."""
+        """Return the connect, then messages, then the disconnect."""
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
+        wire = self._wire
         while True:
-            message, self._message = self._message, None
+            message, wire.message = wire.message, None
             if message is not None:
                 self._process()
                 return message
             if self._told:
-                return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
+                return {"type": "websocket.disconnect", "code": wire.code, "reason": wire.reason}
             waiter = self._waiter = self._loop.create_future()
             await waiter
 
@@ -444,30 +334,25 @@ class WebSocket(asyncio.Protocol):
         """Do what the application says.
 
         Raises:
-            ClientGoneError: there is nobody to send it to.
-            ResponseError: it must not be sent, or not now.
+            ClientGoneError: the client has gone.
+            ResponseError: the message must not be sent, or not now.
         """
         kind = message["type"]
-        while self._write_paused and not self._over:
-            if self._drain_waiter is None or self._drain_waiter.done():
-                self._drain_waiter = self._loop.create_future()
-            await asyncio.shield(self._drain_waiter)
+        if self._gate.closed:
+            await self._gate.passed()
         if self._told or self._over:
             raise ClientGoneError("the client has gone")
         if not self._answered:
             self._answer(kind, message)
-        elif self._head is not None:
-            self._deny(kind, message)
-        elif self._wire.state is not State.OPEN:
-            raise ResponseError(f"{kind!r} stands after websocket.close")
+        elif self._denial is not None:
+            self._deny(self._denial, message)
+        elif not self._wire.open:
+            raise ResponseError(f"{kind!r} comes after websocket.close")
         elif kind == "websocket.send":
             text, data = message.get("text"), message.get("bytes")
-            if text is not None:
-                self._wire.send_text(text.encode())
-            elif data is not None:
-                self._wire.send_binary(data)
-            else:
+            if text is None and data is None:
                 raise ResponseError("websocket.send has neither text nor bytes")
+            self._wire.send(octets(data) if text is None else text)
             self._flush()
         elif kind == "websocket.close":
             code = message.get("code", _NORMAL)
@@ -480,81 +365,56 @@ class WebSocket(asyncio.Protocol):
         if kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.close":
-            self._code = _ABNORMAL
             self._refuse(403)
             self._disconnect()
         elif kind == "websocket.http.response.start":
-            headers = message.get("headers", ())
-            self._head = ResponseHead(message["status"], headers, head_only=False)
+            self._denial = Denial(message)
             self._answered = True
         else:
-            raise ResponseError(f"{kind!r} stands where websocket.accept is expected")
+            raise ResponseError(f"{kind!r} comes where websocket.accept is expected")
 
     def _accept(self, message: Message) -> None:
-        response = self._response
-        assert response is not None
-        fields = [field_of(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+        assert self._response is not None
+        fields = [field_of(name, value) for name, value in message.get("headers", ())]
+        fields = [field for field in fields if field[0] not in _OWN_FIELDS]
+        if any(name.startswith(b"sec-websocket-") for name, _ in fields):
+            raise ResponseError("the fields Sec-WebSocket-* are the server's")
         if (chosen := message.get("subprotocol")) is not None:
             if chosen not in self._scope["subprotocols"]:
                 raise ResponseError(f"the client has not offered the subprotocol {chosen!r}")
             fields.append((b"sec-websocket-protocol", chosen.encode()))
-        for name, value in fields:
-            response.headers[name.decode()] = value.decode("latin-1")
         self._answered = True
-        self._wire.send_response(response)
+        self._wire.accept(self._response, fields)
         self._log(101)
         self._flush()
-        self._watch()
+        self._pings = Pings(self._loop, self._send_ping, self._ping_answered, self._ping_lost)
         self._process()
 
-    def _deny(self, kind: str, message: Message) -> None:
-        """Send an answer of HTTP that the application gives (websocket.http.response)."""
-        if kind != "websocket.http.response.body":
-            raise ResponseError(f"{kind!r} stands where websocket.http.response.body is expected")
-        head, more = self._head, message.get("more_body", False)
-        assert head is not None
-        body = b"" if head.bodiless else bytes(message.get("body", b""))
-        if not self._denied:
-            fields = [b"connection: close\r\n"]
-            if not more and head.length is None and not head.bodiless:
-                fields.insert(0, b"content-length: %d\r\n" % len(body))
-            self._denied = True
-            self._log(head.status)
-            self.transport.write(head.encode(*fields) + body)
-        elif body:
-            self.transport.write(body)
-        if not more:
+    def _deny(self, denial: Denial, message: Message) -> None:
+        """Send a part of the application's HTTP response."""
+        begun = denial.begun
+        last = denial.send(message, self.transport)
+        if not begun:
+            self._log(denial.status)
+        if last:
             self._disconnect()
             self.transport.close()
 
     def _close(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
-        self._wire.send_close(code, reason)
-        self._code, self._reason = code, reason
+        self._wire.close(code, reason)
         self._flush()
         self._disconnect()
         self._end_timer = self._loop.call_later(_CLOSE_PATIENCE, self.transport.close)
-        # Its answer may stand behind what nobody wants any more.
-        self._message = None
+        # The client's answer may be behind messages that nobody will take.
+        self._wire.message = None
         self._process()
 
     def _log(self, status: int) -> None:
         if self._service.access_log:
-            info = self._info
-            log(
-                logger,
-                logging.INFO,
-                "http-request",
-                "%s %d",
-                self,
-                status,
-                listener=info.listener,
-                peer=info.peer,
-                port=info.port,
-                method="websocket",
-                target=shown_target(self._scope),
-                status=status,
-            )
+            target = shown_target(self._scope)
+            line = f"websocket {target}"
+            log_request(self.name, self._info, line, status, None, "websocket", target)
 
     def __str__(self) -> str:
         return f'{self.name} "websocket {shown_target(self._scope)}"'
