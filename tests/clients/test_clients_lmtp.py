@@ -7,24 +7,25 @@ nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from support.external_programs import run
 from support.marks import external
-from support.real_server import ALICE, BOB, CAROL, CROWD, HOST, PLAIN, SENDER, Mail, serving
+from support.real_server import (
+    ALICE,
+    BOB,
+    CAROL,
+    CROWD,
+    HOST,
+    PLAIN,
+    SENDER,
+    Mail,
+    server_fixture,
+    without_old_mail,
+)
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
-    with serving(tmp_path_factory.mktemp("mail"), "lmtp") as mail:
-        yield mail
-
-
-@pytest.fixture
-def mail(server: Mail) -> Mail:
-    server.forget()
-    return server
+server = server_fixture("lmtp")
+mail = without_old_mail
 
 
 def swaks(mail: Mail, protocol: str, place: str, *recipients: str, expect: int = 0) -> str:

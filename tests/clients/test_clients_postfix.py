@@ -15,7 +15,17 @@ from pathlib import Path
 import pytest
 from support.external_programs import run
 from support.marks import external
-from support.real_server import ALICE, BOB, CROWD, HOST, PLAIN, ZOE, Mail, serving
+from support.real_server import (
+    ALICE,
+    BOB,
+    CROWD,
+    HOST,
+    PLAIN,
+    ZOE,
+    Mail,
+    server_fixture,
+    without_old_mail,
+)
 from support.waiting import until
 
 if os.geteuid() != 0:
@@ -102,16 +112,8 @@ class Postfix:
         return found[1]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
-    with serving(tmp_path_factory.mktemp("mail"), "mx", "lmtp") as mail:
-        yield mail
-
-
-@pytest.fixture
-def mail(server: Mail) -> Mail:
-    server.forget()
-    return server
+server = server_fixture("mx", "lmtp")
+mail = without_old_mail
 
 
 @pytest.fixture(scope="module")

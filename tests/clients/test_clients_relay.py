@@ -18,7 +18,17 @@ import pytest
 from support.environment import own_environment
 from support.external_programs import run, which
 from support.marks import external
-from support.real_server import ALICE, BOB, HOST, PASSWORDS, PLAIN, SENDER, Mail, serving
+from support.real_server import (
+    ALICE,
+    BOB,
+    HOST,
+    PASSWORDS,
+    PLAIN,
+    SENDER,
+    Mail,
+    serving,
+    without_old_mail,
+)
 from support.waiting import PATIENCE, until
 
 FOREIGN = "someone@example.net"
@@ -42,10 +52,7 @@ def server(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ma
         yield mail
 
 
-@pytest.fixture
-def mail(server: Mail) -> Mail:
-    server.forget()
-    return server
+mail = without_old_mail
 
 
 @contextlib.contextmanager

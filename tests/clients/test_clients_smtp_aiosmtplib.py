@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from email.message import EmailMessage
 from typing import Any
 
 import aiosmtplib
 import pytest
 from support.certificates import authority
-from support.real_server import ALICE, BOB, HOST, MESSAGE, PASSWORDS, SENDER, ZOE, Mail, serving
+from support.real_server import (
+    ALICE,
+    BOB,
+    HOST,
+    MESSAGE,
+    PASSWORDS,
+    SENDER,
+    ZOE,
+    Mail,
+    server_fixture,
+    without_old_mail,
+)
 from support.waiting import PATIENCE, eventually
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
-    with serving(tmp_path_factory.mktemp("mail"), "mx", "submission", "submissions") as mail:
-        yield mail
-
-
-@pytest.fixture
-def mail(server: Mail) -> Mail:
-    server.forget()
-    return server
+server = server_fixture("mx", "submission", "submissions")
+mail = without_old_mail
 
 
 def client(mail: Mail, listener: str, **options: Any) -> aiosmtplib.SMTP:

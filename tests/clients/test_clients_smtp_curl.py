@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from support.external_programs import run
 from support.marks import external
@@ -17,7 +15,8 @@ from support.real_server import (
     ZOE,
     ZOE_ALIAS,
     Mail,
-    serving,
+    server_fixture,
+    without_old_mail,
 )
 
 #: curl's exit codes: sending failed, a login was denied.
@@ -26,16 +25,8 @@ SEND_ERROR, LOGIN_DENIED = 55, 67
 SCHEMES = {"mx": "smtp", "submission": "smtp", "submissions": "smtps"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
-    with serving(tmp_path_factory.mktemp("mail"), "mx", "submission", "submissions") as mail:
-        yield mail
-
-
-@pytest.fixture
-def mail(server: Mail) -> Mail:
-    server.forget()
-    return server
+server = server_fixture("mx", "submission", "submissions")
+mail = without_old_mail
 
 
 def curl(mail: Mail, listener: str, *options: str, expect: int = 0) -> str:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 
 import pytest
 from support.external_programs import Dialogue, talking
 from support.marks import external
-from support.real_server import ALICE, BOB, CAROL, HOST, MESSAGE, PASSWORDS, SENDER, Mail, serving
+from support.real_server import (
+    ALICE,
+    BOB,
+    CAROL,
+    HOST,
+    MESSAGE,
+    PASSWORDS,
+    SENDER,
+    Mail,
+    server_fixture,
+    without_old_mail,
+)
 
 #: As it is on the wire.
 LETTER = MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\n"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
-    names = ("mx", "submission", "submissions", "lmtp")
-    with serving(tmp_path_factory.mktemp("mail"), *names) as mail:
-        yield mail
-
-
-@pytest.fixture
-def mail(server: Mail) -> Mail:
-    server.forget()
-    return server
+server = server_fixture("mx", "submission", "submissions", "lmtp")
+mail = without_old_mail
 
 
 def s_client(mail: Mail, listener: str, *options: str) -> tuple[str, ...]:

@@ -6,24 +6,15 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-import pytest
-from support.real_server import ALICE, BOB, HOST, MESSAGE, Mail, serving
+from support.real_server import ALICE, BOB, HOST, MESSAGE, Mail, server_fixture, without_old_mail
 from support.smtp_client import SmtpClient
 from support.waiting import PATIENCE
 
 SENDER = b"sender@example.com"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
-    with serving(tmp_path_factory.mktemp("mail"), "mx", "lmtp") as mail:
-        yield mail
-
-
-@pytest.fixture
-def mail(server: Mail) -> Mail:
-    server.forget()
-    return server
+server = server_fixture("mx", "lmtp")
+mail = without_old_mail
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ from support.real_server import (
     SENDER,
     ZOE,
     Mail,
-    serving,
+    server_fixture,
+    without_old_mail,
 )
 from support.waiting import PATIENCE
 
@@ -33,18 +34,10 @@ NAME = "client.example.com"
 LARGEST = 4 * 1024 * 1024
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
-    more = f"[smtp]\nmax-message-size = {LARGEST}\n"
-    directory = tmp_path_factory.mktemp("mail")
-    with serving(directory, "mx", "submission", "submissions", more=more) as mail:
-        yield mail
-
-
-@pytest.fixture
-def mail(server: Mail) -> Mail:
-    server.forget()
-    return server
+server = server_fixture(
+    "mx", "submission", "submissions", more=f"[smtp]\nmax-message-size = {LARGEST}\n"
+)
+mail = without_old_mail
 
 
 @contextlib.contextmanager

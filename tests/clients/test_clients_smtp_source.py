@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,21 @@ from support.environment import own_environment
 from support.external_programs import run, which
 from support.marks import external
 from support.program import program
-from support.real_server import ALICE, CROWD, HOST, LISTENERS, SENDER, Mail, serving, split
+from support.real_server import (
+    ALICE,
+    CROWD,
+    HOST,
+    LISTENERS,
+    SENDER,
+    Mail,
+    server_fixture,
+    split,
+    without_old_mail,
+)
 from support.waiting import PATIENCE, until
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
-    with serving(tmp_path_factory.mktemp("mail"), "mx") as mail:
-        yield mail
-
-
-@pytest.fixture
-def mail(server: Mail) -> Mail:
-    server.forget()
-    return server
+server = server_fixture("mx")
+mail = without_old_mail
 
 
 def smtp_source(mail: Mail, *options: str) -> str:

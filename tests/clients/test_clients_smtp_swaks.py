@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from support.external_programs import run
 from support.marks import external
-from support.real_server import ALICE, BOB, CAROL, HOST, PASSWORDS, PLAIN, SENDER, Mail, serving
+from support.real_server import (
+    ALICE,
+    BOB,
+    CAROL,
+    HOST,
+    PASSWORDS,
+    PLAIN,
+    SENDER,
+    Mail,
+    server_fixture,
+    without_old_mail,
+)
 
 #: swaks' exit codes: the server rejected MAIL, a RCPT; no AUTH offered or accepted; no TLS.
 NO_MAIL, NO_RCPT, NO_AUTH, NO_TLS = 23, 24, 28, 29
@@ -16,16 +26,8 @@ NO_MAIL, NO_RCPT, NO_AUTH, NO_TLS = 23, 24, 28, 29
 TLS = {"submission": "--tls", "submissions": "--tls-on-connect"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
-    with serving(tmp_path_factory.mktemp("mail"), "mx", "submission", "submissions") as mail:
-        yield mail
-
-
-@pytest.fixture
-def mail(server: Mail) -> Mail:
-    server.forget()
-    return server
+server = server_fixture("mx", "submission", "submissions")
+mail = without_old_mail
 
 
 def swaks(mail: Mail, listener: str, *options: str, expect: int = 0) -> str:

@@ -11,10 +11,10 @@ import gc
 import os
 import socket
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.forked import MAY_HAVE_THREADS, exit_status, fork
 from support.loop_worlds import play_on, same_on_asyncio
 from support.loops import LoopFactory
 from support.world import Recorder, World
@@ -249,25 +249,8 @@ def test_cancelled_create_server(our_loop_factory: LoopFactory) -> None:
 
 # --- fork -------------------------------------------------------------------------------------
 
-#: Threads of pytest-xdist, or of a pool that an earlier test has used.
-may_have_threads = pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded, use of fork:DeprecationWarning"
-)
 
-
-def child(work: Callable[[], bool]) -> int:
-    """Fork; return the child's process id. It exits with 0 if `work` returns True."""
-    pid = os.fork()
-    if pid == 0:
-        status = 2
-        try:
-            status = 0 if work() else 1
-        finally:
-            os._exit(status)
-    return pid
-
-
-@may_have_threads
+@MAY_HAVE_THREADS
 def test_fork(our_loop_factory: LoopFactory) -> None:
     """The child holds a dead copy, the parent's connections go on, and a new loop serves there."""
 
@@ -292,7 +275,7 @@ def test_fork(our_loop_factory: LoopFactory) -> None:
             with asyncio.Runner(loop_factory=our_loop_factory) as runner:
                 return engine.closed and runner.run(serve()) == b"in the child"
 
-        world.note("child", os.waitpid(child(in_the_child), 0)[1])
+        world.note("child", exit_status(in_the_child))
         await client.send(b"parent?")
         world.note("answer", await client.receive(7))
 
@@ -301,7 +284,7 @@ def test_fork(our_loop_factory: LoopFactory) -> None:
     assert ("answer", b"parent?") in log
 
 
-@may_have_threads
+@MAY_HAVE_THREADS
 def test_fork_before_serving(our_loop_factory: LoopFactory) -> None:
     """As pre-forking servers do: bind, fork, a loop in each process on the shared socket."""
     with socket.socket() as listening:
@@ -320,7 +303,7 @@ def test_fork_before_serving(our_loop_factory: LoopFactory) -> None:
                 runner.run(main())
             return True
 
-        pids = [child(serve) for _ in range(2)]
+        pids = [fork(serve) for _ in range(2)]
         # Each serves one client only, so that both have had one when both are gone.
         for _ in pids:
             with socket.create_connection(address, timeout=20) as client:

@@ -12,11 +12,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from multiprocessing import resource_tracker
 from typing import Any
 
 import pytest
+from support.forked import MAY_HAVE_THREADS, exit_status
+from support.kernel import is_open
 from support.loops import LoopFactory
 from support.world import Recorder, World, play
 
@@ -25,8 +26,7 @@ from fastlisten.loop.engines import engine_for
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    # CPython 3.12 counts the threads of libuv's pool; they hold no lock that these children need.
-    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+    MAY_HAVE_THREADS,
 ]
 
 
@@ -34,27 +34,6 @@ pytestmark = [
 def running_resource_tracker() -> None:
     """Start the process that "spawn" leaves running, so that no test is blamed for it."""
     resource_tracker.ensure_running()
-
-
-def child(work: Callable[[], bool]) -> int:
-    """Fork; return the child's exit status: 0 if `work` returned True, 1 if not, 2 if it raised."""
-    pid = os.fork()
-    if pid == 0:
-        status = 2
-        try:
-            status = 0 if work() else 1
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def is_open(fd: int) -> bool:
-    """Return whether a descriptor is open."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def test_childs_engine_is_dead_and_the_parent_serves(loop_factory: LoopFactory) -> None:
@@ -83,7 +62,7 @@ def test_childs_engine_is_dead_and_the_parent_serves(loop_factory: LoopFactory) 
                 and world.transports[2].get_extra_info("socket").fileno() == -1
             )
 
-        world.note("child", child(look))
+        world.note("child", exit_status(look))
         world.note("parent", engine.closed, server.connections, engine.census()["served"])
         received = await clients[0].receive(4_000_000)
         world.note("unsent bytes", received == bytes(4_000_000))
@@ -126,7 +105,7 @@ HISTORY = {
 def test_fork_inside_a_callback(loop_factory: LoopFactory, where: str) -> None:
     async def script(world: World) -> None:
         hooks: dict[str, Any] = {
-            where: lambda p, *_: world.note("child", child(lambda: engine_for_of(p).closed))
+            where: lambda p, *_: world.note("child", exit_status(lambda: engine_for_of(p).closed))
         }
 
         def engine_for_of(protocol: Recorder) -> Any:
@@ -166,7 +145,7 @@ def test_calls_in_the_child_do_not_touch_the_parent(loop_factory: LoopFactory) -
             engine.close()
             return bool(server.connections == 0)
 
-        world.note("child", child(destroy))
+        world.note("child", exit_status(destroy))
         await world.settle()
         world.note("client", client.ended(), server.connections)
         await client.send(b"still there?")
@@ -239,7 +218,7 @@ def test_child_serves_on_a_new_loop(loop_factory: LoopFactory) -> None:
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 return runner.run(main()) == b"HELLO"
 
-        world.note("child", child(serve))
+        world.note("child", exit_status(serve))
         await client.send(b"parent?")
         world.note("answer", await client.receive(7))
 

@@ -14,31 +14,18 @@ from pathlib import Path
 
 import pytest
 from support.marks import external
+from support.page_samples import WHOLE
 from support.program import program, run
 
 #: The page's complete sample, with one listener that needs what this version does not have.
-FULL = """
-[server.listener."smtp"]
-bind = ["[::]:25"]
-protocol = "smtp"
-
-[server.listener."submission"]
-bind = ["[::]:587"]
-protocol = "smtp"
-
-[server.listener."submissions"]
-bind = ["[::]:465"]
-protocol = "smtp"
-tls.implicit = true
-
-[server.listener."management"]
-bind = ["127.0.0.1:8080"]
-protocol = "http"
-
+FULL = (
+    WHOLE
+    + """
 [server.listener."mailboxes"]
 bind = ["127.0.0.1:143"]
 protocol = "imap"
 """
+)
 
 SMTP = '[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\n'
 
@@ -155,7 +142,7 @@ def test_failure_while_running_exits_with_1(tmp_path: Path) -> None:
 def test_unavailable_protocol_exits_with_2(tmp_path: Path) -> None:
     yet = "not available in this version"
     assert refused(tmp_path, FULL) == [
-        f'error: mail.toml:21: server.listener.mailboxes.protocol = "imap": {yet}',
+        f'error: mail.toml:20: server.listener.mailboxes.protocol = "imap": {yet}',
     ]
 
 

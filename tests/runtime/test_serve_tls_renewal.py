@@ -15,6 +15,7 @@ import pytest
 from support.certificates import Authority, authority, rsa_key, table, write
 from support.environment import clean_environment
 from support.marks import external
+from support.page_samples import WHOLE
 from support.program import program, run
 from support.tls_probes import HOST, ask, client, context, lines, read_to_end, s_client
 from support.waiting import PATIENCE, until
@@ -187,25 +188,7 @@ def test_two_servers_started_together_share_the_certificate(tmp_path: Path) -> N
 
 def test_complete_sample_runs_except_for_http(tmp_path: Path) -> None:
     """Its last listener's protocol is not available yet; another handler takes its place."""
-    text = """
-[server.listener."smtp"]
-bind = ["[::]:0"]
-protocol = "smtp"
-
-[server.listener."submission"]
-bind = ["[::]:0"]
-protocol = "smtp"
-
-[server.listener."submissions"]
-bind = ["[::]:0"]
-protocol = "smtp"
-tls.implicit = true
-
-[server.listener."management"]
-bind = ["127.0.0.1:0"]
-protocol = "http"
-handler = "support.serving_handlers:Echo"
-"""
+    text = re.sub(r":\d+\"", ':0"', WHOLE) + 'handler = "support.serving_handlers:Echo"\n'
     with program(tmp_path, text, listeners=4) as started:
         anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE

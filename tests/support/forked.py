@@ -1,4 +1,4 @@
-"""Forked processes for tests of the native core: they serve, they are asked, they are killed.
+"""Forked processes for tests of the native core: they serve, answer questions and are killed.
 
 Rules of this file: a child keeps no descriptor of the test's but those it is given (a copy of a
 client's socket would keep that client's close from the server), runs no destructor of the test's
@@ -22,12 +22,42 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
+import pytest
+
 from fastlisten import ConnectionServer
 from support.loops import LoopFactory
 from support.waiting import PATIENCE
 
+__all__ = ["MAY_HAVE_THREADS", "Body", "Child", "children", "exit_status", "fork", "serving"]
+
+#: CPython 3.12 warns about threads of pytest-xdist, of libuv's pool and of pools that earlier tests
+#: have used; they hold no lock that the children need.
+MAY_HAVE_THREADS = pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded, use of fork:DeprecationWarning"
+)
+
 Body = Callable[[socket.socket], None]
 Commands = Mapping[str, Callable[..., Any]]
+
+
+def fork(work: Callable[[], bool]) -> int:
+    """Fork; return the child's process id. It exits with 0 if `work` returns True.
+
+    It exits with 1 if not, and with 2 if `work` raised. Unlike a `Child` it keeps all descriptors.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 2
+        try:
+            status = 0 if work() else 1
+        finally:
+            os._exit(status)
+    return pid
+
+
+def exit_status(work: Callable[[], bool]) -> int:
+    """Fork as `fork` does; return the child's exit status."""
+    return os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])
 
 
 class Child:

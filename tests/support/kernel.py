@@ -1,4 +1,4 @@
-"""What the kernel says of processes: descriptors, sockets, processor time, ends."""
+"""What the kernel knows about processes: descriptors, sockets, CPU time, whether they ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["cpu_time", "ended", "open_descriptors", "sockets"]
+__all__ = ["cpu_time", "ended", "is_open", "open_descriptors", "sockets"]
 
 
 def open_descriptors() -> dict[int, str]:
@@ -19,6 +19,15 @@ def open_descriptors() -> dict[int, str]:
         except FileNotFoundError:
             continue  # the directory that was being listed
     return found
+
+
+def is_open(fd: int) -> bool:
+    """Return whether this process has a descriptor of this number."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def sockets(pid: int) -> list[str]:

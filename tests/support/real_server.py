@@ -11,10 +11,11 @@ import contextlib
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import argon2
+import pytest
 
 from support.certificates import authority, rsa_key, table, write
 from support.kernel import sockets
@@ -175,3 +176,21 @@ def serving(directory: Path, *listeners: str, more: str = "") -> Iterator[Mail]:
         assert [line for line in log if " ERROR " in line or "Traceback" in line] == []
         left = [*(directory / "data" / "mail").glob("*/tmp/*")]
         assert left == []
+
+
+def server_fixture(*listeners: str, more: str = "") -> Callable[..., Iterator[Mail]]:
+    """Return a fixture of one server per module, with these arguments of `serving`."""
+
+    @pytest.fixture(scope="module")
+    def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
+        with serving(tmp_path_factory.mktemp("mail"), *listeners, more=more) as mail:
+            yield mail
+
+    return server
+
+
+@pytest.fixture
+def without_old_mail(server: Mail) -> Mail:
+    """Return the module's `server` after removing all mail of earlier tests."""
+    server.forget()
+    return server

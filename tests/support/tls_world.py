@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import pytest
 import uvloop
 
 import fastlisten._tls as native_tls
@@ -26,6 +27,8 @@ from support.world import Buffered, Note, Recorder, World
 
 __all__ = [
     "KINDS",
+    "MUCH",
+    "SMALL",
     "WAYS",
     "WAY_NAMES",
     "TlsBuffered",
@@ -36,6 +39,7 @@ __all__ = [
     "joined",
     "kind_of_api",
     "no_session_left",
+    "on_all_ways",
     "openssl_function",
     "play_tls",
     "same_tls",
@@ -55,6 +59,12 @@ WAYS: list[tuple[LoopFactory, str]] = [
     (asyncio.SelectorEventLoop, "memory"),
 ]
 WAY_NAMES = ["asyncio", "uvloop", "asyncio-memory"]
+on_all_ways = pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES)
+
+#: The kernel's minimum; it doubles what is asked for.
+SMALL: dict[str, Any] = {"send_buffer": 4096, "receive_buffer": 4096}
+#: More than all buffers between the two sides hold, and than the high-water mark of 512 KiB.
+MUCH = 1_500_000
 
 
 class TlsRecorder(Recorder):

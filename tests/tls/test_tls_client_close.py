@@ -11,16 +11,13 @@ import ssl
 import pytest
 from support.loops import LoopFactory
 from support.tls_contexts import client_context
-from support.tls_world import WAY_NAMES, WAYS, TlsRecorder, TlsWorld, play_tls, same_tls
+from support.tls_world import MUCH, TlsRecorder, TlsWorld, on_all_ways, play_tls, same_tls
 from support.world import Hook, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
-
-#: More than the buffers hold; see test_tls_flow.
-MUCH = 1_500_000
 
 
 def note_truncated(world: TlsWorld) -> None:

@@ -12,16 +12,13 @@ import ctypes
 
 import pytest
 from support.loops import LoopFactory
-from support.tls_world import WAY_NAMES, WAYS, TlsRecorder, TlsWorld, play_tls
+from support.tls_world import MUCH, TlsRecorder, TlsWorld, on_all_ways, play_tls
 from support.world import numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
-
-#: More than the buffers hold; see test_tls_flow.
-MUCH = 1_500_000
 
 
 def queued_error() -> int:

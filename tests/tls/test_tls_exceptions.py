@@ -11,19 +11,18 @@ from typing import Any
 import pytest
 from support.loops import LoopFactory
 from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
     TlsBuffered,
     TlsClient,
     TlsRecorder,
     TlsWorld,
+    on_all_ways,
     play_tls,
     same_tls,
 )
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
 
 

@@ -15,11 +15,12 @@ import pytest
 from support.loops import LoopFactory
 from support.tls_contexts import client_context
 from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
+    MUCH,
+    SMALL,
     TlsBuffered,
     TlsRecorder,
     TlsWorld,
+    on_all_ways,
     play_tls,
     same_tls,
 )
@@ -27,13 +28,8 @@ from support.world import Hook, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
-
-#: The kernel's minimum; it doubles what is asked for.
-SMALL: dict[str, Any] = {"send_buffer": 4096, "receive_buffer": 4096}
-#: More than all buffers between the two sides hold, and than the high-water mark of 512 KiB.
-MUCH = 1_500_000
 
 
 def test_pause_and_resume_writing_at_the_limits(loop_factory: LoopFactory, kind: str) -> None:

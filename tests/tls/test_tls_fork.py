@@ -11,11 +11,11 @@ import gc
 import os
 import socket
 import ssl
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.forked import children, serving
+from support.forked import MAY_HAVE_THREADS, children, exit_status, serving
+from support.kernel import is_open
 from support.loops import LoopFactory
 from support.tls_contexts import HOST, client_context, server_context
 from support.tls_world import KINDS, TlsClient, TlsRecorder, TlsWorld, play_tls
@@ -25,30 +25,8 @@ import fastlisten
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    # CPython 3.12 counts the threads of libuv's pool; they hold no lock that children need.
-    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+    MAY_HAVE_THREADS,
 ]
-
-
-def is_open(fd: int) -> bool:
-    """Return whether a descriptor is open."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-def child(work: Callable[[], bool]) -> int:
-    """Fork; return the child's exit status: 0 if `work` returned True, 1 if not, 2 if it raised."""
-    pid = os.fork()
-    if pid == 0:
-        status = 2
-        try:
-            status = 0 if work() else 1
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -83,7 +61,7 @@ def test_calls_in_the_child_do_not_reach_clients(loop_factory: LoopFactory, kind
                 session.write(b"and this")
             return dead and known
 
-        world.note("child", child(destroy))
+        world.note("child", exit_status(destroy))
         await world.settle()
         world.note("client", client.raw.ended())
         await client.send(b"still there?")

@@ -27,22 +27,18 @@ from support.tls_probes import HOST, ask, client, lines, read_to_end
 from support.tls_records import CHANGE_CIPHER_SPEC, crafted
 from support.tls_world import (
     KINDS,
-    WAY_NAMES,
-    WAYS,
+    SMALL,
     TlsBuffered,
     TlsClient,
     TlsRecorder,
     TlsWorld,
+    on_all_ways,
     play_tls,
 )
 from support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-on_all_ways = pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES)
-
-#: The kernel's minimum; it doubles what is asked for.
-SMALL: dict[str, Any] = {"send_buffer": 4096, "receive_buffer": 4096}
 #: Key updates whose answers, 27 bytes each, overflow the small buffers.
 MANY = 3000
 #: ... and by only a few.

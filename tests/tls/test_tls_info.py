@@ -10,11 +10,11 @@ import ssl
 import pytest
 from support.loops import LoopFactory
 from support.tls_contexts import client_context, server_context
-from support.tls_world import WAY_NAMES, WAYS, TlsRecorder, TlsWorld, play_tls, same_tls
+from support.tls_world import TlsRecorder, TlsWorld, on_all_ways, play_tls, same_tls
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
 
 

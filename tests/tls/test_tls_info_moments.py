@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from support.loops import LoopFactory
 from support.tls_contexts import client_context, server_context
-from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsRecorder, TlsWorld, same_tls
+from support.tls_world import TlsClient, TlsRecorder, TlsWorld, on_all_ways, same_tls
 from support.world import Hook, Recorder
 
 from fastlisten.loop.start_tls import start_tls
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
 
 #: (`listener` and `truncated` exist only in our transports; docs/asyncio.md.)

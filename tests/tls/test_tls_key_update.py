@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ssl
-from typing import Any
 
 import pytest
 from support.loops import LoopFactory
 from support.tls_contexts import server_context
 from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
+    MUCH,
+    SMALL,
     TlsClient,
     TlsRecorder,
     TlsWorld,
+    on_all_ways,
     openssl_function,
     play_tls,
     same_tls,
@@ -28,13 +28,8 @@ from support.world import Hook, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
-
-#: The kernel's minimum; it doubles what is asked for.
-SMALL: dict[str, Any] = {"send_buffer": 4096, "receive_buffer": 4096}
-#: More than all buffers between the two sides hold, and than the high-water mark of 512 KiB.
-MUCH = 1_500_000
 
 
 def key_update(client: TlsClient, *, answer: bool) -> bytes:

@@ -11,22 +11,14 @@ from typing import Any
 
 import pytest
 from support.loops import LoopFactory
-from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
-    TlsBuffered,
-    TlsRecorder,
-    TlsWorld,
-    play_tls,
-    same_tls,
-)
+from support.tls_world import TlsBuffered, TlsRecorder, TlsWorld, on_all_ways, play_tls, same_tls
 from support.world import Hook
 
 from fastlisten.loop.engines import engine_for
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
 
 

@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from support.forked import MAY_HAVE_THREADS
+from support.kernel import is_open
 from support.loops import LoopFactory, run
 from support.raw_client import RawClient
 from support.tls_contexts import HOST, client_context
@@ -37,18 +39,8 @@ from fastlisten.loop.engines import engine_for
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    # CPython 3.12 counts the threads of libuv's pool; they hold no lock that children need.
-    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+    MAY_HAVE_THREADS,
 ]
-
-
-def is_open(fd: int) -> bool:
-    """Return whether a descriptor is open."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 #: Clients at a time.

@@ -12,11 +12,10 @@ import pytest
 from support.loops import LoopFactory
 from support.tls_contexts import client_context, server_context
 from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
     TlsClient,
     TlsRecorder,
     TlsWorld,
+    on_all_ways,
     openssl_function,
     play_tls,
     same_tls,
@@ -25,7 +24,7 @@ from support.world import Hook
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
 
 

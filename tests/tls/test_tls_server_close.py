@@ -11,18 +11,24 @@ import ssl
 import pytest
 from support.loops import LoopFactory
 from support.tls_contexts import client_context
-from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsRecorder, TlsWorld, play_tls, same_tls
+from support.tls_world import (
+    MUCH,
+    TlsClient,
+    TlsRecorder,
+    TlsWorld,
+    on_all_ways,
+    play_tls,
+    same_tls,
+)
 from support.world import Hook, numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
 
 #: How long asyncio and we wait for the answer to close_notify, where a test waits for it, seconds.
 SHORTLY = 0.15
-#: More than the buffers hold; see test_tls_flow.
-MUCH = 1_500_000
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -14,13 +14,12 @@ from support.loops import LoopFactory
 from support.starttls_protocol import COMMAND, GO_AHEAD, Starter, commanded
 from support.tls_contexts import client_context, server_context
 from support.tls_world import (
-    WAY_NAMES,
-    WAYS,
     TlsBuffered,
     TlsClient,
     TlsRecorder,
     TlsWorld,
     no_session_left,
+    on_all_ways,
     play_tls,
 )
 from support.world import numbers
@@ -29,7 +28,7 @@ from fastlisten._tls import TlsSettings
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from support.loops import LoopFactory
 from support.starttls_protocol import COMMAND, GO_AHEAD, Starter, commanded
-from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsWorld, no_session_left, play_tls
+from support.tls_world import TlsClient, TlsWorld, no_session_left, on_all_ways, play_tls
 from support.world import numbers
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
 
 #: A timeout that tests wait for, seconds.

@@ -12,11 +12,9 @@ import ssl
 import pytest
 from support.loops import LoopFactory
 from support.starttls_protocol import COMMAND, GO_AHEAD, Starter
-from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsWorld, play_tls
+from support.tls_world import TlsClient, TlsWorld, on_all_ways, play_tls
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
-
-on_all_ways = pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES)
 
 #: Plaintext that an attacker has inserted after the command.
 INJECTED = b"NOOP\r\nEVIL\r\n"

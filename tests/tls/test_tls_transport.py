@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from support.loops import LoopFactory
 from support.tls_contexts import client_context
-from support.tls_world import WAY_NAMES, WAYS, TlsClient, TlsRecorder, TlsWorld, play_tls, same_tls
+from support.tls_world import TlsClient, TlsRecorder, TlsWorld, on_all_ways, play_tls, same_tls
 from support.world import Hook
 
 pytestmark = [
     pytest.mark.usefixtures("descriptors_back"),
-    pytest.mark.parametrize(("loop_factory", "kind"), WAYS, ids=WAY_NAMES),
+    on_all_ways,
 ]
 
 
