@@ -82,6 +82,8 @@ def taken(place: Path) -> list[tuple[list[str], bytes]]:
     found = []
     for path in place.glob("message.*"):
         dump = path.read_bytes()
+        if not dump:
+            continue  # smtp-sink makes the file at MAIL, and removes it if no message follows
         path.unlink()
         # It writes LF, and an empty line at the end; our field comes after its own.
         assert dump.endswith(b"\n\n")

@@ -16,6 +16,7 @@ import pytest
 from support.marks import external
 from support.page_samples import WHOLE
 from support.program import program, run
+from support.waiting import until
 
 #: The page's complete sample, with one listener that needs what this version does not have.
 FULL = (
@@ -69,6 +70,7 @@ def test_program_lists_its_listeners(tmp_path: Path) -> None:
     text = echo(name="b") + 'max-connections = 5\nlimit-action = "wait"\n'
     text += SMTP.replace('"127.0.0.1:0"', '["127.0.0.1:0", "127.0.0.2:0"]')
     with program(tmp_path, text, listeners=2) as started:
+        until(lambda: "it echoes" in started.out)
         lines = [re.sub(r":[0-9]+([,;])", r":PORT\1", line) for line in started.out.splitlines()]
         assert started.stop() == 0
     assert lines == [
@@ -82,6 +84,7 @@ def test_low_descriptor_limit_names_the_settings(tmp_path: Path) -> None:
     text = echo(name="a") + "max-connections = 50\n" + echo(name="b") + "max-connections = 5000\n"
     limited = ["sh", "-c", 'ulimit -n 1000 && exec "$@"', "sh"]
     with program(tmp_path, text, listeners=2, wrapper=limited) as started:
+        until(lambda: "it echoes" in started.out)  # a note comes after the listeners
         few, many, note = started.out.splitlines()
         assert started.stop() == 0
     assert few.endswith("max-connections 50, then refuse")
