@@ -1,10 +1,10 @@
-"""IP addresses as text: each in the one form in which it is compared, counted and shown.
+"""IP addresses as text, in the canonical form in which they are compared, counted and shown.
 
 Rules of this file: nothing is looked up, and nothing of the package is imported.
 
-On a socket for both families an IPv4 client has an IPv4-mapped IPv6 address, ``::ffff:192.0.2.1``
-(RFC 4291 2.5.5.2). Networks in a configuration, limits per address, logs and the answers of HTTP
-mean the IPv4 address, so that is what such an address becomes wherever one comes in.
+On a dual-stack socket an IPv4 client has an IPv4-mapped IPv6 address, ``::ffff:192.0.2.1`` (RFC
+4291 2.5.5.2). Configured networks, limits per address, logs and HTTP responses use the IPv4
+address, so mapped addresses are converted wherever they come in.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAPPED = ipaddress.IPv6Network((MAPPED_PREFIX + bytes(4), 96))
 
 
 def unmapped(text: str) -> str:
-    """Return an address as it is, but an IPv4-mapped one as IPv4.
+    """Return an address, as IPv4 if it is an IPv4-mapped one.
 
     Args:
         text: an address as the kernel, inet_ntop(3) or `socket` writes it.
@@ -55,10 +55,10 @@ def peer_address(name: tuple[Any, ...]) -> str:
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address that a text is, without its scope, an IPv4-mapped one as IPv4.
+    """Parse an address, ignoring its scope; an IPv4-mapped one becomes IPv4.
 
     Returns:
-        None if the text is not an address.
+        None if it is not an address.
     """
     bare, percent, _ = text.partition("%")
     try:
@@ -72,7 +72,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def unmapped_network(network: Network) -> Network:
-    """Return a network as it is, but one of IPv4-mapped addresses as IPv4."""
+    """Return a network, as IPv4 if it is one of IPv4-mapped addresses."""
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
         packed = network.network_address.packed.removeprefix(MAPPED_PREFIX)
         return ipaddress.IPv4Network((packed, network.prefixlen - 96))
@@ -80,7 +80,7 @@ def unmapped_network(network: Network) -> Network:
 
 
 def is_loopback(text: str) -> bool:
-    """Tell whether a text is an address that only this host can reach; False for a name."""
+    """Tell whether a string is a loopback address; False for a host name."""
     address = parse_address(text)
     return address is not None and address.is_loopback
 

@@ -1,7 +1,7 @@
 """Errors, split by whose fault they are: the configuration author's, the system's, the peer's.
 
-Rules of this file: it imports nothing of the package; every error carries, as attributes, what a
-caller needs to act on it without parsing its text.
+Rules of this file: it imports nothing of the package; every error has attributes for what callers
+need, so that they need not parse its text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
 
 
 class FastlistenError(Exception):
-    """Base of every error that the package raises on purpose."""
+    """Base class of all errors that the package raises on purpose."""
 
 
 # --- the configuration's author ---------------------------------------------------------------
@@ -29,14 +29,14 @@ class FastlistenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake (or warning) of a configuration.
+    """One mistake in a configuration, or one warning about it.
 
     Attributes:
-        message: what is wrong, in words.
-        file: the file's name as the user gave it, empty for a text without a file.
-        line: 1-based line of the key, 0 where no line can be named.
-        key: the dotted path of the key as TOML writes it, empty for a mistake of the whole file.
-        value: the value as TOML would write it, empty where there is none.
+        message: what is wrong.
+        file: the file name as the user gave it, empty if there is none.
+        line: 1-based line of the key, 0 if unknown.
+        key: the dotted key in TOML notation, empty if the mistake concerns the whole file.
+        value: the value in TOML notation, empty if there is none to show.
         allowed: what would be accepted.
         suggestion: the key or value that was probably meant.
     """
@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def fields(self) -> dict[str, object]:
-        """What a record about it has for programs (log_events.py)."""
+        """The fields of a log record about it (log_events.py)."""
         line = self.line or None
         return {"key": self.key, "value": self.value, "line": line, "error": self.message}
 
@@ -78,7 +78,7 @@ class ConfigurationError(FastlistenError):
 
     Attributes:
         problems: every mistake found, in order of line.
-        warnings: what was noticed besides and would not have stopped the start.
+        warnings: what else was noticed; these alone would not be an error.
     """
 
     def __init__(self, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> None:
@@ -88,11 +88,11 @@ class ConfigurationError(FastlistenError):
 
 
 class SettingError(FastlistenError):
-    """What a handler raises when it is made and cannot use a value that the configuration gives.
+    """Raised by a handler's constructor for a configured value that it cannot use.
 
     Attributes:
-        key: the dotted key of the value as a listener has it: ``app``, ``smtp.relay``; empty
-            where the handler cannot be had at all.
+        key: the dotted key of the value on a listener: ``app``, ``smtp.relay``; empty if the
+            handler cannot be used at all.
     """
 
     def __init__(self, key: str, message: str) -> None:
@@ -105,15 +105,15 @@ class SettingError(FastlistenError):
 
 @dataclass(frozen=True, slots=True)
 class SocketFailure:
-    """One system call that failed while sockets were made ready.
+    """One system call that failed while sockets were set up.
 
     Attributes:
         listener: id of the listener.
-        address: the address as the configuration wrote it.
+        address: the address as written in the configuration.
         operation: ``socket``, ``bind``, ``listen``, or the option's configuration key.
         value: the option's value, empty for other operations.
         errno: the kernel's error number.
-        text: the kernel's error text, with the holder of the address where it is known.
+        text: the error text, and which process uses the address if that is known.
     """
 
     listener: str
@@ -130,7 +130,7 @@ class SocketFailure:
 
 
 class StartError(FastlistenError):
-    """Listening could not start; reports the failures of all listeners together.
+    """Listening failed; reports the failures of all listeners together.
 
     Attributes:
         failures: every failed operation, in order of listener and bind.
@@ -145,10 +145,10 @@ class StartError(FastlistenError):
 
 
 class PeerError(FastlistenError):
-    """The peer broke its protocol.
+    """The peer violated the protocol.
 
     Attributes:
-        reply: what the protocol says to such a peer, ready to be sent, or empty.
+        reply: the protocol's reply to that, ready to be sent, or empty.
     """
 
     def __init__(self, message: str, reply: bytes = b"") -> None:

@@ -1,12 +1,12 @@
-"""Reading files that somebody else names: configuration, certificates, keys, accounts.
+"""Reads files whose paths are configured: the configuration itself, certificates, keys, accounts.
 
-Rules of this file: blocking system calls that never wait for a peer, and no file whole in memory
-whose size is not bounded; it imports nothing of the package. Everything that goes wrong is an
-OSError whose `strerror` can stand behind "cannot be read:".
+Rules of this file: it imports nothing of the package; reading blocks but never waits for another
+process, and is limited in size. All errors are OSErrors whose `strerror` fits after "cannot be
+read:".
 
-A name may lead to anything: a pipe that nobody writes to, a terminal, a tape that rewinds, an
-endless device. Only regular files are read. Those of /proc and /sys may block or never end too;
-they are opened without waiting and read up to the bound.
+A path may lead to anything: a pipe that nobody writes to, a terminal, a tape that rewinds when
+opened, an endless device. Only regular files are read. Files of /proc and /sys may block or be
+endless as well, so files are opened without blocking and read up to the limit.
 """
 
 from __future__ import annotations
@@ -26,68 +26,68 @@ _KINDS = {
     stat.S_IFBLK: "it is a block device, not a regular file",
 }
 
-# One read(2) of a regular file gives all of it up to this size.
+# The size of one read(2); most files take just one.
 _CHUNK = 1 << 20
 
-# Names of descriptors that this process has open already: what a shell pipes or substitutes.
+# Paths of descriptors that are already open: pipes and process substitutions of a shell.
 _STREAM = re.compile(r"/dev/stdin|/dev/fd/([0-9]{1,9})|/proc/self/fd/([0-9]{1,9})")
 
 
-def read_file(path: str | os.PathLike[str], largest: int, what: str) -> bytes:
-    """Return what a regular file holds.
+def read_file(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
+    """Return the content of a regular file.
 
     Args:
-        path: its name; symbolic links are followed.
-        largest: octets that it may have.
+        path: its path; symbolic links are followed.
+        limit: its maximum size in bytes.
         what: what it should be, for the error: ``a certificate``.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger.
+        OSError: it cannot be read, is not a regular file, or is too large.
     """
     try:
-        # Opening alone does something to some devices: it is not tried.
+        # Check first: merely opening some devices has side effects.
         check_regular(os.stat(path))
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except ValueError:  # a zero byte, or a surrogate that stands for no byte
-        raise OSError(errno.EINVAL, "no file has such a name") from None
+    except ValueError:  # a null byte, or a surrogate that cannot be encoded
+        raise OSError(errno.EINVAL, "invalid file name") from None
     try:
         found = os.fstat(fd)
         check_regular(found)
-        if found.st_size > largest:
-            raise _too_large(largest, what)
-        return _read(fd, largest, what)
+        if found.st_size > limit:
+            raise _too_large(limit, what)
+        return _read(fd, limit, what)
     finally:
         os.close(fd)
 
 
-def read_stream(path: str | os.PathLike[str], largest: int, what: str) -> bytes:
-    """Return what a regular file holds, or a descriptor of this process that is named by path.
+def read_stream(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
+    """Return the content of a regular file or of an open descriptor.
 
-    ``/dev/stdin``, ``/dev/fd/3`` and ``/proc/self/fd/3`` are read to their end, pipes too: who
-    names them has put there what is to be read. All else is as `read_file` has it.
+    ``/dev/stdin``, ``/dev/fd/3`` and ``/proc/self/fd/3`` may be pipes, and are read to their end.
+    Any other path is read as by `read_file`.
 
     Args:
-        path: the name.
-        largest: octets that it may have.
+        path: the path.
+        limit: the maximum size in bytes.
         what: what it should be, for the error.
 
     Raises:
-        OSError: as `read_file`.
+        OSError: as for `read_file`.
     """
     match = _STREAM.fullmatch(os.fsdecode(path))
     if match is None:
-        return read_file(path, largest, what)
+        return read_file(path, limit, what)
     fd = os.dup(int(match[1] or match[2] or 0))
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
-            os.lseek(fd, 0, os.SEEK_SET)  # as if it were opened again
-        return _read(fd, largest, what)
+            os.lseek(fd, 0, os.SEEK_SET)  # as if it had just been opened
+        return _read(fd, limit, what)
     finally:
         os.close(fd)
 
 
 def check_regular(found: os.stat_result) -> None:
-    """Raise OSError, which says what it is, for anything but a regular file."""
+    """Raise an OSError that says what it is for anything but a regular file."""
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(found.st_mode):
@@ -95,30 +95,30 @@ def check_regular(found: os.stat_result) -> None:
         raise OSError(errno.EINVAL, kind)
 
 
-def _read(fd: int, largest: int, what: str) -> bytes:
+def _read(fd: int, limit: int, what: str) -> bytes:
     """Return everything up to the end.
 
     Raises:
-        OSError: it cannot be read, or there is more than may be.
+        OSError: it cannot be read, or it exceeds the limit.
     """
     chunks: list[bytes] = []
     size = 0
     while True:
         try:
-            chunk = os.read(fd, min(_CHUNK, largest + 1 - size))
+            chunk = os.read(fd, min(_CHUNK, limit + 1 - size))
         except BlockingIOError:
             if stat.S_ISREG(os.fstat(fd).st_mode):
-                raise  # a file of the kernel's that waits for events
-            select.select([fd], [], [])  # a descriptor that somebody else has made so
+                raise  # a kernel file that waits for events
+            select.select([fd], [], [])  # another process made the descriptor non-blocking
             continue
         if not chunk:
             return b"".join(chunks)
         chunks.append(chunk)
         size += len(chunk)
-        if size > largest:
-            raise _too_large(largest, what)
+        if size > limit:
+            raise _too_large(limit, what)
 
 
-def _too_large(largest: int, what: str) -> OSError:
-    bound = f"{largest >> 20} MiB" if largest >= 1 << 20 else f"{largest >> 10} KiB"
-    return OSError(errno.EFBIG, f"it is larger than {bound}, too large for {what}")
+def _too_large(limit: int, what: str) -> OSError:
+    size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
+    return OSError(errno.EFBIG, f"it is larger than {size}, too large for {what}")

@@ -1,12 +1,12 @@
-"""The events that are logged, and log records that carry them.
+"""The events that are logged, and log records for them.
 
-Rules of this file: nothing of the package is imported, so that every module can use it. A record
-has a message for people and an event with fields for programs; cli/logging_setup.py decides which
-of them is written. Names of events and fields are an interface, like those of metrics: `EVENTS` is
-the table, docs/logging.md explains it, and a test compares the table, the page and the calls.
+Rules of this file: nothing of the package is imported, so every module can use it. A record has a
+message for people and an event with fields for programs; cli/logging_setup.py decides which of
+them is written. The names of events and fields are an interface, like those of metrics: `EVENTS` is
+the table, docs/logging.md describes it, and a test compares the table, the page and the calls.
 
-What a peer can cause without end needs a bound (log_throttle.py), and a peer's own words are
-shortened (`shortened`).
+Records that a peer can cause without limit are throttled (log_throttle.py), and text that comes
+from a peer is shortened (`shortened`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PEER = ("listener", "peer", "port", "session")
 
 _MAIL = (*_PEER, "id", "from", "to", "user", "bytes", "duration")
 
-#: Events and the fields that their records may have; empty fields are left out.
+#: Events and the fields that their records can have; empty fields are omitted.
 EVENTS: dict[str, tuple[str, ...]] = {
     # connections, recorded by the native core
     "connection-opened": ("listener", "peer", "port"),
@@ -115,8 +115,8 @@ def log(
         event: a key of `EVENTS`.
         text: the message for people, a format string as in `logging`.
         values: its arguments.
-        fields: for programs, named as `EVENTS` has them for the event; ``from`` is passed as
-            ``from_``. None and empty texts are left out.
+        fields: for programs, as listed in `EVENTS` for the event; pass ``from`` as ``from_``.
+            None and empty strings are omitted.
     """
     if logger.isEnabledFor(level):
         logger.handle(event_record(logger.name, level, event, text, values, fields))
@@ -140,7 +140,7 @@ def event_record(
     fields: dict[str, object],
 ) -> logging.LogRecord:
     """Return the record that `log` would give to a logger of this name."""
-    # Not by logger.log, which looks for the caller's line; that takes as long as all the rest.
+    # Not by logger.log, which finds the caller's line; that takes as long as everything else.
     record = logging.LogRecord(name, level, event, 0, text, values, None)
     record.event = event
     record.fields = {name.rstrip("_"): value for name, value in fields.items()}
@@ -149,17 +149,17 @@ def event_record(
 
 # --- what comes from a peer -----------------------------------------------------------------------
 
-#: Characters of a peer's text that are logged: more than a path has (256, RFC 5321 4.5.3.1.3).
+#: Maximum number of characters to log; a path has up to 256 (RFC 5321 4.5.3.1.3).
 _MAX_LENGTH = 300
 
 
 def shortened(text: str) -> str:
-    """Return a peer's text, shortened for the log; whoever writes the line escapes it."""
+    """Return a peer's text, shortened for the log; it is escaped when the line is written."""
     return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."
 
 
 def address_text(peer: str, port: int) -> str:
-    """Return an address as Postfix writes it: ``[192.0.2.1]:25``; ``[unix]`` if it is empty."""
+    """Return an address as Postfix logs it: ``[192.0.2.1]:25``; ``[unix]`` if it is empty."""
     return f"[{peer}]:{port}" if peer else "[unix]"
 
 
@@ -167,7 +167,7 @@ def address_text(peer: str, port: int) -> str:
 
 
 class _Sessions:
-    """Numbers sessions; the part of their names before the hyphen differs for each process."""
+    """Numbers sessions; each process has its own prefix for their names."""
 
     def __init__(self) -> None:
         self.begin()
@@ -187,5 +187,5 @@ def new_session() -> int:
 
 
 def session_name(number: int) -> str:
-    """Return the name of a session in the log from its number: ``5f2c1a-1b``."""
+    """Return the name of a session for the log: ``5f2c1a-1b``."""
     return f"{_sessions.process}-{number:x}"

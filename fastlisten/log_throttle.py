@@ -1,6 +1,6 @@
-"""A bound on log records that peers can cause without end.
+"""Limits the number of log records that peers can cause.
 
-Rules of this file: nothing of the package is imported. Records beyond the bound are counted, and
+Rules of this file: nothing of the package is imported. Records beyond the limit are counted, and
 their number is logged later.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 __all__ = ["MAX_RECORDS", "WINDOW", "Throttle"]
 
-#: Records of one kind that are written in `WINDOW`; more are counted. A spammer that tries names
-#: causes a hundred a second; at 250 octets a line that would be 2 GB a day, and this way is 220 MB.
+#: Records of one kind that are logged per `WINDOW`; the rest are only counted. A spammer that
+#: guesses addresses causes a hundred a second: at 250 bytes a line 2 GB a day, or 220 MB with this.
 MAX_RECORDS = 100
 
 #: Seconds after which counting starts again, and the number of omitted records is logged.
@@ -21,7 +21,7 @@ WINDOW = 10.0
 
 
 class Throttle:
-    """Bounds how many records of each kind are written; belongs to one event loop.
+    """Limits the number of records of each kind; belongs to one event loop.
 
     Args:
         tell: called with a kind and the number of its records that were omitted.
@@ -38,11 +38,11 @@ class Throttle:
         """Count a record; return whether it may be written.
 
         Args:
-            kind: one of a set that no peer can enlarge.
+            kind: from a fixed set, which peers cannot enlarge.
         """
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         if self._timer is None:
-            # Without a loop (one that was closed with open connections) counting never restarts.
+            # There is no loop if it was closed with open connections; then counting never restarts.
             with contextlib.suppress(RuntimeError):
                 self._timer = asyncio.get_running_loop().call_later(WINDOW, self.close)
         return count <= MAX_RECORDS

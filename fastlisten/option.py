@@ -1,8 +1,7 @@
-"""What a row of the option table is: the shape shared by the configuration and by handlers.
+"""`Option`, a row of the option table, shared by the configuration and by handlers.
 
-Rules of this file: data shapes only. It imports nothing of the package, so that a handler can
-contribute rows without importing the configuration, and the configuration can read a handler's
-rows without importing a loop.
+Rules of this file: data only. It imports nothing of the package, so handlers can add rows without
+importing the configuration, and the configuration can read them without importing an event loop.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from typing import Any, Literal
 
 __all__ = ["Option", "Origin", "Reload", "SocketOption"]
 
-#: Where a resolved value came from.
+#: Where a value comes from.
 Origin = Literal["default", "server", "listener"]
 
-#: What a reload does with a changed value: applied to the running listener, needs a new socket,
-#: or needs a new process.
+#: How a changed value takes effect: on the running listener, with a new socket, or in a new
+#: process.
 Reload = Literal["live", "rebind", "restart"]
 
 
@@ -26,13 +25,13 @@ class SocketOption:
     """One setsockopt call.
 
     Attributes:
-        family: ``inet``, ``inet6``, ``ip`` (both of these, set once), ``unix`` or ``any``: the
-            sockets it is for. A dual-stack inet6 socket takes the rows of both inet and inet6.
+        family: the sockets it is for: ``inet``, ``inet6``, ``ip`` (both of these, set once),
+            ``unix`` or ``any``. A dual-stack inet6 socket gets the options of inet and inet6.
         phase: ``bind`` (before bind), ``listen`` (after bind, before listen) or ``accepted``
-            (per connection, because the kernel does not inherit it).
-        level: level number for setsockopt(2), e.g. ``socket.IPPROTO_TCP``.
+            (per connection, because accepted sockets do not inherit it).
+        level: level for setsockopt(2), such as ``socket.IPPROTO_TCP``.
         name: option number for setsockopt(2).
-        symbol: its name in C, for errors, e.g. ``TCP_NODELAY``.
+        symbol: its name in C, for errors, such as ``TCP_NODELAY``.
     """
 
     family: Literal["inet", "inet6", "ip", "unix", "any"]
@@ -47,25 +46,24 @@ class Option:
     """One row of the option table.
 
     Attributes:
-        key: dotted path relative to the place it stands in: ``socket.backlog``, ``tls.implicit``.
-        kind: name of the value grammar in ``config/values/kinds.py`` (``boolean``, ``integer``,
-            ``duration``, ``size``, ``string``, ...).
-        default: the typed value that holds when nobody wrote one.
+        key: dotted key within its table: ``socket.backlog``, ``tls.implicit``.
+        kind: kind of value, a key of ``config/values/kinds.py``: ``boolean``, ``integer``,
+            ``duration``, ``size``, ``string``, ...
+        default: the typed value if the key is not set.
         text: one sentence of documentation.
-        scopes: the places where it may stand: ``listener``, ``server`` (a default that listeners
-            override), ``process`` (a property of the whole process, in ``[server]`` only).
+        scopes: where it can be set: ``listener``, ``server`` (a default that listeners override),
+            ``process`` (for the whole process, in ``[server]`` only).
         minimum: smallest allowed value, in the value's own unit, or None.
         maximum: largest allowed value, or None.
-        choices: the allowed words, where the value is one of a set.
-        unit: ``bytes``, ``seconds``, ``connections``, ... for the documentation.
-        reload: what a reload does with it.
-        sockets: the setsockopt calls that carry it out, empty for other options.
-        available: False while this version parses the key but cannot carry it out yet.
-        inert: values that ask for nothing, so that an unavailable key set to one is no obstacle.
-        extra: anything else a value grammar needs: ``optional`` (`false` means not set),
-            ``default-text`` (what the documentation says of a default that the host decides),
-            ``whole`` (whole seconds only), ``greets`` (only listeners that greet have it),
-            ``older`` (an older spelling that means the same).
+        choices: the allowed words, if the value is one of a set.
+        unit: ``bytes``, ``seconds``, ``connections``, ..., for the documentation.
+        reload: how a changed value takes effect.
+        sockets: the setsockopt calls for it, empty for other options.
+        available: False if this version parses the key but does not support it.
+        inert: values without effect, which are accepted although the key is not available.
+        extra: what else its kind needs: ``optional`` (`false` means not set), ``default-text``
+            (describes a default that depends on the host), ``whole`` (whole seconds only),
+            ``greets`` (only for protocols with a greeting), ``older`` (an older spelling).
     """
 
     key: str

@@ -1,7 +1,7 @@
-"""Writing files that only their owner can read: tokens, keys, passwords, mail.
+"""Writes files that only their owner can read: tokens, keys, passwords, mail.
 
-Rules of this file: blocking system calls; nothing of the package is imported. What is written is
-durable when a function returns, the directory's entry included.
+Rules of this file: blocking system calls; nothing of the package is imported. When a function
+returns, the file and its directory entry are on disk.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ __all__ = ["create_once", "open_new", "replace", "sync_directory", "write_all"]
 
 
 def create_once(path: str, content: bytes) -> bool:
-    """Create a file, whole and durable or not at all.
+    """Create a file atomically.
 
-    It is written under a name that cannot be guessed, then linked to its own: of several processes
-    that start together one comes first, and no other reads half a file.
+    It is written under an unpredictable name, then linked to its own: if several processes do this
+    at the same time, one of them wins, and none sees an incomplete file.
 
     Returns:
-        False if the file exists already, or another process was faster.
+        False if the file already exists, even if another process has just created it.
 
     Raises:
         OSError: it cannot be created.
@@ -37,12 +37,12 @@ def create_once(path: str, content: bytes) -> bool:
 
 
 def replace(path: str, content: bytes) -> None:
-    """Write a file in place of whatever has its name, whole and durable or not at all.
+    """Create or replace a file atomically.
 
-    Whoever had the old file open keeps reading the old file.
+    Processes that have the old file open keep reading the old one.
 
     Raises:
-        OSError: it cannot be written; the old file is as it was.
+        OSError: it cannot be written; the old file is unchanged.
     """
     temporary = _write_temporary(path, content)
     try:
@@ -54,7 +54,7 @@ def replace(path: str, content: bytes) -> None:
 
 
 def _write_temporary(path: str, content: bytes) -> str:
-    """Write a durable file with a new name beside `path`; return its name."""
+    """Write a file with a new name beside `path`; return its name."""
     temporary = f"{path}.{os.getpid()}.{secrets.token_hex(4)}"
     fd = open_new(temporary)
     try:
@@ -70,17 +70,17 @@ def _write_temporary(path: str, content: bytes) -> str:
 
 
 def open_new(path: str | os.PathLike[str]) -> int:
-    """Create a file for its owner alone; return its descriptor, open for writing.
+    """Create a file with mode 0600; return a descriptor for writing.
 
     Raises:
-        FileExistsError: something has this name already, if only a symbolic link.
+        FileExistsError: the name is in use, even if only by a symbolic link.
         OSError: the file cannot be created.
     """
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data`: a full disk causes a short write first, and an error only then."""
+    """Write all of `data`; a full disk causes a short write before it causes an error."""
     written = os.write(fd, data)
     if written < len(data):
         view = memoryview(data)
@@ -89,10 +89,10 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
-    """Make the entries of a directory durable.
+    """Flush the entries of a directory to disk.
 
     Args:
-        path: the directory; an empty text is the working directory.
+        path: the directory; an empty string is the working directory.
     """
     fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,7 +1,7 @@
-"""TOML text to tables: one way for the configuration and for the accounts.
+"""Parses TOML, for the configuration and for the accounts.
 
-Rules of this file: it knows TOML and no key. Whatever a text holds, the answer is tables or a
-`TomlError`: the parser itself, and `int()` behind it, answer some texts with other exceptions.
+Rules of this file: it knows TOML but no keys. Whatever the text, the result is tables or a
+`TomlError`; tomli, and `int()` in it, raise other exceptions for some texts.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import tomli
 
 __all__ = ["TomlError", "parse_toml"]
 
-# Deeper than any configuration. What walks tables later may then call itself, and the lines of a
-# key of thousands of parts, each of which is a path of its own, need no gigabytes.
+# Deeper than any configuration. The limit makes recursion safe for code that walks the tables, and
+# keeps a key with thousands of parts from using gigabytes when the lines of keys are recorded.
 _MAX_DEPTH = 32
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
-# A set as some files of this format have it, which is no TOML: {"10.0.0.0/8", "::1"}.
+# A set, which some similar formats have but TOML does not: {"10.0.0.0/8", "::1"}.
 _SET = re.compile(r"""=[ \t]*\{[ \t]*(?:"[^"\n]*+"|'[^'\n]*+')[ \t]*[,}]""")
 
-# A word without quotes where a value belongs: yes, True, smtp.example.net.
+# A value without quotes: yes, True, smtp.example.net.
 _BARE_WORD = re.compile(r"=[ \t]*(?!(?:true|false|inf|nan)\b)[A-Za-z]")
 
 # Longer numbers are refused by int() itself (sys.int_info.default_max_str_digits, or less).
@@ -30,10 +30,10 @@ _LONG_NUMBER = re.compile(r"[0-9_]{640,}+")
 
 
 class TomlError(Exception):
-    """A text that is no TOML; the message says why.
+    """The text is not valid TOML; the message says why.
 
     Attributes:
-        line: 1-based, 0 where none can be named.
+        line: 1-based, 0 if unknown.
     """
 
     def __init__(self, line: int, message: str) -> None:
@@ -45,11 +45,11 @@ def parse_toml(content: str | bytes) -> tuple[str, dict[str, Any]]:
     """Return the text and the tables of a TOML document.
 
     Args:
-        content: TOML, in UTF-8 if it is bytes; a byte order mark before it, as editors on Windows
-            put there, is left out.
+        content: TOML, in UTF-8 if it is bytes; a byte order mark, as written by editors on
+            Windows, is ignored.
 
     Raises:
-        TomlError: it is none, or is nested too deeply to be meant.
+        TomlError: it is not valid, or is nested too deeply.
     """
     text = (_decode(content) if isinstance(content, bytes) else content).removeprefix("\ufeff")
     try:
@@ -57,14 +57,14 @@ def parse_toml(content: str | bytes) -> tuple[str, dict[str, Any]]:
         data = tomli.loads(text)
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        raise TomlError(line, "a lone surrogate is not Unicode text") from None
+        raise TomlError(line, "not valid Unicode: a lone surrogate") from None
     except RecursionError:
         raise TomlError(0, "arrays, tables or keys are nested too deeply") from None
     except ValueError as error:
-        # TOMLDecodeError is one; a number of thousands of digits is refused by int() itself.
+        # TOMLDecodeError, or from int() for a number with thousands of digits.
         raise _explained(text, str(error)) from None
     if _is_deep(data):
-        raise TomlError(0, f"tables are nested more than {_MAX_DEPTH} deep")
+        raise TomlError(0, f"tables are nested more than {_MAX_DEPTH} levels deep")
     return text, data
 
 
@@ -77,26 +77,26 @@ def _decode(content: bytes) -> str:
 
 
 def _explained(text: str, message: str) -> TomlError:
-    """Return what the parser has said, with the line taken out of it."""
+    """Return the parser's error, with the line moved out of its message."""
     position = _POSITION.search(message)
     if position is None:
         if number := _LONG_NUMBER.search(text):
             line = text.count("\n", 0, number.start()) + 1
-            return TomlError(line, f"a number of {len(number[0]):,} digits is too long")
+            return TomlError(line, f"a number with {len(number[0]):,} digits is too long")
         return TomlError(0, f"not valid TOML: {message}")
     column = f" (column {position[2]})" if position[2] else " at the end of the text"
     message = message[: position.start()] + column
     line = int(position[1]) if position[1] else text.count("\n") + 1
     content = text.split("\n")[line - 1]
     if _SET.search(content):
-        message += "; an array stands in brackets: [...]"
+        message += "; arrays are written in brackets: [...]"
     elif message.startswith("Invalid value") and _BARE_WORD.search(content):
-        message += "; text needs quotes; booleans are true and false"
+        message += "; strings need quotes; booleans are true and false"
     return TomlError(line, f"not valid TOML: {message}")
 
 
 def _is_deep(data: dict[str, Any]) -> bool:
-    """Tell whether tables and arrays are nested deeper than is meant; without recursion."""
+    """Tell whether tables and arrays are nested too deeply; without recursion."""
     level: list[Any] = [data]
     for _ in range(_MAX_DEPTH):
         level = [

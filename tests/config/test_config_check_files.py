@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.certificates import authority
 from support.config import listener_table
+from support.registered import registered
 
 from fastlisten.cli import check
 from fastlisten.config import load
@@ -21,6 +22,7 @@ from fastlisten.runtime.file_checks import check_files
 from fastlisten.runtime.server import Server
 
 PLAIN = "tls.enable = false\n"
+LMTP = "fastlisten.handlers.smtp.settings:LMTP"
 RELAY = PLAIN + 'smtp.relay = "relay.example.org:25"\n'
 VERIFIED = RELAY + 'smtp.relay-tls = "verify"\n'
 
@@ -118,7 +120,7 @@ def test_relay_ca_of_a_custom_handler_is_not_checked(tmp_path: Path) -> None:
         (b'[account."a@example.org"\n', "not valid TOML"),
         (b'[account."a@example.org"]\npassword = "x"\n', "password"),
         (b"\xff\n", "byte 0xff is not UTF-8"),
-        (b"x = " + b"9" * 5000, "a number of 5,000 digits is too long"),
+        (b"x = " + b"9" * 5000, "a number with 5,000 digits is too long"),
     ],
     ids=["empty", "torn", "password", "octets", "number"],
 )
@@ -186,3 +188,11 @@ def test_postmaster_without_an_account_warns(tmp_path: Path, name: str, there: b
 def test_check_creates_no_files(tmp_path: Path) -> None:
     check_files(load(configure(tmp_path, RELAY, PLAIN)))
     assert [path.name for path in tmp_path.iterdir()] == ["mail.toml"]
+
+
+def test_files_of_another_smtp_are_not_checked(tmp_path: Path) -> None:
+    """Another package's smtp has options of its own, and perhaps no accounts."""
+    write_accounts(tmp_path, b"[broken")
+    with registered(handlers={"smtp": "support.serving_handlers:Echo"}, protocols={"lmtp": LMTP}):
+        config = load(configure(tmp_path, PLAIN))
+    assert check_files(config) == ([], [])

@@ -43,7 +43,7 @@ def test_missing_protocol_lists_the_choices() -> None:
 
 @pytest.mark.parametrize("word", ["yes", "True", "smtp.example.net", "off"])
 def test_unquoted_word(word: str) -> None:
-    with pytest.raises(TomlError, match=r"; text needs quotes; booleans are true and false$"):
+    with pytest.raises(TomlError, match=r"; strings need quotes; booleans are true and false$"):
         parse_toml(f"a = 1\nb = {word}\n")
 
 
