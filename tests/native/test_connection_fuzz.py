@@ -1,8 +1,7 @@
 """Random operations on many connections at once, from fixed seeds, checked against invariants.
 
-Rules of this file: both sides of a connection send numbered streams (`stream`), so that every byte
-can be checked where it arrives. One generator per run draws the operations; the run ends by closing
-everything, and must leave nothing behind. The invariants:
+Rules of this file: support.fuzzing has the run; here is what plain connections do at each end. A
+run ends by closing everything, and must leave nothing behind. The invariants:
 
 - connection_made comes first and once, connection_lost last and once, eof_received between them;
 - no input while paused or after close(), and no byte is lost, duplicated or made up;
@@ -14,111 +13,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
-import struct
-from typing import Any
 
 import pytest
 from support.endless_stream import stream
+from support.fuzzing import CheckedProtocol, Fuzz, Peer, reset
 from support.loops import LoopFactory
-
-import fastlisten
-from fastlisten.loop.engines import engine_for
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Connections at a time and operations per run: about a second.
-CROWD = 60
-OPERATIONS = 6000
 
-
-class Peer:
-    """What both ends of one connection have sent and received.
+class PlainPeer(Peer):
+    """Both ends of a connection.
 
     Attributes:
-        sent, received: bytes that the client sent and got.
-        written, heard: bytes that the server wrote and got.
         orderly: the server closed without abort, and the client did not reset.
     """
 
-    def __init__(self) -> None:
-        self.sent = self.received = self.written = self.heard = 0
-        self.orderly = False
-        self.dirty = False
-        self.server: Served | None = None
+    orderly = False
 
 
-class Served(asyncio.Protocol):
-    """Checks that each callback may come at this moment."""
-
-    def __init__(self, fuzz: Fuzz) -> None:
-        self.fuzz = fuzz
-        self.state = "new"
-        self.paused = False
-        self.write_paused = False
-        self.closed = False
-        self.finished = False
-        self.ended = False
-        self.peer: Peer | None = None
-        self.transport: Any = None
-
-    def connection_made(self, transport: Any) -> None:
-        assert self.state == "new"
-        self.state = "made"
-        self.transport = transport
-        self.fuzz.made += 1
-        self.peer = self.fuzz.peers[transport.get_extra_info("peername")[1]]
-        assert self.peer.server is None
-        self.peer.server = self
-        transport.set_write_buffer_limits(high=self.fuzz.random.choice((0, 1000, 65536)))
-
-    def check_input(self) -> None:
-        assert self.state == "made"
-        assert not self.paused
-        assert not self.closed
-        assert not self.ended
-
-    def data_received(self, data: bytes) -> None:
-        self.check_input()
-        assert self.peer is not None
-        assert data == stream(self.peer.heard, len(data))
-        self.peer.heard += len(data)
-        assert self.peer.heard <= self.peer.sent
-        self.fuzz.meddle(self)
+class Served(CheckedProtocol):
+    finished = False
 
     def eof_received(self) -> bool:
         self.check_input()
         self.ended = True
-        assert self.peer is not None
         if not self.peer.dirty:
             assert self.peer.heard == self.peer.sent
-        keep = self.fuzz.random.random() < 0.5
+        keep: bool = self.fuzz.random.random() < 0.5
         if not keep:
             self.closed = self.peer.orderly = True
         return keep
 
-    def pause_writing(self) -> None:
-        assert self.state == "made"
-        assert not self.write_paused
-        self.write_paused = True
-
-    def resume_writing(self) -> None:
-        assert self.state == "made"
-        assert self.write_paused
-        self.write_paused = False
-        self.fuzz.meddle(self)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        assert self.state == "made"
-        self.state = "lost"
-        self.fuzz.lost += 1
-        assert exc is None or isinstance(exc, (ConnectionResetError, BrokenPipeError))
-
     # -- called by the fuzzer
 
     def write(self, size: int) -> None:
-        assert self.peer is not None
         if self.state != "made" or self.closed or self.finished:
             return
         data = stream(self.peer.written, size)
@@ -138,17 +68,14 @@ class Served(asyncio.Protocol):
             self.transport.write_eof()
 
     def close(self) -> None:
-        assert self.peer is not None
         if self.state == "made" and not self.closed:
             self.closed = True
             self.peer.orderly = True
         self.transport.close()
 
     def abort(self) -> None:
-        assert self.peer is not None
-        self.closed = True
         self.peer.orderly = False
-        self.transport.abort()
+        super().abort()
 
     def pause(self) -> None:
         self.transport.pause_reading()
@@ -160,29 +87,24 @@ class Served(asyncio.Protocol):
             self.transport.resume_reading()
 
 
-class Fuzz:
-    """One run: the generator, the peers by the client's port, the clients."""
+class PlainFuzz(Fuzz):
+    #: About a second.
+    crowd = 60
+    operations = 6000
+    server_share = 0.3
+    receive_buffers = (2048, 65536)
+    high_water_marks = (0, 1000, 65536)
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.peers: dict[int, Peer] = {}
-        self.clients: dict[socket.socket, Peer] = {}
-        self.orphans: list[Peer] = []
-        self.made = self.lost = self.whole = 0
-        self.problems: list[dict[str, Any]] = []
-        self.address: Any = None
+    def make_peer(self) -> PlainPeer:
+        return PlainPeer()
 
-    def meddle(self, served: Served) -> None:
-        """Now and then, do something to some connection from inside a callback."""
-        if self.random.random() < 0.3:
-            target = served
-            if self.random.random() < 0.3:
-                others = [peer.server for peer in self.clients.values() if peer.server is not None]
-                target = self.random.choice(others) if others else served
-            self.server_side(target)
+    def make_protocol(self) -> Served:
+        return Served(self)
+
+    def expect_end(self, served: Served) -> None:
+        served.closed = served.peer.orderly = True
 
     def server_side(self, served: Served) -> None:
-        """Do one server-side operation on a connection, whatever its state."""
         choice = self.random.random()
         if choice < 0.5:
             served.write(self.random.choice((1, 20, 500, 5_000, 60_000, 200_000)))
@@ -197,44 +119,26 @@ class Fuzz:
         else:
             served.abort()
 
-    def connect(self) -> None:
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.random.choice((2048, 65536)))
-        sock.connect(self.address)
-        sock.setblocking(False)
-        # The port may be reused once its connection is gone.
-        self.clients[sock] = self.peers[sock.getsockname()[1]] = Peer()
-
-    def gone(self, sock: socket.socket) -> None:
-        """Forget a client, and abort the server's side at some time: it may wait for ever."""
-        self.orphans.append(self.clients.pop(sock))
-        sock.close()
-        while len(self.orphans) > 15:
-            served = self.orphans.pop(0).server
-            if served is not None:
-                served.abort()
-
-    def read(self, sock: socket.socket) -> None:
+    def receive(self, sock: socket.socket) -> None:
         peer = self.clients[sock]
         try:
             data = sock.recv(self.random.choice((100, 5_000, 1 << 18)))
         except BlockingIOError:
             return
         except ConnectionResetError:
-            self.gone(sock)
+            self.forget(sock)
             return
         if not data:
             if peer.orderly and not peer.dirty:
                 assert peer.received == peer.written
                 self.whole += 1
-            self.gone(sock)
+            self.forget(sock)
             return
         assert data == stream(peer.received, len(data))
         peer.received += len(data)
         assert peer.received <= peer.written
 
     def client_side(self, sock: socket.socket) -> None:
-        """Do one client-side operation."""
         peer = self.clients[sock]
         choice = self.random.random()
         if choice < 0.45:
@@ -247,67 +151,16 @@ class Fuzz:
                 # The server closed with input unread. Reported once: the next recv returns the end.
                 peer.dirty = True
         elif choice < 0.9:
-            self.read(sock)
+            self.receive(sock)
         elif choice < 0.94:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
-        elif choice < 0.97:
-            peer.dirty = True
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.gone(sock)
         else:
-            # Closing with unread bytes sends a reset.
+            # Closing with unread bytes sends a reset anyway.
             peer.dirty = True
-            self.gone(sock)
-
-    async def run(self, lazy: bool) -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda loop, context: self.problems.append(context))
-        server = await fastlisten.create_server(
-            lambda: Served(self),
-            "127.0.0.1",
-            0,
-            options=[(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)],
-            lazy=lazy,
-            max_connections=CROWD + 20,
-            limit_action="wait",
-        )
-        engine = engine_for(loop)
-        self.address = server.sockets[0].getsockname()
-        for step in range(OPERATIONS):
-            while len(self.clients) < CROWD:
-                self.connect()
-            sock = self.random.choice(list(self.clients))
-            served = self.clients[sock].server
-            if served is not None and self.random.random() < 0.3:
-                self.server_side(served)
-            else:
-                self.client_side(sock)
-            if step % 8 == 0:
-                await asyncio.sleep(0)
-            assert not self.problems, self.problems[0]
-        # An orderly end: everything that was written arrives.
-        server.close()
-        server.close_clients()
-        for peer in self.clients.values():
-            if peer.server is not None and not peer.server.closed:
-                peer.server.closed = peer.orderly = True
-        for peer in self.orphans:
-            if peer.server is not None:
-                peer.server.abort()
-        end = loop.time() + 30
-        while self.clients or server.connections:
-            assert loop.time() < end, (len(self.clients), engine.census())
-            await asyncio.sleep(0)
-            for sock in tuple(self.clients):
-                self.read(sock)
-        await asyncio.wait_for(server.wait_closed(), 10)
-        assert not self.problems, self.problems[0]
-        assert self.made == self.lost
-        assert self.made > (OPERATIONS // 100)
-        assert self.whole > 0
-        assert engine.closed
-        assert engine.open == 0
+            if choice < 0.97:
+                reset(sock)
+            self.forget(sock)
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
@@ -322,4 +175,4 @@ class Fuzz:
 def test_random_operations(loop_factory: LoopFactory, seeds: range, lazy: bool) -> None:
     for seed in seeds:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(Fuzz(seed).run(lazy))
+            runner.run(PlainFuzz(seed).run(lazy=lazy))

@@ -22,7 +22,7 @@ Clients
     tls_records               records of TLS 1.3 that no library sends
     crowd                     many clients at once, for the native limit
     external_programs         programs of others: run, or talked to
-    endless_stream            numbered bytes
+    endless_stream, fuzzing   numbered bytes; random operations on connections that exchange them
 
 The native modules and the loop
     listener, tls_listener    a listening socket served by the core, with all its settings

@@ -1,7 +1,7 @@
 """Random operations on many TLS connections, from fixed seeds, checked against invariants.
 
-Rules of this file: as in test_connection_fuzz, whose streams it uses. The client's side is OpenSSL
-between buffers, whose bytes go into the socket in pieces of any size. The invariants:
+Rules of this file: as in test_connection_fuzz. The client's side is OpenSSL between buffers, whose
+bytes go into the socket in pieces of any size. The invariants:
 
 - connection_made comes first and once, connection_lost last and once, eof_received between them;
 - no input while paused or after close(), and no byte is lost, duplicated or made up;
@@ -13,49 +13,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import ssl
-import struct
-from typing import Any
 
 import pytest
 from support.endless_stream import stream
+from support.fuzzing import CheckedProtocol, Fuzz, Peer, reset
 from support.loops import LoopFactory
 from support.tls_contexts import HOST, client_context, server_context
 from support.tls_world import WAY_NAMES, WAYS, kind_of_api, no_session_left
 
-import fastlisten
-from fastlisten.loop.engines import engine_for
-
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Connections at a time and operations per run: about a second.
-CROWD = 40
-OPERATIONS = 2500
 #: A client stops sending when this much is unsent.
 BACKLOG = 300_000
 
 
-class Peer:
-    """Both ends of one connection.
+class TlsPeer(Peer):
+    """Both ends of a connection, counted in plain bytes.
 
     Attributes:
-        sent, received: plain bytes that the client encrypted and got.
-        written, heard: plain bytes that the server wrote and got.
         shaken: the client's handshake is done.
         notified: the client has encrypted its close_notify.
-        dirty: the client broke off or corrupted what it sent.
         unsent: encrypted bytes on their way into the socket.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self.sent = self.received = self.written = self.heard = 0
-        self.shaken = self.notified = self.dirty = False
+        super().__init__()
+        self.shaken = self.notified = False
         self.unsent = bytearray()
-        self.server: Served | None = None
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)
+        self.handshake()
 
     def handshake(self) -> None:
         """Go on with the handshake."""
@@ -66,35 +55,8 @@ class Peer:
         self.unsent += self.outgoing.read()
 
 
-class Served(asyncio.Protocol):
-    """Checks that each callback may come at this moment."""
-
-    def __init__(self, fuzz: Fuzz) -> None:
-        self.fuzz = fuzz
-        self.state = "new"
-        self.paused = self.write_paused = self.closed = self.aborted = self.ended = False
-        self.transport: Any = None
-        self.peer: Any = None
-
-    def connection_made(self, transport: Any) -> None:
-        assert self.state == "new"
-        self.state = "made"
-        self.transport = transport
-        self.fuzz.made += 1
-        self.peer = self.fuzz.peers[transport.get_extra_info("peername")[1]]
-        assert self.peer.server is None
-        self.peer.server = self
-        transport.set_write_buffer_limits(high=self.fuzz.random.choice((1000, 65536, 600_000)))
-
-    def data_received(self, data: bytes) -> None:
-        assert self.state == "made"
-        assert not (self.paused)
-        assert not (self.closed)
-        assert not self.ended
-        assert data == stream(self.peer.heard, len(data))
-        self.peer.heard += len(data)
-        assert self.peer.heard <= self.peer.sent
-        self.fuzz.meddle(self)
+class Served(CheckedProtocol):
+    aborted = False
 
     def eof_received(self) -> None:
         assert self.state == "made"
@@ -110,96 +72,63 @@ class Served(asyncio.Protocol):
             assert self.peer.heard == self.peer.sent
         self.closed = True
 
-    def pause_writing(self) -> None:
-        assert self.state == "made"
-        assert not self.write_paused
-        self.write_paused = True
-
-    def resume_writing(self) -> None:
-        assert self.state == "made"
-        assert self.write_paused
-        self.write_paused = False
-        self.fuzz.meddle(self)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        assert self.state == "made"
-        self.state = "lost"
-        self.fuzz.lost += 1
+    def check_error(self, exc: BaseException | None) -> None:
         if isinstance(exc, ssl.SSLError):
             # Corrupted, or there was input after we said that we read no more.
             assert self.peer.dirty or self.closed, exc
         else:
-            assert exc is None or isinstance(exc, (ConnectionResetError, BrokenPipeError)), exc
+            super().check_error(exc)
 
-    # -- called by the fuzzer
-
-    def operate(self, choice: float) -> None:
-        """Do one operation, whatever the state."""
-        if choice < 0.55:
-            if self.state == "made" and not self.closed:
-                size = self.fuzz.random.choice((1, 20, 500, 5_000, 17_000, 60_000, 200_000))
-                data = stream(self.peer.written, size)
-                self.peer.written += len(data)
-                third = size // 3
-                if size % 2:
-                    self.transport.write(bytearray(data))
-                else:
-                    self.transport.writelines([data[:third], memoryview(data)[third:]])
-        elif choice < 0.7:
-            self.transport.pause_reading()
-            self.paused = True
-        elif choice < 0.95:
-            if not self.closed:
-                self.paused = False
-            self.transport.resume_reading()
-        elif choice < 0.98:
-            self.closed = True
-            self.transport.close()
-        else:
-            self.closed = self.aborted = True
-            self.transport.abort()
+    def abort(self) -> None:
+        self.aborted = True
+        super().abort()
 
 
-class Fuzz:
-    """One run: the generator, the peers by the client's port, the clients."""
+class TlsFuzz(Fuzz):
+    #: About a second.
+    crowd = 40
+    operations = 2500
+    server_share = 0.25
+    receive_buffers = (4096, 65536)
+    high_water_marks = (1000, 65536, 600_000)
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+        super().__init__(seed)
         self.contexts = [
             client_context(version=version)
             for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
         ]
-        self.peers: dict[int, Peer] = {}
-        self.clients: dict[socket.socket, Peer] = {}
-        self.orphans: list[Peer] = []
-        self.made = self.lost = self.whole = 0
-        self.problems: list[dict[str, Any]] = []
-        self.address: Any = None
 
-    def meddle(self, served: Served) -> None:
-        """Now and then, do something to some connection from inside a callback."""
-        if self.random.random() < 0.3:
-            others = [peer.server for peer in self.clients.values() if peer.server is not None]
-            target = self.random.choice(others) if others and self.random.random() < 0.3 else served
-            target.operate(self.random.random())
+    def make_peer(self) -> TlsPeer:
+        return TlsPeer(self.random.choice(self.contexts))
 
-    def connect(self) -> None:
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.random.choice((4096, 65536)))
-        sock.connect(self.address)
-        sock.setblocking(False)
-        peer = Peer(self.random.choice(self.contexts))
-        self.clients[sock] = self.peers[sock.getsockname()[1]] = peer
-        peer.handshake()
+    def make_protocol(self) -> Served:
+        return Served(self)
 
-    def forget(self, sock: socket.socket) -> None:
-        """Forget a client, and abort the server's side at some time: it may wait for ever."""
-        self.orphans.append(self.clients.pop(sock))
-        sock.close()
-        while len(self.orphans) > 15:
-            served = self.orphans.pop(0).server
-            if served is not None:
-                served.operate(1.0)
+    def server_side(self, served: Served) -> None:
+        choice = self.random.random()
+        if choice < 0.55:
+            if served.state == "made" and not served.closed:
+                size = self.random.choice((1, 20, 500, 5_000, 17_000, 60_000, 200_000))
+                data = stream(served.peer.written, size)
+                served.peer.written += len(data)
+                third = size // 3
+                if size % 2:
+                    served.transport.write(bytearray(data))
+                else:
+                    served.transport.writelines([data[:third], memoryview(data)[third:]])
+        elif choice < 0.7:
+            served.transport.pause_reading()
+            served.paused = True
+        elif choice < 0.95:
+            if not served.closed:
+                served.paused = False
+            served.transport.resume_reading()
+        elif choice < 0.98:
+            served.closed = True
+            served.transport.close()
+        else:
+            served.abort()
 
     def push(self, sock: socket.socket) -> None:
         """Send some of the encrypted data."""
@@ -212,8 +141,11 @@ class Fuzz:
         except (ConnectionResetError, BrokenPipeError):
             peer.dirty = True
 
-    def pull(self, sock: socket.socket) -> None:
-        """Receive something and check it."""
+    def receive(self, sock: socket.socket) -> None:
+        self.push(sock)
+        self._pull(sock)
+
+    def _pull(self, sock: socket.socket) -> None:
         peer = self.clients[sock]
         try:
             data = sock.recv(self.random.choice((1, 100, 5_000, 1 << 18)))
@@ -259,13 +191,12 @@ class Fuzz:
         self.forget(sock)
 
     def client_side(self, sock: socket.socket) -> None:
-        """Do one client-side operation."""
         peer = self.clients[sock]
         choice = self.random.random()
         if choice < 0.35:
             self.push(sock)
         elif choice < 0.75:
-            self.pull(sock)
+            self._pull(sock)
         elif choice < 0.93:
             if peer.shaken and not peer.notified and len(peer.unsent) < BACKLOG:
                 data = stream(peer.sent, self.random.choice((1, 30, 700, 20_000, 100_000)))
@@ -290,58 +221,8 @@ class Fuzz:
                     peer.unsent[self.random.randrange(len(peer.unsent))] ^= 0xFF
             else:
                 if choice < 0.98:
-                    linger = struct.pack("ii", 1, 0)
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    reset(sock)
                 self.forget(sock)
-
-    async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda loop, context: self.problems.append(context))
-        server = await fastlisten.create_server(
-            lambda: Served(self),
-            "127.0.0.1",
-            0,
-            ssl=server_context(),
-            options=[(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)],
-            max_connections=CROWD + 20,
-            limit_action="wait",
-        )
-        engine = engine_for(loop)
-        self.address = server.sockets[0].getsockname()
-        for step in range(OPERATIONS):
-            while len(self.clients) < CROWD:
-                self.connect()
-            sock = self.random.choice(list(self.clients))
-            served = self.clients[sock].server
-            if served is not None and self.random.random() < 0.25:
-                served.operate(self.random.random())
-            else:
-                self.client_side(sock)
-            if step % 8 == 0:
-                await asyncio.sleep(0)
-            assert not self.problems, self.problems[0]
-        server.close()
-        for served in [peer.server for peer in self.peers.values() if peer.server is not None]:
-            if served.state == "made" and not served.closed:
-                served.closed = True
-        server.close_clients()
-        for peer in self.orphans:
-            if peer.server is not None:
-                peer.server.operate(1.0)
-        end = loop.time() + 30
-        while self.clients or server.connections:
-            assert loop.time() < end, (len(self.clients), engine.census())
-            await asyncio.sleep(0)
-            for sock in tuple(self.clients):
-                self.push(sock)
-                self.pull(sock)
-        await asyncio.wait_for(server.wait_closed(), 10)
-        assert not self.problems, self.problems[0]
-        assert self.made == self.lost
-        assert self.made > (OPERATIONS // 200)
-        assert self.whole > 0
-        assert engine.closed
-        assert engine.open == 0
 
 
 @pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
@@ -361,4 +242,4 @@ def test_random_operations(way: tuple[LoopFactory, str], seeds: range) -> None:
             kind_of_api(kind),
             asyncio.Runner(loop_factory=loop_factory) as runner,
         ):
-            runner.run(Fuzz(seed).run())
+            runner.run(TlsFuzz(seed).run(ssl=server_context()))
