@@ -1,6 +1,6 @@
-"""Addresses as text: IPv4-mapped ones become IPv4, and ports are written as everybody does.
+"""Addresses as text: IPv4-mapped ones become IPv4, and ports are written in the usual way.
 
-Rules of this file: what the kernel says of a real connection is compared where there is one.
+Rules of this file: where possible, the result is compared with the kernel's for a real connection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fastlisten.addresses import (
 )
 
 
-def test_an_ipv4_client_of_a_socket_for_both_families() -> None:
+def test_ipv4_client_of_a_dual_stack_socket() -> None:
     with (
         socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server,
         socket.create_connection(("127.0.0.1", server.getsockname()[1])),
@@ -40,12 +40,12 @@ def test_an_ipv4_client_of_a_socket_for_both_families() -> None:
         (("::1", 5, 0, 0), "::1"),
         (("::ffff:192.0.2.1", 5, 0, 0), "192.0.2.1"),
         (("fe80::1", 5, 0, 3), "fe80::1%3"),
-        # 64:ff9b:: and this one are IPv6 addresses with an IPv4 one inside, and are not mapped.
+        # 64:ff9b:: and this one are IPv6 addresses that contain an IPv4 one, and are not mapped.
         (("::192.0.2.1", 5, 0, 0), "::192.0.2.1"),
         (("::ffff:0:c000:201", 5, 0, 0), "::ffff:0:c000:201"),
     ],
 )
-def test_the_address_of_a_peer(name: tuple[object, ...], address: str) -> None:
+def test_address_of_a_peer(name: tuple[object, ...], address: str) -> None:
     assert peer_address(name) == address
 
 
@@ -62,7 +62,7 @@ def test_every_way_to_write_a_mapped_address(number: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "localhost", "1.2.3", "1.2.3.4%lo", "1.2.3.4:5", "[::1]", "%lo"]
 )
-def test_what_is_no_address(text: str) -> None:
+def test_invalid_address(text: str) -> None:
     assert parse_address(text) is None
 
 
@@ -95,7 +95,7 @@ def test_loopback(text: str, answer: bool) -> None:
         ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
         ("::ffff:0:0/96", "0.0.0.0/0"),
         ("::ffff:192.0.2.1/128", "192.0.2.1/32"),
-        # Wider than all of IPv4: it holds IPv6 addresses too.
+        # Wider than all of IPv4: it contains IPv6 addresses, too.
         ("::fffe:0:0/95", "::fffe:0:0/95"),
         ("2001:db8::/32", "2001:db8::/32"),
         ("10.0.0.0/8", "10.0.0.0/8"),
@@ -114,5 +114,5 @@ def test_networks(text: str, plain: str) -> None:
         ("mx.example.org", "mx.example.org:25"),
     ],
 )
-def test_with_a_port(host: str, text: str) -> None:
+def test_address_with_port(host: str, text: str) -> None:
     assert with_port(host, 25) == text

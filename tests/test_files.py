@@ -1,7 +1,7 @@
-"""Files that somebody names: regular ones are read, to a bound, and nothing else is waited for.
+"""Files named by a user: regular ones are read, up to a limit, and nothing else blocks.
 
-Rules of this file: what is named is really there: pipes, devices, sockets. Each test would hang
-without what it tests, and is ended by a limit of processor time or by its own thread's end.
+Rules of this file: the files are real: pipes, devices, sockets. Without the tested feature each
+test would hang; a limit of CPU time or the end of its thread stops it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def why_not(path: str | os.PathLike[str], largest: int = 100) -> str:
     return caught.value.strerror or ""
 
 
-def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
+def test_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
     path, link = tmp_path / "file", tmp_path / "link"
     path.write_bytes(b"x" * 100)
     link.symlink_to(path)
@@ -63,13 +63,13 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
     assert why_not(path, 1024) == "it is larger than 1 KiB, too large for a token"
 
 
-def test_a_file_whose_size_the_kernel_does_not_say_is_bounded_too() -> None:
+def test_file_of_unknown_size_is_limited() -> None:
     assert os.stat("/proc/self/maps").st_size == 0
     assert why_not("/proc/self/maps", 1024) == "it is larger than 1 KiB, too large for a token"
     assert b"/proc" in read_file("/proc/self/mounts", 1 << 20, "a token")
 
 
-def test_everything_else_is_refused_by_its_kind(tmp_path: Path, pipe: Path) -> None:
+def test_other_file_types_are_rejected(tmp_path: Path, pipe: Path) -> None:
     assert why_not(pipe) == PIPE
     assert why_not(tmp_path) == "Is a directory"
     assert why_not("/dev/zero") == "it is a character device, not a regular file"
@@ -83,7 +83,7 @@ def test_everything_else_is_refused_by_its_kind(tmp_path: Path, pipe: Path) -> N
         assert why_not(tmp_path / "socket") == "it is a socket, not a regular file"
 
 
-def test_a_name_that_becomes_a_pipe_after_the_look(
+def test_file_replaced_by_a_pipe_after_the_check(
     tmp_path: Path, pipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"x")
@@ -92,7 +92,7 @@ def test_a_name_that_becomes_a_pipe_after_the_look(
     assert why_not(pipe) == PIPE
 
 
-# --- everywhere ---------------------------------------------------------------------------------
+# --- every file that the package reads ----------------------------------------------------------
 
 
 def refusal(load: Callable[[], object]) -> str:
@@ -117,7 +117,7 @@ def test_configuration_macro_and_certificate(tmp_path: Path, pipe: Path) -> None
     assert f"cannot be read: {PIPE}" in refusal(lambda: Certificates(config, trial=True))
 
 
-def test_the_self_signed_certificate(tmp_path: Path, pipe: Path) -> None:
+def test_self_signed_certificate(tmp_path: Path, pipe: Path) -> None:
     os.rename(pipe, tmp_path / "self-signed.pem")
     text = f"server.data-directory = '{tmp_path}'\n" + listener_table("it", "")
     config = loads(text, machine=MACHINE)
@@ -125,12 +125,12 @@ def test_the_self_signed_certificate(tmp_path: Path, pipe: Path) -> None:
     assert PIPE in refusal(lambda: Certificates(config))
 
 
-def test_the_authorities_of_a_relay(pipe: Path) -> None:
+def test_relay_ca(pipe: Path) -> None:
     settings = RelaySettings("relay.example.org", 25, "verify", "us.example.org", ca=str(pipe))
     assert refusal(lambda: Relay(settings)) == f"the authorities cannot be read: {PIPE}"
 
 
-def test_the_accounts(pipe: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_accounts(pipe: Path, caplog: pytest.LogCaptureFixture) -> None:
     accounts = Accounts(pipe)
     assert accounts.reload() is None
     assert PIPE in caplog.text
@@ -144,13 +144,13 @@ def test_the_accounts(pipe: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert err.getvalue() == f"{pipe}: {PIPE}\n"
 
 
-def test_the_accounts_that_become_a_pipe_while_they_are_served(tmp_path: Path, pipe: Path) -> None:
+def test_accounts_replaced_by_a_pipe_while_serving(tmp_path: Path, pipe: Path) -> None:
     path = tmp_path / "accounts.toml"
     path.write_text('[account."a@example.org"]\n')
     accounts = Accounts(path)
     roster = accounts.reload()
     os.replace(pipe, path)
-    # On the loop's thread: it would stand still.
+    # On the loop's thread, which it would block.
     assert asyncio.run(asyncio.wait_for(asyncio.to_thread(accounts.reload), 20)) is roster
 
 
@@ -165,7 +165,7 @@ def test_check_and_show(pipe: Path) -> None:
         assert err.getvalue() == f"error: {pipe}: cannot be read: {PIPE}\n1 error\n"
 
 
-# --- what a shell pipes into the program ----------------------------------------------------------
+# --- standard input, redirections and pipes -------------------------------------------------------
 
 
 def command(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
@@ -183,12 +183,12 @@ TEXT = listener_table("it", "tls.enable = false")
 
 
 @pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
-def test_a_configuration_may_come_by_a_pipe(name: str) -> None:
+def test_configuration_from_a_pipe(name: str) -> None:
     done = command("check", name, input=TEXT)
     assert (done.returncode, done.stdout) == (0, f"{name}: 1 listener, no errors\n")
 
 
-def test_a_redirected_file_is_read_from_its_begin(tmp_path: Path) -> None:
+def test_redirected_file_is_read_from_the_beginning(tmp_path: Path) -> None:
     (tmp_path / "mail.toml").write_text(TEXT)
     with open(tmp_path / "mail.toml", "rb") as file:
         file.seek(10)
@@ -196,7 +196,7 @@ def test_a_redirected_file_is_read_from_its_begin(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_substituted_process_is_read() -> None:
+def test_process_substitution() -> None:
     done = subprocess.run(
         ["bash", "-c", f'{sys.executable} -m fastlisten check <(printf %s "$0")', TEXT],
         capture_output=True,
@@ -207,14 +207,14 @@ def test_a_substituted_process_is_read() -> None:
     assert "1 listener, no errors" in done.stdout, done.stderr
 
 
-def test_a_pipe_without_end_is_read_to_the_bound() -> None:
+def test_endless_pipe_is_read_up_to_the_limit() -> None:
     with open("/dev/zero", "rb") as zero:
         done = command("check", "/dev/stdin", stdin=zero)
     assert done.returncode == 2
     assert "it is larger than 64 MiB, too large for a configuration" in done.stderr
 
 
-def test_a_descriptor_that_does_not_wait_is_waited_for() -> None:
+def test_non_blocking_descriptor_is_waited_for() -> None:
     reading, writing = os.pipe2(os.O_NONBLOCK)
     try:
         child = os.posix_spawn(
@@ -230,6 +230,6 @@ def test_a_descriptor_that_does_not_wait_is_waited_for() -> None:
         os.close(reading)
 
 
-def test_a_descriptor_that_is_not_open() -> None:
+def test_closed_descriptor() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         read_stream("/dev/fd/999999999", 100, "a token")

@@ -16,7 +16,7 @@ from fastlisten.garbage import collector_paused
 
 @pytest.fixture
 def collections() -> Iterator[list[str]]:
-    """Return what the collector does, as it does it, with a threshold that is soon reached."""
+    """Return a list of the collector's actions, with a threshold that is soon reached."""
     seen: list[str] = []
 
     def see(phase: str, info: dict[str, int]) -> None:
@@ -36,7 +36,7 @@ def allocate() -> None:
     del kept
 
 
-def test_nothing_is_collected_meanwhile(collections: list[str]) -> None:
+def test_nothing_is_collected_while_paused(collections: list[str]) -> None:
     allocate()
     assert collections
     with collector_paused():
@@ -47,24 +47,24 @@ def test_nothing_is_collected_meanwhile(collections: list[str]) -> None:
     assert collections
 
 
-def test_a_load_is_not_disturbed(collections: list[str]) -> None:
+def test_loading_causes_few_collections(collections: list[str]) -> None:
     text = "".join(
         listener_table(f"it-{n}", f"bind = '127.0.0.{n}:0'\nmax-connections = {n}")
         for n in range(1, 200)
     )
     collections.clear()
     loads(text)
-    # The end of the pause may bring one at once.
+    # The end of the pause may cause one at once.
     assert len(collections) <= 4
 
 
-def test_it_goes_on_after_a_failure(tmp_path: Path) -> None:
+def test_collector_is_on_again_after_a_failure(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         loads("nonsense = ")
     assert gc.isenabled()
 
 
-def test_who_has_switched_it_off_finds_it_off() -> None:
+def test_collector_stays_off_if_it_was_off() -> None:
     gc.disable()
     try:
         with collector_paused():

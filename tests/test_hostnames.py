@@ -1,7 +1,7 @@
-"""The host's name: what the kernel and the resolver say is no domain name goes nowhere.
+"""The host's name: what the kernel or the resolver returns is not used if it is no domain name.
 
-Rules of this file: the kernel's name is really set, in a UTS namespace of a child, and a real
-client looks at what goes over the wire; without root these tests are left out.
+Rules of this file: the kernel's name is really set, in a child's UTS namespace, and a real client
+checks what is on the wire; these tests need root.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastlisten.hostnames import is_hostname, local_fqdn
 
 _CLONE_NEWUTS = 0x04000000
 
-# Becomes another program in a UTS namespace with a host name of any octets.
+# Executes another program in a UTS namespace with a host name of any octets.
 _WRAPPER = f"""
 import ctypes, os, socket, sys
 if ctypes.CDLL(None, use_errno=True).unshare({_CLONE_NEWUTS}):
@@ -52,7 +52,7 @@ def wrapper(name: bytes) -> list[str]:
 @pytest.mark.netns
 @pytest.mark.skipif(bool(REASON), reason=REASON)
 @pytest.mark.parametrize("name", ODD, ids=repr)
-def test_on_the_wire_and_in_names_of_files(tmp_path: Path, name: bytes) -> None:
+def test_odd_host_name_on_the_wire_and_in_file_names(tmp_path: Path, name: bytes) -> None:
     text = f"[server]\ndata-directory = '{tmp_path / 'data'}'\n"
     text += listener_table("it", "bind = '127.0.0.1:0'\ntls.enable = false")
     with program(tmp_path, text, unchanged=True, wrapper=wrapper(name)) as server:
@@ -83,26 +83,28 @@ def test_on_the_wire_and_in_names_of_files(tmp_path: Path, name: bytes) -> None:
         (b"\n" * 64, r"\012" * 25),
     ],
 )
-def test_names_of_files(name: bytes, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_name_in_file_names(
+    name: bytes, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: os.fsdecode(name))
     assert hostnames.hostname_for_filenames() == written
 
 
-def test_what_the_resolver_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_from_the_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "vm")
     for said, used in (("mx.example.org", "mx.example.org"), ("a b", "vm"), ("a\r\nb", "vm")):
         monkeypatch.setattr("socket.getfqdn", lambda said=said: said)
         assert local_fqdn() == used
 
 
-def test_a_name_that_the_resolver_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_that_the_resolver_cannot_encode(monkeypatch: pytest.MonkeyPatch) -> None:
     """getfqdn() encodes it as IDNA, and raises for a label that is empty or too long."""
     for name in ("x" * 64, "a..b", "\udcff"):
         monkeypatch.setattr("socket.gethostname", lambda name=name: name)
         assert local_fqdn() == hostnames.FALLBACK
 
 
-def test_a_controllers_greeting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_greeting_of_a_controller(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiosmtpd")
     from fastlisten.handlers.smtp import Controller
 
@@ -121,7 +123,7 @@ def test_a_controllers_greeting(monkeypatch: pytest.MonkeyPatch) -> None:
         controller.stop()
 
 
-def test_the_warning() -> None:
+def test_warning_about_the_host_name() -> None:
     machine = machine_with(hostname="localhost", refused_hostname="a\nb")
     (warning,) = load_text(listener_table("it", ""), machine=machine).warnings
     assert warning.message == (
@@ -137,24 +139,24 @@ def test_the_warning() -> None:
     "text", ["[]", "[x]", "[ä<>]", "[::1]", "[IPv6:]", "[IPv6:::1%lo]", "[1.2.3]", "[", "[[::1]]"]
 )
 @pytest.mark.parametrize("where", ["server.hostname = '{}'\n{}", "{1}hostname = '{0}'"])
-def test_what_is_no_address_literal(text: str, where: str) -> None:
+def test_invalid_address_literal(text: str, where: str) -> None:
     problem = only_problem(where.format(text, listener_table("it", "")))
     assert problem.message == "this is not a host name"
 
 
 @pytest.mark.parametrize("where", ["server.greeting = '{}'\n{}", "{1}greeting = '{0}'"])
-def test_a_greeting_that_is_not_ascii(where: str) -> None:
+def test_greeting_outside_ascii(where: str) -> None:
     problem = only_problem(where.format("grüß Gott", listener_table("it", "")))
     assert "only ASCII characters" in problem.message
 
 
 @pytest.mark.parametrize("text", ["", ".", "a..b", "a b", "a\n", "ä", "-a", "a-", "a" * 64, "a/b"])
-def test_what_is_no_host_name(text: str) -> None:
+def test_invalid_host_name(text: str) -> None:
     assert not is_hostname(text)
 
 
-def test_the_longest_host_name() -> None:
-    """RFC 1035 2.3.4: 255 octets in a message, where the first and the last length are two."""
+def test_longest_host_name() -> None:
+    """RFC 1035 2.3.4: 255 octets in a message, of which the first and last length take two."""
     longest = ".".join(["a" * 63] * 3 + ["a" * 61])
     assert len(longest) == 253
     assert is_hostname(longest)

@@ -1,4 +1,4 @@
-"""How log lines name a client: ``[address]:port``, ``[unix]`` on a Unix socket, in all of them."""
+"""How log lines name a client: always ``[address]:port``, or ``[unix]`` on a Unix socket."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ async def deliver(tmp_path: Path) -> None:
         await writer.wait_closed()
 
 
-def test_a_client_on_a_unix_socket(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_client_on_a_unix_socket_in_all_log_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG, "fastlisten")
     asyncio.run(deliver(tmp_path))
     lines = caplog.messages
@@ -48,5 +50,5 @@ def test_a_client_on_a_unix_socket(tmp_path: Path, caplog: pytest.LogCaptureFixt
     ("peer", "port", "name"),
     [("127.0.0.1", 5, "[127.0.0.1]:5"), ("::1", 5, "[::1]:5"), ("", 0, "[unix]")],
 )
-def test_http_names_clients_in_the_same_way(peer: str, port: int, name: str) -> None:
+def test_client_address_in_http_log_lines(peer: str, port: int, name: str) -> None:
     assert client_name(ConnectionInfo("web", peer, port, tls=False)) == f'listener "web": {name}'

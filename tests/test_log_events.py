@@ -1,6 +1,6 @@
-"""The events of the log: the table in the code, the page, the calls, and what the program writes.
+"""The events of the log: the table in the code, the page, the calls, and the program's output.
 
-Rules of this file: none of the four may have an event or a field that the others do not know.
+Rules of this file: none of the four may have an event or field that the others lack.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastlisten.log_events import EVENTS
 PACKAGE = Path(fastlisten.__file__).parent
 PAGE = (PACKAGE.parent / "docs" / "logging.md").read_text(encoding="utf-8")
 
-#: What every record has.
+#: Fields of every record.
 COMMON = {"time", "level", "logger", "event", "message", "exception"}
 
 
@@ -41,18 +41,18 @@ def constants(call: ast.Call) -> list[str]:
     ]
 
 
-def test_the_page_has_the_table() -> None:
+def test_page_has_the_table_of_events() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| \w+ \| ([a-z_, ]*)\|", PAGE, re.MULTILINE)
     assert {name: tuple(fields.replace(",", "").split()) for name, fields in rows} == EVENTS
     assert [name for name, _ in rows] == list(EVENTS)
 
 
-def test_no_field_has_the_name_of_what_every_record_has() -> None:
-    """One of the two would not be written."""
+def test_no_field_has_the_name_of_a_common_field() -> None:
+    """One of the two would be lost."""
     assert not [name for name, fields in EVENTS.items() if COMMON & set(fields)]
 
 
-def test_every_call_logs_an_event_that_there_is_with_fields_that_it_has() -> None:
+def test_every_call_logs_a_known_event_with_known_fields() -> None:
     seen = 0
     for place, call in calls():
         if isinstance(call.func, ast.Name) and call.func.id == "log":
@@ -107,7 +107,7 @@ def talk(port: int, said: bytes) -> bytes:
 
 
 def test_every_line_of_the_program_is_json(tmp_path: Path) -> None:
-    """From its first one to its last, on both streams, with fields of the table alone."""
+    """From first to last, on both streams, with no fields but those in the table."""
     with program(tmp_path, LISTENERS, listeners=3) as served:
         port = served.port
         mail = b"MAIL FROM:<s@example.com>\r\nRCPT TO:<alice@example.org>\r\n"
@@ -153,7 +153,7 @@ def test_every_line_of_the_program_is_json(tmp_path: Path) -> None:
     assert 0 <= delivered["duration"] < PATIENCE
 
 
-def test_why_it_cannot_start_is_json(tmp_path: Path) -> None:
+def test_start_errors_are_json(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -173,7 +173,7 @@ def test_why_it_cannot_start_is_json(tmp_path: Path) -> None:
     assert failed["level"] == "error"
 
 
-def test_what_is_suspicious_is_json(tmp_path: Path) -> None:
+def test_configuration_problems_are_json(tmp_path: Path) -> None:
     file = tmp_path / "mail.toml"
     file.write_text(
         f'[log]\nformat = "json"\n[server]\nhostname = "mx"\ndata-directory = "{tmp_path}"\n'

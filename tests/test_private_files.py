@@ -1,7 +1,6 @@
-"""Files for their owner alone: created once, replaced, whole or not at all.
+"""Private files: created once or replaced, completely or not at all.
 
-Rules of this file: real files; what the disk would do when it is full is done by a limit on the
-size of files, in a child.
+Rules of this file: real files; a limit on the size of files, in a child, stands in for a full disk.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ WRITERS = pytest.mark.parametrize("write", [create_once, replace])
 
 @pytest.fixture(autouse=True)
 def _open_umask() -> Iterator[None]:
-    """With this one, whatever does not set its mode is writable by everybody."""
+    """With this umask, a file whose mode is not set explicitly is writable by everyone."""
     before = os.umask(0)
     yield
     os.umask(before)
 
 
 @WRITERS
-def test_a_new_file_is_its_owners_alone(tmp_path: Path, write: Callable[..., object]) -> None:
+def test_new_file_is_private(tmp_path: Path, write: Callable[..., object]) -> None:
     path = tmp_path / "secret"
     assert write(str(path), b"text") is (True if write is create_once else None)
     assert path.read_bytes() == b"text"
@@ -39,7 +38,7 @@ def test_a_new_file_is_its_owners_alone(tmp_path: Path, write: Callable[..., obj
 
 
 @WRITERS
-def test_in_the_working_directory(
+def test_file_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., object]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -47,7 +46,7 @@ def test_in_the_working_directory(
     assert os.listdir(tmp_path) == ["secret"]
 
 
-def test_what_exists_is_not_created_again(tmp_path: Path) -> None:
+def test_existing_file_is_not_created_again(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(b"first")
     assert create_once(str(path), b"second") is False
@@ -55,7 +54,7 @@ def test_what_exists_is_not_created_again(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["secret"]
 
 
-def test_a_link_to_nothing_is_not_followed(tmp_path: Path) -> None:
+def test_dangling_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").symlink_to(tmp_path / "elsewhere")
     assert create_once(str(tmp_path / "secret"), b"text") is False
     with pytest.raises(FileExistsError):
@@ -63,7 +62,7 @@ def test_a_link_to_nothing_is_not_followed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["secret"]
 
 
-def test_a_replaced_file_keeps_its_readers_and_loses_its_mode(tmp_path: Path) -> None:
+def test_replaced_file_can_still_be_read_and_becomes_private(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(b"old")
     os.link(path, tmp_path / "other-name")
@@ -75,7 +74,7 @@ def test_a_replaced_file_keeps_its_readers_and_loses_its_mode(tmp_path: Path) ->
     assert (tmp_path / "other-name").read_bytes() == b"old"
 
 
-def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+def test_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"old")
     (tmp_path / "secret").symlink_to(tmp_path / "elsewhere")
     replace(str(tmp_path / "secret"), b"new")
@@ -83,7 +82,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere").read_bytes() == b"old"
 
 
-def test_a_directory_cannot_be_replaced(tmp_path: Path) -> None:
+def test_directory_cannot_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     with pytest.raises(OSError, match="directory"):
         replace(str(tmp_path / "secret"), b"text")
@@ -103,9 +102,7 @@ except OSError as error:
 
 
 @WRITERS
-def test_nothing_is_left_of_a_file_that_does_not_fit(
-    tmp_path: Path, write: Callable[..., object]
-) -> None:
+def test_failed_write_leaves_nothing(tmp_path: Path, write: Callable[..., object]) -> None:
     path = tmp_path / "secret"
     if write is replace:
         path.write_bytes(b"old")
@@ -121,7 +118,7 @@ def _create(path: str, number: int) -> bool:
     return create_once(path, b"%d" % number * 10_000)
 
 
-def test_one_of_several_processes_is_first(tmp_path: Path) -> None:
+def test_one_of_several_processes_creates_it(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         created = pool.starmap(_create, [(str(path), number) for number in range(8)])
@@ -132,8 +129,8 @@ def test_one_of_several_processes_is_first(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["secret"]
 
 
-def test_all_is_written_to_a_pipe_that_takes_little_at_a_time() -> None:
-    """A write to a pipe without room for all of it writes some of it."""
+def test_partial_writes_are_continued() -> None:
+    """A write to a pipe without room for all of it writes a part."""
     reader, writer = os.pipe2(os.O_NONBLOCK)
     os.set_blocking(reader, True)
     data = os.urandom(60_000)
@@ -142,7 +139,7 @@ def test_all_is_written_to_a_pipe_that_takes_little_at_a_time() -> None:
         assert os.read(reader, 100_000) == data
         with pytest.raises(BlockingIOError):
             write_all(writer, bytes(100_000))
-        assert len(os.read(reader, 100_000)) == 65_536  # what there was room for
+        assert len(os.read(reader, 100_000)) == 65_536  # all that there was room for
     finally:
         os.close(reader)
         os.close(writer)

@@ -1,4 +1,4 @@
-"""`fastlisten.testing.serve`: what tests of handlers are written with."""
+"""`fastlisten.testing.serve`, with which tests of handlers are written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def nothing_left(descriptors_back: None) -> None:
 
 
 @on_loops
-async def test_a_class() -> None:
+async def test_serve_a_class() -> None:
     async with serve(Echo) as served:
         assert isinstance(served, Served)
         assert isinstance(served.handler, Echo)
@@ -52,7 +52,7 @@ async def test_a_class() -> None:
 
 
 @on_loops
-async def test_an_instance() -> None:
+async def test_serve_an_instance() -> None:
     handler = LazyEcho(HandlerSettings("mine", "echo", "host"))
     async with serve(handler) as served:
         assert served.handler is handler
@@ -62,7 +62,7 @@ async def test_an_instance() -> None:
 
 
 @on_loops
-async def test_a_function() -> None:
+async def test_serve_a_function() -> None:
     async with serve(shout) as served:
         reader, writer = await asyncio.open_connection(served.host, served.port)
         writer.write(b"hello\n")
@@ -72,8 +72,8 @@ async def test_a_function() -> None:
 
 
 @on_loops
-async def test_a_protocol_in_ten_lines() -> None:
-    """The whole of it, as somebody would write it in a first afternoon."""
+async def test_protocol_in_ten_lines() -> None:
+    """All of it, as someone would write it on their first afternoon."""
 
     async def guess(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"guess a number\n")
@@ -91,14 +91,14 @@ async def test_a_protocol_in_ten_lines() -> None:
 
 
 @on_loops
-async def test_a_name() -> None:
+async def test_serve_a_registered_name() -> None:
     async with serve("support.serving_handlers:LazyEcho") as served:
         with await connect(served.host, served.port) as client:
             assert await read_some(client, 6) == b"hello\n"
 
 
 @on_loops
-async def test_smtp(tmp_path: Path) -> None:
+async def test_serve_smtp(tmp_path: Path) -> None:
     (tmp_path / "accounts.toml").write_text('[account."alice@example.org"]\n')
 
     def session(port: int) -> tuple[int, bytes]:
@@ -128,7 +128,7 @@ async def test_both_loopback_addresses(host: Literal["127.0.0.1", "::1"]) -> Non
 
 
 @on_loops
-async def test_limits_and_timeouts_are_those_of_a_listener() -> None:
+async def test_limits_and_timeouts() -> None:
     async with serve(Echo, max_connections=1) as served:
         with await connect(served.host, served.port) as client:
             await eventually(lambda: served.listener.connections == 1, "the connection")
@@ -153,8 +153,8 @@ async def test_limits_and_timeouts_are_those_of_a_listener() -> None:
 
 
 @on_loops
-async def test_the_end_of_the_block_drains() -> None:
-    """Busy connections may finish, idle ones are told."""
+async def test_end_of_the_block_drains() -> None:
+    """Busy connections may finish, idle ones get the reply."""
 
     async def finish(client: socket.socket) -> bytes:
         assert await read_some(client, 3) == b"end"
@@ -176,7 +176,7 @@ async def test_the_end_of_the_block_drains() -> None:
 
 
 @on_loops
-async def test_what_hangs_is_closed_at_the_end() -> None:
+async def test_hanging_connections_are_closed_at_the_end() -> None:
     async with serve(Echo, drain_timeout=0.05) as served:
         busy = await connect(served.host, served.port)
         busy.send(b"begin")
@@ -187,7 +187,7 @@ async def test_what_hangs_is_closed_at_the_end() -> None:
 
 
 @on_loops
-async def test_two_at_a_time() -> None:
+async def test_two_servers_at_a_time() -> None:
     async with serve(Echo) as one, serve(LazyEcho) as other:
         assert one.port != other.port
         with (
@@ -200,7 +200,7 @@ async def test_two_at_a_time() -> None:
 
 
 @on_loops
-async def test_a_failing_block_is_cleaned_up() -> None:
+async def test_exception_in_the_block_leaves_nothing() -> None:
     seen: list[Any] = []
 
     async def fails() -> None:
@@ -215,7 +215,7 @@ async def test_a_failing_block_is_cleaned_up() -> None:
 
 
 @on_loops
-async def test_what_cannot_be_served() -> None:
+async def test_invalid_handlers() -> None:
     async def enter(what: Any) -> None:
         async with serve(what):
             raise AssertionError("it is served")
@@ -231,8 +231,8 @@ async def test_what_cannot_be_served() -> None:
 
 
 @on_loops
-async def test_a_handler_of_ones_own() -> None:
-    """What the package exports is enough to write and to test one."""
+async def test_custom_handler() -> None:
+    """The package's public names suffice to write and test one."""
 
     class Time(Handler):
         name = "time"
@@ -253,8 +253,8 @@ async def test_a_handler_of_ones_own() -> None:
             assert await read_all(client) == b"127.0.0.1 at test\n"
 
 
-def test_options_have_their_defaults() -> None:
-    """As in a configuration: a handler need not know who has made it."""
+def test_handler_options_have_their_defaults() -> None:
+    """As in a configuration: a handler need not know how it was made."""
 
     class Prefixed(Handler):
         options = (

@@ -1,4 +1,4 @@
-"""`fastlisten.testing.serve` with TLS, and stream functions that go over to it themselves."""
+"""`fastlisten.testing.serve` with TLS, and stream functions that start TLS by themselves."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def end(writer: asyncio.StreamWriter) -> None:
 
 
 @on_loops
-async def test_implicit() -> None:
+async def test_implicit_tls() -> None:
     async with serve(Greet, tls="implicit") as served:
         for name in ("127.0.0.1", "localhost", "test.example"):
             reader, writer = await open_tls(served, name)
@@ -70,7 +70,7 @@ async def test_implicit() -> None:
 
 @needs_ipv6
 @on_loops
-async def test_implicit_on_ipv6() -> None:
+async def test_implicit_tls_on_ipv6() -> None:
     async with serve(Tell, tls="implicit", host="::1") as served:
         reader, writer = await open_tls(served)
         writer.write(b"tell")
@@ -117,7 +117,7 @@ async def test_without_tls() -> None:
 
 @pytest.mark.parametrize("way", ["implicit", "starttls"])
 @on_loops
-async def test_an_instance_learns_of_it(way: Literal["implicit", "starttls"]) -> None:
+async def test_instance_knows_about_tls(way: Literal["implicit", "starttls"]) -> None:
     handler = LazyEcho(HandlerSettings("mine", "echo", "host"))
     async with serve(handler, tls=way) as served:
         assert served.handler is handler
@@ -129,7 +129,7 @@ async def test_an_instance_learns_of_it(way: Literal["implicit", "starttls"]) ->
 
 @pytest.mark.usefixtures("no_library")
 @on_loops
-async def test_it_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tls_requires_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastlisten import testing
 
     testing._pair.cache_clear()
@@ -141,10 +141,10 @@ async def test_it_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("way", ["idle", "busy"])
 @on_loops
-async def test_a_client_that_does_not_answer_does_not_hold_up_the_end(
+async def test_silent_client_does_not_delay_the_end(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has got its farewell and the server's close_notify; its own may never come."""
+    """It has received its reply and close_notify; its own close_notify may never come."""
     monkeypatch.setattr("fastlisten.runtime.listener._CLOSE_NOTIFY_TIMEOUT", 0.05)
 
     def talk(served: Served) -> ssl.SSLSocket:
@@ -158,7 +158,7 @@ async def test_a_client_that_does_not_answer_does_not_hold_up_the_end(
     async with serve(Echo, tls="implicit", drain_timeout=60) as served:
         client = await asyncio.to_thread(talk, served)
         if way == "busy":
-            # What is busy is not concerned, for however long.
+            # A busy connection is not affected, however long it takes.
             for _ in range(20):
                 assert served.listener.drain() == 1
                 await asyncio.sleep(0.01)
@@ -175,7 +175,7 @@ async def test_a_client_that_does_not_answer_does_not_hold_up_the_end(
 
 
 @on_loops
-async def test_a_function_goes_over_to_tls(tmp_path: Path) -> None:
+async def test_function_uses_start_tls(tmp_path: Path) -> None:
     """On loops that do not know the core's connections."""
     cert, key = write(tmp_path, authority().sign("mx.example.org"))
     async with serve(upgrade) as served:
@@ -191,10 +191,10 @@ async def test_a_function_goes_over_to_tls(tmp_path: Path) -> None:
 
 
 @on_loops
-async def test_what_a_client_slips_in_before_the_handshake_is_not_obeyed(
+async def test_plaintext_injected_before_the_handshake_is_not_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """CVE-2011-0411: a line behind the request in clear text must not be read after it."""
+    """CVE-2011-0411: plaintext after the request must not be read after the handshake."""
     cert, key = write(tmp_path, authority().sign("mx.example.org"))
     async with serve(upgrade) as served:
         reader, writer = await asyncio.open_connection(served.host, served.port)
@@ -209,10 +209,10 @@ async def test_what_a_client_slips_in_before_the_handshake_is_not_obeyed(
 
 
 @on_loops
-async def test_a_client_that_breaks_tls_is_no_error_of_the_function(
+async def test_tls_errors_of_a_client_are_not_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither in the handshake nor behind it."""
+    """Neither in the handshake nor after it."""
     cert, key = write(tmp_path, authority().sign("mx.example.org"))
     async with serve(upgrade) as served:
         with await connect(served.host, served.port) as client:
@@ -235,7 +235,7 @@ async def test_a_client_that_breaks_tls_is_no_error_of_the_function(
                 with contextlib.suppress(ssl.SSLWantReadError):
                     session.do_handshake()
             client.send(to_server.read())
-            # A record that was made with no key of theirs.
+            # A record that was not made with their keys.
             client.send(bytes((23, 3, 3, 0, 40)) + bytes(40))
             await read_all(client)
             await eventually(lambda: served.listener.connections == 0, "the end")
@@ -243,8 +243,8 @@ async def test_a_client_that_breaks_tls_is_no_error_of_the_function(
 
 
 @on_loops
-async def test_an_error_of_the_function_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Also one of ssl's, as that of a certificate which the function itself cannot load."""
+async def test_exception_in_the_function_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Even an SSLError, for example about a certificate that the function cannot load."""
 
     async def careless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()

@@ -1,7 +1,7 @@
-"""Protocols whose definition cannot be used: one report, and none of the settings it would have.
+"""Protocols with an unusable definition: one report, and none about the settings it would have.
 
-Rules of this file: the definition is registered by an entry point, as an installed package's is,
-and its module does not exist or has rows that cannot be used.
+Rules of this file: an entry point registers the definition as for an installed package, and its
+module does not exist or has unusable rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SETTINGS = "finger.plan = true\nfinger-url = 'x'"
 
 @pytest.fixture(params=["missing", "invalid"])
 def finger(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Register a definition that is missing or invalid; return what is reported of it."""
+    """Register a definition that is missing or invalid; return what is reported about it."""
     module = ModuleType("finger_settings")
     module.__dict__["FINGER"] = Protocol(
         "finger",

@@ -1,7 +1,7 @@
-"""`StreamWriter.start_tls` where the reader holds so much that it has stopped reading.
+"""`StreamWriter.start_tls` when the reader holds so much that it has paused reading.
 
-Rules of this file: the limit of the reader is so small that a part of a ClientHello exceeds it; the
-rest is in the kernel when the handshake begins.
+Rules of this file: the reader's limit is so small that a part of a ClientHello exceeds it; the rest
+is in the kernel when the handshake begins.
 """
 
 from __future__ import annotations
@@ -14,24 +14,18 @@ from typing import Any
 
 import pytest
 from support.loop_worlds import play_on, serving, upgrade
-from support.loops import OUR_LOOPS, LoopFactory
+from support.loops import LoopFactory
 from support.raw_client import RawClient
 from support.tls_client import TlsClient
 from support.world import World
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Of the reader, in bytes; it stops reading at twice as many.
+#: Of the reader, in bytes; it pauses reading at twice as many.
 LIMIT = 64
 
 
-@pytest.fixture(params=OUR_LOOPS)
-def ours(request: pytest.FixtureRequest) -> LoopFactory:
-    """Return what makes a loop of ours."""
-    return OUR_LOOPS[request.param]
-
-
-def test_it_reads_on_and_still_stops_when_it_holds_too_much(ours: LoopFactory) -> None:
+def test_reader_resumes_and_still_pauses_at_its_limit(our_loop_factory: LoopFactory) -> None:
     async def script(world: World) -> None:
         plain: list[Any] = []
 
@@ -68,7 +62,7 @@ def test_it_reads_on_and_still_stops_when_it_holds_too_much(ours: LoopFactory) -
             await world.settle()
         gc.collect()
 
-    log = play_on(script, ours)
+    log = play_on(script, our_loop_factory)
     assert [note for note in log if note[0] in ("command", "reading", "received")] == [
         ("command", b"STARTTLS\r\n"),
         ("reading", True),

@@ -1,7 +1,7 @@
-"""Accepting that has stopped at the process's capacity, and resumes when there is a little room.
+"""Accepting stops at the process's capacity, and resumes when there is a little room.
 
-Arming every listener for each connection that ends would be costly: a 64th of the capacity must be
-free first.
+Arming every listener for each connection that ends would be costly, so a 64th of the capacity must
+be free first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ GREETING = b"220 hi\r\n"
 
 
 @pytest.mark.parametrize(("capacity", "room"), [(63, 1), (64, 2), (127, 2), (128, 3)])
-def test_more_than_a_64th_must_be_free(loop_factory: LoopFactory, capacity: int, room: int) -> None:
+def test_accepting_resumes_when_a_64th_is_free(
+    loop_factory: LoopFactory, capacity: int, room: int
+) -> None:
     async def main() -> None:
         async with (
             listening(greeting=GREETING, server_first=True) as one,
@@ -27,7 +29,7 @@ def test_more_than_a_64th_must_be_free(loop_factory: LoopFactory, capacity: int,
             engine.set_capacity(capacity)
             async with crowd_of(one, capacity) as clients:
                 await eventually(lambda: engine.open == capacity)
-                # Whoever comes now finds out that there is no room.
+                # A client that comes now finds that there is no room.
                 async with crowd_of(other, 1) as late:
                     await eventually(lambda: not one.acceptor.accepting)
                     for client in clients[1:room]:
@@ -39,7 +41,7 @@ def test_more_than_a_64th_must_be_free(loop_factory: LoopFactory, capacity: int,
                     assert late[0].at_hand() is None
                     clients[0].close()
                     assert await late[0].read() == GREETING
-                    # With room for one only, the process is full again.
+                    # With room for only one, the process is full again.
                     assert one.acceptor.accepting is other.acceptor.accepting is (room > 1)
 
     run(loop_factory, main)

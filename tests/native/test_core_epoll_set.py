@@ -1,9 +1,8 @@
-"""A connection that has ended is in the epoll set no longer, even if somebody holds a copy of its
-descriptor.
+"""An ended connection is no longer in the epoll set, even if there is a copy of its descriptor.
 
-Closing does not suffice: the kernel takes a socket out of a set with the last descriptor of all,
-and a forked child or a dup may hold one. What remained would be reported for ever, to whichever
-connection has the number next.
+Closing does not suffice: the kernel takes a socket out of a set only with its last descriptor, and
+a forked child or a dup may hold one. It would be reported for ever, for whichever connection has
+the number next.
 
 Rules of this file: the kernel says what is in the set (/proc/self/fdinfo, proc(5)).
 """
@@ -62,7 +61,7 @@ async def by_a_farewell(listener: Listener, client: RawClient) -> None:
 
 @pytest.mark.parametrize("end", [by_the_client, by_the_server, by_a_farewell])
 @pytest.mark.parametrize("lazy", [True, False])
-def test_after_the_end(
+def test_ended_connection_is_removed(
     loop_factory: LoopFactory,
     end: Callable[[Listener, RawClient], Awaitable[None]],
     lazy: bool,
@@ -76,7 +75,7 @@ def test_after_the_end(
     run(loop_factory, main)
 
 
-def test_after_a_refusal(loop_factory: LoopFactory) -> None:
+def test_refused_connection_is_removed(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with listening(limit=1, refusal=REFUSAL) as listener, crowd_of(listener, 1):
             await eventually(lambda: listener.acceptor.connections == 1)
@@ -89,7 +88,7 @@ def test_after_a_refusal(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_after_lingering(loop_factory: LoopFactory) -> None:
+def test_lingering_connection_is_removed(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with (
             listening(sock=small_sender(), linger=20.0) as listener,
@@ -110,7 +109,7 @@ def test_after_lingering(loop_factory: LoopFactory) -> None:
     run(loop_factory, main)
 
 
-def test_a_listening_socket(loop_factory: LoopFactory) -> None:
+def test_paused_or_closed_listening_socket_is_removed(loop_factory: LoopFactory) -> None:
     async def main() -> None:
         async with listening() as other:
             async with listening() as listener:

@@ -1,7 +1,7 @@
-"""Turns: several listening sockets share the time, and pauses after failures of accept get longer.
+"""Turns: listening sockets share the time, and pauses after failures of accept get longer.
 
-Rules of this file: strace slows accept4 down, or lets it fail; what the program asks of the kernel
-is counted, never how long anything took.
+Rules of this file: strace slows accept4 down or makes it fail; the program's system calls are
+counted, never how long anything took.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ on_both_loops = pytest.mark.parametrize("loop", LOOPS)
 
 
 @on_both_loops
-def test_no_listener_waits_until_another_is_empty(loop: str, tmp_path: Path) -> None:
-    """Accepting takes so long that there is time for a few connections of one listener a turn."""
+def test_listeners_accept_in_turn(loop: str, tmp_path: Path) -> None:
+    """Accepting is so slow that a turn has time for only a few connections of one listener."""
     options = ["-e", "trace=accept4", "-e", "inject=accept4:delay_exit=4000"]
     with (
         traced(tmp_path / "calls", options, loop=loop, listeners=3) as program,
@@ -50,7 +50,7 @@ def test_no_listener_waits_until_another_is_empty(loop: str, tmp_path: Path) -> 
 
 
 @on_both_loops
-def test_a_pause_is_twice_as_long_as_the_last_one(loop: str, tmp_path: Path) -> None:
+def test_pauses_after_failures_double(loop: str, tmp_path: Path) -> None:
     failures = 7
     options = ["-e", "trace=accept4,timerfd_settime"]
     options += ["-e", f"inject=accept4:error=ENOBUFS:when=1..{failures}"]

@@ -1,8 +1,8 @@
-"""OpenSSL's queue of errors belongs to a thread, not to a session (ERR_get_error(3)).
+"""OpenSSL's error queue belongs to a thread, not to a session (ERR_get_error(3)).
 
-Rules of this file: whatever happens to a connection, the queue is empty afterwards. A failed system
-call that stayed in it (OpenSSL 3.6 queues those) would be taken for the error of the next session
-in that thread: of a client of Python's ssl, say, which would then fail with somebody else's EPIPE.
+Rules of this file: whatever happens to a connection, the queue is empty afterwards. If a failed
+system call stayed in it (OpenSSL 3.6 queues those), it would be taken for the error of the next
+session in that thread: Python's ssl, for example, would fail with another connection's EPIPE.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""ALPN (RFC 7301): a client that offers only other protocols is refused by an alert.
+"""ALPN (RFC 7301): a client that offers only other protocols is refused with an alert.
 
-Rules of this file: the alert is what the client's OpenSSL says of it. Where OpenSSL's functions are
-not called directly, such a client gets a connection without a protocol.
+Rules of this file: the client's OpenSSL reports the alert. Where OpenSSL's functions are not called
+directly, such a client gets a connection without a protocol.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def test_first_of_our_protocols_that_the_client_offers_is_chosen(
 
 
 def test_every_certificate_of_a_listener_refuses() -> None:
-    """The context that the client's server name leads to decides, also one loaded later."""
+    """The context chosen by the server name decides, even one that was loaded later."""
     front = RenewableContext(context_for(), {"other.example": context_for()})
     front.set_alpn(("a",))
     for name in ("mx", "other.example"):
