@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,13 @@ from typing import Literal
 from benchmarks.build import OUTPUT
 from benchmarks.process import MeasurementError
 
-__all__ = ["count_files", "data_directory"]
+__all__ = ["RUN", "await_files", "count_files", "data_directory"]
+
+#: What a candidate keeps beside the mail: configuration, queue, sockets.
+RUN = "run"
+
+#: Seconds without another message after which none is expected any more.
+STALLED = 5.0
 
 #: The tmpfs that every Linux with glibc has.
 MEMORY = Path("/dev/shm")
@@ -37,5 +44,24 @@ def data_directory(where: Literal["memory", "disk"]) -> Iterator[str]:
 
 
 def count_files(directory: str) -> int:
-    """Return how many files are below a directory."""
-    return sum(len(files) for _, _, files in os.walk(directory))
+    """Return how many messages are below a directory: files, but those in `RUN`."""
+    count = 0
+    for path, directories, files in os.walk(directory):
+        if path == directory and RUN in directories:
+            directories.remove(RUN)
+        count += len(files)
+    return count
+
+
+def await_files(directory: str, wanted: int) -> int:
+    """Wait until there are so many messages below a directory, or no more come; return the number.
+
+    Postfix answers when a message is in its queue, and delivers it afterwards.
+    """
+    found, changed = count_files(directory), time.monotonic()
+    while found < wanted and time.monotonic() - changed < STALLED:
+        time.sleep(0.05)
+        now = count_files(directory)
+        if now != found:
+            found, changed = now, time.monotonic()
+    return found

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.certificates import Certificate
-from benchmarks.deliveries import count_files, data_directory
+from benchmarks.deliveries import await_files, count_files, data_directory
 from benchmarks.process import Load, MeasurementError, Server, Usage
 from benchmarks.smtp_source import send
 from benchmarks.start import time_to_last_greeting
@@ -153,7 +153,7 @@ def measure(
             return _requests(workload, server, plan)
         received = workload.refused if "--limit" in command else workload.received
         there = count_files(directory) if directory else 0
-        sample = _cpu(workload, server, plan, received)
+        sample = _cpu(workload, server, plan, received, directory)
         if directory:
             stored = sample.detail["stored"] = count_files(directory) - there
             if stored < sample.detail["operations"]:
@@ -214,15 +214,18 @@ def _age(workload: Workload, server: Server, plan: Plan) -> None:
     server.settled()
 
 
-def _cpu(workload: Workload, server: Server, plan: Plan, received: int) -> Sample:
+def _cpu(workload: Workload, server: Server, plan: Plan, received: int, directory: str) -> Sample:
     if workload.mode == "echo":
         _age(workload, server, plan)
     options = _options(workload, plan, plan.seconds)
     with Load(workload.mode, server.port, plan.client_core, options) as load:
         load.event("ready")
         before = server.settled()
+        there = count_files(directory) if directory else 0
         load.tell("go")
         result = load.event("done")
+        if directory:
+            await_files(directory, there + int(result["operations"]))
         used = server.settled() - before
     operations = _check(result, received)
     value = used.cpu / operations * 1e6

@@ -7,6 +7,7 @@ standard input does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -22,7 +23,7 @@ from typing import IO, Any, Self
 
 from benchmarks.build import LOADGEN, ROOT
 
-__all__ = ["Load", "MeasurementError", "Server", "Usage", "end_when_told"]
+__all__ = ["Load", "MeasurementError", "Server", "Usage", "descendants", "end_when_told"]
 
 #: Longest wait for a line of a child: far above any run's duration and grace.
 PATIENCE = 180.0
@@ -56,8 +57,53 @@ class Usage:
     user: float
     delay: float
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.cpu + other.cpu, self.user + other.user, self.delay + other.delay)
+
     def __sub__(self, other: Usage) -> Usage:
         return Usage(self.cpu - other.cpu, self.user - other.user, self.delay - other.delay)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below one, those that have ended and not been waited for included."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = list(children.get(pid, ()))
+    for one in found:
+        found.extend(children.get(one, ()))
+    return found
+
+
+def _usage_of(pid: int, *, children: bool = False) -> Usage:
+    """Return the processor time of a process so far.
+
+    From /proc/PID/task/*/schedstat, in nanoseconds; the split between user and kernel mode from
+    /proc/PID/stat, which the kernel keeps by sampling.
+
+    Args:
+        pid: its number.
+        children: with that of children that have ended.
+    """
+    cpu = delay = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        on_core, waiting, _ = (task / "schedstat").read_text().split()
+        cpu += int(on_core)
+        delay += int(waiting)
+    # The name in parentheses may hold spaces; utime and stime are fields 14 and 15.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system, user_ended, system_ended = map(int, fields[11:15])
+    if cpu == 0:  # a kernel without schedstat: 10 ms steps, enough for a run of seconds
+        cpu = (user + system) * 1_000_000_000 // TICK
+    if children:
+        cpu += (user_ended + system_ended) * 1_000_000_000 // TICK
+        user += user_ended
+    return Usage(cpu / 1e9, user / TICK, delay / 1e9)
 
 
 class Child:
@@ -139,36 +185,34 @@ class Child:
 class Server(Child):
     """A candidate that serves; its port is known once this exists.
 
-    Its first line is the port, and the number of the process that serves if it is another one.
+    Its first line is the port, and the number of the process that serves if it is another one. The
+    word "tree" after that: its descendants serve, whose number changes. Or it is a sentence: why it
+    cannot serve.
     """
 
     def __init__(self, command: Sequence[str], core: int | None) -> None:
         super().__init__(command, core)
         try:
-            port, *pid = self.read_line().split()
+            line = self.read_line()
+            port, *who = line.split()
+            if not port.isdecimal():
+                raise MeasurementError(line)
             self.port = int(port)
-            self._serving = int(pid[0]) if pid else self.pid
+            self._serving = int(who[0]) if who else self.pid
+            self._tree = who[1:] == ["tree"]
         except MeasurementError:
             self.close()
             raise
 
     def usage(self) -> Usage:
-        """Return its processor time so far.
-
-        From /proc/PID/task/*/schedstat, in nanoseconds; the split between user and kernel mode
-        from /proc/PID/stat, which the kernel keeps by sampling.
-        """
-        cpu = delay = 0
-        for task in Path(f"/proc/{self._serving}/task").iterdir():
-            on_core, waiting, _ = (task / "schedstat").read_text().split()
-            cpu += int(on_core)
-            delay += int(waiting)
-        # The name in parentheses may hold spaces; utime and stime are fields 14 and 15.
-        fields = Path(f"/proc/{self._serving}/stat").read_text().rpartition(")")[2].split()
-        user, system = int(fields[11]), int(fields[12])
-        if cpu == 0:  # a kernel without schedstat: 10 ms steps, enough for a run of seconds
-            cpu = (user + system) * 1_000_000_000 // TICK
-        return Usage(cpu / 1e9, user / TICK, delay / 1e9)
+        """Return its processor time so far, of a tree that of all its processes."""
+        if not self._tree:
+            return _usage_of(self._serving)
+        total = Usage(0.0, 0.0, 0.0)
+        for pid in (self._serving, *descendants(self._serving)):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                total += _usage_of(pid, children=True)
+        return total
 
     def settled(self) -> Usage:
         """Return its processor time once it has nothing left to do, or after a second."""

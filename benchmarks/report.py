@@ -24,6 +24,8 @@ END = "<!-- benchmarks: end -->"
 OTHERS: Mapping[Family, tuple[str, ...]] = {
     "connections": ("C epoll", "uvloop", "asyncio"),
     "smtp": ("C SMTP", "smtp-sink", "aiosmtpd", "aiosmtpd on asyncio"),
+    "delivery": ("Dovecot", "Postfix"),
+    "sizes": ("C SMTP", "smtp-sink"),
     "http": ("uvicorn httptools", "uvicorn h11", "granian"),
 }
 
@@ -31,6 +33,8 @@ OTHERS: Mapping[Family, tuple[str, ...]] = {
 ABOUT: Mapping[Family, str] = {
     "connections": "",
     "smtp": "SMTP and LMTP, messages of 1 KiB: ",
+    "delivery": "Delivery, messages of 1 KiB, ten a session: ",
+    "sizes": "SMTP, messages by size, ten a session: ",
     "http": "HTTP, 50 connections by wrk: ",
 }
 

@@ -48,6 +48,23 @@ class Row:
     stretch: Bound | None = None
 
 
+def _delivery(protocol: str, where: str, clients: int) -> Row:
+    """Return the row of deliveries into a Maildir by so many clients at once."""
+    other = "Dovecot" if protocol == "lmtp" else "Postfix"
+    disk = "on disk" if where == "disk" else "in memory (tmpfs)"
+    key = f"{protocol}-{where}-{clients}"
+    many = "1 client" if clients == 1 else f"{clients} clients"
+    title = f"{protocol.upper()} into a Maildir {disk}, {many}"
+    return Row(key, title, key, "fastlisten SMTP", against=other)
+
+
+def _sizes(name: str, size: str, how: str) -> Row:
+    """Return the row of messages of a size to a sink."""
+    key = f"sizes-{name}-{how}"
+    title = f"one message of {size} by {how.upper()}, to a sink"
+    return Row(key, title, key, "fastlisten SMTP", against="C SMTP")
+
+
 ROWS: tuple[Row, ...] = (
     Row(
         "accept",
@@ -258,6 +275,17 @@ ROWS: tuple[Row, ...] = (
         "maildir-memory",
         "fastlisten SMTP",
         against="aiosmtpd",
+    ),
+    *(
+        _delivery(protocol, where, clients)
+        for protocol in ("lmtp", "smtp")
+        for where in ("disk", "memory")
+        for clients in (1, 16, 100)
+    ),
+    *(
+        _sizes(name, size, how)
+        for how in ("data", "bdat")
+        for name, size in (("4k", "4 KiB"), ("64k", "64 KiB"), ("1m", "1 MiB"))
     ),
     Row(
         "http",

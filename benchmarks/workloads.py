@@ -60,6 +60,9 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "aiosmtpd again": (*_PYTHON, "benchmarks.candidates.smtp_aiosmtpd"),
     "fastlisten SMTP": (*_PYTHON, "benchmarks.candidates.smtp_fastlisten"),
     "fastlisten Sink": (*_PYTHON, "benchmarks.candidates.smtp_fastlisten", "--aiosmtpd"),
+    # Those that deliver, and are more than one process.
+    "Dovecot": (*_PYTHON, "benchmarks.candidates.mail_servers", "dovecot"),
+    "Postfix": (*_PYTHON, "benchmarks.candidates.mail_servers", "postfix"),
     # Those that serve an ASGI application.
     "uvicorn httptools": (*_PYTHON, "benchmarks.candidates.http_uvicorn"),
     "uvicorn h11": (*_PYTHON, "benchmarks.candidates.http_uvicorn", "--http", "h11"),
@@ -77,12 +80,14 @@ _PYTHONS = ("fastlisten", "uvloop", "asyncio")
 _SMTP = ("fastlisten SMTP", "aiosmtpd", "aiosmtpd on asyncio", "smtp-sink", "C SMTP")
 
 #: A table of its own: rows whose candidates are the same.
-Family = Literal["connections", "smtp", "http"]
+Family = Literal["connections", "smtp", "delivery", "sizes", "http"]
 
 #: Who is measured against himself with --control, by family: the candidate and his double.
 CONTROLS: Mapping[Family, tuple[str, str]] = {
     "connections": ("uvloop", "uvloop again"),
     "smtp": ("aiosmtpd", "aiosmtpd again"),
+    "delivery": ("aiosmtpd", "aiosmtpd again"),
+    "sizes": ("aiosmtpd", "aiosmtpd again"),
     "http": ("uvicorn httptools", "uvicorn again"),
 }
 
@@ -141,6 +146,36 @@ def _smtp(
     sizes = {"smtp": ("--in-flight", "100"), "smtp-source": ("-s", "100", "-l", "1024")}
     given = (*sizes[mode], *options)
     return Workload(key, "cpu", candidates, mode, given, "smtp", data, greets=False)
+
+
+def _delivery(protocol: str, where: Literal["memory", "disk"], clients: int) -> Workload:
+    """Return sessions of ten messages of 1 KiB, so many at a time, into a Maildir."""
+    lmtp = protocol == "lmtp"
+    other = "Dovecot" if lmtp else "Postfix"
+    # Sessions that were begun are brought to their end, which takes slow servers a while.
+    options = ("--in-flight", str(clients), "--messages", "10", "--grace", "60")
+    workload = _smtp(f"{protocol}-{where}-{clients}", ("fastlisten SMTP", other), data=where)
+    flag = ("--lmtp",) if lmtp else ()
+    return replace(workload, options=(*options, *flag), family="delivery", serve=flag)
+
+
+#: Sizes of messages by name, in octets, and how many sessions send such at a time.
+SIZES: Mapping[str, tuple[int, int]] = {
+    "4k": (4 * 1024, 100),
+    "64k": (64 * 1024, 32),
+    "1m": (1024 * 1024, 8),
+}
+
+
+def _sizes(name: str, how: str) -> Workload:
+    """Return sessions of ten messages of a size to a sink, by DATA or BDAT."""
+    size, clients = SIZES[name]
+    options = ("--in-flight", str(clients), "--messages", "10", "--size", str(size))
+    # smtp-sink knows no BDAT.
+    others = ("C SMTP", "smtp-sink") if how == "data" else ("C SMTP",)
+    flag = ("--bdat",) if how == "bdat" else ()
+    workload = _smtp(f"sizes-{name}-{how}", ("fastlisten SMTP", *others))
+    return replace(workload, options=(*options, *flag), family="sizes")
 
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -239,6 +274,13 @@ WORKLOADS: tuple[Workload, ...] = (
     replace(_smtp("lmtp", _SMTP[:-1], "--lmtp"), serve=("--lmtp",)),
     _smtp("maildir", _SMTP[:-1], data="disk"),
     _smtp("maildir-memory", _SMTP[:-1], data="memory"),
+    *(
+        _delivery(protocol, where, clients)
+        for protocol in ("lmtp", "smtp")
+        for where in ("disk", "memory")
+        for clients in (1, 16, 100)
+    ),
+    *(_sizes(name, how) for how in ("data", "bdat") for name in SIZES),
     Workload(
         "http",
         "cpu",

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
@@ -25,9 +26,11 @@
 /* A command line may be so long (RFC 5321 4.5.3.1.4). Of a longer line the rest is not kept. */
 enum { LINE = 512 };
 
-/* What is known of a connection: a message is coming, and the beginning of an unfinished line. */
+/* What is known of a connection: a message is coming, by DATA or so many more octets by BDAT, and
+ * the beginning of an unfinished line. */
 struct talk {
     bool content;
+    size_t chunk;
     unsigned short used;
     char line[LINE];
 };
@@ -78,6 +81,10 @@ static void command(struct talk *talk, const char *line, size_t length)
     else if (is(line, "DATA")) {
         talk->content = true;
         ANSWER(GO_ON);
+    } else if (is(line, "BDAT")) {
+        talk->chunk = strtoul(line + 5, NULL, 10);
+        if (talk->chunk == 0)
+            ANSWER(DONE);
     } else if (is(line, "EHLO") || is(line, "LHLO") || is(line, "HELO"))
         ANSWER(HELLO);
     else if (is(line, "QUIT")) {
@@ -91,6 +98,15 @@ static void take(struct talk *talk, const char *bytes, size_t length)
 {
     const char *end = bytes + length;
     while (bytes < end && !replies.over) {
+        if (talk->chunk != 0) {
+            size_t left = (size_t)(end - bytes);
+            size_t used = left < talk->chunk ? left : talk->chunk;
+            bytes += used;
+            talk->chunk -= used;
+            if (talk->chunk == 0)
+                ANSWER(DONE);
+            continue;
+        }
         const char *newline = memchr(bytes, '\n', (size_t)(end - bytes));
         const char *line = bytes, *next = newline != NULL ? newline + 1 : end;
         size_t found = (size_t)(next - bytes);
@@ -139,6 +155,7 @@ static void accept_some(void)
         if (fd < 0)
             return;
         talks[fd].content = false;
+        talks[fd].chunk = 0;
         talks[fd].used = 0;
         server_interest(&server, fd, EPOLL_CTL_ADD, EPOLLIN);
         if (send(fd, server.greeting, server.greeting_length, MSG_NOSIGNAL) < 0)

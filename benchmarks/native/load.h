@@ -45,6 +45,7 @@ struct request {
     unsigned messages;    /* smtp: per session */
     bool lmtp;            /* smtp: LMTP instead */
     bool pipelining;      /* smtp: MAIL, RCPT and DATA in one piece */
+    bool bdat;            /* smtp: the message as one chunk of BDAT */
     bool tls;             /* TLS from the first byte */
     bool spin;            /* accept, echo, smtp: never sleep */
     bool steps;           /* wait for a line before the measured part, for the end of input after */

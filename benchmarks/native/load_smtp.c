@@ -82,6 +82,23 @@ static struct words compose(size_t size, const char *recipient)
     return (struct words){bytes, length + 3};
 }
 
+/* The same message as one chunk of BDAT, its command in front. */
+static struct words chunk(struct words message)
+{
+    struct words words;
+    size_t length = message.length - 3; /* without the line with the dot */
+    int command = asprintf(&words.bytes, "BDAT %zu LAST\r\n", length);
+    if (command < 0)
+        net_die("asprintf");
+    words.length = (size_t)command + length;
+    words.bytes = realloc(words.bytes, words.length);
+    if (words.bytes == NULL)
+        net_die("realloc");
+    memcpy(words.bytes + command, message.bytes, length);
+    free(message.bytes);
+    return words;
+}
+
 static void write_all_words(struct work *work, const struct request *request)
 {
     work->hello = text(request->lmtp ? "LHLO %s\r\n" : "EHLO %s\r\n", "client.example.com");
@@ -90,6 +107,8 @@ static void write_all_words(struct work *work, const struct request *request)
     work->data = text("DATA\r\n%s", "");
     work->quit = text("QUIT\r\n%s", "");
     work->message = compose(request->size, request->recipient);
+    if (request->bdat)
+        work->message = chunk(work->message);
     work->envelope.length = work->mail.length + work->rcpt.length + work->data.length;
     if (asprintf(&work->envelope.bytes, "%s%s%s", work->mail.bytes, work->rcpt.bytes,
                  work->data.bytes) < 0)
@@ -163,6 +182,10 @@ static int proceed(struct work *work, unsigned index, const struct request *requ
     case STEP_MAIL:
         return request->pipelining ? 0 : say(work, index, work->rcpt);
     case STEP_RCPT:
+        if (request->bdat) {
+            session->step = STEP_MESSAGE;
+            return say(work, index, work->message);
+        }
         return request->pipelining ? 0 : say(work, index, work->data);
     case STEP_DATA:
         return say(work, index, work->message);

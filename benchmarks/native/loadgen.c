@@ -48,6 +48,7 @@ static const char USAGE[] =
     "  --greeting           echo, hold: the server speaks first, one line\n"
     "  --lmtp               smtp: LMTP instead (LHLO)\n"
     "  --pipelining         smtp: MAIL, RCPT and DATA are sent in one piece\n"
+    "  --bdat               smtp: the message is one chunk of BDAT (RFC 3030) instead of DATA\n"
     "  --spin               accept, silent, echo, smtp: poll instead of sleeping, so that no server\n"
     "                       on this machine has to wake this program\n"
     "  --steps              print \"ready\", wait for a line before the measured part, and for\n"
@@ -148,6 +149,7 @@ static int option(struct request *request, char **words, int left)
                  : strcmp(name, "--tls") == 0        ? &request->tls
                  : strcmp(name, "--lmtp") == 0       ? &request->lmtp
                  : strcmp(name, "--pipelining") == 0 ? &request->pipelining
+                 : strcmp(name, "--bdat") == 0       ? &request->bdat
                                                      : NULL;
     if (flag != NULL) {
         *flag = true;
@@ -221,8 +223,10 @@ int main(int count, char **words)
         usage("--say is for accept");
     if (request.greeting && !echo && !hold)
         usage("--greeting is for echo and hold; the others always read one");
-    if ((request.lmtp || request.pipelining) && !smtp)
-        usage("--lmtp and --pipelining are for smtp");
+    if ((request.lmtp || request.pipelining || request.bdat) && !smtp)
+        usage("--lmtp, --pipelining and --bdat are for smtp");
+    if (request.pipelining && request.bdat)
+        usage("--bdat is not pipelined");
     if (request.tls && smtp)
         usage("--tls is for the other modes");
     if (request.size == 0)

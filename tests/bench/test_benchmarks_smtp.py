@@ -46,6 +46,8 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--count", "47", "--messages", "5", "--lmtp"], 47),
         (["--count", "9", "--size", "3000000", "--in-flight", "3"], 9),
         (["--count", "10", "--size", "1"], 10),
+        (["--count", "9", "--size", "3000000", "--in-flight", "3", "--bdat"], 9),
+        (["--count", "21", "--bdat"], 21),
     ],
 )
 def test_every_message_of_every_session_is_counted(words: list[str], operations: int) -> None:

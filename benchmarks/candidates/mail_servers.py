@@ -1,0 +1,205 @@
+"""Candidates: Dovecot's LMTP server, and Postfix with its delivery agent virtual(8).
+
+Each runs from a configuration of its own, made here, below the data directory that it delivers to;
+nothing of the host's configuration is read. The first line printed is the port, the number of this
+process, and the word "tree", because the work is done by its descendants, or why it cannot serve.
+They end when this program's standard input does.
+
+Equal terms: one account, Maildir, the server's own defaults about syncing. Dovecot syncs a message
+and its directory before its reply. Postfix syncs its queue file before its reply; the message gets
+into the Maildir afterwards, and that is waited for before its processor time is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from benchmarks.deliveries import RUN
+from benchmarks.process import descendants
+
+#: Where distributions put the programs of a server's administrator.
+PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
+
+#: Who owns the Maildir: a user without privileges that every Debian has.
+USER = "mail"
+
+#: Seconds until a server has to greet, or to have ended.
+PATIENCE = 20.0
+
+# <sys/prctl.h>: orphaned descendants become children of this process.
+PR_SET_CHILD_SUBREAPER = 36
+
+DOVECOT = """\
+base_dir = {place}/run
+state_dir = {place}/run
+log_path = {place}/log
+protocols = lmtp
+ssl = no
+mail_location = maildir:{data}/mail/%u
+first_valid_uid = 1
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={data}/mail/%u
+}}
+passdb {{
+  driver = static
+  args = nopassword=y
+}}
+service lmtp {{
+  process_min_avail = 4
+  process_limit = 200
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {port}
+  }}
+}}
+"""
+
+POSTFIX = """\
+compatibility_level = 3.6
+queue_directory = {place}/queue
+data_directory = {place}/data
+maillog_file = {place}/log
+maillog_file_prefixes = {place}
+myhostname = mail.example.org
+mydestination =
+local_recipient_maps =
+mynetworks = 127.0.0.0/8
+inet_interfaces = loopback-only
+smtpd_peername_lookup = no
+smtpd_client_connection_count_limit = 0
+smtpd_client_connection_rate_limit = 0
+smtpd_client_message_rate_limit = 0
+default_process_limit = 200
+in_flow_delay = 0
+virtual_mailbox_domains = example.org
+virtual_mailbox_base = {data}/mail
+virtual_mailbox_maps = inline:{{ alice@example.org=alice/ }}
+virtual_minimum_uid = 1
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+"""
+
+SERVICES = """\
+127.0.0.1:{port} inet n - n - - smtpd
+anvil   unix - - n - 1 anvil
+cleanup unix n - n - 0 cleanup
+proxymap unix - - n - - proxymap
+qmgr    unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce  unix - - n - 0 bounce
+defer   unix - - n - 0 bounce
+trace   unix - - n - 0 bounce
+error   unix - - n - - error
+retry   unix - - n - - error
+virtual unix - n n - - virtual
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+def _dovecot(place: Path, **values: object) -> list[str]:
+    """Write Dovecot's configuration; return its command."""
+    if not any(Path(library, "dovecot/lmtp").exists() for library in ("/usr/lib", "/usr/libexec")):
+        _give_up("Dovecot's lmtp is not installed (Debian: dovecot-lmtpd)")
+    path = place / "dovecot.conf"
+    path.write_text(DOVECOT.format(place=place, **values))
+    return [_program("dovecot"), "-F", "-c", str(path)]
+
+
+def _postfix(place: Path, **values: object) -> list[str]:
+    """Write Postfix's configuration; return its command."""
+    for name in ("etc", "queue", "data"):
+        (place / name).mkdir()
+    shutil.chown(place / "data", "postfix")
+    (place / "etc" / "main.cf").write_text(POSTFIX.format(place=place, **values))
+    (place / "etc" / "master.cf").write_text(SERVICES.format(**values))
+    return [_program("postfix"), "-c", str(place / "etc"), "start-fg"]
+
+
+def _give_up(reason: str) -> NoReturn:
+    """End, and tell the benchmarks why instead of the port."""
+    print(reason, flush=True)
+    sys.exit(1)
+
+
+SERVERS: dict[str, Callable[..., list[str]]] = {"dovecot": _dovecot, "postfix": _postfix}
+
+
+def _program(name: str) -> str:
+    program = shutil.which(name, path=PATH)
+    if program is None:
+        _give_up(f"{name} is not installed")
+    return program
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _await_greeting(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client,
+        ):
+            if client.recv(1024).startswith(b"220 "):
+                return
+        if process.poll() is not None or time.monotonic() > until:
+            tail = log.read_text().splitlines()[-3:] if log.exists() else []
+            _give_up(f"it does not greet: {' / '.join(tail)}")
+        time.sleep(0.02)
+
+
+def main() -> None:
+    """Run a server until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("server", choices=SERVERS)
+    parser.add_argument("--data", required=True, help="directory that gets the Maildir")
+    parser.add_argument("--lmtp", action="store_true", help="Dovecot speaks nothing else")
+    given = parser.parse_args()
+    if os.geteuid() != 0:
+        _give_up("Dovecot and Postfix are started by root")
+    data, user, port = Path(given.data), pwd.getpwnam(USER), _free_port()
+    data.chmod(0o755)  # the servers' own users go through it
+    for name in ("mail", RUN):
+        (data / name).mkdir()
+    shutil.chown(data / "mail", user.pw_uid, user.pw_gid)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    command = SERVERS[given.server](
+        data / RUN, data=data, uid=user.pw_uid, gid=user.pw_gid, port=port
+    )
+    # Standard input is the benchmarks': its end is for this program.
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr
+    )
+    try:
+        _await_greeting(port, process, data / RUN / "log")
+        print(port, os.getpid(), "tree", flush=True)
+        sys.stdin.read()
+    finally:
+        # Orphans come here, so that new ones may appear while others end.
+        while left := descendants(os.getpid()):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.wait()
+
+
+if __name__ == "__main__":
+    main()
