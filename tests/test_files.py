@@ -28,12 +28,9 @@ from fastlisten.mail.relay.relay import Relay, RelaySettings
 from fastlisten.runtime.tls.certificates import Certificates
 from fastlisten.runtime.tls.pem import PemError, read_source
 
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
 PIPE = "it is a pipe (FIFO), not a regular file"
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(descriptors_back: None) -> None:
-    """Every test leaves the descriptors as it found them."""
 
 
 @pytest.fixture

@@ -21,10 +21,7 @@ from fastlisten.handlers.importing import HandlerNotFoundError
 from fastlisten.option import Option
 from fastlisten.testing import Served, serve
 
-
-@pytest.fixture(autouse=True)
-def nothing_left(descriptors_back: None) -> None:
-    """Every test leaves the descriptors as it found them."""
+pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 @on_loops

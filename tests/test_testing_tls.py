@@ -27,10 +27,7 @@ from fastlisten._tls import TlsSettings
 from fastlisten.runtime.tls.self_signed import MissingLibraryError
 from fastlisten.testing import Served, serve
 
-
-@pytest.fixture(autouse=True)
-def nothing_left(descriptors_back: None) -> None:
-    """Every test leaves the descriptors as it found them."""
+pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 async def open_tls(

@@ -7,7 +7,6 @@ client's socket instead of asyncio's log, because ports differ.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 import os
 import socket
@@ -16,6 +15,7 @@ import tempfile
 from typing import Any
 
 import pytest
+from support.context_variable import setting_factory, variable
 from support.loops import LoopFactory
 from support.world import Hook, Recorder, World, play, same_as_asyncio
 
@@ -237,18 +237,6 @@ def test_connection_has_no_public_constructor() -> None:
 #: From this version on, all callbacks of an asyncio connection run in one context.
 ONE_CONTEXT = sys.version_info >= (3, 15)
 
-variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
-
-
-def setting(value: str) -> Hook:
-    """Return a hook that notes the variable and then sets it."""
-
-    def hook(protocol: Recorder, *_: Any) -> None:
-        protocol.world.note("found", variable.get())
-        variable.set(value)
-
-    return hook
-
 
 @pytest.mark.parametrize("who", ["nobody", "factory", "connection_made", "data_received"])
 def test_context_variables_shared_between_callbacks(loop_factory: LoopFactory, who: str) -> None:
@@ -256,19 +244,8 @@ def test_context_variables_shared_between_callbacks(loop_factory: LoopFactory, w
     none sees those of connection_made, and only later data_received see those of data_received."""
 
     async def script(world: World) -> None:
-        def factory() -> Recorder:
-            if who == "factory":
-                variable.set("factory")
-            hooks = {
-                name: setting(name)
-                if name == who
-                else (lambda p, *_: p.world.note("found", variable.get()))
-                for name in ("connection_made", "data_received", "eof_received", "connection_lost")
-            }
-            return Recorder(world, hooks)
-
         variable.set("server")
-        await world.serve(factory)
+        await world.serve(setting_factory(world, Recorder, who))
         variable.set("later")
         for _ in range(2):
             client = await world.connect()

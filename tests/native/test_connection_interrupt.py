@@ -17,19 +17,9 @@ from typing import Any
 
 import pytest
 from support.loops import LoopFactory
-from support.world import Hook, Note, Recorder, World
+from support.world import CALLBACKS, Hook, Note, Recorder, World
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
-
-CALLBACKS = (
-    "factory",
-    "connection_made",
-    "data_received",
-    "eof_received",
-    "connection_lost",
-    "pause_writing",
-    "resume_writing",
-)
 
 
 def interrupted(
@@ -80,7 +70,7 @@ def interrupted(
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("callback", CALLBACKS)
+@pytest.mark.parametrize("callback", ["factory", *CALLBACKS])
 def test_exception_leaves_the_loop(
     loop_factory: LoopFactory, callback: str, kind: type[BaseException]
 ) -> None:

@@ -19,7 +19,7 @@ import pytest
 from support.forked import MAY_HAVE_THREADS, exit_status
 from support.kernel import is_open
 from support.loops import LoopFactory
-from support.world import Recorder, World, play
+from support.world import CALLBACKS, Recorder, World, play
 
 import fastlisten
 from fastlisten.loop.engines import engine_for
@@ -79,7 +79,7 @@ def test_childs_engine_is_dead_and_the_parent_serves(loop_factory: LoopFactory) 
         await world.until("connection_lost", 4)
         world.note("connections", server.connections)
 
-    log = [note for note in play(script, loop_factory) if note[0] not in HISTORY]
+    log = [note for note in play(script, loop_factory) if note[0] not in CALLBACKS]
     assert log == [
         ("child", 0),
         ("parent", False, 3, 3),
@@ -89,16 +89,6 @@ def test_childs_engine_is_dead_and_the_parent_serves(loop_factory: LoopFactory) 
         ("new", b"new"),
         ("connections", 0),
     ]
-
-
-HISTORY = {
-    "connection_made",
-    "data_received",
-    "eof_received",
-    "connection_lost",
-    "pause_writing",
-    "resume_writing",
-}
 
 
 @pytest.mark.parametrize("where", ["connection_made", "data_received", "connection_lost"])
@@ -155,7 +145,7 @@ def test_calls_in_the_child_do_not_touch_the_parent(loop_factory: LoopFactory) -
         await second.send(b"and here?")
         world.note("answer", await second.receive(9))
 
-    log = [note for note in play(script, loop_factory) if note[0] not in HISTORY]
+    log = [note for note in play(script, loop_factory) if note[0] not in CALLBACKS]
     assert log == [
         ("child", 0),
         ("client", "open", 1),
@@ -190,7 +180,7 @@ def test_child_does_not_keep_connections_open(loop_factory: LoopFactory) -> None
             os.close(write)
             os.waitpid(pid, 0)
 
-    log = [note for note in play(script, loop_factory) if note[0] not in HISTORY]
+    log = [note for note in play(script, loop_factory) if note[0] not in CALLBACKS]
     assert log == [("spoken", (b"hello\r\n", "eof")), ("lazy", (b"hello\r\n", "eof"))]
 
 
@@ -222,7 +212,7 @@ def test_child_serves_on_a_new_loop(loop_factory: LoopFactory) -> None:
         await client.send(b"parent?")
         world.note("answer", await client.receive(7))
 
-    log = [note for note in play(script, loop_factory) if note[0] not in HISTORY]
+    log = [note for note in play(script, loop_factory) if note[0] not in CALLBACKS]
     assert log == [("child", 0), ("answer", b"parent?")]
 
 
@@ -299,5 +289,5 @@ def test_descriptors_are_close_on_exec(loop_factory: LoopFactory) -> None:
         world.note("engine", [name for _, name in inheritable if name.startswith("anon_inode")])
         world.note("program", int(done.stdout) <= 4 + len(inheritable))
 
-    log = [note for note in play(script, loop_factory) if note[0] not in HISTORY]
+    log = [note for note in play(script, loop_factory) if note[0] not in CALLBACKS]
     assert log == [("sockets", []), ("engine", []), ("program", True)]

@@ -23,6 +23,8 @@ from fastlisten.loop.engines import engine_for
 from fastlisten.runtime.listener import ConnectionPolicy, Listener, State
 from fastlisten.runtime.sockets.opening import listen_all, open_all
 
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
 TEXT = """
 [server.listener.it]
 protocol = "http"
@@ -74,11 +76,6 @@ async def bench(*, wait: bool = False, kind: type[Echo] = Echo) -> AsyncIterator
         await made.listener.closed()
         if made.engine.idle:
             made.engine.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(descriptors_back: None) -> None:
-    """Every test leaves the descriptors as it found them."""
 
 
 @on_loops

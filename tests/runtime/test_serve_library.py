@@ -18,6 +18,8 @@ from fastlisten import ConfigurationError, HandlerSettings, Server, StartError, 
 from fastlisten.config import loads
 from fastlisten.runtime.canned_replies import TLS_ALERT, CannedReplies
 
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
 TEXT = """
 [server]
 shutdown-timeout = "1h"
@@ -27,11 +29,6 @@ protocol = "http"
 bind = "127.0.0.1:0"
 handler = "support.serving_handlers:Echo"
 """
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(descriptors_back: None) -> None:
-    """Every test leaves the descriptors as it found them."""
 
 
 def handler_of(server: Server) -> Any:

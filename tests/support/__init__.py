@@ -30,6 +30,7 @@ The native modules and the loop
     traced_program, strace    a server under strace
     world, tls_world          one script played on asyncio's server and on ours
     loop_worlds               the same on whole event loops
+    context_variable          a context variable that callbacks note and set
     starttls_protocol         a protocol that begins TLS in mid-connection
 
 `fastlisten`, configured and served

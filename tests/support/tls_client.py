@@ -27,6 +27,26 @@ def spelled(exc: BaseException | None) -> str:
     return describe(exc)
 
 
+async def handshake_by_hand(
+    client: RawClient,
+) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+    """Do the handshake and nothing else: nothing more is read, and nothing is answered.
+
+    Returns:
+        OpenSSL's state, what it will read, and what it wants to send.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context().wrap_bio(incoming, outgoing, server_hostname=HOST)
+    while True:
+        try:
+            tls.do_handshake()
+            return tls, incoming, outgoing
+        except ssl.SSLWantReadError:
+            if outgoing.pending:
+                await client.send(outgoing.read())
+            incoming.write(await client.read())
+
+
 class TlsClient:
     """The client's side of TLS over a raw socket, step by step.
 

@@ -26,6 +26,16 @@ from support.waiting import PATIENCE
 #: once, and asyncio's longest chain (accept, task, connection_made, reader) has four links.
 TURNS = 25
 
+#: The callbacks of `asyncio.Protocol`.
+CALLBACKS = (
+    "connection_made",
+    "data_received",
+    "eof_received",
+    "connection_lost",
+    "pause_writing",
+    "resume_writing",
+)
+
 Note = tuple[Any, ...]
 Hook = Callable[..., Any]
 Script = Callable[["World"], Awaitable[None]]

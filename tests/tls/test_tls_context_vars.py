@@ -6,27 +6,14 @@ Rules of this file: as in test_tls_transport; callbacks note what they find in a
 from __future__ import annotations
 
 import asyncio
-import contextvars
-from typing import Any
 
 import pytest
+from support.context_variable import setting_factory, variable
 from support.loops import LoopFactory
 from support.tls_world import TlsRecorder, TlsWorld, play_tls, same_tls
 from support.world import Hook
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
-
-variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
-
-
-def setting(value: str) -> Hook:
-    """Return a hook that notes the variable and then sets it."""
-
-    def hook(protocol: TlsRecorder, *_: Any) -> None:
-        protocol.world.note("found", variable.get())
-        variable.set(value)
-
-    return hook
 
 
 @pytest.mark.parametrize("who", ["nobody", "factory", "connection_made", "data_received"])
@@ -34,19 +21,8 @@ def test_context_variables_shared_between_callbacks(loop_factory: LoopFactory, w
     """A connection never sees what another has set, nor does the program see either's."""
 
     async def script(world: TlsWorld) -> None:
-        def factory() -> TlsRecorder:
-            if who == "factory":
-                variable.set("factory")
-            hooks = {
-                name: setting(name)
-                if name == who
-                else (lambda p, *_: p.world.note("found", variable.get()))
-                for name in ("connection_made", "data_received", "eof_received", "connection_lost")
-            }
-            return TlsRecorder(world, hooks)
-
         variable.set("server")
-        await world.serve(factory)
+        await world.serve(setting_factory(world, TlsRecorder, who))
         variable.set("later")
         for _ in range(2):
             client, _ = await world.made()

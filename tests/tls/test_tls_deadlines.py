@@ -15,6 +15,7 @@ import pytest
 from support.listener import Echo
 from support.loops import LoopFactory, run
 from support.raw_client import RawClient
+from support.tls_client import handshake_by_hand
 from support.tls_contexts import HOST, client_context
 from support.tls_listener import TlsListener, tls_listening
 from support.waiting import eventually
@@ -46,16 +47,7 @@ class Established(NamedTuple):
 
 async def established(client: RawClient) -> Established:
     """Do the handshake by hand, so that nothing is read or answered beyond what a test says."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = client_context().wrap_bio(incoming, outgoing, server_hostname=HOST)
-    while True:
-        try:
-            tls.do_handshake()
-            break
-        except ssl.SSLWantReadError:
-            if outgoing.pending:
-                await client.send(outgoing.read())
-            incoming.write(await client.read())
+    tls, incoming, outgoing = await handshake_by_hand(client)
     tls.write(b"x")
     return Established(tls, incoming, outgoing.read())
 

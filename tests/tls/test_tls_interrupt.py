@@ -15,17 +15,7 @@ from typing import Any
 import pytest
 from support.loops import LoopFactory
 from support.tls_world import TlsClient, TlsRecorder, TlsWorld
-from support.world import Hook
-
-CALLBACKS = (
-    "factory",
-    "connection_made",
-    "data_received",
-    "eof_received",
-    "connection_lost",
-    "pause_writing",
-    "resume_writing",
-)
+from support.world import CALLBACKS, Hook
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
@@ -75,7 +65,7 @@ def interrupted(
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("callback", CALLBACKS)
+@pytest.mark.parametrize("callback", ["factory", *CALLBACKS])
 def test_exception_leaves_the_loop(
     loop_factory: LoopFactory, callback: str, kind: type[BaseException]
 ) -> None:

@@ -21,6 +21,7 @@ import pytest
 from support.listener import listening
 from support.loops import LoopFactory, run
 from support.raw_client import RawClient
+from support.tls_client import handshake_by_hand
 from support.tls_contexts import HOST, client_context, server_context
 from support.tls_listener import client_hello, tls_listening
 from support.tls_world import KINDS, kind_of_api, no_session_left
@@ -225,16 +226,7 @@ def test_protocols_are_freed_with_the_engine(
 
 async def handshake_and_read(client: RawClient, words: bytes) -> None:
     """Do the handshake, send something, read to the end, answer nothing."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = client_context().wrap_bio(incoming, outgoing, server_hostname=HOST)
-    while True:
-        try:
-            tls.do_handshake()
-            break
-        except ssl.SSLWantReadError:
-            if outgoing.pending:
-                await client.send(outgoing.read())
-            incoming.write(await client.read())
+    tls, _, outgoing = await handshake_by_hand(client)
     tls.write(words)
     with contextlib.suppress(ssl.SSLError):
         if words == b"N":

@@ -16,13 +16,10 @@ from support.without_cryptography import no_library  # noqa: F401  (a fixture)
 from fastlisten.errors import ConfigurationError
 from fastlisten.runtime.tls.pem import KeyPair, fingerprint
 
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 IMPLICIT = "tls.implicit = true"
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(descriptors_back: None) -> None:
-    """Every test leaves the descriptors as it found them."""
 
 
 def mistakes(directory: Path, text: str) -> list[str]:

@@ -27,13 +27,10 @@ from fastlisten.runtime.tls.pem import (
     source_file,
 )
 
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
 TRADITIONAL = serialization.PrivateFormat.TraditionalOpenSSL
 PKCS8 = serialization.PrivateFormat.PKCS8
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(descriptors_back: None) -> None:
-    """Every test leaves the descriptors as it found them."""
 
 
 def server_context() -> ssl.SSLContext:

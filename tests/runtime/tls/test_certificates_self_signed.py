@@ -24,10 +24,7 @@ from fastlisten.runtime.tls import self_signed
 from fastlisten.runtime.tls.pem import KeyPair, PemError
 from fastlisten.runtime.tls.self_signed import FILE_NAME, MissingLibraryError, check_possible, keep
 
-
-@pytest.fixture(autouse=True)
-def nothing_left(descriptors_back: None) -> None:
-    """Every test leaves the descriptors as it found them."""
+pytestmark = pytest.mark.usefixtures("descriptors_back")
 
 
 def certificate(pair: KeyPair) -> x509.Certificate:
