@@ -173,5 +173,5 @@ def test_key_that_cannot_be_stored_is_an_error(
     without_proc(monkeypatch)
     monkeypatch.setattr("fastlisten.runtime.tls.pem._SHARED_MEMORY", str(tmp_path / "nothing"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nothing"))
-    with pytest.raises(PemError, match="neither /proc nor a place for temporary files"):
+    with pytest.raises(PemError, match="neither /proc nor a directory for temporary files"):
         authority().sign("mx.example.org").load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))

@@ -69,7 +69,7 @@ def test_renewal_while_a_connection_is_open(tmp_path: Path, version: ssl.TLSVers
         assert started.stop() == 0
         assert lines(started, "SIGHUP") == [f"INFO fastlisten: {SIGHUP}"]
         assert lines(started, "is new") == [
-            f'INFO fastlisten: certificate "default" is new: valid until '
+            f'INFO fastlisten: certificate "default" has been replaced: valid until '
             f"{new.valid()[1]:%Y-%m-%d}, SHA-256 {fingerprint(new.cert)}"
         ]
         assert "WARNING" not in started.err

@@ -1,6 +1,6 @@
-"""Problems with certificates, reported at the line of the configuration that names them.
+"""Problems with certificates, with the line of the configuration that names them.
 
-Rules of this file: messages only. Inline PEM text is never quoted: it is long, or secret.
+Rules of this file: messages only. Inline PEM text is never quoted, because it is long or secret.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ __all__ = [
     "needed_by",
 ]
 
-#: Stands for the self-signed certificate where others have the id of their table, which no
-#: table's name can be: ids are text.
+#: The id of the self-signed certificate. Other ids are names of tables, which are text.
 SELF_SIGNED = None
 
 CertificateId = str | None
 
 
 class UnusableError(Exception):
-    """Something that cannot be used; carries the problem to report."""
+    """Something cannot be used; `problem` is what to report."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -38,12 +37,12 @@ class UnusableError(Exception):
 
 
 class CertificateProblems:
-    """Makes the problems of one configuration.
+    """Creates problems for one configuration.
 
     Attributes:
-        config: loaded.
+        config: the configuration.
         users: the listeners that use each certificate.
-        self_signed_file: where the self-signed certificate is kept, empty if there is none.
+        self_signed_file: the file of the self-signed certificate, empty if there is none.
     """
 
     def __init__(self, config: Config) -> None:
@@ -52,14 +51,14 @@ class CertificateProblems:
         self.self_signed_file = ""
 
     def sources(self, id: CertificateId) -> tuple[str, str]:
-        """Return what the configuration has for certificate and key: PEM, or the name of a file."""
+        """Return the configured values for certificate and key: PEM text, or ``file://`` paths."""
         if id is SELF_SIGNED:
             return (f"file://{self.self_signed_file}",) * 2
         certificate = self.config.certificates[id]
         return certificate.cert, certificate.private_key
 
     def of_certificate(self, id: CertificateId, of_key: bool, message: str) -> Problem:
-        """Return the problem of a certificate, or of its key."""
+        """Return a problem with a certificate, or with its key."""
         message += needed_by(self.users[id])
         if id is SELF_SIGNED:
             return self.at_data_directory(
@@ -71,14 +70,14 @@ class CertificateProblems:
         return self.config.problem(("certificate", id, key), message, shown)
 
     def at_data_directory(self, message: str) -> Problem:
-        """Return a problem with the place of the self-signed certificate."""
+        """Return a problem with the directory of the self-signed certificate."""
         directory = self.config.process["server.data-directory"]
         return self.config.problem(("server", "data-directory"), message, quote(directory))
 
     def at_listener(
         self, users: Sequence[ListenerSettings], key: str, message: str, value: str = ""
     ) -> Problem:
-        """Return the problem of a key that some listeners have in common."""
+        """Return a problem with a key that several listeners share."""
         return self.config.problem(users[0].path(key), message + needed_by(users), value)
 
     def dates(self, id: CertificateId, pair: KeyPair) -> list[str]:
@@ -95,12 +94,12 @@ class CertificateProblems:
 
 
 def name_of(id: CertificateId) -> str:
-    """Return a certificate's name for use within a sentence."""
+    """Return a certificate's name for use in a sentence."""
     return "the self-signed certificate" if id is SELF_SIGNED else f"certificate {quote(id)}"
 
 
 def needed_by(listeners: Sequence[ListenerSettings]) -> str:
-    """Name the listeners that need something, at most three of them."""
+    """Return the names of listeners in parentheses, at most three."""
     names = ", ".join(quote(listener.id) for listener in listeners[:3])
     more = f" and {len(listeners) - 3:,} more" if len(listeners) > 3 else ""
     return f" (listener{'s' if len(listeners) > 1 else ''} {names}{more})"

@@ -1,7 +1,7 @@
-"""The certificates of a configuration: read, tried, shared between listeners, read again.
+"""The certificates of a configuration: loading, checking, sharing between listeners, reloading.
 
-Rules of this file: all problems are reported together, worded by certificate_problems.py.
-Clients see nothing that has not been tried first.
+Rules of this file: all problems are reported together, as made by certificate_problems.py. A
+certificate is checked before it is used.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = ["Certificates", "ReloadResult"]
 
 @dataclass(slots=True)
 class ReloadResult:
-    """The outcome of reading everything again.
+    """The result of a reload.
 
     Attributes:
         changed: what new handshakes use from now on, a sentence each.
-        warnings: what the administrator should know about it.
-        problems: what is broken; still using what was loaded before.
-        files: how many files were looked at.
+        warnings: what the administrator should know, a sentence each.
+        problems: what cannot be used; what was loaded before stays in use.
+        files: how many files were read.
     """
 
     changed: list[str] = field(default_factory=list)
@@ -54,9 +54,9 @@ class ReloadResult:
 
 @dataclass(frozen=True, slots=True)
 class _ContextGroup:
-    """What listeners must have in common to share a context."""
+    """Listeners share a context if all of this is the same."""
 
-    handler: str  # whose class variables tell what is spoken by ALPN
+    handler: str  # its class has the protocols for ALPN
     settings: ContextSettings
     certificate: CertificateId
     names: tuple[tuple[str, str], ...]
@@ -72,11 +72,11 @@ class Certificates:
     """The TLS contexts of all listeners.
 
     Args:
-        config: loaded.
-        trial: write nothing: a self-signed certificate that has to be made is not kept.
+        config: a loaded configuration.
+        trial: write nothing; a new self-signed certificate is not kept.
 
     Attributes:
-        notes: what the administrator should know: expiry, the self-signed one.
+        notes: what the administrator should know: expired and self-signed certificates.
 
     Raises:
         ConfigurationError: with everything that cannot be used.
@@ -109,7 +109,7 @@ class Certificates:
     def context(self, listener: str) -> ssl.SSLContext | None:
         """Return the context for the connections of a listener, None if it has no TLS.
 
-        It stays the same object for ever; `reload` changes which certificates it shows.
+        It is always the same object; `reload` changes which certificates it uses.
         """
         group = self._groups.get(listener)
         return None if group is None else self._live[group].context
@@ -117,8 +117,8 @@ class Certificates:
     def set_alpn(self, listener: str, protocols: tuple[str, ...]) -> None:
         """Let a listener's connections negotiate a protocol by ALPN (RFC 7301).
 
-        The names are the handler's, which is imported after the contexts were made. Does nothing
-        where the listener has no TLS.
+        The names come from the handler, which is imported after the contexts have been created.
+        Does nothing if the listener has no TLS.
         """
         group = self._groups.get(listener)
         if group is not None and protocols != self._alpn.get(group, ()):
@@ -128,7 +128,7 @@ class Certificates:
     def expiry(self) -> dict[str, dict[str, float]]:
         """Return when certificates expire, in Unix time, by listener and certificate.
 
-        The self-signed certificate has the empty name. Listeners without TLS are left out.
+        The self-signed certificate has the empty name. Listeners without TLS are not included.
         """
         ends = {id: pair.valid()[1].timestamp() for id, pair in self._pairs.items()}
         return {
@@ -136,7 +136,7 @@ class Certificates:
             for listener, group in self._groups.items()
         }
 
-    # -- the first time
+    # -- loading
 
     def _load(self) -> None:
         problems: list[Problem] = []
@@ -166,10 +166,10 @@ class Certificates:
             raise ConfigurationError(problems, self._config.warnings)
 
     def _keep_self_signed(self) -> KeyPair | None:
-        """Return the self-signed pair; None where it can be done without.
+        """Return the self-signed pair; None if it cannot be created but is not needed.
 
         Raises:
-            UnusableError: it cannot be made or read.
+            UnusableError: it cannot be created or read.
         """
         at_data_directory = self._reports.at_data_directory
         directory = self._config.process["server.data-directory"]
@@ -190,10 +190,10 @@ class Certificates:
         return kept.pair
 
     def _do_without(self, why: str) -> None:
-        """Leave STARTTLS out where nobody asked for it explicitly.
+        """Don't offer STARTTLS on listeners that offer it by default.
 
         Raises:
-            UnusableError: somebody did, or TLS is all that a listener speaks.
+            UnusableError: a listener sets `tls.enable` or `tls.implicit`.
         """
         users = self._reports.users.pop(SELF_SIGNED)
         for listener in users:
@@ -211,13 +211,13 @@ class Certificates:
             del self._groups[listener.id]
         self.notes.append(f"STARTTLS is not offered{needed_by(users)}: {self._none()}, and {why}")
 
-    # -- again
+    # -- reloading
 
     def reload(self) -> ReloadResult:
-        """Read all files again; what is new and whole is used in new handshakes.
+        """Read all files again; new handshakes use what has changed and is valid.
 
-        Open connections stay, and so do the keys of session tickets. What cannot be used is
-        reported, and what was in use before goes on being used.
+        Open connections and the keys of session tickets are not affected. What cannot be used is
+        reported, and what was loaded before stays in use.
         """
         found = ReloadResult()
         renewed: set[CertificateId] = set()
@@ -236,7 +236,8 @@ class Certificates:
             self._pairs[id] = pair
             renewed.add(id)
             dates = f"valid until {pair.valid()[1]:%Y-%m-%d}"
-            found.changed.append(f"{name_of(id)} is new: {dates}, SHA-256 {fingerprint(pair.cert)}")
+            text = f"{name_of(id)} has been replaced: {dates}, SHA-256 {fingerprint(pair.cert)}"
+            found.changed.append(text)
             found.warnings += self._reports.dates(id, pair)
         for path, known in list(self._client_cas.items()):
             found.files += 1
@@ -259,10 +260,10 @@ class Certificates:
                 found.problems.append(error.problem)
         return found
 
-    # -- both times
+    # -- both
 
     def _contexts(self, group: _ContextGroup) -> tuple[ssl.SSLContext, dict[str, ssl.SSLContext]]:
-        """Return the contexts of all certificates of a listener: the default, and by name."""
+        """Return the contexts of a listener's certificates: the default one, and others by name."""
         text = "" if group.client_ca is None else self._client_cas[group.client_ca]
         settings = dataclasses.replace(group.settings, alpn=self._alpn.get(group, ()))
         try:
@@ -274,8 +275,8 @@ class Certificates:
         return made[group.certificate], {name: made[id] for name, id in group.names}
 
     def _unfit(self, group: _ContextGroup) -> list[str]:
-        """Return a warning for each certificate that none of a listener's cipher suites fits."""
-        # The default fits every kind of key, and so does each suite of TLS 1.3.
+        """Return a warning for each certificate whose key works with none of the cipher suites."""
+        # The default suites work with every type of key, and so does each suite of TLS 1.3.
         if not group.settings.older_suites:
             return []
         contexts = {id: group.settings.context(self._pairs[id]) for id in group.ids}
@@ -304,7 +305,7 @@ class Certificates:
         return KeyPair(*read)
 
     def _try(self, id: CertificateId, pair: KeyPair) -> None:
-        """Load a pair into a context that is thrown away."""
+        """Check a pair by loading it into a context that is not used."""
         try:
             pair.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
         except PemError as error:
@@ -321,7 +322,7 @@ class Certificates:
     def _broken(self, id: CertificateId, of_key: bool, message: str) -> UnusableError:
         return UnusableError(self._reports.of_certificate(id, of_key, message))
 
-    # -- words
+    # -- notes
 
     def _remarks(self, id: CertificateId, pair: KeyPair) -> list[str]:
         """Return the notes on a certificate."""

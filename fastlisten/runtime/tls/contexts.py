@@ -1,9 +1,10 @@
-"""TLS contexts: a listener's settings applied to Python's ssl, and which certificate is shown.
+"""TLS contexts: a listener's settings applied to Python's ssl, and the choice of a certificate.
 
-Rules of this file: contexts and names, no files and no configuration's lines. The context that
-connections are made with stays the same for the life of its listener, because it holds the keys
-of session tickets: a client that comes back is known again, in every process that was forked
-after the context was made, and after any number of renewals. What is renewed is put behind it.
+Rules of this file: contexts and names; no files, and no lines of the configuration. The context of
+a listener's connections is the same object for the life of the listener, because it has the keys of
+session tickets. Clients can resume sessions in every process that was forked after the context was
+created, and after any number of renewals. Renewed certificates are in other contexts, which its SNI
+callback chooses.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class ContextSettings:
     Attributes:
         protocols: the TLS versions, as `tls.protocols`.
         ciphers: OpenSSL's names in order of preference, empty for the default.
-        client_order: the client's order of preference counts.
-        alpn: protocol names (RFC 7301), empty to answer no such question.
+        client_order: use the client's order of preference.
+        alpn: protocol names (RFC 7301); empty to ignore ALPN.
     """
 
     protocols: tuple[str, ...] = ("TLSv1.2", "TLSv1.3")
@@ -43,7 +44,7 @@ class ContextSettings:
 
     @classmethod
     def of(cls, settings: ListenerSettings) -> ContextSettings:
-        """Return what a listener's settings ask for; ALPN is its handler's business."""
+        """Return the settings of a listener, without ALPN, which its handler decides on."""
         return cls(
             settings["tls.protocols"],
             settings["tls.ciphers"],
@@ -54,18 +55,18 @@ class ContextSettings:
         """Return a context for the server's side of connections.
 
         Args:
-            pair: the certificate that it shows.
-            authorities: PEM of those whose certificates clients must have; empty to ask for none.
+            pair: the certificate and its key.
+            authorities: PEM of the CAs for client certificates; empty to request none.
 
         Raises:
             PemError: the pair cannot be used.
-            ssl.SSLError: OpenSSL knows none of the cipher suites, or no such authorities.
+            ssl.SSLError: OpenSSL supports none of the cipher suites, or rejects the CAs.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         spoken = self._spoken()
         context.minimum_version, context.maximum_version = spoken[0], spoken[-1]
         self._choose_ciphers(context)
-        # A client could otherwise keep the server computing handshakes on one connection.
+        # Without this, a client could make the server compute handshakes forever on a connection.
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         if self.client_order:
             context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -76,17 +77,17 @@ class ContextSettings:
         if authorities:
             context.load_verify_locations(cadata=authorities)
             context.verify_mode = ssl.CERT_REQUIRED
-            # Whoever is named is trusted, be it a root or an authority below one.
+            # All of the named CAs are trusted, root or intermediate.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-            # In TLS 1.3 each return yields a ticket with a new term: a client could go on for
-            # ever on what it proved once, whatever becomes of its authority.
+            # In TLS 1.3 each resumption yields a new ticket, so a client could resume its session
+            # forever, even after its CA has been removed.
             context.num_tickets = 0
         pair.load_into(context)
         return context
 
     @property
     def older_suites(self) -> tuple[str, ...]:
-        """The suites that are configured for TLS 1.2, empty where that is the default's affair."""
+        """The configured suites of TLS 1.2; empty if the default is used."""
         if "TLSv1.2" not in self.protocols:
             return ()
         return tuple(name for name in self.ciphers if name not in TLS13_SUITES)
@@ -102,29 +103,29 @@ class ContextSettings:
 
     def _choose_ciphers(self, context: ssl.SSLContext) -> None:
         older = [name for name in self.ciphers if name not in TLS13_SUITES]
-        # The list must never be empty; without TLS 1.2 nobody asks for what is on it.
+        # The list must not be empty; without TLS 1.2 it has no effect.
         context.set_ciphers(":".join(older or _DEFAULT_SUITES))
         newer = [name for name in self.ciphers if name in TLS13_SUITES]
-        # Before Python 3.15 there is no choice, and the configuration has not asked for one.
+        # Before Python 3.15 these cannot be chosen, and the configuration does not accept them.
         if newer and hasattr(context, "set_ciphersuites"):
             context.set_ciphersuites(":".join(newer))
 
 
 def _set_alpn(context: ssl.SSLContext, protocols: Sequence[str]) -> None:
-    # Imported here: a program that checks certificates and serves nothing needs no native module.
+    # Imported here so that `check` does not load native modules.
     from fastlisten._tls import set_alpn
 
     set_alpn(context, protocols)
 
 
 def speaks(context: ssl.SSLContext, version: ssl.TLSVersion) -> bool:
-    """Tell whether a client that supports everything in one TLS version is shown the certificate.
+    """Tell whether a handshake with a client that supports all of one TLS version succeeds.
 
-    It is not if no cipher suite fits the certificate's kind of key.
+    It fails if no cipher suite works with the type of the certificate's key.
 
     Args:
-        context: of the server; clients are asked for no certificate.
-        version: what the client speaks.
+        context: the server's context, which must not require client certificates.
+        version: the client's TLS version.
     """
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname, client_context.verify_mode = False, ssl.CERT_NONE
@@ -132,7 +133,7 @@ def speaks(context: ssl.SSLContext, version: ssl.TLSVersion) -> bool:
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = client_context.wrap_bio(to_client, to_server)
     server = context.wrap_bio(to_server, to_client, server_side=True)
-    # Its hello, the server's answer, its reading of it.
+    # ClientHello; the server's answer; the client reads it.
     for side in (client, server, client):
         try:
             side.do_handshake()
@@ -144,14 +145,14 @@ def speaks(context: ssl.SSLContext, version: ssl.TLSVersion) -> bool:
 
 
 class RenewableContext:
-    """The context that connections are made with, and those whose certificates it shows.
+    """The context of a listener's connections, and the contexts with its certificates.
 
     Args:
-        default: the context of the certificate that is shown where no name fits.
-        names: contexts by host name in lower case; ``*.`` before one stands for one label.
+        default: the context of the certificate to use if no name matches.
+        names: contexts by host name in lower case; a leading ``*.`` matches one label.
 
     Attributes:
-        context: for all connections; never another one.
+        context: the context of all connections; always the same object.
     """
 
     def __init__(self, default: ssl.SSLContext, names: Mapping[str, ssl.SSLContext]) -> None:
@@ -161,30 +162,29 @@ class RenewableContext:
         self.replace(default, names)
 
     def replace(self, default: ssl.SSLContext, names: Mapping[str, ssl.SSLContext]) -> None:
-        """Show other certificates in new handshakes; open connections are not affected.
+        """Use other certificates in new handshakes; open connections are not affected.
 
-        Loading into the context itself would not do: it keeps one certificate for each kind of
-        key, so that the old RSA one would go on being shown beside a new one of ECDSA, and an
-        authority of clients that it knows can never be taken away again.
+        Loading them into the existing context would not work: it keeps one certificate for each
+        type of key, so an old RSA certificate would still be used after a new ECDSA one is loaded,
+        and client CAs cannot be removed from a context.
         """
         self._default, self._names = default, dict(names)
         self._replaced = time.time() if default is not self.context else 0.0
         if self._names or self._default is not self.context:
-            # mypy: typeshed wants an SSLObject where each kind of TLS object comes.
+            # mypy: typeshed expects an SSLObject, but other TLS objects are passed as well.
             self.context.sni_callback = self._choose
 
     def set_alpn(self, protocols: Sequence[str]) -> None:
-        """Negotiate one of these protocols by ALPN, whichever certificate is shown.
+        """Negotiate one of these protocols by ALPN, with every certificate.
 
-        A client that offers only others is refused (see `fastlisten._tls.set_alpn`).
-
-        Contexts that `replace` is given later bring their own.
+        A client that offers only others is refused (see `fastlisten._tls.set_alpn`). Contexts given
+        to `replace` later must have been set up themselves.
         """
         for context in {self.context, self._default, *self._names.values()}:
             _set_alpn(context, protocols)
 
     def choose(self, name: str | None) -> ssl.SSLContext:
-        """Return the context for a name that a client asks for: exact, wildcard, default."""
+        """Return the context for a name that a client asks for: exact match, wildcard, default."""
         if not name:
             return self._default
         name = name.lower().removesuffix(".")
@@ -195,11 +195,11 @@ class RenewableContext:
     def _choose(
         self, tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext
     ) -> ssl.AlertDescription | None:
-        """Called by OpenSSL with the client's first message, with a name or without one."""
+        """The SNI callback, called for each ClientHello, with or without a name."""
         chosen = self.choose(name)
         if tls.session_reused and chosen.verify_mode is not ssl.CERT_NONE:
-            # What the client has proved was proved to the authorities of that time. (TLS 1.3 has
-            # no sessions here. Seconds are all that a session remembers.)
+            # The client's certificate was verified with the CAs of that time. (With TLS 1.3 there
+            # are no tickets here. A session's time is in whole seconds.)
             session = tls.session
             if session is None or session.time <= self._replaced:
                 return ssl.AlertDescription.ALERT_DESCRIPTION_CERTIFICATE_UNKNOWN

@@ -1,7 +1,8 @@
-"""PEM texts: read from files, checked, loaded into a context, and how long they are valid.
+"""PEM text: reading it from files, checking it, loading it into a context, its dates.
 
-Rules of this file: one text at a time and no configuration. What is loaded has been read once,
-so that a file which is being replaced cannot give one half to a trial and another to the server.
+Rules of this file: one text at a time, and nothing about the configuration. A file is read once and
+what was read is checked and loaded, so that a file that is being replaced cannot have one content
+when it is checked and another when it is loaded.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from fastlisten.files import read_file
 
 __all__ = ["KeyPair", "PemError", "authorities", "fingerprint", "read_source", "source_file"]
 
-#: What the value of a key begins with when it names a file.
+#: The prefix of a value that names a file.
 _FILE = "file://"
 
-# A certificate with its chain has some 10 KiB, a bundle of all public authorities 220 KiB; the
-# bound keeps a device or a log named by mistake out of memory.
+# A certificate with its chain has about 10 KiB, a bundle of all public CAs 220 KiB. The bound keeps
+# a device or a log file that is named by mistake from filling the memory.
 _LARGEST_FILE = 4 << 20
 
-# The labels of OpenSSL's pem.h, of which it takes each where it wants a certificate or a key. What
-# stands around the blocks (parameters, other keys, text, a byte-order mark) is left out.
+# All labels in OpenSSL's pem.h that it accepts for certificates and for keys. Everything around the
+# blocks (parameters, other keys, text, a byte-order mark) is ignored.
 _CERTIFICATE = re.compile(
     rb"-----BEGIN (X509 |TRUSTED |)CERTIFICATE-----(.+?)-----END \1CERTIFICATE-----", re.DOTALL
 )
@@ -36,20 +37,24 @@ _KEY = re.compile(
     rb"-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY-----.*?(?:-----END \1PRIVATE KEY-----|\Z)", re.DOTALL
 )
 
-# Of what a certificate may be trusted for, in DER: TLS clients, anything (RFC 5280 4.2.1.12).
+# Purposes that include TLS clients, in DER: clientAuth, any (RFC 5280 4.2.1.12).
 _CLIENTS = bytes.fromhex("06082b06010505070302"), bytes.fromhex("0604551d2500")
-# The lists of that in what OpenSSL puts behind such a certificate: trusted for, rejected for.
+# Tags of the two lists of purposes that OpenSSL appends to a trusted certificate.
 _TRUST, _REJECT = 0x30, 0xA0
 
-#: The file system in memory that POSIX's shared memory is in (shm_overview(7)).
+#: The memory filesystem for POSIX shared memory (shm_overview(7)).
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
-# Tags of DER (X.690 8.1.2) that stand in a certificate on the way to its dates (RFC 5280 4.1).
+# DER tags (X.690 8.1.2) of fields that come before the dates in a certificate (RFC 5280 4.1).
 _VERSION, _UTC_TIME = 0xA0, 0x17
 
 
 class PemError(Exception):
-    """A text that cannot be used; the message says why, and `of_key` whose fault it is."""
+    """PEM text that cannot be used; the message says why.
+
+    Attributes:
+        of_key: the private key is at fault, not the certificate.
+    """
 
     def __init__(self, message: str, *, of_key: bool = False) -> None:
         self.of_key = of_key
@@ -72,16 +77,16 @@ class KeyPair:
         """Load both into a context.
 
         Raises:
-            PemError: one of them cannot be used, or they do not belong together.
+            PemError: one of them cannot be used, or they don't match.
         """
         found = _certificates(self.cert)
         own = _KEY.search(self.key)
         if own is None:
-            raise PemError("it contains no private key (PEM)", of_key=True)
+            raise PemError("it contains no PEM private key", of_key=True)
         if own[1].startswith(b"ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in own[0]:
             raise PemError("the key is encrypted; remove its password", of_key=True)
         if own[1].startswith(b"OPENSSH"):
-            raise PemError("the key is in OpenSSH's own format, which TLS cannot use", of_key=True)
+            raise PemError("the key is in OpenSSH's format; TLS needs PKCS #8", of_key=True)
         _check(found)
         with _in_memory(b"\n".join(found)) as cert, _in_memory(own[0] + b"\n") as key:
             try:
@@ -90,17 +95,17 @@ class KeyPair:
                 raise _explained(error) from None
 
     def valid(self) -> tuple[datetime.datetime, datetime.datetime]:
-        """Return from when and until when the certificate is valid; `load_into` has taken it."""
+        """Return the two dates of the certificate; call it after `load_into`."""
         return _validity(_der(_certificates(self.cert)[0]))
 
 
 def source_file(source: str) -> str:
-    """Return the file that a value names, empty where it is the PEM text itself."""
+    """Return the file that a value names; empty if the value is PEM text."""
     return source.removeprefix(_FILE) if source.startswith(_FILE) else ""
 
 
 def read_source(source: str) -> bytes:
-    """Return the PEM text that a value is or names.
+    """Return a value that is PEM text, or the content of the file that it names.
 
     Args:
         source: PEM text, or ``file://`` and a path.
@@ -118,10 +123,10 @@ def read_source(source: str) -> bytes:
 
 
 def authorities(pem: bytes) -> str:
-    """Return the certificates of a text in the form of ``load_verify_locations(cadata=...)``.
+    """Return the certificates in a text in the form for ``load_verify_locations(cadata=...)``.
 
     Raises:
-        PemError: there is none, or one is damaged, or says that no client shall be believed for it.
+        PemError: there is none, or one is damaged or not trusted for clients.
     """
     found = _certificates(pem)
     _check(found)
@@ -136,19 +141,19 @@ def authorities(pem: bytes) -> str:
 
 
 def fingerprint(pem: bytes) -> str:
-    """Return the SHA-256 of a text's first certificate, as `openssl x509 -fingerprint` shows it."""
+    """Return the SHA-256 of the first certificate, as `openssl x509 -fingerprint` prints it."""
     return hashlib.sha256(_der(_certificates(pem)[0])).digest().hex(":").upper()
 
 
 def _certificates(pem: bytes) -> list[bytes]:
-    """Return the certificates of a text, each as PEM with the usual label.
+    """Return the certificates in a text, each as PEM with the usual label.
 
     Raises:
         PemError: there is none.
     """
     found = [_plain(label, body) for label, body in _CERTIFICATE.findall(pem)]
     if not found:
-        raise PemError("it contains no certificate (PEM)")
+        raise PemError("it contains no PEM certificate")
     return found
 
 
@@ -159,18 +164,18 @@ def _framed(body: bytes) -> bytes:
 def _plain(label: bytes, body: bytes) -> bytes:
     block = _framed(body)
     if label == b"TRUSTED ":
-        # `openssl x509 -trustout` puts what it is trusted for behind the certificate itself.
-        with contextlib.suppress(ValueError, IndexError):  # damaged: `_check` will say so
+        # `openssl x509 -trustout` appends purposes to the certificate.
+        with contextlib.suppress(ValueError, IndexError):  # damaged: `_check` reports it
             der = _der(block)
             return ssl.DER_cert_to_PEM_cert(der[: _element(der, 0)[2]]).encode()
     return block
 
 
 def _for_clients(der: bytes) -> bool:
-    """Whether a trusted certificate may vouch for clients of TLS (openssl-x509(1), TRUST SETTINGS).
+    """Tell whether a certificate is trusted for TLS clients (openssl-x509(1), TRUST SETTINGS).
 
     Raises:
-        ValueError, IndexError: there is something else behind the certificate.
+        ValueError, IndexError: something else is appended to the certificate.
     """
     at = _element(der, 0)[2]
     if at == len(der):
@@ -192,10 +197,10 @@ def _der(block: bytes) -> bytes:
 
 
 def _check(blocks: list[bytes]) -> None:
-    """Raise PemError if one of some certificates is damaged."""
+    """Raise PemError if one of the certificates is damaged."""
     for number, block in enumerate(blocks, 1):
         try:
-            # The one public way to have a certificate parsed; the context is thrown away.
+            # The only public way to parse a certificate; the context is not used.
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(
                 cadata=block.decode("ascii")
             )
@@ -205,29 +210,31 @@ def _check(blocks: list[bytes]) -> None:
 
 
 def _no_password() -> str:
-    # Without this function OpenSSL would ask the terminal for a password.
+    # Without this function OpenSSL would ask for a password on the terminal.
     raise PemError("the key is encrypted; remove its password", of_key=True)
 
 
 def _explained(error: ssl.SSLError) -> PemError:
-    """Return what a context has against a pair, in words."""
+    """Return the error for a pair that a context rejects."""
     reason = error.reason or ""
-    # The last one: there is none for this kind of key.
+    # NO_CERTIFICATE_ASSIGNED: there is no certificate for this type of key.
     if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
         return PemError("the private key does not match the certificate", of_key=True)
     if reason == "EE_KEY_TOO_SMALL":
-        return PemError("the certificate's key is too short to be safe")
+        return PemError("the certificate's key is too short to be secure")
     if reason.startswith(("CA_", "EE_")):
-        return PemError(f"the certificate is not safe enough ({reason.lower().replace('_', ' ')})")
+        return PemError(
+            f"the certificate is not secure enough ({reason.lower().replace('_', ' ')})"
+        )
     return PemError(f"the private key is damaged ({reason or error})", of_key=True)
 
 
 @contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[str]:
-    """Give a text the name of a file that is on no disk, since OpenSSL's function wants a name.
+    """Yield the name of a file in memory with a text, because OpenSSL's function needs a file.
 
     Raises:
-        PemError: there is no place for one.
+        PemError: no file can be created.
     """
     fd = os.memfd_create("pem", os.MFD_CLOEXEC)
     try:
@@ -244,7 +251,8 @@ def _in_memory(content: bytes) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _in_a_file(content: bytes) -> Iterator[str]:
-    """Do so where there is no /proc, as in some containers: for a moment, for this user alone."""
+    """Do the same without /proc, as in some containers: a file that exists for a moment and that
+    only this user can read."""
     for directory in (_SHARED_MEMORY, None):
         try:
             fd, name = tempfile.mkstemp(prefix="fastlisten-", dir=directory)
@@ -252,7 +260,7 @@ def _in_a_file(content: bytes) -> Iterator[str]:
         except OSError:
             continue
     else:
-        raise PemError("cannot be loaded: there is neither /proc nor a place for temporary files")
+        raise PemError("cannot be loaded: neither /proc nor a directory for temporary files exists")
     try:
         with open(fd, "wb") as file:
             file.write(content)
@@ -265,7 +273,7 @@ def _validity(der: bytes) -> tuple[datetime.datetime, datetime.datetime]:
     """Return the two dates of a certificate.
 
     Raises:
-        ValueError, IndexError: it is no certificate.
+        ValueError, IndexError: it is not a certificate.
     """
     _, at, _ = _element(der, 0)  # Certificate
     _, at, _ = _element(der, at)  # TBSCertificate
@@ -280,7 +288,7 @@ def _validity(der: bytes) -> tuple[datetime.datetime, datetime.datetime]:
 
 
 def _element(der: bytes, at: int) -> tuple[int, int, int]:
-    """Return the tag of an element, where its content begins and where it ends."""
+    """Return the tag of a DER element, and where its content begins and ends."""
     tag, length = der[at], der[at + 1]
     at += 2
     if length & 0x80:
@@ -294,6 +302,6 @@ def _time(der: bytes, at: int) -> datetime.datetime:
     tag, start, end = _element(der, at)
     text = der[start:end].decode("ascii")
     if tag == _UTC_TIME:
-        # RFC 5280 4.1.2.5.1: two digits of the year, from 1950 to 2049.
+        # RFC 5280 4.1.2.5.1: years have two digits and are from 1950 to 2049.
         text = ("19" if text[:2] >= "50" else "20") + text
     return datetime.datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=datetime.UTC)

@@ -1,8 +1,8 @@
-"""The certificate of a server that has been given none: made once, kept, and signed by itself.
+"""The self-signed certificate of a server without a configured one: created once and kept.
 
-Rules of this file: one file holds the key and the certificate, so that no moment shows one
-without the other. Of several processes that start together, all serve what the first one made.
-The package `cryptography` is imported when a certificate has to be made and only then.
+Rules of this file: key and certificate are in one file, so that they always match. If several
+processes start at the same time, all use what the first one created. The package `cryptography` is
+imported only to create a certificate.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ __all__ = [
 #: Name of the file in the data directory.
 FILE_NAME = "self-signed.pem"
 
-#: How long it is valid. Nobody can check who made it; its whole worth is that it stays the same
-#: for clients that remember it, so that it should outlive the server rather than be renewed.
+#: How long it is valid. Clients cannot verify it, only remember it, so it should stay the same for
+#: the life of the server rather than be renewed.
 _DAYS = 3650
 
-#: A clock that is behind, as that of a client may be, must not find it not yet valid.
+#: It is valid from the day before, for clients whose clocks are behind.
 _DAYS_BEFORE = 1
 
-#: X.520's upper bound of a common name, in characters. Longer host names stand in the
-#: alternative names alone, which is where clients look (RFC 6125 6.4.4).
+#: X.520's upper bound for a common name, in characters. Longer host names are only in the
+#: alternative names, which clients check (RFC 6125 6.4.4).
 _LONGEST_NAME = 64
 
 
 class MissingLibraryError(Exception):
-    """The package that makes certificates is not installed; the text says how to get it."""
+    """The package that creates certificates is not installed; the text says how to install it."""
 
     def __init__(self) -> None:
         super().__init__(
-            "making a self-signed certificate needs the package cryptography: "
+            "creating a self-signed certificate needs the package cryptography: "
             "pip install 'fastlisten[tls]'"
         )
 
@@ -56,9 +56,9 @@ class SelfSigned:
     """A certificate that is kept in a file.
 
     Attributes:
-        path: the file, which holds the key too.
-        pair: what is in it.
-        made: it was made just now.
+        path: the file, which also contains the key.
+        pair: its content.
+        made: it has just been created.
     """
 
     path: str
@@ -67,16 +67,16 @@ class SelfSigned:
 
 
 def keep(directory: str, hostname: str) -> SelfSigned:
-    """Return the self-signed certificate of a data directory, made now if there is none.
+    """Return the self-signed certificate of a data directory; create it if there is none.
 
     Args:
-        directory: made if it does not exist.
-        hostname: whom a new one is for; one that exists stays as it is.
+        directory: created if it does not exist.
+        hostname: the name in a new certificate; an existing one is not changed.
 
     Raises:
-        MissingLibraryError: one would have to be made, and cannot.
+        MissingLibraryError: it does not exist, and the library to create it is missing.
         PemError: the file cannot be read.
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path = os.path.join(directory, FILE_NAME)
     if os.path.lexists(path):
@@ -86,13 +86,13 @@ def keep(directory: str, hostname: str) -> SelfSigned:
     if not os.path.exists(directory):
         os.makedirs(directory, mode=0o700, exist_ok=True)
     if create_once(path, content):
-        # As it would be read from the file, so that reading it again finds nothing new.
+        # The same as `_read` returns, so that a reload finds no change.
         return SelfSigned(path, KeyPair(content, content), True)
     return SelfSigned(path, _read(path), False)
 
 
 def try_to_keep(directory: str, hostname: str) -> SelfSigned:
-    """Return what `keep` would, without writing anything; arguments and errors as there."""
+    """Return what `keep` would return, without writing a file."""
     path = os.path.join(directory, FILE_NAME)
     if os.path.lexists(path):
         return SelfSigned(path, _read(path), False)
@@ -100,10 +100,10 @@ def try_to_keep(directory: str, hostname: str) -> SelfSigned:
 
 
 def check_possible(directory: str) -> None:
-    """Say whether `keep` would do, without making anything.
+    """Check that `keep` has the library it may need.
 
     Raises:
-        MissingLibraryError: there is no certificate in the directory and none can be made.
+        MissingLibraryError: there is no certificate in the directory and none can be created.
     """
     kept = os.path.lexists(os.path.join(directory, FILE_NAME))
     if not kept and importlib.util.find_spec("cryptography") is None:
@@ -118,7 +118,7 @@ def _read(path: str) -> KeyPair:
 
 
 def generate(hostname: str) -> KeyPair:
-    """Return a new certificate for a host, this machine's loopback names, and its key.
+    """Return a new certificate and key for a host name and the names and addresses of loopback.
 
     Raises:
         MissingLibraryError: the package `cryptography` is not installed.

@@ -138,9 +138,9 @@ def test_all_mistakes_are_reported_at_their_lines(tmp_path: Path) -> None:
         'cannot be read: No such file or directory (listener "a")',
         f'mail.toml:8: certificate.mixed.private-key = "file://{tmp_path}/mixed.key": '
         'the private key does not match the certificate (listener "b")',
-        'mail.toml:13: certificate.text.cert: it contains no certificate (PEM) (listener "c")',
+        'mail.toml:13: certificate.text.cert: it contains no PEM certificate (listener "c")',
         f'mail.toml:29: server.listener.c.tls.client-ca = "{tmp_path}/garbage": '
-        'it contains no certificate (PEM) (listener "c")',
+        'it contains no PEM certificate (listener "c")',
     ]
 
 
@@ -255,7 +255,7 @@ def test_without_cryptography(tmp_path: Path) -> None:
         (line,) = mistakes(tmp_path, listener_table("it", body))
         assert line == (
             f"mail.toml:7: server.listener.it.{key} = true: no certificate is configured, and "
-            "making a self-signed certificate needs the package cryptography: "
+            "creating a self-signed certificate needs the package cryptography: "
             "pip install 'fastlisten[tls]' (listener \"it\"); "
             'allowed: a table [certificate."default"] with cert and private-key'
         )
@@ -288,7 +288,7 @@ def test_renewed_certificate_is_shown(tmp_path: Path, version: ssl.TLSVersion) -
         assert (found.problems, found.warnings) == ([], [])
         (line,) = found.changed
         assert line == (
-            f'certificate "default" is new: valid until {renewed.valid()[1]:%Y-%m-%d}, '
+            f'certificate "default" has been replaced: valid until {renewed.valid()[1]:%Y-%m-%d}, '
             f"SHA-256 {fingerprint(renewed.cert)}"
         )
         assert it.context("it") is context
@@ -315,7 +315,7 @@ def test_broken_renewal_changes_nothing(tmp_path: Path) -> None:
     message = 'the private key does not match the certificate (listener "it")'
     assert broken() == f'mail.key": {message}'
     cert.write_text("")
-    assert broken() == 'mail.crt": it contains no certificate (PEM) (listener "it")'
+    assert broken() == 'mail.crt": it contains no PEM certificate (listener "it")'
     assert broken().startswith("mail.crt")
     cert.write_bytes(renewed.cert)
     assert len(it.reload().changed) == 1
@@ -335,7 +335,9 @@ def test_renewal_of_one_of_several(tmp_path: Path) -> None:
     write(tmp_path, renewed, "c")
     (tmp_path / "b.crt").unlink()
     found = it.reload()
-    assert [line.partition(":")[0] for line in found.changed] == ['certificate "c" is new']
+    assert [line.partition(":")[0] for line in found.changed] == [
+        'certificate "c" has been replaced'
+    ]
     assert len(found.problems) == 1
     assert shown(it) == der(pairs["a"])
     assert shown(it, "b.example") == der(pairs["b"])
@@ -382,5 +384,5 @@ def test_client_authorities_are_added_and_removed(tmp_path: Path) -> None:
     assert (accepted(old), accepted(new)) == (False, True)
     file.write_text("")
     found = it.reload()
-    assert "it contains no certificate" in str(found.problems[0])
+    assert "it contains no PEM certificate" in str(found.problems[0])
     assert (accepted(old), accepted(new)) == (False, True)

@@ -114,7 +114,7 @@ def test_key_labels(tmp_path: Path, kind: str) -> None:
 def test_key_that_openssl_rejects(files: Files) -> None:
     key = files.key.replace(b"EC PRIVATE", b"OPENSSH PRIVATE")
     assert not openssl_loads(files, files.cert, key)
-    with pytest.raises(PemError, match="OpenSSH's own format") as caught:
+    with pytest.raises(PemError, match="OpenSSH's format") as caught:
         load_and_serve(files, files.cert, key)
     assert caught.value.of_key
 

@@ -95,13 +95,13 @@ def test_invalid_certificate() -> None:
     good = pair()
     der = ssl.PEM_cert_to_DER_cert(good.cert.decode())
     for text in (b"", b"hello", der, good.key, good.cert.replace(b"END CERT", b"END CART")):
-        assert refusal(text, good.key) == ("it contains no certificate (PEM)", False)
+        assert refusal(text, good.key) == ("it contains no PEM certificate", False)
 
 
 def test_invalid_key() -> None:
     good = pair()
     for text in (b"", b"hello", good.cert):
-        assert refusal(good.cert, text) == ("it contains no private key (PEM)", True)
+        assert refusal(good.cert, text) == ("it contains no PEM private key", True)
 
 
 @pytest.mark.parametrize("form", [PKCS8, TRADITIONAL])
@@ -134,7 +134,7 @@ def test_damaged_files() -> None:
 def test_too_short_key() -> None:
     short = rsa_key(1024)
     said, of_key = refusal(pair(short).cert, key_pem(short))
-    assert (said, of_key) == ("the certificate's key is too short to be safe", False)
+    assert (said, of_key) == ("the certificate's key is too short to be secure", False)
 
 
 _GOOD = pair()
@@ -190,7 +190,7 @@ def test_client_authorities() -> None:
     context = server_context()
     context.load_verify_locations(cadata=text)
     assert context.cert_store_stats()["x509_ca"] == 2
-    with pytest.raises(PemError, match="it contains no certificate"):
+    with pytest.raises(PemError, match="it contains no PEM certificate"):
         authorities(pair().key)
     with pytest.raises(PemError, match="certificate 2 of 2 in it is damaged"):
         authorities(other.pem + authority().pem.replace(b"MII", b"???"))
