@@ -36,14 +36,14 @@ BODY = bytes(range(256)) * (1 << 14)  # 4 MiB
 
 
 class Service:
-    """What the server does.
+    """The application served.
 
     Attributes:
-        runner: aiohttp's.
-        file: is sent by `/file`.
-        sent: bytes of `/stream` that were handed over.
-        ended: how handlers ended that tests cut short.
-        options: of the client's socket as the server found them.
+        runner: aiohttp's runner.
+        file: the file that `/file` sends.
+        sent: bytes that `/stream` has written.
+        ended: how handlers of aborted requests ended.
+        options: options of the accepted socket.
         go: lets `/held` go on; set by tests, in the loop.
     """
 
@@ -122,7 +122,7 @@ async def aiohttp_server(address: Address) -> AsyncIterator[Service]:
     service.runner = web.AppRunner(service.application(), handler_cancellation=True)
     await service.runner.setup()
     if address.way == "unix":
-        # A Unix socket's backlog is no queue: it fails the client that comes next.
+        # If a Unix socket's backlog is full, connect() fails at once.
         site = web.UnixSite(service.runner, address.path, backlog=CROWD)
     else:
         site = web.TCPSite(service.runner, "127.0.0.1", 0, ssl_context=address.server_context)
@@ -140,7 +140,7 @@ certificate, start, shared, serving = fixtures(aiohttp_server)
 
 
 def visit(serving: ServerThread, use: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Return what a function of an aiohttp client finds."""
+    """Call a function with an aiohttp client and return its result."""
     address = serving.address
 
     async def used() -> Any:
@@ -169,7 +169,7 @@ async def read(opened: Any) -> bytes:
 # -- one server for several tests
 
 
-def test_a_connection_is_kept_alive(serving: ServerThread) -> None:
+def test_keep_alive(serving: ServerThread) -> None:
     async def use(client: Any) -> set[bytes]:
         answers = {await read(client.get("/who")) for _ in range(20)}
         serving.check_native()
@@ -178,11 +178,11 @@ def test_a_connection_is_kept_alive(serving: ServerThread) -> None:
     (answer,) = visit(serving, use)
     assert answer.startswith(b"https " if serving.address.way == "tls" else b"http ")
     if serving.address.way != "unix":
-        # aiohttp sets the one itself, on the transport's socket; the loop sets the other.
+        # aiohttp sets the first one itself, on the transport's socket; the loop sets the other.
         assert serving.result.options == (1, 1)
 
 
-def test_large_bodies_both_ways(serving: ServerThread) -> None:
+def test_large_bodies_in_both_directions(serving: ServerThread) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for i in range(400):
             yield BODY[i * i * 10 : (i + 1) ** 2 * 10]
@@ -196,8 +196,8 @@ def test_large_bodies_both_ways(serving: ServerThread) -> None:
     visit(serving, use)
 
 
-def test_a_file_is_sent(serving: ServerThread) -> None:
-    """By loop.sendfile(), or without it where the loop says that it has none."""
+def test_file_response(serving: ServerThread) -> None:
+    """By loop.sendfile(), or without it if the loop does not support it."""
 
     async def use(client: Any) -> None:
         assert await read(client.get("/file")) == BODY
@@ -209,7 +209,7 @@ def test_a_file_is_sent(serving: ServerThread) -> None:
     visit(serving, use)
 
 
-def test_a_websocket(serving: ServerThread) -> None:
+def test_websocket(serving: ServerThread) -> None:
     async def use(client: Any) -> None:
         async with client.ws_connect("/socket", max_msg_size=0) as connection:
             for message in (b"short", BODY, BODY * 2):
@@ -219,7 +219,7 @@ def test_a_websocket(serving: ServerThread) -> None:
     visit(serving, use)
 
 
-def test_a_client_that_reads_slowly_slows_the_handler(serving: ServerThread) -> None:
+def test_slow_client_pauses_the_handler(serving: ServerThread) -> None:
     service: Service = serving.result
     with serving.address.connect(receive_buffer=4096) as sock:
         service.sent = 0
@@ -230,7 +230,7 @@ def test_a_client_that_reads_slowly_slows_the_handler(serving: ServerThread) -> 
     assert all(whole[n << 16 : n + 1 << 16].count(n % 251) == 65536 for n in range(MUCH >> 16))
 
 
-def test_a_handler_that_reads_slowly_slows_the_client(serving: ServerThread) -> None:
+def test_slow_handler_pauses_the_client(serving: ServerThread) -> None:
     body = bytes(range(256)) * (MUCH >> 8)
     with serving.address.connect() as sock:
         sock.sendall(b"POST /held HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % MUCH)
@@ -241,7 +241,7 @@ def test_a_handler_that_reads_slowly_slows_the_client(serving: ServerThread) -> 
         assert receive_all(sock, 1 << 16).endswith(hashlib.sha256(body).digest())
 
 
-def test_two_hundred_clients_at_once(serving: ServerThread) -> None:
+def test_two_hundred_parallel_clients(serving: ServerThread) -> None:
     async def use(client: Any) -> list[bytes]:
         async def one(number: int) -> bytes:
             return await read(client.get(f"/all?{number}"))
@@ -253,7 +253,7 @@ def test_two_hundred_clients_at_once(serving: ServerThread) -> None:
     assert visit(serving, use) == [str(number).encode() for number in range(CROWD)]
 
 
-def test_clients_that_leave_in_the_middle(serving: ServerThread) -> None:
+def test_clients_disconnecting_midway(serving: ServerThread) -> None:
     service: Service = serving.result
     service.ended.clear()
     held = b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -274,7 +274,7 @@ def test_clients_that_leave_in_the_middle(serving: ServerThread) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", OURS)
-def test_a_graceful_shutdown_finishes_requests(
+def test_graceful_shutdown_finishes_requests(
     name: str, way: str, start: Callable[[str, str], ServerThread]
 ) -> None:
     with start(name, way) as serving:

@@ -1,6 +1,6 @@
 """aiosmtpd's controllers on our loops, answering smtplib and asyncio's own streams.
 
-Rules of this file: messages, crowds, ends; STARTTLS has a file of its own.
+Rules of this file: messages, parallel clients, stopping; STARTTLS has a file of its own.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ certificate, serving = fixtures()
 
 
 @on(PAIRS)
-def test_messages_are_taken(serving: StartedController) -> None:
+def test_messages_are_accepted(serving: StartedController) -> None:
     large = MESSAGE + (b"x" * 76 + b"\r\n") * 50_000  # 4 MB
     with serving.client() as client:
         for content in (MESSAGE, large):
             client.sendmail("a@example.org", ["b@example.org"], content)
     assert [content for content, _ in serving.handler.messages] == [MESSAGE, large]
-    # With TLS from the first byte aiosmtpd does not say so in the session.
+    # With implicit TLS, aiosmtpd does not set session.ssl.
     starttls = serving.address.way == "starttls"
     assert [encrypted for _, encrypted in serving.handler.messages] == [starttls, starttls]
 
 
 @on(OURS_ON_ALL_WAYS)
-def test_two_hundred_clients_at_once(serving: StartedController) -> None:
+def test_two_hundred_parallel_clients(serving: StartedController) -> None:
     address = serving.address
     context = address.certificate.client_context()
 
@@ -59,7 +59,7 @@ def test_two_hundred_clients_at_once(serving: StartedController) -> None:
         else:
             secure = context if address.way == "tls" else None
             opened = asyncio.open_connection("127.0.0.1", address.port, ssl=secure)
-        # A Unix socket's backlog, 100 here, is no queue: it fails the client that comes next.
+        # If a Unix socket's backlog, 100 here, is full, connect() fails at once.
         async with gate:
             reader, writer = await opened
             assert (await reader.readline()).startswith(b"220 ")
@@ -89,7 +89,7 @@ def test_two_hundred_clients_at_once(serving: StartedController) -> None:
 
 
 @on(PAIRS)
-def test_a_server_that_works_slowly_slows_the_client(serving: StartedController) -> None:
+def test_slow_hook_pauses_the_client(serving: StartedController) -> None:
     with serving.client() as client:
         assert client.mail("a@example.org")[0] == 250
         assert isinstance(client.sock, socket.socket)
@@ -99,19 +99,19 @@ def test_a_server_that_works_slowly_slows_the_client(serving: StartedController)
         assert 0 < sent < MUCH - len(lines)
         serving.loop.call_soon_threadsafe(serving.handler.go.set)
         assert receive_all(client.sock, 8) == b"250 OK\r\n"
-        # The last line may be a part of one; the rest is dropped with the connection.
+        # The last line may be incomplete; the rest is discarded with the connection.
         answered = sent // len(lines)
         assert receive_all(client.sock, answered * 8) == b"250 OK\r\n" * answered
         client.close()
 
 
-# -- other ends, other controllers
+# -- stopping, other controllers
 
 
-# On ours alone: stock loops complain, at close or later, of the TLS connections that they drop.
+# Only on our loops: stock loops report the TLS connections that they drop, at close or later.
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("way", WAYS)
-def test_stopping_with_open_connections(
+def test_stop_with_open_connections(
     name: str, way: str, tmp_path: Path, certificate: Certificate
 ) -> None:
     address = Address(way, str(tmp_path / "socket"), certificate)
@@ -126,7 +126,7 @@ def test_stopping_with_open_connections(
         listening = threading.Thread(target=listen)
         listening.start()
         until(lambda: heard, "the greeting")
-        # aiosmtpd closes the loop, and with it what is open.
+        # aiosmtpd closes the loop, and with it all connections.
         serving.controller.stop()
         listening.join(30)
         assert not listening.is_alive()
@@ -134,7 +134,7 @@ def test_stopping_with_open_connections(
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_an_unthreaded_controller(name: str, certificate: Certificate) -> None:
+def test_unthreaded_controller(name: str, certificate: Certificate) -> None:
     loop, handler = LOOPS[name](), Handler()
     address = Address("tcp", "", certificate)
 

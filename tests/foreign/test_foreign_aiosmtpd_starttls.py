@@ -1,7 +1,7 @@
 """aiosmtpd and STARTTLS on our loops, answering smtplib and swaks.
 
-Rules of this file: aiosmtpd does not ask the loop. It puts the standard library's private
-SSLProtocol over whatever transport it has; what has to hold is the same on every loop.
+Rules of this file: aiosmtpd does not use loop.start_tls(). It puts the standard library's private
+SSLProtocol over its transport; the requirements are the same on every loop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ certificate, serving = fixtures()
 
 
 def dialogue(sock: socket.socket, text: bytes, end: bytes) -> None:
-    """Send, and receive up to what ends with `end`."""
+    """Send, and receive up to `end`."""
     sock.sendall(text)
     received = b""
     while not received.endswith(end):
@@ -40,23 +40,23 @@ def dialogue(sock: socket.socket, text: bytes, end: bytes) -> None:
 
 
 @contextlib.contextmanager
-def asked_for_tls(serving: StartedController, behind: bytes = b"") -> Iterator[socket.socket]:
-    """Give a connection on which STARTTLS has been answered; `behind` came in its segment."""
+def starttls_sent(serving: StartedController, surplus: bytes = b"") -> Iterator[socket.socket]:
+    """Yield a connection after the reply to STARTTLS; `surplus` is sent in its segment."""
     with socket.create_connection(("127.0.0.1", serving.address.port), 30) as sock:
         dialogue(sock, b"", b"\r\n")
         dialogue(sock, b"EHLO client.example.org\r\n", b"250 HELP\r\n")
-        dialogue(sock, b"STARTTLS\r\n" + behind, b"TLS\r\n")
+        dialogue(sock, b"STARTTLS\r\n" + surplus, b"TLS\r\n")
         yield sock
 
 
 @on(STARTTLS)
-def test_starttls_forgets_and_says_hello_again(serving: StartedController) -> None:
+def test_starttls_resets_the_session(serving: StartedController) -> None:
     context = serving.address.certificate.client_context()
     with SmtplibClient(serving.address) as client:
         assert client.ehlo("client.example.org")[0] == 250
         assert client.has_extn("starttls")
         assert client.starttls(context=context)[0] == 220
-        # What was said before is forgotten, and STARTTLS is offered once only.
+        # The session state is discarded, and STARTTLS is not offered again.
         assert client.docmd("MAIL FROM:<a@example.org>")[0] == 503
         assert client.ehlo("client.example.org")[0] == 250
         assert not client.has_extn("starttls")
@@ -73,24 +73,24 @@ def test_auth_after_starttls(serving: StartedController) -> None:
 
 
 @on([("fastlisten", "tls"), ("asyncio", "tls")])
-def test_tls_from_the_first_byte_does_not_count_for_auth(serving: StartedController) -> None:
-    """Whatever the loop: aiosmtpd does not look. docs/asyncio.md says what to write."""
+def test_implicit_tls_does_not_enable_auth(serving: StartedController) -> None:
+    """On any loop, because aiosmtpd does not check; docs/asyncio.md has a workaround."""
     with serving.client() as client:
         assert not client.has_extn("auth")
 
 
 @on(STARTTLS)
-def test_plaintext_behind_starttls_is_not_executed(serving: StartedController) -> None:
+def test_plaintext_after_starttls_is_not_executed(serving: StartedController) -> None:
     context = serving.address.certificate.client_context()
-    # In the same segment: aiosmtpd empties its reader's buffer when TLS has begun.
+    # In the same segment: aiosmtpd clears its reader's buffer when TLS begins.
     with (
-        asked_for_tls(serving, b"NOOP injected\r\n") as sock,
+        starttls_sent(serving, b"NOOP injected\r\n") as sock,
         context.wrap_socket(sock, server_hostname="localhost") as secure,
     ):
         dialogue(secure, b"EHLO client.example.org\r\n", b"250 HELP\r\n")
         dialogue(secure, b"NOOP encrypted\r\n", b"250 OK\r\n")
-    # In a later one: it is taken for TLS, and is none.
-    with asked_for_tls(serving) as sock:
+    # In a later one: it is read as TLS, which fails.
+    with starttls_sent(serving) as sock:
         sock.sendall(b"NOOP injected\r\n")
         with contextlib.suppress(OSError):
             while sock.recv(4096):
@@ -100,9 +100,9 @@ def test_plaintext_behind_starttls_is_not_executed(serving: StartedController) -
 
 @on(STARTTLS)
 @pytest.mark.parametrize("ending", ["closed", "half a hello", "garbage", "no close_notify"])
-def test_ends_during_and_after_the_handshake(serving: StartedController, ending: str) -> None:
+def test_disconnect_during_and_after_the_handshake(serving: StartedController, ending: str) -> None:
     context = serving.address.certificate.client_context()
-    with asked_for_tls(serving) as sock:
+    with starttls_sent(serving) as sock:
         if ending == "half a hello":
             outgoing = ssl.MemoryBIO()
             client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
@@ -122,7 +122,7 @@ def test_ends_during_and_after_the_handshake(serving: StartedController, ending:
 
 @on(STARTTLS)
 @external("swaks")
-def test_swaks_takes_starttls(serving: StartedController) -> None:
+def test_swaks_uses_starttls(serving: StartedController) -> None:
     command = ["swaks", "--server", "127.0.0.1", "--port", str(serving.address.port), "--tls"]
     command += ["--from", "a@example.org", "--to", "b@example.org", "--body", "from swaks"]
     command += ["--tls-ca-path", str(serving.address.certificate.certificate), "--tls-verify"]

@@ -1,7 +1,7 @@
-"""The differences from asyncio that docs/asyncio.md admits, one by one; there shall be no others.
+"""The differences from asyncio that docs/asyncio.md lists, one by one.
 
-Rules of this file: a test that fails because a difference has gone asks for a shorter page. What is
-like asyncio is compared elsewhere.
+Rules of this file: if a test fails because a difference no longer exists, remove it from the page.
+Behaviour that equals asyncio's is compared elsewhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WAYS = ("tcp", "tls")
 
 
 class Keeping(asyncio.Protocol):
-    """Keeps what it is given."""
+    """Keeps what it receives."""
 
     def __init__(self) -> None:
         self.transport: Any = None
@@ -46,7 +46,7 @@ class Keeping(asyncio.Protocol):
 
 @pytest.fixture(params=[(name, way) for name in OURS for way in WAYS], ids="-".join)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Certificate | None]:
-    """Return the loop's name, and a certificate where TLS is wanted."""
+    """Return the loop's name, and a certificate for TLS or None."""
     name, way = request.param
     return name, make_certificate(tmp_path) if way == "tls" else None
 
@@ -87,7 +87,7 @@ def connected(
         runner.run(main())
 
 
-def test_objects(place: tuple[str, Certificate | None]) -> None:
+def test_attributes_of_transports_and_servers(place: tuple[str, Certificate | None]) -> None:
     async def use(server: Any, protocol: Keeping, *client: Any) -> None:
         transport = protocol.transport
         assert not isinstance(transport, asyncio.BaseTransport)
@@ -112,7 +112,7 @@ def test_objects(place: tuple[str, Certificate | None]) -> None:
     connected(place, use)
 
 
-def test_extra_info_after_the_end(place: tuple[str, Certificate | None]) -> None:
+def test_extra_info_after_connection_lost(place: tuple[str, Certificate | None]) -> None:
     kept: list[Keeping] = []
 
     async def use(server: Any, protocol: Keeping, *client: Any) -> None:
@@ -122,13 +122,13 @@ def test_extra_info_after_the_end(place: tuple[str, Certificate | None]) -> None
     (protocol,) = kept
     encrypted = place[1] is not None
     for name in ("peername", "sockname"):
-        # asyncio's forget the socket under TLS, and only there.
+        # As in asyncio, the socket's information is gone under TLS, and only there.
         found = protocol.transport.get_extra_info(name)
         assert found is None if encrypted else found[0] == "127.0.0.1"
     assert bool(protocol.transport.get_extra_info("cipher")) == encrypted
 
 
-def test_descriptors_are_not_guarded(place: tuple[str, Certificate | None]) -> None:
+def test_add_writer_on_a_transports_descriptor(place: tuple[str, Certificate | None]) -> None:
     async def use(server: Any, protocol: Keeping, *client: Any) -> None:
         loop = asyncio.get_running_loop()
         number = protocol.transport.get_extra_info("socket").fileno()
@@ -141,7 +141,7 @@ def test_descriptors_are_not_guarded(place: tuple[str, Certificate | None]) -> N
 
 
 def test_debug_mode_names_the_engine(caplog: pytest.LogCaptureFixture) -> None:
-    """On asyncio's loop; uvloop does not measure what its polling calls."""
+    """On asyncio's loop only; uvloop does not measure poll callbacks."""
 
     async def use(server: Any, protocol: Keeping, reader: Any, writer: Any) -> None:
         asyncio.get_running_loop().slow_callback_duration = 0.01

@@ -1,7 +1,7 @@
-"""Every program of docs/asyncio.md runs as it stands, and answers; only its port is replaced.
+"""Every program of docs/asyncio.md runs and answers; only its ports are replaced.
 
-Rules of this file: programs are started and ended (by an interrupt) as a user would. A program that
-is added to the page needs a conversation here.
+Rules of this file: programs are started and interrupted as a user would do it. A program that is
+added to the page needs a check here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.documented_programs import Ports, Talk, run, trust
+from support.documented_programs import Check, Ports, run, trust
 from support.foreign import foreign
 from support.foreign_clients import Certificate, make_certificate
 from support.waiting import PATIENCE
@@ -47,7 +47,7 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), PATIENCE)
 
 
-def talk_to_echo(ports: Ports, folder: Path) -> None:
+def check_echo(ports: Ports, folder: Path) -> None:
     with connect(ports[8007]) as sock, sock.makefile("rwb") as stream:
         stream.write(b"hello\n")
         stream.flush()
@@ -58,25 +58,25 @@ def get_hello(port: int) -> None:
     assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).text == "hello"
 
 
-def talk_to_chat(ports: Ports, folder: Path) -> None:
+def check_chat(ports: Ports, folder: Path) -> None:
     with client.connect(f"ws://127.0.0.1:{ports[8765]}", proxy=None) as connection:
         connection.send("hello")
         assert connection.recv() == "hello"
 
 
-def talk_to_mail(ports: Ports, folder: Path) -> None:
+def check_mail(ports: Ports, folder: Path) -> None:
     with smtplib.SMTP("localhost", ports[8025], timeout=PATIENCE) as connection:
         connection.starttls(context=trust(folder))
         assert not connection.sendmail("a@example.org", ["b@example.org"], b"Subject: x\r\n\r\nx")
 
 
-def talk_to_counted(ports: Ports, folder: Path) -> None:
+def check_counted(ports: Ports, folder: Path) -> None:
     for number in (1, 2):
         with connect(ports[8017]) as sock, sock.makefile("rb") as stream:
             assert stream.read() == b"You are number %d.\n" % number
 
 
-def talk_to_secure(ports: Ports, folder: Path) -> None:
+def check_secure(ports: Ports, folder: Path) -> None:
     context = trust(folder)
     with (
         connect(ports[8465]) as sock,
@@ -92,37 +92,37 @@ def talk_to_secure(ports: Ports, folder: Path) -> None:
         with context.wrap_socket(sock, server_hostname="localhost") as secure:
             secure.sendall(b"NOOP\r\n")
             assert secure.recv(100) == b"250 TLSv1.3\r\n"
-    # A command that is injected in plaintext is not answered: it breaks the handshake.
+    # A command injected in plaintext gets no reply: it breaks the handshake.
     with connect(ports[8587]) as sock, sock.makefile("rb") as stream:
         sock.sendall(b"STARTTLS\r\nNOOP\r\n")
         with contextlib.suppress(ConnectionResetError):
             assert b"250" not in stream.read()
 
 
-TALKS: dict[str, Talk] = {
-    "echo.py": talk_to_echo,
+CHECKS: dict[str, Check] = {
+    "echo.py": check_echo,
     "web.py": lambda ports, folder: get_hello(ports[8000]),
     "site.py": lambda ports, folder: get_hello(ports[8080]),
-    "chat.py": talk_to_chat,
-    "mail.py": talk_to_mail,
-    "counted.py": talk_to_counted,
-    "secure.py": talk_to_secure,
+    "chat.py": check_chat,
+    "mail.py": check_mail,
+    "counted.py": check_counted,
+    "secure.py": check_secure,
 }
 
 
-def test_every_program_of_the_page_is_talked_to() -> None:
-    assert list(programs()) == list(TALKS)
+def test_every_program_has_a_check() -> None:
+    assert list(programs()) == list(CHECKS)
 
 
-@pytest.mark.parametrize("name", TALKS)
-def test_a_program_of_the_page_runs(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", CHECKS)
+def test_program_runs(name: str, tmp_path: Path) -> None:
     ports = Ports()
     (tmp_path / name).write_text(ports.replace(programs()[name]))
-    # In development mode: what is left open warns.
-    run([sys.executable, "-X", "dev", name], tmp_path, ports, TALKS[name])
+    # In development mode, which warns about unclosed resources.
+    run([sys.executable, "-X", "dev", name], tmp_path, ports, CHECKS[name])
 
 
-def test_the_command_of_the_page_runs(tmp_path: Path) -> None:
+def test_command_runs(tmp_path: Path) -> None:
     (command,) = blocks("console")
     ports = Ports()
     program, *options = ports.replace(command).split()
@@ -137,13 +137,13 @@ def test_the_command_of_the_page_runs(tmp_path: Path) -> None:
 
 
 def _written(folder: Path) -> Path:
-    """Write the application of the page's program, without what starts it."""
+    """Write the page's application without the lines that start it."""
     path = folder / "web.py"
     path.write_text(programs()["web.py"].partition("uvicorn.run(")[0])
     return path
 
 
-def test_the_certificate_of_the_page_is_what_tests_make(tmp_path: Path) -> None:
+def test_certificate_file_names(tmp_path: Path) -> None:
     made: Certificate = make_certificate(tmp_path)
     names = (made.certificate.name, made.key.name)
     assert f"load_cert_chain{names}".replace("'", '"') in programs()["secure.py"]

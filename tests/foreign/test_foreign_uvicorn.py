@@ -1,7 +1,7 @@
 """uvicorn on our loops, answering httpx, curl and websockets; stock loops are the control.
 
-Rules of this file: the server is uvicorn's own `Server` with its defaults. One server for each loop
-and way serves the tests of the first part; those of the second part need one that ends.
+Rules of this file: the server is uvicorn's own `Server` with its defaults. The tests of the first
+part share one server for each loop and kind of socket; those of the second part stop their own.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ Send = Callable[[dict[str, Any]], Any]
 
 
 class Application:
-    """An ASGI application in which tests look around.
+    """An ASGI application.
 
     Attributes:
-        sent: bytes of a streamed answer that were handed over.
-        taken: bytes of a request's body that were asked for.
+        sent: bytes of a streamed response that have been sent.
+        taken: bytes of a request's body that have been received.
         go: lets `/held` go on; set by tests, in the loop.
     """
 
@@ -120,7 +120,7 @@ async def uvicorn_server(address: Address) -> AsyncIterator[Any]:
         options["ssl_certfile"] = address.certificate.certificate
         options["ssl_keyfile"] = address.certificate.key
     if address.way == "unix":
-        # By its path, for create_unix_server; the others by a socket, to learn the port.
+        # A path, so that uvicorn calls create_unix_server; otherwise a socket, whose port is known.
         options["uds"] = address.path
     sockets = None if address.way == "unix" else [address.bind()]
     server = uvicorn.Server(uvicorn.Config(Application(), lifespan="off", **options))
@@ -142,7 +142,7 @@ def application(serving: ServerThread) -> Application:
 
 
 def transport(address: Address) -> dict[str, Any]:
-    """Return what an httpx client needs to get there."""
+    """Return the arguments of an httpx client for an address."""
     made = httpx.HTTPTransport(
         uds=address.path if address.way == "unix" else None,
         verify=address.certificate.client_context() if address.way == "tls" else False,
@@ -153,24 +153,24 @@ def transport(address: Address) -> dict[str, Any]:
 # -- one server for several tests
 
 
-def test_a_connection_is_kept_alive(serving: ServerThread) -> None:
+def test_keep_alive(serving: ServerThread) -> None:
     with httpx.Client(**transport(serving.address)) as client:
         answers = {client.get("/who").text for _ in range(20)}
         serving.check_native()
-    (answer,) = answers  # of one and the same client port
+    (answer,) = answers  # all from the same client port
     assert answer.startswith("https " if serving.address.way == "tls" else "http ")
 
 
-def test_large_bodies_both_ways(serving: ServerThread) -> None:
+def test_large_bodies_in_both_directions(serving: ServerThread) -> None:
     body = bytes(range(256)) * (1 << 14)  # 4 MiB
     with httpx.Client(**transport(serving.address)) as client:
         assert client.post("/echo", content=body).content == body
-        # The same in pieces of all sizes, chunked.
+        # The same, chunked, in pieces of all sizes.
         pieces = [body[i * i * 10 : (i + 1) ** 2 * 10] for i in range(400)]
         assert client.post("/echo", content=iter(pieces)).content == b"".join(pieces)
 
 
-def test_a_client_that_reads_slowly_slows_the_application(serving: ServerThread) -> None:
+def test_slow_client_pauses_the_application(serving: ServerThread) -> None:
     app = application(serving)
     with serving.address.connect(receive_buffer=4096) as sock:
         app.sent = 0
@@ -181,7 +181,7 @@ def test_a_client_that_reads_slowly_slows_the_application(serving: ServerThread)
     assert all(whole[n << 16 : n + 1 << 16].count(n % 251) == 65536 for n in range(MUCH >> 16))
 
 
-def test_an_application_that_reads_slowly_slows_the_client(serving: ServerThread) -> None:
+def test_slow_application_pauses_the_client(serving: ServerThread) -> None:
     app = application(serving)
     body = bytes(range(256)) * (MUCH >> 8)
     with serving.address.connect() as sock:
@@ -193,7 +193,7 @@ def test_an_application_that_reads_slowly_slows_the_client(serving: ServerThread
         assert receive_all(sock, 1 << 16).endswith(hashlib.sha256(body).digest())
 
 
-def test_two_hundred_clients_at_once(serving: ServerThread) -> None:
+def test_two_hundred_parallel_clients(serving: ServerThread) -> None:
     address = serving.address
 
     async def visit_all() -> list[str]:
@@ -217,7 +217,7 @@ def test_two_hundred_clients_at_once(serving: ServerThread) -> None:
     assert asyncio.run(visit_all()) == [str(number) for number in range(CROWD)]
 
 
-def test_clients_that_leave_in_the_middle(serving: ServerThread) -> None:
+def test_clients_disconnecting_midway(serving: ServerThread) -> None:
     app = application(serving)
     request = b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
     unfinished = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf"
@@ -230,7 +230,7 @@ def test_clients_that_leave_in_the_middle(serving: ServerThread) -> None:
                 stalled(lambda: app.sent)
 
 
-def test_a_websocket(serving: ServerThread) -> None:
+def test_websocket(serving: ServerThread) -> None:
     address = serving.address
     options: dict[str, Any] = {"max_size": None, "proxy": None}
     if address.way == "tls":
@@ -275,7 +275,7 @@ def test_curl_sends_and_receives(serving: ServerThread, tmp_path: Path) -> None:
 
 
 def refused(address: Address) -> bool:
-    """Whether nobody listens at an address any more."""
+    """Return whether connections to an address are refused."""
     try:
         address.connect().close()
     except (ConnectionRefusedError, FileNotFoundError):
@@ -285,7 +285,7 @@ def refused(address: Address) -> bool:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", OURS)
-def test_a_graceful_shutdown_finishes_requests(
+def test_graceful_shutdown_finishes_requests(
     name: str, way: str, start: Callable[[str, str], ServerThread]
 ) -> None:
     answers: list[Any] = []
@@ -303,7 +303,7 @@ def test_a_graceful_shutdown_finishes_requests(
             asking.start()
             until(lambda: len(server.server_state.tasks) == 1, "the request")
             server.should_exit = True
-            # Not `is_serving`: the loop's thread may be between that and the close of the socket.
+            # Not `is_serving`, which changes before the socket is closed.
             until(lambda: refused(serving.address), "the end of accepting")
             # The idle connection is closed, the busy one is not.
             while idle.recv(1000):

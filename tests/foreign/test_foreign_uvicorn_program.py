@@ -1,6 +1,6 @@
 """``uvicorn --loop fastlisten:new_event_loop``: the program, its signals, its worker processes.
 
-Rules of this file: the program is started as its users start it, and ends by a signal.
+Rules of this file: the program is started as its users start it, and stopped by a signal.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def port(folder: Path) -> int:
 
 
 def end(process: Any, folder: Path, number: int = signal.SIGTERM) -> int:
-    """Send a signal; return the exit status. Nothing may have gone wrong."""
+    """Send a signal; return the exit status. Checks that the log has no errors."""
     process.send_signal(number)
     status: int = process.wait(PATIENCE)
     for wrong in ("Traceback", "Error", "Warning", "error:"):
@@ -97,7 +97,7 @@ def end(process: Any, folder: Path, number: int = signal.SIGTERM) -> int:
     ("way", "protocol"),
     [("tcp", "h11"), ("tls", "httptools"), ("unix", "h11"), ("descriptor", "httptools")],
 )
-def test_the_program_serves_on_our_loop(
+def test_program_serves_on_our_loop(
     way: str, protocol: str, tmp_path: Path, certificate: Certificate
 ) -> None:
     address = Address("unix" if way == "descriptor" else way, str(tmp_path / "s"), certificate)
@@ -140,7 +140,7 @@ def test_the_program_serves_on_our_loop(
         ("asyncio", signal.SIGINT),
     ],
 )
-def test_a_signal_lets_requests_finish(loop: str, number: int, tmp_path: Path) -> None:
+def test_requests_finish_after_a_signal(loop: str, number: int, tmp_path: Path) -> None:
     answers: list[Any] = []
     with program(tmp_path, "--loop", loop, "--port", "0") as process:
         url = f"http://127.0.0.1:{port(tmp_path)}/slow"
@@ -155,7 +155,7 @@ def test_a_signal_lets_requests_finish(loop: str, number: int, tmp_path: Path) -
             socket.create_connection(("127.0.0.1", port(tmp_path)), PATIENCE)
         (tmp_path / "go").touch()
         asking.join()
-        # uvicorn ends by the signal that it was sent, but for an interrupt of the user.
+        # uvicorn ends by the signal that it was sent, except for SIGINT.
         assert process.wait(PATIENCE) == (0 if number == signal.SIGINT else -number)
     (answer,) = answers
     assert answer.status_code == 200

@@ -1,8 +1,7 @@
 """The websockets library's server on our loops, answering the library's own client.
 
 Rules of this file: as in the tests of uvicorn. The client is the asyncio one: the blocking one
-reads and writes one SSLSocket from two threads, and then waits for ever now and then, whoever
-serves.
+reads and writes one SSLSocket from two threads, and sometimes hangs, with any server.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ server, client, exceptions, pytestmark = foreign(
 
 
 class Service:
-    """What the server does, by the path of the request.
+    """The handlers, by the path of the request.
 
     Attributes:
-        server: the library's.
-        sent: bytes of the messages of `/flood` that were handed over.
+        server: the library's server.
+        sent: bytes that `/flood` has sent.
         ended: how handlers ended, in order.
-        running: how many have not.
+        running: how many handlers are running.
         go: lets `/held` read; set by tests, in the loop.
     """
 
@@ -90,9 +89,9 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def websockets_server(address: Address) -> AsyncIterator[Service]:
-    """Serve a `Service`; leaving it says "going away" to the clients."""
+    """Serve a `Service`; at the end its clients get "going away"."""
     service = Service()
-    # A Unix socket's backlog is no queue: it fails the client that comes next.
+    # If a Unix socket's backlog is full, connect() fails at once.
     options: dict[str, Any] = {"max_size": None, "backlog": CROWD}
     options["ssl"] = address.server_context
     if address.way == "unix":
@@ -144,20 +143,20 @@ def test_fragments_and_pings(serving: ServerThread) -> None:
     asyncio.run(talk())
 
 
-def test_a_client_that_reads_slowly_slows_the_server(serving: ServerThread) -> None:
+def test_slow_client_pauses_the_server(serving: ServerThread) -> None:
     service: Service = serving.result
     service.sent = 0
 
     async def talk() -> list[bytes]:
         async with connect(serving, "/flood", max_queue=2) as connection:
-            # The client's loop stands still meanwhile.
+            # The client's loop is blocked meanwhile.
             assert stalled(lambda: service.sent) < MUCH
             return [await connection.recv() for _ in range(MUCH >> 16)]
 
     assert asyncio.run(talk()) == [bytes([n % 251]) * 65536 for n in range(MUCH >> 16)]
 
 
-def test_a_server_that_reads_slowly_slows_the_client(serving: ServerThread) -> None:
+def test_slow_server_pauses_the_client(serving: ServerThread) -> None:
     messages = [bytes([number % 251]) * 65536 for number in range(MUCH >> 16)]
     sent = 0
 
@@ -179,7 +178,7 @@ def test_a_server_that_reads_slowly_slows_the_client(serving: ServerThread) -> N
     assert asyncio.run(talk()) == hashlib.sha256(b"".join(messages)).digest()
 
 
-def test_two_hundred_clients_hear_a_broadcast(serving: ServerThread) -> None:
+def test_broadcast_to_two_hundred_clients(serving: ServerThread) -> None:
     async def visit(number: int) -> str:
         async with connect(serving, "/all") as connection:
             assert await connection.recv() == "all are here"
@@ -192,9 +191,9 @@ def test_two_hundred_clients_hear_a_broadcast(serving: ServerThread) -> None:
     assert asyncio.run(crowd(visit)) == ["to all"] * CROWD
 
 
-def test_ends_by_the_client(serving: ServerThread) -> None:
+def test_connection_ended_by_the_client(serving: ServerThread) -> None:
     service: Service = serving.result
-    # Handlers of clients of the test before may still be ending.
+    # Handlers of earlier tests may still be ending.
     until(lambda: not service.running, "the ends of other clients")
     service.ended.clear()
 
@@ -203,14 +202,14 @@ def test_ends_by_the_client(serving: ServerThread) -> None:
             await connection.close(1000, "done")
         until(lambda: service.ended == ["returned"], "the end by a closing handshake")
         async with connect(serving, "/echo") as connection:
-            # No close frame: the connection is cut.
+            # The connection is aborted without a close frame.
             connection.transport.abort()
         until(lambda: service.ended == ["returned", "ConnectionClosedError"], "the end by a cut")
 
     asyncio.run(talk())
 
 
-def test_what_is_no_handshake_is_ended(serving: ServerThread) -> None:
+def test_invalid_handshake_is_refused(serving: ServerThread) -> None:
     plain = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     refused = b"HTTP/1.1 426 Upgrade Required\r\n"
     for text, answer in ((plain, refused), (b"EHLO client.example.org\r\n\r\n", b"")):
@@ -224,7 +223,7 @@ def test_what_is_no_handshake_is_ended(serving: ServerThread) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", OURS)
-def test_a_graceful_shutdown_says_going_away(
+def test_graceful_shutdown_sends_going_away(
     name: str, way: str, start: Callable[[str, str], ServerThread]
 ) -> None:
     async def listen() -> int:
@@ -243,9 +242,7 @@ def test_a_graceful_shutdown_says_going_away(
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_handlers_that_do_not_end_are_waited_for(
-    name: str, start: Callable[[str, str], ServerThread]
-) -> None:
+def test_shutdown_waits_for_handlers(name: str, start: Callable[[str, str], ServerThread]) -> None:
     async def talk() -> None:
         async with connect(serving, "/held") as connection:
             serving.check_native()
@@ -263,7 +260,7 @@ def test_handlers_that_do_not_end_are_waited_for(
 
 
 async def _done(server: Any) -> bool:
-    """Tell whether `wait_closed` would return soon."""
+    """Return whether `wait_closed` would return soon."""
     waiting = asyncio.ensure_future(server.wait_closed())
     for _ in range(25):
         await asyncio.sleep(0)

@@ -1,6 +1,6 @@
-"""Programs of a documentation page: started on free ports, talked to, interrupted.
+"""Programs of a documentation page: started on free ports, checked, interrupted.
 
-Rules of this file: programs are started and ended (by an interrupt) as a user would.
+Rules of this file: programs are started and interrupted as a user would do it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from support.environment import importing_environment
 from support.foreign_clients import make_certificate
 from support.waiting import PATIENCE, until
 
-__all__ = ["Ports", "Talk", "run", "trust"]
+__all__ = ["Check", "Ports", "run", "trust"]
 
-#: Interrupted programs end with it: as CPython does, by the signal, or by their own choice.
+#: Exit statuses of interrupted programs: their own, CPython's, or the signal.
 INTERRUPTED = (0, 1, -signal.SIGINT)
 
 
@@ -33,7 +33,7 @@ class Ports:
         return str(self[int(written[0])])
 
     def __getitem__(self, port: int) -> int:
-        """Return the port that stands for the one that is written."""
+        """Return the free port that replaces a port of the page."""
         if port not in self.sockets:
             sock = self.sockets[port] = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,16 +42,16 @@ class Ports:
         return number
 
     def replace(self, text: str) -> str:
-        """Return a text with free ports."""
+        """Replace the ports of a text by free ones."""
         return re.sub(r"\b8\d\d\d\b", self, text)
 
     def close(self) -> None:
-        """Give all back."""
+        """Release all ports."""
         for sock in self.sockets.values():
             sock.close()
 
 
-Talk = Callable[[Ports, Path], None]
+Check = Callable[[Ports, Path], None]
 
 
 def trust(folder: Path) -> ssl.SSLContext:
@@ -59,18 +59,18 @@ def trust(folder: Path) -> ssl.SSLContext:
 
 
 def listens(port: int) -> bool:
-    """Tell whether somebody listens on 127.0.0.1, without a visit."""
+    """Return whether a port of 127.0.0.1 is listening, without connecting."""
     wanted = [f"0100007F:{port:04X}", "00000000:0000", "0A"]
     lines = Path("/proc/net/tcp").read_text().splitlines()
     return any(line.split()[1:4] == wanted for line in lines)
 
 
-def run(command: list[str], folder: Path, ports: Ports, talk: Talk) -> None:
-    """Start a program, talk to it, interrupt it; it may have complained of nothing."""
+def run(command: list[str], folder: Path, ports: Ports, check: Check) -> None:
+    """Start a program, check it, interrupt it; check that its log has no errors."""
     make_certificate(folder)
     log = folder / "log"
     with log.open("wb") as output:
-        # Where a shell started the tests in the background, interrupts are ignored and inherited.
+        # If a shell started the tests in the background, SIGINT is ignored, which is inherited.
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -83,7 +83,7 @@ def run(command: list[str], folder: Path, ports: Ports, talk: Talk) -> None:
         numbers = [ports[port] for port in ports.sockets]
         until(lambda: process.poll() is not None or all(map(listens, numbers)), "the start")
         assert process.poll() is None, log.read_text()
-        talk(ports, folder)
+        check(ports, folder)
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) in INTERRUPTED, log.read_text()
     finally:

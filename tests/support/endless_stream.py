@@ -1,4 +1,4 @@
-"""An endless stream of bytes, of which any part can be checked where it arrives."""
+"""An endless stream of bytes, any part of which can be checked on arrival."""
 
 from __future__ import annotations
 

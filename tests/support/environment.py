@@ -1,4 +1,4 @@
-"""The environments in which tests run programs: ours, and those of others."""
+"""The environments in which tests run our program and others."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import fastlisten
 
 __all__ = ["clean_environment", "importing_environment", "own_environment"]
 
-#: Where the package is that is tested, wherever it is installed; and where `support` is.
+#: The directory of the package under test, and that of `support`.
 _PACKAGE = Path(fastlisten.__file__).parent.parent
 _TESTS = Path(__file__).parents[1]
 
 
 def clean_environment(**changes: str) -> dict[str, str]:
-    """Return an environment in which this package and the tests' handlers are found."""
+    """Return an environment that finds this package and the tests' handlers."""
     environ = {
         key: value
         for key, value in os.environ.items()
@@ -26,18 +26,18 @@ def clean_environment(**changes: str) -> dict[str, str]:
 
 
 def importing_environment() -> dict[str, str]:
-    """Return the environment of a program that is to import the same fastlisten as the tests.
+    """Return the environment of a program that imports the same fastlisten as the tests.
 
-    Not in development mode: what it would warn about is the program's own business.
+    Not in development mode, because its warnings would concern the other program.
     """
     path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))
     return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONDEVMODE": ""}
 
 
 def own_environment() -> dict[str, str]:
-    """Return this process's environment without what is preloaded into it.
+    """Return this process's environment without LD_PRELOAD.
 
-    A sanitized build runs with the sanitizer's libraries in LD_PRELOAD; with them curl hangs at its
-    start.
+    A sanitized build runs with the sanitizer's libraries in LD_PRELOAD, with which curl hangs at
+    its start.
     """
     return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}

@@ -1,4 +1,4 @@
-"""Programs of others as clients: run to their end, or talked to by standard input and output."""
+"""Other programs as clients: run to their end, or driven by standard input and output."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["Dialogue", "run", "talking", "which"]
 
 
 class Dialogue:
-    """A program that is talked to by its standard input and output.
+    """A program driven by its standard input and output.
 
     Attributes:
-        heard: what it has written so far, errors included.
+        heard: its output so far, including standard error.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -30,7 +30,7 @@ class Dialogue:
         self.heard = b""
 
     def hear(self, pattern: bytes) -> bytes:
-        """Wait until what it writes matches a pattern; return what came up to it and drop it."""
+        """Wait until the output matches a pattern; return and remove it up to there."""
         assert self.process.stdout is not None
         ends = time.monotonic() + PATIENCE
         while not (found := re.search(pattern, self.heard)):
@@ -43,20 +43,20 @@ class Dialogue:
         return before
 
     def say(self, words: bytes, pattern: bytes) -> bytes:
-        """Write to it and wait for an answer."""
+        """Write to the program and wait for output that matches a pattern."""
         assert self.process.stdin is not None
         self.process.stdin.write(words)
         self.process.stdin.flush()
         return self.hear(pattern)
 
     def code(self, words: bytes) -> int:
-        """Say a command of SMTP; return the code of the answer."""
+        """Send an SMTP command; return the code of the reply."""
         return int(self.say(words, rb"(?m)^\d{3} .*\r\n").splitlines()[-1][:3])
 
 
 @contextlib.contextmanager
 def talking(*command: str | Path) -> Iterator[Dialogue]:
-    """Talk to a program; at the end of the block it must have ended by itself, with 0."""
+    """Run a program for a dialogue; check that it exits by itself with status 0."""
     path = which(str(command[0]))
     assert path is not None
     with subprocess.Popen(
@@ -77,19 +77,19 @@ def talking(*command: str | Path) -> Iterator[Dialogue]:
 
 
 def which(name: str) -> str | None:
-    """Return the path of a program, in the administrator's part of the path, too."""
+    """Return the path of a program, looking in /usr/sbin too."""
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
 
 
 def run(
     *command: str | Path, feed: bytes | None = None, expect: Sequence[int] = (0,)
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program to its end; its exit code must be an expected one.
+    """Run a program to its end; check its exit status.
 
     Args:
         command: the program and its arguments.
-        feed: what it reads on its standard input; nothing if None.
-        expect: the exit codes.
+        feed: its standard input; empty if None.
+        expect: the expected exit statuses.
     """
     path = which(str(command[0]))
     assert path is not None

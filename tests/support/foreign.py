@@ -1,9 +1,9 @@
-"""Servers of other projects in a loop of their own, for tests that talk to them from outside.
+"""Servers of other projects, each on a loop in a thread of its own.
 
-Rules of this file: no test in it, and nothing that knows a particular server. A server runs in a
-thread with its loop, so that its clients may be ordinary programs and blocking libraries. What it
-leaves behind (connections in the engine's table, tasks, descriptors, reports to the exception
-handler) fails the test that used it.
+Rules of this file: no test in it, and nothing about a particular server. Because of the thread, the
+clients can be ordinary programs and blocking libraries. If a server leaves anything behind
+(connections in the engine's table, tasks, descriptors, calls of the exception handler), its test
+fails.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from support.foreign_clients import WAYS, Address, Certificate, make_certificate
 from support.kernel import open_descriptors
 from support.waiting import PATIENCE, until
 
-#: Both of ours, then what they are compared with.
+#: Our two loops, then those that they are compared with.
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "fastlisten": fastlisten.new_event_loop,
     "fastlisten-asyncio": lambda: fastlisten.new_event_loop(use_uvloop=False),
@@ -38,7 +38,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 OURS = tuple(name for name in LOOPS if name.startswith("fastlisten"))
 
-#: Loops and ways on which everything is tried: ours in full, and the controls where they matter.
+#: Loops and ways to test: all for our loops, and some for the controls.
 PAIRS = (*itertools.product(OURS, WAYS), ("uvloop", "tls"), ("asyncio", "tcp"))
 
 _T = TypeVar("_T")
@@ -53,7 +53,7 @@ def foreign(*libraries: str) -> tuple[Any, ...]:
         libraries: names of modules; the distribution is named like the first part.
 
     Returns:
-        The modules (None instead of a missing one), and last the marks for `pytestmark`.
+        The modules (None for a missing one), and last the marks for `pytestmark`.
     """
     modules: list[Any] = []
     marks: list[pytest.MarkDecorator] = []
@@ -74,9 +74,9 @@ def foreign(*libraries: str) -> tuple[Any, ...]:
 
 
 def census() -> dict[str, int]:
-    """Return what the running loop's engine holds, without what belongs to an idle engine.
+    """Return the counts of the running loop's engine, without those of an idle engine.
 
-    Empty for a stock loop, which has no engine until it is asked for one.
+    Empty for a stock loop, which has no engine unless asked for one.
     """
     loop = asyncio.get_running_loop()
     if type(loop).__module__.partition(".")[0] != "fastlisten":
@@ -87,16 +87,16 @@ def census() -> dict[str, int]:
 
 
 class ServerThread:
-    """A loop in a thread of its own, and in it one server for as long as this is entered.
+    """A loop in a thread, which runs one server for the length of a block.
 
     Args:
-        name: one of `LOOPS`.
-        opener: makes the server for an address, in the loop; leaving it shuts the server down.
-        address: where; the opener notes the port in it.
+        name: a key of `LOOPS`.
+        opener: starts the server for an address, in the loop; leaving it shuts the server down.
+        address: where the server listens; the opener sets the port.
 
     Attributes:
-        complaints: what the loop's exception handler was told.
-        result: what the opener gave.
+        complaints: calls of the loop's exception handler.
+        result: what the opener yielded.
     """
 
     def __init__(self, name: str, opener: Opener, address: Address) -> None:
@@ -129,7 +129,7 @@ class ServerThread:
             return
         assert self.failure is None, self.failure
         assert not self.tasks, "tasks left behind"
-        # Tasks that failed and were asked by nobody say so when they are collected.
+        # Exceptions of tasks that were never retrieved are reported when these are collected.
         gc.collect()
         assert not self.complaints
         after = open_descriptors()
@@ -162,7 +162,7 @@ class ServerThread:
         self.complaints.append(f"{context['message']}: {context.get('exception')!r}")
 
     def call(self, function: Callable[[], _T]) -> _T:
-        """Return what a function returns when it is called in the loop."""
+        """Call a function in the loop and return its result."""
 
         async def called() -> _T:
             return function()
@@ -178,24 +178,24 @@ class ServerThread:
         return asyncio.run_coroutine_threadsafe(awaited(), self.loop).result(PATIENCE)
 
     def census(self) -> dict[str, int]:
-        """See the function of this name."""
+        """Return the engine's counts; see the function `census`."""
         return self.call(census)
 
     def check_native(self) -> None:
-        """Fail unless a connection is open now, and is served by the core where it should be."""
+        """Check that one connection is open, and served by the core on our loops."""
         assert self.census().get("served", 0) == (1 if self.native else 0)
 
     def check_quiet(self) -> None:
-        """Wait until no connection is left; fail if the exception handler was told anything."""
+        """Wait until no connection is left; check that the exception handler was not called."""
         until(lambda: not any(map(self.census().get, ("open", "endpoints", "parked"))), "the end")
         assert not self.complaints
 
 
 def fixtures(opener: Opener) -> tuple[Any, Any, Any, Any]:
-    """Return what a module of tests binds to `certificate`, `start`, `shared` and `serving`.
+    """Return the fixtures `certificate`, `start`, `shared` and `serving` for a module of tests.
 
     ``start(name, way)`` makes a server for one test; `shared` is one for all tests of the module,
-    on each of `PAIRS`; `serving` is the same, but fails a test that leaves something in it.
+    on each of `PAIRS`; `serving` is the same, but fails a test that leaves something behind.
     """
 
     @pytest.fixture(scope="module")

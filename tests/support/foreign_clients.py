@@ -1,6 +1,6 @@
-"""How clients of every protocol get to a server, and how they come in crowds or read slowly.
+"""Clients of any protocol: addresses, TLS, many at once, slow readers.
 
-Rules of this file: no test in it, and nothing that knows a particular server or loop.
+Rules of this file: no test in it, and nothing about a particular server or loop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from support.certificates import authority
 from support.waiting import PATIENCE, until
 
-#: So many clients at the same time have to be served by every server.
+#: The number of parallel clients that every server must serve.
 CROWD = 200
 
 #: How clients reach a server.
@@ -38,26 +38,26 @@ class Certificate:
     """A certificate for localhost and 127.0.0.1, and its authority.
 
     Attributes:
-        certificate: file of both.
-        key: file of its private key.
+        certificate: the file of both.
+        key: the file of its private key.
     """
 
     certificate: Path
     key: Path
 
     def server_context(self) -> ssl.SSLContext:
-        """Return a context for a server that shows the certificate."""
+        """Return a server's context with the certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """Return a context for a client that trusts the certificate and nothing else."""
+        """Return a client's context that trusts only this certificate."""
         return ssl.create_default_context(cafile=self.certificate)
 
 
 def make_certificate(folder: Path) -> Certificate:
-    """Make a key and a certificate in a folder, the authority's beside it in the same file."""
+    """Write a key and a certificate into a folder, the latter with the authority's appended."""
     pair = authority().sign("localhost", "127.0.0.1")
     made = Certificate(folder / "certificate.pem", folder / "key.pem")
     made.certificate.write_bytes(pair.cert + authority().pem)
@@ -74,9 +74,9 @@ class Address:
 
     Attributes:
         way: one of `WAYS`.
-        path: of the Unix socket.
-        certificate: for TLS.
-        port: 0 until the server has said which.
+        path: the path of the Unix socket.
+        certificate: the certificate for TLS.
+        port: the port; 0 until the server listens.
     """
 
     way: str
@@ -86,16 +86,16 @@ class Address:
 
     @property
     def server_context(self) -> ssl.SSLContext | None:
-        """What the server is to be given as `ssl`."""
+        """The server's `ssl` argument."""
         return self.certificate.server_context() if self.way == "tls" else None
 
     def url(self, scheme: str, path: str = "/") -> str:
-        """Return a URL; `scheme` is the one without TLS, which appends an "s"."""
+        """Return a URL; an "s" is appended to the scheme for TLS."""
         host = "localhost" if self.way == "unix" else f"127.0.0.1:{self.port}"
         return f"{scheme}{'s' if self.way == 'tls' else ''}://{host}{path}"
 
     def connect(self, receive_buffer: int = 0) -> socket.socket:
-        """Return a connected blocking socket, TLS already done."""
+        """Return a connected blocking socket, after the TLS handshake."""
         family = socket.AF_UNIX if self.way == "unix" else socket.AF_INET
         sock = socket.socket(family)
         try:
@@ -112,7 +112,7 @@ class Address:
         return sock
 
     def bind(self) -> socket.socket:
-        """Return a bound socket that does not listen yet, and note the port."""
+        """Return a bound socket that does not listen yet, and set the port."""
         if self.way == "unix":
             Path(self.path).unlink(missing_ok=True)
             sock = socket.socket(socket.AF_UNIX)
@@ -129,7 +129,7 @@ class Address:
 
 
 async def crowd(visit: Callable[[int], Awaitable[_T]], count: int = CROWD) -> list[_T]:
-    """Let so many clients come at the same time; return what each found."""
+    """Run parallel clients; return their results."""
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
 
         async def one(number: int) -> _T:
@@ -140,9 +140,9 @@ async def crowd(visit: Callable[[int], Awaitable[_T]], count: int = CROWD) -> li
 
 
 async def transports_closed() -> None:
-    """Wait for the end of transports that a client's library has closed and no longer minds.
+    """Wait for the end of transports that a client library has closed.
 
-    Under TLS they wait for the server's farewell; asyncio.run() would leave them open.
+    Under TLS they wait for the server's close_notify; asyncio.run() would leave them open.
     """
     loop: Any = asyncio.get_running_loop()
     async with asyncio.timeout(PATIENCE):
@@ -151,7 +151,7 @@ async def transports_closed() -> None:
 
 
 class Together:
-    """Lets tasks of a server go on once so many of them have come: proof that all were served."""
+    """A barrier for the server's tasks: proof that all clients were served at the same time."""
 
     def __init__(self, count: int = CROWD) -> None:
         self._missing = count
@@ -169,7 +169,7 @@ class Together:
 
 
 def stalled(progress: Callable[[], int]) -> int:
-    """Return a number that has stopped growing, after it has begun to."""
+    """Wait until a growing number stops growing, and return it."""
     until(progress, "the first byte")
     last, since = 0, time.monotonic()
     while time.monotonic() - since < 0.1:
@@ -181,20 +181,20 @@ def stalled(progress: Callable[[], int]) -> int:
 
 
 def pour(sock: socket.socket, data: bytes) -> int:
-    """Send until the other side takes no more for a while; return how much went."""
+    """Send until the other side stops reading; return how much was sent."""
     view = memoryview(data)
     sent = 0
     sock.settimeout(0.1)
     with contextlib.suppress(TimeoutError):
         while sent < len(view):
-            # A TLS record at a time: what has timed out is repeated as it was.
+            # One TLS record at a time: a write that timed out must be repeated unchanged.
             sent += sock.send(view[sent : sent + 16384])
     sock.settimeout(PATIENCE)
     return sent
 
 
 def receive_all(sock: socket.socket, size: int) -> bytes:
-    """Receive exactly so many bytes, fewer if the stream ends before."""
+    """Receive exactly `size` bytes, fewer at the end of the stream."""
     parts = bytearray()
     while len(parts) < size:
         data = sock.recv(min(size - len(parts), 1 << 18))

@@ -1,6 +1,6 @@
-"""aiosmtpd's controllers as tests run them: a handler that remembers, a client, and what is left.
+"""aiosmtpd's controllers on our loops, with a recording handler and a client.
 
-Rules of this file: no test in it. The controllers run as they are, ``Controller(handler,
+Rules of this file: no test in it. The controllers are used unchanged, ``Controller(handler,
 loop=...)``: they make a thread for the loop, and run, stop and close it themselves.
 """
 
@@ -36,13 +36,13 @@ MESSAGE = b"From: a@example.org\r\nTo: b@example.org\r\nSubject: hello\r\n\r\nhe
 
 
 class Handler:
-    """What aiosmtpd calls.
+    """The handler.
 
     Attributes:
-        messages: content and whether it came encrypted.
-        commands: arguments of NOOP as they came.
-        go: lets a transaction with RCPT to hold@... go on; set by tests, in the loop.
-        together: lets transactions with RCPT to all@... end.
+        messages: the content of each message, and whether the session was encrypted.
+        commands: the arguments of NOOP.
+        go: lets RCPT to hold@... go on; set by tests, in the loop.
+        together: a barrier for messages to all@...
     """
 
     def __init__(self) -> None:
@@ -71,12 +71,12 @@ class Handler:
 
 
 def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
-    """Let in whoever knows the password."""
+    """Accept anyone who knows the password."""
     return smtp.AuthResult(success=data.password == b"secret", handled=False)
 
 
 class SmtplibClient(smtplib.SMTP):
-    """smtplib's client over a socket that is connected already, be it TCP, TLS or Unix."""
+    """smtplib's client over a socket that is already connected: TCP, TLS or Unix."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -91,9 +91,9 @@ class StartedController:
 
     Attributes:
         address: where it listens.
-        handler: the controller's.
-        controller: aiosmtpd's.
-        complaints: what the loop's exception handler was told.
+        handler: its handler.
+        controller: aiosmtpd's controller.
+        complaints: calls of the loop's exception handler.
     """
 
     def __init__(self, name: str, address: Address) -> None:
@@ -110,7 +110,7 @@ class StartedController:
         if address.way == "unix":
             make, place = controllers.UnixSocketController, (address.path,)
         else:
-            # It keeps the port until the controller, too with SO_REUSEADDR, listens on it.
+            # It reserves the port until the controller, also with SO_REUSEADDR, listens on it.
             with address.bind() as reserved:
                 place = reserved.getsockname()
                 self.controller = controllers.Controller(self.handler, *place, **options)
@@ -134,7 +134,7 @@ class StartedController:
         until(lambda: not any(map(self.census().get, ("open", "endpoints", "parked"))), "the end")
 
     def client(self) -> SmtplibClient:
-        """Return a client that has said hello, encrypted where the server can."""
+        """Return a client that has sent EHLO, over TLS if the server supports it."""
         client = SmtplibClient(self.address)
         assert self.census().get("served", 0) == (1 if self.native else 0)
         if self.address.way == "starttls":
@@ -145,7 +145,7 @@ class StartedController:
 
 @contextlib.contextmanager
 def started(name: str, address: Address) -> Iterator[StartedController]:
-    """Start a controller; nothing may be left when it has been stopped."""
+    """Run a controller; check that it leaves nothing behind."""
     gc.collect()
     before = open_descriptors()
     serving = StartedController(name, address)
@@ -154,7 +154,7 @@ def started(name: str, address: Address) -> Iterator[StartedController]:
     finally:
         if not serving.loop.is_closed():
             serving.controller.stop()
-    # Tasks that failed and were asked by nobody say so when they are collected.
+    # Exceptions of tasks that were never retrieved are reported when these are collected.
     gc.collect()
     assert not serving.complaints
     leaked = {fd: link for fd, link in open_descriptors().items() if before.get(fd) != link}
@@ -162,7 +162,7 @@ def started(name: str, address: Address) -> Iterator[StartedController]:
 
 
 def fixtures() -> tuple[Any, Any]:
-    """Return what a module of tests binds to `certificate` and `serving`; see `on`."""
+    """Return the fixtures `certificate` and `serving` for a module of tests; see `on`."""
 
     @pytest.fixture(scope="module")
     def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
@@ -181,5 +181,5 @@ def fixtures() -> tuple[Any, Any]:
 
 
 def on(pairs: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
-    """Return the decorator of tests that want a controller on these loops and ways."""
+    """Return the decorator of tests of a controller on these loops and ways."""
     return pytest.mark.parametrize("serving", pairs, ids="-".join, indirect=True)

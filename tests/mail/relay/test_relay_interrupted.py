@@ -60,7 +60,7 @@ def test_client_disconnects_while_the_relay_replies(tmp_path: Path, moment: str,
             user = roster.login("alice@example.org")
             assert user is not None
             protocol._user._login = user
-            protocol.engine.authenticated = True
+            protocol.engine._session.authenticated = True
 
         served.call(log_in)
         client.sock.sendall(MAIL + rcpt(FOREIGN) + rcpt(LOCAL))
