@@ -58,7 +58,7 @@ def test_renewal_while_a_connection_is_open(tmp_path: Path, version: ssl.TLSVers
             session = open_one.session
             write(tmp_path, new)
             started.signal(signal.SIGHUP)
-            until(lambda: lines(started, "is new"), "the line of the renewal")
+            until(lambda: lines(started, "has been replaced"), "the line of the renewal")
             # Connected clients go on, new ones see the new certificate.
             assert ask(open_one)["tls"] is True
             assert open_one.getpeercert(True) == der(old)
@@ -68,7 +68,7 @@ def test_renewal_while_a_connection_is_open(tmp_path: Path, version: ssl.TLSVers
                 assert ask(again)["reused"] is True
         assert started.stop() == 0
         assert lines(started, "SIGHUP") == [f"INFO fastlisten: {SIGHUP}"]
-        assert lines(started, "is new") == [
+        assert lines(started, "has been replaced") == [
             f'INFO fastlisten: certificate "default" has been replaced: valid until '
             f"{new.valid()[1]:%Y-%m-%d}, SHA-256 {fingerprint(new.cert)}"
         ]
@@ -88,7 +88,7 @@ def test_broken_renewal_keeps_the_old_certificate(tmp_path: Path) -> None:
             assert ask(open_one)["tls"] is True
         write(tmp_path, new)
         started.signal(signal.SIGHUP)
-        until(lambda: lines(started, "is new"), "the line of the renewal")
+        until(lambda: lines(started, "has been replaced"), "the line of the renewal")
         assert shown(port) == der(new)
         assert started.stop() == 0
         assert lines(started, "ERROR") == [
