@@ -1,7 +1,8 @@
-"""The event loop of the program, whose end does not wait for ever.
+"""Runs the program's event loop, with a limit on how long its end may take.
 
-Rules of this file: an `asyncio.Runner` in all but one thing. At its end that waits for every task
-that it has cancelled, and an application that swallows its cancellation would keep the process.
+Rules of this file: it does what `asyncio.Runner` does, with one difference. At its end
+`asyncio.Runner` waits for every task that it has cancelled, so an application that ignores
+cancellation would keep the process from ending.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from typing import Any
 
 __all__ = ["BoundedRunner"]
 
-#: How long tasks may take to end when they are cancelled, in seconds, as with the handlers.
+#: Seconds that cancelled tasks may take to end; the same as in the http handler.
 CANCEL_PATIENCE = 5.0
 
 
 class BoundedRunner:
-    """Runs one coroutine on a loop of its own, then cancels what else runs there.
+    """Runs one coroutine on a new loop, then cancels all other tasks of the loop.
 
     Args:
-        loop_factory: makes the loop.
+        loop_factory: creates the loop.
 
     Attributes:
-        left: where the tasks that have ignored their cancellation are waiting. If there are any,
-            the loop remains open and the process has to be ended without it.
+        left: where tasks that ignored their cancellation are waiting. If there are any, the loop
+            stays open, and the process has to be ended without closing it.
     """
 
     def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
@@ -33,20 +34,20 @@ class BoundedRunner:
         self.left: list[str] = []
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Make the loop, run a coroutine function on it, close it.
+        """Create the loop, run a coroutine function on it, close it.
 
         Raises:
-            BaseException: what the function or the loop's factory raises.
+            BaseException: whatever the function or `loop_factory` raises.
         """
         runner = asyncio.Runner(loop_factory=self._loop_factory)
         try:
             runner.get_loop()
-            runner.run(self._to_the_end(main))
+            runner.run(self._run_and_cancel(main))
         finally:
             if not self.left:
                 runner.close()
 
-    async def _to_the_end(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _run_and_cancel(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await main()
         finally:
@@ -54,7 +55,7 @@ class BoundedRunner:
 
 
 async def _cancel_others() -> set[asyncio.Task[Any]]:
-    """Cancel all other tasks, and those that they start meanwhile; return those that go on."""
+    """Cancel all other tasks, and those that they start; return those that have not ended."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + CANCEL_PATIENCE
     tasks = _others()
@@ -72,7 +73,7 @@ def _others() -> set[asyncio.Task[Any]]:
 
 
 def _place(task: asyncio.Task[Any]) -> str:
-    """Return where a task is waiting, in the innermost of the coroutines that wait."""
+    """Return where a task is waiting: the innermost of its coroutines, outside of asyncio."""
     place = task.get_name()
     coroutine: Any = task.get_coro()
     while inspect.iscoroutine(coroutine):

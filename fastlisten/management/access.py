@@ -182,21 +182,21 @@ def _is_same(origin: str, host: tuple[str, int | None]) -> bool:
 
 
 def _is_local(scope: Mapping[str, Any], headers: Headers) -> bool:
-    """Tell whether a request comes from this machine, and not through a proxy on it."""
+    """Tell whether a request comes from this host, and not through a proxy on it."""
     if any(name in headers for name in _PROXIED):
         return False
     if client := scope.get("client"):
         return is_loopback(client[0])
-    # On a Unix socket the server is a path without a port, and clients have no address. On any
-    # other socket a client without an address has gone, and nobody knows where it was.
+    # On a Unix socket the server is a path without a port, and clients have no address. On other
+    # sockets the address is missing if the client has disconnected, so it may be anywhere.
     server = scope.get("server")
     return server is not None and server[1] is None
 
 
 def _address(host: str) -> Address | None:
-    """Return the address that a client has written; with a scope, it is none.
+    """Return the address in a Host or Origin header; None for a name, or an address with a scope.
 
-    ``127.0.0.1%evil.example`` is a name that somebody may have put into the DNS.
+    ``127.0.0.1%evil.example`` could be a name in the DNS.
     """
     return None if "%" in host else parse_address(host)
 

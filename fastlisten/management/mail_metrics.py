@@ -1,7 +1,7 @@
 """The counters of mail for Prometheus.
 
 Rules of this file: as in metrics.py. A series appears with its first count: a thousand listeners
-with twenty reasons each would make a page that nobody can read.
+with twenty reasons each would otherwise make a huge page.
 
     fastlisten_messages_total{listener,worker,result}                accepted, rejected, deferred
     fastlisten_message_bytes_total{listener,worker}

@@ -74,7 +74,7 @@ class Control(abc.ABC):
         """Stop accepting until `resume`: new clients wait, open connections stay open.
 
         Raises:
-            UnknownListenerError: there is none of that id.
+            UnknownListenerError: there is no such listener.
             ImpossibleError: it is drained.
         """
 
@@ -83,7 +83,7 @@ class Control(abc.ABC):
         """Let a listener accept again after `pause`.
 
         Raises:
-            UnknownListenerError: there is none of that id.
+            UnknownListenerError: there is no such listener.
             ImpossibleError: it is drained.
         """
 
@@ -95,7 +95,7 @@ class Control(abc.ABC):
         drain has begun.
 
         Raises:
-            UnknownListenerError: there is none of that id.
+            UnknownListenerError: there is no such listener.
         """
 
     @abc.abstractmethod
@@ -110,7 +110,7 @@ class Control(abc.ABC):
             by: who made the request.
 
         Raises:
-            UnknownListenerError: there is none of that id.
+            UnknownListenerError: there is no such listener.
             ImpossibleError: it is drained.
             ValueError: the limit is out of range.
         """

@@ -1,4 +1,4 @@
-"""One listener: its sockets, its handler, its limit, and the states it goes through.
+"""One listener: its sockets, its handler, its limit and its states.
 
     BOUND --listen()--> LISTENING <--resume()/pause()--> PAUSED
                          |    ^                            |
@@ -8,15 +8,15 @@
                           |                                |
                           +-------------drain()------------+---> DRAINING --last one gone--> CLOSED
 
-    BOUND      sockets are bound; nothing listens yet, so that a start that fails was never seen
+    BOUND      the sockets are bound, but don't listen, so that clients never see a failed start
     LISTENING  accepting
-    FULL       limit-action = "wait" and no place left: clients wait in the backlog
-    PAUSED     not accepting on request, also from FULL; connections go on
-    DRAINING   no longer accepting; busy connections finish, idle ones have got a farewell
-    CLOSED     nothing is left
+    FULL       limit-action = "wait", and no place is left: clients wait in the backlog
+    PAUSED     not accepting, on request (also from FULL); open connections stay open
+    DRAINING   no longer accepting; busy connections may finish, idle ones got a farewell
+    CLOSED     all sockets and connections are closed
 
-Rules of this file: a listener never looks at another one; what concerns the process is in
-server.py. FULL is set by the core and read from it.
+Rules of this file: a listener does not depend on others; what concerns the whole process is in
+server.py and worker.py. The state FULL is read from the core.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The plan: everything that is decided before any process serves or is forked.
 
     Config ─> Plan ─> Worker ─> Server        one process
-                 └──> Worker, Worker, ...     forked by whoever holds the plan and its sockets
+                 └──> Worker, Worker, ...     forked by the process with the plan and the sockets
 
 Rules of this file: it imports modules of this package only. Handlers and applications of others are
 imported by the worker, after privileges are dropped. (The exception is the module that `handler`
