@@ -45,3 +45,15 @@ def test_accepting_resumes_when_a_64th_is_free(
                     assert one.acceptor.accepting is other.acceptor.accepting is (room > 1)
 
     run(loop_factory, main)
+
+
+def test_a_larger_capacity_is_used_at_once(loop_factory: LoopFactory) -> None:
+    async def main() -> None:
+        async with listening(greeting=GREETING, server_first=True) as one:
+            one.engine.set_capacity(2)
+            async with crowd_of(one, 2), crowd_of(one, 1) as late:
+                await eventually(lambda: not one.acceptor.accepting)
+                one.engine.set_capacity(3)
+                assert await late[0].read() == GREETING
+
+    run(loop_factory, main)
