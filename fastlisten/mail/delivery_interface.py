@@ -23,7 +23,7 @@ from fastlisten.mail.dsn.outcome import Outcome
 from fastlisten.mail.envelope import EnvelopeRecipient
 from fastlisten.mail.reply import Reply
 
-__all__ = ["Delivery", "DeliveryOwner"]
+__all__ = ["Delivery", "DeliveryOwner", "LoggingOwner"]
 
 
 class Delivery(Protocol):
@@ -80,6 +80,10 @@ class DeliveryOwner(Protocol):
 
     def message_answered(self, replies: Sequence[Reply]) -> None:
         """Take the answers to `commit`."""
+
+
+class LoggingOwner(DeliveryOwner, Protocol):
+    """An owner that logs what becomes of its messages; deliveries into mailboxes want one."""
 
     def log(self, level: int, event: str, what: str, *values: object, **fields: object) -> None:
         """Log what becomes of the message, with what the owner knows of it.

@@ -27,7 +27,7 @@ from fastlisten.mail.accounts import passwords
 from fastlisten.mail.counts import Counts
 from fastlisten.mail.delivery.mailbox_delivery import MailboxDelivery
 from fastlisten.mail.delivery.post_office import PostOffice
-from fastlisten.mail.delivery_interface import Delivery, DeliveryOwner
+from fastlisten.mail.delivery_interface import Delivery, LoggingOwner
 from fastlisten.mail.dsn.outcome import Outcome
 from fastlisten.mail.dsn.sender import DsnSender
 from fastlisten.mail.envelope import Envelope
@@ -277,7 +277,7 @@ class SmtpHandler(Handler):
         return self._office
 
     def begin(
-        self, envelope: Envelope, owner: DeliveryOwner, info: ConnectionInfo, login: Account | None
+        self, envelope: Envelope, owner: LoggingOwner, info: ConnectionInfo, login: Account | None
     ) -> Delivery:
         """Begin the delivery of a message.
 

@@ -14,7 +14,7 @@ from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery.post_office import PostOffice
-from fastlisten.mail.delivery_interface import Delivery, DeliveryOwner
+from fastlisten.mail.delivery_interface import Delivery, LoggingOwner
 from fastlisten.mail.dsn.outcome import Outcome
 from fastlisten.mail.envelope import Envelope
 
@@ -39,7 +39,7 @@ class MailServices(Protocol):
         """Whose accounts and logins are used."""
 
     def begin(
-        self, envelope: Envelope, owner: DeliveryOwner, info: ConnectionInfo, login: Account | None
+        self, envelope: Envelope, owner: LoggingOwner, info: ConnectionInfo, login: Account | None
     ) -> Delivery:
         """Begin the delivery of a message; as `SmtpHandler.begin`."""
 

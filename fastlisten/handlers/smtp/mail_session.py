@@ -4,7 +4,7 @@ Rules of this file: the order of events, and their answers. It knows no transpor
 (engine_protocol.py has it), and nothing of where mail goes: that is up to the `Delivery` of the
 transaction, which also decides about recipients. The engine may wait until
 
-    a recipient or a message is answered, or more octets fit    the delivery -> DeliveryOwner
+    a recipient or a message is answered, or more octets fit    the delivery -> LoggingOwner
     the accounts file, which has changed, is read               PostOffice.refresh
     a password is verified                                      auth_exchange.py
 """
@@ -53,7 +53,7 @@ _MAIL_LOOP = reply(554, "5.4.6", "Too many hops; the message is looping")
 
 
 class MailSession:
-    """One session; implements `EngineUser` and `DeliveryOwner`.
+    """One session; implements `EngineUser` and `LoggingOwner`.
 
     Args:
         services: what the listener's sessions share.

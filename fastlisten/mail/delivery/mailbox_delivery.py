@@ -22,7 +22,7 @@ from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.counts import Counts
 from fastlisten.mail.delivery.message_writer import MessageWriter
 from fastlisten.mail.delivery.post_office import PostOffice
-from fastlisten.mail.delivery_interface import DeliveryOwner
+from fastlisten.mail.delivery_interface import LoggingOwner
 from fastlisten.mail.dsn.outcome import Outcome, delivered
 from fastlisten.mail.envelope import EnvelopeRecipient
 from fastlisten.mail.maildir.maildir import unique_name
@@ -73,14 +73,14 @@ class MailboxDelivery:
         self,
         office: PostOffice,
         sender: str,
-        owner: DeliveryOwner,
+        owner: LoggingOwner,
         counts: Counts,
         *,
         independent: bool = False,
     ) -> None:
         self._office = office
         self._sender = sender
-        self._owner: DeliveryOwner | None = owner
+        self._owner: LoggingOwner | None = owner
         self._counts = counts
         self._independent = independent
         self._accepted: list[tuple[EnvelopeRecipient, Account | None]] = []

@@ -28,7 +28,7 @@ from fastlisten.mail.accounts.roster import Account, Roster
 from fastlisten.mail.counts import Counts
 from fastlisten.mail.delivery.mailbox_delivery import ACCEPTED, LOOKUP_FAILED, MailboxDelivery
 from fastlisten.mail.delivery.post_office import PostOffice
-from fastlisten.mail.delivery_interface import DeliveryOwner
+from fastlisten.mail.delivery_interface import LoggingOwner
 from fastlisten.mail.dsn.outcome import Outcome, relayed
 from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
 from fastlisten.mail.relay.message_source import MessageSource
@@ -78,7 +78,7 @@ class RelayDelivery:
         office: PostOffice,
         relay: Relay,
         envelope: Envelope,
-        owner: DeliveryOwner,
+        owner: LoggingOwner,
         counts: Counts,
         login: Account | None,
         client: tuple[str, int],
@@ -86,7 +86,7 @@ class RelayDelivery:
         self._office = office
         self._relay = relay
         self._envelope = envelope
-        self._owner: DeliveryOwner | None = owner
+        self._owner: LoggingOwner | None = owner
         self._counts = counts
         self._login = login
         self._client = client

@@ -7,6 +7,7 @@
       aiosmtpd_session    events of the engine in their order; eager_tasks: hooks that suspend
         hook_dispatch     which hook answers an event
           command_hooks, transaction_hooks, auth_hooks    what each is asked, what its answer means
+        hook_delivery     recipients and message to the hooks, as mail/ delivers
           hook_calls      what all hooks have in common; hook_replies: from strings to replies
       hook_server         the object that hooks get as `server`
       types               Session, Envelope, AuthResult, LoginPassword, MISSING

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastlisten.handlers.base import ConnectionInfo
+from fastlisten.handlers.smtp.aiosmtpd.hook_delivery import HookDelivery
 from fastlisten.handlers.smtp.aiosmtpd.hook_dispatch import HookDispatcher
+from fastlisten.handlers.smtp.aiosmtpd.hook_replies import HookReply
 from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import Envelope, Session
@@ -34,6 +37,7 @@ from fastlisten.handlers.smtp.engine.smtp_events import (
 from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
 from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
 from fastlisten.log_events import session_name
+from fastlisten.mail.reply import Reply
 
 if TYPE_CHECKING:
     from fastlisten._tls import TlsSettings
@@ -42,15 +46,15 @@ __all__ = ["AiosmtpdSession"]
 
 _GIVEN_UP = reply(421, "4.3.0", "Internal error; try again later")
 
-#: The events that hooks answer as they come; Content is collected first.
-_ASKED = (Command, Mail, Recipient, Auth)
+#: The events that hooks answer as they come; recipients and message go to the delivery.
+_ASKED = (Command, Mail, Auth)
 
 #: The keys of `Session.ssl`, which are those of `asyncio.BaseTransport.get_extra_info`.
 _TLS_INFO = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
 
 
 class AiosmtpdSession:
-    """One session; implements `EngineUser`.
+    """One session; implements `EngineUser` and `DeliveryOwner`.
 
     Args:
         served: its handler.
@@ -65,10 +69,10 @@ class AiosmtpdSession:
     __slots__ = (
         "_connection",
         "_context",
+        "_delivery",
         "_dispatcher",
         "_drained",
         "_info",
-        "_pieces",
         "_response",
         "_served",
         "_task",
@@ -86,9 +90,7 @@ class AiosmtpdSession:
         self._task: asyncio.Task[None] | None = None
         self._response: asyncio.Future[bytes | None] | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._pieces = (
-            bytearray()
-        )  # of the message; a list of small pieces would take far more memory
+        self._delivery: HookDelivery | None = None  # from the transaction's first RCPT
         self.held: bytes | None = None
         self.server = HookServer(served, self, asyncio.get_running_loop())
         self._dispatcher = HookDispatcher(served, self)
@@ -161,7 +163,9 @@ class AiosmtpdSession:
     def disconnected(self) -> None:
         """Drop everything; a running hook is cancelled, as in aiosmtpd."""
         self._connection = self.server.transport = None
-        self._pieces.clear()
+        if self._delivery is not None:
+            self._delivery.abort()
+            self._delivery = None
         if self._task is not None:
             self._task.cancel()
         else:
@@ -178,10 +182,10 @@ class AiosmtpdSession:
         """Handle an event."""
         if isinstance(event, _ASKED):
             self._ask(event)
+        elif isinstance(event, Recipient):
+            self._recipient(event)
         elif isinstance(event, Content):
-            self._pieces += event.data
-            if event.final:
-                self._ask(event)
+            self._content(event)
         elif isinstance(event, Response):
             self._respond(event.data)
         elif isinstance(event, Reset):
@@ -194,14 +198,43 @@ class AiosmtpdSession:
 
     def forget(self) -> None:
         """Drop the transaction."""
-        self._pieces.clear()
+        self._delivery = None
         self.server.envelope = Envelope()
 
-    def content(self) -> bytes:
-        """Return the message, and drop it."""
-        content = bytes(self._pieces)
-        self._pieces.clear()
-        return content
+    # --- the message --------------------------------------------------------------------------
+
+    def _recipient(self, event: Recipient) -> None:
+        delivery = self._delivery
+        if delivery is None:
+            delivery = self._delivery = HookDelivery(self._dispatcher, self, self._run_hook)
+        answer = delivery.add_recipient(event)
+        if answer is not None:
+            self.recipient_answered(answer)
+
+    def _content(self, event: Content) -> None:
+        delivery = self._delivery
+        assert delivery is not None
+        delivery.add(event.data)
+        if event.final:
+            replies = delivery.commit()
+            if replies is not None:
+                self.message_answered(replies)
+
+    def recipient_answered(self, reply: Reply) -> None:
+        """Answer RCPT, as its hook did."""
+        assert isinstance(reply, HookReply)
+        if reply.accepted:
+            self.engine.accept(reply.octets)
+        else:
+            self.engine.reject(reply.octets)
+
+    def message_answered(self, replies: Sequence[Reply]) -> None:
+        """Answer the message, as its hook did."""
+        self._delivery = None
+        self.recipient_answered(replies[0])
+
+    def delivery_resumed(self) -> None:
+        """Do nothing: no delivery to hooks is ever full."""
 
     # --- hooks --------------------------------------------------------------------------------
 

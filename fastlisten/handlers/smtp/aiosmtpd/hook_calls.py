@@ -35,9 +35,6 @@ class HookedConnection(Protocol):
     server: HookServer
     held: bytes | None
 
-    def content(self) -> bytes:
-        """Return the message, and drop it."""
-
     def forget(self) -> None:
         """Drop the transaction."""
 

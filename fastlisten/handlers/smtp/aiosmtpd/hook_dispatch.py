@@ -15,15 +15,10 @@ from typing import Any
 
 from fastlisten.handlers.smtp.aiosmtpd.auth_hooks import AuthHooks
 from fastlisten.handlers.smtp.aiosmtpd.command_hooks import CommandHooks
+from fastlisten.handlers.smtp.aiosmtpd.hook_replies import HookReply
 from fastlisten.handlers.smtp.aiosmtpd.transaction_hooks import TransactionHooks
-from fastlisten.handlers.smtp.engine.smtp_events import (
-    Auth,
-    Command,
-    Content,
-    Event,
-    Mail,
-    Recipient,
-)
+from fastlisten.handlers.smtp.engine.smtp_events import Auth, Command, Event, Mail
+from fastlisten.mail.envelope import EnvelopeRecipient
 
 __all__ = ["HookDispatcher"]
 
@@ -42,7 +37,7 @@ _AUTH_FIRST = b"530 5.7.0 Authentication required\r\n"
 
 _EXTENDED = frozenset({"EHLO", "LHLO"})
 
-_VERBS: dict[type, str] = {Mail: "MAIL", Recipient: "RCPT", Content: "DATA", Auth: "AUTH"}
+_VERBS: dict[type, str] = {Mail: "MAIL", Auth: "AUTH"}
 
 
 class HookDispatcher(CommandHooks, TransactionHooks, AuthHooks):
@@ -63,10 +58,6 @@ class HookDispatcher(CommandHooks, TransactionHooks, AuthHooks):
             if "MAIL" in served.hooks:
                 return False
             self._take_sender(event)
-        elif isinstance(event, Recipient):
-            if "RCPT" in served.hooks:
-                return False
-            self._take_recipient(event)
         elif isinstance(event, Command) and event.verb in _EXTENDED and served.ehlo_form == 0:
             self._take_name(event)
         else:
@@ -80,7 +71,6 @@ class HookDispatcher(CommandHooks, TransactionHooks, AuthHooks):
         try:
             refusal = self._refusal(verb) if self._served.conditional else None
             if refusal is not None:
-                self._connection.content()
                 engine.reject(refusal)
                 return
             await _ANSWERS[verb](self, event)
@@ -93,9 +83,41 @@ class HookDispatcher(CommandHooks, TransactionHooks, AuthHooks):
             elif verb in ("RSET", "QUIT"):
                 engine.accept(reply)
             else:
-                if verb in ("MAIL", "DATA"):
+                if verb == "MAIL":
                     self._connection.forget()
                 engine.reject(reply)
+
+    # --- the message, as hook_delivery.py asks ------------------------------------------------
+
+    @property
+    def asks_about_recipients(self) -> bool:
+        """Whether a recipient may have to wait for a hook."""
+        return self._served.conditional or "RCPT" in self._served.hooks
+
+    def recipients(self) -> list[str]:
+        """Return the addresses that the handler has accepted."""
+        return list(self._connection.server.envelope.rcpt_tos)
+
+    async def recipient(self, recipient: EnvelopeRecipient) -> HookReply:
+        """Ask for a recipient; never raises an Exception."""
+        try:
+            refusal = self._refusal("RCPT") if self._served.conditional else None
+            if refusal is None:
+                return await self._rcpt(recipient)
+        except Exception as error:
+            refusal = await self._of_exception(error)
+        return HookReply.of(refusal, accepted=False)
+
+    async def message(self, content: bytes) -> HookReply:
+        """Hand the message over; never raises an Exception."""
+        try:
+            refusal = self._refusal("DATA") if self._served.conditional else None
+            if refusal is None:
+                return await self._data(content)
+        except Exception as error:
+            refusal = await self._of_exception(error)
+            self._connection.forget()
+        return HookReply.of(refusal, accepted=False)
 
     def _refusal(self, verb: str) -> bytes | None:
         """Return the refusal of a command that its hook is not asked about; None if it is."""
@@ -156,7 +178,5 @@ _ANSWERS: dict[str, Callable[[HookDispatcher, Any], Coroutine[Any, Any, None]]] 
     "HELP": HookDispatcher._help,
     "QUIT": HookDispatcher._quit,
     "MAIL": HookDispatcher._mail,
-    "RCPT": HookDispatcher._rcpt,
-    "DATA": HookDispatcher._data,
     "AUTH": HookDispatcher._auth,
 }

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["error_reply", "reply_of"]
+from fastlisten.mail.reply import Reply
+
+__all__ = ["HookReply", "error_reply", "reply_of"]
 
 _CODE = re.compile(rb"[245][0-9][0-9](?=[ -]|\Z)")
 _BREAK = re.compile(rb"\r\n|\r|\n")
@@ -16,6 +18,26 @@ _BREAK = re.compile(rb"\r\n|\r|\n")
 #: Characters of an exception's text that a reply quotes: its line has at most 512 octets (RFC 5321
 #: 4.5.3.1.5).
 _QUOTED = 400
+
+
+class HookReply(Reply):
+    """What a hook says to a recipient or a message.
+
+    Attributes:
+        octets: the complete reply, as the client gets it.
+        accepted: whether it means yes. A hook may say 250 and mean no (transaction_hooks.py).
+    """
+
+    octets: bytes
+    accepted: bool
+
+    @classmethod
+    def of(cls, octets: bytes, accepted: bool) -> HookReply:
+        """Return a reply of `reply_of` as a `Reply`, whose text is its last line's."""
+        last = octets.removesuffix(b"\r\n").rpartition(b"\n")[2]
+        answer = cls(int(last[:3]), "", last[4:].decode("utf-8", "replace"))
+        answer.octets, answer.accepted = octets, accepted
+        return answer
 
 
 def reply_of(status: object, utf8: bool = True) -> bytes:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import time
 
 from fastlisten.handlers.smtp.aiosmtpd.hook_calls import OK, HookCalls
+from fastlisten.handlers.smtp.aiosmtpd.hook_replies import HookReply
 from fastlisten.handlers.smtp.aiosmtpd.types import MISSING
-from fastlisten.handlers.smtp.engine.smtp_events import Content, Mail, Recipient
+from fastlisten.handlers.smtp.engine.smtp_events import Mail, Recipient
+from fastlisten.mail.envelope import EnvelopeRecipient
 
 __all__ = ["TransactionHooks"]
 
@@ -19,6 +21,9 @@ _NO_UTF8 = b"501 Error: SMTPUTF8 disabled\r\n"
 _NO_BINARY = b"501 Error: BODY can only be one of 7BIT, 8BITMIME\r\n"
 _NO_PARAMETER = b"555 Parameters not recognized or not implemented\r\n"
 _NOT_ASCII = b"500 Error: strict ASCII mode\r\n"
+
+_PARAMETER_REFUSED = HookReply.of(_NO_PARAMETER, accepted=False)
+_RECIPIENT_OK = HookReply.of(OK, accepted=True)
 
 #: Parameters whose values are case-sensitive.
 _CASE_SENSITIVE = frozenset({"AUTH"})
@@ -85,35 +90,28 @@ class TransactionHooks(HookCalls):
                 connection.forget()
             connection.engine.reject(reply)
 
-    def _take_recipient(self, event: Recipient) -> None:
-        """Accept a recipient without a hook."""
-        connection = self._connection
-        if event.notify or event.orcpt:
-            connection.engine.reject(_NO_PARAMETER)
-            return
-        envelope = connection.server.envelope
-        envelope.rcpt_tos.append(event.mailbox.text)
-        envelope.rcpt_options.extend(_options(event.words))
-        connection.engine.accept(OK)
+    def take_recipient(self, recipient: EnvelopeRecipient) -> HookReply:
+        """Answer for a recipient without a hook."""
+        if recipient.notify or recipient.orcpt:
+            return _PARAMETER_REFUSED
+        envelope = self._connection.server.envelope
+        envelope.rcpt_tos.append(recipient.mailbox.text)
+        envelope.rcpt_options.extend(_options(_words(recipient)))
+        return _RECIPIENT_OK
 
-    async def _rcpt(self, event: Recipient) -> None:
-        connection = self._connection
-        if "RCPT" not in self._served.hooks or event.notify or event.orcpt:
-            self._take_recipient(event)
-            return
-        status = await self._call("RCPT", event.mailbox.text, _options(event.words))
+    async def _rcpt(self, recipient: EnvelopeRecipient) -> HookReply:
+        if "RCPT" not in self._served.hooks or recipient.notify or recipient.orcpt:
+            return self.take_recipient(recipient)
+        status = await self._call("RCPT", recipient.mailbox.text, _options(_words(recipient)))
         if status is MISSING:
-            self._take_recipient(event)
-            return
+            return self.take_recipient(recipient)
         reply = self._reply(status)
-        if reply.startswith(b"2") and connection.server.envelope.rcpt_tos:
-            connection.engine.accept(reply)
-        else:
-            connection.engine.reject(reply)
+        accepted = reply.startswith(b"2") and bool(self._connection.server.envelope.rcpt_tos)
+        return HookReply.of(reply, accepted)
 
-    async def _data(self, event: Content) -> None:
+    async def _data(self, content: bytes) -> HookReply:
         parameters, connection = self._served.parameters, self._connection
-        envelope, content = connection.server.envelope, connection.content()
+        envelope = connection.server.envelope
         if parameters.decode_data:
             utf8 = parameters.enable_SMTPUTF8
             try:
@@ -122,8 +120,7 @@ class TransactionHooks(HookCalls):
                 )
             except UnicodeDecodeError:
                 connection.forget()
-                connection.engine.reject(_NOT_ASCII)
-                return
+                return HookReply.of(_NOT_ASCII, accepted=False)
         else:
             envelope.content = content
         envelope.original_content = content
@@ -131,8 +128,12 @@ class TransactionHooks(HookCalls):
         status = await self._call("DATA")
         reply = OK if status is MISSING else self._reply(status)
         connection.forget()
-        if reply.startswith(b"2"):
+        accepted = reply.startswith(b"2")
+        if accepted:
             self._served.session_log.counts.delivery(time.monotonic() - began)
-            connection.engine.accept(reply)
-        else:
-            connection.engine.reject(reply)
+        return HookReply.of(reply, accepted)
+
+
+def _words(recipient: EnvelopeRecipient) -> tuple[str, ...]:
+    """Return the parameters of RCPT as the client wrote them."""
+    return recipient.words if isinstance(recipient, Recipient) else ()
