@@ -1,6 +1,6 @@
-"""What the tests of the benchmarks share: their programs compiled, run and asked.
+"""The benchmarks' programs, compiled and run.
 
-Rules of this file: no test in it, and nothing that looks at a speed.
+Rules of this file: no test in it, and nothing that measures speed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TWO_CORES = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one cor
 
 
 def python(*words: str) -> bytes:
-    """Run the interpreter where the benchmarks can be imported; return what it printed."""
+    """Run Python where the benchmarks can be imported; return its output."""
     return subprocess.run(
         [sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=100
     ).stdout
@@ -41,7 +41,7 @@ def python(*words: str) -> bytes:
 
 @cache
 def built() -> dict[str, str]:
-    """Compile the programs; return where they are, and why there is no TLS."""
+    """Compile the programs; return their paths, and why there is no TLS."""
     if shutil.which(os.environ.get("CC", "cc")) is None:
         pytest.skip("no C compiler")
     command = (
@@ -55,7 +55,7 @@ def built() -> dict[str, str]:
 
 @contextmanager
 def serving(*command: str) -> Iterator[str]:
-    """Run a server; give its port; it must end well when its input does."""
+    """Run a server and yield its port; check that it exits cleanly when its input ends."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         yield server.stdout.readline().decode().strip()

@@ -1,6 +1,6 @@
-"""What the tests of certificates share: authorities, what they sign, and handshakes in memory.
+"""Authorities, the certificates they sign, and handshakes in memory.
 
-Rules of this file: no test in it, and no key that is older than the test run.
+Rules of this file: no test in it, and no key older than the test run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PLAIN = serialization.NoEncryption()
 
 @functools.cache
 def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
-    """Return the one RSA key of this run; another would cost a quarter of a second."""
+    """Return the only RSA key of this run; creating one takes a quarter of a second."""
     return rsa.generate_private_key(65537, bits)
 
 
@@ -46,7 +46,7 @@ def key_pem(
 
 @dataclass(frozen=True)
 class Authority:
-    """Signs certificates; `pem` is its own."""
+    """Signs certificates; `pem` is its own certificate."""
 
     name: x509.Name
     key: Key
@@ -71,7 +71,7 @@ class Authority:
         last: datetime.datetime | None = None,
         client: bool = False,
     ) -> KeyPair:
-        """Return a certificate for some names, addresses among them, and its key."""
+        """Return a certificate for names and addresses, with its key."""
         key = key or ec_key()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
@@ -82,9 +82,9 @@ class Authority:
         return KeyPair(_sign(subject, self, key, extensions, first, last), key_pem(key))
 
     def client_context(self, pair: KeyPair | None = None) -> ssl.SSLContext:
-        """Return a context for clients that trust this authority, perhaps with a certificate."""
+        """Return a client's context that trusts this authority, optionally with a certificate."""
         context = ssl.create_default_context(cadata=self.pem.decode())
-        # As new Pythons do by themselves.
+        # The default in newer Pythons.
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         if pair is not None:
             pair.load_into(context)
@@ -92,7 +92,7 @@ class Authority:
 
 
 def _key_usage() -> x509.KeyUsage:
-    """Return what an authority's key is for."""
+    """Return the key usage of an authority."""
     return x509.KeyUsage(
         digital_signature=False,
         content_commitment=False,
@@ -159,7 +159,7 @@ def write(directory: Path, pair: KeyPair, name: str = "mail") -> tuple[Path, Pat
 
 
 def table(directory: Path, name: str = "mail", id: str = "default") -> str:
-    """Return the table of a configuration that names a pair's files."""
+    """Return the configuration's table for a pair's files."""
     return (
         f'[certificate."{id}"]\ncert = "file://{directory / name}.crt"\n'
         f'private-key = "file://{directory / name}.key"\n'
@@ -168,7 +168,7 @@ def table(directory: Path, name: str = "mail", id: str = "default") -> str:
 
 @dataclass
 class Handshake:
-    """The two ends of a connection in memory."""
+    """Both ends of a TLS connection in memory."""
 
     client: ssl.SSLObject
     server: ssl.SSLObject
@@ -181,7 +181,7 @@ class Handshake:
 
     @property
     def shown(self) -> bytes:
-        """The certificate that the server showed, in DER."""
+        """The server's certificate, in DER."""
         found = self.client.getpeercert(True)
         assert found is not None
         return found
@@ -193,10 +193,10 @@ def shake(
     name: str | None = None,
     session: ssl.SSLSession | None = None,
 ) -> Handshake:
-    """Shake hands in memory, and let the client read the session tickets behind it.
+    """Perform a handshake in memory, and let the client read the session tickets.
 
     Raises:
-        ssl.SSLError: as the first of the two ends that fails.
+        ssl.SSLError: the error of the end that fails first.
     """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = client_context.wrap_bio(to_client, to_server, server_hostname=name, session=session)
@@ -216,7 +216,7 @@ def shake(
 
 
 def trusting_all(**settings: object) -> ssl.SSLContext:
-    """Return a context for clients that look at no certificate."""
+    """Return a client's context that verifies no certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     for name, value in settings.items():

@@ -1,4 +1,4 @@
-"""What the tests of the configuration share: a machine that never differs, and short loads.
+"""Loading configurations for a fixed machine.
 
 Rules of this file: no test in it.
 """
@@ -41,14 +41,14 @@ def listener_table(id: str, body: str) -> str:
 
 
 def problems(text: str, *, machine: Machine = MACHINE) -> tuple[Problem, ...]:
-    """Return the mistakes of a text, which must have some."""
+    """Return the problems of a text, which must have some."""
     with pytest.raises(ConfigurationError) as caught:
         load_text(text, machine=machine)
     return caught.value.problems
 
 
 def only_problem(text: str, *, machine: Machine = MACHINE) -> Problem:
-    """Return the mistake of a text, which must have exactly one."""
+    """Return the problem of a text, which must have exactly one."""
     found = problems(text, machine=machine)
     assert len(found) == 1, "\n".join(map(str, found))
     return found[0]

@@ -1,6 +1,6 @@
-"""Configurations made up for property-based tests: mostly right, some of them wrong somewhere.
+"""Strategies for configurations: mostly valid, some with an error.
 
-Rules of this file: whatever is made up is text, and depends on nothing but what hypothesis draws.
+Rules of this file: a configuration is text, and depends only on what hypothesis draws.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _NO_KEYS = ("socket.override", "run-as", "backlog", "x.y", "tls", "socket")
 
 @st.composite
 def entries(draw: st.DrawFn, rows: Sequence[Option], before: str = "", most: int = 4) -> str:
-    """Return lines for some rows; one in some thirty of them is likely to be wrong."""
+    """Return lines for some rows; about one in thirty is likely to be invalid."""
     text = ""
     for row in draw(st.lists(st.sampled_from(rows), max_size=most, unique_by=lambda row: row.key)):
         good = _GOOD.get(row.kind) or [quote(choice) for choice in row.choices]

@@ -1,4 +1,4 @@
-"""The certificates of a configuration, and what clients are shown."""
+"""The certificates of a configuration, and those that clients see."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Many clients in one process, that come and go in every way: the outside view of a limit.
+"""Many clients in one process that connect and disconnect in every way, to test a connection limit.
 
-Rules of this file: one epoll set, raw descriptors, no threads, so that "served at this instant"
-is an exact number. A guest counts as served from the moment it has read the greeting until just
-before it begins to leave: always within the time that the server holds its place, so a count
-above the limit proves that the limit was broken.
+Rules of this file: one epoll set, raw descriptors, no threads, so that "served at this instant" is
+an exact number. A client counts as served from when it has read the greeting until just before it
+begins to leave: always within the time that the server holds its place, so that a count above the
+limit proves that the limit was exceeded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WAITING, SERVED, LEAVING = range(3)
 
 
 def greeting_of(pid: int) -> bytes:
-    """Return the greeting by which a guest knows which process serves it."""
+    """Return the greeting of a process, from which clients know which process serves them."""
     return b"%s%d\r\n" % (GREETING, pid)
 
 
@@ -42,22 +42,22 @@ class Guest:
 
 
 class Crowd:
-    """So many clients of one address, each of which comes again when it has left.
+    """A number of clients of one address, each of which reconnects after it has left.
 
     Args:
-        address: of the server.
-        size: how many.
-        seed: of the random order.
-        hold: shortest and longest stay of a served guest, seconds.
-        pause: shortest and longest time before a guest comes again, seconds.
+        address: the server's address.
+        size: the number of clients.
+        seed: the random seed.
+        hold: shortest and longest stay of a served client, in seconds.
+        pause: shortest and longest time before a client reconnects, in seconds.
 
     Attributes:
-        served: guests that are served now.
-        most: most that were served at any instant.
-        cycles: guests that have been served and have left again.
-        refused: guests that were told `REFUSAL`.
-        mute: connections that ended without a word, though the guest did not end them.
-        resets: the same, by a reset.
+        served: clients that are served now.
+        most: the most that were served at any instant.
+        cycles: clients that have been served and have left again.
+        refused: clients that got `REFUSAL`.
+        mute: connections that the server closed without sending anything.
+        resets: those of them that ended by a reset.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Crowd:
             self._later((0.0, 0.05), None)
 
     def run(self, seconds: float) -> None:
-        """Let the guests come and go for so long."""
+        """Let the clients come and go for some time."""
         end = time.monotonic() + seconds
         while (now := time.monotonic()) < end:
             self._due(now)
@@ -94,14 +94,14 @@ class Crowd:
                 self._event(self.guests[fd])
 
     def forget(self, server: int) -> None:
-        """Note that a server process is dead: its guests are served no more."""
+        """Record that a server process is dead and its clients are no longer served."""
         self.gone.add(server)
         for guest in self.guests.values():
             if guest.server == server and guest.phase == SERVED:
                 self._stop_counting(guest)
 
     def close(self) -> None:
-        """Send everybody home."""
+        """Close all connections."""
         for fd in self.guests:
             os.close(fd)
         self.guests.clear()
@@ -127,7 +127,7 @@ class Crowd:
                 if guest.phase == SERVED:
                     self._leave(guest)
                 else:
-                    # Tired of waiting for a word, or for the other side's end.
+                    # It has waited long enough for the greeting, or for the server's close.
                     self._end(guest, reset=self.random.random() < 0.5)
 
     def _come(self) -> None:

@@ -1,8 +1,8 @@
 """Forked processes for tests of the native core: they serve, answer questions and are killed.
 
-Rules of this file: a child keeps no descriptor of the test's but those it is given (a copy of a
-client's socket would keep that client's close from the server), runs no destructor of the test's
-objects, and ends with its channel, so that a test that fails leaves no process behind.
+Rules of this file: a child keeps only the descriptors it is given (a copy of a client's socket
+would hide that client's close from the server), runs no destructors of the test's objects, and ends
+with its channel, so that a failing test leaves no process behind.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class Child:
     """A forked process that runs one function.
 
     Args:
-        body: called in the child with its end of a channel of messages; the child ends with it.
-        keep: descriptors that the child uses; all others are closed there.
+        body: called in the child with its end of the message channel; the child ends with it.
+        keep: the descriptors that the child uses; it closes all others.
 
     Attributes:
-        pid: of the child.
+        pid: the child's process id.
     """
 
     def __init__(self, body: Body, keep: Iterable[int] = ()) -> None:
@@ -98,12 +98,12 @@ class Child:
         return answer
 
     def ask(self, command: str, *arguments: Any) -> Any:
-        """Let the child carry out a command of its `serving` and return the answer."""
+        """Send the child a command of its `serving` and return the answer."""
         self.channel.send(json.dumps([command, *arguments]).encode())
         return self.hear()
 
     def kill(self) -> None:
-        """End it with SIGKILL, in whatever instruction it is, and wait until it is gone."""
+        """Kill it with SIGKILL, wherever it is, and wait for its end."""
         if not self._waited:
             os.kill(self.pid, signal.SIGKILL)
         self._wait()
@@ -136,14 +136,14 @@ def _be_child(body: Body, channel: socket.socket, keep: Iterable[int]) -> NoRetu
     status = 1
     try:
         faulthandler.disable()
-        # Objects of the test hold numbers of descriptors that are about to mean something else.
+        # The test's objects hold descriptor numbers that will be closed and reused.
         gc.freeze()
         last = 2
         for fd in sorted({channel.fileno(), *keep}):
             os.closerange(last + 1, fd)
             last = fd
         os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
-        # So do those behind the test runner's streams and log handlers.
+        # So do the test runner's streams and log handlers.
         sys.stdout = sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         logging.getLogger().handlers[:] = [logging.NullHandler()]
         body(channel)
@@ -156,7 +156,7 @@ def _be_child(body: Body, channel: socket.socket, keep: Iterable[int]) -> NoRetu
 
 @contextlib.contextmanager
 def children(size: int, body: Body, keep: Iterable[int]) -> Iterator[list[Child]]:
-    """Start so many children, wait for a message of each, kill them at the end of the block."""
+    """Start children, wait for a message from each, kill them at the end of the block."""
     found: list[Child] = []
     with contextlib.ExitStack() as stack:
         for _ in range(size):
@@ -175,13 +175,13 @@ def serving(
 ) -> Body:
     """Return the body of a child that serves until its channel closes.
 
-    It says ``"ready"``, and then answers commands: those given, called with the server and the
+    It sends ``"ready"``, and then answers commands: those given, called with the server and the
     command's arguments, and ``connections`` and ``statistics``.
 
     Args:
-        loop_factory: makes the child's loop.
-        start: makes its server.
-        commands: name to function; the result must be good for JSON.
+        loop_factory: creates the child's loop.
+        start: creates its server.
+        commands: functions by name, whose results can be encoded as JSON.
     """
     known: dict[str, Callable[..., Any]] = {
         "connections": lambda server: server.connections,

@@ -1,4 +1,4 @@
-"""A handler and an application that never finish; configurations of the tests name them.
+"""A handler and an application that never finish, for test configurations.
 
 Rules of this file: no test in it; the server's process imports it.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Waits:
-    """Hooks that do not end by themselves."""
+    """Hooks that never return."""
 
     async def handle_RCPT(self, *arguments: Any) -> str:
         await asyncio.get_running_loop().create_future()
@@ -21,7 +21,7 @@ class Waits:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answer no request; ``/begun`` is begun."""
+    """Never finish a response; ``/begun`` gets the beginning of one."""
     if scope["type"] == "lifespan":
         for event in ("startup", "shutdown"):
             await receive()

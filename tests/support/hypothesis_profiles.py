@@ -1,7 +1,7 @@
-"""How long and how repeatably property-based tests look: the profile, by HYPOTHESIS_PROFILE.
+"""Profiles of hypothesis, chosen by HYPOTHESIS_PROFILE.
 
-    steady  (default) no deadline, because no test here is a matter of time; under CI the same
-            examples in every run, so that a change is judged by the change
+    steady  (default) no deadline, because no test here depends on time; under CI the same
+            examples in every run, so that only changes of the code make a difference
     long    new examples in every run, more of them where a test does not say how many
 
 Rules of this file: imported once, by conftest.py, before any test is.

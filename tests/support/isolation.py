@@ -1,8 +1,8 @@
-"""A home, and a place for temporary files, of the test run's own; nothing is left anywhere else.
+"""A home directory and a directory for temporary files for this test run alone.
 
-Rules of this file: imported by conftest.py before anything else is, and whatever is started later
-inherits it. What appears in the real home or among the sources meanwhile fails the run; in a work
-tree of git it is only told, since it may be what somebody is writing there.
+Rules of this file: imported by conftest.py before anything else; programs started later inherit the
+environment. Files that appear in the real home or among the sources meanwhile fail the run; in a
+git work tree they are only reported, since somebody may be working there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 _ROOT = Path(__file__).parents[2]
 
-#: What tools make of sources (a part of .gitignore), and what nobody looks for tests' files in.
+#: Files of tools (a part of .gitignore), which are ignored.
 _TOOLS = {
     *("__pycache__", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".benchmarks"),
     *(".git", "build", "dist", "htmlcov", "wheelhouse", "fastlisten.egg-info"),
@@ -34,7 +34,7 @@ _TOOLS = {
 
 
 def listing(top: Path) -> Iterator[str]:
-    """List the files and directories below one, but for what tools make."""
+    """List the files and directories below a directory, except those of tools."""
     for path, directories, files in os.walk(top):
         directories[:] = [
             name for name in directories if name not in _TOOLS and not name.startswith(".venv")
@@ -45,7 +45,7 @@ def listing(top: Path) -> Iterator[str]:
 
 
 def _data_directories() -> list[Path]:
-    """Return where the program would keep its data if nobody told it otherwise."""
+    """Return the program's default data directories."""
     home = Path(os.path.expanduser("~"), ".local", "share", "fastlisten")
     found = [home]
     if data := os.environ.get("XDG_DATA_HOME"):
@@ -61,7 +61,7 @@ def _everything() -> set[str]:
 
 
 def appeared() -> list[str]:
-    """Return what has appeared since the start, in the real home and among the sources."""
+    """Return the files that have appeared since the start, in the real home or the sources."""
     return sorted(_everything() - _before)
 
 
@@ -70,10 +70,10 @@ def _forgiven(name: str) -> bool:
 
 
 def _move_in() -> str:
-    """Make the home; return its path."""
-    # Where pytest keeps the files of failed tests stays what it was.
+    """Create the home directory; return its path."""
+    # pytest keeps the files of failed tests where it usually does.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
-    # So does what is installed for this user alone.
+    # Packages installed for this user stay importable.
     os.environ.setdefault("PYTHONUSERBASE", site.getuserbase())
     home = tempfile.mkdtemp(prefix="fastlisten-tests-")
     os.chmod(home, 0o711)  # programs that the tests start as another user find their files
@@ -100,7 +100,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that has left something behind."""
+    """Fail the run if it has left files behind."""
     if _home:
         _left[:] = appeared()
         if not all(map(_forgiven, _left)):
@@ -108,7 +108,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what it was."""
+    """Report those files."""
     if _left:
         terminalreporter.section("left behind by the tests", red=True)
         for name in _left:
@@ -116,6 +116,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Remove the home."""
+    """Remove the home directory."""
     if _home:
         shutil.rmtree(_home, ignore_errors=True)

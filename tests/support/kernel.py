@@ -17,7 +17,7 @@ def open_descriptors() -> dict[int, str]:
         try:
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
-            continue  # the directory that was being listed
+            continue  # the descriptor of listdir itself
     return found
 
 
@@ -40,15 +40,15 @@ def sockets(pid: int) -> list[str]:
 
 
 def cpu_time(pid: int) -> float:
-    """Return the seconds of CPU that a process has used, in all its threads.
+    """Return the CPU time that a process has used, in all its threads, in seconds.
 
-    By the kernel's word: the clock id of a process is made as in clock_getcpuclockid(3).
+    The clock id of a process is computed as in clock_getcpuclockid(3).
     """
     return time.clock_gettime((~pid << 3) | 2)
 
 
 def ended(pid: int) -> bool:
-    """Return True when a process is no more, or only waits for its parent to notice."""
+    """Return whether a process has ended; a zombie counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,8 +1,7 @@
-"""What the tests of the native core share inside one process: a listener with every text and
-limit of the core, raw clients, and waiting for a condition.
+"""A listener of the native core, with all its settings, and clients of it in the same process.
 
-Rules of this file: nothing here judges by the core's own counters; clients are plain sockets.
-Whatever is awaited is bounded by `PATIENCE`, which is reached only by a bug.
+Rules of this file: nothing here relies on the core's own counters; clients are plain sockets. Every
+wait is bounded by `PATIENCE`, which is reached only in case of a bug.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def bound_socket(
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what it gets, with the transport where a test can reach it."""
+    """Sends back what it receives; its transport is accessible to tests."""
 
     transport: Any = None
     busy = False
@@ -48,7 +47,7 @@ class Echo(asyncio.Protocol):
 
 
 class Witness(Echo):
-    """Notes its end."""
+    """Records calls of connection_lost."""
 
     def __init__(self) -> None:
         self.ends: list[BaseException | None] = []
@@ -63,9 +62,9 @@ class Listener:
     Attributes:
         engine: the engine of the running loop.
         acceptor: the native acceptor.
-        address: where clients connect.
-        places: its limit, None without one.
-        protocols: every protocol object made, in order.
+        address: the address for clients.
+        places: its connection limit, None without one.
+        protocols: all its protocol objects, in order.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class Listener:
         return await RawClient.connect(self.address, **settings)
 
     async def close(self) -> None:
-        """Abort what is left; close the engine if it serves nothing else."""
+        """Abort remaining connections; close the engine if it serves nothing else."""
         self.acceptor.close()
         self.acceptor.abort()
         async with asyncio.timeout(PATIENCE):
@@ -126,10 +125,10 @@ async def listening(
     """Serve a socket (default: a new one on 127.0.0.1) for the time of the block.
 
     Args:
-        factory: makes the protocols.
-        sock: bound and listening.
-        start: accept at once, else after ``acceptor.resume()``.
-        settings: of `Listener` and of the core's Acceptor.
+        factory: creates the protocols.
+        sock: a listening socket.
+        start: accept at once, otherwise after ``acceptor.resume()``.
+        settings: arguments of `Listener` and of the core's Acceptor.
     """
     listener = Listener(factory, sock if sock is not None else bound_socket(), **settings)
     try:
@@ -141,7 +140,7 @@ async def listening(
 
 
 def small_sender() -> socket.socket:
-    """Return a listening socket whose connections have the least send buffer."""
+    """Return a listening socket whose connections have the smallest send buffer."""
     sock = bound_socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
     return sock
@@ -151,7 +150,7 @@ def small_sender() -> socket.socket:
 async def crowd_of(
     listener: Listener, size: int, **settings: Any
 ) -> AsyncIterator[list[RawClient]]:
-    """Connect so many clients, one after the other; close them at the end."""
+    """Connect clients one after the other; close them at the end of the block."""
     clients: list[RawClient] = []
     with contextlib.ExitStack() as stack:
         for _ in range(size):

@@ -1,4 +1,4 @@
-"""Records of the log, by their events."""
+"""Log records by event."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["events"]
 
 
 def events(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
-    """Return the fields of all records of an event, and what they say."""
+    """Return the fields of all records of an event, with their messages."""
     return [
         {**vars(one)["fields"], "message": one.getMessage()}
         for one in list(caplog.records)

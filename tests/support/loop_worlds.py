@@ -1,7 +1,7 @@
-"""Our loops beside asyncio's: a script is played on both and must be told the same.
+"""Our loops compared with asyncio's: a script is run on both and must produce the same log.
 
-Rules of this file: as in support.world; only that here a script uses the methods of its loop,
-and which loop that is makes the difference.
+Rules of this file: as in support.world, except that a script uses the methods of its loop, and the
+worlds differ in the loop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from support.world import Note, Script, World, play
 
 
 def play_on(script: Script, loop_factory: LoopFactory, *, debug: bool | None = None) -> list[Note]:
-    """Play a script whose `World.create` is the loop's own create_server."""
+    """Run a script whose `World.create` is the loop's own create_server."""
 
     async def watched(world: World) -> None:
         await script(world)
@@ -34,7 +34,7 @@ def play_on(script: Script, loop_factory: LoopFactory, *, debug: bool | None = N
 def same_on_asyncio(
     script: Script, loop_factory: LoopFactory, *, debug: bool | None = None
 ) -> list[Note]:
-    """Play a script on asyncio's loop and on one of ours; the logs must agree. Return the log."""
+    """Run a script on asyncio's loop and on one of ours; check that the logs agree; return it."""
     expected = play_on(script, asyncio.SelectorEventLoop, debug=debug)
     assert expected, "a script that notes nothing proves nothing"
     found = play_on(script, loop_factory, debug=debug)
@@ -56,6 +56,6 @@ async def serving(handler: Handler, **options: Any) -> AsyncIterator[Any]:
 
 
 async def upgrade(writer: asyncio.StreamWriter) -> None:
-    """What a server does after STARTTLS."""
+    """Reply to STARTTLS and begin TLS."""
     writer.write(b"220 go ahead\r\n")
     await writer.start_tls(server_context(), ssl_handshake_timeout=5)

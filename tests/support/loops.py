@@ -1,6 +1,6 @@
-"""The event loops that tests run on, and how they run on them.
+"""The event loops that tests run on, and functions to run tests on them.
 
-Rules of this file: no test runs on a loop of its own making where one of these will do.
+Rules of this file: a test uses these instead of creating a loop, wherever possible.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Loop = asyncio.AbstractEventLoop
 LoopFactory = Callable[[], Loop]
 
 
-#: Every test of the native core runs on each: the core nests in the loop, and loops differ.
+#: Every test of the native core runs on each, because the core depends on the loop.
 LOOPS: dict[str, LoopFactory] = {
     "asyncio": asyncio.SelectorEventLoop,
     "uvloop": uvloop.new_event_loop,
@@ -51,14 +51,14 @@ def run(loop_factory: LoopFactory, main: Callable[[], Coroutine[Any, Any, _T]]) 
 
 
 def on_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Let an async test run on every event loop of the fixture `loop_factory`."""
+    """Run an async test on every event loop of the fixture `loop_factory`."""
 
     @functools.wraps(test)
     def run(loop_factory: LoopFactory, **arguments: object) -> None:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(test(**arguments))
 
-    # What pytest reads to know the fixtures.
+    # pytest takes the fixtures from the signature.
     own = inspect.Parameter("loop_factory", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     wanted = inspect.signature(test).parameters.values()
     run.__signature__ = inspect.Signature([own, *wanted])  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ def on_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., No
 
 
 class _Skipping(selectors.DefaultSelector):
-    """Does not wait: says how long it would have."""
+    """Does not wait, but adds up the time it would have waited."""
 
     skipped = 0.0
 
@@ -88,6 +88,6 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtually(main: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine on a loop where waiting takes no time; ``loop.time()`` tells what passed."""
+    """Run a coroutine on a loop where waiting takes no time; ``loop.time()`` is virtual."""
     with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
         return runner.run(main)

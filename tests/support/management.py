@@ -1,7 +1,7 @@
-"""What the tests of the management application share: a running server, and clients of its app.
+"""A running server with its management application, and clients of that.
 
-Rules of this file: no test in it. The app is called as ASGI, without a socket between, but for
-what test_management_served.py asks of the program.
+Rules of this file: no test in it. The application is called as ASGI, without a socket; only
+test_management_served.py uses the program.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from fastlisten.management.token_file import FILE_NAME
 from fastlisten.runtime.server import Server
 from support.server import served
 
-#: Ids as a configuration may have them: of each, what makes trouble in a path, in HTML, in a label
-#: of a metric or in a log.
+#: Valid listener ids that need escaping in a path, in HTML, in a metric's label or in a log.
 IDS = ("smtp", "a/b", "", " ", ".", "%2F", "<b>&\"'", 'x"} 1\n', "\\", "später", "\0\x1b[2J", "?#")
 
 
@@ -45,9 +44,9 @@ class Managed:
     """A running server and its management application.
 
     Attributes:
-        server: it.
+        server: the server.
         app: the application.
-        token: what allows changes.
+        token: the token that allows changes.
     """
 
     server: Server
@@ -65,10 +64,10 @@ class Managed:
         """Return a client.
 
         Args:
-            token: that it sends; None for none.
-            peer: where it comes from.
-            base: what it calls the server.
-            headers: that it sends besides, with underscores for hyphens.
+            token: the token to send; None for none.
+            peer: the client's address.
+            base: the base URL.
+            headers: additional headers, with underscores for hyphens.
         """
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
@@ -84,7 +83,7 @@ class Managed:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: ASGIApp) -> AsyncIterator[list[dict[str, Any]]]:
-    """Let an application start, and end with the block; yields what it said of its start."""
+    """Run an application's lifespan for the length of a block; yield its messages."""
     said: asyncio.Queue[Any] = asyncio.Queue()
     heard: asyncio.Queue[Any] = asyncio.Queue()
     heard.put_nowait({"type": "lifespan.startup"})
@@ -112,12 +111,12 @@ def settings(server: Server, directory: Path, **options: Any) -> HandlerSettings
 
 @contextlib.asynccontextmanager
 async def managed(directory: Path, *listeners: str, text: str = "") -> AsyncIterator[Managed]:
-    """Serve listeners and manage them while the block runs.
+    """Serve listeners and manage them for the length of a block.
 
     Args:
-        directory: for the token.
-        listeners: the configuration of each; one called "it" if there are none.
-        text: what stands before them, in ``[server]``.
+        directory: the directory for the token.
+        listeners: the configuration of each; by default one called "it".
+        text: additional lines of ``[server]``.
     """
     head = f'[server]\ndata-directory = "{directory}"\ntls.enable = false\n'
     async with served(head + text + "".join(listeners or (listener("it"),))) as server:

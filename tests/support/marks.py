@@ -1,6 +1,6 @@
-"""Marks of tests that need something a machine may lack: a program, IPv6.
+"""Marks of tests that need a program, or IPv6.
 
-Rules of this file: a test is skipped where the thing is missing, and says what it missed.
+Rules of this file: if that is missing, the test is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def external(program: str) -> Callable[[_Test], _Test]:
 
 
 def _has_ipv6() -> bool:
-    """Tell whether the loopback interface has IPv6, which it lacks in many containers."""
+    """Return whether the loopback interface has IPv6, which it lacks in many containers."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))

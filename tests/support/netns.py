@@ -1,4 +1,4 @@
-"""Network namespaces for tests: hosts of their own, with the addresses that a test wants.
+"""Network namespaces for tests: separate hosts, with any addresses.
 
 Rules of this file: no test in it. A namespace lives as long as its object; entering it moves the
 calling thread, and with it the processes and threads that it starts.
@@ -35,7 +35,7 @@ def _check(result: int) -> None:
 
 @cache
 def why_not() -> str:
-    """Say why this process cannot make network namespaces; empty if it can."""
+    """Return why this process cannot create network namespaces; empty if it can."""
     if shutil.which("ip") is None:
         return "needs the program ip (iproute2)"
     if os.geteuid() != 0:
@@ -61,7 +61,7 @@ class Namespace:
     """A network namespace with its loopback interface up; ``with namespace:`` moves there.
 
     Attributes:
-        fd: refers to it.
+        fd: a descriptor of the namespace.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Namespace:
     @classmethod
     @contextmanager
     def made(cls) -> Iterator[Namespace]:
-        """Make one, and let go of it at the end of the block."""
+        """Create a namespace, and release it at the end of the block."""
         namespace = cls()
         try:
             yield namespace
@@ -114,7 +114,7 @@ class Namespace:
             Path("/proc/sys/net", *name.split(".")).write_text(str(value))
 
     def connect(self, other: Namespace, name: str, other_name: str) -> None:
-        """Join two namespaces by a pair of interfaces (veth), and bring both up."""
+        """Connect two namespaces by a pair of interfaces (veth), and bring both up."""
         there = f"/proc/{os.getpid()}/fd/{other.fd}"
         self.ip(f"link add {name} type veth peer name {other_name} netns {there}")
         self.ip(f"link set {name} up")

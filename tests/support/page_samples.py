@@ -1,4 +1,4 @@
-"""Samples of the documented format's page that several tests run."""
+"""Samples from the configuration format's page that several tests use."""
 
 from __future__ import annotations
 

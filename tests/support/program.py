@@ -1,7 +1,7 @@
 """`fastlisten` as a program: run to its end, or serving until the end of a block.
 
-Rules of this file: the program is a process of its own, with real files; what it says is read from
-the files that its output goes to.
+Rules of this file: the program is a separate process with real files; its output is written to
+files and read from them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Program:
 
     Attributes:
         process: the process.
-        directory: where its files are; mail is kept in ``data``.
+        directory: the directory of its files; mail is in ``data``.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], directory: Path) -> None:
@@ -73,12 +73,12 @@ class Program:
         return int(self.addresses[listener][index].rpartition(":")[2])
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal to it, not to what runs it."""
+        """Send a signal to the program, not to its wrapper."""
         os.kill(self.pid, number)
 
     @property
     def pid(self) -> int:
-        """The process of the program itself: the last of a chain such as strace's child."""
+        """The process id of the program itself, the last in a chain of wrappers such as strace."""
         pid = self.process.pid
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             pid = int(children[0])
@@ -115,16 +115,16 @@ def program(
 
     Args:
         directory: for its files; the mail of alice@example.org goes to ``data`` in it.
-        text: the configuration without data directory and host name; None for the embedded one.
-        accounts: what the accounts file holds, unless the configuration is the embedded one; None
-            for leaving it as it is.
-        unchanged: the text is served as it is, its mail in the default data directory; which is
-            the same one, by STATE_DIRECTORY.
-        listeners: how many must be listed before the block begins; 0 to wait for its end, -1 not
-            to wait.
-        wrapper: a command that runs it, with its arguments.
-        environ: changes of the environment.
-        pass_fds: descriptors that it inherits.
+        text: the configuration without data directory and hostname; None for the default one.
+        accounts: the content of the accounts file, unless the default configuration is used; None
+            to leave the file as it is.
+        unchanged: use the text as it is, with the default data directory, which STATE_DIRECTORY
+            makes the same.
+        listeners: the number of listeners to wait for; 0 to wait for the program's end, -1 not to
+            wait.
+        wrapper: a command that runs the program, with its arguments.
+        environ: changes to the environment.
+        pass_fds: descriptors that the program inherits.
     """
     arguments = [*wrapper, sys.executable, "-m", "fastlisten", "serve"]
     if text is not None:

@@ -1,7 +1,6 @@
 """A raw client socket, driven by the running loop.
 
-Rules of this file: a client does what it is told and nothing else; whatever it waits for is
-bounded by `PATIENCE`.
+Rules of this file: a client does nothing on its own; every wait is bounded by `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def describe(exc: BaseException | None) -> str:
 
 
 async def patiently(awaitable: Awaitable[_T]) -> _T:
-    """Await something, but not for ever."""
+    """Await something for at most `PATIENCE`."""
     async with asyncio.timeout(PATIENCE):
         return await awaitable
 
@@ -58,9 +57,9 @@ class RawClient:
 
         Args:
             address: a host and a port, or the path of a Unix socket.
-            receive_buffer: size for SO_RCVBUF, 0 for the usual one.
-            send_buffer: size for SO_SNDBUF, 0 for the usual one.
-            first: is sent at once.
+            receive_buffer: size for SO_RCVBUF, 0 for the default.
+            send_buffer: size for SO_SNDBUF, 0 for the default.
+            first: data to send at once.
         """
         family = (
             socket.AF_UNIX
@@ -90,7 +89,7 @@ class RawClient:
         await patiently(asyncio.get_running_loop().sock_sendall(self.sock, data))
 
     async def read(self, size: int = 1 << 18) -> bytes:
-        """Return what comes next, b"" at the end of input."""
+        """Return the next input, b"" at its end."""
         return await patiently(asyncio.get_running_loop().sock_recv(self.sock, size))
 
     async def receive(self, size: int) -> bytes:
@@ -108,7 +107,7 @@ class RawClient:
         return bytes(found)
 
     async def rest(self) -> tuple[bytes, str]:
-        """Read to the end; return what came, and "eof" or the error that ended it."""
+        """Read to the end; return the data, and "eof" or the error that ended it."""
         found = bytearray()
         try:
             while data := await self.read():
@@ -118,7 +117,7 @@ class RawClient:
         return bytes(found), "eof"
 
     def at_hand(self) -> bytes | None:
-        """Return what has arrived without waiting, None for nothing."""
+        """Return what has arrived, without waiting; None for nothing."""
         try:
             return self.sock.recv(65536)
         except BlockingIOError:
@@ -134,7 +133,7 @@ class RawClient:
             return describe(exc)
 
     def finish(self) -> None:
-        """Shut down the sending side; nothing to do if the server has closed already."""
+        """Shut down the sending side, unless the server has closed already."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
@@ -143,5 +142,5 @@ class RawClient:
         reset(self.sock)
 
     def close(self) -> None:
-        """Close; that is a reset if something is unread."""
+        """Close the socket, which sends a reset if there is unread input."""
         self.sock.close()

@@ -1,4 +1,4 @@
-"""What the tests of real clients share: a program that serves every protocol, and its mail.
+"""A server of every protocol for tests of real clients, and its mail.
 
 Rules of this file: no test in it, and nothing that only one client needs. The server is
 `fastlisten serve` with a real file and a certificate of the tests' authority; what counts is what
@@ -30,12 +30,12 @@ CAROL = "carol@example.org"
 #: An account whose name needs SMTPUTF8.
 ZOE = "zoë@example.org"
 
-#: An address of hers that needs none.
+#: An alias of that account that doesn't need it.
 ZOE_ALIAS = "zoe@example.org"
-#: A bounded number of recipients as smtp-source makes them: it puts numbers before the name.
+#: Recipients as smtp-source numbers them: it puts the number before the name.
 CROWD = ("user@example.org", *(f"{number}user@example.org" for number in range(2, 11)))
 
-#: Passwords hold what clients have to quote; ZOE's is not ASCII.
+#: Passwords with characters that clients must quote; ZOE's is not ASCII.
 PASSWORDS = {ALICE: "correct horse %+/=\"'battery", ZOE: "pässwörd"}
 
 SENDER = "sender@example.com"
@@ -46,7 +46,7 @@ MESSAGE = (
     + bytes(octet for octet in range(256) if octet not in b"\r\n")
     + b"\r\n\r\nthe last line\r\n.\r\n"
 )
-#: The same without what a client could object to.
+#: A message without anything that a client might refuse to send.
 PLAIN = b"Subject: plain\r\nFrom: sender@example.com\r\n\r\n.\r\n..\r\n.hidden\r\n\r\nthe end\r\n"
 
 #: The listeners that a test can ask for.
@@ -64,13 +64,13 @@ LISTENERS = {
 }
 
 
-#: Those that are on a Unix socket, too.
+#: Those that also listen on a Unix socket.
 ON_UNIX_SOCKETS = ("lmtp", "management")
 
 
 @functools.cache
 def accounts() -> str:
-    """Return the accounts file; its hashes cost little, because each test has to pay for them."""
+    """Return the accounts file, with hashes that cost little to verify."""
     hasher = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
     text = ""
     for name in (ALICE, BOB, CAROL, ZOE, *CROWD):
@@ -87,8 +87,8 @@ class Mail:
 
     Attributes:
         program: the program.
-        directory: where its files are, and the authority's certificate.
-        authority: the file with the certificate that clients have to trust.
+        directory: the directory of its files and the authority's certificate.
+        authority: the file with the certificate that clients must trust.
     """
 
     def __init__(self, started: Program, directory: Path) -> None:
@@ -101,11 +101,11 @@ class Mail:
         return self.program.port(listener)
 
     def at(self, listener: str) -> str:
-        """Return a listener's address, as programs want it."""
+        """Return a listener's address as HOST:PORT."""
         return f"{HOST}:{self.port(listener)}"
 
     def socket(self, listener: str) -> Path:
-        """Return the Unix socket of one of the listeners that have one, too."""
+        """Return the Unix socket of a listener that has one."""
         return self.directory / f"{listener}.socket"
 
     def stored(self, account: str = ALICE) -> list[bytes]:
@@ -127,7 +127,7 @@ class Mail:
             path.unlink()
 
     def everything(self) -> dict[str, int]:
-        """Return how many messages each account has that has any."""
+        """Return the number of messages of each account that has any."""
         found: dict[str, int] = {}
         for path in (self.program.directory / "data" / "mail").glob("*/new/*"):
             found[path.parts[-3]] = found.get(path.parts[-3], 0) + 1
@@ -135,7 +135,7 @@ class Mail:
 
 
 def split(stored: bytes) -> tuple[str, bytes]:
-    """Divide a file into the trace fields, which delivery put on top, and what was sent.
+    """Split a file into the trace fields, which delivery added, and the message as sent.
 
     The trace is unfolded: one line for each of its two fields.
     """
@@ -147,17 +147,17 @@ def split(stored: bytes) -> tuple[str, bytes]:
 
 @contextlib.contextmanager
 def serving(directory: Path, *listeners: str, more: str = "") -> Iterator[Mail]:
-    """Serve some of the listeners above until the end of the block; the server must end well.
+    """Serve some of the listeners above until the end of the block; check that it ends cleanly.
 
     Args:
-        directory: for its files.
-        listeners: their names.
-        more: tables to be added to the configuration.
+        directory: the directory for its files.
+        listeners: the names of the listeners.
+        more: additional tables of the configuration.
     """
     write(directory, authority().sign("mx.example.org", HOST, key=rsa_key()))
     (directory / "authority.pem").write_bytes(authority().pem)
     (directory / "letter").write_bytes(MESSAGE)
-    # Without its last line end, for swaks puts one there.
+    # Without the final line end, which swaks adds.
     (directory / "plain").write_bytes(PLAIN[:-2])
     text = table(directory)
     for name in listeners:
@@ -169,7 +169,7 @@ def serving(directory: Path, *listeners: str, more: str = "") -> Iterator[Mail]:
     with program(directory, text + more, accounts=accounts(), listeners=count) as started:
         before = sockets(started.pid)
         yield Mail(started, directory)
-        # Every client has gone: nothing of it is left.
+        # All clients have gone and left nothing behind.
         until(lambda: sockets(started.pid) == before, "the ends of connections")
         assert started.stop() == 0
         log = started.err.splitlines()

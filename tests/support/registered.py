@@ -1,6 +1,6 @@
-"""Protocols and handlers that other packages register, for as long as a block runs.
+"""Protocols and handlers as other packages register them, for the length of a block.
 
-Rules of this file: entry points alone are made up; what they name is imported as always.
+Rules of this file: only the entry points are fake; the objects they name are imported as usual.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["registered"]
 def registered(
     protocols: Mapping[str, str] | None = None, handlers: Mapping[str, str] | None = None
 ) -> Iterator[list[str]]:
-    """Let entry points exist, and no others, as in a source tree that was never installed.
+    """Let these entry points exist, and no others, as in a source tree that was never installed.
 
     Args:
         protocols: ``module:attribute`` by name, in the group of `Protocol` objects.
         handlers: ``module:Class`` by name, in the older group of handler classes.
 
     Yields:
-        The groups that have been asked for, each as often as it was.
+        The groups that were looked up, in order.
     """
     asked: list[str] = []
     groups = {

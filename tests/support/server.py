@@ -1,4 +1,4 @@
-"""A configuration served on the running loop, in the test's own process, and raw clients of it."""
+"""A configuration served on the running loop of the test's process, and raw clients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def connect(host: str, port: int) -> socket.socket:
 
 
 async def read_all(client: socket.socket) -> bytes:
-    """Return what comes until the end."""
+    """Read to the end."""
     loop = asyncio.get_running_loop()
     received = b""
     while data := await asyncio.wait_for(loop.sock_recv(client, 65536), PATIENCE):
@@ -44,7 +44,7 @@ async def read_all(client: socket.socket) -> bytes:
 
 
 async def read_some(client: socket.socket, size: int) -> bytes:
-    """Return so many octets, fewer at the end."""
+    """Return `size` octets, fewer at the end."""
     loop = asyncio.get_running_loop()
     received = b""
     while len(received) < size:

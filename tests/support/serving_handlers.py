@@ -1,6 +1,6 @@
-"""Handlers that tests name: ``handler = "support.serving_handlers:Echo"``.
+"""Handlers for test configurations: ``handler = "support.serving_handlers:Echo"``.
 
-Rules of this file: small and without surprises; what a test wants to see is kept in attributes.
+Rules of this file: handlers are small and keep what tests look at in attributes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings, R
 
 
 class EchoProtocol(asyncio.Protocol):
-    """Sends back what it gets; between ``begin`` and ``end`` it is busy."""
+    """Sends back what it receives; it is busy between ``begin`` and ``end``."""
 
     def __init__(self, handler: Echo, info: ConnectionInfo) -> None:
         self.handler = handler
@@ -35,12 +35,12 @@ class EchoProtocol(asyncio.Protocol):
 
 
 class Echo(Handler):
-    """Client first, Python objects at accept.
+    """The client speaks first; Python objects are created at accept.
 
     Attributes:
         open: the protocol objects of open connections, oldest first.
-        made: how many there have been.
-        events: what was called, in order.
+        made: the number of connections so far.
+        events: the calls of start and stop, in order.
     """
 
     name: ClassVar[str] = "echo"
@@ -71,7 +71,7 @@ class Echo(Handler):
 
 
 class LazyEcho(Echo):
-    """The same with a greeting, and Python objects at the first byte."""
+    """The same with a greeting; Python objects are created at the first byte."""
 
     server_speaks_first: ClassVar[bool] = True
     lazy: ClassVar[bool] = True
@@ -87,7 +87,7 @@ class FloodProtocol(EchoProtocol):
 
 
 class Flood(Echo):
-    """Says much and closes, so that the kernel is left with unsent data."""
+    """Sends a lot and closes, so that the kernel is left with unsent data."""
 
     #: More than the client's receive buffer, less than the server's send buffer.
     size: ClassVar[int] = 300_000
@@ -104,7 +104,7 @@ class NotReady(Echo):
 
 
 class Picky(Handler):
-    """Does not take its settings."""
+    """Refuses its settings."""
 
     def __init__(self, settings: HandlerSettings) -> None:
         raise ValueError("no such store")
@@ -118,7 +118,7 @@ class WithoutSettings(Echo):
 
 
 class WrongWords(Echo):
-    """Its words are no bytes."""
+    """Returns a refusal that is not bytes."""
 
     def refusal(self, reason: Reason) -> Any:
         return "go away"

@@ -1,7 +1,7 @@
-"""A blocking SMTP client that does one step at a time.
+"""A blocking SMTP client that takes one step at a time.
 
-Rules of this file: it knows replies and nothing else of the protocol; what is said, and whether the
-reply is right, is the test's affair.
+Rules of this file: it only parses replies; which commands are sent, and whether the replies are
+right, is up to the test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from support.waiting import PATIENCE
 
 __all__ = ["MESSAGE", "SmtpClient", "connected"]
 
-#: Has a line that begins with a dot.
+#: A message with a line that begins with a dot.
 MESSAGE = b"Subject: x\r\n\r\n.dot\r\n"
 
 
@@ -25,7 +25,7 @@ class SmtpClient:
     """A client on a connected socket.
 
     Attributes:
-        sock: the socket, since `starttls` one with TLS.
+        sock: the socket; after `starttls` a TLS socket.
         greeting: the lines of the greeting without their code, if `connected` has read it.
     """
 
@@ -35,7 +35,7 @@ class SmtpClient:
         self.greeting: list[str] = []
         self._lines = sock.makefile("rb")
 
-    # -- what it says
+    # -- sending
 
     def send(self, *lines: str | bytes) -> None:
         """Send lines at once, without their line ends."""
@@ -49,10 +49,10 @@ class SmtpClient:
         for octet in text:
             self.sock.sendall(bytes((octet,)))
 
-    # -- what it hears
+    # -- receiving
 
     def reply(self) -> bytes:
-        """Return a whole reply as it came, nothing at the end."""
+        """Return the next reply as received; empty at the end."""
         reply = b""
         while True:
             line = self._lines.readline()
@@ -67,7 +67,7 @@ class SmtpClient:
         return (int(lines[-1][:3]) if lines else 0), [line[4:] for line in lines]
 
     def rest(self) -> bytes:
-        """Return what comes until the end; ``reset`` if that is a reset."""
+        """Read to the end; return ``reset`` if that is a reset."""
         try:
             return self._lines.read()
         except ConnectionResetError:
@@ -97,7 +97,7 @@ class SmtpClient:
         return self.ask(message.replace(b"\r\n.", b"\r\n..") + b".")
 
     def starttls(self, context: ssl.SSLContext | None = None) -> None:
-        """Go over to TLS, which the server must have agreed to; trust the tests' authority."""
+        """Perform the TLS handshake after the server's go-ahead; trust the tests' authority."""
         self._lines.close()
         context = context or authority().client_context()
         self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
@@ -120,7 +120,7 @@ class SmtpClient:
 def connected(
     port: int, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None
 ) -> Iterator[SmtpClient]:
-    """Connect and read the greeting; with a context, TLS begins at once."""
+    """Connect and read the greeting; with a context, over implicit TLS."""
     sock = socket.create_connection((host, port), PATIENCE)
     if tls is not None:
         sock = tls.wrap_socket(sock, server_hostname="localhost")

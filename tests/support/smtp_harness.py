@@ -1,6 +1,6 @@
-"""What the tests of SMTP share: what clients say, and a handler that is served.
+"""The smtp handler served in a thread, and dialogues of clients.
 
-It is served by the loop's own transports or by the native ones: what holds on the former must hold
+It is served on the loop's own transports or on the native ones: what works on the former must work
 on the latter.
 """
 
@@ -46,7 +46,7 @@ MESSAGE = b"Subject: x\r\n\r\n.dot\r\ntext \x00\xff\r\n"
 DIALOGUE = ENVELOPE + b"DATA\r\n" + MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\nQUIT\r\n"
 DONE = [250, 250, 250, 354, 250, 221]
 
-#: What a handler is served by: a loop's own transports, or the native ones on that loop.
+#: Loops, each with its own transports and with the native ones.
 SERVERS: dict[str, tuple[Callable[[], asyncio.AbstractEventLoop], bool]] = {
     "asyncio": (asyncio.new_event_loop, False),
     "uvloop": (uvloop.new_event_loop, False),
@@ -65,12 +65,12 @@ class Served:
     """A handler that is being served.
 
     Attributes:
-        port: where, on 127.0.0.1.
+        port: the port on 127.0.0.1.
         handler: the handler.
         directory: its data directory.
-        protocols: the protocol objects of the connections that are open.
-        faults: what the loop's exception handler was told.
-        client_context: for clients, None without TLS.
+        protocols: the protocol objects of open connections.
+        faults: calls of the loop's exception handler.
+        client_context: the context for clients, None without TLS.
     """
 
     def __init__(self, handler: WatchedHandler, directory: Path) -> None:
@@ -95,14 +95,14 @@ class Served:
         return client
 
     def encrypt(self, client: socket.socket) -> ssl.SSLSocket:
-        """Shake hands. An end without close_notify is an error to the socket that is returned."""
+        """Perform the handshake. An end without close_notify is an error on that socket."""
         assert self.client_context is not None
         return self.client_context.wrap_socket(
             client, server_hostname="127.0.0.1", suppress_ragged_eofs=False
         )
 
     def secured(self) -> ssl.SSLSocket:
-        """Connect, and have the server begin TLS."""
+        """Connect and begin TLS with STARTTLS."""
         client = self.connect()
         client.sendall(HELLO)
         assert b"250-STARTTLS\r\n" in read_until(client, b"250 HELP\r\n")
@@ -118,7 +118,7 @@ class Served:
         return protocol
 
     def say(self, *chunks: bytes) -> bytes:
-        """Send everything, close the sending half, and return everything that is said."""
+        """Send everything, shut down the sending half, and return all replies."""
         with self.connect() as client:
             for chunk in chunks:
                 client.sendall(chunk)
@@ -127,7 +127,7 @@ class Served:
             return read_all(client)
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Call something on the server's loop and return what it gives."""
+        """Call a function on the server's loop and return its result."""
         assert self.loop is not None
 
         async def run() -> Any:
@@ -152,7 +152,7 @@ def arrival(path: Path) -> tuple[int, int]:
 
 
 def body_of(stored: bytes) -> bytes:
-    """Return a stored message without the two header fields that delivery put on top."""
+    """Return a stored message without the two header fields that delivery added."""
     assert stored.startswith(b"Return-Path: <")
     end = stored.index(b"\r\n", stored.index(b";\r\n\t") + 4) + 2
     assert stored[:end].count(b"Received:") == 1
@@ -160,7 +160,7 @@ def body_of(stored: bytes) -> bytes:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """Return what comes until the end."""
+    """Read to the end."""
     received = bytearray()
     while data := client.recv(65536):
         received += data
@@ -168,7 +168,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def read_until(client: socket.socket, end: bytes) -> bytes:
-    """Return what comes until (and with) some octets."""
+    """Read up to and including some octets."""
     received = b""
     while not received.endswith(end):
         data = client.recv(65536)
@@ -180,7 +180,7 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
 def exchange(client: ssl.SSLSocket, data: bytes) -> bytes:
     """Send everything and read until the end, at the same time.
 
-    Two threads must not share one TLS session, so that this is done by turns.
+    Two threads must not share a TLS session, so one does both in turns.
     """
     client.setblocking(False)
     unsent, received = memoryview(data), bytearray()
@@ -196,7 +196,7 @@ def exchange(client: ssl.SSLSocket, data: bytes) -> bytes:
 
 
 class Watched(EngineProtocol):
-    """A connection that is on a list as long as it is open."""
+    """A connection that is in the handler's list while it is open."""
 
     __slots__ = ("open",)
 
@@ -229,7 +229,7 @@ class WatchedLmtpHandler(LmtpHandler, WatchedHandler):
 
 
 class Greeter(asyncio.Protocol):
-    """Does on a loop's own transport what the native core does before the protocol object."""
+    """Does what the native core does before it creates the protocol object."""
 
     def __init__(self, handler: SmtpHandler) -> None:
         self.handler = handler
@@ -284,12 +284,12 @@ def serve(
 
     Args:
         directory: its data directory.
-        accounts: what the accounts file holds, None for no file.
-        loop_factory: makes the loop.
-        native: on the native transports, not on the loop's own.
+        accounts: the content of the accounts file, None for no file.
+        loop_factory: creates the loop.
+        native: use the native transports instead of the loop's own.
         tls: as in `testing.serve`; on native transports only.
-        lmtp: the lmtp handler instead.
-        options: the handler's, with underscores for hyphens.
+        lmtp: serve the lmtp handler instead.
+        options: the handler's options, with underscores for hyphens.
     """
     assert native or tls is None
     if accounts is not None:
@@ -343,5 +343,5 @@ def serve(
 
 
 def cut(data: bytes, size: int) -> Iterable[bytes]:
-    """Cut octets into pieces of one size."""
+    """Split octets into pieces of one size."""
     return (data[start : start + size] for start in range(0, len(data), size))

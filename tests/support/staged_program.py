@@ -1,7 +1,7 @@
-"""Programs whose stages a test can follow: modules that say where they are and wait there.
+"""Programs that report their stages and wait there until the test lets them go on.
 
-Rules of this file: no test in it. A stage is reached when its name comes through a pipe, and left
-when a line is sent back; nothing waits for a time to pass.
+Rules of this file: no test in it. A stage is reached when its name arrives through a pipe, and left
+when a line is sent back; nothing waits for a fixed time.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from support.environment import clean_environment
 from support.program import Program, program
 from support.waiting import PATIENCE
 
-#: What the modules of these programs begin with. `here` says where the program is; `pause` does so
-#: and waits for a line.
+#: The beginning of these programs' modules. `here` reports a stage; `pause` also waits for a line.
 PRELUDE = """
 import os, signal, sys, time
 def here(where):
@@ -51,10 +50,10 @@ tls.enable = false
 
 
 class Staged:
-    """A program that is stopped at its stages.
+    """A program that waits at its stages.
 
     Attributes:
-        program: it.
+        program: the program.
     """
 
     def __init__(self, program: Program, said: int, heard: int) -> None:
@@ -64,19 +63,19 @@ class Staged:
         self._lines = b""
 
     def reached(self) -> str:
-        """Wait for the next stage; return its name, or nothing at the end of the program."""
+        """Wait for the next stage; return its name, or "" at the end of the program."""
         while b"\n" not in self._lines:
             ready, _, _ = select.select([self._said], [], [], PATIENCE)
             assert ready, self.program.err
             data = os.read(self._said, 4096)
             if not data:
-                return ""  # and what it said is in its standard error
+                return ""  # its standard error tells why
             self._lines += data
         line, _, self._lines = self._lines.partition(b"\n")
         return line.decode()
 
     def go_on(self) -> None:
-        """Let it leave the stage that it waits in."""
+        """Let the program leave its stage."""
         os.write(self._heard, b"\n")
 
 
@@ -90,15 +89,15 @@ def staged(
     wrapper: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Staged]:
-    """Run `fastlisten serve` with a module of the test's own.
+    """Run `fastlisten serve` with a module from the test.
 
     Args:
-        directory: for all files.
-        source: of the module, after `PRELUDE`.
+        directory: the directory for all files.
+        source: the module's source, after `PRELUDE`.
         text: the configuration.
-        name: of the module.
+        name: the module's name.
         wrapper: a command that runs the program.
-        environ: changes of the environment.
+        environ: changes to the environment.
     """
     modules = directory / "modules"
     modules.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """A protocol that begins TLS in the middle of a connection, and clients that ask for it.
 
-Rules of this file: the protocol begins TLS when it has received a line that says so, and answers
-it in plaintext before; whatever it receives after that call must have come through TLS.
+Rules of this file: when the protocol receives the command it replies in plaintext and calls
+start_tls(); everything that it receives after that call must have come through TLS.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Starter(TlsRecorder):
     """Begins TLS at `COMMAND`.
 
     Attributes:
-        plaintext: what was received before.
-        future: of start_tls.
+        plaintext: what was received before TLS.
+        future: the future that start_tls returned.
     """
 
     future: asyncio.Future[Any] | None = None
@@ -50,13 +50,13 @@ class Starter(TlsRecorder):
             self.start()
 
     def start(self) -> None:
-        """Say so, and begin."""
+        """Send the go-ahead and call start_tls."""
         self.transport.write(self.answer)
         self.future = self.transport.start_tls(self.settings)
         self.future.add_done_callback(self.started)
 
     def started(self, future: asyncio.Future[Any]) -> None:
-        """Take the new transport, or note why there is none."""
+        """Take the new transport, or note the failure."""
         if future.cancelled():
             self.world.note("cancelled")
         elif future.exception() is not None:
@@ -68,7 +68,7 @@ class Starter(TlsRecorder):
 
 
 async def commanded(world: TlsWorld, **options: Any) -> TlsClient:
-    """Return a client that has asked for TLS and got the go-ahead."""
+    """Return a client that has sent the command and received the go-ahead."""
     client = await world.connect(**options)
     await client.send(COMMAND)
     assert await client.receive(len(GO_AHEAD)) == GO_AHEAD

@@ -1,7 +1,7 @@
 """Running the server program of support/traced_program.py under strace.
 
-Rules of this file: a test that uses it is marked ``external("strace")`` and skipped without it,
-also where the kernel forbids tracing.
+Rules of this file: a test that uses it is marked ``external("strace")``, and skipped if strace is
+missing or the kernel forbids tracing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PACKAGE = Path(fastlisten.__file__).parent
 
 @functools.cache
 def can_trace() -> bool:
-    """Return whether strace is there and may trace."""
+    """Return whether strace is installed and allowed to trace."""
     if shutil.which("strace") is None:
         return False
     trial = ["strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "true"]
@@ -37,10 +37,10 @@ def can_trace() -> bool:
 
 
 class Traced:
-    """The program, while it runs and after.
+    """The traced program.
 
     Attributes:
-        addresses: where its listeners listen.
+        addresses: the addresses of its listeners.
         lines: its log, once it has ended.
         statistics: the counters of its listeners, once it has ended.
         errors: their accept errors, by the name of the errno, once it has ended.
@@ -56,12 +56,12 @@ class Traced:
 
 @contextlib.contextmanager
 def traced(output: Path, strace: list[str], **arguments: Any) -> Iterator[Traced]:
-    """Run the program for the time of the block.
+    """Run the program for the length of a block.
 
     Args:
-        output: file for strace's lines.
-        strace: its options.
-        arguments: the program's.
+        output: the file for strace's lines.
+        strace: options of strace.
+        arguments: arguments of the program.
     """
     if not can_trace():
         pytest.skip("strace is missing or not allowed to trace")

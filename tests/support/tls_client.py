@@ -1,6 +1,6 @@
-"""A client's side of TLS step by step, and OpenSSL's functions that Python does not offer.
+"""A TLS client step by step, and OpenSSL functions that Python does not offer.
 
-Rules of this file: a client is no transport of asyncio but an `ssl.SSLObject` between two buffers,
+Rules of this file: a client is not an asyncio transport but an `ssl.SSLObject` between two buffers,
 so that a script decides which bytes go into the socket, when, and how the connection ends.
 """
 
@@ -74,16 +74,16 @@ class TlsClient:
     # -- what goes into the socket
 
     async def flush(self) -> None:
-        """Send what OpenSSL wants to be sent."""
+        """Send OpenSSL's pending output."""
         if self.outgoing.pending:
             await self.raw.send(self.outgoing.read())
 
     def flight(self) -> bytes:
-        """Take what OpenSSL wants to be sent, to be sent otherwise or not at all."""
+        """Take OpenSSL's pending output instead of sending it."""
         return self.outgoing.read()
 
     def sealed(self, data: bytes) -> bytes:
-        """Return the records of some data."""
+        """Return data as encrypted records."""
         view = memoryview(data)
         while view:
             view = view[self.tls.write(view) :]
@@ -105,7 +105,7 @@ class TlsClient:
         return bool(data)
 
     async def step(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call what may want input, until it has what it wants."""
+        """Call a function of OpenSSL, feeding it input until it succeeds."""
         while True:
             try:
                 result = function(*arguments)
@@ -117,7 +117,7 @@ class TlsClient:
                 return result
 
     async def handshake(self) -> TlsClient:
-        """Shake hands."""
+        """Perform the handshake."""
         try:
             await self.step(self.tls.do_handshake)
         finally:
@@ -126,7 +126,7 @@ class TlsClient:
         return self
 
     async def last_flight(self) -> bytes:
-        """Shake hands up to the client's second flight, and return that instead of sending it."""
+        """Handshake up to the client's second flight, and return that instead of sending it."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.do_handshake()
         await self.flush()
@@ -150,9 +150,9 @@ class TlsClient:
         return bytes(parts)
 
     async def rest(self) -> tuple[bytes, str]:
-        """Read to the end; return what came, and how it ended.
+        """Read to the end; return the data, and how it ended.
 
-        "close_notify", "truncated" (TCP's end without it), or the error.
+        "close_notify", "truncated" (the end of TCP without it), or the error.
         """
         parts = bytearray()
         try:
@@ -174,11 +174,11 @@ class TlsClient:
         return self.flight()
 
     async def notify(self) -> None:
-        """Send close_notify, and do not wait for the other."""
+        """Send close_notify, without waiting for the server's."""
         await self.raw.send(self.notice())
 
     async def close(self) -> None:
-        """Send close_notify, then TCP's end."""
+        """Send close_notify and close the socket."""
         with contextlib.suppress(OSError):
             await self.notify()
         self.raw.close()
@@ -203,11 +203,11 @@ def openssl_state(tls: ssl.SSLObject) -> int:
 
 
 def openssl_function(name: str, *arguments: Any) -> Callable[..., int]:
-    """Return a function of the OpenSSL that Python's ssl uses; skip the test where there is none.
+    """Return a function of the OpenSSL that Python's ssl module uses; skip the test without it.
 
     Args:
-        name: of a function that takes an SSL structure.
-        arguments: the types of the arguments behind it.
+        name: the name of a function whose first argument is an SSL structure.
+        arguments: the types of the other arguments.
     """
     try:
         function: Any = getattr(ctypes.CDLL(_ssl.__file__), name)
@@ -219,10 +219,10 @@ def openssl_function(name: str, *arguments: Any) -> Callable[..., int]:
 
 
 def tls_sessions() -> int:
-    """Return how many sessions of OpenSSL exist, after a collection of garbage.
+    """Return how many OpenSSL sessions exist, after a garbage collection.
 
-    Each transport over TLS holds one from its client's first byte on; the transports themselves
-    are not known to the collector.
+    Each TLS transport holds one from its client's first byte on; the transports themselves are not
+    tracked by the collector.
     """
     gc.collect()
     return sum(type(thing).__name__ == "_SSLSocket" for thing in gc.get_objects())

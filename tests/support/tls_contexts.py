@@ -1,6 +1,6 @@
 """Contexts of servers and clients on loopback, with certificates of the tests' authority.
 
-Rules of this file: the files are made when the first test asks, and go with the process.
+Rules of this file: the files are created at first use, and removed when the process ends.
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ def server_context(
 
     Args:
         key: "p256" or "rsa".
-        newest: the newest version that it speaks.
-        ask_client: clients need a certificate of our authority.
+        newest: the maximum TLS version.
+        ask_client: require a client certificate of our authority.
         alpn: names of application protocols (RFC 7301), the preferred first.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.maximum_version = newest
-    # What the self-signed and the configured certificates of the product get, too.
+    # As in the contexts of fastlisten's own certificates.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.load_cert_chain(getattr(certificate_files(), key))
     if ask_client:
@@ -115,7 +115,7 @@ def client_context(
     """Return a client's context that trusts our authority.
 
     Args:
-        version: the only version it speaks, None for 1.2 and 1.3.
+        version: the only TLS version, None for 1.2 and 1.3.
         certificate: "client", "stranger", or empty for none.
         alpn: names of application protocols.
     """

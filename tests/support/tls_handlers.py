@@ -1,6 +1,6 @@
-"""Handlers that the tests of TLS name in configurations: ``handler = "support.tls_handlers:Tell"``.
+"""Handlers for configurations of TLS tests: ``handler = "support.tls_handlers:Tell"``.
 
-Rules of this file: what a test wants to know of the server's side is told to the client.
+Rules of this file: the client is told what a test needs to know about the server's side.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from support.serving_handlers import Echo, EchoProtocol
 
 
 class TellProtocol(EchoProtocol):
-    """An echo that answers ``tell`` with what it knows of its connection, as a line of JSON."""
+    """An echo that answers ``tell`` with a line of JSON about its connection."""
 
     def data_received(self, data: bytes) -> None:
         if data != b"tell":
@@ -35,7 +35,7 @@ class TellProtocol(EchoProtocol):
 
 
 class Tell(Echo):
-    """Client first."""
+    """The client speaks first."""
 
     name: ClassVar[str] = "tell"
     alpn: ClassVar[tuple[str, ...]] = ("tell/2", "tell/1")
@@ -45,7 +45,7 @@ class Tell(Echo):
 
 
 class Greet(Tell):
-    """With a greeting, and Python objects at the first byte."""
+    """The same with a greeting; Python objects are created at the first byte."""
 
     server_speaks_first: ClassVar[bool] = True
     lazy: ClassVar[bool] = True
@@ -53,7 +53,7 @@ class Greet(Tell):
 
 
 async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Take the names of a certificate's and a key's file, go over to TLS, then shout."""
+    """Read the file names of a certificate and a key, begin TLS, then reply in capitals."""
     cert, key = [(await reader.readline()).decode().strip() for _ in range(2)]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     KeyPair(Path(cert).read_bytes(), Path(key).read_bytes()).load_into(context)

@@ -1,5 +1,4 @@
-"""What the tests of TLS share that concern the core alone: a listener with settings of its own,
-and clients that stop somewhere in the handshake.
+"""A TLS listener of the native core, and clients that stop somewhere in the handshake.
 
 Rules of this file: as in support.listener, whose `Listener` this one extends.
 """
@@ -20,7 +19,7 @@ from support.raw_client import RawClient
 from support.tls_contexts import HOST, client_context, server_context
 from support.waiting import eventually
 
-#: States of slots in which a connection, wanted or not, is still there.
+#: States of slots that hold a connection.
 BUSY = ("accepted", "lazy", "served", "lingering", "endpoints", "open")
 
 
@@ -28,7 +27,7 @@ class TlsListener(Listener):
     """A listening socket served over TLS by the core.
 
     Attributes:
-        settings: how TLS is spoken.
+        settings: the TLS settings.
         acceptor: the native acceptor.
     """
 
@@ -92,7 +91,7 @@ async def tls_listening(
     handshakes: int = 1024,
     **options: Any,
 ) -> AsyncIterator[TlsListener]:
-    """Serve for the time of the block; options of `TlsSettings`, `TlsListener`, `TlsAcceptor`."""
+    """Serve for the length of a block; options of `TlsSettings`, `TlsListener`, `TlsAcceptor`."""
     settings = TlsSettings(
         context or server_context(),
         handshake_timeout=handshake_timeout,
@@ -117,7 +116,7 @@ def client_hello(context: ssl.SSLContext | None = None) -> bytes:
 
 
 async def talk(address: Any, context: ssl.SSLContext | None = None, word: bytes = b"hi") -> None:
-    """Be a client of asyncio's own: shake hands, have a word echoed, close."""
+    """Run an asyncio client: handshake, echo of a word, close."""
     reader, writer = await asyncio.open_connection(
         *address[:2], ssl=context or client_context(), server_hostname=HOST
     )
@@ -131,7 +130,7 @@ async def talk(address: Any, context: ssl.SSLContext | None = None, word: bytes 
 
 
 async def everything(client: RawClient) -> bytes:
-    """Return what the server says up to the end, which may be a reset."""
+    """Read to the end, which may be a reset."""
     found = b""
     try:
         while data := await client.read():

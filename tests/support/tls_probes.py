@@ -1,4 +1,4 @@
-"""What the tests of serving TLS share: a client, and what `openssl s_client` saw.
+"""TLS clients of a served configuration: Python's ssl, and `openssl s_client`.
 
 Rules of this file: no test in it. Clients have timeouts for the case that the server hangs.
 """
@@ -38,7 +38,7 @@ def client(
     name: str | None = "mx.example.org",
     session: ssl.SSLSession | None = None,
 ) -> Iterator[ssl.SSLSocket]:
-    """Connect and shake hands."""
+    """Connect and perform the handshake."""
     with (
         socket.create_connection((HOST, port), PATIENCE) as plain,
         (with_context or context()).wrap_socket(
@@ -49,7 +49,7 @@ def client(
 
 
 def ask(connection: ssl.SSLSocket) -> dict[str, Any]:
-    """Ask a handler `Tell` what it knows."""
+    """Send ``tell`` to a handler `Tell`; return its answer."""
     connection.sendall(b"tell")
     line = b""
     while not line.endswith(b"\n"):
@@ -61,7 +61,7 @@ def ask(connection: ssl.SSLSocket) -> dict[str, Any]:
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    """Return what comes until the end; a TLS connection must end with close_notify."""
+    """Read to the end; a TLS connection must end with close_notify."""
     received = b""
     while data := connection.recv(65536):
         received += data
@@ -70,7 +70,7 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 @dataclass(frozen=True)
 class Seen:
-    """What `openssl s_client` printed.
+    """The output of `openssl s_client`.
 
     Attributes:
         code: its exit code; 0 after a handshake.
@@ -90,7 +90,7 @@ class Seen:
 
 
 def s_client(port: int, *arguments: str | bytes) -> Seen:
-    """Shake hands with `openssl s_client`, and say nothing more."""
+    """Perform a handshake with `openssl s_client`, and send nothing more."""
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"{HOST}:{port}", *arguments],
         stdin=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
-"""Records of TLS 1.3 made by hand: what a client could send, and no library sends.
+"""TLS 1.3 records built by hand, which a client could send but no library does.
 
-Rules of this file: OpenSSL makes the handshake and says its secret; from the first record made
-here on, the client's OpenSSL must send nothing more, because it does not know how far the record
-numbers are. It may go on receiving. Sections are those of RFC 8446.
+Rules of this file: OpenSSL performs the handshake and logs its secret; from the first record built
+here on, the client's OpenSSL must not send anything, because it does not know the record numbers.
+It may go on receiving. Sections are those of RFC 8446.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from support.tls_world import TlsClient, TlsWorld
 HANDSHAKE, APPLICATION_DATA = 22, 23
 #: The type of the message (4), its length, and what it asks for follows (4.6.3).
 KEY_UPDATE = b"\x18\x00\x00\x01"
-#: A record without meaning that every server must bear before the handshake is done (5).
+#: A meaningless record that every server must accept before the handshake is done (5).
 CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"
 
 
@@ -50,7 +50,7 @@ class Records:
         return found[:size]
 
     def _use(self, secret: bytes) -> None:
-        """Begin to encrypt with a secret (7.3)."""
+        """Encrypt with a secret from now on (7.3)."""
         self._secret = secret
         self._cipher = AESGCM(self._expand(b"key", self._key_size))
         self._start = int.from_bytes(self._expand(b"iv", 12), "big")
@@ -80,14 +80,14 @@ class Records:
 
 
 async def crafted(world: TlsWorld, **options: Any) -> tuple[TlsClient, Records]:
-    """Shake hands with the server made last.
+    """Perform a handshake with the latest server.
 
     Args:
-        world: where.
+        world: the world of the server.
         options: sizes of the client's socket buffers, see `World.connect`.
 
     Returns:
-        The client, and what makes its records. The server may not be done yet.
+        The client, and the builder of its records. The server may not be done yet.
     """
     context: Any = client_context(version=ssl.TLSVersion.TLSv1_3)
     with tempfile.NamedTemporaryFile("r", prefix="tls-tests-") as log:

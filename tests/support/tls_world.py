@@ -1,7 +1,7 @@
-"""One script over TLS, played on asyncio's own server and on ours: asyncio is the oracle.
+"""A script over TLS, run on asyncio's own server and on ours: asyncio is the oracle.
 
-Rules of this file: as in support.world, whose `World` this one extends. Errors of OpenSSL are
-noted by class and reason: their texts name lines of CPython's source.
+Rules of this file: as in support.world, whose `World` this one extends. OpenSSL's errors are noted
+by class and reason, because their texts contain line numbers of CPython's source.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ __all__ = [
 
 TlsScript = Callable[["TlsWorld"], Awaitable[None]]
 
-#: What OpenSSL reads and writes under our transports: the socket itself, or memory.
+#: What OpenSSL reads and writes in our transports: the socket itself, or memory.
 KINDS = ("socket", "memory")
-#: What semantics are tested on: the loop, and what OpenSSL reads. The second way knows no loop, so
-#: it is tried on one only.
+#: Loops and kinds for tests of semantics. The second kind does not depend on the loop, so it is
+#: tested on one only.
 WAYS: list[tuple[LoopFactory, str]] = [
     (asyncio.SelectorEventLoop, "socket"),
     (uvloop.new_event_loop, "socket"),
@@ -68,7 +68,7 @@ MUCH = 1_500_000
 
 
 class TlsRecorder(Recorder):
-    """A `Recorder` that spells errors of OpenSSL."""
+    """A `Recorder` that notes OpenSSL's errors by class and reason."""
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._happened("connection_lost", exc, noted=(spelled(exc),))
@@ -90,8 +90,8 @@ class TlsWorld(World):
     """A `World` whose servers speak TLS.
 
     Attributes:
-        server: the server made last.
-        ours: what a script finds out of ours that asyncio does not have; not compared.
+        server: the latest server.
+        ours: what a script finds out about our server alone; not compared.
     """
 
     server: Any = None
@@ -130,7 +130,7 @@ class TlsWorld(World):
         return self.server
 
     async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> RawClient:
-        """Return a raw client connected to the server made last."""
+        """Return a raw client connected to the latest server."""
         client = await super().connect(receive_buffer, send_buffer)
         if client.sock.family != socket.AF_UNIX:
             # Two small segments in a row must not wait for each other's acknowledgement.
@@ -144,7 +144,7 @@ class TlsWorld(World):
         session: ssl.SSLSession | None = None,
         **options: Any,
     ) -> TlsClient:
-        """Return a client that has shaken hands with the server made last."""
+        """Return a client after its handshake with the latest server."""
         client = await self.connect(**options)
         return await TlsClient(client, context, session=session).handshake()
 
@@ -158,7 +158,7 @@ class TlsWorld(World):
     async def close(self) -> None:
         """Close everything that the script opened."""
         for transport in self.transports:
-            # asyncio's, closed twice, has let go of its protocol and fails at most calls.
+            # asyncio's transport, closed twice, has no protocol and fails at most calls.
             with contextlib.suppress(AttributeError):
                 if transport.get_protocol() is not None:
                     transport.abort()
@@ -166,7 +166,7 @@ class TlsWorld(World):
         await super().close()
 
     async def nothing_left(self) -> None:
-        """Wait until no slot and no endpoint of ours is in use, nor any transport object."""
+        """Wait until none of our slots, endpoints and transports is in use."""
         if not self.native:
             return
         engine = engine_for(self.loop)
@@ -176,7 +176,7 @@ class TlsWorld(World):
 
 @contextlib.contextmanager
 def kind_of_api(kind: str) -> Iterator[None]:
-    """Let new connections use one of `KINDS` for the time of the block."""
+    """Let new connections use one of `KINDS` for the length of a block."""
     before = native_tls.use_memory(kind == "memory")
     try:
         yield
@@ -210,7 +210,7 @@ def play_tls(
 
 
 def joined(log: list[Note]) -> list[Note]:
-    """Return the log with neighbouring data_received made one: TLS keeps no boundaries."""
+    """Return the log with adjacent data_received joined, because TLS keeps no boundaries."""
     result: list[Note] = []
     for note in log:
         if result and note[0] == result[-1][0] and note[0].endswith("data_received"):
@@ -227,7 +227,7 @@ def same_tls(
     kind: str = "socket",
     debug: bool = False,
 ) -> list[Note]:
-    """Play a script on asyncio's server and on ours; the logs must agree. Return the log."""
+    """Run a script on asyncio's server and on ours; check that the logs agree; return it."""
     expected = joined(play_tls(script, asyncio.SelectorEventLoop, native=False, debug=debug))
     assert expected, "a script that notes nothing proves nothing"
     found = joined(play_tls(script, loop_factory, kind=kind, debug=debug))

@@ -1,12 +1,12 @@
-"""A server as a program of its own, for tests that watch its system calls or let them fail.
+"""A server as a separate program, for tests that trace its system calls or make them fail.
 
     python support/traced_program.py '{"loop": "asyncio", "listeners": 2}'
 
-Says its addresses on one line, serves until its input ends, then says what its log and its
-counters hold, all as JSON.
+Prints its addresses on one line, serves until its input ends, then prints its log and counters, all
+as JSON.
 
-Arguments: ``loop`` (asyncio, uvloop), ``listeners`` (how many sockets), ``accepted`` (socket
-options, (level, name, value) each, set on every accepted socket), ``texts`` of the acceptors.
+Arguments: ``loop`` (asyncio, uvloop), ``listeners`` (the number of sockets), ``accepted`` (socket
+options, each (level, name, value), set on accepted sockets), ``texts`` of the acceptors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Waiting for what a test expects to happen.
+"""Waiting for conditions.
 
 Rules of this file: nothing waits for a fixed time. A wait ends when its condition holds, and fails
 after `PATIENCE`, naming what did not happen; only a bug or a hanging program gets that far.
@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 __all__ = ["PATIENCE", "eventually", "until"]
 
-#: Seconds that anything may take before its test fails; longer than anything takes on a busy
-#: machine. Tests of mutated code (tools/mutants) often wait in vain.
+#: Seconds to wait before a test fails; longer than anything takes on a busy machine. Tests of
+#: mutated code (tools/mutants) often wait in vain.
 PATIENCE = float(os.environ.get("TEST_PATIENCE", "30"))
 
 

@@ -1,4 +1,4 @@
-"""A fixture: the package `cryptography` is not installed."""
+"""A fixture that makes the package `cryptography` appear not to be installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["no_library"]
 
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the package `cryptography` be missing."""
+    """Make imports of `cryptography` fail."""
     real, find = builtins.__import__, importlib.util.find_spec
 
     def missing(name: str, *rest: Any) -> Any:

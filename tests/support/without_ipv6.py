@@ -36,7 +36,7 @@ class _Program(ctypes.Structure):
 
 
 def forbid_ipv6() -> None:
-    """Let this process make no AF_INET6 sockets any more, nor its children."""
+    """Forbid AF_INET6 sockets to this process and its children."""
     instructions = (
         (_LOAD, 0, 0, _NUMBER),
         (_JUMP_IF_EQUAL, 0, 3, SOCKET_CALL[platform.machine()]),

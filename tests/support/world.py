@@ -1,9 +1,8 @@
-"""One script, played on asyncio's own server and on ours: asyncio is the oracle.
+"""A script, run on asyncio's own server and on ours: asyncio is the oracle.
 
-Rules of this file: a script is an async function of a `World`; it serves, connects raw sockets
-and steps from one observed event to the next, never by time. What happens is noted in
-`World.log`, in words that do not name the implementation, so that the logs of two worlds can be
-compared with ``==``.
+Rules of this file: a script is an async function of a `World`; it serves, connects raw sockets, and
+waits for events, never for a time. What happens is noted in `World.log`, in words that do not
+depend on the implementation, so that the logs of two worlds can be compared with ``==``.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from support.loops import LoopFactory
 from support.raw_client import RawClient, describe, patiently
 from support.waiting import PATIENCE
 
-#: Turns of the loop after which whatever was going to happen has happened: loopback delivers at
-#: once, and asyncio's longest chain (accept, task, connection_made, reader) has four links.
+#: Iterations of the loop after which everything has happened: loopback delivers at once, and
+#: asyncio's longest chain (accept, task, connection_made, reader) has four links.
 TURNS = 25
 
 #: The callbacks of `asyncio.Protocol`.
@@ -45,9 +44,9 @@ class Recorder(asyncio.Protocol):
     """Notes each callback, then runs the hook of that name and returns its result.
 
     Args:
-        world: where to note.
-        hooks: callback name to function of (protocol, *arguments of the callback).
-        name: stands before each note, to tell several protocols apart.
+        world: the world whose log is used.
+        hooks: functions of (protocol, *arguments of the callback), by name of the callback.
+        name: a prefix of each note, to tell several protocols apart.
     """
 
     transport: Any = None
@@ -106,8 +105,8 @@ class World:
 
     Attributes:
         log: notes in order.
-        native: served by us, not by asyncio.
-        transports: of every `Recorder`, in order of connection_made.
+        native: whether our server is used, not asyncio's.
+        transports: the transports of all `Recorder` objects, in order of connection_made.
         create: the `create_server` of this world.
     """
 
@@ -153,11 +152,11 @@ class World:
     # -- stepping
 
     async def patience(self, awaitable: Awaitable[Any]) -> Any:
-        """Await with an end to it."""
+        """Await something for at most `PATIENCE`."""
         return await patiently(awaitable)
 
     async def until(self, what: str | Callable[[], Any], count: int = 1) -> None:
-        """Wait until so many notes begin with `what`, or until the function says yes."""
+        """Wait until `count` notes begin with `what`, or until the function returns true."""
         end = self.loop.time() + PATIENCE
         while not (what() if callable(what) else self.count(what) >= count):
             if self.loop.time() > end:
@@ -165,7 +164,7 @@ class World:
             await asyncio.sleep(0.0005)
 
     async def settle(self) -> None:
-        """Let happen what is going to happen by itself."""
+        """Run the loop until nothing more happens by itself."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
@@ -200,7 +199,7 @@ class World:
         return server
 
     async def connect(self, receive_buffer: int = 0, send_buffer: int = 0) -> RawClient:
-        """Return a client connected to the server made last."""
+        """Return a client connected to the latest server."""
         sock = socket.socket(self.family)
         self._open.callback(sock.close)
         sock.setblocking(False)
@@ -212,7 +211,7 @@ class World:
         return RawClient(sock)
 
     async def reachable(self, address: Any, family: int = socket.AF_INET) -> str:
-        """Connect and close, let the server notice both, and say how it went."""
+        """Connect and close, let the server notice both, and return the outcome."""
         with socket.socket(family) as sock:
             sock.setblocking(False)
             try:
@@ -226,7 +225,7 @@ class World:
     async def close(self) -> None:
         """Close everything that the script opened."""
         for transport in self.transports:
-            # asyncio's fail on abort() if they were lost by sending the last byte after close().
+            # asyncio's transports fail on abort() after close() has sent the last byte.
             if transport.get_protocol() is not None:
                 transport.abort()
         await self._open.aclose()
@@ -234,7 +233,7 @@ class World:
 
 
 def numbers(size: int, seed: int = 1) -> bytes:
-    """Return bytes in which a missing or repeated part shows."""
+    """Return bytes in which a missing or repeated part is noticed."""
     return random.Random(seed).randbytes(size)
 
 
@@ -244,7 +243,7 @@ MUCH = 300_000
 
 
 async def stuffed(world: World, hooks: dict[str, Hook] | None = None) -> tuple[RawClient, Any]:
-    """Return (client, transport) of which the transport holds `MUCH` bytes, mostly unsent."""
+    """Return a client and a transport that holds `MUCH` bytes, mostly unsent."""
     await world.serve(lambda: Recorder(world, hooks), send_buffer=8192)
     client = await world.connect(receive_buffer=4096)
     await world.until("connection_made")
@@ -274,7 +273,7 @@ def play(
 def same_as_asyncio(
     script: Script, loop_factory: LoopFactory, *, debug: bool | None = None
 ) -> list[Note]:
-    """Play a script on asyncio's server and on ours; the logs must agree. Return the log."""
+    """Run a script on asyncio's server and on ours; check that the logs agree; return it."""
     expected = play(script, asyncio.SelectorEventLoop, native=False, debug=debug)
     assert expected, "a script that notes nothing proves nothing"
     found = play(script, loop_factory, native=True, debug=debug)
