@@ -22,12 +22,12 @@ from fastlisten.config import default_config
 
 TESTS = """
 import os, pathlib, subprocess, sys, tempfile
-def test_what_must_not_be_done():
+def test_writes_outside():
     for name in {names}:
         path = pathlib.Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-def test_where_it_is(record_property):
+def test_has_its_own_home(record_property):
     home = os.environ["HOME"]
     assert os.path.expanduser("~") == home
     assert tempfile.gettempdir() == home + "/tmp"

@@ -4,8 +4,8 @@
 
 Rules of this file: whatever loop a test makes, by name, by policy or by default, is of the column's
 class; nothing else of asyncio or of its tests is changed. Standard output gets a line of JSON for
-every test begun ({"begin": id}) and for every test that ended ({"end": id, "outcome": ..., "text":
-...}), so that who reads it knows which one hangs.
+every test that begins ({"begin": id}) and for every test that ends ({"end": id, "outcome": ...,
+"text": ...}), so that its reader knows which test hangs.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ PACKAGE = "test.test_asyncio."
 
 
 def loop_class(column: str) -> Any:
-    """Return the class of loops of a column; like asyncio's it takes a selector."""
-    # What is tested is the package that this file belongs to.
+    """Return a column's class of loops; like asyncio's it takes a selector."""
+    # The package under test is the one that this file belongs to.
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
     from fastlisten.loop.event_loop import AsyncioLoop
 
@@ -52,7 +52,7 @@ def loop_class(column: str) -> Any:
 
 
 def close_loop(loop: Any) -> None:
-    """Do what test_asyncio.utils does after a test, for a loop that hides its executor, too."""
+    """Do what test_asyncio.utils does after a test, even for a loop that hides its executor."""
     if loop.is_closed():
         return
     executor = getattr(loop, "_default_executor", None)
@@ -64,7 +64,7 @@ def close_loop(loop: Any) -> None:
 
 
 def use(loops: Any) -> None:
-    """Make asyncio and the tests' own helpers give out loops of this class."""
+    """Make asyncio and the tests' own helpers return loops of this class."""
     everywhere: Any = asyncio
     everywhere.SelectorEventLoop = loops
     if hasattr(asyncio, "EventLoop"):
@@ -127,7 +127,7 @@ def name_of(test: unittest.TestCase) -> str:
 
 
 def matches(test: unittest.TestCase, patterns: list[str]) -> bool:
-    """Return True if one of the patterns is about the test."""
+    """Return whether one of the patterns matches the test."""
     return any(fnmatch.fnmatchcase(name_of(test), pattern) for pattern in patterns)
 
 
@@ -147,7 +147,7 @@ def tests_in(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 
 def main() -> None:
-    """Run what the command line says."""
+    """Run what the command line asks for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("column")
     parser.add_argument("module")
