@@ -3,10 +3,10 @@
     python tests/loop/cpython/run.py                     all; prints a table
     python tests/loop/cpython/run.py test_ssl --verbose  some modules; also what stock loops fail
 
-Rules of this file: the tests are those of the running interpreter, unchanged. What does not apply
-to our loops is listed in not_applicable.toml, each with its reason. A failure that is not listed
-fails the run; so does a listed test that passes, or that this Python does not have: the list stays
-honest. The stock loops are the control: what they fail is counted, not judged.
+Rules of this file: the tests are those of the running interpreter, unchanged. Tests that do not
+apply to our loops are listed in not_applicable.toml, each with its reason. A failure that is not
+listed fails the run; so does a listed test that passes or does not exist in this Python, so that
+the list stays honest. The stock loops are the control: their failures are counted, not judged.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ LIST = HERE / "not_applicable.toml"
 
 COLUMNS = ("asyncio", "ours on asyncio", "uvloop", "ours on uvloop")
 
-#: What concerns server transports: everything that makes a server or takes an accepted socket. The
-#: rest of these modules is about clients, pipes, subprocesses and policies, which are the base
-#: loop's.
+#: The tests of server transports: everything that makes a server or takes an accepted socket. The
+#: rest of these modules is about clients, pipes, subprocesses and policies, which are up to the
+#: base loop.
 PARTS: dict[str, tuple[str, ...]] = {
     "test_streams": ("*",),
     "test_server": ("*",),
@@ -50,7 +50,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "test_context": ("*",),
 }
 
-#: Seconds without a sign of life after which a test hangs; the tests' own patience is 10 or less.
+#: A test that reports nothing for this long hangs, seconds; the tests' own timeouts are 10 or less.
 TIME_LIMIT = 60
 
 
@@ -61,9 +61,9 @@ class Entry:
     Attributes:
         tests: patterns of test names (fnmatch).
         reason: why they do not apply.
-        on: the bases of our loops that it is true of.
-        python: the versions that it is true of; empty for all.
-        hangs: they are not even begun.
+        on: the base loops to which it applies.
+        python: the versions to which it applies; empty for all.
+        hangs: they are not even started.
         not_everywhere: not every release of these versions has them.
     """
 
@@ -75,17 +75,17 @@ class Entry:
     not_everywhere: bool = False
 
     def holds(self, column: str, version: str) -> bool:
-        """Whether it says something of this column on this Python."""
+        """Return whether the entry applies to this column on this Python."""
         return column.removeprefix("ours on ") in self.on and version in (self.python or [version])
 
     def names(self, test: str) -> bool:
-        """Whether it is about this test."""
+        """Return whether the entry is about this test."""
         return any(fnmatch.fnmatchcase(test, pattern) for pattern in self.tests)
 
 
 @dataclass
 class Outcome:
-    """How one test ended: passed, failed, skipped or hung; and what it said."""
+    """How one test ended: passed, failed, skipped or hung; and its output."""
 
     result: str
     text: str = ""
@@ -103,16 +103,16 @@ def read_list(text: str) -> list[Entry]:
 def judge(
     column: str, version: str, entries: list[Entry], outcomes: dict[str, Outcome]
 ) -> tuple[Counter[str], list[str]]:
-    """Compare what happened on one of our loops with the list.
+    """Compare the outcomes on one of our loops with the list.
 
     Args:
-        column: whose outcomes they are.
+        column: the loop.
         version: of Python, ``3.11``.
         entries: the list.
         outcomes: by name of the test, all modules together.
 
     Returns:
-        Counts by passed, failed, skipped, hung and not applicable; what is wrong, a line each.
+        Counts by passed, failed, skipped, hung and not applicable; and a line for each mistake.
     """
     counts: Counter[str] = Counter()
     wrong = []
@@ -136,7 +136,7 @@ def judge(
 
 
 def run_module(column: str, module: str, left_out: list[str]) -> dict[str, Outcome]:
-    """Run a module on a column; one that hangs is ended, and the others go on without it.
+    """Run a module on a column; a test that hangs is killed, and the others go on without it.
 
     Args:
         column: one of `COLUMNS`.
@@ -158,7 +158,7 @@ def run_module(column: str, module: str, left_out: list[str]) -> dict[str, Outco
 
 
 def _follow(command: list[str], outcomes: dict[str, Outcome]) -> tuple[str | None, str]:
-    """Read the reports of one process; return the test that hung or killed it, and its words."""
+    """Read the reports of one process; return the test that hung or killed it, and the output."""
     begun = None
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -185,7 +185,7 @@ def _follow(command: list[str], outcomes: dict[str, Outcome]) -> tuple[str | Non
 
 
 def table(columns: list[str], counts: dict[str, Counter[str]]) -> str:
-    """Return the counts as text, a row for each column of loops."""
+    """Return the counts as text, a row per column."""
     heads = ("run", "passed", "skipped", "not applicable", "failed")
     rows: list[tuple[str, ...]] = [("", *heads)]
     for column in columns:
@@ -205,7 +205,7 @@ def table(columns: list[str], counts: dict[str, Counter[str]]) -> str:
 
 
 def main() -> int:
-    """Run what the command line says; return the exit code."""
+    """Run what the command line asks for; return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -259,7 +259,7 @@ def main() -> int:
 
 
 def about(entries: list[Entry], modules: list[str]) -> list[Entry]:
-    """Return what the list says of some modules: of the others nothing is known."""
+    """Return the entries about some modules; those of the others cannot be judged."""
     return [
         replace(entry, tests=[test for test in entry.tests if test.split(".")[0] in modules])
         for entry in entries
