@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import uvloop
+from support import smtp_fixtures
 from support.raw_client import reset
 from support.smtp_harness import (
     DIALOGUE,
@@ -17,7 +17,6 @@ from support.smtp_harness import (
     HELLO,
     MAIL,
     RCPT,
-    SERVERS,
     Served,
     body_of,
     codes,
@@ -32,11 +31,7 @@ HEADER = b"Subject: x\r\nContent-Transfer-Encoding: binary\r\n\r\n"
 BINARY = HELLO + b"MAIL FROM:<a@example.com> BODY=BINARYMIME\r\n" + RCPT
 
 
-@pytest.fixture(params=SERVERS)
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    loop_factory, native = SERVERS[request.param]
-    with serve(tmp_path, loop_factory=loop_factory, native=native) as server:
-        yield server
+served = smtp_fixtures.on_all_transports
 
 
 def chunks(data: bytes, size: int) -> bytes:

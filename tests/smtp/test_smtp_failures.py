@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
+from support import smtp_fixtures
 from support.raw_client import reset
 from support.smtp_harness import (
     DIALOGUE,
     DONE,
     ENVELOPE,
     HELLO,
-    SERVERS,
     Served,
     codes,
     read_all,
@@ -29,20 +27,7 @@ from fastlisten.mail.delivery import staged_message
 from fastlisten.mail.maildir import maildir
 from fastlisten.private_files import write_all
 
-
-@pytest.fixture(params=SERVERS)
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    """The handler on each loop's own transports and on the native ones."""
-    loop_factory, native = SERVERS[request.param]
-    with serve(tmp_path, loop_factory=loop_factory, native=native) as server:
-        yield server
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> Iterator[Served]:
-    """The handler as in production."""
-    with serve(tmp_path, loop_factory=uvloop.new_event_loop) as server:
-        yield server
+served, plain = smtp_fixtures.on_all_transports, smtp_fixtures.as_in_production
 
 
 # --- ends -----------------------------------------------------------------------------------------

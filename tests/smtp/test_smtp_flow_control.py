@@ -6,11 +6,10 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
+from support import smtp_fixtures
 from support.raw_client import reset
 from support.smtp_harness import (
     DIALOGUE,
@@ -20,13 +19,11 @@ from support.smtp_harness import (
     MAIL,
     MESSAGE,
     RCPT,
-    SERVERS,
     Served,
     body_of,
     codes,
     read_all,
     read_until,
-    serve,
 )
 from support.waiting import until
 
@@ -34,20 +31,7 @@ from fastlisten.handlers.smtp.engine_protocol import READ_AHEAD
 from fastlisten.mail.delivery import message_writer
 from fastlisten.mail.maildir import maildir
 
-
-@pytest.fixture(params=SERVERS)
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    """The handler on each loop's own transports and on the native ones."""
-    loop_factory, native = SERVERS[request.param]
-    with serve(tmp_path, loop_factory=loop_factory, native=native) as server:
-        yield server
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> Iterator[Served]:
-    """The handler as in production."""
-    with serve(tmp_path, loop_factory=uvloop.new_event_loop) as server:
-        yield server
+served, plain = smtp_fixtures.on_all_transports, smtp_fixtures.as_in_production
 
 
 class Gate:

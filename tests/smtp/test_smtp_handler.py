@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
+from support import smtp_fixtures
 from support.smtp_harness import DIALOGUE, ENVELOPE, HOSTNAME, MAIL, RCPT, Served, serve
 
 from fastlisten.handlers.base import ConnectionInfo, HandlerSettings, Reason
@@ -17,12 +16,7 @@ from fastlisten.handlers.smtp import SmtpHandler
 from fastlisten.handlers.smtp.mail_session import MailSession
 from fastlisten.log_events import address_text
 
-
-@pytest.fixture
-def plain(tmp_path: Path) -> Iterator[Served]:
-    """The handler as in production."""
-    with serve(tmp_path, loop_factory=uvloop.new_event_loop) as server:
-        yield server
+plain = smtp_fixtures.as_in_production
 
 
 def test_trace_header(plain: Served) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import smtplib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
+from support import smtp_fixtures
 from support.accounts import write_accounts
 from support.smtp_harness import (
     DIALOGUE,
@@ -18,7 +17,6 @@ from support.smtp_harness import (
     MAIL,
     MESSAGE,
     RCPT,
-    SERVERS,
     Served,
     body_of,
     codes,
@@ -27,20 +25,7 @@ from support.smtp_harness import (
     serve,
 )
 
-
-@pytest.fixture(params=SERVERS)
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    """The handler on each loop's own transports and on the native ones."""
-    loop_factory, native = SERVERS[request.param]
-    with serve(tmp_path, loop_factory=loop_factory, native=native) as server:
-        yield server
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> Iterator[Served]:
-    """The handler as in production."""
-    with serve(tmp_path, loop_factory=uvloop.new_event_loop) as server:
-        yield server
+served, plain = smtp_fixtures.on_all_transports, smtp_fixtures.as_in_production
 
 
 # --- dialogues ------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ Certificates
 
 SMTP and mail
     smtp_harness              the smtp handler served in a thread, and dialogues of clients
+    smtp_fixtures             fixtures that serve it
     engine_driver             the engine without a connection
     aiosmtpd                  handlers of aiosmtpd's kind, served by our controller or aiosmtpd's
     deliveries, logins        the post office and logins without a connection
