@@ -23,7 +23,7 @@ from fastlisten.log_throttle import MAX_RECORDS
 
 
 @pytest.fixture(autouse=True)
-def everything(caplog: pytest.LogCaptureFixture) -> None:
+def log_everything(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "fastlisten")
 
 

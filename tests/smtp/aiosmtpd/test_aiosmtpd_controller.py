@@ -27,20 +27,25 @@ pytestmark = pytest.mark.usefixtures("descriptors_back")
 HELLO, MAIL, RCPT = ENVELOPE
 
 
+class Waits:
+    """A handler whose hook waits for ever."""
+
+    def __init__(self) -> None:
+        self.began, self.ended = threading.Event(), threading.Event()
+
+    async def handle_NOOP(self, *arguments: Any) -> str:
+        self.began.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.ended.set()
+        return "250 never"
+
+
 def test_stop_with_open_connections_and_running_hook() -> None:
-    began, ended = threading.Event(), threading.Event()
-
-    class Waits:
-        async def handle_NOOP(self, *arguments: Any) -> str:
-            began.set()
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.set()
-            return "250 never"
-
+    handler = Waits()
     before = threading.active_count()
-    controller: Any = smtp.Controller(Waits(), "127.0.0.1", 0)
+    controller: Any = smtp.Controller(handler, "127.0.0.1", 0)
     assert not controller.smtpd
     controller.start()
     assert controller.port
@@ -51,10 +56,10 @@ def test_stop_with_open_connections_and_running_hook() -> None:
     with connected(controller.port) as idle, connected(controller.port) as busy:
         idle.codes("RSET")
         busy.send("NOOP")
-        assert began.wait(20)
+        assert handler.began.wait(20)
         assert controller.smtpd is not None
         controller.stop()
-        assert ended.is_set()
+        assert handler.ended.is_set()
         for client in (idle, busy):
             assert client.answer()[0] == 421
             assert client.answer() == (0, [])
@@ -101,23 +106,13 @@ def test_given_loop_survives_failed_start() -> None:
 
 
 def test_cancel_tasks() -> None:
-    began, ended = threading.Event(), threading.Event()
-
-    class Waits:
-        async def handle_NOOP(self, *arguments: Any) -> str:
-            began.set()
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.set()
-            return "250 never"
-
-    with started(smtp.Controller(Waits(), "127.0.0.1", 0)) as controller:
+    handler = Waits()
+    with started(smtp.Controller(handler, "127.0.0.1", 0)) as controller:
         with connected(controller.port) as client:
             client.send("NOOP")
-            assert began.wait(20)
+            assert handler.began.wait(20)
             controller.loop.call_soon_threadsafe(controller.cancel_tasks, False)
-            assert ended.wait(20)
+            assert handler.ended.wait(20)
             assert client.answer()[0] == 421
         controller.loop.call_soon_threadsafe(controller.cancel_tasks)
         until(controller.loop.is_closed, "the end of the loop")
