@@ -1,1 +1,1 @@
-"""imap: known to the configuration, and not served by this version."""
+"""imap: known to the configuration, but not served in this version."""

@@ -1,4 +1,4 @@
-"""What imap is: its ports and its timeouts.
+"""The protocol imap: its ports and timeouts.
 
 Rules of this file: data only, so that the configuration can read it without a loop.
 """
@@ -15,6 +15,6 @@ IMAP = Protocol(
     tls_port=993,  # RFC 8314 7.1
     server_speaks_first=True,
     starttls=True,  # RFC 9051 6.2.1
-    # RFC 9051 5.4: no logout of a logged-in client before 30 minutes.
+    # RFC 9051 5.4: the autologout timer must be at least 30 minutes.
     defaults={"timeout.first-byte": 60.0, "timeout.idle": 1800.0},
 )

@@ -1,1 +1,1 @@
-"""jmap: known to the configuration, and not served by this version."""
+"""jmap: known to the configuration, but not served in this version."""

@@ -1,6 +1,6 @@
-"""What must hold between the settings of jmap listeners: TLS, and the URL that clients are told.
+"""Checks of jmap listeners: TLS, and the URL that is announced to clients.
 
-Rules of this file: JMAP over a network without TLS is a mistake.
+Rules of this file: JMAP over a network without TLS is an error.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 __all__ = ["check_jmap"]
 
-#: The port that a URL of https need not name (RFC 9110 4.2.2).
+#: The default port of https (RFC 9110 4.2.2).
 _HTTPS_PORT = 443
 
 
 def check_jmap(jmap: CheckedProtocol) -> None:
-    """Check all jmap listeners, and find their URLs."""
+    """Check all jmap listeners, and set their URLs."""
     for listener in jmap.listeners:
         _check_tls(listener)
         if listener["url"] is None:
             listener.set_default("url", _usual_url(listener))
         elif listener["url"].startswith("http:"):
-            listener.warning("url", "JMAP clients use https alone (RFC 8620 8.1)")
+            listener.warning("url", "JMAP clients only use https (RFC 8620 8.1)")
 
 
 def _check_tls(listener: CheckedListener) -> None:
@@ -38,9 +38,9 @@ def _check_tls(listener: CheckedListener) -> None:
 
 
 def _usual_url(listener: CheckedListener) -> str:
-    """Return the URL of a listener that sets none.
+    """Return the default URL of a listener.
 
-    Where another server ends TLS before it, its own port is not the one that clients connect to.
+    If a proxy in front of it terminates TLS, clients do not connect to the listener's own port.
     """
     url = f"https://{listener['hostname']}"
     port = next((bind.port for bind in listener.binds if bind.port), _HTTPS_PORT)

@@ -1,4 +1,4 @@
-"""What jmap is: its port, its timeouts, and the key `url`.
+"""The protocol jmap: its port, its timeouts, and the key `url`.
 
 Rules of this file: data only, so that the configuration can read it without a loop.
 """
@@ -13,7 +13,7 @@ __all__ = ["JMAP"]
 
 JMAP = Protocol(
     name="jmap",
-    port=443,  # RFC 8620 8.1: always over TLS, which is mostly ended here
+    port=443,  # RFC 8620 8.1: always over TLS, which usually terminates here
     tls_port=443,
     starttls=False,
     listener_options=(

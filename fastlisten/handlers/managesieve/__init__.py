@@ -1,1 +1,1 @@
-"""managesieve: known to the configuration, and not served by this version."""
+"""managesieve: known to the configuration, but not served in this version."""

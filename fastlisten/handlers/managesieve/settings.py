@@ -1,4 +1,4 @@
-"""What managesieve is: its port and its timeouts.
+"""The protocol managesieve: its port and timeouts.
 
 Rules of this file: data only, so that the configuration can read it without a loop.
 """
@@ -11,9 +11,9 @@ __all__ = ["MANAGESIEVE"]
 
 MANAGESIEVE = Protocol(
     name="managesieve",
-    port=4190,  # RFC 5804 1.8; there is no port of its own for TLS from the first byte
+    port=4190,  # RFC 5804 1.8; there is no separate port for implicit TLS
     server_speaks_first=True,
     starttls=True,  # RFC 5804 2.2
-    # RFC 5804 1.2: no logout of a logged-in client before 30 minutes.
+    # RFC 5804 1.2: the autologout timer must be at least 30 minutes.
     defaults={"timeout.first-byte": 60.0, "timeout.idle": 1800.0},
 )
