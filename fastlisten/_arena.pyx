@@ -1,6 +1,6 @@
 # The arena: shared memory behind max-connections.
 #
-# Rules of this file: what happens once per process or listener; what happens once per connection is
+# Rules of this file: what happens once per process or listener. What happens once per connection is
 # in the .pxd. No import of the package's Python modules, and of the native ones only _system.
 #
 #   +------+--------+-- ... --+-----+-- ... --+
@@ -28,7 +28,7 @@ cdef enum:
     # another layout does not join.
     ARENA_MAGIC = 0x666C3161  # "fl1a"
     ARENA_VERSION = 1
-    # A cache line. Rows start on one, so that no two listeners share one.
+    # A cache line. Rows are aligned to it, so that listeners do not share one.
     LINE = 64
 
 # Row.waiters has one bit per member.
@@ -103,7 +103,7 @@ cdef class Arena:
 
     @staticmethod
     def attach(int fd, wakeups):
-        """Return the arena behind a descriptor that its maker has passed on.
+        """Return the arena of a descriptor that was passed on by its creator.
 
         Takes over `fd` and the event descriptors `wakeups` (one per member, in order), unless it
         raises.

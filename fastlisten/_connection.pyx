@@ -1,7 +1,7 @@
 # The asyncio transport over a slot: what a protocol sees of an open connection.
 #
 # Rules of this file: asyncio is the specification (selector_events.py and transports.py of
-# CPython), down to messages; what looks odd here is so there too. Bytes are received into the
+# CPython), down to its messages; what looks odd here is the same there. Bytes are received into the
 # engine's buffer and copied once. They are sent at once, and only what the kernel does not take is
 # queued.
 
@@ -35,8 +35,8 @@ from asyncio.selector_events import _SelectorSocketTransport
 from asyncio.trsock import TransportSocket
 
 cdef enum:
-    # Chunks per sendmsg. The kernel takes up to 1,024, but 64 fill any socket buffer that is worth
-    # a system call.
+    # Chunks per sendmsg. The kernel accepts up to 1,024, but 64 fill any socket buffer of useful
+    # size.
     CHUNKS = 64
     # asyncio's default: pause the protocol above 64 KiB, resume at a quarter of the limit.
     HIGH_WATER = 65536
@@ -253,7 +253,7 @@ cdef class Connection(Endpoint):
                 # Both sides have ended, or the peer has closed a Unix socket: what it sent before
                 # that is still to be read.
                 return 0
-            # Somebody has fetched the error before.
+            # The error has already been fetched.
             error = ECONNRESET
         context = self.context
         if context is None:
@@ -268,13 +268,13 @@ cdef class Connection(Endpoint):
         cdef AcceptorState *state = self.state()
         cdef Acceptor acceptor = self.acceptor()
         if self.flags & CLOSING:
-            # We have closed it, and the peer does not take the rest.
+            # We have closed it, and the peer does not read the rest.
             return self.force_close(None)
         if self.flags & UPGRADING:
             return self.start_tls_timed_out(state)
         working = self.protocol_is("working", self.protocol_is("busy", False))
         if self.fd < 0 or self.flags & CLOSING:
-            # When asked, the protocol closed the connection, or the whole engine.
+            # The protocol, when asked, closed the connection or the whole engine.
             return 0
         if working:
             # The client is waiting for us.
@@ -287,7 +287,7 @@ cdef class Connection(Endpoint):
             REPLY_FIRST_BYTE if first_byte else REPLY_IDLE])
 
     cdef int start_tls_timed_out(self, AcceptorState *state) except -1:
-        """The peer did not take in time what was to be sent before the handshake."""
+        """The peer did not read in time what was to be sent before the handshake."""
         cdef Extras extras = self.extras
         exc = ConnectionAbortedError(
             f"SSL handshake is taking longer than {extras.security.handshake_time / 1000.0:g} "
@@ -358,7 +358,7 @@ cdef class Connection(Endpoint):
             if self.fd < 0 or self.flags & LOST:
                 return 0
             if text:
-                # After what is queued; whatever is not sent now will be dropped.
+                # After what is queued; whatever cannot be sent now will be dropped.
                 self.write(text)
                 if self.fd >= 0:
                     # Unread bytes would turn the close into a reset that overtakes the text.
@@ -409,7 +409,7 @@ cdef class Connection(Endpoint):
         return 0
 
     cdef int input_arrived(self) except -1:
-        """Note that the peer has said something: `first_byte` is over, `idle` starts again."""
+        """Note that the peer has sent something: `first_byte` is over, `idle` starts again."""
         cdef AcceptorState *state = self.state()
         self.slot().flags |= FLAG_SPOKE
         if state.idle:
@@ -449,7 +449,7 @@ cdef class Connection(Endpoint):
         try:
             PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
         except (BufferError, TypeError):
-            # The words of socket.recv_into, which asyncio calls.
+            # The message of socket.recv_into, which asyncio calls.
             return self.fatal(
                 TypeError("recv_into() argument 1 must be read-write bytes-like object, "
                           f"not {type(target).__name__}"),
@@ -597,7 +597,7 @@ cdef class Connection(Endpoint):
             self.maybe_pause()
 
     cdef int late_write(self) except -1:
-        # asyncio counts the loss itself as the first.
+        # asyncio counts the loss itself as the first one.
         if self.flags // LATE_WRITES + 1 >= LOG_THRESHOLD:
             logger.warning("socket.send() raised exception.")
         else:
@@ -911,7 +911,7 @@ cdef class Connection(Endpoint):
         try:
             self.remember()
         finally:
-            # Whatever fails, the descriptor and its place are given back.
+            # Whatever fails, the descriptor and its place must be given back.
             self.fd = -1
             self.owner = NULL
             self.protocol = None
@@ -920,7 +920,7 @@ cdef class Connection(Endpoint):
             engine.retire_acceptors()
 
     cdef int remember(self) except -1:
-        """Keep what may still be asked for; detach the socket object."""
+        """Keep what may still be asked for, and detach the socket object."""
         cdef Extras extras = self.need_extras()
         extras.chunks = extras.context = None
         extras.size = extras.first = extras.offset = 0
@@ -1067,7 +1067,7 @@ cdef class ConnectionAcceptor(Acceptor):
         return Connection.__new__(Connection)
 
     def attach(self, sock, protocol):
-        """Serve a connection that somebody else has accepted.
+        """Serve a connection that was accepted elsewhere.
 
         Args:
             sock: a connected, non-blocking stream socket; closed with the connection.

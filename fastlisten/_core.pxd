@@ -10,13 +10,13 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastlisten._arena cimport PlaceCounter, Places
 
 
-# What the descriptor of a slot is at the moment. Only the core changes it.
+# The state of a slot's descriptor. Only the core changes it.
 cdef enum SlotState:
     SLOT_FREE = 0        # not ours
     SLOT_SYSTEM = 1      # the engine's timer, or a wake-up descriptor of the arena
     SLOT_LISTENING = 2   # a listening socket
     SLOT_ACCEPTED = 3    # accepted; its Python objects do not exist yet
-    SLOT_LAZY = 4        # greeted, has not said anything: no Python object exists
+    SLOT_LAZY = 4        # greeted, has sent nothing: no Python object exists
     SLOT_OPEN = 5        # has an Endpoint
     SLOT_LINGERING = 6   # closed by us, but the kernel is still sending
     SLOT_PARKED = 7      # refused; waits until the peer has read the refusal
@@ -59,7 +59,7 @@ cdef struct Slot:
     uint8_t address[16]   # the peer's, as accept4 gave it
 
 
-# What few connections need. Only those touch its pages.
+# What few connections need. Pages are touched only by these.
 cdef struct SlotExtra:
     uint32_t scope        # the peer's IPv6 scope id
     uint32_t cell         # reserved: the per-address counter that the connection holds
@@ -72,8 +72,8 @@ cdef enum:
     REPLY_GREETING = 0
     REPLY_REFUSAL = 1       # no place under the limit
     REPLY_OVERLOAD = 2      # no descriptor or no memory
-    REPLY_FIRST_BYTE = 3    # farewell: nothing was said within `first_byte`
-    REPLY_IDLE = 4          # farewell: nothing was said within `idle`
+    REPLY_FIRST_BYTE = 3    # farewell: nothing was sent within `first_byte`
+    REPLY_IDLE = 4          # farewell: nothing was sent within `idle`
     REPLY_SHUTDOWN = 5      # farewell: the server shuts down
     REPLY_KINDS = 6
 
@@ -84,11 +84,11 @@ cdef struct CannedReply:
 
 
 cdef enum:
-    # What is received at most at once, and the size of the engine's buffer: asyncio's max_size.
+    # The most to receive at once, and the size of the engine's buffer: asyncio's max_size.
     RECEIVE_SIZE = 262144
     # The longest greeting: Slot.offset counts its bytes in 16 bits.
     MAX_GREETING = 65535
-    # How long (ms) a peer has to take a farewell before the connection is closed.
+    # How long (ms) a peer has to read a farewell before the connection is closed.
     FAREWELL_TIME = 10000
 
 
@@ -267,7 +267,7 @@ cdef class Engine:
 
 
 # A connection as the engine sees it. Acceptor.endpoint makes it, Engine.finish lets go of it.
-# The garbage collector does not know endpoints, which saves it work and each connection 16 bytes.
+# Endpoints are not tracked by the garbage collector, which saves work, and 16 bytes each.
 # They cannot form cycles: when the engine lets go of one, it drops all references that might.
 @cython.no_gc
 cdef class Endpoint:

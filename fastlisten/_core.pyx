@@ -1,8 +1,8 @@
 # The engine of an event loop: it accepts connections, keeps their slots, limits and deadlines.
 #
 # Rules of this file: what happens to every connection before a protocol sees it. What happens once
-# per start is Python. No import of the package's Python modules. Functions marked nogil touch no
-# Python object. Every C call is followed at once by what happens if it fails.
+# per start is written in Python. No import of the package's Python modules. Functions marked nogil
+# touch no Python object. The failure of each C call is handled right after the call.
 #
 #   listening socket --epoll--> accept_batch --place free?--no--> refuse --> PARKED --> closed
 #                                    | yes
@@ -142,7 +142,7 @@ cdef enum:
     # costs about 3 us (an epoll_wait, an iteration of the host loop), so shorter slices would gain
     # little (python -m benchmarks --only lag).
     SLICE = 200
-    # Parked refusals: how many at a time (and at most a fourth of the capacity), for how long (ms),
+    # Parked refusals: how many at a time (at most a quarter of the capacity), for how long (ms),
     # and how many bytes are read from each.
     MAX_PARKED = 1024
     PARKED_RING = 4096
@@ -163,7 +163,7 @@ cdef enum:
     BACKOFF_LAST = 1000
     # An episode of overload is logged when it ends, or after this long (ms).
     EPISODE = 1000
-    # How long (ms) to be silent about a capacity that is still reached: it may be for hours.
+    # How long (ms) not to log again that the capacity is reached, which may last for hours.
     CAPACITY_SILENCE = 60000
     # How many connections are refused with the reserve descriptor per pause.
     RESERVE_REFUSALS = 64
@@ -211,7 +211,7 @@ cdef int64_t default_capacity():
     try:
         taken = len(os.listdir("/proc/self/fd"))
     except OSError:
-        taken = 0  # no /proc: what is kept for handlers has to do
+        taken = 0  # no /proc: what is reserved for handlers must be enough
     return max(1, limit - min(KEPT_FOR_HANDLERS, limit // 4) - taken)
 
 
@@ -227,7 +227,7 @@ cdef str text_of(const uint8_t *address, int flags):
 
 
 cdef inline uint64_t slot_key(const Slot *slot, int fd) noexcept nogil:
-    """Return what names a slot until its descriptor is closed: generation and descriptor."""
+    """Return a key for a slot that is valid until its descriptor is closed."""
     return (<uint64_t>slot.generation << 32) | <uint32_t>fd
 
 
@@ -381,8 +381,8 @@ cdef class Engine:
             # Tells a first byte, or the last record, from the end of input without a system call.
             event.events |= EPOLLRDHUP
         if flags == 0:
-            # Errors and hang-ups cannot be masked. Level-triggered they would be reported without
-            # end, edge-triggered they are reported once.
+            # Errors and hang-ups cannot be masked. Level-triggered, they would be reported again
+            # and again; edge-triggered, they are reported once.
             event.events = EPOLLET
         event.data.u64 = slot_key(slot, fd)
         if epoll_ctl(self.fd, operation, fd, &event) < 0:
@@ -399,13 +399,13 @@ cdef class Engine:
             epoll_ctl(self.fd, EPOLL_CTL_DEL, fd, &event)
 
     cdef void set_deadline(self, int fd, uint32_t milliseconds) noexcept nogil:
-        """Let a connection's time run out in so many milliseconds; 0 for never."""
+        """Set a connection's deadline to so many milliseconds from now; 0 for none."""
         cdef uint64_t when
         cdef uint32_t low
         if milliseconds == 0:
             self.table[fd].deadline = 0
             return
-        # One more, because part of the current millisecond is over.
+        # One more, because part of the current millisecond has passed.
         when = self.now + milliseconds + 1
         low = <uint32_t>when
         self.table[fd].deadline = low if low else 1
@@ -414,7 +414,7 @@ cdef class Engine:
             self.arm_timer(when)
 
     cdef void arm_timer(self, uint64_t when) noexcept nogil:
-        """Let the timer fire at `when`, or earlier if that has been asked for already."""
+        """Make the timer fire at `when`, or earlier if it is set to an earlier time."""
         if self.armed and self.armed <= when:
             return
         self.armed = when
@@ -482,7 +482,7 @@ cdef class Engine:
         if flags & FLAG_PLACE:
             give_place(&state.places)
         if self.at_capacity and self.open < self.capacity - self.capacity // 64:
-            # Not before there is a little room: arming all listeners for one connection is costly.
+            # Not before there is some room: arming all listeners for a single connection is costly.
             self.at_capacity = False
             self.rearm(HOLD_CAPACITY)
 
@@ -546,7 +546,7 @@ cdef class Engine:
         if epoll_ctl(self.fd, EPOLL_CTL_ADD, state.fd, &event) == 0:
             state.registered = True
         else:
-            # Out of kernel memory or watches: as bad as an accept that failed for the process.
+            # Out of kernel memory or watches: treat it as an accept that failed for the process.
             self.overloaded(state, errno)
 
     cdef void disarm(self, AcceptorState *state, uint8_t hold) noexcept nogil:
@@ -651,7 +651,7 @@ cdef class Engine:
                     return
                 if concerns_one_connection(error):
                     continue
-                # Somebody has shut the listening socket down: no retry can help.
+                # The listening socket was shut down by another process: retrying cannot help.
                 self.disarm(state, HOLD_CLOSED)
                 self.record(R_BROKEN, state, -1, error)
                 return
@@ -758,7 +758,7 @@ cdef class Engine:
         cdef Slot *slot = &self.table[fd]
         cdef uint32_t i, kept
         cdef uint64_t entry
-        # They count towards the capacity, which a flood of refused clients must not use up.
+        # They count towards the capacity; a flood of refused clients must not use it up.
         cdef int64_t most = min(<int64_t>MAX_PARKED, max(<int64_t>1, self.capacity // 4))
         shutdown(fd, SHUT_WR)
         if self.parked_tail - self.parked_head >= PARKED_RING:
@@ -870,7 +870,7 @@ cdef class Engine:
             else:
                 slot.offset += <uint16_t>got
         elif slot.state == SLOT_LINGERING:
-            # Once only: a peer that sends without end must not occupy the loop.
+            # Once only: a peer that sends endlessly must not occupy the loop.
             got = recv(fd, self.buffer, RECEIVE_SIZE, 0)
             if events & <uint32_t>EPOLLERR or (got < 0 and errno != EAGAIN and errno != EINTR):
                 self.release(fd)
@@ -1022,8 +1022,8 @@ cdef class Engine:
             raise ValueError(f"descriptor {fd} is already being served")
         memset(&peer, 0, sizeof(peer))
         if getpeername(fd, <sockaddr *>&peer, &size) < 0:
-            # The connection has been reset: nobody can tell any more who it was, and the first
-            # receive will report it.
+            # The connection has been reset: its address can no longer be found out, and the first
+            # receive will report the error.
             peer.ss_family = 0
         self.tick()
         fill_slot(self, acceptor.state, fd, &peer)
@@ -1049,7 +1049,7 @@ cdef class Engine:
                 if self.closed:
                     break
         except BaseException:
-            # An exception that ends programs. If this one goes on, the others have their turn.
+            # An exception that ends programs. If this one continues, the others get their turn.
             if not self.closed:
                 self.sweep_soon()
             raise
@@ -1143,7 +1143,7 @@ cdef class Engine:
                         self.reset(<int>fd)
                 elif slot.state == SLOT_LAZY:
                     if self.poll_slot(<int>fd) & <uint32_t>EPOLLIN:
-                        # It has said something that has not been read yet.
+                        # It has sent something that has not been read yet.
                         if found[0] == 256:
                             next_one = self.now + 1
                         else:
@@ -1182,7 +1182,7 @@ cdef class Engine:
         if not self.record_mask & (1 << kind):
             return
         if kind >= R_REFUSED and state != NULL:
-            # Newest first: in a flood the one to add to is the last.
+            # Newest first: in a flood it is the last record that is to be added to.
             for i in range(self.record_count, 0, -1):
                 one = &records[i - 1]
                 if one.kind == kind and one.acceptor == state.index:

@@ -9,7 +9,7 @@ from fastlisten._connection cimport Connection, ConnectionAcceptor, Security
 cdef enum TlsFlag:
     HANDSHAKE = 1           # the handshake is not done, perhaps not begun
     STARTED = 2             # made by start_tls(): the protocol is connected already
-    ATTACHED = 4            # made by attach(): somebody waits for connection_made
+    ATTACHED = 4            # made by attach(): the caller waits for connection_made
     HELD = 8                # nothing is delivered until the code that waits has run
     SILENT = 16             # lazy: greeted, but there is no protocol object yet
     SHUTTING = 32           # close() was called

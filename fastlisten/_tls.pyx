@@ -1,7 +1,7 @@
 # TLS on the descriptor: a transport for which OpenSSL reads and writes the socket itself.
 #
-# Rules of this file: asyncio is the specification (sslproto.py of CPython), down to messages. There
-# are no buffers but OpenSSL's own and the queue of what is not sent yet. This needs the private
+# Rules of this file: asyncio is the specification (sslproto.py of CPython), down to its messages.
+# There are no buffers but OpenSSL's own and the queue of unsent data. This needs the private
 # SSLContext._wrap_socket (only in `make_session`) and functions of OpenSSL (`find_openssl`). Where
 # one of them is missing, OpenSSL reads and writes memory, as in asyncio (`Buffers`).
 #
@@ -207,7 +207,7 @@ cdef int find_openssl() except -1:
             finally:
                 holder.close()
     except OSError:
-        # No descriptor, or OpenSSL refuses. The package works without.
+        # No descriptor, or OpenSSL refuses. The package also works without it.
         direct = False
     return 0
 
@@ -273,7 +273,7 @@ def set_alpn(context, protocols):
 
 
 cdef class Buffers:
-    """What lies between OpenSSL and the socket where OpenSSL reads and writes memory."""
+    """The buffers between OpenSSL and the socket if OpenSSL reads and writes memory."""
 
     def __cinit__(self):
         self.incoming = MemoryBIO()
@@ -293,7 +293,7 @@ cdef uint32_t positive_milliseconds(str name, double seconds) except 0:
 
 
 cdef class TlsSettings(Security):
-    """How a server speaks TLS; made once for many connections.
+    """A server's settings for TLS; made once for many connections.
 
     Args:
         context: certificate, versions, ciphers. The object stays live: certificates loaded into
@@ -357,7 +357,7 @@ cdef class TlsSettings(Security):
         return 0
 
     def attach(self, ConnectionAcceptor acceptor not None, sock, protocol):
-        """Serve a connection that somebody else has accepted; the handshake comes first.
+        """Serve a connection that was accepted elsewhere; the handshake comes first.
 
         Args:
             acceptor: what counts the connection.
@@ -449,7 +449,7 @@ cdef class TlsConnection(Connection):
         elif not self.flags & PAUSED and not self.tls & HELD:
             self.receive_records()
         if waited and self.fd >= 0:
-            # It may still be waiting for room only.
+            # Perhaps it is only waiting for room.
             self.update_watch()
         return 0
 
@@ -488,7 +488,7 @@ cdef class TlsConnection(Connection):
             return Connection.drain(self)
         if self.flags & CONNECTED and self.protocol_is("busy", False):
             return 1
-        # Nothing can be said before the handshake is done.
+        # Nothing can be sent before the handshake is done.
         return self.force_close(None)
 
     cdef int abort_with_farewell(self) except -1:
@@ -730,7 +730,7 @@ cdef class TlsConnection(Connection):
     # -- where OpenSSL reads and writes memory
 
     cdef Buffers buffers(self):
-        """Return what lies between OpenSSL and the socket, or None."""
+        """Return the buffers between OpenSSL and the socket, or None."""
         return <Buffers>self.holder if self.ssl == NULL else None
 
     cdef Py_ssize_t unsent(self) except -1:
