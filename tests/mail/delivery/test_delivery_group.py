@@ -1,7 +1,7 @@
-"""Group commit: what messages that are ready together share, and what each keeps for itself.
+"""Group commit: messages that are ready together share syncs, but not failures.
 
-Rules of this file: what is ready together is decided by keeping all threads of the pool busy, not
-by time. Syncs are counted where they happen, by what the descriptor is.
+Rules of this file: messages become ready together because all threads of the pool are kept busy,
+not by timing. Syncs are counted by the kind of their descriptor.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ async def prepared(office: PostOffice) -> None:
 
 
 @in_office
-async def test_messages_for_one_mailbox_share_the_sync_of_its_directory(office: PostOffice) -> None:
+async def test_messages_for_a_mailbox_share_its_directory_sync(office: PostOffice) -> None:
     await prepared(office)
     messages = [WatchedDelivery(office, [ALICE]) for _ in range(MANY)]
     with counted() as syncs:
@@ -121,7 +121,7 @@ async def test_messages_for_one_mailbox_share_the_sync_of_its_directory(office: 
 
 
 @in_office
-async def test_a_group_syncs_each_directory_once(office: PostOffice) -> None:
+async def test_group_syncs_each_directory_once(office: PostOffice) -> None:
     await prepared(office)
     with counted() as syncs:
         await ready_together(office, [ALICE, BOB], [BOB], [BOB, CAROL], [CAROL], [ALICE])
@@ -131,7 +131,7 @@ async def test_a_group_syncs_each_directory_once(office: PostOffice) -> None:
 
 
 @in_office
-async def test_a_group_is_bounded(office: PostOffice) -> None:
+async def test_group_size_is_limited(office: PostOffice) -> None:
     await prepared(office)
     with counted() as syncs:
         await ready_together(office, *([ALICE] for _ in range(MANY)))
@@ -140,7 +140,7 @@ async def test_a_group_is_bounded(office: PostOffice) -> None:
 
 
 @in_office
-async def test_nothing_is_told_or_seen_before_both_syncs(office: PostOffice) -> None:
+async def test_no_result_before_both_syncs(office: PostOffice) -> None:
     await prepared(office)
     calls, real = [], {name: getattr(os, name) for name in ("fsync", "rename")}
 
@@ -172,7 +172,7 @@ async def test_nothing_is_told_or_seen_before_both_syncs(office: PostOffice) -> 
 
 
 @in_office
-async def test_one_message_alone_waits_for_nothing(office: PostOffice) -> None:
+async def test_single_message_is_committed_at_once(office: PostOffice) -> None:
     await prepared(office)
 
     def fail(*_: object) -> None:
@@ -225,10 +225,10 @@ def failing(call: str, where: str) -> contextlib.AbstractContextManager[None]:
     [("fsync", "bob@example.org/tmp/"), ("rename", "bob@"), ("fsync", "bob@example.org/new")],
 )
 @pytest.mark.parametrize("independent", [False, True])
-def test_an_error_fails_those_that_it_concerns(
+def test_error_fails_only_the_affected_messages(
     tmp_path: Path, call: str, where: str, independent: bool
 ) -> None:
-    """BOB's disk fails: messages for others go through, those for both do as SMTP or LMTP says."""
+    """BOB's disk fails: other messages are delivered, those for both as SMTP or LMTP requires."""
 
     @in_office
     async def scene(office: PostOffice) -> None:
@@ -256,7 +256,7 @@ def test_an_error_fails_those_that_it_concerns(
 
 
 @in_office
-async def test_a_fault_of_the_code_fails_one_message(office: PostOffice) -> None:
+async def test_internal_error_fails_only_one_message(office: PostOffice) -> None:
     await prepared(office)
     messages = [WatchedDelivery(office, [account]) for account in ALL]
     victim = messages[1].delivery._staged.name
@@ -287,7 +287,7 @@ async def test_a_fault_of_the_code_fails_one_message(office: PostOffice) -> None
 
 
 @in_office
-async def test_an_owner_that_fails_does_not_keep_others_waiting(office: PostOffice) -> None:
+async def test_failing_callback_does_not_delay_others(office: PostOffice) -> None:
     messages = [WatchedDelivery(office, [ALICE]) for _ in range(3)]
 
     def fail() -> None:
@@ -304,7 +304,7 @@ async def test_an_owner_that_fails_does_not_keep_others_waiting(office: PostOffi
 
 
 @in_office
-async def test_an_aborted_message_of_a_group_is_not_delivered(office: PostOffice) -> None:
+async def test_aborted_message_of_a_group_is_not_delivered(office: PostOffice) -> None:
     await prepared(office)
     messages = [WatchedDelivery(office, [account]) for account in ALL]
     reached, go, real = threading.Event(), threading.Event(), os.fsync

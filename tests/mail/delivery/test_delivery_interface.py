@@ -263,7 +263,7 @@ def test_every_accepted_recipient_gets_a_reply(way: Opened) -> None:
 
 
 @pytest.mark.parametrize("stage", ["begun", "recipient", "content"])
-def test_an_aborted_message_gets_nowhere(way: Opened, stage: str) -> None:
+def test_aborted_message_is_not_delivered(way: Opened, stage: str) -> None:
     async def scene() -> None:
         async with way() as here:
             delivery = here.begin()
@@ -284,7 +284,7 @@ def test_an_aborted_message_gets_nowhere(way: Opened, stage: str) -> None:
     asyncio.run(scene())
 
 
-def test_a_name_is_fixed_once_it_has_been_asked_for(tmp_path: Path) -> None:
+def test_name_does_not_change(tmp_path: Path) -> None:
     async def scene() -> None:
         for make in (to_mailboxes, to_both):
             async with make(tmp_path / make.__name__) as here:

@@ -94,7 +94,7 @@ def test_files_are_copied_if_links_fail(
         assert (Path(box.new) / "name").stat().st_nlink == 1
 
 
-def test_everything_is_synced_before_the_first_rename(
+def test_files_are_synced_before_the_first_rename(
     boxes: list[Maildir], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []

@@ -119,7 +119,7 @@ def test_hook_is_cancelled_and_place_freed(
 
 
 def test_push_after_close_sends_nothing() -> None:
-    """Unsent output keeps a closed connection open; a hook that goes on adds disconnect to it."""
+    """Unsent output keeps a closed connection open; a hook that goes on adds nothing to it."""
     much = b"250-" + b"x" * 8_000_000 + b"\r\n"
 
     class Closes:

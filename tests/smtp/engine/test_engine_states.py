@@ -32,7 +32,7 @@ def in_state(state: State) -> Session:
 
 
 @pytest.mark.parametrize("state", State)
-def test_only_the_ways_of_the_drawing_are_followed(state: State) -> None:
+def test_only_documented_transitions_are_possible(state: State) -> None:
     for following in State:
         session = in_state(state)
         assert session.state is state
@@ -45,23 +45,23 @@ def test_only_the_ways_of_the_drawing_are_followed(state: State) -> None:
             assert session.state is state
 
 
-def test_the_table_is_what_is_drawn() -> None:
+def test_table_of_transitions_is_complete() -> None:
     assert set(NEXT) == set(State)
     assert {following for ways in NEXT.values() for following in ways} == set(State)
     assert not NEXT[State.CLOSED]
 
 
-def test_a_closed_engine_gives_nothing_more() -> None:
-    driven = EngineDriver()
-    driven.feed(HELLO, b"QUIT\r\n")
-    assert driven.events == [("goodbye",)]
-    assert driven.feed(ENVELOPE, b"NOOP\r\n") == b""
-    assert driven.engine.buffered == 0
+def test_closed_engine_ignores_input() -> None:
+    driver = EngineDriver()
+    driver.feed(HELLO, b"QUIT\r\n")
+    assert driver.events == [("goodbye",)]
+    assert driver.feed(ENVELOPE, b"NOOP\r\n") == b""
+    assert driver.engine.buffered == 0
     with pytest.raises(RuntimeError, match="no event waits"):
-        driven.engine.accept()
+        driver.engine.accept()
 
 
-def test_no_answer_without_a_question() -> None:
+def test_answer_without_event_raises() -> None:
     engine = EngineDriver().engine
     answers: list[Callable[[], None]] = [
         engine.accept,
