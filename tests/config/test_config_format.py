@@ -162,7 +162,7 @@ def test_jmap_url_for_all_listeners() -> None:
 def test_jmap_url_without_tls_warns() -> None:
     config = load_text(listener_table("it", JMAP + 'url = "http://mail.example.org:80"'))
     assert config.listeners[0]["url"] == "http://mail.example.org"
-    assert "https alone" in config.warnings[0].message
+    assert "only use https" in config.warnings[0].message
 
 
 @pytest.mark.parametrize("protocol", ["smtp", "lmtp", "imap", "managesieve", "http"])
@@ -273,7 +273,7 @@ def test_both_spellings_in_one_place_are_an_error(order: int) -> None:
 def test_braces_instead_of_brackets_get_a_suggestion() -> None:
     problem = only_problem('[server.proxy]\ntrusted-networks = {"127.0.0.0/8", "::1"}\n')
     assert problem.line == 2
-    assert problem.message.endswith("an array stands in brackets: [...]")
+    assert problem.message.endswith("arrays are written in brackets: [...]")
 
 
 # --- submission on a port that does not say so -------------------------------------------------
