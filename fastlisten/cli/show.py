@@ -67,7 +67,7 @@ def _text(config: Config) -> Iterator[str]:
         yield from _listener(listener)
     if unavailable := find_unavailable(config):
         yield ""
-        yield "not available in this version yet"
+        yield "not available in this version"
         for problem in unavailable:
             yield f"  {problem}"
 

@@ -153,7 +153,7 @@ def test_show_text(file: str) -> None:
     assert 'server.hostname "mx.example.org" server, line 2' in lines
     assert 'log.level "debug" server, line 14' in lines
     assert 'log.format "text" default' in lines
-    assert "not available in this version yet" in lines
+    assert "not available in this version" in lines
 
 
 @pytest.mark.parametrize(
