@@ -80,6 +80,7 @@ def test_valid_bind(text: str, bind: Bind) -> None:
         ("unix:run/x", "must start with /", ""),
         ("unix:/run/", "names a directory", ""),
         ("unix:/" + "x" * 107, "at most 107 bytes", ""),
+        ("unix:/" + "ü" * 54, "at most 107 bytes", ""),
         ("fd:1", "3 or more", ""),
         ("fd:x", "3 or more", ""),
         ("systemd:a:b", "FileDescriptorName", ""),

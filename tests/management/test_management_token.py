@@ -59,6 +59,7 @@ def test_token_chosen_by_the_administrator(tmp_path: Path, text: str) -> None:
         b"x y" * 20,
         b"\xff" * 40,
         b"x" * 40 + b"\n=\n",
+        b"x" * 40 + b"\n" * 1000,
     ],
 )
 def test_invalid_token_file(tmp_path: Path, content: bytes) -> None:

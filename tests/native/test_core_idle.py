@@ -74,6 +74,8 @@ def test_slow_reader_is_not_idle(loop_factory: LoopFactory) -> None:
                 found += await client.read(1024)
                 await asyncio.sleep(0.02)
             assert len(found) < len(content)
+            # What is queued would be sent before a farewell too.
+            assert listener.acceptor.statistics()["timed_out"] == 0
             assert found + await client.everything() == GREETING + content + TOO_IDLE
             client.close()
 

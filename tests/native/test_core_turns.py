@@ -67,3 +67,20 @@ def test_pauses_after_failures_double(loop: str, tmp_path: Path) -> None:
             assert match, following
             pauses.append(int(match[1]) * 1000 + int(match[2]) // 1_000_000)
     assert pauses == [FIRST * 2**number for number in range(failures)]
+
+
+@on_both_loops
+def test_a_failure_of_the_process_pauses_all_listeners(loop: str, tmp_path: Path) -> None:
+    """Also those that have not failed: they leave the epoll set before anything else happens."""
+    options = ["-e", "trace=accept4,epoll_ctl", "-e", "inject=accept4:error=ENOBUFS:when=1"]
+    with (
+        traced(tmp_path / "calls", options, loop=loop, listeners=3) as program,
+        socket.create_connection(program.addresses[0], PATIENCE) as client,
+    ):
+        assert client.recv(100) == GREETING
+    calls = [line.split(maxsplit=1)[1] for line in program.calls]
+    failed = next(number for number, call in enumerate(calls) if "ENOBUFS" in call)
+    listening = re.findall(r"accept4\((\d+),", calls[failed])
+    paused = [call for call in calls[failed + 1 : failed + 4] if "EPOLL_CTL_DEL" in call]
+    assert len(paused) == 3, calls[failed : failed + 8]
+    assert any(f"EPOLL_CTL_DEL, {listening[0]}," in call for call in paused)
