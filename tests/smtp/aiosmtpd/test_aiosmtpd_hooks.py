@@ -69,6 +69,23 @@ def test_pipelined_commands_wait_for_a_suspended_hook() -> None:
     assert handler.only().rcpt_tos == ["a@x.org", "b@x.org"]
 
 
+@pytest.mark.parametrize("suspends", [False, True])
+def test_rcpt_hook_that_fills_no_envelope_has_refused_whatever_it_says(suspends: bool) -> None:
+    class Silent(Recorder):
+        async def handle_RCPT(
+            self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+        ) -> str:
+            if suspends:
+                await asyncio.sleep(0)
+            if address != "a@x.org":
+                envelope.rcpt_tos.append(address)
+            return "250 OK"
+
+    with serving(Silent()) as controller, connected(controller.port) as client:
+        assert client.codes(HELLO, MAIL, "RCPT TO:<a@x.org>", "DATA") == [250, 250, 250, 554]
+        assert client.codes("RCPT TO:<b@x.org>", "DATA") == [250, 354]
+
+
 def test_exception_is_logged_and_session_continues(caplog: pytest.LogCaptureFixture) -> None:
     class Fails(Recorder):
         async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> Any:
