@@ -6,7 +6,6 @@ Rules of this file: clients are octets, so that they can do what a library would
 from __future__ import annotations
 
 import asyncio
-import struct
 import zlib
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from support.http import App, HttpClient, client_of, serving_app
 from support.loops import on_loops
 from support.waiting import eventually
+from support.websocket_frames import BINARY, CLOSE, PING, TEXT, frame
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 HANDSHAKE = (
@@ -21,19 +21,6 @@ HANDSHAKE = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%b\r\n"
 )
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
-TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
-
-
-def frame(opcode: int, data: bytes, *, fin: bool = True, deflated: bool = False) -> bytes:
-    """Return a frame as clients send it, masked with zeros."""
-    first = bytes((opcode | 0x80 * fin | 0x40 * deflated,))
-    if len(data) < 126:
-        length = bytes((0x80 | len(data),))
-    elif len(data) < 65536:
-        length = b"\xfe" + struct.pack("!H", len(data))
-    else:
-        length = b"\xff" + struct.pack("!Q", len(data))
-    return first + length + bytes(4) + data
 
 
 class Socket(App):

@@ -17,6 +17,7 @@ Clients
     smtp_client               a blocking SMTP client, one step at a time
     http                      HttpClient, and the application and handler that it talks to
     http_hostile              requests that must be refused
+    websocket_frames          frames of websockets, as octets
     tls_client                a TLS client, step by step
     tls_probes                a TLS client and openssl s_client, for a served configuration
     tls_records               TLS 1.3 records that no library sends

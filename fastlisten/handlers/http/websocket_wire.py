@@ -63,12 +63,21 @@ class WebSocketWire:
         message: a message of the client as ASGI has it, until it is taken.
     """
 
-    __slots__ = ("_frame_left", "_parts", "_ping", "_text", "_wire", "code", "message", "reason")
+    __slots__ = (
+        "_fragments",
+        "_frame_left",
+        "_ping",
+        "_text",
+        "_wire",
+        "code",
+        "message",
+        "reason",
+    )
 
     def __init__(self, max_message: int) -> None:
         self._wire = ServerProtocol(extensions=[_DEFLATE], max_size=max_message, logger=_silent)
         self._frame_left = 0  # bytes of the current frame that have not come
-        self._parts: list[bytes] = []
+        self._fragments = bytearray()
         self._text = False
         self._ping: bytes | None = None
         self.code, self.reason = ABNORMAL, ""
@@ -166,11 +175,14 @@ class WebSocketWire:
     def _take_data(self, frame: Frame) -> None:
         if frame.opcode is not Opcode.CONT:
             self._text = frame.opcode is Opcode.TEXT
-        self._parts.append(bytes(frame.data))
-        if not frame.fin:
-            return
-        parts, self._parts = self._parts, []
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        data = bytes(frame.data)
+        if self._fragments or not frame.fin:
+            # Not a list of fragments: one of two bytes, or of none, would take fifty.
+            self._fragments += data
+            if not frame.fin:
+                return
+            data = bytes(self._fragments)
+            self._fragments = bytearray()
         if not self._text:
             self.message = {"type": "websocket.receive", "bytes": data}
             return
