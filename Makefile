@@ -27,7 +27,7 @@ test: $(VENV)/installed $(VENV)/installed-test
 lint: $(VENV)/installed $(VENV)/installed-lint $(VENV)/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	PATH=$(abspath $(BIN)):$$PATH cython-lint fastlisten/*.pyx fastlisten/*.pxd # runs pycodestyle
+	PATH=$(abspath $(BIN)):$$PATH cython-lint fastlisten/*.pyx fastlisten/*.pxd fastlisten/handlers/smtp/engine/*.pxd # runs pycodestyle
 	$(BIN)/mypy
 	$(BIN)/mypy tests
 	$(BIN)/python -m mypy.stubtest fastlisten._arena fastlisten._core fastlisten._connection fastlisten._tls
@@ -44,7 +44,7 @@ environment: $(VENV)/installed $(VENV)/installed-dev
 clean:
 	rm -rf $(VENV) build dist fastlisten.egg-info .coverage htmlcov .hypothesis .benchmarks
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
-	rm -f fastlisten/*.so $(patsubst %.pyx,%.c,$(wildcard fastlisten/*.pyx))
+	find fastlisten \( -name '*.so' -o -name '*.c' \) -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/environment:

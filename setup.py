@@ -1,11 +1,15 @@
 """The native modules; everything else about the build is in pyproject.toml.
 
+FASTLISTEN_PURE=1        the SMTP engine is not compiled, and runs as the Python that it is
+FASTLISTEN_PURE=0        it is compiled, also in place. Without the variable it is compiled for a
+                         wheel, but not for an editable install or `build_ext --inplace`
 FASTLISTEN_DEBUG=1       no optimisation; indices and uninitialised views are checked
 FASTLISTEN_SANITIZE=...  passed to -fsanitize=, e.g. "address,undefined"
 """
 
 import os
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -15,24 +19,49 @@ if sys.platform != "linux":
 
 debug = os.environ.get("FASTLISTEN_DEBUG", "") not in ("", "0")
 sanitize = os.environ.get("FASTLISTEN_SANITIZE", "")
+in_place = not {"editable_wheel", "develop", "--inplace", "-i"}.isdisjoint(sys.argv)
+pure = os.environ.get("FASTLISTEN_PURE", "") or str(int(in_place))
 flags = ["-O0", "-g3", "-UNDEBUG"] if debug else ["-O2", "-g1"]
 link = [f"-fsanitize={sanitize}"] if sanitize else []
 if sanitize:
     # No function of a sanitized build may go on after undefined behaviour: a test must fail.
     flags += [*link, "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
-names = ("_arena", "_core", "_connection", "_tls")
-modules = [
-    Extension(f"fastlisten.{name}", [f"fastlisten/{name}.pyx"], extra_compile_args=flags,
-              extra_link_args=link)
-    for name in names
-]  # fmt: skip
+
+def extensions(paths):
+    """Return what compiles modules, named by the paths of their sources."""
+    return [
+        Extension(str(path.with_suffix("")).replace("/", "."), [str(path)],
+                  extra_compile_args=flags, extra_link_args=link)
+        for path in paths
+    ]  # fmt: skip
+
+
+core = [Path("fastlisten", f"{name}.pyx") for name in ("_arena", "_core", "_connection", "_tls")]
 directives = {
     "language_level": 3, "boundscheck": debug, "wraparound": False, "initializedcheck": debug,
     "cdivision": True, "binding": True, "embedsignature": False,
     # No state of the kernel's can be pickled, and no docstring here is a doctest.
     "auto_pickle": False, "autotestdict": False,
 }  # fmt: skip
+
+# Each module of the SMTP engine that has C types beside it. Written for Python, it relies on
+# Python's checks: without them buf[-1] and None.attribute would read foreign memory.
+engine = [path.with_suffix(".py") for path in sorted(Path("fastlisten/handlers").rglob("*.pxd"))]
+as_python = {
+    "language_level": 3, "boundscheck": True, "wraparound": True, "initializedcheck": True,
+    "nonecheck": True, "cdivision": False, "annotation_typing": False, "binding": True,
+    "embedsignature": False, "autotestdict": False,
+}  # fmt: skip
+
 # Cython compares times and would keep what it made with other directives.
 force = "--force" in sys.argv
-setup(ext_modules=cythonize(modules, compiler_directives=directives, force=force))
+modules = cythonize(extensions(core), compiler_directives=directives, force=force)
+if pure == "0":
+    modules += cythonize(extensions(engine), compiler_directives=as_python, force=force)
+elif in_place:
+    # Python prefers a compiled module, however old, to the .py beside it.
+    for path in engine:
+        for compiled in path.parent.glob(f"{path.stem}.*.so"):
+            compiled.unlink()
+setup(ext_modules=modules)

@@ -13,9 +13,6 @@ import sys
 import tarfile
 import zipfile
 
-#: Modules that exist only as native code in a wheel.
-NATIVE = ("_arena", "_connection", "_core", "_tls")
-
 
 def sdist_problems(names: set[str], tracked: set[str]) -> list[str]:
     """Compare an sdist with what is tracked, both without the leading directory."""
@@ -26,19 +23,31 @@ def sdist_problems(names: set[str], tracked: set[str]) -> list[str]:
     ]
 
 
+def compiled_modules(tracked: set[str]) -> set[str]:
+    """Return the modules that a wheel has compiled, as paths without a suffix.
+
+    Those that are written in Cython, and the Python modules with C types (a .pxd) beside them.
+    """
+    stems = {
+        suffix: {name.removesuffix(suffix) for name in tracked if name.endswith(suffix)}
+        for suffix in (".pyx", ".pxd", ".py")
+    }
+    return stems[".pyx"] | (stems[".pxd"] & stems[".py"])
+
+
 def wheel_problems(names: set[str], tracked: set[str]) -> list[str]:
     """List what a wheel lacks of the package, and what it contains besides."""
     expected = {name for name in tracked if name.startswith("fastlisten/")}
     found = {name for name in names if ".dist-info/" not in name}
-    native = {
-        name
-        for name in found
-        if name.endswith(".so") and name.split("/")[-1].split(".")[0] in NATIVE
-    }
+    compiled = {name: name.split(".")[0] for name in found if name.endswith(".so")}
+    modules = compiled_modules(tracked)
+    native = {name for name, module in compiled.items() if module in modules}
     problems = [f"wheel lacks {name}" for name in sorted(expected - found)]
     problems += [f"wheel holds {name}" for name in sorted(found - expected - native)]
-    if len(native) != len(NATIVE):
-        problems.append(f"wheel has the native modules {sorted(native)}")
+    for module in sorted(modules):
+        count = list(compiled.values()).count(module)
+        if count != 1:
+            problems.append(f"wheel has {count} compiled modules {module}")
     return problems
 
 

@@ -17,7 +17,8 @@ trap 'rm -rf "$WORK"' EXIT
 export PIP_QUIET=2 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 # The caller's settings must not reach the tests.
-unset PYTHONPATH PYTHONHOME FASTLISTEN_DEBUG FASTLISTEN_SANITIZE XDG_DATA_HOME STATE_DIRECTORY
+unset PYTHONPATH PYTHONHOME XDG_DATA_HOME STATE_DIRECTORY
+unset FASTLISTEN_PURE FASTLISTEN_ENGINE FASTLISTEN_DEBUG FASTLISTEN_SANITIZE
 
 # The tracked files as they are in the work tree, so that a run before a commit tests what will be committed.
 tracked_files() {

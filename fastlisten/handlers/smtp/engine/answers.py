@@ -11,8 +11,14 @@ import binascii
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastlisten.handlers.smtp.engine import replies
 from fastlisten.handlers.smtp.engine.command_table import carry_out
+from fastlisten.handlers.smtp.engine.replies import (
+    AUTHENTICATED,
+    GO_AHEAD,
+    OK,
+    RECIPIENT_OK,
+    SENDER_OK,
+)
 from fastlisten.handlers.smtp.engine.session_states import State
 from fastlisten.handlers.smtp.engine.smtp_events import (
     Auth,
@@ -44,17 +50,17 @@ def accept(session: Session, reply: bytes) -> None:
 def _accept_mail(session: Session, event: Mail, reply: bytes) -> None:
     session.transaction = event.transaction
     session.chunked = False
-    session.unsent.append(reply or replies.SENDER_OK)
+    session.unsent.append(reply or SENDER_OK)
 
 
 def _accept_recipient(session: Session, event: Recipient, reply: bytes) -> None:
     assert session.transaction is not None
     session.transaction.recipients.append(event)
-    session.unsent.append(reply or replies.RECIPIENT_OK)
+    session.unsent.append(reply or RECIPIENT_OK)
 
 
 def _accept_content(session: Session, event: Content, reply: bytes) -> None:
-    reply = session.for_each(reply or replies.OK)
+    reply = session.for_each(reply or OK)
     session.transaction = None
     session.take_message()
     session.unsent.append(reply)
@@ -64,14 +70,14 @@ def _accept_tls(session: Session, event: StartTls, reply: bytes) -> None:
     if session.input.buffered:
         session.hang_up(session.limits.too_early)
         return
-    session.unsent.append(reply or replies.GO_AHEAD)
+    session.unsent.append(reply or GO_AHEAD)
     session.enter(State.SECURING)
     session.forget()
 
 
 def _accept_login(session: Session, event: Auth | Response, reply: bytes) -> None:
     session.limits.counts.login("succeeded")
-    session.unsent.append(reply or replies.AUTHENTICATED)
+    session.unsent.append(reply or AUTHENTICATED)
     if session.state is State.DIALOGUE:
         session.enter(State.COMMAND)
     session.authenticated = True
@@ -121,7 +127,7 @@ def reject(session: Session, reply: bytes) -> None:
         if session.rejected > session.limits.max_recipients:
             session.hang_up(session.limits.too_many_rejected, recipients)
         else:
-            _say(session, reply, recipients)
+            _say(session, reply, recipients, None)
     else:
         session.refuse(reply, recipients, transaction)
 
@@ -161,23 +167,23 @@ def answer(session: Session, answers: Sequence[bytes]) -> None:
         session.limits.counts.message("deferred" if b"4" in kinds else "rejected")
     everybody = tuple(transaction.recipients)
     whom = [(recipient,) for recipient in everybody] if session.lmtp else [everybody]
-    *others, last = zip(answers, whom, strict=True)
-    for reply, recipients in others:
-        _say(session, reply, recipients)
+    for reply, recipients in zip(answers[:-1], whom[:-1], strict=True):
+        _say(session, reply, recipients, None)
     session.transaction = None
-    if any(reply.startswith(b"421") for reply in answers):
-        session.hang_up(*last, transaction)
+    closing = [reply for reply in answers if reply.startswith(b"421")]
+    if closing:
+        session.hang_up(answers[-1], whom[-1], transaction)
     elif kinds == {b"5"}:
-        session.refuse(*last, transaction)
+        session.refuse(answers[-1], whom[-1], transaction)
     else:
-        _say(session, *last, transaction)
+        _say(session, answers[-1], whom[-1], transaction)
 
 
 def _say(
     session: Session,
     reply: bytes,
     recipients: tuple[Recipient, ...],
-    transaction: Transaction | None = None,
+    transaction: Transaction | None,
 ) -> None:
     """Give a reply that ends nothing and is no error of the client's."""
     if not reply.startswith(b"2"):

@@ -8,13 +8,20 @@ What came after RFC 5321 is in extension_commands.py.
 
 from __future__ import annotations
 
-from fastlisten.handlers.smtp.engine import replies
 from fastlisten.handlers.smtp.engine.command_syntax import (
     parse_client_name,
     parse_mail,
     parse_recipient,
 )
 from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.handlers.smtp.engine.replies import (
+    NOT_IMPLEMENTED,
+    NOT_VERIFIED,
+    OK,
+    START,
+    TOO_MANY,
+    UNKNOWN,
+)
 from fastlisten.handlers.smtp.engine.session_states import State
 from fastlisten.handlers.smtp.engine.smtp_events import Event, Mail
 from fastlisten.handlers.smtp.engine.smtp_session import Session
@@ -75,12 +82,12 @@ def hello(session: Session, verb: bytes, argument: bytes) -> Event | None:
 
 def noop_reply(session: Session, verb: bytes, argument: bytes) -> bytes:
     """NOOP."""
-    return replies.OK
+    return OK
 
 
 def noop(session: Session, verb: bytes, argument: bytes) -> Event | None:
     """NOOP."""
-    session.unsent.append(replies.OK)
+    session.unsent.append(OK)
     return None
 
 
@@ -90,7 +97,7 @@ def vrfy_reply(session: Session, verb: bytes, argument: bytes) -> bytes:
         raise Refused(501, "5.5.4", "Syntax: VRFY address")
     if session.locked:
         raise session.out_of_order("")
-    return replies.NOT_VERIFIED
+    return NOT_VERIFIED
 
 
 def vrfy(session: Session, verb: bytes, argument: bytes) -> Event | None:
@@ -127,7 +134,7 @@ def unknown(session: Session, verb: bytes, argument: bytes) -> Event | None:
     if verb in HTTP_VERBS:
         session.hang_up(session.limits.other_protocol)
     else:
-        session.refuse(replies.NOT_IMPLEMENTED if verb in NOT_HERE else replies.UNKNOWN)
+        session.refuse(NOT_IMPLEMENTED if verb in NOT_HERE else UNKNOWN)
     return None
 
 
@@ -156,8 +163,8 @@ def rcpt(session: Session, verb: bytes, argument: bytes) -> Event | None:
         raise Refused(503, "5.5.1", "RCPT after BDAT")
     event = parse_recipient(argument, session.extended, transaction.smtputf8)
     if len(transaction.recipients) >= session.limits.max_recipients:
-        session.note(replies.TOO_MANY, (event,))
-        session.unsent.append(replies.TOO_MANY)
+        session.note(TOO_MANY, (event,))
+        session.unsent.append(TOO_MANY)
         return None
     session.waiting = event
     return event
@@ -175,7 +182,7 @@ def data(session: Session, verb: bytes, argument: bytes) -> Event | None:
         # RFC 3030 2 and 3. The transaction goes on.
         why = "DATA after BDAT" if session.chunked else "BODY=BINARYMIME requires BDAT"
         raise Refused(503, "5.5.1", why)
-    session.unsent.append(replies.START)
+    session.unsent.append(START)
     session.enter(_CONTENT)
     session.size = 0
     session.input.begin_content()
@@ -185,7 +192,7 @@ def data(session: Session, verb: bytes, argument: bytes) -> Event | None:
 def rset_reply(session: Session, verb: bytes, argument: bytes) -> bytes:
     """RSET."""
     no_argument(verb, argument)
-    return replies.OK
+    return OK
 
 
 def rset(session: Session, verb: bytes, argument: bytes) -> Event | None:

@@ -161,7 +161,7 @@ def named_in(line: bytes) -> tuple[str | None, tuple[Recipient, ...]]:
     path = argument.strip(b" \t").partition(b"> ")[0].removesuffix(b">") + b">"
     try:
         if verb == b"RCPT":
-            return None, (parse_recipient(path, extended=True, smtputf8=True),)
+            return None, (parse_recipient(path, True, True),)
         match = _SENDER.match(_decode(path, "5.1.7")) if verb == b"MAIL" else None
         if match is None:
             return None, ()

@@ -134,11 +134,11 @@ class SmtpEngine:
         while session.waiting is None:
             state = session.state
             if state is _COMMAND:
-                if not self._input.buffered:
+                if self._input.empty():
                     return None
                 event = self._next_command()
             elif state is _CONTENT or state is _DISCARD:
-                if not self._input.buffered:
+                if self._input.empty():
                     return None
                 event = next_content(session)
             elif state is _CHUNK or state is _SWALLOW:
@@ -172,7 +172,7 @@ class SmtpEngine:
                 if self._input.skipping:  # no line of which anything is believed
                     session.verb = b""
                 sender, recipients = named_in(line or b"")
-                session.refuse(error.reply, recipients, sender=sender)
+                session.refuse(error.reply, recipients, None, sender)
             if event is not None or session.state is not _COMMAND:
                 return event
         return _FLUSH

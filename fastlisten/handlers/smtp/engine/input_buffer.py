@@ -75,6 +75,10 @@ class InputBuffer:
         """Octets received and not yet used up."""
         return len(self._buffer) - self._position
 
+    def empty(self) -> bool:
+        """Return whether all that has been received is used up."""
+        return self._position == len(self._buffer)
+
     def receive(self, data: bytes) -> None:
         """Take what the client sent."""
         if self._position == len(self._buffer):
@@ -92,10 +96,9 @@ class InputBuffer:
 
     def take(self, most: int) -> bytes:
         """Return what has been received, up to a number of octets."""
-        start = self._position
-        piece = self._buffer[start : start + most]
-        self._position = start + len(piece)
-        return piece
+        start, taken = self._position, min(most, self.buffered)
+        self._position = start + taken
+        return self._buffer[start : start + taken]
 
     def skip(self, most: int) -> int:
         """Drop what has been received, up to a number of octets; return how many these were."""

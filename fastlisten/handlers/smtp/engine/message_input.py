@@ -7,10 +7,10 @@ and chunks end is decided in input_buffer.py and chunk_reader.py.
 
 from __future__ import annotations
 
-from fastlisten.handlers.smtp.engine import replies
 from fastlisten.handlers.smtp.engine.command_syntax import decode_response
 from fastlisten.handlers.smtp.engine.extension_commands import refuse_chunk
 from fastlisten.handlers.smtp.engine.refusal import Refused
+from fastlisten.handlers.smtp.engine.replies import BARE, OK
 from fastlisten.handlers.smtp.engine.session_states import State
 from fastlisten.handlers.smtp.engine.smtp_events import (
     Content,
@@ -38,11 +38,11 @@ def next_content(session: Session) -> Event | None:
     event: Event | None = None
     if session.state is _DISCARD:
         if source.bare:
-            session.refusal = replies.BARE  # graver than its size, wherever it stands
+            session.refusal = BARE  # graver than its size, wherever it stands
     else:
         session.size += len(piece)
         if source.bare:
-            session.refusal = replies.BARE
+            session.refusal = BARE
         elif session.size > session.limits.max_message_size:
             session.refusal = session.limits.too_large
         else:
@@ -82,16 +82,15 @@ def next_chunk(session: Session) -> Event | None:
         chunks.judge(piece)
         if chunks.bare:
             session.limits.counts.message("rejected")
-            bare = replies.BARE
             # The last chunk is answered like a message.
-            return refuse_chunk(session, session.for_each(bare) if chunks.final else bare)
+            return refuse_chunk(session, session.for_each(BARE) if chunks.final else BARE)
     if chunks.left:
         return Content(piece, False)
     session.enter(_COMMAND)
     if chunks.final:
         event = session.waiting = Content(piece, True)
         return event
-    session.unsent.append(replies.OK)
+    session.unsent.append(OK)
     return Content(piece, False) if piece else None
 
 

@@ -1,0 +1,16 @@
+# C types for chunk_reader.py; the rules are in input_buffer.pxd.
+
+from fastlisten.handlers.smtp.engine.input_buffer cimport InputBuffer
+
+cdef class ChunkReader:
+    cdef InputBuffer _input
+    cdef bint _half
+    cdef readonly bint bare
+    cdef readonly bint final
+    cdef readonly object left  # named by the client: may exceed what C can count
+
+    cpdef begin_message(self)
+    cpdef begin_chunk(self, size, bint final)
+    cpdef bytes next_piece(self)
+    cpdef skip(self)
+    cpdef judge(self, bytes piece)
