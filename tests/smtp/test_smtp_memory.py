@@ -22,7 +22,7 @@ from fastlisten.handlers.smtp.mail_session import MailSession
 
 SESSIONS = 500
 
-#: Octets; 730 with CPython 3.11, of which 73 are the client's name.
+#: Octets; 750 with CPython 3.11, of which 73 are the client's name.
 MOST = 800
 
 

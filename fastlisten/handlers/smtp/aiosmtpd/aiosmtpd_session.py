@@ -20,7 +20,7 @@ from fastlisten.handlers.smtp.aiosmtpd.hook_dispatch import HookDispatcher
 from fastlisten.handlers.smtp.aiosmtpd.hook_replies import HookReply
 from fastlisten.handlers.smtp.aiosmtpd.hook_server import HookServer
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
-from fastlisten.handlers.smtp.aiosmtpd.types import Envelope, Session
+from fastlisten.handlers.smtp.aiosmtpd.types import Envelope
 from fastlisten.handlers.smtp.dialogue_log import DialogueEngine
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import reply
@@ -48,9 +48,6 @@ _GIVEN_UP = reply(421, "4.3.0", "Internal error; try again later")
 
 #: The events that hooks answer as they come; recipients and message go to the delivery.
 _ASKED = (Command, Mail, Auth)
-
-#: The keys of `Session.ssl`, which are those of `asyncio.BaseTransport.get_extra_info`.
-_TLS_INFO = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
 
 
 class AiosmtpdSession:
@@ -329,16 +326,7 @@ class AiosmtpdSession:
 
     def _begin_session(self) -> None:
         """Make a new session and envelope: at the start, and after STARTTLS."""
-        server = self.server
-        transport = server.transport
-        assert transport is not None
-        session = server.session = Session(server.loop)
-        session.peer = peer = transport.get_extra_info("peername")
-        info = self._info
-        if info is not None and info.peer and (not peer or peer[0] != info.peer):
-            session.peer = (info.peer, info.port)
-        if self.engine.encrypted:
-            session.ssl = {name: transport.get_extra_info(name) for name in _TLS_INFO}
+        self.server.begin_session(self._info, self.engine.encrypted)
         self.forget()
 
     def admits_tls(self) -> bool:

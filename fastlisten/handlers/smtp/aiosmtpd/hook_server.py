@@ -17,6 +17,7 @@ import ssl
 import warnings
 from typing import Any, Protocol
 
+from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.aiosmtpd.served_handler import ServedHandler
 from fastlisten.handlers.smtp.aiosmtpd.types import (
     MISSING,
@@ -30,6 +31,10 @@ from fastlisten.handlers.smtp.session_log import LogContext
 __all__ = ["HookServer"]
 
 logger = logging.getLogger("fastlisten.smtp")
+
+
+#: The keys of `Session.ssl`, which are those of `asyncio.BaseTransport.get_extra_info`.
+_TLS_INFO = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
 
 
 class HookChannel(Protocol):
@@ -90,6 +95,22 @@ class HookServer:
         self.require_starttls = parameters.require_starttls and served.tls is not None
         self.data_size_limit = parameters.data_size_limit
         self.enable_SMTPUTF8 = parameters.enable_SMTPUTF8
+
+    def begin_session(self, info: ConnectionInfo | None, encrypted: bool) -> None:
+        """Make a new session for the client of `transport`.
+
+        Args:
+            info: about the client, if it may be another than the transport's peer.
+            encrypted: TLS is active.
+        """
+        transport = self.transport
+        assert transport is not None
+        session = self.session = Session(self.loop)
+        session.peer = peer = transport.get_extra_info("peername")
+        if info is not None and info.peer and (not peer or peer[0] != info.peer):
+            session.peer = (info.peer, info.port)
+        if encrypted:
+            session.ssl = {name: transport.get_extra_info(name) for name in _TLS_INFO}
 
     def detach(self) -> None:
         """Forget the connection, which is lost: a handler that keeps this object keeps no more."""
