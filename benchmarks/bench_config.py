@@ -1,8 +1,8 @@
 """Benchmarks of the configuration: loading, scanning for lines and showing 10,000 listeners.
 
-Rules of this file: one file of listeners as a large site has them, each with what it usually
-says; tomli alone is measured beside the load, because a load cannot be faster. Fixed rounds. Not
-part of the test suite:
+Rules of this file: one configuration, with listeners as a large site has them. Parsing with tomli
+alone is measured too, because loading cannot be faster than that. The number of rounds is fixed.
+Not part of the test suite:
 
     python -m pytest benchmarks/bench_config.py --benchmark-enable
     python -m benchmarks.bench_config                                   # medians alone
@@ -29,12 +29,12 @@ from fastlisten.errors import ConfigurationError
 LISTENERS = 10_000
 ROUNDS = 7
 
-#: Seconds that loading and resolving may take: the goal, and what is striven for.
+#: Seconds that loading and resolving may take: the goal, and the stretch goal.
 GOAL, STRETCH = 2.0, 0.5
 
 
 def large(listeners: int = LISTENERS) -> str:
-    """Return a configuration of so many listeners, on addresses that do not overlap."""
+    """Return a configuration with this many listeners, on addresses that do not overlap."""
     head = "[server]\nhostname = 'mx.example.org'\n[server.socket]\nbacklog = 1024\n"
     return head + "".join(
         f'\n[server.listener."customer-{number}"]\n'
@@ -63,7 +63,7 @@ def fail() -> int:
 
 
 def cases() -> dict[str, Callable[[], Any]]:
-    """Return what is measured, by name."""
+    """Return the functions to measure, by name."""
     config = load()
     return {
         "tomli alone": lambda: tomli.loads(TEXT),
@@ -92,7 +92,7 @@ def main() -> None:
             begin = time.perf_counter()
             call()
             times.append(time.perf_counter() - begin)
-        # The first round fills caches.
+        # The first round only fills caches.
         print(f"{name:<26} {statistics.median(times[1:]):8.3f} s")
 
 

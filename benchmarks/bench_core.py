@@ -1,7 +1,8 @@
 """Micro-benchmarks of the core's pieces: option batches and places.
 
-Rules of this file: one call per piece, beside the plain Python or the empty call that it should be
-read against; fixed rounds, so that two runs did the same. Not part of the test suite:
+Rules of this file: each piece is one call, measured beside plain Python or an empty call for
+comparison. The number of rounds is fixed, so that all runs do the same work. Not part of the test
+suite:
 
     python -m pytest benchmarks/bench_core.py --benchmark-enable
 """
@@ -28,7 +29,7 @@ OPTIONS: tuple[tuple[int, int, bytes], ...] = (
     (socket.IPPROTO_IP, socket.IP_TOS, struct.pack("i", 0x10)),
 )
 
-#: Calls per round and rounds: some milliseconds per round, so that the timer's own cost vanishes.
+#: Calls per round, and rounds. A round takes milliseconds, so the timer's own cost does not matter.
 ITERATIONS, ROUNDS = 10_000, 50
 
 
@@ -61,13 +62,13 @@ def test_options_by_python(benchmark: Any, listening: socket.socket) -> None:
 
 @pytest.mark.benchmark(group="options of one socket")
 def test_no_options_by_batch(benchmark: Any, listening: socket.socket) -> None:
-    """Measure the call alone: what an accepted socket costs that inherits everything."""
+    """Measure the call alone: the cost for an accepted socket that inherits all options."""
     batch, fd = OptionBatch(()), listening.fileno()
     measure(benchmark, lambda: batch.apply(fd))
 
 
 def places(members: int, limit: int) -> Places:
-    """Return the places of one listener, seen by the first of so many processes."""
+    """Return the places of one listener, as seen by the first of several processes."""
     arena = Arena(1, members)
     found = arena.places(0, arena.join())
     found.limit = limit
@@ -91,7 +92,7 @@ def test_place_taken_and_given(benchmark: Any, members: int) -> None:
 @pytest.mark.benchmark(group="a place")
 @pytest.mark.parametrize("members", [1, 16, 64, 256])
 def test_place_refused(benchmark: Any, members: int) -> None:
-    """Measure a take at the limit, with nobody racing."""
+    """Measure a refused place: the limit is reached and no other process is racing for one."""
     found = places(members, 1)
     assert found.take()
     measure(benchmark, found.take)

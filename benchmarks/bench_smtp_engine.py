@@ -1,8 +1,8 @@
 """Benchmarks of SMTP without sockets and disks: the engine alone, and the handler around it.
 
-Rules of this file: sessions of one message of 1 KiB, cut as clients cut them; a transport that
-counts and a delivery that discards, so that what is left is the protocol's cost. Fixed rounds. Not
-part of the test suite:
+Rules of this file: each session sends one message of 1 KiB, in the pieces that clients send. The
+transport only counts and the delivery discards, so that only the protocol's cost is measured. The
+number of rounds is fixed. Not part of the test suite:
 
     python -m pytest benchmarks/bench_smtp_engine.py --benchmark-enable
     python -m benchmarks.bench_smtp_engine                              # medians alone
@@ -49,7 +49,7 @@ MESSAGE = (
 )
 QUIT = b"QUIT\r\n"
 
-#: One piece for each time that the client waits for replies.
+#: The client waits for replies after each piece.
 STEPWISE = (HELLO, *ENVELOPE, MESSAGE, QUIT)
 PIPELINED = (HELLO, b"".join(ENVELOPE), MESSAGE, QUIT)
 AT_ONCE = (b"".join(STEPWISE),)
@@ -57,7 +57,7 @@ AT_ONCE = (b"".join(STEPWISE),)
 DONE = Reply(250, "2.0.0", "Ok, id message")
 
 LIMITS = Limits("mx.example.org", max_message_size=2**31 - 1)
-PIECE = (b"x" * 70 + b"\r\n") * 910  # 64 KiB, as sockets give it
+PIECE = (b"x" * 70 + b"\r\n") * 910  # 64 KiB, as received from a socket
 
 
 def converse(pieces: tuple[bytes, ...]) -> int:
@@ -103,7 +103,7 @@ class Transport(asyncio.Transport):
 
 
 class DiscardedDelivery:
-    """A delivery that is done at once, and discards the message."""
+    """A delivery that succeeds at once and discards the message."""
 
     name = "message"
     full = False

@@ -1,8 +1,8 @@
 """Compile the C programs of ``benchmarks/native`` into ``build/benchmarks``.
 
-Rules of this file: no build system; one `cc` call per program, made again when a source is newer
-than the program. Warnings are errors. Where OpenSSL's headers are missing the load generator is
-made without TLS and the server that needs them not at all.
+Rules of this file: no build system; one `cc` call per program, repeated when a source is newer than
+the program. Warnings are errors. If OpenSSL's headers are missing, the load generator is built
+without TLS, and the TLS server is not built.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SERVER = OUTPUT / "epoll_server"
 SMTP_SERVER = OUTPUT / "epoll_smtp_server"
 TLS_SERVER = OUTPUT / "epoll_tls_server"
 LOADGEN = OUTPUT / "loadgen"
-#: The load generator of a machine without OpenSSL's headers, so that a later build is not taken
-#: for current when they have come.
+#: The load generator built without OpenSSL's headers. It has its own name, so that once the headers
+#: are installed it is not mistaken for an up-to-date build.
 PLAIN_LOADGEN = OUTPUT / "loadgen_plain"
 
 #: -O2 as distributions build servers.
@@ -40,7 +40,7 @@ FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 
 OPENSSL = ("-lssl", "-lcrypto")
 
-#: What is asked of the compiler to learn whether TLS can be had: SSL_get_negotiated_group is 3.0's.
+#: Compiles only with OpenSSL 3.0 or newer, which has SSL_get_negotiated_group.
 PROBE = """
 #include <openssl/ssl.h>
 int main(void) { return OpenSSL_version_num() == 0 || SSL_get_negotiated_group(0) != 0; }
@@ -55,7 +55,7 @@ def build() -> str:
     """Compile what is missing or older than its sources.
 
     Returns:
-        Why TLS cannot be measured here, or nothing.
+        Why TLS cannot be measured here, or an empty string.
 
     Raises:
         BuildError: no compiler, or the compiler's complaint.
@@ -95,7 +95,7 @@ def _compile(
     newest = max(path.stat().st_mtime for path in sources + headers)
     if program.exists() and program.stat().st_mtime > newest:
         return
-    # Under another name first: an interrupted compiler leaves no half of a program behind.
+    # Built under another name first, so that an interrupted build leaves no partial program.
     partial = program.with_suffix(f".{os.getpid()}")
     command = [compiler, *FLAGS, "-o", str(partial), *map(str, sources), *flags]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

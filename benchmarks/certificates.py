@@ -1,8 +1,8 @@
 """Certificates for one run, made by the ``openssl`` program.
 
-Rules of this file: nothing is kept. The keys lie in a directory that the caller removes, the
-certificates are self-signed and verified by nobody: a measurement needs their sizes and signatures
-only.
+Rules of this file: nothing is kept; the keys are in a directory that the caller removes. The
+certificates are self-signed and never verified, because only their size and the cost of their
+signatures matter here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ALGORITHMS: Mapping[str, tuple[str, ...]] = {
 
 
 class CertificateError(Exception):
-    """No certificate could be made; the text says why."""
+    """A certificate could not be made; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Certificate:
     key: str
 
     @property
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """The command line of a candidate that serves with it."""
         return ["--certificate", self.certificate, "--key", self.key]
 

@@ -1,7 +1,7 @@
-"""Where servers that deliver are allowed to, and whether the messages are there.
+"""Directories that servers deliver to, and counting the messages that arrived there.
 
-Rules of this file: a directory per sample, gone afterwards. "memory" is a tmpfs, where a sync
-costs nothing; "disk" is the filesystem of this source tree, as a data directory would have it.
+Rules of this file: each sample has a directory of its own, removed afterwards. "memory" is a tmpfs,
+where a sync costs nothing; "disk" is the filesystem of this source tree.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from benchmarks.process import MeasurementError
 
 __all__ = ["RUN", "await_files", "count_files", "data_directory"]
 
-#: What a candidate keeps beside the mail: configuration, queue, sockets.
+#: The subdirectory for a candidate's own files: configuration, queue, sockets.
 RUN = "run"
 
-#: Seconds without another message after which none is expected any more.
+#: After this many seconds without another message, no more are expected.
 STALLED = 5.0
 
 #: The tmpfs that every Linux with glibc has.
@@ -31,14 +31,14 @@ MEMORY = Path("/dev/shm")
 
 @contextmanager
 def data_directory(where: Literal["memory", "disk"]) -> Iterator[str]:
-    """Give an empty directory, and remove it with all that is in it.
+    """Create an empty directory, and remove it with its contents afterwards.
 
     Raises:
         MeasurementError: there is no tmpfs.
     """
     parent = MEMORY if where == "memory" else OUTPUT
     if where == "memory" and not parent.is_dir():
-        raise MeasurementError(f"no {parent}, the tmpfs that this is measured on")
+        raise MeasurementError(f"there is no {parent}, the tmpfs needed for this measurement")
     with tempfile.TemporaryDirectory(prefix="fastlisten-benchmarks-", dir=parent) as directory:
         yield directory
 
@@ -54,7 +54,7 @@ def count_files(directory: str) -> int:
 
 
 def await_files(directory: str, wanted: int) -> int:
-    """Wait until there are so many messages below a directory, or no more come; return the number.
+    """Wait until a directory has this many messages, or no more arrive; return their number.
 
     Postfix answers when a message is in its queue, and delivers it afterwards.
     """

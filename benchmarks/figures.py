@@ -1,8 +1,8 @@
-"""From samples to figures: medians, pair ratios, verdicts.
+"""Turns samples into figures: medians, ratios of pairs, verdicts.
 
-Rules of this file: pure functions. A ratio is taken within a round, between samples that were
-measured one after the other, and the median is taken of the ratios: what slows the machine for a
-while slows both. The spread is the interquartile range; no average, nothing is thrown away.
+Rules of this file: pure functions. A ratio compares two samples of the same round, measured one
+right after the other, so that anything that slows the machine slows both; the figure is the median
+of these ratios. The spread is the interquartile range. Nothing is averaged, no sample is discarded.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def pair_ratios(theirs: Samples, ours: Samples) -> list[float]:
-    """Return per round how many times cheaper ours is than theirs.
+    """Return, for each round, how many times cheaper ours is than theirs.
 
-    A figure of 0 (memory that did not grow) is taken as next to nothing instead of dividing by it.
+    A figure of 0 (memory that did not grow) is replaced by a tiny one, to avoid division by zero.
     """
     return [
         max(their["value"], 1e-9) / max(our["value"], 1e-9)
@@ -56,13 +56,12 @@ Verdict: TypeAlias = Literal["reached", "within spread", "missed"]
 
 
 def verdict(bound: Bound, value: Spread, ratio: Spread) -> Verdict:
-    """Compare figures with a bound, of which every part that is given must hold.
+    """Compare figures with a bound; every part of the bound that is set must hold.
 
     Returns:
-        ``within spread`` where the median lies on one side of the bound and a quartile on the
-        other.
+        ``within spread`` if the bound lies between the median and a quartile.
     """
-    # As (quartile on the better side, median, quartile on the worse side, bound), less is better.
+    # Tuples of (better quartile, median, worse quartile, bound); less is better.
     parts = []
     if bound.ratio is not None:
         parts.append((-ratio.high, -ratio.median, -ratio.low, -bound.ratio))

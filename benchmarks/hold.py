@@ -1,14 +1,13 @@
-"""Hold very many connections and have each of them answer: ``python -m benchmarks.hold``.
+"""Hold a very large number of connections and use each once: ``python -m benchmarks.hold``.
 
-Rules of this file: one run, not a comparison; nothing is pinned, and what is reported is memory
-and that nothing was lost. Every server process listens on a port of its own and has a load
-generator of its own. Servers could share one port (SO_REUSEPORT), but the kernel's hash balances
-only roughly, and a process has room for just so many descriptors: an even share makes 200,000
-connections a matter of 11 processes and not of luck. They share nothing else either; how worker
-processes share a limit is not measured here.
+Rules of this file: one run, not a comparison, and no process is pinned to a core. It reports memory
+and whether every connection answered. Each server process has its own port and its own load
+generator. Servers could share one port (SO_REUSEPORT), but the kernel balances only roughly, and a
+process has a limited number of descriptors; with equal shares, 11 processes are always enough for
+200,000 connections. How worker processes share a connection limit is not measured here.
 
-Every process that is started ends with its standard input: also when this program is killed.
-(What a kill leaves is a directory with a key that nobody trusts.)
+Every process started here ends when its standard input does, so also when this program is killed.
+(After a kill, a directory with a key remains, which nobody trusts.)
 
 Usage: ``python -m benchmarks.hold [--connections N] [--processes N] [--candidate NAME]``
 """
@@ -36,41 +35,47 @@ __all__ = ["hold", "main"]
 
 CONNECTIONS, PROCESSES = 200_000, 11
 
-#: Connections that one load generator opens at once: two cores are busy with it, and no backlog
-#: (1,024) overflows.
+#: Connections that one load generator opens at a time: enough to keep two cores busy, and too few
+#: to overflow a backlog of 1,024.
 IN_FLIGHT = 64
 
 #: Longest time for opening, and for all answers, in seconds.
 OPENING, ANSWERING = 600, 120
 
-#: Server processes settle this long before memory is read, in seconds.
+#: Seconds that server processes get to settle before their memory is read.
 SETTLE = 1.0
 
-#: Who can be asked to.
+#: The candidates to choose from.
 SERVING = ("fastlisten", "fastlisten lazy", "uvloop", "asyncio", "C epoll")
 
-#: More descriptors than this are not asked of one process.
+#: The most descriptors that one process is expected to use.
 _ROOM = held_connections(10_000_000)
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.hold",
-        description="Open connections to several server processes, keep them, weigh them, and "
-        "have each one answer.",
+        description="Open connections to several server processes, measure their memory, and "
+        "have each connection answer once.",
     )
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="(%(default)s)")
     parser.add_argument(
-        "--processes", type=int, default=PROCESSES, help="of servers, and of clients (%(default)s)"
+        "--processes",
+        type=int,
+        default=PROCESSES,
+        help="servers, and as many clients (%(default)s)",
     )
     parser.add_argument(
-        "--candidate", default="fastlisten", choices=SERVING, help="who serves (%(default)s)"
+        "--candidate",
+        default="fastlisten",
+        choices=SERVING,
+        help="the server (%(default)s)",
     )
     parser.add_argument("--tls", default="", choices=["", *ALGORITHMS], help="key of the servers")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of words")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     given = parser.parse_args(words)
     if given.processes < 1 or given.connections < given.processes:
-        parser.error("at least one process, and a connection for each")
+        parser.error("there must be at least one process, and a connection for each")
     share = -(-given.connections // given.processes)
     if share > _ROOM:
         needed = -(-given.connections // _ROOM)
@@ -94,8 +99,8 @@ def _meminfo(name: str) -> int:
     raise MeasurementError(f"/proc/meminfo has no {name}")
 
 
-def _weigh(servers: Sequence[Server]) -> dict[str, int]:
-    """Return the servers' memory together, and the kernel's objects of the whole machine."""
+def _memory(servers: Sequence[Server]) -> dict[str, int]:
+    """Return the total memory of the servers, and the slab memory of the whole machine."""
     weights = [server.memory() for server in servers]
     return {
         "user": sum(weight["Private_Dirty"] for weight in weights),
@@ -108,25 +113,25 @@ def _command(candidate: str, tls: str, directory: Path) -> list[str]:
     command = list(CANDIDATES[candidate])
     if tls:
         command = list(TLS_CANDIDATES.get(candidate, command))
-        command += make_certificates(directory)[tls].words
+        command += make_certificates(directory)[tls].arguments
     return [*command, "--greeting", GREETING]
 
 
 def hold(connections: int, processes: int, candidate: str, tls: str = "") -> dict[str, Any]:
-    """Do it once.
+    """Open and hold the connections, and have each answer once.
 
     Args:
-        connections: in all; the first processes have one more where they do not divide evenly.
-        processes: of servers, and as many of clients.
-        candidate: name of who serves.
-        tls: kind of the certificate, or nothing for plain connections.
+        connections: the total; if it does not divide evenly, the first processes get one more each.
+        processes: number of server processes, and of client processes.
+        candidate: name of the candidate that serves.
+        tls: kind of the certificate, or empty for plain connections.
 
     Returns:
-        What happened: times in seconds, memory in bytes, numbers of processes.
+        The result: times in seconds, memory in bytes, number of processes.
 
     Raises:
         MeasurementError: a connection could not be opened or did not answer.
-        CertificateError: there is no certificate.
+        CertificateError: the certificate could not be made.
         BuildError: a program could not be compiled.
     """
     no_tls = build()
@@ -141,7 +146,7 @@ def hold(connections: int, processes: int, candidate: str, tls: str = "") -> dic
         servers = [stack.enter_context(Server(command, None)) for _ in shares]
         _say(f"servers: {' '.join(str(server.pid) for server in servers)}")
         time.sleep(SETTLE)
-        before = _weigh(servers)
+        before = _memory(servers)
 
         begun = time.monotonic()
         options = ["--greeting", "--sources", str(SOURCES), "--in-flight", str(IN_FLIGHT)]
@@ -157,7 +162,7 @@ def hold(connections: int, processes: int, candidate: str, tls: str = "") -> dic
         opening = time.monotonic() - begun
         _say(f"opened {opened:,} in {opening:.1f} s")
         time.sleep(SETTLE)
-        resting = _weigh(servers)
+        resting = _memory(servers)
 
         begun = time.monotonic()
         for load in loads:
@@ -166,7 +171,7 @@ def hold(connections: int, processes: int, candidate: str, tls: str = "") -> dic
         answering = time.monotonic() - begun
         _say(f"answered {answered:,} in {answering:.1f} s")
         time.sleep(SETTLE)
-        after = _weigh(servers)
+        after = _memory(servers)
         pids = [child.pid for child in (*servers, *loads)]
     if not opened == answered == connections:
         raise MeasurementError(f"{opened:,} of {connections:,} opened, {answered:,} answered")
@@ -185,8 +190,8 @@ def hold(connections: int, processes: int, candidate: str, tls: str = "") -> dic
     }
 
 
-def _words(found: dict[str, Any]) -> str:
-    """Return what happened, for the reader."""
+def _text(found: dict[str, Any]) -> str:
+    """Return the result as text."""
     count = found["connections"]
     before, resting, after = found["before"], found["resting"], found["after"]
 
@@ -212,14 +217,14 @@ def _words(found: dict[str, Any]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Hold, report; return the exit status: 0 when every connection answered, else 1."""
+    """Run and report; return the exit status: 0 if every connection answered, else 1."""
     given = _arguments(words)
     try:
         found = hold(given.connections, given.processes, given.candidate, given.tls)
     except (BuildError, CertificateError, MeasurementError, OSError) as error:
         _say(str(error))
         return 1
-    print(json.dumps(found) if given.json else _words(found))
+    print(json.dumps(found) if given.json else _text(found))
     return 0
 
 

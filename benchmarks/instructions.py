@@ -1,8 +1,8 @@
 """User-mode instructions per operation, counted by callgrind.
 
-Rules of this file: a count does not depend on how busy the machine is, but neither does it know
-of caches or of the kernel; it is for comparing two states of the core, not two servers. What the
-start costs falls out: an operation's count is the difference of a long run and a short one.
+Rules of this file: counts do not depend on how busy the machine is, but they ignore caches and the
+kernel. Use them to compare two versions of the core, not two servers. The cost of starting cancels
+out: the count of an operation is the difference between a long run and a short one.
 
     python -m benchmarks.instructions             the whole process, and our own modules in it
     python -m benchmarks.instructions --limit     with a connection limit
@@ -24,18 +24,19 @@ from benchmarks.workloads import CANDIDATES, GREETING, SOURCES
 
 __all__ = ["main"]
 
-#: What is counted: title, candidate, mode of the load generator, its options, and how many
-#: operations the short run and the long one do.
+#: The operations to count: title, candidate, mode of the load generator, its options, and the
+#: number of operations in the short run and in the long one.
 _WORK: tuple[tuple[str, str, str, tuple[str, ...], int, int], ...] = (
     ("accept, greeting, close", "fastlisten", "silent", ("--in-flight", "8"), 2_000, 8_000),
     ("the same, lazy", "fastlisten lazy", "silent", ("--in-flight", "8"), 2_000, 8_000),
     ("echo of 64 octets", "fastlisten", "echo", ("--connections", "8"), 4_000, 24_000),
 )
 
-#: The object that what follows is in, or that it calls (``cob``); a name stands once, then numbers.
+#: The object file of the lines that follow (``ob``) or of the function that they call (``cob``).
+#: Its name is written once; after that only its number is.
 _OBJECT = re.compile(r"(c?)ob=\((\d+)\)(?: (.*))?")
 
-#: Above what the load generator opens at a time.
+#: More connections than the load generator opens at a time.
 _LIMIT = 1_000
 
 
@@ -54,11 +55,11 @@ def _counts(path: Path) -> tuple[int, int]:
         elif line.startswith("fn="):
             in_ours = ours
         elif line.startswith("calls="):
-            called = True  # the next line has the cost of what is called
+            called = True  # the next line has the cost of the called function
         elif line.startswith("totals:"):
             total = int(line.split()[1])
         elif line and line[0] in "+-*0123456789":
-            _, *cost = line.split()  # no cost is written where it is 0
+            _, *cost = line.split()  # a cost of 0 is not written
             if cost and in_ours and not called:
                 own += int(cost[0])
             called = False
@@ -89,7 +90,7 @@ def _run(
 def main(words: Sequence[str] | None = None) -> int:
     """Count and print; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
-    parser.add_argument("--limit", action="store_true", help="count with a limit of connections")
+    parser.add_argument("--limit", action="store_true", help="count with a connection limit")
     given = parser.parse_args(words)
     if shutil.which("valgrind") is None:
         print("valgrind is not installed", file=sys.stderr)

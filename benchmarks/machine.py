@@ -1,6 +1,6 @@
-"""What the figures were measured on, and whether it was quiet.
+"""Describes the machine that the figures were measured on, and how busy it was.
 
-Rules of this file: reading only. A fact that this machine does not tell is left out.
+Rules of this file: it only reads. Facts that this machine does not provide are left out.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _chosen(words: str) -> str:
 
 
 def facts() -> dict[str, str]:
-    """Return the machine, the versions and the date, in words."""
+    """Return the machine, the versions and the date as text."""
     memory = int(_field("/proc/meminfo", "MemTotal").split()[0])
     hypervisor = Path("/sys/hypervisor/type")
     virtual = hypervisor.exists() or "hypervisor" in _field("/proc/cpuinfo", "flags").split()
@@ -80,7 +80,7 @@ def _jiffies() -> tuple[int, int]:
 
 
 def busy_share(seconds: float = 1.0) -> float:
-    """Return the share of all cores (0 to 1) that others use while we sleep."""
+    """Return the share of all cores (0 to 1) that other processes use while we sleep."""
     busy, total = _jiffies()
     time.sleep(seconds)
     busy_after, total_after = _jiffies()

@@ -1,9 +1,9 @@
 """One sample: one candidate doing one workload once.
 
-Rules of this file: a fresh server process for every sample, so that no candidate lives from the
-memory layout or the luck of one process; work of the same kind is done before counting begins;
-what the load generator reports as failed, or an answer of the wrong length, is an error and not a
-fast operation.
+Rules of this file: every sample has a new server process, so that no result depends on the memory
+layout of a single process. The same work is done as a warm-up before counting begins. Anything that
+the load generator reports as failed, or an answer of the wrong length, is an error, not a fast
+operation.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from benchmarks.wrk import ask
 
 __all__ = ["Plan", "Sample", "cores", "held_connections", "measure"]
 
-#: Descriptors that a holding process needs besides its connections.
+#: Descriptors that a process needs besides the connections it holds.
 SPARE_DESCRIPTORS = 100
 
-#: What an echo server does before it is measured: few connections, few messages.
+#: The warm-up of an echo server: few connections, few messages.
 AGEING = ("--connections", "20", "--count", "200", "--duration", "10")
 
-#: Messages that smtp-source sends first; how long they take says how many are measured.
+#: Messages that smtp-source sends as a warm-up. From their time follows how many are measured.
 SOURCE_WARM_UP = 500
 
-#: A server that waited for its core for this share of the time was disturbed by somebody.
+#: A server that waited for its core for this share of the time was disturbed by other processes.
 DISTURBED = 0.10
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured.
+    """How long, how much and where samples are measured.
 
     Attributes:
         seconds: length of the measured part of a sample.
-        warm_up: the same work before it, in seconds.
-        held: connections held to weigh one.
+        warm_up: length of the same work before it, in seconds.
+        held: connections held to measure the memory of one.
         server_core: the core of the server.
         client_core: the core of the load generator.
         spin: the load generator polls instead of sleeping.
@@ -64,17 +64,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The outcome.
+    """The result of one measurement.
 
     Attributes:
         value: µs of processor time per operation, bytes per connection, ms of lag, calls per
-            connection, or s of a start.
-        user: the part of `value` in user mode (of cpu samples).
-        rate: operations per second at the load generator, 0 where there are none.
+            connection, or seconds of a start.
+        user: the part of `value` spent in user mode (for cpu samples).
+        rate: operations per second at the load generator, or 0 if there are none.
         busy: share of the time that the server was on its core.
-        disturbed: somebody else used the server's core.
-        detail: what else was read, for the JSON; "p50" and "max" of lags and what TLS negotiated
-            ("tls") stand in the report too.
+        disturbed: other processes used the server's core.
+        detail: everything else that was measured, for the JSON; the report also shows "p50" and
+            "max" of lags and what TLS negotiated ("tls").
     """
 
     value: float
@@ -85,7 +85,7 @@ class Sample:
     detail: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the sample as values that JSON can hold."""
         return asdict(self)
 
 
@@ -93,7 +93,7 @@ def cores() -> tuple[int, int]:
     """Return the cores of server and load generator.
 
     Raises:
-        MeasurementError: this process may use only one.
+        MeasurementError: this process may use only one core.
     """
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
@@ -102,7 +102,7 @@ def cores() -> tuple[int, int]:
 
 
 def held_connections(wanted: int = HELD) -> int:
-    """Return how many connections this machine's descriptor limit lets a process hold."""
+    """Return how many connections a process may hold under the descriptor limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard - SPARE_DESCRIPTORS)
 
@@ -110,22 +110,24 @@ def held_connections(wanted: int = HELD) -> int:
 def measure(
     workload: Workload, candidate: str, plan: Plan, certificates: Mapping[str, Certificate]
 ) -> Sample:
-    """Start the candidate, do the workload, return the sample.
+    """Start the candidate, run the workload, return the sample.
 
     Args:
-        workload: what is done.
-        candidate: who does it.
-        plan: for how long, and where.
-        certificates: by kind; that of the workload must be there.
+        workload: the work.
+        candidate: name of the candidate that does it.
+        plan: how long, how much and where.
+        certificates: certificates by kind; must include the workload's.
 
     Raises:
-        MeasurementError: it did not serve as it should.
+        MeasurementError: the candidate did not serve correctly.
     """
     if workload.kind == "start":
         return Sample(value=time_to_last_greeting(candidate, plan.server_core))
     command = list(CANDIDATES[candidate])
     if workload.tls:
-        command = list(TLS_CANDIDATES.get(candidate, command)) + certificates[workload.tls].words
+        command = (
+            list(TLS_CANDIDATES.get(candidate, command)) + certificates[workload.tls].arguments
+        )
     command += workload.serve
     if workload.greets:
         command += ["--greeting", GREETING]
@@ -142,7 +144,7 @@ def measure(
             holder = socket.create_connection(("127.0.0.1", server.port), timeout=10)
             stack.enter_context(holder)
             if not holder.recv(1024).startswith(GREETING.encode()):
-                raise MeasurementError(f"{candidate} did not greet the holder of its place")
+                raise MeasurementError(f"{candidate} did not greet its first client")
         if workload.kind == "memory":
             return _memory(workload, server, plan)
         if workload.kind == "lag":
@@ -176,7 +178,7 @@ def _tls(workload: Workload) -> list[str]:
 
 
 def _negotiated(result: dict[str, Any]) -> dict[str, Any]:
-    """Return what TLS negotiated, for the detail; nothing of plain connections."""
+    """Return what TLS negotiated, for `Sample.detail`; empty for plain connections."""
     tls = result.get("tls")
     if tls is None:
         return {}
@@ -186,7 +188,7 @@ def _negotiated(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(result: dict[str, Any], received: int) -> int:
-    """Return the operations of a run whose every operation received so many bytes."""
+    """Return the number of operations, after checking that each received this many bytes."""
     operations = int(result["operations"])
     if operations == 0:
         raise MeasurementError("no operation was finished")
@@ -202,11 +204,11 @@ def _disturbed(used: Usage) -> bool:
 
 
 def _age(workload: Workload, server: Server, plan: Plan) -> None:
-    """Let some connections speak, come and go, as in any server but one that has just started.
+    """Open, use and close some connections, as in any server that has been running for a while.
 
     glibc maps and unmaps large blocks one by one until the first of them has been freed; uvloop's
-    buffer of a TLS connection is such a block. A server that never lost a connection would be
-    measured in that state, which costs it half of its speed.
+    buffer of a TLS connection is such a block. A server that has never closed a connection would be
+    measured in that state, at half its speed.
     """
     options = [*workload.options, *_tls(workload), "--sources", str(SOURCES)]
     with Load(workload.mode, server.port, plan.client_core, [*options, *AGEING]) as load:
@@ -229,7 +231,7 @@ def _cpu(workload: Workload, server: Server, plan: Plan, received: int, director
         used = server.settled() - before
     operations = _check(result, received)
     value = used.cpu / operations * 1e6
-    # utime and stime come from sampling and are taken for the split only.
+    # utime and stime are sampled by the kernel, so they are used for the split only.
     after_split = used.user / used.cpu if used.cpu else 0.0
     return Sample(
         value=value,
@@ -247,7 +249,7 @@ def _cpu(workload: Workload, server: Server, plan: Plan, received: int, director
 
 
 def _source(workload: Workload, server: Server, plan: Plan) -> Sample:
-    """Measure what smtp-source sends: it takes a number of messages, not a time."""
+    """Measure with smtp-source, which is told a number of messages, not a time."""
     core, options = plan.client_core, workload.options
     took = send(server.port, core, SOURCE_WARM_UP, options)
     messages = max(SOURCE_WARM_UP, round(SOURCE_WARM_UP * plan.seconds / took))
@@ -266,7 +268,7 @@ def _source(workload: Workload, server: Server, plan: Plan) -> Sample:
 
 
 def _requests(workload: Workload, server: Server, plan: Plan) -> Sample:
-    """Measure what wrk asks for: it takes a time, and warms up by a run of its own."""
+    """Measure with wrk, which is told a time; the warm-up is a run of its own."""
     ask(server.port, plan.client_core, plan.warm_up, workload.options)
     before = server.settled()
     requests, took = ask(server.port, plan.client_core, plan.seconds, workload.options)
@@ -284,9 +286,9 @@ def _requests(workload: Workload, server: Server, plan: Plan) -> Sample:
 
 def _memory(workload: Workload, server: Server, plan: Plan) -> Sample:
     sources = [*_tls(workload), "--sources", str(SOURCES)]
-    # Few at once, so that no heap is left behind that the held connections would fill.
+    # Few at once, so that they leave no free heap for the held connections to fill.
     warm_up = ["--in-flight", "8", "--count", "500", *sources]
-    # What the first connections alone cost (imports, arenas, buffers) is not weighed.
+    # What only the first connections cost (imports, arenas, buffers) is not counted.
     with Load("silent", server.port, plan.client_core, warm_up) as load:
         load.event("done")
     server.settled()
@@ -297,13 +299,13 @@ def _memory(workload: Workload, server: Server, plan: Plan) -> Sample:
         opened = load.event("open")
         server.settled()
         after = server.memory()
-        # Held is what answers: every connection sends a line and gets it back.
+        # A connection counts as held if it still answers: each sends a line and gets it back.
         load.tell("ping")
         answered = load.event("ping")
     if not opened["open"] == answered["operations"] == plan.held:
         raise MeasurementError(f"{opened['open']} opened, {answered['operations']} answered")
     if after["AnonHugePages"] != before["AnonHugePages"]:
-        raise MeasurementError("huge pages came or went: the difference would be theirs")
+        raise MeasurementError("the number of huge pages changed, so the difference would be wrong")
     grown = {key: (after[key] - before[key]) / plan.held for key in ("Private_Dirty", "Pss")}
     return Sample(
         value=grown["Private_Dirty"],
@@ -316,7 +318,7 @@ def _lag(workload: Workload, server: Server, plan: Plan) -> Sample:
         _age(workload, server, plan)
     server.tell("lags")
     server.read_json()
-    # A hundred ticks a second: below some hundred of them a p99 is a matter of luck.
+    # There are a hundred ticks a second; with fewer than a few hundred, a p99 is mere luck.
     options = _options(workload, plan, 2 * plan.seconds)
     with Load(workload.mode, server.port, plan.client_core, options) as load:
         load.event("ready")

@@ -1,8 +1,8 @@
 """The two processes of a measurement: a server on one core, the load generator on another.
 
-Rules of this file: it starts, asks, reads /proc and ends what it started; what the numbers mean
-is decided elsewhere. Both processes end by themselves when this one goes away, because their
-standard input does.
+Rules of this file: it starts processes, talks to them, reads /proc and ends them; it does not
+interpret the numbers. If this process goes away, both end by themselves, because their standard
+input ends.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from benchmarks.build import LOADGEN, ROOT
 
 __all__ = ["Load", "MeasurementError", "Server", "Usage", "descendants", "end_when_told"]
 
-#: Longest wait for a line of a child: far above any run's duration and grace.
+#: Longest wait for a line from a child, in seconds: much longer than any run takes.
 PATIENCE = 180.0
 
-#: A server counts as idle when its CPU time stood still for this long, in seconds.
+#: A server is idle when its CPU time has not changed for this many seconds.
 QUIET = 0.01
 
 TICK = os.sysconf("SC_CLK_TCK")
 
 
 def end_when_told() -> None:
-    """Let SIGTERM end this program as an exception does, so that nothing it made is left."""
+    """Make SIGTERM raise an exception, so that this program cleans up before it ends."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 class MeasurementError(Exception):
-    """A measurement that would not mean what its row says; the text says why."""
+    """A measurement that failed or would be wrong; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Usage:
 
     Attributes:
         cpu: seconds on a core, user and kernel mode, all threads.
-        user: share of it in user mode (clock ticks, scaled by the kernel), in seconds.
-        delay: seconds it was ready to run but another ran.
+        user: the part of it in user mode, in seconds (clock ticks, scaled by the kernel).
+        delay: seconds in which it was ready to run but waited for a core.
     """
 
     cpu: float
@@ -65,7 +65,7 @@ class Usage:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes below one, those that have ended and not been waited for included."""
+    """Return the descendants of a process, including zombies."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -88,7 +88,7 @@ def _usage_of(pid: int, *, children: bool = False) -> Usage:
 
     Args:
         pid: its number.
-        children: with that of children that have ended.
+        children: include the time of children that have ended.
     """
     cpu = delay = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -107,7 +107,7 @@ def _usage_of(pid: int, *, children: bool = False) -> Usage:
 
 
 class Child:
-    """A child process, pinned to one core or to none, spoken to by lines."""
+    """A child process, pinned to one core or to none; parent and child exchange lines."""
 
     def __init__(self, command: Sequence[str], core: int | None) -> None:
         self.command = list(command)
@@ -161,7 +161,7 @@ class Child:
         self._pipe(self._process.stdin).write(word.encode() + b"\n")
 
     def close(self) -> None:
-        """End it: by the end of its input, or else by force."""
+        """End it by closing its input; kill it if that does not help."""
         self._pipe(self._process.stdin).close()
         try:
             self._process.wait(10)
@@ -183,11 +183,11 @@ class Child:
 
 
 class Server(Child):
-    """A candidate that serves; its port is known once this exists.
+    """A candidate that serves; its port is known once the object exists.
 
-    Its first line is the port, and the number of the process that serves if it is another one. The
-    word "tree" after that: its descendants serve, whose number changes. Or it is a sentence: why it
-    cannot serve.
+    The first line that it prints is the port, followed by the id of the process that serves, if
+    that is another one, and by the word "tree", if its descendants serve. A candidate that cannot
+    serve prints a sentence that says why.
     """
 
     def __init__(self, command: Sequence[str], core: int | None) -> None:
@@ -205,7 +205,7 @@ class Server(Child):
             raise
 
     def usage(self) -> Usage:
-        """Return its processor time so far, of a tree that of all its processes."""
+        """Return its processor time so far; for a tree, that of all its processes."""
         if not self._tree:
             return _usage_of(self._serving)
         total = Usage(0.0, 0.0, 0.0)
@@ -215,7 +215,7 @@ class Server(Child):
         return total
 
     def settled(self) -> Usage:
-        """Return its processor time once it has nothing left to do, or after a second."""
+        """Return its processor time once it is idle, or after a second."""
         until = time.monotonic() + 1.0
         before = self.usage()
         while time.monotonic() < until:
@@ -237,7 +237,7 @@ class Server(Child):
         try:
             lines = Path(f"/proc/{self._serving}/smaps_rollup").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
-            raise MeasurementError(f"ended while it should serve: {self.command}") from None
+            raise MeasurementError(f"ended while serving: {self.command}") from None
         for line in lines:
             key, _, value = line.partition(":")
             if key in wanted:
@@ -252,7 +252,7 @@ class Load(Child):
         super().__init__([str(LOADGEN), mode, "--port", str(port), *options], core)
 
     def event(self, name: str, patience: float = PATIENCE) -> dict[str, Any]:
-        """Return the next line, which must be this event and free of errors.
+        """Return the next line, which must report this event without errors.
 
         Raises:
             MeasurementError: another event, or connections that failed.

@@ -1,8 +1,7 @@
 """The table, as text for the screen and as Markdown for ``docs/performance.md``.
 
-Rules of this file: it prints what `run.py` collected and computes nothing but layout; both forms
-show the same cells. The document's text is written by hand, the part between the two markers by
-this file.
+Rules of this file: it lays out what `run.py` collected and computes nothing else; both forms show
+the same cells. In the document, only the part between the two markers is written by this file.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ __all__ = ["markdown", "split_at_markers", "text", "write_between_markers"]
 BEGIN = "<!-- benchmarks: begin (written by python -m benchmarks --markdown) -->"
 END = "<!-- benchmarks: end -->"
 
-#: Columns of the candidates that are not ours, by table.
+#: The columns of other projects' candidates, by table.
 OTHERS: Mapping[Family, tuple[str, ...]] = {
     "connections": ("C epoll", "uvloop", "asyncio"),
     "smtp": ("C SMTP", "smtp-sink", "aiosmtpd", "aiosmtpd on asyncio"),
@@ -29,7 +28,7 @@ OTHERS: Mapping[Family, tuple[str, ...]] = {
     "http": ("uvicorn httptools", "uvicorn h11", "granian"),
 }
 
-#: What the tables are about, in their titles.
+#: What each table is about, for its title.
 ABOUT: Mapping[Family, str] = {
     "connections": "",
     "smtp": "SMTP and LMTP, messages of 1 KiB: ",
@@ -52,7 +51,7 @@ def _number(value: float) -> str:
 
 
 def _cell(samples: Samples | None, kind: str) -> str:
-    """Return a candidate's median, with its part in user mode where there is one."""
+    """Return a candidate's median, with the part in user mode if it was measured."""
     if not samples:
         return ""
     median = _number(spread([sample["value"] for sample in samples]).median)
@@ -75,7 +74,7 @@ def _cost_row(row: Row, found: Mapping[str, Samples]) -> list[str]:
         return [*cells, "not measured", "", ""]
     ratio = spread(pair_ratios(theirs, ours))
     value = spread([sample["value"] for sample in ours])
-    # Of counts, and of memory that did not grow, a difference means something and a ratio nothing.
+    # For counts, and for memory that did not grow, a ratio means nothing.
     meaningless = kind == "count" or ratio.median > 1e6
     cells.append("" if meaningless else _ratio(ratio))
     for bound in (row.goal, row.stretch):
@@ -126,7 +125,7 @@ def _family_tables(
     rows: Sequence[Row],
     measured: Mapping[str, Mapping[str, Samples]],
 ) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return the table of costs, and that of rates, of rows that have the same columns."""
+    """Return the tables of costs and of rates for rows with the same columns."""
     rows = [row for row in rows if _FAMILIES[row.workload] == family]
     if not rows:
         return []
@@ -224,14 +223,14 @@ def _notes(results: Results) -> list[str]:
     notes += _negotiated(results["workloads"])
     disturbed = sum(sample["disturbed"] for sample in samples)
     notes.append(
-        f"Others used {results['busy_before']:.1%} of the machine just before; in {disturbed} of "
-        f"{len(samples)} samples the server had to wait for its core."
+        f"Other processes used {results['busy_before']:.1%} of the machine just before; "
+        f"in {disturbed} of {len(samples)} samples the server had to wait for its core."
     )
     return notes + [f"Left out: {reason}" for reason in results["left_out"]]
 
 
 def _negotiated(measured: Mapping[str, Mapping[str, Samples]]) -> list[str]:
-    """Return a line per kind of TLS that was spoken, with who spoke it."""
+    """Return a line for each kind of TLS that was negotiated, with the candidates."""
     spoken: dict[str, list[str]] = {}
     libraries: set[str] = set()
     for key, found in measured.items():
@@ -278,7 +277,7 @@ def markdown(results: Results) -> str:
 
 
 def split_at_markers(path: Path) -> tuple[str, str]:
-    """Return what stands before and after the markers of a document.
+    """Return the parts of a document before and after the markers.
 
     Raises:
         ValueError: it does not have the two markers in order.
@@ -287,12 +286,12 @@ def split_at_markers(path: Path) -> tuple[str, str]:
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{path} has no place for the table: {BEGIN} ... {END}")
+        raise ValueError(f"{path} lacks the markers of the table: {BEGIN} ... {END}")
     return before, after
 
 
 def write_between_markers(path: Path, content: str) -> None:
-    """Replace what stands between the markers of a document.
+    """Replace the part of a document between the markers.
 
     Raises:
         ValueError: it does not have the two markers in order.

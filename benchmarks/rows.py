@@ -1,8 +1,7 @@
-"""What is wanted: the rows of the table, as data.
+"""The rows of the table, with their goals, as data.
 
-Rules of this file: no code beyond the shapes. A row compares one candidate of a workload with
-another, pair by pair, and has a goal and something better to stretch for; the same workload may
-serve several rows.
+Rules of this file: data only. A row compares two candidates of a workload, pair by pair, and has a
+goal and a stretch goal. Several rows may use the same workload.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ __all__ = ["ROWS", "Bound", "Row"]
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a row has to reach; every part that is given must hold.
+    """A goal; every part that is set must hold.
 
     Attributes:
-        ratio: at least so many times cheaper than what it is compared with.
+        ratio: at least this many times cheaper than the candidate it is compared with.
         value: at most this much, in the workload's unit.
     """
 
@@ -35,8 +34,8 @@ class Row:
         workload: key of the workload.
         ours: the candidate of this package.
         against: the candidate it is compared with, pair by pair.
-        goal: what is wanted, or None for a row that only informs.
-        stretch: what would be better still.
+        goal: the goal, or None for a row that only informs.
+        stretch: the stretch goal.
     """
 
     key: str
@@ -49,7 +48,7 @@ class Row:
 
 
 def _delivery(protocol: str, where: str, clients: int) -> Row:
-    """Return the row of deliveries into a Maildir by so many clients at once."""
+    """Return the row for deliveries into a Maildir by this many clients at once."""
     other = "Dovecot" if protocol == "lmtp" else "Postfix"
     disk = "on disk" if where == "disk" else "in memory (tmpfs)"
     key = f"{protocol}-{where}-{clients}"
@@ -59,7 +58,7 @@ def _delivery(protocol: str, where: str, clients: int) -> Row:
 
 
 def _sizes(name: str, size: str, how: str) -> Row:
-    """Return the row of messages of a size to a sink."""
+    """Return the row for messages of one size to a sink."""
     key = f"sizes-{name}-{how}"
     title = f"one message of {size} by {how.upper()}, to a sink"
     return Row(key, title, key, "fastlisten SMTP", against="C SMTP")

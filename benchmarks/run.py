@@ -1,8 +1,8 @@
-"""The run: candidates in turn, round after round, and what becomes of the samples.
+"""Runs the benchmarks: measures the candidates in turn, round after round, and reports.
 
 Rules of this file: the order of candidates changes from round to round, so that none is always
-measured after the same other; a candidate that cannot be started is named in the report, and the
-others are measured without it.
+measured after the same other one. A candidate that cannot be started is named in the report, and
+the others are measured without it.
 
 Usage: ``python -m benchmarks [--quick] [--rows KEY,...] [--json FILE] [--markdown [FILE]]``
 """
@@ -32,10 +32,10 @@ __all__ = ["main"]
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 
-#: Quartiles of fewer rounds say nothing.
+#: With fewer rounds, quartiles mean nothing.
 ROUNDS = 5
 
-#: Above this share of the machine in use by others, figures are worth a warning.
+#: If other processes use more than this share of the machine, a warning is printed.
 QUIET_MACHINE = 0.05
 
 
@@ -80,7 +80,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _why_not_importable() -> str:
-    """Return why the package cannot be measured, or nothing."""
+    """Return why the package cannot be measured, or an empty string."""
     result = subprocess.run(
         [sys.executable, "-c", "import fastlisten; fastlisten.create_server"],
         capture_output=True,
@@ -118,7 +118,7 @@ def _measure_all(
                 try:
                     sample = measure(workload, name, plan, certificates)
                 except MeasurementError as error:
-                    # Pairs need both samples of a round: who fails once is out of this workload.
+                    # Pairs need both samples of a round, so one failure excludes a candidate.
                     left_out.append(f"{name} in {workload.key}: {error}")
                     _say(f"  {name} failed: {error}")
                     del samples[name]
@@ -134,11 +134,11 @@ def _measure_all(
 
 
 def _workloads(given: argparse.Namespace) -> list[Workload]:
-    """Return what the command line chose."""
+    """Return the workloads that the command line selects."""
     rows = [row for row in ROWS if not given.rows or row.key in given.rows]
     compared = {(row.workload, name) for row in rows for name in (row.ours, row.against)}
     workloads = [
-        # Of the candidates that are ours those that a row asks for; the others are its columns.
+        # Of our own candidates, only those in the selected rows; the others are always shown.
         replace(
             workload,
             candidates=tuple(
@@ -198,7 +198,7 @@ def _collect(given: argparse.Namespace, directory: Path) -> dict[str, Any]:
         _say(f"fastlisten cannot be imported and is left out: {reason}")
     busy = busy_share()
     if busy > QUIET_MACHINE:
-        _say(f"warning: others use {busy:.0%} of this machine; the figures will show it")
+        _say(f"warning: other processes use {busy:.0%} of this machine; figures will be inaccurate")
     machine = facts()
     measured = _measure_all(workloads, skip, plan, rounds, certificates, left_out)
     return {
@@ -220,7 +220,7 @@ def main(words: Sequence[str] | None = None) -> int:
     keep = given.json is not None and given.json != Path("-")
     try:
         if given.markdown is not None:
-            # Known before half an hour has been spent.
+            # Checked before half an hour is spent measuring.
             report.split_at_markers(given.markdown)
         if given.samples:
             results = json.loads(given.samples.read_text())

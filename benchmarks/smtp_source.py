@@ -1,7 +1,7 @@
-"""smtp-source, the load generator of Postfix, as a second opinion beside our own.
+"""Runs smtp-source, Postfix's load generator, to cross-check our own.
 
-Rules of this file: it sends a number of messages, one per session, and says nothing but whether
-all of them were taken; the time is ours to measure. It does not pipeline.
+Rules of this file: smtp-source sends a number of messages, one per session, without pipelining, and
+only reports whether all were accepted; the time is measured here.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from benchmarks.process import PATIENCE, MeasurementError
 
 __all__ = ["send"]
 
-#: Where distributions put the programs of a server's administrator.
+#: Where distributions put administrators' programs.
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
 
 
 def send(port: int, core: int, messages: int, options: Sequence[str]) -> float:
-    """Send messages and return the seconds that it took, the program's start included.
+    """Send messages; return how many seconds that took, including the program's start.
 
     Args:
-        port: of the server on 127.0.0.1.
-        core: where it runs.
-        messages: how many.
-        options: sessions at a time, length of a message and the like.
+        port: the server's port on 127.0.0.1.
+        core: the core that smtp-source runs on.
+        messages: number of messages.
+        options: its other options: sessions at a time, length of a message and so on.
 
     Raises:
-        MeasurementError: it is not installed, or not all messages were taken.
+        MeasurementError: smtp-source is not installed, or not all messages were accepted.
     """
     program = shutil.which("smtp-source", path=PATH)
     if program is None:

@@ -1,4 +1,4 @@
-"""Time from the command of a server with thousands of listeners to the last greeting.
+"""Measures how long a server with thousands of listeners takes to start, up to the last greeting.
 
 Rules of this file: the whole program is measured, as an administrator starts it: interpreter,
 imports, configuration, sockets. The last greeting is that of the listener that is set up last.
@@ -20,7 +20,7 @@ from benchmarks.process import MeasurementError
 
 __all__ = ["LISTENERS", "address", "configuration", "free_port", "time_to_last_greeting"]
 
-#: Each has a socket, and a process may have 20,000 descriptors in many places.
+#: Each listener has a socket; a common limit is 20,000 descriptors per process.
 LISTENERS = 10_000
 
 #: Longest wait for the greeting, in seconds, and the pause between two attempts to connect.
@@ -28,18 +28,18 @@ PATIENCE, PAUSE = 60.0, 0.002
 
 
 def address(number: int) -> str:
-    """Return the address of a listener: all of them have the same port."""
+    """Return the address of a listener; all listeners use the same port."""
     return f"127.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
 
 def free_port() -> int:
-    """Return a port that nobody has on the first address, nor on all of them."""
+    """Return a port that is free on the first address and on the wildcard address."""
     with socket.create_server((address(1), 0)) as sock:
         return int(sock.getsockname()[1])
 
 
 def configuration(listeners: int, port: int) -> str:
-    """Return a configuration of smtp listeners, which are set up in the order of their numbers."""
+    """Return a configuration of smtp listeners, which are set up in the order of their ids."""
     head = "[server]\nhostname = 'mx.example.org'\n"
     return head + "".join(
         f'\n[server.listener."customer-{number:05}"]\n'
@@ -60,20 +60,20 @@ def _command(candidate: str, directory: Path, listeners: int, port: int) -> list
 
 
 def time_to_last_greeting(candidate: str, core: int, listeners: int = LISTENERS) -> float:
-    """Return how many seconds a candidate takes from its command to its last greeting.
+    """Return how many seconds a candidate takes from its start to its last greeting.
 
     Args:
         candidate: ``fastlisten``, or the name of an event loop.
-        core: that the server runs on.
-        listeners: how many there are.
+        core: the core that the server runs on.
+        listeners: number of listeners.
 
     Raises:
-        MeasurementError: it ended, or did not greet.
+        MeasurementError: the server ended, or did not greet.
     """
     with tempfile.TemporaryDirectory(prefix="fastlisten-benchmarks-") as directory:
         port = free_port()
         command = _command(candidate, Path(directory), listeners, port)
-        # What it prints goes to a file, as to a service manager: an unread pipe would stop it.
+        # Its output goes to a file, because an unread pipe could block it.
         with open(Path(directory) / "output", "w+", encoding="utf-8") as output:
             began = time.monotonic()
             process = subprocess.Popen(

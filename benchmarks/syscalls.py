@@ -1,7 +1,7 @@
-"""System calls per accepted connection, counted by strace.
+"""Counts system calls per accepted connection with strace.
 
-Rules of this file: a count and not a time, since a traced server is slow. The server is traced
-from its start; what is written before the first connection and after the last is not counted.
+Rules of this file: it counts and does not time, because a traced server is slow. The server is
+traced from its start; calls before the first connection and after the last are not counted.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from benchmarks.workloads import SOURCES, Workload
 
 __all__ = ["OPTION_CALLS", "Calls", "count_options", "parse"]
 
-#: Calls that set or ask for an option of a socket.
+#: Calls that set or get a socket option.
 OPTION_CALLS = ("setsockopt", "getsockopt")
 
-#: Connections counted, after as many that are not.
+#: Number of connections counted, after the same number as a warm-up.
 CONNECTIONS = 200
 
-#: Longest wait for strace to have written what happened, in seconds, and when it has.
+#: Seconds: the longest wait for strace's output, and how long the output must not have grown.
 PATIENCE, QUIET = 5.0, 0.2
 
-#: A line of ``strace -f``; the second line of a call that was interrupted does not count again.
+#: A line of ``strace -f``; the second line of a resumed call does not match.
 _LINE = re.compile(r"^(?:\d+ +)?([a-z_0-9]+)\(", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Calls per connection.
+    """System calls per connection.
 
     Attributes:
-        options: those of `OPTION_CALLS` together.
-        all: each call by its name. Under strace events come singly, so waiting is dearer than it
-            is in truth.
+        options: the sum of `OPTION_CALLS`.
+        all: the number of each call, by name. A traced server gets its events one by one, so it
+            waits more often than usual.
     """
 
     options: float
@@ -48,7 +48,7 @@ class Calls:
 
 
 def parse(trace: str, connections: int) -> Calls:
-    """Return the calls per connection of a trace's text."""
+    """Return the calls per connection in a trace."""
     counts = Counter(_LINE.findall(trace))
     per_connection = {name: count / connections for name, count in sorted(counts.items())}
     return Calls(sum(per_connection.get(name, 0.0) for name in OPTION_CALLS), per_connection)
@@ -60,7 +60,7 @@ def count_options(
     """Run a server under strace and count what its connections cost.
 
     Raises:
-        MeasurementError: there is no strace, or it may not trace, or connections failed.
+        MeasurementError: strace is missing or not permitted, or connections failed.
     """
     strace = shutil.which("strace")
     if strace is None:
@@ -75,7 +75,7 @@ def count_options(
             for _ in range(2):
                 with Load(workload.mode, server.port, client_core, load) as run:
                     if run.event("done")["operations"] != CONNECTIONS:
-                        raise MeasurementError("not every connection was served")
+                        raise MeasurementError("some connections were not served")
                 sizes.append(_written(trace))
         with trace.open("rb") as file:
             file.seek(sizes[0])
@@ -83,7 +83,7 @@ def count_options(
 
 
 def _written(trace: Path) -> int:
-    """Return the trace's size once it does not grow any more."""
+    """Return the size of the trace once it has stopped growing."""
     until = time.monotonic() + PATIENCE
     size = trace.stat().st_size
     while time.monotonic() < until:

@@ -1,8 +1,7 @@
-"""What is measured: candidates and the work they do, as data.
+"""The workloads and the candidates that do them, as data.
 
-Rules of this file: no code beyond the shapes. A workload is measured for all its candidates in
-one interleaved run; which of them a row of the table compares, and what is wanted of it, says
-`rows.py`.
+Rules of this file: data only. A workload is measured for all its candidates in one interleaved run.
+`rows.py` says which of them a row of the table compares, and with what goal.
 """
 
 from __future__ import annotations
@@ -25,24 +24,24 @@ __all__ = [
     "Workload",
 ]
 
-#: What every server says first where it greets; CR LF is added.
+#: The greeting of servers that greet, without its CR LF.
 GREETING = "220 mail.example.org ESMTP ready"
 
-#: What is said above the limit: `candidates/fastlisten_server.py`, with CR LF.
+#: The refusal above the limit, as in `candidates/fastlisten_server.py`, with CR LF.
 REFUSAL = "421 4.3.2 too many connections\r\n"
 
-#: A line that the server sends back, as long as an EHLO.
+#: A line for the server to echo, as long as an EHLO.
 SAID = "EHLO client.example.org"
 
-#: Client addresses over which connections are spread.
+#: Number of client addresses that connections come from.
 SOURCES = 64
 
-#: Connections held to weigh one: below the usual hard limit of 20,000 descriptors a process.
+#: Connections held to measure the memory of one; a common limit is 20,000 descriptors per process.
 HELD = 15_000
 
 _PYTHON = (sys.executable, "-m")
 
-#: Commands of the candidates. "full" is one whose only place is taken.
+#: The candidates' commands. "full" has a limit of one connection, and it is taken.
 CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "C epoll": (str(SERVER),),
     "uvloop": (*_PYTHON, "benchmarks.candidates.uvloop_server"),
@@ -50,9 +49,9 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "fastlisten": (*_PYTHON, "benchmarks.candidates.fastlisten_server"),
     "fastlisten lazy": (*_PYTHON, "benchmarks.candidates.fastlisten_server", "--lazy"),
     "fastlisten full": (*_PYTHON, "benchmarks.candidates.fastlisten_server", "--limit", "1"),
-    # The same program again: what differs between the two is noise.
+    # The same program again: any difference between the two is noise.
     "uvloop again": (*_PYTHON, "benchmarks.candidates.uvloop_server"),
-    # Those that speak SMTP. Where there is a data directory they deliver to it.
+    # SMTP servers. If given a data directory, they deliver to it.
     "C SMTP": (str(SMTP_SERVER),),
     "smtp-sink": (*_PYTHON, "benchmarks.candidates.smtp_sink"),
     "aiosmtpd": (*_PYTHON, "benchmarks.candidates.smtp_aiosmtpd"),
@@ -60,10 +59,10 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "aiosmtpd again": (*_PYTHON, "benchmarks.candidates.smtp_aiosmtpd"),
     "fastlisten SMTP": (*_PYTHON, "benchmarks.candidates.smtp_fastlisten"),
     "fastlisten Sink": (*_PYTHON, "benchmarks.candidates.smtp_fastlisten", "--aiosmtpd"),
-    # Those that deliver, and are more than one process.
+    # Mail servers of several processes.
     "Dovecot": (*_PYTHON, "benchmarks.candidates.mail_servers", "dovecot"),
     "Postfix": (*_PYTHON, "benchmarks.candidates.mail_servers", "postfix"),
-    # Those that serve an ASGI application.
+    # ASGI servers.
     "uvicorn httptools": (*_PYTHON, "benchmarks.candidates.http_uvicorn"),
     "uvicorn h11": (*_PYTHON, "benchmarks.candidates.http_uvicorn", "--http", "h11"),
     "uvicorn again": (*_PYTHON, "benchmarks.candidates.http_uvicorn"),
@@ -71,7 +70,7 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "fastlisten HTTP": (*_PYTHON, "benchmarks.candidates.http_fastlisten"),
 }
 
-#: Those that are another program where TLS is spoken.
+#: Candidates that use another program for TLS.
 TLS_CANDIDATES: Mapping[str, tuple[str, ...]] = {"C epoll": (str(TLS_SERVER),)}
 
 _ALL = ("fastlisten", "fastlisten lazy", "uvloop", "asyncio", "C epoll")
@@ -79,10 +78,10 @@ _EAGER = ("fastlisten", "uvloop", "asyncio", "C epoll")
 _PYTHONS = ("fastlisten", "uvloop", "asyncio")
 _SMTP = ("fastlisten SMTP", "aiosmtpd", "aiosmtpd on asyncio", "smtp-sink", "C SMTP")
 
-#: A table of its own: rows whose candidates are the same.
+#: Workloads with the same candidates, which share a table.
 Family = Literal["connections", "smtp", "delivery", "sizes", "http"]
 
-#: Who is measured against himself with --control, by family: the candidate and his double.
+#: The candidate that --control measures against itself, by family, and its double.
 CONTROLS: Mapping[Family, tuple[str, str]] = {
     "connections": ("uvloop", "uvloop again"),
     "smtp": ("aiosmtpd", "aiosmtpd again"),
@@ -91,8 +90,8 @@ CONTROLS: Mapping[Family, tuple[str, str]] = {
     "http": ("uvicorn httptools", "uvicorn again"),
 }
 
-#: What is read of the server: processor time per operation in µs, memory per held connection in
-#: bytes, the lag of a timer in ms, system calls per connection, or the time of a start in s.
+#: What is measured: processor time per operation in µs, memory per held connection in bytes, the
+#: lag of a timer in ms, system calls per connection, or the time to start in s.
 Kind = Literal["cpu", "memory", "lag", "count", "start"]
 
 
@@ -102,19 +101,19 @@ class Workload:
 
     Attributes:
         key: name for ``--only`` and in the JSON.
-        kind: what is read of the server.
-        candidates: who does it.
-        mode: of the load generator; ``smtp-source`` and ``wrk`` are programs of others. Empty where
-            there is no load (see `start.py`).
-        options: of the load generator, without address, time and sources.
+        kind: what is measured.
+        candidates: names of the candidates that do it.
+        mode: the mode of our load generator, or ``smtp-source`` or ``wrk``, which are other
+            projects' load generators; empty if there is no load (see `start.py`).
+        options: options of the load generator, except address, time and sources.
         family: the table that it belongs to.
-        data: the servers deliver, to a directory in memory or on disk.
-        serve: further words of the servers' command line.
+        data: where the servers deliver to: a directory in memory or on disk.
+        serve: additional arguments for the servers.
         greets: the servers greet.
         tls: kind of the certificate (see `certificates.py`), empty for plain connections.
-        received: bytes the client must have received per operation, 0 where it is not checked.
-        refused: bytes the same for a candidate that is full.
-        rounds: at most so many; where a figure repeats itself more would only take time.
+        received: bytes that the client must receive per operation; 0 disables the check.
+        refused: the same for a candidate that is full.
+        rounds: the most rounds worth running, for figures that hardly vary.
     """
 
     key: str
@@ -142,24 +141,24 @@ def _smtp(
     mode: str = "smtp",
     data: Literal["", "memory", "disk"] = "",
 ) -> Workload:
-    """Return sessions, 100 at a time, of one message of 1 KiB unless the options say more."""
+    """Return sessions of one message of 1 KiB, 100 at a time, unless the options say otherwise."""
     sizes = {"smtp": ("--in-flight", "100"), "smtp-source": ("-s", "100", "-l", "1024")}
     given = (*sizes[mode], *options)
     return Workload(key, "cpu", candidates, mode, given, "smtp", data, greets=False)
 
 
 def _delivery(protocol: str, where: Literal["memory", "disk"], clients: int) -> Workload:
-    """Return sessions of ten messages of 1 KiB, so many at a time, into a Maildir."""
+    """Return sessions of ten messages of 1 KiB into a Maildir, this many at a time."""
     lmtp = protocol == "lmtp"
     other = "Dovecot" if lmtp else "Postfix"
-    # Sessions that were begun are brought to their end, which takes slow servers a while.
+    # Sessions that have begun are completed, which takes slow servers a while.
     options = ("--in-flight", str(clients), "--messages", "10", "--grace", "60")
     workload = _smtp(f"{protocol}-{where}-{clients}", ("fastlisten SMTP", other), data=where)
     flag = ("--lmtp",) if lmtp else ()
     return replace(workload, options=(*options, *flag), family="delivery", serve=flag)
 
 
-#: Sizes of messages by name, in octets, and how many sessions send such at a time.
+#: Message sizes by name, in octets, and the number of sessions at a time.
 SIZES: Mapping[str, tuple[int, int]] = {
     "4k": (4 * 1024, 100),
     "64k": (64 * 1024, 32),
@@ -168,10 +167,10 @@ SIZES: Mapping[str, tuple[int, int]] = {
 
 
 def _sizes(name: str, how: str) -> Workload:
-    """Return sessions of ten messages of a size to a sink, by DATA or BDAT."""
+    """Return sessions of ten messages of one size to a sink, by DATA or BDAT."""
     size, clients = SIZES[name]
     options = ("--in-flight", str(clients), "--messages", "10", "--size", str(size))
-    # smtp-sink knows no BDAT.
+    # smtp-sink does not support BDAT.
     others = ("C SMTP", "smtp-sink") if how == "data" else ("C SMTP",)
     flag = ("--bdat",) if how == "bdat" else ()
     workload = _smtp(f"sizes-{name}-{how}", ("fastlisten SMTP", *others))
@@ -270,7 +269,7 @@ WORKLOADS: tuple[Workload, ...] = (
     _smtp("smtp-pipelined", _SMTP, "--pipelining"),
     _smtp("smtp-10", _SMTP, "--messages", "10"),
     _smtp("smtp-source", _SMTP, mode="smtp-source"),
-    # The floor is that of SMTP.
+    # Without the C server, whose work is the same in LMTP.
     replace(_smtp("lmtp", _SMTP[:-1], "--lmtp"), serve=("--lmtp",)),
     _smtp("maildir", _SMTP[:-1], data="disk"),
     _smtp("maildir-memory", _SMTP[:-1], data="memory"),

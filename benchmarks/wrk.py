@@ -1,8 +1,7 @@
-"""wrk, the load generator of HTTP: a number of connections that ask again as soon as they have
-their answer, for a time.
+"""Runs wrk, an HTTP load generator: connections that repeat a request for a given time.
 
-Rules of this file: what it reports is read; an answer that is no success is an error and not a
-fast operation.
+Rules of this file: it runs wrk and reads its report. A response other than 2xx or 3xx is an error,
+not a fast operation.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ __all__ = ["ask"]
 
 
 def ask(port: int, core: int, seconds: float, options: Sequence[str]) -> tuple[int, float]:
-    """Ask for ``/`` again and again; return requests and seconds.
+    """Request ``/`` repeatedly; return the number of requests and the seconds they took.
 
     Args:
-        port: of the server on 127.0.0.1.
-        core: where it runs.
-        seconds: for how long; wrk takes whole ones, so that it is rounded up.
-        options: connections and the like.
+        port: the server's port on 127.0.0.1.
+        core: the core that wrk runs on.
+        seconds: for how long, rounded up to whole seconds.
+        options: its other options: connections and so on.
 
     Raises:
-        MeasurementError: it is not installed, or not all answers were good ones.
+        MeasurementError: wrk is not installed, or some requests failed.
     """
     program = shutil.which("wrk")
     if program is None:

@@ -1,4 +1,4 @@
-"""Candidate: the standard library's loop, the control that must look as it always does."""
+"""Candidate: the standard library's event loop, as a control: its figures should not change."""
 
 from __future__ import annotations
 

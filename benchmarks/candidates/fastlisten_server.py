@@ -1,8 +1,8 @@
-"""Candidate: this package's accept path and connections, hosted by uvloop.
+"""Candidate: this package's accept path and connections, on a uvloop loop.
 
-Eager: the protocol writes the greeting in `connection_made`, as in the other candidates. Lazy:
-the core sends it and makes the protocol at the first byte. With a limit, what is above it is
-refused with `REFUSAL`. With a certificate every connection is TLS, which is the core's too.
+Eager: the protocol writes the greeting in `connection_made`, as in the other candidates. Lazy: the
+core sends the greeting and creates the protocol at the first byte. With a limit, clients above it
+are refused with `REFUSAL`. With a certificate, all connections use the core's TLS.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import uvloop
 import fastlisten
 from benchmarks.candidates.serve import BACKLOG, Served, run, settings
 
-#: Words of a refusal as SMTP has them, about as long as the greeting.
+#: A refusal as in SMTP, about as long as the greeting.
 REFUSAL = b"421 4.3.2 too many connections\r\n"
 
 
@@ -32,13 +32,13 @@ async def serve(sock: socket.socket) -> Served:
         refusal=REFUSAL,
         lazy=given.lazy,
         greeting=given.greeting if given.lazy else b"",
-        # Who is refused has sent nothing yet, as with SMTP: nobody has to wait for his end.
+        # As in SMTP, a refused client has sent nothing yet, so there is nothing to wait for.
         server_first=bool(given.greeting),
     )
     return server
 
 
 if __name__ == "__main__":
-    # Written in full, as in service, but not over the table.
+    # Format the records, as a real server does, but do not print them into the table.
     logging.basicConfig(filename=os.devnull, level=logging.INFO)
     run(serve, uvloop.new_event_loop)

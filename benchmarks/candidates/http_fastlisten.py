@@ -1,6 +1,6 @@
 """Candidate: this package's http handler, served by the listener code of `fastlisten serve`.
 
-No line is logged for each request, as with the others.
+Requests are not logged, as in the other candidates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ async def serve() -> None:
     )
     async with testing.serve(HttpHandler(settings), max_connections=15_000) as at:
         await until_told(at.port)
-        # Connections may still be open: ending them one by one is nobody's measurement.
+        # Connections may still be open; closing them one by one is not part of the measurement.
         os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""Candidate: granian (HTTP in Rust), one worker in this process, whose threads are counted."""
+"""Candidate: granian (HTTP in Rust), with one worker in this process; all its threads count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ except ImportError as error:
 
 
 def _free_port() -> int:
-    """Return a port that was free a moment ago: granian takes no socket."""
+    """Return a port that was free a moment ago, because granian does not accept a socket."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -34,7 +34,7 @@ async def serve() -> None:
         address="127.0.0.1",
         port=port,
         interface=Interfaces.ASGINL,
-        # It would write to standard output, which is for the port.
+        # It would write to standard output, which must have the port only.
         log_enabled=False,
     )
     serving = asyncio.ensure_future(server.serve())

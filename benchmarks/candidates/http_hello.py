@@ -1,4 +1,4 @@
-"""The ASGI application that all candidates of HTTP serve: it answers with a few octets."""
+"""The ASGI application that all HTTP candidates serve: its response is a few octets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _START = {
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Answer a request; it knows no lifespan."""
+    """Answer a request; lifespan is not supported."""
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     await send(_START)

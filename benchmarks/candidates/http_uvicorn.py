@@ -1,6 +1,6 @@
-"""Candidate: uvicorn on uvloop, with httptools or with h11, as its command line makes it.
+"""Candidate: uvicorn on uvloop, with httptools or with h11, set up as its command line does.
 
-Nothing is logged for each request.
+Requests are not logged.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Candidates: Dovecot's LMTP server, and Postfix with its delivery agent virtual(8).
 
-Each runs from a configuration of its own, made here, below the data directory that it delivers to;
-nothing of the host's configuration is read. The first line printed is the port, the number of this
-process, and the word "tree", because the work is done by its descendants, or why it cannot serve.
-They end when this program's standard input does.
+Each runs with a configuration that is created here, below the data directory that it delivers to;
+the host's configuration is not read. The first line printed is the port, the id of this process and
+the word "tree", because the work is done by its descendants; or a sentence that says why it cannot
+serve. The servers end when this program's standard input does.
 
-Equal terms: one account, Maildir, the server's own defaults about syncing. Dovecot syncs a message
-and its directory before its reply. Postfix syncs its queue file before its reply; the message gets
-into the Maildir afterwards, and that is waited for before its processor time is read.
+The terms are equal: one account, Maildir, the server's own defaults about syncing. Dovecot syncs a
+message and its directory before it replies. Postfix syncs its queue file before it replies and
+delivers to the Maildir afterwards; its processor time is read when all messages are there.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from typing import NoReturn
 from benchmarks.deliveries import RUN
 from benchmarks.process import descendants
 
-#: Where distributions put the programs of a server's administrator.
+#: Where distributions put administrators' programs.
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
 
-#: Who owns the Maildir: a user without privileges that every Debian has.
+#: The owner of the Maildir: an unprivileged user that every Debian system has.
 USER = "mail"
 
-#: Seconds until a server has to greet, or to have ended.
+#: Seconds that a server has to start and greet, and to end.
 PATIENCE = 20.0
 
 # <sys/prctl.h>: orphaned descendants become children of this process.
@@ -130,7 +130,7 @@ def _postfix(place: Path, **values: object) -> list[str]:
 
 
 def _give_up(reason: str) -> NoReturn:
-    """End, and tell the benchmarks why instead of the port."""
+    """Exit; print the reason in place of the port."""
     print(reason, flush=True)
     sys.exit(1)
 
@@ -161,7 +161,7 @@ def _await_greeting(port: int, process: subprocess.Popen[bytes], log: Path) -> N
                 return
         if process.poll() is not None or time.monotonic() > until:
             tail = log.read_text().splitlines()[-3:] if log.exists() else []
-            _give_up(f"it does not greet: {' / '.join(tail)}")
+            _give_up(f"it sends no greeting: {' / '.join(tail)}")
         time.sleep(0.02)
 
 
@@ -170,12 +170,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("server", choices=SERVERS)
     parser.add_argument("--data", required=True, help="directory that gets the Maildir")
-    parser.add_argument("--lmtp", action="store_true", help="Dovecot speaks nothing else")
+    parser.add_argument("--lmtp", action="store_true", help="required for Dovecot")
     given = parser.parse_args()
     if os.geteuid() != 0:
-        _give_up("Dovecot and Postfix are started by root")
+        _give_up("Dovecot and Postfix must be started by root")
     data, user, port = Path(given.data), pwd.getpwnam(USER), _free_port()
-    data.chmod(0o755)  # the servers' own users go through it
+    data.chmod(0o755)  # the servers' own users must be able to traverse it
     for name in ("mail", RUN):
         (data / name).mkdir()
     shutil.chown(data / "mail", user.pw_uid, user.pw_gid)
@@ -183,7 +183,7 @@ def main() -> None:
     command = SERVERS[given.server](
         data / RUN, data=data, uid=user.pw_uid, gid=user.pw_gid, port=port
     )
-    # Standard input is the benchmarks': its end is for this program.
+    # Standard input belongs to this program, which ends when it does.
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr
     )
@@ -192,7 +192,7 @@ def main() -> None:
         print(port, os.getpid(), "tree", flush=True)
         sys.stdin.read()
     finally:
-        # Orphans come here, so that new ones may appear while others end.
+        # Orphans become our children, so new ones may appear while others end.
         while left := descendants(os.getpid()):
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):

@@ -1,7 +1,7 @@
-"""Candidate: thousands of servers of a stock event loop, one for each address, that greet.
+"""Candidate: thousands of servers on a stock event loop, one per address, that send a greeting.
 
-Rules of this file: nothing but what asyncio needs for it: no configuration is read, and there are
-no limits, no TLS and no handlers to set up.
+Rules of this file: only what asyncio needs for this: no configuration is read, and there are no
+limits, no TLS and no handlers to set up.
 """
 
 from __future__ import annotations

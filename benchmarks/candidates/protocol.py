@@ -1,6 +1,6 @@
 """The one protocol that every Python candidate serves: greet, then send back what arrives.
 
-Rules of this file: the least that a protocol can be. Its cost is in every Python figure alike.
+Rules of this file: the protocol is minimal. Its cost is part of every Python candidate's figures.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ __all__ = ["Echo", "greeting_echo", "slow_every"]
 
 
 class Echo(asyncio.Protocol):
-    """Send back what arrives, after the greeting of the class, if it has one.
+    """Echo what arrives, after the greeting of the class, if it has one.
 
     Attributes:
-        greeting: written in `connection_made`; empty where there is none, or where the server
-            sends it natively.
+        greeting: written in `connection_made`; empty if there is none or the core sends it.
         transport: the connection.
     """
 
@@ -52,11 +51,11 @@ def greeting_echo(greeting: bytes) -> type[Echo]:
 
 
 def slow_every(every: int, seconds: float, kind: type[Echo]) -> Callable[[], Echo]:
-    """Return a factory of `kind` that makes one of `every` protocols slow.
+    """Return a factory of `kind` in which every n-th protocol is slow.
 
     Args:
-        every: one of so many connections.
-        seconds: how long it works, on the processor, before it answers what it received.
+        every: n.
+        seconds: how long a slow protocol keeps the processor busy before each answer.
         kind: the protocol class.
     """
 

@@ -1,9 +1,9 @@
-"""How a Python candidate starts, is watched and ends.
+"""Starts a Python candidate, reports its timer's lag, and ends it.
 
-Rules of this file: nothing here runs per connection. The program prints its port as one line,
-answers a line on standard input with the lags of its timer since the line before (the first line
-starts the timer) as one line of JSON, and ends when standard input
-does, so that no server outlives the program that measures it.
+Rules of this file: nothing here runs per connection. The program prints its port on one line. It
+answers each line of standard input with one line of JSON, the lags of its timer since the previous
+line (the first line starts the timer). It ends when standard input does, so that no server outlives
+the program that measures it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from benchmarks.candidates.protocol import greeting_echo, slow_every
 
 __all__ = ["BACKLOG", "Served", "Settings", "run", "run_until_told", "settings", "until_told"]
 
-#: The same for every candidate, and the default of the package: with it a burst of 1,000 clients
-#: finds room. asyncio accepts up to this many connections in one go.
+#: The same for every candidate, and the package's default; it has room for a burst of 1,000
+#: clients. asyncio accepts up to this many connections at once.
 BACKLOG = 1024
 
 #: Period of the timer whose lag is measured, in seconds.
@@ -33,7 +33,7 @@ TIMER_PERIOD = 0.010
 
 
 class Served(Protocol):
-    """What is needed of a server object: asyncio's, uvloop's and ours all have it."""
+    """The part of a server object that is used here; asyncio's, uvloop's and ours all have it."""
 
     def close(self) -> None:
         """Stop listening."""
@@ -43,12 +43,12 @@ class Settings(argparse.Namespace):
     """The command line of a candidate.
 
     Attributes:
-        greeting: what the server says first, with its CR LF; empty for nothing.
+        greeting: the greeting with its CR LF, or empty.
         limit: max_connections, or None (only fastlisten has one).
-        lazy: Python objects at the first byte only (only fastlisten).
-        certificate: file in PEM; with it every connection is TLS from its first byte.
-        key: its key's file.
-        slow_every: every so many connections one works for `slow` per message; 0 for none.
+        lazy: create Python objects only at the first byte (only fastlisten).
+        certificate: PEM file; if set, connections use TLS from their first byte.
+        key: PEM file of its key.
+        slow_every: one connection in this many works for `slow` per message; 0 for none.
         slow: seconds.
     """
 
@@ -61,7 +61,7 @@ class Settings(argparse.Namespace):
     slow: float
 
     def context(self) -> ssl.SSLContext | None:
-        """Return the context of TLS, left as Python makes it, or None."""
+        """Return a TLS context with Python's default settings, or None."""
         if self.certificate is None:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -69,7 +69,7 @@ class Settings(argparse.Namespace):
         return context
 
     def factory(self) -> Callable[[], asyncio.Protocol]:
-        """Return what makes the protocol of a connection; lazy servers greet by themselves."""
+        """Return the protocol factory; with lazy connections the core sends the greeting."""
         kind = greeting_echo(b"" if self.lazy else self.greeting)
         return slow_every(self.slow_every, self.slow, kind) if self.slow_every else kind
 
@@ -88,11 +88,11 @@ def settings() -> Settings:
 
 
 class TimerLags:
-    """A periodic timer that notes how late it is called.
+    """A periodic timer that records how late it is called.
 
-    Each call is due a period after the one before was due, not after it ran: a loop that was
-    busy for 100 ms is late for ten calls, as its other timers would be. The clock is read anew:
-    uvloop's own time is that of the start of its iteration, which hides the lag.
+    Each call is due one period after the previous one was due, not after it ran: a loop that was
+    busy for 100 ms is late for ten calls, as other timers would be. The clock is read for each
+    call, because uvloop's own time is taken at the start of an iteration, which hides the lag.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -115,10 +115,10 @@ class TimerLags:
 
 
 def listening_socket() -> socket.socket:
-    """Return a socket bound to an ephemeral port of 127.0.0.1, TCP_NODELAY set and inherited.
+    """Return a socket bound to an ephemeral port of 127.0.0.1; connections inherit TCP_NODELAY.
 
-    Its protocol is named, as getaddrinfo would: only then asyncio knows its connections for TCP and
-    sets TCP_NODELAY on each of them, as it does in any server with host and port.
+    It is created with IPPROTO_TCP, as getaddrinfo would say. Otherwise asyncio would not set
+    TCP_NODELAY on each connection, as it does in servers with host and port.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -128,7 +128,7 @@ def listening_socket() -> socket.socket:
 
 
 async def until_told(port: int) -> None:
-    """Say that the port is being served, and answer for the timer until standard input ends."""
+    """Print the port, and report the timer's lags until standard input ends."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     lags: TimerLags | None = None
@@ -156,7 +156,7 @@ def run(
     """Serve on a loop from the factory until standard input ends.
 
     Args:
-        serve: given a bound socket, returns the listening server.
+        serve: takes a bound socket and returns the listening server.
         loop_factory: as for asyncio.Runner.
     """
 
@@ -183,6 +183,6 @@ def run_until_told(
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())
-        # Connections may still be open: ending them one by one is nobody's measurement.
+        # Connections may still be open; closing them one by one is not part of the measurement.
         sys.stdout.flush()
         os._exit(0)

@@ -1,7 +1,7 @@
-"""Candidate: aiosmtpd, as its controller makes it, on uvloop or on the standard library's loop.
+"""Candidate: aiosmtpd, set up as its controller does, on uvloop or on the standard library's loop.
 
-Its `Sink` drops the messages; with a data directory its `Mailbox` keeps them in a Maildir.
-Nothing is logged, as when nobody sets up logging.
+Its `Sink` discards messages; with a data directory, its `Mailbox` stores them in a Maildir. Logging
+is not set up, so nothing is logged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ except ImportError as error:
 
 
 def _factory() -> tuple[Callable[[], asyncio.Protocol], Callable[[], asyncio.AbstractEventLoop]]:
-    """Return what makes the protocol of a connection, and the loop."""
+    """Return the protocol factory and the loop factory."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     parser.add_argument("--data", help="directory that gets a Maildir of its own")

@@ -1,8 +1,8 @@
 """Candidate: this package's SMTP, served by the listener code that `fastlisten serve` uses.
 
-With a data directory it is the smtp handler, which delivers to an account's Maildir. Else the
-messages are dropped: by a handler of our own on the engine, the least that one can write, or by
-aiosmtpd's `Sink` class on the smtp handler. What the program logs is formatted and thrown away.
+With a data directory it is the smtp handler, which delivers to an account's Maildir. Otherwise
+messages are discarded, either by a minimal handler of our own on the engine or by aiosmtpd's `Sink`
+class on the smtp handler. Log records are formatted and discarded.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from fastlisten.handlers.base import ConnectionInfo, Handler, HandlerSettings
 from fastlisten.handlers.smtp.engine.engine import Limits, SmtpEngine
 from fastlisten.handlers.smtp.engine.smtp_events import Content, Goodbye, Mail, Recipient
 
-#: Enough for any load; what is above it would be refused and counted as an error.
+#: Enough for any load; clients above it would be refused, which counts as an error.
 CONNECTIONS = 15_000
 
-#: The recipient that the load generators name.
+#: The recipient that the load generators use.
 ACCOUNTS = '[account."alice@example.org"]\n'
 
 
@@ -42,7 +42,7 @@ class SinkConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client said and answer it."""
+        """Pass input to the engine and write its replies."""
         engine = self._engine
         engine.receive(data)
         while (event := engine.next_event()) is not None:
@@ -89,7 +89,7 @@ class LmtpSinkHandler(SinkHandler):
 
 
 def arguments() -> argparse.Namespace:
-    """Return the command line; of a data directory the account is made."""
+    """Return the command line; if it names a data directory, create the account."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", default="", help="data directory, which gets an account")
     parser.add_argument("--aiosmtpd", action="store_true", help="aiosmtpd's Sink on our engine")
@@ -113,7 +113,7 @@ async def serve(given: argparse.Namespace) -> None:
     )
     async with served as at:
         await until_told(at.port)
-        # Connections may still be open: ending them one by one is nobody's measurement.
+        # Connections may still be open; closing them one by one is not part of the measurement.
         os._exit(0)
 
 

@@ -1,9 +1,9 @@
-"""Candidate: smtp-sink, the C program of Postfix that takes messages and drops them.
+"""Candidate: smtp-sink, Postfix's C program that receives messages and discards them.
 
-It has no way to tell the port that the kernel chose, and does not end with its standard input.
-This program does both for it: it looks the port up under /proc, prints it with the number of
-smtp-sink's process, and ends smtp-sink when its own input ends or when it goes away itself.
-With a data directory smtp-sink writes every message into a file of its own there; it never syncs.
+smtp-sink cannot report the port that the kernel chose, and does not end when its standard input
+does. This program looks the port up under /proc, prints it with the id of smtp-sink's process, and
+ends smtp-sink when its own input ends or when it is killed. With a data directory, smtp-sink writes
+each message to a file there; it never syncs.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import sys
 import time
 from pathlib import Path
 
-#: Where distributions put the programs of a server's administrator.
+#: Where distributions put administrators' programs.
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
 
-#: Who it is when root starts it: it refuses to serve as root.
+#: The user that it runs as when root starts it, because it refuses to serve as root.
 USER = "nobody"
 
-#: Seconds until it listens, at most.
+#: The longest time until it listens, in seconds.
 PATIENCE = 10.0
 
-#: prctl(2): the signal to get when the parent ends.
+#: prctl(2): sets the signal that the process gets when its parent ends.
 PR_SET_PDEATHSIG = 1
 
 #: State of a listening socket in /proc/net/tcp.
@@ -48,7 +48,7 @@ def _command() -> tuple[list[str], str | None]:
     if os.geteuid() == 0 and given.data:
         shutil.chown(given.data, USER)
     if given.data:
-        # Relative: it may not go through a directory above that is root's alone.
+        # Relative, because a directory above may be accessible to root only.
         options += ["-d", "%M."]
     options += ["-h", "mail.example.org", "inet:127.0.0.1:0", "1024"]
     return [program, *options], given.data
@@ -59,7 +59,7 @@ def _end_with_parent() -> None:
 
 
 def _listening_port(pid: int) -> int:
-    """Return the port that a process listens on, 0 as long as there is none."""
+    """Return the port that a process listens on, or 0 if there is none yet."""
     inodes = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         inodes.add(os.readlink(descriptor))
@@ -72,8 +72,8 @@ def _listening_port(pid: int) -> int:
 
 def main() -> None:
     """Run smtp-sink until standard input ends."""
-    # Not by its own option -u: a change of user takes back the signal at the parent's end. Here
-    # it comes before preexec_fn.
+    # Not by smtp-sink's option -u, because a change of user clears the parent-death signal. Popen
+    # changes the user before preexec_fn sets the signal.
     identity = pwd.getpwnam(USER) if os.geteuid() == 0 else None
     command, directory = _command()
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Candidate: uvloop's own accept path and transports, the figure that others are compared with."""
+"""Candidate: uvloop's own accept path and transports, which others are compared with."""
 
 from __future__ import annotations
 

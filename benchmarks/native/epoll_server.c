@@ -1,14 +1,14 @@
 /*
- * The floor: the least work with which one Linux thread can accept, greet and answer connections.
+ * The baseline: the least work with which one Linux thread can serve connections.
  *
  * Rules of this file: nothing that a measurement does not need. No allocation per connection, no
- * table of connections beyond one pointer per descriptor (touched only while a reply waits for
- * room), no option call per connection, level-triggered epoll, one thread. What it costs more
- * than this, a server pays for what it offers.
+ * table of connections beyond one pointer per descriptor (used only while a reply waits for buffer
+ * space), no option call per connection, level-triggered epoll, one thread. Whatever a server costs
+ * on top of this is the price of its features.
  *
- * It sends the greeting, if it was given one, at accept; it sends back what arrives; it closes at
- * the client's end of file. A connection on which nothing happens is left alone. The measurements
- * of accepting, of echoing and of idle connections all use it as it is.
+ * It sends the greeting, if there is one, at accept, echoes what arrives, and closes at the
+ * client's end of file. Idle connections have no timeout. The measurements of accepting, of echoing and of
+ * idle connections all use it unchanged.
  *
  * Usage: epoll_server [--greeting TEXT] [--backlog N]
  * CR LF is appended to TEXT. The server listens on an ephemeral port of 127.0.0.1, prints the
@@ -25,7 +25,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* A reply that the socket had no room for. */
+/* A reply that did not fit into the socket's buffer. */
 struct pending {
     size_t sent, length;
     char bytes[];
@@ -44,7 +44,7 @@ static void end(int fd)
     close(fd);
 }
 
-/* Send, or keep what finds no room and stop reading until it has gone. */
+/* Send; what does not fit is kept, and reading stops until it is sent. */
 static void reply(int fd, const char *bytes, size_t length)
 {
     ssize_t sent = send(fd, bytes, length, MSG_NOSIGNAL);

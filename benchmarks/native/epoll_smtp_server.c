@@ -1,11 +1,11 @@
 /*
- * The floor of SMTP: the least work with which one Linux thread can answer sessions.
+ * The baseline for SMTP: the least work with which one Linux thread can answer sessions.
  *
  * Rules of this file: as in epoll_server.c, nothing that a measurement does not need. It finds the
- * lines, knows the verbs by their first letters, answers all that one read brought with one send,
- * and drops the messages. It checks no address, no order and no syntax, limits nothing, and ends
- * a connection whose client does not read its replies. LMTP gets one reply per message, which is
- * right for one recipient.
+ * lines, recognises verbs by their first letters, answers everything in one read with one send, and
+ * discards the messages. It checks no address, order or syntax, has no limits, and closes a
+ * connection whose client does not read its replies. In LMTP it sends one reply per message, which
+ * is correct for one recipient.
  *
  * Usage: epoll_smtp_server [--greeting TEXT] [--backlog N]; like epoll_server it prints its port
  * and ends when standard input ends.
@@ -23,11 +23,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* A command line may be so long (RFC 5321 4.5.3.1.4). Of a longer line the rest is not kept. */
+/* The longest command line (RFC 5321 4.5.3.1.4). The rest of a longer line is dropped. */
 enum { LINE = 512 };
 
-/* What is known of a connection: a message is coming, by DATA or so many more octets by BDAT, and
- * the beginning of an unfinished line. */
+/* The state of a connection: whether a message is being received by DATA, how many octets of a BDAT
+ * chunk are missing, and the beginning of an unfinished line. */
 struct talk {
     bool content;
     size_t chunk;
@@ -35,7 +35,7 @@ struct talk {
     char line[LINE];
 };
 
-/* Replies to what one read brought. */
+/* Replies to the commands of one read. */
 struct replies {
     size_t used;
     bool over;
@@ -56,7 +56,7 @@ static const char UNKNOWN[] = "500 5.5.2 Unknown command\r\n";
 
 static void answer(const char *reply, size_t length)
 {
-    /* More than that cannot be sent at once to somebody who pipelines without end. */
+    /* A client that pipelines without end gets no more than this at once. */
     if (replies.used + length > sizeof replies.bytes) {
         replies.over = true;
         return;

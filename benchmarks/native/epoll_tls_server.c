@@ -1,13 +1,13 @@
 /*
- * The floor with TLS: OpenSSL on the descriptor, epoll, one thread.
+ * The baseline with TLS: OpenSSL on the descriptor, epoll, one thread.
  *
- * Rules of this file: as epoll_server.c, and OpenSSL as it comes: TLS 1.2 and 1.3, its own list of
- * ciphers, session tickets (two per handshake of TLS 1.3), AUTO_RETRY. Changed is only what
- * CPython's ssl module changes too: buffers are released while a connection rests, writes may be
- * partial. One SSL object per connection from accept to close, and nothing else beside it.
+ * Rules of this file: as in epoll_server.c, with OpenSSL's defaults: TLS 1.2 and 1.3, its list of
+ * ciphers, session tickets (two per TLS 1.3 handshake), AUTO_RETRY. The only changes are those that
+ * CPython's ssl module makes too: buffers are released while a connection is idle, and writes may
+ * be partial. There is one SSL object per connection, from accept to close, and nothing else.
  *
- * It greets, if it was given a greeting, after the handshake; it sends back what arrives; at the
- * client's close_notify it answers with its own and closes, at any other end it closes.
+ * It sends the greeting, if there is one, after the handshake, and echoes what arrives. It answers
+ * close_notify with its own and closes; it also closes if the connection ends in any other way.
  *
  * Usage: epoll_tls_server --certificate FILE --key FILE [--greeting TEXT] [--backlog N]
  * Files in PEM. Otherwise as epoll_server.
@@ -29,9 +29,9 @@
 /* One connection. */
 struct secured {
     SSL *ssl;
-    char *rest; /* a reply that the socket had no room for */
+    char *rest; /* a reply that did not fit into the socket's buffer */
     size_t sent, length;
-    unsigned events; /* what epoll is asked for */
+    unsigned events; /* the events that epoll reports */
 };
 
 static struct server server;
@@ -62,7 +62,7 @@ static void want(int fd, unsigned events)
     server_interest(&server, fd, EPOLL_CTL_MOD, events);
 }
 
-/* After a call that did not succeed: wait for what it needs, or end. */
+/* After a failed call: wait for the event that it needs, or close. */
 static void failed(int fd, int result)
 {
     int reason = SSL_get_error(secured[fd].ssl, result);
@@ -78,7 +78,7 @@ static void failed(int fd, int result)
     }
 }
 
-/* Send, or keep what finds no room and stop reading until it has gone; false when it waits. */
+/* Send; what does not fit is kept, and reading stops until it is sent. False if it must wait. */
 static int reply(int fd, const char *bytes, size_t length)
 {
     struct secured *one = &secured[fd];
@@ -119,7 +119,8 @@ static void resume(int fd)
     want(fd, EPOLLIN);
 }
 
-/* Records that are there already cause no event, but one call gives one record at most. */
+/* Read until nothing is left: a call returns one record at most, and buffered records cause no
+ * event. */
 static void receive(int fd)
 {
     SSL *ssl = secured[fd].ssl;

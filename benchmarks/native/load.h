@@ -1,9 +1,10 @@
 /*
- * What the parts of the load generator share: the request, the report, connections.
+ * Declarations shared by the parts of the load generator: the request, the report, connections.
  *
- * Rules of this file: declarations only, each function where its name's prefix says
- * (net_ in load_net.c, tls_ and stream_ in load_tls.c, peers_ in load_peers.c, the modes in
- * load_accept.c, load_echo.c, load_hold.c, load_smtp.c, everything that reads words or prints in loadgen.c).
+ * Rules of this file: declarations only. Functions are defined where their prefix says: net_ in
+ * load_net.c, tls_ and stream_ in load_tls.c, peers_ in load_peers.c. The modes are in
+ * load_accept.c, load_echo.c, load_hold.c and load_smtp.c; loadgen.c reads the command line and
+ * prints.
  */
 
 #ifndef FASTLISTEN_LOAD_H
@@ -19,7 +20,7 @@
 /* Events taken per wake-up. */
 enum { LOAD_EVENTS = 512 };
 
-/* Milliseconds after which a wait looks at the clock, whether or not anything happened. */
+/* The longest wait for events in milliseconds; then the clock is checked. */
 enum { LOAD_TICK = 20 };
 
 /* Latencies are counted in 2^5 = 32 steps per octave of nanoseconds: an error below 3.2 %. */
@@ -28,19 +29,19 @@ enum { LATENCY_BITS = 5, LATENCY_BUCKETS = 64 << LATENCY_BITS };
 /* OpenSSL's SSL; NULL stands for a plain connection. */
 struct ssl_st;
 
-/* What the command line asked for. Times in nanoseconds. */
+/* The command line's settings. Times in nanoseconds. */
 struct request {
     struct sockaddr_in server;
     unsigned sources;     /* client addresses 127.0.1.1 and on; 0: the kernel chooses */
     unsigned in_flight;   /* connections being opened, or messages outstanding, at once */
     unsigned connections; /* echo, hold: connections kept open */
     uint64_t count;       /* operations after which the measured part ends; 0: by time alone */
-    uint64_t duration;    /* length of the measured part; of the whole in hold */
-    uint64_t warm_up;     /* time of the same work before it that is not counted */
-    uint64_t grace;       /* wait for what is in flight when the time is over */
+    uint64_t duration;    /* length of the measured part; in hold, of the whole run */
+    uint64_t warm_up;     /* length of the warm-up, the same work before it */
+    uint64_t grace;       /* longest wait for what is in flight at the end */
     size_t size;          /* echo, hold, smtp: bytes per message */
     bool greeting;        /* echo, hold: the server speaks first, a line */
-    const char *say;      /* accept: a line to have echoed before closing, or NULL */
+    const char *say;      /* accept: a line to send and have echoed before closing, or NULL */
     const char *recipient; /* smtp: of every message */
     unsigned messages;    /* smtp: per session */
     bool lmtp;            /* smtp: LMTP instead */
@@ -51,7 +52,7 @@ struct request {
     bool steps;           /* wait for a line before the measured part, for the end of input after */
 };
 
-/* What happened. `unfinished` had not ended when the grace was over. */
+/* The results. `unfinished` counts what was still in flight after the grace period. */
 struct report {
     uint64_t operations;
     uint64_t bytes; /* received */
@@ -66,7 +67,7 @@ struct peer {
     bool shaking, open, busy, writing;
     struct ssl_st *tls;
     uint64_t begun;
-    size_t sent, received; /* of the message under way; both 0 when none is */
+    size_t sent, received; /* of the message in flight; both 0 if there is none */
 };
 
 struct peers {
@@ -76,7 +77,7 @@ struct peers {
     const char *message;
 };
 
-/* The outcome of looking at a peer after an event. */
+/* The result of handling an event of a peer. */
 enum progress { PROGRESS_MORE, PROGRESS_DONE, PROGRESS_LOST };
 
 uint64_t net_now(void);
@@ -90,15 +91,15 @@ void net_abort(int fd);
 void net_record(struct report *report, uint64_t nanoseconds);
 uint64_t net_percentile(const struct report *report, double fraction);
 
-extern const bool tls_built; /* this program speaks TLS */
+extern const bool tls_built; /* this program supports TLS */
 void tls_prepare(void);
 struct ssl_st *tls_new(int fd);
 void tls_free(struct ssl_st *tls);
-/* Go on with a handshake: 1 when it is done, 0 to wait for the events, -1 and errno. */
+/* Continue a handshake: 1 when it is done, 0 to wait for the events, -1 and errno on failure. */
 int tls_shake(struct ssl_st *tls, uint32_t *events);
 /* Send close_notify; the connection can still be read. */
 void tls_say_goodbye(struct ssl_st *tls);
-/* Print what was negotiated, as another member of a JSON object. */
+/* Print what was negotiated, as a member of the JSON object. */
 void tls_report(void);
 ssize_t stream_send(int fd, struct ssl_st *tls, const char *bytes, size_t length);
 ssize_t stream_recv(int fd, struct ssl_st *tls, char *bytes, size_t length);
@@ -109,15 +110,15 @@ enum progress peers_progress(struct peers *peers, unsigned index, uint32_t event
                              const struct request *request, struct report *report);
 void peers_lose(struct peers *peers, unsigned index, struct report *report, int error);
 
-/* The modes. Each begins with step_ready() before what is measured. */
+/* The modes. Each calls step_ready() before the measured part. */
 void load_accept(const struct request *request, struct report *report);
 void load_echo(const struct request *request, struct report *report);
 void load_hold(const struct request *request, struct report *report);
 void load_smtp(const struct request *request, struct report *report);
 
-/* Say that everything is ready and wait for the word to begin; resets the report. */
+/* Print "ready" and wait for the line that starts the measurement; resets the report. */
 void step_ready(const struct request *request, struct report *report);
-/* Print the report as one line of JSON under the name of the event. */
+/* Print the report as one line of JSON with this event. */
 void step_report(const char *event, const struct report *report, unsigned open);
 /* Wait until standard input ends, if steps were asked for. */
 void step_end(const struct request *request);

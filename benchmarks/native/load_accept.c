@@ -1,11 +1,11 @@
 /*
- * Modes accept and silent: connect, read the greeting, close; as many at once as asked for.
+ * Modes accept and silent: connect, read the greeting, close; `in_flight` connections at once.
  *
  * Rules of this file: a connection that fails is counted and replaced by the next one. The client
- * closes first, with FIN, having read all that the server sent, so that neither side sees a reset.
- * `silent` sends no byte; `accept` may say one line and wait until it has come back. With TLS the
- * greeting shows that the server has finished the handshake; the client ends with close_notify and
- * waits until the server has ended too.
+ * closes first, with FIN, after reading everything that the server sent, so that neither side sees
+ * a reset. `silent` sends nothing; `accept` may send one line and wait for its echo. With TLS, the
+ * greeting shows that the server has finished the handshake; the client sends close_notify and waits
+ * until the server has closed too.
  */
 
 #include "load.h"
@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* One connection under way; fd is -1 where none is. */
+/* One connection; fd is -1 if there is none. */
 struct attempt {
     int fd;
     bool shaking, leaving;
@@ -32,7 +32,7 @@ struct work {
     uint64_t begun; /* attempts begun, for `count` */
 };
 
-/* Begin an attempt in this place; the place stays empty when no source has a port left. */
+/* Start a connection in this slot; it stays empty if no source address has a free port. */
 static void begin(struct work *work, unsigned index, const struct request *request,
                   struct report *report)
 {
@@ -50,8 +50,8 @@ static void begin(struct work *work, unsigned index, const struct request *reque
     attempt->tls = request->tls ? tls_new(attempt->fd) : NULL;
     work->begun++;
     work->active++;
-    /* Readable covers it all: greeting, refusal and reset. Nobody needs to know when the
-     * connection was established, except TLS, where the client speaks first. */
+    /* "Readable" covers greeting, refusal and reset. Only TLS, where the client speaks first, needs
+     * to know when the connection is established. */
     net_watch(work->poller, EPOLL_CTL_ADD, attempt->fd, request->tls ? EPOLLOUT : EPOLLIN, index);
 }
 
@@ -72,7 +72,7 @@ static bool lose(struct work *work, unsigned index, struct report *report, int e
     return true;
 }
 
-/* All is said: close, or say goodbye first; true when the place is free. */
+/* The exchange is complete: close, after close_notify with TLS; true if the slot is free. */
 static bool leave(struct work *work, unsigned index, struct report *report)
 {
     struct attempt *attempt = &work->attempts[index];
@@ -86,7 +86,7 @@ static bool leave(struct work *work, unsigned index, struct report *report)
     return true;
 }
 
-/* Go on with the handshake; 1 when it is done, 0 when not, -1 when it failed. */
+/* Continue the handshake; 1 when it is done, 0 to wait, -1 if it failed. */
 static int shake(struct work *work, unsigned index)
 {
     struct attempt *attempt = &work->attempts[index];
@@ -99,7 +99,7 @@ static int shake(struct work *work, unsigned index)
     return done;
 }
 
-/* Look at an attempt after an event; true when its place is free again. */
+/* Handle an event of a connection; true if its slot is free again. */
 static bool look(struct work *work, unsigned index, const struct request *request,
                  struct report *report)
 {
@@ -138,7 +138,7 @@ static bool look(struct work *work, unsigned index, const struct request *reques
     return false;
 }
 
-/* Keep all places busy until the time or the count is over, then wait for what is under way. */
+/* Keep all slots busy until the time or the count is reached, then wait for the remaining ones. */
 static void run(struct work *work, const struct request *request, struct report *report,
                 uint64_t duration, uint64_t count)
 {

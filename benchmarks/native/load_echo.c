@@ -1,14 +1,14 @@
 /*
- * Mode echo: one message at a time on each of many connections, for a time or a count.
+ * Mode echo: one message at a time on each of many connections, until a time or a count is reached.
  *
- * Rules of this file: every message that was begun is waited for, so that the server's work and
- * the operations counted are the same when the measured part ends.
+ * Rules of this file: the measured part ends when every message sent has come back, so that the
+ * operations counted are exactly the work that the server did.
  */
 
 #include "load.h"
 
 
-/* Send on all peers until the time or the count is over, then wait for the answers. */
+/* Send on all peers until the time or the count is reached, then wait for the answers. */
 static void run(struct peers *peers, const struct request *request, struct report *report,
                 uint64_t duration, uint64_t count)
 {
@@ -51,7 +51,7 @@ void load_echo(const struct request *request, struct report *report)
     if (request->warm_up != 0)
         run(&peers, request, report, request->warm_up, 0);
     step_ready(request, report);
-    /* What failed to open would otherwise be missing from the report of the messages. */
+    /* Otherwise the report on the messages would lack the connections that failed to open. */
     report->refused = opening.refused;
     report->no_address = opening.no_address;
     report->unfinished = opening.unfinished;

@@ -1,10 +1,10 @@
 /*
- * Mode hold: open connections, keep them, and answer for them when told to.
+ * Mode hold: open connections, keep them open, and check on command that they still answer.
  *
- * Rules of this file: it obeys lines on standard input ("ping": one message on every connection,
- * all must come back within the grace; the end of input: the end) and ends by itself when the
- * duration is over. The connections are ended with a reset: nothing is measured then, and 15,000
- * of them would occupy as many address pairs for a minute.
+ * Rules of this file: the line "ping" on standard input sends one message on every connection, all
+ * of which must come back within the grace period. The program ends at the end of input, or when
+ * the duration is over. Connections are then closed with a reset: nothing is measured any more, and
+ * 15,000 of them would otherwise occupy as many address pairs for a minute.
  */
 
 #include "load.h"
@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The mark of standard input among the peers' indexes. */
+/* Stands for standard input among the indexes of peers. */
 static const uint32_t COMMANDS = UINT32_MAX;
 
 /* One message on every open peer, `in_flight` at once. */
@@ -70,7 +70,7 @@ void load_hold(const struct request *request, struct report *report)
             unsigned index = events[i].data.u32;
             char line[16] = "";
             if (index != COMMANDS) {
-                /* Unasked for bytes are counted; an end takes the peer out. */
+                /* Unexpected bytes are counted; a peer that has closed is removed. */
                 peers_progress(&peers, index, events[i].events, request, report);
                 continue;
             }
@@ -82,7 +82,7 @@ void load_hold(const struct request *request, struct report *report)
                 memset(report, 0, sizeof *report);
                 report->begun = net_now();
             } else
-                fputs("loadgen: hold knows the command ping\n", stderr);
+                fputs("loadgen: the only command of hold is ping\n", stderr);
             break; /* a ping has used up the events of this wake-up */
         }
     }

@@ -1,16 +1,15 @@
 /*
  * Clock, addresses, connecting and the histogram of latencies.
  *
- * Rules of this file: it knows nothing of modes. A failed call that says something about the
- * server or the network is counted in the report; one that says something about this program
- * ends it.
+ * Rules of this file: it knows nothing of modes. A call that fails because of the server or the
+ * network is counted in the report; any other failure ends the program.
  *
- * On ephemeral ports: whoever closes first keeps the connection's address pair in TIME_WAIT for
- * 60 s, and here that is the client, as with well-behaved mail clients. 28,000 ports would last
- * for a second. So the client's address is taken in turn from `sources` addresses of 127.0.0.0/8
- * (28,000 pairs each), with IP_BIND_ADDRESS_NO_PORT, so that the port is chosen at connect() per
- * pair and not reserved for an address as a whole. Connections are closed with FIN; only those
- * that `hold` kept are ended with a reset, because their end is not measured.
+ * On ephemeral ports: the side that closes first keeps the address pair in TIME_WAIT for 60 s. Here
+ * that is the client, as with well-behaved mail clients, and 28,000 ports would last for a second.
+ * So client addresses rotate over `sources` addresses of 127.0.0.0/8 (28,000 pairs each), with
+ * IP_BIND_ADDRESS_NO_PORT, so that connect() chooses a port that is free for the pair rather than
+ * for the address. Connections are closed with FIN; only those that `hold` kept are closed with a
+ * reset, because closing them is not measured.
  */
 
 #define _GNU_SOURCE
@@ -25,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* 127.0.1.1: the sources stay away from 127.0.0.1, on which servers listen. */
+/* 127.0.1.1, because servers listen on 127.0.0.1. */
 static const uint32_t FIRST_SOURCE = 0x7f000101;
 
 uint64_t net_now(void)
@@ -51,7 +50,7 @@ void net_raise_descriptors(void)
         net_die("setrlimit");
 }
 
-/* Count one failed connection under what the error says about it. */
+/* Count one failed connection by its kind of error. */
 void net_blame(struct report *report, int error)
 {
     if (error == 0)
@@ -68,7 +67,7 @@ void net_blame(struct report *report, int error)
         report->failed++;
 }
 
-/* Begin to connect from the next source; the descriptor, or -1 when it failed and was counted. */
+/* Start to connect from the next source; the descriptor, or -1 if it failed (and was counted). */
 int net_connect(const struct request *request, struct report *report)
 {
     static unsigned turn;
@@ -109,7 +108,7 @@ int net_wait(int poller, struct epoll_event *events, const struct request *reque
     return ready < 0 ? 0 : ready;
 }
 
-/* Close with a reset: nothing is left of the address pair on either side. */
+/* Close with a reset, so that neither side keeps the address pair. */
 void net_abort(int fd)
 {
     struct linger none = {.l_onoff = 1, .l_linger = 0};
@@ -131,7 +130,7 @@ void net_record(struct report *report, uint64_t nanoseconds)
     report->operations++;
 }
 
-/* The lower edge of the step in which the fraction of operations is reached. */
+/* The lower edge of the step in which this fraction of the operations is reached. */
 uint64_t net_percentile(const struct report *report, double fraction)
 {
     uint64_t rank = (uint64_t)(fraction * (double)report->operations), seen = 0;

@@ -1,9 +1,9 @@
 /*
  * Many connections kept open, and one message at a time on each.
  *
- * Rules of this file: opening is bounded by `in_flight` at once; a message is counted when the
- * same number of bytes has come back. Bytes are counted, not compared: a load generator that
- * compared them would measure itself.
+ * Rules of this file: at most `in_flight` connections are being opened at once. A message counts as
+ * answered when the same number of bytes has come back. Bytes are not compared, because the load
+ * generator would then measure itself.
  */
 
 #include "load.h"
@@ -14,10 +14,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* As large as a reading end can take at once. */
+/* The most that is sent or read at once. */
 static char scratch[256 * 1024];
 
-/* Take a peer out after an error (0: the server ended the connection). */
+/* Remove a peer after an error (0: the server closed the connection). */
 void peers_lose(struct peers *peers, unsigned index, struct report *report, int error)
 {
     struct peer *peer = &peers->all[index];
@@ -31,7 +31,7 @@ void peers_lose(struct peers *peers, unsigned index, struct report *report, int 
     peer->open = peer->busy = false;
 }
 
-/* After an event on a peer that is being opened: PROGRESS_DONE when it is open. */
+/* Handle an event of a peer that is being opened: PROGRESS_DONE when it is open. */
 static enum progress opened(struct peers *peers, unsigned index, const struct request *request,
                             struct report *report)
 {
@@ -74,7 +74,7 @@ static enum progress opened(struct peers *peers, unsigned index, const struct re
     return PROGRESS_DONE;
 }
 
-/* Open all connections, or as many as can be within the duration and grace. */
+/* Open all connections, or as many as possible within the duration and the grace period. */
 void peers_open(struct peers *peers, const struct request *request, struct report *report)
 {
     static struct epoll_event events[LOAD_EVENTS];
@@ -111,7 +111,7 @@ void peers_open(struct peers *peers, const struct request *request, struct repor
         for (int i = 0; i < ready; i++) {
             unsigned index = events[i].data.u32;
             if (peers->all[index].open) {
-                /* The server ended, or spoke to, a connection that should rest, or OpenSSL sent
+                /* The server closed an idle connection or sent something on it, or OpenSSL sent
                  * its session tickets. */
                 if (peers->all[index].tls == NULL ||
                     stream_recv(-1, peers->all[index].tls, scratch, sizeof scratch) >= 0 ||
@@ -142,7 +142,7 @@ void peers_open(struct peers *peers, const struct request *request, struct repor
     report->finished = net_now();
 }
 
-/* Send what the socket takes of the message; the error, or 0. */
+/* Send as much of the message as the socket takes; the error, or 0. */
 static int push(struct peers *peers, unsigned index, const struct request *request)
 {
     struct peer *peer = &peers->all[index];
@@ -165,7 +165,7 @@ static int push(struct peers *peers, unsigned index, const struct request *reque
     return 0;
 }
 
-/* Begin a message. An error shows at the next event of the peer. */
+/* Start a message. An error will show at the next event of the peer. */
 void peers_send(struct peers *peers, unsigned index, const struct request *request)
 {
     struct peer *peer = &peers->all[index];
@@ -175,7 +175,7 @@ void peers_send(struct peers *peers, unsigned index, const struct request *reque
     push(peers, index, request);
 }
 
-/* Go on after an event; PROGRESS_DONE when the whole message has come back. */
+/* Continue after an event; PROGRESS_DONE when the whole message has come back. */
 enum progress peers_progress(struct peers *peers, unsigned index, uint32_t events,
                              const struct request *request, struct report *report)
 {
@@ -189,7 +189,7 @@ enum progress peers_progress(struct peers *peers, unsigned index, uint32_t event
     }
     if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0)
         return PROGRESS_MORE;
-    /* Of TLS one call gives one record, and the next may be in OpenSSL's buffer already. */
+    /* With TLS a call returns one record, and more may be in OpenSSL's buffer. */
     do {
         ssize_t got = stream_recv(peer->fd, peer->tls, scratch, sizeof scratch);
         if (got < 0 && errno == EAGAIN)

@@ -1,13 +1,12 @@
 /*
- * Mode smtp: sessions of SMTP or LMTP, each with one message or several, as many at once as asked
- * for.
+ * Mode smtp: SMTP or LMTP sessions, each with one or more messages, `in_flight` sessions at once.
  *
- * Rules of this file: every reply is read to its end and its code compared with the one that is
- * due; anything else is counted as a wrong reply and ends the session, which is replaced by the
- * next one. An operation is a message that was answered 250; with one message per session that is
- * a session, whose latency begins with its connect(). Sessions that were begun are brought to
- * their QUIT, so that the server's work and the operations counted are the same when the measured
- * part ends. The client closes when it has read the reply to QUIT, as mail clients do.
+ * Rules of this file: every reply is read to its end and its code compared with the expected one;
+ * any other is counted as a wrong reply and ends the session, which is replaced by the next one. An
+ * operation is a message that was answered 250; with one message per session it is a whole session,
+ * whose latency begins with connect(). Sessions that have begun are completed, so that the
+ * operations counted are exactly the work that the server did. The client closes when it has read
+ * the reply to QUIT, as mail clients do.
  */
 
 #define _GNU_SOURCE
@@ -20,12 +19,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Whose reply is due. */
+/* The command whose reply comes next. */
 enum step { STEP_GREETING, STEP_HELLO, STEP_MAIL, STEP_RCPT, STEP_DATA, STEP_MESSAGE, STEP_QUIT };
 
 static const char *const DUE[] = {"220", "250", "250", "250", "354", "250", "221"};
 
-/* Octets of a line of the message, CR LF included: as usual mail has them. */
+/* Octets of a line of the message, CR LF included; a usual length in mail. */
 enum { LINE = 72 };
 
 struct words {
@@ -33,22 +32,22 @@ struct words {
     size_t length;
 };
 
-/* One session under way; fd is -1 where none is. */
+/* One session; fd is -1 if there is none. */
 struct session {
     int fd;
     enum step step;
-    unsigned left;        /* messages to be sent, the one under way included */
-    uint64_t begun;       /* of the message under way */
-    unsigned in_line;     /* octets of the reply's line that have come */
+    unsigned left;        /* messages still to be sent, including the current one */
+    uint64_t begun;       /* of the current message */
+    unsigned in_line;     /* octets received of a line of the reply */
     char line[4];         /* the first of them */
-    struct words unsent;  /* what found no room in the socket */
+    struct words unsent;  /* what did not fit into the socket's buffer */
 };
 
 struct work {
     struct session *sessions;
     unsigned active;
     int poller;
-    uint64_t begun; /* messages that the sessions begun will send, for `count` */
+    uint64_t begun; /* messages of all sessions begun so far, for `count` */
     struct words hello, mail, rcpt, data, envelope, message, quit;
 };
 
@@ -62,7 +61,7 @@ static struct words text(const char *format, const char *value)
     return words;
 }
 
-/* A message of so many octets, the line with the dot not counted; a header is always there. */
+/* A message of this many octets, not counting the line with the dot; it always has a header. */
 static struct words compose(size_t size, const char *recipient)
 {
     struct words header = text("From: <sender@example.com>\r\nTo: <%s>\r\n"
@@ -73,7 +72,7 @@ static struct words compose(size_t size, const char *recipient)
         net_die("malloc");
     memset(bytes, 'x', length);
     memcpy(bytes, header.bytes, header.length);
-    /* Full lines, but the last, which takes what is left and is never a lone CR or LF. */
+    /* Full lines, except the last, which takes the rest and is never a lone CR or LF. */
     for (size_t end = header.length + LINE; end + LINE < length; end += LINE)
         memcpy(bytes + end - 2, "\r\n", 2);
     memcpy(bytes + length - 2, "\r\n", 2);
@@ -82,7 +81,7 @@ static struct words compose(size_t size, const char *recipient)
     return (struct words){bytes, length + 3};
 }
 
-/* The same message as one chunk of BDAT, its command in front. */
+/* The same message as one BDAT chunk, after its command. */
 static struct words chunk(struct words message)
 {
     struct words words;
@@ -122,7 +121,7 @@ static void end(struct work *work, struct session *session)
     work->active--;
 }
 
-/* Begin a session of so many messages in this place; it stays empty when no source has a port. */
+/* Start a session of this many messages in this slot; it stays empty if no source has a port. */
 static void begin(struct work *work, unsigned index, unsigned messages,
                   const struct request *request, struct report *report)
 {
@@ -143,7 +142,7 @@ static void begin(struct work *work, unsigned index, unsigned messages,
     net_watch(work->poller, EPOLL_CTL_ADD, session->fd, EPOLLIN, index);
 }
 
-/* How many messages the next session may have; 0 when the count is reached. */
+/* The number of messages for the next session; 0 if the count is reached. */
 static unsigned allowance(const struct work *work, const struct request *request, uint64_t count)
 {
     if (count == 0 || count >= work->begun + request->messages)
@@ -151,7 +150,7 @@ static unsigned allowance(const struct work *work, const struct request *request
     return (unsigned)(count - work->begun);
 }
 
-/* Send; the error, or 0. What finds no room is sent when there is some. */
+/* Send; the error, or 0. What does not fit is sent later. */
 static int say(struct work *work, unsigned index, struct words words)
 {
     struct session *session = &work->sessions[index];
@@ -171,7 +170,7 @@ static int say(struct work *work, unsigned index, struct words words)
     return 0;
 }
 
-/* The reply that was due has come: what follows; the error, or 0. Not after the one to QUIT. */
+/* After the expected reply: send what comes next; the error, or 0. Not called for QUIT's reply. */
 static int proceed(struct work *work, unsigned index, const struct request *request,
                    struct report *report)
 {
@@ -202,7 +201,7 @@ static int proceed(struct work *work, unsigned index, const struct request *requ
     return say(work, index, request->pipelining ? work->envelope : work->mail);
 }
 
-/* Take what the server said; true when the session is over. */
+/* Handle input from the server; true if the session is over. */
 static bool hear(struct work *work, unsigned index, const char *bytes, size_t length,
                  const struct request *request, struct report *report)
 {
@@ -232,7 +231,7 @@ static bool hear(struct work *work, unsigned index, const char *bytes, size_t le
     return false;
 }
 
-/* Look at a session after an event; true when its place is free again. */
+/* Handle an event of a session; true if its slot is free again. */
 static bool look(struct work *work, unsigned index, uint32_t events,
                  const struct request *request, struct report *report)
 {
@@ -261,7 +260,7 @@ static bool look(struct work *work, unsigned index, uint32_t events,
     return over;
 }
 
-/* Keep all places busy until the time or the count is over, then wait for what is under way. */
+/* Keep all slots busy until the time or the count is reached, then wait for the remaining ones. */
 static void run(struct work *work, const struct request *request, struct report *report,
                 uint64_t duration, uint64_t count)
 {

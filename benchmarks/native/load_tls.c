@@ -1,13 +1,13 @@
 /*
  * TLS of the load generator: sending and receiving on a connection, encrypted or not.
  *
- * Rules of this file: all of OpenSSL is here. A session is never resumed and a certificate never
- * verified (the servers' are self-signed, and the client's work is not what is measured).
- * Compiled without LOAD_WITH_TLS where OpenSSL's headers are missing: plain connections only.
+ * Rules of this file: OpenSSL is used only here. Sessions are never resumed and certificates never
+ * verified (the servers' are self-signed, and the client's work is not measured). If OpenSSL's
+ * headers are missing, it is compiled without LOAD_WITH_TLS, and supports plain connections only.
  *
- * `stream_send` and `stream_recv` behave like send(2) and recv(2) on a non-blocking socket; what
- * TLS itself refuses is EPROTO. Whatever is in OpenSSL's own buffers is given before EAGAIN is, so
- * a caller that reads until EAGAIN, or until it has all it expects, misses nothing.
+ * `stream_send` and `stream_recv` behave like send(2) and recv(2) on a non-blocking socket; a TLS
+ * error is EPROTO. Data in OpenSSL's own buffers is returned before EAGAIN, so a caller that reads
+ * until EAGAIN, or until it has all it expects, misses nothing.
  */
 
 #include "load.h"
@@ -64,7 +64,7 @@ void tls_free(struct ssl_st *tls)
     SSL_free(tls);
 }
 
-/* Turn a failed call's reason into errno; the value that recv and send return for it. */
+/* Set errno to the reason of a failed call; returns what recv and send would return. */
 static int outcome(SSL *ssl, int result)
 {
     int number = errno, reason = SSL_get_error(ssl, result);
@@ -78,7 +78,7 @@ static int outcome(SSL *ssl, int result)
     return -1;
 }
 
-/* Write down what the first handshake agreed on. */
+/* Record what the first handshake negotiated. */
 static void describe(SSL *ssl)
 {
     int signature = NID_undef;
@@ -95,7 +95,7 @@ static void describe(SSL *ssl)
              signature == NID_undef                 ? "no signature"
              : signature == NID_X9_62_id_ecPublicKey ? "ECDSA"
                                                      : OBJ_nid2sn(signature));
-    /* A name that there is none of is an error, which the next SSL_get_error would find. */
+    /* A missing name leaves an error in the queue, which the next SSL_get_error would find. */
     ERR_clear_error();
 }
 

@@ -1,9 +1,9 @@
 /*
- * The load generator: words to a request, a mode, a report as JSON.
+ * The load generator's main program: the command line, the choice of a mode, the report as JSON.
  *
- * Rules of this file: it alone reads the command line and prints. Every run is bounded in time;
- * each line of standard output is one JSON object with an "event": "ready" (with --steps: send a
- * line to begin), "open" and "ping" (mode hold), "done". What the words mean says --help.
+ * Rules of this file: no other file reads the command line or prints. Every run is bounded in time.
+ * Each line of standard output is one JSON object with an "event": "ready" (with --steps: send a
+ * line to begin), "open" and "ping" (mode hold), "done". --help describes the options.
  */
 
 #include "load.h"
@@ -57,8 +57,8 @@ static const char USAGE[] =
     "\n"
     "output: \"event\" is ready, open, ping or done; \"operations\" are connections (accept,\n"
     "silent, open) or answered messages (echo, ping, smtp), counted when finished; \"errors\" by\n"
-    "kind: refused, reset, ended (by the server), no_address (ports used up), tls, reply (another\n"
-    "code than the one due), other, unfinished.\n"
+    "kind: refused, reset, ended (by the server), no_address (ports used up), tls, reply (not the\n"
+    "expected code), other, unfinished.\n"
     "exit status: 0 when the mode ran, whatever the errors; 1 when it could not; 2 for a wrong\n"
     "command line.\n";
 
@@ -86,7 +86,7 @@ static uint64_t seconds(const char *text)
     return (uint64_t)(number(text, 0, 3600) * 1e9);
 }
 
-/* Read the line of standard input that says to begin; its end says to give up. */
+/* Wait for the line on standard input that starts the measurement; exit at the end of input. */
 static void await_line(void)
 {
     char byte;
@@ -138,7 +138,7 @@ void step_report(const char *event, const struct report *report, unsigned open)
     fflush(stdout);
 }
 
-/* Read one option; the number of words it took. */
+/* Parse one option; the number of arguments it used. */
 static int option(struct request *request, char **words, int left)
 {
     static char line[1024];

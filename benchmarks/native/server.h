@@ -1,8 +1,8 @@
 /*
- * What the two floor servers share: descriptors, epoll, the listening socket, the greeting.
+ * Declarations shared by the baseline servers: descriptors, epoll, the listening socket, greeting.
  *
- * Rules of this file: declarations only, defined in server_net.c. Nothing of it runs per
- * connection but `server_interest`.
+ * Rules of this file: declarations only; server_net.c has the definitions. Of these functions only
+ * `server_interest` is called per connection.
  */
 
 #ifndef FASTLISTEN_SERVER_H
@@ -10,42 +10,42 @@
 
 #include <stddef.h>
 
-/* One wake-up takes at most this many events and accepts: enough that the cost of the wake-up
- * vanishes, few enough that accepting cannot starve the connections that are already there. */
+/* The most events, and accepts, per wake-up: enough to make the cost of the wake-up negligible, few
+ * enough that accepting cannot starve open connections. */
 enum { SERVER_EVENTS = 512, SERVER_ACCEPTS = 256 };
 
-/* As large as the read buffer of the Python loops it is compared with. */
+/* The size of the read buffer of the Python loops that it is compared with. */
 enum { SERVER_BUFFER = 256 * 1024 };
 
-/* What the command line asked for. */
+/* The command line's settings. */
 struct server {
     char greeting[512];
     size_t greeting_length;
     int backlog;
-    const char *certificate, *key; /* files, of the server that speaks TLS */
+    const char *certificate, *key; /* PEM files, only for TLS */
     int poller, listener;
 };
 
-/* Say what failed, by errno, and end. */
+/* Print what failed, with errno, and exit. */
 void server_die(const char *what);
 
-/* Read the command line; the two files are allowed, and then required, only with `tls`. */
+/* Read the command line; the two files are required with `tls`, and not allowed without. */
 void server_arguments(struct server *server, int count, char **words, int tls);
 
-/* Raise the limit of descriptors; return as many zeroed elements of a size. Pages come when
- * touched. */
+/* Raise the descriptor limit; return that many zeroed elements of a size. Untouched pages cost no
+ * memory. */
 void *server_table(size_t size);
 
-/* Listen on an ephemeral port of 127.0.0.1, print it, watch it and standard input. */
+/* Listen on an ephemeral port of 127.0.0.1, print the port, watch the socket and standard input. */
 void server_listen(struct server *server);
 
-/* epoll_ctl with a descriptor for its data. */
+/* epoll_ctl with the descriptor as its data. */
 void server_interest(const struct server *server, int fd, int operation, unsigned events);
 
-/* The next connection, or -1 when nobody waits. */
+/* The next connection, or -1 if none is waiting. */
 int server_accept(const struct server *server);
 
-/* Read standard input; end the program when it has ended. */
+/* Read standard input; exit at its end. */
 void server_input(void);
 
 #endif

@@ -1,8 +1,8 @@
 /*
- * How a floor server starts: its command line, its limits, its listening socket.
+ * Starts a baseline server: its command line, its limits, its listening socket.
  *
- * Rules of this file: no option call per connection (TCP_NODELAY is set on the listening socket
- * and inherited); what fails here ends the program, because figures would mean nothing then.
+ * Rules of this file: no option call per connection (TCP_NODELAY is set on the listening socket and
+ * inherited). Any failure ends the program, because its figures would mean nothing.
  */
 
 #define _GNU_SOURCE
@@ -108,8 +108,8 @@ void server_interest(const struct server *server, int fd, int operation, unsigne
 int server_accept(const struct server *server)
 {
     int fd = accept4(server->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    /* ECONNABORTED and its like belong to one connection; without descriptors the figures would
-     * mean nothing. */
+    /* ECONNABORTED and similar errors concern one connection only; without free descriptors the
+     * figures would mean nothing. */
     if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
         server_die("accept4");
     return fd;

@@ -45,7 +45,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     directory = tmp_path_factory.mktemp("certificates")
     command = (
         "import json, pathlib, sys; from benchmarks.certificates import make_certificates; "
-        "print(json.dumps(make_certificates(pathlib.Path(sys.argv[1]))['p-256'].words))"
+        "print(json.dumps(make_certificates(pathlib.Path(sys.argv[1]))['p-256'].arguments))"
     )
     words: list[str] = json.loads(python("-c", command, str(directory)))
     return words
