@@ -102,3 +102,19 @@ def test_no_words_in_the_middle_of_a_greeting(loop_factory: LoopFactory, way: st
             assert greeting.startswith(received)
 
     run(loop_factory, main)
+
+
+@pytest.mark.parametrize("way", ["drain", "close_clients"])
+def test_unread_input_does_not_reset_a_farewell(loop_factory: LoopFactory, way: str) -> None:
+    async def main() -> None:
+        async with (
+            listening(Silent, farewell_shutdown=SHUTDOWN) as listener,
+            crowd_of(listener, 3, first=b"x" * 1000) as clients,
+        ):
+            await eventually(lambda: len(listener.protocols) == 3)
+            getattr(listener.acceptor, way)()
+            await eventually(lambda: listener.engine.census()["served"] == 0)
+            for client in clients:
+                assert await client.everything() == SHUTDOWN
+
+    run(loop_factory, main)

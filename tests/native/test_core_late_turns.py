@@ -1,8 +1,4 @@
-"""A loop that was blocked: what has arrived in time is handled before a deadline is enforced.
-
-Rules of this file: one protocol blocks the loop for longer than the others' time, and for less than
-what counts as a process that stood still.
-"""
+"""Turns that end late: input that came in time is read, and what is left over is not forgotten."""
 
 from __future__ import annotations
 
@@ -21,6 +17,8 @@ FIRST_BYTE, BLOCKED = 0.3, 0.6
 
 @pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
 def test_input_in_time_is_read(loop_factory: LoopFactory, lazy: bool) -> None:
+    """One protocol blocks the loop for longer than the others' time, and for less than what counts
+    as a process that stood still."""
     blocked: list[float] = []
 
     class Blocking(Echo):
@@ -39,5 +37,22 @@ def test_input_in_time_is_read(loop_factory: LoopFactory, lazy: bool) -> None:
                 for client in clients:
                     assert await client.read() == b"ping"
                 assert listener.acceptor.statistics()["timed_out"] == 0
+
+    run(loop_factory, main)
+
+
+def test_accepted_clients_that_are_left_over_get_their_protocols(loop_factory: LoopFactory) -> None:
+    """Making them takes longer than a turn may; nothing else happens that would wake the loop."""
+
+    class Slow(Echo):
+        def __init__(self) -> None:
+            time.sleep(0.002)
+
+    async def main() -> None:
+        async with listening(Slow) as listener:
+            listener.acceptor.pause()
+            async with crowd_of(listener, 10):
+                listener.acceptor.resume()
+                await eventually(lambda: len(listener.protocols) == 10)
 
     run(loop_factory, main)

@@ -29,7 +29,7 @@ on_both_loops = pytest.mark.parametrize("loop", LOOPS)
 @on_both_loops
 def test_listeners_accept_in_turn(loop: str, tmp_path: Path) -> None:
     """Accepting is so slow that a turn has time for only a few connections of one listener."""
-    options = ["-e", "trace=accept4", "-e", "inject=accept4:delay_exit=4000"]
+    options = ["-e", "trace=accept4", "-e", "inject=accept4:delay_exit=20000"]
     with (
         traced(tmp_path / "calls", options, loop=loop, listeners=3) as program,
         contextlib.ExitStack() as stack,

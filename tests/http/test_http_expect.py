@@ -1,0 +1,21 @@
+"""Expect: 100-continue (RFC 9110 10.1.1), which a client of HTTP/1.0 does not know."""
+
+from __future__ import annotations
+
+import pytest
+from support.http import App, client_of, serving_app
+from support.loops import on_loops
+
+FIELDS = b"Host: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+
+
+@on_loops
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_who_is_told_to_continue(version: bytes) -> None:
+    async with serving_app(App()) as served, client_of(served) as client:
+        client.send(b"POST /echo HTTP/" + version + b"\r\n" + FIELDS)
+        if version == b"1.1":
+            assert (await client.head()).startswith(b"HTTP/1.1 100 ")
+        client.send(b"abc")
+        status, body = await client.response()
+        assert (status, body) == (200, b"abc")
