@@ -7,13 +7,15 @@ The modules, from the listener down to the octets:
     handler               what all connections of a listener share
       pregreet            smtp.greeting-delay: clients that talk before the greeting
       engine_protocol     transport, flow control, STARTTLS
+      engine_user         what a connection and a session know of each other
       mail_session        the engine's events in their order
         sender_check      MAIL: which senders are accepted from users
         auth_exchange     AUTH (sasl)
         incoming_message  the message on its way to its delivery (mail/)
       engine/             octets to events and replies, without I/O
       trace_fields        Received; received_count: detects mail loops
-      session_log         the log of sessions; dialogue_log: their commands and replies
+      session_log         the log of sessions; dialogue_log: their commands and replies;
+                          message_log: what becomes of messages
       aiosmtpd/           the same engine, its events answered by the hooks of an aiosmtpd handler
 
 The public names are imported when somebody asks for them, so that reading a configuration loads no

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import reply
-from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
+from fastlisten.handlers.smtp.engine_user import EngineConnection
 from fastlisten.handlers.smtp.sasl import Credentials, mechanism
 from fastlisten.handlers.smtp.session_log import SessionLog
 from fastlisten.log_events import session_name
@@ -50,7 +50,7 @@ class AuthExchange:
 
     def __init__(
         self,
-        connection: EngineProtocol,
+        connection: EngineConnection,
         info: ConnectionInfo,
         mechanism_name: str,
         logins: Logins,

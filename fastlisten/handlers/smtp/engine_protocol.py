@@ -24,18 +24,15 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import cast
 
-from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 from fastlisten.handlers.smtp.engine.replies import NO_TLS_NOW
-from fastlisten.handlers.smtp.engine.smtp_events import Event, Flush, Goodbye, StartTls
-from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
+from fastlisten.handlers.smtp.engine.smtp_events import Flush, Goodbye, StartTls
+from fastlisten.handlers.smtp.engine_user import EngineUser
+from fastlisten.handlers.smtp.session_log import LogContext
 from fastlisten.log_events import log_fault, new_session, session_name
 
-if TYPE_CHECKING:
-    from fastlisten._tls import TlsSettings
-
-__all__ = ["READ_AHEAD", "EngineProtocol", "EngineUser"]
+__all__ = ["READ_AHEAD", "EngineProtocol"]
 
 logger = logging.getLogger("fastlisten.smtp")
 
@@ -45,66 +42,6 @@ READ_AHEAD = 64 * 1024
 #: How many batches of replies (64 commands, about 100 µs each) a connection may write before it is
 #: the turn of others.
 SHARE = 8
-
-
-class EngineUser(Protocol):
-    """What gives the engine's events their meaning, for one connection.
-
-    Attributes:
-        engine: the SMTP session.
-    """
-
-    engine: SmtpEngine
-
-    @property
-    def session_log(self) -> SessionLog:
-        """The log of the listener."""
-
-    @property
-    def tls(self) -> TlsSettings | None:
-        """How to start TLS, None where that is not possible."""
-
-    @property
-    def user_name(self) -> str:
-        """The name of the user that has logged in, empty if none has."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether the client waits for the user, not for the transport."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether a drain must wait, TLS that is starting aside."""
-
-    def held_up(self) -> bool:
-        """Return whether nothing may be executed for now; `EngineProtocol.resume` ends that."""
-
-    def origin(self) -> tuple[str, str, int]:
-        """Return the listener's id, the client's address and its port, for the log."""
-
-    def connected(self, connection: EngineProtocol) -> None:
-        """Begin: the client has been greeted."""
-
-    def handle(self, event: Event) -> None:
-        """Handle an event other than Flush, Goodbye and StartTls."""
-
-    def write_resumed(self) -> None:
-        """Go on: the client reads its replies again."""
-
-    def admits_tls(self) -> bool:
-        """Return whether STARTTLS may go on; if not, it has been refused."""
-
-    def forget_session(self) -> None:
-        """Forget all that the client has said (RFC 3207 4.2): TLS begins."""
-
-    def tls_begun(self) -> None:
-        """Go on over TLS."""
-
-    def farewell_said(self) -> None:
-        """Drop whatever is in progress: the session has ended."""
-
-    def disconnected(self) -> None:
-        """Drop everything, the connection too: it is lost."""
 
 
 class EngineProtocol(asyncio.Protocol):
@@ -160,16 +97,6 @@ class EngineProtocol(asyncio.Protocol):
     def write_paused(self) -> bool:
         """Whether the client does not read its replies."""
         return self._write_paused
-
-    @property
-    def cipher(self) -> str:
-        """TLS version and cipher in the form that Postfix uses, empty without TLS."""
-        transport = self._transport
-        tls = None if transport is None else transport.get_extra_info("ssl_object")
-        if tls is None or tls.cipher() is None:
-            return ""
-        name, _, bits = tls.cipher()
-        return f"{tls.version()} with cipher {name} ({bits} bits)"
 
     def resume(self, step: Callable[[], None] | None = None) -> None:
         """Go on after something has ended elsewhere, if the client is still connected.

@@ -31,12 +31,14 @@ from fastlisten.handlers.smtp.engine.smtp_events import (
     Response,
     Transaction,
 )
-from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
+from fastlisten.handlers.smtp.engine_user import EngineConnection
 from fastlisten.handlers.smtp.incoming_message import IncomingMessage
 from fastlisten.handlers.smtp.mail_services import MailServices
+from fastlisten.handlers.smtp.message_log import MessageContext, log_message
 from fastlisten.handlers.smtp.sender_check import sender_refusal
 from fastlisten.handlers.smtp.session_log import SessionLog
-from fastlisten.log_events import address_text, log, session_name
+from fastlisten.handlers.smtp.trace_fields import cipher_of
+from fastlisten.log_events import session_name
 from fastlisten.mail.accounts.roster import Account
 from fastlisten.mail.delivery_interface import Delivery
 from fastlisten.mail.dsn.outcome import wanted
@@ -79,7 +81,7 @@ class MailSession:
         self.engine: SmtpEngine = kind(services.limits, info.tls)
         self._services = services
         self._info = info
-        self._connection: EngineProtocol | None = None  # None before its start and after its end
+        self._connection: EngineConnection | None = None  # None before its start and after its end
         self._login: Account | None = None  # the client's account, as it was then
         self._auth: AuthExchange | None = None
         self._delivery: Delivery | None = None  # from the transaction's first RCPT
@@ -121,7 +123,7 @@ class MailSession:
         info = self._info
         return info.listener, info.peer, info.port
 
-    def connected(self, connection: EngineProtocol) -> None:
+    def connected(self, connection: EngineConnection) -> None:
         """Begin; log the dialogue if that is wanted."""
         self._connection = connection
         if isinstance(self.engine, DialogueEngine):
@@ -265,7 +267,7 @@ class MailSession:
         assert transaction is not None
         assert delivery is not None
         assert connection is not None
-        cipher = connection.cipher if self.engine.encrypted else ""
+        cipher = cipher_of(connection.transport) if self.engine.encrypted else ""
         delivery.add(services.received(self._info, self.engine, delivery.name, cipher))
         message = self._message = IncomingMessage(
             delivery,
@@ -333,30 +335,5 @@ class MailSession:
         assert transaction is not None
         assert delivery is not None
         assert connection is not None
-        shown, user = delivery.destinations(), self.user_name
-        listener, peer, port = self.origin()
-        fields = {
-            "listener": listener,
-            "peer": peer,
-            "port": port,
-            "session": session_name(connection.session),
-            "id": delivery.name,
-            "from_": transaction.sender,
-            "to": [name.removeprefix("<").removesuffix(">") for name in shown],
-            "user": user,
-            **fields,
-        }
-        log(
-            logger,
-            level,
-            event,
-            "%s: %s from <%s> at %s%s to %s: " + what,
-            listener,
-            delivery.name,
-            transaction.sender,
-            address_text(peer, port),
-            f" as {user}" if user else "",
-            ", ".join(shown),
-            *values,
-            **fields,
-        )
+        about = MessageContext(connection.log_context(), delivery, transaction.sender)
+        log_message(about, level, event, what, values, fields)

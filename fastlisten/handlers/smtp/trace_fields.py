@@ -6,6 +6,7 @@ Return-Path is added where a message gets into a mailbox (mail/delivery/).
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import email.utils
 import time
@@ -13,7 +14,16 @@ import time
 from fastlisten.handlers.base import ConnectionInfo
 from fastlisten.handlers.smtp.engine.engine import SmtpEngine
 
-__all__ = ["TraceFields"]
+__all__ = ["TraceFields", "cipher_of"]
+
+
+def cipher_of(transport: asyncio.BaseTransport | None) -> str:
+    """Return TLS version and cipher in the form that Postfix uses; empty without TLS."""
+    tls = None if transport is None else transport.get_extra_info("ssl_object")
+    if tls is None or tls.cipher() is None:
+        return ""
+    name, _, bits = tls.cipher()
+    return f"{tls.version()} with cipher {name} ({bits} bits)"
 
 
 class TraceFields:

@@ -34,7 +34,7 @@ from fastlisten.handlers.smtp.engine.smtp_events import (
     Reset,
     Response,
 )
-from fastlisten.handlers.smtp.engine_protocol import EngineProtocol
+from fastlisten.handlers.smtp.engine_user import EngineConnection
 from fastlisten.handlers.smtp.session_log import LogContext, SessionLog
 from fastlisten.log_events import session_name
 from fastlisten.mail.reply import Reply
@@ -80,7 +80,7 @@ class AiosmtpdSession:
 
     def __init__(self, served: ServedHandler, info: ConnectionInfo | None = None) -> None:
         self.engine: SmtpEngine = served.engine_kind(served.limits, info is not None and info.tls)
-        self._connection: EngineProtocol | None = None  # None before its start and after its end
+        self._connection: EngineConnection | None = None  # None before its start and after its end
         self._served = served
         self._info = info
         self._context = contextvars.copy_context()
@@ -139,7 +139,7 @@ class AiosmtpdSession:
             return listener, "", 0
         return listener, str(peer[0]), int(peer[1])
 
-    def connected(self, connection: EngineProtocol) -> None:
+    def connected(self, connection: EngineConnection) -> None:
         """Begin the session."""
         self._connection = connection
         transport = self.server.transport = connection.transport
