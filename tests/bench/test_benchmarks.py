@@ -243,7 +243,7 @@ def test_only_text_between_the_markers_changes(tmp_path: Path) -> None:
     report.write_between_markers(document, "newer")
     assert document.read_text() == f"before\n{report.BEGIN}\n\nnewer\n\n{report.END}\nafter\n"
     document.write_text("no markers\n")
-    with pytest.raises(ValueError, match="no place for the table"):
+    with pytest.raises(ValueError, match="lacks the markers of the table"):
         report.write_between_markers(document, "new")
     assert document.read_text() == "no markers\n"
 
