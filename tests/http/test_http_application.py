@@ -149,7 +149,7 @@ def test_an_application_serves_http_only() -> None:
 
 def test_the_application_itself() -> None:
     assert handler_of(App()).notes() == ()
-    assert handler_of(App(), max_body_size=None).notes() == ("bodies of requests have no limit",)
+    assert handler_of(App(), max_body_size=None).notes() == ("request bodies have no size limit",)
 
 
 def without(library: str, directory: Path) -> dict[str, str]:

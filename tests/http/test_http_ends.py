@@ -245,4 +245,4 @@ async def test_and_cancelled_when_they_do_not_end(
     assert app.told == []
     assert app.running == []
     (record,) = [one for one in caplog.records if one.levelname == "WARNING"]
-    assert "cancelling what the application still does" in record.message
+    assert "that the application left running" in record.message

@@ -79,7 +79,7 @@ async def test_off() -> None:
 async def test_an_application_that_does_not_know_it(app: Any) -> None:
     lifespan = await Lifespan.enter(app, "auto")
     await lifespan.leave()
-    with pytest.raises(LifespanError, match=r"does not know lifespan|failed to start"):
+    with pytest.raises(LifespanError, match=r"does not support lifespan|failed to start"):
         await Lifespan.enter(app, "on")
     assert not Lifespan._all
 

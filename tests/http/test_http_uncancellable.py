@@ -105,7 +105,7 @@ def test_failed_startup_that_does_not_return(tmp_path: Path) -> None:
     [
         ("never_asks", "failed: the application has not finished its shutdown within 0.2 s"),
         ("shutdown", "failed: the application has not finished its shutdown within 0.2 s"),
-        ("complete", "failed: the application ignores that its lifespan is cancelled"),
+        ("complete", "failed: the application ignores the cancellation of its lifespan"),
     ],
 )
 def test_shutdown_that_swallows_cancellation(tmp_path: Path, name: str, words: str) -> None:
@@ -122,4 +122,4 @@ def test_request_that_swallows_cancellation(tmp_path: Path) -> None:
         client.sendall(GET)
         until(lambda: "it has begun" in it.out, "the request")
         it.signal(signal.SIGTERM)
-        check_end(it, 1, 'listener "it": cancelling what the application still does: 1 task')
+        check_end(it, 1, 'listener "it": cancelling 1 task that the application left running')

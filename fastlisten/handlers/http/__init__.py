@@ -1,4 +1,4 @@
-"""http: an ASGI application, or the management of the server, on one listener.
+"""http: an ASGI application, or the management application, on one listener.
 
 settings        the rows of `[http]`; checks is about several of them
 handler         one listener; service is what its connections share

@@ -1,7 +1,7 @@
-"""What is logged of http connections: a line for each request, and their ends.
+"""The access log, a line for each request, and the log of the ends of connections.
 
-Rules of this file: clients' own words are shown so that they stay within their quotes and their
-line, and without what looks like a secret.
+Rules of this file: text that comes from clients cannot leave its quotes or its line, and what looks
+like a secret is left out.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _SHOWN = 1024
 
 
 def shown_target(scope: Mapping[str, Any]) -> str:
-    """Return path and query as the client sent them, fit to stand between quotes in a log.
+    """Return path and query as the client sent them, escaped to stand between quotes in a log.
 
     They are printable ASCII already. The value of a parameter that is named like a secret is left
-    out: more people read a log than know a password.
+    out, because more people read a log than may know a password.
 
     Args:
         scope: of the request.

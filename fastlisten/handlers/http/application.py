@@ -1,7 +1,7 @@
-"""From `app = "package.module:name"` to an ASGI application.
+"""Imports the ASGI application that `app = "package.module:name"` names.
 
-Rules of this file: importing and nothing else. What is wrong with the name, the module or what it
-names is the configuration's fault and says which of them.
+Rules of this file: it only imports. All errors are mistakes in the configuration, and say whether
+the name, the module or the object is wrong.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["load_application"]
 
 
 def load_application(name: str) -> Application:
-    """Return the application that a name stands for.
+    """Return the application with this name.
 
     Args:
         name: ``package.module:name``; a name that ends in ``()`` is a function without
             parameters that makes the application.
 
     Raises:
-        SettingError: it cannot be had.
+        SettingError: it cannot be imported or is not an ASGI 3 application.
     """
     module, _, attribute = name.removesuffix("()").partition(":")
     found: Any = _imported(module)
@@ -38,7 +38,7 @@ def load_application(name: str) -> Application:
         try:
             found = found()
         except Exception as error:
-            # The application's own code; what it says is the administrator's business.
+            # The application's own code raised; its message is meant for the administrator.
             reason = f"{type(error).__name__}: {error}"
             raise SettingError("app", f"{attribute}() failed: {reason}") from error
     return _checked(found, attribute)
@@ -60,7 +60,7 @@ def _imported(module: str) -> Any:
 
 
 def _checked(found: Any, attribute: str) -> Application:
-    """Return it as an ASGI 3 application, if it is one as far as can be seen."""
+    """Return the object if it looks like an ASGI 3 application."""
     if not callable(found):
         raise SettingError("app", f"{attribute} is not an application, it cannot be called")
     if inspect.isclass(found) and not hasattr(found, "__await__"):
@@ -68,7 +68,7 @@ def _checked(found: Any, attribute: str) -> Application:
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):
-        # Compiled code does not always tell.
+        # Compiled code does not always have a signature.
         pass
     else:
         try:

@@ -1,6 +1,6 @@
-"""ASGI's types, and the error that it wants for clients that have gone.
+"""ASGI's types, and the error that `send` raises when the client has disconnected.
 
-Rules of this file: names only.
+Rules of this file: definitions only.
 """
 
 from __future__ import annotations
@@ -20,4 +20,4 @@ Application: TypeAlias = Callable[
 
 
 class ClientGoneError(OSError):
-    """The application sends to a client that has gone (ASGI 2.4 wants an OSError)."""
+    """The application sends to a client that has disconnected (ASGI 2.4 requires an OSError)."""

@@ -1,11 +1,11 @@
-"""The body of a request: octets in, its data out.
+"""Reads the body of a request: octets in, data out.
 
-Rules of this file: sans I/O. A reader takes what it can use from the front of a buffer and leaves
-the rest, so that what follows a body is never taken for a part of it. In one go it reads a bounded
-number of chunks: the connection decides whether others have their turn before the next.
+Rules of this file: sans I/O. A reader takes what belongs to the body from the front of a buffer and
+leaves the rest. Each call reads a bounded number of chunks, so that the connection can give other
+connections their turn.
 
-Chunks are ours and not httptools', which takes sizes, extensions and trailers without a bound.
-Extensions and trailers that are well formed are thrown away (RFC 9112 7.1.1, 7.1.2).
+Chunks are parsed here, because httptools accepts sizes, extensions and trailers of any length.
+Well-formed extensions and trailers are discarded (RFC 9112 7.1.1, 7.1.2).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from fastlisten.handlers.http.head import MAX_LINES, RequestError
 
 __all__ = ["Body", "ChunkedBody", "CountedBody"]
 
-#: Chunks that are read in one go: those of one octet take 0.2 ms.
+#: The most chunks per call; chunks of one octet then take 0.2 ms.
 _CHUNKS = 128
 
-#: The most octets that a reader takes at a time, so that nothing large is copied twice.
+#: The most octets per call, so that nothing large is copied twice.
 SLICE = 64 * 1024
 
-#: Octets of lines between chunks beyond 16 for each chunk and twice its data; more is an attack:
-#: extensions without an end cost us time, and no limit on bodies counts them.
+#: How many octets the lines between chunks may have, besides 16 per chunk and twice the data. More
+#: is an attack: endless extensions cost time and do not count towards the limit on bodies.
 _EXCESS = 16 * 1024
 
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
@@ -32,7 +32,7 @@ _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _TEXT + rb"\r\n")
 
 
 class CountedBody:
-    """A body whose length is known.
+    """A body with a Content-Length.
 
     Args:
         length: its octets, at least 1.
@@ -57,7 +57,7 @@ class CountedBody:
 
 
 class ChunkedBody:
-    """A body that comes in chunks (RFC 9112 7.1).
+    """A body in chunks (RFC 9112 7.1).
 
          size ──> data ──> its CRLF ──┐
           ^  └──0──> trailers ──> done│
@@ -86,17 +86,17 @@ class ChunkedBody:
         self.done = False
         self._max_body = max_body
         self._max_lines = max_lines
-        self._left = 0  # octets of data which have not come
+        self._left = 0  # octets of data still to come
         self._end = False  # the CRLF after data is next
         self._trailers = -1  # lines of them, -1 before the last chunk
         self._total = 0
         self._excess = 0
 
     def read(self, buffer: bytearray) -> bytes:
-        """Take data from the front of a buffer, and what stands between.
+        """Take data, and the lines between chunks, from the front of a buffer.
 
         Raises:
-            RequestError: it is not in chunks, or too large.
+            RequestError: the body is not in valid chunks, or too large.
         """
         pieces: list[bytes] = []
         at = 0
@@ -167,7 +167,7 @@ class ChunkedBody:
         return end
 
     def _line_end(self, buffer: bytearray, at: int) -> int:
-        """Return where a line ends, or 0 if it has not come whole."""
+        """Return where a line ends, or 0 if it is incomplete."""
         end = buffer.find(b"\n", at) + 1
         if (end or len(buffer)) - at > self._max_lines:
             raise RequestError(431, "a line between chunks is too large")

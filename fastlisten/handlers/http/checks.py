@@ -1,8 +1,9 @@
-"""What must hold between the settings of http listeners: those of applications, and of ours.
+"""Checks of http listeners' settings: which of them apply to applications, which to management.
 
-Rules of this file: `allowed-hosts` on a listener that ignores it is a mistake, because whoever
-lists hosts relies on others being refused; what merely has no effect is a warning. Listeners that
-are served by a handler of their own are left alone: what its settings mean is its business.
+Rules of this file: `allowed-hosts` on a listener that ignores it is an error, because whoever lists
+hosts relies on others being refused. A setting that merely has no effect gets a warning. Listeners
+with a `handler` of their own are not checked, because only that handler knows what its settings
+mean.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ def check_http(http: CheckedProtocol) -> None:
     for listener in ours:
         app = listener["app"]
         if app is not None and listener.sets(hosts):
-            message = f"the application {app} decides about the header Host, "
-            listener.error(hosts, message + "this is for the management")
+            message = f"the application {app} must check the Host header itself; "
+            listener.error(hosts, message + "this is for the management application")
         if app is None and listener.sets(lifespan):
-            message = "this has no effect without app: the management is always told"
+            message = "this has no effect without app: the management application always has it on"
             listener.warning(lifespan, message)
     if len(ours) < len(http.listeners):
         return

@@ -17,7 +17,7 @@ __all__ = ["Denial"]
 
 
 class Denial:
-    """A response that an application gives instead of accepting a websocket.
+    """An application's HTTP response in place of accepting a websocket.
 
     Args:
         message: websocket.http.response.start.
@@ -27,7 +27,7 @@ class Denial:
         begun: some of it has been sent.
 
     Raises:
-        ResponseError: the head must not be sent.
+        ResponseError: the head is invalid.
     """
 
     __slots__ = ("_head", "begun")
@@ -46,7 +46,7 @@ class Denial:
         """Send a part of the body, the first one with the head; return whether it is the last.
 
         Raises:
-            ResponseError: the message must not be sent, or not now.
+            ResponseError: the message is not allowed, or not at this point.
         """
         kind, head = message["type"], self._head
         if kind != "websocket.http.response.body":

@@ -1,14 +1,14 @@
 """One request and its response: what the application is given as `receive` and `send`.
 
-Rules of this file: ASGI's side of a request: it answers for an application that does not, and
-writes the line of the access log. The connection is protocol.py's, the form of responses
-response.py's.
+Rules of this file: ASGI's side of a request. If the application does not complete the response, it
+is completed or cut off here. The access log is written here. protocol.py handles the connection,
+response.py the form of responses.
 
     waiting ──start──> started ──first body──> sending ──last body──> complete
                        (nothing is sent yet)
 
-The head goes out with the first part of the body (ASGI: not before): one write instead of two, and
-what is wrong with either can still be answered by 500.
+The head is sent with the first part of the body, as ASGI requires. This takes one write instead of
+two, and if either is invalid the client can still get a 500.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ __all__ = [
 
 logger = logging.getLogger("fastlisten.http")
 
-#: Messages of one response after which others have their turn, also when none had to wait: 32
-#: pieces of 64 KiB take about a millisecond.
+#: After this many messages of a response, other connections have their turn even if the client
+#: reads fast: 32 pieces of 64 KiB take about a millisecond.
 _SENDS = 32
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -45,13 +45,13 @@ _CHUNKED = b"transfer-encoding: chunked\r\n"
 
 
 class ExchangeConnection(Protocol):
-    """What an exchange needs of its connection.
+    """The connection, as an exchange sees it.
 
     Attributes:
         access_log: each request is logged.
         gate: holds the application back while the client does not read.
         info: what is known of the connection.
-        last: the connection ends with the response that begins now.
+        last: the connection closes after the response that begins now.
         loop: the event loop.
         name: the connection, for logs.
         refused: the status that the server answered with instead of the application, or 0.
@@ -83,24 +83,24 @@ class ExchangeConnection(Protocol):
 
 
 class Exchange:
-    """One request: runs the application and answers for it where it does not.
+    """One request: runs the application, and responds itself if the application does not.
 
     Args:
-        protocol: of the connection.
-        request: its head.
-        scope: as the application gets it.
-        info: who it comes from.
+        protocol: the connection.
+        request: the request's head.
+        scope: the scope that the application gets.
+        info: where the request comes from.
 
     Attributes:
         scope: as given.
         head_only: the request was HEAD.
-        more_body: some of the request's body has not come.
-        held: octets of the body that the application has not taken.
-        receiving: the application waits for more of the body.
+        more_body: the request's body is not complete.
+        held: octets of the body that the application has not received.
+        receiving: the application is waiting for more of the body.
         begun: some of the response has been sent.
         complete: all of the response has been given to the transport.
-        gone: the client is gone, or has been told something else: nobody is there to answer to.
-        close: the connection ends with the response.
+        gone: the client has disconnected, or the server has responded itself.
+        close: the connection closes after the response.
     """
 
     __slots__ = (
@@ -145,13 +145,13 @@ class Exchange:
         self._head: ResponseHead | None = None
         self._started = self.begun = self.complete = self.gone = False
         self._chunked = False
-        self._told = False  # the application has got the last of the body
+        self._told = False  # the application has received the last part of the body
         self._status = 0
         self._size = 0
         self._sends = 0
         self._logged = False
 
-    # -- from the connection
+    # -- called by the connection
 
     def body_came(self, data: bytes, done: bool) -> None:
         """Take some of the request's body."""
@@ -166,7 +166,7 @@ class Exchange:
         self._wake()
 
     def leave(self) -> None:
-        """Tell the application that nobody is there any more."""
+        """Tell the application that the client has disconnected."""
         self.gone = True
         self._wake()
 
@@ -182,10 +182,10 @@ class Exchange:
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException as error:
-            # SystemExit and cancellation, too: they concern this request and not the process.
+            # This includes SystemExit and cancellation, which end the request and not the process.
             ends = isinstance(error, (asyncio.CancelledError, GeneratorExit))
             if ends and (self._nobody or self.complete):
-                # The server ends; the client has been cut already, and nobody waits for this task.
+                # The server is stopping; the client has been cut off, and nothing awaits this task.
                 return
             self._failed(error)
         else:
@@ -200,15 +200,15 @@ class Exchange:
 
     @property
     def _nobody(self) -> bool:
-        """There is nobody to answer any more.
+        """Whether the client can no longer get a response.
 
-        A write that fails closes the transport at once, but the loop tells of it only when it runs
-        again: an application that does nothing but send would never let it.
+        A failed write closes the transport at once, but `connection_lost` is called only when the
+        loop runs again, which an application that just keeps sending may not let it do.
         """
         return self.gone or (self._protocol.transport.is_closing() and not self.complete)
 
     async def receive(self) -> Message:
-        """Return the next part of the request, or that the client is gone."""
+        """Return the next part of the request, or http.disconnect."""
         protocol = self._protocol
         if self._expects and not (self._started or self._nobody):
             self._expects = False
@@ -235,8 +235,8 @@ class Exchange:
         """Send the next part of the response.
 
         Raises:
-            ClientGoneError: there is nobody to send it to.
-            ResponseError: it must not be sent, or not now; not an octet of it was.
+            ClientGoneError: the client has disconnected.
+            ResponseError: the message is not allowed, or not at this point; nothing of it was sent.
         """
         protocol = self._protocol
         if self._nobody:
@@ -264,7 +264,7 @@ class Exchange:
         protocol.wrote()
         if not more:
             self.complete = True
-            # What the application has left of the body is nobody's any more.
+            # The application will not receive the rest of the body.
             self._pieces.clear()
             self.held = 0
             self._wake()
@@ -272,7 +272,7 @@ class Exchange:
             protocol.completed(self)
         self._sends += 1
         if self._sends % _SENDS == 0:
-            # A client that is fast never lets the application wait; the other clients would.
+            # A fast client never makes the application wait, so other clients would have to.
             await asyncio.sleep(0)
 
     def _write(self, body: bytes, more: bool) -> None:
@@ -303,7 +303,7 @@ class Exchange:
             self._protocol.transport.writelines(pieces)
 
     def _choose_framing(self, head: ResponseHead, more: bool) -> None:
-        """Find how the client learns where the body ends (RFC 9112 6.3)."""
+        """Choose how the client will know where the body ends (RFC 9112 6.3)."""
         if head.bodiless or head.length is not None or not more:
             return
         if self.scope["http_version"] == "1.0":
@@ -318,7 +318,7 @@ class Exchange:
             fields.append(_CHUNKED)
         elif head.length is None and not more and not head.bodiless:
             fields.append(b"content-length: %d\r\n" % len(body))
-        # A client that was not asked for its body may send it or not: nobody can tell what follows.
+        # A client that got no 100 may or may not send its body, so it is unclear what comes next.
         unasked = self._expects and self.more_body
         if self.close or head.close or unasked or self._protocol.last:
             self.close = True
@@ -327,8 +327,8 @@ class Exchange:
 
     def _failed(self, error: BaseException) -> None:
         if self._nobody:
-            # What applications and frameworks raise then is no fault of theirs. In words: who keeps
-            # the record shall not keep what the error holds on to.
+            # Not the application's fault. The error is logged as text, so that a record does
+            # not keep alive what the error refers to.
             words = f"the client has gone, the application raised {error!r}"
             logger.info("%s: %s", self, words)
             return
@@ -338,16 +338,16 @@ class Exchange:
             self._give_up()
 
     def _give_up(self) -> None:
-        """End a request that the application has left without a whole response."""
+        """End a request whose response the application has left incomplete."""
         if self.begun:
-            # Nothing else tells the client that there is something missing.
+            # Only this tells the client that something is missing.
             self.gone = True
             self._protocol.transport.close()
         else:
             self._protocol.refuse(500)
 
     def refused(self) -> None:
-        """Note that the connection has answered for the application."""
+        """Note that the connection has responded instead of the application."""
         self._log()
 
     def _log(self) -> None:

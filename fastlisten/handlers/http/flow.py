@@ -1,6 +1,6 @@
 """Flow control towards a client: an application that sends waits while the client does not read.
 
-Rules of this file: one `WriteGate` for each connection, told by the transport.
+Rules of this file: one `WriteGate` per connection, which the transport's callbacks close and open.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ __all__ = ["WriteGate"]
 
 
 class WriteGate:
-    """Holds an application back.
+    """Makes an application wait while the client does not read.
 
     Attributes:
-        closed: the client does not take what is sent.
+        closed: the transport's buffer is full.
     """
 
     __slots__ = ("_waiter", "closed")
@@ -28,14 +28,14 @@ class WriteGate:
         self.closed = True
 
     def open(self) -> None:
-        """Let the application go on."""
+        """Let the application continue."""
         self.closed = False
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     async def passed(self) -> None:
-        """Return when the gate is open; it opens when the client has gone, too."""
+        """Wait until the gate is open, which it also is when the client has disconnected."""
         while self.closed:
             if self._waiter is None or self._waiter.done():
                 self._waiter = asyncio.get_running_loop().create_future()

@@ -1,11 +1,11 @@
-"""Who a request comes from, in the words of a proxy that is trusted.
+"""Finds the client of a request in the headers of trusted proxies.
 
-Rules of this file: sans I/O. What a header says is believed as far as trusted proxies have written
-it: each adds its own client on the right, so that the list is read from there, up to the first
-address that is no trusted proxy. What stands further left, that client may have made up.
+Rules of this file: sans I/O. Each proxy appends its own client on the right. So the list is read
+from the right up to the first address that is not a trusted proxy: that is the client. Everything
+further left may be made up by that client.
 
-RFC 7239 (`Forwarded`) goes before `X-Forwarded-For` and `X-Forwarded-Proto`, which are read only
-where there is none.
+`Forwarded` (RFC 7239) takes precedence; `X-Forwarded-For` and `X-Forwarded-Proto` are read only if
+there is none.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PARAMETER = re.compile(
     rb"[ \t]*(" + _TOKEN + rb")=(?:(" + _TOKEN + rb')|"((?:[^"\\]|\\.)*)")[ \t]*([;,]|$)'
 )
-#: An address and perhaps a port; IPv6 in brackets if there is one (RFC 7239 6).
+#: An address and perhaps a port; with a port, IPv6 is in brackets (RFC 7239 6).
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
 
 _SCHEMES = frozenset((b"http", b"https", b"ws", b"wss"))
 
-#: Addresses of one request that are looked at; more is no chain of proxies.
+#: The most addresses that are read; no real chain of proxies is longer.
 _MOST = 64
 
 
 class TrustedProxies:
-    """The proxies of a listener that are trusted.
+    """The trusted proxies of a listener.
 
     Args:
-        networks: theirs, or ``unix`` for those that come over Unix sockets.
+        networks: their networks, or ``unix`` for proxies on Unix sockets.
     """
 
     def __init__(self, networks: Iterable[Network | str]) -> None:
@@ -45,7 +45,7 @@ class TrustedProxies:
         self._networks = tuple(one for one in found if not isinstance(one, str))
 
     def trusts(self, peer: str | None) -> bool:
-        """Tell whether a peer is one of them.
+        """Return whether a peer is a trusted proxy.
 
         Args:
             peer: its address, or None on a Unix socket.
@@ -60,11 +60,11 @@ class TrustedProxies:
     def sender(
         self, info: ConnectionInfo, headers: Iterable[tuple[bytes, bytes]]
     ) -> ConnectionInfo:
-        """Return where a request comes from: the client, or whom a trusted proxy names.
+        """Return where a request comes from: the peer, or the client that a trusted proxy names.
 
         Args:
-            info: of the connection.
-            headers: of the request.
+            info: the connection.
+            headers: the request's headers.
         """
         told = self.client(headers) if self.trusts(info.peer) else None
         if told is None:
@@ -79,9 +79,8 @@ class TrustedProxies:
         """Return what the headers of a trusted proxy's request say.
 
         Returns:
-            address and port of the client, port 0 where it is not told and None where the address
-            is not; and whether the client uses TLS, None where that is not told. None for both if
-            no header says anything.
+            The client's address and port (None if unknown, port 0 if only the port is), and whether
+            the client uses TLS (None if unknown).
         """
         forwarded = _joined(headers, b"forwarded")
         if forwarded:
@@ -97,7 +96,7 @@ class TrustedProxies:
         return self._first_unknown(nodes), tls
 
     def _first_unknown(self, nodes: list[bytes]) -> tuple[str, int] | None:
-        """Return the address that is nearest and no trusted proxy; the farthest if all are."""
+        """Return the nearest address that is not a trusted proxy; if all are, the farthest."""
         client: tuple[str, int] | None = None
         for node in nodes[: -_MOST - 1 : -1]:
             client = _node(node.decode("latin-1"))
@@ -123,7 +122,7 @@ def _parameters(value: bytes) -> tuple[list[bytes], list[bytes]]:
     while at < len(value):
         found = _PARAMETER.match(value, at)
         if found is None:
-            # What stands after it is not to be believed, and what stands before it is older.
+            # What follows cannot be trusted, and what precedes it is from proxies further away.
             return [], []
         name, plain, quoted = found[1].lower(), found[2], found[3]
         text = plain if quoted is None else re.sub(rb"\\(.)", rb"\1", quoted)
@@ -136,7 +135,7 @@ def _parameters(value: bytes) -> tuple[list[bytes], list[bytes]]:
 
 
 def _node(text: str) -> tuple[str, int] | None:
-    """Return address and port; None for what is no address (`unknown`, `_hidden`)."""
+    """Return address and port, or None if it is not an address (`unknown`, `_hidden`)."""
     if found := _NODE.fullmatch(text):
         address, port = found[1] or found[2], int(found[3] or 0)
     else:

@@ -1,8 +1,8 @@
-"""The http handler: an ASGI application, or the management of the server, on one listener.
+"""The http handler: an ASGI application, or the management application, on one listener.
 
-Rules of this file: what the native core sends by itself, the application's life, and the end.
-What needs httptools is imported when a handler is made, and a missing library is reported with the
-name of the extra that brings it. What happens on a connection is in protocol.py.
+Rules of this file: refusals, the application's start and end, the drain. Modules that need
+httptools are imported when a handler is made; a missing library is reported with the extra that
+installs it. protocol.py handles connections.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = ["HttpHandler"]
 
 logger = logging.getLogger("fastlisten.http")
 
-#: How long what applications have started may run on when all connections have ended, in seconds:
-#: background tasks after a response, and requests whose client is gone. Then they are cancelled.
-#: It comes on top of `server.shutdown-timeout`.
+#: How many seconds tasks that applications have started may run after the last connection has
+#: closed: background tasks after a response, and requests whose client has disconnected. Then they
+#: are cancelled. This is in addition to `server.shutdown-timeout`.
 _TASK_PATIENCE = 5.0
 
-#: What the extra brings that is imported here or by the management.
+#: Packages of the extra `http` that are imported here or by the management application.
 _LIBRARIES = ("httptools", "starlette", "prometheus_client")
 
-#: When a client that was refused may come again, in seconds: connections end at that rate.
+#: Seconds after which a refused client may try again.
 _RETRY_AFTER = 1
 
 
@@ -44,14 +44,14 @@ class HttpHandler(Handler):
 
     The application is `settings.extra["app"]`: a name as `app` has it in a configuration, or, for
     programs that use the handler as a library, the application itself. Without it the management
-    of the server is served.
+    application is served.
     """
 
     name: ClassVar[str] = HTTP.name
     default_port: ClassVar[int] = HTTP.port
     default_tls_port: ClassVar[int] = HTTP.tls_port
     lazy: ClassVar[bool] = True
-    # Both are in the registry, and curl offers the older one with --http1.0.
+    # Both are registered with IANA, and curl --http1.0 offers the older one.
     alpn: ClassVar[tuple[str, ...]] = ("http/1.1", "http/1.0")
     options = HTTP.options
 
@@ -63,7 +63,7 @@ class HttpHandler(Handler):
         self._service: Service | None = None
 
     def refusal(self, reason: Reason) -> bytes:
-        """Return what a client hears that is not served (RFC 9110 15.5.4, 15.6.4, RFC 6585 4)."""
+        """Return the response to a rejected client (RFC 9110 15.5.4, 15.6.4, RFC 6585 4)."""
         status = {
             Reason.RATE: "429 Too Many Requests",
             Reason.ADDRESS: "429 Too Many Requests",
@@ -77,18 +77,18 @@ class HttpHandler(Handler):
         ).encode()
 
     def farewell(self, reason: Reason) -> bytes:
-        """Return nothing: a response without a request would be taken for that to the next one.
+        """Return nothing, because a client would take it for the response to its next request.
 
-        Clients expect connections to end between requests (RFC 9112 9.5). One whose head does not
-        come to its end hears 408, from the connection.
+        Clients expect connections to close between requests (RFC 9112 9.5). A client whose head is
+        incomplete gets 408 from the connection.
         """
         return b""
 
     def notes(self) -> tuple[str, ...]:
-        """Return that bodies have no limit, or that a library is not known, if it is so."""
+        """Return a warning if bodies have no limit."""
         notes = []
         if self._values["max-body-size"] is None:
-            notes.append("bodies of requests have no limit")
+            notes.append("request bodies have no size limit")
         return tuple(notes)
 
     def connection(self, info: ConnectionInfo) -> asyncio.BaseProtocol:
@@ -118,18 +118,18 @@ class HttpHandler(Handler):
         from fastlisten.handlers.http.service import Service
 
         app = self._make(self.settings)
-        # The management needs its start; `lifespan` is there for applications of others.
+        # The management application relies on lifespan; the option is for other applications.
         own = self.settings.extra.get("app") is None
         self._lifespan = await Lifespan.enter(app, "on" if own else self._values["lifespan"])
         self._service = Service(app, self._lifespan.shared, self._values, self.settings.listener)
 
     def drain(self) -> None:
-        """Let every connection end with the response that it is at."""
+        """Let every connection close after its current response."""
         if self._service is not None:
             self._service.drain()
 
     async def stop(self) -> None:
-        """Wait a while for what the application still does, then end it.
+        """Wait a while for the application's remaining tasks, then end the application.
 
         Raises:
             LifespanError: the application could not end.
@@ -150,7 +150,7 @@ async def _finish(tasks: set[asyncio.Task[None]], listener: str) -> None:
     if late:
         what = "1 task" if len(late) == 1 else f"{len(late)} tasks"
         logger.warning(
-            'listener "%s": cancelling what the application still does: %s', listener, what
+            'listener "%s": cancelling %s that the application left running', listener, what
         )
         for task in late:
             task.cancel()
@@ -158,7 +158,7 @@ async def _finish(tasks: set[asyncio.Task[None]], listener: str) -> None:
 
 
 def _application_maker(app: Any) -> Callable[[HandlerSettings], Application]:
-    """Return what gives the application when the handler starts; import it now.
+    """Import the application; return a function that gives it when the handler starts.
 
     Raises:
         SettingError: it cannot be imported, or the libraries are missing.
@@ -173,7 +173,7 @@ def _application_maker(app: Any) -> Callable[[HandlerSettings], Application]:
             text = f'http needs the package {library}: pip install "fastlisten[http]"'
             raise SettingError("", text) from error
     if management:
-        # By name: the management stands above the handlers and imports them.
+        # By name, because the management application imports handlers.
         module, _, attribute = HTTP.default_app.partition(":")
         maker: Callable[[HandlerSettings], Application] = getattr(
             importlib.import_module(module), attribute

@@ -1,13 +1,13 @@
-"""The head of a request: its octets in, what it says out, or the status that refuses it.
+"""Parses the head of a request: octets in; a `Request` out, or the status that refuses it.
 
-Rules of this file: sans I/O, and nothing of ASGI. httptools (llhttp) splits the header fields and
-refuses what is no field. Everything that decides where a message ends, whom it is for and what
-happens to the connection is decided here, because two servers that read it in two ways are what
-request smuggling is made of (RFC 9112 11.2):
+Rules of this file: sans I/O, and nothing about ASGI. httptools (llhttp) splits the header fields
+and refuses invalid ones. Where a message ends, which host it is for and whether the connection
+stays open is decided here, because request smuggling works where two servers interpret these
+differently (RFC 9112 11.2):
 
-- httptools gets the fields of one head whose end has been found, and a request line of ours: it
-  knows a list of methods and versions, and bounds nothing.
-- Whether it takes the rest for a body, or for another protocol, is never believed.
+- httptools gets a complete head, with a request line of our own, because it accepts only the
+  methods and versions that it knows, and has no limits.
+- What it says about the body, or about an upgrade, is ignored.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from httptools.parser.errors import HttpParserError
 
 __all__ = ["MAX_LINES", "Request", "RequestError", "find_end", "read_head"]
 
-#: Lines of a head, or of trailers. Apache takes 100 fields, browsers send 20.
+#: The most lines of a head, or of trailers. Apache accepts 100 fields, browsers send 20.
 MAX_LINES = 256
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
 
-#: The end of a head, as the most lenient reader sees it; `read_head` refuses half an end of line.
+#: The end of a head, as the most lenient parser sees it; `read_head` refuses bare LFs and CRs.
 _END = re.compile(rb"\n\r?\n")
 
-#: What may stand in a field's value (RFC 9110 5.5): visible characters, blanks, octets above ASCII.
+#: A field's value (RFC 9110 5.5): visible characters, spaces, tabs, octets above ASCII.
 _FIELD_OCTETS = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
-#: The request line that httptools gets. Ours has been read by then.
+#: The request line that httptools gets; the client's has been parsed by then.
 _LINE_FOR_PARSER = b"GET / HTTP/1.1\r\n"
 
-#: A length that has more digits is none.
+#: The most digits of a Content-Length.
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
-#: A target with the host in it (RFC 9112 3.2.2): authority, then path and query.
+#: A target in absolute form (RFC 9112 3.2.2): authority, then path and query.
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)((?:[/?].*)?)", re.IGNORECASE | re.DOTALL)
 
 #: RFC 3986 3.2.2 and 3.2.3: a name or an IPv4 address, or an address in brackets; a port.
@@ -48,7 +48,7 @@ _HOST = re.compile(
     rb"(?::[0-9]{0,5})?"
 )
 
-#: Fields on which something here depends.
+#: Fields that are interpreted here.
 _SPECIAL = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect")
 )
@@ -58,8 +58,8 @@ class RequestError(Exception):
     """A request that is refused; the connection ends.
 
     Args:
-        status: of the answer: 400, 413, 431, 501 or 505.
-        why: for whoever debugs this.
+        status: the response's status: 400, 413, 431, 501 or 505.
+        why: the reason, for debugging.
     """
 
     def __init__(self, status: int, why: str) -> None:
@@ -68,17 +68,17 @@ class RequestError(Exception):
 
 
 class Request:
-    """What the head of a request says.
+    """The head of a request.
 
     Attributes:
         method: as written.
         target: path and query, or ``*``; without the host of an absolute target.
         version: ``"1.1"``, ``"1.0"``, or another 1.x as written.
-        headers: names in lower case, values without blanks around them, in their order.
-        length: octets of the body; None if it comes in chunks.
-        close: the client wants the connection to end with the response, or cannot do otherwise.
-        expects: the client waits for 100 before it sends its body (RFC 9110 10.1.1).
-        websocket: the client asks for the websocket protocol (RFC 6455 4.1).
+        headers: names in lower case and values without surrounding blanks, in their order.
+        length: octets of the body; None if it is chunked.
+        close: the connection must close after the response.
+        expects: the client waits for a 100 before it sends its body (RFC 9110 10.1.1).
+        websocket: the client asks for a websocket (RFC 6455 4.1).
     """
 
     __slots__ = (
@@ -103,7 +103,7 @@ class Request:
 
 
 class _Fields:
-    """Takes the fields of one head from httptools."""
+    """Collects the fields of one head from httptools."""
 
     __slots__ = ("found",)
 
@@ -115,24 +115,24 @@ class _Fields:
 
 
 def find_end(data: bytes | bytearray, looked: int) -> int:
-    """Return where the head at the beginning of some octets ends, or -1.
+    """Return where the head at the beginning of `data` ends, or -1 if it is incomplete.
 
     Args:
-        data: what has come.
-        looked: octets in which no end was found before.
+        data: the input so far.
+        looked: how many octets have been searched before.
     """
     found = _END.search(data, max(0, looked - 2))
     return -1 if found is None else found.end()
 
 
 def read_head(head: bytes) -> Request:
-    """Return what a head says.
+    """Parse a head.
 
     Args:
         head: from the method to the empty line.
 
     Raises:
-        RequestError: it is no head, or one that two servers may read in two ways.
+        RequestError: the head is invalid, or another server might interpret it differently.
     """
     line = _REQUEST_LINE.match(head)
     if line is None:
@@ -160,7 +160,7 @@ def read_head(head: bytes) -> Request:
 
 def _fields(fields: bytes) -> list[tuple[bytes, bytes]]:
     collector = _Fields()
-    # A new one each time: one that has seen a body's length, or an upgrade, waits for that.
+    # A new parser each time, because after a body's length or an upgrade it would wait for that.
     parser = HttpRequestParser(collector)
     try:
         parser.feed_data(_LINE_FOR_PARSER)
@@ -169,18 +169,18 @@ def _fields(fields: bytes) -> list[tuple[bytes, bytes]]:
         pass
     except HttpParserError as error:
         if "Transfer-Encoding` header value" in str(error):
-            # It knows some codings that are not the last one to be wrong; so are all to us.
+            # httptools accepts some other codings before the last; we accept none.
             raise RequestError(501, "a coding other than chunked") from error
         raise RequestError(400, str(error)) from error
     return collector.found
 
 
 def _interpret(request: Request, persistent: bool) -> None:
-    """Find what decides on the body, the host and the connection.
+    """Interpret the fields that concern the body, the host and the connection.
 
     Args:
-        request: its fields are known.
-        persistent: of HTTP/1.1, so that connections are kept.
+        request: a request with its fields.
+        persistent: connections are kept open by default (HTTP/1.1).
     """
     hosts = 0
     length: int | None = 0
@@ -231,12 +231,12 @@ def _interpret(request: Request, persistent: bool) -> None:
 
 @functools.lru_cache(256)
 def _is_host(value: bytes) -> bool:
-    """Tell whether it is the value of a field Host (RFC 9110 7.2)."""
+    """Return whether this is a valid value of the Host field (RFC 9110 7.2)."""
     return _HOST.fullmatch(value) is not None
 
 
 def _change_target(request: Request) -> None:
-    """Take the host out of an absolute target; it replaces the field Host (RFC 9112 3.2.2)."""
+    """Move the host of an absolute target to the Host field, replacing it (RFC 9112 3.2.2)."""
     target = request.target
     if request.method == b"CONNECT":
         raise RequestError(501, "this is no proxy")

@@ -19,16 +19,16 @@ __all__ = ["Lifespan", "LifespanError"]
 
 logger = logging.getLogger("fastlisten.http")
 
-#: How long an application may take to end, in seconds. Service managers wait longer than this and
-#: the drain before it (systemd 90 s), and kill then.
+#: How many seconds an application may take to shut down. Together with the drain before it, this is
+#: less than service managers wait before they kill (systemd 90 s).
 SHUTDOWN_PATIENCE = 30.0
 
-#: How long an application may take to notice that it is cancelled, in seconds.
+#: How many seconds an application may take to react to cancellation.
 CANCEL_PATIENCE = 5.0
 
 
 class LifespanError(FastlistenError):
-    """An application that could not start or end; the text is its own where it gave one."""
+    """An application could not start or end; the text is the application's own if it gave one."""
 
 
 class Lifespan:
@@ -36,8 +36,8 @@ class Lifespan:
 
     Args:
         app: the application.
-        mode: ``auto``: one that does not know lifespan is served without; ``on``: it is an error;
-            ``off``: it is not asked.
+        mode: ``auto``: an application without lifespan support is served without it; ``on``: that
+            is an error; ``off``: lifespan is not used.
 
     Attributes:
         shared: what the application has put into ``state``; each request gets a copy.
@@ -59,7 +59,7 @@ class Lifespan:
 
     @classmethod
     async def enter(cls, app: Application, mode: Literal["auto", "on", "off"]) -> Lifespan:
-        """Start an application, or join those that have started it on this loop.
+        """Start an application, or share it if it has been started on this loop.
 
         Raises:
             LifespanError: it could not start.
@@ -83,7 +83,7 @@ class Lifespan:
         return found
 
     async def leave(self) -> None:
-        """End the application if nobody else uses it.
+        """End the application if no other listener uses it.
 
         Raises:
             LifespanError: it could not end.
@@ -105,13 +105,13 @@ class Lifespan:
             late = not (task.done() or self._ended.done())
         self._cancelled = True
         task.cancel()
-        # One that swallows its cancellation would be waited for without end.
+        # Do not wait forever for an application that ignores its cancellation.
         _, stuck = await asyncio.wait((task,), timeout=CANCEL_PATIENCE)
         if late:
             text = f"the application has not finished its shutdown within {SHUTDOWN_PATIENCE:g} s"
             raise LifespanError(text)
         if stuck:
-            raise LifespanError("the application ignores that its lifespan is cancelled")
+            raise LifespanError("the application ignores the cancellation of its lifespan")
         if self._ended.done():
             self._ended.result()
 
@@ -119,7 +119,7 @@ class Lifespan:
         loop = asyncio.get_running_loop()
         self._started, self._ended = loop.create_future(), loop.create_future()
         for future in (self._started, self._ended):
-            # Who waits for it may have been cancelled.
+            # The waiting code may have been cancelled.
             future.add_done_callback(lambda done: done.exception())
         self._events.put_nowait({"type": "lifespan.startup"})
         self._task = loop.create_task(self._run(self._started, self._ended))
@@ -133,7 +133,7 @@ class Lifespan:
         try:
             await self._app(scope, self._events.get, self._send)
         except BaseException as error:
-            # SystemExit, too: it would end the whole process, without a word, from a task.
+            # This includes SystemExit, which, raised in a task, would silently end the process.
             ends = isinstance(error, (asyncio.CancelledError, GeneratorExit))
             if ends and self._cancelled:
                 raise
@@ -146,27 +146,27 @@ class Lifespan:
         self, error: BaseException, started: asyncio.Future[None], ended: asyncio.Future[None]
     ) -> None:
         if not started.done():
-            # An application that does not know lifespan raises what it raises, but no SystemExit.
+            # An application without lifespan support may raise anything, but not SystemExit.
             if self._mode == "on" or not isinstance(error, Exception):
                 logger.error("the application failed in its lifespan", exc_info=error)
                 text = f"the application failed to start: {type(error).__name__}: {error}"
                 started.set_exception(LifespanError(text))
             else:
-                logger.debug("the application has no lifespan: %r", error)
+                logger.debug("the application does not support lifespan: %r", error)
         elif started.exception() is None and not ended.done():
             logger.error("the application failed in its lifespan", exc_info=error)
             text = f"the application failed to end: {type(error).__name__}: {error}"
             ended.set_exception(LifespanError(text))
 
     def _unknown(self, started: asyncio.Future[None]) -> None:
-        """The application has returned, or raised, without a word of its start."""
+        """The application has returned, or raised, before it said whether it has started."""
         if self._mode == "on":
-            started.set_exception(LifespanError("the application does not know lifespan"))
+            started.set_exception(LifespanError("the application does not support lifespan"))
         else:
             started.set_result(None)
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
-        """Take what the application says of itself."""
+        """Handle a message of the application."""
         assert self._started is not None
         assert self._ended is not None
         kind = message["type"]
@@ -174,7 +174,7 @@ class Lifespan:
             kind.removeprefix("lifespan.").partition(".")[0]
         )
         if future is None or not kind.endswith((".complete", ".failed")):
-            raise RuntimeError(f"{kind!r} is no message of lifespan")
+            raise RuntimeError(f"{kind!r} is not a lifespan message")
         if future.done() or (future is self._ended and not self._started.done()):
             raise RuntimeError(f"{kind!r} is not expected now")
         if kind.endswith(".complete"):

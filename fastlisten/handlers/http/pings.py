@@ -1,6 +1,7 @@
 """Pings that find out whether a websocket's client is still there.
 
-Rules of this file: a client that does not answer a ping is reported, and whoever is told decides.
+Rules of this file: it sends pings and reports a client that does not answer; the caller decides
+what to do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _INTERVAL = _PATIENCE = 20.0
 
 
 class Pings:
-    """Sends a ping again and again.
+    """Sends pings periodically.
 
     Args:
         loop: the running loop.

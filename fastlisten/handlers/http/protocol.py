@@ -1,16 +1,16 @@
-"""One HTTP/1.1 connection, between the core's transport and the application.
+"""One HTTP/1.1 connection: the asyncio protocol between the core's transport and the application.
 
-Rules of this file: what happens on a connection, in which order, and how it ends. What the client's
-octets mean is decided in reader.py, what an application may do in exchange.py.
+Rules of this file: the order of events on a connection, and how it ends. reader.py parses input,
+exchange.py runs the application.
 
     input ──> RequestReader ──> Exchange ──> application
 
-How a connection ends, other than by the client:
+How the server ends a connection:
 
     response with `Connection: close`           at once if all input has been read, else `linger`
     refusal                                     `linger`: the sending half is closed, and input is
                                                 discarded until the client closes its half
-    silence between requests or within a body   by the core (`timeout.idle`), without a word
+    silence between requests or within a body   by the core (`timeout.idle`), nothing is sent
     head that does not end                      408 (`http.header-timeout`)
     drain                                       by the core if idle, else after the response
     drain that takes too long                   503 if no response has begun
@@ -43,20 +43,20 @@ __all__ = ["HttpProtocol"]
 
 logger = logging.getLogger("fastlisten.http")
 
-#: Seconds to keep reading from a client that the server has finished with, so that it can read the
-#: response before a reset discards it; the core gives the clients that it refuses as long.
+#: Seconds to keep reading after the last response, so that the client can read it before a reset
+#: discards it; the same as the core's limit for refused clients.
 LINGER = 2.0
 
-#: Seconds that a client which has closed its half of the connection may wait for the rest of a
-#: response. A client that has gone looks the same, and applications wait to be told.
+#: Seconds in which a response must finish after the client has closed its half of the connection.
+#: A client that has gone looks the same, and applications wait for http.disconnect.
 HALF_OPEN = 2.0
 
 #: Seconds of work on one connection's input before other connections have their turn. A body in
 #: chunks of one octet takes 0.1 s for 256 KiB, which is what the core reads at once.
 _SHARE = 0.002
 
-#: Output this many seconds after the client's last input counts as activity of its own, and the
-#: idle time starts again.
+#: Output this many seconds after the client's last input counts as activity too, and restarts the
+#: idle time.
 _LATER = 1.0
 
 #: Octets of a body that the application has not taken, above which reading pauses.
@@ -124,11 +124,11 @@ class HttpProtocol(asyncio.Protocol):
         self._head_timer: Deadline | None = None
         self._end_timer: asyncio.TimerHandle | None = None
 
-    # -- asked by the core
+    # -- called by the core
 
     @property
     def busy(self) -> bool:
-        """A request is being answered, or the application goes on after its response."""
+        """A request is being answered, or the application is still running after its response."""
         return (self._answering is not None or self._running > 0) and not self._ended
 
     @property
@@ -151,7 +151,7 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def working(self) -> bool:
-        """The client is waiting for the application, or got something from it a short while ago.
+        """The client is waiting for the application, or got output from it a short while ago.
 
         The core asks when the client has neither sent nor taken anything for the idle time.
         """
@@ -166,11 +166,11 @@ class HttpProtocol(asyncio.Protocol):
         return not (exchange.receiving and exchange.more_body)
 
     def drain(self) -> None:
-        """End the connection with the response that is in progress."""
+        """Close the connection after the current response."""
         if self.exchange is not None:
             self.exchange.close = True
 
-    # -- from the transport
+    # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -197,9 +197,9 @@ class HttpProtocol(asyncio.Protocol):
         self._process()
 
     def eof_received(self) -> bool:
-        """Finish a response if it comes soon; any other connection ends."""
+        """Let a response finish if it does soon; otherwise close."""
         exchange = self._answering
-        # The rest of an incomplete request will not come.
+        # The rest of an incomplete request will never come.
         if self._ended or exchange is None or exchange.more_body:
             return False
         if not self.transport.can_write_eof():
@@ -209,7 +209,7 @@ class HttpProtocol(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application, and let go of everything."""
+        """Tell the application, and release everything."""
         self._service.connections.discard(self)
         for timer in (self._head_timer, self._end_timer):
             if timer is not None:
@@ -223,17 +223,17 @@ class HttpProtocol(asyncio.Protocol):
         self.gate.open()
 
     def pause_writing(self) -> None:
-        """Make the application wait: the client does not take what is sent."""
+        """Make the application wait, because the client does not read."""
         self.gate.close()
 
     def resume_writing(self) -> None:
-        """Let the application go on."""
+        """Let the application continue."""
         self.gate.open()
 
     # -- requests
 
     def _process(self) -> None:
-        """Read what can be read now; the next request waits until this one has been answered."""
+        """Read as much as possible now; the next request waits for the current response."""
         if self._scheduled:
             return
         reader = self._reader
@@ -263,7 +263,7 @@ class HttpProtocol(asyncio.Protocol):
         self.pause_or_resume()
 
     def _take_turn(self) -> None:
-        """Go on after other connections have had their turn."""
+        """Continue after other connections have had their turn."""
         self._scheduled = False
         if not self.transport.is_closing():
             self._process()
@@ -274,7 +274,7 @@ class HttpProtocol(asyncio.Protocol):
             wanted = True
         else:
             exchange, reader = self.exchange, self._reader
-            # Input that cannot be read before something else has happened.
+            # Input that cannot be parsed yet.
             waits = bool(reader.buffer) and (
                 self._scheduled or (exchange is not None and reader.body is None)
             )
@@ -288,7 +288,7 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _watch_head(self) -> None:
-        """Bound the time from the first octet of a head to its last."""
+        """Limit the time from the first octet of a head to its last."""
         if self._partial and not self._ended:
             if self._head_timer is None:
                 timeout = self._service.header_timeout
@@ -332,11 +332,11 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def last(self) -> bool:
-        """The connection ends with the response that begins now."""
+        """The connection closes after the response that begins now."""
         return self._service.draining or self._end_timer is not None
 
     def completed(self, exchange: Exchange) -> None:
-        """Go on with the next request: the transport has all of a response."""
+        """Continue with the next request, after a complete response."""
         if self._ended or self.transport.is_closing():
             return
         if exchange.close:
@@ -357,7 +357,7 @@ class HttpProtocol(asyncio.Protocol):
     # -- the end
 
     def linger(self) -> None:
-        """End the connection so that the client can read what was sent to it."""
+        """Close in such a way that the client can read what was sent to it."""
         self._ended = True
         self._reader.buffer.clear()
         transport = self.transport
@@ -375,19 +375,19 @@ class HttpProtocol(asyncio.Protocol):
             self._end_timer = self.loop.call_later(LINGER, transport.close)
 
     def refuse(self, status: int) -> None:
-        """Answer instead of the application, and end the connection.
+        """Respond instead of the application, and close the connection.
 
-        Nothing is sent if a response has begun, which then remains incomplete, or is complete.
+        Nothing is sent if the application's response has begun or is complete.
 
         Args:
-            status: of the answer: 400, 408, 413, 431, 500, 501 or 505.
+            status: the response's status: 400, 408, 413, 431, 500, 501 or 505.
         """
         exchange, answering = self.exchange, self._answering
         if answering:
             answering.leave()
         if self.transport.is_closing() or self._ended:
             return
-        # The fault may be in the rest of a request that has been answered.
+        # The error may be in the rest of a request that has been answered.
         if exchange is None or (answering and not answering.begun):
             head_only = answering is not None and answering.head_only
             self.transport.write(refusal(status, head_only=head_only))
@@ -407,7 +407,7 @@ class HttpProtocol(asyncio.Protocol):
         """Hand the connection over to a websocket."""
         from fastlisten.handlers.http.websocket import WebSocket
 
-        # A client must wait for the answer before it sends frames (RFC 6455 4.1).
+        # A client must wait for the response before it sends frames (RFC 6455 4.1).
         if self._reader.buffer or request.length != 0:
             self.refuse(400)
             return

@@ -1,10 +1,9 @@
-"""The input of one connection, taken apart into requests and their bodies.
+"""Splits the input of one connection into requests and their bodies.
 
     octets ──> head ──> body ──> (waits until the request has been answered) ──> next head
 
-Rules of this file: sans I/O. Input stays octets until it is asked for: of requests that were sent
-before the one before them has been answered, nothing is read. What the octets mean is decided in
-head.py and body.py.
+Rules of this file: sans I/O. Input is parsed only when asked for; a pipelined request is not parsed
+until the one before it has been answered. head.py and body.py do the parsing.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ class RequestReader:
         max_body: bytes of a request's body, None for no limit.
 
     Attributes:
-        buffer: input that has not been read.
-        body: reads the body of the last request; None if all of it has been read.
+        buffer: input that has not been parsed.
+        body: the reader of the last request's body; None if the body is complete.
     """
 
     __slots__ = ("_looked", "_max_body", "_max_head", "body", "buffer")
@@ -37,10 +36,10 @@ class RequestReader:
         self._looked = 0  # bytes of the buffer that hold no end of a head
 
     def whole_request(self, data: bytes) -> Request | None:
-        """Return the request if the input is one whole head and nothing else, as it mostly is.
+        """Return the request if the input is exactly one complete head, as it usually is.
 
         Args:
-            data: input that is not in the buffer, which is empty.
+            data: new input; the buffer must be empty.
 
         Raises:
             RequestError: the request is refused.
@@ -50,7 +49,7 @@ class RequestReader:
         return None
 
     def next_request(self) -> Request | None:
-        """Return the next request, None if its head is not complete.
+        """Return the next request, or None if its head is incomplete.
 
         Raises:
             RequestError: the request is refused.
@@ -84,7 +83,7 @@ class RequestReader:
         return request
 
     def next_data(self) -> bytes:
-        """Return the next part of the body of the last request, empty if nothing has come.
+        """Return the next part of the last request's body; empty if there is no more input.
 
         Raises:
             RequestError: the body is refused.

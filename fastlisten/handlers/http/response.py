@@ -1,13 +1,13 @@
-"""The head of a response: what an application wants to send, held against RFC 9110.
+"""The head of a response: an application's status and headers, checked against RFC 9110.
 
-Rules of this file: sans I/O. What must not be sent is not: the application gets `ResponseError`
-before an octet of it has gone, except where a field is only the server's business and is left out.
+Rules of this file: sans I/O. For a head that is not allowed, the application gets a `ResponseError`
+before anything is sent. Fields that are up to the server are left out.
 
-    an application's field       what becomes of it
-    Content-Length               counts; left out of 204 (RFC 9110 8.6)
-    Transfer-Encoding            left out (ASGI): the server decides
-    Connection: close            the connection ends; `keep-alive` is left out
-    Date                         stands in place of the server's
+    an application's field       what happens to it
+    Content-Length               used; left out of 204 (RFC 9110 8.6)
+    Transfer-Encoding            left out, as ASGI says: the server decides
+    Connection: close            the connection closes; `keep-alive` is left out
+    Date                         replaces the server's
     all others                   sent as they are, names in lower case, no blanks around values
 """
 
@@ -35,37 +35,37 @@ _STATUS_LINES = {
     for status in HTTPStatus
 }
 
-#: Fields on which something here depends.
+#: Fields that are interpreted here.
 _SPECIAL = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date"))
 
 
 class ResponseError(Exception):
-    """What an application sends is no response, or no message that ASGI has at this point."""
+    """An application's message is not a valid response, or not allowed at this point by ASGI."""
 
 
 class ResponseHead:
-    """A head that is to be sent.
+    """The head of a response.
 
     Args:
         status: 200 to 599.
-        headers: pairs of octets.
+        headers: pairs of bytes.
         head_only: the request was HEAD.
 
     Attributes:
         status: as given.
         length: octets of the body that the application has announced, or None.
-        bodiless: nothing follows the head, whatever the application gives as the body.
+        bodiless: nothing follows the head; a body from the application is dropped.
         content: the status allows content.
-        close: the application wants the connection to end.
+        close: the application wants the connection to close.
 
     Raises:
-        ResponseError: a part of it must not be sent.
+        ResponseError: a part of the head is not allowed.
     """
 
     __slots__ = ("_dated", "_left", "_lines", "bodiless", "close", "content", "length", "status")
 
     def __init__(self, status: Any, headers: Iterable[Any], *, head_only: bool) -> None:
-        # A bool is an int, and so may be the status of a framework (http.HTTPStatus).
+        # A bool is an int too; frameworks may use http.HTTPStatus, which is also an int.
         if not isinstance(status, int) or not 200 <= status <= 599:
             raise ResponseError(f"the status {status!r} is not one of 200 to 599")
         self.status = int(status)
@@ -83,14 +83,14 @@ class ResponseHead:
         self._left: int | None = self.length
 
     def _keep(self, field: bytes, value: bytes) -> bool:
-        """Note what a field means for the server; tell whether it is sent as it is."""
+        """Interpret a field; return whether it is sent as it is."""
         if field == b"content-length":
             if not _LENGTH.fullmatch(value):
                 raise ResponseError(f"the Content-Length {value!r} is not a number")
             if self.length is not None:
-                raise ResponseError("Content-Length stands twice")
+                raise ResponseError("there are two Content-Length fields")
             self.length = int(value)
-            # The server knows better where there is no content.
+            # Without content, the server decides.
             return self.content or self.status == 304
         if field == b"connection":
             options = [option.strip(b" \t") for option in value.lower().split(b",")]
@@ -103,14 +103,14 @@ class ResponseHead:
         return False
 
     def count(self, size: int, *, more: bool) -> None:
-        """Check that a part of the body is what the head announces.
+        """Check a part of the body against the head.
 
         Args:
-            size: bytes of it.
-            more: it is not the last.
+            size: bytes of this part.
+            more: it is not the last part.
 
         Raises:
-            ResponseError: there must be no body, or its length is another.
+            ResponseError: there must be no body, or its length is wrong.
         """
         if self.bodiless:
             if size and not self.content:
@@ -134,27 +134,27 @@ class ResponseHead:
 
 
 def octets(value: Any) -> bytes:
-    """Return what an application gives as bytes.
+    """Return bytes or a similar object as bytes.
 
     Raises:
-        ResponseError: it is something else. (`bytes` would make three NULs of the number 3.)
+        ResponseError: it is of another type. (`bytes` would turn the number 3 into three NULs.)
     """
     if isinstance(value, bytes):
         return value
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
-    raise ResponseError(f"{value!r} stands where bytes are expected")
+    raise ResponseError(f"{value!r} is not bytes")
 
 
 def field_of(name: Any, value: Any) -> tuple[bytes, bytes]:
-    """Return a header field as it may be sent.
+    """Return a header field as it is sent.
 
     Raises:
-        ResponseError: it may not.
+        ResponseError: it is invalid.
     """
     field, value = _name(octets(name)), octets(value)
     if value.translate(None, _VALUE_OCTETS):
-        raise ResponseError(f"the value of {field.decode()} has a control character in it")
+        raise ResponseError(f"the value of {field.decode()} contains a control character")
     return field, value.strip(b" \t")
 
 
@@ -173,10 +173,10 @@ def _date_line(second: int) -> bytes:
 
 
 def refusal(status: int, *, head_only: bool, fields: bytes = b"") -> bytes:
-    """Return a response of the server's own, after which the connection ends.
+    """Return a response of the server's own, after which the connection closes.
 
     Args:
-        status: of the answer.
+        status: the response's status.
         head_only: the request was HEAD.
         fields: more lines of the head.
     """

@@ -1,7 +1,7 @@
 """The ASGI scope of a request or a websocket.
 
-Rules of this file: no I/O. Everything in a scope comes from the head of the request and from what
-is known of the connection.
+Rules of this file: no I/O. A scope is made from the head of the request and from what is known
+about the connection.
 """
 
 from __future__ import annotations

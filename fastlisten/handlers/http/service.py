@@ -1,6 +1,6 @@
-"""What is the same for all connections of an http listener.
+"""What the connections of an http listener share.
 
-Rules of this file: nothing is started here but the tasks of requests, which are counted.
+Rules of this file: settings, and the set of connections and of their tasks; no input or output.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ __all__ = ["Service"]
 
 logger = logging.getLogger("fastlisten.http")
 
-#: The largest message of a websocket where bodies have no limit: uvicorn's default, in bytes.
-#: A message is held whole in memory, unlike a body.
+#: The largest message of a websocket if bodies have no limit: uvicorn's default, in bytes. Unlike a
+#: body, a message is kept in memory as a whole.
 _WEBSOCKET_MESSAGE = 16 * 1024 * 1024
 
-#: The status of what the application has left without an answer.
+#: The status if the application does not respond.
 _FAILED = 500
 
 
 class Served(Protocol):
-    """A connection as the service knows it: one of HTTP or a websocket."""
+    """A connection as the service knows it: HTTP or a websocket."""
 
     name: str
 
     def drain(self) -> None:
-        """Let the connection end with what it is at."""
+        """Let the connection close after what it is doing."""
 
 
 class Service:
@@ -50,18 +50,18 @@ class Service:
     Attributes:
         app: as given.
         shared: as given.
-        connections: those that there are.
-        tasks: of requests: the application runs.
+        connections: the open connections.
+        tasks: the tasks in which the application runs, one per request.
         max_head: bytes of a request's head.
         max_body: bytes of a request's body, None for no limit.
-        max_message: bytes of a message of a websocket.
+        max_message: bytes of a websocket's message.
         header_timeout: seconds for a request's head.
-        access_log: a line for each request.
-        proxies: those whose headers are believed, or None if there are none.
-        websockets: the package that knows them is installed.
-        draining: no further request is taken on any connection.
-        refusals: bounds the lines about requests that the server itself has refused, where there
-            is no line for each request.
+        access_log: each request is logged.
+        proxies: proxies whose headers are trusted, or None.
+        websockets: the package `websockets` is installed.
+        draining: no connection accepts further requests.
+        refusals: throttles the log of requests that the server itself refuses, if there is no
+            access log.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Service:
         task.add_done_callback(self.tasks.discard)
 
     def wants_refusal(self, status: int, *, logged: bool) -> bool:
-        """Whether a refusal of the server's own is to be logged by itself.
+        """Return whether a refusal by the server needs a log line of its own.
 
         Args:
-            status: of the answer.
-            logged: it was the answer to a request that has its line in the access log.
+            status: the response's status.
+            logged: the request has its line in the access log.
         """
         if self.access_log:
             return not logged
@@ -102,14 +102,14 @@ class Service:
         return status != _FAILED and self.refusals.allows(str(status))
 
     def drain(self) -> None:
-        """Let each connection end with the response that it is at."""
+        """Let each connection close after its current response."""
         self.draining = True
         for connection in tuple(self.connections):
             try:
                 connection.drain()
             except Exception:
-                # What is wrong with one of them must not keep the others from being told.
-                logger.exception("%s: it could not be closed", connection.name)
+                # A failure of one connection must not affect the others.
+                logger.exception("%s: the connection could not be drained", connection.name)
 
 
 def _tell_omitted(listener: str, status: str, count: int) -> None:
@@ -117,7 +117,7 @@ def _tell_omitted(listener: str, status: str, count: int) -> None:
         logger,
         logging.INFO,
         "rejections-omitted",
-        'listener "%s": %d more requests were refused that are not shown: %s',
+        'listener "%s": %d more refused requests were not logged: %s',
         listener,
         count,
         status,

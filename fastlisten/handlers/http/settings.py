@@ -91,7 +91,7 @@ HTTP = Protocol(
     tls_port=443,  # RFC 9110 4.2.2
     starttls=False,
     options=_OPTIONS,
-    # Browsers open connections in advance; other servers use a minute, too.
+    # Browsers open connections in advance; other servers wait for a minute too.
     defaults={"timeout.first-byte": 30.0, "timeout.idle": 60.0},
     default_app="fastlisten.management.app:application",
     other_names={"https": "http with tls.implicit = true"},

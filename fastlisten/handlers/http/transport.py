@@ -1,4 +1,4 @@
-"""What is known of a connection's two ends, in the words of HTTP.
+"""A connection's addresses as ASGI and the access log write them.
 
 Rules of this file: no I/O.
 """

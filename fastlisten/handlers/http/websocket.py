@@ -1,17 +1,16 @@
 """One websocket, between the core's transport and the application.
 
-Rules of this file: ASGI's websocket. protocol.py has read the handshake; websocket_wire.py knows
-frames. Without the package `websockets` this module is not imported, and a request for a websocket
-is served like any other.
+Rules of this file: ASGI's side of a websocket. protocol.py reads the handshake, websocket_wire.py
+handles frames. Without the package `websockets` this module is not imported, and a request for a
+websocket is served like any other request.
 
     connecting ──accept──> open ──close, by either side──> closing ──> closed
         └──close, http.response, an error──> answered by HTTP ─────────>┘
 
-One message is read from the client, then the application takes it, then the next one is read. While
-the client does not take what is sent to it, nothing is read from it either, because the answers to
-what it sends would pile up.
+The next message is read only after the application has received the previous one. While the client
+does not read what is sent to it, nothing is read from it either, because answers would pile up.
 
-Pings find out whether the client is there, so `timeout.idle` ends no websocket.
+Pings detect clients that have gone, so `timeout.idle` does not apply to websockets.
 """
 
 from __future__ import annotations
@@ -46,10 +45,10 @@ logger = logging.getLogger("fastlisten.http")
 #: Close codes of RFC 6455 7.4.1, and of its registry.
 _NORMAL, _FAILED, _RESTARTS = 1000, 1011, 1012
 
-#: Seconds in which a client must answer our Close frame; the library gives a server as long.
+#: Seconds in which a client must answer our Close frame; the library's default for servers.
 _CLOSE_PATIENCE = 10.0
 
-#: Fields of a response that are the server's business; those of an application are left out.
+#: Response fields that are up to the server; an application's are left out.
 _OWN_FIELDS = frozenset((b"connection", b"upgrade", b"content-length", b"transfer-encoding"))
 
 #: Octets of unread input above which reading pauses.
@@ -65,8 +64,8 @@ class WebSocket(asyncio.Protocol):
     Args:
         service: what the connections of the listener share.
         info: where the request comes from.
-        transport: the core's.
-        scope: of the handshake.
+        transport: the core's transport.
+        scope: the scope of the handshake.
 
     Attributes:
         name: the connection, for logs.
@@ -89,7 +88,7 @@ class WebSocket(asyncio.Protocol):
         self._scope = scope
         self._response: Response | None = None
         self._denial: Denial | None = None
-        self._answered = False  # the handshake has been answered, or will not be
+        self._answered = False  # the handshake has been answered, or never will be
         self._draining = self._closed = self._told = False
         self._connected = False  # the application has been told of the connection
         self._buffer = bytearray()
@@ -100,7 +99,7 @@ class WebSocket(asyncio.Protocol):
         self._pings: Pings | None = None
         self._end_timer: asyncio.TimerHandle | None = None
 
-    # -- asked by the core
+    # -- called by the core
 
     @property
     def busy(self) -> bool:
@@ -109,7 +108,7 @@ class WebSocket(asyncio.Protocol):
 
     @property
     def working(self) -> bool:
-        """Pings find clients that have gone; only one that does not read counts as idle."""
+        """Always, unless the client does not read; pings detect clients that have gone."""
         return not self.transport.get_write_buffer_size()
 
     def drain(self) -> None:
@@ -156,13 +155,13 @@ class WebSocket(asyncio.Protocol):
         self._service.run(self._serve())
 
     def _refuse(self, status: int, fields: bytes = b"") -> None:
-        """Answer the handshake by HTTP."""
+        """Refuse the handshake with an HTTP response."""
         self._answered = True
         self._log(status)
         self.transport.write(refusal(status, head_only=False, fields=fields))
         self.transport.close()
 
-    # -- from the transport
+    # -- asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
         """Take input."""
@@ -170,11 +169,11 @@ class WebSocket(asyncio.Protocol):
         self._process()
 
     def eof_received(self) -> bool:
-        """End: a websocket cannot be half-closed."""
+        """Close, because a websocket cannot be half-closed."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application, and let go of everything."""
+        """Tell the application, and release everything."""
         self._closed = True
         self._service.connections.discard(self)
         if self._pings is not None:
@@ -186,7 +185,7 @@ class WebSocket(asyncio.Protocol):
         self._gate.open()
 
     def pause_writing(self) -> None:
-        """Make the application wait, and read nothing: the client does not take what is sent."""
+        """Make the application wait and stop reading, because the client does not read."""
         self._gate.close()
         self._pause_or_resume()
 
@@ -221,13 +220,13 @@ class WebSocket(asyncio.Protocol):
         self._pause_or_resume()
 
     def _take_turn(self) -> None:
-        """Go on after other connections have had their turn."""
+        """Continue after other connections have had their turn."""
         self._scheduled = False
         if not self.transport.is_closing():
             self._process()
 
     def _flush(self) -> None:
-        """Send what is to be sent; end the connection if that is next."""
+        """Send pending output; close the connection if the websocket is closed."""
         for data in self._wire.output():
             if data:
                 self.transport.write(data)
@@ -254,7 +253,7 @@ class WebSocket(asyncio.Protocol):
         return True
 
     def _ping_answered(self) -> bool:
-        # The answer may be behind a message that the application has not taken.
+        # The answer may be behind a message that the application has not received.
         unread = self._wire.message is not None or self._gate.closed
         return self._wire.ping_answered or unread
 
@@ -269,7 +268,8 @@ class WebSocket(asyncio.Protocol):
         try:
             await self._service.app(self._scope, self._receive, self._send)
         except BaseException as error:
-            # SystemExit and cancellation, too: they concern this connection, not the process.
+            # This includes SystemExit and cancellation, which must end this connection, not the
+            # process.
             if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and self._over:
                 return
             if self._told or self._over:
@@ -285,12 +285,12 @@ class WebSocket(asyncio.Protocol):
             if self._answered and self._denial is None:
                 self._give_up(_NORMAL)
                 return
-            text = "%s: the application returned without an answer"
+            text = "%s: the application returned without answering the handshake"
             log(logger, logging.ERROR, "application-failed", text, self, **self._info.fields)
             self._give_up(_FAILED)
 
     def _give_up(self, code: int) -> None:
-        """End what the application has left unfinished."""
+        """Close a websocket that the application has left open or unanswered."""
         if self._wire.open:
             self._close(code, "")
         elif not self._answered or (self._denial is not None and not self._denial.begun):
@@ -315,7 +315,7 @@ class WebSocket(asyncio.Protocol):
             waiter.set_result(None)
 
     async def _receive(self) -> Message:
-        """Return the connect, then messages, then the disconnect."""
+        """Return websocket.connect, then the messages, then websocket.disconnect."""
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
@@ -331,11 +331,11 @@ class WebSocket(asyncio.Protocol):
             await waiter
 
     async def _send(self, message: Message) -> None:
-        """Do what the application says.
+        """Handle a message of the application.
 
         Raises:
-            ClientGoneError: the client has gone.
-            ResponseError: the message must not be sent, or not now.
+            ClientGoneError: the client has disconnected.
+            ResponseError: the message is not allowed, or not at this point.
         """
         kind = message["type"]
         if self._gate.closed:
@@ -361,7 +361,7 @@ class WebSocket(asyncio.Protocol):
             raise ResponseError(f"{kind!r} is not expected now")
 
     def _answer(self, kind: str, message: Message) -> None:
-        """Answer the handshake as the application says."""
+        """Accept or refuse the handshake, as the application says."""
         if kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.close":
@@ -378,10 +378,10 @@ class WebSocket(asyncio.Protocol):
         fields = [field_of(name, value) for name, value in message.get("headers", ())]
         fields = [field for field in fields if field[0] not in _OWN_FIELDS]
         if any(name.startswith(b"sec-websocket-") for name, _ in fields):
-            raise ResponseError("the fields Sec-WebSocket-* are the server's")
+            raise ResponseError("Sec-WebSocket-* headers are set by the server")
         if (chosen := message.get("subprotocol")) is not None:
             if chosen not in self._scope["subprotocols"]:
-                raise ResponseError(f"the client has not offered the subprotocol {chosen!r}")
+                raise ResponseError(f"the client did not offer the subprotocol {chosen!r}")
             fields.append((b"sec-websocket-protocol", chosen.encode()))
         self._answered = True
         self._wire.accept(self._response, fields)
@@ -406,7 +406,7 @@ class WebSocket(asyncio.Protocol):
         self._flush()
         self._disconnect()
         self._end_timer = self._loop.call_later(_CLOSE_PATIENCE, self.transport.close)
-        # The client's answer may be behind messages that nobody will take.
+        # The client's Close may be behind messages that will never be received.
         self._wire.message = None
         self._process()
 

@@ -1,8 +1,8 @@
-"""A websocket's handshake, frames and messages (RFC 6455): octets in, messages and answers out.
+"""A websocket's handshake, frames and messages (RFC 6455): octets in, messages and output out.
 
-Rules of this file: sans I/O, over `websockets`' sans-I/O protocol. The library gets frames one by
-one, because it inflates everything that it is given; so the caller decides when there is room for
-another message. With which code the websocket ends, and why, is what is known first.
+Rules of this file: sans I/O, using the sans-I/O protocol of `websockets`. The library gets frames
+one by one, because it decompresses everything that it is given; so the caller decides when there is
+room for another message. The first cause of a close determines its code and reason.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _DEFLATE = ServerPerMessageDeflateFactory(
 
 
 class _Silent(logging.Logger):
-    """The library's logger: it says nothing, because what matters is logged here."""
+    """The library's logger, turned off: what matters is logged by our own code."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 (logging's own name)
         """Return False."""
@@ -58,9 +58,9 @@ class WebSocketWire:
         max_message: bytes of a message.
 
     Attributes:
-        code: the close code that the application is told.
+        code: the close code for the application.
         reason: the text that belongs to it.
-        message: a message of the client as ASGI has it, until it is taken.
+        message: a message from the client in ASGI's form, until the application receives it.
     """
 
     __slots__ = (
@@ -76,7 +76,7 @@ class WebSocketWire:
 
     def __init__(self, max_message: int) -> None:
         self._wire = ServerProtocol(extensions=[_DEFLATE], max_size=max_message, logger=_silent)
-        self._frame_left = 0  # bytes of the current frame that have not come
+        self._frame_left = 0  # bytes of the current frame still to come
         self._fragments = bytearray()
         self._text = False
         self._ping: bytes | None = None
@@ -95,13 +95,13 @@ class WebSocketWire:
 
     @property
     def ended(self) -> bool:
-        """The code with which the websocket ends is known."""
+        """The close code is known."""
         return self._wire.state is not State.OPEN and self.code != ABNORMAL
 
     # -- the handshake
 
     def judge(self, request: Request) -> Response | None:
-        """Return the library's response to a handshake, None if it does not understand it."""
+        """Return the library's response to a handshake, or None if the handshake is invalid."""
         fields = b"".join(
             b"%b: %b\r\n" % field
             for field in request.headers
@@ -109,7 +109,7 @@ class WebSocketWire:
         )
         if len(fields) > _HANDSHAKE:
             return None
-        # What these two ask for is known already; the library reads only one field of each.
+        # protocol.py has checked these two fields; the library accepts only one of each.
         upgrade = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
         self._wire.receive_data(upgrade + fields + b"\r\n")
         for event in self._wire.events_received():
@@ -131,7 +131,7 @@ class WebSocketWire:
     # -- input
 
     def read(self, buffer: bytearray) -> bool:
-        """Take a frame, or as much of it as has come, from the front of a buffer.
+        """Take a frame, or the part of it that is there, from the front of a buffer.
 
         Returns:
             Whether anything was taken.
@@ -149,7 +149,7 @@ class WebSocketWire:
         return bool(piece)
 
     def _next_frame(self, buffer: bytearray) -> bool:
-        """Find the length of the next frame (RFC 6455 5.2); return whether it is known."""
+        """Parse the length of the next frame (RFC 6455 5.2); return whether it is known."""
         if len(buffer) < 2:
             return False
         length, extended = buffer[1] & 0x7F, 0
@@ -158,7 +158,7 @@ class WebSocketWire:
             if len(buffer) < 2 + extended:
                 return False
             length = int.from_bytes(buffer[2 : 2 + extended], "big")
-        # Whether the frame may be that long, and must be masked, is decided by the library.
+        # The library checks whether the frame may be that long, and that it is masked.
         self._frame_left = 2 + extended + 4 * (buffer[1] >> 7) + length
         return True
 
@@ -198,7 +198,7 @@ class WebSocketWire:
     # -- output
 
     def output(self) -> list[bytes]:
-        """Return what is to be sent; an empty item is the end of the connection."""
+        """Return the data to send; an empty item means to close the connection."""
         return self._wire.data_to_send()
 
     def send(self, data: str | bytes) -> None:
@@ -218,7 +218,7 @@ class WebSocketWire:
         self.code, self.reason = code, reason
 
     def fail(self, code: int, reason: str) -> None:
-        """Close because of the client; it need not answer."""
+        """Close because of an error by the client, which need not answer."""
         if self.open:
             self.code, self.reason = code, reason
             self._wire.fail(code, reason)
