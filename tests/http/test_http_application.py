@@ -1,4 +1,4 @@
-"""`app = "package.module:name"`: what can be named, and what is said of what cannot."""
+"""`app = "package.module:name"`: which names are loaded, and the errors for the others."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "some_package.part:app",
     ],
 )
-def test_what_can_be_named(modules: Path, name: str) -> None:
+def test_application_is_loaded_by_name(modules: Path, name: str) -> None:
     assert callable(load_application(name))
 
 
@@ -105,7 +105,7 @@ def test_what_can_be_named(modules: Path, name: str) -> None:
         ("some_app:make_nothing()", "make_nothing is not an application"),
     ],
 )
-def test_what_cannot(modules: Path, name: str, words: str) -> None:
+def test_wrong_name_is_an_error_that_says_why(modules: Path, name: str, words: str) -> None:
     with pytest.raises(SettingError) as caught:
         load_application(name)
     assert words in str(caught.value)
@@ -121,7 +121,7 @@ def problems_of(text: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_all_mistakes_are_reported_at_their_lines(modules: Path) -> None:
+def test_every_wrong_name_is_reported_with_its_line(modules: Path) -> None:
     text = LISTENER + 'app = "absent:app"\n' + LISTENER.replace("web", "other")
     assert problems_of(text + 'app = "some_app:wsgi"') == [
         '<config>:4: server.listener.web.app = "absent:app": no module "absent"; '
@@ -132,14 +132,14 @@ def test_all_mistakes_are_reported_at_their_lines(modules: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ['"app"', '"a:b()()"', '"a:b(1)"', '":app"'])
-def test_names_that_are_none(value: str) -> None:
+def test_malformed_name_is_an_error(value: str) -> None:
     with pytest.raises(ConfigurationError, match="not the name of a Python object") as caught:
         loads(LISTENER + f"app = {value}")
     assert caught.value.problems[0].line == 4
     assert '"package.module:function()"' in caught.value.problems[0].allowed
 
 
-def test_an_application_serves_http_only() -> None:
+def test_app_on_another_protocol_is_an_error() -> None:
     text = '[server.listener.it]\nprotocol = "smtp"\nbind = "127.0.0.1:0"\napp = "a:b"\n'
     with pytest.raises(
         ConfigurationError, match="only http listeners can have an app; this listener speaks smtp"
@@ -147,7 +147,7 @@ def test_an_application_serves_http_only() -> None:
         loads(text)
 
 
-def test_the_application_itself() -> None:
+def test_application_object_is_served() -> None:
     assert handler_of(App()).notes() == ()
     assert handler_of(App(), max_body_size=None).notes() == ("request bodies have no size limit",)
 
@@ -160,7 +160,7 @@ def without(library: str, directory: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("library", ["httptools", "starlette", "prometheus_client"])
-def test_a_missing_extra_is_2(tmp_path: Path, library: str) -> None:
+def test_missing_library_exits_with_2(tmp_path: Path, library: str) -> None:
     (tmp_path / "it.toml").write_text(LISTENER)
     done = run("serve", tmp_path / "it.toml", **without(library, tmp_path))
     assert done.returncode == 2
@@ -170,7 +170,7 @@ def test_a_missing_extra_is_2(tmp_path: Path, library: str) -> None:
     )
 
 
-def test_applications_of_others_need_less(tmp_path: Path) -> None:
+def test_application_needs_neither_starlette_nor_prometheus(tmp_path: Path) -> None:
     environ: dict[str, Any] = without("starlette", tmp_path) | without(
         "prometheus_client", tmp_path
     )

@@ -1,4 +1,4 @@
-"""Applications that fail, answer nonsense, end themselves or never wait: what their clients get."""
+"""Applications that raise, exit, never wait or send invalid responses: what clients get."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from support.waiting import eventually
 
 
 @on_loops
-async def test_an_application_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+async def test_exception_or_no_response_is_answered_by_500(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with serving_app(App()) as served:
         for path in ("/fail", "/nothing"):
             async with client_of(served) as client:
@@ -27,7 +29,9 @@ async def test_an_application_that_fails(caplog: pytest.LogCaptureFixture) -> No
 
 
 @on_loops
-async def test_one_that_fails_in_the_middle(caplog: pytest.LogCaptureFixture) -> None:
+async def test_exception_within_a_response_closes_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with serving_app(App()) as served, client_of(served) as client:
         client.send(of("/half"))
         await client.head()
@@ -46,7 +50,7 @@ async def test_one_that_fails_in_the_middle(caplog: pytest.LogCaptureFixture) ->
         ({"headers": [(b"content-length", b"5")]}, b"shor"),
     ],
 )
-async def test_responses_that_are_none(
+async def test_invalid_response_is_answered_by_500(
     start: dict[str, Any], body: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -62,7 +66,7 @@ async def test_responses_that_are_none(
 
 
 @on_loops
-async def test_what_fails_after_the_response_is_logged_and_no_more(
+async def test_exception_after_the_response_is_only_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -78,7 +82,7 @@ async def test_what_fails_after_the_response_is_logged_and_no_more(
 
 
 @on_loops
-async def test_messages_after_a_response_are_an_error_of_their_own(
+async def test_message_after_the_response_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -96,7 +100,9 @@ async def test_messages_after_a_response_are_an_error_of_their_own(
 
 @on_loops
 @pytest.mark.parametrize("status", [99, 199, 600, 1000, "200"])
-async def test_statuses_that_are_none(status: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_status_is_answered_and_logged_as_500(
+    status: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "fastlisten.http")
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -119,7 +125,7 @@ async def test_statuses_that_are_none(status: Any, caplog: pytest.LogCaptureFixt
         BaseExceptionGroup("", [SystemExit()]),
     ],
 )
-async def test_an_application_that_ends_itself(
+async def test_system_exit_and_cancellation_are_answered_by_500(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is one request that fails; neither the server nor the log is silent about it."""
@@ -136,7 +142,7 @@ async def test_an_application_that_ends_itself(
 
 
 @on_loops
-async def test_an_application_that_never_waits_lets_others_have_their_turn(
+async def test_application_that_never_waits_does_not_block_other_clients(
     monkeypatch: Any,
 ) -> None:
     monkeypatch.setattr("fastlisten.handlers.http.protocol.HALF_OPEN", 0.05)

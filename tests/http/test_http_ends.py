@@ -1,4 +1,4 @@
-"""How connections end: clients that go, read nothing or wait; and drains."""
+"""How connections end: clients that leave, stall or half-close; and drains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STREAM = b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"
 @pytest.mark.parametrize(
     "request_", [of("/wait"), of("/echo", method="PUT", more="Content-Length: 9\r\n") + b"half"]
 )
-async def test_an_application_is_told_that_the_client_has_gone(
+async def test_application_receives_disconnect_when_the_client_goes(
     reset: bool, request_: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("fastlisten.handlers.http.protocol.HALF_OPEN", 0.05)
@@ -48,7 +48,7 @@ async def test_an_application_is_told_that_the_client_has_gone(
 
 
 @on_loops
-async def test_an_endless_response_ends_with_its_client() -> None:
+async def test_endless_response_ends_when_the_client_goes() -> None:
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(STREAM)
@@ -58,7 +58,7 @@ async def test_an_endless_response_ends_with_its_client() -> None:
 
 
 @on_loops
-async def test_a_client_that_reads_nothing_stops_the_application_and_is_ended() -> None:
+async def test_client_that_reads_nothing_blocks_the_application_and_times_out() -> None:
     app = App()
     async with serving_app(app, idle_timeout=0.3) as served, client_of(served) as client:
         client.read_nothing()
@@ -77,7 +77,7 @@ async def test_a_client_that_reads_nothing_stops_the_application_and_is_ended() 
 
 
 @on_loops
-async def test_a_client_that_reads_slowly_is_not_ended() -> None:
+async def test_client_that_reads_slowly_does_not_time_out() -> None:
     app = App()
     async with serving_app(app, idle_timeout=1) as served, client_of(served, limit=65536) as client:
         client.send(STREAM)
@@ -91,7 +91,7 @@ async def test_a_client_that_reads_slowly_is_not_ended() -> None:
 
 
 @on_loops
-async def test_an_application_that_thinks_is_waited_for() -> None:
+async def test_slow_application_does_not_time_out() -> None:
     app = App()
     async with serving_app(app, idle_timeout=0.1) as served, client_of(served) as client:
         client.send(HOLD)
@@ -104,7 +104,7 @@ async def test_an_application_that_thinks_is_waited_for() -> None:
 
 
 @on_loops
-async def test_a_client_that_does_not_send_its_body_is_not() -> None:
+async def test_client_that_stops_sending_its_body_times_out() -> None:
     app = App()
     async with serving_app(app, idle_timeout=0.1) as served, client_of(served) as client:
         client.send(of("/echo", method="PUT", more="Content-Length: 9\r\n") + b"half")
@@ -114,7 +114,7 @@ async def test_a_client_that_does_not_send_its_body_is_not() -> None:
 
 
 @on_loops
-async def test_a_client_that_has_ended_its_half_gets_its_response() -> None:
+async def test_half_closed_client_gets_its_response() -> None:
     app = App()
     async with serving_app(app) as served:
         for request in (GET, HOLD):
@@ -133,7 +133,7 @@ async def test_a_client_that_has_ended_its_half_gets_its_response() -> None:
 
 
 @on_loops
-async def test_one_that_waits_too_long_after_that_has_gone(monkeypatch: Any) -> None:
+async def test_half_closed_client_is_dropped_after_a_while(monkeypatch: Any) -> None:
     monkeypatch.setattr("fastlisten.handlers.http.protocol.HALF_OPEN", 0.05)
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
@@ -148,7 +148,7 @@ async def test_one_that_waits_too_long_after_that_has_gone(monkeypatch: Any) -> 
 
 
 @on_loops
-async def test_a_drain_finishes_responses_and_no_more() -> None:
+async def test_drain_finishes_responses_and_starts_no_more() -> None:
     app = App()
     async with (
         serving_app(app) as served,
@@ -179,7 +179,7 @@ async def test_a_drain_finishes_responses_and_no_more() -> None:
 
 
 @on_loops
-async def test_a_body_may_come_to_its_end_in_a_drain() -> None:
+async def test_drain_waits_for_the_rest_of_a_body() -> None:
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(of("/echo", method="PUT", more="Content-Length: 4\r\n") + b"ab")
@@ -191,7 +191,7 @@ async def test_a_body_may_come_to_its_end_in_a_drain() -> None:
 
 
 @on_loops
-async def test_what_does_not_end_is_cut(monkeypatch: Any) -> None:
+async def test_response_is_cut_off_after_the_drain_timeout(monkeypatch: Any) -> None:
     monkeypatch.setattr("fastlisten.handlers.http.handler._TASK_PATIENCE", 0.1)
     app = App()
     async with serving_app(app, drain_timeout=0.1) as served:
@@ -205,7 +205,7 @@ async def test_what_does_not_end_is_cut(monkeypatch: Any) -> None:
 
 
 @on_loops
-async def test_a_drain_waits_for_what_runs_after_a_response() -> None:
+async def test_drain_waits_for_background_tasks() -> None:
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         assert await client.ask(of("/background")) == (200, b"done")
@@ -216,7 +216,7 @@ async def test_a_drain_waits_for_what_runs_after_a_response() -> None:
 
 
 @on_loops
-async def test_tasks_that_outlive_their_connections_are_waited_for() -> None:
+async def test_stop_waits_for_background_tasks_without_a_connection() -> None:
     app = App()
     async with serving_app(app) as served:
         async with client_of(served) as client:
@@ -228,7 +228,7 @@ async def test_tasks_that_outlive_their_connections_are_waited_for() -> None:
 
 
 @on_loops
-async def test_and_cancelled_when_they_do_not_end(
+async def test_background_tasks_are_cancelled_after_a_while(
     monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("fastlisten.handlers.http.handler._TASK_PATIENCE", 0.1)

@@ -1,4 +1,4 @@
-"""Headers of proxies: believed from those that are trusted, as far as they have written them."""
+"""`http.trusted-proxies`: whose Forwarded and X-Forwarded-* are believed, and how far."""
 
 from __future__ import annotations
 
@@ -52,11 +52,13 @@ CASES: list[tuple[list[tuple[str, str]], Any]] = [
 
 
 @pytest.mark.parametrize(("fields", "expected"), CASES)
-def test_what_the_headers_say(fields: list[tuple[str, str]], expected: Any) -> None:
+def test_client_is_the_last_address_that_is_not_a_trusted_proxy(
+    fields: list[tuple[str, str]], expected: Any
+) -> None:
     assert TRUSTED.client([(name.encode(), value.encode()) for name, value in fields]) == expected
 
 
-def test_who_is_trusted() -> None:
+def test_peer_is_trusted_by_network_or_unix() -> None:
     peers = ["10.1.2.3", "2001:db8::5", "11.0.0.1", "2001:db9::1", "fe80::1%eth0", ""]
     assert [TRUSTED.trusts(peer) for peer in peers] == [True, True, False, False, False, False]
     unix = TrustedProxies(("unix",))
@@ -66,18 +68,20 @@ def test_who_is_trusted() -> None:
 @given(
     name=st.sampled_from(["forwarded", "x-forwarded-for", "x-forwarded-proto"]), value=st.binary()
 )
-def test_anything_may_stand_there(name: str, value: bytes) -> None:
+def test_any_octets_in_the_fields_are_survived(name: str, value: bytes) -> None:
     TRUSTED.client([(name.encode(), value)])
 
 
-def test_a_long_chain_takes_no_longer_than_its_length() -> None:
+def test_long_list_takes_linear_time() -> None:
     assert TRUSTED.client([(b"x-forwarded-for", b"10.0.0.1," * 8000)]) == (("10.0.0.1", 0), None)
     assert TRUSTED.client([(b"forwarded", b'for="' + b"\\" * 60_000)]) is None
 
 
 @on_loops
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_what_an_application_is_told(trusted: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_scope_and_log_name_the_client_of_a_trusted_proxy(
+    trusted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "fastlisten.http")
     networks = (ipaddress.ip_network("127.0.0.0/8" if trusted else "10.0.0.0/8"),)
     options = {"trusted_proxies": networks}

@@ -1,4 +1,4 @@
-"""Requests that two servers may read in two ways are refused, however their bytes arrive."""
+"""Requests that two servers might interpret differently are refused, in any pieces."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_hostile_requests_are_refused(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("name", GOOD)
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8))
-def test_good_requests_are_read_however_they_are_cut(name: str, sizes: list[int]) -> None:
+def test_good_requests_are_read_in_any_pieces(name: str, sizes: list[int]) -> None:
     data, body = GOOD[name]
     requests, found, rest = read(data, sizes)
     assert (len(requests), found, rest) == (1, body, b"")
@@ -82,7 +82,7 @@ def test_good_requests_are_read_however_they_are_cut(name: str, sizes: list[int]
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),
     start=st.sampled_from([b"", HEAD, CHUNKED, CHUNKED + b"3\r\nabc\r\n"]),
 )
-def test_any_bytes_are_read_the_same_way_however_they_are_cut(
+def test_any_bytes_are_read_alike_in_any_pieces(
     data: bytes, sizes: list[int], start: bytes
 ) -> None:
     def outcome(pieces: list[int]) -> object:
@@ -96,7 +96,7 @@ def test_any_bytes_are_read_the_same_way_however_they_are_cut(
     assert "refused" in (whole, cut) or whole == cut
 
 
-def test_the_host_of_an_address_replaces_the_header() -> None:
+def test_host_of_an_absolute_target_replaces_the_field() -> None:
     request = one(b"GET http://Example.com:81/a?b HTTP/1.1\r\nHost: other\r\nX: y\r\n\r\n")
     assert request.target == b"/a?b"
     assert request.headers == [(b"host", b"Example.com:81"), (b"x", b"y")]
@@ -105,15 +105,15 @@ def test_the_host_of_an_address_replaces_the_header() -> None:
 @pytest.mark.parametrize(
     ("target", "path"), [(b"http://a", b"/"), (b"HTTPS://a?b", b"/?b"), (b"http://[::1]/", b"/")]
 )
-def test_addresses_become_paths(target: bytes, path: bytes) -> None:
+def test_absolute_target_becomes_a_path(target: bytes, path: bytes) -> None:
     assert one(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % target).target == path
 
 
-def test_options_of_the_server_as_a_whole() -> None:
+def test_options_asterisk_is_accepted() -> None:
     assert one(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").target == b"*"
 
 
-def test_methods_and_minor_versions_that_the_parser_does_not_know() -> None:
+def test_unknown_method_and_minor_version_are_accepted() -> None:
     request = one(b"FROB /x HTTP/1.7\r\nHost: a\r\n\r\n")
     assert (request.method, request.version, request.close) == (b"FROB", "1.7", False)
 
@@ -153,7 +153,7 @@ BAD_HOSTS = [
 
 
 @pytest.mark.parametrize("host", GOOD_HOSTS)
-def test_hosts(host: str) -> None:
+def test_valid_host_is_accepted(host: str) -> None:
     data = b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host.encode("latin-1")
     assert one(data).headers == [(b"host", host.encode())]
 
@@ -164,14 +164,14 @@ def test_hosts(host: str) -> None:
     # With these the path begins, or the query.
     + [(host, True) for host in BAD_HOSTS if host not in ("a/b", "a?b")],
 )
-def test_hosts_that_are_none(host: str, absolute: bool) -> None:
+def test_invalid_host_is_refused(host: str, absolute: bool) -> None:
     form = b"GET http://%b/ HTTP/1.1\r\nHost: a" if absolute else b"GET / HTTP/1.1\r\nHost: %b"
     with pytest.raises(RequestError) as caught:
         one(form % host.encode("latin-1") + b"\r\n\r\n")
     assert caught.value.status == 400
 
 
-def test_a_body_is_taken_in_slices_and_no_octet_of_what_follows() -> None:
+def test_counted_body_is_read_in_slices_up_to_its_end() -> None:
     body, buffer = CountedBody(100_000), bytearray(100_005)
     sizes = []
     while not body.done:
@@ -179,7 +179,7 @@ def test_a_body_is_taken_in_slices_and_no_octet_of_what_follows() -> None:
     assert (sizes, len(buffer)) == ([65536, 34464], 5)
 
 
-def test_a_bounded_number_of_chunks_is_read_in_one_go() -> None:
+def test_chunks_read_in_one_call_are_bounded() -> None:
     body, buffer = ChunkedBody(None, MAX_HEAD), bytearray(b"1\r\na\r\n" * 1000 + b"0\r\n\r\nGET")
     calls = 0
     found = b""
@@ -192,7 +192,7 @@ def test_a_bounded_number_of_chunks_is_read_in_one_go() -> None:
     assert calls > 10
 
 
-def test_lines_between_chunks_are_bounded_however_small_the_body_is() -> None:
+def test_chunk_extensions_are_bounded() -> None:
     body = ChunkedBody(None, MAX_HEAD)
     buffer = bytearray((b"1;" + b"x" * 4000 + b"\r\na\r\n") * 10)
     with pytest.raises(RequestError) as caught:

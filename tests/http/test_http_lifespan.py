@@ -1,4 +1,4 @@
-"""Applications that start and end: once, in order, and with their failures reported."""
+"""ASGI lifespan: startup and shutdown happen once, in order, and failures are reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastlisten.handlers.http.lifespan import Lifespan, LifespanError
 
 
 @on_loops
-async def test_start_and_end() -> None:
+async def test_startup_and_shutdown_are_sent_once() -> None:
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         assert app.events == ["startup"]
@@ -29,7 +29,7 @@ async def test_start_and_end() -> None:
 
 
 @on_loops
-async def test_each_request_has_the_state_for_itself() -> None:
+async def test_each_request_gets_its_own_copy_of_the_state() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             scope["state"]["shared"] = []
@@ -45,7 +45,7 @@ async def test_each_request_has_the_state_for_itself() -> None:
 
 
 @on_loops
-async def test_one_application_of_several_listeners_starts_once() -> None:
+async def test_application_of_two_listeners_starts_once() -> None:
     app = App()
     async with serving_app(app), serving_app(app) as served:
         assert app.events == ["startup"]
@@ -58,7 +58,7 @@ async def test_one_application_of_several_listeners_starts_once() -> None:
 
 
 @on_loops
-async def test_off() -> None:
+async def test_lifespan_off_sends_no_events() -> None:
     app = App()
     options = {"lifespan": "off"}
     async with serving_app(app, options=options) as served, client_of(served) as client:
@@ -76,7 +76,7 @@ async def test_off() -> None:
         ScriptedLifespan("receive", KeyError("x")),
     ],
 )
-async def test_an_application_that_does_not_know_it(app: Any) -> None:
+async def test_application_without_lifespan_is_an_error_only_when_on(app: Any) -> None:
     lifespan = await Lifespan.enter(app, "auto")
     await lifespan.leave()
     with pytest.raises(LifespanError, match=r"does not support lifespan|failed to start"):
@@ -100,7 +100,7 @@ async def test_an_application_that_does_not_know_it(app: Any) -> None:
         (["receive", asyncio.CancelledError()], "failed to start: CancelledError"),
     ],
 )
-async def test_a_start_that_fails(mode: Any, steps: list[Any], words: str) -> None:
+async def test_failed_startup_is_reported(mode: Any, steps: list[Any], words: str) -> None:
     handler = handler_of(ScriptedLifespan(*steps), lifespan=mode)
     with pytest.raises(LifespanError, match=words):
         await handler.start()
@@ -120,7 +120,7 @@ async def test_a_start_that_fails(mode: Any, steps: list[Any], words: str) -> No
         ([3600], "has not finished its shutdown within 0.05 s"),
     ],
 )
-async def test_an_end_that_fails(monkeypatch: Any, steps: list[Any], words: str) -> None:
+async def test_failed_shutdown_is_reported(monkeypatch: Any, steps: list[Any], words: str) -> None:
     monkeypatch.setattr("fastlisten.handlers.http.lifespan.SHUTDOWN_PATIENCE", 0.05)
     handler = handler_of(ScriptedLifespan(*STARTED, *steps))
     await handler.start()
@@ -131,7 +131,7 @@ async def test_an_end_that_fails(monkeypatch: Any, steps: list[Any], words: str)
 
 @on_loops
 @pytest.mark.parametrize("error", [SystemExit(5), ValueError("x"), asyncio.CancelledError()])
-async def test_one_that_fails_in_between_ends_nothing_else(
+async def test_lifespan_that_fails_while_serving_is_logged(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = handler_of(ScriptedLifespan("receive", message("startup.complete"), 0.01, error))
@@ -143,7 +143,7 @@ async def test_one_that_fails_in_between_ends_nothing_else(
 
 
 @on_loops
-async def test_one_that_has_ended_by_itself() -> None:
+async def test_lifespan_that_returns_after_startup_is_accepted() -> None:
     app = ScriptedLifespan("receive", message("startup.complete"))
     async with serving_app(app):
         pass
@@ -155,7 +155,7 @@ async def test_one_that_has_ended_by_itself() -> None:
     "wrong",
     [message("startup.complete"), message("shutdown.maybe"), {"type": "http.response.start"}],
 )
-async def test_messages_that_do_not_belong_there(wrong: dict[str, str]) -> None:
+async def test_unexpected_lifespan_message_is_an_error(wrong: dict[str, str]) -> None:
     steps = ["receive", message("startup.complete"), wrong]
     lifespan = await Lifespan.enter(ScriptedLifespan(*steps), "auto")
     await asyncio.sleep(0.01)
@@ -164,7 +164,7 @@ async def test_messages_that_do_not_belong_there(wrong: dict[str, str]) -> None:
 
 
 @on_loops
-async def test_a_start_that_is_cancelled_leaves_nothing() -> None:
+async def test_cancelled_startup_leaves_no_task() -> None:
     app = ScriptedLifespan("receive", 3600)
     task = asyncio.create_task(Lifespan.enter(app, "auto"))
     while not app.told:
@@ -207,7 +207,7 @@ def test_exit_codes_of_the_program(tmp_path: Path, name: str, code: int, words: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_start_that_takes_long(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_during_a_long_startup_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "lifespan_applications.py").write_text(
         "import asyncio\n"
         "async def slow(scope, receive, send):\n"

@@ -1,4 +1,4 @@
-"""One line for each request, whatever the client writes into it."""
+"""The access log: one line per request, whatever the client sends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def port_of(client: HttpClient) -> int:
 
 
 @on_loops
-async def test_a_line_for_each_request(caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with serving_app(App()) as served, client_of(served) as client:
         await client.ask(b"POST /echo?a=b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
         await client.ask(b"GET /early HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -46,7 +46,7 @@ async def test_a_line_for_each_request(caplog: pytest.LogCaptureFixture) -> None
 
 
 @on_loops
-async def test_a_line_for_what_was_refused(caplog: pytest.LogCaptureFixture) -> None:
+async def test_refused_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with serving_app(App(), options={"max_body_size": 1}) as served:
         chunked = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
         for request in (
@@ -62,7 +62,7 @@ async def test_a_line_for_what_was_refused(caplog: pytest.LogCaptureFixture) -> 
 
 
 @on_loops
-async def test_secrets_of_a_query_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_secrets_in_the_query_are_masked(caplog: pytest.LogCaptureFixture) -> None:
     hidden = {
         "/?access_token=quiet": "/?access_token=***",
         "/?a=b&Password=quiet&c=d": "/?a=b&Password=***&c=d",
@@ -80,7 +80,7 @@ async def test_secrets_of_a_query_are_left_out(caplog: pytest.LogCaptureFixture)
 
 
 @on_loops
-async def test_hostile_targets_stay_in_their_place(caplog: pytest.LogCaptureFixture) -> None:
+async def test_hostile_target_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
     targets = ['/a"_200_0"', "/%0d%0aGET", "/\\x0a\\", "/?\"'", "/" + "x" * 5000, "/%1b[2J"]
     async with serving_app(App()) as served, client_of(served) as client:
         for target in targets:
@@ -99,7 +99,7 @@ async def test_hostile_targets_stay_in_their_place(caplog: pytest.LogCaptureFixt
 
 
 @on_loops
-async def test_a_client_that_left_before_its_response(
+async def test_client_that_left_is_logged_without_status(
     caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("fastlisten.handlers.http.protocol.HALF_OPEN", 0.05)
@@ -115,7 +115,9 @@ async def test_a_client_that_left_before_its_response(
 
 
 @on_loops
-async def test_off(caplog: pytest.LogCaptureFixture) -> None:
+async def test_access_log_off_still_logs_refusals_and_failures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with serving_app(App(), options={"access_log": False}) as served:
         for request in (BYE, b"nonsense\r\n\r\n", GET.replace(b"who", b"fail")):
             async with client_of(served) as client:
@@ -128,7 +130,7 @@ async def test_off(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @on_loops
-async def test_a_storm_of_refusals_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_lines_about_refusals_are_throttled(caplog: pytest.LogCaptureFixture) -> None:
     async with serving_app(App(), options={"access_log": False}) as served:
         for _ in range(MAX_RECORDS + 5):
             async with client_of(served) as client:
@@ -140,7 +142,7 @@ async def test_a_storm_of_refusals_is_bounded(caplog: pytest.LogCaptureFixture) 
 
 
 @on_loops
-async def test_the_end_of_a_connection_is_told_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+async def test_end_of_a_connection_is_logged_at_debug(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "fastlisten.http")
 
     def ends() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Requests that are refused: with the right status, which the client can read, and then the end."""
+"""Refused requests: the right status, readable by the client, then the connection closes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_hostile_requests_are_refused_and_the_connection_ends(name: str, after: 
 
 @on_loops
 @pytest.mark.parametrize("tls", [None, "implicit"])
-async def test_a_client_that_goes_on_sending_reads_413(tls: Any) -> None:
+async def test_client_that_goes_on_sending_can_read_413(tls: Any) -> None:
     app = App()
     async with serving_app(app, tls=tls, options={"max_body_size": 1 << 20}) as served:
         for head in (POST + b"Content-Length: 99999999\r\n\r\n", CHUNKED):
@@ -79,7 +79,7 @@ async def test_a_client_that_goes_on_sending_reads_413(tls: Any) -> None:
 
 
 @on_loops
-async def test_one_octet_too_much() -> None:
+async def test_body_one_octet_too_large_is_413() -> None:
     app = App()
     async with serving_app(app, options={"max_body_size": 5}) as served:
         async with client_of(served) as client:
@@ -93,7 +93,7 @@ async def test_one_octet_too_much() -> None:
 
 
 @on_loops
-async def test_a_body_that_nobody_wants_is_not_read_for_ever() -> None:
+async def test_rest_of_a_refused_body_is_read_for_two_seconds() -> None:
     options = {"max_body_size": 100}
     async with serving_app(App(), options=options) as served, client_of(served) as client:
         client.send(CHUNKED.replace(b"/echo", b"/early"))
@@ -104,7 +104,7 @@ async def test_a_body_that_nobody_wants_is_not_read_for_ever() -> None:
 
 
 @on_loops
-async def test_a_refusal_within_a_response_ends_it_unfinished() -> None:
+async def test_refused_body_cuts_off_a_response_that_has_begun() -> None:
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(CHUNKED.replace(b"/echo", b"/pieces") + b"1\r\na\r\n")
@@ -116,7 +116,7 @@ async def test_a_refusal_within_a_response_ends_it_unfinished() -> None:
 
 
 @on_loops
-async def test_a_head_that_does_not_end_is_408() -> None:
+async def test_unterminated_head_is_408() -> None:
     handler_options = {"header_timeout": 0.1}
     async with serving_app(App(), options=handler_options) as served:
         for start in (b"", GET):
@@ -138,7 +138,7 @@ async def test_a_head_that_does_not_end_is_408() -> None:
 
 
 @on_loops
-async def test_refused_clients_read_503() -> None:
+async def test_client_above_max_connections_gets_503() -> None:
     async with serving_app(App(), max_connections=1) as served, client_of(served) as first:
         assert (await first.ask(GET))[0] == 200
         async with client_of(served) as second:
@@ -150,7 +150,7 @@ async def test_refused_clients_read_503() -> None:
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_refusals_are_whole_responses(reason: Reason) -> None:
+def test_canned_refusal_is_a_complete_response(reason: Reason) -> None:
     head, _, body = handler_of(App()).refusal(reason).partition(b"\r\n\r\n")
     status = {Reason.DENIED: b"403", Reason.RATE: b"429", Reason.ADDRESS: b"429"}
     assert head.split()[1] == status.get(reason, b"503")
@@ -160,7 +160,7 @@ def test_refusals_are_whole_responses(reason: Reason) -> None:
 
 
 @on_loops
-async def test_a_silent_client_hears_nothing() -> None:
+async def test_silent_client_is_closed_without_a_response() -> None:
     times: dict[str, Any] = {"first_byte_timeout": 0.1, "idle_timeout": 0.1}
     async with (
         serving_app(App(), **times) as served,
@@ -185,7 +185,7 @@ class Reset:
 
 
 @on_loops
-async def test_a_client_that_has_reset_its_connection_before_the_refusal(
+async def test_client_that_resets_before_the_refusal_is_not_an_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     options = {"header_timeout": 0.05}
@@ -198,7 +198,7 @@ async def test_a_client_that_has_reset_its_connection_before_the_refusal(
     assert not caplog.records
 
 
-def test_a_client_that_resets_after_a_refusal(descriptors_back: None) -> None:
+def test_client_that_resets_after_the_refusal_leaves_nothing(descriptors_back: None) -> None:
     async def test() -> None:
         async with serving_app(App()) as served:
             with socket.create_connection((served.host, served.port)) as sock:

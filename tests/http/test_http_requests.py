@@ -1,4 +1,4 @@
-"""What an application is told of requests, and what clients get: connections, bodies, scopes."""
+"""Ordinary requests: scopes, bodies, pipelining, keep-alive and flow control."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def who(client: HttpClient, request: bytes = GET) -> dict[str, Any]:
 
 
 @on_loops
-async def test_a_connection_is_kept(descriptors_back: None) -> None:
+async def test_connection_is_kept_alive(descriptors_back: None) -> None:
     async with serving_app(App()) as served, client_of(served) as client:
         clients = [tuple((await who(client))["client"]) for _ in range(5)]
         assert set(clients) == {client.writer.get_extra_info("sockname")}
@@ -35,7 +35,7 @@ async def test_a_connection_is_kept(descriptors_back: None) -> None:
 
 
 @on_loops
-async def test_http_1_0_ends_after_the_response() -> None:
+async def test_http_1_0_connection_closes_after_the_response() -> None:
     async with serving_app(App()) as served, client_of(served) as client:
         client.send(b"GET /stream?1 HTTP/1.0\r\n\r\n")
         head = await client.head()
@@ -45,7 +45,7 @@ async def test_http_1_0_ends_after_the_response() -> None:
 
 
 @on_loops
-async def test_what_the_scope_says() -> None:
+async def test_scope_of_a_request() -> None:
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         told = await who(
@@ -69,7 +69,7 @@ async def test_what_the_scope_says() -> None:
 
 @needs_ipv6
 @on_loops
-async def test_ipv6() -> None:
+async def test_scope_over_ipv6() -> None:
     async with serving_app(App(), host="::1") as served, client_of(served) as client:
         told = await who(client)
         assert told["client"] == ["::1", client.writer.get_extra_info("sockname")[1]]
@@ -78,7 +78,7 @@ async def test_ipv6() -> None:
 
 @needs_ipv6
 @on_loops
-async def test_ipv4_on_a_socket_for_both_families() -> None:
+async def test_ipv4_client_of_a_dual_stack_socket_has_its_ipv4_address() -> None:
     text = '[server.listener.web]\nprotocol = "http"\nbind = "[::]:0"\napp = "support.http:APP"\n'
     async with served(text) as server:
         port = server.listeners[0].sockets[0].port
@@ -90,7 +90,7 @@ async def test_ipv4_on_a_socket_for_both_families() -> None:
 
 
 @on_loops
-async def test_a_unix_socket() -> None:
+async def test_scope_over_a_unix_socket() -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory) / "web")
         text = '[server.listener.web]\nprotocol = "http"\napp = "support.http:APP"\n'
@@ -103,7 +103,7 @@ async def test_a_unix_socket() -> None:
 
 
 @on_loops
-async def test_tls() -> None:
+async def test_scope_over_tls() -> None:
     async with serving_app(App(), tls="implicit") as served:
         assert served.client_context is not None
         served.client_context.set_alpn_protocols(["h2", "http/1.1"])
@@ -118,7 +118,7 @@ async def test_tls() -> None:
 
 
 @on_loops
-async def test_headers_that_the_server_adds() -> None:
+async def test_server_adds_date_and_content_length() -> None:
     async with serving_app(App()) as served, client_of(served) as client:
         client.send(GET)
         head = (await client.head()).decode()
@@ -127,7 +127,7 @@ async def test_headers_that_the_server_adds() -> None:
 
 
 @on_loops
-async def test_a_date_of_the_application_is_the_only_one() -> None:
+async def test_date_of_the_application_is_kept() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"Date", b"yesterday"), (b"content-length", b"0")]
         await send({"type": "http.response.start", "status": 204, "headers": headers[:1]})
@@ -154,7 +154,7 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 
 
 @on_loops
-async def test_what_is_pipelined_waits_outside_while_a_request_is_answered() -> None:
+async def test_reading_pauses_while_pipelined_requests_wait() -> None:
     app = App()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -171,7 +171,7 @@ async def test_what_is_pipelined_waits_outside_while_a_request_is_answered() -> 
 
 
 @on_loops
-async def test_bodies_come_whole_however_they_are_framed() -> None:
+async def test_bodies_arrive_whole_in_both_framings() -> None:
     body = bytes(range(256)) * 4096
     async with serving_app(App()) as served, client_of(served) as client:
         client.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
@@ -187,7 +187,7 @@ async def test_bodies_come_whole_however_they_are_framed() -> None:
 
 @on_loops
 @pytest.mark.parametrize("share", [None, 1e-4], ids=["", "in many turns"])
-async def test_an_application_that_does_not_read_slows_the_client(
+async def test_reading_pauses_while_the_application_does_not_read(
     share: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if share is not None:
@@ -208,7 +208,7 @@ async def test_an_application_that_does_not_read_slows_the_client(
 
 
 @on_loops
-async def test_expect_100() -> None:
+async def test_100_continue_is_sent_when_the_application_reads() -> None:
     async with serving_app(App()) as served, client_of(served) as client:
         head = (
             b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
@@ -224,7 +224,7 @@ async def test_expect_100() -> None:
 
 
 @on_loops
-async def test_head() -> None:
+async def test_head_response_has_no_body() -> None:
     async with serving_app(App()) as served, client_of(served) as client:
         for path in (b"/who", b"/stream?3", b"/early"):
             client.send(b"HEAD %s HTTP/1.1\r\nHost: a\r\n\r\n" % path)
@@ -235,7 +235,7 @@ async def test_head() -> None:
 
 
 @on_loops
-async def test_an_upgrade_to_what_is_not_there_is_a_plain_request() -> None:
+async def test_unknown_upgrade_is_ignored() -> None:
     async with serving_app(App()) as served, client_of(served) as client:
         upgrade = (
             b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A\r\n\r\n"
@@ -245,7 +245,7 @@ async def test_an_upgrade_to_what_is_not_there_is_a_plain_request() -> None:
 
 
 @on_loops
-async def test_an_address_as_target() -> None:
+async def test_absolute_target_is_served() -> None:
     async with serving_app(App()) as served, client_of(served) as client:
         told = await who(client, b"GET http://example.org/a?b HTTP/1.1\r\nHost: other\r\n\r\n")
         assert (told["path"], told["query"]) == ("/a", "b")
@@ -255,7 +255,7 @@ async def test_an_address_as_target() -> None:
 
 
 @on_loops
-async def test_a_body_that_nobody_reads_does_not_disturb_what_follows() -> None:
+async def test_unread_body_is_discarded_before_the_next_request() -> None:
     async with serving_app(App()) as served, client_of(served) as client:
         head = b"POST /early HTTP/1.1\r\nHost: a\r\n"
         for _ in range(3):
@@ -267,7 +267,7 @@ async def test_a_body_that_nobody_reads_does_not_disturb_what_follows() -> None:
 
 
 @on_loops
-async def test_a_client_of_tiny_chunks_does_not_keep_others_waiting() -> None:
+async def test_tiny_chunks_do_not_block_other_clients() -> None:
     """Its input is worked at in turns: others are answered long before it has been read."""
     app = App()
     async with serving_app(app) as served, client_of(served) as slow, client_of(served) as other:

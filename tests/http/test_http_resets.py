@@ -1,4 +1,4 @@
-"""Clients that reset their connection, whatever it is at: nothing of it stays behind."""
+"""Clients that reset their connection, in every state of it: nothing is left behind."""
 
 from __future__ import annotations
 

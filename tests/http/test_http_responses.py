@@ -1,4 +1,4 @@
-"""All that an application may send, status by header by body, as a strict client reads it.
+"""Everything that an application may send, status by header by body, read by a strict client.
 
 Rules of this file: h11 is the client. Whatever an application sends, the client gets one response
 that RFC 9110 and 9112 allow: the application's, or 500 where that must not be sent.

@@ -1,4 +1,4 @@
-"""An application made with a framework: what it builds on ASGI works, and hears of the end."""
+"""A Starlette application: routing, uploads, streaming, and clients that leave."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ class RecordingApp:
 
 @on_loops
 @pytest.mark.parametrize("tasks", [False, True])
-async def test_an_application(tasks: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_starlette_application_is_served(
+    tasks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     recording = RecordingApp(tasks)
     async with serving_app(recording.app) as served, client_of(served) as client:
         request = b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"
@@ -103,7 +105,9 @@ async def test_an_application(tasks: bool, caplog: pytest.LogCaptureFixture) -> 
 
 @on_loops
 @pytest.mark.parametrize("tasks", [False, True])
-async def test_clients_that_go(tasks: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_starlette_notices_clients_that_go(
+    tasks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "fastlisten.http")
     recording = RecordingApp(tasks)
     async with serving_app(recording.app) as served:

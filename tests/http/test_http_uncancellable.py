@@ -1,4 +1,4 @@
-"""Applications that swallow their cancellation, as the program ends: bounded, logged, exit code 1.
+"""Applications that swallow cancellation when the program ends: bounded, logged, exit code 1.
 
 Rules of this file: each case is a process of its own, since what is tested is how it ends. The
 application's module shortens the times that are waited.

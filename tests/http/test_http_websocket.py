@@ -82,7 +82,7 @@ def connect(served: Any, path: str = "/chat", **options: Any) -> Any:
 
 @on_loops
 @pytest.mark.parametrize("tls", [None, "implicit"])
-async def test_messages(tls: Any) -> None:
+async def test_messages_are_echoed(tls: Any) -> None:
     app = Chat()
     async with serving_app(app, tls=tls, idle_timeout=0.1) as served:
         async with connect(served, "/chat?x=y") as client:
@@ -104,7 +104,9 @@ async def test_messages(tls: Any) -> None:
 
 @on_loops
 @pytest.mark.parametrize(("path", "status"), [("/refused", 403), ("/fails", 500), ("/silent", 500)])
-async def test_refusals(path: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
+async def test_refused_handshake_gets_its_status(
+    path: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "fastlisten.http")
     async with serving_app(Chat()) as served:
         with pytest.raises(exceptions.InvalidStatus) as caught:
@@ -131,9 +133,7 @@ async def test_refusals(path: str, status: int, caplog: pytest.LogCaptureFixture
         ([{"status": 401}, {"body": b"a", "more_body": True}, ValueError()], (401, b"a")),
     ],
 )
-async def test_an_application_that_answers_by_http(
-    script: list[Any], expected: tuple[int, bytes]
-) -> None:
+async def test_denial_response_is_sent(script: list[Any], expected: tuple[int, bytes]) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "websocket":
             await App()(scope, receive, send)
@@ -157,7 +157,7 @@ async def test_an_application_that_answers_by_http(
 
 
 @on_loops
-async def test_subprotocols_and_headers() -> None:
+async def test_subprotocol_and_fields_of_the_accept_are_sent() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "websocket":
             await App()(scope, receive, send)
@@ -182,7 +182,7 @@ async def test_subprotocols_and_headers() -> None:
 
 @on_loops
 @pytest.mark.parametrize("path", ["/breaks", "/exits", "/cancels"])
-async def test_an_application_that_fails(path: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_exception_closes_with_1011(path: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fastlisten.http")
     async with serving_app(Chat()) as served, connect(served, path) as client:
         with pytest.raises(exceptions.ConnectionClosedError):
@@ -194,7 +194,7 @@ async def test_an_application_that_fails(path: str, caplog: pytest.LogCaptureFix
 
 
 @on_loops
-async def test_a_drain_closes_with_1012() -> None:
+async def test_drain_closes_with_1012() -> None:
     app = Chat()
     async with serving_app(app) as served:
         late = asyncio.create_task(connect(served, "/late").__aenter__())
@@ -213,7 +213,7 @@ async def test_a_drain_closes_with_1012() -> None:
 
 
 @on_loops
-async def test_a_handshake_that_comes_after_the_drain_began() -> None:
+async def test_handshake_during_a_drain_is_503() -> None:
     """Nobody would tell it later: on a connection whose TLS has taken long, as an example."""
     app = Chat()
     async with serving_app(app) as served, client_of(served) as client:
@@ -226,7 +226,7 @@ async def test_a_handshake_that_comes_after_the_drain_began() -> None:
 
 
 @on_loops
-async def test_a_client_that_vanishes() -> None:
+async def test_client_that_vanishes_is_1006() -> None:
     app = Chat()
     async with serving_app(app) as served:
         client = await connect(served)
@@ -236,7 +236,7 @@ async def test_a_client_that_vanishes() -> None:
 
 
 @on_loops
-async def test_a_client_that_does_not_read() -> None:
+async def test_client_that_does_not_read_times_out() -> None:
     app = Chat()
     async with serving_app(app, idle_timeout=0.2) as served, client_of(served) as client:
         client.read_nothing()
@@ -247,7 +247,7 @@ async def test_a_client_that_does_not_read() -> None:
 
 
 @on_loops
-async def test_too_large_a_message() -> None:
+async def test_message_above_the_limit_closes_with_1009() -> None:
     nothing = {"max_body_size": 0}
     async with serving_app(Chat(), options=nothing) as served, connect(served) as client:
         await client.send(b"x")
@@ -278,7 +278,7 @@ BAD: dict[str, tuple[bytes, int]] = {
 
 @on_loops
 @pytest.mark.parametrize("name", BAD)
-async def test_handshakes_that_are_none(name: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_handshake_is_refused(name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     handshake, status = BAD[name]
     app = Chat()
@@ -293,14 +293,14 @@ async def test_handshakes_that_are_none(name: str, caplog: pytest.LogCaptureFixt
 
 
 @on_loops
-async def test_http_1_0_cannot_ask_for_one() -> None:
+async def test_http_1_0_handshake_is_a_plain_request() -> None:
     async with serving_app(Chat()) as served, client_of(served) as client:
         client.send(HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0"))
         assert (await client.read()).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 @on_loops
-async def test_nonsense_after_a_handshake(caplog: pytest.LogCaptureFixture) -> None:
+async def test_malformed_frames_close_with_1002(caplog: pytest.LogCaptureFixture) -> None:
     app = Chat()
     async with serving_app(app) as served, client_of(served) as client:
         client.send(HANDSHAKE)
@@ -312,7 +312,7 @@ async def test_nonsense_after_a_handshake(caplog: pytest.LogCaptureFixture) -> N
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handshake_without_the_library_is_a_plain_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that asks for a websocket is served as any other."""
 
     async def test() -> None:
@@ -327,7 +327,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(test())
 
 
-def test_the_module_imports_without_it() -> None:
+def test_handler_imports_without_the_library() -> None:
     code = (
         "import sys; sys.modules['websockets'] = None\n"
         "import fastlisten.handlers.http.protocol\n"

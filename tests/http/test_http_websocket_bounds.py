@@ -1,4 +1,4 @@
-"""What one websocket can take of the server: memory, answers that nobody reads, time.
+"""What one websocket can cost the server: memory, pongs that nobody reads, time.
 
 Rules of this file: clients are octets, so that they can do what a library would not.
 """
@@ -55,7 +55,7 @@ async def opened(client: HttpClient, fields: bytes = b"") -> bytes:
 
 
 @on_loops
-async def test_one_message_is_inflated_then_the_application_takes_it(
+async def test_next_message_is_inflated_only_when_the_last_was_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inflated: list[int] = []
@@ -89,7 +89,7 @@ async def test_one_message_is_inflated_then_the_application_takes_it(
 
 
 @on_loops
-async def test_pings_are_not_read_while_their_answers_are_not() -> None:
+async def test_reading_pauses_while_pongs_are_not_read() -> None:
     app = Socket()
     async with serving_app(app) as served, client_of(served) as client:
         await opened(client)
@@ -111,7 +111,7 @@ async def test_pings_are_not_read_while_their_answers_are_not() -> None:
 
 
 @on_loops
-async def test_fragments_count_as_one_message() -> None:
+async def test_fragments_together_are_bounded() -> None:
     app = Socket()
     app.go.set()
     options = {"max_body_size": 1000}
@@ -128,7 +128,7 @@ async def test_fragments_count_as_one_message() -> None:
 
 
 @on_loops
-async def test_frames_however_they_are_cut() -> None:
+async def test_frames_are_read_in_any_pieces() -> None:
     app = Socket()
     app.go.set()
     whole = (
@@ -170,7 +170,7 @@ async def test_frames_however_they_are_cut() -> None:
         (b"\x82\xff" + (1 << 40).to_bytes(8, "big") + bytes(4), 1009),
     ],
 )
-async def test_the_code_with_which_it_ends(data: bytes, code: int) -> None:
+async def test_bad_frame_closes_with_its_code(data: bytes, code: int) -> None:
     app = Socket()
     app.go.set()
     async with serving_app(app) as served, client_of(served) as client:
@@ -183,7 +183,7 @@ async def test_the_code_with_which_it_ends(data: bytes, code: int) -> None:
 
 @on_loops
 @pytest.mark.parametrize(("answers", "alive"), [(True, True), (False, False)])
-async def test_a_client_that_does_not_answer_pings_is_ended(
+async def test_client_that_does_not_answer_pings_is_closed(
     answers: bool, alive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fastlisten.handlers.http.pings._INTERVAL", 0.05)
