@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -33,12 +34,14 @@ def test_longer_than_a_slot_can_hold(loop_factory: LoopFactory) -> None:
 
 
 def test_many_that_end_at_once(loop_factory: LoopFactory) -> None:
-    """More than one sweep takes, with protocols and without."""
+    """More than one sweep takes, after a loop that was blocked for less than a standstill."""
 
     async def main() -> None:
-        async with listening(first_byte=0.5) as listener:
-            async with crowd_of(listener, 600) as clients:
-                await eventually(lambda: listener.acceptor.statistics()["timed_out"] == 600)
+        async with listening(first_byte=0.6) as listener:
+            async with crowd_of(listener, 400) as clients:
+                await eventually(lambda: len(listener.protocols) == 400)
+                time.sleep(0.8)
+                await eventually(lambda: listener.acceptor.statistics()["timed_out"] == 400)
                 for client in clients:
                     assert await client.everything() == b""
             assert listener.engine.census()["served"] == 0

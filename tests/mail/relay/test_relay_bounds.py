@@ -65,7 +65,7 @@ def test_a_reply_without_end_is_not_waited_for() -> None:
     async def main() -> None:
         async with connected(b"250 " + b"x" * 500_000) as connection:
             with pytest.raises(MalformedReplyError, match="too long"):
-                await connection.reply(PATIENCE)
+                await asyncio.wait_for(connection.reply(3600), PATIENCE)
 
     asyncio.run(main())
 
