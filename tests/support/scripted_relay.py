@@ -325,7 +325,7 @@ def relay_message(
                 replies.recipients.append(b"250 ")
             except RelayError as error:
                 replies.recipients.append(_written(error.reply))
-        while idle and not session._smtp._heard:  # type: ignore[union-attr]
+        while idle and not session._smtp._interrupted:  # type: ignore[union-attr]
             await asyncio.sleep(0.001)
         if session.recipients:
             try:

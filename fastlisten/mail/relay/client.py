@@ -1,7 +1,7 @@
 """An SMTP client: EHLO, STARTTLS and AUTH, and one reply to each command.
 
-Rules of this file: how a command is said. Which reply counts is decided in connection.py; what a
-message needs, and what a reply means for it, in session.py.
+Rules of this file: how a command is sent. connection.py decides which reply counts, session.py what
+a message needs and what a reply means for it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from fastlisten.mail.relay.remote_replies import RemoteReply, extensions_of
 
 __all__ = ["SmtpClient", "UnexpectedReplyError"]
 
-#: The loop's own timeout of a handshake, in seconds. It would be judged before everything that has
-#: come is read; ours ends the handshake long before.
+#: The loop's own handshake timeout, in seconds. It may fire before input that has arrived is read,
+#: so ours ends the handshake long before.
 _LONGEST_HANDSHAKE = 86400.0
 
 _CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class UnexpectedReplyError(Exception):
-    """A reply with which the session cannot go on.
+    """The server's reply means that the session cannot continue.
 
     Attributes:
-        reply: as it came.
+        reply: the reply.
     """
 
     def __init__(self, reply: RemoteReply) -> None:
@@ -38,13 +38,13 @@ class UnexpectedReplyError(Exception):
         super().__init__(f"{reply.code} {reply.text}")
 
 
-def _words(mechanism: str, user: str, password: str) -> Iterator[str]:
+def _auth_responses(mechanism: str, user: str, password: str) -> Iterator[str]:
     """Return the responses of a client in PLAIN (RFC 4616) or LOGIN, in base64."""
     words = [f"\0{user}\0{password}"] if mechanism == "PLAIN" else [user, password]
     return (base64.b64encode(word.encode()).decode() for word in words)
 
 
-def _cram(user: str, password: str, challenge: str) -> str:
+def _cram_md5_response(user: str, password: str, challenge: str) -> str:
     """Return the response to a challenge of CRAM-MD5 (RFC 2195).
 
     Raises:
@@ -73,13 +73,13 @@ class SmtpClient(RelayConnection):
     async def connect(
         self, host: str, port: int, context: ssl.SSLContext | None, hostname: str
     ) -> None:
-        """Connect, wait for the greeting, and say EHLO.
+        """Connect, wait for the greeting, and send EHLO.
 
         Args:
             host: name or address; the path of a Unix socket if `port` is 0.
             port: the TCP port, or 0.
             context: for TLS from the first byte; None for plain text.
-            hostname: the name to give in EHLO.
+            hostname: our name for EHLO.
 
         Raises:
             UnexpectedReplyError: the greeting, or the reply to EHLO, is a refusal.
@@ -91,14 +91,14 @@ class SmtpClient(RelayConnection):
         else:
             await finish_within(loop.create_unix_connection(lambda: self, host), self.timeout)
         if context is not None:
-            await self._secure(context, host if port else "")
+            await self._handshake(context, host if port else "")
         greeting = await self.reply(self.timeout)
         if greeting.code != 220:
             raise UnexpectedReplyError(greeting)
         await self.hello(hostname)
 
     async def hello(self, hostname: str) -> None:
-        """Say EHLO, or HELO to a server that does not know EHLO (RFC 5321 3.2).
+        """Send EHLO, or HELO if the server does not support EHLO (RFC 5321 3.2).
 
         Raises:
             UnexpectedReplyError: neither is accepted.
@@ -113,19 +113,19 @@ class SmtpClient(RelayConnection):
             raise UnexpectedReplyError(reply)
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Say STARTTLS and do the handshake. EHLO has to follow.
+        """Send STARTTLS and do the handshake. EHLO must follow.
 
         Raises:
-            UnexpectedReplyError: the server refuses; the connection goes on without TLS.
+            UnexpectedReplyError: the server refuses; the connection stays usable without TLS.
         """
         reply = await self.command("STARTTLS")
         if reply.code != 220:
             raise UnexpectedReplyError(reply)
-        await self._secure(context, host)
+        await self._handshake(context, host)
 
-    async def _secure(self, context: ssl.SSLContext, host: str) -> None:
-        # What came in plain text must not be taken for something said over TLS (CVE-2011-0411).
-        await self.quiet()
+    async def _handshake(self, context: ssl.SSLContext, host: str) -> None:
+        # Plaintext input must not be taken for input received over TLS (CVE-2011-0411).
+        await self.check_in_sync()
         assert self._plain is not None
         handshake = asyncio.get_running_loop().start_tls(
             self._plain,
@@ -136,12 +136,12 @@ class SmtpClient(RelayConnection):
         )
         transport = await finish_within(handshake, self.timeout)
         if transport is None or self._end is not None:
-            raise self._gone()
+            raise self._lost_error()
         self.transport = transport
         self.encrypted = True
 
     async def login(self, user: str, password: str) -> None:
-        """Log in (RFC 4954), by the first of PLAIN, LOGIN and CRAM-MD5 that the server offers.
+        """Log in (RFC 4954) with the first of PLAIN, LOGIN and CRAM-MD5 that the server offers.
 
         Raises:
             UnexpectedReplyError: the server refuses.
@@ -153,12 +153,12 @@ class SmtpClient(RelayConnection):
                 break
         else:
             raise ValueError("it offers none of AUTH PLAIN, LOGIN and CRAM-MD5")
-        self._secrets = [password, *_words(mechanism, user, password)]
+        self._secrets = [password, *_auth_responses(mechanism, user, password)]
         words = iter(self._secrets[1:])
         first = f" {next(words)}" if mechanism == "PLAIN" else ""
         reply = await self.command("AUTH", mechanism + first)
         if mechanism == "CRAM-MD5" and reply.code == 334:
-            self._secrets.append(_cram(user, password, reply.lines[0]))
+            self._secrets.append(_cram_md5_response(user, password, reply.lines[0]))
             reply = await self.command(self._secrets[-1])
         else:
             for word in words:
@@ -171,18 +171,18 @@ class SmtpClient(RelayConnection):
         """Send a command and return its reply.
 
         Raises:
-            ValueError: a word holds a control character.
+            ValueError: a word contains a control character.
             RemoteClosedError: the connection is closed.
-            OutOfSyncError: the server said something before it had the command.
+            OutOfSyncError: the server sent something before it had the command.
             MalformedReplyError: the reply is malformed.
             TimeoutError: there was no reply in time.
         """
         line = " ".join(words).encode()
         if _CONTROLS.search(line):
             raise ValueError("a control character in a command")
-        await self.quiet()
+        await self.check_in_sync()
         self.write(line + b"\r\n")
         reply = await self.reply(self.timeout if within is None else within)
         if reply.early:
-            raise OutOfSyncError(f"{reply.code} {reply.text} - before it had {words[0][:8]}")
+            raise OutOfSyncError(f"reply before it had {words[0][:8]}: {reply.code} {reply.text}")
         return reply

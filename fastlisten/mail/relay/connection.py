@@ -2,10 +2,10 @@
 
 Rules of this file: when a reply counts, and for what; the commands are in client.py.
 
-A reply counts only in its turn. What the server says without having been asked is never taken for
-the reply to the next command: before each command nothing may have come (`quiet`), and a reply
-whose octets came before the server's host had acknowledged the command is a reply to something
-else. For the message, where a wrong yes would lose mail, this is made certain:
+A reply counts only in its turn. Input that the server sends unasked is never taken for the reply to
+the next command: before each command there must be no input (`check_in_sync`), and a reply that
+arrives before the server's host has acknowledged the command belongs to something else. For the
+message, where a wrong positive reply would lose mail, this is made certain:
 
     354 ──> all but the end ──> acknowledged by the server's host, ──> the end ──> reply
              of the message     and nothing has come meanwhile         (final dot, or
@@ -31,31 +31,31 @@ from typing import Any, cast
 
 from fastlisten.loop.deadline import PeerTimeout
 from fastlisten.mail.relay.kernel_queues import unacknowledged, unread
-from fastlisten.mail.relay.own_addresses import add_own, remove_own
+from fastlisten.mail.relay.own_addresses import add_own_address, remove_own_address
 from fastlisten.mail.relay.remote_replies import MalformedReplyError, RemoteReplies, RemoteReply
 
 __all__ = ["OutOfSyncError", "RelayConnection", "RemoteClosedError"]
 
-#: Seconds between two looks at what is unacknowledged: at first, and at most. A host may delay an
+#: Seconds between two polls for acknowledgements: at first, and at most. A host may delay an
 #: acknowledgement by 40 ms (Linux) or 200 ms, and there is no event for it.
 _FIRST_LOOK = 0.0005
 _LAST_LOOK = 0.01
 
-#: How many octets are sent to hasten an acknowledgement, and from which pause between two looks on.
-#: A host on the same network has acknowledged by then, unless it delays that.
+#: How many octets are sent to speed up an acknowledgement, and the pause between two polls from
+#: which on. By then a host on the same network has acknowledged, unless it delays that.
 _NUDGES = 2
 _NUDGE_AFTER = 0.002
 
-#: Characters that are enough to recognize a secret which a server repeats in part.
+#: This many first characters identify a secret that a server repeats in part.
 _REPEATED = 8
 
 
 class RemoteClosedError(ConnectionError):
-    """The server has closed the connection, or said that it closes it (421)."""
+    """The server has closed the connection, or announced that it will (421)."""
 
 
 class OutOfSyncError(Exception):
-    """The server has said something without having been asked."""
+    """The server has sent something that is not a reply to a command."""
 
 
 class RelayConnection(asyncio.Protocol):
@@ -75,55 +75,55 @@ class RelayConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.encrypted = False
         self._replies = RemoteReplies()
-        self._secrets: list[str] = []  # what no log and no client may see
-        self._end: Exception | None = None  # why nothing more comes
+        self._secrets: list[str] = []  # must not appear in logs or replies
+        self._end: Exception | None = None  # why the connection has ended
         self._plain: asyncio.Transport | None = None  # the transport below TLS
         self._socket: Any = None
-        self._name = ("", 0)  # our end's
+        self._name = ("", 0)  # our own address
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
 
     # --- asyncio's protocol -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Keep the transport."""
         self.transport = self._plain = cast(asyncio.Transport, transport)
         self._socket = transport.get_extra_info("socket")
         name = transport.get_extra_info("sockname")
         if isinstance(name, tuple):  # a Unix socket has none
             self._name = (name[0], name[1])
-            add_own(self._name)
+            add_own_address(self._name)
         if self._end is not None:  # `abort` came first
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Keep what the server says until somebody asks for it."""
+        """Store input until a reply is asked for."""
         self._replies.add(data, self._unacknowledged() > 0)
         if self._replies.overfull:
             if self._waiter is None and self.transport is not None:
-                self.transport.abort()  # the next caller gets the error
+                self.transport.abort()  # raised by the next call
             self._wake()
         elif b"\n" in data:
             self._wake()
 
     def eof_received(self) -> None:
-        """Close: SMTP knows no half-closed connection."""
+        """Close, because SMTP has no half-closed connections."""
         self._end = self._end or RemoteClosedError("the connection was closed")
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake who waits, with the reason."""
+        """Wake the waiting code, which gets the reason."""
         self._end = self._end or RemoteClosedError(str(exc) if exc else "the connection was closed")
         self.transport = self._plain = self._socket = None
-        remove_own(self._name)
+        remove_own_address(self._name)
         self._wake()
 
     def pause_writing(self) -> None:
-        """The transport has enough."""
+        """Stop writing, because the transport's buffer is full."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Go on: the transport takes more."""
+        """Continue writing."""
         self._paused = False
         self._wake()
 
@@ -132,8 +132,8 @@ class RelayConnection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def _event(self, limit: PeerTimeout) -> None:
-        """Wait for a line, the end, room to write, or the moment to look again.
+    async def _wait(self, limit: PeerTimeout) -> None:
+        """Wait for input, the end of the connection, space for output, or the next poll.
 
         Raises:
             TimeoutError: the time is up.
@@ -157,48 +157,48 @@ class RelayConnection(asyncio.Protocol):
             self.transport.abort()
         self._wake()
 
-    async def quiet(self) -> None:
-        """Make sure that the server has said nothing since its last reply.
+    async def check_in_sync(self) -> None:
+        """Check that the server has sent nothing since its last reply.
 
         Raises:
             RemoteClosedError: it has closed the connection, with a 421 or without.
-            OutOfSyncError: it has said something else.
+            OutOfSyncError: it has sent something else.
             TimeoutError: it keeps sending something that is not SMTP.
         """
-        # What has arrived is read before it is judged; over TLS it need not be data of SMTP.
+        # Everything that has arrived is read first; over TLS it need not be application data.
         limit = PeerTimeout(self.timeout)
-        while not self._heard and self._unread():
-            limit.check("it keeps sending, but no reply")
+        while not self._interrupted and self._unread():
+            limit.check("it keeps sending data, but no reply")
             await asyncio.sleep(0)  # the loop reads meanwhile
         if self._replies:
             try:
-                reply = self._take()
+                reply = self._next_reply()
             except MalformedReplyError as error:
                 raise OutOfSyncError(str(error)) from None
             if reply is not None and reply.code == 421:
-                self.abort()  # RFC 5321 3.8: it may say so at any time
+                self.abort()  # RFC 5321 3.8: a server may send 421 at any time
                 raise RemoteClosedError(f"421 {reply.text}")
             beginning = self._without_secrets(self._replies.beginning)
             said = beginning if reply is None else f"{reply.code} {reply.text}"
-            raise OutOfSyncError(f"{said} - without having been asked")
+            raise OutOfSyncError(f"unexpected input: {said}")
         if self._end is not None or self.transport is None or self.transport.is_closing():
-            raise self._gone()
+            raise self._lost_error()
 
     async def reply(self, within: float) -> RemoteReply:
-        """Wait for the next reply, whether it is early or not.
+        """Wait for the next reply, even an early one.
 
         Raises:
             RemoteClosedError, MalformedReplyError, TimeoutError
         """
         limit = PeerTimeout(within)
-        while (reply := self._take()) is None:
+        while (reply := self._next_reply()) is None:
             if self._end is not None:
-                raise self._gone()
-            await self._event(limit)
+                raise self._lost_error()
+            await self._wait(limit)
         return reply
 
-    def _take(self) -> RemoteReply | None:
-        """Return the first reply that has come, with secrets that it repeats replaced."""
+    def _next_reply(self) -> RemoteReply | None:
+        """Return the first reply received, if it is complete, without secrets that it repeats."""
         try:
             reply = self._replies.take()
         except MalformedReplyError as error:
@@ -209,7 +209,7 @@ class RelayConnection(asyncio.Protocol):
         return RemoteReply(reply.code, lines, reply.early)
 
     def _without_secrets(self, text: str) -> str:
-        """Replace secrets, whole or cut, in a text that is logged or passed on."""
+        """Replace secrets, even partial ones, in a text that is logged or passed on."""
         for secret in self._secrets:
             if secret:
                 text = re.sub(re.escape(secret[:_REPEATED]) + r"\S*", "***", text)
@@ -223,13 +223,13 @@ class RelayConnection(asyncio.Protocol):
         """
         transport = self.transport
         if transport is None or transport.is_closing():
-            raise self._gone()
+            raise self._lost_error()
         try:
             transport.write(data)
         except RuntimeError as error:
-            raise self._gone() from error
+            raise self._lost_error() from error
 
-    def _gone(self) -> Exception:
+    def _lost_error(self) -> Exception:
         return self._end or RemoteClosedError("the connection was closed")
 
     # --- the message --------------------------------------------------------------------------
@@ -238,16 +238,16 @@ class RelayConnection(asyncio.Protocol):
         """Send a message and return the reply to it.
 
         Args:
-            pieces: of the message; the last one completes it.
-            within: seconds to wait for the reply to it.
+            pieces: the pieces of the message; the last one completes it.
+            within: seconds to wait for the reply.
 
         Returns:
             The reply, and whether it is a reply to the whole message; if not, it came before the
-            end, and nothing more can be said in the session.
+            end of the message, and the session cannot be used any more.
 
         Raises:
             RemoteClosedError, MalformedReplyError, TimeoutError
-            Whatever `pieces` raises; the server does not have the whole message then.
+            Whatever `pieces` raises; then the server does not have the whole message.
         """
         whole, first = False, True
         held = b""
@@ -256,66 +256,66 @@ class RelayConnection(asyncio.Protocol):
                 if held:
                     self.write(held)
                     first = False
-                    await self._room()
-                if self._heard:  # it may refuse before it has the whole message
+                    await self._wait_for_space()
+                if self._interrupted:  # servers may refuse in the middle of a message
                     break
                 held = piece
             else:
-                if first:  # it is all in one piece
+                if first:  # the whole message is one piece
                     self.write(held[:1])
                     held = held[1:]
-                held = await self._acknowledged(held)
-                if not self._heard:
+                held = await self._wait_for_acknowledgement(held)
+                if not self._interrupted:
                     self.write(held)
                     whole = True
         except RemoteClosedError:
-            pass  # what it said last, if anything, is more telling
-        # A reply that has begun early should not take long.
+            pass  # if the server sent a reply before it closed, that is the better error
+        # An early reply has begun already, so the rest of it should not take long.
         reply = await self.reply(within if whole else self.timeout)
         return reply, whole and not reply.early
 
     @property
-    def _heard(self) -> bool:
-        """Whether the server has said anything without having been asked, or has closed."""
+    def _interrupted(self) -> bool:
+        """Whether the server has sent something while we are sending, or has closed."""
         return bool(self._replies) or self._end is not None
 
-    async def _room(self) -> None:
-        """Wait until more can be written, or the server has said something.
+    async def _wait_for_space(self) -> None:
+        """Wait until more can be written, or the server has sent something.
 
         Raises:
             TimeoutError: the server accepts no data.
         """
         await asyncio.sleep(0)  # uvloop sends what is written in one iteration as one segment
-        # Room comes in large steps: when a third of the kernel's buffer of megabytes is free.
+        # Space comes in large steps: when a third of the kernel's buffer (megabytes) is free.
         before, limit = self._unacknowledged(), PeerTimeout(self.timeout)
-        while self._paused and not self._heard:
+        while self._paused and not self._interrupted:
             try:
-                await self._event(limit)
+                await self._wait(limit)
             except TimeoutError:
                 left = self._unacknowledged()
                 if left >= before:
                     raise
                 before, limit = left, PeerTimeout(self.timeout)
 
-    async def _acknowledged(self, last: bytes) -> bytes:
-        """Wait until the server's host has acknowledged everything, or the server says something.
+    async def _wait_for_acknowledgement(self, last: bytes) -> bytes:
+        """Wait until the server's host has acknowledged everything, or the server sends something.
 
-        Linux delays the acknowledgement of a single small segment (by 40 ms or more), but sends
-        that of two segments as soon as the second one is read. So one or two octets more, written
-        early, save the delay.
+        Linux delays the acknowledgement of a single small segment (by 40 ms or more), but
+        acknowledges two segments as soon as the second one is read. So writing one or two more
+        octets early avoids the delay.
 
         Args:
-            last: what will be written next; its first octets may be written here.
+            last: the end of the message; its first octets may be written here.
 
         Returns:
-            What is left of `last`.
+            The rest of `last`.
 
         Raises:
             TimeoutError: the server accepts no data.
         """
         before, pause, limit = -1, _FIRST_LOOK, PeerTimeout(self.timeout)
         nudges = _NUDGES if len(last) > 2 * _NUDGES else 0
-        while not self._heard:
+        while not self._interrupted:
             left = self._unacknowledged()
             if left == 0 and not self._unread():
                 break
@@ -343,5 +343,5 @@ class RelayConnection(asyncio.Protocol):
         return left + (transport.get_write_buffer_size() if transport is not plain else 0)
 
     def _unread(self) -> int:
-        """Return the number of octets that have come and are not read yet."""
+        """Return the number of octets received by the kernel and not read yet."""
         return unread(self._socket)

@@ -1,9 +1,9 @@
-"""What a message needs of the relay's extensions, and the parameters that say so.
+"""Which of the relay's extensions a message needs, and the parameters that declare it.
 
-Rules of this file: decisions and words; nothing of a session. What a message needs is what it
-holds, not what its sender declared: a relay without 8BITMIME gets no octet beyond ASCII, and one
-that has it is told. ASCII that was declared to be more is no reason to refuse. Only BINARYMIME goes
-by the declaration: no other message has a bare CR or LF.
+Rules of this file: decisions and parameters; nothing about sessions. What a message needs depends
+on its content, not on what its sender declared: a relay without 8BITMIME never gets octets beyond
+ASCII, and a message that is plain ASCII is not refused because BODY=8BITMIME was declared. Only
+BINARYMIME depends on the declaration, because no other message has bare CRs or LFs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "required_extensions",
 ]
 
-#: Octets of a header that are looked at.
+#: The most octets of a header that are examined.
 _LONGEST_HEADER = 1024 * 1024
 
 
@@ -60,7 +60,7 @@ def _examine(content: MessageSource) -> RequiredExtensions:
         offset += len(piece)
         eight_bits = eight_bits or not piece.isascii()
         if not ended:
-            # With three octets of the piece before, in case the end was cut.
+            # With the last three octets of the piece before, in case the header's end was cut.
             seen = max(0, len(header) - 3)
             header += piece
             end = header.find(b"\r\n\r\n", seen)
@@ -81,7 +81,7 @@ def _is_utf8(octets: bytearray, whole: bool) -> bool:
 
 
 async def required_extensions(content: MessageSource) -> RequiredExtensions:
-    """Find out what a message needs, whatever its sender declared.
+    """Find out which extensions a message needs.
 
     Raises:
         RelayError: it cannot be read.
@@ -131,7 +131,7 @@ def check_message(
 
 
 def _largest(offered: Mapping[str, str]) -> float:
-    """Return the octets that a message may have for a relay (RFC 1870 3), infinity if any."""
+    """Return the relay's size limit in octets (RFC 1870 3), infinity if it has none."""
     limit = offered.get("SIZE", "")
     return int(limit) if limit.isascii() and limit.isdecimal() and int(limit[:20]) else float("inf")
 
@@ -145,7 +145,7 @@ def mail_parameters(
     offered: Mapping[str, str],
     authenticated: bool,
 ) -> list[str]:
-    """Return the words that follow MAIL, as far as the relay knows them.
+    """Return what follows MAIL, with the parameters that the relay supports.
 
     Args:
         envelope: the message's.
@@ -174,14 +174,14 @@ def mail_parameters(
 
 
 def rcpt_parameters(recipient: EnvelopeRecipient, offered: Mapping[str, str]) -> list[str]:
-    """Return the words that follow RCPT, as far as the relay knows them.
+    """Return what follows RCPT, with the parameters that the relay supports.
 
     Args:
-        recipient: whom to name.
+        recipient: the recipient.
         offered: the relay's extensions: parameters by keyword.
 
     Raises:
-        RelayError: the relay does not take addresses beyond ASCII.
+        RelayError: the relay does not accept addresses beyond ASCII.
     """
     words = [f"TO:<{recipient.mailbox.text}>"]
     if "DSN" in offered:

@@ -1,6 +1,6 @@
-"""What the kernel holds of a connection: octets not acknowledged, octets not read.
+"""The kernel's queues of a connection: octets not acknowledged, octets not read.
 
-Rules of this file: two questions to the kernel; what the answers mean is in connection.py.
+Rules of this file: two ioctl calls; connection.py decides what they mean.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def unacknowledged(socket: Any) -> int:
 
 
 def unread(socket: Any) -> int:
-    """Return how many octets have come and have not been read; 0 if the socket is closed."""
+    """Return how many octets have been received and not read; 0 if the socket is closed."""
     return _queued(socket, _SIOCINQ)
 
 

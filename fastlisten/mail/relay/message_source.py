@@ -1,7 +1,7 @@
-"""A message for the relay: read in pieces, and written as DATA wants it.
+"""A message for the relay: read in pieces, dot-stuffed for DATA.
 
-Rules of this file: octets, from a file or from memory; nothing of a session. The loop never reads a
-file, and no file is open between two pieces.
+Rules of this file: octets, from a file or from memory; nothing about sessions. Files are read in a
+thread, and no file stays open between two pieces.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from fastlisten.mail.relay.relay_error import NOT_READ, RelayError
 
 __all__ = ["BytesSource", "MessageSource", "pieces"]
 
-#: Octets that are read and written at a time.
+#: Octets per piece.
 PIECE = 256 * 1024
 
-#: Octets that the last piece has at least, if the message has as many.
+#: The fewest octets of the last piece, if the message has that many.
 _LAST = 5
 
 
@@ -68,7 +68,7 @@ class BytesSource(MessageSource):
 
 
 async def pieces(content: MessageSource, stuffed: bool) -> AsyncIterator[bytes]:
-    """Give a message in pieces; if `stuffed`, as DATA wants it, with dots doubled and a final dot.
+    """Yield a message in pieces; if `stuffed`, for DATA: with dots doubled and a final dot.
 
     The last piece completes the message: its last octets and, if `stuffed`, the final dot.
 
@@ -84,7 +84,7 @@ async def pieces(content: MessageSource, stuffed: bool) -> AsyncIterator[bytes]:
             raise RelayError(NOT_READ, str(error)) from error
         offset += len(piece)
         if stuffed:
-            # With two octets of the piece before, in case a line begins where they were cut.
+            # With the last two octets of the previous piece, in case a line begins at the cut.
             joined = tail + piece
             tail, piece = joined[-2:], joined.replace(b"\r\n.", b"\r\n..")[2:]
         joined = held + piece

@@ -1,27 +1,27 @@
 """Our ends of the open connections to relays: a client with such an address is this process.
 
-Rules of this file: a set and its three functions. A relay that is this very server must not send
-its mail round and round.
+Rules of this file: a set and three functions. They detect a relay that is this very server, which
+would be a mail loop.
 """
 
 from __future__ import annotations
 
-__all__ = ["add_own", "is_ours", "remove_own"]
+__all__ = ["add_own_address", "is_own_address", "remove_own_address"]
 
 # As servers see them: address and port.
 _ends: set[tuple[str, int]] = set()
 
 
-def is_ours(peer: str, port: int) -> bool:
-    """Whether a client's address and port are those of a connection that this process has made."""
+def is_own_address(peer: str, port: int) -> bool:
+    """Return whether a client's address and port are our end of a connection to a relay."""
     return (peer, port) in _ends
 
 
-def add_own(end: tuple[str, int]) -> None:
-    """Note our end of a connection that has been made."""
+def add_own_address(end: tuple[str, int]) -> None:
+    """Add our end of a new connection."""
     _ends.add(end)
 
 
-def remove_own(end: tuple[str, int]) -> None:
-    """Forget our end of a connection that is lost."""
+def remove_own_address(end: tuple[str, int]) -> None:
+    """Remove our end of a closed connection."""
     _ends.discard(end)

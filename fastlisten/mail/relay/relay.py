@@ -1,4 +1,4 @@
-"""The relay of a listener: where it is, how it is spoken to, and how many sessions there may be.
+"""The relay of a listener: its address, its TLS and login, and the limits on sessions with it.
 
 Rules of this file: settings, TLS contexts and the limits on sessions; SMTP is in session.py.
 """
@@ -20,8 +20,8 @@ from fastlisten.files import read_file
 
 __all__ = ["Relay", "RelaySettings", "relay_of"]
 
-#: Sessions with relays that a process has at a time; the next one waits for a place. Relays count
-#: the sessions of each client too: Postfix refuses the 51st.
+#: The most sessions with relays per process; further ones wait. Relays limit the sessions of each
+#: client too: Postfix refuses the 51st.
 SESSIONS = 50
 
 #: How many of these one user may have, so that one stolen password does not keep all other users
@@ -30,7 +30,7 @@ SESSIONS_OF_USER = 10
 
 #: Seconds that relays get to answer QUIT when the server stops: a relay that hangs must not delay
 #: that.
-LAST_GOODBYE = 1.0
+LAST_QUIT_TIMEOUT = 1.0
 
 # A semaphore belongs to a loop; a process has one loop for serving, tests have several.
 _places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
@@ -40,13 +40,13 @@ _places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """Where a relay is, and how to speak to it.
+    """A relay's address, and how to connect to it.
 
     Attributes:
         host: its name, its IP address, or the path of its Unix socket.
         port: its port, 0 for a Unix socket.
         tls: `verify`, `implicit`, `may` or `none`, as `smtp.relay-tls` explains them.
-        hostname: the name to give in EHLO.
+        hostname: our name for EHLO.
         user: the name to log in with; empty to not log in.
         password: the password to log in with.
         ca: a PEM file of certificate authorities; empty for those of the host.
@@ -68,7 +68,7 @@ class RelaySettings:
         return with_port(self.host, self.port)
 
     @property
-    def near(self) -> bool:
+    def is_on_this_host(self) -> bool:
         """Whether the relay is on this host, so that a password may be sent in plain text."""
         return not self.port or self.host == "localhost" or is_loopback(self.host)
 
@@ -137,14 +137,14 @@ class Relay:
                 message = f"the authorities cannot be read: {reason}"
                 raise SettingError("smtp.relay-ca", message) from error
 
-    async def take_place(self, user: str) -> None:
-        """Take one of the process's places for sessions; wait until there is one.
+    async def acquire_session(self, user: str) -> None:
+        """Wait until another session is allowed, and count it.
 
         Args:
-            user: for whom; empty for the server itself.
+            user: the user whose mail it is for; empty for the server itself.
 
         Raises:
-            TimeoutError: no place became free, or the user has too many sessions.
+            TimeoutError: there were too many sessions for too long, or the user has too many.
         """
         if user and self._users[user] >= SESSIONS_OF_USER:
             raise TimeoutError(f"{user} has {SESSIONS_OF_USER} sessions already")
@@ -161,8 +161,8 @@ class Relay:
             raise
         self.sessions += 1
 
-    def give_place_back(self, user: str) -> None:
-        """Give back what `take_place` took; on the same loop."""
+    def release_session(self, user: str) -> None:
+        """Undo `acquire_session`, on the same loop."""
         self.sessions -= 1
         self._forget(user)
         _places[asyncio.get_running_loop()].release()
@@ -172,17 +172,17 @@ class Relay:
         if not self._users[user]:
             del self._users[user]
 
-    def end_later(self, ending: Coroutine[Any, Any, None]) -> None:
-        """Let a session say QUIT in the background; only `close` waits for it."""
+    def quit_later(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Run a session's QUIT in the background; only `close` waits for it."""
         task = asyncio.get_running_loop().create_task(ending)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
-        """Wait a moment for sessions that are saying QUIT; no mail depends on it."""
+        """Wait a moment for replies to QUIT; no mail depends on them."""
         ending = list(self._ending)
         if ending:
-            _, late = await asyncio.wait(ending, timeout=LAST_GOODBYE)
+            _, late = await asyncio.wait(ending, timeout=LAST_QUIT_TIMEOUT)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

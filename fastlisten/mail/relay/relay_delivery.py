@@ -32,7 +32,7 @@ from fastlisten.mail.delivery_interface import LoggingOwner
 from fastlisten.mail.dsn.outcome import Outcome, relayed
 from fastlisten.mail.envelope import Envelope, EnvelopeRecipient
 from fastlisten.mail.relay.message_source import MessageSource
-from fastlisten.mail.relay.own_addresses import is_ours
+from fastlisten.mail.relay.own_addresses import is_own_address
 from fastlisten.mail.relay.relay import Relay
 from fastlisten.mail.relay.relay_error import LOOPS_BACK, RelayError
 from fastlisten.mail.relay.session import RelaySession
@@ -124,7 +124,7 @@ class RelayDelivery:
             return self._mailboxes.look_up(recipient)
         if not self._may_send(roster):
             return _NEEDS_LOGIN if roster.certain else LOOKUP_FAILED
-        if is_ours(*self._client):
+        if is_own_address(*self._client):
             return LOOPS_BACK
         self._task = asyncio.get_running_loop().create_task(self._ask(recipient))
         return None

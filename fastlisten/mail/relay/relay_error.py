@@ -1,9 +1,9 @@
 """Why mail cannot be handed to the relay, as a reply to the client that sends it.
 
 Rules of this file: replies in, replies out; no I/O. A refusal by the relay keeps its code and its
-enhanced status code, so that the client knows what becomes of its mail; its text is quoted, as
-printable ASCII of limited length. What concerns us and not the message (a failed login, a greeting
-that refuses us) is for the administrator: the client is told to try again later.
+enhanced status code, so that the client knows what happens to its mail; its text is quoted, as
+printable ASCII of limited length. Problems between us and the relay (a failed login, a greeting
+that refuses us) are for the administrator; the client is told to try again later.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = [
     "NOT_READ",
     "NO_BINARY",
     "NO_EIGHT_BITS",
-    "NO_PLACE",
     "NO_UTF8_HEADER",
     "NO_UTF8_RECIPIENT",
     "NO_UTF8_SENDER",
     "OUT_OF_SYNC",
     "TOO_LARGE",
+    "TOO_MANY_SESSIONS",
     "UNREACHABLE",
     "RelayError",
     "quoted",
@@ -32,7 +32,7 @@ __all__ = [
 
 UNREACHABLE = Reply(451, "4.4.1", "The relay cannot be reached; try again later")
 LOST = Reply(451, "4.4.2", "Lost connection to the relay; try again later")
-NO_PLACE = Reply(451, "4.3.2", "Too many connections to the relay; try again later")
+TOO_MANY_SESSIONS = Reply(451, "4.3.2", "Too many connections to the relay; try again later")
 OUT_OF_SYNC = Reply(451, "4.5.0", "Protocol synchronization error at the relay; try again later")
 # Temporary, although RFC 3463 3.5 and Postfix have 5.4.6: the configuration is wrong, not the mail.
 LOOPS_BACK = Reply(451, "4.4.6", "Mail loops back to myself: the relay is this server")

@@ -1,6 +1,6 @@
-"""What is logged of a relay that cannot be used as it should be.
+"""Logs problems with a relay.
 
-Rules of this file: two functions; what becomes of a message is logged by its delivery.
+Rules of this file: two functions; what happens to a message is logged by its delivery.
 """
 
 from __future__ import annotations

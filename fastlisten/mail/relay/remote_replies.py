@@ -1,9 +1,9 @@
 """Replies of a remote SMTP server: octets in, replies out.
 
-Rules of this file: no I/O. It is strict where two readers could see different replies: all lines of
+Rules of this file: no I/O. It is strict where two parsers could see different replies: all lines of
 a reply have the same code (RFC 5321 4.2.1), three digits of which the first is 2 to 5, followed by
-a hyphen, a space, or the end of the line. A bare LF ends a line too. Nothing depends on how the
-stream is cut.
+a hyphen, a space, or the end of the line. A bare LF ends a line too. The result does not depend on
+how the input is split.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OF_OTHERS = frozenset((211, 214, 220, 221, 235))
 
 
 class MalformedReplyError(Exception):
-    """What the server says is not a reply, or too long for one."""
+    """The server's input is not a valid reply, or too long for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class RemoteReply:
 
 
 class RemoteReplies:
-    """What has come from a server and has not been taken yet."""
+    """Input from a server that has not been returned as replies yet."""
 
     __slots__ = ("_buffer", "_early")
 
@@ -66,31 +66,31 @@ class RemoteReplies:
         self._early = False
 
     def __bool__(self) -> bool:
-        """Whether anything has come, even a part of a reply."""
+        """Whether there is any input, even a part of a reply."""
         return bool(self._buffer)
 
     @property
     def overfull(self) -> bool:
-        """Whether more has come than a reply may have."""
+        """Whether there is more input than a reply may have."""
         return len(self._buffer) > LONGEST_REPLY
 
     @property
     def beginning(self) -> str:
-        """The beginning of what has come, for a log."""
+        """The beginning of the input, for a log."""
         return self._buffer[:100].decode("ascii", "backslashreplace").strip()
 
     def add(self, data: bytes, early: bool) -> None:
-        """Take octets.
+        """Add input.
 
         Args:
-            data: what came.
-            early: the server did not have everything that was sent to it by then.
+            data: the input.
+            early: the server did not yet have everything that was sent to it.
         """
         self._buffer += data
         self._early = self._early or early
 
     def take(self) -> RemoteReply | None:
-        """Return the first reply, None if it is not complete yet.
+        """Return the first reply, or None if it is incomplete.
 
         Raises:
             MalformedReplyError: it is malformed.
@@ -110,7 +110,7 @@ class RemoteReplies:
                 raise MalformedReplyError(f"malformed reply: {line[:100]!r}")
             if lines and match[1] != code:
                 raise MalformedReplyError(
-                    f"a reply with two codes, {code.decode()} and {match[1].decode()}"
+                    f"malformed reply: it has two codes, {code.decode()} and {match[1].decode()}"
                 )
             code = match[1]
             lines.append((match[3] or b"").decode("utf-8", "surrogateescape"))
@@ -119,7 +119,7 @@ class RemoteReplies:
                 break
         reply = RemoteReply(int(code), tuple(lines), self._early)
         del buffer[:start]
-        # What is left came with the rest of this reply, or after it.
+        # The rest of the input came with the end of this reply, or after it.
         self._early = self._early and bool(buffer)
         return reply
 

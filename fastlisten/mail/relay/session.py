@@ -1,17 +1,18 @@
 """One session with the relay, for the recipients elsewhere of one message.
 
-Rules of this file: what is said to a relay, and what its replies mean; how it is said is in
-client.py, how a session begins in session_start.py. Nothing of accounts or deliveries. Addresses
-and parameters are passed on as the client wrote them, octet by octet.
+Rules of this file: the commands sent to a relay, and what its replies mean. client.py sends them,
+session_start.py begins a session. It knows nothing of accounts or deliveries. Addresses and
+parameters are passed on exactly as the client wrote them.
 
     recipient()   if necessary connect, EHLO, STARTTLS, EHLO, AUTH, MAIL; RCPT
     send()        DATA or BDAT, and the message
     quit()        QUIT, in the background
     abort()       at any time: close the connection at once
 
-If a relay closes the connection before it gets the message (they wait some minutes, and our client
-may be slow), we connect once more and say everything again. If the message turns out to need more
-than its sender declared (extensions.py), it begins again with RSET and a second MAIL.
+If a relay closes the connection before it gets the message (relays wait for some minutes, and our
+client may be slow), we connect once more and repeat all commands. If the message turns out to need
+more extensions than its sender declared (extensions.py), the transaction is restarted with RSET and
+a second MAIL.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from fastlisten.mail.relay.message_source import MessageSource, pieces
 from fastlisten.mail.relay.relay import Relay
 from fastlisten.mail.relay.relay_error import (
     LOST,
-    NO_PLACE,
     OUT_OF_SYNC,
+    TOO_MANY_SESSIONS,
     UNREACHABLE,
     RelayError,
     quoted,
@@ -53,7 +54,7 @@ __all__ = ["RelaySession"]
 logger = logging.getLogger("fastlisten.smtp")
 
 #: Seconds that a relay gets to answer QUIT. It has the message already.
-_GOODBYE_TIMEOUT = 5.0
+_QUIT_TIMEOUT = 5.0
 
 
 class RelaySession:
@@ -65,10 +66,10 @@ class RelaySession:
     """
 
     __slots__ = (
+        "_acquired",
         "_ended",
         "_envelope",
         "_mailed",
-        "_placed",
         "_relay",
         "_required",
         "_smtp",
@@ -81,10 +82,10 @@ class RelaySession:
         self._relay = relay
         self._envelope = envelope
         self._user = user
-        self._required = RequiredExtensions()  # known once the message is there
+        self._required = RequiredExtensions()  # known once the message has been received
         self._smtp: SmtpClient | None = None
-        self._mailed: list[str] = []  # the words after MAIL that the relay has accepted
-        self._placed = False
+        self._mailed: list[str] = []  # the parameters of MAIL that the relay has accepted
+        self._acquired = False
         self._ended = False
         self.recipients: list[EnvelopeRecipient] = []
         self.relays_dsn = False
@@ -103,13 +104,13 @@ class RelaySession:
         Raises:
             RelayError: with the reply to our client.
         """
-        async with self._errors(UNREACHABLE):
+        async with self._errors_as_replies(UNREACHABLE):
             smtp = await self._ready()
             await self._rcpt(smtp, recipient)
         self.recipients.append(recipient)
 
     async def send(self, content: MessageSource) -> str:
-        """Hand the message over.
+        """Send the message.
 
         Args:
             content: the message.
@@ -121,45 +122,45 @@ class RelaySession:
             RelayError: with the reply to our client. The relay does not have the message, or has
                 not confirmed it.
         """
-        async with self._errors(LOST):
+        async with self._errors_as_replies(LOST):
             self._required = await required_extensions(content)
             smtp = await self._ready()
             check_message(self._envelope, self._required, content.size, smtp.extensions)
             wait = 10 * self._relay.settings.timeout  # RFC 5321 4.5.3.2.6
             if self._mail_parameters(smtp) != self._mailed:
-                await self._begin_again(smtp)
+                await self._restart_transaction(smtp)
             if self._envelope.body == "BINARYMIME":
                 command = f"BDAT {content.size} LAST\r\n".encode()
-                await smtp.quiet()
-                reply, whole = await smtp.send(_behind(command, content), wait)
+                await smtp.check_in_sync()
+                reply, whole = await smtp.send(_command_and_message(command, content), wait)
             else:
                 reply = await smtp.command("DATA")
                 if reply.code != 354:
                     if reply.code < 400:
                         self._close()  # out of sync: a QUIT could be taken for the message
                     else:
-                        await self._confirm(smtp)
+                        await self._confirm_refusal(smtp)
                     raise refusal(reply.code, reply.text)
                 reply, whole = await smtp.send(pieces(content, stuffed=True), wait)
-            return self._judge(reply, whole)
+            return self._accepted_text(reply, whole)
 
     def quit(self) -> None:
-        """Say QUIT in the background."""
+        """Send QUIT in the background."""
         if self._smtp is None or self._smtp.transport is None:
             self.abort()
         else:
-            self._relay.end_later(self._goodbye(self._smtp))
+            self._relay.quit_later(self._say_quit(self._smtp))
 
     def abort(self) -> None:
-        """Close the connection at once; cancel whoever waits for it."""
+        """Close the connection at once; cancel the code that waits for it."""
         self._ended = True
         self._close()
 
     # --- the session --------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _errors(self, lost: Reply) -> AsyncIterator[None]:
-        """Turn errors into replies to our client, and close the connection where it has failed.
+    async def _errors_as_replies(self, lost: Reply) -> AsyncIterator[None]:
+        """Turn errors into replies to our client, and close the connection if it has failed.
 
         Args:
             lost: the reply for a connection that is lost or cannot be made.
@@ -168,7 +169,7 @@ class RelaySession:
             yield
         except RelayError as error:
             # Other refusals are logged when they are passed on to the client.
-            if error.reply in (UNREACHABLE, LOST, NO_PLACE):
+            if error.reply in (UNREACHABLE, LOST, TOO_MANY_SESSIONS):
                 log_relay_failure(self._relay.settings, str(error))
             raise
         except (
@@ -197,7 +198,7 @@ class RelaySession:
         """Return a session in which the relay knows MAIL and all recipients accepted so far."""
         if self._smtp is not None:
             try:
-                await self._smtp.quiet()
+                await self._smtp.check_in_sync()
             except RemoteClosedError as error:
                 log_relay(
                     self._relay.settings,
@@ -221,18 +222,18 @@ class RelaySession:
 
     async def _connect(self) -> SmtpClient:
         try:
-            await self._relay.take_place(self._user)
+            await self._relay.acquire_session(self._user)
         except TimeoutError as error:
-            reason = str(error) or "no place for another session"
-            raise RelayError(NO_PLACE, reason) from error
-        self._placed = True
+            reason = str(error) or "too many sessions with relays"
+            raise RelayError(TOO_MANY_SESSIONS, reason) from error
+        self._acquired = True
         smtp = self._smtp = SmtpClient(self._relay.settings.timeout)
-        await begin_session(smtp, self._relay, lambda: self._go_on(smtp))
+        await begin_session(smtp, self._relay, lambda: self._check_not_aborted(smtp))
         self.relays_dsn = "DSN" in smtp.extensions
         return smtp
 
-    def _go_on(self, smtp: SmtpClient) -> None:
-        """Stop if `abort` came when there was no connection to close yet."""
+    def _check_not_aborted(self, smtp: SmtpClient) -> None:
+        """Stop if `abort` was called before there was a connection to close."""
         if self._ended:
             smtp.abort()
             raise asyncio.CancelledError
@@ -254,25 +255,26 @@ class RelaySession:
 
     async def _command(self, smtp: SmtpClient, verb: str, words: list[str]) -> None:
         reply = await smtp.command(verb, *words)
-        self._go_on(smtp)
+        self._check_not_aborted(smtp)
         if not is_yes(reply.code):
             if reply.code < 400:
-                self._close()  # out of sync, and there is no way back
+                self._close()  # out of sync, so the session is useless
             raise refusal(reply.code, reply.text)
 
-    async def _begin_again(self, smtp: SmtpClient) -> None:
-        """Say MAIL again, with what the message turned out to need."""
+    async def _restart_transaction(self, smtp: SmtpClient) -> None:
+        """Send RSET, and MAIL again with the parameters that the message turned out to need."""
         reply = await smtp.command("RSET")
         if not is_yes(reply.code):
-            return  # RFC 5321 4.1.1.5 allows no refusal; it has the extensions, but is not told
+            return  # RFC 5321 4.1.1.5 allows no refusal; go on with the first MAIL's parameters
         await self._mail(smtp)
         await self._rcpt_again(smtp)
 
     async def _rcpt_again(self, smtp: SmtpClient) -> None:
-        """Say RCPT again for all recipients that the relay has accepted.
+        """Send RCPT again for all recipients that the relay has accepted.
 
-        A refusal now must not refuse the message: it is about one recipient, which the client was
-        told is accepted. The client tries again later and gets the new reply.
+        A refusal now concerns one recipient, which we have told the client is accepted, so it must
+        not become a permanent refusal of the message. The client gets 4xx, and the new reply when
+        it retries.
         """
         try:
             for recipient in self.recipients:
@@ -283,30 +285,30 @@ class RelaySession:
 
     # --- the message --------------------------------------------------------------------------
 
-    async def _confirm(self, smtp: SmtpClient) -> None:
-        """Make sure that a refusal of DATA is one, and not a late reply to a RCPT.
+    async def _confirm_refusal(self, smtp: SmtpClient) -> None:
+        """Make sure that a negative reply to DATA is not a late reply to a RCPT.
 
         Raises:
-            OutOfSyncError: the relay is ready for the message after all.
+            OutOfSyncError: the relay is waiting for the message.
         """
         with contextlib.suppress(RemoteClosedError, MalformedReplyError, TimeoutError):
-            reply = await smtp.command("RSET", within=_GOODBYE_TIMEOUT)
+            reply = await smtp.command("RSET", within=_QUIT_TIMEOUT)
             if reply.code < 400 and not is_yes(reply.code):
-                raise OutOfSyncError(f"{reply.code} {reply.text} - to RSET, after it refused DATA")
+                raise OutOfSyncError(f"reply to RSET after DATA: {reply.code} {reply.text}")
 
-    def _judge(self, reply: RemoteReply, whole: bool) -> str:
+    def _accepted_text(self, reply: RemoteReply, whole: bool) -> str:
         """Return the text of the reply to the message if the relay has accepted it.
 
         A refusal counts whenever it comes: many relays refuse as soon as they have seen enough.
 
         Args:
-            reply: to the message.
-            whole: the relay had all of the message when it replied.
+            reply: the reply to the message.
+            whole: the relay had the whole message when it replied.
         """
         if not whole:
-            self._close()  # anything said now would be taken for the rest of the message
+            self._close()  # any command would be taken for the rest of the message
             if reply.code < 400:
-                raise OutOfSyncError(f"{reply.code} {reply.text} - before it had the message")
+                raise OutOfSyncError(f"reply before it had the message: {reply.code} {reply.text}")
         if not is_yes(reply.code):
             if reply.code < 400:
                 self._close()
@@ -315,25 +317,25 @@ class RelaySession:
 
     # --- the end ------------------------------------------------------------------------------
 
-    async def _goodbye(self, smtp: SmtpClient) -> None:
+    async def _say_quit(self, smtp: SmtpClient) -> None:
         try:
-            await smtp.command("QUIT", within=_GOODBYE_TIMEOUT)
+            await smtp.command("QUIT", within=_QUIT_TIMEOUT)
         except (OutOfSyncError, MalformedReplyError, OSError) as error:
             logger.debug("relay %s: at QUIT: %s", self, error)
         finally:
             self._close()
 
     def _close(self) -> None:
-        """Close the connection, if there is one, and give back its place."""
+        """Close the connection, if there is one, and release the session."""
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
             smtp.abort()
-        if self._placed:
-            self._placed = False
-            self._relay.give_place_back(self._user)
+        if self._acquired:
+            self._acquired = False
+            self._relay.release_session(self._user)
 
 
-async def _behind(command: bytes, content: MessageSource) -> AsyncIterator[bytes]:
+async def _command_and_message(command: bytes, content: MessageSource) -> AsyncIterator[bytes]:
     yield command
     async for piece in pieces(content, stuffed=False):
         yield piece

@@ -1,6 +1,7 @@
-"""The start of a session with a relay: connect, EHLO, STARTTLS, EHLO, AUTH.
+"""Begins a session with a relay: connect, EHLO, STARTTLS, EHLO, AUTH.
 
-Rules of this file: what `smtp.relay-tls` and `smtp.relay-user` ask for, and nothing of a message.
+Rules of this file: it does what `smtp.relay-tls` and `smtp.relay-user` ask for, and knows nothing
+about messages.
 """
 
 from __future__ import annotations
@@ -15,30 +16,30 @@ from fastlisten.mail.relay.relay_log import log_relay
 __all__ = ["begin_session"]
 
 
-async def begin_session(smtp: SmtpClient, relay: Relay, go_on: Callable[[], None]) -> None:
-    """Connect to a relay, and get as far as MAIL.
+async def begin_session(smtp: SmtpClient, relay: Relay, check: Callable[[], None]) -> None:
+    """Connect to a relay, up to the point where MAIL may follow.
 
     Args:
         smtp: not connected yet.
-        relay: where to.
-        go_on: called between the steps; raises an exception if the session is not wanted any more.
+        relay: the relay.
+        check: called between the steps; raises an exception if the session has been aborted.
 
     Raises:
         UnexpectedReplyError: the relay refuses.
-        ValueError: it does not offer TLS, or no way to log in.
+        ValueError: it offers no TLS, or no mechanism that we know.
         RemoteClosedError, OutOfSyncError, MalformedReplyError, OSError (and TimeoutError)
     """
     settings = relay.settings
     implicit = relay.context if settings.tls == "implicit" else None
     await smtp.connect(settings.host, settings.port, implicit, settings.hostname)
-    go_on()
+    check()
     if settings.tls in ("verify", "may"):
         await _start_tls(smtp, relay)
     if settings.user:
-        if not (smtp.encrypted or settings.near):
+        if not (smtp.encrypted or settings.is_on_this_host):
             raise ValueError("it offers no TLS, so the password is not sent")
         await smtp.login(settings.user, settings.password)
-    go_on()
+    check()
 
 
 async def _start_tls(smtp: SmtpClient, relay: Relay) -> None:

@@ -344,12 +344,12 @@ def test_hosts_to_which_passwords_may_go_without_tls(
 ) -> None:
     settings = RelaySettings(host, port, "none", "me", user="u", password="p")
     assert str(settings) == text
-    assert settings.near is near
+    assert settings.is_on_this_host is near
 
 
 def test_password_is_not_sent_without_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The configuration refuses this already, but a program may create the handler itself."""
-    monkeypatch.setattr(RelaySettings, "near", False)
+    monkeypatch.setattr(RelaySettings, "is_on_this_host", False)
     with relaying(extensions=("AUTH PLAIN",)) as relay:
         assert relay_message(tmp_path, relay, **LOGIN).startswith(b"451 4.4.1 ")
         assert relay.commands == ["EHLO mx.example.org"]

@@ -75,7 +75,7 @@ class RandomRelay(asyncio.Protocol):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_replies(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_session, "_GOODBYE_TIMEOUT", 0.1)
+    monkeypatch.setattr(relay_session, "_QUIT_TIMEOUT", 0.1)
     source = random.Random(seed)
     ends = {"taken": 0, "refused": 0}
     refusals = set[bytes]()

@@ -197,7 +197,7 @@ def test_sessions_of_a_user_are_limited(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_unanswered_quit_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_session, "_GOODBYE_TIMEOUT", 0.05)
+    monkeypatch.setattr(relay_session, "_QUIT_TIMEOUT", 0.05)
     held = threading.Event()
     with relaying() as relay:
         relay.pause = lambda command: held.wait(20) if command == "QUIT" else None

@@ -120,7 +120,7 @@ def test_relay_to_itself_is_rejected(
     """Within a process the loop is detected; otherwise it ends at the limit of sessions."""
     monkeypatch.setattr(smtp_relay, "SESSIONS", 6)
     if not detected:
-        monkeypatch.setattr(relay_delivery, "is_ours", lambda peer, port: False)
+        monkeypatch.setattr(relay_delivery, "is_own_address", lambda peer, port: False)
     (tmp_path / "ca.pem").write_bytes(testing._pair().cert)
     options = {
         "relay_tls": "implicit",

@@ -73,7 +73,7 @@ async def message() -> AsyncIterator[bytes]:
 
 def late(client: SmtpClient, relay: Slow, times: int, taking: bool) -> list[int]:
     """Let the client's timeout expire with a full buffer; return the unacknowledged counts."""
-    event, seen = client._event, list[int]()
+    event, seen = client._wait, list[int]()
 
     async def found_late(limit: PeerTimeout) -> None:
         if not client._paused or len(seen) == times:
@@ -88,7 +88,7 @@ def late(client: SmtpClient, relay: Slow, times: int, taking: bool) -> list[int]
             await asyncio.sleep(0.001)
         raise TimeoutError("no answer in time")
 
-    client._event = found_late  # type: ignore[method-assign]
+    client._wait = found_late  # type: ignore[method-assign]
     return seen
 
 

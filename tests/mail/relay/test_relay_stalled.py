@@ -198,7 +198,7 @@ def test_tls_handshake(loop: str) -> None:
         assert (await client.command("STARTTLS")).code == 220
         client.timeout = SHORT
         stall.begin(lambda: client._unread() > 0, 8)  # the ClientHello is sent by then
-        await client._secure(client_context(), HOST)
+        await client._handshake(client_context(), HOST)
         client.timeout = LONG
         await client.hello("me.example")
         assert client.encrypted

@@ -103,15 +103,15 @@ def test_replies_to_starttls(said: str, loop: str) -> None:
 
 @pytest.mark.parametrize("said", CLASSES)
 def test_reply_to_quit_does_not_matter(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastlisten.mail.relay.session._GOODBYE_TIMEOUT", 0.1)
+    monkeypatch.setattr("fastlisten.mail.relay.session._QUIT_TIMEOUT", 0.1)
     with scripted(Script({"QUIT": CLASSES[said]})) as relay:
         assert relay_message(relay, MESSAGE).message == b"250 queued as 4711"
         assert len(relay.kept) == 1
 
 
 def test_stop_does_not_wait_long_for_quit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastlisten.mail.relay.session._GOODBYE_TIMEOUT", 15.0)
-    monkeypatch.setattr("fastlisten.mail.relay.relay.LAST_GOODBYE", 0.05)
+    monkeypatch.setattr("fastlisten.mail.relay.session._QUIT_TIMEOUT", 15.0)
+    monkeypatch.setattr("fastlisten.mail.relay.relay.LAST_QUIT_TIMEOUT", 0.05)
     waited: list[float | None] = []
     wait = asyncio.wait
 

@@ -72,7 +72,7 @@ def test_positive_reply_together_with_354(
             assert "QUIT" not in relay.commands
             if actions[-1] == b"250 2.0.0 queued\r\n":
                 assert replies.message == OUT_OF_TURN
-                assert "250 queued - before it had the message" in caplog.text
+                assert "reply before it had the message: 250 queued" in caplog.text
 
 
 @pytest.mark.parametrize("loop", LOOPS)
