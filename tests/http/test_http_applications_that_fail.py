@@ -25,7 +25,7 @@ async def test_exception_or_no_response_is_answered_by_500(
     assert [record.name for record in errors] == ["fastlisten.http"] * 2
     assert '"GET /fail HTTP/1.1": the application failed' in errors[0].message
     assert errors[0].exc_info
-    assert "ended without a whole response" in errors[1].message
+    assert "returned without a complete response" in errors[1].message
 
 
 @on_loops

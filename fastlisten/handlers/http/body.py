@@ -35,7 +35,7 @@ class CountedBody:
     """A body with a Content-Length.
 
     Args:
-        length: its octets, at least 1.
+        length: octets, at least 1.
 
     Attributes:
         done: all of it has been read.
@@ -127,7 +127,7 @@ class ChunkedBody:
             self._end = False
             return at + 2
         if end not in (b"", b"\r"):
-            raise RequestError(400, "a chunk does not end where it should")
+            raise RequestError(400, "a chunk is not followed by CRLF")
         return at
 
     def _size_line(self, buffer: bytearray, at: int) -> int:
@@ -136,14 +136,14 @@ class ChunkedBody:
             return at
         found = _SIZE.fullmatch(buffer, at, end)
         if found is None:
-            raise RequestError(400, "no size of a chunk")
+            raise RequestError(400, "malformed chunk size or extension")
         size = int(found[1], 16)
         self._total += size
         if self._max_body is not None and self._total > self._max_body:
             raise RequestError(413, "the body is too large")
         self._excess = max(0, self._excess + (end - at) - 16 - 2 * size)
         if self._excess > _EXCESS:
-            raise RequestError(400, "too much between chunks")
+            raise RequestError(400, "too many octets between chunks")
         if size:
             self._left = size
         else:
@@ -159,7 +159,7 @@ class ChunkedBody:
             self.done = True
             return end
         if not _TRAILER.fullmatch(buffer, at, end):
-            raise RequestError(400, "no trailer")
+            raise RequestError(400, "malformed trailer")
         self._trailers += 1
         self._excess += end - at
         if self._trailers > MAX_LINES or self._excess > self._max_lines:
@@ -174,5 +174,4 @@ class ChunkedBody:
         return end
 
 
-#: What reads a body.
 Body = CountedBody | ChunkedBody

@@ -1,4 +1,4 @@
-"""One request and its response: what the application is given as `receive` and `send`.
+"""One request and its response: the `receive` and `send` of an ASGI application.
 
 Rules of this file: ASGI's side of a request. If the application does not complete the response, it
 is completed or cut off here. The access log is written here. protocol.py handles the connection,
@@ -184,14 +184,14 @@ class Exchange:
         except BaseException as error:
             # This includes SystemExit and cancellation, which end the request and not the process.
             ends = isinstance(error, (asyncio.CancelledError, GeneratorExit))
-            if ends and (self._nobody or self.complete):
+            if ends and (self._over or self.complete):
                 # The server is stopping; the client has been cut off, and nothing awaits this task.
                 return
             self._failed(error)
         else:
-            if self._nobody or self.complete:
+            if self._over or self.complete:
                 return
-            text = "%s: the application ended without a whole response"
+            text = "%s: the application returned without a complete response"
             fields = self._info.fields
             log(logger, logging.ERROR, "application-failed", text, self, **fields)
             self._give_up()
@@ -199,7 +199,7 @@ class Exchange:
             self._log()
 
     @property
-    def _nobody(self) -> bool:
+    def _over(self) -> bool:
         """Whether the client can no longer get a response.
 
         A failed write closes the transport at once, but `connection_lost` is called only when the
@@ -210,7 +210,7 @@ class Exchange:
     async def receive(self) -> Message:
         """Return the next part of the request, or http.disconnect."""
         protocol = self._protocol
-        if self._expects and not (self._started or self._nobody):
+        if self._expects and not (self._started or self._over):
             self._expects = False
             protocol.transport.write(_CONTINUE)
         while not self._pieces and (self.more_body or self._told) and not self.gone:
@@ -239,22 +239,22 @@ class Exchange:
             ResponseError: the message is not allowed, or not at this point; nothing of it was sent.
         """
         protocol = self._protocol
-        if self._nobody:
+        if self._over:
             raise ClientGoneError("the client has gone")
         kind = message["type"]
         if not self._started:
             if kind != "http.response.start":
-                raise ResponseError(f"{kind!r} stands where http.response.start is expected")
+                raise ResponseError(f"{kind!r} comes where http.response.start is expected")
             headers = message.get("headers", ())
             self._head = ResponseHead(message["status"], headers, head_only=self.head_only)
             self._started = True
             return
         if kind != "http.response.body" or self.complete:
             when = "after a response" if self.complete else "where http.response.body is expected"
-            raise ResponseError(f"{kind!r} stands {when}")
+            raise ResponseError(f"{kind!r} comes {when}")
         if protocol.gate.closed:
             await protocol.gate.passed()
-            if self._nobody:
+            if self._over:
                 raise ClientGoneError("the client has gone")
         body = message.get("body", b"")
         if type(body) is not bytes:
@@ -276,7 +276,7 @@ class Exchange:
             await asyncio.sleep(0)
 
     def _write(self, body: bytes, more: bool) -> None:
-        """Give a part of the body to the transport, with the head if it is the first."""
+        """Write a part of the body, with the head if it is the first."""
         head = self._head
         assert head is not None
         if not self.begun:
@@ -326,7 +326,7 @@ class Exchange:
         return fields
 
     def _failed(self, error: BaseException) -> None:
-        if self._nobody:
+        if self._over:
             # Not the application's fault. The error is logged as text, so that a record does
             # not keep alive what the error refers to.
             words = f"the client has gone, the application raised {error!r}"

@@ -76,7 +76,7 @@ class TrustedProxies:
     def client(
         self, headers: Iterable[tuple[bytes, bytes]]
     ) -> tuple[tuple[str, int] | None, bool | None] | None:
-        """Return what the headers of a trusted proxy's request say.
+        """Return what the header fields of a trusted proxy say.
 
         Returns:
             The client's address and port (None if unknown, port 0 if only the port is), and whether

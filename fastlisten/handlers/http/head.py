@@ -55,7 +55,7 @@ _SPECIAL = frozenset(
 
 
 class RequestError(Exception):
-    """A request that is refused; the connection ends.
+    """The request is refused, and the connection ends.
 
     Args:
         status: the response's status: 400, 413, 431, 501 or 505.
@@ -71,7 +71,7 @@ class Request:
     """The head of a request.
 
     Attributes:
-        method: as written.
+        method: as the client sent it.
         target: path and query, or ``*``; without the host of an absolute target.
         version: ``"1.1"``, ``"1.0"``, or another 1.x as written.
         headers: names in lower case and values without surrounding blanks, in their order.
@@ -136,7 +136,7 @@ def read_head(head: bytes) -> Request:
     """
     line = _REQUEST_LINE.match(head)
     if line is None:
-        raise RequestError(400, "no request line")
+        raise RequestError(400, "malformed request line")
     method, target, major, minor = line.groups()
     if major != b"1":
         raise RequestError(505, "not HTTP/1")
@@ -144,7 +144,7 @@ def read_head(head: bytes) -> Request:
     if head.count(b"\n") > MAX_LINES:
         raise RequestError(431, "too many header fields")
     if fields.replace(b"\r\n", b"").translate(None, _FIELD_OCTETS):
-        raise RequestError(400, "half an end of line, or a control character")
+        raise RequestError(400, "bare CR or LF, or a control character")
     if b"\r\n " in fields or b"\r\n\t" in fields:
         raise RequestError(400, "a folded header field")
     request = Request()
@@ -194,11 +194,11 @@ def _interpret(request: Request, persistent: bool) -> None:
         if name == b"host":
             hosts += 1
             if not _is_host(value):
-                raise RequestError(400, "no host")
+                raise RequestError(400, "invalid Host")
         elif name == b"content-length":
             lengths += 1
             if not _LENGTH.fullmatch(value):
-                raise RequestError(400, "no length")
+                raise RequestError(400, "invalid Content-Length")
             length = int(value)
         elif name == b"transfer-encoding":
             codings += 1
@@ -212,10 +212,10 @@ def _interpret(request: Request, persistent: bool) -> None:
         else:
             request.expects = persistent and value.lower() == b"100-continue"
     if hosts != 1 and (hosts or persistent):
-        raise RequestError(400, "not one host")
+        raise RequestError(400, "not exactly one Host")
     if lengths + codings > 1:
         if codings > 1 and not lengths:
-            raise RequestError(501, "two codings")
+            raise RequestError(501, "more than one Transfer-Encoding")
         raise RequestError(400, "more than one length")
     if codings and not persistent:
         raise RequestError(400, "Transfer-Encoding in HTTP/1.0")
@@ -239,17 +239,17 @@ def _change_target(request: Request) -> None:
     """Move the host of an absolute target to the Host field, replacing it (RFC 9112 3.2.2)."""
     target = request.target
     if request.method == b"CONNECT":
-        raise RequestError(501, "this is no proxy")
+        raise RequestError(501, "CONNECT, but this is not a proxy")
     if b"#" in target:
         raise RequestError(400, "a fragment in the target")
     if target == b"*" and request.method == b"OPTIONS":
         return
     found = _ABSOLUTE.fullmatch(target)
     if found is None:
-        raise RequestError(400, "neither a path nor an address")
+        raise RequestError(400, "the target is neither a path nor a URL")
     host, path = found.groups()
     if not host or host.startswith(b":") or not _is_host(host):
-        raise RequestError(400, "no host in the target")
+        raise RequestError(400, "invalid host in the target")
     request.target = path if path.startswith(b"/") else b"/" + path
     fields = [field for field in request.headers if field[0] != b"host"]
     request.headers = [(b"host", host), *fields]

@@ -8,7 +8,7 @@ before anything is sent. Fields that are up to the server are left out.
     Transfer-Encoding            left out, as ASGI says: the server decides
     Connection: close            the connection closes; `keep-alive` is left out
     Date                         replaces the server's
-    all others                   sent as they are, names in lower case, no blanks around values
+    all others                   sent, with names in lower case and values stripped
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def field_of(name: Any, value: Any) -> tuple[bytes, bytes]:
 def _name(name: bytes) -> bytes:
     """Return a field's name in lower case."""
     if not _NAME.fullmatch(name):
-        raise ResponseError(f"{name!r} is not the name of a header field")
+        raise ResponseError(f"{name!r} is not a valid field name")
     return name.lower()
 
 
