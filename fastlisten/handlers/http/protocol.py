@@ -340,11 +340,12 @@ class HttpProtocol(asyncio.Protocol):
         if self._ended or self.transport.is_closing():
             return
         if exchange.close:
-            if self._reader.body is None:
+            if self._reader.body is None and not self._reader.buffer:
                 self._ended = True
                 self.transport.close()
             else:
-                # The client may still be sending, and a close would reset the connection.
+                # The client may still be sending (a body, or requests that it has pipelined), and
+                # a close would reset the connection.
                 self.linger()
             return
         if self._reader.body is None:
@@ -391,7 +392,7 @@ class HttpProtocol(asyncio.Protocol):
         if exchange is None or (answering and not answering.begun):
             head_only = answering is not None and answering.head_only
             self.transport.write(refusal(status, head_only=head_only))
-        if answering and not answering.more_body:
+        if answering and not answering.more_body and not self._reader.buffer:
             # The client has sent everything.
             self._ended = True
             self.transport.close()
