@@ -96,7 +96,7 @@ class Exchange:
         head_only: the request was HEAD.
         more_body: the request's body is not complete.
         held: octets of the body that the application has not received.
-        receiving: the application is waiting for more of the body.
+        receiving: how many tasks of the application are waiting for more of the body.
         begun: some of the response has been sent.
         complete: all of the response has been given to the transport.
         gone: the client has disconnected, or the server has responded itself.
@@ -140,7 +140,7 @@ class Exchange:
         self.more_body = request.length != 0
         self._pieces: list[bytes] = []
         self.held = 0
-        self.receiving = False
+        self.receiving = 0
         self._waiter: asyncio.Future[None] | None = None
         self._head: ResponseHead | None = None
         self._started = self.begun = self.complete = self.gone = False
@@ -217,12 +217,14 @@ class Exchange:
             if self.complete:
                 break
             protocol.pause_or_resume()
-            self.receiving = True
-            waiter = self._waiter = protocol.loop.create_future()
+            if self._waiter is None:
+                self._waiter = protocol.loop.create_future()
+            self.receiving += 1
             try:
-                await waiter
+                # Shielded: several tasks of an application may wait, and one may be cancelled.
+                await asyncio.shield(self._waiter)
             finally:
-                self.receiving = False
+                self.receiving -= 1
         if self.gone or self.complete:
             return {"type": "http.disconnect"}
         pieces, self._pieces = self._pieces, []

@@ -327,8 +327,10 @@ class WebSocket(asyncio.Protocol):
                 return message
             if self._told:
                 return {"type": "websocket.disconnect", "code": wire.code, "reason": wire.reason}
-            waiter = self._waiter = self._loop.create_future()
-            await waiter
+            if self._waiter is None:
+                self._waiter = self._loop.create_future()
+            # Shielded: several tasks of an application may wait, and one may be cancelled.
+            await asyncio.shield(self._waiter)
 
     async def _send(self, message: Message) -> None:
         """Handle a message of the application.
