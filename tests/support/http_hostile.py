@@ -53,6 +53,7 @@ HOSTILE: dict[str, tuple[bytes, int]] = {
     "HTTP/0.9": (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     "CONNECT": (b"CONNECT a:25 HTTP/1.1\r\nHost: a:25\r\n\r\n", 501),
+    "CONNECT to a path": (b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     "a target that is no path": (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "an address without a host": (b"GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "an address with a user": (b"GET http://u@h/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),

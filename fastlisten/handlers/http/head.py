@@ -153,7 +153,7 @@ def read_head(head: bytes) -> Request:
     request.headers = _fields(fields)
     request.target = target
     _interpret(request, minor != b"0")
-    if target[0] != 0x2F or b"#" in target:
+    if target[0] != 0x2F or b"#" in target or method == b"CONNECT":
         _change_target(request)
     return request
 
