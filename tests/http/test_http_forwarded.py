@@ -47,7 +47,19 @@ CASES: list[tuple[list[tuple[str, str]], Any]] = [
     # Of one that is malformed nothing is believed.
     ([("forwarded", "for=192.0.2.1, for")], None),
     ([("forwarded", 'for="192.0.2.1')], None),
-    ([("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "2.2.2.2")], (("1.1.1.1", 0), None)),
+    # Proxies that write the one kind pass on the other, which a client may have made up.
+    ([("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "2.2.2.2")], (("2.2.2.2", 0), None)),
+    ([("forwarded", 'for="'), ("x-forwarded-for", "2.2.2.2")], (("2.2.2.2", 0), None)),
+    ([("forwarded", "proto=https"), ("x-forwarded-for", "2.2.2.2")], (("2.2.2.2", 0), None)),
+    ([("forwarded", "for=1.1.1.1"), ("x-forwarded-proto", "https")], (None, True)),
+    # The scheme is that of an element which a trusted proxy has written.
+    ([("forwarded", "for=1.1.1.1;proto=https, for=192.0.2.1")], (("192.0.2.1", 0), None)),
+    ([("forwarded", "for=192.0.2.1;proto=https, for=10.0.0.2")], (("192.0.2.1", 0), True)),
+    (
+        [("forwarded", "for=192.0.2.1;proto=http, for=10.0.0.2;proto=https")],
+        (("192.0.2.1", 0), True),
+    ),
+    ([("forwarded", "for=192.0.2.1, proto=https")], (None, True)),
 ]
 
 

@@ -4,8 +4,8 @@ Rules of this file: sans I/O. Each proxy appends its own client on the right. So
 from the right up to the first address that is not a trusted proxy: that is the client. Everything
 further left may be made up by that client.
 
-`Forwarded` (RFC 7239) takes precedence; `X-Forwarded-For` and `X-Forwarded-Proto` are read only if
-there is none.
+`X-Forwarded-For` and `X-Forwarded-Proto` take precedence; `Forwarded` (RFC 7239) is read only if
+there is neither. Most proxies write only the former, and pass on the `Forwarded` of a client.
 """
 
 from __future__ import annotations
@@ -82,27 +82,23 @@ class TrustedProxies:
             The client's address and port (None if unknown, port 0 if only the port is), and whether
             the client uses TLS (None if unknown).
         """
-        forwarded = _joined(headers, b"forwarded")
-        if forwarded:
-            nodes, schemes = _parameters(forwarded)
+        plain = _listed(_joined(headers, b"x-forwarded-for"))
+        schemes = _listed(_joined(headers, b"x-forwarded-proto"))
+        scheme = schemes[-1] if schemes else b""
+        if plain or scheme:
+            nodes = [(node, b"") for node in plain]
         else:
-            nodes = _listed(_joined(headers, b"x-forwarded-for"))
-            schemes = _listed(_joined(headers, b"x-forwarded-proto"))
-        if not nodes and not schemes:
+            nodes = _elements(_joined(headers, b"forwarded"))
+        if not nodes and not scheme:
             return None
-        tls = None
-        if schemes and (scheme := schemes[-1].lower()) in _SCHEMES:
-            tls = scheme in (b"https", b"wss")
-        return self._first_unknown(nodes), tls
-
-    def _first_unknown(self, nodes: list[bytes]) -> tuple[str, int] | None:
-        """Return the nearest address that is not a trusted proxy; if all are, the farthest."""
         client: tuple[str, int] | None = None
-        for node in nodes[: -_MOST - 1 : -1]:
+        for node, proto in nodes[: -_MOST - 1 : -1]:
+            scheme = scheme or proto
             client = _node(node.decode("latin-1"))
             if client is None or not self.trusts(client[0]):
                 break
-        return client
+        scheme = scheme.lower()
+        return client, scheme in (b"https", b"wss") if scheme in _SCHEMES else None
 
 
 def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
@@ -114,24 +110,27 @@ def _listed(value: bytes) -> list[bytes]:
     return [one for each in value.split(b",") if (one := each.strip(b" \t"))]
 
 
-def _parameters(value: bytes) -> tuple[list[bytes], list[bytes]]:
-    """Return the values of `for` and of `proto`, one for each element that has it."""
-    nodes: list[bytes] = []
-    schemes: list[bytes] = []
+def _elements(value: bytes) -> list[tuple[bytes, bytes]]:
+    """Return `for` and `proto` of each element of Forwarded, empty where it has none."""
+    elements: list[tuple[bytes, bytes]] = []
+    node = proto = b""
     at = 0
     while at < len(value):
         found = _PARAMETER.match(value, at)
         if found is None:
             # What follows cannot be trusted, and what precedes it is from proxies further away.
-            return [], []
+            return []
         name, plain, quoted = found[1].lower(), found[2], found[3]
         text = plain if quoted is None else re.sub(rb"\\(.)", rb"\1", quoted)
         if name == b"for":
-            nodes.append(text)
+            node = text
         elif name == b"proto":
-            schemes.append(text)
+            proto = text
         at = found.end()
-    return nodes, schemes
+        if found[4] == b"," or at >= len(value):
+            elements.append((node, proto))
+            node = proto = b""
+    return elements
 
 
 def _node(text: str) -> tuple[str, int] | None:
