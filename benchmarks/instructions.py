@@ -6,6 +6,10 @@ out: the count of an operation is the difference between a long run and a short 
 
     python -m benchmarks.instructions             the whole process, and our own modules in it
     python -m benchmarks.instructions --limit     with a connection limit
+    python -m benchmarks.instructions --only SMTP those whose title has a word
+
+The SMTP engine is counted in the form that is built here (FASTLISTEN_PURE, see setup.py), once in a
+server and once without sockets. "Our modules" are what is compiled.
 """
 
 from __future__ import annotations
@@ -13,12 +17,14 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.build import build
+from benchmarks.build import ROOT, build
+from benchmarks.machine import facts
 from benchmarks.process import Load, MeasurementError, Server
 from benchmarks.workloads import CANDIDATES, GREETING, SOURCES
 
@@ -30,6 +36,8 @@ _WORK: tuple[tuple[str, str, str, tuple[str, ...], int, int], ...] = (
     ("accept, greeting, close", "fastlisten", "silent", ("--in-flight", "8"), 2_000, 8_000),
     ("the same, lazy", "fastlisten lazy", "silent", ("--in-flight", "8"), 2_000, 8_000),
     ("echo of 64 octets", "fastlisten", "echo", ("--connections", "8"), 4_000, 24_000),
+    ("SMTP session to a sink", "fastlisten SMTP", "smtp", ("--in-flight", "8"), 500, 2_000),
+    ("SMTP session, the engine alone", "", "", (), 200, 1_200),
 )
 
 #: The object file of the lines that follow (``ob``) or of the function that they call (``cob``).
@@ -72,10 +80,14 @@ def _run(
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory, "counts")
         valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}"]
+        if not candidate:
+            engine = [sys.executable, "-m", "benchmarks.bench_smtp_engine", "--count", str(count)]
+            subprocess.run([*valgrind, *engine], check=True, cwd=ROOT)
+            return _counts(out)
         command = [*valgrind, *CANDIDATES[candidate]]
-        if mode != "echo":
+        if mode == "silent":
             command += ["--greeting", GREETING]
-        if limited:
+        if limited and mode != "smtp":  # sinks have a limit of their own
             command += ["--limit", str(_LIMIT)]
         with Server(command, None) as server:
             words = [*options, "--count", str(count), "--duration", "300"]
@@ -91,13 +103,17 @@ def main(words: Sequence[str] | None = None) -> int:
     """Count and print; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     parser.add_argument("--limit", action="store_true", help="count with a connection limit")
+    parser.add_argument("--only", default="", help="a word of the titles")
     given = parser.parse_args(words)
     if shutil.which("valgrind") is None:
         print("valgrind is not installed", file=sys.stderr)
         return 1
     build()
+    print(f"SMTP engine: {facts()['SMTP engine']}")
     print(f"{'instructions per operation':32}{'process':>10}{'our modules':>14}")
     for title, candidate, mode, options, short, long in _WORK:
+        if given.only not in title:
+            continue
         less, more = (_run(candidate, mode, options, count, given.limit) for count in (short, long))
         process, own = ((b - a) / (long - short) for a, b in zip(less, more, strict=True))
         print(f"{title:32}{process:10,.0f}{own:14,.0f}", flush=True)

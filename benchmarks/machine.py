@@ -6,12 +6,14 @@ Rules of this file: it only reads. Facts that this machine does not provide are 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import ssl
 import subprocess
 import time
 from datetime import UTC, datetime
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from benchmarks.build import ROOT
@@ -42,6 +44,12 @@ def _version(package: str) -> str:
         return ""
 
 
+def _is_compiled(module: str) -> bool:
+    """Return whether a module of the SMTP engine is compiled."""
+    spec = importlib.util.find_spec(f"fastlisten.handlers.smtp.engine.{module}")
+    return spec is not None and str(spec.origin).endswith(tuple(EXTENSION_SUFFIXES))
+
+
 def _chosen(words: str) -> str:
     """Return the word in brackets of a sysfs file like ``always [madvise] never``."""
     return words.partition("[")[2].partition("]")[0]
@@ -66,6 +74,7 @@ def facts() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "uvloop": _version("uvloop"),
         "openssl of python": ssl.OPENSSL_VERSION.removeprefix("OpenSSL "),
+        "SMTP engine": "compiled" if _is_compiled("engine") else "Python",
         "commit": commit,
         "compiler": _first_line([os.environ.get("CC", "cc"), "--version"]),
     }
