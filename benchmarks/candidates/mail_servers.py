@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.deliveries import RUN
-from benchmarks.process import descendants
+from benchmarks.process import descendants, end_when_told
 
 #: Where distributions put administrators' programs.
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
@@ -179,6 +179,7 @@ def main() -> None:
     for name in ("mail", RUN):
         (data / name).mkdir()
     shutil.chown(data / "mail", user.pw_uid, user.pw_gid)
+    end_when_told()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     command = SERVERS[given.server](
         data / RUN, data=data, uid=user.pw_uid, gid=user.pw_gid, port=port

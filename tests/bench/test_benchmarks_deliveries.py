@@ -81,9 +81,10 @@ def test_other_mail_servers_are_measured(candidate: str, program: str, protocol:
     assert sample["value"] > 10
 
 
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize(("candidate", "program", "protocol"), SERVERS)
 def test_mail_server_ends_with_its_wrapper(
-    candidate: str, program: str, protocol: str, directory: Path
+    candidate: str, program: str, protocol: str, told: bool, directory: Path
 ) -> None:
     skip_without(program)
     from benchmarks.process import descendants
@@ -102,7 +103,10 @@ def test_mail_server_ends_with_its_wrapper(
         assert (int(pid), tree) == (wrapper.pid, b"tree")
         those = descendants(wrapper.pid)
         assert len(those) > 2
-        wrapper.stdin.close()
+        if told:
+            wrapper.terminate()
+        else:
+            wrapper.stdin.close()
         wrapper.wait(20)
     await_ends(those)
 
