@@ -14,13 +14,13 @@ from support.smtp_harness import ENVELOPE, HELLO
 
 from fastlisten.handlers.smtp.engine.engine import Limits
 from fastlisten.handlers.smtp.engine.input_buffer import InputBuffer
-from fastlisten.handlers.smtp.engine.session_states import NEXT, State
+from fastlisten.handlers.smtp.engine.session_states import NEXT, SessionState
 from fastlisten.handlers.smtp.engine.smtp_session import Session
 
 
-def in_state(state: State) -> Session:
+def in_state(state: SessionState) -> Session:
     """Return a session that has gone to a state the shortest way."""
-    ways: list[list[State]] = [[State.COMMAND]]
+    ways: list[list[SessionState]] = [[SessionState.COMMAND]]
     for way in ways:
         if way[-1] is state:
             break
@@ -31,9 +31,9 @@ def in_state(state: State) -> Session:
     return session
 
 
-@pytest.mark.parametrize("state", State)
-def test_only_documented_transitions_are_possible(state: State) -> None:
-    for following in State:
+@pytest.mark.parametrize("state", SessionState)
+def test_only_documented_transitions_are_possible(state: SessionState) -> None:
+    for following in SessionState:
         session = in_state(state)
         assert session.state is state
         if following in NEXT[state]:
@@ -46,9 +46,9 @@ def test_only_documented_transitions_are_possible(state: State) -> None:
 
 
 def test_table_of_transitions_is_complete() -> None:
-    assert set(NEXT) == set(State)
-    assert {following for ways in NEXT.values() for following in ways} == set(State)
-    assert not NEXT[State.CLOSED]
+    assert set(NEXT) == set(SessionState)
+    assert {following for ways in NEXT.values() for following in ways} == set(SessionState)
+    assert not NEXT[SessionState.CLOSED]
 
 
 def test_closed_engine_ignores_input() -> None:

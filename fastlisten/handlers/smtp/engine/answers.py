@@ -19,7 +19,7 @@ from fastlisten.handlers.smtp.engine.replies import (
     RECIPIENT_OK,
     SENDER_OK,
 )
-from fastlisten.handlers.smtp.engine.session_states import State
+from fastlisten.handlers.smtp.engine.session_states import SessionState
 from fastlisten.handlers.smtp.engine.smtp_events import (
     Auth,
     Command,
@@ -71,15 +71,15 @@ def _accept_tls(session: Session, event: StartTls, reply: bytes) -> None:
         session.hang_up(session.limits.too_early)
         return
     session.unsent.append(reply or GO_AHEAD)
-    session.enter(State.SECURING)
+    session.enter(SessionState.SECURING)
     session.forget()
 
 
 def _accept_login(session: Session, event: Auth | Response, reply: bytes) -> None:
     session.limits.counts.login("succeeded")
     session.unsent.append(reply or AUTHENTICATED)
-    if session.state is State.DIALOGUE:
-        session.enter(State.COMMAND)
+    if session.state is SessionState.DIALOGUE:
+        session.enter(SessionState.COMMAND)
     session.authenticated = True
     session.locked = False
 
@@ -118,8 +118,8 @@ def reject(session: Session, reply: bytes) -> None:
         transaction = event.transaction
     elif isinstance(event, Auth | Response):
         _count_login(session, reply)
-        if session.state is State.DIALOGUE:
-            session.enter(State.COMMAND)
+        if session.state is SessionState.DIALOGUE:
+            session.enter(SessionState.COMMAND)
     if reply.startswith(b"421"):
         session.hang_up(reply, recipients, transaction)
     elif isinstance(event, Recipient) and reply.startswith(b"5"):
@@ -149,7 +149,7 @@ def challenge(session: Session, question: bytes) -> None:
         raise RuntimeError("no step of an AUTH dialogue waits for an answer")
     session.waiting = None
     session.unsent.append(b"334 " + binascii.b2a_base64(question, newline=False) + b"\r\n")
-    session.enter(State.DIALOGUE)
+    session.enter(SessionState.DIALOGUE)
 
 
 def answer(session: Session, answers: Sequence[bytes]) -> None:

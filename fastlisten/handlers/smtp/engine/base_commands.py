@@ -22,7 +22,7 @@ from fastlisten.handlers.smtp.engine.replies import (
     TOO_MANY,
     UNKNOWN,
 )
-from fastlisten.handlers.smtp.engine.session_states import State
+from fastlisten.handlers.smtp.engine.session_states import SessionState
 from fastlisten.handlers.smtp.engine.smtp_events import Event, Mail
 from fastlisten.handlers.smtp.engine.smtp_session import Session
 from fastlisten.handlers.smtp.engine.verbs import HTTP_VERBS, NOT_HERE
@@ -47,7 +47,7 @@ __all__ = [
     "vrfy_reply",
 ]
 
-_CONTENT = State.CONTENT
+_CONTENT = SessionState.CONTENT
 
 
 def no_argument(verb: bytes, argument: bytes) -> None:

@@ -24,7 +24,7 @@ What the engine is made of:
         │     smtp_session │  input_buffer
         │                  ├─ ChunkReader        where chunks end
         │                  │  chunk_reader
-        │                  └─ State              the states, drawn: session_states
+        │                  └─ SessionState       the states, drawn: session_states
         │
         ├─ command_table     verb -> function of base_commands or extension_commands,
         │                    which read their arguments by command_syntax and parameters
@@ -51,7 +51,7 @@ from fastlisten.handlers.smtp.engine.input_buffer import InputBuffer
 from fastlisten.handlers.smtp.engine.message_input import next_chunk, next_content, next_response
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
-from fastlisten.handlers.smtp.engine.session_states import State
+from fastlisten.handlers.smtp.engine.session_states import SessionState
 from fastlisten.handlers.smtp.engine.smtp_events import (
     Event,
     Flush,
@@ -71,15 +71,15 @@ _FLUSH = Flush()
 _GOODBYE = Goodbye()
 
 # CPython 3.11 takes 40 ns to look up a member of an enum, and every event asks several times.
-_COMMAND = State.COMMAND
-_CONTENT = State.CONTENT
-_DISCARD = State.DISCARD
-_CHUNK = State.CHUNK
-_SWALLOW = State.SWALLOW
-_DIALOGUE = State.DIALOGUE
-_SECURING = State.SECURING
-_CLOSING = State.CLOSING
-_CLOSED = State.CLOSED
+_COMMAND = SessionState.COMMAND
+_CONTENT = SessionState.CONTENT
+_DISCARD = SessionState.DISCARD
+_CHUNK = SessionState.CHUNK
+_SWALLOW = SessionState.SWALLOW
+_DIALOGUE = SessionState.DIALOGUE
+_SECURING = SessionState.SECURING
+_CLOSING = SessionState.CLOSING
+_CLOSED = SessionState.CLOSED
 
 
 class SmtpEngine:

@@ -37,7 +37,7 @@ from fastlisten.handlers.smtp.engine.base_commands import no_argument, unknown
 from fastlisten.handlers.smtp.engine.chunk_reader import ChunkReader
 from fastlisten.handlers.smtp.engine.command_syntax import parse_auth, parse_chunk
 from fastlisten.handlers.smtp.engine.refusal import Refused
-from fastlisten.handlers.smtp.engine.session_states import State
+from fastlisten.handlers.smtp.engine.session_states import SessionState
 from fastlisten.handlers.smtp.engine.smtp_events import Auth, Event, StartTls
 from fastlisten.handlers.smtp.engine.smtp_session import Session
 
@@ -109,7 +109,7 @@ def bdat(session: Session, verb: bytes, argument: bytes) -> Event | None:
         session.limits.counts.message("rejected")
         too_large = session.limits.too_large
         return refuse_chunk(session, session.for_each(too_large) if final else too_large)
-    session.enter(State.CHUNK)
+    session.enter(SessionState.CHUNK)
     return None
 
 
@@ -137,5 +137,5 @@ def refuse_chunk(session: Session, answer: bytes) -> Event | None:
     """Drop the rest of the current chunk, and all that came before it; then give the reply."""
     session.refusal = answer
     session.refusal_about = session.transaction
-    session.enter(State.SWALLOW)
+    session.enter(SessionState.SWALLOW)
     return session.reset()

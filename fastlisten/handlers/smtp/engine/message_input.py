@@ -11,7 +11,7 @@ from fastlisten.handlers.smtp.engine.command_syntax import decode_response
 from fastlisten.handlers.smtp.engine.extension_commands import refuse_chunk
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import BARE, OK
-from fastlisten.handlers.smtp.engine.session_states import State
+from fastlisten.handlers.smtp.engine.session_states import SessionState
 from fastlisten.handlers.smtp.engine.smtp_events import (
     Content,
     Event,
@@ -24,9 +24,9 @@ from fastlisten.handlers.smtp.engine.smtp_session import RESET, Session
 __all__ = ["next_chunk", "next_content", "next_response"]
 
 # CPython 3.11 takes 40 ns to look up a member of an enum.
-_COMMAND = State.COMMAND
-_DISCARD = State.DISCARD
-_SWALLOW = State.SWALLOW
+_COMMAND = SessionState.COMMAND
+_DISCARD = SessionState.DISCARD
+_SWALLOW = SessionState.SWALLOW
 
 
 def next_content(session: Session) -> Event | None:

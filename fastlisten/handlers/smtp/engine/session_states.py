@@ -30,10 +30,10 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["NEXT", "State"]
+__all__ = ["NEXT", "SessionState"]
 
 
-class State(enum.IntEnum):
+class SessionState(enum.IntEnum):
     """Where a session is. (An IntEnum: other enums take ten times as long to look up.)"""
 
     COMMAND = enum.auto()
@@ -48,23 +48,23 @@ class State(enum.IntEnum):
 
 
 #: The ways of the drawing: what may follow each state.
-NEXT: dict[State, frozenset[State]] = {
-    State.COMMAND: frozenset(
+NEXT: dict[SessionState, frozenset[SessionState]] = {
+    SessionState.COMMAND: frozenset(
         {
-            State.CONTENT,
-            State.CHUNK,
-            State.SWALLOW,
-            State.DIALOGUE,
-            State.SECURING,
-            State.CLOSING,
+            SessionState.CONTENT,
+            SessionState.CHUNK,
+            SessionState.SWALLOW,
+            SessionState.DIALOGUE,
+            SessionState.SECURING,
+            SessionState.CLOSING,
         }
     ),
-    State.CONTENT: frozenset({State.COMMAND, State.DISCARD}),
-    State.DISCARD: frozenset({State.COMMAND}),
-    State.CHUNK: frozenset({State.COMMAND, State.SWALLOW}),
-    State.SWALLOW: frozenset({State.COMMAND}),
-    State.DIALOGUE: frozenset({State.COMMAND, State.DIALOGUE}),
-    State.SECURING: frozenset({State.COMMAND, State.CLOSING}),
-    State.CLOSING: frozenset({State.CLOSED}),
-    State.CLOSED: frozenset(),
+    SessionState.CONTENT: frozenset({SessionState.COMMAND, SessionState.DISCARD}),
+    SessionState.DISCARD: frozenset({SessionState.COMMAND}),
+    SessionState.CHUNK: frozenset({SessionState.COMMAND, SessionState.SWALLOW}),
+    SessionState.SWALLOW: frozenset({SessionState.COMMAND}),
+    SessionState.DIALOGUE: frozenset({SessionState.COMMAND, SessionState.DIALOGUE}),
+    SessionState.SECURING: frozenset({SessionState.COMMAND, SessionState.CLOSING}),
+    SessionState.CLOSING: frozenset({SessionState.CLOSED}),
+    SessionState.CLOSED: frozenset(),
 }

@@ -12,7 +12,7 @@ from fastlisten.handlers.smtp.engine.input_buffer import InputBuffer
 from fastlisten.handlers.smtp.engine.reasons import reason_of
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
-from fastlisten.handlers.smtp.engine.session_states import NEXT, State
+from fastlisten.handlers.smtp.engine.session_states import NEXT, SessionState
 from fastlisten.handlers.smtp.engine.smtp_events import (
     Event,
     Recipient,
@@ -30,8 +30,8 @@ RESET = Reset()
 _MOST_REFUSALS = 256
 
 # CPython 3.11 takes 40 ns to look up a member of an enum.
-_COMMAND = State.COMMAND
-_CLOSING = State.CLOSING
+_COMMAND = SessionState.COMMAND
+_CLOSING = SessionState.CLOSING
 
 
 class Session:
@@ -107,7 +107,7 @@ class Session:
         self.refused = 0
         self.rejected = 0
         self.size = 0
-        self.state: State = _COMMAND
+        self.state: SessionState = _COMMAND
         self.taken = 0
         self.transaction: Transaction | None = None
         self.unsent: list[bytes] = []
@@ -119,7 +119,7 @@ class Session:
         """What is spoken, as RFC 5321 and 3848 name it without their letters for TLS and AUTH."""
         return "LMTP" if self.lmtp else "ESMTP" if self.extended else "SMTP"
 
-    def enter(self, state: State) -> None:
+    def enter(self, state: SessionState) -> None:
         """Change the state.
 
         Raises:
