@@ -28,8 +28,8 @@ class App:
     Attributes:
         running: requests that are being answered, by path; of streams, bytes sent so far.
         seen: the scopes of all requests.
-        told: what `receive` gave to ``/hold``, in order; and errors that `send` raised.
-        go: lets ``/hold`` answer.
+        told: the messages that `receive` returned to ``/wait``, and errors that `send` raised.
+        go: lets ``/hold`` respond.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class App:
         return whole
 
     async def who(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer with what the request was."""
+        """Respond with a description of the request."""
         keys = ("client", "server", "scheme", "path", "method", "http_version", "state", "asgi")
         told = {key: scope[key] for key in keys}
         told["query"] = scope["query_string"].decode()
@@ -88,20 +88,20 @@ class App:
         await self.answer(send, json.dumps(told).encode())
 
     async def echo(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer with the body."""
+        """Respond with the request's body."""
         await self.answer(send, await self.body(receive))
 
     async def hold(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer when it is told to."""
+        """Respond once `go` is set."""
         await self.go.wait()
         await self.answer(send, b"held")
 
     async def early(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer without a look at the body."""
+        """Respond without reading the body."""
         await self.answer(send, b"early", 401)
 
     async def wait(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer when the client has gone, which it does not hear."""
+        """Respond after the client has disconnected."""
         await self.body(receive)
         self.told.append((await receive())["type"])
         try:
@@ -111,7 +111,7 @@ class App:
             raise
 
     async def stream(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send pieces of 64 KiB: as many as the query says, or for ever."""
+        """Send pieces of 64 KiB: the number in the query, or endlessly many."""
         count = int(scope["query_string"] or b"1000000")
         self.sent = 0
         await send({"type": "http.response.start", "status": 200})
@@ -121,7 +121,7 @@ class App:
         await send({"type": "http.response.body", "body": b""})
 
     async def pieces(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send a piece, and the last one when it is told to."""
+        """Send a piece, and the last one once `go` is set."""
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"first", "more_body": True})
         await self.go.wait()
@@ -140,7 +140,7 @@ class App:
         """Return without a response."""
 
     async def background(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer, then go on."""
+        """Respond, then keep running until `go` is set."""
         await self.answer(send, b"done")
         await self.go.wait()
         self.told.append("finished")
@@ -151,7 +151,7 @@ APP = App()
 
 
 def handler_of(app: Any, **options: Any) -> HttpHandler:
-    """Return the handler that serves an application; of options, - is written _."""
+    """Return a handler for an application; options are written with _ instead of -."""
     settings = HandlerSettings(
         listener="web",
         protocol="http",
@@ -173,11 +173,11 @@ class HttpClient:
         self.writer.write(data)
 
     def read_nothing(self) -> None:
-        """Let what comes wait in the kernel from now on."""
+        """Stop reading, so that input stays in the kernel."""
         cast(asyncio.Transport, self.writer.transport).pause_reading()
 
     async def read(self) -> bytes:
-        """Return all until the end."""
+        """Return everything up to the end of the connection."""
         return await asyncio.wait_for(self.reader.read(), PATIENCE)
 
     async def head(self) -> bytes:
@@ -185,7 +185,7 @@ class HttpClient:
         return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)
 
     async def response(self) -> tuple[int, bytes]:
-        """Return status and body of a response with a length or chunks."""
+        """Return status and body of a response that has Content-Length or is chunked."""
         head = await self.head()
         if found := re.search(rb"\r\ncontent-length: (\d+)\r\n", head, re.IGNORECASE):
             body = await asyncio.wait_for(self.reader.readexactly(int(found[1])), PATIENCE)
@@ -209,7 +209,7 @@ class HttpClient:
 
 @contextlib.asynccontextmanager
 async def client_of(served: Served, **options: Any) -> AsyncIterator[HttpClient]:
-    """Connect; the connection is gone at the end of the block."""
+    """Connect; abort the connection at the end of the block."""
     if served.client_context is not None:
         options["ssl"] = served.client_context
     reader, writer = await asyncio.open_connection(served.host, served.port, **options)
@@ -223,7 +223,7 @@ async def client_of(served: Served, **options: Any) -> AsyncIterator[HttpClient]
 async def serving_app(
     app: Any, *, options: dict[str, Any] | None = None, **serve_options: Any
 ) -> AsyncIterator[Served]:
-    """Serve an application; nothing of it may be left when the block has ended."""
+    """Serve an application; check that no connections and tasks are left after the block."""
     handler = handler_of(app, **(options or {}))
     async with serve(handler, **serve_options) as served:
         yield served

@@ -1,4 +1,4 @@
-"""The ASGI application that the tests of HTTP clients are served: it tells what has come in.
+"""The ASGI application served in tests of HTTP clients: it describes the requests it gets.
 
 Rules of this file: no test in it; the server's process imports it.
 """
@@ -19,7 +19,7 @@ async def app(
     receive: Callable[[], Awaitable[Message]],
     send: Callable[[Message], Awaitable[None]],
 ) -> None:
-    """Answer every request with what it was; ``/stream`` and ``/endless`` with pieces."""
+    """Respond with a description of the request; to ``/stream`` and ``/endless`` with pieces."""
     if scope["type"] == "lifespan":
         for event in ("startup", "shutdown"):
             assert (await receive())["type"] == f"lifespan.{event}"
@@ -40,7 +40,7 @@ async def app(
         await _stream(send, range(64))
         return
     if scope["path"] == "/endless":
-        # Ended by what `send` raises when the client has gone.
+        # `send` raises when the client has disconnected, which ends this.
         await _stream(send, itertools.count())
         return
     headers = dict(scope["headers"])
@@ -75,7 +75,7 @@ PIECE = bytes(range(256)) * 64
 
 
 async def _stream(send: Callable[[Message], Awaitable[None]], pieces: Iterable[int]) -> None:
-    """Send pieces without saying how many there will be, so that they are chunks."""
+    """Send pieces without announcing their length, so that the response is chunked."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in pieces:
         await send({"type": "http.response.body", "body": PIECE, "more_body": True})

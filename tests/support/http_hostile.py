@@ -1,4 +1,4 @@
-"""Requests that two servers may read in two ways, or that are none, and how ours answers them."""
+"""Requests that are invalid, or that two servers may interpret differently, and our responses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ HEAD = b"POST /a HTTP/1.1\r\nHost: example.org\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-#: What is wrong, and the status that it is answered by.
+#: What is wrong, with the request and the status of our response.
 HOSTILE: dict[str, tuple[bytes, int]] = {
     "both lengths": (HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
     "both, other way round": (
@@ -54,7 +54,7 @@ HOSTILE: dict[str, tuple[bytes, int]] = {
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     "CONNECT": (b"CONNECT a:25 HTTP/1.1\r\nHost: a:25\r\n\r\n", 501),
     "CONNECT to a path": (b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-    "a target that is no path": (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a target that is not a path": (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "an address without a host": (b"GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "an address with a user": (b"GET http://u@h/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "another scheme": (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),

@@ -29,7 +29,7 @@ _WEBSOCKET_MESSAGE = 16 * 1024 * 1024
 _FAILED = 500
 
 
-class Served(Protocol):
+class ServedConnection(Protocol):
     """A connection as the service knows it: HTTP or a websocket."""
 
     name: str
@@ -69,7 +69,7 @@ class Service:
     ) -> None:
         self.app = app
         self.shared = shared
-        self.connections: set[Served] = set()
+        self.connections: set[ServedConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.max_head: int = options["max-header-size"]
         self.max_body: int | None = options["max-body-size"]
