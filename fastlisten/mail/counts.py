@@ -18,7 +18,7 @@ DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 
 
 class Counts:
-    """What is counted since the start; changed on one loop.
+    """Counters since the start; changed on one loop.
 
     Attributes:
         messages: by result: accepted, rejected (5xx), deferred (4xx); those that were cut off, and
@@ -100,7 +100,7 @@ class Counts:
 
         Args:
             step: recipient or message.
-            reply: what the client hears of it; empty if the relay has taken it.
+            reply: our reply to the client; empty if the relay has accepted it.
         """
         result = {b"": "accepted", b"5": "rejected"}.get(reply[:1], "deferred")
         self.relay[step, result] = self.relay.get((step, result), 0) + 1
@@ -110,6 +110,6 @@ class Counts:
         self.ends[reason] = self.ends.get(reason, 0) + 1
 
     def delivery(self, seconds: float) -> None:
-        """Count how long it took from the end of a message to the reply that it was taken."""
+        """Count the time from the end of a message to its positive reply."""
         self.durations[bisect.bisect_left(DURATIONS, seconds)] += 1
         self.seconds += seconds

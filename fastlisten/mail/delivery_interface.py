@@ -70,23 +70,23 @@ class Delivery(Protocol):
 
 
 class DeliveryOwner(Protocol):
-    """What has begun a delivery and waits for it."""
+    """The code that has begun a delivery and waits for its results."""
 
     def recipient_answered(self, reply: Reply) -> None:
         """Take the answer to the last `add_recipient`."""
 
     def delivery_resumed(self) -> None:
-        """Go on: `full` may have become false."""
+        """Continue, because `full` may have become false."""
 
     def message_answered(self, replies: Sequence[Reply]) -> None:
         """Take the answers to `commit`."""
 
 
 class LoggingOwner(DeliveryOwner, Protocol):
-    """An owner that logs what becomes of its messages; deliveries into mailboxes want one."""
+    """An owner that logs what happens to its messages; deliveries into mailboxes need one."""
 
     def log(self, level: int, event: str, what: str, *values: object, **fields: object) -> None:
-        """Log what becomes of the message, with what the owner knows of it.
+        """Log what happens to the message, with what the owner knows about it.
 
         Args:
             level: as `logging` has it.

@@ -138,7 +138,7 @@ async def test_log_lines_about_refusals_are_throttled(caplog: pytest.LogCaptureF
                 await client.read()
     *shown, omitted = caplog.records
     assert len(shown) == MAX_RECORDS
-    assert omitted.getMessage() == ('listener "web": 5 more refused requests were not logged: 400')
+    assert omitted.getMessage() == ('listener "web": 5 more refused requests are not shown: 400')
 
 
 @on_loops

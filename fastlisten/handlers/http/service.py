@@ -117,7 +117,7 @@ def _tell_omitted(listener: str, status: str, count: int) -> None:
         logger,
         logging.INFO,
         "rejections-omitted",
-        'listener "%s": %d more refused requests were not logged: %s',
+        'listener "%s": %d more refused requests are not shown: %s',
         listener,
         count,
         status,

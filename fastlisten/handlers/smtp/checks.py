@@ -1,7 +1,7 @@
-"""What must hold between the settings of smtp and lmtp listeners: role, relay, TLS, ports.
+"""Checks of smtp and lmtp listeners' settings that concern each other: role, relay, TLS, ports.
 
-Rules of this file: a password that could travel in plain text, or a submission service that nobody
-could log in to, is a mistake; what merely has no effect is a warning.
+Rules of this file: a password that could be sent in plain text, or a submission service that nobody
+could log in to, is an error; a setting that merely has no effect gets a warning.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def check_lmtp(lmtp: CheckedProtocol) -> None:
 
 
 def _check_table(protocol: CheckedProtocol, key: str, needed: str) -> None:
-    """Warn of a default that no listener uses, because none has what it is for."""
+    """Warn about a default that applies to no listener."""
     needed = f"{protocol.name}.{needed}"
     if protocol.table_sets(key) and all(each[needed] is None for each in protocol.listeners):
         protocol.table_warning(key, f"this has no effect: no listener has {needed}")
 
 
 def _check_aiosmtpd(protocol: str, listener: CheckedListener) -> None:
-    """Report arguments for a handler that is not there."""
+    """Report arguments without a handler."""
     key = f"{protocol}.aiosmtpd-args"
     if listener.sets(key) and listener[f"{protocol}.aiosmtpd-handler"] is None:
         message = "this has no effect without aiosmtpd-handler, whose arguments they are"

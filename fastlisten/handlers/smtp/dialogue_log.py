@@ -66,7 +66,7 @@ def foreign_transcript(peer: object) -> Transcript | None:
 
 
 class _DialogueInput(InputBuffer):
-    """An input buffer that logs what it gives out.
+    """An input buffer that logs the input that it returns.
 
     Attributes:
         tell: called with each line; nothing is logged until it is set.

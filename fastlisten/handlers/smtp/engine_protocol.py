@@ -99,7 +99,7 @@ class EngineProtocol(asyncio.Protocol):
         return self._write_paused
 
     def resume(self, step: Callable[[], None] | None = None) -> None:
-        """Go on after something has ended elsewhere, if the client is still connected.
+        """Continue after an asynchronous step has ended, if the client is still connected.
 
         Args:
             step: called first; if it raises, the connection is aborted.
@@ -117,7 +117,7 @@ class EngineProtocol(asyncio.Protocol):
             transport.abort()
 
     def run_later(self) -> None:
-        """Go on in the next iteration of the loop."""
+        """Continue in the next iteration of the loop."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._take_turn)
@@ -301,7 +301,7 @@ class EngineProtocol(asyncio.Protocol):
             )
 
     def _reason(self, exc: Exception | None) -> str:
-        """Return why a session ended that ended neither by QUIT nor by the engine."""
+        """Return why a session ended, unless the client's QUIT or the engine ended it."""
         transport = self._transport
         ended_by = None if transport is None else transport.get_extra_info("ended_by")
         if ended_by is not None:
@@ -336,7 +336,7 @@ class EngineProtocol(asyncio.Protocol):
         return True
 
     def _secured(self, done: asyncio.Future[asyncio.Transport]) -> None:
-        """Go on over the new transport; if the handshake failed, connection_lost follows."""
+        """Continue on the new transport; if the handshake failed, connection_lost follows."""
         if done.cancelled() or done.exception() is not None:
             why = "cancelled" if done.cancelled() else str(done.exception())
             self._user.session_log.tls_failed(

@@ -22,7 +22,7 @@ __all__ = ["EngineConnection", "EngineUser"]
 
 
 class EngineConnection(Protocol):
-    """What the engine's user may ask of the connection.
+    """The connection, as the engine's user sees it.
 
     Attributes:
         engine: the SMTP session.
@@ -46,10 +46,10 @@ class EngineConnection(Protocol):
         """Execute what can be executed now, and write the replies."""
 
     def run_later(self) -> None:
-        """Go on in the next iteration of the loop."""
+        """Continue in the next iteration of the loop."""
 
     def resume(self, step: Callable[[], None] | None = None) -> None:
-        """Go on after something has ended elsewhere, if the client is still connected."""
+        """Continue after an asynchronous step has ended, if the client is still connected."""
 
     def write(self, more: bytes = b"") -> None:
         """Write the engine's replies, and then what is given."""
@@ -65,7 +65,7 @@ class EngineConnection(Protocol):
 
 
 class EngineUser(Protocol):
-    """What gives the engine's events their meaning, for one connection.
+    """Handles the engine's events for one connection.
 
     Attributes:
         engine: the SMTP session.
@@ -106,13 +106,13 @@ class EngineUser(Protocol):
         """Handle an event other than Flush, Goodbye and StartTls."""
 
     def write_resumed(self) -> None:
-        """Go on: the client reads its replies again."""
+        """Continue, because the client reads its replies again."""
 
     def admits_tls(self) -> bool:
-        """Return whether STARTTLS may go on; if not, it has been refused."""
+        """Return whether STARTTLS may proceed; if not, it has been refused."""
 
     def forget_session(self) -> None:
-        """Forget all that the client has said (RFC 3207 4.2): TLS begins."""
+        """Forget everything that the client has sent (RFC 3207 4.2), because TLS begins."""
 
     def tls_begun(self) -> None:
         """Go on over TLS."""

@@ -133,7 +133,7 @@ class SmtpHandler(Handler):
 
     @functools.cached_property
     def limits(self) -> Limits:
-        """What the engine of every connection is told; made for the first one."""
+        """The settings of every connection's engine; made for the first connection."""
         settings = self.settings
         return Limits(
             hostname=settings.hostname,
@@ -152,7 +152,7 @@ class SmtpHandler(Handler):
         return self.protocol == "smtp" and passwords.available()
 
     def refusal(self, reason: Reason) -> bytes:
-        """Return the reply to a client that is not served (RFC 5321 3.1, RFC 3463)."""
+        """Return the reply to a rejected client (RFC 5321 3.1, RFC 3463)."""
         code, status, text = {
             Reason.LIMIT: (421, "4.3.2", "Too many connections; try again later"),
             Reason.OVERLOAD: (421, "4.3.2", "Server busy; try again later"),
@@ -254,7 +254,7 @@ class SmtpHandler(Handler):
             raise SettingError("server.postmaster", message)
 
     async def stop(self) -> None:
-        """Leave the post office when what is being delivered has been."""
+        """Leave the post office when all current deliveries have ended."""
         self.session_log.close()
         await self.dsn_sender.close()
         if self.relay is not None:
@@ -283,7 +283,7 @@ class SmtpHandler(Handler):
 
         Args:
             envelope: its sender, and what was asked for.
-            owner: hears what takes time.
+            owner: is called with results that are not available at once.
             info: about the client.
             login: the account that the client has logged in to, as it was then.
         """

@@ -1,8 +1,8 @@
-"""A message as it comes in: counted on its way to its delivery, and its header kept for DSNs.
+"""A message while it is being received: passed to its delivery, its header kept for DSNs.
 
-Rules of this file: octets of one message; where they go only the delivery knows. A message with
-too many Received fields is looping (RFC 5321 6.3): its delivery is aborted at once, and the rest
-is dropped.
+Rules of this file: the octets of one message; only the delivery knows where they go. A message with
+too many Received fields is in a mail loop (RFC 5321 6.3): its delivery is aborted at once, and the
+rest is dropped.
 """
 
 from __future__ import annotations

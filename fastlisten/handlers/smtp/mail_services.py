@@ -32,7 +32,7 @@ class MailServices(Protocol):
 
     @property
     def limits(self) -> Limits:
-        """What the engine is told."""
+        """The engine's settings."""
 
     @property
     def office(self) -> PostOffice:

@@ -1,4 +1,4 @@
-"""The log of a listener's sessions: rejections, logins, ends of sessions, and what was omitted.
+"""The log of a listener's sessions: rejections, logins, ends of sessions, and omitted records.
 
 Rules of this file: texts, fields and bounds; engine_protocol.py and its subclasses decide when
 something is logged. Whatever a client can cause without end is bounded per listener and kind.
@@ -175,8 +175,8 @@ class SessionLog:
 
         Args:
             reason: why it ended, one of a fixed set of words.
-            useful: it brought a message or a login. The other sessions may be scanners', of
-                which there is no end, so that their number in the log is bounded.
+            useful: it brought a message or a login. The others may be scanners, of which there
+                is an endless number, so only a limited number of them is logged.
         """
         self.counts.ended(reason)
         if not logger.isEnabledFor(logging.INFO):

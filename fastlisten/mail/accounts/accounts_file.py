@@ -84,7 +84,7 @@ class Accounts:
         clock: Callable[[], float] = time.monotonic,
         date: Callable[[], float] = time.time,
     ) -> None:
-        """Nothing is read yet.
+        """Remember the path; nothing is read yet.
 
         Args:
             path: the file.
@@ -142,7 +142,7 @@ class Accounts:
         if version.signature != self._signature:
             self._signature, self._seen = version.signature, now
         if self._changing is None or now - self._taken >= LONGEST / 4:
-            self._changing = now  # after a long time without a look, it may have rested
+            self._changing = now  # not read for a long time; it may have been complete
         self._taken = now
         rest = max(now - self._seen, version.age)
         quiet = rest >= QUIET
@@ -183,7 +183,7 @@ class Accounts:
             roster.appoint(self._postmaster, self._hosts)
         except (OSError, ConfigurationError, _TornError) as error:
             return _Version(signature or self._look(), None, error)
-        # The time of a file from the future says nothing.
+        # A time in the future means nothing.
         age = max(0.0, self._date() - before.st_mtime_ns / 1e9)
         return _Version(signature, roster, None, written, age)
 

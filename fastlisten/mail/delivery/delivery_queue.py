@@ -10,10 +10,10 @@ a group go through each step before the next one begins:
     settle   each by itself: an error concerns those whose file or directory it is
     worked   one call to the loop for all
 
-A 250 still means that the file and its directory are synced, and nobody waits for company: a job
-that comes while a thread is idle is begun at once. Groups form from what comes while the threads
-are busy, or before a thread that has been woken gets to run. A thread takes its share and leaves
-the rest to others: syncs of files are faster side by side than one after another.
+A 250 still means that the file and its directory are synced, and no message waits for others: a job
+that arrives while a thread is idle is begun at once. Groups form from jobs that arrive while the
+threads are busy, or before a thread that has been woken gets to run. A thread takes its share and
+leaves the rest to others, because files are synced faster in parallel than one after another.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _tell(jobs: Sequence[Job]) -> None:
         try:
             job.worked()
         except Exception:
-            logger.exception("internal error after a delivery")  # the others have to hear of theirs
+            logger.exception("internal error after a delivery")  # the other owners must be told
 
 
 class DeliveryQueue:

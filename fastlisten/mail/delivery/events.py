@@ -42,7 +42,7 @@ class _Subscription:
 
 
 class Subscriptions:
-    """Who is told of new mail, by account.
+    """The subscribers to new mail, by account.
 
     Its length is the number of subscriptions.
     """

@@ -49,7 +49,7 @@ class MailboxDelivery:
     Args:
         office: where the mailboxes are.
         sender: the reverse path, for Return-Path.
-        owner: hears what takes time.
+        owner: is called with results that are not available at once.
         counts: the listener's.
         independent: each recipient gets the message or not by itself (LMTP); otherwise all or none.
     """

@@ -126,7 +126,7 @@ class DsnSender:
             text, why = "DSN to <%s> not sent: %s", str(error)
             log(logger, logging.WARNING, "notice-not-sent", text, to, why, to=to, error=why)
         except Exception:
-            # Nobody waits for this task, so that nobody else would notice.
+            # Nothing awaits this task, so the exception would be lost.
             logger.exception("DSN to <%s> not sent: internal error", to)
 
     async def _relay_dsn(self, relay: Relay, mailbox: Mailbox, data: bytes) -> None:

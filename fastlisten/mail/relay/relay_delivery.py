@@ -51,9 +51,9 @@ class RelayDelivery:
 
     Args:
         office: where the mailboxes are.
-        relay: for everybody else.
+        relay: for all other recipients.
         envelope: what the relay is told of the message.
-        owner: hears what takes time.
+        owner: is called with results that are not available at once.
         counts: the listener's.
         login: the account that the client has logged in to, as it was then.
         client: address and port of the client.
@@ -227,7 +227,7 @@ class RelayDelivery:
         self.message_answered(mailboxes.replies(answer))
 
     def abort(self) -> None:
-        """Drop the message; whatever the relay is being told is cut off."""
+        """Drop the message, and cut off the session with the relay."""
         self._owner = None
         self._mailboxes.abort()
         session, task = self._session, self._task
@@ -242,7 +242,7 @@ class RelayDelivery:
     # --- the end; what the MailboxDelivery tells its owner ------------------------------------
 
     def recipient_answered(self, reply: Reply) -> None:
-        """Take nothing: recipients are looked up here."""
+        """Never called, because recipients are looked up here."""
         raise AssertionError("recipients are not looked up there")
 
     def delivery_resumed(self) -> None:
