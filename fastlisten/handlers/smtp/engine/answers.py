@@ -1,8 +1,8 @@
 """The answers of the SMTP engine's user to its events, and what they do to a session.
 
-Rules of this file: functions, which get the session; nothing of the input is looked at. The methods
-of `SmtpEngine` with the same names describe them. A function that gives an answer first takes the
-event that waits for it: from then on none does.
+Rules of this file: functions of the session, which do not look at the input. The methods of
+`SmtpEngine` with the same names describe them. A function that answers first removes the event that
+waits for the answer.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Where the chunks of BDAT end in the stream of an SMTP client, and whether they hold text.
+"""Finds where BDAT chunks end in the input of an SMTP client, and whether they are text.
 
-Rules of this file: octets in, octets out; no commands, no replies. A chunk ends after the number of
-octets that its command named (RFC 3030 2), whatever these are, and none of them is held back. What
-is asked of text is what input_buffer.py asks of it: no CR without its LF, no LF without its CR. A
-CR that ends a chunk may have its LF at the beginning of the next.
+Rules of this file: octets in, octets out; no commands, no replies. A chunk has exactly the number
+of octets that its command announced (RFC 3030 2), and none of them is held back. As in
+input_buffer.py, text has no CR without LF and no LF without CR; a CR at the end of a chunk may have
+its LF at the beginning of the next.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Which commands there are: the function of each verb, for the sessions of a listener.
+"""The command table: the function of each verb, for the sessions of a listener.
 
-Rules of this file: tables, and what looks into them. What a command does is in base_commands.py and
+Rules of this file: tables and look-ups. The commands are in base_commands.py and
 extension_commands.py.
 
-A verb of which the engine's user is told (`Limits.told`) gives a Command in place of what it does;
-that is done when the user accepts.
+A verb in `Limits.told` causes a Command event first, and is carried out when the engine's user
+accepts that.
 """
 
 from __future__ import annotations

@@ -1,24 +1,24 @@
 """The SMTP server as a state machine without I/O: bytes in, events and replies out.
 
-Rules of this file: what the user of the engine calls, and in which order input is executed. No
-sockets, no loop, no clock, no look-ups. The engine never raises for what a client sends, holds a
-bounded amount of it, and gives the same events and replies however the stream is cut into pieces
-(pieces of a message apart, and input behind STARTTLS: it is refused as far as it has come, and the
-rest makes the handshake fail).
+Rules of this file: the methods that the engine's user calls, and the order in which input is
+executed. No sockets, no loop, no clock, no look-ups. The engine never raises because of what a
+client sends, and keeps a bounded amount of it. Events and replies do not depend on how the input is
+split, with two exceptions: the pieces of a message, and input after STARTTLS (what has arrived is
+refused, the rest makes the handshake fail).
 
-    receive(data)      what came from the client
-    next_event()       the next thing its user must know, or None: more input or an answer needed
-    accept(), reject() the answer to a StartTls, an Auth, a Response, a Command, a Mail, a Recipient
-                       or a final Content
-    challenge()        another answer to an Auth or a Response
-    answer()           another answer to a final Content, in LMTP: a reply for each recipient
-    tls_started()      the handshake is done; what is received from now on came by TLS
-    replies()          what is to be written to the client now
+    receive(data)      takes input from the client
+    next_event()       returns the next event, or None if more input or an answer is needed
+    accept(), reject() answer a StartTls, an Auth, a Response, a Command, a Mail, a Recipient or a
+                       final Content
+    challenge()        answers an Auth or a Response with a challenge
+    answer()           answers a final Content in LMTP, with a reply for each recipient
+    tls_started()      the handshake is done; input from now on was encrypted
+    replies()          returns the output for the client
 
-While an event waits for its answer nothing further is executed, and input is only kept, so that
-the user must stop reading when `buffered` grows.
+While an event waits for its answer no further command is executed and input is only stored, so the
+user must stop reading when `buffered` grows.
 
-What the engine is made of:
+The parts of the engine:
 
     SmtpEngine ── Session ─┬─ InputBuffer        where command lines and messages end
         │     smtp_session │  input_buffer
@@ -31,13 +31,12 @@ What the engine is made of:
         ├─ message_input     messages, chunks, responses
         └─ answers           kind of event -> function
 
-From STARTTLS on nothing is kept of what was said in plaintext (RFC 3207 4.2): no name, no user, no
-transaction, not an octet of input. Only the counts of errors go on, which the client did not give
-but earn.
+STARTTLS discards everything that the client sent in plaintext (RFC 3207 4.2): its name, its user,
+its transaction, and all input. Only the counts of errors are kept.
 
-LMTP (RFC 2033) differs where a message ends: every reply to a whole message is given once for each
-accepted RCPT, in their order, duplicates included, also where the engine itself refuses it. A DATA
-that is refused is one reply, and so is a chunk that is not the last.
+LMTP (RFC 2033) differs at the end of a message: there is one reply for each accepted RCPT, in their
+order, duplicates included, also if the engine itself refuses the message. A refused DATA gets one
+reply, and so does a chunk that is not the last.
 """
 
 from __future__ import annotations
@@ -178,7 +177,7 @@ class SmtpEngine:
         return _FLUSH
 
     def show(self, words: bytes, *, client: bool = False) -> None:
-        """Take note of what was said past the engine; here nobody does (smtp/dialogue_log.py)."""
+        """Called with replies that bypass the engine; `DialogueEngine` logs them."""
 
     # --- answers ------------------------------------------------------------------------------
 
@@ -289,7 +288,7 @@ class SmtpEngine:
 
     @property
     def refusals(self) -> list[Refusal] | None:
-        """The negative replies that nobody has asked for yet (`take_refusals`)."""
+        """The negative replies that `take_refusals` has not returned yet."""
         return self._session.refusals
 
     @property

@@ -2,33 +2,33 @@
 
 Rules of this file: as in base_commands.py.
 
-STARTTLS (RFC 3207), where it leaves room:
+STARTTLS, where RFC 3207 leaves a choice:
 
     without EHLO         503, as Exim does: it is an extension, and extensions need EHLO. (Postfix
                          takes it.)
     in a transaction     taken, and the transaction is over, as in Postfix and Exim: the RFC does
                          not forbid it, and everything is forgotten anyway
     while TLS is active  503: it was not offered (Exim; Postfix says 554)
-    input behind it      554 5.5.0 and the end. The client must wait for the 220; what has come
-                         before is a plaintext command, put there to be executed as if it had come
-                         by TLS (CVE-2011-0411). Exim does the same (a synchronisation error);
-                         Postfix drops such input, but has this reply for other commands behind
-                         which nothing may be pipelined, and hangs up after it.
+    input after it       554 5.5.0, and the connection is closed. The client must wait for the 220;
+                         earlier input is a plaintext command, injected to be executed as if it were
+                         encrypted (CVE-2011-0411). Exim does the same (a synchronisation error).
+                         Postfix drops such input; it sends this reply, and disconnects, for input
+                         after other commands that must be the last of a group.
 
-AUTH (RFC 4954) is there where `Limits.mechanisms` names some, and over TLS only:
+AUTH (RFC 4954) is available if `Limits.mechanisms` is not empty, over TLS only:
 
-    not over TLS         538 where STARTTLS would help, 502 where nothing does
+    not over TLS         538 if STARTTLS is offered, otherwise 502
     without EHLO, twice,
     in a transaction     503
 
-What is said in a dialogue is not looked at here; a client that has been refused may try again,
-until it has made too many errors.
+The dialogue itself is not examined here. A client that has been refused may try again, until it has
+made too many errors.
 
-BDAT (RFC 3030). Whatever is wrong with one, its octets are dropped, exactly as many as it named,
-before that is said: none of them is ever taken for a command. With it the transaction is over, so
-that chunks behind it, pipelined, are told 503, each after its octets. Where the size itself cannot
-be read nobody knows what is a command: 501 and the end. RCPT and DATA between chunks are told 503
-and change nothing. A message whose size is too large is refused with the chunk that exceeds it.
+BDAT (RFC 3030). If a chunk is refused, exactly its announced octets are dropped before the reply,
+so none of them is ever taken for a command. The transaction is over, so pipelined chunks after it
+get 503, each after its octets. If the size is invalid, the next command cannot be found: 501, and
+the connection is closed. RCPT and DATA between chunks get 503 and change nothing. A message that is
+too large is refused with the chunk that exceeds the limit.
 """
 
 from __future__ import annotations

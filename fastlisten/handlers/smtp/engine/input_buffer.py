@@ -1,16 +1,15 @@
-"""Where command lines and messages end in the stream of an SMTP client.
+"""Finds where command lines and messages end in the input of an SMTP client.
 
-Rules of this file: octets in, lines and pieces of messages out; no commands, no replies but the
-one to a bad line. Whatever the cutting of the stream, the result is the same, and what is held
-back is bounded by the longest command line.
+Rules of this file: octets in, lines and pieces of messages out; no commands, and no replies except
+to invalid lines. The result does not depend on how the input is split, and no more than the longest
+command line is held back.
 
-Where a line or a message ends decides who can smuggle (RFC 5321 2.3.8, 4.1.1.4, 7.1): a command
-ends at CRLF and nowhere else, a message at CRLF "." CRLF and nowhere else. A command line that
-holds a bare CR, a bare LF or a NUL is refused as a whole, up to its CRLF. Bare CRs and LFs of a
-message are told (`bare`), so that it can be refused as a whole, after its real end: the client,
-and any server behind it that tried to pass a smuggled second message, sees one refusal of one
-message. NUL in a message is left alone, and lines of a message may have any length, because much
-real mail exceeds the 998 octets of RFC 5322 and the size of a message is bounded anyway.
+To prevent SMTP smuggling (RFC 5321 2.3.8, 4.1.1.4, 7.1), only CRLF ends a command, and only CRLF
+"." CRLF ends a message. A command line that contains a bare CR, a bare LF or a NUL is refused as a
+whole, up to its CRLF. Bare CRs and LFs in a message are reported (`bare`), so that the message can
+be refused after its real end; a relaying server that tried to smuggle in a second message sees one
+refusal of one message. NULs in messages are allowed, and lines of a message may have any length,
+because much real mail exceeds the 998 octets of RFC 5322 and the message's size is limited anyway.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What becomes of input that is no command: a message, its chunks, a response to a challenge.
+"""Handles input other than commands: messages, their chunks, responses to challenges.
 
-Rules of this file: a function per kind of input, called while the session is in the state for it;
-it returns the next event, or None if it needs more input or has changed the state. Where messages
-and chunks end is decided in input_buffer.py and chunk_reader.py.
+Rules of this file: one function per kind of input, called while the session is in its state. It
+returns the next event, or None if it needs more input or has changed the state. input_buffer.py and
+chunk_reader.py find where messages and chunks end.
 """
 
 from __future__ import annotations

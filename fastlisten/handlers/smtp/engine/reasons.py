@@ -1,4 +1,4 @@
-"""Which kind a negative reply is.
+"""The reasons by which negative replies are counted.
 
 Rules of this file: names only. They are values of labels in the metrics.
 """

@@ -1,6 +1,6 @@
-"""The verdict on a command that is not carried out.
+"""The exception for commands that are not carried out.
 
-Rules of this file: the one error that every part of the engine raises, and nothing else.
+Rules of this file: only this exception, which every part of the engine raises.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The states of an SMTP session, and the ways between them.
+"""The states of an SMTP session, and the transitions between them.
 
-Rules of this file: names, and the table of what may follow what; nothing is executed here. A state
-is changed by `Session.enter` alone, which follows no way that is not in `NEXT`.
+Rules of this file: names, and the table of transitions; nothing is executed here. Only
+`Session.enter` changes the state, and allows only the transitions in `NEXT`.
 
     COMMAND --DATA--> CONTENT --CRLF.CRLF--> COMMAND --QUIT, 421--> CLOSING --> CLOSED
                          | too large, bare CR or LF: Reset

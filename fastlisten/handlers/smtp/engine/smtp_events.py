@@ -1,7 +1,8 @@
-"""What the SMTP engine tells its user.
+"""The events that the SMTP engine reports to its user.
 
-Rules of this file: shapes, no behaviour. Events are told apart by their type; each says whether it
-is to be answered. What a client wrote stands here as it wrote it, except where a field says more.
+Rules of this file: data only, no behaviour. The type of an event tells what has happened; its
+docstring says whether the user must answer it. Text from clients is kept as they wrote it, unless a
+field's description says otherwise.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What is known of an SMTP session, and what several of its commands do.
+"""The state of an SMTP session, and operations that several commands share.
 
-Rules of this file: the data of a session is declared here and nowhere else. What a single command
-does is in base_commands.py and extension_commands.py, what becomes of a message in
-message_input.py, what answers do in answers.py: functions, which get the session.
+Rules of this file: all data of a session is declared here. Functions that work on it are in
+base_commands.py and extension_commands.py (commands), message_input.py (messages) and answers.py
+(answers of the engine's user).
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Session:
         encrypted: the session runs over TLS.
         errors: commands that were refused with 5xx.
         extended: the client said EHLO.
-        input: what the client sent and nobody has looked at yet.
+        input: input that has not been parsed yet.
         limits: what holds for the listener.
         lmtp: LMTP is spoken.
         locked: nothing can be sent before AUTH.
         refusal: what will be said at the end of a message or chunk that is being dropped.
         refusal_about: the transaction of a chunk that is being dropped.
-        refusals: the negative replies that nobody has asked for yet (`take_refusals`).
+        refusals: the negative replies that `take_refusals` has not returned yet.
         refused: negative replies, all of them.
         rejected: recipients that were rejected since the last accepted message.
         size: octets of the message so far.
@@ -205,7 +205,7 @@ class Session:
         return Refused(503, "5.5.1", f"Need {first} command")
 
     def no_recipients(self) -> Refused:
-        """Return the verdict on a message to nobody (RFC 2033 4.2 leaves LMTP no choice)."""
+        """Return the refusal of a message without recipients (in LMTP as RFC 2033 4.2 says)."""
         return Refused(503 if self.lmtp else 554, "5.5.1", "No valid recipients")
 
     # --- transactions -------------------------------------------------------------------------

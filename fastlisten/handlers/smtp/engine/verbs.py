@@ -1,4 +1,4 @@
-"""First words of the lines of clients: which are commands, and which may be shown.
+"""The verbs of command lines: which are commands, and which may appear in logs.
 
 Rules of this file: names only.
 """
