@@ -1,4 +1,4 @@
-"""Which module may import which: the floors of the package, and no cycles.
+"""Which module may import which: the layers of the package, and no cycles.
 
 Rules of this file: the sources decide, read by tools/imports.py; imports inside functions and those
 for type checkers count like all others. Exceptions are listed with their reasons, and an entry that
@@ -18,9 +18,9 @@ from tools.imports import Import, circles, imports_of, modules_of
 PACKAGE = Path(fastlisten.__file__).parent
 IMPORTS = imports_of(PACKAGE)
 
-#: From the ground up. A room is a module or a package with everything in it; it may import from
-#: the floors below its own, and within itself.
-FLOORS: tuple[tuple[str, ...], ...] = (
+#: From the ground up. A folder is a module or a package with everything in it; it may import from
+#: the layers below its own, and within itself.
+LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "_system",
         "addresses",
@@ -49,7 +49,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 
-#: What must not be imported although it is on a lower floor, with the reason.
+#: What must not be imported although it is on a lower layer, with the reason.
 NEVER: tuple[tuple[str, str, str], ...] = (
     ("config", "_", "a configuration is checked without the native modules"),
     ("config", "loop", "a configuration is checked without an event loop"),
@@ -63,34 +63,34 @@ PROTOCOLS = tuple(
     f"handlers.{path.parent.name}" for path in sorted(PACKAGE.glob("handlers/*/__init__.py"))
 )
 
-#: A package within a room that imports nothing from the room around it.
+#: A package within a folder that imports nothing from the folder around it.
 SEALED = ("handlers.smtp.engine",)
 
-#: Imports against the rules, from a room or module to another, each with its reason.
+#: Imports against the rules, from a folder or module to another, each with its reason.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli.main", ""): "for __version__",
     ("management.app", ""): "for __version__",
     ("_connection", "_tls"): "the stub: start_tls() returns a TlsConnection",
 }
 
-#: Imports of types that close a cycle, from a room or module to another, each with its reason.
+#: Imports of types that close a cycle, from a folder or module to another, each with its reason.
 CIRCLES: dict[tuple[str, str], str] = {
     ("_connection", "_tls"): "start_tls() returns a TlsConnection, which is a Connection",
 }
 
 
-def within(module: str, room: str) -> bool:
-    """Return whether a module is in a room; a room that ends in _ is everything that begins so."""
-    return module == room or module.startswith(room if room.endswith("_") else f"{room}.")
+def within(module: str, folder: str) -> bool:
+    """Return whether a module is in a folder; one that ends in _ means this prefix."""
+    return module == folder or module.startswith(folder if folder.endswith("_") else f"{folder}.")
 
 
-def floor_of(module: str) -> tuple[int, str]:
-    """Return the floor and the room of a module."""
-    for floor, rooms in enumerate(FLOORS):
-        for room in rooms:
-            if module == room or (room and within(module, room)):
-                return floor, room
-    raise AssertionError(f"{module} is on no floor: it needs a place in FLOORS")
+def layer_of(module: str) -> tuple[int, str]:
+    """Return the layer and the folder of a module."""
+    for layer, folders in enumerate(LAYERS):
+        for folder in folders:
+            if module == folder or (folder and within(module, folder)):
+                return layer, folder
+    raise AssertionError(f"{module} is on no layer: it needs a place in LAYERS")
 
 
 def short(name: str) -> str:
@@ -98,24 +98,26 @@ def short(name: str) -> str:
 
 
 def matches(exception: tuple[str, str], one: Import) -> bool:
-    """Return whether an import is from and to the rooms that an exception names."""
+    """Return whether an import is from and to the folders that an exception names."""
     pairs = zip((one.importer, one.imported), exception, strict=True)
-    return all(short(name) == room or (room and within(short(name), room)) for name, room in pairs)
+    return all(
+        short(name) == folder or (folder and within(short(name), folder)) for name, folder in pairs
+    )
 
 
-def wrong(one: Import) -> str:
+def violation(one: Import) -> str:
     """Return what is wrong with an import; empty if it is allowed."""
     importer, imported = short(one.importer), short(one.imported)
-    (from_floor, from_room), (to_floor, to_room) = floor_of(importer), floor_of(imported)
-    if from_room != to_room and from_floor <= to_floor:
-        return f"{to_room or 'the public names'} is not below {from_room}"
-    for room, other, reason in NEVER:
-        if within(importer, room) and within(imported, other):
+    (from_layer, from_folder), (to_layer, to_folder) = layer_of(importer), layer_of(imported)
+    if from_folder != to_folder and from_layer <= to_layer:
+        return f"{to_folder or 'the public names'} is not below {from_folder}"
+    for folder, other, reason in NEVER:
+        if within(importer, folder) and within(imported, other):
             return reason
     for protocol in PROTOCOLS:
         if (
             within(imported, protocol)
-            and from_room == "handlers"
+            and from_folder == "handlers"
             and not within(importer, protocol)
         ):
             return f"only entry points know {protocol}"
@@ -126,22 +128,24 @@ def wrong(one: Import) -> str:
     return ""
 
 
-def complaints(
+def violations(
     imports: Iterable[Import], exceptions: Mapping[tuple[str, str], str] = EXCEPTIONS
 ) -> list[str]:
     """Return what is wrong with imports, and which exceptions are no longer needed."""
     unused = set(exceptions)
     found = []
     for one in imports:
-        if reason := wrong(one):
+        if reason := violation(one):
             used = {exception for exception in exceptions if matches(exception, one)}
             unused -= used
             if not used:
                 found.append(f"{one}: {reason}")
-    return found + [f"{pair} is no exception any more: remove it" for pair in sorted(unused)]
+    return found + [
+        f"{pair} is no longer needed as an exception: remove it" for pair in sorted(unused)
+    ]
 
 
-def circled(
+def import_cycles(
     imports: Iterable[Import], exceptions: Mapping[tuple[str, str], str] = CIRCLES
 ) -> list[str]:
     """Return the cycles, and which exceptions are no longer needed."""
@@ -157,27 +161,27 @@ def circled(
 
     left = without(exceptions)
     unused = [pair for pair in exceptions if without(exceptions.keys() - {pair}) == left]
-    return [f"a circle: {' '.join(circle)}" for circle in left] + [
-        f"{pair} closes no circle any more: remove it" for pair in sorted(unused)
+    return [f"import cycle: {' '.join(circle)}" for circle in left] + [
+        f"{pair} closes no import cycle any more: remove it" for pair in sorted(unused)
     ]
 
 
 def test_imports_go_down() -> None:
-    assert complaints(IMPORTS) == []
+    assert violations(IMPORTS) == []
 
 
-def test_every_module_has_a_floor() -> None:
+def test_every_module_has_a_layer() -> None:
     for module in modules_of(PACKAGE):
-        floor_of(short(module))
+        layer_of(short(module))
 
 
 def test_no_import_cycles_at_run_time() -> None:
     at_run_time = [one for one in IMPORTS if one.kind != "types"]
-    assert circled(at_run_time, {}) == []
+    assert import_cycles(at_run_time, {}) == []
 
 
 def test_no_import_cycles_among_types() -> None:
-    assert circled(IMPORTS) == []
+    assert import_cycles(IMPORTS) == []
 
 
 # --- the rules can fail ---------------------------------------------------------------------------
@@ -228,7 +232,7 @@ def test_forbidden_import_is_found(
     files = {f"{importer}.py": text}
     if imported:
         files[imported.replace(".", "/") + ".py"] = ""
-    (found,) = complaints(imports_of(package(tmp_path, files)), {})
+    (found,) = violations(imports_of(package(tmp_path, files)), {})
     assert found.startswith(f"fastlisten/{importer}.py:{text.count(chr(10))}: ")
     assert reason in found
 
@@ -247,7 +251,7 @@ def test_forbidden_import_is_found(
 @pytest.mark.parametrize("suffix", ["pyx", "pxd"])
 def test_forbidden_cimport_is_found(tmp_path: Path, text: str, suffix: str) -> None:
     root = package(tmp_path, {f"_core.{suffix}": text, "_tls.pyx": ""})
-    (found,) = complaints(imports_of(root), {})
+    (found,) = violations(imports_of(root), {})
     assert found.endswith(": _tls is not below _core")
 
 
@@ -264,8 +268,8 @@ def test_allowed_imports(tmp_path: Path) -> None:
         },
     )
     assert len(imports_of(root)) == 4
-    assert complaints(imports_of(root), {}) == []
-    assert circled(imports_of(root), {}) == []
+    assert violations(imports_of(root), {}) == []
+    assert import_cycles(imports_of(root), {}) == []
 
 
 @pytest.mark.parametrize("form", [RUN, LAZY, TYPES], ids=["run", "lazy", "types"])
@@ -277,8 +281,8 @@ def test_import_cycle_is_found(tmp_path: Path, form: str) -> None:
         "mail/d.py": RUN.format("mail.a"),
     }
     imports = imports_of(package(tmp_path, files))
-    assert circled(imports, {}) == ["a circle: mail.a mail.b mail.c"]
-    excused = circled(imports, {("mail.c", "mail"): "a reason"})
+    assert import_cycles(imports, {}) == ["import cycle: mail.a mail.b mail.c"]
+    excused = import_cycles(imports, {("mail.c", "mail"): "a reason"})
     assert (excused == []) is (form == TYPES)
 
 
@@ -286,21 +290,21 @@ def test_package_imported_by_its_own_module(tmp_path: Path) -> None:
     files = {"mail/a.py": "from fastlisten.mail import x"}
     root = package(tmp_path, files)
     (root / "mail" / "__init__.py").write_text("from fastlisten.mail.a import y\nx = 1")
-    assert circled(imports_of(root), {}) == ["a circle: mail mail.a"]
+    assert import_cycles(imports_of(root), {}) == ["import cycle: mail mail.a"]
 
 
 def test_unneeded_exception_is_reported(tmp_path: Path) -> None:
     imports = imports_of(package(tmp_path, {"mail/a.py": RUN.format("mail.b"), "mail/b.py": ""}))
     pair = ("mail.a", "mail.b")
-    assert complaints(imports, {pair: "a reason"}) == [
-        "('mail.a', 'mail.b') is no exception any more: remove it"
+    assert violations(imports, {pair: "a reason"}) == [
+        "('mail.a', 'mail.b') is no longer needed as an exception: remove it"
     ]
-    assert circled(imports, {pair: "a reason"}) == [
-        "('mail.a', 'mail.b') closes no circle any more: remove it"
+    assert import_cycles(imports, {pair: "a reason"}) == [
+        "('mail.a', 'mail.b') closes no import cycle any more: remove it"
     ]
 
 
-def test_module_without_a_floor_is_reported(tmp_path: Path) -> None:
+def test_module_without_a_layer_is_reported(tmp_path: Path) -> None:
     imports = imports_of(package(tmp_path, {"attic.py": RUN.format("errors"), "errors.py": ""}))
-    with pytest.raises(AssertionError, match="attic is on no floor"):
-        complaints(imports)
+    with pytest.raises(AssertionError, match="attic is on no layer"):
+        violations(imports)
