@@ -1,6 +1,6 @@
 """The native modules; everything else about the build is in pyproject.toml.
 
-FASTLISTEN_PURE=1        the SMTP engine is not compiled, and runs as the Python that it is
+FASTLISTEN_PURE=1        the SMTP engine is not compiled and runs as pure Python
 FASTLISTEN_PURE=0        it is compiled, also in place. Without the variable it is compiled for a
                          wheel, but not for an editable install or `build_ext --inplace`
 FASTLISTEN_DEBUG=1       no optimisation; indices and uninitialised views are checked

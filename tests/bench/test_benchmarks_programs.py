@@ -1,4 +1,4 @@
-"""The benchmarks' programs count what happened: load generator, floor servers, held connections.
+"""The benchmarks' programs count what happened: load generator, baseline servers, held connections.
 
 No speed is judged here.
 """
