@@ -187,7 +187,7 @@ class StagedMessage:
             for maildir in self._alive.copy():
                 path = f"{maildir.new}/{self.name}"
                 try:
-                    os.rename(self._files[maildir.path], path)
+                    self._rename(maildir, path)
                 except OSError as error:
                     self._give_up(maildir, error)
                 else:
@@ -289,6 +289,15 @@ class StagedMessage:
                 os.close(target)
         else:
             self._files[maildir.path] = path
+
+    def _rename(self, maildir: Maildir, path: str) -> None:
+        """Rename the file into new/, which is made if it is missing: backups skip empty ones."""
+        staged = self._files[maildir.path]
+        try:
+            os.rename(staged, path)
+        except FileNotFoundError:
+            maildir.prepare()
+            os.rename(staged, path)
 
     @staticmethod
     def _copy(source: str, target: int, size: int) -> None:
