@@ -4,7 +4,7 @@ from fastlisten.handlers.smtp.engine.input_buffer cimport InputBuffer
 
 cdef class ChunkReader:
     cdef InputBuffer _input
-    cdef bint _half
+    cdef object _line_ends
     cdef readonly bint bare
     cdef readonly bint final
     cdef readonly object left  # named by the client: may exceed what C can count

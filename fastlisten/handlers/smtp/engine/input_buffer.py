@@ -20,9 +20,7 @@ from fastlisten.handlers.smtp.engine.refusal import Refused
 
 __all__ = [
     "AUTH_LINE_LIMIT",
-    "BARE_CR",
     "LINE_LIMIT",
-    "NO_BREAKS",
     "PATH_LINE_LIMIT",
     "InputBuffer",
 ]
@@ -40,10 +38,14 @@ AUTH_LINE_LIMIT = 12_288
 
 _LONG_LINES = {b"MAIL": PATH_LINE_LIMIT, b"RCPT": PATH_LINE_LIMIT, b"AUTH": AUTH_LINE_LIMIT}
 
-BARE_CR = re.compile(rb"\r[^\n]")
+_BARE_CR = re.compile(rb"\r[^\n]")
+
+#: A CR that is bare, or in front of a line that begins with a dot. At the end of what has come it
+#: may turn out to be neither.
+_ODD_CR = re.compile(rb"\r(?!\n(?:[^.]|\Z))")
 
 #: All octets but CR and LF.
-NO_BREAKS = bytes(octet for octet in range(256) if octet not in b"\r\n")
+_NO_BREAKS = bytes(octet for octet in range(256) if octet not in b"\r\n")
 
 _END = b"\r\n.\r\n"
 _CR = 13
@@ -200,9 +202,12 @@ class InputBuffer:
             if head[0] == _DOT:  # a stuffed one
                 start += 1
             self._line_start = False
-        # Most messages have no line that begins with a dot: one search settles it for them.
-        dot = buffer.find(b"\r\n.", start)
-        end = buffer.find(_END, dot) if dot >= 0 else -1
+        # Most pieces have no line that begins with a dot and no bare CR: one search settles both.
+        dot = end = -1
+        odd = _ODD_CR.search(buffer, start) is not None
+        if odd:
+            dot = buffer.find(b"\r\n.", start)
+            end = buffer.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             piece = buffer[start : end + 2]
             self._position = end + 5
@@ -213,10 +218,11 @@ class InputBuffer:
             if not piece:
                 return None
         # No piece begins or ends inside a CRLF, because `_held` keeps a last CR back. If no CR is
-        # without its LF, and CRs and LFs take turns, no LF is without its CR. These two passes
-        # take 1 ns an octet; counting CR, LF and CRLF takes 1.8.
-        breaks = piece.translate(None, NO_BREAKS)
-        if breaks != b"\r\n" * (len(breaks) // 2) or BARE_CR.search(piece):
+        # without its LF, and CRs and LFs take turns, no LF is without its CR. The search above and
+        # this pass take 0.7 ns an octet; to search for dots and for bare CRs one after the other,
+        # 1.3; to count CR, LF and CRLF, 1.4.
+        breaks = piece.translate(None, _NO_BREAKS)
+        if breaks != b"\r\n" * (len(breaks) // 2) or (odd and _BARE_CR.search(piece)):
             self.bare = True
         elif dot != end:
             piece = piece.replace(b"\r\n.", b"\r\n")
