@@ -23,9 +23,19 @@ class Runner:
         self.eager_tasks = EagerTasks(self.loop)
 
     async def run(
-        self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None
+        self,
+        coroutine: Coroutine[Any, Any, None],
+        context: contextvars.Context | None = None,
+        *,
+        cancel: bool = False,
     ) -> asyncio.Task[None] | None:
-        """Run a coroutine to its end; return what `EagerTasks.run` returned."""
+        """Run a coroutine to its end; return what `EagerTasks.run` returned.
+
+        Args:
+            coroutine: what to run.
+            context: where; a copy of the current one.
+            cancel: cancel the task as soon as the coroutine suspends.
+        """
         began: asyncio.Future[asyncio.Task[None] | None] = self.loop.create_future()
         ended: asyncio.Future[None] = self.loop.create_future()
 
@@ -40,6 +50,9 @@ class Runner:
                 )
             except BaseException as error:
                 began.set_exception(error)
+            else:
+                if cancel:
+                    began.result().cancel()  # type: ignore[union-attr]
 
         self.loop.call_soon(begin)
         task = await began
@@ -189,15 +202,34 @@ async def test_cancellation_reaches_the_coroutine(runner: Runner) -> None:
             raise
 
     # The first time, the spare task has not started either; later it has.
-    with pytest.raises(asyncio.CancelledError):
-        await runner.run(hook(True))
-    for cancel_first in (False, True):
+    for cancel_first in (True, False, True):
         task = await runner.run(hook(cancel_first))
         assert task is not None
         assert task.cancelled()
         await runner.run(nothing())
         await asyncio.sleep(0)
     assert ended == [True, False, True]
+
+
+@with_runner
+async def test_cancellation_before_the_task_has_begun(runner: Runner) -> None:
+    """A client may be gone in the iteration in which the coroutine suspends."""
+    ended = []
+
+    async def hook(swallow: bool) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append(swallow)
+            await asyncio.sleep(0)
+            if not swallow:
+                raise
+
+    for swallow in (False, True):
+        task = await runner.run(hook(swallow), cancel=True)
+        assert task is not None
+        assert task.cancelled() is not swallow
+    assert ended == [False, True]
 
 
 async def nothing() -> None:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import types
 from asyncio import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
@@ -33,30 +32,56 @@ __all__ = ["EagerTasks"]
 _Coroutine = Coroutine[Any, Any, None]
 
 
+class _AlwaysStarted(Coroutine[Any, Any, None]):
+    """A generator as a coroutine that runs up to its first yield before anything is thrown into it.
+
+    A task that is cancelled before its first step takes none: asyncio throws CancelledError into a
+    coroutine that has not begun, so none of its code runs. The coroutine behind a spare has begun,
+    and must hear of it.
+    """
+
+    __slots__ = ("_generator", "_started")
+
+    def __init__(self, generator: Generator[Any, Any, None]) -> None:
+        self._generator = generator
+        self._started = False
+
+    def send(self, value: Any) -> Any:
+        self._started = True
+        return self._generator.send(value)
+
+    def throw(self, error: Any, *_: Any) -> Any:
+        try:
+            if not self._started:
+                self.send(None)
+            return self._generator.throw(error)
+        finally:
+            del error  # its traceback holds this frame
+
+    def close(self) -> None:
+        self._generator.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._generator
+
+
 class _Spare:
     """A task that waits at a gate for a coroutine whose first step has suspended."""
 
-    __slots__ = ("context", "coroutine", "gate", "started", "task", "waits_for")
+    __slots__ = ("context", "coroutine", "gate", "task", "waits_for")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.gate: asyncio.Future[None] = loop.create_future()
         self.coroutine: _Coroutine | None = None
         self.context: contextvars.Context | None = None
         self.waits_for: Any = None
-        self.started = False
         self.task: asyncio.Task[None] = asyncio.Task(
-            self._main(), loop=loop, name="spare task for hooks that suspend"
+            _AlwaysStarted(self._drive()), loop=loop, name="spare task for hooks that suspend"
         )
 
-    async def _main(self) -> None:
-        # From Python 3.12 on, tasks accept coroutines only.
-        await self._drive()
-
-    @types.coroutine
     def _drive(self) -> Generator[Any, Any, None]:
         """Wait at the gate, then run the rest of the coroutine that was given."""
         cancelled: BaseException | None = None
-        self.started = True
         try:
             yield from self.gate
         except asyncio.CancelledError as error:
@@ -122,11 +147,6 @@ class EagerTasks:
             _enter_task(loop, task)
             try:
                 spare.waits_for = context.run(coroutine.send, None)
-                if task.cancelling() and not spare.started:
-                    # A task that is cancelled before its first step never takes one.
-                    context.run(coroutine.throw, asyncio.CancelledError())
-                    coroutine.close()  # it swallowed the cancellation
-                    raise asyncio.CancelledError
             except StopIteration:
                 return None
             finally:
