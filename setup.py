@@ -59,9 +59,11 @@ force = "--force" in sys.argv
 modules = cythonize(extensions(core), compiler_directives=directives, force=force)
 if pure == "0":
     modules += cythonize(extensions(engine), compiler_directives=as_python, force=force)
-elif in_place:
-    # Python prefers a compiled module, however old, to the .py beside it.
-    for path in engine:
-        for compiled in path.parent.glob(f"{path.stem}.*.so"):
-            compiled.unlink()
+else:
+    # Python prefers a compiled module, however old, to the .py beside it, and a wheel packs what an
+    # earlier build has left in build/.
+    for folder in (*([Path()] if in_place else []), *Path("build").glob("lib*")):
+        for path in engine:
+            for compiled in (folder / path.parent).glob(f"{path.stem}.*.so"):
+                compiled.unlink()
 setup(ext_modules=modules)

@@ -16,7 +16,7 @@ def warned(text: str) -> list[str]:
 def test_allowed_hosts_with_an_app_is_an_error() -> None:
     problem = listener_problem(APP + 'http.allowed-hosts = "mail.example.org"')
     assert problem.key == "server.listener.it.http.allowed-hosts"
-    assert "package.module:app decides" in problem.message
+    assert "package.module:app must check the Host header itself" in problem.message
     assert problem.value == '"mail.example.org"'
     assert problem.line == 6
 
