@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.mutants.__main__ import report
 from tools.mutants.mutations import ROOT, Mutation, mistakes, read_mutations, support_files
 from tools.mutants.results import Outcome, Results
 
@@ -102,6 +103,14 @@ def test_a_result_is_kept_until_what_decides_it_changes(
     assert later.get(later.key(mutation(new="a = 3"))) is None
     (root / file).write_text(text)
     assert later.get(later.key(mutation())) == (None if again else outcome)
+
+
+@pytest.mark.parametrize(("count", "says"), [(1, "1 mutation, "), (2, "2 mutations, ")])
+def test_summary_has_a_singular(count: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    some = [mutation(name=f"a: {number}") for number in range(count)]
+    assert report(some, {one.name: Outcome("killed", "", 1.0) for one in some}, count) == 0
+    out = capsys.readouterr().out
+    assert out == f"\n{says}{count} tried now: {count} killed, 0 listed\n"
 
 
 def test_results_are_outside_of_the_tree() -> None:

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     if changed:
         with tempfile.TemporaryDirectory(prefix="fastlisten-mutants.") as work:
             _try_all(changed, Path(work), given.jobs, results, keys, outcomes)
-    return _report(mutations, outcomes, len(changed))
+    return report(mutations, outcomes, len(changed))
 
 
 def _try_all(
@@ -82,7 +82,7 @@ def _try_all(
         thread.join()
 
 
-def _report(mutations: list[Mutation], outcomes: dict[str, Outcome], tried: int) -> int:
+def report(mutations: list[Mutation], outcomes: dict[str, Outcome], tried: int) -> int:
     """Print the result; return the exit status."""
     wrong = []
     listed = []
@@ -101,7 +101,8 @@ def _report(mutations: list[Mutation], outcomes: dict[str, Outcome], tried: int)
             listed.append(f"{one.name}: {one.survives}")
         else:
             wrong.append(f"survived: {one.name} ({one.file})")
-    print(f"\n{len(mutations)} mutations, {tried} tried now: {killed} killed, {len(listed)} listed")
+    what = "1 mutation" if len(mutations) == 1 else f"{len(mutations)} mutations"
+    print(f"\n{what}, {tried} tried now: {killed} killed, {len(listed)} listed")
     for line in listed:
         print("  listed:", line)
     for line in wrong:
