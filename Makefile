@@ -53,6 +53,7 @@ $(VENV)/environment:
 	touch $@
 
 $(VENV)/installed: $(VENV)/environment pyproject.toml setup.py $(wildcard fastlisten/*.p[yx][xd])
+	@echo 'compiling; this takes about a minute'
 	$(PIP) install --editable '.[serve]'
 	touch $@
 
