@@ -219,6 +219,17 @@ def test_unknown_protocols(protocol: str, suggestion: str) -> None:
     assert '"lmtp"' in problem.allowed
 
 
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        ("limit-action = 'drop'", '"refuse" or "wait"'),
+        ("smtp.relay-tls = 'never'", '"may", "verify", "implicit" or "none"'),
+    ],
+)
+def test_choices_are_listed(line: str, allowed: str) -> None:
+    assert only_problem(listener_table("it", line)).allowed == allowed
+
+
 def test_empty_protocol() -> None:
     assert only_problem(listener_table("x", "protocol = ''")).message == "this is empty"
 

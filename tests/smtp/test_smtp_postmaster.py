@@ -181,7 +181,7 @@ def test_postmaster_without_account_prevents_start(tmp_path: Path, kind: type[Sm
         run(kind, tmp_path, "eve@x.y")
     assert PostOffice._open == {}
     assert run(kind, tmp_path, "bob@example.org") == "bob@example.org"
-    # Without a file this can't be checked; the start succeeds and mail has to wait.
+    # Without a file this can't be checked; the start succeeds and mail is deferred.
     path.unlink()
     assert run(kind, tmp_path, "eve@x.y") == ""
 

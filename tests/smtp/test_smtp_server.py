@@ -151,4 +151,4 @@ def test_mail_is_deferred_until_accounts_are_known(
         assert codes(server.say(ENVELOPE)) == [250, 250, 451]
         (tmp_path / "accounts.toml").write_text('[account."alice@example.org"]\n')
         assert codes(server.say(DIALOGUE)) == DONE
-    assert "mail has to wait" in caplog.text
+    assert "mail is deferred with 451" in caplog.text

@@ -269,7 +269,8 @@ def _describe_workers(option: Option) -> str:
 
 
 def _describe_choice(option: Option) -> str:
-    return " or ".join(quote(choice) for choice in option.choices)
+    *others, last = map(quote, option.choices)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _describe_line(option: Option) -> str:

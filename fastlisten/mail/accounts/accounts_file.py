@@ -75,7 +75,7 @@ class Accounts:
 
     Attributes:
         path: the file.
-        roster: the version in force; None until one could be read, and mail has to wait.
+        roster: the version in force; None until one could be read, and mail is deferred.
     """
 
     def __init__(
@@ -228,7 +228,8 @@ class Accounts:
             )
 
     def _report(self, problem: Exception) -> None:
-        consequence = "mail has to wait" if self.roster is None else "the previous version holds"
+        deferred = self.roster is None
+        consequence = "mail is deferred with 451" if deferred else "the previous version holds"
         if isinstance(problem, FileNotFoundError):
             log(
                 logger,

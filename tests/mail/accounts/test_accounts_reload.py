@@ -146,7 +146,7 @@ def test_without_a_readable_version_mail_waits(
     for _ in range(3):
         assert watched.ask("a") == "later"
         watched.rest()
-    assert "mail has to wait" in caplog.text
+    assert "mail is deferred with 451" in caplog.text
     assert len(caplog.records) == (1 if text is None else 2)
 
 
