@@ -103,6 +103,9 @@ class ConnectionServer(asyncio.AbstractServer):
     def statistics(self) -> dict[str, int]:
         """Return counters since the start.
 
+        ``option_errors`` and ``truncated`` are for users of the library: they appear neither in the
+        reports of `Server.control` nor in the metrics.
+
         Returns:
             accepted: connections accepted, including those of `connect_accepted_socket`.
             refused_limit: connections refused because of `max_connections`.
