@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 from support.external_programs import run
@@ -17,6 +18,7 @@ from support.real_server import (
     CAROL,
     CROWD,
     HOST,
+    LONG_CROWD,
     PLAIN,
     SENDER,
     Mail,
@@ -99,12 +101,13 @@ def test_smtp_source_with_many_recipients(
     )
     assert done.stderr == b""
     assert done.stdout.split()[-1] == b"20"
-    assert mail.everything() == dict.fromkeys(CROWD, 20)
-    contents = {content for name in CROWD for content in mail.arrived(name)}
-    assert len(contents) == 20
+    everything = mail.everything()
+    assert everything in (dict.fromkeys(CROWD, 20), dict.fromkeys(LONG_CROWD, 1))
+    contents = Counter(content for name in everything for content in mail.arrived(name))
+    assert list(contents.values()) == [len(CROWD)] * 20
     for content in contents:
         assert len(content.partition(b"\r\n\r\n")[2]) == 5002  # the last line end is its own
-    assert all(b" with LMTP id " in stored for stored in mail.stored(CROWD[3]))
+    assert all(b" with LMTP id " in stored for name in everything for stored in mail.stored(name))
 
 
 @external("smtp-source")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from support.real_server import (
     CROWD,
     HOST,
     LISTENERS,
+    LONG_CROWD,
     SENDER,
     Mail,
     server_fixture,
@@ -38,7 +40,7 @@ def smtp_source(mail: Mail, *options: str) -> str:
 def payload(content: bytes) -> bytes:
     """Return the body that smtp-source made; it adds an empty line at the end."""
     head, _, body = content.partition(b"\r\n\r\n")
-    assert re.match(rb"From: <sender@example\.com>\r\nTo: <.*user@example\.org>\r\n", head), head
+    assert re.match(rb"From: <sender@example\.com>\r\nTo: <\d*user\d*@example\.org>\r\n", head)
     assert body.endswith(b"\r\n")
     return body[:-2]
 
@@ -50,10 +52,11 @@ def test_many_recipients_in_parallel_sessions(mail: Mail, disconnect: tuple[str,
     told = smtp_source(mail, "-c", *counts, *disconnect, "-t", CROWD[0])
     # The counter overwrites itself.
     assert told.split()[-1] == "20"
-    assert mail.everything() == dict.fromkeys(CROWD, 20)
-    contents = {content for name in CROWD for content in mail.arrived(name)}
-    # Identical except for their Message-IDs; each one went to all recipients.
-    assert len(contents) == 20
+    everything = mail.everything()
+    assert everything in (dict.fromkeys(CROWD, 20), dict.fromkeys(LONG_CROWD, 1))
+    contents = Counter(content for name in everything for content in mail.arrived(name))
+    # Identical except for their Message-IDs; each one went to all its recipients.
+    assert list(contents.values()) == [len(CROWD)] * 20
     for content in contents:
         body = payload(content)
         assert body == payload(next(iter(contents)))

@@ -94,6 +94,7 @@ class PlainFuzz(Fuzz):
     server_share = 0.3
     receive_buffers = (2048, 65536)
     high_water_marks = (0, 1000, 65536)
+    fewest = 100
 
     def make_peer(self) -> PlainPeer:
         return PlainPeer()

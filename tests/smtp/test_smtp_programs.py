@@ -84,11 +84,14 @@ def test_smtp_source_with_parallel_sessions(served: Served) -> None:
 @smtp_source
 @pytest.mark.external("smtp-source")
 def test_smtp_source_with_many_recipients(served: Served) -> None:
-    # smtp-source numbers them downwards; the last one has no number.
+    # Numbered before the name, the last one not at all; since Postfix 3.11 behind the name, and no
+    # number twice in a run.
     names = [*(f"{number}user@example.org" for number in range(2, 51)), "user@example.org"]
-    accounts = "".join(f'[account."{name}"]\n' for name in names)
+    more = [f"user{number}@example.org" for number in range(250)]
+    accounts = "".join(f'[account."{name}"]\n' for name in names + more)
     (served.directory / "accounts.toml").write_text(accounts)
     address = ("-t", "user@example.org", f"127.0.0.1:{served.port}")
     done = run(SMTP_SOURCE, "-r", "50", "-m", "5", *address)
     assert done.returncode == 0, done.stderr
-    assert [len(served.delivered(name)) for name in names] == [5] * 50
+    counts = [[len(served.delivered(name)) for name in those] for those in (names, more)]
+    assert counts in ([[5] * 50, [0] * 250], [[0] * 50, [1] * 250])

@@ -32,8 +32,10 @@ ZOE = "zoë@example.org"
 
 #: An alias of that account that doesn't need it.
 ZOE_ALIAS = "zoe@example.org"
-#: Recipients as smtp-source numbers them: it puts the number before the name.
+#: Recipients as smtp-source numbers them in every message: it puts the number before the name.
 CROWD = ("user@example.org", *(f"{number}user@example.org" for number in range(2, 11)))
+#: As Postfix 3.11's smtp-source numbers them: behind the name, no number twice in a run.
+LONG_CROWD = tuple(f"user{number}@example.org" for number in range(200))
 
 #: Passwords with characters that clients must quote; ZOE's is not ASCII.
 PASSWORDS = {ALICE: "correct horse %+/=\"'battery", ZOE: "pässwörd"}
@@ -73,7 +75,7 @@ def accounts() -> str:
     """Return the accounts file, with hashes that cost little to verify."""
     hasher = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
     text = ""
-    for name in (ALICE, BOB, CAROL, ZOE, *CROWD):
+    for name in (ALICE, BOB, CAROL, ZOE, *CROWD, *LONG_CROWD):
         text += f"[account.{json.dumps(name, ensure_ascii=False)}]\n"
         if name == ZOE:
             text += f'aliases = ["{ZOE_ALIAS}"]\n'

@@ -91,6 +91,7 @@ class TlsFuzz(Fuzz):
     server_share = 0.25
     receive_buffers = (4096, 65536)
     high_water_marks = (1000, 65536, 600_000)
+    fewest = 5
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.forked import MAY_HAVE_THREADS
 
 from fastlisten.mail.maildir.maildir import Maildir
 from fastlisten.mail.maildir.spool import unique_name
@@ -31,6 +32,7 @@ def test_each_new_directory_is_synced_into_the_one_above(
     assert synced == set()
 
 
+@MAY_HAVE_THREADS
 def test_a_forked_process_has_random_bits_of_its_own() -> None:
     """Process ids are used again, and containers share them."""
 
