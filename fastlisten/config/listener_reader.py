@@ -21,7 +21,10 @@ from fastlisten.handlers.installed import ClassNotFoundError, ProtocolError
 from fastlisten.handlers.protocol import Protocol
 from fastlisten.option import Option, Origin
 
-__all__ = ["ListenerBase", "ListenerReader", "UnresolvedListener"]
+__all__ = ["SERVE_FAILS", "ListenerBase", "ListenerReader", "UnresolvedListener"]
+
+#: The end of the warnings about settings that are correct, but with which `serve` will not start.
+SERVE_FAILS = "`serve` will fail"
 
 _HANDLER_ROW = next(row for row in LISTENER_OPTIONS if row.key == "handler")
 
@@ -187,8 +190,8 @@ class ListenerReader:
     def warn_of_missing_classes(self) -> None:
         """Report the classes of `handler =` that could not be imported."""
         for path, message in self._classes_not_found:
-            text = "; its ports, options and STARTTLS are unknown, and `serve` will fail"
-            self._document.warning(path, message + text)
+            text = "; its ports, options and STARTTLS are unknown, and "
+            self._document.warning(path, message + text + SERVE_FAILS)
 
     def is_own_table(self, name: str) -> bool:
         """Tell whether a top-level table is a protocol's own and has been read."""
@@ -251,14 +254,18 @@ class ListenerReader:
         name = text.strip().lower()
         known = self._protocols.names
         at = (*path, "protocol")
-        # With `handler` the name may be a new one, but not a misspelling of a known one.
-        invented = bool(name) and "handler" in data and not near(name, known)
+        slip = near(name, known)
+        handler = self._handler(data)
+        # With `handler` the name may be a new one; one like a known one needs a valid handler.
+        invented = bool(name) and "handler" in data and (bool(handler) or not slip)
         if name not in known and not invented:
             suggestion = self._other_name(name) or likely(name, known)
             message = "unknown protocol"
             self._document.error(at, message, raw, self._names(), suggestion)
             return UNKNOWN
-        handler = self._handler(data)
+        if slip:
+            message = f"similar to {quote(slip)}; taken as a new protocol, because `handler` is set"
+            self._document.warning(at, message, raw)
         found = self._find(name, handler)
         if isinstance(found, ClassNotFoundError):
             # Serving it will fail; check what else can be checked.

@@ -147,8 +147,21 @@ def test_handler_may_have_any_protocol_name() -> None:
     assert (it.protocol, it["handler"]) == ("finger", "my.code:Finger")
     without_port = listener_problem("protocol = 'finger'\nhandler = 'a:B'\nbind = '127.0.0.1'")
     assert "has no standard port" in without_port.message
-    slip = listener_problem("protocol = 'smpt'\nhandler = 'my.code:Finger'")
-    assert slip.suggestion == "smtp"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [("smtps", "smtp"), ("lmtps", "lmtp"), ("imaps", "imap")]
+)
+def test_name_like_a_known_one_needs_a_handler(name: str, known: str) -> None:
+    table = f"protocol = '{name}'\nbind = '127.0.0.1:79'\n"
+    config = load_text("[server.listener.it]\n" + table + "handler = '" + __name__ + ":Echo'")
+    assert config.listeners[0].protocol == name
+    (warning,) = (one for one in config.warnings if one.key == "server.listener.it.protocol")
+    assert warning.message.startswith(f'similar to "{known}"; taken as a new protocol')
+    for handler in ("", "handler = 'no colon'", "handler = 3"):
+        found = problems("[server.listener.it]\n" + table + handler)
+        (problem,) = (one for one in found if one.key == "server.listener.it.protocol")
+        assert (problem.message, problem.suggestion) == ("unknown protocol", known)
 
 
 def test_missing_handler_class_is_no_error() -> None:
