@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from fastlisten.config import Config, default_config, load
+from fastlisten.config.listener_reader import SERVE_FAILS
 from fastlisten.config.unavailable import find_unavailable
 from fastlisten.errors import ConfigurationError, Problem
 
@@ -51,7 +52,8 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
 
     Returns:
         0 if there are no mistakes, else 2. It is also 0 for a correct file with settings that are
-        not available in this version; the output then says that `serve` refuses the file.
+        not available in this version, or with handlers that cannot be imported; the output then
+        says that `serve` refuses them.
     """
     config = open_config(file, err)
     if config is None:
@@ -78,8 +80,8 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
     count = len(config.listeners)
     name = file or "the embedded default"
     verdict = f"{count:,} {'listener' if count == 1 else 'listeners'}, no errors"
-    if unavailable:
-        count = len(unavailable)
+    refused = [each for each in config.warnings if each.message.endswith(SERVE_FAILS)]
+    if count := len(unavailable) + len(refused):
         what = f"{'setting' if count == 1 else 'settings'} that `serve` refuses"
         verdict += f", {count:,} {what if file else 'left out by `serve`'}"
     print(f"{name}: {verdict}", file=out)

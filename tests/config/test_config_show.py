@@ -91,6 +91,16 @@ def test_check_accepts_what_this_version_cannot_serve(file: str) -> None:
     assert any('limits.rate = "20 / 5m": not' in note for note in notes)
 
 
+def test_check_counts_handlers_that_cannot_be_imported(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    body = "protocol = 'own'\nbind = '127.0.0.1:7000'\nhandler = 'no_such_module:It'"
+    path.write_text(listener_table("it", body))
+    out, err = io.StringIO(), io.StringIO()
+    assert check.run(str(path), out, err) == 0
+    assert err.getvalue().endswith("and `serve` will fail\n")
+    assert out.getvalue() == f"{path}: 1 listener, no errors, 1 setting that `serve` refuses\n"
+
+
 def test_check_tries_certificates(file: str) -> None:
     out, err = io.StringIO(), io.StringIO()
     assert check.run(file, out, err) == 2
