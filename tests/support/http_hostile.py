@@ -28,6 +28,8 @@ HOSTILE: dict[str, tuple[bytes, int]] = {
     "a coding with a tab": (HEAD + b"Transfer-Encoding:\tchunked, identity\r\n\r\n", 501),
     "a coding with VT": (HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n", 400),
     "two codings": (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    "identity": (HEAD + b"Transfer-Encoding: identity\r\n\r\n", 400),
+    "a coding like chunked": (HEAD + b"Transfer-Encoding: xchunked\r\n\r\n", 400),
     "a coding twice": (HEAD + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n", 501),
     "coding in 1.0": (CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
     "obs-fold": (HEAD + b"X: a\r\n b\r\n\r\n", 400),
