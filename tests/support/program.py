@@ -13,9 +13,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fastlisten.cli.log_writer import GATHER
 from support.accounts import write_accounts
 from support.environment import clean_environment
 from support.waiting import PATIENCE, until
@@ -57,7 +59,9 @@ class Program:
 
     @property
     def err(self) -> str:
-        """Standard error so far."""
+        """Standard error so far, with everything that a running program has logged before."""
+        if self.process.poll() is None:
+            time.sleep(3 * GATHER)  # the log's writer lets records gather for as long as this
         return (self.directory / "err").read_text()
 
     @property
