@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -205,6 +206,21 @@ def _await_greeting(port: int, process: subprocess.Popen[bytes], log: Path) -> N
         time.sleep(0.02)
 
 
+def _await_end() -> None:
+    """Wait until standard input ends, or for SIGTERM.
+
+    A signal that arrives just before a blocking read is handled after it. Its byte in this pipe is
+    there in any case.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write)
+    while True:
+        ready, _, _ = select.select([sys.stdin, read], [], [])
+        if sys.stdin in ready and not os.read(sys.stdin.fileno(), 4096):
+            return
+
+
 def main() -> None:
     """Run a server until standard input ends."""
     parser = argparse.ArgumentParser()
@@ -231,7 +247,7 @@ def main() -> None:
     try:
         _await_greeting(port, process, data / RUN / "log")
         print(port, os.getpid(), "tree", flush=True)
-        sys.stdin.read()
+        _await_end()
     finally:
         # Orphans become our children, so new ones may appear while others end.
         while left := descendants(os.getpid()):
