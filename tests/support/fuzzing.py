@@ -221,7 +221,7 @@ class Fuzz:
             assert not self.problems, self.problems[0]
         # An orderly end: everything that was written arrives.
         server.close()
-        for peer in self.clients.values():
+        for peer in (*self.clients.values(), *self.orphans):
             served = peer.server
             if served is not None and served.state == "made" and not served.closed:
                 self.expect_end(served)
