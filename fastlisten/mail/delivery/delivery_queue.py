@@ -19,6 +19,7 @@ leaves the rest to others, because files are synced faster in parallel than one 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 from collections import deque
@@ -86,7 +87,7 @@ def run_together(jobs: Sequence[Job]) -> None:
     for job in jobs:
         by_loop.setdefault(job.loop, []).append(job)
     for loop, those in by_loop.items():
-        if not call_on(loop, lambda those=those: _tell(those)):  # type: ignore[misc]
+        if not call_on(loop, functools.partial(_tell, those)):
             for job in those:
                 job.orphaned()
 

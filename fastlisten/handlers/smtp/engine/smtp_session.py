@@ -123,10 +123,10 @@ class Session:
         """Change the state.
 
         Raises:
-            RuntimeError: no way leads there.
+            RuntimeError: it cannot follow the current one (session_states.NEXT).
         """
         if state not in NEXT[self.state]:
-            raise RuntimeError(f"no way leads from {self.state.name} to {state.name}")
+            raise RuntimeError(f"{state.name} cannot follow {self.state.name}")
         self.state = state
 
     # --- negative replies ---------------------------------------------------------------------
