@@ -14,7 +14,9 @@ import pytest
 from support.accounts import write_accounts
 from support.deliveries import files, opened
 from support.relay import FOREIGN, relaying
+from support.relay import Relay as RelayServer
 from support.smtp_harness import ACCOUNTS
+from support.waiting import eventually
 
 from fastlisten.mail.address import parse_mailbox
 from fastlisten.mail.counts import Counts
@@ -56,13 +58,13 @@ def test_abort_ends_the_session_with_the_relay(tmp_path: Path, stage: str) -> No
             asked.set()
             assert held.wait(20)
 
-    async def scene(port: int) -> None:
+    async def scene(server: RelayServer) -> None:
         write_accounts(tmp_path / "accounts.toml", ACCOUNTS)
         async with opened(tmp_path) as office:
             roster = await asyncio.to_thread(office.accounts.reload)
             assert roster is not None
             login = roster.find(parse_mailbox("alice@example.org"))
-            relay = Relay(RelaySettings("127.0.0.1", port, "none", "me.example"))
+            relay = Relay(RelaySettings("127.0.0.1", server.port, "none", "me.example"))
             owner, envelope = Owner(), Envelope("a@b.example")
             client = ("192.0.2.1", 1)
             delivery = RelayDelivery(office, relay, envelope, owner, Counts(), login, client)
@@ -81,9 +83,10 @@ def test_abort_ends_the_session_with_the_relay(tmp_path: Path, stage: str) -> No
             held.set()
             await relay.close()
             assert relay.sessions == 0
-            while files(office) != ["."]:
-                await asyncio.sleep(0.001)
+            await eventually(lambda: files(office) == ["."], "an empty spool")
+            # The relay runs in this process: its descriptors would count as the office's.
+            await eventually(server.at_rest, "the relay to close")
 
     with relaying(pause=pause) as server:
-        asyncio.run(scene(server.port))
+        asyncio.run(scene(server))
         assert ("QUIT" in server.commands) is (stage == "idle")
