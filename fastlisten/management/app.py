@@ -33,7 +33,6 @@ from fastlisten.management.responses import (
     make_response,
     problem_response,
 )
-from fastlisten.management.schemas import listener_json
 from fastlisten.management.status_page import CSP, status_page
 from fastlisten.management.token_file import FILE_NAME, keep_token
 from fastlisten.runtime.control import (
@@ -42,6 +41,7 @@ from fastlisten.runtime.control import (
     ImpossibleError,
     UnknownListenerError,
 )
+from fastlisten.runtime.report_json import listener_json
 
 __all__ = ["application"]
 

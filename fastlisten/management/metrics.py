@@ -26,7 +26,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 
 from fastlisten.management.mail_metrics import mail_metrics
-from fastlisten.management.schemas import errno_name
+from fastlisten.runtime.report_json import errno_name
 from fastlisten.runtime.reports import ListenerReport, ServerReport
 
 __all__ = ["OPENMETRICS", "TEXT", "Metrics", "wants_openmetrics"]
