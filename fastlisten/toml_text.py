@@ -25,6 +25,15 @@ _SET = re.compile(r"""=[ \t]*\{[ \t]*(?:"[^"\n]*+"|'[^'\n]*+')[ \t]*[,}]""")
 # A value without quotes: yes, True, smtp.example.net.
 _BARE_WORD = re.compile(r"=[ \t]*(?!(?:true|false|inf|nan)\b)[A-Za-z]")
 
+# A number with a leading zero, such as a file mode: 0660.
+_LEADING_ZERO = re.compile(r"[=\[,][ \t]*[+-]?(0[0-9]+)[ \t]*(?:[,\]#\r]|$)")
+
+# A table's name in the parser's words: Cannot declare ('server', 'listener', 'it') twice.
+_TWICE = re.compile(r"Cannot declare \(.*\) twice")
+
+# The header of a table.
+_HEADER = re.compile(r"[ \t]*(\[.*\])")
+
 # Longer numbers are refused by int() itself (sys.int_info.default_max_str_digits, or less).
 _LONG_NUMBER = re.compile(r"[0-9_]{640,}+")
 
@@ -88,7 +97,11 @@ def _explained(text: str, message: str) -> TomlError:
     message = message[: position.start()] + column
     line = int(position[1]) if position[1] else text.count("\n") + 1
     content = text.split("\n")[line - 1]
-    if _SET.search(content):
+    if zero := _LEADING_ZERO.search(content):
+        message += f'; a number must not begin with 0, a file mode is a string: "{zero[1]}"'
+    elif header := _TWICE.match(message) and _HEADER.match(content):
+        message = f"the table {header[1]} is there already"
+    elif _SET.search(content):
         message += "; arrays are written in brackets: [...]"
     elif message.startswith("Invalid value") and _BARE_WORD.search(content):
         message += "; strings need quotes; booleans are true and false"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastlisten.errors import FastlistenError
 from fastlisten.handlers.base import Handler, Reason
 
 __all__ = ["TLS_ALERT", "CannedReplies"]
@@ -43,7 +44,7 @@ class CannedReplies:
         """Ask a handler for its replies.
 
         Raises:
-            TypeError: the handler returned something other than bytes.
+            FastlistenError: the handler returned something other than bytes.
         """
         clear = not handler.settings.tls_implicit
         replies = {
@@ -56,7 +57,8 @@ class CannedReplies:
         }
         for name, text in replies.items():
             if not isinstance(text, bytes):
-                raise TypeError(
-                    f"{type(handler).__name__}: {name} must be bytes, not {type(text).__name__}"
+                raise FastlistenError(
+                    f'listener "{handler.settings.listener}": the {name.replace("_", " ")} of '
+                    f"{type(handler).__name__} must be bytes, not {type(text).__name__}"
                 )
         return cls(**replies)

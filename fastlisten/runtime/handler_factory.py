@@ -83,6 +83,8 @@ def make_handler(
         raise ConfigurationError([problem], config.warnings) from error
     if not isinstance(getattr(handler, "settings", None), HandlerSettings):
         text = f"{kind.__name__} has no settings; its __init__ must call super().__init__(settings)"
-        problem = handler_problem(config, settings, text)
-        raise ConfigurationError([problem], config.warnings)
-    return handler
+    elif getattr(handler.connection, "__func__", None) is Handler.connection:
+        text = f"{kind.__name__} cannot serve clients: it has no method connection()"
+    else:
+        return handler
+    raise ConfigurationError([handler_problem(config, settings, text)], config.warnings)

@@ -318,10 +318,15 @@ def _factory(
 ) -> Callable[[Connection], asyncio.BaseProtocol]:
     """Return the function that the core calls once per connection to make the protocol object."""
 
+    connect: Callable[[ConnectionInfo], asyncio.BaseProtocol | None] = handler.connection
+
     def make(connection: Connection) -> asyncio.BaseProtocol:
         peer = connection.get_extra_info("peername")
-        if not peer:
-            return handler.connection(ConnectionInfo(listener, "", 0, tls))
-        return handler.connection(ConnectionInfo(listener, peer_address(peer), peer[1], tls))
+        address, port = (peer_address(peer), peer[1]) if peer else ("", 0)
+        protocol = connect(ConnectionInfo(listener, address, port, tls))
+        if protocol is None:  # a forgotten `return`
+            name = type(handler).__name__
+            raise TypeError(f'listener "{listener}": {name}.connection() returned None')
+        return protocol
 
     return make

@@ -52,3 +52,18 @@ def test_no_hint_for_other_toml_errors(text: str) -> None:
     with pytest.raises(TomlError) as caught:
         parse_toml(text)
     assert "quotes" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["socket.mode = 0660", "a = [1, 0660]", "a = 0660 # rw"])
+def test_leading_zero(line: str) -> None:
+    with pytest.raises(TomlError, match=r'a number must not begin with 0, .*: "0660"$') as caught:
+        parse_toml(f"b = 1\n{line}\n")
+    assert caught.value.line == 2
+
+
+@pytest.mark.parametrize("header", ["[server.listener.it]", '[a."b.c"]'])
+def test_table_that_is_there_twice(header: str) -> None:
+    with pytest.raises(TomlError) as caught:
+        parse_toml(f"{header}\nb = 1\n{header}\nc = 1\n")
+    assert str(caught.value) == f"not valid TOML: the table {header} is there already"
+    assert caught.value.line == 3

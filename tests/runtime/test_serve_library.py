@@ -14,7 +14,14 @@ from support.server import connect, read_all, read_some
 from support.serving_handlers import LazyEcho, WrongWords
 from support.waiting import eventually
 
-from fastlisten import ConfigurationError, HandlerSettings, Server, StartError, State
+from fastlisten import (
+    ConfigurationError,
+    FastlistenError,
+    HandlerSettings,
+    Server,
+    StartError,
+    State,
+)
 from fastlisten.config import loads
 from fastlisten.runtime.canned_replies import TLS_ALERT, CannedReplies
 
@@ -231,5 +238,21 @@ def test_canned_replies_with_and_without_implicit_tls() -> None:
 
 def test_canned_replies_must_be_bytes() -> None:
     handler = WrongWords(HandlerSettings("it", "echo", "host"))
-    with pytest.raises(TypeError, match="WrongWords: refusal must be bytes, not str"):
+    with pytest.raises(FastlistenError, match="the refusal of WrongWords must be bytes, not str"):
         CannedReplies.of(handler)
+
+
+@on_loops
+async def test_connection_without_protocol_object_names_the_listener() -> None:
+    """The client is disconnected, and its place is free again."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    async with Server(loads(TEXT.replace(":Echo", ":ForgottenReturn"))) as server:
+        with await connect("127.0.0.1", port_of(server)) as client:
+            assert await read_all(client) == b""
+        places = server.listeners[0].places
+        assert places is not None
+        await eventually(lambda: places.count == 0)
+    (report,) = reports
+    text = 'listener "it": ForgottenReturn.connection() returned None'
+    assert str(report["exception"]) == text

@@ -196,6 +196,7 @@ def test_unusable_handlers_are_reported_together(tmp_path: Path) -> None:
         + echo(name="b", handler="Picky")
         + echo(name="c", handler="NOT_A_HANDLER")
         + echo(name="d", handler="WithoutSettings")
+        + echo(name="e", handler="WithoutProtocols")
     )
     lines = refused(tmp_path, text)
     assert [line.partition(": ")[2].partition(" = ")[0] for line in lines] == [
@@ -203,12 +204,23 @@ def test_unusable_handlers_are_reported_together(tmp_path: Path) -> None:
         "mail.toml:8: server.listener.b.handler",
         "mail.toml:12: server.listener.c.handler",
         "mail.toml:16: server.listener.d.handler",
+        "mail.toml:20: server.listener.e.handler",
     ]
     assert "has no attribute 'NoSuchThing'" in lines[0]
     assert "Picky rejects its settings: ValueError: no such store" in lines[1]
     assert "neither a subclass of fastlisten.Handler" in lines[2]
     assert lines[3].endswith(
         "WithoutSettings has no settings; its __init__ must call super().__init__(settings)"
+    )
+    assert lines[4].endswith("WithoutProtocols cannot serve clients: it has no method connection()")
+
+
+def test_refusal_that_is_not_bytes_is_a_line_at_start(tmp_path: Path) -> None:
+    with program(tmp_path, echo(name="a", handler="WrongWords"), listeners=0) as started:
+        assert started.ended() == 3
+        (line,) = started.err.splitlines()
+    assert line.endswith(
+        'cannot start: listener "a": the refusal of WrongWords must be bytes, not str'
     )
 
 

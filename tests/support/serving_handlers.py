@@ -124,6 +124,17 @@ class WrongWords(Echo):
         return "go away"
 
 
+class WithoutProtocols(Handler):
+    """Does not implement connection()."""
+
+
+class ForgottenReturn(Echo):
+    """Returns no protocol object."""
+
+    def connection(self, info: ConnectionInfo) -> Any:
+        super().connection(info)
+
+
 class NeverEnds(Echo):
     """Fails when it is stopped."""
 

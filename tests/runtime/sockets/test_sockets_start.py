@@ -19,7 +19,7 @@ from support.program import program
 from support.server import served
 
 from fastlisten.config import loads
-from fastlisten.errors import StartError
+from fastlisten.errors import FastlistenError, StartError
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.server import Server
 from fastlisten.runtime.sockets.opening import close_all, listen_all, open_all
@@ -144,7 +144,7 @@ def test_unusable_handler_leaves_nothing(handler: str, descriptors_back: None) -
 
     async def main() -> None:
         server = Server(loads(text))
-        error = {"NotReady": RuntimeError, "WrongWords": TypeError}[handler]
+        error = {"NotReady": RuntimeError, "WrongWords": FastlistenError}[handler]
         with pytest.raises(error):
             await server.startup()
         assert not server.started
