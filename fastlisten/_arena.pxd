@@ -2,7 +2,7 @@
 #
 # Rules of this file: the layout of the memory, and what is done to it once per connection. That is
 # inline, so that accepting makes no calls into another module. Constants are enums, because the C
-# compiler of another module sees those as numbers.
+# compiler of another module sees those as numbers. Who changes the layout changes ARENA_VERSION.
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
@@ -20,18 +20,58 @@ cdef enum:
     TAKE_ROUNDS = 8
 
 
-# A process that takes part, from its start to its end: one cache line.
+cdef struct ArenaHead:
+    uint32_t magic
+    uint32_t version
+    uint32_t members
+    uint32_t rows             # so many exist; grows, never shrinks
+    uint32_t row_size
+    uint32_t notices          # how many Notice there are
+    uint32_t address_buckets  # how many AddressBucket each member has; 0: no limit per address
+    uint32_t spare
+    uint64_t hash_key[2]      # reserved for the keys of addresses and the cells of accounts
+    uint32_t spare_too[4]
+
+
+# A process that takes part, from its start to its end: one cache line, written only by that process
+# (and by who heals it).
 cdef struct Member:
     uint32_t pid          # 0: free
-    uint32_t capacity     # reserved: how many connections the process may hold
-    uint64_t heartbeat    # reserved: CLOCK_MONOTONIC milliseconds of its last sign of life
-    uint32_t spare[12]
+    uint32_t capacity     # how many connections the process may hold; 0: it serves none yet
+    uint64_t heartbeat    # CLOCK_MONOTONIC in milliseconds when it last showed that it is alive
+    uint32_t load         # its connections in flight plus its recent accepts
+    uint32_t flags        # MEMBER_...
+    uint64_t accepted     # how many connections it has accepted since it joined
+    uint32_t spare[8]
 
 
-# One listener's row in the arena: its limit, and who holds how many places under it.
+# Reserved for changes in a mail store. Whoever has changed an account adds one to `changes` of the
+# account's cell and wakes the members that have their bit in `watchers`.
+cdef struct Notice:
+    uint64_t changes
+    uint64_t watchers[4]
+    uint64_t spare[3]
+
+
+# Reserved for limits per client address: each member has a hash table of such buckets, one cache
+# line each, that only it writes. The connections of an address are the sum over all members.
+cdef struct AddressBucket:
+    uint64_t keys[5]      # SipHash of the scope of the limit and the address; 0: free
+    uint32_t counts[5]
+    uint32_t spare
+
+
+cdef enum RowState:
+    ROW_FREE = 0
+    ROW_USED = 1
+    ROW_RETIRED = 2       # free as soon as nobody holds a place of it
+
+
+# What is counted under one limit: the limit, and who holds how many places.
 cdef struct Row:
     uint32_t limit        # 0: no limit
-    uint32_t spare[7]
+    uint32_t state        # RowState; only the process that manages the rows looks at it
+    uint32_t spare[6]
     uint64_t waiters[4]   # one bit per member that sleeps until a place is given back
     # followed by one uint32_t cell per member
 
@@ -97,22 +137,26 @@ cdef inline void give_place(const PlaceCounter *counter) noexcept nogil:
 
 cdef class Arena:
     cdef readonly int fd
-    cdef readonly uint32_t listeners
     cdef readonly uint32_t members
     cdef readonly tuple wakeups
     cdef char *base
-    cdef size_t size
+    cdef size_t offset      # of the first row
+    cdef size_t row_size
     cdef int *wakeup_fds
-    cdef size_t row_size(self)
-    cdef int map(self) except -1
+    cdef size_t mapping_size(self)
+    cdef int map(self, size_t offset) except -1
     cdef int set_wakeups(self, wakeups) except -1
-    cdef Row *row_at(self, uint32_t listener)
+    cdef ArenaHead *head(self)
+    cdef Row *row_at(self, uint32_t row)
+    cdef uint32_t *cells_of(self, uint32_t row)
+    cdef uint64_t sum_of(self, uint32_t row)
     cdef Member *member_at(self, uint32_t member)
-    cdef int require(self, member) except -1
+    cdef int require_member(self, member) except -1
+    cdef int require_row(self, row) except -1
 
 
 @cython.final
 cdef class Places:
     cdef readonly Arena arena
-    cdef readonly uint32_t listener
+    cdef readonly uint32_t row
     cdef PlaceCounter counter

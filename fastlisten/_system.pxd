@@ -169,7 +169,9 @@ cdef extern from * nogil:
     int open(const char *, int, ...)
     int O_RDONLY, O_CLOEXEC
     int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
-    unsigned int MFD_CLOEXEC
+    unsigned int MFD_CLOEXEC, MFD_ALLOW_SEALING
+    int F_ADD_SEALS, F_SEAL_SEAL, F_SEAL_SHRINK
+    int fcntl(int, int, ...)
     void *MAP_FAILED
     void *mmap(void *, size_t, int, int, int, long)
     int munmap(void *, size_t)

@@ -12,12 +12,13 @@ import struct
 
 import pytest
 
-from fastlisten._arena import MAX_MEMBERS, Arena, Places
+from fastlisten._arena import ARENA_VERSION, MAX_MEMBERS, MAX_ROWS, Arena, Places
 
 pytestmark = pytest.mark.usefixtures("descriptors_back")
 
-#: Layout, version 1: a header, one record of a cache line per member, then the rows.
+#: Layout, version 2: a header, one record of a cache line per member, the notices, then the rows.
 LINE = 64
+NOTICES = 4096
 WAITERS = 32
 CELLS = 64
 
@@ -36,7 +37,7 @@ def memory(arena: Arena) -> mmap.mmap:
 
 def row_at(arena: Arena, view: mmap.mmap, listener: int) -> int:
     row_size = struct.unpack_from("5I", view)[4]
-    return LINE + arena.members * LINE + listener * int(row_size)
+    return LINE + (arena.members + NOTICES) * LINE + listener * int(row_size)
 
 
 def take_all(places: Places) -> int:
@@ -68,12 +69,14 @@ def is_signalled(fd: int) -> bool:
 def test_memory_layout(listeners: int, members: int) -> None:
     arena = Arena(listeners, members)
     with memory(arena) as view:
-        magic, version, rows, columns, row_size = struct.unpack_from("5I", view)
+        magic, version, columns, rows, row_size, notices = struct.unpack_from("6I", view)
         assert struct.pack(">I", magic) == b"fl1a"
-        assert (version, rows, columns) == (1, listeners, members)
+        assert version == ARENA_VERSION == 2
+        assert (columns, rows) == (members, listeners) == (arena.members, arena.rows)
+        assert notices == NOTICES
         assert row_size % LINE == 0
         assert CELLS + 4 * members <= row_size < CELLS + 4 * members + LINE
-        assert len(view) == LINE + members * LINE + listeners * row_size
+        assert len(view) == LINE + (members + NOTICES) * LINE + listeners * row_size
         assert len(arena.wakeups) == members == len(set(arena.wakeups))
         for listener in range(listeners):
             places = arena.places(listener, members - 1)
@@ -97,14 +100,17 @@ def test_join_records_the_process_id() -> None:
 
 def test_out_of_range_arguments_are_rejected() -> None:
     arena = small_arena()
-    with pytest.raises(ValueError, match="at least one listener"):
-        Arena(0)
+    for rows in (0, MAX_ROWS + 1):
+        with pytest.raises(ValueError, match=f"1 to {MAX_ROWS}, not {rows}"):
+            Arena(rows)
     for members in (0, MAX_MEMBERS + 1):
         with pytest.raises(ValueError, match=f"1 to 256, not {members}"):
             Arena(1, members)
-    for listener in (-1, 3):
-        with pytest.raises(ValueError, match=f"listener must be 0 to 2, not {listener}"):
-            arena.places(listener, 0)
+    for row in (-1, 3):
+        with pytest.raises(ValueError, match=f"row must be 0 to 2, not {row}"):
+            arena.places(row, 0)
+        with pytest.raises(ValueError, match=f"row must be 0 to 2, not {row}"):
+            arena.retire_row(row)
     for member in (-1, 4):
         with pytest.raises(ValueError, match=f"member must be 0 to 3, not {member}"):
             arena.places(0, member)
@@ -253,15 +259,22 @@ def test_heal_removes_dead_waiters() -> None:
 # --- attaching --------------------------------------------------------------------------------
 
 
+def head(version: int, members: int, rows: int, row_size: int, size: int) -> bytes:
+    """Return what an arena begins with, filled up to a size."""
+    fields = (0x666C3161, version, members, rows, row_size, 0, 0)
+    return struct.pack("<7I", *fields).ljust(size, b"\0")
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         (b"", "too small"),
-        (b"\0" * 4096, "not an arena of this version"),
-        (struct.pack("<5I", 0x666C3161, 2, 1, 1, 128).ljust(256, b"\0"), "of this version"),
-        (struct.pack("<5I", 0x666C3161, 1, 1, 1, 128).ljust(128, b"\0"), "size"),
-        (struct.pack("<5I", 0x666C3161, 1, 9, 1, 64).ljust(4096, b"\0"), "size"),
-        (struct.pack("<5I", 0x666C3161, 1, 1, 2, 128).ljust(320, b"\0"), "2 wake-up descriptors"),
+        (bytes(4096), "not an arena"),
+        (head(1, 1, 1, 128, 4096), "an arena of version 1, not 2"),
+        (head(2, 1, 1, 128, 255), "size"),
+        (head(2, 1, 9, 64, 4096), "size"),
+        (head(2, 257, 1, 1152, 65536), "size"),
+        (head(2, 2, 1, 128, 4096), "2 wake-up descriptors"),
     ],
 )
 def test_attach_rejects_invalid_memory(text: bytes, complaint: str) -> None:

@@ -50,7 +50,7 @@ member = arena.join()
 places = arena.places(1, member)
 while places.take():
     pass
-channel.send(bytes([arena.listeners, arena.members, member, places.held]))
+channel.send(bytes([arena.rows, arena.members, member, places.held]))
 channel.recv(1)
 places.give()
 channel.send(b"given")
