@@ -25,6 +25,7 @@ and asyncio drops the octets.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -32,7 +33,12 @@ from typing import Any, cast
 from fastlisten.loop.deadline import PeerTimeout
 from fastlisten.mail.relay.kernel_queues import unacknowledged, unread
 from fastlisten.mail.relay.own_addresses import add_own_address, remove_own_address
-from fastlisten.mail.relay.remote_replies import MalformedReplyError, RemoteReplies, RemoteReply
+from fastlisten.mail.relay.remote_replies import (
+    LONGEST_REPLY,
+    MalformedReplyError,
+    RemoteReplies,
+    RemoteReply,
+)
 
 __all__ = ["OutOfSyncError", "RelayConnection", "RemoteClosedError"]
 
@@ -112,11 +118,32 @@ class RelayConnection(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake the waiting code, which gets the reason."""
+        """Wake the waiting code, which gets the reply received last, or the reason."""
+        if exc is not None and self._end is None:
+            self._read_the_rest()
         self._end = self._end or RemoteClosedError(str(exc) if exc else "the connection was closed")
         self.transport = self._plain = self._socket = None
         remove_own_address(self._name)
         self._wake()
+
+    def _read_the_rest(self) -> None:
+        """Read what the kernel received before the connection was lost.
+
+        A server that refuses in the middle of a message and closes resets the connection. If the
+        loop writes before it reads, the write fails, and the loop gives up a connection whose last
+        reply it has not read. Over TLS it stays lost: the loop has closed the socket already, and
+        nobody would check what is read here.
+        """
+        plain = self._plain
+        if plain is None or plain.get_protocol() is not self:
+            return
+        try:
+            data = os.read(self._socket.fileno(), LONGEST_REPLY)
+        except (OSError, ValueError):
+            return
+        if data:
+            # The server never gets what could not be written, so this is no reply to it.
+            self._replies.add(data, early=True)
 
     def pause_writing(self) -> None:
         """Stop writing, because the transport's buffer is full."""

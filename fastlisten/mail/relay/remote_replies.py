@@ -11,7 +11,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["MalformedReplyError", "RemoteReplies", "RemoteReply", "extensions_of", "is_yes"]
+__all__ = [
+    "LONGEST_REPLY",
+    "MalformedReplyError",
+    "RemoteReplies",
+    "RemoteReply",
+    "extensions_of",
+    "is_yes",
+]
 
 #: Octets of a line. RFC 5321 4.5.3.1.5 has 512; servers with long texts exist.
 LONGEST_LINE = 8192
