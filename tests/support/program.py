@@ -24,7 +24,41 @@ from support.waiting import PATIENCE, until
 
 __all__ = ["ACCOUNTS", "Program", "program", "run"]
 
+#: Seconds that a busy thread is waited for before the log is read, in case that it writes the log.
+LONGEST_BUSY = 5.0
+
 ACCOUNTS = '[account."alice@example.org"]\n'
+
+
+def _wait_for_log_writers(pid: int) -> None:
+    """Wait until all that a running program has logged is written.
+
+    A thread of it writes the log (fastlisten/cli/log_writer.py). It has written everything when it
+    waits for the next record, which has no timeout, unlike the wait for records to gather. Other
+    threads that wait for work look the same; one that is busy is waited for too, but not for long.
+    """
+    end = time.monotonic() + LONGEST_BUSY
+    try:
+        while _has_busy_thread(pid) and time.monotonic() < end:
+            time.sleep(0.001)
+    except PermissionError:  # as if there were no /proc/PID/syscall
+        time.sleep(3 * GATHER)
+
+
+def _has_busy_thread(pid: int) -> bool:
+    """Whether a thread of a process or its descendants, other than the main one, does something."""
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            if any(map(_has_busy_thread, map(int, (task / "children").read_text().split()))):
+                return True
+            if task.name == str(pid):
+                continue
+            where = (task / "wchan").read_text()  # 0 if the kernel does not tell
+            call = (task / "syscall").read_text().split()  # number, arguments; or "running"
+            unlimited = where.startswith(("futex", "0")) and call[4:5] == ["0x0"]
+            if not unlimited and not where.startswith(("poll", "ep_poll", "do_epoll")):
+                return True
+    return False
 
 
 def run(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +95,7 @@ class Program:
     def err(self) -> str:
         """Standard error so far, with everything that a running program has logged before."""
         if self.process.poll() is None:
-            time.sleep(3 * GATHER)  # the log's writer lets records gather for as long as this
+            _wait_for_log_writers(self.process.pid)
         return (self.directory / "err").read_text()
 
     @property
