@@ -6,6 +6,7 @@ Nothing is bound or changed.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TextIO
 
 from fastlisten.config import Config, default_config, load
@@ -65,9 +66,16 @@ def run(file: str | None, out: TextIO, err: TextIO) -> int:
         print(f"note: {problem}; {effect}", file=err)
     from fastlisten.runtime.file_checks import check_files
     from fastlisten.runtime.file_permissions import permission_warnings
+    from fastlisten.runtime.privileges import PrivilegesError, identity_of
     from fastlisten.runtime.tls.certificates import Certificates
 
     problems, notes = check_files(config)
+    try:
+        # Whether this process could change to it does not matter here.
+        with contextlib.suppress(PrivilegesError):
+            identity_of(config)
+    except ConfigurationError as error:
+        problems += error.problems
     try:
         notes += Certificates(config, trial=True).notes
     except ConfigurationError as error:

@@ -8,6 +8,7 @@ signals. Exit codes: 0 success, 1 failed while running or to write output, 2 inv
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -18,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    from fastlisten.config import Config
 
 __all__ = ["main"]
 
@@ -224,11 +227,25 @@ def _act(given: argparse.Namespace) -> int:
     file = config.process["server.accounts"] or os.path.join(directory, "accounts.toml")
     # Perhaps there is a configuration, and --config was forgotten.
     unnamed = given.config is None and not os.path.exists(file)
+    if given.action == "add":
+        _make_data_directory(config)
     code = _act_on(given, file, directory)
     if unnamed:
         stream = sys.stdout if code == 0 else sys.stderr
         print("(no --config given: using the accounts of the embedded default)", file=stream)
     return code
+
+
+def _make_data_directory(config: Config) -> None:
+    """Create the data directory for the user that serves, if root is about to create it."""
+    from fastlisten.errors import ConfigurationError
+    from fastlisten.runtime.privileges import PrivilegesError, identity_of
+
+    # `serve` reports a user that cannot be used.
+    with contextlib.suppress(ConfigurationError, PrivilegesError, OSError):
+        identity = identity_of(config)
+        if identity is not None:
+            identity.make_directory(config)
 
 
 def _act_on(given: argparse.Namespace, file: str, directory: str) -> int:

@@ -30,6 +30,7 @@ from fastlisten.log_events import log, log_fault
 from fastlisten.mail.accounts import passwords
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.handler_factory import make_handler
+from fastlisten.runtime.privileges import PrivilegesError
 from fastlisten.runtime.server import Server
 from fastlisten.runtime.tls.self_signed import MissingLibraryError, check_possible
 from fastlisten.runtime.worker import StoppedError
@@ -79,7 +80,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         with collector_paused():
             server = Server(config)
         warning = raise_descriptor_limit(config)
-    except OSError as error:
+    except (OSError, PrivilegesError) as error:
         messages.warnings(warnings)
         messages.failed(error)
         return CANNOT_START
@@ -102,6 +103,11 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         for failure in error.failures:
             messages.failed(failure)
         code = CANNOT_START
+    except ConfigurationError as error:
+        handler.flush()
+        for problem in error.problems:
+            messages.refused(problem)
+        code = CONFIGURATION_ERROR
     finally:
         if runner.left:
             _log_left(runner.left)
@@ -151,7 +157,7 @@ def _run_loop(
 
     try:
         runner.run(serve)
-    except StartError:
+    except (StartError, ConfigurationError):
         raise
     except FastlistenError as error:
         # The handler's message says what is missing; a traceback would add nothing.

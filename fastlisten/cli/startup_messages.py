@@ -49,7 +49,7 @@ class StartupMessages:
             self._err, logging.ERROR, "error: ", str(problem), "configuration-error", fields
         )
 
-    def failed(self, failure: SocketFailure | OSError) -> None:
+    def failed(self, failure: SocketFailure | Exception) -> None:
         """Print why the server cannot start."""
         fields: dict[str, object] = {"error": str(failure)}
         if isinstance(failure, SocketFailure):

@@ -21,6 +21,7 @@ from fastlisten.errors import ConfigurationError
 from fastlisten.handlers.importing import HandlerNotFoundError, named_handler
 from fastlisten.log_events import log
 from fastlisten.runtime.file_permissions import permission_warnings
+from fastlisten.runtime.privileges import identity_of
 from fastlisten.runtime.sockets.opening import BoundSocket, open_all
 from fastlisten.runtime.tls.certificates import Certificates
 
@@ -44,22 +45,32 @@ class Plan:
 
     Attributes:
         config: as given.
+        identity: the user to change to once the sockets are bound; None if that is not needed.
         certificates: the TLS contexts of the listeners.
         tls: the TLS settings of each listener that has TLS, by id.
         notes: what the administrator should know about certificates and sockets, a sentence each.
         reload_succeeded: false if the last reload read something that could not be used.
 
     Raises:
-        ConfigurationError: something is not available in this version, or a certificate cannot be
-            used.
+        ConfigurationError: something is not available in this version, a user does not exist, or
+            a certificate cannot be used.
+        PrivilegesError: this process cannot serve as the configured user.
+        OSError: the data directory cannot be created.
     """
 
     def __init__(self, config: Config) -> None:
         if unavailable := find_unavailable(config):
             raise ConfigurationError(unavailable, config.warnings)
         self.config = config
+        self.identity = identity_of(config)
         _import_own_handlers(config)
-        self.certificates = Certificates(config)
+        about_files: list[str] = []
+        if self.identity is None:
+            self.certificates = Certificates(config)
+        else:
+            self.identity.make_directory(config)
+            about_files = self.identity.check_files(config)
+            self.certificates = Certificates(config, owner=self.identity.acting)
         self.tls: dict[str, TlsSettings] = {}
         for settings in config.listeners:
             context = self.certificates.context(settings.id)
@@ -68,7 +79,7 @@ class Plan:
                     context, handshake_timeout=settings["tls.timeout"]
                 )
         self._permission_warnings = permission_warnings(config)
-        self.notes = [*self.certificates.notes, *self._permission_warnings]
+        self.notes = [*self.certificates.notes, *self._permission_warnings, *about_files]
         self.reload_succeeded = True
 
     def bind(self) -> list[BoundSocket]:
@@ -77,7 +88,8 @@ class Plan:
         Raises:
             StartError: with all failures; all sockets are closed.
         """
-        return open_all(self.config.listeners, self.notes)
+        owner = (-1, -1) if self.identity is None else (self.identity.uid, self.identity.gid)
+        return open_all(self.config.listeners, self.notes, owner)
 
     def make_arena(self, members: int = 1) -> Arena:
         """Return the shared memory that counts the connections of all workers.

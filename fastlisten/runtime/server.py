@@ -24,7 +24,7 @@ from fastlisten.runtime.listening_lines import listening_lines
 from fastlisten.runtime.local_control import LocalControl
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.signal_actions import act_on_signal, handle_signals
-from fastlisten.runtime.sockets.opening import listen_all
+from fastlisten.runtime.sockets.opening import close_all, listen_all
 from fastlisten.runtime.tls.certificates import Certificates
 from fastlisten.runtime.worker import StoppedError, Worker
 
@@ -52,6 +52,7 @@ class Server:
     Raises:
         ConfigurationError: something is not available in this version, a handler cannot be found,
             or a certificate cannot be used.
+        PrivilegesError: this process cannot serve as the user in `server.run-as.user`.
     """
 
     config: Config
@@ -67,7 +68,8 @@ class Server:
             raise _with_missing_handlers(config, error) from None
         self._worker = Worker(self._plan)
         self.control = LocalControl(self._worker)
-        self._worker.make_handlers(self.control)
+        if self._plan.identity is None:
+            self._worker.make_handlers(self.control)
         self._arena: Arena | None = None
         self._member = 0
 
@@ -76,12 +78,25 @@ class Server:
     async def startup(self) -> None:
         """Bind everything, listen on everything, then accept.
 
+        With `server.run-as` the process changes its user once everything is bound. Only then are
+        the modules of handlers and applications imported.
+
         Raises:
             StartError: with all failures; all sockets are closed.
+            PrivilegesError: the process could not change its user.
+            ConfigurationError: a handler cannot be found or rejects its settings, with
+                `server.run-as`.
             StoppedError: `stop` was called in the meantime; all sockets are closed.
         """
         worker = self._worker
         sockets = self._plan.bind()
+        if self._plan.identity is not None:
+            try:
+                self._plan.identity.drop()
+                worker.make_handlers(self.control)
+            except BaseException:
+                close_all(sockets)
+                raise
         try:
             await worker.start(sockets)
             listen_all(sockets)
@@ -208,7 +223,8 @@ class Server:
 def _with_missing_handlers(config: Config, error: ConfigurationError) -> ConfigurationError:
     """Return an error with the plan's mistakes and the handlers that cannot be found."""
     problems: list[Problem] = list(error.problems)
-    if not find_unavailable(config):
+    # Not as root, if another user was to import them.
+    if config.process["server.run-as.user"] is None and not find_unavailable(config):
         for settings in config.listeners:
             try:
                 handler_kind(config, settings)

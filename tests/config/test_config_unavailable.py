@@ -73,8 +73,6 @@ def test_unavailable_settings(body: str, key: str) -> None:
     [
         ("workers = 2", "server.workers"),
         ("workers = 'auto'", "server.workers"),
-        ("run-as.user = 'mail'", "server.run-as.user"),
-        ("run-as.group = 'mail'", "server.run-as.group"),
         ("control-socket = '/run/x'", "server.control-socket"),
     ],
 )

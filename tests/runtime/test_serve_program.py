@@ -179,7 +179,6 @@ def test_missing_file_exits_with_2(tmp_path: Path) -> None:
         ("limits.per-address = 3", "server.listener.it.limits.per-address"),
         ("limits.rate = '20 / 5m'", "server.listener.it.limits.rate"),
         ("[server]\nworkers = 4", "server.workers"),
-        ("[server]\nrun-as.user = 'mail'", "server.run-as.user"),
         ("[server]\ncontrol-socket = '/run/fl.sock'", "server.control-socket"),
     ],
 )

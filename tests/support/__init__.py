@@ -8,6 +8,7 @@ For all tests
     without_cryptography      a fixture: the package cryptography is not installed
     without_ipv6              runs a command as on a host without IPv6
     kernel                    a process's descriptors, sockets, CPU time and end, from the kernel
+    other_user                a user without rights, and an interpreter that it can read
     logged                    log records by event
     isolation                 a home directory for the test run; fails it for files left elsewhere
     hypothesis_profiles       profiles of hypothesis

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fastlisten._core import OptionBatch
 from fastlisten.config import Bind, ListenerSettings, SocketSetting, socket_options
 from fastlisten.errors import SocketFailure, StartError
+from fastlisten.runtime.privileges import given_up
 from fastlisten.runtime.sockets.address_holders import describe_holder
 from fastlisten.runtime.sockets.inherited_descriptors import take_descriptor
 from fastlisten.runtime.sockets.option_inheritance import not_inherited
@@ -86,13 +87,17 @@ def format_address(sock: socket.socket) -> str:
 
 
 def open_all(
-    listeners: Iterable[ListenerSettings], notes: list[str] | None = None
+    listeners: Iterable[ListenerSettings],
+    notes: list[str] | None = None,
+    owner: tuple[int, int] = (-1, -1),
 ) -> list[BoundSocket]:
     """Create, set up and bind the sockets of all listeners; none of them listens yet.
 
     Args:
         listeners: their settings.
         notes: receives what the administrator should know, a sentence each.
+        owner: user and group of Unix sockets' files whose listener has no `socket.user` or
+            `socket.group`; -1 for those of this process.
 
     Returns:
         The sockets in order of listener and bind.
@@ -112,7 +117,7 @@ def open_all(
     try:
         for settings in listeners:
             for bind in settings.bind:
-                opening = _Opening(settings, bind, ipv4_wildcards)
+                opening = _Opening(settings, bind, ipv4_wildcards, owner)
                 bound = opening.open()
                 failures += opening.failures
                 if notes is not None:
@@ -160,15 +165,24 @@ def _failure(
         text += describe_holder(name)
     if error.errno == errno.EACCES and operation == "bind" and 0 < bind.port < 1024:
         text += " (ports below 1024 need CAP_NET_BIND_SERVICE)"
+    if error.errno == errno.EACCES:
+        text += given_up()
     return SocketFailure(listener, bind.text, operation, "", error.errno or 0, text)
 
 
 class _Opening:
     """Opens the socket of one bind; `failures` says what went wrong."""
 
-    def __init__(self, settings: ListenerSettings, bind: Bind, ipv4_wildcards: set[int]) -> None:
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        bind: Bind,
+        ipv4_wildcards: set[int],
+        owner: tuple[int, int],
+    ) -> None:
         self.settings = settings
         self.bind = bind
+        self.owner = owner
         self.ipv4_wildcards = ipv4_wildcards
         self.failures: list[SocketFailure] = []
         self.notes: list[str] = []
@@ -307,8 +321,8 @@ class _Opening:
 
     def _bind_unix(self, sock: socket.socket) -> tuple[str, int, int] | None:
         path, mode = self.bind.address, self.settings["socket.mode"]
-        owner = self._identifier("socket.user", user_id)
-        group = self._identifier("socket.group", group_id)
+        owner = self._identifier("socket.user", user_id, self.owner[0])
+        group = self._identifier("socket.group", group_id, self.owner[1])
         if self.failures:
             return None
         try:
@@ -323,11 +337,11 @@ class _Opening:
             self._fail("socket.user/group", error)
         return made
 
-    def _identifier(self, key: str, find: Callable[[str], int]) -> int:
-        """Return the id of a user or group, -1 (chown(2): no change) if none is configured."""
+    def _identifier(self, key: str, find: Callable[[str], int], default: int) -> int:
+        """Return the id of a user or group; the default (-1: no change) if none is configured."""
         name = self.settings[key]
         if not name:
-            return -1
+            return default
         try:
             return find(name)
         except KeyError:

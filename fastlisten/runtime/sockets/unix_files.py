@@ -47,13 +47,16 @@ def bind_file(sock: socket.socket, path: str, mode: int | None) -> tuple[str, in
 
 
 def remove_file(made: tuple[str, int, int]) -> None:
-    """Remove a socket's file if it is still the one that `bind_file` created."""
+    """Remove a socket's file if it is still the one that `bind_file` created.
+
+    A process that has changed its user may be unable to; the next start replaces the file.
+    """
     path, device, inode = made
     try:
         found = os.stat(path)
         if (found.st_dev, found.st_ino) == (device, inode):
             os.unlink(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         pass
 
 

@@ -6,8 +6,11 @@ certificate is checked before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ssl
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from fastlisten.config import Config, ListenerSettings
@@ -74,6 +77,8 @@ class Certificates:
     Args:
         config: a loaded configuration.
         trial: write nothing; a new self-signed certificate is not kept.
+        owner: returns a context in which the self-signed certificate is read or created, for the
+            user that it belongs to.
 
     Attributes:
         notes: what the administrator should know: expired and self-signed certificates.
@@ -82,8 +87,15 @@ class Certificates:
         ConfigurationError: with everything that cannot be used.
     """
 
-    def __init__(self, config: Config, *, trial: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        trial: bool = False,
+        owner: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         self._trial = trial
+        self._owner = owner
         self._only_tried = False
         self.notes: list[str] = []
         self._config = config
@@ -175,7 +187,8 @@ class Certificates:
         directory = self._config.process["server.data-directory"]
         hostname = self._config.process["server.hostname"]
         try:
-            kept = try_to_keep(directory, hostname) if self._trial else keep(directory, hostname)
+            with self._owner():
+                kept = (try_to_keep if self._trial else keep)(directory, hostname)
         except MissingLibraryError as error:
             self._do_without(str(error))
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import os
 import re
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fastlisten.files import read_file
+from fastlisten.runtime.privileges import given_up
 
 __all__ = ["KeyPair", "PemError", "authorities", "fingerprint", "read_source", "source_file"]
 
@@ -119,7 +121,8 @@ def read_source(source: str) -> bytes:
     try:
         return read_file(path, _LARGEST_FILE, "a certificate")
     except OSError as error:
-        raise PemError(f"cannot be read: {error.strerror}") from None
+        hint = given_up() if error.errno == errno.EACCES else ""
+        raise PemError(f"cannot be read: {error.strerror}{hint}") from None
 
 
 def authorities(pem: bytes) -> str:
