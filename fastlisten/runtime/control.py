@@ -12,12 +12,20 @@ has closed its sockets, and only a restart opens it again.
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 
 from fastlisten.errors import FastlistenError
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.reports import ListenerReport, Readiness, ServerReport
 
-__all__ = ["MAX_LIMIT", "Control", "ImpossibleError", "UnknownListenerError"]
+__all__ = [
+    "MAX_LIMIT",
+    "Control",
+    "ImpossibleError",
+    "NoAnswerError",
+    "UnfinishedError",
+    "UnknownListenerError",
+]
 
 #: The largest `max-connections`, as in the configuration.
 MAX_LIMIT = 2**31 - 1
@@ -37,13 +45,43 @@ class ImpossibleError(FastlistenError):
     def __init__(self, id: str, state: State, wanted: str) -> None:
         self.id = id
         self.state = state
+        self.wanted = wanted
         super().__init__(
             f'listener "{id}" is {state.value} and cannot be {wanted}; a restart brings it back'
         )
 
 
+class UnfinishedError(FastlistenError):
+    """Not every worker has done what was requested; the others have.
+
+    Attributes:
+        id: the listener's id.
+        wanted: what was requested: ``paused``.
+        workers: the numbers of the workers that have not.
+    """
+
+    def __init__(self, id: str, wanted: str, workers: Sequence[int]) -> None:
+        self.id = id
+        self.wanted = wanted
+        self.workers = tuple(workers)
+        several = len(self.workers) > 1
+        names = ", ".join(str(number) for number in self.workers)
+        super().__init__(
+            f'listener "{id}" is not yet {wanted} in worker{"s" if several else ""} {names}, which '
+            f"{'do' if several else 'does'} not answer; the other workers have done it"
+        )
+
+
+class NoAnswerError(FastlistenError):
+    """The supervisor does not answer, or no worker is running."""
+
+
 class Control(abc.ABC):
-    """Monitors and controls a server, which need not have started yet."""
+    """Monitors and controls a server, which need not have started yet.
+
+    With several workers any method may raise `NoAnswerError`, and those that change something
+    `UnfinishedError`, too.
+    """
 
     # -- asking
 

@@ -1,23 +1,21 @@
-"""The control of a server with one worker in this process.
+"""The control of the worker in this process.
 
-Rules of this file: it is called on the worker's loop and never blocks. It checks requests, logs and
+Rules of this file: it is called on the worker's loop and never blocks. It checks requests and
 reports; worker and listener do the work.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections.abc import Callable
 
-from fastlisten.log_events import log
+from fastlisten.runtime.change_log import log_change
 from fastlisten.runtime.control import MAX_LIMIT, Control, ImpossibleError, UnknownListenerError
 from fastlisten.runtime.listener import Listener, State
 from fastlisten.runtime.reports import Counters, ListenerReport, Readiness, ServerReport
 from fastlisten.runtime.worker import Worker
 
 __all__ = ["LocalControl"]
-
-logger = logging.getLogger("fastlisten")
 
 #: How many listeners to report before yielding to the loop: about a millisecond's work.
 _BATCH = 100
@@ -27,11 +25,13 @@ class LocalControl(Control):
     """Controls the worker of this process, which need not have started yet.
 
     Args:
-        worker: the server's only worker.
+        worker: as a rule the server's only one.
+        changed: called with each change and its values; by default it is logged.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, changed: Callable[..., None] = log_change) -> None:
         self._worker = worker
+        self._changed = changed
 
     # -- asking
 
@@ -68,24 +68,21 @@ class LocalControl(Control):
         listener = self._open_listener(id, "paused")
         if listener.state is not State.PAUSED:
             listener.pause()
-            text = 'listener "%s": paused by %s'
-            log(logger, logging.INFO, "listener-paused", text, id, by, listener=id, by=by)
+            self._changed("paused", id, by)
 
     async def resume(self, id: str, by: str) -> None:
         """Let a listener accept again after `pause`."""
         listener = self._open_listener(id, "resumed")
         if listener.state is State.PAUSED:
             listener.resume()
-            text = 'listener "%s": resumed by %s'
-            log(logger, logging.INFO, "listener-resumed", text, id, by, listener=id, by=by)
+            self._changed("resumed", id, by)
 
     async def drain(self, id: str, by: str) -> None:
         """Close a listener; only a restart opens it again."""
         listener = self._listener(id)
         if listener.state in (State.DRAINING, State.CLOSED):
             return
-        text = 'listener "%s": draining, requested by %s'
-        log(logger, logging.INFO, "listener-draining", text, id, by, listener=id, by=by)
+        self._changed("drained", id, by)
         self._worker.drain_listener(listener)
 
     async def set_limit(self, id: str, limit: int, by: str) -> None:
@@ -97,10 +94,7 @@ class LocalControl(Control):
         assert places is not None
         before, places.limit = places.limit, limit
         if before != limit:
-            text = 'listener "%s": max-connections set to %d by %s, was %d'
-            values = (id, limit, by, before)
-            fields: dict[str, object] = {"listener": id, "limit": limit, "by": by}
-            log(logger, logging.INFO, "limit-changed", text, *values, **fields)
+            self._changed("limit", id, by, limit, before)
 
     # -- helpers
 

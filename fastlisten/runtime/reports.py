@@ -90,6 +90,8 @@ class ListenerReport:
         limit: the current `max-connections`.
         limit_action: ``refuse`` or ``wait``.
         workers: the counters of each worker, by its number.
+        stale: numbers of the workers that did not report in time. Their counters, if there are
+            any, are the last ones known.
     """
 
     id: str
@@ -101,6 +103,7 @@ class ListenerReport:
     limit: int
     limit_action: Literal["refuse", "wait"]
     workers: Mapping[int, Counters]
+    stale: tuple[int, ...] = ()
 
     @property
     def total(self) -> Counters:
@@ -134,11 +137,14 @@ class ServerReport:
             before the first.
         certificate_expiry: when certificates expire, in Unix time, by listener and certificate;
             the self-signed certificate has the empty name.
+        stale: numbers of the workers that did not answer when they were last asked, or whose event
+            loop does not turn.
     """
 
     worker_restarts: Mapping[int, int]
     reload_succeeded: bool
     certificate_expiry: Mapping[str, Mapping[str, float]]
+    stale: tuple[int, ...] = ()
 
 
 def _sum(parts: Iterable[Mapping[_Key, int]]) -> dict[_Key, int]:
