@@ -8,7 +8,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastlisten._system cimport (
-    fl_add32, fl_load32, fl_load64, fl_pause, fl_sub32, fl_swap64, write,
+    fl_add32, fl_load32, fl_load64, fl_pause, fl_sub32, fl_take_bit64, write,
 )
 
 
@@ -82,7 +82,16 @@ cdef struct PlaceCounter:
     uint32_t *cells       # of all members; only its own is written
     uint32_t member
     uint32_t members
+    Member *processes     # of all members
     const int *wakeups    # an eventfd for each member
+
+
+# What a listener's connections hold of server.total-connections, as one member sees it. They take
+# from the listener's reserve first, then from what all listeners share.
+cdef struct TotalCounter:
+    PlaceCounter shared
+    PlaceCounter reserve  # a limit of 0: the listener has none
+    uint32_t shared_held  # shared places that this listener's connections in this process hold
 
 
 cdef inline uint32_t places_held(const PlaceCounter *counter) noexcept nogil:
@@ -94,7 +103,7 @@ cdef inline uint32_t places_held(const PlaceCounter *counter) noexcept nogil:
     return total
 
 
-cdef inline bint take_place(const PlaceCounter *counter) noexcept nogil:
+cdef inline bint take_below(const PlaceCounter *counter, bint zero_is_unlimited) noexcept nogil:
     """Announce one more, look at the sum, keep the place or withdraw.
 
     Announcements and sums are sequentially consistent: of all members that announce at once, the
@@ -105,7 +114,7 @@ cdef inline bint take_place(const PlaceCounter *counter) noexcept nogil:
     for attempt in range(TAKE_ROUNDS):
         fl_add32(&counter.cells[counter.member], 1)
         limit = fl_load32(&counter.row.limit)
-        if limit == 0 or places_held(counter) <= limit:
+        if zero_is_unlimited and limit == 0 or places_held(counter) <= limit:
             return True
         fl_sub32(&counter.cells[counter.member], 1)
         if places_held(counter) >= limit:
@@ -115,24 +124,91 @@ cdef inline bint take_place(const PlaceCounter *counter) noexcept nogil:
     return False
 
 
-cdef inline void wake_waiters(const PlaceCounter *counter) noexcept nogil:
-    """Wake the members that wait for a place of this row."""
-    cdef uint32_t word, bit
-    cdef uint64_t bits, one = 1
+cdef inline bint take_place(const PlaceCounter *counter) noexcept nogil:
+    """Take a place; return False if the limit is reached."""
+    return take_below(counter, True)
+
+
+cdef inline bint anybody_waits(const PlaceCounter *counter) noexcept nogil:
+    """Whether a member sleeps until a place of this row is given back."""
+    cdef uint32_t word
     for word in range((counter.members + 63) // 64):
-        if fl_load64(&counter.row.waiters[word]) == 0:
-            continue
-        bits = fl_swap64(&counter.row.waiters[word], 0)
-        for bit in range(64):
-            if bits & (one << bit):
-                # EAGAIN means that the eventfd is full, so its reader has been woken already.
-                write(counter.wakeups[word * 64 + bit], &one, 8)
+        if fl_load64(&counter.row.waiters[word]):
+            return True
+    return False
+
+
+cdef inline bint ring(const PlaceCounter *counter, uint32_t member) noexcept nogil:
+    """Wake a member if it waits for a place of this row."""
+    cdef uint64_t one = 1
+    if not fl_take_bit64(&counter.row.waiters[member // 64], one << (member % 64)):
+        return False
+    # EAGAIN means that the eventfd is full, so its reader has been woken already.
+    write(counter.wakeups[member], &one, 8)
+    return True
+
+
+cdef inline void wake_one(const PlaceCounter *counter) noexcept nogil:
+    """Wake the member with the least load of those that wait for a place of this row.
+
+    One place needs one process: were all woken, all but one would find the place taken again.
+    """
+    cdef uint32_t i, load, least, found
+    cdef uint64_t one = 1
+    while anybody_waits(counter):
+        least = 0xFFFFFFFF
+        found = counter.members
+        for i in range(counter.members):
+            if fl_load64(&counter.row.waiters[i // 64]) & (one << (i % 64)):
+                load = fl_load32(&counter.processes[i].load)
+                if found == counter.members or load < least:
+                    least = load
+                    found = i
+        # If it has been woken by another member meanwhile, this place is for the next one.
+        if found == counter.members or ring(counter, found):
+            return
+
+
+cdef inline void wake_all(const PlaceCounter *counter) noexcept nogil:
+    """Wake all members that wait for a place of this row."""
+    cdef uint32_t i
+    for i in range(counter.members):
+        ring(counter, i)
 
 
 cdef inline void give_place(const PlaceCounter *counter) noexcept nogil:
-    """Give one place back and wake the members that wait for it."""
+    """Give one place back and wake a member that waits for it."""
     fl_sub32(&counter.cells[counter.member], 1)
-    wake_waiters(counter)
+    if anybody_waits(counter):
+        wake_one(counter)
+
+
+cdef inline bint take_total(TotalCounter *total) noexcept nogil:
+    """Take a place of the listener's reserve, else one of those that all listeners share."""
+    if fl_load32(&total.reserve.row.limit) and take_below(&total.reserve, False):
+        return True
+    if take_place(&total.shared):
+        total.shared_held += 1
+        return True
+    return False
+
+
+cdef inline void give_total(TotalCounter *total) noexcept nogil:
+    """Give back a shared place if the listener holds one here, else one of its reserve.
+
+    So other listeners get what they can use, and the reserve stays with its listener.
+    """
+    if total.shared_held:
+        total.shared_held -= 1
+        give_place(&total.shared)
+    else:
+        give_place(&total.reserve)
+
+
+cdef inline bint is_total_reached(const TotalCounter *total) noexcept nogil:
+    """Whether neither a place of the reserve nor a shared one is free."""
+    return (places_held(&total.shared) >= fl_load32(&total.shared.row.limit)
+            and places_held(&total.reserve) >= fl_load32(&total.reserve.row.limit))
 
 
 cdef class Arena:
@@ -153,6 +229,7 @@ cdef class Arena:
     cdef Member *member_at(self, uint32_t member)
     cdef int require_member(self, member) except -1
     cdef int require_row(self, row) except -1
+    cdef int fill(self, PlaceCounter *counter, row, member) except -1
 
 
 @cython.final
@@ -160,3 +237,4 @@ cdef class Places:
     cdef readonly Arena arena
     cdef readonly uint32_t row
     cdef PlaceCounter counter
+    cdef TotalCounter total    # without rows unless `count_total` was called

@@ -328,17 +328,22 @@ cdef class Arena:
 
     def places(self, row, member):
         """Return the places of one row, as one member takes them and gives them back."""
-        self.require_member(member)
-        self.require_row(row)
         cdef Places places = Places.__new__(Places)
         places.arena = self
+        self.fill(&places.counter, row, member)
         places.row = row
-        places.counter.row = self.row_at(row)
-        places.counter.cells = self.cells_of(row)
-        places.counter.member = member
-        places.counter.members = self.members
-        places.counter.wakeups = self.wakeup_fds
         return places
+
+    cdef int fill(self, PlaceCounter *counter, row, member) except -1:
+        self.require_member(member)
+        self.require_row(row)
+        counter.row = self.row_at(row)
+        counter.cells = self.cells_of(row)
+        counter.member = member
+        counter.members = self.members
+        counter.processes = self.member_at(0)
+        counter.wakeups = self.wakeup_fds
+        return 0
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -369,7 +374,7 @@ cdef class Places:
     @limit.setter
     def limit(self, uint32_t value):
         fl_store32(&self.counter.row.limit, value)
-        wake_waiters(&self.counter)
+        wake_all(&self.counter)
 
     @property
     def count(self):
@@ -381,12 +386,32 @@ cdef class Places:
         """How many places this member holds."""
         return fl_load32(&self.counter.cells[self.counter.member])
 
+    def count_total(self, shared, reserve):
+        """Count the connections under the server's total, too, from now on.
+
+        Call it before an acceptor is made with these places. A process must have one such object
+        for each listener: it remembers which of the listener's connections hold a shared place.
+
+        Args:
+            shared: the row of what all listeners share: the total less the sum of all reserves.
+            reserve: the row of the listener's reserve. Its limit is the reserve, and may be 0.
+        """
+        self.arena.fill(&self.total.shared, shared, self.member)
+        self.arena.fill(&self.total.reserve, reserve, self.member)
+
     def take(self):
-        """Take one place; return False when the limit is reached."""
-        return take_place(&self.counter)
+        """Take one place, under the total, too; return False when a limit is reached."""
+        if not take_place(&self.counter):
+            return False
+        if self.total.shared.row == NULL or take_total(&self.total):
+            return True
+        give_place(&self.counter)
+        return False
 
     def give(self):
-        """Give one place back and wake the members that wait for it."""
+        """Give one place back and wake a member that waits for it."""
         if self.held == 0:
             raise ValueError("this member holds no place")
+        if self.total.shared.row != NULL:
+            give_total(&self.total)
         give_place(&self.counter)

@@ -7,7 +7,7 @@
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fastlisten._arena cimport PlaceCounter, Places
+from fastlisten._arena cimport PlaceCounter, Places, TotalCounter
 
 
 # The state of a slot's descriptor. Only the core changes it.
@@ -45,6 +45,7 @@ cdef enum RecordKind:
     R_CAPACITY = 5
     R_BROKEN = 6
     R_HANDSHAKE = 7
+    R_TOTAL = 8          # refused because of the total, as R_REFUSED is because of the limit
 
 
 # 32 bytes: two slots share a cache line. A lazy connection costs nothing else.
@@ -106,6 +107,8 @@ cdef enum Hold:
     HOLD_BACKOFF = 4      # the process is out of descriptors or memory
     HOLD_CAPACITY = 8     # the process has as many connections as it may have
     HOLD_CLOSED = 16      # closed for good
+    HOLD_TOTAL = 32       # limit-action = "wait", and the total of all listeners is reached
+    HOLD_WAITING = HOLD_FULL | HOLD_TOTAL
 
 
 cdef struct AcceptorState:
@@ -120,6 +123,7 @@ cdef struct AcceptorState:
     bint passive            # has no listening socket; others accept its connections
     bint notice_loss        # a reset also ends a connection that neither reads nor writes
     PlaceCounter places     # max-connections; without a row there is no limit
+    TotalCounter *total     # the total of all listeners; NULL: there is none
     CannedReply replies[REPLY_KINDS]    # what the core sends without Python
     void *options           # for accepted sockets: the table of an OptionBatch
     uint32_t options_size
@@ -130,6 +134,7 @@ cdef struct AcceptorState:
     uint32_t connections    # ... without parked refusals
     uint64_t accepted
     uint64_t refused_limit
+    uint64_t refused_total
     uint64_t refused_overload
     uint32_t error_counts[ERROR_KINDS]  # failures of accept4
     uint8_t error_numbers[ERROR_KINDS]  # the errno of each count; 0 if there is none yet
@@ -192,6 +197,8 @@ cdef class Engine:
     cdef uint64_t last_turn  # when the last turn began
     cdef uint64_t next_sweep
     cdef uint64_t armed
+    cdef uint64_t next_look  # when to look for a place that nobody woke us for; 0: nobody waits
+    cdef readonly uint64_t rung  # how often another member or ourselves woke us for a place
     # parked refusals in a ring, oldest first
     cdef uint64_t *parked
     cdef uint32_t parked_head
@@ -237,8 +244,11 @@ cdef class Engine:
     cdef void say_and_close(self, int fd, const CannedReply *reply) noexcept nogil
     cdef void accept_batch(self, AcceptorState *state, int budget) noexcept nogil
     cdef bint take_or_sleep(self, AcceptorState *state) noexcept nogil
+    cdef void pass_on(self, AcceptorState *state) noexcept nogil
+    cdef void leave_queue(self, AcceptorState *state) noexcept nogil
+    cdef void look_for_places(self) noexcept nogil
     cdef bint greet(self, AcceptorState *state, int fd) noexcept nogil
-    cdef void refuse(self, AcceptorState *state, int fd) noexcept nogil
+    cdef void refuse(self, AcceptorState *state, int fd, bint total) noexcept nogil
     cdef void park(self, AcceptorState *state, int fd) noexcept nogil
     cdef bint is_parked(self, uint64_t entry) noexcept nogil
     cdef void native_pass(self) noexcept nogil

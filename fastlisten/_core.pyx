@@ -29,16 +29,20 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from fastlisten._arena cimport TAKE_ROUNDS, Places, give_place, places_held, take_place
+from fastlisten._arena cimport (
+    TAKE_ROUNDS, PlaceCounter, Places, anybody_waits, give_place, give_total, is_total_reached,
+    places_held, take_place, take_total, wake_one,
+)
 from fastlisten._system cimport (
     AF_INET, AF_INET6, CLOCK_MONOTONIC, EPOLLERR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MAP_ANONYMOUS, MAP_FAILED,
     MAP_NORESERVE, MAP_PRIVATE, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, O_CLOEXEC, O_RDONLY,
     PROT_READ, PROT_WRITE, SHUT_WR, SIOCOUTQ, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SO_LINGER,
     TFD_CLOEXEC, TFD_NONBLOCK, accept4, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
-    fl_address, fl_load32, fl_microseconds, fl_or64, fl_poll, fl_set_timer, fl_walltime,
-    getpeername, getsockopt, inet_ntop, ioctl, linger_t, mmap, munmap, open, raise_errno, read,
-    recv, send, setsockopt, shutdown, sockaddr, sockaddr_storage, socklen_t, timerfd_create,
+    fl_address, fl_load32, fl_microseconds, fl_or64, fl_poll, fl_set_timer, fl_take_bit64,
+    fl_walltime, getpeername, getsockopt, inet_ntop, ioctl, linger_t, mmap, munmap, open,
+    raise_errno, read, recv, send, setsockopt, shutdown, sockaddr, sockaddr_storage, socklen_t,
+    timerfd_create,
 )
 
 import os
@@ -165,6 +169,9 @@ cdef enum:
     EPISODE = 1000
     # How long (ms) not to log again that the capacity is reached, which may last for hours.
     CAPACITY_SILENCE = 60000
+    # How long (ms) a waiting listener sleeps before it looks by itself whether a place is free: the
+    # process that was woken for it may be stopped, or busy.
+    LOOK_PAUSE = 50
     # How many connections are refused with the reserve descriptor per pause.
     RESERVE_REFUSALS = 64
     # How many descriptors of the process's limit are left to handlers.
@@ -188,6 +195,7 @@ RECORD_OVERLOAD = R_OVERLOAD
 RECORD_CAPACITY = R_CAPACITY
 RECORD_BROKEN = R_BROKEN
 RECORD_HANDSHAKE = R_HANDSHAKE
+RECORD_TOTAL = R_TOTAL
 
 
 cdef struct LogRecord:
@@ -258,6 +266,44 @@ cdef inline void fill_slot(Engine engine, const AcceptorState *state, int fd,
     if scope:
         engine.extra[fd].scope = scope
         slot.flags |= FLAG_EXTRA
+
+
+cdef inline void give_back(AcceptorState *state) noexcept nogil:
+    """Give back the places of one connection, in the reverse order of taking them."""
+    if state.total != NULL:
+        give_total(state.total)
+    give_place(&state.places)
+
+
+cdef inline bint is_limit_reached(const PlaceCounter *counter) noexcept nogil:
+    """Whether no place of a row is free."""
+    cdef uint32_t limit = fl_load32(&counter.row.limit)
+    return limit != 0 and places_held(counter) >= limit
+
+
+cdef inline bint is_free(AcceptorState *state) noexcept nogil:
+    """Whether a connection could get its places now."""
+    return not is_limit_reached(&state.places) \
+        and (state.total == NULL or not is_total_reached(state.total))
+
+
+cdef inline bint give_up_row(const PlaceCounter *counter) noexcept nogil:
+    return fl_take_bit64(&counter.row.waiters[counter.member // 64],
+                         <uint64_t>1 << (counter.member % 64))
+
+
+cdef inline bint give_up(AcceptorState *state) noexcept nogil:
+    """Ask not to be woken for places any more; return whether this process had asked for it."""
+    cdef bint asked = give_up_row(&state.places)
+    if state.total != NULL:
+        asked |= give_up_row(&state.total.reserve)
+        asked |= give_up_row(&state.total.shared)
+    return asked
+
+
+cdef inline void queue_up(const PlaceCounter *counter) noexcept nogil:
+    """Ask to be woken when a place of a row is given back."""
+    fl_or64(&counter.row.waiters[counter.member // 64], <uint64_t>1 << (counter.member % 64))
 
 
 cdef inline void count_connection(Engine engine, AcceptorState *state, int fd) noexcept nogil:
@@ -444,6 +490,11 @@ cdef class Engine:
                 self.arm_timer(ends)
                 if not self.overload_logged:
                     self.arm_timer(self.overload_since + EPISODE)
+        if self.next_look:
+            if self.now >= self.next_look:
+                self.look_for_places()
+            else:
+                self.arm_timer(self.next_look)
         if self.next_sweep and self.next_sweep > self.now:
             self.arm_timer(self.next_sweep)
         if self.records_due and self.records_due > self.now:
@@ -480,7 +531,7 @@ cdef class Engine:
         else:
             state.connections -= 1
         if flags & FLAG_PLACE:
-            give_place(&state.places)
+            give_back(state)
         if self.at_capacity and self.open < self.capacity - self.capacity // 64:
             # Not before there is some room: arming all listeners for a single connection is costly.
             self.at_capacity = False
@@ -555,6 +606,8 @@ cdef class Engine:
         if state.registered:
             state.registered = False
             epoll_ctl(self.fd, EPOLL_CTL_DEL, state.fd, &event)
+        if state.wait and state.places.row != NULL and not hold & HOLD_WAITING:
+            self.leave_queue(state)
 
     cdef void rearm(self, int hold) noexcept nogil:
         """Lift one kind of hold from all listeners."""
@@ -566,6 +619,13 @@ cdef class Engine:
 
     cdef void hold_all(self, uint8_t hold) noexcept nogil:
         cdef uint32_t i
+        cdef AcceptorState *state
+        for i in range(self.acceptors_size):
+            state = self.acceptors[i]
+            if state != NULL and state.wait and state.places.row != NULL:
+                # All together leave the queues below, which is less work than one by one.
+                state.hold &= ~HOLD_WAITING
+                give_up(state)
         for i in range(self.acceptors_size):
             if self.acceptors[i] != NULL and not self.acceptors[i].hold & HOLD_CLOSED:
                 self.disarm(self.acceptors[i], hold)
@@ -640,7 +700,7 @@ cdef class Engine:
             if fd < 0:
                 error = errno
                 if held:
-                    give_place(&state.places)
+                    give_back(state)
                 if error == EAGAIN:
                     return
                 if error == EINTR or error == ECONNABORTED:
@@ -657,7 +717,7 @@ cdef class Engine:
                 return
             if <uint32_t>fd >= self.table_size:
                 if held:
-                    give_place(&state.places)
+                    give_back(state)
                 state.refused_overload += 1
                 self.say_and_close(fd, &state.replies[REPLY_OVERLOAD])
                 continue
@@ -670,7 +730,11 @@ cdef class Engine:
             fill_slot(self, state, fd, &peer)
             if not held and state.places.row != NULL:
                 if not take_place(&state.places):
-                    self.refuse(state, fd)
+                    self.refuse(state, fd, False)
+                    continue
+                if state.total != NULL and not take_total(state.total):
+                    give_place(&state.places)
+                    self.refuse(state, fd, True)
                     continue
                 held = True
             if held:
@@ -699,21 +763,79 @@ cdef class Engine:
         """Take a place before accepting, or leave clients in the backlog until one is free.
 
         To sleep is to set the bit, look again, then stop listening. A place that is given back
-        after the bit was set wakes this process; one that was given back before is seen by the
-        second look. Only the one who wakes clears the bit, because another socket of the same
-        listener may be sleeping too.
+        after the bit was set wakes a process; one that was given back before is seen by the second
+        look. Only the one who wakes clears the bit, because another socket of the same listener may
+        be sleeping too. Nothing is held while sleeping.
         """
         cdef int _attempt
-        cdef uint64_t bit = <uint64_t>1 << (state.places.member % 64)
+        cdef uint8_t hold = 0
         for _attempt in range(TAKE_ROUNDS):
             if take_place(&state.places):
-                return True
-            fl_or64(&state.places.row.waiters[state.places.member // 64], bit)
-            if places_held(&state.places) >= fl_load32(&state.places.row.limit):
-                self.disarm(state, HOLD_FULL)
+                if state.total == NULL or take_total(state.total):
+                    return True
+                # Whoever found the listener full because of this one must look again.
+                give_place(&state.places)
+                queue_up(&state.total.shared)
+                queue_up(&state.total.reserve)
+                if is_total_reached(state.total):
+                    hold = HOLD_TOTAL
+            else:
+                queue_up(&state.places)
+                if is_limit_reached(&state.places):
+                    hold = HOLD_FULL
+            if hold:
+                self.disarm(state, hold)
+                if state.places.members > 1 and self.next_look == 0:
+                    self.next_look = self.now + LOOK_PAUSE
+                    self.arm_timer(self.next_look)
                 return False
         # Places are free, but others race for them. The next turn tries again.
         return False
+
+    cdef void pass_on(self, AcceptorState *state) noexcept nogil:
+        """Wake the next member that waits, if there is a place for it."""
+        if anybody_waits(&state.places) and is_free(state):
+            wake_one(&state.places)
+        if state.total != NULL:
+            if anybody_waits(&state.total.reserve) and is_free(state):
+                wake_one(&state.total.reserve)
+            if anybody_waits(&state.total.shared) and not is_limit_reached(&state.total.shared):
+                wake_one(&state.total.shared)
+
+    cdef void leave_queue(self, AcceptorState *state) noexcept nogil:
+        """A listener that waits for places stops accepting: others must not count on it.
+
+        It may have been woken for a place already, so the next member is. If not, other sockets of
+        this process that sleep on the same rows look again: they queue up under the same bit.
+        """
+        cdef uint32_t i
+        cdef AcceptorState *other
+        state.hold &= ~HOLD_WAITING
+        if give_up(state):
+            for i in range(self.acceptors_size):
+                other = self.acceptors[i]
+                if other != NULL and other.hold & HOLD_WAITING \
+                        and (other.places.row == state.places.row or state.total != NULL):
+                    other.hold &= ~HOLD_WAITING
+                    self.arm(other)
+        self.pass_on(state)
+
+    cdef void look_for_places(self) noexcept nogil:
+        """Let those listeners accept for which a place is free, though nobody woke them."""
+        cdef uint32_t i
+        cdef AcceptorState *state
+        self.next_look = 0
+        for i in range(self.acceptors_size):
+            state = self.acceptors[i]
+            if state == NULL or not state.hold & HOLD_WAITING or state.hold & HOLD_CLOSED:
+                continue
+            if is_free(state):
+                state.hold &= ~HOLD_WAITING
+                self.arm(state)
+            else:
+                self.next_look = self.now + LOOK_PAUSE
+        if self.next_look:
+            self.arm_timer(self.next_look)
 
     cdef bint greet(self, AcceptorState *state, int fd) noexcept nogil:
         """Send what is left of the greeting; return False if the connection is broken."""
@@ -729,12 +851,19 @@ cdef class Engine:
 
     # -- refusing
 
-    cdef void refuse(self, AcceptorState *state, int fd) noexcept nogil:
-        """Send the refusal and close in such a way that it arrives. No place is held for this."""
+    cdef void refuse(self, AcceptorState *state, int fd, bint total) noexcept nogil:
+        """Send the refusal and close in such a way that it arrives. No place is held for this.
+
+        Args:
+            total: the total is reached, not the listener's own limit.
+        """
         cdef const CannedReply *refusal = &state.replies[REPLY_REFUSAL]
         cdef ssize_t got
-        state.refused_limit += 1
-        self.record(R_REFUSED, state, fd, 1)
+        if total:
+            state.refused_total += 1
+        else:
+            state.refused_limit += 1
+        self.record(R_TOTAL if total else R_REFUSED, state, fd, 1)
         if refusal.size == 0:
             close(fd)
             return
@@ -800,6 +929,7 @@ cdef class Engine:
         cdef epoll_event *events = <epoll_event *>self.events
         cdef int i, fd, turn, listening = 0, budget
         cdef Slot *slot
+        cdef AcceptorState *state
         self.position = 0
         self.accepted_position = self.accepted_count = 0
         self.count = epoll_wait(self.fd, events, MAX_EVENTS, 0)
@@ -841,9 +971,12 @@ cdef class Engine:
                     or slot.state != SLOT_LISTENING:
                 continue
             events[i].events = 0
-            if self.acceptors[slot.acceptor].hold == 0 and self.accepted_count < MAX_ACCEPTS:
-                self.accept_batch(self.acceptors[slot.acceptor],
-                                  min(budget, MAX_ACCEPTS - self.accepted_count))
+            state = self.acceptors[slot.acceptor]
+            if state.hold == 0 and self.accepted_count < MAX_ACCEPTS:
+                self.accept_batch(state, min(budget, MAX_ACCEPTS - self.accepted_count))
+                if state.wait and state.places.row != NULL:
+                    # More places may be free than this process was woken for.
+                    self.pass_on(state)
 
     cdef void continue_greeting(self, int fd) noexcept nogil:
         cdef AcceptorState *state = self.acceptors[self.table[fd].acceptor]
@@ -881,10 +1014,21 @@ cdef class Engine:
                 self.watch_edges(fd, EPOLL_CTL_MOD)
 
     cdef void wakeup_due(self, int fd) noexcept nogil:
-        """A place was given back."""
+        """A place was given back, of a row that is not known."""
         cdef uint64_t value
+        cdef uint32_t i
+        cdef AcceptorState *state
         read(fd, &value, 8)
-        self.rearm(HOLD_FULL)
+        self.rung += 1
+        for i in range(self.acceptors_size):
+            state = self.acceptors[i]
+            if state == NULL or not state.wait or state.places.row == NULL:
+                continue
+            if state.hold & HOLD_WAITING:
+                state.hold &= ~HOLD_WAITING
+                self.arm(state)
+            if not state.registered:
+                self.pass_on(state)
 
     def _wake(self):
         """Take a turn: the epoll descriptor is readable. Only the loop calls this."""
@@ -1608,6 +1752,8 @@ cdef class Acceptor:
         state.notice_loss = notice_loss
         if places is not None:
             state.places = places.counter
+            if places.total.shared.row != NULL:
+                state.total = &places.total
         if options is not None:
             state.options = options.table
             state.options_size = options.size
@@ -1767,8 +1913,13 @@ cdef class Acceptor:
 
     @property
     def full(self):
-        """Whether clients wait in the backlog for a place (`wait`)."""
+        """Whether clients wait in the backlog for a place under `places` (`wait`)."""
         return bool(self.state.hold & HOLD_FULL)
+
+    @property
+    def total_reached(self):
+        """Whether clients wait in the backlog for a place under the server's total (`wait`)."""
+        return bool(self.state.hold & HOLD_TOTAL)
 
     @property
     def paused(self):
@@ -1795,6 +1946,7 @@ cdef class Acceptor:
         return {
             "accepted": self.state.accepted,
             "refused_limit": self.state.refused_limit,
+            "refused_total": self.state.refused_total,
             "refused_overload": self.state.refused_overload,
             "accept_errors": sum(self.accept_errors().values()),
             "option_errors": self.state.option_errors,

@@ -40,7 +40,9 @@ cdef extern from * nogil:
     #define fl_load64(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
     #define fl_or64(p, v) __atomic_or_fetch((p), (v), __ATOMIC_SEQ_CST)
     #define fl_and64(p, v) __atomic_and_fetch((p), (v), __ATOMIC_SEQ_CST)
-    #define fl_swap64(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
+    /* Clear one bit; return whether it was set. */
+    #define fl_take_bit64(p, bit) \
+        ((__atomic_fetch_and((p), ~(bit), __ATOMIC_SEQ_CST) & (bit)) != 0)
 
     static inline int fl_cas32(uint32_t *p, uint32_t expected, uint32_t wanted) {
         return __atomic_compare_exchange_n(p, &expected, wanted, 0,
@@ -111,7 +113,7 @@ cdef extern from * nogil:
     uint64_t fl_load64(uint64_t *)
     uint64_t fl_or64(uint64_t *, uint64_t)
     uint64_t fl_and64(uint64_t *, uint64_t)
-    uint64_t fl_swap64(uint64_t *, uint64_t)
+    int fl_take_bit64(uint64_t *, uint64_t)
     int fl_cas32(uint32_t *, uint32_t, uint32_t)
     void fl_pause(unsigned int)
     int fl_address(const sockaddr_storage *, uint8_t *, uint16_t *, uint32_t *)

@@ -22,6 +22,7 @@ from fastlisten._core import (
     RECORD_OVERLOAD,
     RECORD_REFUSED,
     RECORD_TIMED_OUT,
+    RECORD_TOTAL,
     Acceptor,
 )
 from fastlisten.log_events import address_text, log
@@ -83,6 +84,15 @@ _KINDS: dict[
         ),
         lambda value, number: {"count": value, "limit": number},
     ),
+    RECORD_TOTAL: (
+        logging.WARNING,
+        "connections-refused",
+        lambda peer, value, number: (
+            f"refused {_times(value, 'connection')}, the first from {peer}: "
+            "server.total-connections reached"
+        ),
+        lambda value, number: {"count": value},
+    ),
     RECORD_TIMED_OUT: (
         logging.INFO,
         "connections-timed-out",
@@ -130,7 +140,14 @@ _KINDS: dict[
 
 #: Kinds whose records have a peer's address and port.
 _WITH_PEER = frozenset(
-    {RECORD_OPENED, RECORD_CLOSED, RECORD_REFUSED, RECORD_TIMED_OUT, RECORD_HANDSHAKE}
+    {
+        RECORD_OPENED,
+        RECORD_CLOSED,
+        RECORD_REFUSED,
+        RECORD_TOTAL,
+        RECORD_TIMED_OUT,
+        RECORD_HANDSHAKE,
+    }
 )
 
 
