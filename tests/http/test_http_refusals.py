@@ -127,14 +127,20 @@ async def test_unterminated_head_is_408() -> None:
                 assert await client.response() == (408, b"Request Timeout\n")
                 assert await client.read() == b""
         async with client_of(served) as client:
-            # Octet by octet, but in time.
-            for octet in GET:
-                client.send(bytes([octet]))
-                await client.writer.drain()
-            assert (await client.response())[0] == 200
+            assert (await client.ask(GET))[0] == 200
             # Nothing is counted between requests.
             await asyncio.sleep(0.15)
             assert (await client.ask(GET))[0] == 200
+
+
+@on_loops
+async def test_head_in_single_octets() -> None:
+    options = {"header_timeout": 20.0}
+    async with serving_app(App(), options=options) as served, client_of(served) as client:
+        for octet in GET:
+            client.send(bytes([octet]))
+            await client.writer.drain()
+        assert (await client.response())[0] == 200
 
 
 @on_loops

@@ -198,8 +198,8 @@ def test_last_reply_at_shutdown(tmp_path: Path, way: str) -> None:
 
 
 def test_last_reply_at_a_timeout(tmp_path: Path) -> None:
-    # Longer than http.header-timeout, or either of the two may end half a head.
-    times = 'timeout.first-byte = "1s"\ntimeout.idle = "3s"\n'
+    # Idle is longer than http.header-timeout, or either of the two may end half a head.
+    times = 'timeout.first-byte = "3s"\ntimeout.idle = "5s"\n'
     with at_points(tmp_path, "", times, lambda point: point[3] is not None) as (served, sessions):
         for name, session in sessions.items():
             assert session.silence is not None

@@ -33,6 +33,11 @@ served, plain = smtp_fixtures.on_all_transports, smtp_fixtures.as_in_production
 # --- ends -----------------------------------------------------------------------------------------
 
 
+def sessions() -> list[MailSession]:
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, MailSession)]
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_disconnect_at_every_octet_leaves_nothing(served: Served, how: str) -> None:
     gc.collect()
@@ -49,8 +54,7 @@ def test_disconnect_at_every_octet_leaves_nothing(served: Served, how: str) -> N
     assert served.delivered() == []
     until(lambda: served.left_over() == [])
     until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
-    gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, MailSession)]
+    until(lambda: not sessions(), "the end of all sessions")
 
 
 def test_disconnect_during_spooled_message_leaves_no_files(served: Served) -> None:

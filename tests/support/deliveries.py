@@ -15,6 +15,7 @@ from fastlisten.mail.delivery.message_writer import SPOOL_SIZE, MessageWriter
 from fastlisten.mail.delivery.post_office import PostOffice
 from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.spool import unique_name
+from support.kernel import open_below
 
 ALICE, BOB, CAROL = (Account(f"{name}@example.org") for name in ("alice", "bob", "carol"))
 ALL = [ALICE, BOB, CAROL]
@@ -32,14 +33,14 @@ def running() -> set[threading.Thread]:
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[PostOffice]:
     """Open a post office; check that it leaves no threads and descriptors."""
-    threads, descriptors = running(), len(os.listdir("/proc/self/fd"))
+    threads, before = running(), open_below(directory)
     office = PostOffice.enter(str(directory))
     try:
         yield office
     finally:
         await asyncio.to_thread(office.leave)
         assert running() <= threads
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert open_below(directory) == before
 
 
 def in_office(test: Callable[[PostOffice], Awaitable[None]]) -> Callable[[Path], None]:

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["cpu_time", "ended", "is_open", "open_descriptors", "sockets"]
+__all__ = ["cpu_time", "ended", "is_open", "open_below", "open_descriptors", "sockets"]
 
 
 def open_descriptors() -> dict[int, str]:
@@ -19,6 +19,16 @@ def open_descriptors() -> dict[int, str]:
         except FileNotFoundError:
             continue  # the descriptor of listdir itself
     return found
+
+
+def open_below(directory: Path) -> list[str]:
+    """Return the files and directories below a directory that this process has open.
+
+    In a test with a server or a client of its own, sockets and other files come and go meanwhile.
+    """
+    return sorted(
+        path for path in open_descriptors().values() if Path(path).is_relative_to(directory)
+    )
 
 
 def is_open(fd: int) -> bool:

@@ -23,6 +23,7 @@ from support.deliveries import (
     in_office,
     new,
 )
+from support.kernel import open_below
 
 from fastlisten.mail.delivery import staged_message
 from fastlisten.mail.delivery.message_writer import SPOOL_SIZE
@@ -169,7 +170,7 @@ def test_any_failing_call_leaves_message_or_error(
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*arguments)
 
-    descriptors = len(os.listdir("/proc/self/fd"))
+    before = open_below(tmp_path)
     place = Spool(str(tmp_path / "spool"))
     place.prepare()
     one = StagedMessage(boxes, "name", independent=True, spool=place if spool else None)
@@ -192,7 +193,7 @@ def test_any_failing_call_leaves_message_or_error(
         assert found == [b"".join(content)] * has_it
         assert list(Path(box.tmp).iterdir()) == []
     assert list(Path(place.tmp).iterdir()) == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_below(tmp_path) == before
     if not failed and count >= at:
         assert len(one.errors) <= 1
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.deliveries import commit
+from support.kernel import open_below
 
 from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir import spool
@@ -125,13 +126,13 @@ def test_files_are_synced_before_the_first_rename(
     ]
 
 
-def test_suspended_message_holds_no_open_file(boxes: list[Maildir]) -> None:
-    descriptors = len(os.listdir("/proc/self/fd"))
+def test_suspended_message_holds_no_open_file(tmp_path: Path, boxes: list[Maildir]) -> None:
+    before = open_below(tmp_path)
     staged = StagedMessage(boxes, "name")
     for number in range(3):
         staged.write([b"%d\r\n" % number])
         staged.suspend()
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert open_below(tmp_path) == before
     staged.write([])
     commit(staged)
     assert (Path(boxes[2].new) / "name").read_bytes() == b"0\r\n1\r\n2\r\n"
@@ -166,7 +167,7 @@ def test_any_failing_call_delivers_to_nobody(
             raise OSError(errno.EIO, "Input/output error")
         return real(*arguments)
 
-    descriptors = len(os.listdir("/proc/self/fd"))
+    before = open_below(tmp_path)
     staged = StagedMessage(boxes, "name")
     staged.write([b"x"])
     failed = False
@@ -185,7 +186,7 @@ def test_any_failing_call_delivers_to_nobody(
         staged.write([b"x"])
         commit(staged)
     assert [len(list(Path(box.new).iterdir())) for box in boxes] == [1, 1, 1]
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_below(tmp_path) == before
 
 
 def test_failing_discard_is_logged(

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.deliveries import commit
+from support.kernel import open_below
 
 from fastlisten.mail.delivery.staged_message import StagedMessage
 from fastlisten.mail.maildir.folder_names import FolderNameError, directory_of, folder_of
@@ -127,14 +128,14 @@ def test_stale_message_object_follows_the_file(box: Maildir) -> None:
 
 
 def test_no_file_stays_open(box: Maildir) -> None:
-    descriptors = len(os.listdir("/proc/self/fd"))
+    before = open_below(Path(box.path))
     for name in [deliver(box, ODD) for _ in range(3)]:
         box.keep(name, "S")
         box.read(name)
         box.remove(name)
     box.create_folder("Work")
     box.folders()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_below(Path(box.path)) == before
 
 
 # --- the standard library's view ------------------------------------------------------------------
