@@ -45,11 +45,12 @@ from libc.string cimport memset
 from fastlisten._system cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, F_ADD_SEALS, F_SEAL_SEAL, F_SEAL_SHRINK, MAP_FAILED, MAP_SHARED,
     MFD_ALLOW_SEALING, MFD_CLOEXEC, PROT_READ, PROT_WRITE, close, eventfd, fcntl, fl_and64,
-    fl_cas32, fl_load32, fl_store32, fl_swap32, ftruncate, memfd_create, mmap, munmap, raise_errno,
-    write,
+    fl_cas32, fl_load32, fl_load64, fl_store32, fl_store64, fl_swap32, ftruncate, memfd_create,
+    mmap, munmap, raise_errno, write,
 )
 
 import os
+import time
 
 cdef enum:
     # The arena begins with this and the version of its layout, so that a process that expects
@@ -289,6 +290,23 @@ cdef class Arena:
     def pids(self):
         """Return each member's process id, by number; 0 for a number that is free."""
         return tuple(fl_load32(&self.member_at(i).pid) for i in range(self.members))
+
+    def beat(self, member):
+        """Show that the event loop of a member turns; called by the member itself, regularly."""
+        self.require_member(member)
+        fl_store64(&self.member_at(member).heartbeat, time.monotonic_ns() // 1_000_000)
+
+    def heartbeats(self):
+        """Return when each process last called `beat`, by process id.
+
+        In milliseconds of CLOCK_MONOTONIC; 0 for a process that never has.
+        """
+        cdef uint32_t i
+        found = {}
+        for i in range(self.members):
+            if fl_load32(&self.member_at(i).pid):
+                found[fl_load32(&self.member_at(i).pid)] = fl_load64(&self.member_at(i).heartbeat)
+        return found
 
     # -- rows: called only by the process that manages them
 

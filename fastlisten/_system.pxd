@@ -38,6 +38,7 @@ cdef extern from * nogil:
     #define fl_sub32(p, v) __atomic_sub_fetch((p), (v), __ATOMIC_SEQ_CST)
     #define fl_swap32(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
     #define fl_load64(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+    #define fl_store64(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
     #define fl_or64(p, v) __atomic_or_fetch((p), (v), __ATOMIC_SEQ_CST)
     #define fl_and64(p, v) __atomic_and_fetch((p), (v), __ATOMIC_SEQ_CST)
     /* Clear one bit; return whether it was set. */
@@ -111,6 +112,7 @@ cdef extern from * nogil:
     uint32_t fl_sub32(uint32_t *, uint32_t)
     uint32_t fl_swap32(uint32_t *, uint32_t)
     uint64_t fl_load64(uint64_t *)
+    void fl_store64(uint64_t *, uint64_t)
     uint64_t fl_or64(uint64_t *, uint64_t)
     uint64_t fl_and64(uint64_t *, uint64_t)
     int fl_take_bit64(uint64_t *, uint64_t)

@@ -116,6 +116,8 @@ def test_out_of_range_arguments_are_rejected() -> None:
             arena.places(0, member)
         with pytest.raises(ValueError, match=f"member must be 0 to 3, not {member}"):
             arena.heal(member)
+        with pytest.raises(ValueError, match=f"member must be 0 to 3, not {member}"):
+            arena.beat(member)
 
 
 def test_join_fails_when_the_arena_is_full() -> None:
