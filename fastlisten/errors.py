@@ -108,15 +108,15 @@ class SocketFailure:
     """One system call that failed while sockets were set up.
 
     Attributes:
-        listener: id of the listener.
-        address: the address as written in the configuration.
+        listener: id of the listener, None for the control socket.
+        address: the address as written in the configuration; the path of the control socket.
         operation: ``socket``, ``bind``, ``listen``, or the option's configuration key.
         value: the option's value, empty for other operations.
         errno: the kernel's error number.
         text: the error text, and which process uses the address if that is known.
     """
 
-    listener: str
+    listener: str | None
     address: str
     operation: str
     value: str
@@ -125,6 +125,8 @@ class SocketFailure:
 
     def __str__(self) -> str:
         """Return ``listener "id" on address: operation (value): text``."""
+        if self.listener is None:
+            return f"{self.operation}: {self.text}"
         what = f"{self.operation} = {self.value}" if self.value else self.operation
         return f'listener "{self.listener}" on {self.address}: {what}: {self.text}'
 

@@ -89,6 +89,8 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "listener-draining": ("listener", "by"),
     "listener-closed": ("listener",),
     "limit-changed": ("listener", "limit", "by"),
+    "reload-requested": ("by",),
+    "no-control-socket": ("error",),
     "certificate-changed": (),
     "certificate-warning": ("error",),
     "certificate-error": ("key", "value", "line", "error"),

@@ -1,9 +1,10 @@
-"""The command line: `fastlisten serve|check|show|account`.
+"""The command line: `fastlisten serve|check|show|account`, and the commands for a running server.
 
 Rules of this file: arguments and exit codes. A subcommand's module is imported only if it runs, so
 that `check` needs no event loop, and nothing that takes time is imported before `serve` handles
 signals. Exit codes: 0 success, 1 failed while running or to write output, 2 invalid configuration
-(argparse uses 2 for usage errors, too), 3 cannot start.
+(argparse uses 2 for usage errors, too), 3 cannot start; of commands for a running server: 1 it
+refused or did not answer, 3 there is none.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from fastlisten.cli.control_client import ControlClient
     from fastlisten.config import Config
 
 __all__ = ["main"]
@@ -74,7 +76,44 @@ def _parser() -> argparse.ArgumentParser:
     _account_parser(
         commands.add_parser("account", help="add, change, list and remove mail accounts")
     )
+    _control_parsers(commands)
     return parser
+
+
+def _control_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands that talk to a running server."""
+    status = commands.add_parser("status", help="show what a running server is doing")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json", dest="mode", action="store_const", const="json", help="print a JSON document"
+    )
+    form.add_argument(
+        "--watch",
+        dest="mode",
+        action="store_const",
+        const="watch",
+        help="print it again every second, until interrupted",
+    )
+    reload = commands.add_parser("reload", help="let a running server read its files again")
+    pause = commands.add_parser("pause", help="stop a listener from accepting connections")
+    resume = commands.add_parser("resume", help="let a paused listener accept again")
+    drain = commands.add_parser(
+        "drain", help="close a listener; connections in progress may finish"
+    )
+    limit = commands.add_parser("limit", help="change the max-connections of a listener")
+    for one in (pause, resume, drain, limit):
+        one.add_argument("id", metavar="ID", help="the listener's id: smtp")
+    limit.add_argument(
+        "limit", metavar="N", type=int, help="the most connections until the next start"
+    )
+    for one in (status, reload, pause, resume, drain, limit):
+        one.add_argument(
+            "--config",
+            metavar="FILE",
+            help="the configuration that the server was started with; without it, any server's "
+            "socket in its usual places",
+        )
+        one.add_argument("--socket", metavar="PATH", help="the server's control socket")
 
 
 def _account_parser(account: argparse.ArgumentParser) -> None:
@@ -192,8 +231,47 @@ def _run(arguments: Sequence[str], signals: ProgramSignals | None) -> int:
         return show.run(given.file, given.mode or "text", sys.stdout, sys.stderr)
     if given.command == "account":
         return _account(given)
+    if given.command is not None:
+        return _ask_server(given)
     parser.print_help(sys.stderr)
     return 2
+
+
+def _ask_server(given: argparse.Namespace) -> int:
+    """Run a command that talks to a running server."""
+    from fastlisten.cli import control_client
+    from fastlisten.cli.standard_streams import check_output
+
+    check_output()  # change nothing if the result cannot be printed
+    try:
+        client = control_client.find(given.config, given.socket, sys.stderr)
+        try:
+            return _ask(given, client)
+        finally:
+            client.close()
+    except control_client.ControlError as error:
+        if str(error):
+            print(f"error: {error}", file=sys.stderr)
+        return error.code
+
+
+def _ask(given: argparse.Namespace, client: ControlClient) -> int:
+    if given.command == "status":
+        from fastlisten.cli import status
+
+        return status.run(client, given.mode or "text", sys.stdout)
+    if given.command == "reload":
+        from fastlisten.cli import reload
+
+        return reload.run(client, sys.stdout, sys.stderr)
+    if given.command == "limit":
+        from fastlisten.cli import limit
+
+        return limit.run(client, given.id, given.limit, sys.stdout)
+    from fastlisten.cli import drain, pause, resume
+
+    command = {"pause": pause.run, "resume": resume.run, "drain": drain.run}[given.command]
+    return command(client, given.id, sys.stdout)
 
 
 def _account(given: argparse.Namespace) -> int:

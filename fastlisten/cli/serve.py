@@ -28,6 +28,7 @@ from fastlisten.errors import ConfigurationError, FastlistenError, StartError
 from fastlisten.garbage import collector_paused
 from fastlisten.log_events import log, log_fault
 from fastlisten.mail.accounts import passwords
+from fastlisten.runtime.control_socket.socket_file import default_path
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.handler_factory import make_handler
 from fastlisten.runtime.privileges import PrivilegesError
@@ -78,7 +79,7 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         if file is None:
             _make_default_account(config, out)
         with collector_paused():
-            server = Server(config)
+            server = Server(config, control_socket=default_path(config))
         warning = raise_descriptor_limit(config)
     except (OSError, PrivilegesError) as error:
         messages.warnings(warnings)

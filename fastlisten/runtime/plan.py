@@ -23,7 +23,7 @@ from fastlisten.log_events import log
 from fastlisten.runtime.file_permissions import permission_warnings
 from fastlisten.runtime.privileges import identity_of
 from fastlisten.runtime.sockets.opening import BoundSocket, open_all
-from fastlisten.runtime.tls.certificates import Certificates
+from fastlisten.runtime.tls.certificates import Certificates, ReloadResult
 
 __all__ = ["Plan"]
 
@@ -109,7 +109,7 @@ class Plan:
             arena.places(row, 0).limit = settings["max-connections"]
         return arena
 
-    def reload(self) -> None:
+    def reload(self) -> ReloadResult:
         """Read certificates and client CAs again, and log the result.
 
         If something cannot be used, what was loaded before stays in use. Each process that was
@@ -134,6 +134,7 @@ class Plan:
         if not (found.changed or found.problems):
             files = "1 file" if found.files == 1 else f"{found.files} files"
             logger.info("no changes in %s with certificates", files)
+        return found
 
 
 def _import_own_handlers(config: Config) -> None:

@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from fastlisten._arena import Arena
 from fastlisten.config import Config
 from fastlisten.config.unavailable import find_unavailable
-from fastlisten.errors import ConfigurationError, Problem
+from fastlisten.errors import ConfigurationError, Problem, SocketFailure, StartError
 from fastlisten.log_events import log
 from fastlisten.runtime.control import Control
+from fastlisten.runtime.control_socket.protocol import ServedProcess
+from fastlisten.runtime.control_socket.server import ControlSocketServer
+from fastlisten.runtime.control_socket.socket_file import ControlSocketError, ListeningFile
 from fastlisten.runtime.handler_factory import handler_kind
 from fastlisten.runtime.listener import Listener
 from fastlisten.runtime.listening_lines import listening_lines
 from fastlisten.runtime.local_control import LocalControl
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.signal_actions import act_on_signal, handle_signals
-from fastlisten.runtime.sockets.opening import close_all, listen_all
-from fastlisten.runtime.tls.certificates import Certificates
+from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
+from fastlisten.runtime.tls.certificates import Certificates, ReloadResult
 from fastlisten.runtime.worker import StoppedError, Worker
 
 __all__ = ["Server"]
@@ -43,6 +48,7 @@ class Server:
 
     Args:
         config: a loaded configuration; every listener must be one that this version can serve.
+        control_socket: the path of the control socket if none is configured; empty for none.
 
     Attributes:
         config: as given.
@@ -59,9 +65,14 @@ class Server:
     started: bool
     control: Control
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, control_socket: str = "") -> None:
         self.config = config
         self.started = False
+        self._control_path = config.process["server.control-socket"] or control_socket
+        self._control_file: ListeningFile | None = None
+        self._control_server: ControlSocketServer | None = None
+        # The working directory may change.
+        self._config_path = os.path.realpath(config.file) if config.file else ""
         try:
             self._plan = Plan(config)
         except ConfigurationError as error:
@@ -89,25 +100,26 @@ class Server:
             StoppedError: `stop` was called in the meantime; all sockets are closed.
         """
         worker = self._worker
-        sockets = self._plan.bind()
-        if self._plan.identity is not None:
-            try:
-                self._plan.identity.drop()
-                worker.make_handlers(self.control)
-            except BaseException:
-                close_all(sockets)
-                raise
+        self._control_file = self._open_control_socket()
         try:
+            sockets = self._plan.bind()
+            self._become_user(sockets)
             await worker.start(sockets)
             listen_all(sockets)
             self._arena = self._plan.make_arena()
             self._member = self._arena.join()
             worker.accept(self._arena, self._member)
             self.started = True
+            if self._control_file is not None:
+                served = ServedProcess(
+                    self.control, self._reload_for, os.getpid(), self._config_path
+                )
+                self._control_server = ControlSocketServer(self._control_file, served)
             for note in self.notes:
                 log(logger, logging.WARNING, "configuration-warning", "%s", note, error=note)
         except BaseException:
             await worker.abandon()
+            await self._close_control_socket()
             self._leave_arena()
             raise
 
@@ -124,17 +136,68 @@ class Server:
             return
         try:
             await self._worker.shutdown()
-        except Exception:
-            # A handler raised it; everything else has been shut down.
+        finally:
+            # Even if a handler raised an exception: everything else has been shut down.
+            await self._close_control_socket()
             self._leave_arena()
-            raise
-        self._leave_arena()
         if self.started:
             log(logger, logging.INFO, "server-stopped", "stopped")
 
     def _leave_arena(self) -> None:
         if self._arena is not None:
             self._arena.heal(self._member)
+
+    def _become_user(self, sockets: Sequence[BoundSocket]) -> None:
+        """Change the user, if one is configured, and only then make the handlers."""
+        if self._plan.identity is None:
+            return
+        try:
+            self._plan.identity.drop()
+            self._worker.make_handlers(self.control)
+        except BaseException:
+            close_all(sockets)
+            raise
+
+    # -- the control socket
+
+    def _open_control_socket(self) -> ListeningFile | None:
+        """Create the control socket; do without one that is not configured.
+
+        Raises:
+            StartError: it is configured, and cannot be created.
+        """
+        if not self._control_path:
+            return None
+        identity = self._plan.identity
+        owner = None if identity is None else (identity.uid, identity.gid)
+        try:
+            return ListeningFile(self._control_path, owner)
+        except ControlSocketError as error:
+            text = str(error.strerror)
+            if self.config.origin("server.control-socket") == "default":
+                line = f"no control socket: {text}"
+                log(logger, logging.INFO, "no-control-socket", "%s", line, error=text)
+                return None
+            key = "server.control-socket"
+            failure = SocketFailure(None, self._control_path, key, "", error.errno or 0, text)
+            raise StartError([failure]) from None
+
+    async def _close_control_socket(self) -> None:
+        if self._control_server is not None:
+            await self._control_server.close()
+        elif self._control_file is not None:
+            self._control_file.close()
+
+    async def _reload_for(self, by: str) -> Mapping[str, object]:
+        """Reload for a client of the control socket; return the answer."""
+        log(logger, logging.INFO, "reload-requested", "reload requested by %s", by, by=by)
+        found = self.reload()
+        return {
+            "succeeded": not found.problems,
+            "changed": found.changed,
+            "warnings": found.warnings,
+            "problems": [str(problem) for problem in found.problems],
+        }
 
     # -- around them
 
@@ -167,9 +230,9 @@ class Server:
         """Let `main_loop` return. With `at_once`, or if called again, `shutdown` does not wait."""
         self._worker.stop(at_once=at_once)
 
-    def reload(self) -> None:
+    def reload(self) -> ReloadResult:
         """Read certificates and client CAs again, and log the result."""
-        self._plan.reload()
+        return self._plan.reload()
 
     def receive(self, number: signal.Signals) -> None:
         """Do what a signal asks for: SIGTERM and SIGINT `stop`, SIGHUP `reload`; log the others."""

@@ -37,7 +37,7 @@ class SignalTarget(Protocol):
     def stop(self) -> None:
         """Stop; close everything at once if it is already stopping."""
 
-    def reload(self) -> None:
+    def reload(self) -> object:
         """Read certificates again."""
 
 

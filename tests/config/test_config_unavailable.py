@@ -73,7 +73,6 @@ def test_unavailable_settings(body: str, key: str) -> None:
     [
         ("workers = 2", "server.workers"),
         ("workers = 'auto'", "server.workers"),
-        ("control-socket = '/run/x'", "server.control-socket"),
     ],
 )
 def test_unavailable_process_settings(text: str, key: str) -> None:

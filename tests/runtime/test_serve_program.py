@@ -179,7 +179,6 @@ def test_missing_file_exits_with_2(tmp_path: Path) -> None:
         ("limits.per-address = 3", "server.listener.it.limits.per-address"),
         ("limits.rate = '20 / 5m'", "server.listener.it.limits.rate"),
         ("[server]\nworkers = 4", "server.workers"),
-        ("[server]\ncontrol-socket = '/run/fl.sock'", "server.control-socket"),
     ],
 )
 def test_unavailable_settings_exit_with_2(tmp_path: Path, lines: str, key: str) -> None:

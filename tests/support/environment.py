@@ -9,6 +9,14 @@ import fastlisten
 
 __all__ = ["clean_environment", "importing_environment", "own_environment"]
 
+#: What systemd sets for a service.
+SERVICE_VARIABLES = frozenset(
+    {
+        *("INVOCATION_ID", "NOTIFY_SOCKET", "STATE_DIRECTORY", "RUNTIME_DIRECTORY"),
+        *("WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"),
+    }
+)
+
 #: The directory of the package under test, and that of `support`.
 _PACKAGE = Path(fastlisten.__file__).parent.parent
 _TESTS = Path(__file__).parents[1]
@@ -16,11 +24,7 @@ _TESTS = Path(__file__).parents[1]
 
 def clean_environment(**changes: str) -> dict[str, str]:
     """Return an environment that finds this package and the tests' handlers."""
-    environ = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("INVOCATION_ID", "NOTIFY_SOCKET", "STATE_DIRECTORY")
-    }
+    environ = {key: value for key, value in os.environ.items() if key not in SERVICE_VARIABLES}
     environ["PYTHONPATH"] = os.pathsep.join(map(str, (_PACKAGE, _TESTS)))
     return environ | changes
 

@@ -79,7 +79,7 @@ def _move_in() -> str:
     os.chmod(home, 0o711)  # programs that the tests start as another user find their files
     for name in [name for name in os.environ if name.startswith("XDG_")]:
         del os.environ[name]
-    for name in ("STATE_DIRECTORY", "INVOCATION_ID", "NOTIFY_SOCKET"):
+    for name in ("STATE_DIRECTORY", "RUNTIME_DIRECTORY", "INVOCATION_ID", "NOTIFY_SOCKET"):
         os.environ.pop(name, None)
     os.environ["HOME"] = home
     os.environ["TMPDIR"] = os.path.join(home, "tmp")

@@ -106,10 +106,14 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         key="server.control-socket",
         kind="path",
         default=None,
-        text="A Unix socket for commands such as reload.",
+        text="The Unix socket for commands such as `fastlisten status`; only the server's user and "
+        "root can use it.",
         scopes=("process",),
         reload="restart",
-        available=False,
+        extra={
+            "default-text": "`control.sock` in `$RUNTIME_DIRECTORY`, else in "
+            "`$XDG_RUNTIME_DIR/fastlisten`, else in the data directory"
+        },
     ),
     Option(
         key="log.level",

@@ -1,0 +1,143 @@
+"""The file of the control socket: where it is, and how it is created.
+
+Rules of this file: blocking system calls, no event loop. A stale socket is replaced; one that a
+process listens on is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Mapping
+
+from fastlisten.config import Config
+from fastlisten.runtime.sockets.address_holders import describe_holder
+from fastlisten.runtime.sockets.unix_files import bind_file, remove_file
+
+__all__ = [
+    "MAX_PATH",
+    "SYSTEM_DIRECTORY",
+    "ControlSocketError",
+    "ListeningFile",
+    "default_path",
+    "possible_paths",
+]
+
+#: sun_path has 108 bytes with the final NUL: unix(7).
+MAX_PATH = 107
+
+#: The run directory of a service, as `RuntimeDirectory=fastlisten` makes it.
+SYSTEM_DIRECTORY = "/run/fastlisten"
+
+_NAME = "control.sock"
+
+#: Clients that wait until they are accepted.
+_BACKLOG = 64
+
+
+class ControlSocketError(OSError):
+    """The control socket cannot be created; the text says which and why."""
+
+
+def default_path(config: Config, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the path of a server's control socket.
+
+    What is configured; else `control.sock` in the run directory that systemd has made for the
+    service, in that of the user (XDG), or in the data directory.
+
+    Args:
+        config: the server's configuration.
+        environ: the server's environment.
+    """
+    if path := config.process["server.control-socket"]:
+        return str(path)
+    if directory := environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
+        return os.path.join(directory, _NAME)
+    if os.path.isabs(directory := environ.get("XDG_RUNTIME_DIR", "")):
+        return os.path.join(directory, "fastlisten", _NAME)
+    return os.path.join(os.path.abspath(config.process["server.data-directory"]), _NAME)
+
+
+def possible_paths(config: Config, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return where the control socket may be of a server with another environment.
+
+    Such as that of a service: RUNTIME_DIRECTORY is set for it alone.
+    """
+    first = default_path(config, environ)
+    if config.process["server.control-socket"]:
+        return [first]
+    data = os.path.abspath(config.process["server.data-directory"])
+    return list(dict.fromkeys((first, *(os.path.join(d, _NAME) for d in (data, SYSTEM_DIRECTORY)))))
+
+
+class ListeningFile:
+    """A listening control socket and its file.
+
+    Creating it makes the directory if it is missing, with mode 0700.
+
+    Args:
+        path: where to create it.
+        owner: user and group of the file, and of a directory that is made for it; None for those of
+            this process.
+
+    Attributes:
+        path: as given.
+        sock: the listening socket, non-blocking.
+
+    Raises:
+        ControlSocketError: it cannot be created, or another process listens on it.
+    """
+
+    def __init__(self, path: str, owner: tuple[int, int] | None = None) -> None:
+        self.path = path
+        if len(os.fsencode(path)) > MAX_PATH:
+            raise ControlSocketError(
+                errno.ENAMETOOLONG, f"{path}: the path of a socket has at most {MAX_PATH} bytes"
+            )
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            directory = os.path.dirname(path)
+            if not os.path.exists(directory):
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+                if owner is not None:
+                    os.chown(directory, *owner)
+            with _locked(directory):
+                self._made = bind_file(self.sock, path, 0o600)
+                try:
+                    if owner is not None:
+                        os.chown(path, *owner)
+                    self.sock.listen(_BACKLOG)
+                except BaseException:
+                    remove_file(self._made)
+                    raise
+        except OSError as error:
+            self.sock.close()
+            text = error.strerror or str(error)
+            if error.errno == errno.EADDRINUSE:
+                text += describe_holder(path)
+            raise ControlSocketError(error.errno, f"{path}: {text}") from None
+
+    def close(self) -> None:
+        """Close the socket and remove its file, unless it is no longer ours."""
+        self.sock.close()
+        with contextlib.suppress(OSError):  # the directory is no longer writable
+            remove_file(self._made)
+
+
+@contextlib.contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """Let one process at a time look for a stale socket in a directory and replace it.
+
+    Otherwise, of two servers that start at the same time, the second could take the first one's
+    socket for stale after the first has bound it and before it listens.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,146 @@
+"""The control socket's file: where it is, who may use it, stale ones and those in use."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from support.config import listener_table, load_text
+
+from fastlisten.config import Config
+from fastlisten.runtime.control_socket.socket_file import (
+    MAX_PATH,
+    ControlSocketError,
+    ListeningFile,
+    default_path,
+    possible_paths,
+)
+
+pytestmark = pytest.mark.usefixtures("descriptors_back")
+
+
+def config(server: str = "") -> Config:
+    return load_text(f"[server]\ndata-directory = '/data'\n{server}\n" + listener_table("it", ""))
+
+
+@pytest.mark.parametrize(
+    ("environ", "path"),
+    [
+        ({}, "/data/control.sock"),
+        ({"XDG_RUNTIME_DIR": "/run/user/7"}, "/run/user/7/fastlisten/control.sock"),
+        ({"XDG_RUNTIME_DIR": "relative"}, "/data/control.sock"),
+        ({"XDG_RUNTIME_DIR": "/u", "RUNTIME_DIRECTORY": "/run/f:/run/g"}, "/run/f/control.sock"),
+    ],
+)
+def test_default_place(environ: dict[str, str], path: str) -> None:
+    assert default_path(config(), environ) == path
+    set_to = config("control-socket = '/run/mail/c'")
+    assert default_path(set_to, environ) == "/run/mail/c"
+    assert possible_paths(set_to, environ) == ["/run/mail/c"]
+
+
+def test_places_of_a_server_with_another_environment() -> None:
+    assert possible_paths(config(), {"XDG_RUNTIME_DIR": "/u"}) == [
+        "/u/fastlisten/control.sock",
+        "/data/control.sock",
+        "/run/fastlisten/control.sock",
+    ]
+
+
+def test_only_the_owner_may_use_it(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "control.sock"
+    before = os.umask(0)
+    try:
+        file = ListeningFile(str(path))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    file.close()
+    assert not path.exists()
+
+
+def test_stale_socket_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    file = ListeningFile(str(path))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    file.close()
+
+
+def test_socket_in_use_is_left_alone_and_its_holder_named(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    first = ListeningFile(str(path))
+    with pytest.raises(ControlSocketError, match=rf"in use \(held by PID {os.getpid()}, ") as error:
+        ListeningFile(str(path))
+    assert str(path) in str(error.value)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    first.close()
+
+
+def test_one_of_many_servers_gets_it(tmp_path: Path) -> None:
+    """A stale socket tempts all of them to remove it, even when another has replaced it."""
+    path = tmp_path / "control.sock"
+    for _ in range(5):
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
+        files: list[ListeningFile] = []
+        refused: list[str] = []
+        at_once = threading.Barrier(8)
+
+        def start(
+            files: list[ListeningFile] = files,
+            refused: list[str] = refused,
+            at_once: threading.Barrier = at_once,
+        ) -> None:
+            at_once.wait()
+            try:
+                files.append(ListeningFile(str(path)))
+            except ControlSocketError as error:
+                refused.append(str(error))
+
+        threads = [threading.Thread(target=start) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(files), len(refused)) == (1, 7)
+        files[0].close()
+
+
+def test_file_of_a_successor_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    first = ListeningFile(str(path))
+    path.unlink()
+    second = ListeningFile(str(path))
+    first.close()
+    assert path.exists()
+    second.close()
+
+
+@pytest.mark.parametrize("obstacle", ["file", "directory", "no directory", "long"])
+def test_socket_that_cannot_be_created(tmp_path: Path, obstacle: str) -> None:
+    path = tmp_path / "control.sock"
+    said = "in use"
+    if obstacle == "file":
+        path.write_text("precious")
+    elif obstacle == "directory":
+        path.mkdir()
+    elif obstacle == "no directory":
+        path.write_text("precious")
+        path, said = path / "control.sock", "File exists|Not a directory"
+    else:
+        path, said = tmp_path / ("x" * MAX_PATH), "at most 107 bytes"
+    with pytest.raises(ControlSocketError, match=said):
+        ListeningFile(str(path))
+    if obstacle == "file":
+        assert path.read_text() == "precious"
