@@ -30,7 +30,8 @@ lint: $(VENV)/installed $(VENV)/installed-lint $(VENV)/installed-test
 	PATH=$(abspath $(BIN)):$$PATH cython-lint fastlisten/*.pyx fastlisten/*.pxd fastlisten/handlers/smtp/engine/*.pxd # runs pycodestyle
 	$(BIN)/mypy
 	$(BIN)/mypy tests
-	$(BIN)/python -m mypy.stubtest fastlisten._arena fastlisten._core fastlisten._connection fastlisten._tls
+	$(BIN)/python -m mypy.stubtest fastlisten._arena fastlisten._core fastlisten._connection fastlisten._tls \
+		fastlisten._mail_syntax
 
 docs: $(VENV)/installed
 	$(BIN)/python -m fastlisten.config.document_options

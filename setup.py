@@ -37,7 +37,10 @@ def extensions(paths):
     ]  # fmt: skip
 
 
-core = [Path("fastlisten", f"{name}.pyx") for name in ("_arena", "_core", "_connection", "_tls")]
+core = [
+    Path("fastlisten", f"{name}.pyx")
+    for name in ("_arena", "_core", "_connection", "_tls", "_mail_syntax")
+]
 directives = {
     "language_level": 3, "boundscheck": debug, "wraparound": False, "initializedcheck": debug,
     "cdivision": True, "binding": True, "embedsignature": False,

@@ -22,6 +22,7 @@ IMPORTS = imports_of(PACKAGE)
 #: the layers below its own, and within itself.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
+        "_mail_syntax",
         "_system",
         "addresses",
         "errors",
@@ -54,7 +55,10 @@ NEVER: tuple[tuple[str, str, str], ...] = (
     ("config", "_", "a configuration is checked without the native modules"),
     ("config", "loop", "a configuration is checked without an event loop"),
     ("handlers.smtp.engine", "loop", "the engine does no I/O"),
-    ("handlers.smtp.engine", "_", "the engine does no I/O"),
+    *(
+        ("handlers.smtp.engine", name, "the engine does no I/O")
+        for name in ("_arena", "_core", "_connection", "_tls")
+    ),
 )
 
 #: The packages of handlers/ that speak a protocol; none may import another, and the modules beside

@@ -1,5 +1,6 @@
 # C types for base_commands.py; the rules are in input_buffer.pxd.
 
+from fastlisten.handlers.smtp.engine cimport command_syntax
 from fastlisten.handlers.smtp.engine.smtp_session cimport Session
 
 cdef object _CONTENT

@@ -8,11 +8,7 @@ What came after RFC 5321 is in extension_commands.py.
 
 from __future__ import annotations
 
-from fastlisten.handlers.smtp.engine.command_syntax import (
-    parse_client_name,
-    parse_mail,
-    parse_recipient,
-)
+from fastlisten.handlers.smtp.engine import command_syntax
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import (
     NOT_IMPLEMENTED,
@@ -68,13 +64,13 @@ def _welcome(session: Session, verb: bytes) -> bytes:
 
 def hello_reply(session: Session, verb: bytes, argument: bytes) -> bytes:
     """EHLO, HELO, LHLO."""
-    parse_client_name(argument)
+    command_syntax.parse_client_name(argument)
     return _welcome(session, verb)
 
 
 def hello(session: Session, verb: bytes, argument: bytes) -> Event | None:
     """EHLO, HELO, LHLO."""
-    session.client_name = parse_client_name(argument)
+    session.client_name = command_syntax.parse_client_name(argument)
     session.extended = verb != b"HELO"
     session.unsent.append(_welcome(session, verb))
     return session.reset()
@@ -149,7 +145,9 @@ def mail(session: Session, verb: bytes, argument: bytes) -> Event | None:
         raise session.out_of_order("")
     if session.transaction is not None:
         raise Refused(503, "5.5.1", "Nested MAIL command")
-    transaction = parse_mail(argument, session.extended, session.limits, session.encrypted)
+    transaction = command_syntax.parse_mail(
+        argument, session.extended, session.limits, session.encrypted
+    )
     event = session.waiting = Mail(transaction)
     return event
 
@@ -161,7 +159,7 @@ def rcpt(session: Session, verb: bytes, argument: bytes) -> Event | None:
         raise session.out_of_order("MAIL")
     if session.chunked:
         raise Refused(503, "5.5.1", "RCPT after BDAT")
-    event = parse_recipient(argument, session.extended, transaction.smtputf8)
+    event = command_syntax.parse_recipient(argument, session.extended, transaction.smtputf8)
     if len(transaction.recipients) >= session.limits.max_recipients:
         session.note(TOO_MANY, (event,))
         session.unsent.append(TOO_MANY)

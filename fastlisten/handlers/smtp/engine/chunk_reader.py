@@ -8,14 +8,13 @@ its LF at the beginning of the next.
 
 from __future__ import annotations
 
-import io
-
+from fastlisten import _mail_syntax as syntax
 from fastlisten.handlers.smtp.engine.input_buffer import InputBuffer
 
 __all__ = ["ChunkReader"]
 
-#: What the line ends of a text are called that has none, or none but CRLF.
-_NONE_BARE = (None, "\r\n")
+_CR = 13
+_LF = 10
 
 
 class ChunkReader:
@@ -27,18 +26,18 @@ class ChunkReader:
         left: octets of the current chunk that have not been read yet.
     """
 
-    __slots__ = ("_input", "_line_ends", "bare", "final", "left")
+    __slots__ = ("_after_cr", "_input", "bare", "final", "left")
 
     def __init__(self, source: InputBuffer) -> None:
         self._input = source
-        self._line_ends = io.IncrementalNewlineDecoder(None, translate=False)
+        self._after_cr = False  # the message as far as it has come ends with a CR
         self.bare = False
         self.final = False
         self.left = 0
 
     def begin_message(self) -> None:
         """The chunk that follows is the first one of its message."""
-        self._line_ends = io.IncrementalNewlineDecoder(None, translate=False)
+        self._after_cr = False
         self.bare = False
 
     def begin_chunk(self, size: int, final: bool) -> None:
@@ -63,8 +62,11 @@ class ChunkReader:
 
     def judge(self, piece: bytes) -> None:
         """Set `bare` if the message as far as it has come holds a bare CR or LF."""
-        # A pass of C over the octets, 0.35 ns for each; it keeps a CR at the end back, whose LF may
-        # begin the next piece.
-        self._line_ends.decode(piece.decode("latin-1"), self.final and not self.left)
-        if self._line_ends.newlines not in _NONE_BARE:
+        if piece:
+            begins_with_lf = piece[0] == _LF
+            start = 1 if begins_with_lf else 0
+            if self._after_cr != begins_with_lf or syntax.has_bare_break(piece, start):
+                self.bare = True
+            self._after_cr = piece[-1] == _CR
+        if self._after_cr and self.final and not self.left:
             self.bare = True

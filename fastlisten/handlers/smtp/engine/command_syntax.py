@@ -10,10 +10,8 @@ from __future__ import annotations
 import binascii
 import re
 
-from fastlisten.handlers.smtp.engine.parameters import (
-    apply_mail_parameters,
-    apply_recipient_parameters,
-)
+from fastlisten import _mail_syntax as syntax
+from fastlisten.handlers.smtp.engine import parameters
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.engine.smtp_events import Recipient, Transaction
@@ -38,6 +36,10 @@ _SENDER = re.compile(rf"(?ai:FROM): *<(?:{_ROUTE}{mailbox_pattern})?>")
 _RECIPIENT = re.compile(
     rf"(?ai:TO): *<(?:{_ROUTE}{mailbox_pattern}|(?P<postmaster>(?ai:postmaster)))>"
 )
+# Most paths are plain: they are found without these expressions, which take ten times as long.
+_FROM = b"FROM:"
+_TO = b"TO:"
+
 #: What follows BDAT: a size in decimal digits, and perhaps more.
 _CHUNK = re.compile(rb" *([0-9]+)(?: +(.+))?\Z", re.DOTALL)
 
@@ -56,7 +58,9 @@ def parse_client_name(argument: bytes) -> str:
     Raises:
         Refused: no name, or one that is neither a domain nor an address literal.
     """
-    if len(argument) > MAX_CLIENT_NAME or CLIENT_NAME.match(argument) is None:
+    if len(argument) > MAX_CLIENT_NAME or not (
+        syntax.is_plain_name(argument) or CLIENT_NAME.match(argument)
+    ):
         raise Refused(501, "5.5.4", "Invalid or missing host name")
     return argument.decode("ascii")
 
@@ -72,6 +76,11 @@ def _decode(argument: bytes, status: str) -> str:
         return argument.decode()
     except UnicodeDecodeError as error:
         raise Refused(501, status, "Address is not valid UTF-8") from error
+
+
+def _plain(argument: bytes, begin: int, end: int) -> str:
+    """Return the address of a plain path, which is ASCII."""
+    return syntax.part(argument, begin, end).decode("ascii")
 
 
 def _mailbox(match: re.Match[str], argument: bytes, status: str) -> Mailbox:
@@ -108,14 +117,20 @@ def parse_mail(argument: bytes, extended: bool, limits: Limits, encrypted: bool)
     Raises:
         Refused: with the reply to be given.
     """
-    text = _decode(argument, "5.1.7")
-    match = _SENDER.match(text)
-    if match is None:
-        raise Refused(501, "5.1.7", "Syntax: MAIL FROM:<address>")
-    sender = _mailbox(match, argument, "5.1.7").text if match.group("local") else ""
+    begin, at, end = syntax.plain_path(argument, _FROM)
+    if at > begin:
+        sender = _plain(argument, begin, end)
+        rest = _decode(argument[end + 1 :], "5.1.7")
+    else:
+        text = _decode(argument, "5.1.7")
+        match = _SENDER.match(text)
+        if match is None:
+            raise Refused(501, "5.1.7", "Syntax: MAIL FROM:<address>")
+        sender = _mailbox(match, argument, "5.1.7").text if match.group("local") else ""
+        rest = text[match.end() :]
     transaction = Transaction(sender)
-    if match.end() < len(text):
-        apply_mail_parameters(transaction, text[match.end() :], extended, limits, encrypted)
+    if rest:
+        parameters.apply_mail_parameters(transaction, rest, extended, limits, encrypted)
     if not sender.isascii() and not transaction.smtputf8:
         raise Refused(553, "5.6.7", "Non-ASCII address requires SMTPUTF8")
     return transaction
@@ -132,15 +147,22 @@ def parse_recipient(argument: bytes, extended: bool, smtputf8: bool) -> Recipien
     Raises:
         Refused: with the reply to be given.
     """
-    text = _decode(argument, "5.1.3")
-    match = _RECIPIENT.match(text)
-    if match is None:
-        raise Refused(501, "5.1.3", "Syntax: RCPT TO:<address>")
-    name = match.group("postmaster")
-    mailbox = Mailbox(name, "postmaster", "") if name else _mailbox(match, argument, "5.1.3")
+    begin, at, end = syntax.plain_path(argument, _TO)
+    if at > begin:
+        address = _plain(argument, begin, end)
+        mailbox = Mailbox(address, address[: at - begin], address[at - begin + 1 :].lower())
+        rest = _decode(argument[end + 1 :], "5.1.3")
+    else:
+        text = _decode(argument, "5.1.3")
+        match = _RECIPIENT.match(text)
+        if match is None:
+            raise Refused(501, "5.1.3", "Syntax: RCPT TO:<address>")
+        name = match.group("postmaster")
+        mailbox = Mailbox(name, "postmaster", "") if name else _mailbox(match, argument, "5.1.3")
+        rest = text[match.end() :]
     recipient = Recipient(mailbox)
-    if match.end() < len(text):
-        apply_recipient_parameters(recipient, text[match.end() :], extended, smtputf8)
+    if rest:
+        parameters.apply_recipient_parameters(recipient, rest, extended, smtputf8)
     if not smtputf8 and not mailbox.text.isascii():
         raise Refused(553, "5.6.7", "Non-ASCII address requires SMTPUTF8")
     return recipient

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fastlisten import _mail_syntax as syntax
 from fastlisten.handlers.smtp.engine import base_commands as base
 from fastlisten.handlers.smtp.engine import extension_commands as extension
 from fastlisten.handlers.smtp.engine.replies import Limits
@@ -48,9 +49,7 @@ _COMMANDS: dict[bytes, Carrier] = {
     b"STARTTLS": extension.starttls,
 }
 
-#: The white space of RFC 5234 (WSP).
-_WHITE_SPACE = b" \t"
-
+_KNOWN = KNOWN
 _unknown = base.unknown
 
 
@@ -74,11 +73,8 @@ def execute(session: Session, commands: dict[bytes, Carrier], line: bytes) -> Ev
     """
     # White space at the end is tolerated (4.1.1). So are more spaces than one before the
     # argument, as everywhere; a tab there is not.
-    verb, _, argument = line.rstrip(_WHITE_SPACE).partition(b" ")
-    if argument[:1] == b" ":
-        argument = argument.lstrip(b" ")
-    verb = verb.upper()
-    session.verb = KNOWN.get(verb, b"")
+    verb, argument = syntax.split_command(line)
+    session.verb = _KNOWN.get(verb, b"")
     return commands.get(verb, _unknown)(session, verb, argument)
 
 

@@ -1,5 +1,6 @@
 # C types for engine.py; the rules are in input_buffer.pxd.
 
+from fastlisten.handlers.smtp.engine cimport answers, command_table, message_input
 from fastlisten.handlers.smtp.engine.input_buffer cimport InputBuffer
 from fastlisten.handlers.smtp.engine.smtp_session cimport Session
 

@@ -43,11 +43,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastlisten.handlers.smtp.engine import answers
+from fastlisten.handlers.smtp.engine import answers, command_table, message_input
 from fastlisten.handlers.smtp.engine.command_syntax import named_in
-from fastlisten.handlers.smtp.engine.command_table import commands_of, execute
+from fastlisten.handlers.smtp.engine.command_table import commands_of
 from fastlisten.handlers.smtp.engine.input_buffer import InputBuffer
-from fastlisten.handlers.smtp.engine.message_input import next_chunk, next_content, next_response
 from fastlisten.handlers.smtp.engine.refusal import Refused
 from fastlisten.handlers.smtp.engine.replies import Limits
 from fastlisten.handlers.smtp.engine.session_states import SessionState
@@ -139,13 +138,13 @@ class SmtpEngine:
             elif state is _CONTENT or state is _DISCARD:
                 if self._input.empty():
                     return None
-                event = next_content(session)
+                event = message_input.next_content(session)
             elif state is _CHUNK or state is _SWALLOW:
-                event = next_chunk(session)
+                event = message_input.next_chunk(session)
             elif state is _DIALOGUE:
                 if len(session.unsent) >= FLUSH_AT:
                     return _FLUSH
-                event = next_response(session)
+                event = message_input.next_response(session)
             elif state is _CLOSING:
                 session.enter(_CLOSED)
                 return _GOODBYE
@@ -166,7 +165,7 @@ class SmtpEngine:
                 line = self._input.next_line()
                 if line is None:
                     return None
-                event = execute(session, self._commands, line)
+                event = command_table.execute(session, self._commands, line)
             except Refused as error:
                 if self._input.skipping:  # no line of which anything is believed
                     session.verb = b""
