@@ -1,15 +1,16 @@
 """User-mode instructions per operation, counted by callgrind.
 
 Rules of this file: counts do not depend on how busy the machine is, but they ignore caches and the
-kernel. Use them to compare two versions of the core, not two servers. The cost of starting cancels
-out: the count of an operation is the difference between a long run and a short one.
+kernel. Use them to compare two versions of a server rather than two servers. The cost of starting
+cancels out: the count of an operation is the difference between a long run and a short one.
 
     python -m benchmarks.instructions             the whole process, and our own modules in it
     python -m benchmarks.instructions --limit     with a connection limit
-    python -m benchmarks.instructions --only SMTP those whose title has a word
+    python -m benchmarks.instructions --only HTTP those whose title has a word
 
 The SMTP engine is counted in the form that is built here (FASTLISTEN_PURE, see setup.py), once in a
-server and once without sockets. "Our modules" are what is compiled.
+server and once without sockets. "Our modules" are what is compiled. For HTTP the same requests are
+counted with uvicorn, if it is installed (`--only uvicorn`).
 """
 
 from __future__ import annotations
@@ -24,25 +25,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.build import ROOT, build
+from benchmarks.http_source import ask_exactly
 from benchmarks.machine import facts
 from benchmarks.process import Load, MeasurementError, Server
 from benchmarks.workloads import CANDIDATES, GREETING, SOURCES
 
 __all__ = ["main"]
 
-#: The operations to count: title, candidate, mode of the load generator, its options, and the
-#: number of operations in the short run and in the long one.
+#: The operations to count: title, candidate, mode of the load generator and its options, or "http"
+#: and the kind of work, and the number of operations in the short run and in the long one.
 _WORK: tuple[tuple[str, str, str, tuple[str, ...], int, int], ...] = (
     ("accept, greeting, close", "fastlisten", "silent", ("--in-flight", "8"), 2_000, 8_000),
     ("the same, lazy", "fastlisten lazy", "silent", ("--in-flight", "8"), 2_000, 8_000),
     ("echo of 64 octets", "fastlisten", "echo", ("--connections", "8"), 4_000, 24_000),
     ("SMTP session to a sink", "fastlisten SMTP", "smtp", ("--in-flight", "8"), 500, 2_000),
     ("SMTP session, the engine alone", "", "", (), 200, 1_200),
+    ("HTTP request", "fastlisten HTTP", "http", ("hello",), 400, 2_400),
+    ("HTTP request, ten fields", "fastlisten HTTP", "http", ("browser",), 400, 2_400),
+    ("HTTP request, 1 KiB body", "fastlisten bodies", "http", ("body",), 400, 2_400),
+    ("HTTP request, chunked", "fastlisten bodies", "http", ("chunked",), 400, 2_400),
+    ("HTTP websocket message", "fastlisten bodies", "http", ("websocket",), 400, 2_400),
+    ("uvicorn: request", "uvicorn httptools", "http", ("hello",), 400, 2_400),
+    ("uvicorn: request, ten fields", "uvicorn httptools", "http", ("browser",), 400, 2_400),
+    ("uvicorn: request, 1 KiB body", "uvicorn bodies", "http", ("body",), 400, 2_400),
+    ("uvicorn: request, chunked", "uvicorn bodies", "http", ("chunked",), 400, 2_400),
+    ("uvicorn: websocket message", "uvicorn bodies", "http", ("websocket",), 400, 2_400),
 )
 
 #: The object file of the lines that follow (``ob``) or of the function that they call (``cob``).
 #: Its name is written once; after that only its number is.
 _OBJECT = re.compile(r"(c?)ob=\((\d+)\)(?: (.*))?")
+
+#: The connections that HTTP requests come from.
+_CONNECTIONS = 8
 
 #: More connections than the load generator opens at a time.
 _LIMIT = 1_000
@@ -87,16 +102,23 @@ def _run(
         command = [*valgrind, *CANDIDATES[candidate]]
         if mode == "silent":
             command += ["--greeting", GREETING]
-        if limited and mode != "smtp":  # sinks have a limit of their own
+        if limited and mode not in ("smtp", "http"):  # they have a limit of their own
             command += ["--limit", str(_LIMIT)]
         with Server(command, None) as server:
-            words = [*options, "--count", str(count), "--duration", "300"]
-            words += ["--sources", str(SOURCES)]
-            with Load(mode, server.port, None, words) as load:
-                done = load.event("done", 300)
-            if done["operations"] != count:
-                raise MeasurementError(f"{done['operations']} operations were done, not {count}")
+            if mode == "http":
+                ask_exactly(server.port, options[0], _CONNECTIONS, count)
+            else:
+                _generate(server.port, mode, options, count)
         return _counts(out)
+
+
+def _generate(port: int, mode: str, options: Sequence[str], count: int) -> None:
+    """Run the load generator."""
+    words = [*options, "--count", str(count), "--duration", "300", "--sources", str(SOURCES)]
+    with Load(mode, port, None, words) as load:
+        done = load.event("done", 300)
+    if done["operations"] != count:
+        raise MeasurementError(f"{done['operations']} operations were done, not {count}")
 
 
 def main(words: Sequence[str] | None = None) -> int:

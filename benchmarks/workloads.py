@@ -68,6 +68,9 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "uvicorn again": (*_PYTHON, "benchmarks.candidates.http_uvicorn"),
     "granian": (*_PYTHON, "benchmarks.candidates.http_granian"),
     "fastlisten HTTP": (*_PYTHON, "benchmarks.candidates.http_fastlisten"),
+    # For counting instructions: they read bodies and serve websockets.
+    "fastlisten bodies": (*_PYTHON, "benchmarks.candidates.http_fastlisten", "--bodies"),
+    "uvicorn bodies": (*_PYTHON, "benchmarks.candidates.http_uvicorn", "--bodies"),
 }
 
 #: Candidates that use another program for TLS.

@@ -11,7 +11,7 @@ import sys
 
 import uvloop
 
-from benchmarks.candidates.http_hello import application
+from benchmarks.candidates.http_hello import application, application_with_bodies
 from benchmarks.candidates.serve import listening_socket, run_until_told, until_told
 
 try:
@@ -20,10 +20,14 @@ except ImportError as error:
     sys.exit(f"uvicorn is not installed: {error}")
 
 
-async def serve(http: str) -> None:
+async def serve(http: str, bodies: bool) -> None:
     """Serve until standard input ends."""
     config = uvicorn.Config(
-        application, http=http, lifespan="off", log_config=None, access_log=False
+        application_with_bodies if bodies else application,
+        http=http,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
     )
     sock = listening_socket()
     sock.listen(1024)
@@ -35,5 +39,6 @@ async def serve(http: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--http", choices=("httptools", "h11"), default="httptools")
+    parser.add_argument("--bodies", action="store_true", help="read bodies, serve websockets")
     given = parser.parse_args()
-    run_until_told(lambda: serve(given.http), uvloop.new_event_loop)
+    run_until_told(lambda: serve(given.http, given.bodies), uvloop.new_event_loop)
