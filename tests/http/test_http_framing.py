@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.http_hostile import CHUNKED, HEAD, HOSTILE
 
 from fastlisten.handlers.http.body import ChunkedBody, CountedBody
-from fastlisten.handlers.http.head import Request, RequestError
+from fastlisten.handlers.http.head import HeadReader, Request, RequestError
 from fastlisten.handlers.http.reader import RequestReader
 
 #: Requests that are as they should be, and the bodies that are in them.
@@ -34,7 +34,7 @@ WHOLE = 1 << 20
 
 def read(data: bytes, sizes: list[int]) -> tuple[list[Request], bytes, bytes]:
     """Give octets in pieces; return the requests, their bodies, and what was not read."""
-    reader = RequestReader(MAX_HEAD, MAX_BODY)
+    reader = RequestReader(HeadReader(), MAX_HEAD, MAX_BODY)
     requests: list[Request] = []
     bodies = b""
     at = number = 0

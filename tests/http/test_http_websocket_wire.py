@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 from support.websocket_frames import BINARY, TEXT, frame
 
-from fastlisten.handlers.http.head import read_head
+from fastlisten.handlers.http.head import HeadReader
 from fastlisten.handlers.http.websocket_wire import WebSocketWire
 
 HANDSHAKE = (
@@ -18,7 +18,7 @@ HANDSHAKE = (
 
 def opened(max_message: int = 1 << 24) -> WebSocketWire:
     wire = WebSocketWire(max_message)
-    response = wire.judge(read_head(HANDSHAKE))
+    response = wire.judge(HeadReader().read(HANDSHAKE))
     assert response is not None
     wire.accept(response, [])
     assert b"101" in b"".join(wire.output())

@@ -115,7 +115,7 @@ class HttpProtocol(asyncio.Protocol):
         self.refused = 0
         self.gate = WriteGate()
         self._server: tuple[str, int | None] | None = None
-        self._reader = RequestReader(service.max_head, service.max_body)
+        self._reader = RequestReader(service.heads, service.max_head, service.max_body)
         self._reading = True
         self._scheduled = False
         self._running = 0

@@ -9,7 +9,7 @@ until the one before it has been answered. head.py and body.py do the parsing.
 from __future__ import annotations
 
 from fastlisten.handlers.http.body import Body, ChunkedBody, CountedBody
-from fastlisten.handlers.http.head import Request, RequestError, find_end, read_head
+from fastlisten.handlers.http.head import HeadReader, Request, RequestError, find_end
 
 __all__ = ["RequestReader"]
 
@@ -18,6 +18,7 @@ class RequestReader:
     """Reads the requests of one connection.
 
     Args:
+        heads: parses heads; several connections may share it.
         max_head: bytes of a request's head, and of the lines between chunks.
         max_body: bytes of a request's body, None for no limit.
 
@@ -26,11 +27,12 @@ class RequestReader:
         body: the reader of the last request's body; None if the body is complete.
     """
 
-    __slots__ = ("_looked", "_max_body", "_max_head", "body", "buffer")
+    __slots__ = ("_heads", "_looked", "_max_body", "_max_head", "body", "buffer")
 
-    def __init__(self, max_head: int, max_body: int | None) -> None:
+    def __init__(self, heads: HeadReader, max_head: int, max_body: int | None) -> None:
         self.buffer = bytearray()
         self.body: Body | None = None
+        self._heads = heads
         self._max_head = max_head
         self._max_body = max_body
         self._looked = 0  # bytes of the buffer that hold no end of a head
@@ -72,7 +74,7 @@ class RequestReader:
     def _read(self, head: bytes) -> Request:
         if len(head) > self._max_head:
             raise RequestError(431, "the head is too large")
-        request = read_head(head)
+        request = self._heads.read(head)
         length, limit = request.length, self._max_body
         if length is None:
             self.body = ChunkedBody(limit, self._max_head)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from fastlisten.handlers.http.asgi import Application
 from fastlisten.handlers.http.forwarded import TrustedProxies
+from fastlisten.handlers.http.head import HeadReader
 from fastlisten.log_events import log
 from fastlisten.log_throttle import Throttle
 
@@ -52,6 +53,7 @@ class Service:
         shared: as given.
         connections: the open connections.
         tasks: the tasks in which the application runs, one per request.
+        heads: parses the heads of requests.
         max_head: bytes of a request's head.
         max_body: bytes of a request's body, None for no limit.
         max_message: bytes of a websocket's message.
@@ -71,6 +73,7 @@ class Service:
         self.shared = shared
         self.connections: set[ServedConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.heads = HeadReader()
         self.max_head: int = options["max-header-size"]
         self.max_body: int | None = options["max-body-size"]
         self.max_message = _WEBSOCKET_MESSAGE if self.max_body is None else self.max_body
