@@ -39,9 +39,12 @@ from fastlisten.runtime.control import (
     MAX_LIMIT,
     Control,
     ImpossibleError,
+    NoAnswerError,
+    UnfinishedError,
     UnknownListenerError,
 )
 from fastlisten.runtime.report_json import listener_json
+from fastlisten.runtime.reports import Readiness
 
 __all__ = ["application"]
 
@@ -150,11 +153,18 @@ class Application:
             raise RefusedError(404, str(error)) from None
         except ImpossibleError as error:
             raise RefusedError(409, str(error)) from None
+        except NoAnswerError as error:
+            raise RefusedError(503, str(error)) from None
+        except UnfinishedError as error:
+            raise RefusedError(504, str(error)) from None
 
     # -- operations that read; each takes the headers and the id in the path
 
     async def _page(self, headers: Headers, id: str) -> Response:
-        readiness, reports = await self._control.readiness(), await self._control.reports()
+        # At the same time, so that a worker that does not answer delays both together.
+        readiness, reports = await asyncio.gather(
+            self._control.readiness(), self._control.reports()
+        )
         hostname = self._settings.hostname
         page = await asyncio.to_thread(status_page, hostname, readiness.ready, reports)
         return make_response(
@@ -167,14 +177,19 @@ class Application:
         return json_response({"status": "alive"})
 
     async def _readiness(self, headers: Headers, id: str) -> Response:
-        found = await self._control.readiness()
+        try:
+            found = await self._control.readiness()
+        except NoAnswerError:  # no worker is running
+            found = Readiness(False)
         missing = [{"id": id, "state": state.value} for id, state in found.not_accepting]
         status, code = ("ready", 200) if found.ready else ("unready", 503)
         return json_response({"status": status, "not-accepting": missing}, code)
 
     async def _metrics(self, headers: Headers, id: str) -> Response:
         openmetrics = wants_openmetrics(",".join(headers.getlist("accept")))
-        metrics = Metrics(await self._control.server(), await self._control.reports())
+        reports = await self._control.reports()
+        # Afterwards it is known which workers do not answer.
+        metrics = Metrics(await self._control.server(), reports)
         text = await asyncio.to_thread(metrics.write, openmetrics)
         return make_response(text, OPENMETRICS if openmetrics else TEXT, headers={"vary": "accept"})
 

@@ -10,6 +10,7 @@ write them. Names, labels and help texts do not change: dashboards and alerts de
     fastlisten_accept_errors_total{listener,worker,errno}       EMFILE ...; other
     fastlisten_tls_handshake_failures_total{listener,worker}
     fastlisten_worker_restarts_total{worker}
+    fastlisten_worker_responding{worker}                        1 or 0
     fastlisten_config_last_reload_successful                    1 or 0
     fastlisten_certificate_expiry_timestamp_seconds{listener,certificate}   self-signed: ""
 
@@ -108,6 +109,15 @@ class Metrics(Collector):
         for number, count in self._server.worker_restarts.items():
             restarts.add_metric((str(number),), count)
         yield restarts
+        responding = GaugeMetricFamily(
+            "fastlisten_worker_responding",
+            "1 if the worker has reported its counters, 0 if the last ones known are shown.",
+            labels=("worker",),
+        )
+        stale = set(self._server.stale).union(*(report.stale for report in self._reports))
+        for number in self._server.worker_restarts:
+            responding.add_metric((str(number),), float(number not in stale))
+        yield responding
         yield GaugeMetricFamily(
             "fastlisten_config_last_reload_successful",
             "1 if all that the last reload read could be used, 0 if not.",

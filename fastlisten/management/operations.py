@@ -31,6 +31,7 @@ class Operation:
         body: name of the schema of the body that it needs, empty if it takes none.
         closes_listener: it stops a listener from accepting; for the listener that the request
             came in at it needs a confirmation.
+        needs_workers: it asks all workers, which may not be possible.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Operation:
     unready: bool = False
     body: str = ""
     closes_listener: bool = False
+    needs_workers: bool = True
 
     @property
     def changes(self) -> bool:
@@ -74,6 +76,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Is the server alive? If it does not respond, it should be restarted.",
         "It is alive.",
         "Alive",
+        needs_workers=False,
     ),
     Operation(
         "readiness",
@@ -84,6 +87,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Every listener accepts connections.",
         "Readiness",
         unready=True,
+        needs_workers=False,
     ),
     Operation(
         "metrics",
@@ -93,7 +97,15 @@ OPERATIONS: tuple[Operation, ...] = (
         "The metrics.",
         media_types=("text/plain", "application/openmetrics-text"),
     ),
-    Operation("openapi", "GET", "/openapi.json", "This document.", "The document.", "Document"),
+    Operation(
+        "openapi",
+        "GET",
+        "/openapi.json",
+        "This document.",
+        "The document.",
+        "Document",
+        needs_workers=False,
+    ),
     Operation(
         "listeners", "GET", "/api/listeners", "All listeners.", "The listeners.", "Listeners"
     ),
@@ -152,6 +164,9 @@ _PROBLEMS = {
     413: "The body is too large.",
     415: "The body is not declared as application/json.",
     422: "The body is JSON, but not what the operation needs.",
+    503: "The process that manages the workers does not answer.",
+    504: "Not every worker has made the change in time. The others have made it; the detail names "
+    "those that have not, which make it as soon as they can.",
 }
 
 _HEADERS = {
@@ -188,7 +203,9 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.of_listener:
         problems.append(404)
     if operation.changes:
-        problems.append(409)
+        problems += (409, 504)
+    if operation.needs_workers:
+        problems.append(503)
     if operation.body:
         problems += (413, 415, 422)
     for status in sorted(problems):

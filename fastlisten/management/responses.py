@@ -32,10 +32,10 @@ _HEADERS = {
 
 
 class RefusedError(Exception):
-    """A request that is refused.
+    """A request that is refused, or cannot be carried out.
 
     Attributes:
-        status: HTTP status, 4xx.
+        status: HTTP status, 4xx or 5xx.
         detail: why, for the person who sent the request.
         headers: that go with the status.
     """

@@ -98,6 +98,12 @@ _LISTENER = _object(
         },
         "tls-handshake-failures": _count("Failed TLS handshakes."),
         "timed-out": _count("Connections closed because a timeout expired."),
+        "stale-workers": {
+            "type": "array",
+            "items": _count("The number of a worker."),
+            "description": "Workers that did not report in time; what they had counted before is "
+            "included.",
+        },
         "mail": {"$ref": "#/components/schemas/Mail"},
     },
 )
@@ -134,10 +140,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         },
     ),
     "Problem": _object(
-        "Why a request was refused (RFC 9457).",
+        "Why a request was refused, or could not be carried out (RFC 9457).",
         {
             "title": _string("The status in words."),
-            "status": {"type": "integer", "minimum": 400, "maximum": 499},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
             "detail": _string("What is wrong with this request, for people."),
         },
     ),

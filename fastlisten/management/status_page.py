@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from fastlisten.runtime.reports import ListenerReport
 
@@ -43,7 +43,7 @@ _COLUMNS = (
 )
 
 
-def status_page(hostname: str, ready: bool, reports: Iterable[ListenerReport]) -> str:
+def status_page(hostname: str, ready: bool, reports: Sequence[ListenerReport]) -> str:
     """Return the page.
 
     Args:
@@ -54,6 +54,8 @@ def status_page(hostname: str, ready: bool, reports: Iterable[ListenerReport]) -
     rows = "\n".join(_row(report) for report in reports)
     head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
     verdict = "All listeners accept." if ready else "Not every listener accepts."
+    if stale := sorted(set().union(*(report.stale for report in reports))):
+        verdict += f" {_stale(stale)}"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{_text(hostname)}: listeners</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
@@ -62,6 +64,13 @@ def status_page(hostname: str, ready: bool, reports: Iterable[ListenerReport]) -
         '<p><a href="/api/listeners">JSON</a> <a href="/metrics">metrics</a> '
         '<a href="/openapi.json">OpenAPI</a></p>\n</body>\n</html>\n'
     )
+
+
+def _stale(workers: Sequence[int]) -> str:
+    names = ", ".join(str(number) for number in workers)
+    if len(workers) == 1:
+        return f"Worker {names} does not answer; its last known counters are shown."
+    return f"Workers {names} do not answer; their last known counters are shown."
 
 
 def _row(report: ListenerReport) -> str:

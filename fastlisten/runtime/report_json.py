@@ -39,6 +39,7 @@ def listener_json(report: ListenerReport) -> dict[str, Any]:
         },
         "tls-handshake-failures": total.handshake_failures,
         "timed-out": total.timed_out,
+        "stale-workers": list(report.stale),
         "mail": _mail_json(total.mail or Counts()),
     }
 

@@ -72,6 +72,7 @@ async def test_report_of_a_listener(tmp_path: Path) -> None:
             "accept-errors": {},
             "tls-handshake-failures": 0,
             "timed-out": 0,
+            "stale-workers": [],
             "mail": {
                 "messages": {},
                 "bytes": 0,

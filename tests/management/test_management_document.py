@@ -14,10 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.loops import on_loops
-from support.management import IDS, Managed, listener, managed
+from support.management import IDS, Managed, lifespan, listener, managed
+from support.management import settings as settings_of
 
 import fastlisten
+from fastlisten.management.app import application
 from fastlisten.management.operations import OPERATIONS, openapi
+from fastlisten.runtime.control import Control, NoAnswerError, UnfinishedError
 
 DOCUMENT = openapi(fastlisten.__version__)
 
@@ -163,6 +166,16 @@ REQUESTS: list[tuple[int, str, str, str, bool, dict[str, str], bytes]] = [
 ]
 
 
+def failing(error: Exception) -> Any:
+    """Return a control of several workers that answers every request with an error."""
+
+    async def fail(*_: object) -> None:
+        raise error
+
+    methods = dict.fromkeys(Control.__abstractmethods__, fail)
+    return type("Failing", (Control,), methods)()
+
+
 @on_loops
 async def test_responses_match_the_document(tmp_path: Path) -> None:
     seen: set[tuple[str, str, str]] = set()
@@ -177,6 +190,25 @@ async def test_responses_match_the_document(tmp_path: Path) -> None:
             known = next(one.method for one in OPERATIONS if one.path == path)
             check_response(answer, path, known)
             seen.add((path, known, str(status)))
+        for status, error in (
+            (503, NoAnswerError("no worker is running")),
+            (504, UnfinishedError("it", "paused", (1,))),
+        ):
+            app = application(settings_of(it.server, tmp_path, control=failing(error)))
+            async with lifespan(app):
+                failed = Managed(it.server, app, it.token)
+                for one in OPERATIONS:
+                    if one.needs_workers and (one.changes or status == 503):
+                        async with failed.manager() as client:
+                            answer = await client.request(
+                                one.method,
+                                one.path.replace("{id}", "it"),
+                                headers=_JSON if one.body else {},
+                                content=b'{"limit": 5}' if one.body else b"",
+                            )
+                        assert answer.status_code == status, one.path
+                        check_response(answer, one.path, one.method)
+                        seen.add((one.path, one.method, str(status)))
     described = {
         (path, method.upper(), status)
         for path, operations in DOCUMENT["paths"].items()

@@ -50,6 +50,7 @@ NAMES = {
     "fastlisten_tls_handshake_failures_total": ("counter", {"listener", "worker"}),
     **MAIL,
     "fastlisten_worker_restarts_total": ("counter", {"worker"}),
+    "fastlisten_worker_responding": ("gauge", {"worker"}),
     "fastlisten_config_last_reload_successful": ("gauge", set()),
     "fastlisten_certificate_expiry_timestamp_seconds": ("gauge", {"listener", "certificate"}),
 }
@@ -121,6 +122,7 @@ async def test_metric_values(tmp_path: Path) -> None:
         assert values["fastlisten_refused_total", "it", "overload", "0"] == 0
         assert values["fastlisten_tls_handshake_failures_total", "it", "0"] == 0
         assert values["fastlisten_worker_restarts_total", "0"] == 0
+        assert values["fastlisten_worker_responding", "0"] == 1
         assert values["fastlisten_config_last_reload_successful",] == 1
 
 

@@ -10,11 +10,18 @@ from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from support.management import lifespan
 
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.mail.counts import Counts
 from fastlisten.management.app import application
-from fastlisten.runtime.control import Control, UnknownListenerError
+from fastlisten.management.token_file import FILE_NAME
+from fastlisten.runtime.control import (
+    Control,
+    NoAnswerError,
+    UnfinishedError,
+    UnknownListenerError,
+)
 from fastlisten.runtime.listener import State
 from fastlisten.runtime.reports import Counters, ListenerReport, Readiness, ServerReport
 
@@ -38,7 +45,7 @@ WORKERS = {
 }
 
 REPORT = ListenerReport(
-    "it", "smtp", State.LISTENING, True, ("127.0.0.1:25",), 5, 100, "refuse", WORKERS
+    "it", "smtp", State.LISTENING, True, ("127.0.0.1:25",), 5, 100, "refuse", WORKERS, (1,)
 )
 
 
@@ -63,44 +70,62 @@ class ThreeWorkers(Control):
         return REPORT
 
     async def pause(self, id: str, by: str) -> None:
-        raise NotImplementedError
+        raise UnfinishedError(id, "paused", (1,))
 
     async def resume(self, id: str, by: str) -> None:
-        raise NotImplementedError
+        await asyncio.sleep(0)
 
     async def drain(self, id: str, by: str) -> None:
-        raise NotImplementedError
+        raise NoAnswerError("no worker is running")
 
     async def set_limit(self, id: str, limit: int, by: str) -> None:
         raise NotImplementedError
 
 
-def get(path: str, directory: Path) -> httpx.Response:
+class NoWorker(ThreeWorkers):
+    """Has no worker that could answer."""
+
+    async def readiness(self) -> Readiness:
+        raise NoAnswerError("no worker is running")
+
+    async def reports(self) -> list[ListenerReport]:
+        raise NoAnswerError("no worker is running")
+
+
+def ask(
+    path: str, directory: Path, method: str = "GET", control: Control | None = None
+) -> httpx.Response:
     """Send a request to the management of the three workers."""
     settings = HandlerSettings(
         "management",
         "http",
         "mx.example.org",
         data_directory=str(directory),
-        extra={"control": ThreeWorkers()},
+        extra={"control": control or ThreeWorkers()},
     )
 
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(application(settings), client=("127.0.0.1", 40000))
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.get(path)
+    async def send() -> httpx.Response:
+        app = application(settings)
+        transport = httpx.ASGITransport(app, client=("127.0.0.1", 40000))
+        async with (
+            lifespan(app),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            token = (directory / FILE_NAME).read_text().strip()
+            return await client.request(method, path, headers={"authorization": f"Bearer {token}"})
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
 def test_json_has_sums_over_workers(tmp_path: Path) -> None:
-    value = get("/api/listeners/it", tmp_path).json()
+    value = ask("/api/listeners/it", tmp_path).json()
     assert value["connections"] == 5
     assert value["accepted"] == 30
     assert value["refused"] == {"limit": 6, "overload": 1}
     assert value["accept-errors"] == {"EMFILE": 3, "other": 7}
     assert value["tls-handshake-failures"] == 4
     assert value["timed-out"] == 3
+    assert value["stale-workers"] == [1]
     assert value["mail"] == {
         "messages": {"accepted": 5},
         "bytes": 500,
@@ -112,7 +137,7 @@ def test_json_has_sums_over_workers(tmp_path: Path) -> None:
 
 
 def test_metrics_have_a_label_per_worker(tmp_path: Path) -> None:
-    families = text_string_to_metric_families(get("/metrics", tmp_path).text)
+    families = text_string_to_metric_families(ask("/metrics", tmp_path).text)
     found = {
         (one.name, one.labels["worker"], one.labels.get("reason", one.labels.get("errno", ""))): (
             one.value
@@ -128,6 +153,7 @@ def test_metrics_have_a_label_per_worker(tmp_path: Path) -> None:
         ("fastlisten_accept_errors_total", "EMFILE"): (2, 1, None),
         ("fastlisten_tls_handshake_failures_total", ""): (4, 0, 0),
         ("fastlisten_worker_restarts_total", ""): (0, 3, 1),
+        ("fastlisten_worker_responding", ""): (1, 0, 1),
         ("fastlisten_message_bytes_total", ""): (200, 300, None),
         ("fastlisten_delivery_duration_seconds_count", ""): (2, 3, None),
     }.items():
@@ -135,9 +161,33 @@ def test_metrics_have_a_label_per_worker(tmp_path: Path) -> None:
 
 
 def test_limit_is_for_all_workers_together(tmp_path: Path) -> None:
-    text = get("/metrics", tmp_path).text
+    text = ask("/metrics", tmp_path).text
     limits = [line for line in text.splitlines() if line.startswith("fastlisten_connections_limit")]
     assert limits == ['fastlisten_connections_limit{listener="it"} 100.0']
+
+
+def test_status_page_names_the_worker_that_does_not_answer(tmp_path: Path) -> None:
+    assert "Worker 1 does not answer; its last known counters are shown." in ask("/", tmp_path).text
+
+
+def test_change_that_a_worker_has_not_made_is_a_504(tmp_path: Path) -> None:
+    answer = ask("/api/listeners/it/pause", tmp_path, "POST")
+    assert answer.status_code == 504
+    assert answer.json()["detail"] == (
+        'listener "it" is not yet paused in worker 1, which does not answer; '
+        "the other workers have done it"
+    )
+    assert ask("/api/listeners/it/resume", tmp_path, "POST").status_code == 200
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    for path, method in (("/metrics", "GET"), ("/", "GET"), ("/api/listeners", "GET")):
+        answer = ask(path, tmp_path, method, NoWorker())
+        assert (answer.status_code, answer.json()["detail"]) == (503, "no worker is running")
+    assert ask("/api/listeners/it/drain", tmp_path, "POST").status_code == 503
+    assert ask("/healthz/live", tmp_path, control=NoWorker()).status_code == 200
+    answer = ask("/healthz/ready", tmp_path, control=NoWorker())
+    assert (answer.status_code, answer.json()) == (503, {"status": "unready", "not-accepting": []})
 
 
 def test_sum_of_mail_adds_up_buckets_and_seconds() -> None:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from fastlisten.handlers.base import HandlerSettings
 from fastlisten.management.app import application
 from fastlisten.management.token_file import FILE_NAME
+from fastlisten.runtime.control import Control
 from fastlisten.runtime.server import Server
 from support.server import served
 
@@ -97,15 +98,24 @@ async def lifespan(app: ASGIApp) -> AsyncIterator[list[dict[str, Any]]]:
     await task
 
 
-def settings(server: Server, directory: Path, **options: Any) -> HandlerSettings:
-    """Return the settings of a listener with the management application."""
+def settings(
+    server: Server, directory: Path, control: Control | None = None, **options: Any
+) -> HandlerSettings:
+    """Return the settings of a listener with the management application.
+
+    Args:
+        server: the server.
+        directory: the directory for the token.
+        control: by default that of the server.
+        options: of the listener.
+    """
     return HandlerSettings(
         "management",
         "http",
         "mx.example.org",
         data_directory=str(directory),
         options=options,
-        extra={"control": server.control},
+        extra={"control": control or server.control},
     )
 
 
