@@ -66,6 +66,12 @@ def run(client: ControlClient, mode: Literal["text", "json", "watch"], out: Text
 def _lines(answer: Mapping[str, Any], now: float) -> Iterator[str]:
     server = answer["server"]
     yield _server_line(server)
+    if stale := [str(one["number"]) for one in server["workers"] if not one["responding"]]:
+        several = len(stale) > 1
+        yield (
+            f"worker{'s' if several else ''} {', '.join(stale)} {'do' if several else 'does'} not "
+            "answer; the last known values are shown"
+        )
     if not server["reload-succeeded"]:
         yield "the last reload failed; the log says why"
     yield from _certificates(server["certificate-expiry"], now)

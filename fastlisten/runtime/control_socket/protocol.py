@@ -25,7 +25,13 @@ from typing import Any
 from fastlisten.config.notation import quote
 from fastlisten.config.suggest import likely
 from fastlisten.errors import FastlistenError
-from fastlisten.runtime.control import Control, ImpossibleError, UnknownListenerError
+from fastlisten.runtime.control import (
+    Control,
+    ImpossibleError,
+    NoAnswerError,
+    UnfinishedError,
+    UnknownListenerError,
+)
 from fastlisten.runtime.report_json import listener_json
 from fastlisten.runtime.reports import ListenerReport, ServerReport
 
@@ -67,6 +73,8 @@ ERRORS: Mapping[str, str] = {
     "impossible": "the listener's state does not allow it",
     "bad-limit": "the limit is out of range",
     "wrong-server": "this server was started with another configuration file",
+    "unfinished": "some workers have not made the change in time; the others have",
+    "no-answer": "no worker answers",
     "busy": "there are too many clients",
     "failed": "something went wrong; the server's log says more",
 }
@@ -211,6 +219,10 @@ async def answer(server: ServedProcess, line: bytes, by: str) -> Iterable[bytes]
         return (failure(error),)
     except ImpossibleError as error:
         return (failure(RequestError("impossible", str(error))),)
+    except UnfinishedError as error:
+        return (failure(RequestError("unfinished", str(error))),)
+    except NoAnswerError as error:
+        return (failure(RequestError("no-answer", str(error))),)
     except UnknownListenerError as error:
         ids = [report.id for report in await server.control.reports()]
         return (failure(RequestError("unknown-listener", _unknown(error.id, ids))),)
@@ -224,7 +236,9 @@ def failure(error: RequestError) -> bytes:
 async def _carry_out(server: ServedProcess, request: Request, by: str) -> Iterable[bytes]:
     control = server.control
     if request.command == "status":
-        return _status(server, await control.server(), await control.reports())
+        reports = await control.reports()
+        # Afterwards it is known which workers do not answer.
+        return _status(server, await control.server(), reports)
     if request.command == "reload":
         return (_line({"ok": True, "reload": await server.reload(by)}),)
     if request.command == "limit":
@@ -264,7 +278,11 @@ def _status(
             "pid": server.pid,
             "config": server.config or None,
             "workers": [
-                {"number": number, "restarts": restarts}
+                {
+                    "number": number,
+                    "restarts": restarts,
+                    "responding": number not in whole.stale,
+                }
                 for number, restarts in whole.worker_restarts.items()
             ],
             "reload-succeeded": whole.reload_succeeded,

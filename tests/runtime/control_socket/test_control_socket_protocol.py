@@ -83,7 +83,7 @@ async def test_status_of_many_listeners_in_pieces(tmp_path: Path) -> None:
         found = await asked(server, config="/etc/mail.toml", command="status")
     assert (found["format"], found["server"]["pid"]) == (1, 4711)
     assert found["server"]["config"] == "/etc/mail.toml"
-    assert found["server"]["workers"] == [{"number": 0, "restarts": 0}]
+    assert found["server"]["workers"] == [{"number": 0, "restarts": 0, "responding": True}]
     assert [one["id"] for one in found["listeners"]] == ids
     first = found["listeners"][0]
     assert first["state"] == "listening"
