@@ -31,6 +31,7 @@ from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.signal_actions import act_on_signal, handle_signals
 from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
 from fastlisten.runtime.tls.certificates import Certificates, ReloadResult
+from fastlisten.runtime.tls.expiry_check import ExpiryCheck
 from fastlisten.runtime.worker import StoppedError, Worker
 
 __all__ = ["Server"]
@@ -83,6 +84,7 @@ class Server:
             self._worker.make_handlers(self.control)
         self._arena: Arena | None = None
         self._member = 0
+        self._expiry_check: ExpiryCheck | None = None
 
     # -- the three steps
 
@@ -110,6 +112,7 @@ class Server:
             self._member = self._arena.join()
             worker.accept(self._arena, self._member)
             self.started = True
+            self._expiry_check = ExpiryCheck(self._plan.certificates)
             if self._control_file is not None:
                 served = ServedProcess(
                     self.control, self._reload_for, os.getpid(), self._config_path
@@ -119,6 +122,8 @@ class Server:
                 log(logger, logging.WARNING, "configuration-warning", "%s", note, error=note)
         except BaseException:
             await worker.abandon()
+            if self._expiry_check is not None:
+                self._expiry_check.stop()
             await self._close_control_socket()
             self._leave_arena()
             raise
@@ -134,6 +139,8 @@ class Server:
         """
         if self._worker.ended:
             return
+        if self._expiry_check is not None:
+            self._expiry_check.stop()
         try:
             await self._worker.shutdown()
         finally:

@@ -14,6 +14,7 @@ from fastlisten.errors import Problem
 from fastlisten.runtime.tls.pem import KeyPair, source_file
 
 __all__ = [
+    "EXPIRES_SOON",
     "SELF_SIGNED",
     "CertificateId",
     "CertificateProblems",
@@ -21,6 +22,10 @@ __all__ = [
     "name_of",
     "needed_by",
 ]
+
+#: How long before its end a certificate is warned about. Let's Encrypt's certificates, valid for 90
+#: days, are usually renewed 30 days before their end; two weeks later something is wrong.
+EXPIRES_SOON = datetime.timedelta(days=14)
 
 #: The id of the self-signed certificate. Other ids are names of tables, which are text.
 SELF_SIGNED = None
@@ -81,13 +86,22 @@ class CertificateProblems:
         return self.config.problem(users[0].path(key), message + needed_by(users), value)
 
     def dates(self, id: CertificateId, pair: KeyPair) -> list[str]:
-        """Return a warning if a certificate is not valid now."""
+        """Return a warning if a certificate is not valid now, or not for much longer."""
         first, last = pair.valid()
         now = datetime.datetime.now(datetime.UTC)
         if last < now:
             trouble = f"expired on {last:%Y-%m-%d}"
         elif first > now:
             trouble = f"is not valid before {first:%Y-%m-%d}"
+        elif (left := last - now) < EXPIRES_SOON:
+            days = (
+                "less than a day"
+                if not left.days
+                else "1 day"
+                if left.days == 1
+                else f"{left.days} days"
+            )
+            trouble = f"expires on {last:%Y-%m-%d}, in {days}"
         else:
             return []
         return [str(self.of_certificate(id, False, f"the certificate {trouble}"))]

@@ -148,6 +148,10 @@ class Certificates:
             for listener, group in self._groups.items()
         }
 
+    def date_warnings(self) -> list[str]:
+        """Return a warning for each certificate that is not valid now, or not for much longer."""
+        return [line for id, pair in self._pairs.items() for line in self._reports.dates(id, pair)]
+
     # -- loading
 
     def _load(self) -> None:
@@ -251,7 +255,7 @@ class Certificates:
             dates = f"valid until {pair.valid()[1]:%Y-%m-%d}"
             text = f"{name_of(id)} has been replaced: {dates}, SHA-256 {fingerprint(pair.cert)}"
             found.changed.append(text)
-            found.warnings += self._reports.dates(id, pair)
+        found.warnings += self.date_warnings()
         for path, known in list(self._client_cas.items()):
             found.files += 1
             try:

@@ -1,0 +1,41 @@
+"""Warns once a day about certificates that expire soon, while the server runs.
+
+Rules of this file: it only logs. At the start and at a reload, certificates.py reports the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from fastlisten.log_events import log
+from fastlisten.runtime.tls.certificates import Certificates
+
+__all__ = ["INTERVAL", "ExpiryCheck"]
+
+logger = logging.getLogger("fastlisten")
+
+#: Seconds between two checks: a day. A machine that was suspended checks later.
+INTERVAL = 86400.0
+
+
+class ExpiryCheck:
+    """Checks certificates on the running loop until `stop`.
+
+    Args:
+        certificates: those that are in use.
+    """
+
+    def __init__(self, certificates: Certificates) -> None:
+        self._certificates = certificates
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(INTERVAL, self._check)
+
+    def stop(self) -> None:
+        """Check no more."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        self._timer = self._loop.call_later(INTERVAL, self._check)
+        for line in self._certificates.date_warnings():
+            log(logger, logging.WARNING, "certificate-warning", "%s", line, error=line)
