@@ -25,6 +25,9 @@ WAITS_FOR_CONNECTIONS = sys.version_info >= (3, 12)
 #: (CPython issue 123720). The fix was backported, so the version number does not tell which do.
 CLOSES_CLIENTS = "close_clients" in asyncio.Server.serve_forever.__code__.co_names
 
+#: Seconds between two looks at the number of connections in `wait_for_connections`, as in drains.
+_COUNT_INTERVAL = 0.05
+
 
 class ConnectionServer(asyncio.AbstractServer):
     """Listening sockets served by the native core; made by `create_server`.
@@ -221,6 +224,30 @@ class ConnectionServer(asyncio.AbstractServer):
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)
         await waiter
+
+    async def wait_for_connections(self, at_most: int = 0) -> None:
+        """Wait until no more than so many connections are open.
+
+        It neither stops accepting nor closes anything, so it usually follows `pause_accepting` or
+        `close`; bound it with `asyncio.timeout`. To restart a service without cutting sessions::
+
+            server.close()
+            async with asyncio.timeout(30):
+                await server.wait_for_connections()
+
+        Connections are counted from accept to close, including those of `connect_accepted_socket`.
+        They are looked at every 50 ms: nothing is reported to Python when one ends.
+
+        Args:
+            at_most: how many may still be open.
+
+        Raises:
+            ValueError: it is negative.
+        """
+        if at_most < 0:
+            raise ValueError(f"at_most must be 0 or more, not {at_most}")
+        while self.connections > at_most:  # noqa: ASYNC110  (nothing sets an event)
+            await asyncio.sleep(_COUNT_INTERVAL)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} sockets={self.sockets!r}>"
