@@ -29,6 +29,7 @@ __all__ = [
     "check_binds",
     "check_default_certificate",
     "check_listener",
+    "check_total",
     "check_unused_certificates",
     "check_values",
     "has_starttls",
@@ -239,6 +240,33 @@ def _resolve_defer_accept(document: Document, listener: UnresolvedListener) -> N
         )
     else:
         listener.adjusted["socket.defer-accept"] = (None, "server")
+
+
+def check_total(
+    document: Document, total: int | None, listeners: Sequence[UnresolvedListener]
+) -> None:
+    """Check the listeners' reserves against the total that they are part of.
+
+    Args:
+        document: receives the reports.
+        total: `server.total-connections`, None if it is not set.
+        listeners: all listeners.
+    """
+    for listener in listeners:
+        reserve = listener["reserve"]
+        if not reserve:
+            continue
+        if total is None:
+            message = "this has no effect without server.total-connections"
+            document.warning(listener.at("reserve"), message, reserve)
+        elif reserve > listener["max-connections"]:
+            most = listener["max-connections"]
+            message = f"this is more than the listener can use: its max-connections is {most}"
+            document.error(listener.at("reserve"), message, reserve, f"0 to {most}")
+    kept = sum(listener["reserve"] for listener in listeners)
+    if total is not None and kept >= total:
+        message = f"the listeners' reserves add up to {kept}, which leaves nothing to share"
+        document.error(("server", "total-connections"), message, total, f"more than {kept}")
 
 
 def read_binds(document: Document, listener: UnresolvedListener) -> None:

@@ -15,6 +15,7 @@ from fastlisten.config.checks import (
     check_binds,
     check_default_certificate,
     check_listener,
+    check_total,
     check_unused_certificates,
     check_values,
     has_starttls,
@@ -119,6 +120,7 @@ def resolve(document: Document, machine: Machine, default_directory: str = "") -
         read_binds(document, listener)
     check_protocols(document, protocols.definitions.values(), listeners, reading.tables)
     check_binds(document, listeners)
+    check_total(document, values["server.total-connections"], listeners)
     check_unused_certificates(document, listeners, certificates)
     _check_default_backlog(document, machine, listeners)
     _report_foreign(document, reader, reading, protocols)

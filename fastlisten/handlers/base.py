@@ -27,7 +27,7 @@ __all__ = ["ConnectionInfo", "Handler", "HandlerSettings", "Reason", "SettingErr
 class Reason(enum.Enum):
     """Why a connection is refused or closed; the handler puts it into its protocol's reply."""
 
-    LIMIT = "limit"  # max-connections is reached
+    LIMIT = "limit"  # max-connections or server.total-connections is reached
     OVERLOAD = "overload"  # the process is out of descriptors or memory
     RATE = "rate"  # this address connects too often
     ADDRESS = "address"  # this address holds too many connections

@@ -6,7 +6,7 @@ write them. Names, labels and help texts do not change: dashboards and alerts de
     fastlisten_connections{listener,worker}                     open, in this worker
     fastlisten_connections_limit{listener}                      over all workers
     fastlisten_accepted_total{listener,worker}
-    fastlisten_refused_total{listener,worker,reason}            limit, overload
+    fastlisten_refused_total{listener,worker,reason}            limit, total, overload
     fastlisten_accept_errors_total{listener,worker,errno}       EMFILE ...; other
     fastlisten_tls_handshake_failures_total{listener,worker}
     fastlisten_worker_restarts_total{worker}

@@ -54,6 +54,7 @@ _MAIL = _object(
 
 _STATE = _string(
     "listening: accepts connections. full: the limit is reached, clients wait in the backlog. "
+    "total-full: they wait because server.total-connections is reached. "
     "paused: accepts nothing until it is resumed. draining: accepts nothing more, busy connections "
     "may finish. closed: only a restart brings the listener back.",
     enum=[state.value for state in State],
@@ -88,6 +89,7 @@ _LISTENER = _object(
             "Refused connections by reason.",
             {
                 "limit": _count("Because the limit was reached."),
+                "total": _count("Because server.total-connections was reached."),
                 "overload": _count("Because the process had no descriptors left."),
             },
         ),

@@ -34,6 +34,8 @@ def raise_descriptor_limit(config: Config) -> str:
         for settings in config.listeners
         if settings.origin("max-connections") != "default"
     )
+    # Not all of them at a time if there is a total.
+    written = min(written, config.process["server.total-connections"] or written)
     kept = binds + _KEPT_FOR_HANDLERS + _open_files()
     if written + kept <= hard:
         return ""

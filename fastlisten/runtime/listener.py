@@ -11,12 +11,13 @@
     BOUND      the sockets are bound, but don't listen, so that clients never see a failed start
     LISTENING  accepting
     FULL       limit-action = "wait", and no place is left: clients wait in the backlog
+    TOTAL_FULL the same, because server.total-connections is reached
     PAUSED     not accepting, on request (also from FULL); open connections stay open
     DRAINING   no longer accepting; busy connections may finish, idle ones got a farewell
     CLOSED     all sockets and connections are closed
 
 Rules of this file: a listener does not depend on others; what concerns the whole process is in
-server.py and worker.py. The state FULL is read from the core.
+server.py and worker.py. The states FULL and TOTAL_FULL are read from the core.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class State(enum.Enum):
     BOUND = "bound"
     LISTENING = "listening"
     FULL = "full"
+    TOTAL_FULL = "total-full"
     PAUSED = "paused"
     DRAINING = "draining"
     CLOSED = "closed"
@@ -129,8 +131,11 @@ class Listener:
     @property
     def state(self) -> State:
         """The current state."""
-        if self._state is State.LISTENING and any(one.full for one in self._acceptors):
-            return State.FULL
+        if self._state is State.LISTENING:
+            if any(one.full for one in self._acceptors):
+                return State.FULL
+            if any(one.total_reached for one in self._acceptors):
+                return State.TOTAL_FULL
         return self._state
 
     @property

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from fastlisten._arena import Arena
+from fastlisten._arena import Arena, Places
 from fastlisten._tls import TlsSettings
 from fastlisten.config import Config
 from fastlisten.config.unavailable import find_unavailable
@@ -95,7 +95,8 @@ class Plan:
         """Return the shared memory that counts the connections of all workers.
 
         It has a row for each listener, in the order of the configuration, with its
-        `max-connections` as the limit.
+        `max-connections` as the limit. If there is a total, a row for what the listeners share of
+        it follows, and then a row for the reserve of each of them.
 
         Args:
             members: how many processes may use it at a time.
@@ -104,10 +105,29 @@ class Plan:
             OSError: descriptors or memory ran out.
         """
         listeners = self.config.listeners
-        arena = Arena(max(1, len(listeners)), members)
-        for row, settings in enumerate(listeners):
-            arena.places(row, 0).limit = settings["max-connections"]
+        limits = [settings["max-connections"] for settings in listeners]
+        total = self.config.process["server.total-connections"]
+        if total is not None:
+            reserves = [settings["reserve"] for settings in listeners]
+            limits += [total - sum(reserves), *reserves]
+        arena = Arena(max(1, len(limits)), members)
+        for row, limit in enumerate(limits):
+            arena.places(row, 0).limit = limit
         return arena
+
+    def places(self, arena: Arena, member: int) -> list[Places]:
+        """Return what each listener counts its connections with, in one process.
+
+        Args:
+            arena: made by `make_arena`.
+            member: the number of the process in the arena.
+        """
+        count = len(self.config.listeners)
+        found = [arena.places(row, member) for row in range(count)]
+        if self.config.process["server.total-connections"] is not None:
+            for row, places in enumerate(found):
+                places.count_total(count, count + 1 + row)
+        return found
 
     def reload(self) -> ReloadResult:
         """Read certificates and client CAs again, and log the result.

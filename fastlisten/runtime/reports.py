@@ -24,7 +24,7 @@ class Counters:
     Attributes:
         connections: open connections now, from accept to close.
         accepted: connections accepted.
-        refused: connections refused, by reason: ``limit``, ``overload``.
+        refused: connections refused, by reason: ``limit``, ``total``, ``overload``.
         accept_errors: failures of accept(2), by errno; 0 counts all others.
         handshake_failures: failed TLS handshakes.
         timed_out: connections closed because the client was silent.
@@ -49,6 +49,7 @@ class Counters:
             accepted=counted.get("accepted", 0),
             refused={
                 "limit": counted.get("refused_limit", 0),
+                "total": counted.get("refused_total", 0),
                 "overload": counted.get("refused_overload", 0),
             },
             accept_errors=listener.accept_errors(),

@@ -153,8 +153,8 @@ class Worker:
             )
             for settings, handler in self.handlers
         )
-        for row, listener in enumerate(self.listeners):
-            listener.listen(engine, arena.places(row, member))
+        for listener, places in zip(self.listeners, self.plan.places(arena, member), strict=True):
+            listener.listen(engine, places)
 
     async def run(self) -> None:
         """Serve until `stop` is called."""

@@ -68,7 +68,7 @@ async def test_report_of_a_listener(tmp_path: Path) -> None:
             "limit": 2,
             "limit-action": "refuse",
             "accepted": 0,
-            "refused": {"limit": 0, "overload": 0},
+            "refused": {"limit": 0, "total": 0, "overload": 0},
             "accept-errors": {},
             "tls-handshake-failures": 0,
             "timed-out": 0,
@@ -93,7 +93,7 @@ async def test_report_of_a_listener(tmp_path: Path) -> None:
             found = await get_listener(client)
             assert found["connections"] == 2
             assert found["accepted"] == 2
-            assert found["refused"] == {"limit": 1, "overload": 0}
+            assert found["refused"] == {"limit": 1, "total": 0, "overload": 0}
         await eventually(lambda: it.server.listeners[0].connections == 0, "the end of both")
         found = await get_listener(client)
         assert (found["connections"], found["accepted"]) == (0, 2)

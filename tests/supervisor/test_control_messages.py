@@ -64,7 +64,7 @@ FULL = ListenerReport(
     7,
     100,
     "wait",
-    {0: Counters(3, 10, {"limit": 1, "overload": 2}, {24: 2, 0: 1}, 4, 5, mail())},
+    {0: Counters(3, 10, {"limit": 1, "total": 0, "overload": 2}, {24: 2, 0: 1}, 4, 5, mail())},
     (1, 4),
 )
 
@@ -77,7 +77,7 @@ EMPTY = ListenerReport(
     0,
     1,
     "refuse",
-    {12: Counters(0, 0, {"limit": 0, "overload": 0}, {}, 0, 0, None)},
+    {12: Counters(0, 0, {"limit": 0, "total": 0, "overload": 0}, {}, 0, 0, None)},
 )
 
 

@@ -32,7 +32,7 @@ def test_reports_have_every_worker_and_their_sum() -> None:
     assert accepted(first) == {0: 1, 1: 10, 2: 100}
     assert first.total.accepted == 111
     assert first.total.connections == 6
-    assert first.total.refused == {"limit": 3, "overload": 0}
+    assert first.total.refused == {"limit": 3, "total": 0, "overload": 0}
     assert first.total.accept_errors == {24: 3}
     assert first.total.mail is not None
     assert first.total.mail.messages == {"accepted": 3}

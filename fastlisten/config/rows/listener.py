@@ -97,12 +97,25 @@ LISTENER_OPTIONS: tuple[Option, ...] = (
         "all its addresses and all workers.",
     ),
     Option(
+        key="reserve",
+        kind="integer",
+        default=0,
+        minimum=0,
+        maximum=2**31 - 1,
+        unit="connections",
+        text="How many of `server.total-connections` are kept for this listener, so that it can be "
+        "reached when the others use up all the rest.",
+        scopes=("listener",),
+        reload="restart",
+    ),
+    Option(
         key="limit-action",
         kind="choice",
         default="refuse",
         choices=("refuse", "wait"),
-        text="What happens to clients beyond `max-connections`: `refuse` accepts them, replies "
-        "with an error of the protocol and closes; `wait` leaves them in the backlog.",
+        text="What happens to clients beyond `max-connections` or `server.total-connections`: "
+        "`refuse` accepts them, replies with an error of the protocol and closes; `wait` leaves "
+        "them in the backlog.",
     ),
     *SOCKET_OPTIONS,
     Option(

@@ -61,6 +61,19 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         inert=(1,),
     ),
     Option(
+        key="server.total-connections",
+        kind="integer",
+        default=None,
+        minimum=1,
+        maximum=2**31 - 1,
+        unit="connections",
+        text="The most connections that all listeners together may have at a time, over all "
+        "workers; each listener's `max-connections` and `limit-action` apply as well.",
+        scopes=("process",),
+        reload="restart",
+        extra={"default-text": "no total"},
+    ),
+    Option(
         key="server.shutdown-timeout",
         kind="duration",
         default=30.0,

@@ -259,7 +259,7 @@ def _decode_counters(value: object) -> Counters:
     return Counters(
         connections=_count(table.get("connections", 0)),
         accepted=_count(table.get("accepted", 0)),
-        refused={"limit": 0, "overload": 0, **_counts(table.get("refused", {}))},
+        refused={"limit": 0, "total": 0, "overload": 0, **_counts(table.get("refused", {}))},
         accept_errors=_by_number(table.get("errors", {}), _count),
         handshake_failures=_count(table.get("handshakes", 0)),
         timed_out=_count(table.get("timed-out", 0)),

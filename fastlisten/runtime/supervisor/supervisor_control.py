@@ -70,7 +70,15 @@ _MAX_REQUESTS = 64
 _MAX_BY = 256
 
 #: Listeners of several workers that differ: the first of these states that one of them has.
-_ORDER = (State.DRAINING, State.PAUSED, State.LISTENING, State.FULL, State.BOUND, State.CLOSED)
+_ORDER = (
+    State.DRAINING,
+    State.PAUSED,
+    State.LISTENING,
+    State.FULL,
+    State.TOTAL_FULL,
+    State.BOUND,
+    State.CLOSED,
+)
 
 
 @dataclass(slots=True)
