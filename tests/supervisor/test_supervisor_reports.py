@@ -165,6 +165,14 @@ def test_state_over_workers(states: tuple[State, State], state: State, accepting
     assert readiness == Readiness(accepting, () if accepting else (("a", state),))
 
 
+@pytest.mark.parametrize("state", State)
+def test_state_that_all_workers_have(state: State) -> None:
+    supervisor = Supervisor()
+    for worker in supervisor.workers.values():
+        worker.states["a"] = state
+    assert supervisor.result(supervisor.control.reports)[0].state is state
+
+
 def test_state_is_that_of_the_workers_that_answer_and_serve() -> None:
     supervisor = Supervisor(workers=3)
     supervisor.worker(1).states["a"] = State.PAUSED

@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from fastlisten.runtime.change_log import Change, log_change
@@ -26,13 +25,11 @@ from fastlisten.runtime.control import (
     UnfinishedError,
     UnknownListenerError,
 )
-from fastlisten.runtime.listener import State
-from fastlisten.runtime.reports import Counters, ListenerReport, Readiness, ServerReport
+from fastlisten.runtime.reports import ListenerReport, Readiness, ServerReport
 from fastlisten.runtime.supervisor.channel import BadMessageError, ChannelError
 from fastlisten.runtime.supervisor.control_messages import (
     count_in,
     decode_error,
-    decode_reports,
     encode_error,
     encode_readiness,
     encode_reports,
@@ -40,6 +37,7 @@ from fastlisten.runtime.supervisor.control_messages import (
     text_in,
 )
 from fastlisten.runtime.supervisor.pending import Pending, run
+from fastlisten.runtime.supervisor.worker_reports import EndedWorkers, KnownWorker, merged
 from fastlisten.runtime.supervisor.worker_requests import (
     ANSWER,
     REQUEST,
@@ -69,40 +67,6 @@ _MAX_REQUESTS = 64
 #: The longest text that a worker may give as the one who requested something.
 _MAX_BY = 256
 
-#: Listeners of several workers that differ: the first of these states that one of them has.
-_ORDER = (
-    State.DRAINING,
-    State.PAUSED,
-    State.LISTENING,
-    State.FULL,
-    State.TOTAL_FULL,
-    State.BOUND,
-    State.CLOSED,
-)
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A running worker.
-
-    Attributes:
-        number: within the server; a worker that drains and the one that replaces it share it.
-        serving: it accepts; false once it drains.
-        reports: its last reports, by listener.
-        reported: when the last of them arrived.
-        late: when a request for reports was sent that it has not answered; None if it answers.
-        missed: it has not received a change.
-        requests: how many of its own requests are not answered yet.
-    """
-
-    number: int
-    serving: bool = True
-    reports: dict[str, ListenerReport] = field(default_factory=dict)
-    reported: float = 0.0
-    late: float | None = None
-    missed: bool = False
-    requests: int = 0
-
 
 class SupervisorControl(Control):
     """Controls all workers.
@@ -129,8 +93,8 @@ class SupervisorControl(Control):
         self._close = drained
         self._clock = clock
         self._requests = WorkerRequests(send, clock)
-        self._workers: dict[int, _Worker] = {}
-        self._ended: dict[tuple[int, str], Counters] = {}
+        self._workers: dict[int, KnownWorker] = {}
+        self._ended = EndedWorkers()
         self._gathering: Pending[list[ListenerReport]] | None = None
         self._paused: set[str] = set()
         self._drained: set[str] = set()
@@ -145,7 +109,7 @@ class SupervisorControl(Control):
             key: identifies the process; never used again.
             number: within the server.
         """
-        self._workers[key] = _Worker(number)
+        self._workers[key] = KnownWorker(number)
 
     def retire(self, key: int) -> None:
         """Give a worker that drains no more requests; its counters still count."""
@@ -157,12 +121,7 @@ class SupervisorControl(Control):
         worker = self._workers.pop(key, None)
         if worker is None:
             return
-        for id, report in worker.reports.items():
-            place = (worker.number, id)
-            parts = [dataclasses.replace(report.total, connections=0)]
-            if place in self._ended:
-                parts.append(self._ended[place])
-            self._ended[place] = Counters.sum(parts)
+        self._ended.add(worker)
         self._requests.remove(key)
 
     def changes(self) -> Body:
@@ -182,7 +141,7 @@ class SupervisorControl(Control):
         elif kind == ANSWER:
             worker = self._workers.get(key)
             if worker is not None:
-                self._keep_reports(worker, body)
+                worker.keep(body, self._clock())
                 self._requests.receive(key, body)
         else:
             return False
@@ -203,7 +162,7 @@ class SupervisorControl(Control):
                 if worker.missed:
                     self._tell_again(key, worker)
 
-    def _tell_again(self, key: int, worker: _Worker) -> None:
+    def _tell_again(self, key: int, worker: KnownWorker) -> None:
         try:
             self._send(key, REQUEST, {"id": 0, "method": "apply", "arguments": self.changes()})
             worker.missed = False
@@ -257,55 +216,15 @@ class SupervisorControl(Control):
         for key in (*found.late, *found.lost):
             if key in self._workers:
                 self._workers[key].late = now
-        return self._merged((arguments["id"],) if arguments else self._listeners())
+        ids = (arguments["id"],) if arguments else self._listeners()
+        return merged(self._workers.values(), self._ended, ids)
 
     def _forget(self, gathering: Pending[list[ListenerReport]]) -> None:
         if self._gathering is gathering:
             self._gathering = None
 
-    def _keep_reports(self, worker: _Worker, body: Body) -> None:
-        """Keep the reports in an answer, if it has any, also in one that comes late."""
-        result = body.get("result")
-        if not isinstance(result, dict) or "reports" not in result:
-            return
-        found = decode_reports(result["reports"])
-        if any(report.workers.keys() != {worker.number} for report in found):
-            raise BadMessageError("a report on another worker")
-        if result.get("all") is True:
-            worker.reports.clear()
-        worker.reports.update((report.id, report) for report in found)
-        worker.reported = self._clock()
-        worker.late = None
-
     def _stale(self) -> set[int]:
         return {one.number for one in self._workers.values() if one.late is not None}
-
-    def _merged(self, ids: Iterable[str]) -> list[ListenerReport]:
-        stale = tuple(sorted(self._stale()))
-        found = []
-        for id in ids:
-            known = [one for one in self._workers.values() if id in one.reports]
-            if not known:
-                continue
-            current = [one for one in known if one.serving and one.late is None] or known
-            latest = max(current, key=lambda one: one.reported).reports[id]
-            parts: dict[int, list[Counters]] = {}
-            for (number, of), counters in self._ended.items():
-                if of == id:
-                    parts.setdefault(number, []).append(counters)
-            for one in known:
-                parts.setdefault(one.number, []).append(one.reports[id].total)
-            states = {one.reports[id].state for one in current}
-            found.append(
-                dataclasses.replace(
-                    latest,
-                    state=min(states, key=_ORDER.index),
-                    accepting=all(one.reports[id].accepting for one in current),
-                    workers={number: Counters.sum(parts[number]) for number in sorted(parts)},
-                    stale=stale,
-                )
-            )
-        return found
 
     # -- doing
 
