@@ -51,9 +51,12 @@ WRONG_ENDS = [
 
 @pytest.mark.parametrize("end", WRONG_ENDS)
 @pytest.mark.parametrize("size", [1, 7, 100_000])
-def test_only_crlf_dot_crlf_ends_a_message(end: bytes, size: int) -> None:
+@pytest.mark.parametrize("where", ["first line", "later"])
+def test_only_crlf_dot_crlf_ends_a_message(end: bytes, size: int, where: str) -> None:
     driver = EngineDriver()
-    data = b"Subject: x\r\n\r\nbody" + end + SMUGGLED
+    # The CRLF of the DATA command is that before the first line.
+    begin = end.removeprefix(b"\r\n") if where == "first line" else b"Subject: x\r\n\r\nbody" + end
+    data = begin + SMUGGLED
     driver.feed(*cut(START + data + b"\r\n.\r\n", size))
     senders = [event[1] for event in driver.events if event[0] == "mail"]
     assert senders == ["sender@example.com"]
@@ -65,7 +68,8 @@ def test_only_crlf_dot_crlf_ends_a_message(end: bytes, size: int) -> None:
         assert driver.events[-1] == ("reset",)
     else:
         assert codes(driver.replies) == [250, 250, 250, 354, 250]
-        assert driver.messages == [(data + b"\r\n").replace(b"\r\n.", b"\r\n")]
+        lines = (b"\r\n" + data + b"\r\n").replace(b"\r\n.", b"\r\n")
+        assert driver.messages == [lines[2:]]
 
 
 def test_bare_cr_does_not_hide_the_end_of_data() -> None:
