@@ -302,8 +302,10 @@ def test_curl(loop_factory: LoopFactory, version: str, tmp_path: Path) -> None:
 async def sslscan(report: Path, address: Any, *options: str) -> None:
     """Let sslscan write its report."""
     host, port = address
+    # Without a timeout of its own, it gives a server three seconds.
+    limits = (f"--timeout={PATIENCE:.0f}", f"--connect-timeout={PATIENCE:.0f}")
     scan = await start(
-        "sslscan", f"--xml={report}", "--sni-name=localhost", *options, f"{host}:{port}"
+        "sslscan", f"--xml={report}", "--sni-name=localhost", *limits, *options, f"{host}:{port}"
     )
     await scan.end()
     assert scan.process.returncode == 0
