@@ -16,7 +16,13 @@ from typing import Literal, TextIO
 from fastlisten.cli.log_writer import QueuedHandler
 from fastlisten.log_events import event_record
 
-__all__ = ["JsonFormatter", "ProgramHandler", "log_unraisable", "set_up_logging"]
+__all__ = [
+    "JsonFormatter",
+    "ProgramHandler",
+    "log_unraisable",
+    "set_up_logging",
+    "set_worker",
+]
 
 
 #: The event of records that have no other.
@@ -32,10 +38,14 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per record: time, level, logger, event, its fields, message, exception.
 
     The time is ISO 8601 in UTC with milliseconds. docs/logging.md names events and fields.
+
+    Attributes:
+        worker: the number of the worker that this process is, None if it is none.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.worker: int | None = None
         self._second: tuple[int, str] = (0, "")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -47,6 +57,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": NOTE if fields is _NO_FIELDS else getattr(record, "event", NOTE),
         }
+        if self.worker is not None:
+            line["worker"] = self.worker
         line.update((name, value) for name, value in fields.items() if value not in _EMPTY)
         line["message"] = record.getMessage()
         if record.exc_info:
@@ -68,10 +80,14 @@ class _TextFormatter(logging.Formatter):
 
     The line of a session ends with its id, so that a client can be followed. The lines of a
     traceback, which may quote a peer too, are indented.
+
+    Attributes:
+        worker: the number of the worker that this process is, None if it is none.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.worker: int | None = None
         self._minute: tuple[int, str] = (0, "")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -81,6 +97,8 @@ class _TextFormatter(logging.Formatter):
         session = _fields(record).get("session")
         if session:
             line = f"{line} session={session}"
+        if self.worker is not None:
+            line = f"{line} worker={self.worker}"
         if not record.exc_info:
             return _escape(line)
         trace = self.formatException(record.exc_info).split("\n")
@@ -216,3 +234,9 @@ def set_up_logging(level: str, form: Literal["text", "json"], stream: TextIO) ->
         logger.propagate = False
         logger.setLevel(level.upper())
     return handler
+
+
+def set_worker(handler: ProgramHandler, number: int) -> None:
+    """Let every record say which worker has logged it."""
+    if isinstance(handler.formatter, JsonFormatter | _TextFormatter):
+        handler.formatter.worker = number

@@ -14,6 +14,9 @@ effect (for PID 1, as in a container, that would be none at all):
        │
     ENDING     the interpreter shuts down; a stop has no effect
 
+A supervisor has no loop. From HOLDING it goes to POLLED: signals are passed on by a descriptor.
+Each worker that it forks has signals of its own, which begin with STARTING.
+
 Before anything is served, a stop that is not noticed within `STOP_TIMEOUT` (code that swallows
 exceptions, a lifespan that blocks its loop, a library that waits for the network) ends the process,
 and a second stop ends it at once: there is nothing to drain. This is done by a thread, because
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastlisten.runtime.server import Server
+    from fastlisten.runtime.supervisor.worker_server import WorkerServer
 
 __all__ = ["STOP_TIMEOUT", "ProgramSignals", "Stopped"]
 
@@ -50,6 +54,9 @@ STOP_TIMEOUT = 5.0
 #: Seconds after which the main thread is interrupted again: a signal that arrives after it has
 #: checked for signals, but before it makes a system call, does not interrupt that call.
 _AGAIN = 0.1
+
+#: Ends the thread; no signal has this number.
+_END = 0
 
 _STOPS = frozenset((signal.SIGTERM, signal.SIGINT))
 _TAKEN = (*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -66,12 +73,17 @@ class Stopped(SystemExit):
 class ProgramSignals:
     """Handles the signals of this process from its creation on, in the main thread.
 
+    Args:
+        interrupts: SIGINT is a stop. A worker leaves it to its supervisor: a terminal sends it to
+            both.
+
     Attributes:
         code: the exit code to use if the process has to be ended at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, interrupts: bool = True) -> None:
         self.code = 0
+        self._stops = _STOPS if interrupts else _STOPS - {signal.SIGINT}
         self._state = "starting"
         self._served = False
         self._stopped: signal.Signals | None = None
@@ -80,18 +92,24 @@ class ProgramSignals:
         self._kept: list[signal.Signals] = []
         self._hung_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: Server | None = None
+        self._server: Server | WorkerServer | None = None
         self._before = {number: signal.signal(number, self._received) for number in _TAKEN}
         for number in _TAKEN:
-            if number not in _STOPS:
+            if number not in self._stops:
                 # These need not interrupt system calls.
                 signal.siginterrupt(number, False)
         self._main = _thread.get_ident()
         self._writer = -1
+        self._watching = _thread.allocate_lock()  # held by the thread
         os.register_at_fork(after_in_child=self._give_back)
         # Registered first, so it runs last. After it Python restores the default action of signals
         # that have a handler, but not of those that are ignored.
         atexit.register(_ignore)
+
+    @property
+    def taken(self) -> tuple[signal.Signals, ...]:
+        """The signals that are handled."""
+        return _TAKEN
 
     # -- the states
 
@@ -101,8 +119,11 @@ class ProgramSignals:
         os.set_blocking(self._writer, False)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         # Not threading, here and below: the code that a signal interrupts may hold its locks.
-        with contextlib.suppress(RuntimeError):  # out of threads: do without the timeout
+        self._watching.acquire()
+        try:
             _thread.start_new_thread(self._watch, (reader,))
+        except RuntimeError:  # out of threads: do without the timeout
+            self._watching.release()
 
     def check(self) -> None:
         """Raise `Stopped` again, in case it was swallowed.
@@ -123,7 +144,7 @@ class ProgramSignals:
         self._state = "holding"
 
     @contextlib.contextmanager
-    def serving(self, server: Server) -> Iterator[None]:
+    def serving(self, server: Server | WorkerServer) -> Iterator[None]:
         """Pass signals to the running loop while the block runs."""
         import asyncio
 
@@ -143,6 +164,38 @@ class ProgramSignals:
                 self._state = "ending"
                 self._loop = self._server = None
 
+    @contextlib.contextmanager
+    def polled(self) -> Iterator[int]:
+        """Write signals to a descriptor while the block runs, for a program without a loop.
+
+        Yields:
+            The descriptor to read from, non-blocking; each octet is the number of a signal. SIGCHLD
+            is among them. There is no other thread of this object while the block runs.
+        """
+        self.hold()
+        if self._writer >= 0:
+            os.write(self._writer, bytes([_END]))
+            with self._watching:
+                pass
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        children = signal.signal(signal.SIGCHLD, self._received)
+        self._state = "polled"
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in self._kept:
+            os.write(writer, bytes([number]))
+        if self._hung_up:
+            os.write(writer, bytes([signal.SIGHUP]))
+        try:
+            yield reader
+        finally:
+            self._state = "ending"
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, children)
+            os.close(reader)
+            os.close(writer)
+
     def started(self) -> None:
         """Note that the server has started; reload if SIGHUP has arrived before."""
         self._served = True
@@ -158,9 +211,11 @@ class ProgramSignals:
 
     def _received(self, number: int, frame: object) -> None:
         """The signal handler; runs between two instructions of the main thread."""
+        if self._state == "polled":
+            return  # the interpreter has written it to the descriptor
         name = signal.Signals(number)
         drains = self._served and self._state == "loop"
-        if name in _STOPS and not drains:
+        if name in self._stops and not drains:
             self._stop(name)
         elif name == signal.SIGHUP and not self._served:
             self._hung_up = True
@@ -197,7 +252,11 @@ class ProgramSignals:
             ready, _, _ = select.select([reader], [], [], None if ends is None else _AGAIN)
             if ready:
                 received = os.read(reader, 1)[0]
-                if received not in _STOPS:
+                if received == _END:
+                    os.close(reader)
+                    self._watching.release()
+                    return
+                if received not in self._stops:
                     continue
                 if repeated:
                     repeated -= 1
@@ -232,7 +291,10 @@ class ProgramSignals:
     def _give_back(self) -> None:
         """Restore the original signal handlers in a forked child."""
         fd = signal.set_wakeup_fd(-1)
-        if fd not in (-1, self._writer):
+        if self._state == "polled":
+            # Signals of the child are not to be written to its parent's descriptor.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        elif fd not in (-1, self._writer):
             signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         for number, before in self._before.items():
             if signal.getsignal(number) == self._received:

@@ -1,32 +1,29 @@
 """`fastlisten serve [FILE]`: the program.
 
-Rules of this file: configuration, logging, the loop, exit codes; `runtime.server` does the serving.
+Rules of this file: configuration, logging, exit codes at the start. server_loop.py runs the server,
+serve_workers.py a supervisor with its workers.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
-import functools
 import io
 import logging
 import os
-from collections.abc import Iterable
 from typing import TextIO
 
 from fastlisten import private_files
 from fastlisten.cli import account
-from fastlisten.cli.bounded_runner import BoundedRunner
 from fastlisten.cli.check import CONFIGURATION_ERROR, read_config
 from fastlisten.cli.logging_setup import set_up_logging
 from fastlisten.cli.program_signals import ProgramSignals
+from fastlisten.cli.server_loop import CANNOT_START, run_server
 from fastlisten.cli.startup_messages import StartupMessages
 from fastlisten.config import Config, ListenerSettings, default_config
 from fastlisten.config.unavailable import find_unavailable
-from fastlisten.errors import ConfigurationError, FastlistenError, StartError
+from fastlisten.errors import ConfigurationError
 from fastlisten.garbage import collector_paused
-from fastlisten.log_events import log, log_fault
+from fastlisten.log_events import log
 from fastlisten.mail.accounts import passwords
 from fastlisten.runtime.control_socket.socket_file import default_path
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
@@ -34,17 +31,10 @@ from fastlisten.runtime.handler_factory import make_handler
 from fastlisten.runtime.privileges import PrivilegesError
 from fastlisten.runtime.server import Server
 from fastlisten.runtime.tls.self_signed import MissingLibraryError, check_possible
-from fastlisten.runtime.worker import StoppedError
 
 __all__ = ["run"]
 
 logger = logging.getLogger("fastlisten")
-
-FAILURE_WHILE_RUNNING = 1
-CANNOT_START = 3
-
-#: Tasks that are named when the process ends in spite of them.
-_SHOWN = 3
 
 #: The account of the embedded default, created if there is no accounts file.
 DEFAULT_ACCOUNT = "user@localhost"
@@ -75,6 +65,10 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         config = found
     messages = StartupMessages(config.process["log.format"], out, err)
     warnings = config.warnings if file is not None else ()
+    if config.workers > 1:
+        from fastlisten.cli.serve_workers import serve_workers
+
+        return serve_workers(config, messages, out, err, signals)
     try:
         if file is None:
             _make_default_account(config, out)
@@ -86,121 +80,20 @@ def run(file: str | None, out: TextIO, err: TextIO, signals: ProgramSignals | No
         messages.failed(error)
         return CANNOT_START
     except ConfigurationError as error:
-        # No warning about a key for which there is an error.
-        refused = {problem.key for problem in error.problems}
-        messages.warnings(problem for problem in warnings if problem.key not in refused)
-        for problem in error.problems:
-            messages.refused(problem)
+        messages.refused_all(error, warnings)
         return CONFIGURATION_ERROR
     messages.warnings(warnings)
     handler = set_up_logging(config.process["log.level"], config.process["log.format"], err)
-    runner = BoundedRunner(functools.partial(_make_loop, signals))
     try:
         if warning:
             log(logger, logging.WARNING, "configuration-warning", "%s", warning, error=warning)
-        code = _run_loop(server, messages, signals, left_out, runner)
-    except StartError as error:
-        handler.flush()
-        for failure in error.failures:
-            messages.failed(failure)
-        code = CANNOT_START
-    except ConfigurationError as error:
-        handler.flush()
-        for problem in error.problems:
-            messages.refused(problem)
-        code = CONFIGURATION_ERROR
+        ended = run_server(server, messages, handler, signals, left_out)
     finally:
-        if runner.left:
-            _log_left(runner.left)
         handler.close()
-    if runner.left:
-        code = code or FAILURE_WHILE_RUNNING
-        if signals is not None:
-            # An end of Python's own would wait for these tasks, or report each of them.
-            out.flush()
-            os._exit(code)
-    return code
-
-
-def _run_loop(
-    server: Server,
-    messages: StartupMessages,
-    signals: ProgramSignals | None,
-    left_out: Iterable[str],
-    runner: BoundedRunner,
-) -> int:
-    """Serve until the end; return the exit code.
-
-    Args:
-        server: not started yet.
-        messages: prints what is served.
-        signals: of this process, if it is the program.
-        left_out: lines about listeners that are not served, to print after the others.
-        runner: makes the loop and runs it.
-    """
-
-    async def serve() -> None:
-        handled = server.signals() if signals is None else signals.serving(server)
-        with handled, contextlib.suppress(StoppedError):
-            with collector_paused():
-                await server.startup()
-            try:
-                if signals is not None:
-                    signals.started()
-                with collector_paused():
-                    for line, event, fields in server.announcements():
-                        messages.say(line, event, **fields)
-                    for line in left_out:
-                        messages.say(line, "listener-note")
-                await server.main_loop()
-            finally:
-                await server.shutdown()
-
-    try:
-        runner.run(serve)
-    except (StartError, ConfigurationError):
-        raise
-    except FastlistenError as error:
-        # The handler's message says what is missing; a traceback would add nothing.
-        _log_end(server, error)
-        return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
-    except Exception as error:
-        if isinstance(error, OSError) and not server.started:
-            # No descriptors, memory or files; a traceback would add little.
-            _log_end(server, error, trace=logger.isEnabledFor(logging.DEBUG))
-            return CANNOT_START
-        _log_end(server, error, trace=True)
-        return FAILURE_WHILE_RUNNING if server.started else CANNOT_START
-    return 0
-
-
-def _make_loop(signals: ProgramSignals | None) -> asyncio.AbstractEventLoop:
-    from fastlisten.loop.event_loop import new_event_loop
-
-    loop = new_event_loop()
-    if signals is not None:
-        signals.hold()
-    return loop
-
-
-def _log_left(places: list[str]) -> None:
-    """Log the tasks that have ignored their cancellation."""
-    count = len(places)
-    tasks = "1 task ignores" if count == 1 else f"{count} tasks ignore"
-    shown = ", ".join(places[:_SHOWN]) + (", ..." if count > _SHOWN else "")
-    text = "ending although %s cancellation: %s"
-    log(logger, logging.ERROR, "tasks-left", text, tasks, shown, count=count, error=shown)
-
-
-def _log_end(server: Server, error: Exception, *, trace: bool = False) -> None:
-    """Log the exception that ends the server."""
-    event, text = "start-failed", "cannot start: %s"
-    if server.started:
-        event, text = "server-failed", "failed: %s"
-    if trace:
-        log_fault(logger, event, text, error, error=str(error))
-    else:
-        log(logger, logging.ERROR, event, text, error, error=str(error))
+    if ended.left and signals is not None:
+        out.flush()
+        os._exit(ended.code)
+    return ended.code
 
 
 def _what_can_be_served(config: Config) -> tuple[Config, list[str]]:

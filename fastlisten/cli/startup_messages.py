@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal, TextIO
 
 from fastlisten.cli.logging_setup import JsonFormatter
-from fastlisten.errors import Problem, SocketFailure
+from fastlisten.errors import ConfigurationError, Problem, SocketFailure
 from fastlisten.log_events import event_record
 
 __all__ = ["StartupMessages"]
@@ -48,6 +48,13 @@ class StartupMessages:
         self._write(
             self._err, logging.ERROR, "error: ", str(problem), "configuration-error", fields
         )
+
+    def refused_all(self, error: ConfigurationError, warnings: Iterable[Problem] = ()) -> None:
+        """Print all mistakes, after the warnings about keys that have no mistake."""
+        refused = {problem.key for problem in error.problems}
+        self.warnings(problem for problem in warnings if problem.key not in refused)
+        for problem in error.problems:
+            self.refused(problem)
 
     def failed(self, failure: SocketFailure | Exception) -> None:
         """Print why the server cannot start."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from fastlisten.config.document import Document
 from fastlisten.config.notation import KeyPath
 from fastlisten.config.rows.listener import LISTENER_OPTIONS, PROCESS_OPTIONS
+from fastlisten.config.rows.process import MAX_WORKERS
 from fastlisten.config.secret_places import SecretPlaces, find_secrets
 from fastlisten.errors import Problem
 from fastlisten.handlers.protocol import Protocol
@@ -195,7 +196,7 @@ class Config:
     def workers(self) -> int:
         """The number of worker processes, `auto` resolved."""
         workers: int | str = self.process["server.workers"]
-        return self._processors if isinstance(workers, str) else workers
+        return min(self._processors, MAX_WORKERS) if isinstance(workers, str) else workers
 
     def origin(self, key: str) -> Origin:
         """Return where the value of a process-wide key comes from: ``server`` or ``default``."""

@@ -28,8 +28,6 @@ def find_unavailable(config: Config) -> tuple[Problem, ...]:
     found: dict[tuple[KeyPath, str], list[str]] = {}
     for option in config.process_options:
         value = config.process[option.key]
-        if option.kind == "workers":
-            value = config.workers
         if not option.available and config.origin(option.key) != "default":
             if value in option.inert:
                 continue

@@ -11,7 +11,9 @@ names: the configuration has imported it for its class variables.) Nothing is bo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
+from collections.abc import Mapping
 
 from fastlisten._arena import Arena, Places
 from fastlisten._tls import TlsSettings
@@ -24,6 +26,7 @@ from fastlisten.runtime.file_permissions import permission_warnings
 from fastlisten.runtime.privileges import identity_of
 from fastlisten.runtime.sockets.opening import BoundSocket, open_all
 from fastlisten.runtime.tls.certificates import Certificates, ReloadResult
+from fastlisten.runtime.tls.pem import FileRead, recorded, replayed
 
 __all__ = ["Plan"]
 
@@ -155,6 +158,20 @@ class Plan:
             files = "1 file" if found.files == 1 else f"{found.files} files"
             logger.info("no changes in %s with certificates", files)
         return found
+
+    def reload_files(self) -> dict[str, dict[str, str]]:
+        """Reload, and return the files that were read, for `reload_from` in other processes."""
+        with recorded() as files:
+            self.reload()
+        return {path: dataclasses.asdict(read) for path, read in files.items()}
+
+    def reload_from(self, files: Mapping[str, Mapping[str, str]]) -> None:
+        """Reload with the files that another process has read. It has logged the result.
+
+        They may be readable only with privileges that this process does not have.
+        """
+        with replayed({path: FileRead(**read) for path, read in files.items()}):
+            self.reload_succeeded = not self.certificates.reload().problems
 
 
 def _import_own_handlers(config: Config) -> None:

@@ -69,6 +69,11 @@ class Server:
     def __init__(self, config: Config, *, control_socket: str = "") -> None:
         self.config = config
         self.started = False
+        if config.workers > 1:
+            shown = str(config.workers)
+            message = "only the program (fastlisten serve) has several workers"
+            problem = config.problem(("server", "workers"), message, shown, "1 for a Server")
+            raise ConfigurationError([problem], config.warnings)
         self._control_path = config.process["server.control-socket"] or control_socket
         self._control_file: ListeningFile | None = None
         self._control_server: ControlSocketServer | None = None

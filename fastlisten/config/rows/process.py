@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from fastlisten.option import Option
 
-__all__ = ["CERTIFICATE_OPTIONS", "MAX_GREETING", "PROCESS_OPTIONS"]
+__all__ = ["CERTIFICATE_OPTIONS", "MAX_GREETING", "MAX_WORKERS", "PROCESS_OPTIONS"]
 
 #: A greeting line must fit into the 512 octets of RFC 5321 4.5.3.1.5 beside a host name.
 MAX_GREETING = 240
+
+#: Shared memory has room for 256 processes, and while all workers are replaced there can be three
+#: for each, and one more.
+MAX_WORKERS = 85
 
 PROCESS_OPTIONS: tuple[Option, ...] = (
     Option(
@@ -52,13 +56,11 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         kind="workers",
         default=1,
         minimum=1,
-        maximum=1024,
+        maximum=MAX_WORKERS,
         unit="processes",
         text="The number of worker processes; `auto`: one per processor that the server may use.",
         scopes=("process",),
         reload="restart",
-        available=False,
-        inert=(1,),
     ),
     Option(
         key="server.total-connections",

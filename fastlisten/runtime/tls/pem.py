@@ -7,6 +7,7 @@ when it is checked and another when it is loaded.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import errno
@@ -15,13 +16,23 @@ import os
 import re
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fastlisten.files import read_file
 from fastlisten.runtime.privileges import given_up
 
-__all__ = ["KeyPair", "PemError", "authorities", "fingerprint", "read_source", "source_file"]
+__all__ = [
+    "FileRead",
+    "KeyPair",
+    "PemError",
+    "authorities",
+    "fingerprint",
+    "read_source",
+    "recorded",
+    "replayed",
+    "source_file",
+]
 
 #: The prefix of a value that names a file.
 _FILE = "file://"
@@ -118,11 +129,71 @@ def read_source(source: str) -> bytes:
     path = source_file(source)
     if not path:
         return source.encode()
+    if _replayed is not None and path in _replayed:
+        return _replayed[path].content()
     try:
-        return read_file(path, _LARGEST_FILE, "a certificate")
+        content = read_file(path, _LARGEST_FILE, "a certificate")
     except OSError as error:
         hint = given_up() if error.errno == errno.EACCES else ""
-        raise PemError(f"cannot be read: {error.strerror}{hint}") from None
+        text = f"cannot be read: {error.strerror}{hint}"
+        if _recorded is not None:
+            _recorded[path] = FileRead(problem=text)
+        raise PemError(text) from None
+    if _recorded is not None:
+        _recorded[path] = FileRead(base64.b64encode(content).decode())
+    return content
+
+
+# --- for other processes --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FileRead:
+    """A file as one process has read it, for others that may not read it, or find another content.
+
+    Attributes:
+        base64: its content.
+        problem: why it cannot be read; empty if it can.
+    """
+
+    base64: str = ""
+    problem: str = ""
+
+    def content(self) -> bytes:
+        """Return the content.
+
+        Raises:
+            PemError: it cannot be read.
+        """
+        if self.problem:
+            raise PemError(self.problem)
+        return base64.b64decode(self.base64)
+
+
+_recorded: dict[str, FileRead] | None = None
+_replayed: Mapping[str, FileRead] | None = None
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[dict[str, FileRead]]:
+    """Note the files that `read_source` reads while the block runs, by path."""
+    global _recorded
+    _recorded = {}
+    try:
+        yield _recorded
+    finally:
+        _recorded = None
+
+
+@contextlib.contextmanager
+def replayed(files: Mapping[str, FileRead]) -> Iterator[None]:
+    """Let `read_source` return these contents, of another process, while the block runs."""
+    global _replayed
+    _replayed = files
+    try:
+        yield
+    finally:
+        _replayed = None
 
 
 def authorities(pem: bytes) -> str:

@@ -1,0 +1,515 @@
+"""The supervisor: starts the workers, replaces those that end, and serves nobody itself.
+
+    start ──> first worker ready ──> listen ──> all workers ──> ... ──> stop ──> all have ended
+                 │ it fails                        │ one ends: healed, replaced
+                 └─> its exit code                 └ (exit 2 or 3: not again)
+
+It holds the sockets and the arena, so a client that connects while a worker is replaced waits in
+the socket's queue, and the places of a dead one are given back after waitpid(2).
+
+Rules of this file: one thread, one poll(2), no event loop; it never waits for a worker. Nothing of
+others is imported here: it may be root. What workers send is checked: they have fewer privileges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from fastlisten._arena import Arena
+from fastlisten.log_events import log
+from fastlisten.runtime.plan import Plan
+from fastlisten.runtime.sockets.opening import BoundSocket, close_all, listen_all
+from fastlisten.runtime.supervisor.back_off import BackOff
+from fastlisten.runtime.supervisor.channel import (
+    BadMessageError,
+    Channel,
+    ChannelClosedError,
+    ChannelError,
+    Message,
+)
+from fastlisten.runtime.supervisor.lifecycle_messages import (
+    ACCEPT,
+    DRAINING,
+    READY,
+    RELOAD,
+    SERVING,
+)
+from fastlisten.runtime.supervisor.worker_process import Ended, State, WorkerProcess
+
+__all__ = ["Line", "Supervisor", "WorkerStart"]
+
+logger = logging.getLogger("fastlisten")
+
+#: Exit codes of a worker after which it is not started again: the same would happen again.
+_FINAL = (2, 3)
+
+#: Exit codes of the supervisor.
+_FAILED, _CANNOT_START = 1, 3
+
+#: Seconds that a worker may take longer than `server.shutdown-timeout` before it is killed: its
+#: handlers stop, and tasks that ignore their cancellation have five seconds.
+KILL_AFTER = 10.0
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+
+#: A line about what is served: text, event, fields.
+Line = tuple[str, str, dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """What a new process needs to be a worker.
+
+    Attributes:
+        plan: made before the fork.
+        number: of the worker.
+        sockets: the bound sockets; the process owns its copies.
+        arena: to join.
+        channel: to the supervisor.
+    """
+
+    plan: Plan
+    number: int
+    sockets: Sequence[BoundSocket]
+    arena: Arena
+    channel: Channel
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One worker's number.
+
+    Attributes:
+        process: that serves, or is about to; None while there is none.
+        successor: that is about to replace `process`.
+        start_at: when to start a process, by the monotonic clock; None: not.
+        back_off: the waits between crashes.
+        given_up: its process could not start, and another one could not either.
+    """
+
+    number: int
+    process: WorkerProcess | None = None
+    successor: WorkerProcess | None = None
+    start_at: float | None = None
+    back_off: BackOff = field(default_factory=BackOff)
+    given_up: bool = False
+
+
+class Supervisor:
+    """Runs the workers of a plan until it is told to stop.
+
+    Args:
+        plan: the server's plan.
+        workers: how many, at least 2.
+        be_worker: called in each new process; it never returns.
+        announce: called with the lines about what is served, once.
+
+    Attributes:
+        started: the first worker serves.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        workers: int,
+        be_worker: Callable[[WorkerStart], NoReturn],
+        announce: Callable[[Sequence[Line]], None],
+    ) -> None:
+        self.started = False
+        self._plan = plan
+        self._be_worker = be_worker
+        self._announce = announce
+        self._slots = [_Slot(number) for number in range(workers)]
+        self._processes: dict[int, WorkerProcess] = {}
+        self._keys = 0
+        self._sockets: list[BoundSocket] = []
+        self._arena: Arena | None = None
+        self._signals = -1
+        self._stops = 0
+        self._code: int | None = None
+        self._rolling: list[_Slot] = []
+
+    def run(self, signals: int) -> int:
+        """Bind, serve until SIGTERM or SIGINT, drain.
+
+        Args:
+            signals: a descriptor from which the numbers of signals can be read, each an octet.
+
+        Returns:
+            The exit code: 0 drained, 1 failed while running; what the first worker ended with if
+            it could not start.
+
+        Raises:
+            StartError: a socket cannot be bound, or cannot listen.
+            OSError: no process, descriptor or memory left at the start.
+        """
+        self._signals = signals
+        self._sockets = self._plan.bind()
+        try:
+            self._arena = self._plan.make_arena(3 * len(self._slots) + 1)
+            self._spawn(self._slots[0])
+            while not self._ended():
+                self._wait()
+                self._act()
+        finally:
+            self._kill_all()
+            close_all(self._sockets)
+        if self._code is None:
+            log(logger, logging.INFO, "server-stopped", "stopped")
+        return self._code or 0
+
+    # -- the loop
+
+    def _ended(self) -> bool:
+        return (self._stops > 0 or self._code is not None) and not self._processes
+
+    def _wait(self) -> None:
+        """Wait for a signal, a message or the next thing that is due, and take what has come."""
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        channels: dict[int, WorkerProcess] = {}
+        for process in self._processes.values():
+            if process.polled:
+                channels[process.channel.fileno()] = process
+                poll.register(process.channel.fileno(), select.POLLIN)
+        for fd, _ in poll.poll(self._timeout()):
+            if fd == self._signals:
+                self._take_signals()
+            elif fd in channels:
+                self._take_messages(channels[fd])
+
+    def _timeout(self) -> float | None:
+        """Return the milliseconds until something is due, None if nothing is."""
+        times = [one.kill_at for one in self._processes.values()]
+        times += [one.start_at for one in self._slots]
+        due = [time for time in times if time is not None]
+        if not due:
+            return None
+        # Rounded up, so that the time has come after the wait.
+        return max(0.0, min(due) - time.monotonic()) * 1000 + 1
+
+    def _act(self) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        for process in self._processes.values():
+            if process.kill_at is not None and process.kill_at <= now:
+                process.kill_at = None
+                text = "worker %d (pid %d) has not ended in time: killed"
+                self._log(logging.ERROR, "worker-killed", text, process)
+                process.kill()
+        for slot in self._slots:
+            if slot.start_at is not None and slot.start_at <= now and self._has_room():
+                slot.start_at = None
+                self._try_to_spawn(slot)
+
+    # -- signals
+
+    def _take_signals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for number in os.read(self._signals, 4096):
+                if number == signal.SIGCHLD:
+                    continue
+                self._take_signal(signal.Signals(number))
+        # However many processes have ended: there may be one signal for several of them.
+        self._reap()
+
+    def _take_signal(self, number: signal.Signals) -> None:
+        name = number.name
+        if number in _STOPS:
+            what = ("draining" if self.started else "stopping", "closing at once", "killing")
+            said = what[min(self._stops, len(what) - 1)]
+            log(logger, logging.INFO, "signal-received", "%s: %s", name, said, signal=name)
+            self._stop()
+        elif number == signal.SIGHUP:
+            said = "reloading certificates; other configuration changes need a restart"
+            log(logger, logging.INFO, "signal-received", "%s: %s", name, said, signal=name)
+            self.reload()
+        else:
+            log(logger, logging.INFO, "signal-received", "%s: ignored", name, signal=name)
+
+    def _stop(self) -> None:
+        """Drain all workers; the second time close everything, the third time kill."""
+        self._stops += 1
+        self._rolling.clear()
+        for slot in self._slots:
+            slot.start_at = None
+        for process in self._processes.values():
+            if self._stops > 2:
+                process.kill()
+            else:
+                self._stop_process(process, at_once=self._stops > 1)
+        # New clients are refused instead of waiting for nobody.
+        close_all(self._sockets)
+
+    def _stop_process(self, process: WorkerProcess, *, at_once: bool = False) -> None:
+        patience = 0.0 if at_once else self._plan.config.process["server.shutdown-timeout"]
+        process.stop(patience + KILL_AFTER, at_once=at_once)
+
+    # -- processes
+
+    def _has_room(self) -> bool:
+        """Tell whether the arena has a member for one more process."""
+        assert self._arena is not None
+        return len(self._processes) < self._arena.members
+
+    def _spawn(self, slot: _Slot) -> WorkerProcess:
+        """Fork a process for a worker.
+
+        Raises:
+            OSError: no process or descriptor left.
+        """
+        assert self._arena is not None
+        ours, theirs = Channel.pair()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOPS, signal.SIGHUP))
+        try:
+            pid = os.fork()
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            self._become_worker(slot.number, ours, theirs)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        self._keys += 1
+        process = WorkerProcess(self._keys, slot.number, pid, ours)
+        self._processes[pid] = process
+        if slot.process is None:
+            slot.process = process
+        else:
+            slot.successor = process
+        return process
+
+    def _become_worker(self, number: int, ours: Channel, theirs: Channel) -> NoReturn:
+        """Be the new process: close what belongs to the supervisor and to other workers."""
+        try:
+            assert self._arena is not None
+            ours.close()
+            for process in self._processes.values():
+                process.channel.close()
+            os.close(self._signals)
+            for bound in self._sockets:
+                bound.unlink = None  # their files are the supervisor's
+            self._be_worker(WorkerStart(self._plan, number, self._sockets, self._arena, theirs))
+        finally:
+            # Whatever has happened, this process must not go on as a supervisor.
+            os._exit(_FAILED)
+
+    def _try_to_spawn(self, slot: _Slot) -> None:
+        try:
+            self._spawn(slot)
+        except OSError as error:
+            wait = max(1.0, slot.back_off.crashed(0))
+            slot.start_at = time.monotonic() + wait
+            text = "worker %d cannot be started: %s; trying again in %g s"
+            fields: dict[str, object] = {"worker": slot.number, "error": str(error)}
+            values = (slot.number, error.strerror, wait)
+            log(logger, logging.ERROR, "worker-ended", text, *values, **fields)
+
+    def _reap(self) -> None:
+        """Wait for all processes that have ended."""
+        for process in list(self._processes.values()):
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
+            if pid:
+                del self._processes[pid]
+                assert self._arena is not None
+                self._arena.heal_process(pid)
+                # What it has said last; its channel is closed on its side.
+                if process.polled:
+                    self._take_messages(process)
+                process.channel.close()
+                self._process_ended(process, Ended.of(status))
+        if not any(slot.successor for slot in self._slots):
+            self._roll_on()
+
+    def _process_ended(self, process: WorkerProcess, ended: Ended) -> None:
+        slot = self._slots[process.number]
+        asked = process.state is State.DRAINING
+        level = logging.INFO if asked and ended.code == 0 else logging.ERROR
+        text = "worker %d (pid %d) has ended: %s"
+        fields: dict[str, object] = {"signal": ended.signal, "code": ended.code}
+        self._log(level, "worker-ended", text, process, ended, **fields)
+        if slot.successor is process:
+            slot.successor = None
+            self._rolling.clear()
+            if not asked:
+                text = "worker %d: its successor could not start, so the old workers go on serving"
+                number = slot.number
+                log(logger, logging.ERROR, "restart-failed", text, number, worker=number)
+            return
+        if slot.process is not process:
+            return
+        slot.process, slot.successor = slot.successor, None
+        if slot.process is not None or self._stops or self._code is not None:
+            return
+        if not self.started:
+            # Its own messages have said why; a crash is the same as "cannot start".
+            self._code = 0 if asked else ended.code or _CANNOT_START
+            return
+        if ended.code in _FINAL:
+            self._give_up(slot, ended)
+            return
+        wait = slot.back_off.crashed(process.served)
+        slot.start_at = time.monotonic() + wait
+        if wait:
+            text = "worker %d is started again in %g s"
+            log(logger, logging.INFO, "worker-waits", text, slot.number, wait, worker=slot.number)
+
+    def _give_up(self, slot: _Slot, ended: Ended) -> None:
+        slot.given_up = True
+        left = sum(not one.given_up for one in self._slots)
+        text = "worker %d cannot start (%s) and is not started again; %d of %d workers are left"
+        values = (slot.number, ended, left, len(self._slots))
+        fields: dict[str, object] = {"worker": slot.number, "code": ended.code}
+        log(logger, logging.ERROR, "worker-given-up", text, *values, **fields)
+        if not left:
+            self._code = _FAILED
+
+    def _kill_all(self) -> None:
+        """Leave no process behind, whatever has happened here."""
+        for process in self._processes.values():
+            process.kill()
+        for process in self._processes.values():
+            os.waitpid(process.pid, 0)
+            process.channel.close()
+        self._processes.clear()
+
+    # -- messages
+
+    def _take_messages(self, process: WorkerProcess) -> None:
+        try:
+            while (message := process.channel.receive()) is not None:
+                message.close()
+                self._take_message(process, message)
+        except ChannelClosedError:
+            # Its end is reported by SIGCHLD.
+            process.polled = False
+        except BadMessageError as error:
+            text = "worker %d (pid %d) has sent a message that no worker sends: %s; killed"
+            self._log(logging.ERROR, "worker-killed", text, process, error, error=str(error))
+            process.kill()
+
+    def _take_message(self, process: WorkerProcess, message: Message) -> None:
+        """Do what a message asks for.
+
+        Raises:
+            BadMessageError: no worker would send that now.
+        """
+        kind, state = message.kind, process.state
+        if kind == READY and state is State.STARTING:
+            process.state = State.READY
+            self._process_ready(process)
+        elif kind == SERVING and state is State.READY:
+            process.state = State.SERVING
+            process.began = time.monotonic()
+            self._process_serves(process, _lines(message))
+        elif kind == DRAINING and state is not State.DRAINING:
+            self._process_drains(process)
+        elif state is not State.DRAINING:
+            raise BadMessageError(f"{kind!r} while it is {state.value}")
+
+    def _process_ready(self, process: WorkerProcess) -> None:
+        if not self.started:
+            listen_all(self._sockets)
+        # If it does not read its first message, it has ended or will be seen to hang.
+        with contextlib.suppress(ChannelError):
+            process.channel.send(ACCEPT, {})
+
+    def _process_serves(self, process: WorkerProcess, lines: Sequence[Line]) -> None:
+        self._log(logging.INFO, "worker-started", "worker %d (pid %d) serves", process)
+        slot = self._slots[process.number]
+        if not self.started:
+            self.started = True
+            self._announce(lines)
+            for note in self._plan.notes:
+                log(logger, logging.WARNING, "configuration-warning", "%s", note, error=note)
+            for other in self._slots:
+                if other.process is None:
+                    other.start_at = time.monotonic()
+        elif slot.successor is process:
+            old, slot.process, slot.successor = slot.process, process, None
+            if old is not None:
+                self._stop_process(old)
+            self._roll_on()
+
+    def _process_drains(self, process: WorkerProcess) -> None:
+        """Replace a worker that somebody has told to stop."""
+        process.state = State.DRAINING
+        timeout = self._plan.config.process["server.shutdown-timeout"]
+        process.kill_at = time.monotonic() + timeout + KILL_AFTER
+        slot = self._slots[process.number]
+        if slot.process is process and self.started and not self._stops:
+            slot.process, slot.successor = slot.successor, None
+            if slot.process is None:
+                slot.start_at = time.monotonic()
+
+    # -- while it runs
+
+    def reload(self) -> None:
+        """Read certificates again, here for workers to come, and in all workers."""
+        files = self._plan.reload_files()
+        for process in self._processes.values():
+            # One that has not begun was forked with the old ones; its message waits for it.
+            try:
+                process.channel.send(RELOAD, {"files": files})
+            except ChannelError:
+                text = "worker %d (pid %d) does not read: it has not reloaded"
+                self._log(logging.ERROR, "worker-hung", text, process)
+
+    def restart(self) -> None:
+        """Replace all workers, one after the other: the new one serves before the old one drains.
+
+        New processes import handlers and applications again, as they are on disk then.
+        """
+        if self.started and not self._stops and not self._rolling:
+            self._rolling = list(self._slots)
+            self._roll_on()
+
+    def _roll_on(self) -> None:
+        while self._rolling and self._has_room():
+            slot = self._rolling.pop(0)
+            if slot.successor is None and slot.process is not None:
+                self._try_to_spawn(slot)
+                return
+
+    def _log(
+        self,
+        level: int,
+        event: str,
+        text: str,
+        process: WorkerProcess,
+        *values: object,
+        **fields: object,
+    ) -> None:
+        """Log something about a process; the text begins with `worker %d (pid %d)`."""
+        number, pid = process.number, process.pid
+        log(logger, level, event, text, number, pid, *values, worker=number, pid=pid, **fields)
+
+
+def _lines(message: Message) -> list[Line]:
+    """Return the lines in a message of the kind ``serving``.
+
+    Raises:
+        BadMessageError: they are not lines.
+    """
+    lines = message.body.get("lines")
+    if not isinstance(lines, list):
+        raise BadMessageError("lines that are no list")
+    found: list[Line] = []
+    for line in lines:
+        if not isinstance(line, list) or len(line) != 3:
+            raise BadMessageError("a line that is not one")
+        text, event, fields = line
+        if not (isinstance(text, str) and isinstance(event, str) and isinstance(fields, dict)):
+            raise BadMessageError("a line that is not one")
+        found.append((text, event, fields))
+    return found

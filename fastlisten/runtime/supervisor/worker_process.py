@@ -1,0 +1,113 @@
+"""What the supervisor knows about one worker process.
+
+    STARTING ──ready──> READY ──serving──> SERVING ──stop or SIGTERM──> DRAINING ──> ended
+        └────────────────┴──────────────────┴── crash ──────────────────────────────────┘
+
+Rules of this file: one process, its channel and its end. It does not know about other workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+
+from fastlisten.runtime.supervisor.channel import Channel, ChannelError
+from fastlisten.runtime.supervisor.lifecycle_messages import STOP
+
+__all__ = ["Ended", "State", "WorkerProcess"]
+
+
+class State(enum.Enum):
+    """Where a worker process is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process has ended.
+
+    Attributes:
+        code: its exit code, None if a signal ended it.
+        signal: the name of that signal, empty if none did.
+    """
+
+    code: int | None
+    signal: str = ""
+
+    @classmethod
+    def of(cls, status: int) -> Ended:
+        """Return what a wait status (waitpid(2)) means."""
+        if not os.WIFSIGNALED(status):
+            return cls(os.waitstatus_to_exitcode(status))
+        number = os.WTERMSIG(status)
+        try:
+            return cls(None, signal.Signals(number).name)
+        except ValueError:  # a real-time signal
+            return cls(None, f"signal {number}")
+
+    def __str__(self) -> str:
+        """Return the cause, as in `worker 2 (pid 71) has ended: ...`."""
+        return self.signal or f"exit code {self.code}"
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """A process that serves, is about to, or drains.
+
+    Attributes:
+        key: identifies it within the life of the supervisor, unlike a process id.
+        number: of the worker; a process that drains and its successor have the same.
+        pid: its process id.
+        channel: to it.
+        state: as drawn above.
+        began: when it began to serve, by the monotonic clock; 0 before.
+        kill_at: when to kill it, if it has not ended by then; None: not at all.
+        unheard: since when its heartbeat is missing; None if it is not.
+        polled: the channel is open on its side.
+    """
+
+    key: int
+    number: int
+    pid: int
+    channel: Channel
+    state: State = State.STARTING
+    began: float = 0.0
+    kill_at: float | None = None
+    unheard: float | None = None
+    polled: bool = field(default=True)
+
+    @property
+    def served(self) -> float:
+        """How many seconds it has served."""
+        return time.monotonic() - self.began if self.began else 0.0
+
+    def stop(self, patience: float, *, at_once: bool = False) -> None:
+        """Let it drain and end, or end at once.
+
+        Args:
+            patience: after how many seconds it is killed if it is still there.
+            at_once: let it close all connections.
+        """
+        starting = self.state in (State.STARTING, State.READY)
+        self.state = State.DRAINING
+        kill_at = time.monotonic() + patience
+        self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
+        if starting:
+            # Its loop may not run yet, and then it does not read the channel.
+            self.kill(signal.SIGTERM)
+        # If its channel is full it hangs, and `kill_at` ends it.
+        with contextlib.suppress(ChannelError):
+            self.channel.send(STOP, {"at_once": at_once})
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send it a signal. Its id is its own until the supervisor has waited for it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)

@@ -1,0 +1,179 @@
+"""The server in a worker process: it starts, accepts when told to, and drains.
+
+    make handlers ─> start them ─> "ready" ─> wait for "accept" ─> accept ─> "serving" ─> ...
+                                                                        SIGTERM: "draining" ─┐
+    ... ─> "stop", the channel's end, or SIGTERM ─> drain ─> the process ends  <─────────────┘
+
+Rules of this file: it has the methods of `runtime.server.Server` that the program calls. It binds
+nothing and forks nothing. The supervisor is trusted; when it is gone, so is the reason to serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from fastlisten.log_events import log
+from fastlisten.runtime.listening_lines import listening_lines
+from fastlisten.runtime.local_control import LocalControl
+from fastlisten.runtime.signal_actions import handle_signals
+from fastlisten.runtime.sockets.opening import close_all
+from fastlisten.runtime.supervisor.channel import ChannelClosedError, ChannelError, Message
+from fastlisten.runtime.supervisor.lifecycle_messages import (
+    ACCEPT,
+    DRAINING,
+    READY,
+    RELOAD,
+    SERVING,
+    STOP,
+)
+from fastlisten.runtime.supervisor.supervisor import WorkerStart
+from fastlisten.runtime.worker import StoppedError, Worker
+
+__all__ = ["WorkerServer"]
+
+logger = logging.getLogger("fastlisten")
+
+
+class WorkerServer:
+    """Serves the listeners of a plan in a process that the supervisor has forked.
+
+    Creating it imports handlers and applications, so privileges must have been dropped.
+
+    Args:
+        start: what the supervisor has passed on.
+
+    Attributes:
+        started: it accepts.
+
+    Raises:
+        ConfigurationError: a handler cannot be found or rejects its settings.
+    """
+
+    started: bool
+
+    def __init__(self, start: WorkerStart) -> None:
+        self.started = False
+        self._start = start
+        self._channel = start.channel
+        self._worker = Worker(start.plan, start.number)
+        self._member: int | None = None
+        self._accept: asyncio.Event | None = None
+        self._stopped = False
+        self._worker.make_handlers(LocalControl(self._worker))
+
+    # -- the three steps
+
+    async def startup(self) -> None:
+        """Start the handlers, then accept as soon as the supervisor says so.
+
+        Raises:
+            StoppedError: it was told to stop in the meantime, or the supervisor is gone.
+            Exception: a handler raised it.
+        """
+        self._accept = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel.fileno(), self._take_messages)
+        worker = self._worker
+        try:
+            await worker.start(self._start.sockets)
+            if self._stopped:
+                raise StoppedError("stopped while starting")
+            self._send(READY)
+            await self._accept.wait()
+            if self._stopped:
+                raise StoppedError("stopped while starting")
+            self._member = self._start.arena.join()
+            worker.accept(self._start.arena, self._member)
+            self.started = True
+            self._send(SERVING, {"lines": list(listening_lines(worker))})
+        except BaseException:
+            await worker.abandon()
+            self._leave()
+            raise
+
+    async def main_loop(self) -> None:
+        """Serve until `stop` is called."""
+        await self._worker.run()
+
+    async def shutdown(self) -> None:
+        """Drain. Calling it again does nothing."""
+        if self._worker.ended:
+            return
+        try:
+            await self._worker.shutdown()
+        finally:
+            # Even if a handler raised an exception: everything else has been shut down.
+            self._leave()
+
+    def _leave(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._channel.fileno())
+        close_all(self._start.sockets)
+        if self._member is not None:
+            member, self._member = self._member, None
+            self._start.arena.heal(member)
+
+    # -- the supervisor's messages
+
+    def _send(self, kind: str, body: Mapping[str, Any] | None = None) -> None:
+        # A supervisor that is gone is noticed by reading.
+        with contextlib.suppress(ChannelError):
+            self._channel.send(kind, body or {})
+
+    def _take_messages(self) -> None:
+        try:
+            while (message := self._channel.receive()) is not None:
+                message.close()
+                self._take_message(message)
+        except ChannelClosedError:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            log(logger, logging.ERROR, "supervisor-gone", "the supervisor has ended: draining")
+            self.stop()
+
+    def _take_message(self, message: Message) -> None:
+        if message.kind == ACCEPT:
+            assert self._accept is not None
+            self._accept.set()
+        elif message.kind == STOP:
+            at_once = bool(message.body["at_once"])
+            if at_once or not self._stopped:
+                self.stop(at_once=at_once)
+        elif message.kind == RELOAD:
+            self._start.plan.reload_from(message.body["files"])
+
+    # -- while it runs
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Let `main_loop` return. With `at_once`, or if called again, `shutdown` does not wait."""
+        self._stopped = True
+        self._worker.stop(at_once=at_once)
+        if self._accept is not None:
+            self._accept.set()
+
+    def receive(self, number: signal.Signals) -> None:
+        """Drain for SIGTERM, and let the supervisor start a successor; ignore other signals.
+
+        SIGINT comes from a terminal, which sends it to the supervisor, too.
+        """
+        name = number.name
+        if number == signal.SIGTERM:
+            said = "closing at once" if self._stopped else "draining"
+            log(logger, logging.INFO, "signal-received", "%s: %s", name, said, signal=name)
+            self._send(DRAINING)
+            self.stop()
+        elif number != signal.SIGINT:
+            text = "%s: ignored; send it to the supervisor"
+            log(logger, logging.INFO, "signal-received", text, name, signal=name)
+
+    def signals(self) -> AbstractContextManager[None]:
+        """Handle signals as `receive` says while the block runs."""
+        return handle_signals(self.receive)
+
+    def announcements(self) -> list[tuple[str, str, dict[str, object]]]:
+        """Return what this process prints: nothing, because the supervisor prints it."""
+        return []
