@@ -19,12 +19,12 @@ from typing import NoReturn, TextIO
 from fastlisten.cli.check import CONFIGURATION_ERROR
 from fastlisten.cli.logging_setup import ProgramHandler, set_up_logging, set_worker
 from fastlisten.cli.program_signals import ProgramSignals, Stopped
-from fastlisten.cli.server_loop import CANNOT_START, run_server
+from fastlisten.cli.server_loop import CANNOT_START, FAILURE_WHILE_RUNNING, run_server
 from fastlisten.cli.startup_messages import StartupMessages
 from fastlisten.config import Config
 from fastlisten.errors import ConfigurationError, StartError
 from fastlisten.garbage import collector_paused
-from fastlisten.log_events import log
+from fastlisten.log_events import log, log_fault
 from fastlisten.runtime.descriptor_limit import raise_descriptor_limit
 from fastlisten.runtime.plan import Plan
 from fastlisten.runtime.privileges import PrivilegesError
@@ -70,6 +70,7 @@ def serve_workers(
     messages.warnings(config.warnings)
     handler = set_up_logging(config.process["log.level"], config.process["log.format"], err)
     program = _Program(messages, handler, out, signals)
+    supervisor = Supervisor(plan, config.workers, program.be_worker, program.announce)
     try:
         if warning:
             log(logger, logging.WARNING, "configuration-warning", "%s", warning, error=warning)
@@ -77,7 +78,6 @@ def serve_workers(
         from fastlisten.loop import event_loop  # noqa: F401
 
         with signals.polled() as descriptor:
-            supervisor = Supervisor(plan, config.workers, program.be_worker, program.announce)
             gc.collect()
             gc.freeze()
             return supervisor.run(descriptor)
@@ -86,10 +86,13 @@ def serve_workers(
         for failure in error.failures:
             messages.failed(failure)
         return CANNOT_START
-    except OSError as error:
-        handler.flush()
-        messages.failed(error)
-        return CANNOT_START
+    except Exception as error:
+        if not supervisor.started:
+            handler.flush()
+            messages.failed(error)
+            return CANNOT_START
+        log_fault(logger, "server-failed", "failed: %s", error, error=str(error))
+        return FAILURE_WHILE_RUNNING
     finally:
         gc.unfreeze()
         handler.close()

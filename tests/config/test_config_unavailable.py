@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.config import listener_table, load_text, machine_with
+from support.config import listener_table, load_text
 
 from fastlisten.config import default_config
 from fastlisten.config.rows.listener import LISTENER_OPTIONS
@@ -66,23 +66,6 @@ def test_unavailable_settings(body: str, key: str) -> None:
     assert problem.key == f"server.listener.it.{key}"
     assert problem.line > 3
     assert problem.message == "not available in this version"
-
-
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("workers = 2", "server.workers"),
-        ("workers = 'auto'", "server.workers"),
-    ],
-)
-def test_unavailable_process_settings(text: str, key: str) -> None:
-    assert unavailable(f"[server]\n{text}" + listener_table("it", "")) == [key]
-
-
-def test_single_worker_is_available() -> None:
-    text = "[server]\nworkers = 'auto'" + listener_table("it", "")
-    assert find_unavailable(load_text(text, machine=machine_with(processors=1))) == ()
-    assert unavailable("[server]\nworkers = 1" + listener_table("it", "")) == []
 
 
 def test_default_is_reported_once_with_its_listeners() -> None:

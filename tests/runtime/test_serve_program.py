@@ -178,7 +178,6 @@ def test_missing_file_exits_with_2(tmp_path: Path) -> None:
         ("proxy.trusted-networks = ['10.0.0.0/8']", "server.listener.it.proxy.trusted-networks"),
         ("limits.per-address = 3", "server.listener.it.limits.per-address"),
         ("limits.rate = '20 / 5m'", "server.listener.it.limits.rate"),
-        ("[server]\nworkers = 4", "server.workers"),
     ],
 )
 def test_unavailable_settings_exit_with_2(tmp_path: Path, lines: str, key: str) -> None:

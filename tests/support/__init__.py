@@ -29,6 +29,8 @@ Clients
 The native modules and the loop
     listener, tls_listener    a listening socket served by the core, with all its settings
     forked                    server processes made by fork
+    told_handlers, workers, hanging_import
+                              a supervisor, its workers, and handlers that say which of them serves
     traced_program, strace    a server under strace
     world, tls_world          a script run on asyncio's server and on ours
     loop_worlds               the same on whole event loops

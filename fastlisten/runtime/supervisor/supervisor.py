@@ -183,7 +183,7 @@ class Supervisor:
         for fd, _ in poll.poll(self._timeout()):
             if fd == self._signals:
                 self._take_signals()
-            elif fd in channels:
+            elif channels[fd].channel.fileno() == fd:  # else it has ended, and was waited for
                 self._take_messages(channels[fd])
 
     def _timeout(self) -> float | None:

@@ -65,6 +65,7 @@ class WorkerServer:
         self._member: int | None = None
         self._accept: asyncio.Event | None = None
         self._stopped = False
+        self._terminated = 0
         self._worker.make_handlers(LocalControl(self._worker))
 
     # -- the three steps
@@ -162,10 +163,15 @@ class WorkerServer:
         """
         name = number.name
         if number == signal.SIGTERM:
-            said = "closing at once" if self._stopped else "draining"
+            self._terminated += 1
+            again = self._terminated > 1
+            said = "closing at once" if again else "draining"
             log(logger, logging.INFO, "signal-received", "%s: %s", name, said, signal=name)
             self._send(DRAINING)
-            self.stop()
+            # The first one may have been sent to all processes of the server, and be the same
+            # request as the supervisor's.
+            if again or not self._stopped:
+                self.stop(at_once=again)
         elif number != signal.SIGINT:
             text = "%s: ignored; send it to the supervisor"
             log(logger, logging.INFO, "signal-received", text, name, signal=name)
