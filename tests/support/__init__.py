@@ -29,8 +29,7 @@ Clients
 The native modules and the loop
     listener, tls_listener    a listening socket served by the core, with all its settings
     forked                    server processes made by fork
-    told_handlers, workers, hanging_import
-                              a supervisor, its workers, and handlers that say which of them serves
+    told_handlers, workers    a supervisor and its workers, which say who serves
     traced_program, strace    a server under strace
     world, tls_world          a script run on asyncio's server and on ours
     loop_worlds               the same on whole event loops
@@ -51,6 +50,7 @@ The native modules and the loop
 
 Handlers and applications for configurations
     serving_handlers, tls_handlers, aiosmtpd_handlers, hanging_handlers, http_application
+    hanging_import            an application whose import does not end
     scripted_lifespan         an ASGI lifespan that follows a script
 
 Certificates
