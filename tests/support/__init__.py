@@ -30,6 +30,7 @@ The native modules and the loop
     listener, tls_listener    a listening socket served by the core, with all its settings
     forked                    server processes made by fork
     told_handlers, workers    a supervisor and its workers, which say who serves
+    scripted_workers          workers that answer a supervisor's requests, without processes
     traced_program, strace    a server under strace
     world, tls_world          a script run on asyncio's server and on ours
     loop_worlds               the same on whole event loops
