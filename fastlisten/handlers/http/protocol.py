@@ -78,6 +78,7 @@ class HttpProtocol(asyncio.Protocol):
         loop: the event loop.
         name: the connection, for logs.
         refused: the status that the server answered with instead of the application, or 0.
+        running: how many requests' applications run; several, if they go on after a response.
         transport: the core's.
     """
 
@@ -89,7 +90,6 @@ class HttpProtocol(asyncio.Protocol):
         "_heard",
         "_reader",
         "_reading",
-        "_running",
         "_scheduled",
         "_server",
         "_service",
@@ -101,6 +101,7 @@ class HttpProtocol(asyncio.Protocol):
         "loop",
         "name",
         "refused",
+        "running",
         "transport",
     )
 
@@ -118,7 +119,7 @@ class HttpProtocol(asyncio.Protocol):
         self._reader = RequestReader(service.heads, service.max_head, service.max_body)
         self._reading = True
         self._scheduled = False
-        self._running = 0
+        self.running = 0
         self._ended = False
         self._began = self._heard = self._wrote = self.loop.time()
         self._head_timer: Deadline | None = None
@@ -129,7 +130,7 @@ class HttpProtocol(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """A request is being answered, or the application is still running after its response."""
-        return (self._answering is not None or self._running > 0) and not self._ended
+        return (self._answering is not None or self.running > 0) and not self._ended
 
     @property
     def _answering(self) -> Exchange | None:
@@ -309,14 +310,12 @@ class HttpProtocol(asyncio.Protocol):
             return
         scope = make_scope("http", request, info, self._server, service.shared)
         exchange = self.exchange = Exchange(self, request, scope, info)
-        service.run(self._serve(exchange))
+        exchange.task = service.run(exchange.run(service.app))
 
-    async def _serve(self, exchange: Exchange) -> None:
-        self._running += 1
-        try:
-            await exchange.run(self._service.app)
-        finally:
-            self._running -= 1
+    def ended(self, exchange: Exchange) -> None:
+        """Forget the task of a request whose application has ended."""
+        if exchange.task is not None:
+            self._service.tasks.discard(exchange.task)
 
     def _read_body(self, exchange: Exchange) -> None:
         data = self._reader.next_data()
@@ -337,6 +336,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def completed(self, exchange: Exchange) -> None:
         """Continue with the next request, after a complete response."""
+        self._wrote = self.loop.time()
         if self._ended or self.transport.is_closing():
             return
         if exchange.close:
@@ -352,7 +352,7 @@ class HttpProtocol(asyncio.Protocol):
             self.exchange = None
         if self._reader.buffer:
             self._process()
-        else:
+        elif not self._reading:
             self.pause_or_resume()
 
     # -- the end

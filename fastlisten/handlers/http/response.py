@@ -76,9 +76,9 @@ class ResponseHead:
         self._dated = False
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
-            field = field_of(name, value)
-            if field[0] not in _SPECIAL or self._keep(*field):
-                lines.append(b"%b: %b\r\n" % field)
+            field, text = field_of(name, value)
+            if field not in _SPECIAL or self._keep(field, text):
+                lines += (field, b": ", text, b"\r\n")
         self._lines = lines
         self._left: int | None = self.length
 
@@ -121,16 +121,19 @@ class ResponseHead:
             self._left -= size
 
     def encode(self, *fields: bytes) -> bytes:
-        """Return the head.
+        """Return the head; called once.
 
         Args:
             fields: whole lines that the server adds.
         """
+        lines = self._lines
         if not self._dated:
-            self._lines.insert(1, _date_line(int(time.time())))
+            lines.insert(1, _date_line(int(time.time())))
         if self.status == 205:
-            fields = (b"content-length: 0\r\n", *fields)
-        return b"".join((*self._lines, *fields, b"\r\n"))
+            lines.append(b"content-length: 0\r\n")
+        lines += fields
+        lines.append(b"\r\n")
+        return b"".join(lines)
 
 
 def octets(value: Any) -> bytes:
@@ -152,8 +155,11 @@ def field_of(name: Any, value: Any) -> tuple[bytes, bytes]:
     Raises:
         ResponseError: it is invalid.
     """
-    field, value = _name(octets(name)), octets(value)
-    if value.translate(None, _VALUE_OCTETS):
+    if type(name) is not bytes or type(value) is not bytes:
+        name, value = octets(name), octets(value)
+    field = _name(name)
+    plain = value.isascii() and value.decode("ascii").isprintable()
+    if not plain and value.translate(None, _VALUE_OCTETS):
         raise ResponseError(f"the value of {field.decode()} contains a control character")
     return field, value.strip(b" \t")
 

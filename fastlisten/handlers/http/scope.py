@@ -14,12 +14,8 @@ from fastlisten.handlers.http.head import Request
 
 __all__ = ["make_scope"]
 
-_SCHEMES = {
-    ("http", False): "http",
-    ("http", True): "https",
-    ("websocket", False): "ws",
-    ("websocket", True): "wss",
-}
+#: Schemes without and with TLS.
+_SCHEMES = {"http": ("http", "https"), "websocket": ("ws", "wss")}
 
 
 def make_scope(
@@ -46,7 +42,7 @@ def make_scope(
         "http_version": request.version,
         "server": server,
         "client": (info.peer, info.port) if info.peer else None,
-        "scheme": _SCHEMES[kind, info.tls],
+        "scheme": _SCHEMES[kind][info.tls],
         "method": request.method.decode("ascii"),
         "root_path": "",
         "path": unquote(path) if "%" in path else path,

@@ -86,11 +86,21 @@ class Service:
         self.refusals = Throttle(partial(_tell_omitted, listener))
         self._create_task = asyncio.get_running_loop().create_task
 
-    def run(self, serving: Coroutine[Any, Any, None]) -> None:
-        """Run the application for one request."""
+    def run(self, serving: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run the application for one request.
+
+        Args:
+            serving: when it ends, it must discard its task from `tasks`. A callback of the task
+                would do that too, but the loop would have to call it.
+
+        Returns:
+            its task.
+        """
         task = self._create_task(serving)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        # An application may have given the loop a factory whose tasks start at once.
+        if not task.done():
+            self.tasks.add(task)
+        return task
 
     def wants_refusal(self, status: int, *, logged: bool) -> bool:
         """Return whether a refusal by the server needs a log line of its own.

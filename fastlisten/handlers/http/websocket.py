@@ -152,7 +152,8 @@ class WebSocket(asyncio.Protocol):
             fields = b"sec-websocket-version: 13\r\n" if status in (400, 426) else b""
             self._refuse(status, fields)
             return
-        self._service.run(self._serve())
+        task = self._service.run(self._serve())
+        task.add_done_callback(self._service.tasks.discard)
 
     def _refuse(self, status: int, fields: bytes = b"") -> None:
         """Refuse the handshake with an HTTP response."""
